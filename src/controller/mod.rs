@@ -1,0 +1,1 @@
+//! The Kubernetes side: watches, status, events, leader election, health and metrics.

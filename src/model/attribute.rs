@@ -1,0 +1,184 @@
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Refused;
+
+/// The key of a posture attribute that may be written: `custom:` and letters, digits, `_`, `:`.
+///
+/// Keys are case-sensitive, but unique in a tailnet without regard to case.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct AttributeKey(String);
+
+/// A string value: at most 50 letters, digits, `_` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct AttributeString(String);
+
+/// An integer that JSON keeps exactly: from −(2^53−1) to 2^53−1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SafeInteger(i64);
+
+/// The value of a posture attribute. A key's type is fixed tailnet-wide by its first write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum AttributeValue {
+    /// Text.
+    String(AttributeString),
+    /// A whole number.
+    Integer(SafeInteger),
+    /// True or false.
+    Boolean(bool),
+}
+
+/// What a policy wishes an attribute to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttributeWish {
+    /// The value.
+    pub value: AttributeValue,
+    /// When the server shall remove it by itself; `None` wishes for no expiry.
+    /// Compared by the second.
+    pub expiry: Option<Timestamp>,
+}
+
+/// A custom attribute as the API reports it.
+///
+/// The value is kept as it came: a float, or a string that no wish could hold, is a value that
+/// differs from every wish, not an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReportedAttribute {
+    /// The value as JSON.
+    pub value: serde_json::Value,
+    /// When the server removes it.
+    pub expiry: Option<Timestamp>,
+}
+
+/// The custom attributes of one device. Read-only namespaces (`node:`, `ip:`, vendors') are left
+/// out where the answer is read.
+pub type Attributes = BTreeMap<AttributeKey, ReportedAttribute>;
+
+impl AttributeKey {
+    /// The longest key, its namespace counted (the API specification; 50 on the page of 2024-05).
+    pub const MAX_LENGTH: usize = 128;
+
+    /// A custom key as the API reports it; `None` for the read-only namespaces.
+    #[must_use]
+    pub fn reported(text: &str) -> Option<Self> {
+        text.starts_with("custom:").then(|| Self(text.to_owned()))
+    }
+
+    /// The key with its namespace.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key as the tailnet tells keys apart: without regard to case.
+    #[must_use]
+    pub fn folded(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+}
+
+impl FromStr for AttributeKey {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let refused = |why: &str| Err(Refused(format!("'{text}' {why}")));
+        let Some(name) = text.strip_prefix("custom:") else {
+            return refused("is not in the namespace custom: — write it as custom:NAME");
+        };
+        if text.len() > Self::MAX_LENGTH {
+            return refused("is too long: write at most 128 characters, custom: included");
+        }
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
+        if name.is_empty() || !name.bytes().all(letters) {
+            return refused("is no key: after custom: write letters, digits, _ or :");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for AttributeString {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.';
+        if text.len() <= 50 && text.bytes().all(letters) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Refused(format!(
+                "'{text}' is no string value: write at most 50 letters, digits, _ or ."
+            )))
+        }
+    }
+}
+
+impl TryFrom<i64> for SafeInteger {
+    type Error = Refused;
+
+    fn try_from(number: i64) -> Result<Self, Refused> {
+        const MAX: i64 = (1 << 53) - 1;
+        if (-MAX..=MAX).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(Refused(format!(
+                "{number} is no integer that JSON keeps exactly: write one from -{MAX} to {MAX}"
+            )))
+        }
+    }
+}
+
+impl AttributeValue {
+    /// The value as the API takes and gives it.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::String(text) => text.0.clone().into(),
+            Self::Integer(number) => number.0.into(),
+            Self::Boolean(flag) => (*flag).into(),
+        }
+    }
+}
+
+impl AttributeWish {
+    /// Whether the reported attribute is this wish: same value, and the same expiry by the second.
+    #[must_use]
+    pub fn is_met_by(&self, reported: &ReportedAttribute) -> bool {
+        let second = |time: Option<Timestamp>| time.map(Timestamp::as_second);
+        self.value.to_json() == reported.value && second(self.expiry) == second(reported.expiry)
+    }
+}
+
+impl fmt::Display for AttributeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for AttributeWish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_attribute(f, &self.value.to_json(), self.expiry)
+    }
+}
+
+impl fmt::Display for ReportedAttribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_attribute(f, &self.value, self.expiry)
+    }
+}
+
+fn write_attribute(
+    f: &mut fmt::Formatter<'_>,
+    value: &serde_json::Value,
+    expiry: Option<Timestamp>,
+) -> fmt::Result {
+    match value {
+        serde_json::Value::String(text) => f.write_str(text)?,
+        other => write!(f, "{other}")?,
+    }
+    match expiry {
+        Some(time) => write!(f, " until {time:.0}"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,57 @@
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+
+use super::{DeviceLabel, NodeId, RouteSet, TagSet};
+
+/// A device as the list reports it: what the plan compares, no more.
+///
+/// Posture attributes are not part of it: the API gives them by a request of their own
+/// ([`super::Attributes`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The preferred id.
+    pub node_id: NodeId,
+    /// The older numeric id, under which a manifest may name the device too.
+    pub legacy_id: String,
+    /// The MagicDNS name, fully qualified (`pangolin.tailfe8c.ts.net`).
+    pub name: String,
+    /// What the machine calls itself. Does not follow a rename.
+    pub hostname: String,
+    /// The login name of the user who registered it; the owner as long as it has no tags.
+    pub user: String,
+    /// Its tags; empty for a device that a user owns.
+    pub tags: TagSet,
+    /// Its Tailscale IPv4 address. A device without one is possible (a tailnet without IPv4).
+    pub ipv4: Option<Ipv4Addr>,
+    /// The operating system, as the machine says.
+    pub os: String,
+    /// Whether it may take part in the tailnet.
+    pub authorized: bool,
+    /// Shared in from another tailnet: nothing about it can be changed from here.
+    pub external: bool,
+    /// Whether its key never expires.
+    pub key_expiry_disabled: bool,
+    /// When its key expires, or would if expiry were enabled. `None`: never set.
+    pub expires: Option<Timestamp>,
+    /// When it was last connected. `None` while it is connected or where it never was.
+    pub last_seen: Option<Timestamp>,
+    /// The routes that are approved, those of an exit node included.
+    pub enabled_routes: RouteSet,
+    /// The routes that the machine offers.
+    pub advertised_routes: RouteSet,
+}
+
+impl Device {
+    /// The label of its MagicDNS name: what people call it.
+    #[must_use]
+    pub fn label(&self) -> DeviceLabel {
+        DeviceLabel::reported(&self.name)
+    }
+
+    /// Whether `addr` is its IPv4 address.
+    #[must_use]
+    pub fn holds(&self, addr: Ipv4Addr) -> bool {
+        self.ipv4 == Some(addr)
+    }
+}

@@ -1,0 +1,41 @@
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+
+use super::Refused;
+
+/// The id by which the API knows a device: `nodeId` (such as `n292kg92CNTRL`).
+///
+/// The older numeric `id` is accepted by every endpoint too, but one device has one `NodeId`
+/// in here: the preferred one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NodeId(String);
+
+impl NodeId {
+    /// The id as the API writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = Refused;
+
+    /// Letters and digits only: the id becomes a segment of a URL's path.
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Refused(format!(
+                "'{text}' is no device id: write 1 to 64 letters and digits, such as n292kg92CNTRL"
+            )))
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,70 @@
+use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::Refused;
+
+/// A subnet route: a network without host bits. Compared by value: `fd00:0::/8` is `fd00::/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Route(IpNet);
+
+/// Routes compare as a set. Sorted by value: IPv4 first, then by address.
+pub type RouteSet = BTreeSet<Route>;
+
+impl Route {
+    /// The two routes that make a device an exit node: `0.0.0.0/0` and `::/0`.
+    #[must_use]
+    pub fn exit_node() -> RouteSet {
+        let unspecified = [IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])];
+        unspecified
+            .into_iter()
+            .map(|ip| Self(IpNet::new_assert(ip, 0)))
+            .collect()
+    }
+
+    /// Whether this is one of the two routes of an exit node.
+    #[must_use]
+    pub fn is_exit_node(&self) -> bool {
+        self.0.prefix_len() == 0
+    }
+
+    /// A route as the API reports it. Host bits, should it keep any, are masked: the same network.
+    pub fn reported(text: &str) -> Result<Self, Refused> {
+        text.parse::<IpNet>()
+            .map(|net| Self(net.trunc()))
+            .map_err(|_| Refused(format!("'{text}' is no CIDR")))
+    }
+}
+
+impl FromStr for Route {
+    type Err = Refused;
+
+    /// Refuses host bits rather than rewriting them, and the exit-node routes, which are
+    /// the field `exitNode`.
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let net: IpNet = text.parse().map_err(|_| {
+            Refused(format!(
+                "'{text}' is no CIDR: write a network and its prefix length, such as 10.0.0.0/16"
+            ))
+        })?;
+        if net != net.trunc() {
+            return Err(Refused(format!(
+                "'{text}' has host bits: write {}",
+                net.trunc()
+            )));
+        }
+        if net.prefix_len() == 0 {
+            return Err(Refused(format!(
+                "'{text}' is an exit-node route: write exitNode: true instead"
+            )));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}

@@ -1,0 +1,1 @@
+//! From wishes and observed devices to calls: pure functions on plain data.

@@ -1,0 +1,1 @@
+//! For each tailnet one engine that owns the snapshot and decides what to do next.

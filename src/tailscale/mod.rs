@@ -1,0 +1,1 @@
+//! The client of the Tailscale v2 API. Knows nothing of Kubernetes.

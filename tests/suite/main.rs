@@ -1,0 +1,1 @@
+//! Tests that look at tsdp from the outside.
