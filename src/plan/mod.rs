@@ -1,1 +1,33 @@
 //! From wishes and observed devices to calls: pure functions on plain data.
+//!
+//! ```text
+//! spec ─► parse ─► Policy ─┐                ┌─► claims ─► difference ─► guard ─► order ─► calls
+//!                          ├─► bind (which) ┤    (who decides)  (what)   (what is held)
+//! list of the API ─► Fleet ┘                └─► nobody: why
+//! ```
+//!
+//! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies
+//! arrive changes nothing. What a guard holds stays in the plan with its reason.
+
+mod bind;
+mod change;
+mod claims;
+mod difference;
+mod effect;
+mod fleet;
+mod guard;
+mod order;
+mod parse;
+mod policy;
+mod table;
+
+pub use bind::{Binding, Bound, Owner, bind, remembered};
+pub use change::{Change, Difference, Field, Hold, Why};
+pub use claims::{Claims, Conflict};
+pub use difference::{DevicePlan, plan_device};
+pub use effect::{apply, apply_attributes};
+pub use fleet::Fleet;
+pub use order::{AttributeWrites, Call, next_call};
+pub use parse::{Declared, parse};
+pub use policy::{Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+pub use table::table;

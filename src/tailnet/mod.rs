@@ -1,1 +1,28 @@
 //! For each tailnet one engine that owns the snapshot and decides what to do next.
+//!
+//! [`Engine`] is a state machine without I/O: it takes [`Input`]s with the time at which they
+//! came, and gives [`Effect`]s: requests to send, reports to write. [`drive`] connects it to a
+//! client, a clock and a place for reports. The same engine so serves the controller, the demo,
+//! and a simulation with a clock and a seed of its own.
+//!
+//! Knows nothing of Kubernetes.
+
+mod announcement;
+mod answers;
+mod drive;
+mod engine;
+mod failure;
+mod messages;
+mod node;
+mod polling;
+mod report;
+mod schedule;
+#[cfg(test)]
+mod tests;
+
+pub use announcement::Announcement;
+pub use drive::{Reporter, drive};
+pub use engine::{Engine, Settings};
+pub use failure::{Failure, Retry};
+pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
+pub use report::{DeviceReport, PolicyReport, State, TailnetReport};

@@ -1,0 +1,168 @@
+use std::{fmt, str::FromStr};
+
+use super::{Fleet, Identity, Memory, Target};
+use crate::model::{Device, NodeId, Refused};
+
+/// Who a device belongs to, as the control server says: what decides whether another machine
+/// under a known name may be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Its user.
+    User(String),
+    /// Its tags: a tagged device has no user any more.
+    Tagged,
+}
+
+impl Owner {
+    /// The owner of a device now.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        if device.tags.is_empty() {
+            Self::User(device.user.clone())
+        } else {
+            Self::Tagged
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(login) => f.write_str(login),
+            Self::Tagged => f.write_str("tagged"),
+        }
+    }
+}
+
+impl FromStr for Owner {
+    type Err = Refused;
+
+    /// As [`Owner`] displays it; a login name always has an `@` or is not `tagged`.
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        Ok(match text {
+            "tagged" => Self::Tagged,
+            login => Self::User(login.to_owned()),
+        })
+    }
+}
+
+/// A device that a policy holds, as it was when last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The device.
+    pub node: NodeId,
+    /// Its owner then.
+    pub owner: Owner,
+    /// How the manifest named it: a policy that names another device lets this one go.
+    pub named: String,
+}
+
+/// Which device a policy means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// This one.
+    Device(NodeId),
+    /// None in the list bears the name.
+    NotFound,
+    /// The one of that name lacks what the policy asks for besides.
+    Unmet {
+        /// The device of that name.
+        node: NodeId,
+        /// What it lacks, as a sentence.
+        lacks: String,
+    },
+    /// More than one bears the name and none is bound.
+    Ambiguous(Vec<NodeId>),
+    /// The bound device is gone and the one that bears its name now belongs to somebody else.
+    IdentityChanged {
+        /// The device that was bound.
+        bound: NodeId,
+        /// Its owner when last seen.
+        owner: Owner,
+        /// The one that bears the name now.
+        found: NodeId,
+        /// The owner of that one.
+        found_owner: Owner,
+    },
+}
+
+impl Binding {
+    /// The device, where there is exactly one.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeId> {
+        match self {
+            Self::Device(node) => Some(node),
+            _ => None,
+        }
+    }
+}
+
+/// Finds the device of a policy in a complete list.
+///
+/// As long as the bound device is in the list it stays bound, whoever else takes its name. When it
+/// is gone, another one of the name is followed only if its owner is the same.
+#[must_use]
+pub fn bind(target: &Target, memory: &Memory, fleet: &Fleet) -> Binding {
+    let named = target.identity.to_string();
+    let bound = memory.bound.as_ref().filter(|bound| bound.named == named);
+    if let Some(device) = bound.and_then(|bound| fleet.get(&bound.node)) {
+        return meets(target, device);
+    }
+    let candidates = fleet.find(&target.identity);
+    match (candidates.as_slice(), bound) {
+        ([], _) => Binding::NotFound,
+        ([device], Some(bound))
+            if may_change(&target.identity) && bound.owner != Owner::of(device) =>
+        {
+            Binding::IdentityChanged {
+                bound: bound.node.clone(),
+                owner: bound.owner.clone(),
+                found: device.node_id.clone(),
+                found_owner: Owner::of(device),
+            }
+        }
+        ([device], _) => meets(target, device),
+        (several, _) => Binding::Ambiguous(several.iter().map(|d| d.node_id.clone()).collect()),
+    }
+}
+
+/// What a bound policy remembers of its device.
+#[must_use]
+pub fn remembered(target: &Target, device: &Device) -> Bound {
+    Bound {
+        node: device.node_id.clone(),
+        owner: Owner::of(device),
+        named: target.identity.to_string(),
+    }
+}
+
+/// An id names one device for ever; a name can pass to another.
+fn may_change(identity: &Identity) -> bool {
+    matches!(identity, Identity::Name(_) | Identity::Hostname(_))
+}
+
+fn meets(target: &Target, device: &Device) -> Binding {
+    let node = device.node_id.clone();
+    let missing: Vec<_> = target
+        .tags
+        .difference(&device.tags)
+        .map(ToString::to_string)
+        .collect();
+    if !missing.is_empty() {
+        let lacks = format!("it does not have {}", missing.join(", "));
+        return Binding::Unmet { node, lacks };
+    }
+    // A tagged device has no user: whoever registered it is its owner no more.
+    let owned = |pattern: &String| {
+        device.tags.is_empty() && wildmatch::WildMatch::new(pattern).matches(&device.user)
+    };
+    if !target.users.is_empty() && !target.users.iter().any(owned) {
+        let lacks = format!(
+            "its owner ({}) is none of {}",
+            Owner::of(device),
+            target.users.join(", ")
+        );
+        return Binding::Unmet { node, lacks };
+    }
+    Binding::Device(node)
+}

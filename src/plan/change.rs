@@ -1,0 +1,240 @@
+use std::{fmt, net::Ipv4Addr};
+
+use super::{Disruption, PolicyKey};
+use crate::model::{
+    AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, RouteSet, TagSet,
+    TailnetIpv4,
+};
+
+/// A setting of a device, as the path in a manifest names it. Each attribute key is one of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    /// `authorized`
+    Authorized,
+    /// `tags`
+    Tags,
+    /// `keyExpiry`
+    KeyExpiry,
+    /// `postureAttributes[KEY]`
+    Attribute(AttributeKey),
+    /// `enabledRoutes`
+    EnabledRoutes,
+    /// `exitNode`
+    ExitNode,
+    /// `name`
+    Name,
+    /// `ipv4`
+    Ipv4,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authorized => f.write_str("authorized"),
+            Self::Tags => f.write_str("tags"),
+            Self::KeyExpiry => f.write_str("keyExpiry"),
+            Self::Attribute(key) => write!(f, "postureAttributes[{key}]"),
+            Self::EnabledRoutes => f.write_str("enabledRoutes"),
+            Self::ExitNode => f.write_str("exitNode"),
+            Self::Name => f.write_str("name"),
+            Self::Ipv4 => f.write_str("ipv4"),
+        }
+    }
+}
+
+/// What is and what is wished, for one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Whether the device may take part.
+    Authorized {
+        /// What is.
+        before: bool,
+        /// What is wished.
+        after: bool,
+    },
+    /// All its tags.
+    Tags {
+        /// What is.
+        before: TagSet,
+        /// What is wished.
+        after: TagSet,
+    },
+    /// Whether its key never expires.
+    KeyExpiryDisabled {
+        /// What is.
+        before: bool,
+        /// What is wished.
+        after: bool,
+    },
+    /// An attribute set, changed or (`after: None`) deleted.
+    Attribute {
+        /// Which one.
+        key: AttributeKey,
+        /// What is.
+        before: Option<ReportedAttribute>,
+        /// What is wished.
+        after: Option<AttributeWish>,
+    },
+    /// Its subnet routes, those of an exit node left out.
+    EnabledRoutes {
+        /// What is.
+        before: RouteSet,
+        /// What is wished.
+        after: RouteSet,
+    },
+    /// Its exit-node routes: both or none.
+    ExitNode {
+        /// What is; half an exit node is possible.
+        before: RouteSet,
+        /// What is wished.
+        after: bool,
+    },
+    /// Its MagicDNS label.
+    Name {
+        /// What is.
+        before: DeviceLabel,
+        /// What is wished.
+        after: DeviceLabel,
+    },
+    /// Its IPv4 address.
+    Ipv4 {
+        /// What is.
+        before: Option<Ipv4Addr>,
+        /// What is wished.
+        after: TailnetIpv4,
+    },
+}
+
+impl Change {
+    /// The field that it is about.
+    #[must_use]
+    pub fn field(&self) -> Field {
+        match self {
+            Self::Authorized { .. } => Field::Authorized,
+            Self::Tags { .. } => Field::Tags,
+            Self::KeyExpiryDisabled { .. } => Field::KeyExpiry,
+            Self::Attribute { key, .. } => Field::Attribute(key.clone()),
+            Self::EnabledRoutes { .. } => Field::EnabledRoutes,
+            Self::ExitNode { .. } => Field::ExitNode,
+            Self::Name { .. } => Field::Name,
+            Self::Ipv4 { .. } => Field::Ipv4,
+        }
+    }
+
+    /// What is, for people.
+    #[must_use]
+    pub fn before(&self) -> String {
+        match self {
+            Self::Authorized { before, .. } => before.to_string(),
+            Self::Tags { before, .. } => listed(before),
+            Self::KeyExpiryDisabled { before, .. } => key_expiry(*before).to_owned(),
+            Self::Attribute { before, .. } => or_none(before.as_ref()),
+            Self::EnabledRoutes { before, .. } | Self::ExitNode { before, .. } => listed(before),
+            Self::Name { before, .. } => before.to_string(),
+            Self::Ipv4 { before, .. } => or_none(before.as_ref()),
+        }
+    }
+
+    /// What is wished, for people.
+    #[must_use]
+    pub fn after(&self) -> String {
+        match self {
+            Self::Authorized { after, .. } => after.to_string(),
+            Self::Tags { after, .. } => listed(after),
+            Self::KeyExpiryDisabled { after, .. } => key_expiry(*after).to_owned(),
+            Self::Attribute { after, .. } => or_none(after.as_ref()),
+            Self::EnabledRoutes { after, .. } => listed(after),
+            Self::ExitNode { after: true, .. } => "0.0.0.0/0,::/0".to_owned(),
+            Self::ExitNode { after: false, .. } => "none".to_owned(),
+            Self::Name { after, .. } => after.to_string(),
+            Self::Ipv4 { after, .. } => after.to_string(),
+        }
+    }
+}
+
+/// One line: `tags: tag:a → tag:a,tag:b`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} → {}", self.field(), self.before(), self.after())
+    }
+}
+
+fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(",")
+    }
+}
+
+fn or_none<T: fmt::Display>(value: Option<&T>) -> String {
+    value.map_or_else(|| "none".to_owned(), ToString::to_string)
+}
+
+fn key_expiry(disabled: bool) -> &'static str {
+    if disabled { "Disabled" } else { "Enabled" }
+}
+
+/// Why something is to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A manifest declares it.
+    Declared,
+    /// The policy named this attribute before and names it no more.
+    NamedNoMore,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Declared => "declared",
+            Self::NamedNoMore => "named no more",
+        })
+    }
+}
+
+/// Why a difference is seen, but no call is made for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// It may cut somebody off, and the policy does not allow that.
+    Disruption(Disruption),
+    /// Another device holds this address now.
+    AddressInUse(String),
+    /// Another device bears this name now.
+    NameTaken(String),
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disruption(Disruption::Deauthorize) => f.write_str(
+                "takes the device out of the tailnet: write allowDisruption: [Deauthorize] to allow it",
+            ),
+            Self::Disruption(Disruption::ExpiredKey) => f.write_str(
+                "the key's expiry lies in the past, so the device would be cut off until somebody \
+                 logs in on it: write allowDisruption: [ExpiredKey] to allow it",
+            ),
+            Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
+            Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
+        }
+    }
+}
+
+/// One difference between a device and the wishes for it. What is sent, what a plan shows, what
+/// stands in a status and in an event is this value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The device.
+    pub node: NodeId,
+    /// What people call it.
+    pub device: String,
+    /// What is and what is wished.
+    pub change: Change,
+    /// Why.
+    pub why: Why,
+    /// The policy that wishes it.
+    pub owner: PolicyKey,
+    /// Why it is not done, where it is not.
+    pub hold: Option<Hold>,
+}

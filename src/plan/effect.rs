@@ -1,0 +1,47 @@
+use super::{AttributeWrites, Call};
+use crate::model::{Attributes, Device, ReportedAttribute};
+
+/// What an accepted call makes of a device, attributes aside: laid over the snapshot, so that a
+/// write does not cost a read. Facts that the API does not promise (whether tags disable key
+/// expiry) are left as they are; they are looked at where they matter.
+pub fn apply(call: &Call, device: &mut Device) {
+    match call {
+        Call::SetAuthorized(_, authorized) => device.authorized = *authorized,
+        Call::SetTags(_, tags) => device.tags.clone_from(tags),
+        Call::SetKeyExpiryDisabled(_, disabled) => device.key_expiry_disabled = *disabled,
+        Call::SetRoutes(_, routes) => device.enabled_routes = Some(routes.clone()),
+        Call::SetName(_, label) => {
+            let domain = device
+                .name
+                .split_once('.')
+                .map(|(_, domain)| domain.to_owned());
+            device.name = match domain {
+                Some(domain) => format!("{label}.{domain}"),
+                None => label.to_string(),
+            };
+        }
+        Call::SetIpv4(_, addr) => device.ipv4 = Some(addr.addr()),
+        Call::WriteAttributes(_) => {}
+    }
+}
+
+/// What accepted writes make of the attributes of a device.
+pub fn apply_attributes(writes: &AttributeWrites, attributes: &mut Attributes) {
+    for (key, wish) in writes {
+        match wish {
+            Some(wish) => {
+                let value = wish.value.to_json();
+                attributes.insert(
+                    key.clone(),
+                    ReportedAttribute {
+                        value,
+                        expiry: wish.expiry,
+                    },
+                );
+            }
+            None => {
+                attributes.remove(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, DevicePlan, Difference, Field};
+use crate::model::{
+    AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, RouteSet, TagSet, TailnetIpv4,
+};
+
+/// The attributes to write on one device; `None` deletes the key.
+pub type AttributeWrites = BTreeMap<AttributeKey, Option<AttributeWish>>;
+
+/// A call that changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `POST /device/{id}/authorized`
+    SetAuthorized(NodeId, bool),
+    /// `POST /device/{id}/tags`: the whole list.
+    SetTags(NodeId, TagSet),
+    /// `POST /device/{id}/key`
+    SetKeyExpiryDisabled(NodeId, bool),
+    /// One key: `POST` or `DELETE /device/{id}/attributes/{key}`.
+    /// More: `PATCH /tailnet/{t}/device-attributes`.
+    WriteAttributes(BTreeMap<NodeId, AttributeWrites>),
+    /// `POST /device/{id}/routes`: the whole list, exit-node routes included.
+    SetRoutes(NodeId, RouteSet),
+    /// `POST /device/{id}/name`
+    SetName(NodeId, DeviceLabel),
+    /// `POST /device/{id}/ip`
+    SetIpv4(NodeId, TailnetIpv4),
+}
+
+impl Call {
+    /// The devices that it changes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<&NodeId> {
+        match self {
+            Self::WriteAttributes(nodes) => nodes.keys().collect(),
+            Self::SetAuthorized(node, _)
+            | Self::SetTags(node, _)
+            | Self::SetKeyExpiryDisabled(node, _)
+            | Self::SetRoutes(node, _)
+            | Self::SetName(node, _)
+            | Self::SetIpv4(node, _) => vec![node],
+        }
+    }
+}
+
+/// The next call for a device, and the differences that it removes.
+///
+/// The order is the one in which no device is let in before its restrictions, and no identity
+/// changes after what depends on it: `authorized: false`, tags, key expiry, attributes, routes,
+/// name, IPv4, and `authorized: true` last, only once nothing else is left.
+///
+/// `blocked` names fields that must wait (a call for them failed a moment ago).
+#[must_use]
+pub fn next_call<'a>(
+    plan: &'a DevicePlan,
+    blocked: &BTreeSet<Field>,
+) -> Option<(Call, Vec<&'a Difference>)> {
+    let open = |difference: &&Difference| {
+        difference.hold.is_none() && !blocked.contains(&difference.change.field())
+    };
+    let waits_for_others = plan.differences.len() > 1 || !plan.complete();
+    let first = plan
+        .differences
+        .iter()
+        .filter(open)
+        .filter(|difference| !(lets_in(&difference.change) && waits_for_others))
+        .min_by_key(|difference| step(&difference.change))?;
+    let together = plan
+        .differences
+        .iter()
+        .filter(open)
+        .filter(|difference| step(&difference.change) == step(&first.change))
+        .collect::<Vec<_>>();
+    Some((call(&together, plan), together))
+}
+
+fn lets_in(change: &Change) -> bool {
+    matches!(change, Change::Authorized { after: true, .. })
+}
+
+/// The place of a change in the order; what shares a place goes with one call.
+fn step(change: &Change) -> u8 {
+    match change {
+        Change::Authorized { after: false, .. } => 0,
+        Change::Tags { .. } => 1,
+        Change::KeyExpiryDisabled { .. } => 2,
+        Change::Attribute { .. } => 3,
+        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => 4,
+        Change::Name { .. } => 5,
+        Change::Ipv4 { .. } => 6,
+        Change::Authorized { after: true, .. } => 7,
+    }
+}
+
+fn call(together: &[&Difference], plan: &DevicePlan) -> Call {
+    let first = together[0];
+    let node = first.node.clone();
+    match &first.change {
+        Change::Authorized { after, .. } => Call::SetAuthorized(node, *after),
+        Change::Tags { after, .. } => Call::SetTags(node, after.clone()),
+        Change::KeyExpiryDisabled { after, .. } => Call::SetKeyExpiryDisabled(node, *after),
+        Change::Attribute { .. } => {
+            let writes = together
+                .iter()
+                .filter_map(|difference| match &difference.change {
+                    Change::Attribute { key, after, .. } => Some((key.clone(), after.clone())),
+                    _ => None,
+                });
+            Call::WriteAttributes(BTreeMap::from([(node, writes.collect())]))
+        }
+        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => {
+            Call::SetRoutes(node, wanted_routes(together, plan))
+        }
+        Change::Name { after, .. } => Call::SetName(node, after.clone()),
+        Change::Ipv4 { after, .. } => Call::SetIpv4(node, *after),
+    }
+}
+
+/// The list replaces all routes, so what nobody decides is carried along as it is.
+fn wanted_routes(together: &[&Difference], plan: &DevicePlan) -> RouteSet {
+    let mut wanted = plan.enabled_routes.clone();
+    for difference in together {
+        match &difference.change {
+            Change::EnabledRoutes { after, .. } => {
+                wanted.retain(Route::is_exit_node);
+                wanted.extend(after);
+            }
+            Change::ExitNode { after, .. } => {
+                wanted.retain(|route| !route.is_exit_node());
+                if *after {
+                    wanted.extend(Route::exit_node());
+                }
+            }
+            _ => {}
+        }
+    }
+    wanted
+}

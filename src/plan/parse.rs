@@ -1,0 +1,232 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    str::FromStr,
+};
+
+use jiff::Timestamp;
+
+use super::{Bound, Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+use crate::{
+    api::{
+        self, DeviceReference, KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec,
+        TailscaleDevicePolicyStatus,
+    },
+    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, SafeInteger},
+};
+
+/// A policy as it was declared: parsed, or refused whole with all its faults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// Where it is kept.
+    pub key: PolicyKey,
+    /// Tells it from a later object of the same name.
+    pub uid: String,
+    /// Counts the edits of its spec.
+    pub generation: i64,
+    /// The policy, or its faults, each with the path of the field.
+    pub policy: Result<Policy, Vec<String>>,
+    /// What its status remembers.
+    pub memory: Memory,
+}
+
+/// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
+/// kept before a rule existed, or comes from a file that no API server has seen.
+#[must_use]
+pub fn parse(
+    key: PolicyKey,
+    uid: String,
+    generation: i64,
+    created: Timestamp,
+    spec: &TailscaleDevicePolicySpec,
+    status: Option<&TailscaleDevicePolicyStatus>,
+) -> Declared {
+    let mut faults = Faults::default();
+    let target = faults.target(&spec.device);
+    let wishes = faults.wishes(spec);
+    let policy = Policy {
+        key: key.clone(),
+        uid: uid.clone(),
+        generation,
+        created,
+        target,
+        wishes,
+        allowed: spec
+            .allow_disruption
+            .iter()
+            .copied()
+            .map(Disruption::from)
+            .collect(),
+    };
+    Declared {
+        key,
+        uid,
+        generation,
+        policy: if faults.0.is_empty() {
+            Ok(policy)
+        } else {
+            Err(faults.0)
+        },
+        memory: status.map(memory).unwrap_or_default(),
+    }
+}
+
+/// What a status remembers. An entry that cannot be read is one that we did not write; it is left.
+fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
+    let bound = || {
+        Some(Bound {
+            node: status.node_id.as_deref()?.parse().ok()?,
+            owner: status.node_owner.as_deref()?.parse().ok()?,
+            named: status.bound_as.clone()?,
+        })
+    };
+    Memory {
+        bound: bound(),
+        owned_keys: status
+            .owned_attributes
+            .iter()
+            .filter_map(|key| key.parse().ok())
+            .collect(),
+    }
+}
+
+/// Collects every fault, so that all can be mended at once.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, path: &str, fault: impl Display) {
+        self.0.push(format!("spec.{path}: {fault}"));
+    }
+
+    fn one<T: FromStr<Err: Display>>(&mut self, path: &str, text: Option<&String>) -> Option<T> {
+        match text?.parse() {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.add(path, fault);
+                None
+            }
+        }
+    }
+
+    fn set<T: FromStr<Err: Display> + Ord>(&mut self, path: &str, texts: &[String]) -> BTreeSet<T> {
+        let parsed = texts.iter().enumerate();
+        parsed
+            .filter_map(|(i, text)| self.one(&format!("{path}[{i}]"), Some(text)))
+            .collect()
+    }
+
+    fn target(&mut self, device: &DeviceReference) -> Target {
+        let node_id = self.one("device.nodeId", device.node_id.as_ref());
+        let identities: Vec<Identity> = [
+            node_id.map(Identity::NodeId),
+            device.id.clone().map(Identity::LegacyId),
+            device.name.clone().map(Identity::Name),
+            device.hostname.clone().map(Identity::Hostname),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let identity = if let [identity] = identities.as_slice() {
+            identity.clone()
+        } else {
+            self.add(
+                "device",
+                "write exactly one of nodeId, id, name and hostname",
+            );
+            Identity::Hostname(String::new())
+        };
+        Target {
+            identity,
+            tags: self.set("device.tags", device.tags.as_deref().unwrap_or_default()),
+            users: device.users.clone().unwrap_or_default(),
+        }
+    }
+
+    fn wishes(&mut self, spec: &TailscaleDevicePolicySpec) -> Wishes {
+        if spec.tags.as_ref().is_some_and(Vec::is_empty) {
+            self.add(
+                "tags",
+                "the API cannot take the last tag from a device: leave the field out",
+            );
+        }
+        let deauthorizes = spec.authorized == Some(false);
+        if deauthorizes
+            && !spec
+                .allow_disruption
+                .contains(&api::Disruption::Deauthorize)
+        {
+            self.add(
+                "authorized",
+                "false cuts the device off: write allowDisruption: [Deauthorize] too",
+            );
+        }
+        Wishes {
+            authorized: spec.authorized,
+            tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
+            key_expiry_disabled: spec.key_expiry.map(|wish| wish == KeyExpiry::Disabled),
+            enabled_routes: spec
+                .enabled_routes
+                .as_ref()
+                .map(|routes| self.set("enabledRoutes", routes)),
+            exit_node: spec.exit_node,
+            attributes: spec
+                .posture_attributes
+                .as_ref()
+                .map(|wishes| self.attributes(wishes)),
+            name: self.one("name", spec.name.as_ref()),
+            ipv4: self.one("ipv4", spec.ipv4.as_ref()),
+        }
+    }
+
+    fn attributes(
+        &mut self,
+        wishes: &BTreeMap<String, PostureAttribute>,
+    ) -> BTreeMap<AttributeKey, AttributeWish> {
+        let mut parsed: BTreeMap<AttributeKey, AttributeWish> = BTreeMap::new();
+        for (name, wish) in wishes {
+            let path = format!("postureAttributes[{name}]");
+            let key: Option<AttributeKey> = self.one(&path, Some(name));
+            let value = self.value(&path, wish);
+            let expiry = self.one(&format!("{path}.expiry"), wish.expiry.as_ref());
+            let (Some(key), Some(value)) = (key, value) else {
+                continue;
+            };
+            if let Some(other) = parsed.keys().find(|other| other.folded() == key.folded()) {
+                let fault = format!("differs from {other} only in case: keep one of the two");
+                self.add(&path, fault);
+            }
+            parsed.insert(key, AttributeWish { value, expiry });
+        }
+        parsed
+    }
+
+    fn value(&mut self, path: &str, wish: &PostureAttribute) -> Option<AttributeValue> {
+        match (&wish.string, wish.integer, wish.boolean) {
+            (Some(text), None, None) => self
+                .one::<AttributeString>(&format!("{path}.string"), Some(text))
+                .map(AttributeValue::String),
+            (None, Some(number), None) => match SafeInteger::try_from(number) {
+                Ok(number) => Some(AttributeValue::Integer(number)),
+                Err(fault) => {
+                    self.add(&format!("{path}.integer"), fault);
+                    None
+                }
+            },
+            (None, None, Some(flag)) => Some(AttributeValue::Boolean(flag)),
+            _ => {
+                self.add(path, "write exactly one of string, integer and boolean");
+                None
+            }
+        }
+    }
+}
+
+impl From<api::Disruption> for Disruption {
+    fn from(allowed: api::Disruption) -> Self {
+        match allowed {
+            api::Disruption::Deauthorize => Self::Deauthorize,
+            api::Disruption::ExpiredKey => Self::ExpiredKey,
+        }
+    }
+}

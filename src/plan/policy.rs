@@ -1,0 +1,160 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Bound;
+use crate::model::{
+    AttributeKey, AttributeWish, Attributes, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
+};
+
+/// Where a policy is kept: `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct PolicyKey {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for PolicyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A policy as the plan sees it: parsed, with what only its status can know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Where it is kept.
+    pub key: PolicyKey,
+    /// Tells it from a later object of the same name.
+    pub uid: String,
+    /// Counts the edits of its spec.
+    pub generation: i64,
+    /// When it was created: the older of two policies ranks first.
+    pub created: Timestamp,
+    /// The device that it means.
+    pub target: Target,
+    /// What it wishes for that device.
+    pub wishes: Wishes,
+    /// The disruptions that its author agreed to.
+    pub allowed: BTreeSet<Disruption>,
+}
+
+impl Policy {
+    /// Orders policies that claim one field: the first one decides.
+    #[must_use]
+    pub fn rank(&self) -> (Timestamp, &PolicyKey) {
+        (self.created, &self.key)
+    }
+}
+
+/// What a policy has to remember between two looks; kept in its status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The device that it was bound to when last seen.
+    pub bound: Option<Bound>,
+    /// The attribute keys that it owns: named, or named before and not deleted yet.
+    pub owned_keys: BTreeSet<AttributeKey>,
+}
+
+impl Memory {
+    /// Whether everything in `needed` is remembered here, so that a crash after the next call
+    /// would lose nothing.
+    #[must_use]
+    pub fn covers(&self, needed: &Self) -> bool {
+        self.bound == needed.bound && self.owned_keys.is_superset(&needed.owned_keys)
+    }
+
+    /// The keys that a policy owns now: those that it names, and those that it named before and
+    /// that are still to be deleted. `postureAttributes` gone as a whole releases them all.
+    #[must_use]
+    pub fn still_owned(
+        &self,
+        policy: &Policy,
+        read: Option<&Attributes>,
+    ) -> BTreeSet<AttributeKey> {
+        let Some(wishes) = &policy.wishes.attributes else {
+            return BTreeSet::new();
+        };
+        let there =
+            |key: &&AttributeKey| read.is_none_or(|attributes| attributes.contains_key(*key));
+        let before = self.owned_keys.iter().filter(there);
+        wishes.keys().chain(before).cloned().collect()
+    }
+}
+
+/// How a manifest names its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// By the preferred id.
+    NodeId(NodeId),
+    /// By the older numeric id.
+    LegacyId(String),
+    /// By its MagicDNS name: the label, or fully qualified.
+    Name(String),
+    /// By what the machine calls itself.
+    Hostname(String),
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeId(id) => write!(f, "nodeId {id}"),
+            Self::LegacyId(id) => write!(f, "id {id}"),
+            Self::Name(name) => write!(f, "name {name}"),
+            Self::Hostname(name) => write!(f, "hostname {name}"),
+        }
+    }
+}
+
+/// The one device that a policy means, and what must be true of it besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// How it is named.
+    pub identity: Identity,
+    /// Tags that it must have, all of them.
+    pub tags: TagSet,
+    /// Users of whom one must own it; `*` stands for any text. Empty: anybody.
+    pub users: Vec<String>,
+}
+
+/// What is wished for a device. `None` is no wish: the setting stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Whether it may take part in the tailnet.
+    pub authorized: Option<bool>,
+    /// All its tags; never empty, as the API cannot take the last tag from a device.
+    pub tags: Option<TagSet>,
+    /// Whether its key never expires.
+    pub key_expiry_disabled: Option<bool>,
+    /// All its approved subnet routes, those of an exit node aside.
+    pub enabled_routes: Option<RouteSet>,
+    /// Whether it is approved as an exit node.
+    pub exit_node: Option<bool>,
+    /// Posture attributes by key. The map names what the policy owns.
+    pub attributes: Option<BTreeMap<AttributeKey, AttributeWish>>,
+    /// Its MagicDNS label.
+    pub name: Option<DeviceLabel>,
+    /// Its IPv4 address.
+    pub ipv4: Option<TailnetIpv4>,
+}
+
+/// A change that may cut somebody off and is made only where the policy allows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Disruption {
+    /// Taking a device out of the tailnet.
+    Deauthorize,
+    /// Enabling key expiry where the expiry lies in the past: the device must log in again.
+    ExpiredKey,
+}
+
+impl fmt::Display for Disruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

@@ -1,0 +1,18 @@
+use super::Failure;
+use crate::plan::{Difference, Field};
+
+/// What somebody should be told when it happens, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Announcement {
+    /// A difference was removed.
+    Changed(Difference),
+    /// A change was not accepted.
+    Failed {
+        /// The device.
+        device: String,
+        /// The setting.
+        field: Field,
+        /// What came back.
+        failure: Failure,
+    },
+}

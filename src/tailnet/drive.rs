@@ -1,0 +1,5 @@
+use super::*;
+/// placeholder
+pub trait Reporter {}
+/// placeholder
+pub fn drive() {}

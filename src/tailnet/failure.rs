@@ -1,0 +1,76 @@
+use std::time::Duration;
+
+use crate::api::Reason;
+
+/// Whether repeating a request can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// As long as nobody edits something, the answer will be the same.
+    Never,
+    /// Later it may.
+    Later,
+    /// Not before this time has passed.
+    After(Duration),
+}
+
+/// A request that failed, as a status tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of failure, out of a bounded set.
+    pub reason: Reason,
+    /// What was asked, what came back, the API's request id, and what helps.
+    pub message: String,
+    /// Whether repeating can help.
+    pub retry: Retry,
+    /// Whether the request may have taken effect all the same (the answer was lost).
+    pub unknown_outcome: bool,
+}
+
+/// A failure and when to try again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setback {
+    pub failure: Failure,
+    pub attempts: u32,
+    pub retry_at: Duration,
+}
+
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(300);
+
+impl Setback {
+    /// What only an edit mends is asked again all the same, but rarely: the edit may be made
+    /// elsewhere (the tailnet's policy file), where nothing tells us.
+    pub fn new(
+        failure: Failure,
+        before: Option<&Self>,
+        now: Duration,
+        rare: Duration,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let attempts = before.map_or(1, |setback| setback.attempts.saturating_add(1));
+        let delay = match failure.retry {
+            Retry::Never => jittered(rare, rng),
+            Retry::Later => backoff(attempts, rng),
+            Retry::After(pause) => pause.max(backoff(attempts, rng)),
+        };
+        Self {
+            failure,
+            attempts,
+            retry_at: now + delay,
+        }
+    }
+
+    pub fn is_over(&self, now: Duration) -> bool {
+        now >= self.retry_at
+    }
+}
+
+/// 1 s, 2 s, 4 s … 300 s, each 20 % up or down, so that many do not come back at once.
+pub(super) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
+    let doubled = FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
+    jittered(doubled.min(LONGEST_DELAY), rng)
+}
+
+pub(super) fn jittered(delay: Duration, rng: &mut fastrand::Rng) -> Duration {
+    delay.mul_f64(0.8 + 0.4 * rng.f64())
+}

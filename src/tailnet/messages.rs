@@ -1,0 +1,90 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Announcement, Failure, PolicyReport, Settings, TailnetReport};
+use crate::{
+    model::{Attributes, Device, NodeId, RouteSet},
+    plan::{Call, Declared, Memory, PolicyKey},
+};
+
+/// The time at which something came, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since the engine started; never jumps. For intervals.
+    pub monotonic: Duration,
+    /// The wall clock. For expiries, which are points in time.
+    pub wall: Timestamp,
+}
+
+/// Tells the answer of one request from those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A request to the Tailscale API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// All devices.
+    Devices,
+    /// One device.
+    Device(NodeId),
+    /// The routes of one device.
+    Routes(NodeId),
+    /// The posture attributes of one device.
+    Attributes(NodeId),
+    /// A call that changes something.
+    Write(Call),
+}
+
+/// What an accepted request gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The complete list.
+    Devices(Vec<Device>),
+    /// One device.
+    Device(Box<Device>),
+    /// The enabled routes of one device.
+    Routes(RouteSet),
+    /// The custom attributes of one device.
+    Attributes(Attributes),
+    /// The change was accepted.
+    Written,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A policy was applied or edited, or its status has changed.
+    Policy(Box<Declared>),
+    /// A policy was deleted, or belongs to another tailnet now.
+    PolicyGone(PolicyKey),
+    /// Every policy that there was at the start has been handed over.
+    PoliciesListed,
+    /// There is a client to send requests with, or there is none and why.
+    Connection(Result<(), Failure>),
+    /// The settings of the connection have changed.
+    Settings(Settings),
+    /// Whether this process may write.
+    Leading(bool),
+    /// A request was answered.
+    Answered(Ticket, Result<Answer, Failure>),
+    /// A report is kept: what it remembers survives a crash.
+    Recorded(PolicyKey, Memory),
+    /// Time has passed ([`super::Engine::wake_at`]).
+    Wake,
+    /// End what is under way and begin nothing.
+    Stop,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Send a request and hand in its answer under this ticket.
+    Send(Ticket, Request),
+    /// Keep a report of a policy, then hand in [`Input::Recorded`].
+    Report(PolicyKey, Box<PolicyReport>),
+    /// Keep a report of the tailnet.
+    Tailnet(TailnetReport),
+    /// Say that something was changed or refused.
+    Announce(PolicyKey, Box<Announcement>),
+}
