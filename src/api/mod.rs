@@ -1,1 +1,29 @@
-//! The custom resources: their schema, their rules, the constants of conditions and reasons. Knows nothing of HTTP.
+//! The custom resources: their schema, their rules, the constants of conditions and reasons.
+//!
+//! Plain data as it stands in a manifest: values are parsed into those of [`crate::model`] where a
+//! plan is made. Knows nothing of HTTP.
+
+pub mod conditions;
+mod duration;
+mod rules;
+pub mod schema;
+
+mod policy;
+mod policy_status;
+mod tailnet;
+
+pub use policy::{
+    AttributesOwnership, DeletionPolicy, DeviceReference, Disruption, Enforcement, KeyExpiry,
+    ListOwnership, Ownership, PostureAttribute, TailnetReference, TailscaleDevicePolicy,
+    TailscaleDevicePolicySpec,
+};
+pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};
+pub use tailnet::{
+    RequestBudget, SecretReference, TailscaleTailnet, TailscaleTailnetSpec, TailscaleTailnetStatus,
+};
+
+/// The API group of the custom resources.
+pub const GROUP: &str = "tailnet.dev";
+
+/// Their version.
+pub const VERSION: &str = "v1alpha1";

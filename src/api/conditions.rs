@@ -1,0 +1,120 @@
+//! The words of a status: types of conditions, and reasons.
+
+/// The last word: whether everything that is wished holds.
+pub const READY: &str = "Ready";
+/// Work is under way or will be retried. Absent otherwise; never beside [`STALLED`].
+pub const RECONCILING: &str = "Reconciling";
+/// Nothing but an edit helps. Absent otherwise; never beside [`RECONCILING`].
+pub const STALLED: &str = "Stalled";
+/// Whether there was no difference at the last look; unknown before attributes have been read.
+pub const IN_SYNC: &str = "InSync";
+/// Whether the policy is valid and permitted.
+pub const ACCEPTED: &str = "Accepted";
+
+/// Why a condition is as it is. The names are part of the contract: people alert on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// Everything that is wished holds. Nothing to do.
+    InSync,
+    /// There is a difference, and calls are being made. Wait.
+    Progressing,
+    /// The object was accepted, but nothing has been read since the start. Wait.
+    NotStarted,
+    /// The policy is valid. Nothing to do.
+    Accepted,
+
+    /// No device has the name, or it does not have the tags and users that are asked for. Correct
+    /// `device`, or bring the device into the tailnet.
+    DeviceNotFound,
+    /// More than one device has the name. Name the device by its nodeId.
+    Ambiguous,
+    /// The bound device is gone, and the one that bears its name now has another owner. Name the
+    /// device by its nodeId if it is the right one.
+    IdentityChanged,
+    /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
+    /// the wish back.
+    DisruptionHeld,
+    /// Another policy wishes otherwise for the same field and ranks first. Edit one of the two.
+    Conflicted,
+    /// The spec cannot be read, or asks for what cannot be. Correct it as the message says.
+    Invalid,
+
+    /// There is no `TailscaleTailnet` of the name. Create it, or correct `tailnetRef`.
+    TailnetNotFound,
+    /// The tailnet's devices cannot be read at present. Its own status says why.
+    TailnetUnavailable,
+    /// The tailnet's devices can be read. Nothing to do.
+    Connected,
+    /// The Secret is missing, or lacks a key. Create it in the controller's own namespace.
+    CredentialsMissing,
+    /// The API does not know the credential (401). Put a valid one into the Secret.
+    CredentialRejected,
+    /// The credential may not do this (403). Give it the scope or role that the message names.
+    Forbidden,
+    /// The tailnet's plan does not include the feature. Change the plan, or take the wish back.
+    PlanRefused,
+    /// No answer from the API: name, network, TLS or time-out. It is tried again.
+    ApiUnreachable,
+    /// The API failed (5xx), or its answer cannot be read. It is tried again.
+    ApiError,
+    /// The API asks to slow down (429). It is tried again at the time that it named.
+    RateLimited,
+
+    /// The credential does not own a tag, or the policy file does not know it. Add it to `tagOwners`.
+    TagsNotPermitted,
+    /// Another device holds the IPv4 address. Choose another one, or free it.
+    AddressInUse,
+    /// Another device bears the name, or bore it a short while ago. Choose another one, or wait.
+    NameTaken,
+    /// The API refused the change for good (another 4xx). Correct it as the message says.
+    Refused,
+    /// The API accepted the call, but the setting did not change. Look at the device in the admin
+    /// console.
+    NotEffective,
+    /// The device's posture attributes have not been read yet, or cannot be. It is tried again.
+    AttributesUnread,
+    /// Some changes were made and others failed. The failures are tried again.
+    PartiallyApplied,
+}
+
+impl Reason {
+    /// The reason as it stands in a condition.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InSync => "InSync",
+            Self::Progressing => "Progressing",
+            Self::NotStarted => "NotStarted",
+            Self::Accepted => "Accepted",
+            Self::DeviceNotFound => "DeviceNotFound",
+            Self::Ambiguous => "Ambiguous",
+            Self::IdentityChanged => "IdentityChanged",
+            Self::DisruptionHeld => "DisruptionHeld",
+            Self::Conflicted => "Conflicted",
+            Self::Invalid => "Invalid",
+            Self::TailnetNotFound => "TailnetNotFound",
+            Self::TailnetUnavailable => "TailnetUnavailable",
+            Self::Connected => "Connected",
+            Self::CredentialsMissing => "CredentialsMissing",
+            Self::CredentialRejected => "CredentialRejected",
+            Self::Forbidden => "Forbidden",
+            Self::PlanRefused => "PlanRefused",
+            Self::ApiUnreachable => "ApiUnreachable",
+            Self::ApiError => "ApiError",
+            Self::RateLimited => "RateLimited",
+            Self::TagsNotPermitted => "TagsNotPermitted",
+            Self::AddressInUse => "AddressInUse",
+            Self::NameTaken => "NameTaken",
+            Self::Refused => "Refused",
+            Self::NotEffective => "NotEffective",
+            Self::AttributesUnread => "AttributesUnread",
+            Self::PartiallyApplied => "PartiallyApplied",
+        }
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

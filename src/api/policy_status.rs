@@ -1,0 +1,137 @@
+//! The status of a `TailscaleDevicePolicy`.
+//!
+//! Everything is optional when read: a status written by another version must not stop a watch.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "`kubectl explain` shows the comments as they stand"
+)]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the controller found and did. Written only when it changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TailscaleDevicePolicyStatus {
+    /// The generation of the spec that this status speaks of; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready is the last word. Reconciling is True while work is under way or will be retried;
+    /// Stalled is True when only an edit helps. InSync: no difference at the last look. Accepted:
+    /// False for a policy that is invalid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// The TailscaleTailnet in use: the named one, or the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tailnet: Option<String>,
+
+    /// The enforcement in effect: the one named, or the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<String>,
+
+    /// How many devices the policy is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched_devices: Option<u32>,
+
+    /// How many of them are as wished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_sync_devices: Option<u32>,
+
+    /// The device to which the policy is bound. As long as that is in the tailnet it is the one that
+    /// is meant, whoever else takes its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+
+    /// Who owned the bound device when it was bound: the login of a user, or "tagged". Another
+    /// device of the same name is followed only if its owner is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_owner: Option<String>,
+
+    /// The keys of the posture attributes that the policy owns, written before the first is set: one
+    /// that the spec names no more is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub owned_attributes: Vec<String>,
+
+    /// The devices in detail, at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 20),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["nodeId"])
+    )]
+    pub devices: Vec<DeviceStatus>,
+
+    /// The changes that are still to be made, at most 20 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub pending: Vec<PendingChange>,
+
+    /// How many changes are still to be made, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_total: Option<u32>,
+
+    /// When the controller last changed a setting for this policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_change_time: Option<Time>,
+}
+
+/// A device that the policy is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// Its nodeId.
+    pub node_id: String,
+
+    /// Its name in MagicDNS.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+
+    /// Whether it was as wished at the last look.
+    #[serde(default)]
+    #[schemars(!default)]
+    pub in_sync: bool,
+
+    /// Why it is not, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
+    /// Why it is not, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// A change that is still to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingChange {
+    /// The nodeId of the device.
+    pub device: String,
+
+    /// The device's name in MagicDNS.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+
+    /// The setting. Example: tags, or postureAttributes.custom:tier
+    pub field: String,
+
+    /// What it is now.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub before: String,
+
+    /// What it shall be.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub after: String,
+
+    /// Why it is to be changed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+
+    /// Why it is held back, and what releases it. Absent: it is not held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+}

@@ -1,0 +1,67 @@
+//! The `CustomResourceDefinition`s as they are installed: what the derive macro makes of the types,
+//! and what it cannot say.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt as _;
+use serde_json::json;
+
+use super::{TailscaleDevicePolicy, TailscaleTailnet};
+
+/// The definitions of all custom resources, in the order in which they are shown.
+#[must_use]
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    [TailscaleDevicePolicy::crd(), TailscaleTailnet::crd()]
+        .into_iter()
+        .map(finished)
+        .collect()
+}
+
+fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let schemas = definition
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    for schema in schemas {
+        plain(schema);
+        // Flux takes an object without a status for a finished one; this one is taken for one that
+        // lags behind its generation.
+        if let Some(status) = schema
+            .properties
+            .as_mut()
+            .and_then(|all| all.get_mut("status"))
+        {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
+        }
+    }
+    definition
+}
+
+/// Takes out of a schema what the macro's view of Rust types brings in.
+fn plain(schema: &mut JSONSchemaProps) {
+    // `field: null` would have no meaning of its own: it is refused rather than read as absent.
+    schema.nullable = None;
+    // The API server warns about formats that it does not know.
+    if schema
+        .format
+        .as_deref()
+        .is_some_and(|format| format.starts_with("uint"))
+    {
+        schema.format = None;
+    }
+    for property in schema
+        .properties
+        .iter_mut()
+        .flat_map(|all| all.values_mut())
+    {
+        plain(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        plain(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        plain(values);
+    }
+}

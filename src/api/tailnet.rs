@@ -1,0 +1,211 @@
+//! `TailscaleTailnet`: a connection to a tailnet.
+//!
+//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    reason = "`kubectl explain` shows the comments as they stand"
+)]
+
+use std::{num::NonZeroU32, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{duration, rules};
+use crate::model::Refused;
+
+/// How a tailnet is reached, with which credential, and how often it is asked.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "tailnet.dev",
+    version = "v1alpha1",
+    kind = "TailscaleTailnet",
+    plural = "tailscaletailnets",
+    shortname = "tstn",
+    category = "tailscale",
+    doc = "A connection to a tailnet: its API, the credential, and how often it is asked.",
+    status = "TailscaleTailnetStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet"}"#,
+    printcolumn = r#"{"name": "Devices", "type": "integer", "jsonPath": ".status.devices"}"#,
+    printcolumn = r#"{"name": "Policies", "type": "integer", "jsonPath": ".status.policies"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TailscaleTailnetSpec {
+    /// The tailnet as the API names it: its ID, or "-" for the credential's own. Absent: "-".
+    /// Example: T1234CNTRL
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::tailnet")]
+    pub tailnet: Option<String>,
+
+    /// The address of the Tailscale API, without the /api/v2 path. http:// is for simulators: it
+    /// sends the credential in clear text. Absent: https://api.tailscale.com
+    /// Example: http://127.0.0.1:8080
+    #[serde(default, rename = "apiURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::api_url")]
+    pub api_url: Option<String>,
+
+    /// The Secret that holds the credential, in the controller's own namespace and nowhere else. Its
+    /// keys: api_key (an API access token); or client_id and client_secret (an OAuth client). A
+    /// changed Secret is picked up without a restart. Example: {name: tailscale}
+    pub credentials_secret: SecretReference,
+
+    /// How often the list of devices is read: one request, whatever the number of policies. Hours,
+    /// minutes and seconds; at least 1s. Absent: 1m. Example: 30s
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::interval")]
+    pub poll_interval: Option<String>,
+
+    /// How often the posture attributes are read: one request for each device of which a policy
+    /// names some. Hours, minutes and seconds; at least 1s. Absent: 10m. Example: 1h30m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::interval")]
+    pub attributes_interval: Option<String>,
+
+    /// How many requests the controller sends to this tailnet at most. Absent: 5 per second, with a
+    /// burst of 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_budget: Option<RequestBudget>,
+}
+
+/// A reference to a Secret in the controller's own namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretReference {
+    /// The name of the Secret. Example: tailscale
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// How many requests are sent at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequestBudget {
+    /// Requests per second over time, 1 to 1000. Absent: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub per_second: Option<NonZeroU32>,
+
+    /// Requests that may be sent at once after a pause, 1 to 10000. Absent: 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub burst: Option<NonZeroU32>,
+}
+
+/// What the controller found. Written only when it changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TailscaleTailnetStatus {
+    /// The generation of the spec that this status speaks of; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready is the last word: whether the tailnet's devices can be read. Reconciling is True while
+    /// that is retried; Stalled is True when only an edit helps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// The tailnet in use: the named one, or the domain of its devices' names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tailnet: Option<String>,
+
+    /// How many devices the tailnet has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<u32>,
+
+    /// How many policies refer to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<u32>,
+
+    /// The interval in effect at which posture attributes are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes_interval: Option<String>,
+}
+
+impl TailscaleTailnetSpec {
+    /// The address of the API where none is given.
+    pub const DEFAULT_API_URL: &str = "https://api.tailscale.com";
+
+    /// The tailnet as it stands in the path of a request.
+    #[must_use]
+    pub fn tailnet(&self) -> &str {
+        self.tailnet.as_deref().unwrap_or("-")
+    }
+
+    /// The address of the API, without the path.
+    #[must_use]
+    pub fn api_url(&self) -> &str {
+        self.api_url.as_deref().unwrap_or(Self::DEFAULT_API_URL)
+    }
+
+    /// How often the list of devices is read: at least one second.
+    pub fn poll_interval(&self) -> Result<Duration, Refused> {
+        interval(self.poll_interval.as_deref().unwrap_or("1m"))
+    }
+
+    /// How often posture attributes are read: at least one second.
+    pub fn attributes_interval(&self) -> Result<Duration, Refused> {
+        interval(self.attributes_interval.as_deref().unwrap_or("10m"))
+    }
+
+    /// Requests per second over time.
+    #[must_use]
+    pub fn requests_per_second(&self) -> NonZeroU32 {
+        const DEFAULT: NonZeroU32 = NonZeroU32::new(5).unwrap();
+        self.request_budget
+            .and_then(|budget| budget.per_second)
+            .unwrap_or(DEFAULT)
+    }
+
+    /// Requests that may be sent at once after a pause.
+    #[must_use]
+    pub fn request_burst(&self) -> NonZeroU32 {
+        const DEFAULT: NonZeroU32 = NonZeroU32::new(20).unwrap();
+        self.request_budget
+            .and_then(|budget| budget.burst)
+            .unwrap_or(DEFAULT)
+    }
+}
+
+/// An interval, at least one second long.
+fn interval(text: &str) -> Result<Duration, Refused> {
+    let interval = duration::parse(text)?;
+    if interval < Duration::from_secs(1) {
+        return Err(Refused(format!("'{text}' is too short: write at least 1s")));
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_spec_has_the_documented_defaults() {
+        let spec = TailscaleTailnetSpec::default();
+        assert_eq!(spec.tailnet(), "-");
+        assert_eq!(spec.api_url(), "https://api.tailscale.com");
+        assert_eq!(spec.poll_interval(), Ok(Duration::from_secs(60)));
+        assert_eq!(spec.attributes_interval(), Ok(Duration::from_secs(600)));
+        assert_eq!(spec.requests_per_second().get(), 5);
+        assert_eq!(spec.request_burst().get(), 20);
+    }
+
+    #[test]
+    fn an_interval_below_one_second_is_refused() {
+        let spec = TailscaleTailnetSpec {
+            poll_interval: Some("0s".to_owned()),
+            ..TailscaleTailnetSpec::default()
+        };
+        assert!(spec.poll_interval().is_err());
+    }
+}
