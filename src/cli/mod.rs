@@ -1,5 +1,7 @@
 //! The command line.
 
+pub mod crds;
+
 use std::process::ExitCode;
 
 /// Runs the program with the arguments of this process.

@@ -1,1 +1,3 @@
 //! Tests that look at tsdp from the outside.
+
+mod crds;
