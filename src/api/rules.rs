@@ -27,6 +27,16 @@ fn naming(rule: &str, message: &str) -> Value {
     })
 }
 
+/// A rule on each key of a map, whose message begins with the first that breaks it: `'KEY' …`.
+fn naming_keys(rule: &str, message: &str) -> Value {
+    json!({
+        "rule": format!("self.all(k, {rule})"),
+        "message": format!("a key {message}"),
+        "messageExpression":
+            format!(r#""'" + self.filter(k, !({rule}))[0] + "' {message}""#),
+    })
+}
+
 /// The rules across the fields of a policy.
 pub(super) fn policy() -> Value {
     json!([{
@@ -118,7 +128,7 @@ pub(super) fn required_users(_: &mut SchemaGenerator) -> Schema {
             "type": "string",
             "maxLength": 254,
             "x-kubernetes-validations": [naming(
-                "self.contains('@')",
+                "self.contains('@') && !self.contains('*')",
                 "is no login: write it in full, such as amelie@example.com",
             )],
         },
@@ -201,22 +211,21 @@ pub(super) fn posture_attributes(generator: &mut SchemaGenerator) -> Schema {
         "maxProperties": 64,
         "additionalProperties": generator.subschema_for::<super::PostureAttribute>(),
         "x-kubernetes-validations": [
-            rule(
-                "self.all(k, k.startsWith('custom:'))",
-                "a key is outside of the namespace custom: and cannot be written: write it as \
-                 custom:NAME",
+            naming_keys(
+                "k.startsWith('custom:')",
+                "is outside of the namespace custom: and cannot be written: write it as custom:NAME",
             ),
-            rule(
-                "self.all(k, !k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$'))",
-                "a key has other letters: after custom: write letters, digits, _ or :",
+            naming_keys(
+                "!k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$')",
+                "is no key: after custom: write letters, digits, _ or :",
             ),
-            rule(
-                "self.all(k, k.size() <= 128)",
-                "a key is too long: write at most 128 characters, custom: included",
+            naming_keys(
+                "k.size() <= 128",
+                "is too long: write at most 128 characters, custom: included",
             ),
-            rule(
-                "self.all(k, self.exists_one(j, j.lowerAscii() == k.lowerAscii()))",
-                "two keys differ only in case, which is one key to the tailnet: keep one of them",
+            naming_keys(
+                "self.exists_one(j, j.lowerAscii() == k.lowerAscii())",
+                "differs only in case from another key, which is one key to the tailnet: keep one of them",
             ),
         ],
     })
@@ -324,8 +333,13 @@ pub(super) fn api_url(_: &mut SchemaGenerator) -> Schema {
                 "is no address of an API: write one such as https://api.tailscale.com",
             ),
             naming(
+                "!self.contains('@')",
+                "holds a credential for everybody to read: leave out what is before the @, and put the \
+                 credential into the Secret",
+            ),
+            naming(
                 "!self.contains('?') && !self.contains('#') && !self.contains('/api/v2')",
-                "has more than the API's address: leave out /api/v2 and what follows it, as in \
+                "is more than the address: leave out /api/v2, ? and # and what follows them, as in \
                  https://api.tailscale.com",
             ),
         ],

@@ -1,3 +1,5 @@
 //! Tests that look at tsdp from the outside.
 
 mod crds;
+#[expect(dead_code, reason = "called once the suite has a control plane")]
+mod refusals;
