@@ -323,10 +323,9 @@ pub enum Enforcement {
 }
 
 /// What becomes of a device's settings when its policy is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// They stay as they are.
-    #[default]
     Retain,
 }
 
@@ -342,9 +341,25 @@ impl TailscaleDevicePolicySpec {
             .map_or("default", |tailnet| tailnet.name.as_str())
     }
 
+    /// What is done about a difference.
+    #[must_use]
+    pub fn enforcement(&self) -> Enforcement {
+        self.enforcement.unwrap_or_default()
+    }
+
     /// Whether the policy may do this although it can cut the device off.
     #[must_use]
     pub fn allows(&self, disruption: Disruption) -> bool {
         self.allow_disruption.contains(&disruption)
+    }
+}
+
+impl Enforcement {
+    /// The value as it stands in a manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "Enforce",
+        }
     }
 }

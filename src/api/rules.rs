@@ -81,25 +81,26 @@ pub(super) fn posture_attribute() -> Value {
 }
 
 /// The tags that a device shall have.
-pub(super) fn wished_tags(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = required_tags(generator);
-    schema.insert(
-        "x-kubernetes-validations".to_owned(),
-        json!([rule(
-            "self.size() > 0",
-            "the API cannot take the last tag from a device: write at least one tag, or leave tags \
-             out to leave them as they are",
-        )]),
-    );
-    schema
+pub(super) fn wished_tags(_: &mut SchemaGenerator) -> Schema {
+    tags(
+        "the API cannot take the last tag from a device: write at least one tag, or leave tags out to \
+         leave them as they are",
+    )
 }
 
 /// The tags that a device must have to be the one that is meant.
 pub(super) fn required_tags(_: &mut SchemaGenerator) -> Schema {
+    tags(
+        "no tag is asked for: write at least one, or leave tags out to mean any device of the name",
+    )
+}
+
+fn tags(none_given: &str) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "set",
         "maxItems": 50,
+        "x-kubernetes-validations": [rule("self.size() > 0", none_given)],
         "items": {
             "type": "string",
             "maxLength": 128,
@@ -119,11 +120,17 @@ pub(super) fn required_tags(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The users of whom one must have registered a device for it to be the one that is meant.
+///
+/// An empty list is refused: a template that renders none would otherwise widen who is meant.
 pub(super) fn required_users(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "set",
         "maxItems": 50,
+        "x-kubernetes-validations": [rule(
+            "self.size() > 0",
+            "no user is asked for: write at least one, or leave users out to mean anyone's device",
+        )],
         "items": {
             "type": "string",
             "maxLength": 254,
