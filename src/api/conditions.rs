@@ -16,6 +16,8 @@ pub const ACCEPTED: &str = "Accepted";
 pub enum Reason {
     /// Everything that is wished holds. Nothing to do.
     InSync,
+    /// There is a difference between what is and what is wished. `Ready` says what becomes of it.
+    Different,
     /// There is a difference, and calls are being made. Wait.
     Progressing,
     /// The object was accepted, but nothing has been read since the start. Wait.
@@ -83,6 +85,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InSync => "InSync",
+            Self::Different => "Different",
             Self::Progressing => "Progressing",
             Self::NotStarted => "NotStarted",
             Self::Accepted => "Accepted",

@@ -43,18 +43,24 @@ use super::{policy_status::TailscaleDevicePolicyStatus, rules};
 #[schemars(extend("x-kubernetes-validations" = rules::policy()))]
 pub struct TailscaleDevicePolicySpec {
     /// The TailscaleTailnet through which the device is reached. Absent: the one named "default".
+    ///
+    /// Example: {name: default}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet_ref: Option<TailnetReference>,
 
     /// The device that is meant: exactly one of nodeId, id, name and hostname; tags and users may
     /// stand beside it. nodeId and id never change. name and hostname can be taken over by another
     /// device: the policy therefore keeps to the device that it found first (status.nodeId), and
-    /// once that has left the tailnet it follows the name to a new one only if the owner is the same.
+    /// once that has left the tailnet it follows the name to a new one only if the owner is the
+    /// same.
+    ///
     /// Example: {hostname: fra-router, tags: ["tag:router"]}
     pub device: DeviceReference,
 
     /// Whether the device may take part in the tailnet (device approval). false cuts it off, and is
     /// accepted only beside "allowDisruption: [Deauthorize]". Absent: left as it is.
+    ///
+    /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorized: Option<bool>,
 
@@ -62,6 +68,7 @@ pub struct TailscaleDevicePolicySpec {
     /// device with tags belongs to them and no longer to its user. Each needs an owner in tagOwners
     /// of the tailnet's policy file. Absent: left as they are. An empty list is refused, as the API
     /// cannot untag a device.
+    ///
     /// Example: ["tag:router", "tag:fra"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::wished_tags")]
@@ -70,6 +77,8 @@ pub struct TailscaleDevicePolicySpec {
     /// Whether the device's key expires: Enabled (it does, and the device must then sign in again)
     /// or Disabled (it never does). Enabled on a device whose key is past its time cuts it off, and
     /// is held back unless allowDisruption names ExpiredKey. Absent: left as it is.
+    ///
+    /// Example: Disabled
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "KeyExpiry")]
     pub key_expiry: Option<KeyExpiry>,
@@ -77,6 +86,7 @@ pub struct TailscaleDevicePolicySpec {
     /// The subnet routes that are approved, all of them: others are withdrawn, except those of an
     /// exit node, which belong to exitNode. CIDRs without host bits. A route may be approved before
     /// the device advertises it. An empty list withdraws all. Absent: left as they are.
+    ///
     /// Example: ["10.0.0.0/16", "fd7a:10::/48"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::wished_routes")]
@@ -84,14 +94,17 @@ pub struct TailscaleDevicePolicySpec {
 
     /// Whether the device is approved as an exit node, that is: for the routes 0.0.0.0/0 and ::/0.
     /// Absent: left as it is.
+    ///
+    /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_node: Option<bool>,
 
     /// Custom posture attributes, by their key: "custom:" and letters, digits, _ or :, at most 128
-    /// characters. Each has exactly one of string, integer and boolean; the type of a key is fixed for
-    /// the whole tailnet by its first write. Keys that are not named stay as they are; one that was
-    /// named here and is named no more is deleted. {} deletes all that were named; absent releases
-    /// them as they are.
+    /// characters. Each has exactly one of string, integer and boolean; the type of a key is fixed
+    /// for the whole tailnet by its first write. Keys that are not named stay as they are; one that
+    /// was named here and is named no more is deleted. {} deletes all that were named; absent
+    /// releases them as they are.
+    ///
     /// Example: {"custom:tier": {string: gold}, "custom:audited": {boolean: true}}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::posture_attributes")]
@@ -100,6 +113,7 @@ pub struct TailscaleDevicePolicySpec {
     /// The device's name in MagicDNS: the first label, as the server keeps it (lower-case letters
     /// and digits, single dashes between them, at most 63). Unique in the tailnet. Absent: left as
     /// it is.
+    ///
     /// Example: fra-router
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::device_label")]
@@ -107,6 +121,7 @@ pub struct TailscaleDevicePolicySpec {
 
     /// The device's Tailscale IPv4 address: in 100.64.0.0/10, outside of the ranges that Tailscale
     /// reserves, and free. A change breaks the device's open connections. Absent: left as it is.
+    ///
     /// Example: 100.80.0.1
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tailnet_ipv4")]
@@ -114,24 +129,31 @@ pub struct TailscaleDevicePolicySpec {
 
     /// How much of a list or map the policy owns. Absent: the whole of each list, and the posture
     /// attributes that it names.
+    ///
+    /// Example: {enabledRoutes: Exact, tags: Exact, postureAttributes: Named}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,
 
     /// What this policy may do although it can cut a device off. Deauthorize: take away its
     /// authorization. ExpiredKey: enable key expiry where the key's time is past. Absent or empty:
     /// neither; such a change is held back and said in status.
+    ///
     /// Example: [Deauthorize]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub allow_disruption: Vec<Disruption>,
 
     /// What is done about a difference. Enforce: it is removed. Absent: Enforce.
+    ///
+    /// Example: Enforce
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Enforcement")]
     pub enforcement: Option<Enforcement>,
 
     /// What becomes of the device's settings when the policy is deleted. Retain: they stay as they
     /// are. Absent: Retain.
+    ///
+    /// Example: Retain
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DeletionPolicy")]
     pub deletion_policy: Option<DeletionPolicy>,
@@ -140,7 +162,9 @@ pub struct TailscaleDevicePolicySpec {
 /// A reference to a TailscaleTailnet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TailnetReference {
-    /// The name of the TailscaleTailnet. Example: default
+    /// The name of the TailscaleTailnet.
+    ///
+    /// Example: default
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -150,36 +174,47 @@ pub struct TailnetReference {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::device_reference()))]
 pub struct DeviceReference {
-    /// The device's nodeId, the preferred id of the API. Example: n292kg92CNTRL
+    /// The device's nodeId, the preferred id of the API.
+    ///
+    /// Example: n292kg92CNTRL
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::node_id")]
     pub node_id: Option<String>,
 
-    /// The device's older, numeric id, in quotes. Example: "92960230385"
+    /// The device's older, numeric id, in quotes.
+    ///
+    /// Example: "92960230385"
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::legacy_id")]
     pub id: Option<String>,
 
     /// The device's name in MagicDNS, with or without the tailnet's domain.
+    ///
     /// Example: pangolin, or pangolin.tailfe8c.ts.net
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::magic_dns_name")]
     pub name: Option<String>,
 
     /// What the machine calls itself. Anyone who runs a machine can choose it: add tags or users
-    /// where that matters. Example: fra-router
+    /// where that matters.
+    ///
+    /// Example: fra-router
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::hostname")]
     pub hostname: Option<String>,
 
-    /// The device must have all of these tags too, else it is not the one that is meant.
-    /// Absent: any. Example: ["tag:router"]
+    /// The device must have all of these tags too, else it is not the one that is meant. Absent:
+    /// any.
+    ///
+    /// Example: ["tag:router"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::required_tags")]
     pub tags: Option<Vec<String>>,
 
-    /// The device must have been registered by one of these users too, named by their login.
-    /// Absent: by anyone. Example: ["amelie@example.com"]
+    /// The device must have been registered by one of these users too, named by their login in full.
+    /// Absent: by anyone.
+    ///
+    /// Example: ["amelie@example.com"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::required_users")]
     pub users: Option<Vec<String>>,
@@ -199,23 +234,31 @@ pub enum KeyExpiry {
 #[schemars(extend("x-kubernetes-validations" = rules::posture_attribute()))]
 pub struct PostureAttribute {
     /// Text: at most 50 letters, digits, _ and . characters. Put it in quotes where YAML could read
-    /// something else in it (yes, no, on, off, 007). Example: gold
+    /// something else in it (yes, no, on, off, 007).
+    ///
+    /// Example: gold
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::attribute_string")]
     pub string: Option<String>,
 
-    /// A whole number from -9007199254740991 to 9007199254740991 (2^53 - 1). Example: 3
+    /// A whole number from -9007199254740991 to 9007199254740991 (2^53 - 1).
+    ///
+    /// Example: 3
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::attribute_integer")]
     pub integer: Option<i64>,
 
     /// true or false.
+    ///
+    /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boolean: Option<bool>,
 
     /// When the tailnet removes the attribute by itself, as an RFC 3339 time. Once it is past, the
     /// attribute is no wish any more: it is neither set nor deleted. Absent: never removed; an
-    /// expiry that the attribute has is then taken off. Example: "2027-01-01T00:00:00Z"
+    /// expiry that the attribute has is then taken off.
+    ///
+    /// Example: "2027-01-01T00:00:00Z"
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::time")]
     pub expiry: Option<String>,
@@ -225,18 +268,24 @@ pub struct PostureAttribute {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
-    /// Exact: enabledRoutes is the whole list, except for the routes of an exit node.
-    /// Absent: Exact.
+    /// Exact: enabledRoutes is the whole list, except for the routes of an exit node. Absent:
+    /// Exact.
+    ///
+    /// Example: Exact
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListOwnership")]
     pub enabled_routes: Option<ListOwnership>,
 
     /// Exact: tags is the whole list. Absent: Exact.
+    ///
+    /// Example: Exact
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListOwnership")]
     pub tags: Option<ListOwnership>,
 
     /// Named: the policy owns the keys that it names, and no others. Absent: Named.
+    ///
+    /// Example: Named
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AttributesOwnership")]
     pub posture_attributes: Option<AttributesOwnership>,
@@ -274,10 +323,9 @@ pub enum Enforcement {
 }
 
 /// What becomes of a device's settings when its policy is deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// They stay as they are.
-    #[default]
     Retain,
 }
 
@@ -293,9 +341,25 @@ impl TailscaleDevicePolicySpec {
             .map_or("default", |tailnet| tailnet.name.as_str())
     }
 
+    /// What is done about a difference.
+    #[must_use]
+    pub fn enforcement(&self) -> Enforcement {
+        self.enforcement.unwrap_or_default()
+    }
+
     /// Whether the policy may do this although it can cut the device off.
     #[must_use]
     pub fn allows(&self, disruption: Disruption) -> bool {
         self.allow_disruption.contains(&disruption)
+    }
+}
+
+impl Enforcement {
+    /// The value as it stands in a manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "Enforce",
+        }
     }
 }

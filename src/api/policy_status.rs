@@ -42,8 +42,8 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_sync_devices: Option<u32>,
 
-    /// The device to which the policy is bound. As long as that is in the tailnet it is the one that
-    /// is meant, whoever else takes its name.
+    /// The device to which the policy is bound. As long as that is in the tailnet it is the one
+    /// that is meant, whoever else takes its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
 
@@ -56,8 +56,8 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_as: Option<String>,
 
-    /// The keys of the posture attributes that the policy owns, written before the first is set: one
-    /// that the spec names no more is deleted.
+    /// The keys of the posture attributes that the policy owns, written before the first is set:
+    /// one that the spec names no more is deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub owned_attributes: Vec<String>,
@@ -120,7 +120,9 @@ pub struct PendingChange {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 
-    /// The setting. Example: tags, or postureAttributes.custom:tier
+    /// The setting.
+    ///
+    /// Example: tags, or postureAttributes.custom:tier
     pub field: String,
 
     /// What it is now.

@@ -27,6 +27,16 @@ fn naming(rule: &str, message: &str) -> Value {
     })
 }
 
+/// A rule on each key of a map, whose message begins with the first that breaks it: `'KEY' …`.
+fn naming_keys(rule: &str, message: &str) -> Value {
+    json!({
+        "rule": format!("self.all(k, {rule})"),
+        "message": format!("a key {message}"),
+        "messageExpression":
+            format!(r#""'" + self.filter(k, !({rule}))[0] + "' {message}""#),
+    })
+}
+
 /// The rules across the fields of a policy.
 pub(super) fn policy() -> Value {
     json!([{
@@ -71,25 +81,26 @@ pub(super) fn posture_attribute() -> Value {
 }
 
 /// The tags that a device shall have.
-pub(super) fn wished_tags(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = required_tags(generator);
-    schema.insert(
-        "x-kubernetes-validations".to_owned(),
-        json!([rule(
-            "self.size() > 0",
-            "the API cannot take the last tag from a device: write at least one tag, or leave tags \
-             out to leave them as they are",
-        )]),
-    );
-    schema
+pub(super) fn wished_tags(_: &mut SchemaGenerator) -> Schema {
+    tags(
+        "the API cannot take the last tag from a device: write at least one tag, or leave tags out to \
+         leave them as they are",
+    )
 }
 
 /// The tags that a device must have to be the one that is meant.
 pub(super) fn required_tags(_: &mut SchemaGenerator) -> Schema {
+    tags(
+        "no tag is asked for: write at least one, or leave tags out to mean any device of the name",
+    )
+}
+
+fn tags(none_given: &str) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "set",
         "maxItems": 50,
+        "x-kubernetes-validations": [rule("self.size() > 0", none_given)],
         "items": {
             "type": "string",
             "maxLength": 128,
@@ -109,16 +120,22 @@ pub(super) fn required_tags(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The users of whom one must have registered a device for it to be the one that is meant.
+///
+/// An empty list is refused: a template that renders none would otherwise widen who is meant.
 pub(super) fn required_users(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "set",
         "maxItems": 50,
+        "x-kubernetes-validations": [rule(
+            "self.size() > 0",
+            "no user is asked for: write at least one, or leave users out to mean anyone's device",
+        )],
         "items": {
             "type": "string",
             "maxLength": 254,
             "x-kubernetes-validations": [naming(
-                "self.contains('@')",
+                "self.contains('@') && !self.contains('*')",
                 "is no login: write it in full, such as amelie@example.com",
             )],
         },
@@ -201,22 +218,21 @@ pub(super) fn posture_attributes(generator: &mut SchemaGenerator) -> Schema {
         "maxProperties": 64,
         "additionalProperties": generator.subschema_for::<super::PostureAttribute>(),
         "x-kubernetes-validations": [
-            rule(
-                "self.all(k, k.startsWith('custom:'))",
-                "a key is outside of the namespace custom: and cannot be written: write it as \
-                 custom:NAME",
+            naming_keys(
+                "k.startsWith('custom:')",
+                "is outside of the namespace custom: and cannot be written: write it as custom:NAME",
             ),
-            rule(
-                "self.all(k, !k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$'))",
-                "a key has other letters: after custom: write letters, digits, _ or :",
+            naming_keys(
+                "!k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$')",
+                "is no key: after custom: write letters, digits, _ or :",
             ),
-            rule(
-                "self.all(k, k.size() <= 128)",
-                "a key is too long: write at most 128 characters, custom: included",
+            naming_keys(
+                "k.size() <= 128",
+                "is too long: write at most 128 characters, custom: included",
             ),
-            rule(
-                "self.all(k, self.exists_one(j, j.lowerAscii() == k.lowerAscii()))",
-                "two keys differ only in case, which is one key to the tailnet: keep one of them",
+            naming_keys(
+                "self.exists_one(j, j.lowerAscii() == k.lowerAscii())",
+                "differs only in case from another key, which is one key to the tailnet: keep one of them",
             ),
         ],
     })
@@ -324,8 +340,13 @@ pub(super) fn api_url(_: &mut SchemaGenerator) -> Schema {
                 "is no address of an API: write one such as https://api.tailscale.com",
             ),
             naming(
+                "!self.contains('@')",
+                "holds a credential for everybody to read: leave out what is before the @, and put the \
+                 credential into the Secret",
+            ),
+            naming(
                 "!self.contains('?') && !self.contains('#') && !self.contains('/api/v2')",
-                "has more than the API's address: leave out /api/v2 and what follows it, as in \
+                "is more than the address: leave out /api/v2, ? and # and what follows them, as in \
                  https://api.tailscale.com",
             ),
         ],

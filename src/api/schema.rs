@@ -41,8 +41,11 @@ fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinitio
 
 /// Takes out of a schema what the macro's view of Rust types brings in.
 fn plain(schema: &mut JSONSchemaProps) {
-    // `field: null` would have no meaning of its own: it is refused rather than read as absent.
+    // `field: null` has no meaning of its own: server-side apply is to refuse it rather than keep it.
     schema.nullable = None;
+    if let Some(description) = &mut schema.description {
+        *description = unwrapped(description);
+    }
     // The API server warns about formats that it does not know.
     if schema
         .format
@@ -58,10 +61,23 @@ fn plain(schema: &mut JSONSchemaProps) {
     {
         plain(property);
     }
+    // `kubectl explain` puts the description of an element below that of its field, which says it all.
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         plain(items);
+        items.description = None;
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
         plain(values);
+        values.description = None;
     }
+}
+
+/// A doc comment as running text: `kubectl explain` keeps line breaks and then breaks lines itself.
+/// A paragraph becomes a line.
+fn unwrapped(comment: &str) -> String {
+    let paragraphs: Vec<String> = comment
+        .split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect();
+    paragraphs.join("\n")
 }

@@ -42,6 +42,7 @@ use crate::model::Refused;
 #[serde(rename_all = "camelCase")]
 pub struct TailscaleTailnetSpec {
     /// The tailnet as the API names it: its ID, or "-" for the credential's own. Absent: "-".
+    ///
     /// Example: T1234CNTRL
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tailnet")]
@@ -49,30 +50,39 @@ pub struct TailscaleTailnetSpec {
 
     /// The address of the Tailscale API, without the /api/v2 path. http:// is for simulators: it
     /// sends the credential in clear text. Absent: https://api.tailscale.com
+    ///
     /// Example: http://127.0.0.1:8080
     #[serde(default, rename = "apiURL", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::api_url")]
     pub api_url: Option<String>,
 
-    /// The Secret that holds the credential, in the controller's own namespace and nowhere else. Its
-    /// keys: api_key (an API access token); or client_id and client_secret (an OAuth client). A
-    /// changed Secret is picked up without a restart. Example: {name: tailscale}
+    /// The Secret that holds the credential, in the controller's own namespace and nowhere else.
+    /// Its keys: api_key (an API access token); or client_id and client_secret (an OAuth client). A
+    /// changed Secret is picked up without a restart.
+    ///
+    /// Example: {name: tailscale}
     pub credentials_secret: SecretReference,
 
     /// How often the list of devices is read: one request, whatever the number of policies. Hours,
-    /// minutes and seconds; at least 1s. Absent: 1m. Example: 30s
+    /// minutes and seconds; at least 1s. Absent: 1m.
+    ///
+    /// Example: 30s
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::interval")]
     pub poll_interval: Option<String>,
 
     /// How often the posture attributes are read: one request for each device of which a policy
-    /// names some. Hours, minutes and seconds; at least 1s. Absent: 10m. Example: 1h30m
+    /// names some. Hours, minutes and seconds; at least 1s. Absent: 10m.
+    ///
+    /// Example: 1h30m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::interval")]
     pub attributes_interval: Option<String>,
 
     /// How many requests the controller sends to this tailnet at most. Absent: 5 per second, with a
     /// burst of 20.
+    ///
+    /// Example: {perSecond: 5, burst: 20}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_budget: Option<RequestBudget>,
 }
@@ -80,7 +90,9 @@ pub struct TailscaleTailnetSpec {
 /// A reference to a Secret in the controller's own namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SecretReference {
-    /// The name of the Secret. Example: tailscale
+    /// The name of the Secret.
+    ///
+    /// Example: tailscale
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -90,11 +102,15 @@ pub struct SecretReference {
 #[serde(rename_all = "camelCase")]
 pub struct RequestBudget {
     /// Requests per second over time, 1 to 1000. Absent: 5.
+    ///
+    /// Example: 5
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub per_second: Option<NonZeroU32>,
 
     /// Requests that may be sent at once after a pause, 1 to 10000. Absent: 20.
+    ///
+    /// Example: 20
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub burst: Option<NonZeroU32>,

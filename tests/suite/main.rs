@@ -1,3 +1,12 @@
 //! Tests that look at tsdp from the outside.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "clippy.toml allows them in test functions, but not in what these call"
+)]
+
 mod crds;
+mod examples;
+#[expect(dead_code, reason = "called once the suite has a control plane")]
+mod refusals;
