@@ -1,11 +1,142 @@
 //! The command line.
 
+mod controller;
 pub mod crds;
+#[cfg(feature = "demo")]
+mod demo;
+#[cfg(feature = "demo")]
+mod simulate;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Keeps the settings of a Tailscale network's devices as declared in YAML.
+#[derive(Debug, Parser)]
+#[command(name = "tsdp", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// What is logged, to stderr: error, warn, info, debug or trace.
+    #[arg(
+        long,
+        global = true,
+        env = "TSDP_LOG",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    log: String,
+    /// How it is logged.
+    #[arg(
+        long,
+        global = true,
+        env = "TSDP_LOG_FORMAT",
+        default_value = "human",
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// An object a line, for machines.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch the policies of a cluster and keep the devices as they declare (the default).
+    Controller(controller::ControllerArgs),
+    /// Print the definitions of the custom resources.
+    Crds {
+        /// Write them into this folder instead, one file each.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// See it work: no cluster, no account, no network.
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    /// Serve a simulated Tailscale API.
+    #[cfg(feature = "demo")]
+    Simulate(simulate::SimulateArgs),
+}
 
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tsdp: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn run(arguments: Arguments) -> Result<(), AnyError> {
+    let command = arguments
+        .command
+        .unwrap_or(Command::Controller(controller::ControllerArgs::default()));
+    let logs = match &command {
+        // Their output is for the eyes; the log would stand in between.
+        #[cfg(feature = "demo")]
+        Command::Demo(_) if arguments.log == "info" => "warn".to_owned(),
+        _ => arguments.log,
+    };
+    log_to_stderr(&logs, arguments.log_format)?;
+    crate::tailscale::install_crypto_provider();
+    match command {
+        Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
+        Command::Crds { out } => crds::run(out.as_deref())?,
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
+        #[cfg(feature = "demo")]
+        Command::Simulate(args) => runtime()?.block_on(simulate::run(args))?,
+    }
+    Ok(())
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+}
+
+fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| format!("--log {level}: {error}; write a level such as info or debug"))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Cancelled by Ctrl-C and by SIGTERM.
+fn on_signal() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(stop)
 }

@@ -1,1 +1,189 @@
 //! The Kubernetes side: watches, status, events, leader election, health and metrics.
+//!
+//! ```text
+//! policies ─┐                     ┌─► engine of tailnet a ─► status, events
+//! tailnets ─┴─► watch ─► router ──┤        ▲
+//!                                 │        └── connection ◄─ Secret
+//! lease ───────────────────────────┴─► engine of tailnet b …
+//! ```
+//!
+//! Thin: what is to be done is decided in [`crate::tailnet`] and [`crate::plan`].
+
+mod board;
+mod conditions;
+mod connection;
+mod lease;
+mod liveness;
+mod metrics;
+mod reporter;
+mod router;
+mod server;
+mod status;
+mod watch;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use kube::{Api, Client, Config};
+use tokio::sync::{mpsc, watch as channel};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::{TailscaleDevicePolicy, TailscaleTailnet};
+use liveness::Liveness;
+use metrics::Metrics;
+use router::{News, Router};
+
+pub use lease::Timings;
+pub use status::{of_policy, of_tailnet};
+
+/// The namespace where none is known: neither a pod's own nor one that was named.
+const DEFAULT_NAMESPACE: &str = "tsdp-system";
+/// The name of the lease.
+const LEASE: &str = "tsdp";
+/// How long the work under way may take to end, below the 30 s that Kubernetes gives a pod.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// How the controller is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The controller's own namespace: of its lease and of the Secrets with credentials.
+    /// `None`: the pod's own, else `tsdp-system`.
+    pub namespace: Option<String>,
+    /// The namespaces whose policies are looked at; empty: all.
+    pub policy_namespaces: Vec<String>,
+    /// Where health and metrics are served; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How quickly the lead passes on.
+    pub lease: Timings,
+}
+
+/// Why the controller could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No cluster is configured.
+    #[error("no cluster to talk to: {0}; run inside of one, or name one by KUBECONFIG")]
+    Cluster(#[from] kube::config::InferConfigError),
+    /// The configuration of the cluster is of no use.
+    #[error("the cluster's configuration cannot be used: {0}")]
+    Client(Box<kube::Error>),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {0}: {1}; choose another one by --listen")]
+    Listen(SocketAddr, std::io::Error),
+}
+
+/// Runs the controller until `stop` is cancelled.
+pub async fn run(
+    mut config: Config,
+    options: Options,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    // Each call to the API server is bounded in time here, and tried again where it matters.
+    config.default_retry = false;
+    let namespace = options.namespace.unwrap_or_else(|| own_namespace(&config));
+    let client = Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))?;
+
+    let metrics = Arc::new(Metrics::default());
+    let liveness = Arc::new(Liveness::default());
+    let serving = CancellationToken::new();
+    if let Some(address) = options.listen {
+        server::serve(
+            address,
+            Arc::clone(&liveness),
+            Arc::clone(&metrics),
+            serving.clone(),
+        )
+        .await
+        .map_err(|error| StartError::Listen(address, error))?;
+    }
+    let electing = CancellationToken::new();
+    let (leading, election) = lease::spawn(
+        client.clone(),
+        &namespace,
+        LEASE,
+        options.lease,
+        electing.clone(),
+    );
+
+    info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
+    let (news, received) = mpsc::unbounded_channel();
+    watch_all(&client, &options.policy_namespaces, &liveness, &news, &stop);
+    forward_lead(leading.clone(), news.clone(), stop.clone());
+    let sources = options.policy_namespaces.len().max(1);
+    let router = Router::new(client, namespace, leading, metrics, sources);
+    let ending = router.run(received, stop.clone()).await;
+
+    info!("stopping: the calls under way are ended, no other is started");
+    if tokio::time::timeout(DRAIN, ending.drained()).await.is_err() {
+        warn!("some work did not end in time; the next leader will look and go on");
+    }
+    electing.cancel();
+    let _ = election.await;
+    serving.cancel();
+    Ok(())
+}
+
+/// The cluster that this process belongs to: the pod's own, else the one of KUBECONFIG.
+pub async fn cluster() -> Result<Config, StartError> {
+    Ok(Config::infer().await?)
+}
+
+fn own_namespace(config: &Config) -> String {
+    let in_pod = std::path::Path::new("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
+    if in_pod.exists() {
+        config.default_namespace.clone()
+    } else {
+        DEFAULT_NAMESPACE.to_owned()
+    }
+}
+
+fn watch_all(
+    client: &Client,
+    namespaces: &[String],
+    liveness: &Arc<Liveness>,
+    news: &mpsc::UnboundedSender<News>,
+    stop: &CancellationToken,
+) {
+    let policies: Vec<Api<_>> = match namespaces {
+        [] => vec![Api::all(client.clone())],
+        named => named
+            .iter()
+            .map(|name| Api::namespaced(client.clone(), name))
+            .collect(),
+    };
+    for (source, api) in policies.into_iter().enumerate() {
+        let name = namespaces
+            .get(source)
+            .map_or("policies".to_owned(), |ns| format!("policies of {ns}"));
+        let tell = move |change| News::Policy(source, change);
+        let watched =
+            watch::run::<TailscaleDevicePolicy>(api, liveness.watch(name), news.clone(), tell);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
+    }
+    let tailnets = Api::all(client.clone());
+    let health = liveness.watch("tailnets".to_owned());
+    let watched = watch::run::<TailscaleTailnet>(tailnets, health, news.clone(), News::Tailnet);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
+}
+
+fn forward_lead(
+    mut leading: channel::Receiver<bool>,
+    news: mpsc::UnboundedSender<News>,
+    stop: CancellationToken,
+) {
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        while leading.changed().await.is_ok() {
+            let now = *leading.borrow_and_update();
+            if news.send(News::Leading(now)).is_err() {
+                return;
+            }
+        }
+    }));
+}
+
+fn listed(namespaces: &[String]) -> String {
+    if namespaces.is_empty() {
+        "all namespaces".to_owned()
+    } else {
+        namespaces.join(",")
+    }
+}

@@ -153,10 +153,8 @@ fn meets(target: &Target, device: &Device) -> Binding {
         return Binding::Unmet { node, lacks };
     }
     // A tagged device has no user: whoever registered it is its owner no more.
-    let owned = |pattern: &String| {
-        device.tags.is_empty() && wildmatch::WildMatch::new(pattern).matches(&device.user)
-    };
-    if !target.users.is_empty() && !target.users.iter().any(owned) {
+    let owned = device.tags.is_empty() && target.users.contains(&device.user);
+    if !target.users.is_empty() && !owned {
         let lacks = format!(
             "its owner ({}) is none of {}",
             Owner::of(device),

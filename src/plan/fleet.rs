@@ -90,6 +90,15 @@ impl Fleet {
             .count()
     }
 
+    /// The domain that the names of the tailnet's own devices share.
+    #[must_use]
+    pub fn domain(&self) -> Option<String> {
+        let own = self.devices.values().find(|device| !device.external)?;
+        own.name
+            .split_once('.')
+            .map(|(_, domain)| domain.to_owned())
+    }
+
     /// The devices that an identity fits, in the order of their ids.
     #[must_use]
     pub fn find(&self, identity: &Identity) -> Vec<&Device> {

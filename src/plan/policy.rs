@@ -119,7 +119,7 @@ pub struct Target {
     pub identity: Identity,
     /// Tags that it must have, all of them.
     pub tags: TagSet,
-    /// Users of whom one must own it; `*` stands for any text. Empty: anybody.
+    /// Users (login names) of whom one must own it. Empty: anybody.
     pub users: Vec<String>,
 }
 

@@ -36,6 +36,20 @@ pub enum Request {
     Write(Call),
 }
 
+impl Request {
+    /// Its kind in a word, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Devices => "list",
+            Self::Device(_) => "device",
+            Self::Routes(_) => "routes",
+            Self::Attributes(_) => "attributes",
+            Self::Write(_) => "write",
+        }
+    }
+}
+
 /// What an accepted request gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {

@@ -11,6 +11,7 @@ mod announcement;
 mod answers;
 mod drive;
 mod engine;
+mod exchange;
 mod failure;
 mod messages;
 mod node;
@@ -21,7 +22,7 @@ mod schedule;
 mod tests;
 
 pub use announcement::Announcement;
-pub use drive::{Reporter, drive};
+pub use drive::{Message, Reporter, drive};
 pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};
 pub use messages::{Answer, Effect, Input, Now, Request, Ticket};

@@ -67,6 +67,8 @@ pub struct DeviceReport {
 pub struct TailnetReport {
     /// Why it cannot be asked, if so.
     pub failure: Option<Failure>,
+    /// The domain of its devices' names, once the list has been seen: which tailnet it is.
+    pub domain: Option<String>,
     /// Its own devices, once the list has been seen.
     pub devices: Option<usize>,
     /// The policies that name it.
@@ -164,6 +166,7 @@ impl Engine {
         let failure = self.connection.as_ref().err().or(self.polling.failure());
         TailnetReport {
             failure: failure.cloned(),
+            domain: self.fleet.domain(),
             devices: (self.polling.seen > 0).then(|| self.fleet.own_count()),
             policies: self.policies.len(),
             attributes_interval: self.refresh(),

@@ -1,0 +1,61 @@
+//! `tsdp controller`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Args;
+
+use super::{AnyError, on_signal};
+use crate::controller::{self, Options, Timings};
+
+/// How the controller is run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Inside of a cluster it acts under its service account, outside under KUBECONFIG.
+
+Examples:
+  tsdp controller                                  as in deploy/
+  tsdp controller --listen 127.0.0.1:8080          outside of a cluster
+  tsdp controller --policy-namespaces network,lab  look at these namespaces only")]
+pub(super) struct ControllerArgs {
+    /// The controller's own namespace: of its lease and of the Secrets with credentials
+    /// [default: the pod's own, else tsdp-system].
+    #[arg(long, env = "TSDP_NAMESPACE", value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// The namespaces whose policies are looked at, separated by commas [default: all].
+    #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
+    policy_namespaces: Vec<String>,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
+    /// writing after two thirds of that.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..))]
+    lease_duration: u64,
+}
+
+impl Default for ControllerArgs {
+    fn default() -> Self {
+        Self {
+            namespace: None,
+            policy_namespaces: Vec::new(),
+            listen: default_listen(),
+            lease_duration: 15,
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8080))
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
+    let options = Options {
+        namespace: args.namespace,
+        policy_namespaces: args.policy_namespaces,
+        listen: Some(args.listen),
+        lease: Timings::lasting(Duration::from_secs(args.lease_duration)),
+    };
+    controller::run(controller::cluster().await?, options, on_signal()?).await?;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Conditions as kstatus, Flux and Argo CD read them: `Reconciling` and `Stalled` stand there only
+//! while they are true, and never both.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::{
+    Reason,
+    conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
+};
+
+/// Whether anything more will happen without an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is left to do.
+    Done,
+    /// Work is under way, or will be tried again.
+    Reconciling,
+    /// Only an edit helps.
+    Stalled,
+}
+
+/// The last word on an object.
+#[derive(Debug, Clone)]
+pub(super) struct Verdict {
+    pub ready: &'static str,
+    pub reason: Reason,
+    pub message: String,
+    pub progress: Progress,
+}
+
+impl Verdict {
+    pub fn done(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "True",
+            reason,
+            message: message.into(),
+            progress: Progress::Done,
+        }
+    }
+
+    pub fn working(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "Unknown",
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
+    }
+
+    pub fn retrying(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "False",
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
+    }
+
+    pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "False",
+            reason,
+            message: message.into(),
+            progress: Progress::Stalled,
+        }
+    }
+}
+
+/// Builds the list of conditions out of the old one: the time of a transition moves only when the
+/// status of a condition does.
+pub(super) struct Conditions<'a> {
+    old: &'a [Condition],
+    generation: i64,
+    now: Timestamp,
+    new: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    pub fn new(old: &'a [Condition], generation: i64, now: Timestamp) -> Self {
+        Self {
+            old,
+            generation,
+            now,
+            new: Vec::new(),
+        }
+    }
+
+    pub fn set_verdict(&mut self, verdict: &Verdict) {
+        self.set(READY, verdict.ready, verdict.reason, &verdict.message);
+        match verdict.progress {
+            Progress::Done => {}
+            Progress::Reconciling => {
+                self.set(RECONCILING, "True", verdict.reason, &verdict.message);
+            }
+            Progress::Stalled => self.set(STALLED, "True", verdict.reason, &verdict.message),
+        }
+    }
+
+    pub fn accepted(&mut self) {
+        self.set(ACCEPTED, "True", Reason::Accepted, "The policy is valid.");
+    }
+
+    pub fn refused(&mut self, faults: &str) {
+        self.set(ACCEPTED, "False", Reason::Invalid, faults);
+    }
+
+    pub fn in_sync(&mut self) {
+        self.set(
+            IN_SYNC,
+            "True",
+            Reason::InSync,
+            "No difference at the last look.",
+        );
+    }
+
+    pub fn out_of_sync(&mut self, differences: &str) {
+        self.set(IN_SYNC, "False", Reason::Different, differences);
+    }
+
+    pub fn sync_unknown(&mut self, verdict: &Verdict) {
+        self.set(
+            IN_SYNC,
+            "Unknown",
+            verdict.reason,
+            "Not everything has been read yet.",
+        );
+    }
+
+    /// While nobody can look, what was seen at the last look stands.
+    pub fn keep_in_sync(&mut self, verdict: &Verdict) {
+        match self.old.iter().find(|condition| condition.type_ == IN_SYNC) {
+            Some(old) => self.new.push(old.clone()),
+            None => self.sync_unknown(verdict),
+        }
+    }
+
+    pub fn finish(self) -> Vec<Condition> {
+        self.new
+    }
+
+    fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
+        let old = self.old.iter().find(|condition| condition.type_ == type_);
+        let since = old
+            .filter(|old| old.status == status)
+            .map(|old| old.last_transition_time.clone());
+        let now = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
+        self.new.push(Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.as_str().to_owned(),
+            message: bounded(message),
+            observed_generation: Some(self.generation),
+            last_transition_time: since.unwrap_or(Time(now)),
+        });
+    }
+}
+
+/// The schema of conditions allows 32,768 bytes of message; people read far fewer.
+fn bounded(message: &str) -> String {
+    const LONGEST: usize = 4096;
+    if message.len() <= LONGEST {
+        return message.to_owned();
+    }
+    let end = (0..=LONGEST)
+        .rev()
+        .find(|at| message.is_char_boundary(*at))
+        .unwrap_or(0);
+    format!("{}…", &message[..end])
+}

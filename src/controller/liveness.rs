@@ -1,0 +1,96 @@
+//! Whether the watches make progress: what `/readyz` answers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Longer than the longest pause between two tries of a watch (30 s and its jitter): a watch
+/// without a newer error has been started again by then.
+const FAILING: Duration = Duration::from_secs(60);
+
+/// The state of all watches.
+#[derive(Debug, Default)]
+pub(super) struct Liveness {
+    watches: Mutex<BTreeMap<String, Arc<Watch>>>,
+}
+
+/// The state of one watch.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    name: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    listed: bool,
+    error: Option<(Instant, String)>,
+}
+
+impl Liveness {
+    /// Adds a watch that has not listed anything yet.
+    pub fn watch(&self, name: String) -> Arc<Watch> {
+        let watch = Arc::new(Watch {
+            name: name.clone(),
+            state: Mutex::default(),
+        });
+        locked(&self.watches).insert(name, Arc::clone(&watch));
+        watch
+    }
+
+    /// What keeps the controller from being ready, a line for each watch; empty: it is ready.
+    pub fn obstacles(&self) -> Vec<String> {
+        locked(&self.watches)
+            .values()
+            .filter_map(|watch| watch.obstacle())
+            .collect()
+    }
+}
+
+impl Watch {
+    /// What is watched.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A complete list was seen.
+    pub fn listed(&self) {
+        *locked(&self.state) = State {
+            listed: true,
+            error: None,
+        };
+    }
+
+    /// Something was seen.
+    pub fn moved(&self) {
+        locked(&self.state).error = None;
+    }
+
+    /// It failed; says whether the error is another one than the last.
+    pub fn failed(&self, error: &str) -> bool {
+        let mut state = locked(&self.state);
+        let is_news = state.error.as_ref().is_none_or(|(_, last)| last != error);
+        state.error = Some((Instant::now(), error.to_owned()));
+        is_news
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        let state = locked(&self.state);
+        match &state.error {
+            Some((at, error)) if at.elapsed() < FAILING || !state.listed => {
+                Some(format!("the watch of {} fails: {error}", self.name))
+            }
+            _ if !state.listed => Some(format!("the watch of {} has not listed yet", self.name)),
+            _ => None,
+        }
+    }
+}
+
+/// The state is plain data, so a panic elsewhere leaves nothing half-written.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,205 @@
+//! Reports as status and Events of the objects.
+
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType, Recorder},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::{sync::watch, time::timeout};
+use tracing::{debug, info, warn};
+
+use super::{board::Board, metrics::Metrics, status};
+use crate::{
+    api::{
+        TailscaleDevicePolicy, TailscaleDevicePolicyStatus, TailscaleTailnet,
+        TailscaleTailnetStatus,
+    },
+    plan::{Change, Difference, PolicyKey},
+    tailnet::{Announcement, PolicyReport, Reporter, TailnetReport},
+};
+
+/// The field manager of what the controller writes.
+pub(super) const MANAGER: &str = "tsdp";
+/// kube's client has no read timeout of its own.
+const API_SERVER: Duration = Duration::from_secs(5);
+
+pub(super) type Policies = Board<PolicyKey, TailscaleDevicePolicyStatus>;
+pub(super) type Tailnets = Board<String, TailscaleTailnetStatus>;
+
+/// Writes the status of one tailnet's objects, and their Events.
+pub(super) struct StatusWriter {
+    pub tailnet: String,
+    pub client: Client,
+    pub recorder: Recorder,
+    pub policies: Arc<Policies>,
+    pub tailnets: Arc<Tailnets>,
+    pub leading: watch::Receiver<bool>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Reporter for StatusWriter {
+    async fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> bool {
+        // Deleted meanwhile, or edited: a newer report follows.
+        let Some(known) = self.policies.get(key) else {
+            return true;
+        };
+        let new = status::of_policy(&known.status, report, &self.tailnet, Timestamp::now());
+        self.metrics
+            .policy_ready(&self.tailnet, key, &new.conditions);
+        if new == known.status {
+            return true;
+        }
+        let api: Api<TailscaleDevicePolicy> = Api::namespaced(self.client.clone(), &key.namespace);
+        let kept = self.write(&api, &key.name, &known.uid, &new).await;
+        if kept {
+            self.policies.wrote(key, &known.uid, new);
+        }
+        kept
+    }
+
+    async fn tailnet(&self, report: &TailnetReport) -> bool {
+        self.metrics.tailnet(&self.tailnet, report);
+        let Some(known) = self.tailnets.get(&self.tailnet) else {
+            return true;
+        };
+        let new = status::of_tailnet(&known.status, report, known.generation, Timestamp::now());
+        if new == known.status {
+            return true;
+        }
+        let api: Api<TailscaleTailnet> = Api::all(self.client.clone());
+        let kept = self.write(&api, &self.tailnet, &known.uid, &new).await;
+        if kept {
+            self.tailnets.wrote(&self.tailnet, &known.uid, new);
+        }
+        kept
+    }
+
+    async fn announce(&self, key: &PolicyKey, announcement: &Announcement) {
+        let event = match announcement {
+            Announcement::Changed(difference) => {
+                info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
+                self.metrics.changed(&self.tailnet, difference);
+                changed(difference)
+            }
+            Announcement::Failed {
+                device,
+                field,
+                failure,
+            } => {
+                warn!(policy = %key, %device, %field, reason = %failure.reason, "{}", failure.message);
+                Event {
+                    type_: EventType::Warning,
+                    reason: failure.reason.to_string(),
+                    note: Some(bounded(format!("{device}: {field}: {}", failure.message))),
+                    action: "Change".to_owned(),
+                    secondary: None,
+                }
+            }
+        };
+        let Some(known) = self.policies.get(key) else {
+            return;
+        };
+        let about = ObjectReference {
+            api_version: Some(TailscaleDevicePolicy::api_version(&()).into_owned()),
+            kind: Some(TailscaleDevicePolicy::kind(&()).into_owned()),
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            uid: Some(known.uid),
+            ..ObjectReference::default()
+        };
+        match timeout(API_SERVER, self.recorder.publish(&event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
+            Err(_) => debug!(policy = %key, "the Event was not written in time"),
+        }
+    }
+}
+
+impl StatusWriter {
+    async fn write<K, S>(&self, api: &Api<K>, name: &str, uid: &str, status: &S) -> bool
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        S: Serialize,
+    {
+        if !*self.leading.borrow() {
+            return false;
+        }
+        let patch = Patch::Apply(json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            // Refused should another object of the name have taken the place of this one.
+            "metadata": {"name": name, "uid": uid},
+            "status": status,
+        }));
+        let params = PatchParams::apply(MANAGER).force();
+        let patched = api.patch_status(name, &params, &patch);
+        match timeout(API_SERVER, patched).await {
+            Ok(Ok(_)) => {
+                self.metrics.status_written();
+                true
+            }
+            Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() || answer.is_conflict() => {
+                true
+            }
+            Ok(Err(error)) => {
+                warn!(
+                    "the status of {} {name} was not written: {error}; trying again",
+                    K::kind(&())
+                );
+                false
+            }
+            Err(_) => {
+                warn!(
+                    "the status of {} {name} was not written in time; trying again",
+                    K::kind(&())
+                );
+                false
+            }
+        }
+    }
+}
+
+fn changed(difference: &Difference) -> Event {
+    let reason = match &difference.change {
+        Change::Authorized { after: true, .. } => "Authorized",
+        Change::Authorized { after: false, .. } => "Deauthorized",
+        Change::Tags { .. } => "TagsChanged",
+        Change::KeyExpiryDisabled { .. } => "KeyExpiryChanged",
+        Change::Attribute { after: Some(_), .. } => "AttributeSet",
+        Change::Attribute { after: None, .. } => "AttributeDeleted",
+        Change::EnabledRoutes { .. } => "RoutesChanged",
+        Change::ExitNode { .. } => "ExitNodeChanged",
+        Change::Name { .. } => "NameChanged",
+        Change::Ipv4 { .. } => "Ipv4Changed",
+    };
+    Event {
+        type_: EventType::Normal,
+        reason: reason.to_owned(),
+        note: Some(bounded(format!(
+            "{} ({}): {}",
+            difference.device, difference.why, difference.change
+        ))),
+        action: "Change".to_owned(),
+        secondary: None,
+    }
+}
+
+/// The API server refuses longer notes.
+fn bounded(mut note: String) -> String {
+    const LONGEST: usize = 1000;
+    if note.len() > LONGEST {
+        let end = (0..=LONGEST)
+            .rev()
+            .find(|at| note.is_char_boundary(*at))
+            .unwrap_or(0);
+        note.truncate(end);
+        note.push('…');
+    }
+    note
+}

@@ -1,0 +1,391 @@
+//! Hands each change to the engine of its tailnet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube::{
+    Client, Resource as _, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::events::{Recorder, Reporter as EventSource},
+};
+use tokio::{
+    sync::{mpsc, watch as channel},
+    task::{AbortHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span, warn};
+
+use super::{
+    board::Known,
+    connection,
+    metrics::Metrics,
+    reporter::{MANAGER, Policies, StatusWriter, Tailnets},
+    watch::{Change, ObjectName},
+};
+use crate::{
+    api::{Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
+    plan::{self, Declared, Memory, PolicyKey},
+    tailnet::{Engine, Failure, Input, Message, Retry, Settings, drive},
+};
+
+/// What the router hears of.
+pub(super) enum News {
+    /// Of a policy, by the watch of this number.
+    Policy(usize, Change<TailscaleDevicePolicy>),
+    /// Of a tailnet.
+    Tailnet(Change<TailscaleTailnet>),
+    /// Whether this process leads.
+    Leading(bool),
+}
+
+/// Knows which policy belongs to which tailnet, and the engine of each.
+pub(super) struct Router {
+    client: Client,
+    namespace: String,
+    leading: channel::Receiver<bool>,
+    metrics: Arc<Metrics>,
+    recorder: Recorder,
+    /// The watches of policies that have not listed yet.
+    unlisted: BTreeSet<usize>,
+    tailnets_listed: bool,
+    /// The tailnet of each policy, and the watch that shows it.
+    policies: HashMap<PolicyKey, (String, usize)>,
+    tailnets: BTreeMap<String, Tailnet>,
+    policy_board: Arc<Policies>,
+    tailnet_board: Arc<Tailnets>,
+    engines: JoinSet<()>,
+    stop_engines: CancellationToken,
+}
+
+/// An engine, and what connects it. A tailnet that policies name has one, whether its resource
+/// exists or not: so its policies are told.
+struct Tailnet {
+    mailbox: mpsc::UnboundedSender<Message>,
+    spec: Option<TailscaleTailnetSpec>,
+    connection: Option<AbortHandle>,
+}
+
+impl Router {
+    pub fn new(
+        client: Client,
+        namespace: String,
+        leading: channel::Receiver<bool>,
+        metrics: Arc<Metrics>,
+        sources: usize,
+    ) -> Self {
+        let instance = std::env::var("HOSTNAME").ok();
+        let source = EventSource {
+            controller: MANAGER.to_owned(),
+            instance,
+        };
+        Self {
+            recorder: Recorder::new(client.clone(), source),
+            client,
+            namespace,
+            leading,
+            metrics,
+            unlisted: (0..sources).collect(),
+            tailnets_listed: false,
+            policies: HashMap::new(),
+            tailnets: BTreeMap::new(),
+            policy_board: Arc::default(),
+            tailnet_board: Arc::default(),
+            engines: JoinSet::new(),
+            stop_engines: CancellationToken::new(),
+        }
+    }
+
+    /// Routes until `stop` is cancelled, then tells the engines to end.
+    pub async fn run(
+        mut self,
+        mut news: mpsc::UnboundedReceiver<News>,
+        stop: CancellationToken,
+    ) -> Self {
+        while let Some(Some(item)) = stop.run_until_cancelled(news.recv()).await {
+            match item {
+                News::Policy(source, change) => self.policy(source, change),
+                News::Tailnet(change) => self.tailnet(change),
+                News::Leading(leading) => self.tell_all(|| Input::Leading(leading)),
+            }
+        }
+        self.stop_engines.cancel();
+        self
+    }
+
+    /// Waits until every engine has ended what was under way.
+    pub async fn drained(mut self) {
+        while self.engines.join_next().await.is_some() {}
+    }
+
+    fn policy(&mut self, source: usize, change: Change<TailscaleDevicePolicy>) {
+        match change {
+            Change::Applied(object) => self.policy_applied(source, *object),
+            Change::Deleted(name) => self.policy_gone(&policy_key(name)),
+            Change::Listed(names) => {
+                let gone =
+                    |key: &&PolicyKey| !names.contains(&(key.namespace.clone(), key.name.clone()));
+                let of_source = self
+                    .policies
+                    .iter()
+                    .filter(|(_, (_, from))| *from == source);
+                let gone: Vec<_> = of_source
+                    .map(|(key, _)| key)
+                    .filter(gone)
+                    .cloned()
+                    .collect();
+                for key in &gone {
+                    self.policy_gone(key);
+                }
+                let was_listed = self.all_listed();
+                self.unlisted.remove(&source);
+                self.listed_now(was_listed);
+            }
+        }
+    }
+
+    fn policy_applied(&mut self, source: usize, object: DeserializeGuard<TailscaleDevicePolicy>) {
+        let key = policy_key((object.namespace().unwrap_or_default(), object.name_any()));
+        // What is being deleted declares nothing any more, whoever's finalizer holds it up.
+        if object.meta().deletion_timestamp.is_some() {
+            self.policy_gone(&key);
+            return;
+        }
+        let tailnet = match &object.0 {
+            Ok(policy) => policy.spec.tailnet_name().to_owned(),
+            Err(_) => self
+                .policies
+                .get(&key)
+                .map_or("default".to_owned(), |(name, _)| name.clone()),
+        };
+        if self
+            .policies
+            .get(&key)
+            .is_some_and(|(before, _)| *before != tailnet)
+        {
+            self.policy_gone(&key);
+        }
+        let declared = declared(&key, &object);
+        let status = object
+            .0
+            .ok()
+            .and_then(|policy| policy.status)
+            .unwrap_or_default();
+        let known = Known {
+            uid: declared.uid.clone(),
+            generation: declared.generation,
+            status,
+        };
+        self.policy_board.seen(&key, known, *self.leading.borrow());
+        self.policies.insert(key, (tailnet.clone(), source));
+        self.send(&tailnet, Message::Input(Input::Policy(Box::new(declared))));
+    }
+
+    fn policy_gone(&mut self, key: &PolicyKey) {
+        self.policy_board.gone(key);
+        self.metrics.policy_gone(key);
+        if let Some((tailnet, _)) = self.policies.remove(key) {
+            self.send(&tailnet, Message::Input(Input::PolicyGone(key.clone())));
+        }
+    }
+
+    fn tailnet(&mut self, change: Change<TailscaleTailnet>) {
+        match change {
+            Change::Applied(object) => match object.0 {
+                Ok(object) if object.metadata.deletion_timestamp.is_none() => {
+                    self.tailnet_applied(object);
+                }
+                Ok(object) => self.tailnet_gone(&object.name_any()),
+                Err(invalid) => {
+                    let name = invalid.metadata.name;
+                    warn!(
+                        tailnet = name,
+                        "this TailscaleTailnet cannot be read: {}", invalid.error
+                    );
+                }
+            },
+            Change::Deleted((_, name)) => self.tailnet_gone(&name),
+            Change::Listed(names) => {
+                let gone = |name: &&String| !names.contains(&(String::new(), (*name).clone()));
+                let gone: Vec<_> = self.tailnets.keys().filter(gone).cloned().collect();
+                let was_listed = self.all_listed();
+                self.tailnets_listed = true;
+                for name in &gone {
+                    self.tailnet_gone(name);
+                }
+                self.listed_now(was_listed);
+            }
+        }
+    }
+
+    fn tailnet_applied(&mut self, object: TailscaleTailnet) {
+        let name = object.name_any();
+        let known = Known {
+            uid: object.uid().unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            status: object.status.unwrap_or_default(),
+        };
+        self.tailnet_board
+            .seen(&name, known, *self.leading.borrow());
+        let (client, namespace) = (self.client.clone(), self.namespace.clone());
+        let metrics = Arc::clone(&self.metrics);
+        let tailnet = self.engine(&name);
+        if tailnet.spec.as_ref() == Some(&object.spec) {
+            return;
+        }
+        tailnet.spec = Some(object.spec.clone());
+        if let Some(connection) = tailnet.connection.take() {
+            connection.abort();
+        }
+        let mailbox = tailnet.mailbox.clone();
+        let connected = connection::keep(
+            client,
+            namespace,
+            name.clone(),
+            object.spec,
+            mailbox,
+            metrics,
+        );
+        let span = info_span!("connection", tailnet = %name);
+        tailnet.connection = Some(tokio::spawn(connected.instrument(span)).abort_handle());
+    }
+
+    fn tailnet_gone(&mut self, name: &str) {
+        self.tailnet_board.gone(&name.to_owned());
+        let tailnet = self.engine(name);
+        tailnet.spec = None;
+        if let Some(connection) = tailnet.connection.take() {
+            connection.abort();
+        }
+        self.send(name, Message::Client(Err(no_tailnet(name))));
+    }
+
+    fn all_listed(&self) -> bool {
+        self.unlisted.is_empty() && self.tailnets_listed
+    }
+
+    /// Nothing is written before everything has been listed.
+    fn listed_now(&mut self, was_listed: bool) {
+        if self.all_listed() && !was_listed {
+            self.tell_all(|| Input::PoliciesListed);
+        }
+    }
+
+    fn tell_all(&self, input: impl Fn() -> Input) {
+        for tailnet in self.tailnets.values() {
+            let _ = tailnet.mailbox.send(Message::Input(input()));
+        }
+    }
+
+    fn send(&mut self, tailnet: &str, message: Message) {
+        // An engine ends only when the process does; what is told then is told anew at the start.
+        let _ = self.engine(tailnet).mailbox.send(message);
+    }
+
+    fn engine(&mut self, name: &str) -> &mut Tailnet {
+        if !self.tailnets.contains_key(name) {
+            let tailnet = self.start(name);
+            self.tailnets.insert(name.to_owned(), tailnet);
+        }
+        self.tailnets
+            .entry(name.to_owned())
+            .or_insert_with(|| unreachable!("inserted above"))
+    }
+
+    fn start(&mut self, name: &str) -> Tailnet {
+        let (mailbox, received) = mpsc::unbounded_channel();
+        let leading = *self.leading.borrow();
+        let mut first = vec![Message::Input(Input::Leading(leading))];
+        if self.all_listed() {
+            first.push(Message::Input(Input::PoliciesListed));
+        }
+        if self.tailnets_listed {
+            first.push(Message::Client(Err(no_tailnet(name))));
+        }
+        for message in first {
+            let _ = mailbox.send(message);
+        }
+        let writer = StatusWriter {
+            tailnet: name.to_owned(),
+            client: self.client.clone(),
+            recorder: self.recorder.clone(),
+            policies: Arc::clone(&self.policy_board),
+            tailnets: Arc::clone(&self.tailnet_board),
+            leading: self.leading.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let engine = Engine::new(unconnected(), fastrand::u64(..));
+        let driven = drive(
+            engine,
+            received,
+            Arc::new(writer),
+            self.stop_engines.clone(),
+        );
+        self.engines
+            .spawn(driven.instrument(info_span!("tailnet", name)));
+        Tailnet {
+            mailbox,
+            spec: None,
+            connection: None,
+        }
+    }
+}
+
+/// Until the settings of the tailnet are known; nothing is asked before that.
+fn unconnected() -> Settings {
+    Settings {
+        poll_interval: Duration::from_secs(60),
+        attributes_interval: Duration::from_secs(600),
+        requests_per_second: 5.0,
+    }
+}
+
+fn no_tailnet(name: &str) -> Failure {
+    Failure {
+        reason: Reason::TailnetNotFound,
+        message: format!(
+            "There is no TailscaleTailnet '{name}'. Create it, or correct spec.tailnetRef. Nothing is \
+             sent until then."
+        ),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
+
+fn policy_key((namespace, name): ObjectName) -> PolicyKey {
+    PolicyKey { namespace, name }
+}
+
+/// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
+fn declared(key: &PolicyKey, object: &DeserializeGuard<TailscaleDevicePolicy>) -> Declared {
+    let meta = object.meta();
+    let uid = meta.uid.clone().unwrap_or_default();
+    let generation = meta.generation.unwrap_or_default();
+    let created = meta
+        .creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    match &object.0 {
+        Ok(policy) => plan::parse(
+            key.clone(),
+            uid,
+            generation,
+            created,
+            &policy.spec,
+            policy.status.as_ref(),
+        ),
+        Err(invalid) => Declared {
+            key: key.clone(),
+            uid,
+            generation,
+            policy: Err(vec![format!(
+                "the object cannot be read: {}",
+                invalid.error
+            )]),
+            memory: Memory::default(),
+        },
+    }
+}

@@ -1,0 +1,49 @@
+//! Health and metrics over HTTP.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    routing::get,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{liveness::Liveness, metrics::Metrics};
+
+/// Serves until `stop` is cancelled; returns once the address is bound.
+pub(super) async fn serve(
+    address: SocketAddr,
+    liveness: Arc<Liveness>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { ready(&liveness) }))
+        .route(
+            "/metrics",
+            get(move || async move {
+                let text = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                ([(CONTENT_TYPE, text)], metrics.encode())
+            }),
+        );
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::warn!("health and metrics are no longer served: {error}");
+        }
+    });
+    Ok(())
+}
+
+fn ready(liveness: &Liveness) -> (StatusCode, String) {
+    let obstacles = liveness.obstacles();
+    if obstacles.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n")
+    }
+}

@@ -1,0 +1,319 @@
+//! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
+//! the time.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::conditions::{Conditions, Verdict};
+use crate::{
+    api::{
+        DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
+        TailscaleTailnetStatus,
+    },
+    plan::{Binding, Difference, Hold, Memory},
+    tailnet::{DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
+};
+
+/// How many entries a list in a status has at most; totals are exact.
+const DETAILS: usize = 20;
+
+/// The status of a policy. Equal to `old` where nothing has changed, so that nothing is written.
+#[must_use]
+pub fn of_policy(
+    old: &TailscaleDevicePolicyStatus,
+    report: &PolicyReport,
+    tailnet: &str,
+    now: Timestamp,
+) -> TailscaleDevicePolicyStatus {
+    let verdict = verdict(&report.state);
+    let mut conditions = Conditions::new(&old.conditions, report.generation, now);
+    conditions.set_verdict(&verdict);
+    match &report.state {
+        State::Invalid(faults) => conditions.refused(&faults.join("; ")),
+        _ => conditions.accepted(),
+    }
+    match in_sync(&report.state) {
+        Known::Yes => conditions.in_sync(),
+        Known::No(message) => conditions.out_of_sync(&message),
+        Known::NotYet => conditions.sync_unknown(&verdict),
+        Known::AsBefore => conditions.keep_in_sync(&verdict),
+    }
+    let mut status = TailscaleDevicePolicyStatus {
+        observed_generation: Some(report.generation),
+        conditions: conditions.finish(),
+        tailnet: Some(tailnet.to_owned()),
+        enforcement: Some(Enforcement::default().as_str().to_owned()),
+        last_change_time: report
+            .changed_at
+            .map(whole_second)
+            .or(old.last_change_time.clone()),
+        ..TailscaleDevicePolicyStatus::default()
+    };
+    remember(&mut status, &report.memory);
+    describe(&mut status, &report.state, old, &verdict);
+    status
+}
+
+/// The status of a tailnet.
+#[must_use]
+pub fn of_tailnet(
+    old: &TailscaleTailnetStatus,
+    report: &TailnetReport,
+    generation: i64,
+    now: Timestamp,
+) -> TailscaleTailnetStatus {
+    let verdict = match (&report.failure, report.devices) {
+        (Some(failure), _) => failed(failure),
+        (None, None) => Verdict::working(
+            Reason::NotStarted,
+            "The first list of devices is being read.",
+        ),
+        (None, Some(_)) => Verdict::done(Reason::Connected, "The tailnet's devices can be read."),
+    };
+    let mut conditions = Conditions::new(&old.conditions, generation, now);
+    conditions.set_verdict(&verdict);
+    TailscaleTailnetStatus {
+        observed_generation: Some(generation),
+        conditions: conditions.finish(),
+        tailnet: report.domain.clone().or(old.tailnet.clone()),
+        devices: report.devices.map(count).or(old.devices),
+        policies: Some(count(report.policies)),
+        attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
+    }
+}
+
+fn verdict(state: &State) -> Verdict {
+    match state {
+        State::Invalid(faults) => Verdict::stalled(Reason::Invalid, faults.join("; ")),
+        State::Starting => Verdict::working(
+            Reason::NotStarted,
+            "The first list of devices is being read.",
+        ),
+        State::Unavailable(failure) => failed(failure),
+        State::Unbound { named, binding } => unbound(named, binding),
+        State::Bound(report) => bound(report),
+    }
+}
+
+fn failed(failure: &Failure) -> Verdict {
+    match failure.retry {
+        Retry::Never => Verdict::stalled(failure.reason, &failure.message),
+        Retry::Later | Retry::After(_) => Verdict::retrying(failure.reason, &failure.message),
+    }
+}
+
+fn unbound(named: &str, binding: &Binding) -> Verdict {
+    let (reason, message) = match binding {
+        Binding::NotFound | Binding::Device(_) => (
+            Reason::DeviceNotFound,
+            format!(
+                "No device of the tailnet has the {named}. Correct spec.device, or bring the device \
+                 into the tailnet. Nothing is sent until then."
+            ),
+        ),
+        Binding::Unmet { node, lacks } => (
+            Reason::DeviceNotFound,
+            format!(
+                "The device of the {named} is {node}, but {lacks}, as spec.device asks for. Nothing \
+                 is sent until it does."
+            ),
+        ),
+        Binding::Ambiguous(nodes) => (
+            Reason::Ambiguous,
+            format!(
+                "{} devices have the {named}: {}. Write spec.device.nodeId instead. Nothing is sent \
+                 until then.",
+                nodes.len(),
+                nodes
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
+        ),
+        Binding::IdentityChanged {
+            bound,
+            owner,
+            found,
+            found_owner,
+        } => (
+            Reason::IdentityChanged,
+            format!(
+                "The bound device {bound} (owner: {owner}) is gone, and {found} (owner: {found_owner}) \
+                 has the {named} now. It is not followed, as its owner is another. If it is the right \
+                 one, write spec.device.nodeId: {found}. Nothing is sent until then."
+            ),
+        ),
+    };
+    Verdict::retrying(reason, message)
+}
+
+fn bound(report: &DeviceReport) -> Verdict {
+    let called = format!("{} ({})", report.label, report.node);
+    if !report.conflicts.is_empty() {
+        let lost = report
+            .conflicts
+            .iter()
+            .map(|lost| format!("{} to {}", lost.field, lost.winner));
+        let message = format!(
+            "Another policy that ranks first wishes otherwise for {called}: lost {}. Edit one of them.",
+            lost.collect::<Vec<_>>().join(", "),
+        );
+        return if report.working {
+            Verdict::retrying(Reason::Conflicted, message)
+        } else {
+            Verdict::stalled(Reason::Conflicted, message)
+        };
+    }
+    if let Some(failure) = worst(report) {
+        return Verdict {
+            message: failures(report),
+            ..failed(failure)
+        };
+    }
+    let held = report
+        .differences
+        .iter()
+        .find_map(|difference| Some((difference, difference.hold.as_ref()?)));
+    if let Some((difference, hold)) = held.filter(|_| !report.working) {
+        let reason = match hold {
+            Hold::Disruption(_) => Reason::DisruptionHeld,
+            Hold::AddressInUse(_) => Reason::AddressInUse,
+            Hold::NameTaken(_) => Reason::NameTaken,
+        };
+        let message = format!("{}: {} is held: {hold}.", called, difference.change);
+        return Verdict::retrying(reason, message);
+    }
+    if report.working || report.unread {
+        return Verdict::working(
+            Reason::Progressing,
+            format!("{called} is being brought to what is declared."),
+        );
+    }
+    if report.expired.is_empty() {
+        return Verdict::done(Reason::InSync, format!("{called} is as declared."));
+    }
+    let keys: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
+    let keys = keys.join(", ");
+    Verdict::done(
+        Reason::InSync,
+        format!("{called} is as declared. No wish any more, as the expiry has passed: {keys}."),
+    )
+}
+
+/// The failure that decides: one that only an edit mends before one that time may mend.
+fn worst(report: &DeviceReport) -> Option<&Failure> {
+    let all = || report.failures.iter().map(|(_, failure)| failure);
+    all()
+        .find(|failure| failure.retry == Retry::Never)
+        .or_else(|| all().next())
+}
+
+fn failures(report: &DeviceReport) -> String {
+    let told = report.failures.iter().map(|(field, failure)| match field {
+        Some(field) => format!("{field}: {}", failure.message),
+        None => failure.message.clone(),
+    });
+    told.collect::<Vec<_>>().join(" ")
+}
+
+/// What is known about whether the device is as declared.
+enum Known {
+    Yes,
+    No(String),
+    NotYet,
+    AsBefore,
+}
+
+fn in_sync(state: &State) -> Known {
+    match state {
+        State::Bound(report) if !report.differences.is_empty() => {
+            let changes = report
+                .differences
+                .iter()
+                .map(|difference| difference.change.to_string());
+            Known::No(changes.take(DETAILS).collect::<Vec<_>>().join("; "))
+        }
+        State::Bound(report) if !report.conflicts.is_empty() => {
+            Known::No("What another policy decides differs from what is declared here.".to_owned())
+        }
+        State::Bound(report) if report.unread => Known::NotYet,
+        State::Bound(_) => Known::Yes,
+        State::Unavailable(_) => Known::AsBefore,
+        State::Invalid(_) | State::Starting | State::Unbound { .. } => Known::NotYet,
+    }
+}
+
+fn remember(status: &mut TailscaleDevicePolicyStatus, memory: &Memory) {
+    if let Some(bound) = &memory.bound {
+        status.node_id = Some(bound.node.to_string());
+        status.node_owner = Some(bound.owner.to_string());
+        status.bound_as = Some(bound.named.clone());
+    }
+    status.owned_attributes = memory.owned_keys.iter().map(ToString::to_string).collect();
+}
+
+fn describe(
+    status: &mut TailscaleDevicePolicyStatus,
+    state: &State,
+    old: &TailscaleDevicePolicyStatus,
+    verdict: &Verdict,
+) {
+    match state {
+        State::Bound(report) => {
+            let as_declared =
+                report.differences.is_empty() && report.conflicts.is_empty() && !report.unread;
+            status.matched_devices = Some(1);
+            status.in_sync_devices = Some(u32::from(as_declared));
+            status.devices = vec![DeviceStatus {
+                node_id: report.node.to_string(),
+                name: report.label.clone(),
+                in_sync: as_declared,
+                reason: (!as_declared).then(|| verdict.reason.to_string()),
+                message: None,
+            }];
+            status.pending = report
+                .differences
+                .iter()
+                .take(DETAILS)
+                .map(pending)
+                .collect();
+            let total = count(report.differences.len());
+            status.pending_total = (total > 0).then_some(total);
+        }
+        // What was seen last still stands while the tailnet cannot be asked.
+        State::Unavailable(_) => {
+            status.matched_devices = old.matched_devices;
+            status.in_sync_devices = old.in_sync_devices;
+            status.devices.clone_from(&old.devices);
+            status.pending.clone_from(&old.pending);
+            status.pending_total = old.pending_total;
+        }
+        State::Unbound { .. } | State::Invalid(_) => {
+            status.matched_devices = Some(0);
+            status.in_sync_devices = Some(0);
+        }
+        State::Starting => {}
+    }
+}
+
+fn pending(difference: &Difference) -> PendingChange {
+    PendingChange {
+        device: difference.node.to_string(),
+        name: difference.device.clone(),
+        field: difference.change.field().to_string(),
+        before: difference.change.before(),
+        after: difference.change.after(),
+        reason: difference.why.to_string(),
+        held: difference.hold.as_ref().map(ToString::to_string),
+    }
+}
+
+/// As Kubernetes keeps times: without fractions of a second.
+fn whole_second(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,102 @@
+//! A watch as a row of changes.
+
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::liveness::Watch;
+
+/// Namespace (empty for what has none) and name.
+pub(super) type ObjectName = (String, String);
+
+/// What happened to the objects that are watched.
+pub(super) enum Change<K> {
+    /// One is there, new or changed. An unreadable one does not stop the watch.
+    Applied(Box<DeserializeGuard<K>>),
+    /// One is gone.
+    Deleted(ObjectName),
+    /// These are all that there are; others are gone.
+    Listed(BTreeSet<ObjectName>),
+}
+
+/// Watches for ever; failures are tried again with a growing pause.
+pub(super) async fn run<K>(
+    api: Api<DeserializeGuard<K>>,
+    health: Arc<Watch>,
+    news: mpsc::UnboundedSender<super::News>,
+    tell: impl Fn(Change<K>) -> super::News,
+) where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    let mut events = watcher::watcher(api, watcher::Config::default())
+        .default_backoff()
+        .boxed();
+    let mut listing = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        let change = match event {
+            Ok(Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                listing.insert(name(&object));
+                Change::Applied(Box::new(object))
+            }
+            Ok(Event::InitDone) => {
+                health.listed();
+                Change::Listed(std::mem::take(&mut listing))
+            }
+            Ok(Event::Apply(object)) => {
+                health.moved();
+                Change::Applied(Box::new(object))
+            }
+            Ok(Event::Delete(object)) => {
+                health.moved();
+                Change::Deleted(name(&object))
+            }
+            Err(error) => {
+                complain(&health, &error);
+                continue;
+            }
+        };
+        if news.send(tell(change)).is_err() {
+            return;
+        }
+    }
+}
+
+fn name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> ObjectName {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn complain(health: &Watch, error: &watcher::Error) {
+    let text = error.to_string();
+    let help = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.is_not_found() => {
+            "; the resource definitions are not installed: kubectl apply --server-side -k crds; waiting for them"
+        }
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.is_forbidden() =>
+        {
+            "; the controller's role does not allow it: kubectl apply -k deploy"
+        }
+        _ => "",
+    };
+    if health.failed(&format!("{text}{help}")) {
+        warn!(watch = health.name(), "{text}{help}");
+    } else {
+        debug!(watch = health.name(), "{text}");
+    }
+}

@@ -1,0 +1,104 @@
+//! The engine's requests as calls of the client, and the client's errors as failures.
+
+use std::collections::BTreeMap;
+
+use super::{Answer, Failure, Request, Retry};
+use crate::{
+    api::Reason,
+    model::{AttributeKey, AttributeWish, NodeId},
+    plan::{AttributeWrites, Call},
+    tailscale::{self, Client, Kind},
+};
+
+/// Sends one request.
+pub(super) async fn send(client: &Client, request: &Request) -> Result<Answer, Failure> {
+    let answer = match request {
+        Request::Devices => client.devices().await.map(Answer::Devices),
+        Request::Device(id) => client
+            .device(id)
+            .await
+            .map(|device| Answer::Device(Box::new(device))),
+        Request::Routes(id) => client
+            .routes(id)
+            .await
+            .map(|routes| Answer::Routes(routes.enabled)),
+        Request::Attributes(id) => client.attributes(id).await.map(Answer::Attributes),
+        Request::Write(call) => write(client, call).await.map(|()| Answer::Written),
+    };
+    answer.map_err(|error| failure(&error))
+}
+
+async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
+    match call {
+        Call::SetAuthorized(id, authorized) => client.set_authorized(id, *authorized).await,
+        Call::SetTags(id, tags) => client.set_tags(id, tags).await,
+        Call::SetKeyExpiryDisabled(id, disabled) => {
+            client.set_key_expiry_disabled(id, *disabled).await
+        }
+        Call::SetRoutes(id, routes) => client.set_routes(id, routes).await.map(|_| ()),
+        Call::SetName(id, label) => client.set_name(id, label).await,
+        Call::SetIpv4(id, addr) => client.set_ipv4(id, *addr).await,
+        Call::WriteAttributes(patch) => match only_entry(patch) {
+            Some((id, key, Some(wish))) => client.set_attribute(id, key, wish).await,
+            Some((id, key, None)) => client.delete_attribute(id, key).await,
+            None => client.patch_attributes(patch).await,
+        },
+    }
+}
+
+/// The entry of a patch that has just one.
+fn only_entry(
+    patch: &BTreeMap<NodeId, AttributeWrites>,
+) -> Option<(&NodeId, &AttributeKey, Option<&AttributeWish>)> {
+    let mut entries = patch.iter().flat_map(|(id, writes)| {
+        writes
+            .iter()
+            .map(move |(key, wish)| (id, key, wish.as_ref()))
+    });
+    let first = entries.next()?;
+    entries.next().is_none().then_some(first)
+}
+
+fn failure(error: &tailscale::Error) -> Failure {
+    let reason = match error.kind() {
+        Kind::Unreachable => Reason::ApiUnreachable,
+        Kind::CredentialRejected => Reason::CredentialRejected,
+        Kind::Forbidden => Reason::Forbidden,
+        Kind::PlanRefused => Reason::PlanRefused,
+        Kind::NotFound => Reason::DeviceNotFound,
+        Kind::RateLimited => Reason::RateLimited,
+        Kind::AddressInUse => Reason::AddressInUse,
+        Kind::NameTaken => Reason::NameTaken,
+        Kind::TagsNotPermitted => Reason::TagsNotPermitted,
+        Kind::Refused => Reason::Refused,
+        Kind::ServerError | Kind::UnexpectedAnswer => Reason::ApiError,
+    };
+    Failure {
+        reason,
+        message: error.to_string(),
+        retry: retry(error),
+        unknown_outcome: error.unknown_outcome(),
+    }
+}
+
+/// The client says whether the same request can succeed; here counts whether it can without an
+/// edit of the policy: a credential is replaced, a name is freed, a device comes back.
+fn retry(error: &tailscale::Error) -> Retry {
+    match (error.kind(), error.retry()) {
+        (_, tailscale::Retry::After(pause)) => Retry::After(pause),
+        (Kind::TagsNotPermitted | Kind::Refused | Kind::PlanRefused, tailscale::Retry::Never) => {
+            Retry::Never
+        }
+        _ => Retry::Later,
+    }
+}
+
+/// What a request meets when the credential was taken away a moment ago.
+pub(super) fn disconnected() -> Failure {
+    Failure {
+        reason: Reason::TailnetUnavailable,
+        message: "There is no connection to the tailnet.".to_owned(),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
