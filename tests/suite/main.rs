@@ -8,5 +8,8 @@
 
 mod crds;
 mod examples;
-#[expect(dead_code, reason = "called once the suite has a control plane")]
+#[expect(
+    dead_code,
+    reason = "check() is called once the suite has a control plane"
+)]
 mod refusals;
