@@ -36,10 +36,11 @@ pub struct Device {
     pub expires: Option<Timestamp>,
     /// When it was last connected. `None` while it is connected or where it never was.
     pub last_seen: Option<Timestamp>,
-    /// The routes that are approved, those of an exit node included.
-    pub enabled_routes: RouteSet,
-    /// The routes that the machine offers.
-    pub advertised_routes: RouteSet,
+    /// The routes that are approved, those of an exit node included. `None`: not told, which is
+    /// not the same as none (a credential may lack the scope for routes).
+    pub enabled_routes: Option<RouteSet>,
+    /// The routes that the machine offers. `None`: not told.
+    pub advertised_routes: Option<RouteSet>,
 }
 
 impl Device {
