@@ -1,1 +1,269 @@
-//! The client of the Tailscale v2 API. Knows nothing of Kubernetes.
+//! The client of the Tailscale v2 API: typed requests and answers, within a budget.
+//!
+//! Knows nothing of Kubernetes and decides nothing: what to ask and what to do about a failure is
+//! the caller's. Two things are done here so that no caller can forget them: every request takes a
+//! token from the [`Budget`], which a server's `Retry-After` stalls; and a request that failed in
+//! passing is sent again, a few times, where a repeat does no harm.
+//!
+//! The usual environment holds for connections: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+//! `NO_PROXY` (HTTP proxies; none of SOCKS), and `SSL_CERT_FILE` and `SSL_CERT_DIR`, which take the
+//! place of the system's CA certificates. Both are read when a client is made.
+
+mod answer;
+mod auth;
+mod budget;
+mod endpoint;
+mod error;
+mod request;
+mod settings;
+mod transport;
+mod wire;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::model::{
+    AttributeKey, AttributeWish, Attributes, Device, DeviceLabel, NodeId, RouteSet, TagSet,
+    TailnetIpv4,
+};
+use answer::Answer;
+use auth::Auth;
+use request::{Body, Request};
+use transport::Transport;
+
+pub use auth::Credential;
+pub use budget::Budget;
+pub use endpoint::Endpoint;
+pub use error::{Error, Kind, Retry};
+pub use settings::{Observation, Observer, Settings, Timeouts};
+pub use wire::Routes;
+
+/// A connection to one tailnet. Clones share the budget, the token and the connections.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    transport: Transport,
+    auth: Auth,
+    tailnet: String,
+}
+
+/// For each device the attributes to set (`Some`) and to delete (`None`).
+pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<AttributeWish>>>;
+
+/// Why there can be no client with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The address is no place for an API.
+    #[error(
+        "the API's URL must be http or https and hold a host, without user, password, query or \
+         fragment: write one such as https://api.tailscale.com"
+    )]
+    BaseUrl,
+    /// The tailnet cannot stand in a path.
+    #[error("'{0}' is no tailnet: write its id or name, or - for that of the credential")]
+    Tailnet(String),
+    /// The credential is empty or has odd letters.
+    #[error(
+        "the credential is empty, or holds characters (such as a line break) that no request can \
+         carry: check how it was stored"
+    )]
+    Credential,
+    /// No TLS, for want of CA certificates.
+    #[error("no HTTP client: {0}; check SSL_CERT_FILE, SSL_CERT_DIR and the system's certificates")]
+    Http(String),
+}
+
+/// Chooses the process's cryptography for TLS (ring), unless it has been chosen already.
+///
+/// For `main`: kube and reqwest both panic where it has not. Making a [`Client`] does it too.
+pub fn install_crypto_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Fails only if another thread was quicker.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+impl Client {
+    /// Sends nothing yet: whether the credential is good is known from the first answer.
+    pub fn new(settings: Settings, credential: Credential) -> Result<Self, SetupError> {
+        install_crypto_provider();
+        let url = &settings.base_url;
+        let bare = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !bare {
+            return Err(SetupError::BaseUrl);
+        }
+        let tailnet = settings.tailnet.clone();
+        if matches!(tailnet.as_str(), "" | "." | "..") {
+            return Err(SetupError::Tailnet(tailnet));
+        }
+        let auth = Auth::new(credential).ok_or(SetupError::Credential)?;
+        let transport = Transport::new(settings)
+            .map_err(|error| SetupError::Http(transport::causes(&error.without_url())))?;
+        Ok(Self(Arc::new(Inner {
+            transport,
+            auth,
+            tailnet,
+        })))
+    }
+
+    /// All devices of the tailnet: the complete list, or an error.
+    pub async fn devices(&self) -> Result<Vec<Device>, Error> {
+        let path = ["tailnet", &self.0.tailnet, "devices"];
+        let request = Request::new(Endpoint::Devices, Method::GET, path).all_fields();
+        wire::devices(&self.0.send(&request).await?)
+    }
+
+    /// One device, as the list shows it.
+    pub async fn device(&self, id: &NodeId) -> Result<Device, Error> {
+        let path = ["device", id.as_str()];
+        let request = Request::new(Endpoint::Device, Method::GET, path).all_fields();
+        wire::device(&self.0.send(&request).await?)
+    }
+
+    /// Deletes a device. Not repeated where the outcome is unknown.
+    pub async fn delete(&self, id: &NodeId) -> Result<(), Error> {
+        let path = ["device", id.as_str()];
+        let request = Request::new(Endpoint::DeleteDevice, Method::DELETE, path);
+        self.0.send(&request).await.map(drop)
+    }
+
+    /// Expires a device's key. Not repeated where the outcome is unknown.
+    pub async fn expire_key(&self, id: &NodeId) -> Result<(), Error> {
+        let path = ["device", id.as_str(), "expire"];
+        let request = Request::new(Endpoint::ExpireKey, Method::POST, path);
+        self.0.send(&request).await.map(drop)
+    }
+
+    /// The routes of one device.
+    pub async fn routes(&self, id: &NodeId) -> Result<Routes, Error> {
+        let path = ["device", id.as_str(), "routes"];
+        let request = Request::new(Endpoint::Routes, Method::GET, path);
+        wire::routes(&self.0.send(&request).await?)
+    }
+
+    /// Replaces the enabled routes, those of an exit node included.
+    pub async fn set_routes(&self, id: &NodeId, routes: &RouteSet) -> Result<Routes, Error> {
+        let body = json!({ "routes": routes });
+        let answer = self.set(Endpoint::SetRoutes, id, "routes", body).await?;
+        wire::routes(&answer)
+    }
+
+    /// Lets a device into the tailnet, or takes it out.
+    pub async fn set_authorized(&self, id: &NodeId, authorized: bool) -> Result<(), Error> {
+        let body = json!({ "authorized": authorized });
+        self.set(Endpoint::SetAuthorized, id, "authorized", body)
+            .await
+            .map(drop)
+    }
+
+    /// Replaces the tags.
+    pub async fn set_tags(&self, id: &NodeId, tags: &TagSet) -> Result<(), Error> {
+        let body = json!({ "tags": tags });
+        self.set(Endpoint::SetTags, id, "tags", body)
+            .await
+            .map(drop)
+    }
+
+    /// Whether the key never expires. Its former expiry is kept, and comes back with `false`.
+    pub async fn set_key_expiry_disabled(&self, id: &NodeId, off: bool) -> Result<(), Error> {
+        let body = json!({ "keyExpiryDisabled": off });
+        self.set(Endpoint::SetKeyExpiryDisabled, id, "key", body)
+            .await
+            .map(drop)
+    }
+
+    /// Gives a device another IPv4 address. Breaks its connections.
+    pub async fn set_ipv4(&self, id: &NodeId, ipv4: TailnetIpv4) -> Result<(), Error> {
+        let body = json!({ "ipv4": ipv4 });
+        self.set(Endpoint::SetIpv4, id, "ip", body).await.map(drop)
+    }
+
+    /// Gives a device another MagicDNS name.
+    pub async fn set_name(&self, id: &NodeId, name: &DeviceLabel) -> Result<(), Error> {
+        let body = json!({ "name": name });
+        self.set(Endpoint::SetName, id, "name", body)
+            .await
+            .map(drop)
+    }
+
+    /// The custom posture attributes of one device.
+    pub async fn attributes(&self, id: &NodeId) -> Result<Attributes, Error> {
+        let path = ["device", id.as_str(), "attributes"];
+        let request = Request::new(Endpoint::Attributes, Method::GET, path);
+        wire::attributes(&self.0.send(&request).await?)
+    }
+
+    /// Sets one attribute. A wish without expiry clears one that there was.
+    pub async fn set_attribute(
+        &self,
+        id: &NodeId,
+        key: &AttributeKey,
+        wish: &AttributeWish,
+    ) -> Result<(), Error> {
+        let mut body = json!({ "value": wish.value });
+        if let Some(expiry) = wish.expiry {
+            body["expiry"] = json!(expiry);
+        }
+        let path = ["device", id.as_str(), "attributes", key.as_str()];
+        let request = Request::new(Endpoint::SetAttribute, Method::POST, path);
+        self.0.send(&request.body(Body::Json(body))).await.map(drop)
+    }
+
+    /// Deletes one attribute.
+    pub async fn delete_attribute(&self, id: &NodeId, key: &AttributeKey) -> Result<(), Error> {
+        let path = ["device", id.as_str(), "attributes", key.as_str()];
+        let request = Request::new(Endpoint::DeleteAttribute, Method::DELETE, path);
+        self.0.send(&request).await.map(drop)
+    }
+
+    /// Sets and deletes attributes of many devices at once. Whether a part of it is done where the
+    /// whole fails is not documented.
+    pub async fn patch_attributes(&self, changes: &AttributePatch) -> Result<(), Error> {
+        let path = ["tailnet", &self.0.tailnet, "device-attributes"];
+        let request = Request::new(Endpoint::PatchAttributes, Method::PATCH, path);
+        let body = Body::Json(wire::attribute_patch(changes));
+        self.0.send(&request.body(body)).await.map(drop)
+    }
+
+    /// `POST /device/{id}/{what}`
+    async fn set(
+        &self,
+        endpoint: Endpoint,
+        id: &NodeId,
+        what: &str,
+        body: serde_json::Value,
+    ) -> Result<Answer, Error> {
+        let request = Request::new(endpoint, Method::POST, ["device", id.as_str(), what]);
+        self.0.send(&request.body(Body::Json(body))).await
+    }
+}
+
+impl Inner {
+    /// Sends a request with a token; with another one if the first has lost its validity.
+    async fn send(&self, request: &Request) -> Result<Answer, Error> {
+        let bearer = self.auth.bearer(&self.transport).await?;
+        let outcome = self.transport.send(request, Some(&bearer.secret)).await;
+        let Err(error) = &outcome else { return outcome };
+        if error.kind() != Kind::CredentialRejected {
+            return outcome;
+        }
+        match self.auth.replace(&self.transport, &bearer).await {
+            Some(other) => self.transport.send(request, Some(&other?.secret)).await,
+            None => outcome,
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("tailnet", &self.0.tailnet)
+            .finish_non_exhaustive()
+    }
+}

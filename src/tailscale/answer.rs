@@ -1,0 +1,194 @@
+//! What came back, before it is known whether it means anything.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use super::{
+    endpoint::Endpoint,
+    error::{Error, Kind},
+};
+
+/// A complete answer with a status of success.
+pub(super) struct Answer {
+    pub endpoint: Endpoint,
+    pub request: String,
+    pub status: StatusCode,
+    pub request_id: Option<String>,
+    pub body: Vec<u8>,
+}
+
+/// The longest pause that a server is granted.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// How much of a foreign text goes into a message.
+const EXCERPT_CHARS: usize = 300;
+
+impl Answer {
+    /// The answer is not what the API gives.
+    pub fn unexpected(&self, message: String) -> Error {
+        Error {
+            endpoint: self.endpoint,
+            request: self.request.clone(),
+            kind: Kind::UnexpectedAnswer,
+            status: Some(self.status),
+            message,
+            request_id: self.request_id.clone(),
+            pause: None,
+            unknown_outcome: true,
+        }
+    }
+
+    /// The body in a few words, for a message.
+    pub fn description(&self) -> String {
+        describe(&String::from_utf8_lossy(&self.body))
+    }
+
+    /// A web page, as a proxy or a login portal gives it, with a status of success.
+    pub fn is_html(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
+    }
+}
+
+/// The API's id of a request.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get("x-tailscale-request-id")?.to_str().ok()?;
+    Some(id.chars().take(100).collect())
+}
+
+/// What the API said in an error answer: `{"message": …}`, and at the token endpoint the words of
+/// OAuth. `None` if the body is not one of its own.
+pub(super) fn message(body: &[u8]) -> Option<String> {
+    let object: Value = serde_json::from_slice(body).ok()?;
+    let text = |key: &str| object.get(key)?.as_str().filter(|text| !text.is_empty());
+    ["message", "error_description", "error"]
+        .into_iter()
+        .find_map(text)
+        .map(excerpt)
+}
+
+/// A body that is not the API's own, in a few words.
+pub(super) fn describe(body: &str) -> String {
+    let body = body.trim();
+    if body.is_empty() {
+        return "an empty body".to_owned();
+    }
+    if body.starts_with('<') {
+        return match html_title(body) {
+            Some(title) => format!("an HTML page '{}'", excerpt(title)),
+            None => format!("an HTML page: {}", excerpt(body)),
+        };
+    }
+    excerpt(body)
+}
+
+fn html_title(page: &str) -> Option<&str> {
+    let (_, rest) = page.split_once("<title>")?;
+    let (title, _) = rest.split_once("</title>")?;
+    Some(title.trim()).filter(|title| !title.is_empty())
+}
+
+/// One line of limited length, without control characters.
+fn excerpt(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut short: String = line
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(EXCERPT_CHARS)
+        .collect();
+    if line.chars().count() > EXCERPT_CHARS {
+        short.push('…');
+    }
+    short
+}
+
+/// Removes `secret` from a text that a server wrote: some echo what they were sent.
+pub(super) fn scrub(text: &str, secret: &SecretString) -> String {
+    let secret = secret.expose_secret();
+    // A few letters are no secret, and occur in any text.
+    if secret.len() < 8 {
+        return text.to_owned();
+    }
+    text.replace(secret, "[redacted]")
+}
+
+/// How long the server asks not to be called (`Retry-After`, in seconds or as a date), at most
+/// five minutes.
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let pause = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::from(now))
+            .unwrap_or_default(),
+    };
+    Some(pause.min(LONGEST_PAUSE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms_and_bounded() {
+        let now: Timestamp = "2026-10-21T07:28:00Z".parse().unwrap();
+        let seconds = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]);
+            retry_after(&headers, now).map(|pause| pause.as_secs())
+        };
+        assert_eq!(seconds("57"), Some(57));
+        assert_eq!(seconds("Wed, 21 Oct 2026 07:28:57 GMT"), Some(57));
+        assert_eq!(seconds("Wed, 21 Oct 2026 07:27:00 GMT"), Some(0));
+        assert_eq!(seconds("86400"), Some(300));
+        assert_eq!(seconds("Thu, 22 Oct 2026 07:28:00 GMT"), Some(300));
+        for odd in ["", "-1", "soon", "1.5", "99999999999999999999999"] {
+            assert_eq!(seconds(odd), None, "{odd}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn foreign_bodies_are_told_in_one_short_line() {
+        assert_eq!(describe(" \n"), "an empty body");
+        assert_eq!(
+            describe("<html>\n<head><title>502 Bad\n Gateway</title></head></html>"),
+            "an HTML page '502 Bad Gateway'"
+        );
+        let long = describe(&format!("<p>{}", "x\r\n\u{1b}[31m".repeat(9999)));
+        assert!(
+            long.chars().count() < 330 && !long.contains(char::is_control),
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn only_the_api_s_own_words_are_a_message() {
+        let told = |body: &str| message(body.as_bytes());
+        assert_eq!(
+            told(r#"{"message":"API token invalid"}"#).unwrap(),
+            "API token invalid"
+        );
+        assert_eq!(
+            told(r#"{"error":"invalid_client","error_description":"no such client"}"#).unwrap(),
+            "no such client"
+        );
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"message":1}"#,
+            r#"{"message":"cut"#,
+            "<html>",
+        ] {
+            assert_eq!(told(body), None, "{body}");
+        }
+    }
+}

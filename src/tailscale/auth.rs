@@ -1,0 +1,214 @@
+//! Who asks: an API key, or OAuth tokens that are renewed in time.
+
+use std::time::Duration;
+
+use reqwest::{Method, header::HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{sync::Mutex, time::Instant};
+use tracing::warn;
+
+use super::{
+    endpoint::Endpoint,
+    error::{Error, Kind},
+    request::{Body, Request},
+    transport::Transport,
+    wire,
+};
+
+/// What proves to the API who asks. White space around secrets is ignored: files tend to end in
+/// a newline.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// An API access token (`tskey-api-…`).
+    ApiKey(SecretString),
+    /// An OAuth client, whose tokens live for an hour and are had by need.
+    OAuth {
+        /// The client's id.
+        client_id: String,
+        /// The client's secret (`tskey-client-…`).
+        client_secret: SecretString,
+    },
+}
+
+/// A token as it is sent, and which one it is.
+#[derive(Clone)]
+pub(super) struct Bearer {
+    pub secret: SecretString,
+    serial: u64,
+}
+
+pub(super) enum Auth {
+    ApiKey(Bearer),
+    OAuth(Box<OAuth>),
+}
+
+pub(super) struct OAuth {
+    request: Request,
+    /// Held while a token is fetched: whoever else needs one waits for this one.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    token: Option<Token>,
+    fetched: u64,
+    failure: Option<(Instant, Error)>,
+}
+
+struct Token {
+    bearer: Bearer,
+    renew_at: Instant,
+    expires_at: Instant,
+}
+
+/// How long before its end a token is renewed, at most; one that lives for less than an hour is
+/// renewed when a twelfth of its life is left.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
+
+/// When to try again where a renewal failed while the old token was still good.
+const RENEWAL_RETRY: Duration = Duration::from_secs(30);
+
+/// No token lives longer; keeps an absurd number from overflowing the clock.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+impl Auth {
+    /// `None` if the secret is empty or cannot stand in a header.
+    pub fn new(credential: Credential) -> Option<Self> {
+        match credential {
+            Credential::ApiKey(secret) => Some(Self::ApiKey(Bearer {
+                secret: sendable(&secret)?,
+                serial: 0,
+            })),
+            Credential::OAuth {
+                client_id,
+                client_secret,
+            } => {
+                let body = Body::ClientCredentials {
+                    client_id: Some(client_id.trim().to_owned()).filter(|id| !id.is_empty())?,
+                    client_secret: sendable(&client_secret)?,
+                };
+                let request = Request::new(Endpoint::Token, Method::POST, ["oauth", "token"]);
+                Some(Self::OAuth(Box::new(OAuth {
+                    request: request.body(body),
+                    state: Mutex::default(),
+                })))
+            }
+        }
+    }
+
+    /// The token to send. May have to ask for one.
+    pub async fn bearer(&self, transport: &Transport) -> Result<Bearer, Error> {
+        match self {
+            Self::ApiKey(bearer) => Ok(bearer.clone()),
+            Self::OAuth(oauth) => oauth.bearer(transport, None).await,
+        }
+    }
+
+    /// Another token in place of one that was answered with 401; `None` if there can be no other.
+    pub async fn replace(
+        &self,
+        transport: &Transport,
+        rejected: &Bearer,
+    ) -> Option<Result<Bearer, Error>> {
+        match self {
+            Self::ApiKey(_) => None,
+            Self::OAuth(oauth) => Some(oauth.bearer(transport, Some(rejected)).await),
+        }
+    }
+}
+
+impl OAuth {
+    async fn bearer(
+        &self,
+        transport: &Transport,
+        rejected: Option<&Bearer>,
+    ) -> Result<Bearer, Error> {
+        let asked_at = Instant::now();
+        let mut state = self.state.lock().await;
+        if let (Some(token), Some(rejected)) = (&state.token, rejected)
+            && token.bearer.serial == rejected.serial
+        {
+            state.token = None;
+        }
+        if let Some(token) = &state.token
+            && Instant::now() < token.renew_at
+        {
+            return Ok(token.bearer.clone());
+        }
+        // It failed while this caller stood in line: its answer too, or a hundred callers would
+        // each wait for a time-out of their own.
+        if let Some((failed_at, failure)) = &state.failure
+            && *failed_at > asked_at
+        {
+            return Err(failure.clone());
+        }
+        state.renew(transport, &self.request).await
+    }
+}
+
+impl State {
+    async fn renew(&mut self, transport: &Transport, request: &Request) -> Result<Bearer, Error> {
+        match fetch(transport, request).await {
+            Ok(grant) => {
+                self.fetched += 1;
+                let token = Token::new(grant, self.fetched);
+                let bearer = token.bearer.clone();
+                self.token = Some(token);
+                self.failure = None;
+                Ok(bearer)
+            }
+            Err(error) => {
+                let now = Instant::now();
+                if let Some(token) = &mut self.token
+                    && now < token.expires_at
+                {
+                    warn!(%error, "the OAuth token could not be renewed yet; the old one still holds");
+                    token.renew_at = (now + RENEWAL_RETRY).min(token.expires_at);
+                    return Ok(token.bearer.clone());
+                }
+                self.failure = Some((now, error.clone()));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Token {
+    fn new(grant: wire::Grant, serial: u64) -> Self {
+        let now = Instant::now();
+        let life = grant.life.min(LONGEST_LIFE);
+        Self {
+            bearer: Bearer {
+                secret: grant.token,
+                serial,
+            },
+            renew_at: now + life - RENEWAL_MARGIN.min(life / 12),
+            expires_at: now + life,
+        }
+    }
+}
+
+async fn fetch(transport: &Transport, request: &Request) -> Result<wire::Grant, Error> {
+    let answer = transport.send(request, None).await.map_err(|mut error| {
+        // What the token endpoint does not take is the credential. Above all it is no missing
+        // device: a new OAuth client is answered with 404 for a short while.
+        if matches!(
+            error.kind,
+            Kind::Refused | Kind::Forbidden | Kind::NotFound | Kind::TagsNotPermitted
+        ) {
+            error.kind = Kind::CredentialRejected;
+        }
+        error
+    })?;
+    let grant = wire::grant(&answer)?;
+    match sendable(&grant.token) {
+        Some(token) => Ok(wire::Grant { token, ..grant }),
+        None => Err(answer.unexpected("the token is empty or cannot stand in a header".to_owned())),
+    }
+}
+
+/// The secret without white space around it, if it can stand in a header.
+fn sendable(secret: &SecretString) -> Option<SecretString> {
+    let text = secret.expose_secret().trim();
+    (!text.is_empty() && HeaderValue::from_str(text).is_ok()).then(|| text.into())
+}

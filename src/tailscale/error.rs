@@ -1,0 +1,237 @@
+use std::{fmt, time::Duration};
+
+use reqwest::StatusCode;
+
+use super::endpoint::Endpoint;
+
+/// Why a request did not do what was asked, with what a user needs to act on it.
+///
+/// Holds no credential: texts that come from outside are scrubbed before they enter.
+#[derive(Debug, Clone, thiserror::Error)]
+pub struct Error {
+    pub(super) endpoint: Endpoint,
+    pub(super) request: String,
+    pub(super) kind: Kind,
+    pub(super) status: Option<StatusCode>,
+    pub(super) message: String,
+    pub(super) request_id: Option<String>,
+    pub(super) pause: Option<Duration>,
+    pub(super) unknown_outcome: bool,
+}
+
+/// What went wrong, out of a bounded set: fit for a condition's reason or a metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No complete answer came: no connection, a time-out, a connection that broke.
+    Unreachable,
+    /// 401, or a token that could not be had: the credential is wrong, expired or revoked.
+    CredentialRejected,
+    /// 403: the credential lacks the permission (an OAuth scope) for this request.
+    Forbidden,
+    /// The tailnet's plan does not have the feature.
+    PlanRefused,
+    /// 404 in the API's own words: no such device, or none that can be managed from this tailnet.
+    NotFound,
+    /// Another 4xx: the API does not take what was asked.
+    Refused,
+    /// 429.
+    RateLimited,
+    /// Another device holds the IPv4 address.
+    AddressInUse,
+    /// Another device has the name, or had it until shortly.
+    NameTaken,
+    /// A tag is not in the tailnet's `tagOwners`, or the credential does not own it.
+    TagsNotPermitted,
+    /// Another 5xx.
+    ServerError,
+    /// An answer, but not one of this API: HTML, no JSON, a wrong shape, a redirect.
+    UnexpectedAnswer,
+}
+
+/// Whether the same request can succeed at another time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Not before something else is changed: the wish, the credential, or what the tailnet permits.
+    Never,
+    /// Later it may.
+    Later,
+    /// The server asked not to be called before this has passed.
+    After(Duration),
+}
+
+impl Error {
+    /// What went wrong.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether the same request can succeed at another time.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        if let Some(pause) = self.pause {
+            return Retry::After(pause);
+        }
+        match self.kind {
+            Kind::ServerError if self.status == Some(StatusCode::NOT_IMPLEMENTED) => Retry::Never,
+            Kind::Unreachable
+            | Kind::RateLimited
+            | Kind::ServerError
+            | Kind::UnexpectedAnswer
+            // A device that leaves an address or a name frees it; a name only after a while.
+            | Kind::AddressInUse
+            | Kind::NameTaken => Retry::Later,
+            Kind::Refused if is_passing_refusal(self.status) => Retry::Later,
+            // A new OAuth client is unknown (404) or lacks its scopes (403) for a short while.
+            Kind::CredentialRejected
+                if matches!(
+                    self.status,
+                    Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
+                ) =>
+            {
+                Retry::Later
+            }
+            Kind::CredentialRejected
+            | Kind::Forbidden
+            | Kind::PlanRefused
+            | Kind::NotFound
+            | Kind::Refused
+            | Kind::TagsNotPermitted => Retry::Never,
+        }
+    }
+
+    /// Whether the request may have taken effect although it failed: the answer was lost, or came
+    /// from something in between.
+    #[must_use]
+    pub fn unknown_outcome(&self) -> bool {
+        self.unknown_outcome
+    }
+
+    /// The method and path, such as `POST /device/n1/tags`.
+    #[must_use]
+    pub fn request(&self) -> &str {
+        &self.request
+    }
+
+    /// The HTTP status, if an answer came.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.status.map(|status| status.as_u16())
+    }
+
+    /// What the API said, or what was found instead of an answer.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The API's id of the request, to be given to Tailscale's support.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// Whether the same request, at once or after a moment, has a fair chance.
+    pub(super) fn is_transient(&self) -> bool {
+        match self.kind {
+            Kind::Unreachable | Kind::RateLimited => true,
+            Kind::ServerError => self.status != Some(StatusCode::NOT_IMPLEMENTED),
+            // An odd answer comes again.
+            _ => false,
+        }
+    }
+}
+
+/// Request Timeout and Conflict speak of the moment, not of the request.
+fn is_passing_refusal(status: Option<StatusCode>) -> bool {
+    matches!(
+        status,
+        Some(StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT)
+    )
+}
+
+impl Kind {
+    /// The name as a metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::CredentialRejected => "credential_rejected",
+            Self::Forbidden => "forbidden",
+            Self::PlanRefused => "plan_refused",
+            Self::NotFound => "not_found",
+            Self::Refused => "refused",
+            Self::RateLimited => "rate_limited",
+            Self::AddressInUse => "address_in_use",
+            Self::NameTaken => "name_taken",
+            Self::TagsNotPermitted => "tags_not_permitted",
+            Self::ServerError => "server_error",
+            Self::UnexpectedAnswer => "unexpected_answer",
+        }
+    }
+
+    /// Sorts an error answer.
+    ///
+    /// `message` is what the API said, `None` where the body is not one of its own. The texts are
+    /// those that the live API has been seen to give; where they change, the status still speaks.
+    pub(super) fn of(status: StatusCode, message: Option<&str>) -> Self {
+        let says = |text: &str| message.is_some_and(|message| message.contains(text));
+        if says("address already in use") {
+            return Self::AddressInUse;
+        }
+        match status.as_u16() {
+            401 => Self::CredentialRejected,
+            402 => Self::PlanRefused,
+            400 | 403 if says("current billing plan") || says("current plan") => Self::PlanRefused,
+            403 => Self::Forbidden,
+            400 if says("requested tags") => Self::TagsNotPermitted,
+            400 if says("is already taken") => Self::NameTaken,
+            // Somebody may conclude that the device is gone: only from the API's own words, not
+            // from those of a proxy, or of a server that has other paths.
+            404 if message.is_none() || says("page not found") => Self::UnexpectedAnswer,
+            404 => Self::NotFound,
+            429 => Self::RateLimited,
+            400..=499 => Self::Refused,
+            500..=599 => Self::ServerError,
+            _ => Self::UnexpectedAnswer,
+        }
+    }
+
+    /// What it means and, where somebody can mend it, how.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Unreachable => "no complete answer",
+            Self::CredentialRejected => {
+                "the credential was rejected, check that it is right, not expired and not revoked"
+            }
+            Self::Forbidden => "the credential does not permit this",
+            Self::PlanRefused => "the tailnet's plan does not permit this",
+            Self::NotFound => "not found",
+            Self::Refused => "refused",
+            Self::RateLimited => "too many requests",
+            Self::AddressInUse => "another device holds this address",
+            Self::NameTaken => "another device has this name, or had it until shortly",
+            Self::TagsNotPermitted => {
+                "each tag must be in tagOwners of the tailnet's policy file and be owned by the \
+                 credential"
+            }
+            Self::ServerError => "the server failed",
+            Self::UnexpectedAnswer => "the answer is not one of the Tailscale API",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.request, self.kind.sentence())?;
+        if self.kind == Kind::Forbidden {
+            write!(f, " (it needs the scope {})", self.endpoint.scope())?;
+        }
+        write!(f, ": {}", self.message)?;
+        match (self.status, &self.request_id) {
+            (Some(status), Some(id)) => write!(f, " (HTTP {}, request {id})", status.as_u16()),
+            (Some(status), None) => write!(f, " (HTTP {})", status.as_u16()),
+            (None, _) => Ok(()),
+        }
+    }
+}

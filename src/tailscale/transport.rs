@@ -1,0 +1,265 @@
+//! Sends requests: within the budget, again where that is safe, and told in the log.
+
+use std::{error::Error as _, time::Duration};
+
+use reqwest::{Response, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{
+    answer::{self, Answer},
+    budget::Bucket,
+    endpoint::Endpoint,
+    error::{Error, Kind},
+    request::{Body, Request},
+    settings::{Observation, Observer, Settings, Timeouts},
+};
+
+pub(super) struct Transport {
+    http: reqwest::Client,
+    base: Url,
+    timeouts: Timeouts,
+    bucket: Bucket,
+    observer: Option<Observer>,
+}
+
+/// How often a request is sent in all. Who called knows better when to come back after that.
+const MAX_TRIES: u32 = 3;
+
+/// A pause that is waited for within a request. A longer one is the caller's to know of; the
+/// bucket keeps it all the same.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How much of an error's body is read.
+const ERROR_BODY_LIMIT: usize = 64 * 1024;
+
+impl Transport {
+    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(settings.user_agent)
+            .connect_timeout(settings.timeouts.connect)
+            // A redirected POST would become a GET, and the token would go to whoever is named.
+            .redirect(redirect::Policy::none())
+            // Without it, a connection that died silently fails every request on it for minutes.
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(10))
+            .build()?;
+        Ok(Self {
+            http,
+            base: settings.base_url,
+            timeouts: settings.timeouts,
+            bucket: Bucket::new(settings.budget),
+            observer: settings.observer,
+        })
+    }
+
+    /// Sends the request, and sends it again where that can help and does no harm.
+    pub async fn send(
+        &self,
+        request: &Request,
+        bearer: Option<&SecretString>,
+    ) -> Result<Answer, Error> {
+        let mut tries = 0;
+        loop {
+            self.bucket.take().await;
+            tries += 1;
+            let error = match self.exchange(request, bearer).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if let Some(pause) = error.pause {
+                self.bucket.pause(pause);
+            }
+            let harmless = request.endpoint.is_repeatable() || !error.unknown_outcome;
+            let soon = error.pause.is_none_or(|pause| pause <= LONGEST_WAIT);
+            if tries == MAX_TRIES || !error.is_transient() || !harmless || !soon {
+                return Err(error);
+            }
+            // After a pause the bucket decides; else nobody knows how long, so each comes back at
+            // another time.
+            if error.pause.is_none() {
+                tokio::time::sleep(backoff(tries)).await;
+            }
+        }
+    }
+
+    /// One request and its answer, observed.
+    async fn exchange(
+        &self,
+        request: &Request,
+        bearer: Option<&SecretString>,
+    ) -> Result<Answer, Error> {
+        let start = Instant::now();
+        let outcome = self.attempt(request, bearer).await;
+        let duration = start.elapsed();
+        let (status, request_id, failure) = match &outcome {
+            Ok(answer) => (Some(answer.status), &answer.request_id, None),
+            Err(error) => (error.status, &error.request_id, Some(error)),
+        };
+        let status = status.map(|status| status.as_u16());
+        debug!(
+            request = request.title(),
+            status,
+            request_id,
+            ?duration,
+            failure = failure.map(|error| error.message.as_str()),
+            "Tailscale API"
+        );
+        if let Some(observe) = &self.observer {
+            observe(&Observation {
+                endpoint: request.endpoint,
+                status,
+                failure: failure.map(Error::kind),
+                duration,
+            });
+        }
+        outcome
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request,
+        bearer: Option<&SecretString>,
+    ) -> Result<Answer, Error> {
+        let result = self.ask(request, bearer).await;
+        result.map_err(|mut error| {
+            // The one place that every message from outside passes.
+            let form_secret = match &request.body {
+                Body::ClientCredentials { client_secret, .. } => Some(client_secret),
+                Body::None | Body::Json(_) => None,
+            };
+            for secret in bearer.into_iter().chain(form_secret) {
+                error.message = answer::scrub(&error.message, secret);
+            }
+            error
+        })
+    }
+
+    async fn ask(&self, request: &Request, bearer: Option<&SecretString>) -> Result<Answer, Error> {
+        let timeout = match request.endpoint {
+            Endpoint::Devices => self.timeouts.list,
+            _ => self.timeouts.request,
+        };
+        let mut builder = self
+            .http
+            .request(request.method.clone(), request.url(&self.base))
+            .timeout(timeout);
+        if let Some(token) = bearer {
+            builder = builder.bearer_auth(token.expose_secret());
+        }
+        builder = match &request.body {
+            Body::None => builder,
+            Body::Json(value) => builder.json(value),
+            Body::ClientCredentials {
+                client_id,
+                client_secret,
+            } => builder.form(&[
+                ("grant_type", "client_credentials"),
+                ("client_id", client_id),
+                ("client_secret", client_secret.expose_secret()),
+            ]),
+        };
+        match builder.send().await {
+            Ok(response) if response.status().is_success() => accepted(request, response).await,
+            Ok(response) => Err(rejected(request, response).await),
+            Err(error) => Err(no_answer(request, error)),
+        }
+    }
+}
+
+/// An answer of success.
+async fn accepted(request: &Request, mut response: Response) -> Result<Answer, Error> {
+    let mut answer = Answer {
+        endpoint: request.endpoint,
+        request: request.title(),
+        status: response.status(),
+        request_id: answer::request_id(response.headers()),
+        body: Vec::new(),
+    };
+    let whole = read_body(&mut response, &mut answer.body, usize::MAX).await;
+    match whole {
+        Err(error) if request.endpoint.has_answer() => Err(Error {
+            status: Some(answer.status),
+            request_id: answer.request_id,
+            ..no_answer(request, error)
+        }),
+        // The status is all that a write says, but it must be the API that says it.
+        _ if !request.endpoint.has_answer() && answer.is_html() => {
+            Err(answer.unexpected(answer.description()))
+        }
+        _ => Ok(answer),
+    }
+}
+
+/// An answer that is none of success. Its status counts, whatever its body is.
+async fn rejected(request: &Request, mut response: Response) -> Error {
+    let status = response.status();
+    let request_id = answer::request_id(response.headers());
+    let pause = match status.as_u16() {
+        429 | 503 => answer::retry_after(response.headers(), jiff::Timestamp::now()),
+        _ => None,
+    };
+    let mut body = Vec::new();
+    // Cut off or not: what came is all there is to tell.
+    let _ = read_body(&mut response, &mut body, ERROR_BODY_LIMIT).await;
+    let message = answer::message(&body);
+    let kind = Kind::of(status, message.as_deref());
+    Error {
+        endpoint: request.endpoint,
+        request: request.title(),
+        kind,
+        status: Some(status),
+        message: message.unwrap_or_else(|| answer::describe(&String::from_utf8_lossy(&body))),
+        request_id,
+        pause,
+        unknown_outcome: matches!(kind, Kind::ServerError | Kind::UnexpectedAnswer),
+    }
+}
+
+fn no_answer(request: &Request, error: reqwest::Error) -> Error {
+    Error {
+        endpoint: request.endpoint,
+        request: request.title(),
+        kind: Kind::Unreachable,
+        status: None,
+        unknown_outcome: !error.is_connect(),
+        message: causes(&error.without_url()),
+        request_id: None,
+        pause: None,
+    }
+}
+
+/// reqwest says "error sending request" and keeps why to itself.
+pub(super) fn causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Reads into `body`, up to about `limit` bytes.
+async fn read_body(
+    response: &mut Response,
+    body: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), reqwest::Error> {
+    while body.len() < limit
+        && let Some(chunk) = response.chunk().await?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(())
+}
+
+/// Half a second, a second, …, each up to half shorter.
+fn backoff(tries: u32) -> Duration {
+    let longest = Duration::from_millis(500) * 2u32.pow(tries.saturating_sub(1).min(5));
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,272 @@
+//! The JSON of answers, and what it means.
+//!
+//! Unknown fields are ignored and missing ones tolerated where the API is known to leave them out.
+//! A wrong shape is an error with its path, never an empty value: an empty list would mean that
+//! every device is gone.
+
+use std::{collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::json;
+
+use super::{AttributePatch, answer::Answer, error::Error};
+use crate::model::{
+    AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet,
+    Tag,
+};
+
+/// The routes of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routes {
+    /// Those that the machine offers.
+    pub advertised: RouteSet,
+    /// Those that are approved.
+    pub enabled: RouteSet,
+}
+
+/// An OAuth token and how long it lives.
+pub(super) struct Grant {
+    pub token: SecretString,
+    pub life: Duration,
+}
+
+/// What the list answers.
+pub(super) fn devices(answer: &Answer) -> Result<Vec<Device>, Error> {
+    let list: WireList = decode(answer)?;
+    Ok(list.devices.into_iter().map(|device| device.0.0).collect())
+}
+
+/// What one device answers.
+pub(super) fn device(answer: &Answer) -> Result<Device, Error> {
+    decode::<ReadDevice>(answer).map(|device| device.0)
+}
+
+/// What `/routes` answers, read or written.
+pub(super) fn routes(answer: &Answer) -> Result<Routes, Error> {
+    let routes: WireRoutes = decode(answer)?;
+    Ok(Routes {
+        advertised: routes.advertised_routes.map(route_set).unwrap_or_default(),
+        enabled: route_set(routes.enabled_routes),
+    })
+}
+
+/// What `/attributes` answers: those in `custom:`, which alone can be written.
+pub(super) fn attributes(answer: &Answer) -> Result<Attributes, Error> {
+    let WireAttributes {
+        attributes,
+        expiries,
+    } = decode(answer)?;
+    let expiries = expiries.unwrap_or_default();
+    let reported = attributes.into_iter().filter_map(|(name, value)| {
+        let expiry = expiries.get(&name).and_then(|time| time.0);
+        let key = AttributeKey::reported(&name)?;
+        Some((key, ReportedAttribute { value, expiry }))
+    });
+    Ok(reported.collect())
+}
+
+/// What the token endpoint answers. Its body is a secret: no part of it enters an error.
+pub(super) fn grant(answer: &Answer) -> Result<Grant, Error> {
+    let token: WireToken = serde_json::from_slice(&answer.body).map_err(|_| {
+        answer.unexpected("expected JSON with access_token and expires_in".to_owned())
+    })?;
+    // An hour is the only life that is documented (https://tailscale.com/kb/1215).
+    let seconds = token.expires_in.unwrap_or(3600);
+    Ok(Grant {
+        token: token.access_token.into(),
+        life: Duration::from_secs(seconds),
+    })
+}
+
+/// What sets and deletes attributes of many devices.
+pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
+    // This body is a JSON merge patch: an expiry that is left out would stay, `null` clears it.
+    let entry = |wish: &AttributeWish| json!({ "value": wish.value, "expiry": wish.expiry });
+    let entries = |wishes: &BTreeMap<AttributeKey, Option<AttributeWish>>| -> serde_json::Value {
+        wishes
+            .iter()
+            .map(|(key, wish)| (key.to_string(), json!(wish.as_ref().map(entry))))
+            .collect()
+    };
+    let nodes: serde_json::Value = patch
+        .iter()
+        .map(|(node, wishes)| (node.to_string(), entries(wishes)))
+        .collect();
+    json!({ "nodes": nodes })
+}
+
+fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
+    let mut json = serde_json::Deserializer::from_slice(&answer.body);
+    let decoded: Result<Object<T>, _> = serde_path_to_error::deserialize(&mut json);
+    match decoded {
+        Ok(object) => match json.end() {
+            Ok(()) => Ok(object.0),
+            Err(error) => Err(answer.unexpected(format!("after the JSON: {error}"))),
+        },
+        Err(_) if answer.is_html() || answer.body.trim_ascii().is_empty() => {
+            Err(answer.unexpected(answer.description()))
+        }
+        Err(error) => {
+            let path = error.path().to_string();
+            let error = error.into_inner();
+            Err(answer.unexpected(match path.as_str() {
+                "." => error.to_string(),
+                path => format!("{path}: {error}"),
+            }))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireList {
+    devices: Vec<Object<ReadDevice>>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "WireDevice")]
+struct ReadDevice(Device);
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WireDevice {
+    id: String,
+    node_id: String,
+    name: String,
+    hostname: String,
+    user: String,
+    /// Absent, not empty, where there are none.
+    tags: Option<Vec<String>>,
+    /// IPv4 first, then IPv6.
+    addresses: Option<Vec<IpAddr>>,
+    os: String,
+    authorized: bool,
+    is_external: bool,
+    key_expiry_disabled: bool,
+    expires: WireTime,
+    last_seen: WireTime,
+    enabled_routes: Option<Vec<WireRoute>>,
+    advertised_routes: Option<Vec<WireRoute>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireRoutes {
+    advertised_routes: Option<Vec<WireRoute>>,
+    /// Empty where there are none, never absent.
+    enabled_routes: Vec<WireRoute>,
+}
+
+#[derive(Deserialize)]
+struct WireAttributes {
+    attributes: BTreeMap<String, serde_json::Value>,
+    expiries: Option<BTreeMap<String, WireTime>>,
+}
+
+#[derive(Deserialize)]
+struct WireToken {
+    access_token: String,
+    expires_in: Option<u64>,
+}
+
+impl TryFrom<WireDevice> for ReadDevice {
+    type Error = String;
+
+    fn try_from(wire: WireDevice) -> Result<Self, String> {
+        let id = [&wire.node_id, &wire.id]
+            .into_iter()
+            .find(|id| !id.is_empty());
+        let node_id: NodeId = id
+            .ok_or("a device without nodeId and id")?
+            .parse()
+            .map_err(|refused| format!("nodeId: {refused}"))?;
+        let ipv4 = wire
+            .addresses
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(|ip| match ip {
+                IpAddr::V4(addr) => Some(addr),
+                IpAddr::V6(_) => None,
+            });
+        Ok(Self(Device {
+            node_id,
+            legacy_id: wire.id,
+            name: wire.name,
+            hostname: wire.hostname,
+            user: wire.user,
+            tags: wire
+                .tags
+                .unwrap_or_default()
+                .into_iter()
+                .map(Tag::reported)
+                .collect(),
+            ipv4,
+            os: wire.os,
+            authorized: wire.authorized,
+            external: wire.is_external,
+            key_expiry_disabled: wire.key_expiry_disabled,
+            expires: wire.expires.0,
+            last_seen: wire.last_seen.0,
+            enabled_routes: wire.enabled_routes.map(route_set),
+            advertised_routes: wire.advertised_routes.map(route_set),
+        }))
+    }
+}
+
+fn route_set(routes: Vec<WireRoute>) -> RouteSet {
+    routes.into_iter().map(|route| route.0).collect()
+}
+
+struct WireRoute(Route);
+
+impl<'de> Deserialize<'de> for WireRoute {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Route::reported(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A time; absent, empty and Go's zero time all mean none.
+#[derive(Default)]
+struct WireTime(Option<Timestamp>);
+
+impl<'de> Deserialize<'de> for WireTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let time = match text.as_deref() {
+            None | Some("" | "0001-01-01T00:00:00Z") => None,
+            Some(text) => Some(text.parse().map_err(D::Error::custom)?),
+        };
+        Ok(Self(time))
+    }
+}
+
+/// A JSON object.
+///
+/// serde reads a struct from an array too, by position: `[[]]` would be a list of no devices.
+/// The API never means that.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Object<T>, M::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
