@@ -1,1 +1,228 @@
 //! The Tailscale API as a stateful server: for the demo, the tests, and other clients.
+//!
+//! A request goes `server` (HTTP) → `service` (log and faults) → `endpoints` (routing, permission,
+//! effect) → `world` (the state). What stands under `/_sim/` goes to `control`.
+//!
+//! It is as strict as the live API is known to be, and refuses when in doubt; what nobody has
+//! verified is a switch. It must not use the client's types (`crate::tailscale`, `crate::model`):
+//! a wrong field name there would find its twin here, and no test would see it.
+
+mod answer;
+mod auth;
+mod body;
+mod control;
+mod device;
+mod endpoints;
+mod fault;
+mod generate;
+mod journal;
+mod limit;
+mod load;
+mod path;
+mod policy;
+mod server;
+mod service;
+mod switches;
+mod world;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use secrecy::SecretString;
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use self::{
+    answer::Refusal,
+    auth::{OauthClient, Scopes},
+    fault::{FaultKind, FaultSpec},
+    generate::generate,
+    journal::LoggedRequest,
+    load::{LoadError, read_devices},
+    switches::{AttributeWriteAnswer, HostBits, RateLimit, RetryAfter, Switches},
+};
+use self::{auth::Credentials, policy::Policy, service::Shared, world::World};
+
+/// With what a simulator starts.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The devices, each in the shape of the list answer, with `attributes` and `expiries` beside
+    /// it. What a device lacks (ids, name, addresses …) is made up.
+    pub devices: Vec<Value>,
+    /// The API keys that are taken; if empty, every one of the form `tskey-api-…` is.
+    pub api_keys: Vec<SecretString>,
+    /// The OAuth clients that are taken; if empty, every one with a secret of the form
+    /// `tskey-client-…` is.
+    pub oauth_clients: Vec<OauthClient>,
+    /// The policy file, `HuJSON`; `None` for one that owns the tags of `devices`.
+    pub policy_file: Option<String>,
+    /// What paths may call the tailnet, beside `-`.
+    pub tailnet: String,
+    /// The switches at the start.
+    pub switches: Switches,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            devices: Vec::new(),
+            api_keys: Vec::new(),
+            oauth_clients: Vec::new(),
+            policy_file: None,
+            tailnet: "example.com".into(),
+            switches: Switches::default(),
+        }
+    }
+}
+
+/// Why a simulator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Listen {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A device of [`Options::devices`] is not in the shape of the list answer.
+    #[error("device {number} of the list cannot be read: {reason}")]
+    Device {
+        /// Its place in the list, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The policy file is none.
+    #[error("the policy file cannot be read: {0}")]
+    PolicyFile(String),
+}
+
+/// A running simulator. It ends when this is dropped.
+pub struct Simulator {
+    address: SocketAddr,
+    shared: Shared,
+    stop: DropGuard,
+    task: JoinHandle<()>,
+}
+
+impl Simulator {
+    /// Starts a simulator on the present tokio runtime. It answers as soon as this returns.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let world = world_of(&options)?;
+        let refused = |source| StartError::Listen {
+            address: options.listen,
+            source,
+        };
+        let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let shared = Shared::new(world);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server::run(listener, shared.clone(), stop.clone()));
+        Ok(Self {
+            address,
+            shared,
+            stop: stop.drop_guard(),
+            task,
+        })
+    }
+
+    /// Where it is: `http://127.0.0.1:41234`. The API is under `/api/v2/` there.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Ends it, with all its connections, and waits until its port is free.
+    pub async fn stop(self) {
+        drop(self.stop);
+        // It can fail only by a panic, which has been reported where it happened.
+        let _ = self.task.await;
+    }
+
+    /// All devices in the shape of the list answer, with `attributes` and `expiries`.
+    pub fn devices(&self) -> Result<Vec<Value>, Refusal> {
+        control::devices(&mut self.shared.lock())
+    }
+
+    /// One device, by either id.
+    pub fn device(&self, id: &str) -> Result<Value, Refusal> {
+        control::device(&mut self.shared.lock(), id)
+    }
+
+    /// Adds a device in the shape of the list answer, and gives it as it is now.
+    pub fn add_device(&self, device: Value) -> Result<Value, Refusal> {
+        control::add(&mut self.shared.lock(), device)
+    }
+
+    /// Changes a device behind the API's back, by a JSON merge patch.
+    pub fn patch_device(&self, id: &str, patch: &Value) -> Result<Value, Refusal> {
+        self.shared.lock().drift(id, patch)
+    }
+
+    /// Takes a device away.
+    pub fn remove_device(&self, id: &str) -> Result<(), Refusal> {
+        self.shared.lock().remove(id)
+    }
+
+    /// The requests to the API since the start, or since they were last cleared.
+    #[must_use]
+    pub fn requests(&self) -> Vec<LoggedRequest> {
+        self.shared.lock().journal.entries().cloned().collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_requests(&self) {
+        self.shared.lock().journal.clear();
+    }
+
+    /// Puts a fault in.
+    pub fn inject(&self, fault: FaultSpec) -> Result<(), Refusal> {
+        control::inject(&mut self.shared.lock(), fault).map(drop)
+    }
+
+    /// Takes all faults out.
+    pub fn clear_faults(&self) {
+        self.shared.lock().faults.clear();
+    }
+
+    /// Changes switches.
+    pub fn switch(&self, change: impl FnOnce(&mut Switches)) {
+        change(&mut self.shared.lock().switches);
+    }
+
+    /// Ends all OAuth access tokens that were given out.
+    pub fn revoke_tokens(&self) {
+        self.shared.lock().credentials.revoke_tokens();
+    }
+}
+
+fn world_of(options: &Options) -> Result<World, StartError> {
+    let credentials = Credentials::new(options.api_keys.clone(), options.oauth_clients.clone());
+    let mut world = World::new(
+        credentials,
+        options.switches.clone(),
+        options.tailnet.clone(),
+    );
+    for (at, device) in options.devices.iter().enumerate() {
+        control::add(&mut world, device.clone()).map_err(|refusal| StartError::Device {
+            number: at + 1,
+            reason: refusal.message,
+        })?;
+    }
+    world.policy = match &options.policy_file {
+        Some(text) => {
+            Policy::parse(text).map_err(|refusal| StartError::PolicyFile(refusal.message))?
+        }
+        None => {
+            let devices = world.records.iter().map(|record| &record.device);
+            let own = devices.filter(|device| !device.is_external);
+            Policy::with_tags(own.flat_map(|device| &device.tags).map(String::as_str))
+        }
+    };
+    Ok(world)
+}

@@ -1,0 +1,116 @@
+//! What an endpoint answers: an [`Answer`], or a [`Refusal`] that becomes one.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// A whole HTTP answer.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// A status of at least 400 with the message that the API would give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// The HTTP status.
+    #[serde(with = "status_as_number")]
+    pub status: StatusCode,
+    /// The text of `{"message": …}`.
+    pub message: String,
+}
+
+pub(super) type Reply = Result<Answer, Refusal>;
+
+impl Answer {
+    /// 200 with nothing in it.
+    pub fn empty() -> Self {
+        Self {
+            status: StatusCode::OK,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// 200 with a JSON body.
+    pub fn json(body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(body) => Self {
+                body,
+                ..Self::empty().header("content-type", "application/json")
+            },
+            Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into(),
+        }
+    }
+
+    /// 200 with `{}`, which most writes answer.
+    pub fn empty_object() -> Self {
+        Self::json(&json!({}))
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// The one message for a device that never existed, is gone, or is shared in.
+    pub(super) fn no_such_device() -> Self {
+        Self::not_found("no manageable device matching this ID found")
+    }
+}
+
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        let body = json!({"message": refusal.message}).to_string().into_bytes();
+        Self {
+            body,
+            ..Self::empty()
+        }
+        .with_status(refusal.status)
+        .header("content-type", "application/json")
+    }
+}
+
+/// `StatusCode` has no serde form of its own.
+pub(super) mod status_as_number {
+    use http::StatusCode;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    pub fn serialize<S: Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u16(status.as_u16())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StatusCode, D::Error> {
+        let number = u16::deserialize(from)?;
+        StatusCode::from_u16(number)
+            .map_err(|_| D::Error::custom(format!("{number} is no HTTP status")))
+    }
+}

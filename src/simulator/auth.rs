@@ -1,0 +1,253 @@
+//! Who calls, and what they may do: API keys, OAuth clients, access tokens and scopes.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    str::FromStr,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::answer::Refusal;
+
+/// An OAuth client that may ask for access tokens.
+#[derive(Debug, Clone)]
+pub struct OauthClient {
+    /// The client id.
+    pub id: String,
+    /// The client secret.
+    pub secret: SecretString,
+    /// What its tokens may do at most.
+    pub scopes: Scopes,
+}
+
+/// A set of OAuth scopes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scopes(BTreeSet<String>);
+
+/// Who makes a call.
+#[derive(Debug, Clone)]
+pub(super) enum Actor {
+    /// A user, by an API key: may do everything.
+    User,
+    /// An OAuth client, by an access token.
+    Client(Scopes),
+}
+
+/// The credentials that the simulator takes, and the access tokens that it has given out.
+#[derive(Default)]
+pub(super) struct Credentials {
+    /// Empty: every key of the form `tskey-api-…` is taken.
+    api_keys: Vec<SecretString>,
+    /// Empty: every client with a secret of the form `tskey-client-…` is taken.
+    clients: Vec<OauthClient>,
+    tokens: HashMap<String, Token>,
+}
+
+struct Token {
+    scopes: Scopes,
+    expires: Timestamp,
+}
+
+/// A name and a secret from the header `Authorization: Basic`.
+struct Basic {
+    name: String,
+    password: String,
+}
+
+const TOKEN_INVALID: &str = "API token invalid";
+pub(super) const NOT_PERMITTED: &str =
+    "calling actor does not have enough permissions to perform this function";
+
+impl Credentials {
+    pub fn new(api_keys: Vec<SecretString>, clients: Vec<OauthClient>) -> Self {
+        Self {
+            api_keys,
+            clients,
+            tokens: HashMap::new(),
+        }
+    }
+
+    /// Finds out who calls. Missing, malformed, unknown and expired credentials are refused alike.
+    pub fn actor(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, Refusal> {
+        let refused = || Refusal::new(StatusCode::UNAUTHORIZED, TOKEN_INVALID);
+        let key = api_token(headers).ok_or_else(refused)?;
+        match self.tokens.get(&key) {
+            Some(token) if token.expires > now => Ok(Actor::Client(token.scopes.clone())),
+            None if self.takes_api_key(&key) => Ok(Actor::User),
+            Some(_) | None => Err(refused()),
+        }
+    }
+
+    fn takes_api_key(&self, key: &str) -> bool {
+        if self.api_keys.is_empty() {
+            return key
+                .strip_prefix("tskey-api-")
+                .is_some_and(|rest| !rest.is_empty());
+        }
+        self.api_keys
+            .iter()
+            .any(|taken| taken.expose_secret() == key)
+    }
+
+    /// Finds the scopes of a client that names itself by header or in the form.
+    pub fn client_scopes(
+        &self,
+        headers: &HeaderMap,
+        form: &HashMap<String, String>,
+    ) -> Result<Scopes, Refusal> {
+        let in_form = || {
+            Some(Basic {
+                name: form.get("client_id")?.clone(),
+                password: form.get("client_secret")?.clone(),
+            })
+        };
+        basic(headers)
+            .or_else(in_form)
+            .and_then(|client| self.scopes_of(&client))
+            .ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, TOKEN_INVALID))
+    }
+
+    fn scopes_of(&self, client: &Basic) -> Option<Scopes> {
+        if self.clients.is_empty() {
+            return client
+                .password
+                .starts_with("tskey-client-")
+                .then(Scopes::all);
+        }
+        let mut clients = self.clients.iter();
+        let known = clients.find(|it| it.id == client.name)?;
+        (known.secret.expose_secret() == client.password).then(|| known.scopes.clone())
+    }
+
+    /// Gives out an access token.
+    pub fn mint(&mut self, scopes: Scopes, now: Timestamp, lifetime_seconds: u32) -> String {
+        let token = format!(
+            "tskey-api-{:016x}{:016x}",
+            fastrand::u64(..),
+            fastrand::u64(..)
+        );
+        let lifetime = SignedDuration::from_secs(lifetime_seconds.into());
+        let expires = now.saturating_add(lifetime).unwrap_or(now);
+        self.tokens.insert(token.clone(), Token { scopes, expires });
+        token
+    }
+
+    /// Ends all access tokens that were given out. They stay known, so that none passes for a key.
+    pub fn revoke_tokens(&mut self) {
+        for token in self.tokens.values_mut() {
+            token.expires = Timestamp::MIN;
+        }
+    }
+}
+
+impl Actor {
+    /// Whether the actor holds a scope; a user holds all.
+    pub fn may(&self, scope: &str) -> bool {
+        match self {
+            Self::User => true,
+            Self::Client(scopes) => scopes.include(scope),
+        }
+    }
+
+    pub fn is_user(&self) -> bool {
+        matches!(self, Self::User)
+    }
+}
+
+impl Scopes {
+    /// The scope `all`.
+    #[must_use]
+    pub fn all() -> Self {
+        Self(BTreeSet::from(["all".to_owned()]))
+    }
+
+    /// Reads scopes that stand apart by spaces or commas.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let scopes = text.split([' ', ',']).filter(|scope| !scope.is_empty());
+        Self(scopes.map(str::to_owned).collect())
+    }
+
+    /// Whether these scopes, the older spellings among them, give this one.
+    pub(super) fn include(&self, scope: &str) -> bool {
+        let with_write = scope.strip_suffix(":read");
+        let read = if with_write.is_some() { ":read" } else { "" };
+        let base = with_write.unwrap_or(scope);
+        // The spellings of before 2024-11-14, which are valid still.
+        let older = match base {
+            "devices:core" | "devices:posture_attributes" | "auth_keys" => Some("devices"),
+            "devices:routes" => Some("routes"),
+            "device_invites" => Some("devices_invites"),
+            "policy_file" => Some("acl"),
+            _ => None,
+        };
+        [Some(base), older, Some("all")]
+            .into_iter()
+            .flatten()
+            .any(|name| {
+                self.0.contains(name)
+                    || (!read.is_empty() && self.0.contains(&format!("{name}{read}")))
+            })
+    }
+
+    /// The scopes with a space between them.
+    pub(super) fn joined(&self) -> String {
+        let scopes: Vec<_> = self.0.iter().map(String::as_str).collect();
+        scopes.join(" ")
+    }
+
+    /// Whether all of `wanted` are given by these.
+    pub(super) fn cover(&self, wanted: &Self) -> bool {
+        wanted.0.iter().all(|scope| self.include(scope))
+    }
+}
+
+impl FromStr for OauthClient {
+    type Err = String;
+
+    /// Reads `ID:SECRET` or `ID:SECRET:SCOPE,SCOPE…`; without scopes it has all.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.splitn(3, ':');
+        let (id, secret) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        if id.is_empty() || secret.is_empty() {
+            // The text is not repeated: it may hold a secret.
+            return Err("expected ID:SECRET or ID:SECRET:SCOPE,SCOPE…".into());
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            secret: secret.into(),
+            scopes: parts.next().map_or_else(Scopes::all, Scopes::parse),
+        })
+    }
+}
+
+/// The token of a call: as Bearer, or as the name of Basic with an empty password.
+fn api_token(headers: &HeaderMap) -> Option<String> {
+    if let Some(token) = credentials(headers, "Bearer") {
+        return Some(token.to_owned());
+    }
+    basic(headers)
+        .filter(|it| it.password.is_empty())
+        .map(|it| it.name)
+}
+
+fn basic(headers: &HeaderMap) -> Option<Basic> {
+    let encoded = credentials(headers, "Basic")?;
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()?;
+    let (name, password) = decoded.split_once(':')?;
+    Some(Basic {
+        name: name.to_owned(),
+        password: password.to_owned(),
+    })
+}
+
+fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
+    let (found, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    found.eq_ignore_ascii_case(scheme).then(|| rest.trim())
+}

@@ -1,0 +1,245 @@
+//! A device as the simulator keeps it, in the shape of the list answer.
+//!
+//! Nothing here is shared with the client's types: a wrong field name there must not find its
+//! twin here.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Go's zero time, which the API uses for "none": 0001-01-01T00:00:00Z.
+pub(super) const ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
+
+/// The fields of the list answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Device {
+    /// IPv4 first, then IPv6.
+    pub addresses: Vec<IpAddr>,
+    pub id: String,
+    pub node_id: String,
+    pub user: String,
+    /// The FQDN: `label.tailnet.ts.net`.
+    pub name: String,
+    pub hostname: String,
+    pub client_version: String,
+    pub update_available: bool,
+    pub os: String,
+    /// `""` for external devices, hence text.
+    pub created: String,
+    /// Absent while connected, and when never online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Timestamp>,
+    pub connected_to_control: bool,
+    pub key_expiry_disabled: bool,
+    pub expires: Timestamp,
+    pub authorized: bool,
+    pub is_external: bool,
+    pub is_ephemeral: bool,
+    pub machine_key: String,
+    pub node_key: String,
+    pub blocks_incoming_connections: bool,
+    /// Sorted; absent when there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    pub tailnet_lock_error: String,
+    pub tailnet_lock_key: String,
+    /// Only with `fields=all`, as all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled_routes: Option<Vec<IpNet>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised_routes: Option<Vec<IpNet>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_connectivity: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub posture_identity: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distro: Option<Value>,
+    /// Fields that the simulator gives no meaning to, so that new ones can be tried on clients.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// A device with what the list does not show.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub device: Device,
+    pub attributes: BTreeMap<String, Attribute>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Attribute {
+    pub value: Value,
+    pub expiry: Option<Timestamp>,
+}
+
+impl Default for Device {
+    /// What a device has of which a file or a test says nothing.
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            id: String::new(),
+            node_id: String::new(),
+            user: "amelie@example.com".into(),
+            name: String::new(),
+            hostname: String::new(),
+            client_version: "1.96.2".into(),
+            update_available: false,
+            os: "linux".into(),
+            created: "2026-01-05T08:00:00Z".into(),
+            last_seen: None,
+            connected_to_control: true,
+            key_expiry_disabled: false,
+            expires: Timestamp::constant(4_070_908_800, 0),
+            authorized: true,
+            is_external: false,
+            is_ephemeral: false,
+            machine_key: String::new(),
+            node_key: String::new(),
+            blocks_incoming_connections: false,
+            tags: Vec::new(),
+            tailnet_lock_error: String::new(),
+            tailnet_lock_key: String::new(),
+            enabled_routes: Some(Vec::new()),
+            advertised_routes: Some(Vec::new()),
+            client_connectivity: None,
+            posture_identity: None,
+            ssh_enabled: Some(false),
+            distro: None,
+            other: Map::new(),
+        }
+    }
+}
+
+impl Device {
+    /// Whether a path names this device: both kinds of id do.
+    pub fn has_id(&self, id: &str) -> bool {
+        self.node_id == id || self.id == id
+    }
+
+    /// The name before the tailnet's domain.
+    pub fn label(&self) -> &str {
+        self.name
+            .split_once('.')
+            .map_or(&*self.name, |(label, _)| label)
+    }
+
+    /// The tailnet's domain: what follows the label.
+    pub fn domain(&self) -> &str {
+        self.name.split_once('.').map_or("", |(_, domain)| domain)
+    }
+
+    pub fn rename(&mut self, label: &str) {
+        self.name = format!("{label}.{}", self.domain());
+    }
+
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(ipv4) => Some(*ipv4),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Leaves out what only `fields=all` shows.
+    pub fn without_details(&self) -> Self {
+        Self {
+            enabled_routes: None,
+            advertised_routes: None,
+            client_connectivity: None,
+            posture_identity: None,
+            ssh_enabled: None,
+            distro: None,
+            ..self.clone()
+        }
+    }
+
+    pub fn without_routes(&self) -> Self {
+        Self {
+            enabled_routes: None,
+            advertised_routes: None,
+            ..self.clone()
+        }
+    }
+
+    /// Brings lists into the order in which the API returns them, and drops what it omits.
+    pub fn normalize(&mut self) {
+        self.tags.sort();
+        self.tags.dedup();
+        for routes in [&mut self.enabled_routes, &mut self.advertised_routes] {
+            let routes = routes.get_or_insert_default();
+            sort_routes(routes);
+        }
+        if self.connected_to_control {
+            self.last_seen = None;
+        }
+    }
+
+    /// The device's connection ends, and with it the reason to leave out `lastSeen`.
+    pub fn disconnect(&mut self, now: Timestamp) {
+        if self.connected_to_control {
+            self.connected_to_control = false;
+            self.last_seen = Some(now);
+        }
+    }
+}
+
+/// By number, not by text: `2.0.0.0/24` comes before `10.0.1.0/24`; IPv4 before IPv6.
+pub(super) fn sort_routes(routes: &mut Vec<IpNet>) {
+    routes.sort_by_key(|route| (route.addr(), route.prefix_len()));
+    routes.dedup();
+}
+
+impl Record {
+    /// Removes the attributes whose time has passed.
+    pub fn drop_expired(&mut self, now: Timestamp) {
+        self.attributes
+            .retain(|_, attribute| attribute.expiry.is_none_or(|expiry| expiry > now));
+    }
+
+    /// The shape of the list answer with `attributes` and `expiries` beside it.
+    pub fn to_json(&self) -> serde_json::Result<Value> {
+        let mut json = serde_json::to_value(&self.device)?;
+        let values = self.attributes.iter();
+        json["attributes"] = values
+            .map(|(key, it)| (key.clone(), it.value.clone()))
+            .collect();
+        let expiries: BTreeMap<_, _> = self
+            .attributes
+            .iter()
+            .filter_map(|(key, attribute)| Some((key, attribute.expiry?)))
+            .collect();
+        json["expiries"] = serde_json::to_value(expiries)?;
+        Ok(json)
+    }
+
+    /// Reads what [`Record::to_json`] writes; everything but an id may be left out.
+    pub fn from_json(mut json: Value) -> serde_json::Result<Self> {
+        let mut member = |name: &str| json.get_mut(name).map(Value::take).unwrap_or_default();
+        let values: Option<BTreeMap<String, Value>> = serde_json::from_value(member("attributes"))?;
+        let expiries: Option<BTreeMap<String, Timestamp>> =
+            serde_json::from_value(member("expiries"))?;
+        let expiries = expiries.unwrap_or_default();
+        if let Some(fields) = json.as_object_mut() {
+            fields.remove("attributes");
+            fields.remove("expiries");
+        }
+        let mut device: Device = serde_json::from_value(json)?;
+        device.normalize();
+        let attributes = values.unwrap_or_default().into_iter().map(|(key, value)| {
+            let expiry = expiries.get(&key).copied();
+            (key, Attribute { value, expiry })
+        });
+        Ok(Self {
+            attributes: attributes.collect(),
+            device,
+        })
+    }
+}

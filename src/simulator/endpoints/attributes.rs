@@ -1,0 +1,202 @@
+//! The posture attributes of one device.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{Call, World};
+use crate::simulator::{
+    answer::{Answer, Refusal, Reply},
+    body::{Body, missing},
+    device::{Attribute, Record, ZERO_TIME},
+    switches::AttributeWriteAnswer,
+    world::ValueKind,
+};
+
+/// The longest key, `custom:` counted (50 on the page of 2024-05).
+const MAX_KEY: usize = 128;
+const MAX_STRING: usize = 50;
+/// Goes to the audit log alone.
+const MAX_COMMENT: usize = 200;
+/// 2^53 − 1, the largest integer that JSON keeps exactly.
+const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// `GET /device/{device}/attributes`
+pub(super) fn get(world: &mut World, call: &Call) -> Reply {
+    Ok(shown(world.own_record(call.id())?))
+}
+
+/// The custom attributes and those that the server finds out by itself.
+fn shown(record: &Record) -> Answer {
+    let device = &record.device;
+    let mut attributes: BTreeMap<&str, Value> = BTreeMap::from([
+        ("node:os", json!(device.os)),
+        ("node:tsVersion", json!(device.client_version)),
+        ("node:tsReleaseTrack", json!("stable")),
+        ("node:tsAutoUpdate", json!(false)),
+    ]);
+    let mut expiries: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for (key, attribute) in &record.attributes {
+        attributes.insert(key, attribute.value.clone());
+        if let Some(expiry) = attribute.expiry {
+            expiries.insert(key, expiry);
+        }
+    }
+    if expiries.is_empty() {
+        return Answer::json(&json!({"attributes": attributes}));
+    }
+    Answer::json(&json!({"attributes": attributes, "expiries": expiries}))
+}
+
+/// `POST /device/{device}/attributes/{key}`: replaces value and expiry.
+pub(super) fn set(world: &mut World, call: &Call) -> Reply {
+    world.own_record(call.id())?;
+    let key = &call.params[1];
+    let mut body = Body::parse(call.body, &["value", "expiry", "comment"])?;
+    let value = body.take("value").ok_or_else(|| missing("value"))?;
+    let expiry = read_expiry(&mut body, world.now())?.flatten();
+    check_comment(&mut body)?;
+    check_writable(world, key)?;
+    check_value(world, key, &value)?;
+    world.learn_key(key, &value);
+    let written = world.switches.attribute_write_answer;
+    let record = world.own_record(call.id())?;
+    record
+        .attributes
+        .insert(key.clone(), Attribute { value, expiry });
+    Ok(match written {
+        AttributeWriteAnswer::Null => Answer::json(&Value::Null),
+        AttributeWriteAnswer::Empty => Answer::empty_object(),
+        AttributeWriteAnswer::Attributes => shown(record),
+    })
+}
+
+/// `DELETE /device/{device}/attributes/{key}`
+pub(super) fn delete(world: &mut World, call: &Call) -> Reply {
+    world.own_record(call.id())?;
+    let key = &call.params[1];
+    check_writable(world, key)?;
+    let missing_is_404 = world.switches.missing_attribute_is_404;
+    let gone = world.own_record(call.id())?.attributes.remove(key);
+    if gone.is_none() && missing_is_404 {
+        return Err(Refusal::not_found("attribute not found"));
+    }
+    Ok(Answer::empty_object())
+}
+
+/// Reads `expiry`: `None` if it is absent, `Some(None)` if it says "none".
+pub(super) fn read_expiry(
+    body: &mut Body,
+    now: Timestamp,
+) -> Result<Option<Option<Timestamp>>, Refusal> {
+    let text = match body.take("expiry") {
+        None => return Ok(None),
+        Some(Value::Null) => return Ok(Some(None)),
+        Some(other) => other,
+    };
+    let parsed: Option<Timestamp> = text.as_str().and_then(|text| text.parse().ok());
+    let expiry = parsed.ok_or_else(|| {
+        Refusal::bad_request(format!("malformed JSON: expiry {text} is no RFC 3339 time"))
+    })?;
+    // The Go client sends its zero time for "none".
+    if expiry == ZERO_TIME {
+        return Ok(Some(None));
+    }
+    if expiry <= now {
+        return Err(Refusal::bad_request("expiry must be in the future"));
+    }
+    Ok(Some(Some(expiry)))
+}
+
+pub(super) fn check_comment(body: &mut Body) -> Result<(), Refusal> {
+    let comment = body.string("comment")?.unwrap_or_default();
+    if comment.chars().count() > MAX_COMMENT {
+        return Err(Refusal::bad_request(format!(
+            "comment is longer than {MAX_COMMENT} characters"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses keys that nobody may write, and every key where the plan has none.
+pub(super) fn check_writable(world: &World, key: &str) -> Result<(), Refusal> {
+    let refuse = |why: &str| {
+        Err(Refusal::bad_request(format!(
+            "invalid attribute key \"{key}\": {why}"
+        )))
+    };
+    if !world.switches.custom_attributes_in_plan {
+        let message = "feature not available on current billing plan";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, message));
+    }
+    let Some(name) = key.strip_prefix("custom:") else {
+        return refuse("only the namespace \"custom:\" can be written");
+    };
+    if key.len() > MAX_KEY {
+        return refuse("longer than 128 characters");
+    }
+    let legal = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == ':';
+    if name.is_empty() || !name.chars().all(legal) {
+        return refuse("only letters, digits, underscores and colons may follow \"custom:\"");
+    }
+    Ok(())
+}
+
+/// Refuses values that no attribute can have, and those that this key cannot have in this tailnet.
+pub(super) fn check_value(world: &World, key: &str, value: &Value) -> Result<(), Refusal> {
+    let Some(kind) = ValueKind::of(value) else {
+        return Err(Refusal::bad_request(
+            "attribute value must be a string, number or boolean",
+        ));
+    };
+    match value {
+        Value::String(text) => check_string(text)?,
+        Value::Number(number) => {
+            let size = number
+                .as_u64()
+                .or_else(|| number.as_i64().map(i64::unsigned_abs));
+            if size.is_none_or(|size| size > MAX_INTEGER) {
+                return Err(Refusal::bad_request(format!(
+                    "attribute value {number} is no integer of at most 2^53-1"
+                )));
+            }
+        }
+        _ => {}
+    }
+    let Some(known) = world.attribute_keys.get(&key.to_ascii_lowercase()) else {
+        return Ok(());
+    };
+    if known.spelling != key && is_set_anywhere(world, &known.spelling) {
+        return Err(world.switches.attribute_case_collision.clone());
+    }
+    if known.kind != kind {
+        return Err(world.switches.attribute_type_conflict.clone());
+    }
+    Ok(())
+}
+
+fn check_string(text: &str) -> Result<(), Refusal> {
+    if text.chars().count() > MAX_STRING {
+        return Err(Refusal::bad_request(format!(
+            "attribute value is longer than {MAX_STRING} characters"
+        )));
+    }
+    let legal = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == '.';
+    if text.chars().all(legal) {
+        return Ok(());
+    }
+    Err(Refusal::bad_request(
+        "attribute value may hold only letters, digits, underscores and periods",
+    ))
+}
+
+fn is_set_anywhere(world: &World, key: &str) -> bool {
+    let now = world.now();
+    let set = |attribute: &Attribute| attribute.expiry.is_none_or(|expiry| expiry > now);
+    world
+        .records
+        .iter()
+        .any(|record| record.attributes.get(key).is_some_and(set))
+}

@@ -1,0 +1,146 @@
+//! Reading and deleting devices.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Call, World};
+use crate::simulator::{
+    answer::{Answer, Refusal, Reply},
+    device::{Device, Record},
+};
+
+/// The top-level properties by which the list can be filtered; complex objects are none of them.
+const FILTERS: &[&str] = &[
+    "addresses",
+    "id",
+    "nodeId",
+    "user",
+    "name",
+    "hostname",
+    "clientVersion",
+    "updateAvailable",
+    "os",
+    "created",
+    "lastSeen",
+    "connectedToControl",
+    "keyExpiryDisabled",
+    "expires",
+    "authorized",
+    "isExternal",
+    "isEphemeral",
+    "machineKey",
+    "nodeKey",
+    "blocksIncomingConnections",
+    "tags",
+    "tailnetLockError",
+    "tailnetLockKey",
+    "enabledRoutes",
+    "advertisedRoutes",
+    "sshEnabled",
+    "multipleConnections",
+];
+
+/// How much of a device is shown.
+#[derive(Clone, Copy)]
+struct View {
+    details: bool,
+    routes: bool,
+}
+
+impl View {
+    fn of(world: &World, call: &Call) -> Result<Self, Refusal> {
+        let details = match call.target.parameter("fields") {
+            None | Some("default" | "") => false,
+            Some("all") => true,
+            Some(other) => {
+                return Err(Refusal::bad_request(format!("invalid fields \"{other}\"")));
+            }
+        };
+        let withheld =
+            world.switches.fields_all_needs_routes_scope && !call.actor.may("devices:routes:read");
+        Ok(Self {
+            details,
+            routes: !withheld,
+        })
+    }
+
+    fn show(self, device: &Device) -> Cow<'_, Device> {
+        match self {
+            Self { details: false, .. } => Cow::Owned(device.without_details()),
+            Self { routes: false, .. } => Cow::Owned(device.without_routes()),
+            Self {
+                details: true,
+                routes: true,
+            } => Cow::Borrowed(device),
+        }
+    }
+}
+
+/// `GET /tailnet/{tailnet}/devices`
+pub(super) fn list(world: &mut World, call: &Call) -> Reply {
+    let view = View::of(world, call)?;
+    let pairs = call
+        .target
+        .query
+        .iter()
+        .filter(|(name, _)| name != "fields");
+    let filters: Vec<&(String, String)> = pairs.collect();
+    if let Some((name, _)) = filters
+        .iter()
+        .find(|(name, _)| !FILTERS.contains(&name.as_str()))
+    {
+        return Err(Refusal::bad_request(format!(
+            "cannot filter devices by \"{name}\""
+        )));
+    }
+    let sees_external = call.actor.is_user() || world.switches.external_devices_for_oauth;
+    let records = call.stale.as_deref().unwrap_or(&world.records);
+    let devices: Vec<Cow<Device>> = records
+        .iter()
+        .map(|record: &Record| &record.device)
+        .filter(|device| sees_external || !device.is_external)
+        .filter(|device| filters.is_empty() || fits(device, &filters))
+        .map(|device| view.show(device))
+        .collect();
+    Ok(Answer::json(&json_list(&devices)))
+}
+
+/// Borrows the devices: a list of 10,000 is not copied into JSON values first.
+fn json_list<'a>(devices: &'a [Cow<'a, Device>]) -> impl serde::Serialize + 'a {
+    std::collections::BTreeMap::from([("devices", devices)])
+}
+
+/// Each pair must hold: a property must be the value, a list must contain it.
+fn fits(device: &Device, filters: &[&(String, String)]) -> bool {
+    let json = serde_json::to_value(device).unwrap_or_default();
+    filters.iter().all(|(name, wanted)| match &json[name] {
+        Value::Array(items) => items.iter().any(|item| item.as_str() == Some(wanted)),
+        Value::String(text) => text == wanted,
+        other => other.to_string() == *wanted,
+    })
+}
+
+/// `GET /device/{device}`
+pub(super) fn get(world: &mut World, call: &Call) -> Reply {
+    let view = View::of(world, call)?;
+    let hides_external = !call.actor.is_user() && !world.switches.external_devices_for_oauth;
+    let device = &world.any_record(call.id())?.device;
+    if device.is_external && hides_external {
+        return Err(Refusal::no_such_device());
+    }
+    Ok(Answer::json(&json!(view.show(device))))
+}
+
+/// `DELETE /device/{device}`
+pub(super) fn delete(world: &mut World, call: &Call) -> Reply {
+    if world.any_record(call.id())?.device.is_external {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "cannot delete devices outside of your tailnet",
+        ));
+    }
+    world.remove(call.id())?;
+    Ok(Answer::empty())
+}

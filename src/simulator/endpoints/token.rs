@@ -1,0 +1,40 @@
+//! OAuth client credentials.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::{Call, World};
+use crate::simulator::{
+    answer::{Answer, Refusal, Reply},
+    auth::Scopes,
+};
+
+/// `POST /oauth/token`. `grant_type` may be left out: the Python client sends none.
+pub(super) fn create(world: &mut World, call: &Call) -> Reply {
+    let form: HashMap<String, String> = form_urlencoded::parse(call.body).into_owned().collect();
+    let client = world.credentials.client_scopes(call.headers, &form)?;
+    if form
+        .get("grant_type")
+        .is_some_and(|it| it != "client_credentials")
+    {
+        return Err(Refusal::bad_request("unsupported grant_type"));
+    }
+    let scopes = match form.get("scope") {
+        Some(wanted) if !wanted.is_empty() => Scopes::parse(wanted),
+        _ => client.clone(),
+    };
+    if !client.cover(&scopes) {
+        return Err(Refusal::bad_request("requested scopes are not permitted"));
+    }
+    let lifetime = world.switches.token_lifetime_seconds;
+    let now = world.now();
+    let scope = scopes.joined();
+    let token = world.credentials.mint(scopes, now, lifetime);
+    Ok(Answer::json(&json!({
+        "access_token": token,
+        "token_type": "Bearer",
+        "expires_in": lifetime,
+        "scope": scope,
+    })))
+}

@@ -1,0 +1,161 @@
+//! Makes up a tailnet: varied devices, the same ones for the same seed.
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use super::world::DOMAIN;
+
+const SITES: [&str; 8] = ["fra", "ams", "lon", "nyc", "sfo", "sin", "syd", "gru"];
+const USERS: [&str; 5] = [
+    "amelie@example.com",
+    "ben@example.com",
+    "chiara@example.com",
+    "dmitri@example.com",
+    "eun-ji@example.com",
+];
+const VERSIONS: [&str; 4] = ["1.88.3", "1.92.0", "1.94.1", "1.96.2"];
+/// Ids begin above those that the API page uses.
+const FIRST_ID: usize = 1_000_000;
+
+/// What a device is for; decides its tags, routes and owner.
+#[derive(Clone, Copy)]
+enum Role {
+    Router,
+    ExitNode,
+    Server,
+    Runner,
+    Laptop,
+    Phone,
+    Shared,
+}
+
+/// `count` devices in the shape of the list answer: routers, exit nodes, servers, ephemeral
+/// runners, laptops and phones of users, some with expired keys or awaiting approval, and now and
+/// then one that is shared in.
+#[must_use]
+pub fn generate(count: usize, seed: u64) -> Vec<Value> {
+    let mut rng = Rng::with_seed(seed);
+    (0..count).map(|index| device(index, &mut rng)).collect()
+}
+
+fn device(index: usize, rng: &mut Rng) -> Value {
+    let role = Role::of(index);
+    let site = SITES[rng.usize(..SITES.len())];
+    let hostname = format!("{site}-{}-{index:05}", role.name());
+    let id = FIRST_ID + index;
+    let connected = rng.u8(..10) < 8;
+    let expired = role.tag().is_none() && rng.u8(..10) == 0;
+    let mut device = json!({
+        "id": id.to_string(),
+        "nodeId": format!("n{id}CNTRL"),
+        "hostname": hostname,
+        "name": format!("{hostname}.{DOMAIN}"),
+        "user": USERS[rng.usize(..USERS.len())],
+        "os": role.os(rng),
+        "clientVersion": VERSIONS[rng.usize(..VERSIONS.len())],
+        "updateAvailable": rng.bool(),
+        "addresses": addresses(index),
+        "created": format!("2025-{:02}-{:02}T08:00:00Z", rng.u8(1..=12), rng.u8(1..=28)),
+        "connectedToControl": connected && !expired,
+        "expires": if expired { "2025-12-01T00:00:00Z" } else { "2099-01-01T00:00:00Z" },
+        "keyExpiryDisabled": role.tag().is_some(),
+        "authorized": rng.u8(..20) > 0,
+        "isEphemeral": matches!(role, Role::Runner),
+        "tags": tags(role, site),
+        "nodeKey": format!("nodekey:{:032x}", rng.u128(..)),
+        "machineKey": format!("mkey:{:032x}", rng.u128(..)),
+    });
+    if !device["connectedToControl"].as_bool().unwrap_or_default() {
+        device["lastSeen"] = json!("2026-01-20T12:00:00Z");
+    }
+    let routes = role.routes(index);
+    device["enabledRoutes"] = if rng.bool() { json!(routes) } else { json!([]) };
+    device["advertisedRoutes"] = json!(routes);
+    if matches!(role, Role::Shared) {
+        share_in(&mut device);
+    }
+    device
+}
+
+/// As the API shows devices of another tailnet: much of them is empty.
+fn share_in(device: &mut Value) {
+    let hostname = device["hostname"].as_str().unwrap_or_default();
+    device["name"] = json!(format!("{hostname}.tail0b5e.ts.net"));
+    device["user"] = json!("someone@example.org");
+    device["isExternal"] = json!(true);
+    for field in ["created", "clientVersion", "machineKey"] {
+        device[field] = json!("");
+    }
+}
+
+/// One address for each index, clear of the reserved ranges.
+fn addresses(index: usize) -> Value {
+    let [.., high, low] = (index + 1).to_be_bytes();
+    let middle = 64 + (index + 1) / 65_536 % 32;
+    json!([
+        format!("100.{middle}.{high}.{low}"),
+        format!(
+            "fd7a:115c:a1e0::{:x}:{:x}",
+            index / 65_536 + 1,
+            index % 65_536
+        ),
+    ])
+}
+
+fn tags(role: Role, site: &str) -> Vec<String> {
+    let tags = role
+        .tag()
+        .map(|tag| vec![format!("tag:{tag}"), format!("tag:{site}")]);
+    tags.unwrap_or_default()
+}
+
+impl Role {
+    /// A mix that begins with one of each, so that a small tailnet has all kinds.
+    fn of(index: usize) -> Self {
+        match index % 20 {
+            0 | 7 => Self::Router,
+            1 => Self::ExitNode,
+            2 | 8..=11 => Self::Server,
+            3 | 12 => Self::Runner,
+            4 | 13..=17 => Self::Laptop,
+            6 if index < 20 => Self::Shared,
+            _ => Self::Phone,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::ExitNode => "exit",
+            Self::Server => "server",
+            Self::Runner => "runner",
+            Self::Laptop => "laptop",
+            Self::Phone => "phone",
+            Self::Shared => "shared",
+        }
+    }
+
+    /// Machines are tagged, what people carry is not.
+    fn tag(self) -> Option<&'static str> {
+        match self {
+            Self::Router | Self::ExitNode | Self::Server | Self::Runner => Some(self.name()),
+            Self::Laptop | Self::Phone | Self::Shared => None,
+        }
+    }
+
+    fn os(self, rng: &mut Rng) -> &'static str {
+        match self {
+            Self::Laptop => ["macOS", "windows", "linux"][rng.usize(..3)],
+            Self::Phone => ["iOS", "android"][rng.usize(..2)],
+            Self::Router | Self::ExitNode | Self::Server | Self::Runner | Self::Shared => "linux",
+        }
+    }
+
+    fn routes(self, index: usize) -> Vec<String> {
+        match self {
+            Self::Router => vec![format!("10.{}.{}.0/24", index / 256 % 256, index % 256)],
+            Self::ExitNode => vec!["0.0.0.0/0".into(), "::/0".into()],
+            _ => Vec::new(),
+        }
+    }
+}

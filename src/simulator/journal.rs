@@ -1,0 +1,76 @@
+//! The log of requests, which tests count and people read at `/_sim/requests`.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+/// Older entries make room for newer ones.
+const CAPACITY: usize = 100_000;
+
+/// One request to the API. No header is in it: one of them holds the credential.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoggedRequest {
+    /// `GET`, `POST` …
+    pub method: String,
+    /// The path with its query, as it came.
+    pub path: String,
+    /// What was answered; `None` while there is no answer yet, and where it was lost on purpose.
+    pub status: Option<u16>,
+    /// The request's body: JSON if it is JSON, else text, `null` if there was none.
+    pub body: Value,
+    /// When it came.
+    pub time: Timestamp,
+    /// The `X-Tailscale-Request-Id` of the answer.
+    pub request_id: String,
+    /// The faults that it ran into.
+    pub faults: Vec<&'static str>,
+}
+
+/// Entries, each with a number that stays while others leave.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    entries: VecDeque<LoggedRequest>,
+    /// How many have left, by age or by request.
+    left: usize,
+}
+
+impl Journal {
+    /// Adds an entry and gives its number.
+    pub fn open(&mut self, entry: LoggedRequest) -> usize {
+        if self.entries.len() == CAPACITY {
+            self.entries.pop_front();
+            self.left += 1;
+        }
+        self.entries.push_back(entry);
+        self.left + self.entries.len() - 1
+    }
+
+    /// Notes what an entry was answered, if it is still there.
+    pub fn close(&mut self, number: usize, status: u16) {
+        let at = number.checked_sub(self.left);
+        if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {
+            entry.status = Some(status);
+        }
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = &LoggedRequest> {
+        self.entries.iter()
+    }
+
+    pub fn clear(&mut self) {
+        self.left += self.entries.len();
+        self.entries.clear();
+    }
+}
+
+/// A body as the log shows it.
+pub(super) fn shown_body(bytes: &[u8]) -> Value {
+    if bytes.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_slice(bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+}

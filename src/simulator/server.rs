@@ -1,0 +1,93 @@
+//! HTTP/1.1 connections, which a fault can close in the middle.
+
+use std::{io, time::Duration};
+
+use axum::body::{Body, Bytes};
+use futures::{StreamExt, stream};
+use http::{Request as HttpRequest, Response, header::CONTENT_LENGTH, response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    answer::Answer,
+    path::Target,
+    service::{Delivery, Request, Shared, serve},
+};
+
+/// More than any request to this API needs.
+const LARGEST_BODY: usize = 16 * 1024 * 1024;
+
+/// Takes connections until `stop` is cancelled, which also ends those that are open.
+pub(super) async fn run(listener: TcpListener, shared: Shared, stop: CancellationToken) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = converse(stream, shared.clone());
+                let stop = stop.clone();
+                tokio::spawn(async move { stop.run_until_cancelled(connection).await });
+            }
+            // Out of file descriptors, most likely: those of closed connections come back.
+            Err(error) => {
+                tracing::warn!(%error, "the simulator cannot take a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, shared: Shared) {
+    let service = service_fn(|request| respond(request, &shared));
+    let served = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the simulator broke off");
+    }
+}
+
+/// An error makes hyper close the connection, whatever has been sent by then.
+async fn respond(
+    request: HttpRequest<Incoming>,
+    shared: &Shared,
+) -> Result<Response<Body>, io::Error> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(Body::new(body), LARGEST_BODY).await;
+    let request = Request {
+        method: parts.method,
+        target: Target::of(&parts.uri),
+        headers: parts.headers,
+        body: body.map_err(io::Error::other)?,
+    };
+    match serve(shared, request).await {
+        Delivery::Whole(mut answer) => {
+            let body = std::mem::take(&mut answer.body);
+            head_of(&answer).body(body.into()).map_err(io::Error::other)
+        }
+        Delivery::Truncated(answer) => {
+            // At least 1, so that an empty body can break off too.
+            let promised = answer.body.len().max(1);
+            let head = head_of(&answer).header(CONTENT_LENGTH, promised);
+            head.body(half_of(&answer.body)).map_err(io::Error::other)
+        }
+        Delivery::Nothing => Err(io::Error::other("the fault asks for no answer")),
+    }
+}
+
+fn head_of(answer: &Answer) -> response::Builder {
+    let head = Response::builder().status(answer.status);
+    let headers = answer.headers.iter();
+    headers.fold(head, |head, (name, value)| head.header(name, value))
+}
+
+/// The first half of a body, then an error at which hyper closes the connection.
+fn half_of(body: &[u8]) -> Body {
+    let half = Bytes::copy_from_slice(&body[..body.len() / 2]);
+    let end = async {
+        // hyper sends what it holds when the body makes it wait; at an error it drops that.
+        tokio::task::yield_now().await;
+        Err(io::Error::other("the fault asks for half of the answer"))
+    };
+    Body::from_stream(stream::iter([Ok(half)]).chain(stream::once(end)))
+}

@@ -1,0 +1,180 @@
+//! The way of one request: the log, the faults, the answer.
+//!
+//! The state is behind a mutex that is never held while waiting.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
+use http::{HeaderMap, Method};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    answer::Answer,
+    control,
+    endpoints::{self, Incoming},
+    fault::{Effect, Hit},
+    journal::{LoggedRequest, shown_body},
+    path::Target,
+    world::World,
+};
+
+/// The state that all connections share.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub fn new(world: World) -> Self {
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        // A panic in a handler fails its request; the others go on with what it left.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request whose body has been read.
+pub(super) struct Request {
+    pub method: Method,
+    pub target: Target,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// How an answer reaches the client.
+pub(super) enum Delivery {
+    Whole(Answer),
+    /// The headers promise all of the body, of which half comes.
+    Truncated(Answer),
+    /// The connection closes without an answer.
+    Nothing,
+}
+
+const REQUEST_ID: &str = "x-tailscale-request-id";
+
+pub(super) async fn serve(shared: &Shared, request: Request) -> Delivery {
+    let method = request.method.as_str();
+    match request.target.segments.first().map(String::as_str) {
+        Some("_sim") => {
+            let answer =
+                control::answer(&mut shared.lock(), method, &request.target, &request.body);
+            Delivery::Whole(answer)
+        }
+        Some("api") => serve_api(shared, request).await,
+        _ => Delivery::Whole(control::elsewhere()),
+    }
+}
+
+async fn serve_api(shared: &Shared, request: Request) -> Delivery {
+    let request_id = request_id(&request.headers);
+    let (number, hit) = admit(&mut shared.lock(), &request, &request_id);
+    let Hit { delay, effect, .. } = hit;
+    let answer = match &effect {
+        Some(Effect::Answer(answer)) => Some(answer.clone()),
+        Some(Effect::ResetBefore) => None,
+        effect => Some(affected(shared, &request, effect.as_ref())),
+    };
+    tokio::time::sleep(delay).await;
+    let Some(answer) = answer.filter(|_| !matches!(effect, Some(Effect::ResetAfter))) else {
+        return Delivery::Nothing;
+    };
+    shared.lock().journal.close(number, answer.status.as_u16());
+    let answer = answer.header(REQUEST_ID, &request_id);
+    match effect {
+        Some(Effect::Truncate) => Delivery::Truncated(answer),
+        _ => Delivery::Whole(answer),
+    }
+}
+
+/// Notes a request in the log and finds the faults that it runs into.
+fn admit(world: &mut World, request: &Request, request_id: &str) -> (usize, Hit) {
+    let method = request.method.as_str();
+    let hit = world.faults.hit(method, &request.target.path);
+    let body = if request.target.path.ends_with("/oauth/token") {
+        json!("not logged: it holds a client secret")
+    } else {
+        shown_body(&request.body)
+    };
+    let number = world.journal.open(LoggedRequest {
+        method: method.to_owned(),
+        path: request.target.raw.clone(),
+        status: None,
+        body,
+        time: Timestamp::now(),
+        request_id: request_id.to_owned(),
+        faults: hit.names.clone(),
+    });
+    (number, hit)
+}
+
+/// Lets a request have its effect, and changes its answer as the fault says.
+fn affected(shared: &Shared, request: &Request, effect: Option<&Effect>) -> Answer {
+    let stale = match effect {
+        Some(Effect::StaleList(records)) => Some(records.clone()),
+        _ => None,
+    };
+    let incoming = Incoming {
+        method: request.method.as_str(),
+        target: &request.target,
+        headers: &request.headers,
+        body: &request.body,
+        stale,
+    };
+    let answer = endpoints::answer(&mut shared.lock(), incoming);
+    if !answer.status.is_success() {
+        return answer;
+    }
+    match effect {
+        Some(Effect::ShortList) => reshape(answer, shorten),
+        Some(Effect::WrongShape) => reshape(answer, misshape),
+        _ => answer,
+    }
+}
+
+fn reshape(answer: Answer, change: fn(Value) -> Value) -> Answer {
+    match serde_json::from_slice(&answer.body) {
+        Ok(json) => Answer {
+            body: change(json).to_string().into_bytes(),
+            ..answer
+        },
+        Err(_) => answer,
+    }
+}
+
+/// Leaves the first half of a list.
+fn shorten(mut list: Value) -> Value {
+    if let Some(devices) = list["devices"].as_array_mut() {
+        devices.truncate(devices.len() / 2);
+    }
+    list
+}
+
+/// The list as the live endpoint sent it for a while on 2025-11-11 (tailscale#17853): an object
+/// keyed by id. Any other answer comes inside an array.
+fn misshape(mut json: Value) -> Value {
+    match json.get_mut("devices").map(Value::take) {
+        Some(Value::Array(devices)) => {
+            let id = |device: &Value| device["id"].as_str().unwrap_or_default().to_owned();
+            devices
+                .into_iter()
+                .map(|device| (id(&device), device))
+                .collect()
+        }
+        _ => json!([json]),
+    }
+}
+
+/// `REQ-<YYYYMMDDhhmmssmmm><16 hex>`, or what the client sent.
+fn request_id(headers: &HeaderMap) -> String {
+    let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    sent.filter(|id| !id.is_empty()).map_or_else(
+        || {
+            let now = Timestamp::now();
+            let milliseconds = now.subsec_millisecond();
+            let second = now.strftime("%Y%m%d%H%M%S");
+            format!("REQ-{second}{milliseconds:03}{:016x}", fastrand::u64(..))
+        },
+        str::to_owned,
+    )
+}
