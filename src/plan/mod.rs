@@ -19,6 +19,7 @@ mod guard;
 mod order;
 mod parse;
 mod policy;
+mod survey;
 mod table;
 
 pub use bind::{Binding, Bound, Owner, bind, remembered};
@@ -30,4 +31,5 @@ pub use fleet::Fleet;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse};
 pub use policy::{Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+pub use survey::{Survey, survey};
 pub use table::table;

@@ -33,7 +33,7 @@ pub fn table<'a>(
     table
         .to_string()
         .lines()
-        .map(str::trim_end)
+        .map(str::trim)
         .collect::<Vec<_>>()
         .join("\n")
 }

@@ -60,6 +60,14 @@ pub async fn drive<R: Reporter>(
     reporter: Arc<R>,
     stop: CancellationToken,
 ) {
+    let (announcements, mut said) = mpsc::unbounded_channel::<(PolicyKey, Announcement)>();
+    let speaker = Arc::clone(&reporter);
+    // One after the other, as they happened.
+    let told = tokio::spawn(async move {
+        while let Some((key, announcement)) = said.recv().await {
+            speaker.announce(&key, &announcement).await;
+        }
+    });
     let mut driver = Driver {
         engine,
         reporter,
@@ -67,9 +75,12 @@ pub async fn drive<R: Reporter>(
         started: Instant::now(),
         requests: JoinSet::new(),
         reports: Reports::default(),
-        announcements: JoinSet::new(),
+        announcements,
     };
     driver.run(mailbox, stop).await;
+    drop(driver);
+    // What was said last is still on its way.
+    let _ = told.await;
 }
 
 struct Driver<R> {
@@ -79,7 +90,7 @@ struct Driver<R> {
     started: Instant,
     requests: JoinSet<(Ticket, Result<Answer, Failure>)>,
     reports: Reports,
-    announcements: JoinSet<()>,
+    announcements: mpsc::UnboundedSender<(PolicyKey, Announcement)>,
 }
 
 /// Reports to keep: of each policy at most the newest, and only one at a time.
@@ -131,11 +142,9 @@ impl<R: Reporter> Driver<R> {
                         self.written(written);
                     }
                 }
-                Some(_) = self.announcements.join_next() => {}
                 () = sleep_until(wake) => self.step(Input::Wake),
             }
         }
-        while self.announcements.join_next().await.is_some() {}
     }
 
     fn connect(&mut self, client: Result<Client, Failure>) {
@@ -165,9 +174,8 @@ impl<R: Reporter> Driver<R> {
                 }
                 Effect::Tailnet(report) => self.reports.tailnet = Some(report),
                 Effect::Announce(key, announcement) => {
-                    let reporter = Arc::clone(&self.reporter);
-                    self.announcements
-                        .spawn(async move { reporter.announce(&key, &announcement).await });
+                    // The other end goes only after this driver.
+                    let _ = self.announcements.send((key, *announcement));
                 }
             }
         }

@@ -1,0 +1,65 @@
+//! The tailnet of the demo and the manifests of `deploy/examples`, both built in.
+
+use jiff::Timestamp;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::{
+    api::TailscaleDevicePolicy,
+    cli::AnyError,
+    plan::{self, Declared, PolicyKey},
+    simulator::Options,
+};
+
+/// The key that the demo's simulator takes. No secret: it opens nothing else.
+pub(super) const API_KEY: &str = "tskey-api-demo";
+
+/// The policies of `deploy/examples`.
+pub(super) const POLICIES: [&str; 6] = [
+    include_str!("../../../deploy/examples/amelie-laptop.yaml"),
+    include_str!("../../../deploy/examples/ci-runner.yaml"),
+    include_str!("../../../deploy/examples/fra-router.yaml"),
+    include_str!("../../../deploy/examples/lobby-kiosk.yaml"),
+    include_str!("../../../deploy/examples/old-gateway.yaml"),
+    include_str!("../../../deploy/examples/orders-db.yaml"),
+];
+
+/// The tags that the demo's policy file owns, beside the devices that carry some of them.
+const POLICY_FILE: &str = r#"{"tagOwners": {
+    "tag:router": [], "tag:fra": [], "tag:db": [], "tag:ci": [],
+}}"#;
+
+/// With what the demo's simulator starts.
+pub(super) fn tailnet() -> Result<Options, AnyError> {
+    let list: Value = serde_yaml::from_str(include_str!("tailnet.yaml"))?;
+    let devices = list["devices"].as_array().cloned().unwrap_or_default();
+    Ok(Options {
+        devices,
+        api_keys: vec![API_KEY.into()],
+        policy_file: Some(POLICY_FILE.to_owned()),
+        ..Options::default()
+    })
+}
+
+/// The policies as an API server would hand them over.
+pub(super) fn policies() -> Result<Vec<Declared>, AnyError> {
+    let mut policies = Vec::new();
+    for (place, text) in POLICIES.iter().enumerate() {
+        let policy = TailscaleDevicePolicy::deserialize(serde_yaml::Deserializer::from_str(text))?;
+        let name = policy.metadata.name.clone().unwrap_or_default();
+        let key = PolicyKey {
+            namespace: policy.metadata.namespace.clone().unwrap_or_default(),
+            name,
+        };
+        let uid = place.to_string();
+        policies.push(plan::parse(
+            key,
+            uid,
+            1,
+            Timestamp::UNIX_EPOCH,
+            &policy.spec,
+            None,
+        ));
+    }
+    Ok(policies)
+}

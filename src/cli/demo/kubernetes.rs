@@ -1,0 +1,3 @@
+pub(super) async fn run() -> Result<(), super::AnyError> {
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! `tsdp demo`: the same engine and client as in a cluster, against the simulator.
+
+mod examples;
+mod kubernetes;
+mod terminal;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use clap::Args;
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::AnyError;
+use crate::{
+    model::NodeId,
+    plan::{self, Declared, Fleet},
+    simulator::Simulator,
+    tailnet::{Engine, Input, Message, Settings, drive},
+    tailscale::{self, Budget, Client, Credential},
+};
+use terminal::Terminal;
+
+/// What the demo shows.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tsdp demo               plan, apply and repair against a simulated tailnet; ends by itself
+  tsdp demo --kubernetes  the same in a real kube-apiserver, to go on in with kubectl")]
+pub(super) struct DemoArgs {
+    /// Run the controller against a real kube-apiserver on this machine, until Ctrl-C. Needs Go for
+    /// a first build of some minutes, or KUBEBUILDER_ASSETS.
+    #[arg(long)]
+    kubernetes: bool,
+}
+
+/// How often the demo looks; a cluster looks once a minute unless told otherwise.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Shows the demo.
+pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
+    if args.kubernetes {
+        return kubernetes::run().await;
+    }
+    let simulator = Simulator::start(examples::tailnet()?).await?;
+    let policies = examples::policies()?;
+    println!(
+        "A simulated tailnet of {} devices at {}, and the {} policies of deploy/examples.\n",
+        simulator.devices()?.len(),
+        simulator.url(),
+        policies.len(),
+    );
+    let client = client(&simulator)?;
+    println!("What differs (nothing has been sent yet):\n");
+    println!("{}\n", plan_table(&client, &policies).await?);
+
+    println!("Applying it, with the engine of the controller:\n");
+    simulator.clear_requests();
+    let stop = CancellationToken::new();
+    let terminal = Arc::new(Terminal::default());
+    let (mailbox, received) = mpsc::unbounded_channel();
+    let engine = Engine::new(settings(), fastrand::u64(..));
+    let driven = tokio::spawn(drive(engine, received, Arc::clone(&terminal), stop.clone()));
+    let names: Vec<_> = policies.iter().map(|policy| policy.key.clone()).collect();
+    let policies = policies
+        .into_iter()
+        .map(|policy| Input::Policy(Box::new(policy)));
+    for input in policies.chain([Input::PoliciesListed, Input::Leading(true)]) {
+        mailbox.send(Message::Input(input))?;
+    }
+    mailbox.send(Message::Client(Ok(client)))?;
+    terminal.all_in_sync(&names).await;
+    println!(
+        "\n{} calls. Everything is as declared.\n",
+        writes(&simulator)
+    );
+
+    println!(
+        "Now somebody takes tag:fra from fra-router and approves a route, in the admin console:\n"
+    );
+    simulator.clear_requests();
+    let before = terminal.changes();
+    simulator.patch_device(
+        &router(&simulator)?,
+        &json!({
+            "tags": ["tag:router"],
+            "enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "192.168.66.0/24", "::/0", "fd7a:10::/48"],
+        }),
+    )?;
+    terminal.changed_since(before, 2).await;
+    terminal.all_in_sync(&names).await;
+    println!(
+        "\n{} calls. Repaired at the next look.\n",
+        writes(&simulator)
+    );
+    stop.cancel();
+    driven.await?;
+    println!(
+        "Next: tsdp demo --kubernetes, the same in a real API server, with kubectl in your hands."
+    );
+    Ok(())
+}
+
+fn client(simulator: &Simulator) -> Result<Client, AnyError> {
+    let settings = tailscale::Settings {
+        budget: Budget::new(100.0, 100)?,
+        ..tailscale::Settings::new(simulator.url().parse()?, "-")
+    };
+    Ok(Client::new(
+        settings,
+        Credential::ApiKey(SecretString::from(examples::API_KEY)),
+    )?)
+}
+
+fn settings() -> Settings {
+    Settings {
+        poll_interval: POLL,
+        attributes_interval: Duration::from_secs(600),
+        requests_per_second: 100.0,
+    }
+}
+
+/// A look at everything, and the differences as a table.
+async fn plan_table(client: &Client, policies: &[Declared]) -> Result<String, AnyError> {
+    let fleet = Fleet::new(client.devices().await?);
+    let mut attributes = BTreeMap::new();
+    let unread = plan::survey(policies, &fleet, &attributes, Timestamp::now());
+    for (node, plan) in &unread.devices {
+        if plan.attributes_unread {
+            attributes.insert(node.clone(), client.attributes(node).await?);
+        }
+    }
+    let survey = plan::survey(policies, &fleet, &attributes, Timestamp::now());
+    let differences = survey.devices.values().flat_map(|plan| &plan.differences);
+    Ok(plan::table(differences, None))
+}
+
+fn router(simulator: &Simulator) -> Result<String, AnyError> {
+    let devices = simulator.devices()?;
+    let router = devices
+        .iter()
+        .find(|device| device["hostname"] == "fra-router");
+    let id = router
+        .and_then(|device| device["nodeId"].as_str())
+        .ok_or("the demo has no router")?;
+    Ok(id.parse::<NodeId>()?.to_string())
+}
+
+/// The calls that changed something, since the log was cleared.
+fn writes(simulator: &Simulator) -> usize {
+    simulator
+        .requests()
+        .iter()
+        .filter(|request| request.method != "GET")
+        .count()
+}

@@ -1,0 +1,77 @@
+//! Reports on the terminal.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+use crate::{
+    plan::PolicyKey,
+    tailnet::{Announcement, PolicyReport, Reporter, State, TailnetReport},
+};
+
+/// Prints what is changed, and knows which policies are in sync.
+#[derive(Debug, Default)]
+pub(super) struct Terminal {
+    in_sync: watch::Sender<BTreeMap<PolicyKey, bool>>,
+    changes: watch::Sender<usize>,
+}
+
+impl Terminal {
+    /// Waits until all these policies are in sync.
+    pub async fn all_in_sync(&self, policies: &[PolicyKey]) {
+        let all = |known: &BTreeMap<PolicyKey, bool>| {
+            policies.iter().all(|key| known.get(key) == Some(&true))
+        };
+        // The sender is ours, so that the channel cannot close.
+        let _ = self.in_sync.subscribe().wait_for(all).await;
+    }
+
+    /// How many changes have been made.
+    pub fn changes(&self) -> usize {
+        *self.changes.borrow()
+    }
+
+    /// Waits until so many more changes have been made.
+    pub async fn changed_since(&self, before: usize, more: usize) {
+        let _ = self
+            .changes
+            .subscribe()
+            .wait_for(|now| *now >= before + more)
+            .await;
+    }
+}
+
+impl Reporter for Terminal {
+    async fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> bool {
+        let in_sync = match &report.state {
+            State::Bound(device) => {
+                !device.working && !device.unread && device.differences.is_empty()
+            }
+            _ => false,
+        };
+        self.in_sync.send_modify(|known| {
+            known.insert(key.clone(), in_sync);
+        });
+        true
+    }
+
+    async fn tailnet(&self, _: &TailnetReport) -> bool {
+        true
+    }
+
+    async fn announce(&self, _: &PolicyKey, announcement: &Announcement) {
+        match announcement {
+            Announcement::Changed(difference) => {
+                println!("  {:<14} {}", difference.device, difference.change);
+                self.changes.send_modify(|changes| *changes += 1);
+            }
+            Announcement::Failed {
+                device,
+                field,
+                failure,
+            } => {
+                println!("  {device:<14} {field}: {}", failure.message);
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Binding, Declared, DevicePlan, Fleet, Memory, Policy, PolicyKey, bind, plan_device};
+use crate::model::{Attributes, NodeId};
+
+/// What all policies together ask of a tailnet at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Which device each policy means.
+    pub bindings: BTreeMap<PolicyKey, Binding>,
+    /// What is to be done about each device that a policy means.
+    pub devices: BTreeMap<NodeId, DevicePlan>,
+}
+
+/// Compares a whole tailnet with all its policies, without an engine: for a look that sends
+/// nothing. Policies that cannot be read ask for nothing.
+#[must_use]
+pub fn survey(
+    policies: &[Declared],
+    fleet: &Fleet,
+    attributes: &BTreeMap<NodeId, Attributes>,
+    now: Timestamp,
+) -> Survey {
+    let mut survey = Survey::default();
+    let mut held: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
+    for declared in policies {
+        let Ok(policy) = &declared.policy else {
+            continue;
+        };
+        let binding = bind(&policy.target, &declared.memory, fleet);
+        if let Some(node) = binding.node() {
+            held.entry(node.clone())
+                .or_default()
+                .push((policy, &declared.memory));
+        }
+        survey.bindings.insert(policy.key.clone(), binding);
+    }
+    for (node, policies) in held {
+        if let Some(device) = fleet.get(&node) {
+            let plan = plan_device(device, attributes.get(&node), &policies, fleet, now);
+            survey.devices.insert(node, plan);
+        }
+    }
+    survey
+}
