@@ -317,3 +317,7 @@ fn whole_second(time: Timestamp) -> Time {
 fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -8,8 +8,10 @@
 
 mod crds;
 mod examples;
+mod readme;
 #[expect(
     dead_code,
     reason = "check() is called once the suite has a control plane"
 )]
 mod refusals;
+mod rooms;
