@@ -2,6 +2,7 @@
 
 mod auth;
 mod calls;
+mod environment;
 mod failures;
 mod repeats;
 mod script;

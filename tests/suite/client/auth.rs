@@ -175,6 +175,18 @@ async fn a_renewal_that_fails_early_does_not_stop_the_work_and_is_not_tried_at_e
     );
 }
 
+/// Else a hundred callers would wait for a hundred time-outs, one after the other.
+#[tokio::test(start_paused = true)]
+async fn callers_that_wait_for_the_same_token_share_its_failure() {
+    let script = granting(|_, _| Some(Reply::new(500, ""))).await;
+    let client = oauth(&script);
+    let all = futures::future::join_all((0..5).map(|_| client.devices())).await;
+    assert!(all.iter().all(Result::is_err));
+    assert_eq!(token_requests(&script), 3, "one request, repeated twice");
+    client.devices().await.unwrap_err();
+    assert_eq!(token_requests(&script), 6, "who comes later tries anew");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_no_token_is_told_without_its_body() {
     for body in [
