@@ -34,6 +34,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
 
+/// How much of an answer's body is read: a list of far more devices than a tailnet may have, but
+/// no endless one.
+const BODY_LIMIT: usize = 256 * 1024 * 1024;
+
 impl Transport {
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
@@ -177,8 +181,11 @@ async fn accepted(request: &Request, mut response: Response) -> Result<Answer, E
         request_id: answer::request_id(response.headers()),
         body: Vec::new(),
     };
-    let whole = read_body(&mut response, &mut answer.body, usize::MAX).await;
+    let whole = read_body(&mut response, &mut answer.body, BODY_LIMIT).await;
     match whole {
+        _ if answer.body.len() >= BODY_LIMIT => {
+            Err(answer.unexpected("an answer without end".to_owned()))
+        }
         Err(error) if request.endpoint.has_answer() => Err(Error {
             status: Some(answer.status),
             request_id: answer.request_id,

@@ -15,3 +15,4 @@ mod readme;
 )]
 mod refusals;
 mod rooms;
+mod client;
