@@ -83,6 +83,13 @@ impl Refusal {
     }
 }
 
+/// JSON that cannot be read is the sender's fault.
+impl From<serde_json::Error> for Refusal {
+    fn from(error: serde_json::Error) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         let body = json!({"message": refusal.message}).to_string().into_bytes();

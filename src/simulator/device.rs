@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 pub(super) const ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// The fields of the list answer.
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Device {

@@ -215,15 +215,14 @@ impl World {
     /// Changes a device behind the API's back, by a merge patch.
     pub fn drift(&mut self, id: &str, patch: &Value) -> Result<Value, Refusal> {
         let record = self.any_record(id)?;
-        let unreadable = |error: serde_json::Error| Refusal::bad_request(error.to_string());
-        let mut json = record.to_json().map_err(unreadable)?;
+        let mut json = record.to_json()?;
         merge(&mut json, patch);
-        let patched = Record::from_json(json).map_err(unreadable)?;
+        let patched = Record::from_json(json)?;
         *record = patched.clone();
         for (key, attribute) in &patched.attributes {
             self.learn_key(key, &attribute.value);
         }
-        patched.to_json().map_err(unreadable)
+        Ok(patched.to_json()?)
     }
 
     /// Fixes the type of a key, if this is its first value.

@@ -16,3 +16,7 @@ mod readme;
 mod refusals;
 mod rooms;
 mod client;
+#[cfg(feature = "demo")]
+mod seed_page;
+#[cfg(feature = "demo")]
+mod simulator;
