@@ -1,1 +1,6 @@
 //! Tests that look at tsdp from the outside.
+
+#[cfg(feature = "demo")]
+mod control_plane;
+#[cfg(feature = "demo")]
+mod support;
