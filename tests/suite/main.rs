@@ -20,3 +20,7 @@ mod client;
 mod seed_page;
 #[cfg(feature = "demo")]
 mod simulator;
+#[cfg(feature = "demo")]
+mod control_plane;
+#[cfg(feature = "demo")]
+mod support;
