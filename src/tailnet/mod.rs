@@ -8,17 +8,20 @@
 //! Knows nothing of Kubernetes.
 
 mod announcement;
-mod answers;
+mod binding;
 mod drive;
 mod engine;
 mod failure;
+mod looks;
 mod messages;
 mod node;
 mod polling;
+mod queues;
 mod report;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 pub use announcement::Announcement;
 pub use drive::{Reporter, drive};
