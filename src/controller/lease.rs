@@ -17,5 +17,12 @@ pub fn spawn(
     tokio::sync::watch::Receiver<bool>,
     tokio::task::JoinHandle<()>,
 ) {
-    todo!()
+    let (tx, rx) = tokio::sync::watch::channel(true);
+    (
+        rx,
+        tokio::spawn(async move {
+            s.cancelled().await;
+            drop(tx)
+        }),
+    )
 }

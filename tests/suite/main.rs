@@ -1,11 +1,16 @@
 //! Tests that look at tsdp from the outside.
+//!
+//! They need the feature `demo` (on by default): the simulator and the local control plane.
 
+#![cfg(feature = "demo")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "clippy.toml allows them in test functions, but not in what these call"
 )]
 
+mod client;
+mod control_plane;
 mod crds;
 mod examples;
 mod readme;
@@ -15,12 +20,6 @@ mod readme;
 )]
 mod refusals;
 mod rooms;
-mod client;
-#[cfg(feature = "demo")]
 mod seed_page;
-#[cfg(feature = "demo")]
 mod simulator;
-#[cfg(feature = "demo")]
-mod control_plane;
-#[cfg(feature = "demo")]
 mod support;
