@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     answer::Refusal,
     auth::Credentials,
-    device::{Device, Record},
+    device::{Device, Record, as_label},
     endpoints::invites::Invite,
     fault::Faults,
     journal::Journal,
@@ -105,6 +105,9 @@ impl World {
     /// A number that nothing else in this tailnet has.
     pub fn next_number(&mut self) -> u64 {
         self.next_number += 1;
+        while self.ids.contains(&self.next_number.to_string()) {
+            self.next_number += 1;
+        }
         self.next_number
     }
 
@@ -159,7 +162,7 @@ impl World {
             };
         }
         if device.name.is_empty() {
-            let label = self.free_label(&device.hostname.to_ascii_lowercase(), &device.node_id);
+            let label = self.free_label(&as_label(&device.hostname), &device.node_id);
             device.name = format!("{label}.{DOMAIN}");
         }
         if device.addresses.is_empty() {
@@ -170,20 +173,13 @@ impl World {
 
     /// `wanted`, or `wanted-1`, `wanted-2` … where another device has that.
     pub fn free_label(&self, wanted: &str, node_id: &str) -> String {
-        let others = || {
-            self.records
-                .iter()
-                .filter(|it| it.device.node_id != node_id)
-        };
-        let taken = |label: &str| others().any(|it| it.device.label() == label);
+        let devices = || self.records.iter().map(|record| &record.device);
+        let taken = |label: &str| devices().any(|it| it.node_id != node_id && it.label() == label);
         if !taken(wanted) {
             return wanted.to_owned();
         }
-        let numbered = (1_u32..).map(|number| format!("{wanted}-{number}"));
-        numbered
-            .into_iter()
-            .find(|label| !taken(label))
-            .unwrap_or_default()
+        let mut numbered = (1_u32..).map(|number| format!("{wanted}-{number}"));
+        numbered.find(|label| !taken(label)).unwrap_or_default()
     }
 
     fn free_ipv4(&mut self) -> Ipv4Addr {
