@@ -13,7 +13,8 @@ pub(super) struct Answer {
 }
 
 /// A status of at least 400 with the message that the API would give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{status}: {message}")]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// The HTTP status.

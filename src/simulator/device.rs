@@ -192,6 +192,13 @@ impl Device {
     }
 }
 
+/// How the server rewrites a name, as measured live: `AC-Upper` → `ac-upper`,
+/// `under_score` → `under-score`, `a.b` → `a-b`.
+pub(super) fn as_label(name: &str) -> String {
+    let lower = name.to_ascii_lowercase().replace(['.', '_'], "-");
+    lower.trim_end_matches('-').to_owned()
+}
+
 /// By number, not by text: `2.0.0.0/24` comes before `10.0.1.0/24`; IPv4 before IPv6.
 pub(super) fn sort_routes(routes: &mut Vec<IpNet>) {
     routes.sort_by_key(|route| (route.addr(), route.prefix_len()));

@@ -8,6 +8,8 @@ mod program;
 mod strictness;
 mod switches;
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tsdp::simulator::{Options, Simulator};
 
@@ -117,6 +119,33 @@ async fn send(request: reqwest::RequestBuilder) -> Answered {
         text => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
     };
     Answered { status, body }
+}
+
+/// A wrong type must not hide in both: the simulator may use none of the client's.
+#[test]
+fn the_simulator_shares_no_types_with_the_client() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulator");
+    let mut folders = vec![sources];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            for line in code {
+                let shared = line.contains("crate::") && !line.contains("crate::simulator");
+                assert!(!shared, "{}: {line}", path.display());
+            }
+        }
+    }
+    assert!(files > 10, "found only {files} files");
 }
 
 fn refused(status: u16, message: &str) -> Answered {

@@ -60,6 +60,17 @@ async fn filters_hold_all_at_once() {
 }
 
 #[tokio::test]
+async fn tags_come_back_sorted_and_none_may_stay_none() {
+    let api = Api::start().await;
+    api.post("device/2/tags", json!({"tags": []})).await;
+    assert_eq!(api.get("device/2").await.get("tags"), None);
+    let tags = json!({"tags": ["tag:runner", "tag:router", "tag:runner"]});
+    api.post("device/2/tags", tags).await;
+    let sorted = json!(["tag:router", "tag:runner"]);
+    assert_eq!(api.get("device/2").await["tags"], sorted);
+}
+
+#[tokio::test]
 async fn the_server_rewrites_names() {
     let api = Api::start().await;
     for (wanted, name) in [

@@ -119,25 +119,29 @@ fn a_seed_makes_the_same_varied_tailnet_again() {
         "more devices keep the first"
     );
     assert_ne!(devices, tsdp::simulator::generate(200, 8));
-    let kinds: [(&str, fn(&Value) -> bool); 6] = [
-        ("tagged", |device| device["tags"] != json!([])),
-        ("shared in", |device| device["isExternal"] == true),
-        ("ephemeral", |device| device["isEphemeral"] == true),
-        ("a router", |device| {
-            device["advertisedRoutes"][0]
-                .as_str()
-                .unwrap_or("")
-                .starts_with("10.")
-        }),
-        ("an exit node", |device| {
-            device["advertisedRoutes"] == json!(["0.0.0.0/0", "::/0"])
-        }),
-        ("expired", |device| {
-            device["expires"].as_str().unwrap() < "2026"
-        }),
-    ];
-    for (kind, is) in kinds {
-        let count = devices.iter().filter(|device| is(device)).count();
+    let count = |is: fn(&Value) -> bool| devices.iter().filter(|device| is(device)).count();
+    let exit_node = json!(["0.0.0.0/0", "::/0"]);
+    let exit_nodes = devices
+        .iter()
+        .filter(|device| device["advertisedRoutes"] == exit_node);
+    for (kind, count) in [
+        ("tagged", count(|device| device["tags"] != json!([]))),
+        ("shared in", count(|device| device["isExternal"] == true)),
+        ("ephemeral", count(|device| device["isEphemeral"] == true)),
+        (
+            "unauthorized",
+            count(|device| device["authorized"] == false),
+        ),
+        (
+            "expired",
+            count(|device| device["expires"].as_str().unwrap() < "2026"),
+        ),
+        (
+            "routers",
+            count(|device| device["hostname"].as_str().unwrap().contains("-router-")),
+        ),
+        ("exit nodes", exit_nodes.count()),
+    ] {
         assert!(
             (1..200).contains(&count),
             "{count} of 200 devices are {kind}"
