@@ -6,7 +6,7 @@ use super::World;
 use crate::tailnet::Request;
 
 /// `TSDP_SEEDS=100000 cargo test --release --lib simulation::random` runs longer.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 /// Disturbs the world for a while, lets it settle, and watches it idle.
 fn live_through(seed: u64) -> u64 {
