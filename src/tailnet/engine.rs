@@ -246,8 +246,8 @@ impl Engine {
         }
         for held in self.policies.values_mut() {
             held.last_report = None;
-            held.memory = held.stored.clone();
-            held.recorded = held.stored.clone();
+            held.recorded = held.kept();
+            held.memory = held.recorded.clone();
         }
         self.begin_anew(now);
     }
@@ -383,5 +383,18 @@ impl Held {
             changed_at: None,
             last_report: None,
         }
+    }
+
+    /// What is kept for it, as far as is known: what was watched last, and what this process wrote
+    /// itself, of which the watch may not have told yet.
+    fn kept(&self) -> Memory {
+        let mut kept = self.stored.clone();
+        if kept.bound.is_none() {
+            kept.bound.clone_from(&self.recorded.bound);
+        }
+        if kept.bound == self.recorded.bound {
+            kept.owned_keys.extend(self.recorded.owned_keys.clone());
+        }
+        kept
     }
 }

@@ -28,7 +28,7 @@ impl Engine {
             (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
                 if flight.epoch < self.epoch =>
             {
-                self.landed(&id)
+                self.landed(&id);
             }
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
                 self.take_device(*device);

@@ -21,7 +21,7 @@ mod queues;
 mod report;
 mod schedule;
 #[cfg(test)]
-mod tests;
+mod simulation;
 mod writes;
 
 pub use announcement::Announcement;
