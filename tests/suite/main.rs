@@ -6,6 +6,8 @@
     reason = "clippy.toml allows them in test functions, but not in what these call"
 )]
 
+#[cfg(feature = "demo")]
+mod control_plane;
 mod crds;
 mod examples;
 #[expect(
@@ -13,3 +15,5 @@ mod examples;
     reason = "check() is called once the suite has a control plane"
 )]
 mod refusals;
+#[cfg(feature = "demo")]
+mod support;

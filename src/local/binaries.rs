@@ -1,0 +1,148 @@
+//! Where the programs come from: `KUBEBUILDER_ASSETS`, else the cache, else a build.
+
+use std::{
+    env,
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{Error, build, failed_to};
+
+const GO_MOD: &str = include_str!("../../tests/control-plane/go.mod");
+const GO_SUM: &str = include_str!("../../tests/control-plane/go.sum");
+
+/// The programs of a control plane.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// etcd, the store.
+    pub etcd: PathBuf,
+    /// The API server.
+    pub kube_apiserver: PathBuf,
+    /// The command line client of the same version.
+    pub kubectl: PathBuf,
+}
+
+impl Binaries {
+    /// The programs in the folder `KUBEBUILDER_ASSETS` (the convention of kubebuilder's envtest);
+    /// where it is not set, the ones in the cache, built there first if need be.
+    ///
+    /// The build takes minutes and says on stderr that it goes on. Tests and processes that
+    /// come here at once wait for the one that builds.
+    pub async fn find_or_build() -> Result<Self, Error> {
+        if let Some(folder) = env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty())
+        {
+            let folder = PathBuf::from(folder);
+            return Self::of(&folder)
+                .map_err(|program| Error::IncompleteAssets { folder, program });
+        }
+        let cache = cache()?;
+        let folder = cache.join(format!("{}-{:016x}", kubernetes_version(), pinned_hash()));
+        if let Ok(built) = Self::of(&folder) {
+            return Ok(built);
+        }
+
+        fs::create_dir_all(&cache).map_err(failed_to("make the folder", &cache))?;
+        let _lock = lock(&folder.with_added_extension("lock")).await?;
+        if Self::of(&folder).is_err() {
+            build_into(&folder).await?;
+        }
+        Self::of(&folder).map_err(|program| Error::Io {
+            what: format!("find {program} in {}", folder.display()),
+            source: std::io::ErrorKind::NotFound.into(),
+        })
+    }
+
+    /// The programs of a folder, or the name of one that is not there.
+    fn of(folder: &Path) -> Result<Self, &'static str> {
+        let program = |name| {
+            let path = folder.join(name);
+            if path.is_file() { Ok(path) } else { Err(name) }
+        };
+        Ok(Self {
+            etcd: program("etcd")?,
+            kube_apiserver: program("kube-apiserver")?,
+            kubectl: program("kubectl")?,
+        })
+    }
+}
+
+/// Builds beside `folder` and renames, so that a folder of that name is always whole.
+async fn build_into(folder: &Path) -> Result<(), Error> {
+    let work = folder.with_added_extension("building");
+    // Left by a build that was killed; the lock says that none is running.
+    if work.exists() {
+        fs::remove_dir_all(&work).map_err(failed_to("remove the folder", &work))?;
+    }
+    let programs = build::go_build(&work, GO_MOD, GO_SUM, kubernetes_version()).await?;
+    fs::rename(&programs, folder).map_err(failed_to("rename to", folder))?;
+    fs::remove_dir_all(&work).map_err(failed_to("remove the folder", &work))
+}
+
+fn cache() -> Result<PathBuf, Error> {
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let caches = absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .ok_or(Error::NoCache)?;
+    Ok(caches.join("tsdp").join("control-plane"))
+}
+
+/// Waits for the lock; the system frees it when its holder ends, however it ends.
+async fn lock(path: &Path) -> Result<File, Error> {
+    let file = File::create(path).map_err(failed_to("open", path))?;
+    let since = Instant::now();
+    let mut said = since;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(failed_to("lock", path)(source)),
+        }
+        if said.elapsed() >= build::PROGRESS_INTERVAL {
+            said = Instant::now();
+            build::say(&format!(
+                "waiting for the local control plane, which another test or process builds ({} s)",
+                since.elapsed().as_secs()
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The version that go.mod pins, such as `v1.36.3`.
+fn kubernetes_version() -> &'static str {
+    GO_MOD
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "))
+        .unwrap_or("unknown")
+}
+
+/// Names the cache folder after what is pinned (FNV-1a: the same on every machine and toolchain).
+fn pinned_hash() -> u64 {
+    GO_MOD
+        .bytes()
+        .chain(GO_SUM.bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubernetes_version_is_read_from_go_mod() {
+        let version = kubernetes_version();
+        let numbers: Vec<_> = version.strip_prefix('v').unwrap().split('.').collect();
+        assert_eq!(numbers.len(), 3, "{version}");
+        assert!(
+            numbers.iter().all(|number| number.parse::<u16>().is_ok()),
+            "{version}"
+        );
+    }
+}

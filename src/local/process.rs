@@ -1,0 +1,119 @@
+//! The processes of a control plane: started with a log file, ended with their owner.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use super::{Error, failed_to};
+
+/// A program that runs in the background and is killed when dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program`; what it prints goes to `<folder>/<name>.log`.
+    pub(super) fn start(
+        name: &'static str,
+        program: &Path,
+        args: &[String],
+        folder: &Path,
+    ) -> Result<Self, Error> {
+        let log = folder.join(format!("{name}.log"));
+        let stdout = File::create(&log).map_err(failed_to("write", &log))?;
+        let stderr = stdout.try_clone().map_err(failed_to("write", &log))?;
+        let child = Command::new(program)
+            .args(args)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            // Ctrl-C in the terminal is for us: we end our work first, then the control plane.
+            .process_group(0)
+            .spawn()
+            .map_err(failed_to("start", program))?;
+        Ok(Self { name, child, log })
+    }
+
+    /// What it says of its end, if it has ended.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        match self.child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(format!("{} ended ({status})", self.name)),
+            Err(error) => Some(format!("{} cannot be watched: {error}", self.name)),
+        }
+    }
+
+    pub(super) fn log(&self) -> String {
+        fs::read(&self.log).map_or_else(
+            |error| format!("{}: {error}", self.log.display()),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a process that is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Kills processes when ours dies without a chance to do so (SIGKILL, abort).
+///
+/// A shell that waits for the end of its input: the system closes our end of the pipe however we
+/// die. Drop it before the processes, lest it kill another that was given the same id.
+#[derive(Debug)]
+pub(super) struct Guard(Child);
+
+impl Guard {
+    pub(super) fn over(processes: &[&Process]) -> Result<Self, Error> {
+        let child = Command::new("sh")
+            .args(["-c", r#"read -r _; kill -KILL "$@""#, "tsdp-guard"])
+            .args(
+                processes
+                    .iter()
+                    .map(|process| process.child.id().to_string()),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(failed_to("start", Path::new("sh")))?;
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // `wait` closes its input, so it must be dead by then.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ports that were free a moment ago; another process may take one before it is used.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
+    let failed = |source| Error::Io {
+        what: "find a free port on 127.0.0.1".to_owned(),
+        source,
+    };
+    // All held at once, so that they differ.
+    let mut held = Vec::with_capacity(N);
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        *port = listener.local_addr().map_err(failed)?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}

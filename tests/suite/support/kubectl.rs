@@ -1,0 +1,119 @@
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use serde_json::Value;
+use tokio::{io::AsyncWriteExt, process::Command};
+use tsdp::local::ControlPlane;
+
+/// The kubectl of a control plane, as one of its users.
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+}
+
+impl Kubectl {
+    /// As the administrator.
+    pub fn admin(control_plane: &ControlPlane) -> Self {
+        Self::with(control_plane, &control_plane.kubeconfig())
+    }
+
+    /// As the user of this kubeconfig.
+    pub fn with(control_plane: &ControlPlane, kubeconfig: &Path) -> Self {
+        Self {
+            program: control_plane.kubectl().to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+        }
+    }
+
+    /// Runs it, whatever it says.
+    pub async fn run(&self, args: &[&str], stdin: &str) -> Output {
+        let mut child = Command::new(&self.program)
+            .args(args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            // Its cache of API types would mix up control planes on the same port.
+            .env(
+                "KUBECACHEDIR",
+                self.kubeconfig.with_added_extension("cache"),
+            )
+            .env("KUBECTL_KUBERC", "false")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
+        let mut input = child.stdin.take().unwrap();
+        // Fails where kubectl ends without reading; its answer then says why.
+        let _ = input.write_all(stdin.as_bytes()).await;
+        drop(input);
+        child.wait_with_output().await.unwrap()
+    }
+
+    /// What it prints; panics with what it says when it fails.
+    pub async fn ok(&self, args: &[&str]) -> String {
+        succeeded(args, self.run(args, "").await)
+    }
+
+    /// What it says when it fails; panics when it succeeds.
+    pub async fn refused(&self, args: &[&str]) -> String {
+        failed(args, self.run(args, "").await)
+    }
+
+    /// `kubectl apply` of a manifest.
+    pub async fn apply(&self, yaml: &str) -> String {
+        let args = ["apply", "-f", "-"];
+        succeeded(&args, self.run(&args, yaml).await)
+    }
+
+    /// What `kubectl apply` says of a manifest that must be refused.
+    pub async fn apply_refused(&self, yaml: &str) -> String {
+        let args = ["apply", "-f", "-"];
+        failed(&args, self.run(&args, yaml).await)
+    }
+
+    /// An object, or a list: `get(&["tsdp", "router", "-n", "network"])`.
+    pub async fn get(&self, what: &[&str]) -> Value {
+        let args = [&["get", "-o", "json"], what].concat();
+        let text = self.ok(&args).await;
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error} in {text}"))
+    }
+
+    /// Waits for a condition with kubectl's own means:
+    /// `wait_for("condition=Ready", &["tsdp/router"])`. On failure shows the objects.
+    pub async fn wait_for(&self, condition: &str, what: &[&str]) {
+        let condition = format!("--for={condition}");
+        let args = [&["wait", &condition, "--timeout=30s"], what].concat();
+        let output = self.run(&args, "").await;
+        if !output.status.success() {
+            let state = self.run(&[&["get", "-o", "yaml"], what].concat(), "").await;
+            panic!(
+                "kubectl {}: {}\n{}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr),
+                String::from_utf8_lossy(&state.stdout)
+            );
+        }
+    }
+}
+
+fn succeeded(args: &[&str], output: Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "kubectl {}: {error}",
+        args.join(" ")
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn failed(args: &[&str], output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        !output.status.success(),
+        "kubectl {} was not refused: {said}",
+        args.join(" ")
+    );
+    String::from_utf8(output.stderr).unwrap()
+}

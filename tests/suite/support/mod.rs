@@ -1,0 +1,19 @@
+//! What the tests share: a control plane, its kubectl, and waiting for what takes time.
+
+mod kubectl;
+mod wait;
+
+use tsdp::local::{Binaries, ControlPlane};
+
+pub use kubectl::Kubectl;
+pub use wait::eventually;
+
+/// A control plane for one test, ended with it. The first one ever is built; it says so.
+pub async fn control_plane() -> ControlPlane {
+    let binaries = Binaries::find_or_build()
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    ControlPlane::start(&binaries)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
