@@ -9,6 +9,8 @@
 #[cfg(feature = "demo")]
 mod control_plane;
 mod crds;
+#[cfg(feature = "demo")]
+mod e2e;
 mod examples;
 #[expect(
     dead_code,
