@@ -1,11 +1,17 @@
-//! What the tests share: a control plane, its kubectl, and waiting for what takes time.
+//! What the tests share: a control plane, its kubectl, and waiting for what takes time; and the stage
+//! on which the controller acts.
 
+mod controller;
 mod kubectl;
+mod stage;
+mod statuses;
 mod wait;
 
 use tsdp::local::{Binaries, ControlPlane};
 
+pub use controller::Controller;
 pub use kubectl::Kubectl;
+pub use stage::{Stage, calls, demo_devices};
 pub use wait::eventually;
 
 /// A control plane for one test, ended with it. The first one ever is built; it says so.

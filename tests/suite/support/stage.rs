@@ -1,0 +1,315 @@
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tsdp::{
+    local::ControlPlane,
+    simulator::{self, LoggedRequest, Simulator},
+};
+
+use super::{
+    Controller, Kubectl, control_plane, eventually,
+    statuses::{Statuses, condition},
+};
+
+/// How long anything may take to come about; most does within a second or two.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// The credential of most tests.
+const API_KEY: &str = "tskey-api-e2e";
+const POLICY_FILE: &str =
+    r#"{"tagOwners": {"tag:router": [], "tag:fra": [], "tag:db": [], "tag:ci": []}}"#;
+
+/// A cluster with everything that `deploy/` brings but a running controller, a simulated tailnet,
+/// and the connection between the two.
+pub struct Stage {
+    pub kubectl: Kubectl,
+    pub simulator: Simulator,
+    policies: Option<Statuses>,
+    tailnets: Option<Statuses>,
+    /// Acts as the shipped service account, with its rights and no others.
+    kubeconfig: PathBuf,
+    control_plane: ControlPlane,
+}
+
+impl Stage {
+    /// With the tailnet of the demo.
+    pub async fn new() -> Self {
+        Self::with(demo_devices(), API_KEY).await
+    }
+
+    /// With these devices, and a credential.
+    pub async fn with(devices: Vec<Value>, api_key: &str) -> Self {
+        let mut stage = Self::without_resources(devices, api_key).await;
+        stage.install().await;
+        stage.connect(api_key).await;
+        stage
+    }
+
+    /// With the namespace and the rights of the controller, but not yet its resources.
+    pub async fn without_resources(devices: Vec<Value>, api_key: &str) -> Self {
+        let options = simulator::Options {
+            devices,
+            api_keys: vec![api_key.into()],
+            policy_file: Some(POLICY_FILE.to_owned()),
+            ..simulator::Options::default()
+        };
+        let simulator = Simulator::start(options).await.unwrap();
+        let control_plane = control_plane().await;
+        let kubectl = Kubectl::admin(&control_plane);
+        for file in [
+            "deploy/namespace.yaml",
+            "deploy/rbac.yaml",
+            "deploy/examples/00-namespace.yaml",
+        ] {
+            kubectl
+                .ok(&["apply", "--server-side", "-f", &in_repository(file)])
+                .await;
+        }
+        let kubeconfig = control_plane
+            .kubeconfig_for("tsdp-system", "tsdp")
+            .await
+            .unwrap();
+        Self {
+            kubectl,
+            simulator,
+            policies: None,
+            tailnets: None,
+            kubeconfig,
+            control_plane,
+        }
+    }
+
+    /// Installs the whole of `deploy/`. Its Deployment has no pods: nothing here makes any.
+    pub async fn install(&mut self) {
+        let deploy = in_repository("deploy");
+        self.kubectl
+            .ok(&["apply", "--server-side", "-k", &deploy])
+            .await;
+        let crds = [
+            "crd/tailscaledevicepolicies.tailnet.dev",
+            "crd/tailscaletailnets.tailnet.dev",
+        ];
+        self.kubectl.wait_for("condition=Established", &crds).await;
+        let watch = |kind, plural| Some(Statuses::watch(self.control_plane.client(), kind, plural));
+        self.policies = watch("TailscaleDevicePolicy", "tailscaledevicepolicies");
+        self.tailnets = watch("TailscaleTailnet", "tailscaletailnets");
+    }
+
+    /// Makes the Secret and the connection `default`.
+    pub async fn connect(&self, api_key: &str) {
+        self.secret(api_key).await;
+        self.kubectl.apply(&self.tailnet_manifest()).await;
+    }
+
+    /// Makes or changes the Secret with the credential.
+    pub async fn secret(&self, api_key: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "tailscale", "namespace": "tsdp-system"},
+            "stringData": {"api_key": api_key},
+        });
+        self.kubectl.apply(&secret.to_string()).await;
+    }
+
+    /// The connection to the simulator, which is asked far more often than the real API may be.
+    pub fn tailnet_manifest(&self) -> String {
+        let tailnet = json!({
+            "apiVersion": "tailnet.dev/v1alpha1", "kind": "TailscaleTailnet",
+            "metadata": {"name": "default"},
+            "spec": {
+                "apiURL": self.simulator.url(),
+                "credentialsSecret": {"name": "tailscale"},
+                "pollInterval": "1s",
+                "attributesInterval": "2s",
+                "requestBudget": {"perSecond": 200, "burst": 1000},
+            },
+        });
+        tailnet.to_string()
+    }
+
+    /// Starts the controller and waits until it is ready.
+    pub async fn controller(&self) -> Controller {
+        Controller::ready(&self.kubeconfig, &[], &[]).await
+    }
+
+    /// The kubeconfig of the shipped service account.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Applies a policy in the namespace `network`.
+    pub async fn policy(&self, name: &str, spec: &str) {
+        self.kubectl
+            .apply(&format!(
+                "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
+                 metadata: {{name: {name}, namespace: network}}, spec: {spec}}}"
+            ))
+            .await;
+    }
+
+    /// Waits until the status of a policy in `network` says this, as [`words`] puts it.
+    pub async fn policy_says(&self, name: &str, expected: &str) {
+        let name = format!("network/{name}");
+        says(self.policies.as_ref().unwrap(), &name, expected).await;
+    }
+
+    /// Waits until the status of a tailnet says this, as [`words`] puts it.
+    pub async fn tailnet_says(&self, name: &str, expected: &str) {
+        says(self.tailnets.as_ref().unwrap(), name, expected).await;
+    }
+
+    /// Waits for an Event about a policy in `network`; `note` is all of its text.
+    pub async fn event(&self, policy: &str, reason: &str, note: &str) {
+        eventually(PATIENCE, async || {
+            let events = self
+                .kubectl
+                .get(&["events.v1.events.k8s.io", "-n", "network"])
+                .await;
+            let told: Vec<_> = events["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|event| event["regarding"]["name"] == policy)
+                .map(|event| {
+                    (
+                        event["reason"].clone(),
+                        normal(event["note"].as_str().unwrap_or_default()),
+                    )
+                })
+                .collect();
+            if told.iter().any(|(r, n)| r == reason && n == note) {
+                return Ok(());
+            }
+            Err(format!("no Event {reason} '{note}' among {told:#?}"))
+        })
+        .await;
+    }
+
+    /// Waits until a device of the simulator is so.
+    pub async fn device_has(&self, id: &str, expected: Value) {
+        eventually(PATIENCE, async || {
+            let device = self.simulator.device(id).unwrap();
+            let (now, wished) = (&device, expected.as_object().unwrap());
+            let wrong: Vec<_> = wished
+                .iter()
+                .filter(|(field, wish)| now[*field] != **wish)
+                .collect();
+            if wrong.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{id} is {device}, expected {wrong:?}"))
+            }
+        })
+        .await;
+    }
+
+    /// The nodeId of the device of a hostname.
+    pub fn node(&self, hostname: &str) -> String {
+        let devices = self.simulator.devices().unwrap();
+        let device = devices
+            .iter()
+            .find(|device| device["hostname"] == hostname)
+            .unwrap();
+        device["nodeId"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the list of devices has been read so many times more.
+    pub async fn polls(&self, times: usize) {
+        let count = || lists(&self.simulator.requests());
+        let before = count();
+        eventually(PATIENCE, async || {
+            let now = count();
+            if now >= before + times {
+                Ok(())
+            } else {
+                Err(format!("{} lists", now - before))
+            }
+        })
+        .await;
+    }
+
+    /// Holds every status that was seen against the rules for all of them.
+    pub fn statuses_were_honest(&self) {
+        self.policies.as_ref().unwrap().were_honest();
+        self.tailnets.as_ref().unwrap().were_honest();
+    }
+}
+
+/// The devices of `tsdp demo`: each a little off what `deploy/examples` declares.
+pub fn demo_devices() -> Vec<Value> {
+    simulator::read_devices(Path::new(&in_repository("src/cli/demo/tailnet.yaml"))).unwrap()
+}
+
+/// The calls that change something, as `POST /device/n1/tags`.
+pub fn calls(simulator: &Simulator) -> Vec<String> {
+    let requests = simulator.requests();
+    let writes = requests.iter().filter(|request| request.method != "GET");
+    writes
+        .map(|request| {
+            format!(
+                "{} {}",
+                request.method,
+                request.path.trim_start_matches("/api/v2")
+            )
+        })
+        .collect()
+}
+
+fn lists(requests: &[LoggedRequest]) -> usize {
+    let of_list =
+        |request: &&LoggedRequest| request.method == "GET" && request.path.contains("/devices");
+    requests.iter().filter(of_list).count()
+}
+
+async fn says(statuses: &Statuses, name: &str, expected: &str) {
+    eventually(PATIENCE, async || {
+        let object = statuses.now(name).ok_or(format!("there is no {name}"))?;
+        let now = words(&object);
+        if now == expected {
+            Ok(())
+        } else {
+            Err(format!(
+                "{name} says\n  {now}\nexpected\n  {expected}\n{}",
+                object["status"]
+            ))
+        }
+    })
+    .await;
+}
+
+/// The last word of a status: `False DeviceNotFound (Reconciling): No device …`, or `…` for one that
+/// does not speak of the present spec yet. Request ids, which differ each time, become `REQ-…`.
+fn words(object: &Value) -> String {
+    if object["status"]["observedGeneration"] != object["metadata"]["generation"] {
+        return "…".to_owned();
+    }
+    let Some(ready) = condition(object, "Ready") else {
+        return "…".to_owned();
+    };
+    let text = |field: &str| ready[field].as_str().unwrap_or_default();
+    let beside = ["Reconciling", "Stalled"]
+        .into_iter()
+        .find(|kind| condition(object, kind).is_some());
+    let beside = beside.map_or(String::new(), |kind| format!(" ({kind})"));
+    format!(
+        "{} {}{beside}: {}",
+        text("status"),
+        text("reason"),
+        normal(text("message"))
+    )
+}
+
+/// A text without what differs in each run.
+fn normal(text: &str) -> String {
+    let mut parts = text.split("REQ-");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "REQ-…" + part.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric())
+    })
+}
+
+fn in_repository(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}
