@@ -122,11 +122,3 @@ pub(super) mod status_as_number {
             .map_err(|_| D::Error::custom(format!("{number} is no HTTP status")))
     }
 }
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
-impl std::error::Error for Refusal {}

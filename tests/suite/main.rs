@@ -12,6 +12,7 @@
 mod client;
 mod control_plane;
 mod crds;
+mod e2e;
 mod examples;
 mod readme;
 #[expect(

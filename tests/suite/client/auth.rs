@@ -83,7 +83,7 @@ async fn a_token_is_had_once_for_all_and_renewed_before_it_expires() {
         format!("grant_type=client_credentials&client_id=k1&client_secret={SECRET}")
     );
 
-    tokio::time::sleep(Duration::from_secs(54 * 60)).await;
+    tokio::time::sleep(Duration::from_mins(54)).await;
     client.devices().await.unwrap();
     tokio::time::sleep(Duration::from_secs(90)).await;
     client.devices().await.unwrap();
@@ -163,12 +163,12 @@ async fn a_renewal_that_fails_early_does_not_stop_the_work_and_is_not_tried_at_e
     .await;
     let client = oauth(&script);
     client.devices().await.unwrap();
-    tokio::time::sleep(Duration::from_secs(56 * 60)).await;
+    tokio::time::sleep(Duration::from_mins(56)).await;
     for _ in 0..3 {
         client.devices().await.unwrap();
     }
     assert_eq!(token_requests(&script), 2);
-    tokio::time::sleep(Duration::from_secs(5 * 60)).await;
+    tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(
         client.devices().await.unwrap_err().kind(),
         Kind::CredentialRejected
