@@ -368,7 +368,7 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
         domain: Some("tail1234.ts.net".into()),
         devices: Some(8),
         policies: 6,
-        attributes_interval: std::time::Duration::from_secs(600),
+        attributes_interval: std::time::Duration::from_mins(10),
     };
     let ready = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
     assert_eq!(status_of(&ready.conditions, "Ready"), "True");

@@ -27,7 +27,7 @@ pub(super) struct Answer {
 }
 
 /// The longest pause that a server is granted.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// How much of a foreign text goes into a message.
 const EXCERPT_CHARS: usize = 300;

@@ -63,7 +63,7 @@ struct Token {
 
 /// How long before its end a token is renewed, at most; one that lives for less than an hour is
 /// renewed when a twelfth of its life is left.
-const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
+const RENEWAL_MARGIN: Duration = Duration::from_mins(5);
 
 /// When to try again where a renewal failed while the old token was still good.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);

@@ -120,7 +120,7 @@ fn client(simulator: &Simulator) -> Result<Client, AnyError> {
 fn settings() -> Settings {
     Settings {
         poll_interval: POLL,
-        attributes_interval: Duration::from_secs(600),
+        attributes_interval: Duration::from_mins(10),
         requests_per_second: 100.0,
     }
 }

@@ -349,8 +349,8 @@ impl World {
 
 fn settings() -> Settings {
     Settings {
-        poll_interval: Duration::from_secs(60),
-        attributes_interval: Duration::from_secs(600),
+        poll_interval: Duration::from_mins(1),
+        attributes_interval: Duration::from_mins(10),
         requests_per_second: 5.0,
     }
 }

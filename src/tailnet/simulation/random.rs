@@ -19,7 +19,7 @@ fn live_through(seed: u64) -> u64 {
         world.disturb();
     }
     world.calm_down();
-    world.run_for(Duration::from_secs(3600));
+    world.run_for(Duration::from_hours(1));
     world.assert_converged();
     world.forget_seen();
     world.run_for(Duration::from_secs(7200));
