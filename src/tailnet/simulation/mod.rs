@@ -116,14 +116,14 @@ impl World {
         self.faults.delay.mul_f64(self.rng.f64())
     }
 
-    /// Starts a process: connected, leading, and told of all policies.
+    /// Starts a process: leading, connected, and told of all policies.
     fn start(&mut self) {
+        self.step(Input::Leading(true));
         self.step(Input::Connection(Ok(())));
         for key in self.policies.keys().cloned().collect::<Vec<_>>() {
             self.tell(&key);
         }
         self.step(Input::PoliciesListed);
-        self.step(Input::Leading(true));
     }
 
     /// Ends the process at once, as SIGKILL does, and starts another.
