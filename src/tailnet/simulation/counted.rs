@@ -96,8 +96,9 @@ fn everything() -> Wishes {
 fn every_setting_differs_and_each_costs_one_call_in_the_safe_order() {
     let mut world = world(1);
     world.model.devices.get_mut(&node_id(0)).unwrap().authorized = false;
-    world.apply(policy(0, everything()));
     world.start();
+    world.run_for(Duration::from_secs(1));
+    world.apply(policy(0, everything()));
     world.run_until(SOON);
     world.assert_converged();
     let order = [
