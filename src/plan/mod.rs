@@ -19,6 +19,8 @@ mod guard;
 mod order;
 mod parse;
 mod policy;
+#[cfg(test)]
+mod properties;
 mod table;
 
 pub use bind::{Binding, Bound, Owner, bind, remembered};
