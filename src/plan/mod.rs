@@ -22,6 +22,8 @@ mod policy;
 #[cfg(test)]
 mod properties;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
