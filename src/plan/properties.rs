@@ -368,7 +368,11 @@ fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_calls_lead_to_every_wish_that_won_and_to_nothing_else(scene in scene()) {

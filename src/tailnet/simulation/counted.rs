@@ -13,10 +13,10 @@ use crate::{
     tailnet::{Input, Request, State},
 };
 
-const SOON: Duration = Duration::from_secs(40);
+pub const SOON: Duration = Duration::from_secs(40);
 
 /// A world of so many devices, with nothing wished yet.
-fn world(devices: usize) -> World {
+pub fn world(devices: usize) -> World {
     let mut world = World::new(1);
     for number in 0..devices {
         world.model.add(device(number));
@@ -24,25 +24,25 @@ fn world(devices: usize) -> World {
     world
 }
 
-fn policy(number: usize, wishes: Wishes) -> Policy {
+pub fn policy(number: usize, wishes: Wishes) -> Policy {
     let mut policy = blank(policy_key(number));
     policy.target.identity = Identity::Hostname(format!("host-{number}"));
     policy.wishes = wishes;
     policy
 }
 
-fn tags(tags: &[&str]) -> Wishes {
+pub fn tags(tags: &[&str]) -> Wishes {
     Wishes {
         tags: Some(tags.iter().map(|tag| tag.parse().unwrap()).collect()),
         ..Wishes::default()
     }
 }
 
-fn key(name: &str) -> AttributeKey {
+pub fn key(name: &str) -> AttributeKey {
     format!("custom:{name}").parse().unwrap()
 }
 
-fn attributes(named: &[(&str, &str)]) -> Wishes {
+pub fn attributes(named: &[(&str, &str)]) -> Wishes {
     let wish = |text: &str| AttributeWish {
         value: string(text),
         expiry: None,
@@ -55,7 +55,7 @@ fn attributes(named: &[(&str, &str)]) -> Wishes {
 }
 
 /// The requests since the last count, by kind: lists, looks, routes read, attributes read, writes.
-fn counts(world: &World) -> [usize; 5] {
+pub fn counts(world: &World) -> [usize; 5] {
     [
         world.count(|request| matches!(request, Request::Devices)),
         world.count(|request| matches!(request, Request::Device(_))),
@@ -79,7 +79,7 @@ fn kinds(world: &World) -> Vec<&'static str> {
     world.writes().iter().map(kind).collect()
 }
 
-fn everything() -> Wishes {
+pub fn everything() -> Wishes {
     Wishes {
         authorized: Some(true),
         tags: Some(["tag:a".parse().unwrap()].into()),
@@ -183,53 +183,6 @@ fn two_hundred_attributes_go_in_four_batches() {
 }
 
 #[test]
-fn a_refused_batch_is_split_until_the_one_entry_is_found() {
-    let mut world = world(50);
-    world.model.refuses_attributes_of = Some(node_id(33));
-    for number in 0..50 {
-        world.apply(policy(number, attributes(&[("a", "gold")])));
-    }
-    world.start();
-    world.run_until(SOON);
-    for number in 0..50 {
-        let reached = world.model.attributes[&node_id(number)].contains_key(&key("a"));
-        assert_eq!(reached, number != 33, "device {number}");
-    }
-    assert!(world.writes().len() <= 13, "{}", world.writes().len());
-    world.model.refuses_attributes_of = None;
-    world.run_for(Duration::from_secs(800));
-    world.assert_converged();
-}
-
-#[test]
-fn a_device_that_always_fails_holds_up_no_other() {
-    let mut world = world(60);
-    world.model.broken = Some(node_id(7));
-    for number in 0..60 {
-        let wishes = if number % 2 == 0 {
-            attributes(&[("a", "gold")])
-        } else {
-            tags(&["tag:a"])
-        };
-        world.apply(policy(number, wishes));
-    }
-    world.start();
-    world.run_until(SOON);
-    let untagged = world
-        .model
-        .devices
-        .values()
-        .filter(|device| device.tags.is_empty());
-    assert_eq!(untagged.count(), 31);
-    let named = world
-        .model
-        .attributes
-        .values()
-        .filter(|values| !values.is_empty());
-    assert_eq!(named.count(), 30);
-}
-
-#[test]
 fn a_key_that_is_named_no_more_is_deleted_and_then_forgotten() {
     let mut world = world(1);
     world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
@@ -302,62 +255,6 @@ fn routes_that_the_list_does_not_tell_are_not_read_at_each_poll() {
     let [_, looks, routes, _, writes] = counts(&world);
     assert_eq!((looks, writes), (0, 0));
     assert!((5..=6).contains(&routes), "{routes} reads in an hour");
-}
-
-#[test]
-fn a_change_without_an_effect_is_told_and_not_repeated_at_once() {
-    let mut world = world(1);
-    world.apply(policy(0, tags(&["tag:a"])));
-    world.start();
-    for _ in 0..600 {
-        world.run_for(Duration::from_secs(1));
-        world
-            .model
-            .devices
-            .get_mut(&node_id(0))
-            .unwrap()
-            .tags
-            .clear();
-    }
-    assert!(world.writes().len() < 30, "{} writes", world.writes().len());
-}
-
-#[test]
-fn an_impostor_under_the_name_of_a_bound_device_is_not_touched() {
-    let mut world = world(1);
-    world.apply(policy(0, tags(&["tag:a"])));
-    world.start();
-    world.run_until(SOON);
-    world.forget_seen();
-    let mut impostor = device(0);
-    impostor.node_id = node_id(9);
-    world.model.remove(&node_id(0));
-    world.model.add(impostor);
-    world.run_for(Duration::from_secs(300));
-    assert_eq!(counts(&world)[1..], [0; 4]);
-    world.assert_converged();
-    let reason = &world.last_reports[&policy_key(0)].state;
-    assert!(matches!(reason, State::Unbound { .. }), "{reason:?}");
-}
-
-#[test]
-fn what_the_last_call_did_is_told_after_a_stop() {
-    let mut world = world(1);
-    world.apply(policy(0, everything()));
-    world.start();
-    while world.writes().is_empty() {
-        world.run_for(Duration::from_millis(10));
-    }
-    world.forget_seen();
-    world.step(Input::Stop);
-    world.run_for(SOON);
-    assert!(world.seen.requests.is_empty());
-    assert!(world.engine.is_idle() && world.engine.wake_at().is_none());
-    assert_eq!(world.seen.announcements.len(), 1);
-    let [(_, report)] = world.seen.reports.as_slice() else {
-        panic!("{:?}", world.seen.reports);
-    };
-    assert!(report.changed_at.is_some());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod chaos;
 mod checks;
 mod counted;
+mod faulty;
 mod model;
 mod random;
 mod readings;
@@ -210,7 +211,10 @@ impl World {
         match event {
             Event::Arrive(ticket, request) => {
                 let answer = self.arrive(&request);
-                let delay = self.delay();
+                let mut delay = self.delay();
+                if request == Request::Devices {
+                    delay += self.faults.list_delay;
+                }
                 if alive {
                     self.after(delay, Event::Answer(ticket, answer));
                 }
