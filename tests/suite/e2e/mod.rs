@@ -3,4 +3,9 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
+mod changes;
+mod held;
+mod identity;
 mod main_path;
+mod outages;
+mod view;
