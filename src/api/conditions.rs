@@ -36,6 +36,9 @@ pub enum Reason {
     /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
     /// the wish back.
     DisruptionHeld,
+    /// The change would make a policy let its device go: it asks for tags that the change takes away.
+    /// Nothing is sent. Edit one of the two.
+    SelectorFeedback,
     /// Another policy wishes otherwise for the same field and ranks first. Edit one of the two.
     Conflicted,
     /// The spec cannot be read, or asks for what cannot be. Correct it as the message says.
@@ -93,6 +96,7 @@ impl Reason {
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",
+            Self::SelectorFeedback => "SelectorFeedback",
             Self::Conflicted => "Conflicted",
             Self::Invalid => "Invalid",
             Self::TailnetNotFound => "TailnetNotFound",

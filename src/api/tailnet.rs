@@ -210,8 +210,8 @@ mod tests {
         let spec = TailscaleTailnetSpec::default();
         assert_eq!(spec.tailnet(), "-");
         assert_eq!(spec.api_url(), "https://api.tailscale.com");
-        assert_eq!(spec.poll_interval(), Ok(Duration::from_secs(60)));
-        assert_eq!(spec.attributes_interval(), Ok(Duration::from_secs(600)));
+        assert_eq!(spec.poll_interval(), Ok(Duration::from_mins(1)));
+        assert_eq!(spec.attributes_interval(), Ok(Duration::from_mins(10)));
         assert_eq!(spec.requests_per_second().get(), 5);
         assert_eq!(spec.request_burst().get(), 20);
     }

@@ -7,7 +7,7 @@ mod demo;
 #[cfg(feature = "demo")]
 mod simulate;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
@@ -87,7 +87,7 @@ fn run(arguments: Arguments) -> Result<(), AnyError> {
     let logs = match &command {
         // Their output is for the eyes; the log would stand in between.
         #[cfg(feature = "demo")]
-        Command::Demo(_) if arguments.log == "info" => "warn".to_owned(),
+        Command::Demo(_) if arguments.log == "info" => "warn,kube_client=off".to_owned(),
         _ => arguments.log,
     };
     log_to_stderr(&logs, arguments.log_format)?;
@@ -115,6 +115,7 @@ fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
         .map_err(|error| format!("--log {level}: {error}; write a level such as info or debug"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Human => logs.init(),

@@ -124,4 +124,4 @@ fn options(args: SimulateArgs) -> Result<Options, SimulateError> {
     })
 }
 
-const HELP: &str = "help";
+const HELP: &str = include_str!("simulate_help.txt");

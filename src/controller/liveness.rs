@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Longer than the longest pause between two tries of a watch (30 s and its jitter): a watch
 /// without a newer error has been started again by then.
-const FAILING: Duration = Duration::from_secs(60);
+const FAILING: Duration = Duration::from_mins(1);
 
 /// The state of all watches.
 #[derive(Debug, Default)]

@@ -337,8 +337,8 @@ impl Router {
 /// Until the settings of the tailnet are known; nothing is asked before that.
 fn unconnected() -> Settings {
     Settings {
-        poll_interval: Duration::from_secs(60),
-        attributes_interval: Duration::from_secs(600),
+        poll_interval: Duration::from_mins(1),
+        attributes_interval: Duration::from_mins(10),
         requests_per_second: 5.0,
     }
 }

@@ -171,18 +171,8 @@ fn bound(report: &DeviceReport) -> Verdict {
             ..failed(failure)
         };
     }
-    let held = report
-        .differences
-        .iter()
-        .find_map(|difference| Some((difference, difference.hold.as_ref()?)));
-    if let Some((difference, hold)) = held.filter(|_| !report.working) {
-        let reason = match hold {
-            Hold::Disruption(_) => Reason::DisruptionHeld,
-            Hold::AddressInUse(_) => Reason::AddressInUse,
-            Hold::NameTaken(_) => Reason::NameTaken,
-        };
-        let message = format!("{}: {} is held: {hold}.", called, difference.change);
-        return Verdict::retrying(reason, message);
+    if let Some(verdict) = held(report, &called).filter(|_| !report.working) {
+        return verdict;
     }
     if report.working || report.unread {
         return Verdict::working(
@@ -199,6 +189,21 @@ fn bound(report: &DeviceReport) -> Verdict {
         Reason::InSync,
         format!("{called} is as declared. No wish any more, as the expiry has passed: {keys}."),
     )
+}
+
+/// The first difference that is held, and what releases it.
+fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
+    let differences = report.differences.iter();
+    let (change, hold) = differences
+        .filter_map(|difference| Some((&difference.change, difference.hold.as_ref()?)))
+        .next()?;
+    let message = format!("{called}: {change} is held: {hold}.");
+    Some(match hold {
+        Hold::Disruption(_) => Verdict::retrying(Reason::DisruptionHeld, message),
+        Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
+        Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
+        Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
+    })
 }
 
 /// The failure that decides: one that only an edit mends before one that time may mend.
@@ -317,3 +322,7 @@ fn whole_second(time: Timestamp) -> Time {
 fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

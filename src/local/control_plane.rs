@@ -28,7 +28,7 @@ use super::{
 };
 
 /// A start takes some 4 s; ten of them at once on two cores take longer.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 /// Tries with other ports, where another process took the first ones before us.
 const ATTEMPTS: u32 = 5;
 const ISSUER: &str = "https://kubernetes.default.svc";

@@ -105,7 +105,8 @@ impl Binding {
 pub fn bind(target: &Target, memory: &Memory, fleet: &Fleet) -> Binding {
     let named = target.identity.to_string();
     let bound = memory.bound.as_ref().filter(|bound| bound.named == named);
-    if let Some(device) = bound.and_then(|bound| fleet.get(&bound.node)) {
+    let still_there = bound.and_then(|bound| fleet.get(&bound.node));
+    if let Some(device) = still_there.filter(|device| !device.external) {
         return meets(target, device);
     }
     let candidates = fleet.find(&target.identity);

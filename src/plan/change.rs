@@ -203,6 +203,8 @@ pub enum Hold {
     AddressInUse(String),
     /// Another device bears this name now.
     NameTaken(String),
+    /// With these tags, this policy would no longer mean the device.
+    Feedback(PolicyKey),
 }
 
 impl fmt::Display for Hold {
@@ -217,6 +219,11 @@ impl fmt::Display for Hold {
             ),
             Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
+            Self::Feedback(policy) => write!(
+                f,
+                "with these tags the device would no longer be the one that {policy} means: correct \
+                 either its device.tags and device.users, or the wish for tags"
+            ),
         }
     }
 }

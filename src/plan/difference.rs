@@ -57,7 +57,7 @@ pub fn plan_device(
         found.attributes(&claims, attributes);
     }
     let mut differences = found.differences;
-    guard::hold(&mut differences, device, &claims, fleet, now);
+    guard::hold(&mut differences, device, &claims, policies, fleet, now);
     differences.sort_by_key(|difference| difference.change.field());
     DevicePlan {
         differences,

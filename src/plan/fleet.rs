@@ -10,6 +10,7 @@ use crate::model::{Device, DeviceLabel, NodeId};
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     devices: BTreeMap<NodeId, Device>,
+    own: usize,
     by_legacy_id: HashMap<String, NodeId>,
     by_label: HashMap<String, Vec<NodeId>>,
     by_hostname: HashMap<String, Vec<NodeId>>,
@@ -22,23 +23,31 @@ impl Fleet {
     pub fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         let mut fleet = Self::default();
         for device in devices {
-            fleet.insert(&device);
+            fleet.insert(device);
         }
         fleet
     }
 
     /// Adds a device, or puts a newer look at it in the place of the older one.
-    pub fn insert(&mut self, device: &Device) {
+    pub fn insert(&mut self, device: Device) {
         let id = device.node_id.clone();
-        if let Some(before) = self.devices.insert(id.clone(), device.clone()) {
-            if same_keys(&before, device) {
-                return;
+        match self.devices.get(&id) {
+            Some(before) if same_keys(before, &device) => {}
+            Some(_) => {
+                self.remove(&id);
+                self.index(&device);
             }
-            self.forget_keys(&before);
+            None => self.index(&device),
         }
+        self.devices.insert(id, device);
+    }
+
+    fn index(&mut self, device: &Device) {
         if device.external {
             return;
         }
+        let id = device.node_id.clone();
+        self.own += 1;
         self.by_legacy_id
             .insert(device.legacy_id.clone(), id.clone());
         self.by_label
@@ -54,8 +63,12 @@ impl Fleet {
         }
     }
 
-    fn forget_keys(&mut self, device: &Device) {
-        let others = |ids: &mut Vec<NodeId>| ids.retain(|id| *id != device.node_id);
+    fn remove(&mut self, id: &NodeId) {
+        let Some(device) = self.devices.remove(id).filter(|device| !device.external) else {
+            return;
+        };
+        self.own -= 1;
+        let others = |ids: &mut Vec<NodeId>| ids.retain(|other| other != id);
         self.by_legacy_id.remove(&device.legacy_id);
         self.by_label
             .entry(folded(device.label().as_str()))
@@ -84,10 +97,7 @@ impl Fleet {
     /// The devices of the tailnet itself, those shared in left out.
     #[must_use]
     pub fn own_count(&self) -> usize {
-        self.devices
-            .values()
-            .filter(|device| !device.external)
-            .count()
+        self.own
     }
 
     /// The domain that the names of the tailnet's own devices share.

@@ -2,14 +2,15 @@
 
 use jiff::Timestamp;
 
-use super::{Change, Claims, Difference, Disruption, Fleet, Hold};
-use crate::model::Device;
+use super::{Change, Claims, Difference, Disruption, Fleet, Hold, Memory, Policy};
+use crate::model::{Device, TagSet};
 
 /// Marks what must not be done now.
 pub(super) fn hold(
     differences: &mut [Difference],
     device: &Device,
     claims: &Claims,
+    policies: &[(&Policy, &Memory)],
     fleet: &Fleet,
     now: Timestamp,
 ) {
@@ -17,7 +18,32 @@ pub(super) fn hold(
         difference.hold = disruption(&difference.change, device, now)
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
-            .or_else(|| taken(&difference.change, device, fleet));
+            .or_else(|| taken(&difference.change, device, fleet))
+            .or_else(|| feedback(&difference.change, policies));
+    }
+}
+
+/// Tags decide which device some policies mean. A change of tags that makes a policy let its device
+/// go could begin a circle: that policy's own wish for the tags would be gone, another one would
+/// change them back, and so on for ever. As this is the only way to leave a device by our own
+/// calls, there is no circle without it.
+fn feedback(change: &Change, policies: &[(&Policy, &Memory)]) -> Option<Hold> {
+    let Change::Tags { after, .. } = change else {
+        return None;
+    };
+    let mut policies: Vec<&Policy> = policies.iter().map(|(policy, _)| *policy).collect();
+    policies.sort_by_key(|policy| policy.rank());
+    policies
+        .into_iter()
+        .find(|policy| !policy.target.still_means(after))
+        .map(|policy| Hold::Feedback(policy.key.clone()))
+}
+
+impl super::Target {
+    /// Whether a device with these tags could still be the one that is meant. With tags it has no
+    /// user any more.
+    fn still_means(&self, tags: &TagSet) -> bool {
+        self.tags.is_subset(tags) && (self.users.is_empty() || tags.is_empty())
     }
 }
 

@@ -63,11 +63,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Whether everything in `needed` is remembered here, so that a crash after the next call
-    /// would lose nothing.
+    /// Whether what `needed` says is remembered here, so that a crash after the next call would
+    /// lose nothing. An owner that changed is no reason to wait: it is told with the next report.
     #[must_use]
     pub fn covers(&self, needed: &Self) -> bool {
-        self.bound == needed.bound && self.owned_keys.is_superset(&needed.owned_keys)
+        let device = |memory: &Self| {
+            let bound = memory.bound.as_ref();
+            bound.map(|bound| (bound.node.clone(), bound.named.clone()))
+        };
+        device(self) == device(needed) && self.owned_keys.is_superset(&needed.owned_keys)
     }
 
     /// The keys that a policy owns now: those that it names, and those that it named before and

@@ -13,7 +13,8 @@ pub(super) struct Answer {
 }
 
 /// A status of at least 400 with the message that the API would give.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{status}: {message}")]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// The HTTP status.
@@ -83,6 +84,13 @@ impl Refusal {
     }
 }
 
+/// JSON that cannot be read is the sender's fault.
+impl From<serde_json::Error> for Refusal {
+    fn from(error: serde_json::Error) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
         let body = json!({"message": refusal.message}).to_string().into_bytes();
@@ -114,11 +122,3 @@ pub(super) mod status_as_number {
             .map_err(|_| D::Error::custom(format!("{number} is no HTTP status")))
     }
 }
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self:?}")
-    }
-}
-
-impl std::error::Error for Refusal {}

@@ -16,68 +16,48 @@ use super::{
 /// Answers a request to `/_sim/…`.
 pub(super) fn answer(world: &mut World, method: &str, target: &Target, body: &Bytes) -> Answer {
     let segments: Vec<&str> = target.segments.iter().skip(1).map(String::as_str).collect();
-    let reply = match (method, &*segments) {
-        ("GET", ["requests"]) => requests(world),
-        ("DELETE", ["requests"]) => {
-            world.journal.clear();
-            Ok(Answer::empty_object())
+    reply(world, method, &segments, body).unwrap_or_else(Answer::from)
+}
+
+fn reply(world: &mut World, method: &str, segments: &[&str], body: &Bytes) -> Reply {
+    match (method, segments) {
+        ("GET", ["requests"]) => {
+            return Ok(Answer::json(&world.journal.entries().collect::<Vec<_>>()));
         }
-        ("GET", ["devices"]) => {
-            devices(world).map(|devices| Answer::json(&json!({"devices": devices})))
+        ("DELETE", ["requests"]) => world.journal.clear(),
+        ("GET", ["devices"]) => return Ok(Answer::json(&json!({"devices": devices(world)?}))),
+        ("POST", ["devices"]) => return Ok(Answer::json(&add(world, read(body)?)?)),
+        ("GET", ["devices", id]) => return Ok(Answer::json(&device(world, id)?)),
+        ("PATCH", ["devices", id]) => return Ok(Answer::json(&world.drift(id, &read(body)?)?)),
+        ("DELETE", ["devices", id]) => world.remove(id)?,
+        ("GET", ["switches"]) => return Ok(Answer::json(&world.switches)),
+        ("PUT", ["switches"]) => {
+            set_switches(world, read(body)?)?;
+            return Ok(Answer::json(&world.switches));
         }
-        ("POST", ["devices"]) => read(body)
-            .and_then(|json| add(world, json))
-            .map(|it| Answer::json(&it)),
-        ("GET", ["devices", id]) => device(world, id).map(|it| Answer::json(&it)),
-        ("PATCH", ["devices", id]) => read(body)
-            .and_then(|patch: Value| world.drift(id, &patch))
-            .map(|it| Answer::json(&it)),
-        ("DELETE", ["devices", id]) => world.remove(id).map(|()| Answer::empty_object()),
-        ("GET", ["switches"]) => Ok(Answer::json(&world.switches)),
-        ("PUT", ["switches"]) => read(body)
-            .and_then(|changes| set_switches(world, changes))
-            .map(|()| Answer::json(&world.switches)),
-        ("GET", ["faults"]) => faults(world),
-        ("POST", ["faults"]) => read(body)
-            .and_then(|spec| inject(world, spec))
-            .map(|id| Answer::json(&json!({"id": id}))),
-        ("DELETE", ["faults"]) => {
-            world.faults.clear();
-            Ok(Answer::empty_object())
+        ("GET", ["faults"]) => return Ok(Answer::json(&world.faults.to_json()?)),
+        ("POST", ["faults"]) => {
+            return Ok(Answer::json(&json!({"id": inject(world, read(body)?)?})));
         }
-        ("DELETE", ["faults", id]) => remove_fault(world, id),
-        ("DELETE", ["tokens"]) => {
-            world.credentials.revoke_tokens();
-            Ok(Answer::empty_object())
+        ("DELETE", ["faults"]) => world.faults.clear(),
+        ("DELETE", ["faults", id]) => remove_fault(world, id)?,
+        ("DELETE", ["tokens"]) => world.credentials.revoke_tokens(),
+        _ => {
+            return Err(Refusal::not_found(
+                "nothing here: `tsdp simulate --help` lists what stands under /_sim/",
+            ));
         }
-        _ => Err(Refusal::not_found(
-            "nothing here: `tsdp simulate --help` lists what stands under /_sim/",
-        )),
-    };
-    reply.unwrap_or_else(Answer::from)
+    }
+    Ok(Answer::empty_object())
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(unreadable)
+    Ok(serde_json::from_slice(body)?)
 }
 
-fn unreadable(error: impl ToString) -> Refusal {
-    Refusal::bad_request(error.to_string())
-}
-
-fn requests(world: &World) -> Reply {
-    let entries: Vec<_> = world.journal.entries().collect();
-    Ok(Answer::json(&json!({"requests": entries})))
-}
-
-fn faults(world: &World) -> Reply {
-    let faults = world.faults.to_json().map_err(unreadable)?;
-    Ok(Answer::json(&json!({"faults": faults})))
-}
-
-fn remove_fault(world: &mut World, id: &str) -> Reply {
+fn remove_fault(world: &mut World, id: &str) -> Result<(), Refusal> {
     if id.parse().is_ok_and(|id| world.faults.remove(id)) {
-        return Ok(Answer::empty_object());
+        return Ok(());
     }
     Err(Refusal::not_found(format!("no fault has the id {id}")))
 }
@@ -89,18 +69,17 @@ pub(super) fn devices(world: &mut World) -> Result<Vec<Value>, Refusal> {
         record.drop_expired(now);
         record.to_json()
     });
-    records.collect::<Result<_, _>>().map_err(unreadable)
+    Ok(records.collect::<Result<_, _>>()?)
 }
 
 /// One device with its attributes.
 pub(super) fn device(world: &mut World, id: &str) -> Result<Value, Refusal> {
-    world.any_record(id)?.to_json().map_err(unreadable)
+    Ok(world.any_record(id)?.to_json()?)
 }
 
 /// Adds a device in the shape of the list answer; what it lacks is made up.
 pub(super) fn add(world: &mut World, json: Value) -> Result<Value, Refusal> {
-    let record = Record::from_json(json).map_err(unreadable)?;
-    world.add(record)?.to_json().map_err(unreadable)
+    Ok(world.add(Record::from_json(json)?)?.to_json()?)
 }
 
 /// Sets the switches that `changes` names.
@@ -108,11 +87,11 @@ pub(super) fn set_switches(world: &mut World, changes: Value) -> Result<(), Refu
     let Value::Object(changes) = changes else {
         return Err(Refusal::bad_request("expected a JSON object of switches"));
     };
-    let mut switches = serde_json::to_value(&world.switches).map_err(unreadable)?;
+    let mut switches = serde_json::to_value(&world.switches)?;
     for (name, setting) in changes {
         switches[name] = setting;
     }
-    world.switches = serde_json::from_value(switches).map_err(unreadable)?;
+    world.switches = serde_json::from_value(switches)?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 pub(super) const ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// The fields of the list answer.
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Device {
@@ -189,6 +190,13 @@ impl Device {
             self.last_seen = Some(now);
         }
     }
+}
+
+/// How the server rewrites a name, as measured live: `AC-Upper` → `ac-upper`,
+/// `under_score` → `under-score`, `a.b` → `a-b`.
+pub(super) fn as_label(name: &str) -> String {
+    let lower = name.to_ascii_lowercase().replace(['.', '_'], "-");
+    lower.trim_end_matches('-').to_owned()
 }
 
 /// By number, not by text: `2.0.0.0/24` comes before `10.0.1.0/24`; IPv4 before IPv6.

@@ -65,6 +65,7 @@ fn device(index: usize, rng: &mut Rng) -> Value {
         "nodeKey": format!("nodekey:{:032x}", rng.u128(..)),
         "machineKey": format!("mkey:{:032x}", rng.u128(..)),
     });
+    add_details(&mut device, rng);
     if !device["connectedToControl"].as_bool().unwrap_or_default() {
         device["lastSeen"] = json!("2026-01-20T12:00:00Z");
     }
@@ -75,6 +76,24 @@ fn device(index: usize, rng: &mut Rng) -> Value {
         share_in(&mut device);
     }
     device
+}
+
+/// What only `fields=all` shows.
+fn add_details(device: &mut Value, rng: &mut Rng) {
+    if device["os"] == "linux" {
+        device["distro"] = json!({"name": "debian", "version": "13", "codeName": "trixie"});
+    }
+    device["sshEnabled"] = json!(rng.bool());
+    device["postureIdentity"] = json!({"disabled": true});
+    device["clientConnectivity"] = json!({
+        "endpoints": [format!("203.0.113.{}:41641", rng.u8(1..255))],
+        "mappingVariesByDestIP": rng.bool(),
+        "latency": {"Frankfurt": {"preferred": true, "latencyMs": rng.u32(1_000..90_000) / 1_000}},
+        "clientSupports": {
+            "hairPinning": false, "ipv6": rng.bool(), "pcp": false, "pmp": false, "udp": true,
+            "upnp": rng.bool(),
+        },
+    });
 }
 
 /// As the API shows devices of another tailnet: much of them is empty.

@@ -214,15 +214,12 @@ fn world_of(options: &Options) -> Result<World, StartError> {
             reason: refusal.message,
         })?;
     }
-    world.policy = match &options.policy_file {
-        Some(text) => {
-            Policy::parse(text).map_err(|refusal| StartError::PolicyFile(refusal.message))?
-        }
-        None => {
-            let devices = world.records.iter().map(|record| &record.device);
-            let own = devices.filter(|device| !device.is_external);
-            Policy::with_tags(own.flat_map(|device| &device.tags).map(String::as_str))
-        }
+    world.policy = if let Some(text) = &options.policy_file {
+        Policy::parse(text).map_err(|refusal| StartError::PolicyFile(refusal.message))?
+    } else {
+        let devices = world.records.iter().map(|record| &record.device);
+        let own = devices.filter(|device| !device.is_external);
+        Policy::with_tags(own.flat_map(|device| &device.tags).map(String::as_str))
     };
     Ok(world)
 }

@@ -38,6 +38,8 @@ pub(super) async fn run(listener: TcpListener, shared: Shared, stop: Cancellatio
 }
 
 async fn converse(stream: TcpStream, shared: Shared) {
+    // Else a small answer may wait for the client's delayed acknowledgement; if it fails, it waits.
+    let _ = stream.set_nodelay(true);
     let service = service_fn(|request| respond(request, &shared));
     let served = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)

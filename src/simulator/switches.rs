@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::answer::Refusal;
 
 /// All switches with their present settings.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Switches {

@@ -1,6 +1,9 @@
 //! The state behind the API: one tailnet, its devices, and what is done to its answers.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -8,7 +11,7 @@ use serde_json::Value;
 use super::{
     answer::Refusal,
     auth::Credentials,
-    device::{Device, Record},
+    device::{Device, Record, as_label},
     endpoints::invites::Invite,
     fault::Faults,
     journal::Journal,
@@ -20,6 +23,8 @@ use super::{
 /// Everything that the simulator knows; it stands behind one mutex.
 pub(super) struct World {
     pub records: Vec<Record>,
+    /// Both ids of each record.
+    ids: HashSet<String>,
     pub policy: Policy,
     pub switches: Switches,
     pub credentials: Credentials,
@@ -34,6 +39,7 @@ pub(super) struct World {
     /// The tailnet's names in paths, beside `-`.
     pub tailnet: String,
     next_number: u64,
+    next_ipv4: u32,
 }
 
 /// What the first write of an attribute key has fixed for the whole tailnet.
@@ -73,6 +79,7 @@ impl World {
     pub fn new(credentials: Credentials, switches: Switches, tailnet: String) -> Self {
         Self {
             records: Vec::new(),
+            ids: HashSet::new(),
             policy: Policy::default(),
             switches,
             credentials,
@@ -84,6 +91,7 @@ impl World {
             window: Window::default(),
             tailnet,
             next_number: 20_000,
+            next_ipv4: 0,
         }
     }
 
@@ -97,6 +105,9 @@ impl World {
     /// A number that nothing else in this tailnet has.
     pub fn next_number(&mut self) -> u64 {
         self.next_number += 1;
+        while self.ids.contains(&self.next_number.to_string()) {
+            self.next_number += 1;
+        }
         self.next_number
     }
 
@@ -124,16 +135,12 @@ impl World {
     /// Adds a device, and gives it what a real one could not be without: ids, name, addresses.
     pub fn add(&mut self, mut record: Record) -> Result<&Record, Refusal> {
         self.complete(&mut record.device);
-        let device = &record.device;
-        let clash = self
-            .records
-            .iter()
-            .find(|other| other.device.has_id(&device.id) || other.device.has_id(&device.node_id));
-        if let Some(other) = clash {
-            let (id, node_id) = (&other.device.id, &other.device.node_id);
-            let message = format!("a device with the ids {id} and {node_id} exists already");
+        let ids = [record.device.id.clone(), record.device.node_id.clone()];
+        if let Some(id) = ids.iter().find(|id| self.ids.contains(*id)) {
+            let message = format!("a device with the id {id} exists already");
             return Err(Refusal::bad_request(message));
         }
+        self.ids.extend(ids);
         for (key, attribute) in &record.attributes {
             self.learn_key(key, &attribute.value);
         }
@@ -155,7 +162,7 @@ impl World {
             };
         }
         if device.name.is_empty() {
-            let label = self.free_label(&device.hostname.to_ascii_lowercase(), &device.node_id);
+            let label = self.free_label(&as_label(&device.hostname), &device.node_id);
             device.name = format!("{label}.{DOMAIN}");
         }
         if device.addresses.is_empty() {
@@ -166,28 +173,20 @@ impl World {
 
     /// `wanted`, or `wanted-1`, `wanted-2` … where another device has that.
     pub fn free_label(&self, wanted: &str, node_id: &str) -> String {
-        let others = || {
-            self.records
-                .iter()
-                .filter(|it| it.device.node_id != node_id)
-        };
-        let taken = |label: &str| others().any(|it| it.device.label() == label);
+        let devices = || self.records.iter().map(|record| &record.device);
+        let taken = |label: &str| devices().any(|it| it.node_id != node_id && it.label() == label);
         if !taken(wanted) {
             return wanted.to_owned();
         }
-        let numbered = (1_u32..).map(|number| format!("{wanted}-{number}"));
-        numbered
-            .into_iter()
-            .find(|label| !taken(label))
-            .unwrap_or_default()
+        let mut numbered = (1_u32..).map(|number| format!("{wanted}-{number}"));
+        numbered.find(|label| !taken(label)).unwrap_or_default()
     }
 
     fn free_ipv4(&mut self) -> Ipv4Addr {
         loop {
-            let number = self.next_number();
-            let low = u8::try_from(number % 254 + 1).unwrap_or(1);
-            let high = u8::try_from(number / 254 % 250).unwrap_or(0);
-            let ipv4 = Ipv4Addr::new(100, 64, high, low);
+            // From 100.64.0.0 to 100.99.255.255, which is clear of the reserved ranges.
+            self.next_ipv4 = (self.next_ipv4 + 1) % (36 << 16);
+            let ipv4 = Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 0, 0).to_bits() + self.next_ipv4);
             if self.holder_of(ipv4).is_none() {
                 return ipv4;
             }
@@ -208,22 +207,27 @@ impl World {
             .position(|record| record.device.has_id(id));
         let at = found.ok_or_else(Refusal::no_such_device)?;
         let gone = self.records.remove(at);
+        self.ids.remove(&gone.device.id);
+        self.ids.remove(&gone.device.node_id);
         self.invites.retain(|invite| !invite.is_to(&gone.device));
         Ok(())
     }
 
-    /// Changes a device behind the API's back, by a merge patch.
+    /// Changes a device behind the API's back, by a merge patch. Only its ids must stay.
     pub fn drift(&mut self, id: &str, patch: &Value) -> Result<Value, Refusal> {
         let record = self.any_record(id)?;
-        let unreadable = |error: serde_json::Error| Refusal::bad_request(error.to_string());
-        let mut json = record.to_json().map_err(unreadable)?;
+        let mut json = record.to_json()?;
         merge(&mut json, patch);
-        let patched = Record::from_json(json).map_err(unreadable)?;
+        let patched = Record::from_json(json)?;
+        let (before, after) = (&record.device, &patched.device);
+        if (&before.id, &before.node_id) != (&after.id, &after.node_id) {
+            return Err(Refusal::bad_request("the ids of a device cannot change"));
+        }
         *record = patched.clone();
         for (key, attribute) in &patched.attributes {
             self.learn_key(key, &attribute.value);
         }
-        patched.to_json().map_err(unreadable)
+        Ok(patched.to_json()?)
     }
 
     /// Fixes the type of a key, if this is its first value.

@@ -7,7 +7,11 @@ use jiff::Timestamp;
 
 use super::{
     Announcement, Effect, Failure, Input, Now, PolicyReport, Request, Retry, TailnetReport, Ticket,
-    failure::Setback, node::Node, polling::Polling,
+    failure::Setback,
+    node::{Circumstances, Node},
+    polling::Polling,
+    queues::Queues,
+    schedule::{BATCH_PATIENCE, MAX_IN_FLIGHT},
 };
 use crate::{
     api::Reason,
@@ -33,7 +37,7 @@ pub(super) struct Held {
     pub generation: i64,
     pub policy: Result<Policy, Vec<String>>,
     /// What its status remembered when last watched.
-    stored: Memory,
+    pub stored: Memory,
     /// What is surely kept: a crash would not lose it.
     pub recorded: Memory,
     /// What must be remembered.
@@ -52,6 +56,8 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub request: Request,
+    /// The engine's count of new beginnings when it was sent: what was read before one is not used.
+    pub epoch: u64,
     /// The differences that it removes.
     pub differences: Vec<plan::Difference>,
 }
@@ -69,24 +75,28 @@ pub struct Engine {
     pub(super) polling: Polling,
     pub(super) fleet: Fleet,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// Devices that cost a read of their own now and then.
+    pub(super) readers: BTreeSet<NodeId>,
     /// Bound devices that are not in the list, with the list (counted) that missed them first.
     pub(super) missing: BTreeMap<NodeId, u64>,
     pub(super) flights: BTreeMap<Ticket, Flight>,
     next_ticket: u64,
-    /// Counts completed writes, so that a list from before one is not taken for a look after it.
-    pub(super) writes: u64,
+    /// Counts the times when everything known before lost its worth: a new connection, a new lead.
+    pub(super) epoch: u64,
+    /// Counts answers about single devices, so that a list from before one is not taken for a look
+    /// after it.
+    pub(super) answers: u64,
     /// Policies whose device is to be found anew.
     pub(super) unbound: BTreeSet<PolicyKey>,
     /// Devices to be compared anew.
     pub(super) stale: BTreeSet<NodeId>,
-    /// Devices for which something may have to be done.
-    pub(super) active: BTreeSet<NodeId>,
+    /// Devices whose next step is to be found anew.
+    pub(super) unplaced: BTreeSet<NodeId>,
+    pub(super) queues: Queues,
     /// Policies whose report may have changed.
     pub(super) tell: BTreeSet<PolicyKey>,
-    /// When something is to be done though nothing happens.
-    pub(super) timers: BTreeSet<(Duration, NodeId)>,
-    /// Since when the batch of attribute writes has not grown, and how many devices it has.
-    pub(super) batch: Option<(Duration, usize)>,
+    /// The alarms of the devices.
+    pub(super) alarms: BTreeSet<(Duration, NodeId)>,
     last_tailnet: Option<TailnetReport>,
     pub(super) effects: Vec<Effect>,
 }
@@ -111,16 +121,18 @@ impl Engine {
             polling: Polling::default(),
             fleet: Fleet::default(),
             nodes: BTreeMap::new(),
+            readers: BTreeSet::new(),
             missing: BTreeMap::new(),
             flights: BTreeMap::new(),
             next_ticket: 0,
-            writes: 0,
+            epoch: 0,
+            answers: 0,
             unbound: BTreeSet::new(),
             stale: BTreeSet::new(),
-            active: BTreeSet::new(),
+            unplaced: BTreeSet::new(),
+            queues: Queues::default(),
             tell: BTreeSet::new(),
-            timers: BTreeSet::new(),
-            batch: None,
+            alarms: BTreeSet::new(),
             last_tailnet: None,
             effects: Vec::new(),
         }
@@ -135,12 +147,14 @@ impl Engine {
             Input::PoliciesListed => self.policies_listed = true,
             Input::Connection(connection) => {
                 self.connection = connection;
-                self.polling.restart(now.monotonic);
-                self.missing.clear();
+                self.begin_anew(now);
                 self.tell_all();
             }
+            Input::Settings(settings) if settings == self.settings => {}
             Input::Settings(settings) => {
                 self.settings = settings;
+                // The ages at which things are read again may have changed.
+                self.unplaced.extend(self.nodes.keys().cloned());
                 self.polling.hasten(now.monotonic);
             }
             Input::Leading(leading) => self.lead(leading, now),
@@ -164,11 +178,12 @@ impl Engine {
             .is_ok()
             .then(|| self.polling.wake_at())
             .flatten();
-        let timer = self.timers.first().map(|(at, _)| *at);
-        let batch = self
-            .batch
-            .map(|(since, _)| since + super::schedule::BATCH_PATIENCE);
-        [poll, timer, batch].into_iter().flatten().min()
+        let alarm = self.alarms.first().map(|(at, _)| *at);
+        // Without a free place in the air, the next answer is what the batch waits for.
+        let batch =
+            (self.may_act() && self.queues.batch_size() > 0 && self.flights.len() < MAX_IN_FLIGHT)
+                .then_some(self.queues.batch_grew + BATCH_PATIENCE);
+        [poll, alarm, batch].into_iter().flatten().min()
     }
 
     /// Whether no request is under way.
@@ -179,7 +194,6 @@ impl Engine {
 
     fn take_policy(&mut self, declared: Declared) {
         let key = declared.key.clone();
-        self.tell.insert(key.clone());
         let known = self
             .policies
             .get_mut(&key)
@@ -187,22 +201,8 @@ impl Engine {
         let Some(held) = known else {
             self.drop_policy(&key);
             self.unbound.insert(key.clone());
-            self.policies.insert(
-                key,
-                Held {
-                    uid: declared.uid,
-                    generation: declared.generation,
-                    policy: declared.policy,
-                    recorded: declared.memory.clone(),
-                    memory: declared.memory.clone(),
-                    stored: declared.memory,
-                    binding: None,
-                    node: None,
-                    urgent: true,
-                    changed_at: None,
-                    last_report: None,
-                },
-            );
+            self.tell.insert(key.clone());
+            self.policies.insert(key, Held::new(declared));
             return;
         };
         held.stored = declared.memory;
@@ -212,12 +212,13 @@ impl Engine {
         held.generation = declared.generation;
         held.policy = declared.policy;
         held.urgent = true;
-        // An edit is the user's answer to whatever failed before it.
-        if let Some(node) = held.node.as_ref().and_then(|id| self.nodes.get_mut(id)) {
-            node.setbacks.clear();
-            node.look_setback = None;
-            node.attributes_setback = None;
+        if let Some(id) = &held.node
+            && let Some(node) = self.nodes.get_mut(id)
+        {
+            node.forget_setbacks();
+            self.stale.insert(id.clone());
         }
+        self.tell.insert(key.clone());
         self.unbound.insert(key);
     }
 
@@ -231,52 +232,59 @@ impl Engine {
         self.tell.remove(key);
     }
 
-    /// Takes the lead or loses it. Who takes it reads everything anew before the first write: the
-    /// former leader may have changed things a moment ago.
+    /// Takes the lead or loses it. Who takes it reads everything anew before the first write, as
+    /// the former leader may have changed things a moment ago; and it remembers what the former
+    /// leader kept, not what it made out by itself while it only watched.
     fn lead(&mut self, leading: bool, now: Now) {
         if leading == self.leading {
             return;
         }
         self.leading = leading;
         self.last_tailnet = None;
+        if !leading {
+            return;
+        }
         for held in self.policies.values_mut() {
             held.last_report = None;
-            held.recorded = held.stored.clone();
+            held.recorded = held.kept();
+            held.memory = held.recorded.clone();
         }
-        if leading {
-            for node in self.nodes.values_mut() {
-                node.attributes = None;
-            }
-            self.polling.restart(now.monotonic);
-            self.missing.clear();
+        self.begin_anew(now);
+    }
+
+    /// Forgets what was read, and reads it anew.
+    fn begin_anew(&mut self, now: Now) {
+        self.epoch += 1;
+        self.polling.restart(now.monotonic);
+        self.missing.clear();
+        for node in self.nodes.values_mut() {
+            node.attributes = None;
+            node.routes = None;
+            node.routes_read = None;
+            node.forget_setbacks();
         }
         self.stale.extend(self.nodes.keys().cloned());
-        self.tell_all();
+        self.unbound.extend(self.policies.keys().cloned());
     }
 
     fn recorded(&mut self, key: &PolicyKey, memory: Memory) {
         if let Some(held) = self.policies.get_mut(key) {
             held.recorded = memory;
-            self.active.extend(held.node.clone());
+            self.unplaced.extend(held.node.clone());
         }
     }
 
     /// How old attributes may be: the interval, stretched so that reading them takes at most 30 %
     /// of the budget.
     pub(super) fn refresh(&self) -> Duration {
-        let reading = self
-            .nodes
-            .values()
-            .filter(|node| node.plan.claims.need_attributes())
-            .count();
         #[expect(
             clippy::cast_precision_loss,
             reason = "a count of devices is far below 2^52"
         )]
-        let seconds = reading as f64 / (0.3 * self.settings.requests_per_second);
+        let seconds = self.readers.len() as f64 / (0.3 * self.settings.requests_per_second);
         self.settings
             .attributes_interval
-            .max(Duration::from_secs_f64(seconds.max(0.0)))
+            .max(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 
     /// Why the tailnet cannot be asked, once that is sure enough to say it on every policy.
@@ -290,25 +298,29 @@ impl Engine {
             .is_some_and(|held| held.recorded.covers(&held.memory))
     }
 
-    pub(super) fn all_remembered(&self, node: &Node) -> bool {
-        node.policies.iter().all(|key| self.is_remembered(key))
+    pub(super) fn circumstances(&self, node: &Node, now: Duration) -> Circumstances {
+        Circumstances {
+            remembered: node.policies.iter().all(|key| self.is_remembered(key)),
+            refresh: self.refresh(),
+            now,
+        }
     }
 
     pub(super) fn tell_all(&mut self) {
         self.tell.extend(self.policies.keys().cloned());
     }
 
-    pub(super) fn send(&mut self, request: Request, differences: Vec<plan::Difference>) {
+    pub(super) fn send(&mut self, request: Request, differences: Vec<plan::Difference>) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.effects.push(Effect::Send(ticket, request.clone()));
-        self.flights.insert(
-            ticket,
-            Flight {
-                request,
-                differences,
-            },
-        );
+        let flight = Flight {
+            request,
+            epoch: self.epoch,
+            differences,
+        };
+        self.flights.insert(ticket, flight);
+        ticket
     }
 
     /// Says something, to those who wrote the policy.
@@ -329,14 +341,15 @@ impl Engine {
         Setback::new(failure, before, now.monotonic, rare, &mut self.rng)
     }
 
-    /// Gives out the reports that have changed.
-    pub(super) fn publish(&mut self, now: Now) {
-        if !self.leading || self.stopping {
+    /// Gives out the reports that have changed. While stopping too: what the last calls did is to
+    /// be told.
+    pub(super) fn publish(&mut self) {
+        if !self.leading {
             self.tell.clear();
             return;
         }
         for key in std::mem::take(&mut self.tell) {
-            let Some(report) = self.report(&key, now.monotonic) else {
+            let Some(report) = self.report(&key) else {
                 continue;
             };
             let Some(held) = self.policies.get_mut(&key) else {
@@ -352,5 +365,36 @@ impl Engine {
             self.last_tailnet = Some(report.clone());
             self.effects.push(Effect::Tailnet(report));
         }
+    }
+}
+
+impl Held {
+    fn new(declared: Declared) -> Self {
+        Self {
+            uid: declared.uid,
+            generation: declared.generation,
+            policy: declared.policy,
+            stored: declared.memory.clone(),
+            recorded: declared.memory.clone(),
+            memory: declared.memory,
+            binding: None,
+            node: None,
+            urgent: true,
+            changed_at: None,
+            last_report: None,
+        }
+    }
+
+    /// What is kept for it, as far as is known: what was watched last, and what this process wrote
+    /// itself, of which the watch may not have told yet.
+    fn kept(&self) -> Memory {
+        let mut kept = self.stored.clone();
+        if kept.bound.is_none() {
+            kept.bound.clone_from(&self.recorded.bound);
+        }
+        if kept.bound == self.recorded.bound {
+            kept.owned_keys.extend(self.recorded.owned_keys.clone());
+        }
+        kept
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Setback {
 }
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_secs(300);
+const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
 impl Setback {
     /// What only an edit mends is asked again all the same, but rarely: the edit may be made

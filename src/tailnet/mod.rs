@@ -8,18 +8,21 @@
 //! Knows nothing of Kubernetes.
 
 mod announcement;
-mod answers;
+mod binding;
 mod drive;
 mod engine;
 mod exchange;
 mod failure;
+mod looks;
 mod messages;
 mod node;
 mod polling;
+mod queues;
 mod report;
 mod schedule;
 #[cfg(test)]
-mod tests;
+mod simulation;
+mod writes;
 
 pub use announcement::Announcement;
 pub use drive::{Message, Reporter, drive};

@@ -5,14 +5,17 @@ use std::{
 
 use super::{Request, failure::Setback};
 use crate::{
-    model::{Attributes, NodeId},
-    plan::{Call, DevicePlan, Field, PolicyKey, next_call},
+    model::{Attributes, NodeId, RouteSet},
+    plan::{AttributeWrites, Call, Change, DevicePlan, Difference, Field, PolicyKey, next_call},
 };
 
-/// The attributes of a device and when they were read.
+/// How long a read of the routes counts as fresh for a call that carries some of them along.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// What was read of a device by a request of its own, and when.
 #[derive(Debug, Clone)]
-pub(super) struct Reading {
-    pub values: Attributes,
+pub(super) struct Reading<T> {
+    pub values: T,
     pub at: Duration,
 }
 
@@ -20,25 +23,33 @@ pub(super) struct Reading {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub policies: BTreeSet<PolicyKey>,
-    pub attributes: Option<Reading>,
     pub plan: DevicePlan,
+    /// When it is to be compared anew though nothing happens.
+    pub alarm: Option<Duration>,
     /// Requests about it that are under way.
     pub busy: u32,
-    /// The engine's count of writes when it was written last; an older list does not count.
+    /// The engine's count of answers when it was written or looked at last; an older list does not
+    /// count.
     pub touched: u64,
     /// The device must be looked at before anything else: what it is like is not known.
     pub look: bool,
+    pub attributes: Option<Reading<Attributes>>,
     /// Its attributes must be read again, whatever their age.
     pub look_attributes: bool,
-    /// Its routes have been read for the very next call.
-    pub routes_fresh: bool,
-    /// Fields that were written and not seen since. Empty: nothing to confirm.
-    pub unconfirmed: BTreeSet<Field>,
-    /// Fields that were written and looked at since: do they still differ?
-    pub looked_at: BTreeSet<Field>,
+    /// Its routes, where the list does not tell them.
+    pub routes: Option<Reading<RouteSet>>,
+    /// When its routes were read last, for a call that carries some of them along.
+    pub routes_read: Option<Duration>,
+    /// What was written and not seen since. Empty: nothing to confirm.
+    pub unconfirmed: BTreeMap<Field, Change>,
+    /// What was written and looked at since: does it still differ?
+    pub looked_at: BTreeMap<Field, Change>,
+    /// What may have been written: the answer was lost.
+    pub doubtful: Vec<Difference>,
     pub setbacks: BTreeMap<Field, Setback>,
     pub look_setback: Option<Setback>,
     pub attributes_setback: Option<Setback>,
+    pub routes_setback: Option<Setback>,
 }
 
 /// What to do next about a device.
@@ -51,97 +62,171 @@ pub(super) enum Step {
     /// Look at something first.
     Look(Request),
     /// Write attributes, together with those of other devices.
-    WriteAttributes,
-    /// Make this call.
-    Call(Call),
+    WriteAttributes(AttributeWrites, Vec<Difference>),
+    /// Make this call, which removes these differences.
+    Call(Call, Vec<Difference>),
     /// See whether what was written is there.
     Confirm,
 }
 
+/// What decides about the next step besides the device itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Circumstances {
+    /// What the policies must not forget is kept.
+    pub remembered: bool,
+    /// The age at which attributes are read again.
+    pub refresh: Duration,
+    pub now: Duration,
+}
+
 impl Node {
-    /// `remembered`: what the policies must not forget is kept. `refresh`: the age at which
-    /// attributes are read again.
-    pub fn next_step(
-        &self,
-        id: &NodeId,
-        remembered: bool,
-        refresh: Duration,
-        now: Duration,
-    ) -> Step {
+    pub fn next_step(&self, id: &NodeId, given: Circumstances) -> Step {
+        let Circumstances {
+            remembered,
+            refresh,
+            now,
+        } = given;
         if self.busy > 0 {
             return Step::Wait;
         }
-        if let Some(setback) = self
-            .look_setback
-            .as_ref()
-            .filter(|setback| !setback.is_over(now))
-        {
-            return Step::Rest(Some(setback.retry_at));
-        }
         if self.look {
-            return Step::Look(Request::Device(id.clone()));
+            return match pending(self.look_setback.as_ref(), now) {
+                Some(retry_at) => Step::Rest(Some(retry_at)),
+                None => Step::Look(Request::Device(id.clone())),
+            };
         }
         if self.attributes_due(refresh, now) {
             return Step::Look(Request::Attributes(id.clone()));
         }
-        if self.plan.routes_unread {
+        if self.routes_due(refresh, now) {
             return Step::Look(Request::Routes(id.clone()));
         }
         match next_call(&self.plan, &self.blocked(now)) {
             Some(_) if !remembered => Step::Wait,
-            Some((Call::WriteAttributes(_), _)) => Step::WriteAttributes,
             // Somebody may have approved a route since the list: a call that replaces the whole
             // list carries what nobody here decides, as it is now.
             Some((Call::SetRoutes(..), _))
-                if self.plan.claims.share_routes() && !self.routes_fresh =>
+                if self.plan.claims.share_routes() && !self.routes_are_fresh(now) =>
             {
                 Step::Look(Request::Routes(id.clone()))
             }
-            Some((call, _)) => Step::Call(call),
-            None if !self.unconfirmed.is_empty() => Step::Confirm,
-            None => Step::Rest(self.rest_until(refresh)),
+            Some((Call::WriteAttributes(mut writes), differences)) => Step::WriteAttributes(
+                writes.remove(id).unwrap_or_default(),
+                differences.into_iter().cloned().collect(),
+            ),
+            Some((call, differences)) => {
+                Step::Call(call, differences.into_iter().cloned().collect())
+            }
+            None if self.can_confirm(now) => Step::Confirm,
+            None => Step::Rest(self.rest_until(refresh, now)),
         }
     }
 
-    /// The fields that must wait, as a call for them failed a moment ago.
-    pub fn blocked(&self, now: Duration) -> BTreeSet<Field> {
+    /// The fields that must wait, as a call for them (or the read before it) failed a moment ago.
+    fn blocked(&self, now: Duration) -> BTreeSet<Field> {
         let waiting = self
             .setbacks
             .iter()
-            .filter(|(_, setback)| !setback.is_over(now));
-        waiting.map(|(field, _)| field.clone()).collect()
+            .filter(|(_, setback)| !setback.is_over(now))
+            .map(|(field, _)| field.clone());
+        let routes = pending(self.routes_setback.as_ref(), now)
+            .map(|_| [Field::EnabledRoutes, Field::ExitNode]);
+        waiting.chain(routes.into_iter().flatten()).collect()
     }
 
     fn attributes_due(&self, refresh: Duration, now: Duration) -> bool {
-        let waits = self
-            .attributes_setback
-            .as_ref()
-            .is_some_and(|setback| !setback.is_over(now));
         let old = self
             .attributes
             .as_ref()
             .is_none_or(|reading| now >= reading.at + refresh);
-        self.plan.claims.need_attributes() && !waits && (old || self.look_attributes)
+        self.plan.claims.need_attributes()
+            && pending(self.attributes_setback.as_ref(), now).is_none()
+            && (old || self.look_attributes)
     }
 
-    fn rest_until(&self, refresh: Duration) -> Option<Duration> {
-        let fields = self.setbacks.values().map(|setback| setback.retry_at);
-        let attributes = self.plan.claims.need_attributes().then(|| {
-            let refreshed = self
-                .attributes
-                .as_ref()
-                .map_or(Duration::ZERO, |reading| reading.at + refresh);
-            self.attributes_setback
-                .as_ref()
-                .map_or(refreshed, |setback| setback.retry_at)
-        });
-        fields.chain(attributes).min()
+    /// Whether the routes must be read: the list does not tell them, and they were never read or
+    /// a while ago.
+    fn routes_due(&self, refresh: Duration, now: Duration) -> bool {
+        let old = self
+            .routes
+            .as_ref()
+            .is_some_and(|reading| now >= reading.at + refresh);
+        self.plan.claims.need_routes()
+            && pending(self.routes_setback.as_ref(), now).is_none()
+            && (self.plan.routes_unread || old)
+    }
+
+    fn routes_are_fresh(&self, now: Duration) -> bool {
+        self.routes_read.is_some_and(|at| now < at + FRESH)
+    }
+
+    fn can_confirm(&self, now: Duration) -> bool {
+        let setback = if self.unconfirmed_settings() {
+            &self.look_setback
+        } else {
+            &self.attributes_setback
+        };
+        !self.unconfirmed.is_empty() && pending(setback.as_ref(), now).is_none()
+    }
+
+    /// When something will have to be done: always after `now`, as what could be done now is.
+    fn rest_until(&self, refresh: Duration, now: Duration) -> Option<Duration> {
+        let claims = &self.plan.claims;
+        let looks = [
+            &self.look_setback,
+            &self.attributes_setback,
+            &self.routes_setback,
+        ];
+        let setbacks = self.setbacks.values().chain(looks.into_iter().flatten());
+        let attributes = self
+            .attributes
+            .as_ref()
+            .filter(|_| claims.need_attributes());
+        let routes = self.routes.as_ref().filter(|_| claims.need_routes());
+        let reads = [attributes.map(|read| read.at), routes.map(|read| read.at)];
+        setbacks
+            .map(|setback| setback.retry_at)
+            .chain(reads.into_iter().flatten().map(|at| at + refresh))
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// What was written and can be seen in the device itself.
     pub fn unconfirmed_settings(&self) -> bool {
         self.unconfirmed
-            .iter()
+            .keys()
             .any(|field| !matches!(field, Field::Attribute(_)))
     }
+
+    /// Whether it costs a read of its own now and then.
+    pub fn needs_reads(&self) -> bool {
+        let claims = &self.plan.claims;
+        claims.need_attributes() || (claims.need_routes() && self.routes.is_some())
+    }
+
+    /// Whether nothing that could be done is left to do.
+    pub fn is_done(&self) -> bool {
+        let held = |difference: &Difference| difference.hold.is_some();
+        self.plan.complete() && self.plan.differences.iter().all(held)
+    }
+
+    /// Counts one request as answered.
+    pub fn landed(&mut self, touched: u64) {
+        self.busy = self.busy.saturating_sub(1);
+        self.touched = touched;
+    }
+
+    /// Forgets all setbacks: an edit is the user's answer to whatever failed before it.
+    pub fn forget_setbacks(&mut self) {
+        self.setbacks.clear();
+        self.look_setback = None;
+        self.attributes_setback = None;
+        self.routes_setback = None;
+    }
+}
+
+fn pending(setback: Option<&Setback>, now: Duration) -> Option<Duration> {
+    setback
+        .filter(|setback| !setback.is_over(now))
+        .map(|setback| setback.retry_at)
 }

@@ -1,17 +1,26 @@
 use std::time::Duration;
 
 use super::{
-    Failure,
+    Failure, Ticket,
     failure::{backoff, jittered},
 };
 use crate::api::Reason;
+
+/// A request for the list that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub ticket: Ticket,
+    /// The engine's count of answers when it was asked for.
+    pub at: u64,
+}
 
 /// When to ask for the list, and how the last requests for it went.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     next: Duration,
-    /// The engine's count of writes when the list that is under way was asked for.
-    pub in_flight: Option<u64>,
+    asked: Option<Asked>,
+    /// Another list is wanted as soon as the one under way has come.
+    again: bool,
     /// Complete lists seen since the connection was made or the lead was taken.
     pub seen: u64,
     failures: u32,
@@ -23,20 +32,39 @@ const DOWN_AFTER: u32 = 3;
 
 impl Polling {
     pub fn is_due(&self, now: Duration) -> bool {
-        self.in_flight.is_none() && now >= self.next
+        self.asked.is_none() && now >= self.next
+    }
+
+    pub fn asked(&mut self, asked: Asked) {
+        self.asked = Some(asked);
+        self.again = false;
+    }
+
+    /// The request that this ticket answers; `None` if it was given up meanwhile.
+    pub fn answered(&mut self, ticket: Ticket) -> Option<Asked> {
+        self.asked.take_if(|asked| asked.ticket == ticket)
     }
 
     /// When the next list is due; `None` while one is under way.
     pub fn wake_at(&self) -> Option<Duration> {
-        self.in_flight.is_none().then_some(self.next)
+        self.asked.is_none().then_some(self.next)
     }
 
-    /// Asks for a list at once.
+    /// Asks for a list at once. One that is under way may be older than what is to be seen, so
+    /// another one follows it.
     pub fn hasten(&mut self, now: Duration) {
         self.next = self.next.min(now);
+        self.again = self.asked.is_some();
     }
 
-    /// Forgets what the former connection gave, and asks at once.
+    /// Asks for a list that is at least as new as this count of answers.
+    pub fn look(&mut self, now: Duration, answers: u64) {
+        if self.asked.is_none_or(|asked| asked.at < answers) {
+            self.hasten(now);
+        }
+    }
+
+    /// Forgets what was seen so far, and asks at once.
     pub fn restart(&mut self, now: Duration) {
         *self = Self {
             next: now,
@@ -45,22 +73,26 @@ impl Polling {
     }
 
     pub fn succeeded(&mut self, now: Duration, interval: Duration, rng: &mut fastrand::Rng) {
-        self.in_flight = None;
         self.seen += 1;
         self.failures = 0;
         self.failure = None;
-        self.next = now + jittered(interval, rng);
+        self.next = now;
+        if !self.again {
+            self.next += jittered(interval, rng);
+        }
     }
 
     pub fn failed(&mut self, now: Duration, failure: Failure, rng: &mut fastrand::Rng) {
-        self.in_flight = None;
         self.failures = self.failures.saturating_add(1);
         let pause = match failure.retry {
             super::Retry::After(pause) => pause,
             _ => Duration::ZERO,
         };
         self.next = now + backoff(self.failures, rng).max(pause);
-        self.failure = Some(failure);
+        // One outage is told once: the next failure of its kind differs by the request id alone.
+        if self.failure.as_ref().map(|before| before.reason) != Some(failure.reason) {
+            self.failure = Some(failure);
+        }
     }
 
     /// The circuit: while lists fail, nothing is written.

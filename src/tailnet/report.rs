@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Engine, Failure, node::Step};
+use super::{Engine, Failure, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Conflict, Difference, Field, Memory, PolicyKey},
+    plan::{Binding, Conflict, Difference, Field, Identity, Memory, PolicyKey},
 };
 
 /// How things stand with one policy; its status is derived from it.
@@ -78,31 +78,20 @@ pub struct TailnetReport {
 }
 
 impl Engine {
-    /// The report of a policy; `None` while work goes on and nothing needs to be kept for it: the
-    /// last report then still tells the truth of a moment ago.
-    pub(super) fn report(&self, key: &PolicyKey, now: Duration) -> Option<PolicyReport> {
+    /// The report of a policy; `None` where the last one still tells the truth: before the first
+    /// list, and while work goes on and nothing needs to be kept for it.
+    pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
             Err(faults) => State::Invalid(faults.clone()),
-            Ok(policy) => {
-                if let Some(failure) = self.outage() {
-                    State::Unavailable(failure.clone())
-                } else if let Some(binding) = &held.binding {
-                    match binding
-                        .node()
-                        .and_then(|node| self.device_report(key, node, now))
-                    {
-                        Some(report) if self.can_wait(key, &report) => return None,
-                        Some(report) => State::Bound(Box::new(report)),
-                        None => State::Unbound {
-                            named: policy.target.identity.to_string(),
-                            binding: binding.clone(),
-                        },
-                    }
-                } else {
-                    State::Starting
+            Ok(policy) => match (self.outage(), &held.binding) {
+                (Some(failure), _) => State::Unavailable(failure.clone()),
+                (None, None) if held.memory.bound.is_none() => State::Starting,
+                (None, Some(binding)) if self.polling.seen > 0 => {
+                    self.found(key, &policy.target.identity, binding)?
                 }
-            }
+                _ => return None,
+            },
         };
         Some(PolicyReport {
             generation: held.generation,
@@ -112,53 +101,33 @@ impl Engine {
         })
     }
 
-    fn can_wait(&self, key: &PolicyKey, report: &DeviceReport) -> bool {
-        report.working && report.failures.is_empty() && self.is_remembered(key)
+    fn found(&self, key: &PolicyKey, identity: &Identity, binding: &Binding) -> Option<State> {
+        let Some(report) = binding.node().and_then(|id| self.device_report(key, id)) else {
+            return Some(State::Unbound {
+                named: identity.to_string(),
+                binding: binding.clone(),
+            });
+        };
+        let can_wait = report.working && self.is_remembered(key) && !self.stopping;
+        (!can_wait).then(|| State::Bound(Box::new(report)))
     }
 
-    fn device_report(&self, key: &PolicyKey, id: &NodeId, now: Duration) -> Option<DeviceReport> {
+    fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
         let node = self.nodes.get(id)?;
         let device = self.fleet.get(id)?;
-        let step = node.next_step(id, self.all_remembered(node), self.refresh(), now);
         let plan = &node.plan;
-        let own: Vec<Difference> = plan
-            .differences
-            .iter()
-            .filter(|difference| difference.owner == *key)
-            .cloned()
-            .collect();
-        let of_fields = node.setbacks.iter().filter(|(field, _)| {
-            own.iter()
-                .any(|difference| difference.change.field() == **field)
-        });
-        let of_looks = node.look_setback.iter().chain(&node.attributes_setback);
+        let own = plan.differences.iter().filter(|d| d.owner == *key);
+        let conflicts = plan.claims.conflicts.iter().filter(|c| c.loser == *key);
+        let expired = plan.claims.expired.iter().filter(|(_, of)| *of == key);
         Some(DeviceReport {
             node: id.clone(),
             label: device.label().to_string(),
-            working: !matches!(step, Step::Rest(_)),
+            working: !self.queues.is_resting(id) || self.unplaced.contains(id),
             unread: !plan.complete(),
-            conflicts: plan
-                .claims
-                .conflicts
-                .iter()
-                .filter(|lost| lost.loser == *key)
-                .cloned()
-                .collect(),
-            expired: plan
-                .claims
-                .expired
-                .iter()
-                .filter(|(_, owner)| *owner == key)
-                .map(|(attribute, _)| attribute.clone())
-                .collect(),
-            failures: of_looks
-                .map(|setback| (None, setback.failure.clone()))
-                .chain(
-                    of_fields
-                        .map(|(field, setback)| (Some(field.clone()), setback.failure.clone())),
-                )
-                .collect(),
-            differences: own,
+            differences: own.cloned().collect(),
+            conflicts: conflicts.cloned().collect(),
+            expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
+            failures: failures(key, node),
         })
     }
 
@@ -172,4 +141,27 @@ impl Engine {
             attributes_interval: self.refresh(),
         }
     }
+}
+
+/// What failed for a policy. A look that failed concerns every policy that needs it.
+fn failures(key: &PolicyKey, node: &Node) -> Vec<(Option<Field>, Failure)> {
+    let claims = &node.plan.claims;
+    let attributes = node.attributes_setback.as_ref();
+    let routes = node.routes_setback.as_ref();
+    let looks = [
+        node.look_setback.as_ref(),
+        attributes.filter(|_| claims.need_attributes()),
+        routes.filter(|_| claims.need_routes()),
+    ];
+    let of_looks = looks.into_iter().flatten().map(|setback| (None, setback));
+    let own = node.plan.differences.iter().filter(|d| d.owner == *key);
+    let of_fields = own.filter_map(|difference| {
+        let field = difference.change.field();
+        let setback = node.setbacks.get(&field)?;
+        Some((Some(field), setback))
+    });
+    of_looks
+        .chain(of_fields)
+        .map(|(field, setback)| (field, setback.failure.clone()))
+        .collect()
 }

@@ -22,32 +22,36 @@ pub(super) struct Answer {
     pub status: StatusCode,
     pub request_id: Option<String>,
     pub body: Vec<u8>,
+    /// What the request proved itself with.
+    pub secret: Option<SecretString>,
 }
 
 /// The longest pause that a server is granted.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// How much of a foreign text goes into a message.
 const EXCERPT_CHARS: usize = 300;
 
 impl Answer {
-    /// The answer is not what the API gives.
-    pub fn unexpected(&self, message: String) -> Error {
+    /// The answer is not what the API gives, and why.
+    pub fn unexpected(&self, why: &str) -> Error {
         Error {
             endpoint: self.endpoint,
             request: self.request.clone(),
             kind: Kind::UnexpectedAnswer,
             status: Some(self.status),
-            message,
+            // The reason may quote the body.
+            message: excerpt(&scrub(why, self.secret.as_ref())),
             request_id: self.request_id.clone(),
             pause: None,
             unknown_outcome: true,
         }
     }
 
-    /// The body in a few words, for a message.
-    pub fn description(&self) -> String {
-        describe(&String::from_utf8_lossy(&self.body))
+    /// The answer is not what the API gives, and is best told as a whole.
+    pub fn unexpected_body(&self) -> Error {
+        let body = scrub(&String::from_utf8_lossy(&self.body), self.secret.as_ref());
+        self.unexpected(&describe(&body))
     }
 
     /// A web page, as a proxy or a login portal gives it, with a status of success.
@@ -64,8 +68,8 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
 
 /// What the API said in an error answer: `{"message": …}`, and at the token endpoint the words of
 /// OAuth. `None` if the body is not one of its own.
-pub(super) fn message(body: &[u8]) -> Option<String> {
-    let object: Value = serde_json::from_slice(body).ok()?;
+pub(super) fn message(body: &str) -> Option<String> {
+    let object: Value = serde_json::from_str(body).ok()?;
     let text = |key: &str| object.get(key)?.as_str().filter(|text| !text.is_empty());
     ["message", "error_description", "error"]
         .into_iter()
@@ -108,14 +112,14 @@ fn excerpt(text: &str) -> String {
     short
 }
 
-/// Removes `secret` from a text that a server wrote: some echo what they were sent.
-pub(super) fn scrub(text: &str, secret: &SecretString) -> String {
-    let secret = secret.expose_secret();
-    // A few letters are no secret, and occur in any text.
-    if secret.len() < 8 {
-        return text.to_owned();
+/// Removes `secret` from a text that a server wrote: some echo what they were sent. To be done
+/// before the text is shortened, or a part of the secret could stay.
+pub(super) fn scrub(text: &str, secret: Option<&SecretString>) -> String {
+    match secret.map(ExposeSecret::expose_secret) {
+        // A few letters are no secret, and occur in any text.
+        Some(secret) if secret.len() >= 8 => text.replace(secret, "[redacted]"),
+        _ => text.to_owned(),
     }
-    text.replace(secret, "[redacted]")
 }
 
 /// How long the server asks not to be called (`Retry-After`, in seconds or as a date), at most
@@ -170,13 +174,12 @@ mod tests {
 
     #[test]
     fn only_the_api_s_own_words_are_a_message() {
-        let told = |body: &str| message(body.as_bytes());
         assert_eq!(
-            told(r#"{"message":"API token invalid"}"#).unwrap(),
+            message(r#"{"message":"API token invalid"}"#).unwrap(),
             "API token invalid"
         );
         assert_eq!(
-            told(r#"{"error":"invalid_client","error_description":"no such client"}"#).unwrap(),
+            message(r#"{"error":"invalid_client","error_description":"no such client"}"#).unwrap(),
             "no such client"
         );
         for body in [
@@ -188,7 +191,7 @@ mod tests {
             r#"{"message":"cut"#,
             "<html>",
         ] {
-            assert_eq!(told(body), None, "{body}");
+            assert_eq!(message(body), None, "{body}");
         }
     }
 }

@@ -63,7 +63,7 @@ struct Token {
 
 /// How long before its end a token is renewed, at most; one that lives for less than an hour is
 /// renewed when a twelfth of its life is left.
-const RENEWAL_MARGIN: Duration = Duration::from_secs(300);
+const RENEWAL_MARGIN: Duration = Duration::from_mins(5);
 
 /// When to try again where a renewal failed while the old token was still good.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
@@ -189,22 +189,30 @@ impl Token {
 }
 
 async fn fetch(transport: &Transport, request: &Request) -> Result<wire::Grant, Error> {
-    let answer = transport.send(request, None).await.map_err(|mut error| {
-        // What the token endpoint does not take is the credential. Above all it is no missing
-        // device: a new OAuth client is answered with 404 for a short while.
-        if matches!(
-            error.kind,
-            Kind::Refused | Kind::Forbidden | Kind::NotFound | Kind::TagsNotPermitted
-        ) {
-            error.kind = Kind::CredentialRejected;
+    let grant = async {
+        let answer = transport.send(request, None).await?;
+        let grant = wire::grant(&answer)?;
+        match sendable(&grant.token) {
+            Some(token) => Ok(wire::Grant { token, ..grant }),
+            None => Err(answer.unexpected("the token is empty or cannot stand in a header")),
         }
-        error
-    })?;
-    let grant = wire::grant(&answer)?;
-    match sendable(&grant.token) {
-        Some(token) => Ok(wire::Grant { token, ..grant }),
-        None => Err(answer.unexpected("the token is empty or cannot stand in a header".to_owned())),
+    };
+    grant.await.map_err(as_credential_failure)
+}
+
+/// A failure of the token request, as it is told to who made another request.
+fn as_credential_failure(mut error: Error) -> Error {
+    // What the token endpoint does not take is the credential. Above all it is no missing device:
+    // a new OAuth client is answered with 404 for a short while.
+    if matches!(
+        error.kind,
+        Kind::Refused | Kind::Forbidden | Kind::NotFound | Kind::TagsNotPermitted
+    ) {
+        error.kind = Kind::CredentialRejected;
     }
+    // The other request was not sent.
+    error.unknown_outcome = false;
+    error
 }
 
 /// The secret without white space around it, if it can stand in a header.

@@ -140,7 +140,7 @@ mod tests {
     async fn a_quiet_time_fills_the_bucket_but_not_beyond_the_burst() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 2).unwrap()));
         let_through(&bucket, 4).await;
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
         assert_eq!(let_through(&bucket, 4).await, [0, 0, 1000, 2000]);
     }
 

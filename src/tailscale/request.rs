@@ -49,6 +49,14 @@ impl Request {
         Self { body, ..self }
     }
 
+    /// What the body holds that nobody may read.
+    pub fn secret(&self) -> Option<&SecretString> {
+        match &self.body {
+            Body::ClientCredentials { client_secret, .. } => Some(client_secret),
+            Body::None | Body::Json(_) => None,
+        }
+    }
+
     /// `POST /device/n1/tags`, for people.
     pub fn title(&self) -> String {
         format!("{} /{}", self.method, self.segments.join("/"))

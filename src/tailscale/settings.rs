@@ -68,7 +68,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             request: Duration::from_secs(30),
-            list: Duration::from_secs(60),
+            list: Duration::from_mins(1),
         }
     }
 }

@@ -34,6 +34,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
 
+/// How much of an answer's body is read: a list of far more devices than a tailnet may have, but
+/// no endless one.
+const BODY_LIMIT: usize = 256 * 1024 * 1024;
+
 impl Transport {
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
@@ -91,7 +95,7 @@ impl Transport {
         bearer: Option<&SecretString>,
     ) -> Result<Answer, Error> {
         let start = Instant::now();
-        let outcome = self.attempt(request, bearer).await;
+        let outcome = self.ask(request, bearer).await;
         let duration = start.elapsed();
         let (status, request_id, failure) = match &outcome {
             Ok(answer) => (Some(answer.status), &answer.request_id, None),
@@ -115,25 +119,6 @@ impl Transport {
             });
         }
         outcome
-    }
-
-    async fn attempt(
-        &self,
-        request: &Request,
-        bearer: Option<&SecretString>,
-    ) -> Result<Answer, Error> {
-        let result = self.ask(request, bearer).await;
-        result.map_err(|mut error| {
-            // The one place that every message from outside passes.
-            let form_secret = match &request.body {
-                Body::ClientCredentials { client_secret, .. } => Some(client_secret),
-                Body::None | Body::Json(_) => None,
-            };
-            for secret in bearer.into_iter().chain(form_secret) {
-                error.message = answer::scrub(&error.message, secret);
-            }
-            error
-        })
     }
 
     async fn ask(&self, request: &Request, bearer: Option<&SecretString>) -> Result<Answer, Error> {
@@ -160,40 +145,51 @@ impl Transport {
                 ("client_secret", client_secret.expose_secret()),
             ]),
         };
+        let secret = bearer.or(request.secret());
         match builder.send().await {
-            Ok(response) if response.status().is_success() => accepted(request, response).await,
-            Ok(response) => Err(rejected(request, response).await),
+            Ok(response) if response.status().is_success() => {
+                accepted(request, response, secret).await
+            }
+            Ok(response) => Err(rejected(request, response, secret).await),
             Err(error) => Err(no_answer(request, error)),
         }
     }
 }
 
 /// An answer of success.
-async fn accepted(request: &Request, mut response: Response) -> Result<Answer, Error> {
+async fn accepted(
+    request: &Request,
+    mut response: Response,
+    secret: Option<&SecretString>,
+) -> Result<Answer, Error> {
     let mut answer = Answer {
         endpoint: request.endpoint,
         request: request.title(),
         status: response.status(),
         request_id: answer::request_id(response.headers()),
         body: Vec::new(),
+        secret: secret.cloned(),
     };
-    let whole = read_body(&mut response, &mut answer.body, usize::MAX).await;
+    let whole = read_body(&mut response, &mut answer.body, BODY_LIMIT).await;
     match whole {
+        _ if answer.body.len() >= BODY_LIMIT => Err(answer.unexpected("an answer without end")),
         Err(error) if request.endpoint.has_answer() => Err(Error {
             status: Some(answer.status),
             request_id: answer.request_id,
             ..no_answer(request, error)
         }),
         // The status is all that a write says, but it must be the API that says it.
-        _ if !request.endpoint.has_answer() && answer.is_html() => {
-            Err(answer.unexpected(answer.description()))
-        }
+        _ if !request.endpoint.has_answer() && answer.is_html() => Err(answer.unexpected_body()),
         _ => Ok(answer),
     }
 }
 
 /// An answer that is none of success. Its status counts, whatever its body is.
-async fn rejected(request: &Request, mut response: Response) -> Error {
+async fn rejected(
+    request: &Request,
+    mut response: Response,
+    secret: Option<&SecretString>,
+) -> Error {
     let status = response.status();
     let request_id = answer::request_id(response.headers());
     let pause = match status.as_u16() {
@@ -203,6 +199,7 @@ async fn rejected(request: &Request, mut response: Response) -> Error {
     let mut body = Vec::new();
     // Cut off or not: what came is all there is to tell.
     let _ = read_body(&mut response, &mut body, ERROR_BODY_LIMIT).await;
+    let body = answer::scrub(&String::from_utf8_lossy(&body), secret);
     let message = answer::message(&body);
     let kind = Kind::of(status, message.as_deref());
     Error {
@@ -210,7 +207,7 @@ async fn rejected(request: &Request, mut response: Response) -> Error {
         request: request.title(),
         kind,
         status: Some(status),
-        message: message.unwrap_or_else(|| answer::describe(&String::from_utf8_lossy(&body))),
+        message: message.unwrap_or_else(|| answer::describe(&body)),
         request_id,
         pause,
         unknown_outcome: matches!(kind, Kind::ServerError | Kind::UnexpectedAnswer),

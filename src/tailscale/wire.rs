@@ -72,9 +72,8 @@ pub(super) fn attributes(answer: &Answer) -> Result<Attributes, Error> {
 
 /// What the token endpoint answers. Its body is a secret: no part of it enters an error.
 pub(super) fn grant(answer: &Answer) -> Result<Grant, Error> {
-    let token: WireToken = serde_json::from_slice(&answer.body).map_err(|_| {
-        answer.unexpected("expected JSON with access_token and expires_in".to_owned())
-    })?;
+    let token: WireToken = serde_json::from_slice(&answer.body)
+        .map_err(|_| answer.unexpected("expected JSON with access_token and expires_in"))?;
     // An hour is the only life that is documented (https://tailscale.com/kb/1215).
     let seconds = token.expires_in.unwrap_or(3600);
     Ok(Grant {
@@ -106,15 +105,15 @@ fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
     match decoded {
         Ok(object) => match json.end() {
             Ok(()) => Ok(object.0),
-            Err(error) => Err(answer.unexpected(format!("after the JSON: {error}"))),
+            Err(error) => Err(answer.unexpected(&format!("after the JSON: {error}"))),
         },
         Err(_) if answer.is_html() || answer.body.trim_ascii().is_empty() => {
-            Err(answer.unexpected(answer.description()))
+            Err(answer.unexpected_body())
         }
         Err(error) => {
             let path = error.path().to_string();
             let error = error.into_inner();
-            Err(answer.unexpected(match path.as_str() {
+            Err(answer.unexpected(&match path.as_str() {
                 "." => error.to_string(),
                 path => format!("{path}: {error}"),
             }))

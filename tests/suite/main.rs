@@ -1,21 +1,26 @@
 //! Tests that look at tsdp from the outside.
+//!
+//! They need the feature `demo` (on by default): the simulator and the local control plane.
 
+#![cfg(feature = "demo")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "clippy.toml allows them in test functions, but not in what these call"
 )]
 
-#[cfg(feature = "demo")]
+mod client;
 mod control_plane;
 mod crds;
-#[cfg(feature = "demo")]
 mod e2e;
 mod examples;
+mod readme;
 #[expect(
     dead_code,
     reason = "check() is called once the suite has a control plane"
 )]
 mod refusals;
-#[cfg(feature = "demo")]
+mod rooms;
+mod seed_page;
+mod simulator;
 mod support;

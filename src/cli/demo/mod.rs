@@ -54,7 +54,8 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     );
     let client = client(&simulator)?;
     println!("What differs (nothing has been sent yet):\n");
-    println!("{}\n", plan_table(&client, &policies).await?);
+    let (table, differences) = plan_table(&client, &policies).await?;
+    println!("{table}\n");
 
     println!("Applying it, with the engine of the controller:\n");
     simulator.clear_requests();
@@ -71,10 +72,12 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
         mailbox.send(Message::Input(input))?;
     }
     mailbox.send(Message::Client(Ok(client)))?;
+    terminal.changed_since(0, differences).await;
     terminal.all_in_sync(&names).await;
     println!(
-        "\n{} calls. Everything is as declared.\n",
-        writes(&simulator)
+        "\n{} differences, {} calls. Everything is as declared.\n",
+        terminal.changes(),
+        writes(&simulator),
     );
 
     println!(
@@ -117,13 +120,13 @@ fn client(simulator: &Simulator) -> Result<Client, AnyError> {
 fn settings() -> Settings {
     Settings {
         poll_interval: POLL,
-        attributes_interval: Duration::from_secs(600),
+        attributes_interval: Duration::from_mins(10),
         requests_per_second: 100.0,
     }
 }
 
-/// A look at everything, and the differences as a table.
-async fn plan_table(client: &Client, policies: &[Declared]) -> Result<String, AnyError> {
+/// A look at everything, and the differences as a table, with their number.
+async fn plan_table(client: &Client, policies: &[Declared]) -> Result<(String, usize), AnyError> {
     let fleet = Fleet::new(client.devices().await?);
     let mut attributes = BTreeMap::new();
     let unread = plan::survey(policies, &fleet, &attributes, Timestamp::now());
@@ -133,8 +136,13 @@ async fn plan_table(client: &Client, policies: &[Declared]) -> Result<String, An
         }
     }
     let survey = plan::survey(policies, &fleet, &attributes, Timestamp::now());
-    let differences = survey.devices.values().flat_map(|plan| &plan.differences);
-    Ok(plan::table(differences, None))
+    let differences: Vec<_> = survey
+        .devices
+        .values()
+        .flat_map(|plan| &plan.differences)
+        .collect();
+    let count = differences.len();
+    Ok((plan::table(differences, None), count))
 }
 
 fn router(simulator: &Simulator) -> Result<String, AnyError> {

@@ -56,7 +56,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let key = &call.params[1];
     let mut body = Body::parse(call.body, &["value", "expiry", "comment"])?;
     let value = body.take("value").ok_or_else(|| missing("value"))?;
-    let expiry = read_expiry(&mut body, world.now())?.flatten();
+    let expiry = Expiry::read(&mut body, world.now())?.or(None);
     check_comment(&mut body)?;
     check_writable(world, key)?;
     check_value(world, key, &value)?;
@@ -86,28 +86,42 @@ pub(super) fn delete(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::empty_object())
 }
 
-/// Reads `expiry`: `None` if it is absent, `Some(None)` if it says "none".
-pub(super) fn read_expiry(
-    body: &mut Body,
-    now: Timestamp,
-) -> Result<Option<Option<Timestamp>>, Refusal> {
-    let text = match body.take("expiry") {
-        None => return Ok(None),
-        Some(Value::Null) => return Ok(Some(None)),
-        Some(other) => other,
-    };
-    let parsed: Option<Timestamp> = text.as_str().and_then(|text| text.parse().ok());
-    let expiry = parsed.ok_or_else(|| {
-        Refusal::bad_request(format!("malformed JSON: expiry {text} is no RFC 3339 time"))
-    })?;
-    // The Go client sends its zero time for "none".
-    if expiry == ZERO_TIME {
-        return Ok(Some(None));
+/// What a write says of the expiry.
+pub(super) enum Expiry {
+    Unsaid,
+    Never,
+    At(Timestamp),
+}
+
+impl Expiry {
+    /// Reads the field `expiry`. The Go client sends its zero time for "never".
+    pub fn read(body: &mut Body, now: Timestamp) -> Result<Self, Refusal> {
+        let json = match body.take("expiry") {
+            None => return Ok(Self::Unsaid),
+            Some(Value::Null) => return Ok(Self::Never),
+            Some(json) => json,
+        };
+        match json
+            .as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok())
+        {
+            None => Err(Refusal::bad_request(format!(
+                "malformed JSON: expiry {json} is no RFC 3339 time"
+            ))),
+            Some(time) if time == ZERO_TIME => Ok(Self::Never),
+            Some(time) if time <= now => Err(Refusal::bad_request("expiry must be in the future")),
+            Some(time) => Ok(Self::At(time)),
+        }
     }
-    if expiry <= now {
-        return Err(Refusal::bad_request("expiry must be in the future"));
+
+    /// The time, or `unsaid` where nothing was said.
+    pub fn or(self, unsaid: Option<Timestamp>) -> Option<Timestamp> {
+        match self {
+            Self::Unsaid => unsaid,
+            Self::Never => None,
+            Self::At(time) => Some(time),
+        }
     }
-    Ok(Some(Some(expiry)))
 }
 
 pub(super) fn check_comment(body: &mut Body) -> Result<(), Refusal> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Call, World,
-    attributes::{check_comment, check_value, check_writable, read_expiry},
+    attributes::{Expiry, check_comment, check_value, check_writable},
 };
 use crate::simulator::{
     answer::{Answer, Refusal, Reply},
@@ -107,10 +107,8 @@ fn patch_attribute(world: &mut World, id: &str, key: &str, change: Value) -> Res
     let value = value.or_else(|| present.as_ref().map(|attribute| attribute.value.clone()));
     let value = value.ok_or_else(|| missing("value"))?;
     let kept = present.filter(|_| world.switches.batch_keeps_expiry);
-    let expiry = match read_expiry(&mut change, world.now())? {
-        Some(expiry) => expiry,
-        None => kept.and_then(|attribute| attribute.expiry),
-    };
+    let expiry = Expiry::read(&mut change, world.now())?;
+    let expiry = expiry.or(kept.and_then(|attribute| attribute.expiry));
     check_value(world, key, &value)?;
     world.learn_key(key, &value);
     let attributes = &mut world.own_record(id)?.attributes;

@@ -116,9 +116,9 @@ fn json_list<'a>(devices: &'a [Cow<'a, Device>]) -> impl serde::Serialize + 'a {
 fn fits(device: &Device, filters: &[&(String, String)]) -> bool {
     let json = serde_json::to_value(device).unwrap_or_default();
     filters.iter().all(|(name, wanted)| match &json[name] {
-        Value::Array(items) => items.iter().any(|item| item.as_str() == Some(wanted)),
-        Value::String(text) => text == wanted,
-        other => other.to_string() == *wanted,
+        Value::Array(items) => items.iter().any(|item| item == wanted),
+        Value::Bool(flag) => wanted.parse() == Ok(*flag),
+        other => other == wanted,
     })
 }
 

@@ -38,6 +38,7 @@ pub(in crate::simulator) struct Invite {
     email: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_email_sent_at: Option<Timestamp>,
+    #[expect(clippy::struct_field_names, reason = "the API's own name")]
     invite_url: String,
     accepted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,7 +6,7 @@ use super::{Call, World};
 use crate::simulator::{
     answer::{Answer, Refusal, Reply},
     body::{Body, missing},
-    device::Device,
+    device::{Device, as_label},
     world::FreedName,
 };
 
@@ -18,7 +18,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let label = if wanted.is_empty() {
         reset(world, &device)
     } else {
-        let label = rewrite(base(&wanted, &device));
+        let label = as_label(base(&wanted, &device));
         if !is_label(&label) {
             return Err(Refusal::bad_request(format!("invalid name \"{wanted}\"")));
         }
@@ -43,12 +43,6 @@ fn base<'a>(wanted: &'a str, device: &Device) -> &'a str {
         .unwrap_or(wanted)
 }
 
-/// As measured live: `AC-Upper` → `ac-upper`, `under_score` → `under-score`, `a.b` → `a-b`.
-fn rewrite(name: &str) -> String {
-    let lower = name.to_ascii_lowercase().replace(['.', '_'], "-");
-    lower.trim_end_matches('-').to_owned()
-}
-
 fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
         && !label.starts_with('-')
@@ -67,7 +61,7 @@ fn is_taken(world: &World, label: &str, device: &Device) -> bool {
 
 /// The label that follows from the OS hostname, numbered where another device has it.
 fn reset(world: &World, device: &Device) -> String {
-    let wanted = rewrite(&device.hostname);
+    let wanted = as_label(&device.hostname);
     if is_taken(world, &wanted, device) {
         world.free_label(&wanted, &device.node_id)
     } else {

@@ -50,7 +50,7 @@ impl Statuses {
             while let Some(event) = events.next().await {
                 match event {
                     Ok(Event::Apply(object) | Event::InitApply(object)) => {
-                        noted.lock().unwrap().note(&object)
+                        noted.lock().unwrap().note(&object);
                     }
                     Ok(Event::Delete(object)) => {
                         noted.lock().unwrap().now.remove(&name(&object));

@@ -1,0 +1,387 @@
+//! Every state that a policy can be in, as its status tells it.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{of_policy, of_tailnet};
+use crate::{
+    api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
+    model::NodeId,
+    plan::{
+        Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Owner,
+        PolicyKey, Why,
+    },
+    tailnet::{DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
+};
+
+const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
+const T1: Timestamp = Timestamp::constant(1_800_000_060, 0);
+
+fn node(id: &str) -> NodeId {
+    id.parse().unwrap()
+}
+
+fn key(name: &str) -> PolicyKey {
+    PolicyKey {
+        namespace: "network".into(),
+        name: name.into(),
+    }
+}
+
+fn failure(reason: Reason, retry: Retry) -> Failure {
+    let message = "POST /device/n1/tags answered 400 (REQ-1)".into();
+    Failure {
+        reason,
+        message,
+        retry,
+        unknown_outcome: false,
+    }
+}
+
+fn difference(hold: Option<Hold>) -> Difference {
+    Difference {
+        node: node("n1"),
+        device: "fra-router".into(),
+        change: Change::KeyExpiryDisabled {
+            before: true,
+            after: false,
+        },
+        why: Why::Declared,
+        owner: key("fra-router"),
+        hold,
+    }
+}
+
+fn device() -> DeviceReport {
+    DeviceReport {
+        node: node("n1"),
+        label: "fra-router".into(),
+        working: false,
+        unread: false,
+        differences: Vec::new(),
+        conflicts: Vec::new(),
+        expired: Vec::new(),
+        failures: Vec::new(),
+    }
+}
+
+fn report(state: State) -> PolicyReport {
+    let bound = Bound {
+        node: node("n1"),
+        owner: Owner::Tagged,
+        named: "hostname fra-router".into(),
+    };
+    PolicyReport {
+        generation: 3,
+        memory: Memory {
+            bound: Some(bound),
+            owned_keys: BTreeSet::new(),
+        },
+        changed_at: None,
+        state,
+    }
+}
+
+fn bound(report: DeviceReport) -> State {
+    State::Bound(Box::new(report))
+}
+
+fn unbound(binding: Binding) -> State {
+    State::Unbound {
+        named: "hostname fra-router".into(),
+        binding,
+    }
+}
+
+/// Each state, and what must stand in its status: Ready, its reason, what stands beside it, `InSync`.
+fn states() -> Vec<(
+    State,
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+)> {
+    let held = |hold| {
+        bound(DeviceReport {
+            differences: vec![difference(Some(hold))],
+            ..device()
+        })
+    };
+    let failed = |reason, retry| {
+        bound(DeviceReport {
+            differences: vec![difference(None)],
+            failures: vec![(Some(Field::Tags), failure(reason, retry))],
+            ..device()
+        })
+    };
+    let lost = Conflict {
+        field: Field::Tags,
+        loser: key("b"),
+        winner: key("a"),
+    };
+    let changed = Binding::IdentityChanged {
+        bound: node("n1"),
+        owner: Owner::Tagged,
+        found: node("n2"),
+        found_owner: Owner::User("eve@example.com".into()),
+    };
+    let lacks = Binding::Unmet {
+        node: node("n1"),
+        lacks: "it does not have tag:router".into(),
+    };
+    vec![
+        (bound(device()), "True", "InSync", "", "True"),
+        (
+            State::Starting,
+            "Unknown",
+            "NotStarted",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            bound(DeviceReport {
+                working: true,
+                unread: true,
+                ..device()
+            }),
+            "Unknown",
+            "Progressing",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            unbound(Binding::NotFound),
+            "False",
+            "DeviceNotFound",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            unbound(lacks),
+            "False",
+            "DeviceNotFound",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            unbound(Binding::Ambiguous(vec![node("n1"), node("n2")])),
+            "False",
+            "Ambiguous",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            unbound(changed),
+            "False",
+            "IdentityChanged",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            held(Hold::Disruption(Disruption::ExpiredKey)),
+            "False",
+            "DisruptionHeld",
+            "Reconciling",
+            "False",
+        ),
+        (
+            held(Hold::AddressInUse("db (n9)".into())),
+            "False",
+            "AddressInUse",
+            "Reconciling",
+            "False",
+        ),
+        (
+            held(Hold::NameTaken("db (n9)".into())),
+            "False",
+            "NameTaken",
+            "Reconciling",
+            "False",
+        ),
+        (
+            failed(Reason::ApiError, Retry::Later),
+            "False",
+            "ApiError",
+            "Reconciling",
+            "False",
+        ),
+        (
+            failed(Reason::TagsNotPermitted, Retry::Never),
+            "False",
+            "TagsNotPermitted",
+            "Stalled",
+            "False",
+        ),
+        (
+            bound(DeviceReport {
+                conflicts: vec![lost],
+                ..device()
+            }),
+            "False",
+            "Conflicted",
+            "Stalled",
+            "False",
+        ),
+        (
+            State::Unavailable(failure(Reason::CredentialRejected, Retry::Later)),
+            "False",
+            "CredentialRejected",
+            "Reconciling",
+            "Unknown",
+        ),
+        (
+            State::Invalid(vec!["spec.ipv4: no".into(), "spec.tags[0]: no".into()]),
+            "False",
+            "Invalid",
+            "Stalled",
+            "Unknown",
+        ),
+    ]
+}
+
+fn status_of(conditions: &[Condition], type_: &str) -> String {
+    let found = conditions.iter().find(|condition| condition.type_ == type_);
+    found.map_or(String::new(), |condition| condition.status.clone())
+}
+
+#[test]
+fn each_state_reads_as_the_contract_says() {
+    for (state, ready, reason, beside, in_sync) in states() {
+        let name = format!("{state:?}");
+        let status = of_policy(
+            &TailscaleDevicePolicyStatus::default(),
+            &report(state),
+            "default",
+            T0,
+        );
+        let conditions = &status.conditions;
+        assert_eq!(status_of(conditions, "Ready"), ready, "{name}");
+        assert_eq!(conditions[0].reason, reason, "{name}");
+        assert_eq!(status_of(conditions, "InSync"), in_sync, "{name}");
+        for type_ in ["Reconciling", "Stalled"] {
+            let expected = if type_ == beside { "True" } else { "" };
+            assert_eq!(status_of(conditions, type_), expected, "{type_} of {name}");
+        }
+        let accepted = if reason == "Invalid" { "False" } else { "True" };
+        assert_eq!(status_of(conditions, "Accepted"), accepted, "{name}");
+        assert!(
+            conditions
+                .iter()
+                .all(|condition| condition.observed_generation == Some(3)),
+            "{name}"
+        );
+        assert!(
+            conditions
+                .iter()
+                .all(|condition| !condition.message.is_empty()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_second_look_at_the_same_state_changes_nothing() {
+    for (state, ..) in states() {
+        let report = report(state);
+        let first = of_policy(
+            &TailscaleDevicePolicyStatus::default(),
+            &report,
+            "default",
+            T0,
+        );
+        assert_eq!(of_policy(&first, &report, "default", T1), first);
+    }
+}
+
+#[test]
+fn the_time_of_a_transition_moves_only_when_the_status_of_the_condition_does() {
+    let start = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report(unbound(Binding::NotFound)),
+        "default",
+        T0,
+    );
+    let other_reason = of_policy(
+        &start,
+        &report(unbound(Binding::Ambiguous(vec![node("n1")]))),
+        "default",
+        T1,
+    );
+    assert_eq!(other_reason.conditions[0].last_transition_time.0, T0);
+    let ready = of_policy(&other_reason, &report(bound(device())), "default", T1);
+    assert_eq!(ready.conditions[0].last_transition_time.0, T1);
+}
+
+#[test]
+fn an_outage_leaves_what_was_seen_last() {
+    let before = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report(bound(device())),
+        "default",
+        T0,
+    );
+    let outage = State::Unavailable(failure(Reason::ApiUnreachable, Retry::Later));
+    let during = of_policy(&before, &report(outage), "default", T1);
+    assert_eq!(status_of(&during.conditions, "InSync"), "True");
+    assert_eq!(during.devices, before.devices);
+    assert_eq!(during.node_id, before.node_id);
+}
+
+#[test]
+fn a_failure_is_told_with_its_request_id_and_a_change_of_identity_with_both_nodes() {
+    for (state, _, reason, ..) in states() {
+        let status = of_policy(
+            &TailscaleDevicePolicyStatus::default(),
+            &report(state),
+            "default",
+            T0,
+        );
+        let message = &status.conditions[0].message;
+        let expected: &[&str] = match reason {
+            "ApiError" | "TagsNotPermitted" | "CredentialRejected" => &["REQ-1"],
+            "IdentityChanged" => &["n1", "n2", "eve@example.com", "spec.device.nodeId"],
+            "Ambiguous" => &["n1, n2", "spec.device.nodeId"],
+            "DisruptionHeld" => &[
+                "allowDisruption: [ExpiredKey]",
+                "keyExpiry: Disabled → Enabled",
+            ],
+            "AddressInUse" | "NameTaken" => &["db (n9)"],
+            "Conflicted" => &["tags to network/a"],
+            "Invalid" => &["spec.ipv4", "spec.tags[0]"],
+            _ => &[],
+        };
+        for part in expected {
+            assert!(
+                message.contains(part),
+                "{reason}: «{part}» is not in: {message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_tailnet_is_ready_once_its_devices_can_be_read() {
+    let seen = TailnetReport {
+        failure: None,
+        domain: Some("tail1234.ts.net".into()),
+        devices: Some(8),
+        policies: 6,
+        attributes_interval: std::time::Duration::from_mins(10),
+    };
+    let ready = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
+    assert_eq!(status_of(&ready.conditions, "Ready"), "True");
+    let outage = TailnetReport {
+        failure: Some(failure(Reason::CredentialRejected, Retry::Later)),
+        devices: None,
+        domain: None,
+        ..seen
+    };
+    let down = of_tailnet(&ready, &outage, 1, T1);
+    assert_eq!(status_of(&down.conditions, "Ready"), "False");
+    assert_eq!(
+        (down.devices, down.tailnet.as_deref()),
+        (Some(8), Some("tail1234.ts.net"))
+    );
+}

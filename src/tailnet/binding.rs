@@ -1,0 +1,186 @@
+//! From policies and the list to the devices that policies hold, each with its plan.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Engine, Now};
+use crate::{
+    model::{AttributeKey, NodeId},
+    plan::{Binding, Field, Memory, Policy, PolicyKey, bind, plan_device, remembered},
+};
+
+impl Engine {
+    /// Finds the device of a policy anew.
+    pub(super) fn rebind(&mut self, key: &PolicyKey) {
+        let just_missing = self.just_missing(key);
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
+        let binding = match &held.policy {
+            Err(_) => None,
+            Ok(_) if just_missing => Some(Binding::NotFound),
+            Ok(policy) => Some(bind(&policy.target, &held.memory, &self.fleet)),
+        };
+        let after = binding.as_ref().and_then(Binding::node).cloned();
+        let device = after.as_ref().and_then(|id| self.fleet.get(id));
+        if let (Ok(policy), Some(device)) = (&held.policy, device) {
+            let bound = remembered(&policy.target, device);
+            let another = |before: &crate::plan::Bound| before.node != bound.node;
+            if held.memory.bound.as_ref().is_some_and(another) {
+                // What was named on another device was never set on this one.
+                held.memory.owned_keys.clear();
+            }
+            if held.memory.bound.as_ref() != Some(&bound) {
+                held.memory.bound = Some(bound);
+                self.tell.insert(key.clone());
+            }
+        }
+        if held.binding != binding {
+            held.binding = binding;
+            self.tell.insert(key.clone());
+        }
+        let before = std::mem::replace(&mut held.node, after.clone());
+        if before == after {
+            return;
+        }
+        if let Some(id) = before {
+            self.let_go(id, key);
+        }
+        if let Some(id) = after {
+            let node = self.nodes.entry(id.clone()).or_default();
+            node.policies.insert(key.clone());
+            self.stale.insert(id);
+        }
+    }
+
+    /// Whether a bound device is missing in a list for the first time: one short list is no proof
+    /// that it is gone.
+    fn just_missing(&mut self, key: &PolicyKey) -> bool {
+        let Some(held) = self.policies.get(key) else {
+            return false;
+        };
+        let (Ok(policy), Some(bound)) = (&held.policy, &held.memory.bound) else {
+            return false;
+        };
+        if bound.named != policy.target.identity.to_string()
+            || self.fleet.get(&bound.node).is_some()
+        {
+            return false;
+        }
+        let first_missed = *self
+            .missing
+            .entry(bound.node.clone())
+            .or_insert(self.polling.seen);
+        self.polling.seen <= first_missed
+    }
+
+    /// Lets a device go that a policy means no more.
+    pub(super) fn let_go(&mut self, id: NodeId, key: &PolicyKey) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.policies.remove(key);
+            self.stale.insert(id);
+        }
+    }
+
+    /// Compares a device anew with all that is wished for it.
+    pub(super) fn replan(&mut self, id: &NodeId, now: Now) {
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
+        if node.policies.is_empty() {
+            if node.busy == 0 {
+                self.forget(id);
+            }
+            return;
+        }
+        self.tell.extend(node.policies.iter().cloned());
+        self.unplaced.insert(id.clone());
+        self.settle_ownership(id);
+        let (Some(device), Some(node)) = (self.fleet.get(id), self.nodes.get(id)) else {
+            return;
+        };
+        let attributes = node.attributes.as_ref().map(|reading| &reading.values);
+        let policies: Vec<(&Policy, &Memory)> = node
+            .policies
+            .iter()
+            .filter_map(|key| self.policies.get(key))
+            .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.memory)))
+            .collect();
+        let plan = plan_device(device, attributes, &policies, &self.fleet, now.wall);
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.plan = plan;
+            if node.needs_reads() {
+                self.readers.insert(id.clone());
+            } else {
+                self.readers.remove(id);
+            }
+        }
+        self.check_effect(id, now);
+    }
+
+    /// Settles which attribute keys the policies of a device own now. A deleted key is owned until
+    /// it has been seen that it is gone.
+    fn settle_ownership(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
+        let attributes = node.attributes.as_ref().map(|reading| &reading.values);
+        let unconfirmed: BTreeSet<&AttributeKey> = node
+            .unconfirmed
+            .keys()
+            .filter_map(|field| match field {
+                Field::Attribute(key) => Some(key),
+                _ => None,
+            })
+            .collect();
+        for key in &node.policies {
+            let Some(held) = self.policies.get_mut(key) else {
+                continue;
+            };
+            if let Ok(policy) = &held.policy {
+                let mut owned = held.memory.still_owned(policy, attributes);
+                if policy.wishes.attributes.is_some() {
+                    let in_doubt = held.memory.owned_keys.iter();
+                    owned.extend(in_doubt.filter(|key| unconfirmed.contains(key)).cloned());
+                }
+                held.memory.owned_keys = owned;
+            }
+        }
+    }
+
+    fn forget(&mut self, id: &NodeId) {
+        self.set_alarm(id, None);
+        self.nodes.remove(id);
+        self.readers.remove(id);
+        self.unplaced.remove(id);
+        self.queues.remove(id);
+    }
+
+    /// Sets the one alarm of a device.
+    pub(super) fn set_alarm(&mut self, id: &NodeId, at: Option<Duration>) {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        if node.alarm == at {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut node.alarm, at) {
+            self.alarms.remove(&(before, id.clone()));
+        }
+        if let Some(at) = at {
+            self.alarms.insert((at, id.clone()));
+        }
+    }
+
+    /// What waited for this time is compared anew: an expiry may have passed meanwhile.
+    pub(super) fn ring(&mut self, now: Duration) {
+        while let Some((at, _)) = self.alarms.first()
+            && *at <= now
+            && let Some((_, id)) = self.alarms.pop_first()
+        {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.alarm = None;
+            }
+            self.stale.insert(id);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What the answers of the API make of the snapshot.
+
+use super::{
+    Answer, Engine, Failure, Now, Request, Retry, Ticket, failure::Setback, node::Node,
+    node::Reading, polling::Asked,
+};
+use crate::{
+    api::Reason,
+    model::{Attributes, Device, NodeId, RouteSet},
+    plan::{Field, Fleet},
+};
+
+impl Engine {
+    pub(super) fn answered(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Now) {
+        let Some(flight) = self.flights.remove(&ticket) else {
+            return;
+        };
+        match (flight.request, result) {
+            (Request::Devices, result) => {
+                if let Some(asked) = self.polling.answered(ticket) {
+                    self.take_list(asked, result, now);
+                }
+            }
+            (Request::Write(call), Ok(_)) => self.take_written(&call, &flight.differences, now),
+            (Request::Write(call), Err(failure)) => {
+                self.take_refused(&call, &flight.differences, &failure, now);
+            }
+            (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
+                if flight.epoch < self.epoch =>
+            {
+                self.landed(&id);
+            }
+            (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
+                self.take_device(*device);
+            }
+            (Request::Routes(id), Ok(Answer::Routes(routes))) => self.take_routes(&id, routes, now),
+            (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
+                self.take_attributes(&id, values, now);
+            }
+            (request, result) => {
+                let failure = result.err().unwrap_or_else(unexpected);
+                self.look_failed(&request, failure, now);
+            }
+        }
+    }
+
+    fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
+        let before = self.polling.outage().cloned();
+        match result {
+            Ok(Answer::Devices(devices)) => {
+                self.polling
+                    .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);
+                self.take_devices(devices, asked.at);
+            }
+            result => {
+                let failure = result.err().unwrap_or_else(unexpected);
+                self.polling.failed(now.monotonic, failure, &mut self.rng);
+            }
+        }
+        if self.polling.outage() != before.as_ref() || self.polling.seen == 1 {
+            self.tell_all();
+        }
+    }
+
+    fn take_devices(&mut self, devices: Vec<Device>, asked_at: u64) {
+        let mut fleet = Fleet::default();
+        for device in devices {
+            let id = device.node_id.clone();
+            let known = self.fleet.get(&id);
+            let Some(node) = self.nodes.get_mut(&id) else {
+                fleet.insert(device);
+                continue;
+            };
+            match known {
+                // What was written or looked at since the list was asked for may not be in it.
+                Some(ours) if node.busy > 0 || node.touched > asked_at => {
+                    fleet.insert(ours.clone());
+                }
+                known => {
+                    let device = with_known_routes(device, node);
+                    if seen(node) || known != Some(&device) {
+                        self.stale.insert(id);
+                    }
+                    fleet.insert(device);
+                }
+            }
+        }
+        self.fleet = fleet;
+        self.missing.retain(|id, _| self.fleet.get(id).is_none());
+        // An address or a name may be free now.
+        let held = |node: &Node| node.plan.differences.iter().any(|d| d.hold.is_some());
+        let held = self.nodes.iter().filter(|(_, node)| held(node));
+        self.stale.extend(held.map(|(id, _)| id.clone()));
+        // A policy whose device is in the list as it was before is bound as it was before.
+        let unchanged = |id: &NodeId| self.fleet.get(id).is_some() && !self.stale.contains(id);
+        let in_question = self
+            .policies
+            .iter()
+            .filter(|(_, held)| !held.node.as_ref().is_some_and(unchanged));
+        self.unbound.extend(in_question.map(|(key, _)| key.clone()));
+    }
+
+    fn take_device(&mut self, device: Device) {
+        let id = device.node_id.clone();
+        self.landed(&id);
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        let device = with_known_routes(device, node);
+        seen(node);
+        self.fleet.insert(device);
+        self.unbound.extend(node.policies.iter().cloned());
+    }
+
+    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, now: Now) {
+        self.landed(id);
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        node.routes_setback = None;
+        node.routes_read = Some(now.monotonic);
+        if node.plan.routes_unread || node.routes.is_some() {
+            node.routes = Some(Reading {
+                values: routes.clone(),
+                at: now.monotonic,
+            });
+        }
+        if let Some(mut device) = self.fleet.get(id).cloned() {
+            device.enabled_routes = Some(routes);
+            self.fleet.insert(device);
+        }
+    }
+
+    fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
+        self.landed(id);
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        node.look_attributes = false;
+        node.attributes_setback = None;
+        node.attributes = Some(Reading {
+            values,
+            at: now.monotonic,
+        });
+        confirm(node, |field| matches!(field, Field::Attribute(_)));
+    }
+
+    fn look_failed(&mut self, request: &Request, failure: Failure, now: Now) {
+        let slot: fn(&mut Node) -> &mut Option<Setback> = match request {
+            Request::Device(_) => |node| &mut node.look_setback,
+            Request::Routes(_) => |node| &mut node.routes_setback,
+            Request::Attributes(_) => |node| &mut node.attributes_setback,
+            Request::Devices | Request::Write(_) => return,
+        };
+        let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id)) = request else {
+            return;
+        };
+        self.hasten_after(&failure, now);
+        self.landed(id);
+        let before = self.nodes.get_mut(id).and_then(|node| slot(node).take());
+        let setback = self.setback(failure, before.as_ref(), now);
+        if let Some(node) = self.nodes.get_mut(id) {
+            *slot(node) = Some(setback);
+        }
+    }
+
+    /// A request about one device has been answered.
+    pub(super) fn landed(&mut self, id: &NodeId) {
+        self.answers += 1;
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.landed(self.answers);
+        }
+        self.stale.insert(id.clone());
+    }
+
+    /// The list tells best whether a device is gone, or the credential is worth nothing any more.
+    pub(super) fn hasten_after(&mut self, failure: &Failure, now: Now) {
+        if matches!(
+            failure.reason,
+            Reason::CredentialRejected | Reason::DeviceNotFound
+        ) {
+            self.polling.hasten(now.monotonic);
+        }
+    }
+}
+
+/// A device as it was told, with its routes as they were read where they are not told.
+fn with_known_routes(mut device: Device, node: &mut Node) -> Device {
+    match (&device.enabled_routes, &node.routes) {
+        (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
+        (Some(_), _) => node.routes = None,
+        (None, None) => {}
+    }
+    device
+}
+
+/// The device has been looked at. Says whether that may change what is to be done.
+fn seen(node: &mut Node) -> bool {
+    let looked_for = std::mem::take(&mut node.look) || node.look_setback.take().is_some();
+    confirm(node, |field| !matches!(field, Field::Attribute(_))) || looked_for
+}
+
+/// What was written has been looked at. Should it differ still, the plan shows it, and the field
+/// has a setback instead of being written again and again.
+fn confirm(node: &mut Node, visible: impl Fn(&Field) -> bool) -> bool {
+    let before = node.unconfirmed.len();
+    for (field, change) in std::mem::take(&mut node.unconfirmed) {
+        if visible(&field) {
+            node.looked_at.insert(field, change);
+        } else {
+            node.unconfirmed.insert(field, change);
+        }
+    }
+    node.unconfirmed.len() < before
+}
+
+fn unexpected() -> Failure {
+    Failure {
+        reason: Reason::ApiError,
+        message: "The API answered another question than the one that was asked.".to_owned(),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}

@@ -1,0 +1,285 @@
+//! What people and machines do to the world: edits, drift, devices that come and go, failures.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{World, model};
+use crate::{
+    model::{
+        AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route,
+        RouteSet, Tag, TagSet,
+    },
+    plan::{Disruption, Identity, Policy, PolicyKey, Target, Wishes},
+    tailnet::{Input, simulation::model::Faults},
+};
+
+pub const DEVICES: usize = 5;
+const POLICIES: usize = 6;
+
+impl World {
+    pub fn populate(&mut self) {
+        for number in 0..DEVICES {
+            let device = self.device(number);
+            self.model.add(device);
+        }
+        self.model.tags_disable_expiry = self.rng.bool();
+        self.model.list_hides_routes = self.rng.u8(..4) == 0;
+    }
+
+    /// One thing that somebody does, or that goes wrong.
+    pub fn disturb(&mut self) {
+        match self.rng.u8(..20) {
+            0..=4 => self.drift(),
+            5..=9 => {
+                let policy = self.policy();
+                self.apply(policy);
+            }
+            10 => {
+                let key = policy_key(self.rng.usize(..POLICIES));
+                self.delete(&key);
+            }
+            11 => self.come_or_go(),
+            12 => self.kill(),
+            13 => self.lose_the_lead(),
+            14 => self.faults.list_down = self.rng.u8(..3) == 0,
+            15 => {
+                self.model.refuses_attributes_of = self.some_device();
+                self.model.broken = self.some_device();
+            }
+            16 => self.model.unowned_tag = self.rng.bool().then(|| self.tag()),
+            17 => self.new_faults(),
+            18 => self.step(Input::Connection(Ok(()))),
+            _ => {}
+        }
+    }
+
+    pub fn new_faults(&mut self) {
+        let share = |rng: &mut fastrand::Rng| if rng.bool() { rng.f64() * 0.2 } else { 0.0 };
+        self.faults = Faults {
+            lost: share(&mut self.rng),
+            answer_lost: share(&mut self.rng),
+            server_error: share(&mut self.rng),
+            rate_limited: share(&mut self.rng),
+            list_down: false,
+            delay: Duration::from_millis(10 << self.rng.u32(..9)),
+        };
+    }
+
+    /// Nothing fails any more, and nobody refuses anything.
+    pub fn calm_down(&mut self) {
+        self.faults = Faults {
+            delay: Duration::from_millis(100),
+            ..Faults::default()
+        };
+        self.model.refuses_attributes_of = None;
+        self.model.broken = None;
+        self.model.unowned_tag = None;
+    }
+
+    fn lose_the_lead(&mut self) {
+        self.step(Input::Leading(false));
+        let pause = Duration::from_millis(self.rng.u64(..20_000));
+        self.run_for(pause);
+        self.step(Input::Leading(true));
+    }
+
+    fn some_device(&mut self) -> Option<NodeId> {
+        self.rng
+            .bool()
+            .then(|| model::node_id(self.rng.usize(..DEVICES)))
+    }
+
+    /// A device leaves, comes back, or is replaced by another one under its name.
+    fn come_or_go(&mut self) {
+        let number = self.rng.usize(..DEVICES);
+        let id = model::node_id(number);
+        if self.model.devices.contains_key(&id) && self.rng.bool() {
+            self.model.remove(&id);
+            let mut other = self.device(number);
+            other.node_id = model::node_id(100 + number);
+            if self.rng.bool() && !self.model.devices.contains_key(&other.node_id) {
+                self.model.add(other);
+            }
+        } else if !self.model.devices.contains_key(&id) {
+            let mut device = self.device(number);
+            let name = self.rng.u8(..3);
+            device.name = format!("name-{number}-{name}.tail1.ts.net");
+            if self
+                .model
+                .devices
+                .values()
+                .any(|other| other.ipv4 == device.ipv4)
+            {
+                device.ipv4 = None;
+            }
+            self.model.add(device);
+        }
+    }
+
+    /// Somebody changes a device in the admin console.
+    fn drift(&mut self) {
+        let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
+        let Some(id) = self.rng.choice(ids) else {
+            return;
+        };
+        let (tags, routes, exit) = (self.tags(), self.routes(), self.rng.bool());
+        let (key, wish) = (self.attribute_key(), self.attribute());
+        let flag = self.rng.bool();
+        let field = self.rng.u8(..6);
+        let device = self.model.devices.get_mut(&id).unwrap();
+        match field {
+            0 => device.tags.extend(tags),
+            1 => device.key_expiry_disabled = flag,
+            2 => {
+                let exit = exit.then(Route::exit_node).into_iter().flatten();
+                device.enabled_routes = Some(routes.into_iter().chain(exit).collect());
+                self.drifted.insert(id, self.clock);
+            }
+            3 => device.authorized = flag,
+            4 => device.hostname = format!("host-{}", number_of(&key)),
+            _ => {
+                let attributes: &mut Attributes = self.model.attributes.get_mut(&id).unwrap();
+                attributes.remove(&key);
+                if flag {
+                    let value = wish.value.to_json();
+                    let expiry = wish.expiry;
+                    attributes.insert(key, ReportedAttribute { value, expiry });
+                }
+            }
+        }
+    }
+
+    fn device(&mut self, number: usize) -> Device {
+        let mut device = model::device(number);
+        if self.rng.bool() {
+            device.tags = self.tags();
+        }
+        device.authorized = self.rng.u8(..4) > 0;
+        device.key_expiry_disabled = self.rng.bool();
+        let in_a_while = self.wall() + jiff::SignedDuration::from_secs(self.rng.i64(-500..1500));
+        device.expires = self.rng.bool().then_some(in_a_while);
+        device.enabled_routes = Some(self.routes());
+        device.user = ["amelie@example.com", "bert@example.com"][self.rng.usize(..2)].to_owned();
+        device.external = self.rng.u8(..20) == 0;
+        device
+    }
+
+    fn policy(&mut self) -> Policy {
+        let number = self.rng.usize(..DEVICES);
+        let identity = match self.rng.u8(..4) {
+            0 => Identity::NodeId(model::node_id(number)),
+            1 => Identity::LegacyId((1000 + number).to_string()),
+            2 => Identity::Name(format!("name-{number}")),
+            _ => Identity::Hostname(format!("host-{number}")),
+        };
+        let key = policy_key(self.rng.usize(..POLICIES));
+        let tags = if self.rng.u8(..6) == 0 {
+            self.tags()
+        } else {
+            TagSet::new()
+        };
+        let wishes = self.wishes();
+        let allowed = [Disruption::Deauthorize, Disruption::ExpiredKey];
+        let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
+        let users = Vec::new();
+        Policy {
+            target: Target {
+                identity,
+                tags,
+                users,
+            },
+            wishes,
+            allowed,
+            ..blank(key)
+        }
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        let mut wishes = Wishes::default();
+        if self.rng.u8(..3) == 0 {
+            wishes.authorized = Some(self.rng.bool());
+        }
+        if self.rng.u8(..3) == 0 {
+            wishes.tags = Some(self.tags());
+        }
+        if self.rng.u8(..3) == 0 {
+            wishes.key_expiry_disabled = Some(self.rng.bool());
+        }
+        if self.rng.u8(..3) == 0 {
+            wishes.enabled_routes = Some(self.routes());
+        }
+        if self.rng.u8(..3) == 0 {
+            wishes.exit_node = Some(self.rng.bool());
+        }
+        if self.rng.u8(..2) == 0 {
+            let count = self.rng.usize(..3);
+            let named = (0..count).map(|_| (self.attribute_key(), self.attribute()));
+            wishes.attributes = Some(named.collect::<BTreeMap<_, _>>());
+        }
+        if self.rng.u8(..6) == 0 {
+            wishes.name = Some(format!("wished-{}", self.rng.u8(..4)).parse().unwrap());
+        }
+        if self.rng.u8(..6) == 0 {
+            wishes.ipv4 = Some(format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap());
+        }
+        wishes
+    }
+
+    fn tag(&mut self) -> Tag {
+        format!("tag:{}", self.rng.char('a'..='c')).parse().unwrap()
+    }
+
+    fn tags(&mut self) -> TagSet {
+        let count = self.rng.usize(1..3);
+        (0..count).map(|_| self.tag()).collect()
+    }
+
+    fn routes(&mut self) -> RouteSet {
+        let count = self.rng.usize(..3);
+        let route = |number: u8| format!("10.{number}.0.0/16").parse().unwrap();
+        (0..count).map(|_| route(self.rng.u8(..3))).collect()
+    }
+
+    fn attribute_key(&mut self) -> AttributeKey {
+        format!("custom:k{}", self.rng.u8(..3)).parse().unwrap()
+    }
+
+    fn attribute(&mut self) -> AttributeWish {
+        let soon = self.wall() + jiff::SignedDuration::from_secs(self.rng.i64(1..600));
+        AttributeWish {
+            value: string(["gold", "silver"][self.rng.usize(..2)]),
+            expiry: (self.rng.u8(..4) == 0).then_some(soon),
+        }
+    }
+}
+
+fn number_of(key: &AttributeKey) -> &str {
+    key.as_str().trim_start_matches("custom:k")
+}
+
+pub fn string(text: &str) -> crate::model::AttributeValue {
+    crate::model::AttributeValue::String(text.parse().unwrap())
+}
+
+pub fn policy_key(number: usize) -> PolicyKey {
+    PolicyKey {
+        namespace: "network".to_owned(),
+        name: format!("policy-{number}"),
+    }
+}
+
+/// A policy that wishes nothing of no device.
+pub fn blank(key: PolicyKey) -> Policy {
+    Policy {
+        key,
+        uid: String::new(),
+        generation: 1,
+        created: jiff::Timestamp::UNIX_EPOCH,
+        target: Target {
+            identity: Identity::Hostname(String::new()),
+            tags: TagSet::new(),
+            users: Vec::new(),
+        },
+        wishes: Wishes::default(),
+        allowed: std::collections::BTreeSet::new(),
+    }
+}

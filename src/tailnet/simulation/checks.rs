@@ -1,0 +1,176 @@
+//! What must hold whenever a request is sent, whatever happened before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::World;
+use crate::{
+    model::{AttributeKey, NodeId, Route},
+    plan::{Call, Memory, Policy, PolicyKey},
+    tailnet::{Answer, Input, Request, Ticket},
+};
+
+/// What the engine has been told, seen from outside.
+#[derive(Debug, Default)]
+pub struct Told {
+    leading: bool,
+    listed: bool,
+    /// Lists that were asked for since the lead was taken.
+    lists: BTreeSet<Ticket>,
+    list_seen: bool,
+    policies: BTreeMap<PolicyKey, (Policy, Memory)>,
+    flights: BTreeMap<Ticket, Request>,
+}
+
+impl Told {
+    pub fn note(&mut self, input: &Input) {
+        match input {
+            Input::Policy(declared) => {
+                let policy = declared.policy.clone().unwrap();
+                let memory = match self.policies.remove(&declared.key) {
+                    Some((before, memory)) if before.uid == declared.uid => memory,
+                    _ => declared.memory.clone(),
+                };
+                self.policies.insert(declared.key.clone(), (policy, memory));
+            }
+            Input::PolicyGone(key) => {
+                self.policies.remove(key);
+            }
+            Input::PoliciesListed => self.listed = true,
+            Input::Leading(leading) => {
+                self.leading = *leading;
+                self.lists.clear();
+                self.list_seen = false;
+            }
+            Input::Answered(ticket, answer) => {
+                self.flights.remove(ticket);
+                let seen = self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices(_)));
+                self.list_seen |= seen;
+            }
+            Input::Recorded(key, memory) => {
+                if let Some((_, kept)) = self.policies.get_mut(key) {
+                    *kept = memory.clone();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, Memory)> {
+        let bound = |memory: &Memory| memory.bound.as_ref().is_some_and(|b| b.node == *id);
+        self.policies
+            .values()
+            .filter(move |(_, memory)| bound(memory))
+    }
+
+    fn names(&self, id: &NodeId, wish: impl Fn(&Policy) -> bool) -> bool {
+        self.holders(id).any(|(policy, _)| wish(policy))
+    }
+}
+
+impl World {
+    pub fn check(&mut self, ticket: Ticket, request: &Request) {
+        if *request == Request::Devices {
+            self.told.lists.insert(ticket);
+            let under_way = self
+                .told
+                .flights
+                .values()
+                .filter(|r| **r == Request::Devices);
+            assert!(under_way.count() <= 2, "lists pile up");
+        } else {
+            let flights = self
+                .told
+                .flights
+                .values()
+                .filter(|r| **r != Request::Devices);
+            assert!(flights.count() < 60, "requests pile up");
+            assert!(self.told.leading, "{request:?} without the lead");
+            assert!(
+                self.told.listed,
+                "{request:?} before all policies are known"
+            );
+            assert!(self.told.list_seen, "{request:?} before the first list");
+        }
+        if let Request::Write(call) = request {
+            for other in self.told.flights.values() {
+                if let Request::Write(other) = other {
+                    let shared = other.nodes().iter().any(|id| call.nodes().contains(id));
+                    let both_attributes = matches!(
+                        (call, other),
+                        (Call::WriteAttributes(_), Call::WriteAttributes(_))
+                    );
+                    assert!(!shared || both_attributes, "{call:?} beside {other:?}");
+                }
+            }
+            self.check_call(call);
+        }
+        self.told.flights.insert(ticket, request.clone());
+    }
+
+    /// A call touches what a policy names, on a device that it is known to hold, and nothing else.
+    fn check_call(&self, call: &Call) {
+        let named = |id: &NodeId, wish: fn(&Policy) -> bool| {
+            assert!(self.told.names(id, wish), "{call:?} is named by no policy");
+        };
+        match call {
+            Call::SetAuthorized(id, _) => named(id, |p| p.wishes.authorized.is_some()),
+            Call::SetTags(id, tags) => {
+                assert!(!tags.is_empty());
+                named(id, |p| p.wishes.tags.is_some());
+            }
+            Call::SetKeyExpiryDisabled(id, _) => {
+                named(id, |p| p.wishes.key_expiry_disabled.is_some());
+            }
+            Call::SetName(id, _) => named(id, |p| p.wishes.name.is_some()),
+            Call::SetIpv4(id, _) => named(id, |p| p.wishes.ipv4.is_some()),
+            Call::SetRoutes(id, routes) => {
+                named(id, |p| {
+                    p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some()
+                });
+                let drifted = self.drifted.get(id);
+                if drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15)) {
+                    return;
+                }
+                let before = self
+                    .model
+                    .devices
+                    .get(id)
+                    .and_then(|d| d.enabled_routes.as_ref());
+                let kept = |exit: bool| {
+                    let side = |route: &&Route| route.is_exit_node() == exit;
+                    before.is_none_or(|before| {
+                        before.iter().filter(side).eq(routes.iter().filter(side))
+                    })
+                };
+                if !self.told.names(id, |p| p.wishes.exit_node.is_some()) {
+                    assert!(kept(true), "{call:?} touches the exit node: {before:?}");
+                }
+                if !self.told.names(id, |p| p.wishes.enabled_routes.is_some()) {
+                    assert!(kept(false), "{call:?} touches the routes: {before:?}");
+                }
+            }
+            Call::WriteAttributes(nodes) => {
+                assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
+                for (id, writes) in nodes {
+                    for key in writes.keys() {
+                        self.check_attribute(id, key);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_attribute(&self, id: &NodeId, key: &AttributeKey) {
+        let owned = |(policy, memory): &(Policy, Memory)| {
+            policy.wishes.attributes.is_some() && memory.owned_keys.contains(key)
+        };
+        let holders: Vec<_> = self.told.holders(id).collect();
+        assert!(
+            holders.iter().any(|holder| owned(holder)),
+            "{key} of {id} is owned by no policy: {holders:?}"
+        );
+    }
+}

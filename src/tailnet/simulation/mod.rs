@@ -1,0 +1,356 @@
+//! The engine in a simulated world: a model of a tailnet, a store of policies, a clock that jumps
+//! from event to event, all driven by one seed. What must always hold is checked at every request.
+
+mod chaos;
+mod checks;
+mod counted;
+mod model;
+mod random;
+mod readings;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use self::model::{Faults, Model, failure};
+use super::{
+    Announcement, Answer, Effect, Engine, Failure, Input, Now, PolicyReport, Request, Retry,
+    Settings, Ticket,
+};
+use crate::{
+    api::Reason,
+    model::NodeId,
+    plan::{Call, Declared, Memory, Policy, PolicyKey},
+};
+
+/// A policy as Kubernetes keeps it.
+#[derive(Debug, Clone)]
+struct Kept {
+    policy: Policy,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Event {
+    /// A request reaches the API.
+    Arrive(Ticket, Request),
+    /// An answer reaches the engine.
+    Answer(Ticket, Result<Answer, Failure>),
+    /// A report is kept.
+    Keep(PolicyKey, Box<PolicyReport>),
+    /// The watch tells how a policy is now, if it is there.
+    Watch(PolicyKey),
+    Wake,
+}
+
+/// What the engine did, for tests that count.
+#[derive(Debug, Default)]
+struct Seen {
+    requests: Vec<Request>,
+    reports: Vec<(PolicyKey, PolicyReport)>,
+    announcements: Vec<(PolicyKey, Announcement)>,
+}
+
+struct World {
+    clock: Duration,
+    start: Timestamp,
+    rng: fastrand::Rng,
+    events: BTreeMap<(Duration, u64), (u32, Event)>,
+    next_event: u64,
+    model: Model,
+    faults: Faults,
+    policies: BTreeMap<PolicyKey, Kept>,
+    engine: Engine,
+    /// Counts the engines: what was under way for a killed one reaches no other.
+    life: u32,
+    /// What this engine was told and keeps: for the checks.
+    told: checks::Told,
+    wake: Option<Duration>,
+    traced: bool,
+    steps: u64,
+    steps_at_once: u32,
+    seen: Seen,
+    /// When somebody else changed the routes of a device last.
+    drifted: BTreeMap<NodeId, Duration>,
+    last_reports: BTreeMap<PolicyKey, PolicyReport>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            clock: Duration::ZERO,
+            start: "2026-01-01T00:00:00Z".parse().unwrap(),
+            rng: fastrand::Rng::with_seed(seed),
+            events: BTreeMap::new(),
+            next_event: 0,
+            model: Model::default(),
+            faults: Faults {
+                delay: Duration::from_millis(200),
+                ..Faults::default()
+            },
+            policies: BTreeMap::new(),
+            engine: Engine::new(settings(), seed),
+            life: 0,
+            told: checks::Told::default(),
+            wake: None,
+            traced: std::env::var_os("TSDP_TRACE").is_some(),
+            steps: 0,
+            steps_at_once: 0,
+            seen: Seen::default(),
+            drifted: BTreeMap::new(),
+            last_reports: BTreeMap::new(),
+        }
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.start + jiff::SignedDuration::try_from(self.clock).unwrap()
+    }
+
+    fn after(&mut self, delay: Duration, event: Event) {
+        self.next_event += 1;
+        let at = (self.clock + delay, self.next_event);
+        self.events.insert(at, (self.life, event));
+    }
+
+    fn delay(&mut self) -> Duration {
+        self.faults.delay.mul_f64(self.rng.f64())
+    }
+
+    /// Starts a process: connected, leading, and told of all policies.
+    fn start(&mut self) {
+        self.step(Input::Connection(Ok(())));
+        for key in self.policies.keys().cloned().collect::<Vec<_>>() {
+            self.tell(&key);
+        }
+        self.step(Input::PoliciesListed);
+        self.step(Input::Leading(true));
+    }
+
+    /// Ends the process at once, as SIGKILL does, and starts another.
+    fn kill(&mut self) {
+        self.life += 1;
+        // What the killed one has sent may still arrive.
+        let now = self.clock;
+        self.drifted
+            .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
+        self.engine = Engine::new(settings(), self.rng.u64(..));
+        self.told = checks::Told::default();
+        self.wake = None;
+        self.start();
+    }
+
+    /// Applies or edits a policy.
+    fn apply(&mut self, mut policy: Policy) {
+        let key = policy.key.clone();
+        let memory = match self.policies.get(&key) {
+            Some(kept) => {
+                policy.uid.clone_from(&kept.policy.uid);
+                policy.created = kept.policy.created;
+                policy.generation = kept.policy.generation + 1;
+                kept.memory.clone()
+            }
+            None => {
+                policy.uid = self.rng.u64(..).to_string();
+                policy.created = self.wall();
+                Memory::default()
+            }
+        };
+        self.policies.insert(key.clone(), Kept { policy, memory });
+        self.watch_soon(key);
+    }
+
+    fn delete(&mut self, key: &PolicyKey) {
+        self.policies.remove(key);
+        self.last_reports.remove(key);
+        self.watch_soon(key.clone());
+    }
+
+    fn watch_soon(&mut self, key: PolicyKey) {
+        let delay = self.delay();
+        self.after(delay, Event::Watch(key));
+    }
+
+    fn tell(&mut self, key: &PolicyKey) {
+        let input = match self.policies.get(key) {
+            None => Input::PolicyGone(key.clone()),
+            Some(kept) => Input::Policy(Box::new(Declared {
+                key: key.clone(),
+                uid: kept.policy.uid.clone(),
+                generation: kept.policy.generation,
+                policy: Ok(kept.policy.clone()),
+                memory: kept.memory.clone(),
+            })),
+        };
+        self.step(input);
+    }
+
+    /// Runs until nothing is left to happen before this time.
+    fn run_until(&mut self, end: Duration) {
+        while let Some((&(at, _), _)) = self.events.first_key_value()
+            && at <= end
+        {
+            let ((at, _), (life, event)) = self.events.pop_first().unwrap();
+            if at > self.clock {
+                self.steps_at_once = 0;
+                self.clock = at;
+                let wall = self.wall();
+                self.model.expire(wall);
+            }
+            self.happen(life, event);
+        }
+        self.clock = end;
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        self.run_until(self.clock + time);
+    }
+
+    fn happen(&mut self, life: u32, event: Event) {
+        let alive = life == self.life;
+        match event {
+            Event::Arrive(ticket, request) => {
+                let answer = self.arrive(&request);
+                let delay = self.delay();
+                if alive {
+                    self.after(delay, Event::Answer(ticket, answer));
+                }
+            }
+            Event::Watch(key) => self.tell(&key),
+            _ if !alive => {}
+            Event::Answer(ticket, answer) => self.step(Input::Answered(ticket, answer)),
+            Event::Keep(key, report) => {
+                let Some(kept) = self.policies.get_mut(&key) else {
+                    return;
+                };
+                kept.memory = report.memory.clone();
+                self.watch_soon(key.clone());
+                self.step(Input::Recorded(key, report.memory));
+            }
+            Event::Wake => {
+                if self.wake == Some(self.clock) {
+                    self.wake = None;
+                    self.step(Input::Wake);
+                }
+            }
+        }
+    }
+
+    /// A request at the API: answered, or hit by one of the faults.
+    fn arrive(&mut self, request: &Request) -> Result<Answer, Failure> {
+        let lost = |reason, retry| Failure {
+            unknown_outcome: true,
+            ..failure(reason, retry)
+        };
+        if self.faults.list_down && *request == Request::Devices {
+            return Err(failure(Reason::ApiError, Retry::Later));
+        }
+        let mut dice = self.rng.f64();
+        let mut hit = |share: f64| {
+            dice -= share;
+            (-share..0.0).contains(&dice)
+        };
+        if hit(self.faults.lost) {
+            return Err(lost(Reason::ApiUnreachable, Retry::Later));
+        }
+        if hit(self.faults.server_error) {
+            return Err(lost(Reason::ApiError, Retry::Later));
+        }
+        if hit(self.faults.rate_limited) {
+            let pause = Duration::from_secs(self.rng.u64(1..40));
+            return Err(failure(Reason::RateLimited, Retry::After(pause)));
+        }
+        let answer_lost = hit(self.faults.answer_lost);
+        let answer = self.model.answer(request);
+        if answer_lost {
+            return Err(lost(Reason::ApiUnreachable, Retry::Later));
+        }
+        answer
+    }
+
+    fn step(&mut self, input: Input) {
+        self.steps += 1;
+        self.steps_at_once += 1;
+        assert!(
+            self.steps_at_once < 5_000,
+            "a loop that takes no time: {input:?}"
+        );
+        let now = Now {
+            monotonic: self.clock,
+            wall: self.wall(),
+        };
+        self.trace(&input);
+        self.told.note(&input);
+        for effect in self.engine.step(input, now) {
+            self.carry_out(effect);
+        }
+        let wake = self.engine.wake_at();
+        if self.wake != wake {
+            self.wake = wake;
+            if let Some(at) = wake {
+                self.wake = Some(at.max(self.clock));
+                self.after(at.saturating_sub(self.clock), Event::Wake);
+            }
+        }
+    }
+
+    /// Says what happens, where a single seed is looked into (`TSDP_TRACE=1`).
+    fn trace(&self, what: &dyn std::fmt::Debug) {
+        if self.traced {
+            println!("{:>10.3} {what:?}", self.clock.as_secs_f64());
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        self.trace(&effect);
+        match effect {
+            Effect::Send(ticket, request) => {
+                self.check(ticket, &request);
+                self.seen.requests.push(request.clone());
+                let delay = self.delay();
+                self.after(delay, Event::Arrive(ticket, request));
+            }
+            Effect::Report(key, report) => {
+                self.last_reports.insert(key.clone(), (*report).clone());
+                self.seen.reports.push((key.clone(), (*report).clone()));
+                let delay = self.delay();
+                self.after(delay, Event::Keep(key, report));
+            }
+            Effect::Announce(key, announcement) => {
+                self.seen.announcements.push((key, *announcement));
+            }
+            Effect::Tailnet(_) => {}
+        }
+    }
+
+    fn writes(&self) -> Vec<&Call> {
+        let writes = self
+            .seen
+            .requests
+            .iter()
+            .filter_map(|request| match request {
+                Request::Write(call) => Some(call),
+                _ => None,
+            });
+        writes.collect()
+    }
+
+    fn count(&self, wanted: impl Fn(&Request) -> bool) -> usize {
+        self.seen
+            .requests
+            .iter()
+            .filter(|request| wanted(request))
+            .count()
+    }
+
+    fn forget_seen(&mut self) {
+        self.seen = Seen::default();
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        poll_interval: Duration::from_mins(1),
+        attributes_interval: Duration::from_mins(10),
+        requests_per_second: 5.0,
+    }
+}

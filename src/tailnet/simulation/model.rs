@@ -1,0 +1,209 @@
+//! A model of a tailnet, with rules of its own: what the API would do, and how it can fail.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    api::Reason,
+    model::{Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet, Tag},
+    plan::{AttributeWrites, Call},
+    tailnet::{Answer, Failure, Request, Retry},
+};
+
+/// What the control server knows, and the facts about it that nobody has verified, as switches.
+#[derive(Debug, Clone, Default)]
+pub struct Model {
+    pub devices: BTreeMap<NodeId, Device>,
+    pub attributes: BTreeMap<NodeId, Attributes>,
+    /// New tags on a device disable its key expiry.
+    pub tags_disable_expiry: bool,
+    /// The credential lacks the scope for routes: the list does not tell them.
+    pub list_hides_routes: bool,
+    /// A tag without an owner in the policy file.
+    pub unowned_tag: Option<Tag>,
+    /// A batch that has an entry for this device is refused as a whole.
+    pub refuses_attributes_of: Option<NodeId>,
+    /// Calls for this device always fail.
+    pub broken: Option<NodeId>,
+}
+
+impl Model {
+    pub fn add(&mut self, device: Device) {
+        self.attributes.entry(device.node_id.clone()).or_default();
+        self.devices.insert(device.node_id.clone(), device);
+    }
+
+    pub fn remove(&mut self, id: &NodeId) {
+        self.devices.remove(id);
+        self.attributes.remove(id);
+    }
+
+    /// The server removes attributes whose time has passed.
+    pub fn expire(&mut self, now: Timestamp) {
+        for attributes in self.attributes.values_mut() {
+            attributes.retain(|_, value| value.expiry.is_none_or(|expiry| expiry > now));
+        }
+    }
+
+    pub fn answer(&mut self, request: &Request) -> Result<Answer, Failure> {
+        match request {
+            Request::Devices => {
+                let devices = self.devices.values().map(|device| self.told(device));
+                Ok(Answer::Devices(devices.collect()))
+            }
+            Request::Device(id) => Ok(Answer::Device(Box::new(self.told(self.device(id)?)))),
+            Request::Routes(id) => Ok(Answer::Routes(
+                self.device(id)?.enabled_routes.clone().unwrap_or_default(),
+            )),
+            Request::Attributes(id) => {
+                self.device(id)?;
+                Ok(Answer::Attributes(self.attributes[id].clone()))
+            }
+            Request::Write(call) => self.write(call).map(|()| Answer::Written),
+        }
+    }
+
+    fn told(&self, device: &Device) -> Device {
+        let mut device = device.clone();
+        if self.list_hides_routes {
+            device.enabled_routes = None;
+        }
+        device
+    }
+
+    fn device(&self, id: &NodeId) -> Result<&Device, Failure> {
+        if self.broken.as_ref() == Some(id) {
+            return Err(failure(Reason::ApiError, Retry::Later));
+        }
+        self.devices
+            .get(id)
+            .ok_or_else(|| failure(Reason::DeviceNotFound, Retry::Never))
+    }
+
+    fn write(&mut self, call: &Call) -> Result<(), Failure> {
+        for id in call.nodes() {
+            self.device(id)?;
+        }
+        match call {
+            Call::WriteAttributes(nodes) => return self.write_attributes(nodes),
+            Call::SetTags(_, tags)
+                if tags
+                    .iter()
+                    .any(|tag| self.unowned_tag.as_ref() == Some(tag)) =>
+            {
+                return Err(failure(Reason::TagsNotPermitted, Retry::Never));
+            }
+            Call::SetName(id, label) if self.others(id).any(|other| other.label() == *label) => {
+                return Err(failure(Reason::NameTaken, Retry::Later));
+            }
+            Call::SetIpv4(id, addr) if self.others(id).any(|other| other.holds(addr.addr())) => {
+                return Err(failure(Reason::AddressInUse, Retry::Later));
+            }
+            _ => {}
+        }
+        let disable = self.tags_disable_expiry;
+        let id = call.nodes()[0].clone();
+        let Some(device) = self.devices.get_mut(&id) else {
+            return Ok(());
+        };
+        match call {
+            Call::SetAuthorized(_, value) => device.authorized = *value,
+            Call::SetTags(_, tags) => {
+                device.tags.clone_from(tags);
+                device.key_expiry_disabled |= disable;
+            }
+            Call::SetKeyExpiryDisabled(_, value) => device.key_expiry_disabled = *value,
+            Call::SetRoutes(_, routes) => device.enabled_routes = Some(routes.clone()),
+            Call::SetName(_, label) => device.name = format!("{label}.tail1.ts.net"),
+            Call::SetIpv4(_, addr) => device.ipv4 = Some(addr.addr()),
+            Call::WriteAttributes(_) => {}
+        }
+        Ok(())
+    }
+
+    fn others<'a>(&'a self, id: &'a NodeId) -> impl Iterator<Item = &'a Device> {
+        self.devices
+            .values()
+            .filter(move |other| other.node_id != *id)
+    }
+
+    fn write_attributes(
+        &mut self,
+        nodes: &BTreeMap<NodeId, AttributeWrites>,
+    ) -> Result<(), Failure> {
+        if nodes
+            .keys()
+            .any(|id| self.refuses_attributes_of.as_ref() == Some(id))
+        {
+            return Err(failure(Reason::Refused, Retry::Never));
+        }
+        for (id, writes) in nodes {
+            let attributes = self.attributes.entry(id.clone()).or_default();
+            for (key, wish) in writes {
+                attributes.remove(key);
+                if let Some(wish) = wish {
+                    let value = wish.value.to_json();
+                    let expiry = wish.expiry;
+                    attributes.insert(key.clone(), ReportedAttribute { value, expiry });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn failure(reason: Reason, retry: Retry) -> Failure {
+    Failure {
+        reason,
+        message: format!("{reason}"),
+        retry,
+        unknown_outcome: false,
+    }
+}
+
+/// An untagged, authorized device of a user.
+pub fn device(number: usize) -> Device {
+    let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+    Device {
+        node_id: node_id(number),
+        legacy_id: format!("{}", 1000 + number),
+        name: format!("name-{number}.tail1.ts.net"),
+        hostname: format!("host-{number}"),
+        user: "amelie@example.com".to_owned(),
+        tags: BTreeSet::new(),
+        ipv4: Some([100, 80, high, low].into()),
+        os: "linux".to_owned(),
+        authorized: true,
+        external: false,
+        key_expiry_disabled: false,
+        expires: None,
+        last_seen: None,
+        enabled_routes: Some(RouteSet::new()),
+        advertised_routes: Some(Route::exit_node()),
+    }
+}
+
+pub fn node_id(number: usize) -> NodeId {
+    format!("n{number}CNTRL").parse().unwrap()
+}
+
+/// How requests fail; each a share of all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// The request never arrives.
+    pub lost: f64,
+    /// It takes effect, but the answer is lost.
+    pub answer_lost: f64,
+    /// 500 without an effect, which nobody can know.
+    pub server_error: f64,
+    /// 429.
+    pub rate_limited: f64,
+    /// The list answers 503.
+    pub list_down: bool,
+    /// The longest time on the way, one way.
+    pub delay: Duration,
+}

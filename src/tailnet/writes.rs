@@ -1,0 +1,240 @@
+//! What becomes of a change: made, refused, or without an effect.
+
+use std::collections::BTreeMap;
+
+use super::{Announcement, Engine, Failure, Now, Request, Retry, failure::Setback};
+use crate::{
+    api::Reason,
+    model::NodeId,
+    plan::{AttributeWrites, Call, Difference, Field, apply, apply_attributes},
+};
+
+impl Engine {
+    pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
+        for id in call.nodes() {
+            self.landed(id);
+            if let Some(mut device) = self.fleet.get(id).cloned() {
+                apply(call, &mut device);
+                self.fleet.insert(device);
+            }
+            let Some(node) = self.nodes.get_mut(id) else {
+                continue;
+            };
+            node.routes_read = None;
+            match call {
+                Call::WriteAttributes(writes) => {
+                    if let (Some(reading), Some(writes)) = (&mut node.attributes, writes.get(id)) {
+                        apply_attributes(writes, &mut reading.values);
+                    }
+                }
+                Call::SetRoutes(_, routes) => {
+                    if let Some(reading) = &mut node.routes {
+                        reading.values.clone_from(routes);
+                    }
+                }
+                Call::SetTags(..) => {
+                    // Whether new tags change the key expiry is not documented: it is looked at.
+                    node.look |= node.plan.claims.key_expiry_disabled.is_some();
+                    // The first tag takes a device from its user: its owner is another one now.
+                    self.unbound.extend(node.policies.iter().cloned());
+                }
+                _ => {}
+            }
+        }
+        for difference in differences {
+            let field = difference.change.field();
+            if let Some(node) = self.nodes.get_mut(&difference.node) {
+                node.setbacks.remove(&field);
+                node.unconfirmed.insert(field, difference.change.clone());
+            }
+            self.note_change(difference, now);
+        }
+    }
+
+    fn note_change(&mut self, difference: &Difference, now: Now) {
+        if let Some(held) = self.policies.get_mut(&difference.owner) {
+            held.changed_at = Some(now.wall);
+        }
+        let changed = Announcement::Changed(difference.clone());
+        self.announce(&difference.owner, changed);
+    }
+
+    pub(super) fn take_refused(
+        &mut self,
+        call: &Call,
+        differences: &[Difference],
+        failure: &Failure,
+        now: Now,
+    ) {
+        for id in call.nodes() {
+            self.landed(id);
+        }
+        if let Call::WriteAttributes(writes) = call
+            && self.may_act()
+            && self.may_be_one_entry(failure, differences)
+            && let Some(halves) = halves(writes)
+        {
+            for half in halves {
+                self.send_half(half, differences);
+            }
+            return;
+        }
+        self.hasten_after(failure, now);
+        for id in call.nodes() {
+            let Some(node) = self.nodes.get_mut(id) else {
+                continue;
+            };
+            node.routes_read = None;
+            if failure.unknown_outcome {
+                match call {
+                    Call::WriteAttributes(_) => node.look_attributes = true,
+                    _ => node.look = true,
+                }
+                let own = differences.iter().filter(|d| d.node == *id);
+                node.doubtful.extend(own.cloned());
+            }
+        }
+        // Entries of one batch are tried again together.
+        let attempts = differences.iter().filter_map(|d| self.setback_of(d));
+        let before = attempts.max_by_key(|setback| setback.attempts).cloned();
+        let setback = self.setback(failure.clone(), before.as_ref(), now);
+        for difference in differences {
+            self.set_back(difference, setback.clone());
+        }
+    }
+
+    /// One bad entry must not hold up the others: a batch that is refused for good, or that fails
+    /// again, is split until the entry is found. What befalls every call alike is no entry's fault.
+    fn may_be_one_entry(&self, failure: &Failure, differences: &[Difference]) -> bool {
+        let befalls_all = matches!(
+            failure.reason,
+            Reason::PlanRefused
+                | Reason::CredentialRejected
+                | Reason::Forbidden
+                | Reason::RateLimited
+                | Reason::ApiUnreachable
+        );
+        let failed_before = differences.iter().any(|d| self.setback_of(d).is_some());
+        !befalls_all && (failure.retry == Retry::Never || failed_before)
+    }
+
+    fn send_half(&mut self, half: BTreeMap<NodeId, AttributeWrites>, differences: &[Difference]) {
+        for id in half.keys() {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.busy += 1;
+            }
+        }
+        let removed = differences.iter().filter(|d| concerns(&half, d));
+        let removed = removed.cloned().collect();
+        self.send(Request::Write(Call::WriteAttributes(half)), removed);
+    }
+
+    fn setback_of(&self, difference: &Difference) -> Option<&Setback> {
+        let node = self.nodes.get(&difference.node)?;
+        node.setbacks.get(&difference.change.field())
+    }
+
+    /// Makes a field wait. A failure of the same kind as before is not told anew.
+    fn set_back(&mut self, difference: &Difference, setback: Setback) {
+        let failure = setback.failure.clone();
+        let Some(node) = self.nodes.get_mut(&difference.node) else {
+            return;
+        };
+        let field = difference.change.field();
+        let before = node.setbacks.insert(field.clone(), setback);
+        if before.is_none_or(|before| before.failure.reason != failure.reason) {
+            let failed = Announcement::Failed {
+                device: difference.device.clone(),
+                field,
+                failure,
+            };
+            self.announce(&difference.owner, failed);
+        }
+    }
+
+    /// Compares what was written with what has been seen since.
+    pub(super) fn check_effect(&mut self, id: &NodeId, now: Now) {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let looked_at = std::mem::take(&mut node.looked_at);
+        let open: BTreeMap<Field, &Difference> = node
+            .plan
+            .differences
+            .iter()
+            .map(|difference| (difference.change.field(), difference))
+            .collect();
+        node.setbacks.retain(|field, _| open.contains_key(field));
+        // A change whose answer was lost has been made if nothing differs any more.
+        let in_question = node.look || node.look_attributes;
+        let made: Vec<Difference> = if in_question {
+            Vec::new()
+        } else {
+            let doubtful = std::mem::take(&mut node.doubtful).into_iter();
+            doubtful
+                .filter(|difference| !open.contains_key(&difference.change.field()))
+                .collect()
+        };
+        // A wish that was edited since, or a change by somebody else, is a new difference.
+        let undone: Vec<Difference> = looked_at
+            .iter()
+            .filter_map(|(field, written)| Some((open.get(field)?, written)))
+            .filter(|(difference, written)| difference.change == **written)
+            .map(|(difference, _)| (*difference).clone())
+            .collect();
+        for difference in made {
+            self.note_change(&difference, now);
+        }
+        for difference in undone {
+            let before = self.setback_of(&difference).cloned();
+            let setback = self.setback(not_effective(&difference), before.as_ref(), now);
+            self.set_back(&difference, setback);
+        }
+    }
+}
+
+fn not_effective(difference: &Difference) -> Failure {
+    Failure {
+        reason: Reason::NotEffective,
+        message: format!(
+            "The API accepted the change of {}, but the device still has {}. It is tried again later.",
+            difference.change.field(),
+            difference.change.before(),
+        ),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
+
+/// A batch in two; `None` where it is a single entry.
+fn halves(
+    writes: &BTreeMap<NodeId, AttributeWrites>,
+) -> Option<[BTreeMap<NodeId, AttributeWrites>; 2]> {
+    let entries: Vec<_> = writes
+        .iter()
+        .flat_map(|(node, writes)| writes.iter().map(move |(key, wish)| (node, key, wish)))
+        .collect();
+    if entries.len() < 2 {
+        return None;
+    }
+    let (first, second) = entries.split_at(entries.len() / 2);
+    Some([first, second].map(|half| {
+        let mut writes: BTreeMap<NodeId, AttributeWrites> = BTreeMap::new();
+        for (node, key, wish) in half {
+            writes
+                .entry((*node).clone())
+                .or_default()
+                .insert((*key).clone(), (*wish).clone());
+        }
+        writes
+    }))
+}
+
+fn concerns(writes: &BTreeMap<NodeId, AttributeWrites>, difference: &Difference) -> bool {
+    match difference.change.field() {
+        Field::Attribute(key) => writes
+            .get(&difference.node)
+            .is_some_and(|writes| writes.contains_key(&key)),
+        _ => false,
+    }
+}

@@ -1,0 +1,86 @@
+//! Proxy and CA certificates come from the usual environment.
+//!
+//! A process cannot change its own environment safely, so the client runs in a second one: this
+//! test binary again, for one test that is ignored otherwise.
+
+use std::env;
+
+use secrecy::SecretString;
+use tokio::process::Command;
+use tsdp::tailscale::{Client, Credential, Settings};
+
+use super::{API_KEY, Reply, Script};
+
+/// Variables that would decide in place of those of a test.
+const INHERITED: [&str; 8] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+
+/// What a client prints that asks for the devices of `url` in this environment.
+async fn list_with(url: &str, variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--ignored", "--nocapture", "--exact"]);
+    command.arg("client::environment::a_client_in_a_process_of_its_own");
+    for name in INHERITED {
+        command.env_remove(name);
+    }
+    let output = command
+        .envs(variables.iter().copied())
+        .env("TSDP_TEST_URL", url)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+#[ignore = "run by the other tests in here, with an environment of their choice"]
+async fn a_client_in_a_process_of_its_own() {
+    let settings = Settings::new(env::var("TSDP_TEST_URL").unwrap().parse().unwrap(), "-");
+    match Client::new(settings, Credential::ApiKey(SecretString::from(API_KEY))) {
+        Ok(client) => println!("listed: {:?}", client.devices().await),
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn requests_go_through_the_proxy_of_the_environment() {
+    let proxy = Script::in_turn([Reply::new(200, r#"{"devices":[]}"#)]).await;
+    let told = list_with("http://tailscale.invalid", &[("HTTP_PROXY", &proxy.url)]).await;
+    assert!(told.contains("listed: Ok([])"), "{told}");
+    let seen = proxy.seen();
+    assert_eq!(
+        seen[0].path,
+        "http://tailscale.invalid/api/v2/tailnet/-/devices?fields=all"
+    );
+
+    let direct = Script::in_turn([Reply::new(200, r#"{"devices":[]}"#)]).await;
+    let variables = [
+        ("HTTP_PROXY", proxy.url.as_str()),
+        ("NO_PROXY", "127.0.0.1"),
+    ];
+    let told = list_with(&direct.url, &variables).await;
+    assert!(told.contains("listed: Ok([])"), "{told}");
+    assert_eq!((proxy.seen().len(), direct.seen().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn ca_certificates_come_from_the_file_that_the_environment_names() {
+    let told = list_with(
+        "https://tailscale.invalid",
+        &[("SSL_CERT_FILE", "/dev/null")],
+    )
+    .await;
+    assert!(
+        told.contains("refused: ") && told.contains("No CA certificates"),
+        "{told}"
+    );
+}
