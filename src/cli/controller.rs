@@ -1,11 +1,11 @@
 //! `tsdp controller`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16};
 
 use clap::Args;
 
 use super::{AnyError, on_signal};
-use crate::controller::{self, Options, Timings};
+use crate::controller::{self, Options, lease::Timings};
 
 /// How the controller is run.
 #[derive(Debug, Args)]
@@ -29,9 +29,11 @@ pub(super) struct ControllerArgs {
     listen: SocketAddr,
     /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
     /// writing after two thirds of that.
-    #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..))]
-    lease_duration: u64,
+    #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
+    lease_duration: NonZeroU16,
 }
+
+const LEASE_DURATION: NonZeroU16 = NonZeroU16::new(15).unwrap();
 
 impl Default for ControllerArgs {
     fn default() -> Self {
@@ -39,7 +41,7 @@ impl Default for ControllerArgs {
             namespace: None,
             policy_namespaces: Vec::new(),
             listen: default_listen(),
-            lease_duration: 15,
+            lease_duration: LEASE_DURATION,
         }
     }
 }
@@ -54,7 +56,7 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
         namespace: args.namespace,
         policy_namespaces: args.policy_namespaces,
         listen: Some(args.listen),
-        lease: Timings::lasting(Duration::from_secs(args.lease_duration)),
+        lease: Timings::of_lease(args.lease_duration),
     };
     controller::run(controller::cluster().await?, options, on_signal()?).await?;
     Ok(())

@@ -12,7 +12,7 @@
 mod board;
 mod conditions;
 mod connection;
-mod lease;
+pub mod lease;
 mod liveness;
 mod metrics;
 mod reporter;
@@ -24,16 +24,16 @@ mod watch;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::{Api, Client, Config};
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{TailscaleDevicePolicy, TailscaleTailnet};
+use lease::{Election, Leadership, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
 use router::{News, Router};
 
-pub use lease::Timings;
 pub use status::{of_policy, of_tailnet};
 
 /// The namespace where none is known: neither a pod's own nor one that was named.
@@ -96,10 +96,11 @@ pub async fn run(
         .map_err(|error| StartError::Listen(address, error))?;
     }
     let electing = CancellationToken::new();
-    let (leading, election) = lease::spawn(
+    let (leadership, election) = Election::spawn(
         client.clone(),
         &namespace,
         LEASE,
+        &identity(),
         options.lease,
         electing.clone(),
     );
@@ -107,9 +108,9 @@ pub async fn run(
     info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
     let (news, received) = mpsc::unbounded_channel();
     watch_all(&client, &options.policy_namespaces, &liveness, &news, &stop);
-    forward_lead(leading.clone(), news.clone(), stop.clone());
+    forward_lead(leadership.clone(), news.clone(), stop.clone());
     let sources = options.policy_namespaces.len().max(1);
-    let router = Router::new(client, namespace, leading, metrics, sources);
+    let router = Router::new(client, namespace, leadership, metrics, sources);
     let ending = router.run(received, stop.clone()).await;
 
     info!("stopping: the calls under way are ended, no other is started");
@@ -166,18 +167,28 @@ fn watch_all(
 }
 
 fn forward_lead(
-    mut leading: channel::Receiver<bool>,
+    mut leadership: Leadership,
     news: mpsc::UnboundedSender<News>,
     stop: CancellationToken,
 ) {
     tokio::spawn(stop.run_until_cancelled_owned(async move {
-        while leading.changed().await.is_ok() {
-            let now = *leading.borrow_and_update();
-            if news.send(News::Leading(now)).is_err() {
+        loop {
+            leadership.won().await;
+            if news.send(News::Leading(true)).is_err() {
+                return;
+            }
+            leadership.lost().await;
+            if news.send(News::Leading(false)).is_err() {
                 return;
             }
         }
     }));
+}
+
+/// Tells this process from every other one, also from the next one in the same pod.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "tsdp".to_owned());
+    format!("{host}_{:08x}", fastrand::u32(..))
 }
 
 fn listed(namespaces: &[String]) -> String {

@@ -11,10 +11,10 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{board::Board, metrics::Metrics, status};
+use super::{board::Board, lease::Leadership, metrics::Metrics, status};
 use crate::{
     api::{
         TailscaleDevicePolicy, TailscaleDevicePolicyStatus, TailscaleTailnet,
@@ -39,11 +39,15 @@ pub(super) struct StatusWriter {
     pub recorder: Recorder,
     pub policies: Arc<Policies>,
     pub tailnets: Arc<Tailnets>,
-    pub leading: watch::Receiver<bool>,
+    pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
 }
 
 impl Reporter for StatusWriter {
+    fn may_write(&self) -> bool {
+        self.leadership.is_leader()
+    }
+
     async fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> bool {
         // Deleted meanwhile, or edited: a newer report follows.
         let Some(known) = self.policies.get(key) else {
@@ -127,7 +131,7 @@ impl StatusWriter {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
         S: Serialize,
     {
-        if !*self.leading.borrow() {
+        if !self.leadership.is_leader() {
             return false;
         }
         let patch = Patch::Apply(json!({

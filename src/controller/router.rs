@@ -13,7 +13,7 @@ use kube::{
     runtime::events::{Recorder, Reporter as EventSource},
 };
 use tokio::{
-    sync::{mpsc, watch as channel},
+    sync::mpsc,
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{
     board::Known,
     connection,
+    lease::Leadership,
     metrics::Metrics,
     reporter::{MANAGER, Policies, StatusWriter, Tailnets},
     watch::{Change, ObjectName},
@@ -46,7 +47,7 @@ pub(super) enum News {
 pub(super) struct Router {
     client: Client,
     namespace: String,
-    leading: channel::Receiver<bool>,
+    leadership: Leadership,
     metrics: Arc<Metrics>,
     recorder: Recorder,
     /// The watches of policies that have not listed yet.
@@ -73,7 +74,7 @@ impl Router {
     pub fn new(
         client: Client,
         namespace: String,
-        leading: channel::Receiver<bool>,
+        leadership: Leadership,
         metrics: Arc<Metrics>,
         sources: usize,
     ) -> Self {
@@ -86,7 +87,7 @@ impl Router {
             recorder: Recorder::new(client.clone(), source),
             client,
             namespace,
-            leading,
+            leadership,
             metrics,
             unlisted: (0..sources).collect(),
             tailnets_listed: false,
@@ -179,7 +180,8 @@ impl Router {
             generation: declared.generation,
             status,
         };
-        self.policy_board.seen(&key, known, *self.leading.borrow());
+        self.policy_board
+            .seen(&key, known, self.leadership.is_leader());
         self.policies.insert(key, (tailnet.clone(), source));
         self.send(&tailnet, Message::Input(Input::Policy(Box::new(declared))));
     }
@@ -229,7 +231,7 @@ impl Router {
             status: object.status.unwrap_or_default(),
         };
         self.tailnet_board
-            .seen(&name, known, *self.leading.borrow());
+            .seen(&name, known, self.leadership.is_leader());
         let (client, namespace) = (self.client.clone(), self.namespace.clone());
         let metrics = Arc::clone(&self.metrics);
         let tailnet = self.engine(&name);
@@ -297,7 +299,7 @@ impl Router {
 
     fn start(&mut self, name: &str) -> Tailnet {
         let (mailbox, received) = mpsc::unbounded_channel();
-        let leading = *self.leading.borrow();
+        let leading = self.leadership.is_leader();
         let mut first = vec![Message::Input(Input::Leading(leading))];
         if self.all_listed() {
             first.push(Message::Input(Input::PoliciesListed));
@@ -314,7 +316,7 @@ impl Router {
             recorder: self.recorder.clone(),
             policies: Arc::clone(&self.policy_board),
             tailnets: Arc::clone(&self.tailnet_board),
-            leading: self.leading.clone(),
+            leadership: self.leadership.clone(),
             metrics: Arc::clone(&self.metrics),
         };
         let engine = Engine::new(unconnected(), fastrand::u64(..));

@@ -193,10 +193,9 @@ fn bound(report: &DeviceReport) -> Verdict {
 
 /// The first difference that is held, and what releases it.
 fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
-    let differences = report.differences.iter();
-    let (change, hold) = differences
-        .filter_map(|difference| Some((&difference.change, difference.hold.as_ref()?)))
-        .next()?;
+    let mut differences = report.differences.iter();
+    let (change, hold) =
+        differences.find_map(|difference| Some((&difference.change, difference.hold.as_ref()?)))?;
     let message = format!("{called}: {change} is held: {hold}.");
     Some(match hold {
         Hold::Disruption(_) => Verdict::retrying(Reason::DisruptionHeld, message),

@@ -37,15 +37,16 @@ impl Binaries {
                 .map_err(|program| Error::IncompleteAssets { folder, program });
         }
         let cache = cache()?;
-        let folder = cache.join(format!("{}-{:016x}", kubernetes_version(), pinned_hash()));
+        let name = format!("{}-{:016x}", kubernetes_version(), pinned_hash());
+        let folder = cache.join(&name);
         if let Ok(built) = Self::of(&folder) {
             return Ok(built);
         }
 
         fs::create_dir_all(&cache).map_err(failed_to("make the folder", &cache))?;
-        let _lock = lock(&folder.with_added_extension("lock")).await?;
+        let _lock = lock(&cache.join(format!("{name}.lock"))).await?;
         if Self::of(&folder).is_err() {
-            build_into(&folder).await?;
+            build_into(&folder, &cache.join(format!("{name}.building"))).await?;
         }
         Self::of(&folder).map_err(|program| Error::Io {
             what: format!("find {program} in {}", folder.display()),
@@ -67,16 +68,15 @@ impl Binaries {
     }
 }
 
-/// Builds beside `folder` and renames, so that a folder of that name is always whole.
-async fn build_into(folder: &Path) -> Result<(), Error> {
-    let work = folder.with_added_extension("building");
+/// Builds in `work` and renames to `folder`, so that a folder of that name is always whole.
+async fn build_into(folder: &Path, work: &Path) -> Result<(), Error> {
     // Left by a build that was killed; the lock says that none is running.
     if work.exists() {
-        fs::remove_dir_all(&work).map_err(failed_to("remove the folder", &work))?;
+        fs::remove_dir_all(work).map_err(failed_to("remove the folder", work))?;
     }
-    let programs = build::go_build(&work, GO_MOD, GO_SUM, kubernetes_version()).await?;
+    let programs = build::go_build(work, GO_MOD, GO_SUM, kubernetes_version()).await?;
     fs::rename(&programs, folder).map_err(failed_to("rename to", folder))?;
-    fs::remove_dir_all(&work).map_err(failed_to("remove the folder", &work))
+    fs::remove_dir_all(work).map_err(failed_to("remove the folder", work))
 }
 
 fn cache() -> Result<PathBuf, Error> {

@@ -46,8 +46,8 @@ pub(super) async fn go_build(
 
     say(&format!(
         "building the local control plane (etcd, kube-apiserver and kubectl of Kubernetes {version}) \
-         into {}: once, about 5 minutes on 2 cores",
-        work.with_extension("").display()
+         in {}: once, about 5 minutes on 2 cores",
+        work.display()
     ));
     let mut go = Command::new("go")
         .current_dir(work)

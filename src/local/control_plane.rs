@@ -136,7 +136,7 @@ impl ControlPlane {
 
     /// A kubeconfig that acts as an existing service account, with its rights and no others.
     ///
-    /// Its token, asked of the API server (TokenRequest), holds for an hour.
+    /// Its token, asked of the API server (`TokenRequest`), holds for an hour.
     pub async fn kubeconfig_for(&self, namespace: &str, name: &str) -> Result<PathBuf, Error> {
         let user = format!("system:serviceaccount:{namespace}:{name}");
         let request = TokenRequest {

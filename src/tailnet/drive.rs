@@ -23,6 +23,11 @@ use crate::{
 
 /// Where reports are kept: the status of objects, or a terminal.
 pub trait Reporter: Send + Sync + 'static {
+    /// Whether a change may be sent at this moment. The engine hears of a lost lead by a message;
+    /// a process that was stopped for a while must not send before that message comes.
+    fn may_write(&self) -> bool {
+        true
+    }
     /// Keeps the report of a policy; `false` where that did not succeed and is to be tried again.
     fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> impl Future<Output = bool> + Send;
     /// Keeps the report of the tailnet; `false` as above.
@@ -182,7 +187,11 @@ impl<R: Reporter> Driver<R> {
     }
 
     fn send(&mut self, ticket: Ticket, request: Request) {
-        let client = self.client.clone();
+        let is_write = matches!(request, Request::Write(_));
+        let client = self
+            .client
+            .clone()
+            .filter(|_| !is_write || self.reporter.may_write());
         let span = info_span!("request", ticket = ticket.0, request = request.name());
         let exchange = async move {
             match client {

@@ -93,11 +93,11 @@ fn retry(error: &tailscale::Error) -> Retry {
     }
 }
 
-/// What a request meets when the credential was taken away a moment ago.
+/// What a request meets when the credential or the lead was taken away a moment ago.
 pub(super) fn disconnected() -> Failure {
     Failure {
         reason: Reason::TailnetUnavailable,
-        message: "There is no connection to the tailnet.".to_owned(),
+        message: "There is no connection to the tailnet, or the lead was lost.".to_owned(),
         retry: Retry::Later,
         unknown_outcome: false,
     }

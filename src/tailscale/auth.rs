@@ -69,7 +69,7 @@ const RENEWAL_MARGIN: Duration = Duration::from_mins(5);
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 
 /// No token lives longer; keeps an absurd number from overflowing the clock.
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 
 impl Auth {
     /// `None` if the secret is empty or cannot stand in a header.

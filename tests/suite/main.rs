@@ -14,6 +14,7 @@ mod control_plane;
 mod crds;
 mod e2e;
 mod examples;
+mod lease;
 mod readme;
 #[expect(
     dead_code,

@@ -1,6 +1,6 @@
 //! The demo in a real API server, to go on in with kubectl.
 
-use std::{process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio::{io::AsyncWriteExt as _, process::Command};
@@ -9,7 +9,7 @@ use super::examples;
 use crate::{
     api::schema,
     cli::{AnyError, on_signal},
-    controller::{self, Options, Timings},
+    controller::{self, Options, lease::Timings},
     local::{Binaries, ControlPlane},
     simulator::Simulator,
 };
@@ -34,7 +34,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
         namespace: Some("tsdp-system".to_owned()),
         policy_namespaces: Vec::new(),
         listen: None,
-        lease: Timings::lasting(Duration::from_secs(15)),
+        lease: Timings::default(),
     };
     let controller = tokio::spawn(controller::run(config, options, stop.clone()));
     let shown = stop.run_until_cancelled(show(&cluster)).await;

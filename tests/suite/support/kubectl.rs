@@ -33,10 +33,7 @@ impl Kubectl {
             .args(args)
             .env("KUBECONFIG", &self.kubeconfig)
             // Its cache of API types would mix up control planes on the same port.
-            .env(
-                "KUBECACHEDIR",
-                self.kubeconfig.with_added_extension("cache"),
-            )
+            .env("KUBECACHEDIR", self.kubeconfig.with_extension("cache"))
             .env("KUBECTL_KUBERC", "false")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,0 +1,258 @@
+//! Leader election: who may write, decided by a `coordination.k8s.io` Lease.
+//!
+//! The rules are client-go's (k8s.io/client-go/tools/leaderelection): a holder renews; whoever has
+//! seen the Lease unchanged for its whole duration may take it, by a write that fails if anybody
+//! else wrote in between. No clock is compared with another machine's. What is decided stands in
+//! [`candidate`], without I/O; here are the calls, each bounded in time, and the loop.
+
+mod candidate;
+
+use std::{num::NonZeroU16, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, api::PostParams};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use candidate::{Candidate, Move};
+
+/// How long a lease holds, in whole seconds; the other times follow in client-go's proportions.
+#[derive(Debug, Clone, Copy)]
+pub struct Timings(NonZeroU16);
+
+impl Timings {
+    /// Of a lease that holds for `seconds`.
+    #[must_use]
+    pub const fn of_lease(seconds: NonZeroU16) -> Self {
+        Self(seconds)
+    }
+
+    /// Others wait this long without a sign of the leader before one takes over: 15 s by default.
+    #[must_use]
+    pub fn lease(self) -> Duration {
+        Duration::from_secs(self.0.get().into())
+    }
+
+    /// A leader that could not renew for this long writes no more: 10 s by default.
+    #[must_use]
+    pub fn renew_deadline(self) -> Duration {
+        self.lease() * 2 / 3
+    }
+
+    /// The time between two looks at the lease: 2 s by default.
+    #[must_use]
+    pub fn retry(self) -> Duration {
+        self.lease() * 2 / 15
+    }
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self(const { NonZeroU16::new(15).unwrap() })
+    }
+}
+
+/// Whether this process may write.
+#[derive(Debug, Clone)]
+pub struct Leadership(watch::Receiver<Option<Instant>>);
+
+impl Leadership {
+    /// To be asked before each write: true only while nobody else can have taken the lease.
+    ///
+    /// Looks at the clock too, so that a process that was stopped for a while does not write on.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.0.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Waits until this process leads; for ever once the election has ended.
+    pub async fn won(&mut self) {
+        if self.0.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until this process does not lead.
+    pub async fn lost(&mut self) {
+        let ended = self.0.wait_for(Option::is_none).await.is_err();
+        let until = *self.0.borrow();
+        // An election that was cut off says nothing more; its lease runs out.
+        if let (true, Some(until)) = (ended, until) {
+            sleep_until(until).await;
+        }
+    }
+}
+
+/// One candidate's part in the election.
+pub struct Election {
+    api: Api<Lease>,
+    name: String,
+    timings: Timings,
+    candidate: Candidate,
+    leadership: watch::Sender<Option<Instant>>,
+    failing: bool,
+}
+
+impl Election {
+    /// Stands for election by the Lease `namespace/name` until `shutdown`, then releases it.
+    ///
+    /// `identity` must be this process's alone: two of one identity would both lead. Cancel
+    /// `shutdown` after the last write has ended, as the next leader may start at once.
+    /// Needs the verbs get, create and update on the Lease.
+    #[must_use]
+    pub fn spawn(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        timings: Timings,
+        shutdown: CancellationToken,
+    ) -> (Leadership, JoinHandle<()>) {
+        let (sender, receiver) = watch::channel(None);
+        let election = Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            timings,
+            candidate: Candidate::new(name, identity, timings),
+            leadership: sender,
+            failing: false,
+        };
+        (Leadership(receiver), tokio::spawn(election.run(shutdown)))
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            if shutdown.run_until_cancelled(self.attempt()).await.is_none() {
+                break;
+            }
+            let leads_until = self.candidate.leads_until(Instant::now());
+            self.publish(leads_until);
+            let retry = Instant::now() + self.timings.retry();
+            let next = leads_until.map_or(retry, |until| until.min(retry));
+            if shutdown
+                .run_until_cancelled(sleep_until(next))
+                .await
+                .is_none()
+            {
+                break;
+            }
+            // The next attempt may take long to tell that leadership has run out.
+            self.publish(self.candidate.leads_until(Instant::now()));
+        }
+        self.publish(None);
+        self.release().await;
+    }
+
+    /// One look at the lease, and a write where it is ours to renew or free to take.
+    async fn attempt(&mut self) {
+        let holder = self.candidate.holder().map(str::to_owned);
+        let result = match self.candidate.leads_until(Instant::now()) {
+            // An answer that comes later would come too late.
+            Some(until) => timeout_at(until, self.look_and_write())
+                .await
+                .unwrap_or_else(|_| Err("no answer before the lease had to be renewed".to_owned())),
+            None => self.look_and_write().await,
+        };
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) if self.failing => {
+                debug!(lease = self.name, error, "election: failed again");
+            }
+            Err(error) => {
+                self.failing = true;
+                warn!(
+                    lease = self.name,
+                    error, "election: cannot use the lease, will try again"
+                );
+            }
+        }
+        let now = self.candidate.holder();
+        if now != holder.as_deref() {
+            info!(
+                lease = self.name,
+                holder = now.unwrap_or("nobody"),
+                "election: the holder changed"
+            );
+        }
+    }
+
+    async fn look_and_write(&mut self) -> Result<(), String> {
+        let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
+        self.candidate.saw(seen, Instant::now());
+        // The time before the write counts: the server may take it long before we hear of it.
+        let sent = Instant::now();
+        let parameters = PostParams::default();
+        let written = match self.candidate.next_move(sent, Timestamp::now()) {
+            Move::Wait => None,
+            Move::Create(lease) => self.bounded(self.api.create(&parameters, &lease)).await?,
+            Move::Replace(lease) => {
+                self.bounded(self.api.replace(&self.name, &parameters, &lease))
+                    .await?
+            }
+        };
+        if let Some(lease) = written {
+            self.candidate.wrote(lease, sent);
+        }
+        Ok(())
+    }
+
+    /// Gives the lease back, so that another need not wait; if it cannot, the lease runs out.
+    async fn release(&mut self) {
+        let released = async {
+            let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
+            self.candidate.saw(seen, Instant::now());
+            let Some(lease) = self.candidate.release(Timestamp::now()) else {
+                return Ok(());
+            };
+            self.bounded(self.api.replace(&self.name, &PostParams::default(), &lease))
+                .await?;
+            info!(lease = self.name, "election: released the lease");
+            Ok::<_, String>(())
+        };
+        if let Err(error) = released.await {
+            warn!(
+                lease = self.name,
+                error, "election: could not release the lease, it runs out"
+            );
+        }
+    }
+
+    /// The answer; none where somebody else wrote first. kube repeats some failed requests by
+    /// itself, with pauses that grow: hence the limit.
+    async fn bounded<T>(
+        &self,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<Option<T>, String> {
+        let limit = self.timings.renew_deadline() / 2;
+        match timeout(limit, call).await {
+            Ok(Ok(answer)) => Ok(Some(answer)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer from the API server within {limit:?}")),
+        }
+    }
+
+    /// Readers are woken when leadership is won or lost, not at each renewal.
+    fn publish(&self, until: Option<Instant>) {
+        self.leadership.send_if_modified(|current| {
+            let changed = current.is_some() != until.is_some();
+            *current = until;
+            if changed {
+                let leads = until.is_some();
+                info!(
+                    lease = self.name,
+                    leads,
+                    "election: leadership {}",
+                    if leads { "won" } else { "lost" }
+                );
+            }
+            changed
+        });
+    }
+}
