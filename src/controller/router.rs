@@ -8,8 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::{
-    Client, Resource as _, ResourceExt as _,
-    core::DeserializeGuard,
+    Client, Resource as _, ResourceExt as _, core::DeserializeGuard,
     runtime::events::Reporter as EventSource,
 };
 use tokio::{

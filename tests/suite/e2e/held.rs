@@ -16,14 +16,24 @@ async fn a_tag_that_nobody_owns_is_refused_until_the_policy_file_owns_it() {
             "{device: {hostname: nas}, tags: [tag:storage], keyExpiry: Disabled}",
         )
         .await;
+    let refused = format!(
+        "tags: POST /device/{nas}/tags: each tag must be in tagOwners of the tailnet's policy file and \
+         be owned by the credential: requested tags [tag:storage] are invalid or not permitted (HTTP \
+         400, request REQ-…)"
+    );
     stage
-        .policy_says("nas", "False TagsNotPermitted (Stalled): ")
+        .policy_says(
+            "nas",
+            &format!("False TagsNotPermitted (Stalled): {refused}"),
+        )
         .await;
     // The other field is another matter.
     stage
         .device_has(&nas, json!({"keyExpiryDisabled": true, "tags": null}))
         .await;
-    stage.event("nas", "TagsNotPermitted", "").await;
+    stage
+        .event("nas", "TagsNotPermitted", &format!("nas: {refused}"))
+        .await;
     let tries = calls(&stage.simulator).len();
 
     set_policy_file(&stage, r#"{"tagOwners": {"tag:storage": []}}"#).await;
@@ -66,9 +76,13 @@ async fn an_address_that_is_taken_is_not_asked_for_until_it_is_free() {
     stage
         .policy("nas", "{device: {hostname: nas}, ipv4: 100.80.0.77}")
         .await;
-    stage
-        .policy_says("nas", &format!("ben-phone ({phone})"))
-        .await;
+    let present = stage.simulator.device(&nas).unwrap()["addresses"][0].clone();
+    let held = format!(
+        "False AddressInUse (Reconciling): nas ({nas}): ipv4: {} → 100.80.0.77 is held: ben-phone \
+         ({phone}) has this address: give that one another first.",
+        present.as_str().unwrap()
+    );
+    stage.policy_says("nas", &held).await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
@@ -97,9 +111,12 @@ async fn key_expiry_that_would_cut_a_device_off_waits_for_permission() {
     stage
         .policy("nas", "{device: {hostname: nas}, keyExpiry: Enabled}")
         .await;
-    stage
-        .policy_says("nas", "False DisruptionHeld (Reconciling): ")
-        .await;
+    let held = format!(
+        "False DisruptionHeld (Reconciling): nas ({nas}): keyExpiry: Disabled → Enabled is held: the \
+         key's expiry lies in the past, so the device would be cut off until somebody logs in on it: \
+         write allowDisruption: [ExpiredKey] to allow it."
+    );
+    stage.policy_says("nas", &held).await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
@@ -134,9 +151,11 @@ async fn of_two_policies_that_disagree_the_older_one_wins_until_it_goes() {
             "{device: {hostname: nas}, tags: [tag:ci], keyExpiry: Disabled}",
         )
         .await;
-    stage
-        .policy_says("second", "False Conflicted (Stalled): ")
-        .await;
+    let lost = format!(
+        "False Conflicted (Stalled): Another policy that ranks first wishes otherwise for nas ({nas}): \
+         lost tags to network/first. Edit one of them."
+    );
+    stage.policy_says("second", &lost).await;
     stage.policy_says("first", &in_sync).await;
     // What it has not lost applies.
     stage

@@ -6,6 +6,9 @@
 mod changes;
 mod held;
 mod identity;
+mod leaders;
 mod main_path;
 mod outages;
+mod secrets;
+mod start_up;
 mod view;

@@ -48,7 +48,7 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
         )
         .await;
 
-    stage.secret("tskey-api-wrong").await;
+    stage.secret(&json!({"api_key": "tskey-api-wrong"})).await;
     let rejected = "False CredentialRejected (Reconciling): GET /tailnet/-/devices: the credential was \
                     rejected, check that it is right, not expired and not revoked: API token invalid \
                     (HTTP 401, request REQ-…)";
@@ -56,7 +56,7 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
     stage.policy_says("router", rejected).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    stage.secret("tskey-api-right").await;
+    stage.secret(&json!({"api_key": "tskey-api-right"})).await;
     let router = stage.node("fra-router");
     stage
         .policy_says(
@@ -94,7 +94,8 @@ async fn while_the_api_answers_html_nothing_is_taken_for_gone_and_nothing_is_sen
         .simulator
         .patch_device(&router, &json!({"tags": ["tag:router"]}))
         .unwrap();
-    let failing = "False ApiError (Reconciling): GET /tailnet/-/devices: the server failed: ";
+    let failing = "False ApiError (Reconciling): GET /tailnet/-/devices: the server failed: an \
+                   HTML page '502 Bad Gateway' (HTTP 502, request REQ-…)";
     stage.policy_says("router", failing).await;
     stage.tailnet_says("default", failing).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
@@ -123,9 +124,11 @@ async fn while_the_api_answers_html_nothing_is_taken_for_gone_and_nothing_is_sen
         .simulator
         .patch_device(&router, &json!({"tags": ["tag:router"]}))
         .unwrap();
-    stage
-        .policy_says("router", "False ApiError (Reconciling): ")
-        .await;
+    let failing = format!(
+        "False ApiError (Reconciling): tags: POST /device/{router}/tags: the server failed: an HTML page \
+         '502 Bad Gateway' (HTTP 502, request REQ-…)"
+    );
+    stage.policy_says("router", &failing).await;
 
     stage.simulator.clear_faults();
     stage
