@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType, Recorder},
+    runtime::events::{Event, EventType, Recorder, Reporter as EventSource},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -36,7 +36,7 @@ pub(super) type Tailnets = Board<String, TailscaleTailnetStatus>;
 pub(super) struct StatusWriter {
     pub tailnet: String,
     pub client: Client,
-    pub recorder: Recorder,
+    pub events_from: EventSource,
     pub policies: Arc<Policies>,
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
@@ -117,7 +117,10 @@ impl Reporter for StatusWriter {
             uid: Some(known.uid),
             ..ObjectReference::default()
         };
-        match timeout(API_SERVER, self.recorder.publish(&event, &about)).await {
+        // One that is kept would count up Events of the same reason, and show the first one's note
+        // for all of them.
+        let recorder = Recorder::new(self.client.clone(), self.events_from.clone());
+        match timeout(API_SERVER, recorder.publish(&event, &about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
             Err(_) => debug!(policy = %key, "the Event was not written in time"),

@@ -8,9 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use kube::{
-    Client, Resource as _, ResourceExt as _,
-    core::DeserializeGuard,
-    runtime::events::{Recorder, Reporter as EventSource},
+    Client, Resource as _, ResourceExt as _, core::DeserializeGuard,
+    runtime::events::Reporter as EventSource,
 };
 use tokio::{
     sync::mpsc,
@@ -49,7 +48,7 @@ pub(super) struct Router {
     namespace: String,
     leadership: Leadership,
     metrics: Arc<Metrics>,
-    recorder: Recorder,
+    events_from: EventSource,
     /// The watches of policies that have not listed yet.
     unlisted: BTreeSet<usize>,
     tailnets_listed: bool,
@@ -79,12 +78,12 @@ impl Router {
         sources: usize,
     ) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
-        let source = EventSource {
+        let events_from = EventSource {
             controller: MANAGER.to_owned(),
             instance,
         };
         Self {
-            recorder: Recorder::new(client.clone(), source),
+            events_from,
             client,
             namespace,
             leadership,
@@ -313,7 +312,7 @@ impl Router {
         let writer = StatusWriter {
             tailnet: name.to_owned(),
             client: self.client.clone(),
-            recorder: self.recorder.clone(),
+            events_from: self.events_from.clone(),
             policies: Arc::clone(&self.policy_board),
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),

@@ -16,10 +16,6 @@ mod e2e;
 mod examples;
 mod lease;
 mod readme;
-#[expect(
-    dead_code,
-    reason = "check() is called once the suite has a control plane"
-)]
 mod refusals;
 mod rooms;
 mod seed_page;

@@ -3,4 +3,12 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
+mod changes;
+mod held;
+mod identity;
+mod leaders;
 mod main_path;
+mod outages;
+mod secrets;
+mod start_up;
+mod view;

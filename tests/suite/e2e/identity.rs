@@ -1,0 +1,120 @@
+//! Which device is meant, and that nothing is sent while that is not sure.
+
+use serde_json::json;
+
+use crate::support::{Stage, calls};
+
+#[tokio::test]
+async fn nothing_is_sent_while_no_or_more_than_one_device_is_meant() {
+    let stage = Stage::new().await;
+    let _controller = stage.controller().await;
+
+    stage
+        .policy(
+            "sensor",
+            "{device: {hostname: sensor}, keyExpiry: Disabled}",
+        )
+        .await;
+    stage
+        .policy_says(
+            "sensor",
+            "False DeviceNotFound (Reconciling): No device of the tailnet has the hostname sensor. \
+             Correct spec.device, or bring the device into the tailnet. Nothing is sent until then.",
+        )
+        .await;
+
+    let sensor = |node: &str| {
+        let name = format!("{}.tail1234.ts.net", node.to_lowercase());
+        json!({"hostname": "sensor", "nodeId": node, "name": name})
+    };
+    stage
+        .simulator
+        .add_device(sensor("nSensorA1CNTRL"))
+        .unwrap();
+    stage
+        .simulator
+        .add_device(sensor("nSensorB2CNTRL"))
+        .unwrap();
+    stage
+        .policy_says(
+            "sensor",
+            "False Ambiguous (Reconciling): 2 devices have the hostname sensor: nSensorA1CNTRL, \
+             nSensorB2CNTRL. Write spec.device.nodeId instead. Nothing is sent until then.",
+        )
+        .await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+
+    stage.simulator.remove_device("nSensorA1CNTRL").unwrap();
+    stage
+        .policy_says(
+            "sensor",
+            "True InSync: nsensorb2cntrl (nSensorB2CNTRL) is as declared.",
+        )
+        .await;
+    assert_eq!(calls(&stage.simulator), ["POST /device/nSensorB2CNTRL/key"]);
+
+    // Bound now: a second one of the name takes nothing away.
+    stage.simulator.clear_requests();
+    stage
+        .simulator
+        .add_device(sensor("nSensorA1CNTRL"))
+        .unwrap();
+    stage.polls(3).await;
+    stage
+        .policy_says(
+            "sensor",
+            "True InSync: nsensorb2cntrl (nSensorB2CNTRL) is as declared.",
+        )
+        .await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+    stage.statuses_were_honest();
+}
+
+#[tokio::test]
+async fn an_impostor_that_takes_a_bound_routers_hostname_is_not_followed() {
+    let stage = Stage::new().await;
+    let _controller = stage.controller().await;
+    let router = stage.node("fra-router");
+    stage
+        .policy(
+            "router",
+            "{device: {hostname: fra-router}, enabledRoutes: [10.0.0.0/16]}",
+        )
+        .await;
+    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    stage.policy_says("router", &in_sync).await;
+    let bound = stage.simulator.device(&router).unwrap();
+
+    // Anyone can call a machine so.
+    let impostor = stage
+        .simulator
+        .add_device(json!({
+            "hostname": "fra-router", "nodeId": "nMallory1CNTRL", "name": "fra-router-1.tail1234.ts.net",
+            "user": "mallory@example.com", "advertisedRoutes": ["10.0.0.0/16"],
+        }))
+        .unwrap();
+    stage.polls(2).await;
+    stage.policy_says("router", &in_sync).await;
+    stage.simulator.clear_requests();
+    stage.simulator.remove_device(&router).unwrap();
+
+    stage
+        .policy_says(
+            "router",
+            &format!(
+                "False IdentityChanged (Reconciling): The bound device {router} (owner: tagged) is gone, \
+                 and nMallory1CNTRL (owner: mallory@example.com) has the hostname fra-router now. It is \
+                 not followed, as its owner is another. If it is the right one, write \
+                 spec.device.nodeId: nMallory1CNTRL. Nothing is sent until then."
+            ),
+        )
+        .await;
+    stage.polls(2).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+    assert_eq!(stage.simulator.device("nMallory1CNTRL").unwrap(), impostor);
+
+    stage.simulator.add_device(bound).unwrap();
+    stage.policy_says("router", &in_sync).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+    stage.statuses_were_honest();
+}

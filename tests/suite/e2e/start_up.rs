@@ -1,0 +1,53 @@
+//! What the controller needs before it can work, and what it says while it waits.
+
+use crate::support::{Controller, Stage, demo_devices};
+
+const API_KEY: &str = "tskey-api-start";
+
+#[tokio::test]
+async fn missing_definitions_and_missing_rights_are_waited_for_and_named() {
+    let mut stage = Stage::without_resources(demo_devices(), API_KEY).await;
+    let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
+
+    let install = "the resource definitions are not installed: kubectl apply --server-side -k crds";
+    controller
+        .readyz_says(503, "the watch of policies fails: ")
+        .await;
+    controller
+        .readyz_says(503, "the watch of tailnets fails: ")
+        .await;
+    controller.readyz_says(503, install).await;
+    controller.logs(install).await;
+    assert_eq!(controller.get("/healthz").await, (200, "ok\n".to_owned()));
+
+    stage.install().await;
+    stage.connect(API_KEY).await;
+    controller.readyz_says(200, "ok").await;
+    stage
+        .policy(
+            "laptop",
+            "{device: {hostname: amelie-laptop}, keyExpiry: Enabled}",
+        )
+        .await;
+    let laptop = stage.node("amelie-laptop");
+    stage
+        .policy_says(
+            "laptop",
+            &format!("True InSync: amelie-laptop ({laptop}) is as declared."),
+        )
+        .await;
+    drop(controller);
+
+    stage
+        .kubectl
+        .ok(&["delete", "clusterrolebinding", "tsdp"])
+        .await;
+    let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
+    let allow = "the controller's role does not allow it: kubectl apply -k deploy";
+    controller.readyz_says(503, allow).await;
+    controller.logs(allow).await;
+
+    stage.install().await;
+    controller.readyz_says(200, "ok").await;
+    stage.statuses_were_honest();
+}
