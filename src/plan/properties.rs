@@ -337,7 +337,7 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
     }
     match won.authorized {
         Some(false) if !is_held(|c| matches!(c, Change::Authorized { .. })) => {
-            device.authorized = false
+            device.authorized = false;
         }
         Some(true) if held.is_empty() => device.authorized = true,
         _ => {}
