@@ -185,10 +185,8 @@ fn write_attribute(
     value: &serde_json::Value,
     expiry: Option<Timestamp>,
 ) -> fmt::Result {
-    match value {
-        serde_json::Value::String(text) => f.write_str(text)?,
-        other => write!(f, "{other}")?,
-    }
+    // As JSON, so that the text "true" does not look like the boolean.
+    write!(f, "{value}")?;
     match expiry {
         Some(time) => write!(f, " until {time:.0}"),
         None => Ok(()),

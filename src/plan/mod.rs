@@ -21,6 +21,8 @@ mod parse;
 mod policy;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod scenes;
 mod survey;
 mod table;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     model::{AttributeKey, AttributeWish, Device, ReportedAttribute, Route},
     plan::{Call, Identity, Policy, PolicyKey, Wishes},
-    tailnet::{Input, Request, State},
+    tailnet::{Input, Request},
 };
 
 pub const SOON: Duration = Duration::from_secs(40);
@@ -294,4 +294,42 @@ fn a_status_that_echoes_makes_no_work() {
     world.tell(&key);
     world.run_for(Duration::from_secs(1));
     assert!(world.seen.reports.is_empty() && world.seen.requests.is_empty());
+}
+
+/// `cargo test --release --lib ten_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "measures time, which says something only in release and on an idle machine"]
+fn ten_thousand_policies_with_nothing_to_change_cost_little_time() {
+    const MANY: usize = 10_000;
+    let mut world = world(MANY);
+    for number in 0..MANY {
+        world.apply(policy(number, tags(&["tag:a"])));
+    }
+    let clock = std::time::Instant::now();
+    world.start();
+    world.run_until(SOON);
+    println!("first look and {MANY} writes: {:?}", clock.elapsed());
+    world.forget_seen();
+    world.run_for(Duration::from_secs(600));
+    let list = Request::Devices;
+    let now = crate::tailnet::Now {
+        monotonic: world.clock,
+        wall: world.wall(),
+    };
+    while world.count(|request| *request == list) < 20 {
+        world.run_for(Duration::from_secs(1));
+    }
+    let clock = std::time::Instant::now();
+    for _ in 0..10 {
+        assert!(world.engine.step(Input::Wake, now).is_empty());
+    }
+    println!("a step without an effect: {:?}", clock.elapsed() / 10);
+    let lists = world.count(|request| *request == list);
+    let clock = std::time::Instant::now();
+    world.run_for(Duration::from_secs(600));
+    let lists = u32::try_from(world.count(|request| *request == list) - lists).unwrap();
+    println!(
+        "a poll, the model's own time counted: {:?}",
+        clock.elapsed() / lists
+    );
 }
