@@ -4,6 +4,7 @@
 mod chaos;
 mod checks;
 mod counted;
+mod faulty;
 mod model;
 mod random;
 mod readings;
@@ -116,14 +117,14 @@ impl World {
         self.faults.delay.mul_f64(self.rng.f64())
     }
 
-    /// Starts a process: connected, leading, and told of all policies.
+    /// Starts a process: leading, connected, and told of all policies.
     fn start(&mut self) {
+        self.step(Input::Leading(true));
         self.step(Input::Connection(Ok(())));
         for key in self.policies.keys().cloned().collect::<Vec<_>>() {
             self.tell(&key);
         }
         self.step(Input::PoliciesListed);
-        self.step(Input::Leading(true));
     }
 
     /// Ends the process at once, as SIGKILL does, and starts another.
@@ -210,7 +211,10 @@ impl World {
         match event {
             Event::Arrive(ticket, request) => {
                 let answer = self.arrive(&request);
-                let delay = self.delay();
+                let mut delay = self.delay();
+                if request == Request::Devices {
+                    delay += self.faults.list_delay;
+                }
                 if alive {
                     self.after(delay, Event::Answer(ticket, answer));
                 }
