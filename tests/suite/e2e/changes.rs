@@ -82,7 +82,7 @@ async fn drift_is_put_back_and_an_event_says_so() {
         .event(
             "amelie-laptop",
             "AttributeSet",
-            "amelie-laptop (declared): postureAttributes[custom:tier]: \"bronze\" → \"gold\"",
+            "amelie-laptop (declared): postureAttributes[custom:tier]: bronze → gold",
         )
         .await;
     assert_eq!(
@@ -102,20 +102,93 @@ async fn drift_is_put_back_and_an_event_says_so() {
 
 async fn what_kubectl_shows(stage: &Stage) {
     let table = stage.kubectl.ok(&["get", "tsdp", "-n", "network"]).await;
-    insta::assert_snapshot!(view::table(&table), @"");
+    insta::assert_snapshot!(view::steady(&table), @"
+    NAME  DEVICES  IN SYNC  READY  REASON  AGE
+    amelie-laptop  1  1  True  InSync  AGO
+    fra-router  1  1  True  InSync  AGO
+    ");
     let wide = stage
         .kubectl
         .ok(&["get", "tsdp", "-n", "network", "-o", "wide"])
         .await;
-    insta::assert_snapshot!(view::table(&wide), @"");
+    insta::assert_snapshot!(view::steady(&wide), @"
+    NAME  DEVICES  IN SYNC  READY  REASON  AGE  TAILNET  ENFORCEMENT  LAST CHANGE
+    amelie-laptop  1  1  True  InSync  AGO  default  Enforce  AGO
+    fra-router  1  1  True  InSync  AGO  default  Enforce  AGO
+    ");
     let tailnets = stage.kubectl.ok(&["get", "tstn"]).await;
-    insta::assert_snapshot!(view::table(&tailnets), @"");
+    insta::assert_snapshot!(view::steady(&tailnets), @"
+    NAME  TAILNET  DEVICES  POLICIES  READY  REASON  AGE
+    default  tail1234.ts.net  8  2  True  Connected  AGO
+    ");
     let described = stage
         .kubectl
         .ok(&["describe", "tsdp", "-n", "network", "fra-router"])
         .await;
     let described = described.replace(&stage.node("fra-router"), "NODE");
-    insta::assert_snapshot!(view::description(&described), @"");
+    let (object, events) = described.split_once("Events:").unwrap();
+    insta::assert_snapshot!(view::steady(object), @"
+    Name:  fra-router
+    Namespace:  network
+    Labels:  <none>
+    Annotations:  <none>
+    API Version:  tailnet.dev/v1alpha1
+    Kind:  TailscaleDevicePolicy
+    Metadata:
+      Creation Timestamp: …
+      Generation:  1
+      Resource Version: …
+      UID: …
+    Spec:
+      Device:
+        Hostname:  fra-router
+        Tags:
+          tag:router
+      Enabled Routes:
+        10.0.0.0/16
+        fd7a:10::/48
+      Exit Node:  true
+      Key Expiry:  Disabled
+      Tags:
+        tag:router
+        tag:fra
+    Status:
+      Bound As:  hostname fra-router
+      Conditions:
+        Last Transition Time: …
+        Message:  fra-router (NODE) is as declared.
+        Observed Generation:  1
+        Reason:  InSync
+        Status:  True
+        Type:  Ready
+        Last Transition Time: …
+        Message:  The policy is valid.
+        Observed Generation:  1
+        Reason:  Accepted
+        Status:  True
+        Type:  Accepted
+        Last Transition Time: …
+        Message:  No difference at the last look.
+        Observed Generation:  1
+        Reason:  InSync
+        Status:  True
+        Type:  InSync
+      Devices:
+        In Sync:  true
+        Name:  fra-router
+        Node Id:  NODE
+      Enforcement:  Enforce
+      In Sync Devices:  1
+      Last Change Time: …
+      Matched Devices:  1
+      Node Id:  NODE
+      Node Owner:  tagged
+      Observed Generation:  1
+      Tailnet:  default
+    ");
+    let told = view::steady(events);
+    let change = "Normal  TagsChanged  AGO  tsdp  fra-router (declared): tags: tag:db,tag:router → tag:fra,tag:router";
+    assert!(told.contains(change), "{told}");
 }
 
 #[tokio::test]

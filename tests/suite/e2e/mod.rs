@@ -4,6 +4,7 @@
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
 mod changes;
+mod figures;
 mod held;
 mod identity;
 mod leaders;
@@ -11,4 +12,5 @@ mod main_path;
 mod outages;
 mod secrets;
 mod start_up;
+mod unreadable;
 mod view;

@@ -1,37 +1,33 @@
 //! What kubectl prints, without what differs in each run.
 
-/// A table with its columns parted by ` | ` and its ages made one.
-pub fn table(text: &str) -> String {
-    let rows = text.lines().map(|line| {
-        let columns = line
-            .split("   ")
-            .map(str::trim)
-            .filter(|column| !column.is_empty());
-        columns
-            .map(|column| if is_age(column) { "AGO" } else { column })
-            .collect::<Vec<_>>()
-            .join(" | ")
-    });
-    rows.collect::<Vec<_>>().join("\n")
+/// A table or description with its columns two spaces apart, its ages made one and its times and ids
+/// left out.
+pub fn steady(text: &str) -> String {
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A description with its times, ids and ages made one.
-pub fn description(text: &str) -> String {
-    let lines = text.lines().map(|line| {
-        let Some((name, value)) = line.split_once(':') else {
-            return table(line);
-        };
-        let differs = name.ends_with("Time") || name.ends_with("Timestamp");
-        if differs || matches!(name.trim(), "UID" | "Resource Version") {
-            return format!("{name}: …");
-        }
-        if value.contains("   ") && name.contains("   ") {
-            table(line)
-        } else {
-            line.trim_end().to_owned()
-        }
-    });
-    lines.collect::<Vec<_>>().join("\n")
+fn line(line: &str) -> String {
+    let content = line.trim_start();
+    let indent = &line[..line.len() - content.len()];
+    let differs = |name: &str| {
+        name.ends_with("Time")
+            || name.ends_with("Timestamp")
+            || name == "UID"
+            || name == "Resource Version"
+    };
+    if let Some((name, _)) = content.split_once(':')
+        && differs(name)
+    {
+        return format!("{indent}{name}: …");
+    }
+    let columns = content
+        .split("  ")
+        .map(str::trim)
+        .filter(|column| !column.is_empty());
+    let columns: Vec<_> = columns
+        .map(|column| if is_age(column) { "AGO" } else { column })
+        .collect();
+    format!("{indent}{}", columns.join("  "))
 }
 
 /// `7s`, `2m10s`, `3h`.

@@ -174,6 +174,14 @@ impl Stage {
         .await;
     }
 
+    /// How many policies are as declared, by their present generation.
+    pub fn policies_ready(&self) -> usize {
+        let all = self.policies.as_ref().unwrap().all();
+        all.iter()
+            .filter(|object| words(object).starts_with("True"))
+            .count()
+    }
+
     /// Waits until the status of a tailnet says this, as [`words`] puts it.
     pub async fn tailnet_says(&self, name: &str, expected: &str) {
         says(self.tailnets.as_ref().unwrap(), name, expected).await;
