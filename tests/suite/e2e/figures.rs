@@ -97,7 +97,7 @@ fn drift(stage: &Stage) {
 }
 
 async fn repaired(stage: &Stage) {
-    eventually(Duration::from_secs(120), async || {
+    eventually(Duration::from_mins(2), async || {
         let devices = stage.simulator.devices().unwrap();
         let off = devices
             .iter()
@@ -126,7 +126,7 @@ async fn first_write(stage: &Stage) {
 }
 
 async fn in_sync(stage: &Stage, count: usize) {
-    eventually(Duration::from_secs(120), async || {
+    eventually(Duration::from_mins(2), async || {
         let ready = stage.policies_ready();
         if ready == count {
             Ok(())
