@@ -134,6 +134,15 @@ pub struct TailscaleDevicePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,
 
+    /// Which policy decides where several wish for one setting of a device: the one of the higher
+    /// priority, then the older one, then the first by namespace and name. From -1000 to 1000.
+    /// Absent: 0.
+    ///
+    /// Example: 100
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::priority")]
+    pub priority: Option<i32>,
+
     /// What this policy may do although it can cut a device off. Deauthorize: take away its
     /// authorization. ExpiredKey: enable key expiry where the key's time is past. Absent or empty:
     /// neither; such a change is held back and said in status.

@@ -48,6 +48,18 @@ pub(super) fn policy() -> Value {
     }])
 }
 
+/// A place among the policies that wish for one setting.
+pub(super) fn priority(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "integer",
+        "format": "int32",
+        "x-kubernetes-validations": [rule(
+            "self >= -1000 && self <= 1000",
+            "the priority is out of range: write one from -1000 to 1000",
+        )],
+    })
+}
+
 /// Exactly one identity.
 pub(super) fn device_reference() -> Value {
     let given = "[has(self.nodeId), has(self.id), has(self.name), has(self.hostname)]\

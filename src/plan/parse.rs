@@ -48,6 +48,7 @@ pub fn parse(
         key: key.clone(),
         uid: uid.clone(),
         generation,
+        priority: spec.priority.unwrap_or_default(),
         created,
         target,
         wishes,

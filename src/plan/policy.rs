@@ -1,4 +1,5 @@
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
 };
@@ -35,7 +36,9 @@ pub struct Policy {
     pub uid: String,
     /// Counts the edits of its spec.
     pub generation: i64,
-    /// When it was created: the older of two policies ranks first.
+    /// The higher of two priorities ranks first.
+    pub priority: i32,
+    /// When it was created: of the same priority, the older policy ranks first.
     pub created: Timestamp,
     /// The device that it means.
     pub target: Target,
@@ -48,8 +51,8 @@ pub struct Policy {
 impl Policy {
     /// Orders policies that claim one field: the first one decides.
     #[must_use]
-    pub fn rank(&self) -> (Timestamp, &PolicyKey) {
-        (self.created, &self.key)
+    pub fn rank(&self) -> (Reverse<i32>, Timestamp, &PolicyKey) {
+        (Reverse(self.priority), self.created, &self.key)
     }
 }
 

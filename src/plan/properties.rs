@@ -28,7 +28,7 @@ fn place(call: &Call) -> usize {
 /// policy in rank that names the field.
 fn winners(scene: &Scene) -> Wishes {
     let mut ranked: Vec<&Policy> = scene.policies.iter().map(|(policy, _)| policy).collect();
-    ranked.sort_by_key(|policy| (policy.created, policy.key.name.clone()));
+    ranked.sort_by_key(|policy| (-policy.priority, policy.created, policy.key.name.clone()));
     let mut won = Wishes::default();
     for Policy { wishes, .. } in ranked.into_iter().rev().cloned() {
         won.authorized = wishes.authorized.or(won.authorized);

@@ -204,8 +204,9 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
     let allowed = subsequence(vec![Disruption::Deauthorize, Disruption::ExpiredKey], 0..=2);
     let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
     let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
-    (wishes(), allowed, owned, 0..2_i64, asked).prop_map(
-        |(wishes, allowed, owned_keys, created, tags)| {
+    let rank = (-1..2_i32, 0..2_i64);
+    (wishes(), allowed, owned, rank, asked).prop_map(
+        |(wishes, allowed, owned_keys, (priority, created), tags)| {
             let policy = Policy {
                 key: PolicyKey {
                     namespace: "network".to_owned(),
@@ -213,6 +214,7 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 },
                 uid: String::new(),
                 generation: 1,
+                priority,
                 created: Timestamp::from_second(created).unwrap(),
                 target: Target {
                     identity: Identity::NodeId(node()),

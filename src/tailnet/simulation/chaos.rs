@@ -194,6 +194,7 @@ impl World {
             },
             wishes,
             allowed,
+            priority: self.rng.i32(-1..2),
             ..blank(key)
         }
     }
@@ -278,6 +279,7 @@ pub fn blank(key: PolicyKey) -> Policy {
         key,
         uid: String::new(),
         generation: 1,
+        priority: 0,
         created: jiff::Timestamp::UNIX_EPOCH,
         target: Target {
             identity: Identity::Hostname(String::new()),
