@@ -39,6 +39,13 @@ pub enum Reason {
     /// The change would make a policy let its device go: it asks for tags that the change takes away.
     /// Nothing is sent. Edit one of the two.
     SelectorFeedback,
+    /// The policy is suspended: nothing is sent for it. Take `suspend` back to go on.
+    Suspended,
+    /// There is a difference, and the policy only observes. Write `enforcement: Enforce` to remove it.
+    Observed,
+    /// A device is let in only once everything else about it is as wished, and something of another
+    /// policy is held, suspended or fails. Look at the other policies of the device.
+    Waiting,
     /// Another policy wishes otherwise for the same field and ranks first. Edit one of the two.
     Conflicted,
     /// The spec cannot be read, or asks for what cannot be. Correct it as the message says.
@@ -97,6 +104,9 @@ impl Reason {
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",
             Self::SelectorFeedback => "SelectorFeedback",
+            Self::Suspended => "Suspended",
+            Self::Observed => "Observed",
+            Self::Waiting => "Waiting",
             Self::Conflicted => "Conflicted",
             Self::Invalid => "Invalid",
             Self::TailnetNotFound => "TailnetNotFound",

@@ -64,10 +64,10 @@ pub struct TailscaleDevicePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorized: Option<bool>,
 
-    /// The ACL tags of the device, all of them: others are taken away. They compare as a set. A
-    /// device with tags belongs to them and no longer to its user. Each needs an owner in tagOwners
-    /// of the tailnet's policy file. Absent: left as they are. An empty list is refused, as the API
-    /// cannot untag a device.
+    /// The ACL tags of the device, all of them: others are taken away, unless ownership.tags is
+    /// AtLeast. They compare as a set. A device with tags belongs to them and no longer to its user.
+    /// Each needs an owner in tagOwners of the tailnet's policy file. Absent: left as they are. An
+    /// empty list is refused under Exact, as the API cannot untag a device.
     ///
     /// Example: ["tag:router", "tag:fra"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,8 +83,9 @@ pub struct TailscaleDevicePolicySpec {
     #[schemars(with = "KeyExpiry")]
     pub key_expiry: Option<KeyExpiry>,
 
-    /// The subnet routes that are approved, all of them: others are withdrawn, except those of an
-    /// exit node, which belong to exitNode. CIDRs without host bits. A route may be approved before
+    /// The subnet routes that are approved, all of them: others are withdrawn, unless
+    /// ownership.enabledRoutes is AtLeast, and except those of an exit node, which belong to
+    /// exitNode. CIDRs without host bits. A route may be approved before
     /// the device advertises it. An empty list withdraws all. Absent: left as they are.
     ///
     /// Example: ["10.0.0.0/16", "fd7a:10::/48"]
@@ -152,12 +153,20 @@ pub struct TailscaleDevicePolicySpec {
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub allow_disruption: Vec<Disruption>,
 
-    /// What is done about a difference. Enforce: it is removed. Absent: Enforce.
+    /// What is done about a difference. Enforce: it is removed. Observe: it is said in status, and
+    /// nothing is sent; what the policy wishes is nothing to other policies. Absent: Enforce.
     ///
     /// Example: Enforce
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Enforcement")]
     pub enforcement: Option<Enforcement>,
+
+    /// true: nothing is sent for the policy until it is taken back. What it wishes still counts
+    /// against policies that rank below it, so that none of them slips in meanwhile. Absent: false.
+    ///
+    /// Example: true
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
 
     /// What becomes of the device's settings when the policy is deleted. Retain: they stay as they
     /// are. Absent: Retain.
@@ -277,22 +286,25 @@ pub struct PostureAttribute {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
-    /// Exact: enabledRoutes is the whole list, except for the routes of an exit node. Absent:
-    /// Exact.
+    /// Exact: enabledRoutes is the whole list, except for the routes of an exit node. AtLeast: the
+    /// routes in it are approved, and others stay as they are, such as those that autoApprovers
+    /// approved. Absent: Exact.
     ///
     /// Example: Exact
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListOwnership")]
     pub enabled_routes: Option<ListOwnership>,
 
-    /// Exact: tags is the whole list. Absent: Exact.
+    /// Exact: tags is the whole list. AtLeast: the tags in it are given, and others stay as they
+    /// are. Absent: Exact.
     ///
     /// Example: Exact
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListOwnership")]
     pub tags: Option<ListOwnership>,
 
-    /// Named: the policy owns the keys that it names, and no others. Absent: Named.
+    /// Named: the policy owns the keys that it names, and no others. Exact: it owns all custom keys
+    /// of the device, and those that no policy names are deleted. Absent: Named.
     ///
     /// Example: Named
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,6 +317,8 @@ pub struct Ownership {
 pub enum ListOwnership {
     /// The whole list.
     Exact,
+    /// The entries that it names: it only adds.
+    AtLeast,
 }
 
 /// How many of a device's posture attributes the policy owns.
@@ -312,6 +326,8 @@ pub enum ListOwnership {
 pub enum AttributesOwnership {
     /// Those that it names.
     Named,
+    /// All but those that another policy names.
+    Exact,
 }
 
 /// Something that can cut a device off.
@@ -329,6 +345,8 @@ pub enum Enforcement {
     /// It is removed.
     #[default]
     Enforce,
+    /// It is said in status.
+    Observe,
 }
 
 /// What becomes of a device's settings when its policy is deleted.
@@ -369,6 +387,7 @@ impl Enforcement {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enforce => "Enforce",
+            Self::Observe => "Observe",
         }
     }
 }

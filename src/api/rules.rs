@@ -40,6 +40,13 @@ fn naming_keys(rule: &str, message: &str) -> Value {
 /// The rules across the fields of a policy.
 pub(super) fn policy() -> Value {
     json!([{
+        "rule": "!has(self.tags) || self.tags.size() > 0 \
+                 || (has(self.ownership) && has(self.ownership.tags) \
+                     && self.ownership.tags == 'AtLeast')",
+        "message": "the API cannot take the last tag from a device: write at least one tag, or leave \
+                    tags out to leave them as they are",
+        "fieldPath": ".tags",
+    }, {
         "rule": "!has(self.authorized) || self.authorized \
                  || (has(self.allowDisruption) && 'Deauthorize' in self.allowDisruption)",
         "message": "authorized: false cuts the device off: write allowDisruption: [Deauthorize] \
@@ -94,25 +101,22 @@ pub(super) fn posture_attribute() -> Value {
 
 /// The tags that a device shall have.
 pub(super) fn wished_tags(_: &mut SchemaGenerator) -> Schema {
-    tags(
-        "the API cannot take the last tag from a device: write at least one tag, or leave tags out to \
-         leave them as they are",
-    )
+    tags(&[])
 }
 
 /// The tags that a device must have to be the one that is meant.
 pub(super) fn required_tags(_: &mut SchemaGenerator) -> Schema {
-    tags(
-        "no tag is asked for: write at least one, or leave tags out to mean any device of the name",
-    )
+    let none = "no tag is asked for: write at least one, or leave tags out to mean any device of the \
+                name";
+    tags(&[rule("self.size() > 0", none)])
 }
 
-fn tags(none_given: &str) -> Schema {
+fn tags(rules: &[Value]) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "set",
         "maxItems": 50,
-        "x-kubernetes-validations": [rule("self.size() > 0", none_given)],
+        "x-kubernetes-validations": rules,
         "items": {
             "type": "string",
             "maxLength": 128,

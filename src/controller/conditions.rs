@@ -97,6 +97,20 @@ impl<'a> Conditions<'a> {
         }
     }
 
+    /// While a policy is suspended the last word stands, and only an edit brings another one. A
+    /// policy of which nothing was said for sure begins with this.
+    pub fn set_suspended(&mut self, verdict: &Verdict) {
+        let ready = self.old.iter().find(|condition| condition.type_ == READY);
+        let Some(ready) = ready.filter(|ready| ready.status != "Unknown") else {
+            self.set_verdict(verdict);
+            return;
+        };
+        self.put(READY, &ready.status, &ready.reason, &ready.message);
+        if ready.status != "True" {
+            self.set(STALLED, "True", verdict.reason, &verdict.message);
+        }
+    }
+
     pub fn accepted(&mut self) {
         self.set(ACCEPTED, "True", Reason::Accepted, "The policy is valid.");
     }
@@ -140,6 +154,10 @@ impl<'a> Conditions<'a> {
     }
 
     fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
+        self.put(type_, status, reason.as_str(), message);
+    }
+
+    fn put(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
         let old = self.old.iter().find(|condition| condition.type_ == type_);
         let since = old
             .filter(|old| old.status == status)
@@ -148,7 +166,7 @@ impl<'a> Conditions<'a> {
         self.new.push(Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: reason.as_str().to_owned(),
+            reason: reason.to_owned(),
             message: bounded(message),
             observed_generation: Some(self.generation),
             last_transition_time: since.unwrap_or(Time(now)),

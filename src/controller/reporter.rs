@@ -90,7 +90,10 @@ impl Reporter for StatusWriter {
         let event = match announcement {
             Announcement::Changed(difference) => {
                 info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
-                self.metrics.changed(&self.tailnet, difference);
+                // Each of its policies says so; it is one change.
+                if difference.owner == *key {
+                    self.metrics.changed(&self.tailnet, difference);
+                }
                 changed(difference)
             }
             Announcement::Failed {

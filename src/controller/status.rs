@@ -10,7 +10,7 @@ use crate::{
         DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{Binding, Difference, Hold, Memory},
+    plan::{Binding, Difference, Hold, Memory, Mode},
     tailnet::{DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
 };
 
@@ -25,9 +25,19 @@ pub fn of_policy(
     tailnet: &str,
     now: Timestamp,
 ) -> TailscaleDevicePolicyStatus {
-    let verdict = verdict(&report.state);
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
-    conditions.set_verdict(&verdict);
+    let verdict = match (report.mode, &report.state) {
+        (Mode::Enforce | Mode::Observe, state) | (_, state @ State::Invalid(_)) => {
+            let verdict = verdict(state);
+            conditions.set_verdict(&verdict);
+            verdict
+        }
+        (Mode::Suspended, _) => {
+            let verdict = suspended();
+            conditions.set_suspended(&verdict);
+            verdict
+        }
+    };
     match &report.state {
         State::Invalid(faults) => conditions.refused(&faults.join("; ")),
         _ => conditions.accepted(),
@@ -42,7 +52,7 @@ pub fn of_policy(
         observed_generation: Some(report.generation),
         conditions: conditions.finish(),
         tailnet: Some(tailnet.to_owned()),
-        enforcement: Some(Enforcement::default().as_str().to_owned()),
+        enforcement: Some(enforcement(report.mode).as_str().to_owned()),
         last_change_time: report
             .changed_at
             .map(whole_second)
@@ -80,6 +90,21 @@ pub fn of_tailnet(
         policies: Some(count(report.policies)),
         attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
     }
+}
+
+/// What a manifest calls the mode.
+fn enforcement(mode: Mode) -> Enforcement {
+    match mode {
+        Mode::Enforce | Mode::Suspended => Enforcement::Enforce,
+        Mode::Observe => Enforcement::Observe,
+    }
+}
+
+fn suspended() -> Verdict {
+    Verdict::done(
+        Reason::Suspended,
+        "The policy is suspended: nothing is sent for it until spec.suspend is taken back.",
+    )
 }
 
 fn verdict(state: &State) -> Verdict {
@@ -180,6 +205,16 @@ fn bound(report: &DeviceReport) -> Verdict {
             format!("{called} is being brought to what is declared."),
         );
     }
+    if let Some(difference) = report.differences.first() {
+        let change = &difference.change;
+        return Verdict::retrying(
+            Reason::Waiting,
+            format!(
+                "{called}: {change} waits until what other policies decide about the device is as \
+                 declared. Look at those of them that are held, suspended or failing."
+            ),
+        );
+    }
     if report.expired.is_empty() {
         return Verdict::done(Reason::InSync, format!("{called} is as declared."));
     }
@@ -202,7 +237,22 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
+        Hold::Suspended => suspended(),
+        Hold::Observed => Verdict::done(Reason::Observed, observed(report, called)),
     })
+}
+
+fn observed(report: &DeviceReport, called: &str) -> String {
+    let count = report.differences.len();
+    let differences = if count == 1 {
+        "difference"
+    } else {
+        "differences"
+    };
+    format!(
+        "{called} has {count} {differences}, listed under status.pending. Nothing is sent, as the \
+         policy only observes: write enforcement: Enforce to remove them."
+    )
 }
 
 /// The failure that decides: one that only an edit mends before one that time may mend.

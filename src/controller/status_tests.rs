@@ -10,7 +10,7 @@ use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
     model::NodeId,
     plan::{
-        Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Owner,
+        Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Mode, Owner,
         PolicyKey, Why,
     },
     tailnet::{DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
@@ -50,6 +50,7 @@ fn difference(hold: Option<Hold>) -> Difference {
         },
         why: Why::Declared,
         owner: key("fra-router"),
+        others: Vec::new(),
         hold,
     }
 }
@@ -80,6 +81,7 @@ fn report(state: State) -> PolicyReport {
             owned_keys: BTreeSet::new(),
         },
         changed_at: None,
+        mode: Mode::Enforce,
         state,
     }
 }
@@ -171,7 +173,7 @@ fn unbound_states() -> [Case; 4] {
     ]
 }
 
-fn unfinished_states() -> [Case; 6] {
+fn unfinished_states() -> [Case; 7] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -202,6 +204,13 @@ fn unfinished_states() -> [Case; 6] {
         (
             held(Hold::Feedback(key("a"))),
             ["False", "SelectorFeedback", "Stalled", "False"],
+        ),
+        (
+            bound(DeviceReport {
+                differences: vec![difference(None)],
+                ..device()
+            }),
+            ["False", "Waiting", "Reconciling", "False"],
         ),
         (
             failed(Reason::ApiError, Retry::Later),
@@ -285,6 +294,58 @@ fn the_time_of_a_transition_moves_only_when_the_status_of_the_condition_does() {
     assert_eq!(other_reason.conditions[0].last_transition_time.0, T0);
     let ready = of_policy(&other_reason, &report(bound(device())), "default", T1);
     assert_eq!(ready.conditions[0].last_transition_time.0, T1);
+}
+
+#[test]
+fn a_suspended_policy_keeps_its_last_word_and_a_new_one_is_ready() {
+    let differs = |mode| PolicyReport {
+        mode,
+        ..report(bound(DeviceReport {
+            differences: vec![difference(Some(Hold::Suspended))],
+            ..device()
+        }))
+    };
+    let new = TailscaleDevicePolicyStatus::default();
+    let word = |before: &TailscaleDevicePolicyStatus| {
+        let status = of_policy(before, &differs(Mode::Suspended), "default", T1);
+        assert_eq!(status.pending_total, Some(1));
+        assert_eq!(status_of(&status.conditions, "InSync"), "False");
+        assert_eq!(status_of(&status.conditions, "Reconciling"), "");
+        let again = of_policy(&status, &differs(Mode::Suspended), "default", T1);
+        assert_eq!(again, status);
+        let stalled = status_of(&status.conditions, "Stalled");
+        let ready = &status.conditions[0];
+        format!("{} {} {stalled}", ready.status, ready.reason)
+    };
+    assert_eq!(word(&new), "True Suspended ");
+    for (state, expected) in [
+        (bound(device()), "True InSync "),
+        (State::Starting, "True Suspended "),
+        (unbound(Binding::NotFound), "False DeviceNotFound True"),
+    ] {
+        assert_eq!(
+            word(&of_policy(&new, &report(state), "default", T0)),
+            expected
+        );
+    }
+}
+
+#[test]
+fn a_policy_that_observes_is_ready_with_its_differences_listed() {
+    let report = PolicyReport {
+        mode: Mode::Observe,
+        ..report(bound(DeviceReport {
+            differences: vec![difference(Some(Hold::Observed))],
+            ..device()
+        }))
+    };
+    let new = TailscaleDevicePolicyStatus::default();
+    let status = of_policy(&new, &report, "default", T0);
+    assert_eq!(status.conditions[0].reason, "Observed");
+    assert_eq!(status_of(&status.conditions, "Ready"), "True");
+    assert_eq!(status_of(&status.conditions, "InSync"), "False");
+    assert_eq!(status.enforcement.as_deref(), Some("Observe"));
+    assert_eq!((status.pending.len(), status.pending_total), (1, Some(1)));
 }
 
 #[test]

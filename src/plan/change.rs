@@ -183,6 +183,8 @@ pub enum Why {
     Declared,
     /// The policy named this attribute before and names it no more.
     NamedNoMore,
+    /// The policy owns all attributes of the device, and none names this one.
+    NotNamed,
 }
 
 impl fmt::Display for Why {
@@ -190,6 +192,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::Declared => "declared",
             Self::NamedNoMore => "named no more",
+            Self::NotNamed => "not named",
         })
     }
 }
@@ -205,6 +208,10 @@ pub enum Hold {
     NameTaken(String),
     /// With these tags, this policy would no longer mean the device.
     Feedback(PolicyKey),
+    /// The policy is suspended.
+    Suspended,
+    /// The policy only observes.
+    Observed,
 }
 
 impl fmt::Display for Hold {
@@ -219,6 +226,10 @@ impl fmt::Display for Hold {
             ),
             Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
+            Self::Suspended => f.write_str("the policy is suspended: write suspend: false to allow it"),
+            Self::Observed => {
+                f.write_str("the policy only observes: write enforcement: Enforce to allow it")
+            }
             Self::Feedback(policy) => write!(
                 f,
                 "with these tags the device would no longer be the one that {policy} means: correct \
@@ -240,8 +251,23 @@ pub struct Difference {
     pub change: Change,
     /// Why.
     pub why: Why,
-    /// The policy that wishes it.
+    /// The policy that wishes it; of several, the one that ranks first.
     pub owner: PolicyKey,
+    /// The others that wish it, or a part of it, by rank.
+    pub others: Vec<PolicyKey>,
     /// Why it is not done, where it is not.
     pub hold: Option<Hold>,
+}
+
+impl Difference {
+    /// The policies that wish it, by rank.
+    pub fn owners(&self) -> impl Iterator<Item = &PolicyKey> {
+        std::iter::once(&self.owner).chain(&self.others)
+    }
+
+    /// Whether this policy wishes it.
+    #[must_use]
+    pub fn concerns(&self, policy: &PolicyKey) -> bool {
+        self.owners().any(|owner| owner == policy)
+    }
 }

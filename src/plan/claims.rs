@@ -2,16 +2,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Disruption, Field, Memory, Policy, PolicyKey};
-use crate::model::{AttributeKey, AttributeWish, DeviceLabel, RouteSet, TagSet, TailnetIpv4};
+use super::{AttributesExtent, Disruption, Field, ListClaim, Memory, Mode, Policy, PolicyKey};
+use crate::model::{AttributeKey, AttributeWish, DeviceLabel, Route, Tag, TailnetIpv4};
 
 /// A wish that decides a field, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim<T> {
     /// What is wished.
     pub wish: T,
-    /// The policy that ranks first among those that wish something here.
-    pub owner: PolicyKey,
+    /// The policies that wish just this, by rank: the first is the one that decides.
+    pub owners: Vec<PolicyKey>,
 }
 
 /// A field that a policy lost to another one.
@@ -27,28 +27,35 @@ pub struct Conflict {
 
 /// Who decides what about one device.
 ///
-/// | policies, the older first          | tags    | keyExpiry | conflict        |
+/// | policies, by rank                  | tags    | keyExpiry | conflict        |
 /// |------------------------------------|---------|-----------|-----------------|
 /// | a: tags [tag:x]                    | a       |           |                 |
 /// | a: tags [tag:x]; b: tags [tag:y]   | a       |           | b lost tags     |
-/// | a: tags [tag:x]; b: tags [tag:x]   | a       |           | none: same wish |
+/// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same wish |
 /// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                 |
+///
+/// Lists can be shared ([`ListClaim`]). A suspended policy decides like any other, but does not
+/// act. One that observes decides nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Who decides `authorized`.
     pub authorized: Option<Claim<bool>>,
     /// Who decides `tags`.
-    pub tags: Option<Claim<TagSet>>,
+    pub tags: ListClaim<Tag>,
     /// Who decides `keyExpiry`.
     pub key_expiry_disabled: Option<Claim<bool>>,
     /// Who decides `enabledRoutes`.
-    pub enabled_routes: Option<Claim<RouteSet>>,
+    pub enabled_routes: ListClaim<Route>,
     /// Who decides `exitNode`.
     pub exit_node: Option<Claim<bool>>,
     /// Who decides each attribute.
     pub attributes: BTreeMap<AttributeKey, Claim<AttributeWish>>,
     /// The attributes to delete if they are there: named before and by nobody any more.
-    pub prunes: BTreeMap<AttributeKey, PolicyKey>,
+    pub prunes: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// The policies that own all attributes of the device, by rank: what nobody names is deleted.
+    pub sweepers: Vec<PolicyKey>,
+    /// The attributes that any policy names.
+    pub named: BTreeSet<AttributeKey>,
     /// Attributes whose wished expiry has passed: no wish any more.
     pub expired: BTreeMap<AttributeKey, PolicyKey>,
     /// Who decides `name`.
@@ -57,50 +64,82 @@ pub struct Claims {
     pub ipv4: Option<Claim<TailnetIpv4>>,
     /// What was lost, and to whom.
     pub conflicts: Vec<Conflict>,
+    /// What each policy that observes would decide if it were alone.
+    pub observed: BTreeMap<PolicyKey, Claims>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
+    suspended: BTreeSet<PolicyKey>,
 }
 
 impl Claims {
     /// Settles who decides, among the policies that hold one device.
     #[must_use]
     pub fn settle(policies: &[(&Policy, &Memory)], now: Timestamp) -> Self {
-        let mut ranked = policies.to_vec();
+        let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
+            .iter()
+            .copied()
+            .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
+        let mut claims = Self::among(&ranked, now);
+        let alone = |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], now));
+        claims.observed = observing.into_iter().map(alone).collect();
+        claims
+    }
+
+    fn among(ranked: &[(&Policy, &Memory)], now: Timestamp) -> Self {
         let mut claims = Self::default();
-        for (policy, _) in &ranked {
+        for (policy, _) in ranked {
             claims.admit(policy, now);
         }
-        for (policy, memory) in &ranked {
-            claims.prune(policy, memory, &ranked);
+        for (policy, memory) in ranked {
+            claims.prune(policy, memory);
         }
         claims
+    }
+
+    /// Whether something may be sent for this policy.
+    #[must_use]
+    pub fn acts(&self, policy: &PolicyKey) -> bool {
+        !self.suspended.contains(policy)
     }
 
     /// Whether attributes must be known to compare.
     #[must_use]
     pub fn need_attributes(&self) -> bool {
-        !self.attributes.is_empty() || !self.prunes.is_empty()
+        !self.attributes.is_empty()
+            || !self.prunes.is_empty()
+            || !self.sweepers.is_empty()
+            || self.observed.values().any(Self::need_attributes)
     }
 
     /// When the next attribute wish ends.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.attributes
-            .values()
-            .filter_map(|claim| claim.wish.expiry)
-            .min()
+        let own = self.attributes.values();
+        let own = own.filter_map(|claim| claim.wish.expiry);
+        let observed = self.observed.values().filter_map(Self::next_expiry);
+        own.chain(observed).min()
     }
 
     /// Whether something is wished for the routes of any kind.
     #[must_use]
     pub fn need_routes(&self) -> bool {
-        self.enabled_routes.is_some() || self.exit_node.is_some()
+        !self.enabled_routes.is_empty()
+            || self.exit_node.is_some()
+            || self.observed.values().any(Self::need_routes)
     }
 
     /// Whether the routes call would carry entries that nobody here decides.
     #[must_use]
     pub fn share_routes(&self) -> bool {
-        self.enabled_routes.is_none() || self.exit_node.is_none()
+        let decides_exit = |claim: &Claim<bool>| claim.owners.iter().any(|owner| self.acts(owner));
+        self.enabled_routes.carries(|policy| self.acts(policy))
+            || !self.exit_node.as_ref().is_some_and(decides_exit)
+    }
+
+    /// Whether the tags call would carry tags that nobody here decides.
+    #[must_use]
+    pub fn share_tags(&self) -> bool {
+        self.tags.carries(|policy| self.acts(policy))
     }
 
     /// Whether this policy's author agreed to this disruption.
@@ -112,64 +151,58 @@ impl Claims {
     }
 
     fn admit(&mut self, policy: &Policy, now: Timestamp) {
-        let Self { conflicts, .. } = self;
         let key = &policy.key;
         let wishes = &policy.wishes;
-        claim(
-            &mut self.authorized,
+        let extents = policy.ownership;
+        let mut lost: Vec<(Field, PolicyKey)> = Vec::new();
+        let mut lose = |field, winner: Option<PolicyKey>| {
+            lost.extend(winner.map(|winner| (field, winner)));
+        };
+        let authorized = wishes.authorized.as_ref();
+        lose(
             Field::Authorized,
-            wishes.authorized.as_ref(),
-            key,
-            conflicts,
+            claim(&mut self.authorized, authorized, key),
         );
-        claim(
-            &mut self.tags,
-            Field::Tags,
-            wishes.tags.as_ref(),
-            key,
-            conflicts,
-        );
+        if let Some(tags) = &wishes.tags {
+            lose(Field::Tags, self.tags.admit(key, tags, extents.tags));
+        }
         let key_expiry = wishes.key_expiry_disabled.as_ref();
-        claim(
-            &mut self.key_expiry_disabled,
+        lose(
             Field::KeyExpiry,
-            key_expiry,
-            key,
-            conflicts,
+            claim(&mut self.key_expiry_disabled, key_expiry, key),
         );
-        let routes = wishes.enabled_routes.as_ref();
-        claim(
-            &mut self.enabled_routes,
-            Field::EnabledRoutes,
-            routes,
-            key,
-            conflicts,
-        );
-        claim(
-            &mut self.exit_node,
-            Field::ExitNode,
-            wishes.exit_node.as_ref(),
-            key,
-            conflicts,
-        );
-        claim(
-            &mut self.name,
+        if let Some(routes) = &wishes.enabled_routes {
+            let winner = self
+                .enabled_routes
+                .admit(key, routes, extents.enabled_routes);
+            lose(Field::EnabledRoutes, winner);
+        }
+        let exit_node = wishes.exit_node.as_ref();
+        lose(Field::ExitNode, claim(&mut self.exit_node, exit_node, key));
+        lose(
             Field::Name,
-            wishes.name.as_ref(),
-            key,
-            conflicts,
+            claim(&mut self.name, wishes.name.as_ref(), key),
         );
-        claim(
-            &mut self.ipv4,
+        lose(
             Field::Ipv4,
-            wishes.ipv4.as_ref(),
-            key,
-            conflicts,
+            claim(&mut self.ipv4, wishes.ipv4.as_ref(), key),
         );
+        self.conflicts
+            .extend(lost.into_iter().map(|(field, winner)| Conflict {
+                field,
+                loser: key.clone(),
+                winner,
+            }));
         for (attribute, wish) in wishes.attributes.iter().flatten() {
             self.admit_attribute(policy, attribute, wish, now);
         }
+        if wishes.attributes.is_some() && extents.attributes == AttributesExtent::Exact {
+            self.sweepers.push(key.clone());
+        }
         self.allowed.insert(key.clone(), policy.allowed.clone());
+        if policy.mode == Mode::Suspended {
+            self.suspended.insert(key.clone());
+        }
     }
 
     fn admit_attribute(
@@ -179,27 +212,28 @@ impl Claims {
         wish: &AttributeWish,
         now: Timestamp,
     ) {
+        self.named.insert(key.clone());
         // Keys that differ only in case cannot both exist in a tailnet.
         let taken = self
             .attributes
-            .iter()
+            .iter_mut()
             .find(|(other, _)| other.folded() == key.folded());
         match taken {
             Some((other, claim)) if other != key || claim.wish != *wish => {
                 self.conflicts.push(Conflict {
                     field: Field::Attribute(key.clone()),
                     loser: policy.key.clone(),
-                    winner: claim.owner.clone(),
+                    winner: claim.owners[0].clone(),
                 });
             }
-            Some(_) => {}
+            Some((_, claim)) => claim.owners.push(policy.key.clone()),
             None if wish.expiry.is_some_and(|expiry| expiry <= now) => {
                 self.expired.insert(key.clone(), policy.key.clone());
             }
             None => {
                 let claim = Claim {
                     wish: wish.clone(),
-                    owner: policy.key.clone(),
+                    owners: vec![policy.key.clone()],
                 };
                 self.attributes.insert(key.clone(), claim);
             }
@@ -208,46 +242,38 @@ impl Claims {
 
     /// `postureAttributes` gone as a whole releases the keys; a key gone from it deletes it,
     /// unless another policy names it.
-    fn prune(&mut self, policy: &Policy, memory: &Memory, all: &[(&Policy, &Memory)]) {
+    fn prune(&mut self, policy: &Policy, memory: &Memory) {
         if policy.wishes.attributes.is_none() {
             return;
         }
         for key in &memory.owned_keys {
-            let named = |policy: &Policy| {
-                policy
-                    .wishes
-                    .attributes
-                    .as_ref()
-                    .is_some_and(|wishes| wishes.contains_key(key))
-            };
-            if !all.iter().any(|(policy, _)| named(policy)) {
-                self.prunes
-                    .entry(key.clone())
-                    .or_insert_with(|| policy.key.clone());
+            if !self.named.contains(key) {
+                let owners = self.prunes.entry(key.clone()).or_default();
+                owners.push(policy.key.clone());
             }
         }
     }
 }
 
+/// Takes the wish of the policy that ranks next. Gives the policy to which it loses, if so.
 fn claim<T: Clone + PartialEq>(
     slot: &mut Option<Claim<T>>,
-    field: Field,
     wish: Option<&T>,
     policy: &PolicyKey,
-    conflicts: &mut Vec<Conflict>,
-) {
-    match (wish, slot.as_ref()) {
-        (Some(wish), None) => {
+) -> Option<PolicyKey> {
+    let wish = wish?;
+    match slot {
+        Some(first) if first.wish == *wish => {
+            first.owners.push(policy.clone());
+            None
+        }
+        Some(first) => first.owners.first().cloned(),
+        None => {
             *slot = Some(Claim {
                 wish: wish.clone(),
-                owner: policy.clone(),
+                owners: vec![policy.clone()],
             });
+            None
         }
-        (Some(wish), Some(first)) if first.wish != *wish => conflicts.push(Conflict {
-            field,
-            loser: policy.clone(),
-            winner: first.owner.clone(),
-        }),
-        _ => {}
     }
 }

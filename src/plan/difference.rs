@@ -1,13 +1,19 @@
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
-use super::{Change, Claims, Difference, Fleet, Memory, Policy, PolicyKey, Why, guard};
-use crate::model::{Attributes, Device, Route, RouteSet};
+use super::{
+    Change, Claims, Difference, Fleet, Hold, ListClaim, Memory, Policy, PolicyKey, Why, guard,
+};
+use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
 
 /// What is to be done about one device, and what could not be compared yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DevicePlan {
     /// The differences, in the order of their fields; each attribute is one.
     pub differences: Vec<Difference>,
+    /// What policies wish that are suspended or only observe: to be shown, never to be removed.
+    pub shown: Vec<Difference>,
     /// Who decides what.
     pub claims: Claims,
     /// Attributes are wished for, but have not been read.
@@ -22,7 +28,23 @@ impl DevicePlan {
     /// Whether everything could be compared and nothing differs.
     #[must_use]
     pub fn in_sync(&self) -> bool {
-        self.differences.is_empty() && !self.attributes_unread && !self.routes_unread
+        self.differences.is_empty()
+            && self.shown.is_empty()
+            && !self.attributes_unread
+            && !self.routes_unread
+    }
+
+    /// Whether a suspended policy decides something that does not hold.
+    #[must_use]
+    pub fn lacks_what_is_suspended(&self) -> bool {
+        let mut shown = self.shown.iter();
+        shown.any(|difference| difference.hold == Some(Hold::Suspended))
+    }
+
+    /// What is to be told of one policy.
+    pub fn of<'a>(&'a self, policy: &'a PolicyKey) -> impl Iterator<Item = &'a Difference> {
+        let all = self.differences.iter().chain(&self.shown);
+        all.filter(move |difference| difference.concerns(policy))
     }
 
     /// Whether no more than the difference itself is known to be missing: all has been compared.
@@ -45,22 +67,29 @@ pub fn plan_device(
     now: Timestamp,
 ) -> DevicePlan {
     let claims = Claims::settle(policies, now);
-    let mut found = Found {
-        device,
-        differences: Vec::new(),
+    let look = |claims| {
+        let mut found = Found::of(device, claims);
+        found.compare(attributes);
+        found
     };
-    found.settings(&claims);
-    if let Some(routes) = &device.enabled_routes {
-        found.routes(&claims, routes);
-    }
-    if let Some(attributes) = attributes {
-        found.attributes(&claims, attributes);
-    }
-    let mut differences = found.differences;
+    let Found {
+        mut differences,
+        mut shown,
+        ..
+    } = look(&claims);
     guard::hold(&mut differences, device, &claims, policies, fleet, now);
+    for observed in claims.observed.values() {
+        let found = look(observed).differences.into_iter();
+        shown.extend(found.map(|difference| Difference {
+            hold: Some(Hold::Observed),
+            ..difference
+        }));
+    }
     differences.sort_by_key(|difference| difference.change.field());
+    shown.sort_by_key(|difference| difference.change.field());
     DevicePlan {
         differences,
+        shown,
         attributes_unread: claims.need_attributes() && attributes.is_none(),
         enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
         routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
@@ -70,23 +99,84 @@ pub fn plan_device(
 
 struct Found<'a> {
     device: &'a Device,
+    claims: &'a Claims,
     differences: Vec<Difference>,
+    shown: Vec<Difference>,
 }
 
-impl Found<'_> {
-    fn add(&mut self, owner: &PolicyKey, why: Why, change: Change) {
-        self.differences.push(Difference {
+impl<'a> Found<'a> {
+    fn of(device: &'a Device, claims: &'a Claims) -> Self {
+        Self {
+            device,
+            claims,
+            differences: Vec::new(),
+            shown: Vec::new(),
+        }
+    }
+
+    fn compare(&mut self, attributes: Option<&Attributes>) {
+        self.settings();
+        if let Some(routes) = &self.device.enabled_routes {
+            self.routes(routes);
+        }
+        if let Some(attributes) = attributes {
+            self.attributes(attributes);
+        }
+    }
+
+    /// A difference for the policies that act; where none of them does, it is only shown.
+    fn add(&mut self, owners: &[PolicyKey], why: Why, change: Change) {
+        let (acting, suspended): (Vec<_>, Vec<_>) =
+            owners.iter().cloned().partition(|o| self.claims.acts(o));
+        let mut by_rank = acting.into_iter().chain(suspended);
+        let Some(owner) = by_rank.next() else {
+            return;
+        };
+        let acts = self.claims.acts(&owner);
+        let difference = Difference {
             node: self.device.node_id.clone(),
             device: self.device.label().to_string(),
             change,
             why,
-            owner: owner.clone(),
-            hold: None,
-        });
+            owner,
+            others: by_rank.collect(),
+            hold: (!acts).then_some(Hold::Suspended),
+        };
+        if acts {
+            self.differences.push(difference);
+        } else {
+            self.shown.push(difference);
+        }
     }
 
-    fn settings(&mut self, claims: &Claims) {
-        let device = self.device;
+    /// A list may be changed for those that act, and differ further for those that are suspended.
+    fn list<T: Ord + Clone>(
+        &mut self,
+        claim: &ListClaim<T>,
+        before: &BTreeSet<T>,
+        change: impl Fn(BTreeSet<T>, BTreeSet<T>) -> Change,
+    ) {
+        let claims = self.claims;
+        let (acting, suspended): (Vec<_>, Vec<_>) = claim
+            .unmet(before)
+            .into_iter()
+            .partition(|owner| claims.acts(owner));
+        let after = claim.settled(before, |policy| claims.acts(policy));
+        if after != *before {
+            self.add(
+                &acting,
+                Why::Declared,
+                change(before.clone(), after.clone()),
+            );
+        }
+        let all = claim.settled(before, |_| true);
+        if all != after {
+            self.add(&suspended, Why::Declared, change(before.clone(), all));
+        }
+    }
+
+    fn settings(&mut self) {
+        let (device, claims) = (self.device, self.claims);
         if let Some(claim) = &claims.authorized
             && claim.wish != device.authorized
         {
@@ -94,17 +184,10 @@ impl Found<'_> {
                 before: device.authorized,
                 after: claim.wish,
             };
-            self.add(&claim.owner, Why::Declared, change);
+            self.add(&claim.owners, Why::Declared, change);
         }
-        if let Some(claim) = &claims.tags
-            && claim.wish != device.tags
-        {
-            let change = Change::Tags {
-                before: device.tags.clone(),
-                after: claim.wish.clone(),
-            };
-            self.add(&claim.owner, Why::Declared, change);
-        }
+        let change = |before, after| Change::Tags { before, after };
+        self.list(&claims.tags, &device.tags, change);
         if let Some(claim) = &claims.key_expiry_disabled
             && claim.wish != device.key_expiry_disabled
         {
@@ -113,7 +196,7 @@ impl Found<'_> {
                 before,
                 after: claim.wish,
             };
-            self.add(&claim.owner, Why::Declared, change);
+            self.add(&claim.owners, Why::Declared, change);
         }
         if let Some(claim) = &claims.name
             && claim.wish != device.label()
@@ -122,7 +205,7 @@ impl Found<'_> {
                 before: device.label(),
                 after: claim.wish.clone(),
             };
-            self.add(&claim.owner, Why::Declared, change);
+            self.add(&claim.owners, Why::Declared, change);
         }
         if let Some(claim) = &claims.ipv4
             && !device.holds(claim.wish.addr())
@@ -131,22 +214,16 @@ impl Found<'_> {
                 before: device.ipv4,
                 after: claim.wish,
             };
-            self.add(&claim.owner, Why::Declared, change);
+            self.add(&claim.owners, Why::Declared, change);
         }
     }
 
-    fn routes(&mut self, claims: &Claims, enabled: &RouteSet) {
+    fn routes(&mut self, enabled: &RouteSet) {
+        let claims = self.claims;
         let (exit, subnets): (RouteSet, RouteSet) =
             enabled.iter().partition(|route| route.is_exit_node());
-        if let Some(claim) = &claims.enabled_routes
-            && claim.wish != subnets
-        {
-            let change = Change::EnabledRoutes {
-                before: subnets,
-                after: claim.wish.clone(),
-            };
-            self.add(&claim.owner, Why::Declared, change);
-        }
+        let change = |before, after| Change::EnabledRoutes { before, after };
+        self.list(&claims.enabled_routes, &subnets, change);
         if let Some(claim) = &claims.exit_node
             && exit
                 != if claim.wish {
@@ -159,11 +236,12 @@ impl Found<'_> {
                 before: exit,
                 after: claim.wish,
             };
-            self.add(&claim.owner, Why::Declared, change);
+            self.add(&claim.owners, Why::Declared, change);
         }
     }
 
-    fn attributes(&mut self, claims: &Claims, attributes: &Attributes) {
+    fn attributes(&mut self, attributes: &Attributes) {
+        let claims = self.claims;
         for (key, claim) in &claims.attributes {
             let before = attributes.get(key);
             if !before.is_some_and(|reported| claim.wish.is_met_by(reported)) {
@@ -172,18 +250,36 @@ impl Found<'_> {
                     before: before.cloned(),
                     after: Some(claim.wish.clone()),
                 };
-                self.add(&claim.owner, Why::Declared, change);
+                self.add(&claim.owners, Why::Declared, change);
             }
         }
-        for (key, owner) in &claims.prunes {
-            if let Some(before) = attributes.get(key) {
-                let change = Change::Attribute {
-                    key: key.clone(),
-                    before: Some(before.clone()),
-                    after: None,
-                };
-                self.add(owner, Why::NamedNoMore, change);
+        for (key, before) in attributes {
+            if !claims.named.contains(key) {
+                self.leftover(key, before);
             }
         }
+    }
+
+    /// An attribute that no policy names goes if one named it before, or owns them all.
+    fn leftover(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
+        let claims = self.claims;
+        let pruners = claims.prunes.get(key);
+        let owners: Vec<_> = pruners
+            .into_iter()
+            .flatten()
+            .chain(&claims.sweepers)
+            .cloned()
+            .collect();
+        let why = if pruners.is_some() {
+            Why::NamedNoMore
+        } else {
+            Why::NotNamed
+        };
+        let change = Change::Attribute {
+            key: key.clone(),
+            before: Some(before.clone()),
+            after: None,
+        };
+        self.add(&owners, why, change);
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Change, Claims, Difference, Disruption, Fleet, Hold, Memory, Policy};
+use super::{Change, Claims, Difference, Disruption, Fleet, Hold, Memory, Mode, Policy};
 use crate::model::{Device, TagSet};
 
 /// Marks what must not be done now.
@@ -31,7 +31,12 @@ fn feedback(change: &Change, policies: &[(&Policy, &Memory)]) -> Option<Hold> {
     let Change::Tags { after, .. } = change else {
         return None;
     };
-    let mut policies: Vec<&Policy> = policies.iter().map(|(policy, _)| *policy).collect();
+    // What only observes sends nothing, so that it has no part in a circle.
+    let mut policies: Vec<&Policy> = policies
+        .iter()
+        .map(|(policy, _)| *policy)
+        .filter(|policy| policy.mode != Mode::Observe)
+        .collect();
     policies.sort_by_key(|policy| policy.rank());
     policies
         .into_iter()

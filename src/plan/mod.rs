@@ -16,6 +16,7 @@ mod difference;
 mod effect;
 mod fleet;
 mod guard;
+mod lists;
 mod order;
 mod parse;
 mod policy;
@@ -34,8 +35,12 @@ pub use claims::{Claims, Conflict};
 pub use difference::{DevicePlan, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
+pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse};
-pub use policy::{Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+pub use policy::{
+    AttributesExtent, Disruption, Extent, Identity, Memory, Mode, Ownership, Policy, PolicyKey,
+    Target, Wishes,
+};
 pub use survey::{Survey, survey};
 pub use table::table;

@@ -59,7 +59,8 @@ pub fn next_call<'a>(
     let open = |difference: &&Difference| {
         difference.hold.is_none() && !blocked.contains(&difference.change.field())
     };
-    let waits_for_others = plan.differences.len() > 1 || !plan.complete();
+    let waits_for_others =
+        plan.differences.len() > 1 || plan.lacks_what_is_suspended() || !plan.complete();
     let first = plan
         .differences
         .iter()

@@ -6,7 +6,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Bound, Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+use super::{
+    AttributesExtent, Bound, Disruption, Extent, Identity, Memory, Mode, Ownership, Policy,
+    PolicyKey, Target, Wishes,
+};
 use crate::{
     api::{
         self, DeviceReference, KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec,
@@ -52,6 +55,8 @@ pub fn parse(
         created,
         target,
         wishes,
+        ownership: ownership(spec),
+        mode: mode(spec),
         allowed: spec
             .allow_disruption
             .iter()
@@ -88,6 +93,31 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
             .iter()
             .filter_map(|key| key.parse().ok())
             .collect(),
+    }
+}
+
+fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
+    let given = spec.ownership.unwrap_or_default();
+    let list = |given: Option<api::ListOwnership>| match given {
+        Some(api::ListOwnership::AtLeast) => Extent::AtLeast,
+        Some(api::ListOwnership::Exact) | None => Extent::Exact,
+    };
+    Ownership {
+        tags: list(given.tags),
+        enabled_routes: list(given.enabled_routes),
+        attributes: match given.posture_attributes {
+            Some(api::AttributesOwnership::Exact) => AttributesExtent::Exact,
+            Some(api::AttributesOwnership::Named) | None => AttributesExtent::Named,
+        },
+    }
+}
+
+/// A policy that observes decides nothing, suspended or not.
+fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
+    match (spec.enforcement(), spec.suspend) {
+        (api::Enforcement::Observe, _) => Mode::Observe,
+        (api::Enforcement::Enforce, Some(true)) => Mode::Suspended,
+        (api::Enforcement::Enforce, Some(false) | None) => Mode::Enforce,
     }
 }
 
@@ -155,10 +185,12 @@ impl Faults {
     }
 
     fn wishes(&mut self, spec: &TailscaleDevicePolicySpec) -> Wishes {
-        if spec.tags.as_ref().is_some_and(Vec::is_empty) {
+        let all_tags = ownership(spec).tags == Extent::Exact;
+        if all_tags && spec.tags.as_ref().is_some_and(Vec::is_empty) {
             self.add(
                 "tags",
-                "the API cannot take the last tag from a device: leave the field out",
+                "the API cannot take the last tag from a device: leave the field out, or write \
+                 ownership: {tags: AtLeast}",
             );
         }
         let deauthorizes = spec.authorized == Some(false);

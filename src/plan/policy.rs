@@ -44,6 +44,10 @@ pub struct Policy {
     pub target: Target,
     /// What it wishes for that device.
     pub wishes: Wishes,
+    /// How much of its lists it owns.
+    pub ownership: Ownership,
+    /// What is done about a difference.
+    pub mode: Mode,
     /// The disruptions that its author agreed to.
     pub allowed: BTreeSet<Disruption>,
 }
@@ -79,7 +83,8 @@ impl Memory {
 
     /// The keys that a policy owns now: those that it names, and those that it named before and
     /// that are still to be deleted. A key that any policy of the device names (`named`) is not to
-    /// be deleted: whoever names it owns it. `postureAttributes` gone as a whole releases all.
+    /// be deleted: whoever names it owns it. `postureAttributes` gone as a whole releases all. A policy
+    /// that sends nothing comes to own nothing.
     #[must_use]
     pub fn still_owned(
         &self,
@@ -90,10 +95,56 @@ impl Memory {
         let Some(wishes) = &policy.wishes.attributes else {
             return BTreeSet::new();
         };
+        if policy.mode != Mode::Enforce {
+            return self.owned_keys.clone();
+        }
         let before = self.owned_keys.iter();
         let to_delete = before.filter(|key| !named.contains(key) && !gone(key));
         wishes.keys().chain(to_delete).cloned().collect()
     }
+}
+
+/// What is done about a difference.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It is removed.
+    #[default]
+    Enforce,
+    /// Nothing is sent, but what the policy decides nobody else does.
+    Suspended,
+    /// Nothing is sent, and nothing decided.
+    Observe,
+}
+
+/// How much of a list a policy owns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// The whole list.
+    #[default]
+    Exact,
+    /// The entries that it names: it only adds.
+    AtLeast,
+}
+
+/// How many of a device's attributes a policy owns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AttributesExtent {
+    /// Those that it names.
+    #[default]
+    Named,
+    /// All but those that another policy names.
+    Exact,
+}
+
+/// How much of each list a policy owns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// Of the tags.
+    pub tags: Extent,
+    /// Of the subnet routes.
+    pub enabled_routes: Extent,
+    /// Of the attributes.
+    pub attributes: AttributesExtent,
 }
 
 /// How a manifest names its device.
@@ -136,11 +187,11 @@ pub struct Target {
 pub struct Wishes {
     /// Whether it may take part in the tailnet.
     pub authorized: Option<bool>,
-    /// All its tags; never empty, as the API cannot take the last tag from a device.
+    /// Its tags. Under `Exact` never empty, as the API cannot take the last tag from a device.
     pub tags: Option<TagSet>,
     /// Whether its key never expires.
     pub key_expiry_disabled: Option<bool>,
-    /// All its approved subnet routes, those of an exit node aside.
+    /// Its approved subnet routes, those of an exit node aside.
     pub enabled_routes: Option<RouteSet>,
     /// Whether it is approved as an exit node.
     pub exit_node: Option<bool>,

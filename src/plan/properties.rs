@@ -1,14 +1,17 @@
 //! What must hold of every plan, whatever the device and the policies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::{
-    Call, Change, Disruption, Hold, Memory, Policy, Wishes, next_call, plan_device,
+    AttributesExtent, Call, Change, Disruption, Extent, Hold, Memory, Mode, Policy, Wishes,
+    next_call, plan_device,
     scenes::{Scene, key, now, scene},
 };
-use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
+use crate::model::{
+    AttributeKey, AttributeWish, Attributes, Device, ReportedAttribute, Route, RouteSet,
+};
 
 /// The place of a call in the order of design: what lets a device in comes last.
 fn place(call: &Call) -> usize {
@@ -24,34 +27,77 @@ fn place(call: &Call) -> usize {
     }
 }
 
-/// The wishes that decide, found in another way than the plan does: field by field, the first
-/// policy in rank that names the field.
-fn winners(scene: &Scene) -> Wishes {
-    let mut ranked: Vec<&Policy> = scene.policies.iter().map(|(policy, _)| policy).collect();
-    ranked.sort_by_key(|policy| (-policy.priority, policy.created, policy.key.name.clone()));
-    let mut won = Wishes::default();
-    for Policy { wishes, .. } in ranked.into_iter().rev().cloned() {
-        won.authorized = wishes.authorized.or(won.authorized);
-        won.tags = wishes.tags.or(won.tags);
-        won.key_expiry_disabled = wishes.key_expiry_disabled.or(won.key_expiry_disabled);
-        won.enabled_routes = wishes.enabled_routes.or(won.enabled_routes);
-        won.exit_node = wishes.exit_node.or(won.exit_node);
-        won.name = wishes.name.or(won.name);
-        won.ipv4 = wishes.ipv4.or(won.ipv4);
-        let attributes = won.attributes.get_or_insert_default();
-        for (key, wish) in wishes.attributes.into_iter().flatten() {
-            if wish.expiry.is_none_or(|expiry| expiry > now()) {
-                attributes.retain(|other, _| other.folded() != key.folded());
-                attributes.insert(key, wish);
+/// The wish that decides a field, if it is one that may be sent, found in another way than the plan
+/// does: the first policy in rank that names the field, if any policy that is not suspended wishes
+/// the same.
+fn winner<T: Clone + PartialEq>(scene: &Scene, wish: impl Fn(&Wishes) -> Option<T>) -> Option<T> {
+    let ranked = scene.ranked();
+    let first = ranked.iter().find_map(|(policy, _)| wish(&policy.wishes))?;
+    let mut acting = ranked.iter().filter(|(p, _)| p.mode == Mode::Enforce);
+    acting
+        .any(|(policy, _)| wish(&policy.wishes).as_ref() == Some(&first))
+        .then_some(first)
+}
+
+/// What a list should become, by the words of the contract and entry by entry.
+fn winning_list<T: Ord + Clone>(
+    scene: &Scene,
+    before: &BTreeSet<T>,
+    wish: impl Fn(&Policy) -> Option<(BTreeSet<T>, Extent)>,
+) -> BTreeSet<T> {
+    let ranked = scene.ranked();
+    let wishes: Vec<(bool, BTreeSet<T>, Extent)> = ranked
+        .iter()
+        .filter_map(|(policy, _)| {
+            let (entries, extent) = wish(policy)?;
+            Some((policy.mode == Mode::Enforce, entries, extent))
+        })
+        .collect();
+    let top = wishes
+        .iter()
+        .position(|(_, _, extent)| *extent == Extent::Exact);
+    let above = wishes[..top.unwrap_or(wishes.len())].iter();
+    let added: BTreeSet<T> = above.flat_map(|(_, entries, _)| entries.clone()).collect();
+    let acting = wishes.iter().filter(|(acts, ..)| *acts);
+    let Some(exact) = top.map(|at| &wishes[at].1) else {
+        let asked = acting.flat_map(|(_, entries, _)| entries);
+        return before.iter().chain(asked).cloned().collect();
+    };
+    let decided: BTreeSet<T> = exact.union(&added).cloned().collect();
+    let mut after = before.clone();
+    for (_, entries, extent) in acting {
+        if *extent == Extent::Exact && entries == exact {
+            after.retain(|entry| decided.contains(entry));
+        }
+        let fits = match extent {
+            Extent::Exact => entries == exact || *entries == decided,
+            Extent::AtLeast => entries.is_subset(&decided),
+        };
+        after.extend(entries.iter().filter(|_| fits).cloned());
+    }
+    after
+}
+
+/// The attributes that should be set: for each key the first policy in rank whose wish has not
+/// expired; of two that differ in case, the first.
+fn winning_attributes(scene: &Scene) -> BTreeMap<AttributeKey, AttributeWish> {
+    let mut decided: BTreeMap<String, (AttributeKey, AttributeWish, bool)> = BTreeMap::new();
+    for (policy, _) in scene.ranked() {
+        let acts = policy.mode == Mode::Enforce;
+        for (key, wish) in policy.wishes.attributes.iter().flatten() {
+            if let Some((first_key, first, acting)) = decided.get_mut(&key.folded()) {
+                *acting |= acts && first_key == key && first == wish;
+            } else if wish.expiry.is_none_or(|expiry| expiry > now()) {
+                decided.insert(key.folded(), (key.clone(), wish.clone(), acts));
             }
         }
     }
-    won
+    let acting = decided.into_values().filter(|(.., acting)| *acting);
+    acting.map(|(key, wish, _)| (key, wish)).collect()
 }
 
 /// The device with all its winning wishes granted, except those that are held.
 fn wished(scene: &Scene) -> (Device, Attributes) {
-    let won = winners(scene);
     let held: Vec<Change> = scene
         .plan()
         .differences
@@ -61,47 +107,49 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
         .collect();
     let is_held = |test: fn(&Change) -> bool| held.iter().any(test);
     let (mut device, mut attributes) = (scene.device.clone(), scene.attributes.clone());
-    if let Some(tags) = won.tags
-        && !is_held(|c| matches!(c, Change::Tags { .. }))
-    {
-        device.tags = tags;
+    if !is_held(|c| matches!(c, Change::Tags { .. })) {
+        device.tags = winning_list(scene, &scene.device.tags, |policy| {
+            Some((policy.wishes.tags.clone()?, policy.ownership.tags))
+        });
     }
-    if let Some(wish) = won.key_expiry_disabled
+    if let Some(wish) = winner(scene, |w| w.key_expiry_disabled)
         && !is_held(|c| matches!(c, Change::KeyExpiryDisabled { .. }))
     {
         device.key_expiry_disabled = wish;
     }
     let before = device.enabled_routes.clone().unwrap();
     let (exit, subnets): (RouteSet, RouteSet) = before.into_iter().partition(Route::is_exit_node);
-    let exit = match won.exit_node {
+    let exit = match winner(scene, |w| w.exit_node) {
         Some(true) => Route::exit_node(),
         Some(false) => RouteSet::new(),
         None => exit,
     };
-    device.enabled_routes = Some(
-        exit.into_iter()
-            .chain(won.enabled_routes.unwrap_or(subnets))
-            .collect(),
-    );
-    if let Some(name) = won.name
+    let subnets = winning_list(scene, &subnets, |policy| {
+        let routes = policy.wishes.enabled_routes.clone()?;
+        Some((routes, policy.ownership.enabled_routes))
+    });
+    device.enabled_routes = Some(exit.into_iter().chain(subnets).collect());
+    if let Some(name) = winner(scene, |w| w.name.clone())
         && !is_held(|c| matches!(c, Change::Name { .. }))
     {
         device.name = format!("{name}.tail1.ts.net");
     }
-    if let Some(address) = won.ipv4
+    if let Some(address) = winner(scene, |w| w.ipv4)
         && !is_held(|c| matches!(c, Change::Ipv4 { .. }))
     {
         device.ipv4 = Some(address.addr());
     }
-    match won.authorized {
+    match winner(scene, |w| w.authorized) {
         Some(false) if !is_held(|c| matches!(c, Change::Authorized { .. })) => {
             device.authorized = false;
         }
-        Some(true) if held.is_empty() => device.authorized = true,
+        Some(true) if held.is_empty() && !scene.plan().lacks_what_is_suspended() => {
+            device.authorized = true
+        }
         _ => {}
     }
     attributes.retain(|key, _| !is_pruned(scene, key));
-    for (key, wish) in won.attributes.unwrap_or_default() {
+    for (key, wish) in winning_attributes(scene) {
         let value = wish.value.to_json();
         attributes.insert(
             key,
@@ -114,15 +162,21 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
     (device, attributes)
 }
 
+/// Whether a policy that acts may delete this attribute: it named it before or owns all, and no
+/// policy that decides anything names it.
 fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
-    let named = |w: &Wishes| {
-        w.attributes
-            .as_ref()
-            .is_some_and(|wishes| wishes.contains_key(key))
+    let ranked = scene.ranked();
+    let names = |policy: &Policy| {
+        let wishes = policy.wishes.attributes.as_ref();
+        wishes.is_some_and(|wishes| wishes.contains_key(key))
     };
-    let owned =
-        |(p, m): &(Policy, Memory)| p.wishes.attributes.is_some() && m.owned_keys.contains(key);
-    !scene.names(named) && scene.policies.iter().any(owned)
+    let owns = |policy: &Policy, memory: &Memory| {
+        policy.mode == Mode::Enforce
+            && policy.wishes.attributes.is_some()
+            && (memory.owned_keys.contains(key)
+                || policy.ownership.attributes == AttributesExtent::Exact)
+    };
+    !ranked.iter().any(|(policy, _)| names(policy)) && ranked.iter().any(|(p, m)| owns(p, m))
 }
 
 proptest! {
@@ -142,7 +196,7 @@ proptest! {
         let left = scene.plan();
         let held = left.differences.iter().any(|difference| difference.hold.is_some());
         for difference in &left.differences {
-            let waits = held && matches!(difference.change, Change::Authorized { after: true, .. });
+            let waits = (held || left.lacks_what_is_suspended()) && matches!(difference.change, Change::Authorized { after: true, .. });
             prop_assert!(difference.hold.is_some() || waits, "{difference:?}");
         }
     }

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
-    Call, DevicePlan, Disruption, Fleet, Identity, Memory, Policy, PolicyKey, Target, Wishes,
-    apply, apply_attributes, next_call, plan_device,
+    AttributesExtent, Call, DevicePlan, Disruption, Extent, Fleet, Identity, Memory, Mode,
+    Ownership, Policy, PolicyKey, Target, Wishes, apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -63,8 +63,19 @@ impl Scene {
         calls
     }
 
+    /// Whether a policy for which something may be sent has such a wish.
     pub fn names(&self, wish: impl Fn(&Wishes) -> bool) -> bool {
-        self.policies.iter().any(|(policy, _)| wish(&policy.wishes))
+        self.ranked()
+            .into_iter()
+            .any(|(policy, _)| policy.mode == Mode::Enforce && wish(&policy.wishes))
+    }
+
+    /// The policies that decide something, the first in rank first.
+    pub fn ranked(&self) -> Vec<&(Policy, Memory)> {
+        let deciding = self.policies.iter();
+        let mut ranked: Vec<_> = deciding.filter(|(p, _)| p.mode != Mode::Observe).collect();
+        ranked.sort_by_key(|(p, _)| (-p.priority, p.created, p.key.name.clone()));
+        ranked
     }
 }
 
@@ -160,10 +171,9 @@ fn wishes() -> impl Strategy<Value = Wishes> {
         option::of(any::<bool>()),
         option::of(any::<bool>()),
     );
-    let wished_tags = tags().prop_filter("no empty list", |tags| !tags.is_empty());
     let attributes = collection::btree_map((0..3_usize).prop_map(key), attribute_wish(), 0..3);
     let lists = (
-        option::of(wished_tags),
+        option::of(tags()),
         option::of(routes()),
         option::of(attributes),
     );
@@ -200,13 +210,34 @@ fn without_twins(
         .collect()
 }
 
+fn ownership() -> impl Strategy<Value = Ownership> {
+    let extent = || prop_oneof![Just(Extent::Exact), Just(Extent::AtLeast)];
+    let attributes = prop_oneof![
+        3 => Just(AttributesExtent::Named),
+        1 => Just(AttributesExtent::Exact),
+    ];
+    (extent(), extent(), attributes).prop_map(|(tags, enabled_routes, attributes)| Ownership {
+        tags,
+        enabled_routes,
+        attributes,
+    })
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        4 => Just(Mode::Enforce),
+        1 => Just(Mode::Suspended),
+        1 => Just(Mode::Observe),
+    ]
+}
+
 fn policy() -> impl Strategy<Value = (Policy, Memory)> {
     let allowed = subsequence(vec![Disruption::Deauthorize, Disruption::ExpiredKey], 0..=2);
     let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
     let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
     let rank = (-1..2_i32, 0..2_i64);
-    (wishes(), allowed, owned, rank, asked).prop_map(
-        |(wishes, allowed, owned_keys, (priority, created), tags)| {
+    (wishes(), allowed, owned, rank, asked, ownership(), mode()).prop_map(
+        |(wishes, allowed, owned_keys, (priority, created), tags, ownership, mode)| {
             let policy = Policy {
                 key: PolicyKey {
                     namespace: "network".to_owned(),
@@ -222,6 +253,8 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                     users: Vec::new(),
                 },
                 wishes,
+                ownership,
+                mode,
                 allowed: allowed.into_iter().collect(),
             };
             (
@@ -243,6 +276,10 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
         |(device, attributes, neighbours, mut policies)| {
             for (number, (policy, _)) in policies.iter_mut().enumerate() {
                 policy.key.name = format!("policy-{number}");
+                // An empty list that is exact is refused.
+                if policy.wishes.tags.as_ref().is_some_and(BTreeSet::is_empty) {
+                    policy.ownership.tags = Extent::AtLeast;
+                }
             }
             Scene {
                 device,

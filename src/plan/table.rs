@@ -20,7 +20,10 @@ pub fn table<'a>(
     for difference in differences {
         let why = match &difference.hold {
             Some(hold) => format!("held: {hold}"),
-            None => format!("{} by {}", difference.why, difference.owner),
+            None => {
+                let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
+                format!("{} by {}", difference.why, owners.join(", "))
+            }
         };
         table.add_row([
             difference.device.clone(),

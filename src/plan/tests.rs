@@ -286,7 +286,7 @@ postureAttributes:
     insta::assert_snapshot!(declared.policy.unwrap_err().join("\n"), @r"
     spec.device: write exactly one of nodeId, id, name and hostname
     spec.device.tags[0]: 'router' is no tag: write it with its prefix, such as tag:router
-    spec.tags: the API cannot take the last tag from a device: leave the field out
+    spec.tags: the API cannot take the last tag from a device: leave the field out, or write ownership: {tags: AtLeast}
     spec.authorized: false cuts the device off: write allowDisruption: [Deauthorize] too
     spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write 10.0.0.0/16
     spec.enabledRoutes[1]: '0.0.0.0/0' is an exit-node route: write exitNode: true instead

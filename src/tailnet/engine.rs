@@ -261,6 +261,7 @@ impl Engine {
             node.attributes = None;
             node.routes = None;
             node.routes_read = None;
+            node.device_read = None;
             node.forget_setbacks();
         }
         self.stale.extend(self.nodes.keys().cloned());

@@ -31,7 +31,7 @@ impl Engine {
                 self.landed(&id);
             }
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
-                self.take_device(*device);
+                self.take_device(*device, now);
             }
             (Request::Routes(id), Ok(Answer::Routes(routes))) => self.take_routes(&id, routes, now),
             (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
@@ -100,7 +100,7 @@ impl Engine {
         self.unbound.extend(in_question.map(|(key, _)| key.clone()));
     }
 
-    fn take_device(&mut self, device: Device) {
+    fn take_device(&mut self, device: Device, now: Now) {
         let id = device.node_id.clone();
         self.landed(&id);
         let Some(node) = self.nodes.get_mut(&id) else {
@@ -108,6 +108,7 @@ impl Engine {
         };
         let device = with_known_routes(device, node);
         seen(node);
+        node.device_read = Some(now.monotonic);
         self.fleet.insert(device);
         self.unbound.extend(node.policies.iter().cloned());
     }

@@ -9,7 +9,7 @@ use crate::{
     plan::{AttributeWrites, Call, Change, DevicePlan, Difference, Field, PolicyKey, next_call},
 };
 
-/// How long a read of the routes counts as fresh for a call that carries some of them along.
+/// How long a read counts as fresh for a call that carries some of what was read along.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// What was read of a device by a request of its own, and when.
@@ -40,6 +40,8 @@ pub(super) struct Node {
     pub routes: Option<Reading<RouteSet>>,
     /// When its routes were read last, for a call that carries some of them along.
     pub routes_read: Option<Duration>,
+    /// When the device itself was read last, for a call that carries some of its tags along.
+    pub device_read: Option<Duration>,
     /// What was written and not seen since. Empty: nothing to confirm.
     pub unconfirmed: BTreeMap<Field, Change>,
     /// What was written and looked at since: does it still differ?
@@ -103,12 +105,17 @@ impl Node {
         }
         match next_call(&self.plan, &self.blocked(now)) {
             Some(_) if !remembered => Step::Wait,
-            // Somebody may have approved a route since the list: a call that replaces the whole
-            // list carries what nobody here decides, as it is now.
+            // Somebody may have approved a route or given a tag since the list: a call that
+            // replaces a whole list carries what nobody here decides, as it is now.
             Some((Call::SetRoutes(..), _))
-                if self.plan.claims.share_routes() && !self.routes_are_fresh(now) =>
+                if self.plan.claims.share_routes() && !is_fresh(self.routes_read, now) =>
             {
                 Step::Look(Request::Routes(id.clone()))
+            }
+            Some((Call::SetTags(..), _))
+                if self.plan.claims.share_tags() && !is_fresh(self.device_read, now) =>
+            {
+                Step::Look(Request::Device(id.clone()))
             }
             Some((Call::WriteAttributes(mut writes), differences)) => Step::WriteAttributes(
                 writes.remove(id).unwrap_or_default(),
@@ -131,6 +138,9 @@ impl Node {
             .map(|(field, _)| field.clone());
         let routes = pending(self.routes_setback.as_ref(), now)
             .map(|_| [Field::EnabledRoutes, Field::ExitNode]);
+        let tags = pending(self.look_setback.as_ref(), now)
+            .filter(|_| self.plan.claims.share_tags())
+            .map(|_| Field::Tags);
         // After a lost answer nobody knows what the attributes are.
         let unknown = self
             .plan
@@ -142,6 +152,7 @@ impl Node {
             .filter(|field| matches!(field, Field::Attribute(_)));
         waiting
             .chain(routes.into_iter().flatten())
+            .chain(tags)
             .chain(attributes)
             .collect()
     }
@@ -166,10 +177,6 @@ impl Node {
         self.plan.claims.need_routes()
             && pending(self.routes_setback.as_ref(), now).is_none()
             && (self.plan.routes_unread || old)
-    }
-
-    fn routes_are_fresh(&self, now: Duration) -> bool {
-        self.routes_read.is_some_and(|at| now < at + FRESH)
     }
 
     fn can_confirm(&self, now: Duration) -> bool {
@@ -246,6 +253,10 @@ impl Node {
         self.attributes_setback = None;
         self.routes_setback = None;
     }
+}
+
+fn is_fresh(read: Option<Duration>, now: Duration) -> bool {
+    read.is_some_and(|at| now < at + FRESH)
 }
 
 fn pending(setback: Option<&Setback>, now: Duration) -> Option<Duration> {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Engine, Failure, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Conflict, Difference, Field, Identity, Memory, PolicyKey},
+    plan::{Binding, Conflict, Difference, Field, Identity, Memory, Mode, PolicyKey},
 };
 
 /// How things stand with one policy; its status is derived from it.
@@ -17,6 +17,8 @@ pub struct PolicyReport {
     pub memory: Memory,
     /// When a change was last made for it, by this process.
     pub changed_at: Option<Timestamp>,
+    /// What is done about a difference.
+    pub mode: Mode,
     /// How things stand.
     pub state: State,
 }
@@ -97,6 +99,11 @@ impl Engine {
             generation: held.generation,
             memory: held.memory.clone(),
             changed_at: held.changed_at,
+            mode: held
+                .policy
+                .as_ref()
+                .map(|policy| policy.mode)
+                .unwrap_or_default(),
             state,
         })
     }
@@ -116,15 +123,15 @@ impl Engine {
         let node = self.nodes.get(id)?;
         let device = self.fleet.get(id)?;
         let plan = &node.plan;
-        let own = plan.differences.iter().filter(|d| d.owner == *key);
-        let conflicts = plan.claims.conflicts.iter().filter(|c| c.loser == *key);
-        let expired = plan.claims.expired.iter().filter(|(_, of)| *of == key);
+        let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
+        let conflicts = claims.conflicts.iter().filter(|c| c.loser == *key);
+        let expired = claims.expired.iter().filter(|(_, of)| *of == key);
         Some(DeviceReport {
             node: id.clone(),
             label: device.label().to_string(),
             working: !self.queues.is_resting(id) || self.unplaced.contains(id),
             unread: !plan.complete(),
-            differences: own.cloned().collect(),
+            differences: plan.of(key).cloned().collect(),
             conflicts: conflicts.cloned().collect(),
             expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
             failures: failures(key, node),
@@ -154,7 +161,7 @@ fn failures(key: &PolicyKey, node: &Node) -> Vec<(Option<Field>, Failure)> {
         routes.filter(|_| claims.need_routes()),
     ];
     let of_looks = looks.into_iter().flatten().map(|setback| (None, setback));
-    let own = node.plan.differences.iter().filter(|d| d.owner == *key);
+    let own = node.plan.differences.iter().filter(|d| d.concerns(key));
     let of_fields = own.filter_map(|difference| {
         let field = difference.change.field();
         let setback = node.setbacks.get(&field)?;

@@ -21,6 +21,7 @@ impl Engine {
                 continue;
             };
             node.routes_read = None;
+            node.device_read = None;
             match call {
                 Call::WriteAttributes(writes) => {
                     if let (Some(reading), Some(writes)) = (&mut node.attributes, writes.get(id)) {
@@ -52,11 +53,12 @@ impl Engine {
     }
 
     fn note_change(&mut self, difference: &Difference, now: Now) {
-        if let Some(held) = self.policies.get_mut(&difference.owner) {
-            held.changed_at = Some(now.wall);
+        for owner in difference.owners() {
+            if let Some(held) = self.policies.get_mut(owner) {
+                held.changed_at = Some(now.wall);
+            }
+            self.announce(owner, Announcement::Changed(difference.clone()));
         }
-        let changed = Announcement::Changed(difference.clone());
-        self.announce(&difference.owner, changed);
     }
 
     pub(super) fn take_refused(
@@ -85,6 +87,7 @@ impl Engine {
                 continue;
             };
             node.routes_read = None;
+            node.device_read = None;
             if failure.unknown_outcome {
                 match call {
                     Call::WriteAttributes(_) => node.look_attributes = true,
@@ -148,7 +151,9 @@ impl Engine {
                 field,
                 failure,
             };
-            self.announce(&difference.owner, failed);
+            for owner in difference.owners() {
+                self.announce(owner, failed.clone());
+            }
         }
     }
 

@@ -19,5 +19,6 @@ mod readme;
 mod refusals;
 mod rooms;
 mod seed_page;
+mod several_policies;
 mod simulator;
 mod support;

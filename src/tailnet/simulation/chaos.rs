@@ -8,7 +8,10 @@ use crate::{
         AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route,
         RouteSet, Tag, TagSet,
     },
-    plan::{Disruption, Identity, Policy, PolicyKey, Target, Wishes},
+    plan::{
+        AttributesExtent, Disruption, Extent, Identity, Mode, Ownership, Policy, PolicyKey, Target,
+        Wishes,
+    },
     tailnet::{Input, simulation::model::Faults},
 };
 
@@ -132,7 +135,10 @@ impl World {
         let field = self.rng.u8(..6);
         let device = self.model.devices.get_mut(&id).unwrap();
         match field {
-            0 => device.tags.extend(tags),
+            0 => {
+                device.tags.extend(tags);
+                self.drifted.insert(id, self.clock);
+            }
             1 => device.key_expiry_disabled = flag,
             2 => {
                 let exit = exit.then(Route::exit_node).into_iter().flatten();
@@ -194,8 +200,37 @@ impl World {
             },
             wishes,
             allowed,
+            ownership: self.ownership(),
+            mode: [
+                Mode::Enforce,
+                Mode::Enforce,
+                Mode::Enforce,
+                Mode::Suspended,
+                Mode::Observe,
+            ][self.rng.usize(..5)],
             priority: self.rng.i32(-1..2),
             ..blank(key)
+        }
+    }
+
+    fn ownership(&mut self) -> Ownership {
+        let mut extent = || {
+            if self.rng.bool() {
+                Extent::Exact
+            } else {
+                Extent::AtLeast
+            }
+        };
+        let (tags, enabled_routes) = (extent(), extent());
+        let attributes = if self.rng.u8(..4) == 0 {
+            AttributesExtent::Exact
+        } else {
+            AttributesExtent::Named
+        };
+        Ownership {
+            tags,
+            enabled_routes,
+            attributes,
         }
     }
 
@@ -287,6 +322,8 @@ pub fn blank(key: PolicyKey) -> Policy {
             users: Vec::new(),
         },
         wishes: Wishes::default(),
+        ownership: Ownership::default(),
+        mode: Mode::default(),
         allowed: std::collections::BTreeSet::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use super::World;
 use crate::{
     model::{AttributeKey, NodeId, Route},
-    plan::{Call, Memory, Policy, PolicyKey},
+    plan::{AttributesExtent, Call, Extent, Memory, Mode, Policy, PolicyKey},
     tailnet::{Answer, Input, Request, Ticket},
 };
 
@@ -74,7 +74,8 @@ impl Told {
     }
 
     fn names(&self, id: &NodeId, wish: impl Fn(&Policy) -> bool) -> bool {
-        self.holders(id).any(|(policy, _)| wish(policy))
+        let mut holders = self.holders(id);
+        holders.any(|(policy, _)| policy.mode == Mode::Enforce && wish(policy))
     }
 }
 
@@ -128,6 +129,13 @@ impl World {
             Call::SetTags(id, tags) => {
                 assert!(!tags.is_empty());
                 named(id, |p| p.wishes.tags.is_some());
+                let replaces =
+                    |p: &Policy| p.wishes.tags.is_some() && p.ownership.tags == Extent::Exact;
+                let before = self.model.devices.get(id).map(|device| &device.tags);
+                if !self.told.names(id, replaces) && !self.has_drifted(id) {
+                    let kept = before.is_none_or(|before| before.is_subset(tags));
+                    assert!(kept, "{call:?} takes tags away: {before:?}");
+                }
             }
             Call::SetKeyExpiryDisabled(id, _) => {
                 named(id, |p| p.wishes.key_expiry_disabled.is_some());
@@ -138,8 +146,7 @@ impl World {
                 named(id, |p| {
                     p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some()
                 });
-                let drifted = self.drifted.get(id);
-                if drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15)) {
+                if self.has_drifted(id) {
                     return;
                 }
                 let before = self
@@ -159,6 +166,14 @@ impl World {
                 if !self.told.names(id, |p| p.wishes.enabled_routes.is_some()) {
                     assert!(kept(false), "{call:?} touches the routes: {before:?}");
                 }
+                let replaces = |p: &Policy| {
+                    p.wishes.enabled_routes.is_some() && p.ownership.enabled_routes == Extent::Exact
+                };
+                if !self.told.names(id, replaces) {
+                    let mut before = before.into_iter().flatten();
+                    let kept = before.all(|r| r.is_exit_node() || routes.contains(r));
+                    assert!(kept, "{call:?} withdraws routes");
+                }
             }
             Call::WriteAttributes(nodes) => {
                 assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
@@ -171,9 +186,18 @@ impl World {
         }
     }
 
+    /// Whether somebody else changed the device too short a while ago for a read to show it.
+    fn has_drifted(&self, id: &NodeId) -> bool {
+        let drifted = self.drifted.get(id);
+        drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15))
+    }
+
     fn check_attribute(&self, id: &NodeId, key: &AttributeKey) {
         let owned = |(policy, memory): &(Policy, Memory)| {
-            policy.wishes.attributes.is_some() && memory.owned_keys.contains(key)
+            policy.mode == Mode::Enforce
+                && policy.wishes.attributes.is_some()
+                && (memory.owned_keys.contains(key)
+                    || policy.ownership.attributes == AttributesExtent::Exact)
         };
         let holders: Vec<_> = self.told.holders(id).collect();
         assert!(

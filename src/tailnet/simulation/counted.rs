@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{AttributeKey, AttributeWish, Device, ReportedAttribute, Route},
-    plan::{Call, Identity, Policy, PolicyKey, Wishes},
+    plan::{Call, Extent, Identity, Mode, Ownership, Policy, PolicyKey, Wishes},
     tailnet::{Input, Request},
 };
 
@@ -137,6 +137,74 @@ fn routes_that_no_policy_decides_are_read_before_they_are_carried_along() {
         .clone()
         .unwrap();
     assert!(routes.is_superset(&Route::exit_node()) && routes.len() == 3);
+}
+
+#[test]
+fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
+    let mut world = world(1);
+    let wishes = Wishes {
+        enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+        exit_node: Some(false),
+        ..tags(&["tag:a"])
+    };
+    let ownership = Ownership {
+        tags: Extent::AtLeast,
+        enabled_routes: Extent::AtLeast,
+        ..Ownership::default()
+    };
+    world.start();
+    world.run_for(Duration::from_secs(1));
+    // Since the list, somebody has approved a route and given a tag.
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags.insert("tag:b".parse().unwrap());
+    device.enabled_routes = Some(["10.1.0.0/16".parse().unwrap()].into());
+    world.apply(Policy {
+        ownership,
+        ..policy(0, wishes)
+    });
+    world.run_until(SOON);
+    world.assert_converged();
+    // One look before the tags, the routes before the routes, one look to confirm.
+    assert_eq!(counts(&world), [1, 2, 1, 0, 2]);
+    let device = &world.model.devices[&node_id(0)];
+    assert_eq!(device.tags.len(), 2);
+    assert_eq!(device.enabled_routes.as_ref().unwrap().len(), 2);
+}
+
+#[test]
+fn nothing_is_sent_for_a_suspended_policy_and_nobody_slips_in_meanwhile() {
+    let mut world = world(1);
+    let first = Policy {
+        mode: Mode::Suspended,
+        ..policy(0, tags(&["tag:a"]))
+    };
+    let second = Policy {
+        key: policy_key(1),
+        ..policy(0, tags(&["tag:b"]))
+    };
+    world.start();
+    world.run_for(Duration::from_secs(1));
+    world.apply(first.clone());
+    world.run_for(Duration::from_secs(1));
+    world.apply(second);
+    world.run_until(SOON);
+    world.assert_converged();
+    assert!(world.writes().is_empty());
+    world.apply(Policy {
+        mode: Mode::Observe,
+        ..first.clone()
+    });
+    world.run_for(SOON);
+    world.assert_converged();
+    let tags_are = |world: &World| world.model.devices[&node_id(0)].tags.clone();
+    assert_eq!(tags_are(&world), ["tag:b".parse().unwrap()].into());
+    world.apply(Policy {
+        mode: Mode::Enforce,
+        ..first
+    });
+    world.run_for(SOON);
+    world.assert_converged();
+    assert_eq!(tags_are(&world), ["tag:a".parse().unwrap()].into());
 }
 
 #[test]

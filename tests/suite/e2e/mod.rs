@@ -11,6 +11,7 @@ mod leaders;
 mod main_path;
 mod outages;
 mod secrets;
+mod shared;
 mod start_up;
 mod unreadable;
 mod view;

@@ -1,0 +1,111 @@
+use std::collections::BTreeSet;
+
+use super::{Extent, PolicyKey};
+
+/// What the policies of one device wish for a list of its settings: its tags or its routes.
+///
+/// | policies, by rank               | the list becomes       | conflict               |
+/// |---------------------------------|------------------------|------------------------|
+/// | a: Exact [x]; b: Exact [y]      | [x]                    | b lost to a            |
+/// | a: Exact [x]; b: Exact [x]      | [x]                    | none: the same wish    |
+/// | a: AtLeast [x]; b: Exact [y]    | [x, y]                 | none: a adds to it     |
+/// | a: Exact [x]; b: AtLeast [y]    | [x]                    | b lost to a            |
+/// | a: Exact [x, y]; b: AtLeast [y] | [x, y]                 | none: contained        |
+/// | a: AtLeast [x]; b: AtLeast [y]  | what is there, x and y | none                   |
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListClaim<T> {
+    /// By rank, those that count.
+    parts: Vec<Part<T>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part<T> {
+    owner: PolicyKey,
+    wish: BTreeSet<T>,
+    exact: bool,
+}
+
+impl<T> Default for ListClaim<T> {
+    fn default() -> Self {
+        Self { parts: Vec::new() }
+    }
+}
+
+impl<T: Ord + Clone> ListClaim<T> {
+    /// Whether anybody wishes anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Takes the wish of the policy that ranks next. Gives the policy to which it loses, if so.
+    pub(super) fn admit(
+        &mut self,
+        owner: &PolicyKey,
+        wish: &BTreeSet<T>,
+        extent: Extent,
+    ) -> Option<PolicyKey> {
+        let part = |exact| Part {
+            owner: owner.clone(),
+            wish: wish.clone(),
+            exact,
+        };
+        let Some(first) = self.parts.iter().find(|part| part.exact) else {
+            self.parts.push(part(extent == Extent::Exact));
+            return None;
+        };
+        let whole = self.whole();
+        let fits = match extent {
+            Extent::Exact => first.wish == *wish || whole == *wish,
+            Extent::AtLeast => wish.is_subset(&whole),
+        };
+        if !fits {
+            return Some(first.owner.clone());
+        }
+        let same = extent == Extent::Exact && first.wish == *wish;
+        self.parts.push(part(same));
+        None
+    }
+
+    /// What the list becomes when these policies act. What the others wish stays where it is there,
+    /// and is not added.
+    pub(super) fn settled(
+        &self,
+        before: &BTreeSet<T>,
+        acts: impl Fn(&PolicyKey) -> bool,
+    ) -> BTreeSet<T> {
+        let replaces = |part: &Part<T>| part.exact && acts(&part.owner);
+        let mut after = if self.parts.iter().any(replaces) {
+            before.intersection(&self.whole()).cloned().collect()
+        } else {
+            before.clone()
+        };
+        let acting = self.parts.iter().filter(|part| acts(&part.owner));
+        after.extend(acting.flat_map(|part| part.wish.iter().cloned()));
+        after
+    }
+
+    /// The policies whose wish does not hold, by rank.
+    pub(super) fn unmet(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
+        let whole = self.whole();
+        let unmet = |part: &&Part<T>| {
+            !part.wish.is_subset(before) || (part.exact && !before.is_subset(&whole))
+        };
+        let parts = self.parts.iter().filter(unmet);
+        parts.map(|part| part.owner.clone()).collect()
+    }
+
+    /// Whether a call that replaces the list carries entries along that no acting policy decides.
+    pub(super) fn carries(&self, acts: impl Fn(&PolicyKey) -> bool) -> bool {
+        let replaced = self
+            .parts
+            .iter()
+            .any(|part| part.exact && acts(&part.owner));
+        !replaced || self.parts.iter().any(|part| !acts(&part.owner))
+    }
+
+    fn whole(&self) -> BTreeSet<T> {
+        let entries = self.parts.iter().flat_map(|part| part.wish.iter());
+        entries.cloned().collect()
+    }
+}

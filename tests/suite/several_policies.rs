@@ -1,0 +1,99 @@
+//! The table of docs/several-policies.md is what the plan does.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use tsdp::{
+    model::{Device, RouteSet, TagSet},
+    plan::{self, Call, Declared, Fleet, PolicyKey},
+};
+
+/// `a c` as tags; `–` is none.
+fn tags(cell: &str) -> Vec<String> {
+    let names = cell.split_whitespace().filter(|name| *name != "–");
+    names.map(|name| format!("tag:{name}")).collect()
+}
+
+/// `Exact a b, suspended` as a policy. The name decides the rank here.
+fn policy(name: &str, cell: &str) -> Option<Declared> {
+    let (wish, mode) = cell.split_once(", ").unwrap_or((cell, "enforcing"));
+    let (extent, names) = wish.split_once(' ')?;
+    let spec = json!({
+        "device": {"nodeId": "n1"},
+        "tags": tags(names),
+        "ownership": {"tags": extent},
+        "suspend": mode == "suspended",
+        "enforcement": if mode == "observing" { "Observe" } else { "Enforce" },
+    });
+    let key = PolicyKey {
+        namespace: "network".into(),
+        name: name.into(),
+    };
+    let created = jiff::Timestamp::UNIX_EPOCH;
+    let spec = serde_json::from_value(spec).unwrap();
+    Some(plan::parse(key, name.into(), 1, created, &spec, None))
+}
+
+fn device(tags: TagSet) -> Device {
+    Device {
+        node_id: "n1".parse().unwrap(),
+        legacy_id: "1".into(),
+        name: "one.tail1.ts.net".into(),
+        hostname: "one".into(),
+        user: "amelie@example.com".into(),
+        tags,
+        ipv4: None,
+        os: "linux".into(),
+        authorized: true,
+        external: false,
+        key_expiry_disabled: false,
+        expires: None,
+        last_seen: None,
+        enabled_routes: Some(RouteSet::new()),
+        advertised_routes: None,
+    }
+}
+
+fn set(cell: &str) -> TagSet {
+    tags(cell).iter().map(|tag| tag.parse().unwrap()).collect()
+}
+
+#[test]
+fn the_table_of_lists_is_what_the_plan_does() {
+    let page = include_str!("../../docs/several-policies.md");
+    let table = page.split("|---|---|---|---|---|\n").nth(1).unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    let mut count = 0;
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [first, second, before, after, conflict] = cells[..] else {
+            panic!("{row}");
+        };
+        let declared = [policy("first", first), policy("second", second)];
+        let declared: Vec<_> = declared.into_iter().flatten().collect();
+        let held: Vec<_> = declared
+            .iter()
+            .map(|declared| (declared.policy.as_ref().unwrap(), &declared.memory))
+            .collect();
+        let mut device = device(set(before));
+        let fleet = Fleet::new([device.clone()]);
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let plan = plan::plan_device(&device, None, &held, &fleet, now);
+        if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {
+            assert!(matches!(call, Call::SetTags(..)), "{row}: {call:?}");
+            plan::apply(&call, &mut device);
+        }
+        assert_eq!(device.tags, set(after), "{row}");
+        let lost: Vec<_> = plan.claims.conflicts.iter().collect();
+        match lost[..] {
+            [] => assert_eq!(conflict, "none", "{row}"),
+            [one] => {
+                let told = format!("{} lost to {}", one.loser.name, one.winner.name);
+                assert_eq!(conflict, told, "{row}");
+            }
+            _ => panic!("{row}: {lost:?}"),
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{count} rows");
+}
