@@ -82,7 +82,7 @@ async fn drift_is_put_back_and_an_event_says_so() {
         .event(
             "amelie-laptop",
             "AttributeSet",
-            "amelie-laptop (declared): postureAttributes[custom:tier]: bronze → gold",
+            "amelie-laptop (declared): postureAttributes[custom:tier]: \"bronze\" → \"gold\"",
         )
         .await;
     assert_eq!(
