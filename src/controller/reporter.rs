@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
+    core::DeserializeGuard,
     runtime::events::{Event, EventType, Recorder, Reporter as EventSource},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -59,7 +60,8 @@ impl Reporter for StatusWriter {
         if new == known.status {
             return true;
         }
-        let api: Api<TailscaleDevicePolicy> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
+            Api::namespaced(self.client.clone(), &key.namespace);
         let kept = self.write(&api, &key.name, &known.uid, &new).await;
         if kept {
             self.policies.wrote(key, &known.uid, new);
@@ -76,7 +78,7 @@ impl Reporter for StatusWriter {
         if new == known.status {
             return true;
         }
-        let api: Api<TailscaleTailnet> = Api::all(self.client.clone());
+        let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
         let kept = self.write(&api, &self.tailnet, &known.uid, &new).await;
         if kept {
             self.tailnets.wrote(&self.tailnet, &known.uid, new);
@@ -129,7 +131,14 @@ impl Reporter for StatusWriter {
 }
 
 impl StatusWriter {
-    async fn write<K, S>(&self, api: &Api<K>, name: &str, uid: &str, status: &S) -> bool
+    /// Guarded, as the answer is the whole object: one whose spec cannot be read has a status too.
+    async fn write<K, S>(
+        &self,
+        api: &Api<DeserializeGuard<K>>,
+        name: &str,
+        uid: &str,
+        status: &S,
+    ) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
         S: Serialize,

@@ -201,11 +201,8 @@ impl Router {
                 }
                 Ok(object) => self.tailnet_gone(&object.name_any()),
                 Err(invalid) => {
-                    let name = invalid.metadata.name;
-                    warn!(
-                        tailnet = name,
-                        "this TailscaleTailnet cannot be read: {}", invalid.error
-                    );
+                    let name = invalid.metadata.name.unwrap_or_default();
+                    self.tailnet_unreadable(&name, &invalid.error);
                 }
             },
             Change::Deleted((_, name)) => self.tailnet_gone(&name),
@@ -252,6 +249,17 @@ impl Router {
         );
         let span = info_span!("connection", tailnet = %name);
         tailnet.connection = Some(tokio::spawn(connected.instrument(span)).abort_handle());
+    }
+
+    /// A connection that is there stays as it was last readable.
+    fn tailnet_unreadable(&mut self, name: &str, error: &str) {
+        warn!(
+            tailnet = name,
+            "this TailscaleTailnet cannot be read: {error}"
+        );
+        if self.engine(name).spec.is_none() {
+            self.send(name, Message::Client(Err(unreadable_tailnet(name, error))));
+        }
     }
 
     fn tailnet_gone(&mut self, name: &str) {
@@ -352,6 +360,18 @@ fn no_tailnet(name: &str) -> Failure {
              sent until then."
         ),
         retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
+
+fn unreadable_tailnet(name: &str, error: &str) -> Failure {
+    Failure {
+        reason: Reason::Invalid,
+        message: format!(
+            "The TailscaleTailnet '{name}' cannot be read: {error}. Correct it. Nothing is sent until \
+             then."
+        ),
+        retry: Retry::Never,
         unknown_outcome: false,
     }
 }
