@@ -37,6 +37,12 @@ async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
     let controller = stage.controller().await;
     stage.policy("later", "{device: 5}").await;
     stage
+        .policy(
+            "elsewhere",
+            "{tailnetRef: {name: broken}, device: {hostname: nas}}",
+        )
+        .await;
+    stage
         .policy("good", "{device: {hostname: nas}, keyExpiry: Disabled}")
         .await;
 
@@ -47,12 +53,30 @@ async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
     stage
         .policy_says(
             "before",
-            "False Invalid (Stalled): the object cannot be read: invalid type: string \"tag:db\", \
-             expected a sequence",
+            "False Invalid (Stalled): the object cannot be read: Invalid type string \"tag:db\". \
+             Expected a sequence",
         )
         .await;
     stage.policy_reason("later", "Invalid").await;
+    stage
+        .policy_says(
+            "elsewhere",
+            "False Invalid (Stalled): The TailscaleTailnet 'broken' cannot be read: Invalid type integer \
+             `7`. Expected struct TailscaleTailnetSpec. Correct it. Nothing is sent until then.",
+        )
+        .await;
     controller.readyz_says(200, "ok").await;
+    let version = async || {
+        stage.kubectl.get(&["-n", "network", "tsdp/later"]).await["metadata"]["resourceVersion"]
+            .clone()
+    };
+    let before = version().await;
+    stage.polls(3).await;
+    assert_eq!(
+        version().await,
+        before,
+        "its status was written again and again"
+    );
 
     // Corrected, it counts.
     stage
