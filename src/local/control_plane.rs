@@ -97,7 +97,7 @@ impl ControlPlane {
             &apiserver_args(folder.path(), etcd_port, port),
             folder.path(),
         )?;
-        let guard = Guard::over(&[&etcd, &apiserver])?;
+        let guard = Guard::over(&[&etcd, &apiserver], folder.path())?;
         let client = when_ready(&kubeconfig, &mut etcd, &mut apiserver).await?;
         Ok(Self {
             _guard: guard,
@@ -155,7 +155,7 @@ impl ControlPlane {
             })?;
         let token =
             SecretString::from(answer.status.map(|status| status.token).unwrap_or_default());
-        let path = kubeconfig_path(self.folder.path(), &format!("{namespace}-{name}"));
+        let path = kubeconfig_path(self.folder.path(), &format!("{namespace}.{name}"));
         write_private(
             &path,
             &kubeconfig_text(self.folder.path(), &self.server, &user, &token),
