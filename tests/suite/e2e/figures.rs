@@ -59,6 +59,15 @@ async fn figures() {
     );
     stage.polls(1).await;
     stage.simulator.clear_requests();
+    drift(&stage);
+    repaired(&stage).await;
+    println!(
+        "{MANY} devices that drift in one setting each: {}",
+        requests(&stage)
+    );
+
+    stage.polls(2).await;
+    stage.simulator.clear_requests();
     stage.polls(3).await;
     println!(
         "{MANY} policies, nothing to do, 3 polls: {}",
@@ -97,7 +106,7 @@ fn drift(stage: &Stage) {
 }
 
 async fn repaired(stage: &Stage) {
-    eventually(Duration::from_secs(120), async || {
+    eventually(Duration::from_mins(2), async || {
         let devices = stage.simulator.devices().unwrap();
         let off = devices
             .iter()
@@ -126,7 +135,7 @@ async fn first_write(stage: &Stage) {
 }
 
 async fn in_sync(stage: &Stage, count: usize) {
-    eventually(Duration::from_secs(120), async || {
+    eventually(Duration::from_mins(2), async || {
         let ready = stage.policies_ready();
         if ready == count {
             Ok(())
