@@ -150,7 +150,7 @@ fn two_hundred_policies_with_nothing_to_change_cost_one_list_each_poll() {
     world.start();
     world.run_until(SOON);
     world.forget_seen();
-    world.run_for(Duration::from_secs(180));
+    world.run_for(Duration::from_mins(3));
     let [lists, rest @ ..] = counts(&world);
     assert!((2..=4).contains(&lists), "{lists} lists in three minutes");
     assert_eq!(rest, [0; 4]);
@@ -251,7 +251,7 @@ fn routes_that_the_list_does_not_tell_are_not_read_at_each_poll() {
     world.run_until(SOON);
     world.assert_converged();
     world.forget_seen();
-    world.run_for(Duration::from_secs(3600));
+    world.run_for(Duration::from_hours(1));
     let [_, looks, routes, _, writes] = counts(&world);
     assert_eq!((looks, writes), (0, 0));
     assert!((5..=6).contains(&routes), "{routes} reads in an hour");
@@ -310,7 +310,7 @@ fn ten_thousand_policies_with_nothing_to_change_cost_little_time() {
     world.run_until(SOON);
     println!("first look and {MANY} writes: {:?}", clock.elapsed());
     world.forget_seen();
-    world.run_for(Duration::from_secs(600));
+    world.run_for(Duration::from_mins(10));
     let list = Request::Devices;
     let now = crate::tailnet::Now {
         monotonic: world.clock,
@@ -326,7 +326,7 @@ fn ten_thousand_policies_with_nothing_to_change_cost_little_time() {
     println!("a step without an effect: {:?}", clock.elapsed() / 10);
     let lists = world.count(|request| *request == list);
     let clock = std::time::Instant::now();
-    world.run_for(Duration::from_secs(600));
+    world.run_for(Duration::from_mins(10));
     let lists = u32::try_from(world.count(|request| *request == list) - lists).unwrap();
     println!(
         "a poll, the model's own time counted: {:?}",

@@ -105,7 +105,7 @@ fn an_impostor_under_the_name_of_a_bound_device_is_not_touched() {
     impostor.node_id = node_id(9);
     world.model.remove(&node_id(0));
     world.model.add(impostor);
-    world.run_for(Duration::from_secs(300));
+    world.run_for(Duration::from_mins(5));
     assert_eq!(counts(&world)[1..], [0; 4]);
     world.assert_converged();
     let reason = &world.last_reports[&policy_key(0)].state;
@@ -188,7 +188,7 @@ fn one_short_list_is_no_proof_that_a_device_is_gone() {
     }
     world.run_for(Duration::from_secs(1));
     world.model.left_out = None;
-    world.run_for(Duration::from_secs(120));
+    world.run_for(Duration::from_mins(2));
     world.assert_converged();
     assert_eq!(world.model.devices[&node_id(9)].tags, other.tags);
     // Once it is gone for good, the other one is followed: it is tagged as well.
@@ -211,7 +211,7 @@ fn a_deletion_without_an_effect_is_not_forgotten() {
     world.run_for(SOON);
     assert!(has(&world, "b"));
     world.model.keeps_attributes = false;
-    world.run_for(Duration::from_secs(600));
+    world.run_for(Duration::from_mins(10));
     world.assert_converged();
     assert!(!has(&world, "b"));
 }
@@ -267,7 +267,7 @@ fn an_outage_is_told_once_and_over_when_the_list_is_back() {
     let mut world = settled();
     world.faults.list_down = true;
     world.apply(policy(0, Wishes::default()));
-    world.run_for(Duration::from_secs(3600));
+    world.run_for(Duration::from_hours(1));
     assert_eq!(world.count(|request| *request != Request::Devices), 0);
     let told = world.seen.reports.iter().map(|(_, report)| &report.state);
     let told: Vec<_> = told
@@ -280,6 +280,6 @@ fn an_outage_is_told_once_and_over_when_the_list_is_back() {
         "{lists} lists in an hour of outage"
     );
     world.faults.list_down = false;
-    world.run_for(Duration::from_secs(600));
+    world.run_for(Duration::from_mins(10));
     world.assert_converged();
 }

@@ -22,7 +22,7 @@ fn live_through(seed: u64) -> u64 {
     world.run_for(Duration::from_hours(1));
     world.assert_converged();
     world.forget_seen();
-    world.run_for(Duration::from_secs(7200));
+    world.run_for(Duration::from_hours(2));
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
     assert!(world.seen.announcements.is_empty());
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
