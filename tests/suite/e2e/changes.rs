@@ -210,8 +210,8 @@ async fn an_edit_costs_its_difference_and_what_is_let_go_stays_as_it_is() {
         &json!([{"op": "remove", "path": "/spec/enabledRoutes/1"}]),
     )
     .await;
-    let routes = json!({"enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "::/0"]});
-    stage.device_has(&stage.node("fra-router"), routes).await;
+    let fewer = json!({"enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "::/0"]});
+    stage.device_has(&stage.node("fra-router"), fewer).await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [format!("POST {router}/routes")]);
     stage.simulator.clear_requests();
