@@ -51,11 +51,11 @@ fn records() -> BTreeMap<String, String> {
     let mut records = BTreeMap::new();
     let policies = states().into_iter().map(|(state, _)| {
         let old = TailscaleDevicePolicyStatus::default();
-        policy(json!(of_policy(&old, &report(state), "default", T0)))
+        policy(&json!(of_policy(&old, &report(state), "default", T0)))
     });
     let tailnets = tailnet_reports().map(|report| {
         let old = TailscaleTailnetStatus::default();
-        tailnet(json!(of_tailnet(&old, &report, GENERATION, T0)))
+        tailnet(&json!(of_tailnet(&old, &report, GENERATION, T0)))
     });
     for object in policies.chain(tailnets) {
         let reason = object["status"]["conditions"][0]["reason"].as_str();
@@ -77,15 +77,15 @@ fn moments() -> [(&'static str, Value); 4] {
         "default",
         T0,
     );
-    let mut edited = policy(json!(in_sync));
+    let mut edited = policy(&json!(in_sync));
     edited["metadata"]["generation"] = json!(GENERATION + 1);
-    let mut suspended = policy(json!(in_sync));
+    let mut suspended = policy(&json!(in_sync));
     suspended["spec"]["suspend"] = json!(true);
-    let mut without_status = policy(Value::Null);
+    let mut without_status = policy(&Value::Null);
     without_status.as_object_mut().unwrap().remove("status");
     [
         // As the default in the CRD has it.
-        ("policy-new", policy(json!({"observedGeneration": -1}))),
+        ("policy-new", policy(&json!({"observedGeneration": -1}))),
         ("policy-without-status", without_status),
         ("policy-edited", edited),
         ("policy-suspended", suspended),
@@ -112,7 +112,7 @@ fn tailnet_reports() -> impl Iterator<Item = TailnetReport> {
     .into_iter()
 }
 
-fn policy(status: Value) -> Value {
+fn policy(status: &Value) -> Value {
     json!({
         "apiVersion": "tailnet.dev/v1alpha1",
         "kind": "TailscaleDevicePolicy",
@@ -122,7 +122,7 @@ fn policy(status: Value) -> Value {
     })
 }
 
-fn tailnet(status: Value) -> Value {
+fn tailnet(status: &Value) -> Value {
     json!({
         "apiVersion": "tailnet.dev/v1alpha1",
         "kind": "TailscaleTailnet",
