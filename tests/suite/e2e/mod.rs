@@ -3,4 +3,6 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
+mod identity;
 mod main_path;
+mod webhook;
