@@ -15,3 +15,5 @@ mod shared;
 mod start_up;
 mod unreadable;
 mod view;
+mod webhook;
+mod workload_identity;
