@@ -154,9 +154,9 @@ impl Claims {
         let key = &policy.key;
         let wishes = &policy.wishes;
         let extents = policy.ownership;
-        let mut lost: Vec<(Field, PolicyKey)> = Vec::new();
+        let mut conflicts: Vec<(Field, PolicyKey)> = Vec::new();
         let mut lose = |field, winner: Option<PolicyKey>| {
-            lost.extend(winner.map(|winner| (field, winner)));
+            conflicts.extend(winner.map(|winner| (field, winner)));
         };
         let authorized = wishes.authorized.as_ref();
         lose(
@@ -188,7 +188,7 @@ impl Claims {
             claim(&mut self.ipv4, wishes.ipv4.as_ref(), key),
         );
         self.conflicts
-            .extend(lost.into_iter().map(|(field, winner)| Conflict {
+            .extend(conflicts.into_iter().map(|(field, winner)| Conflict {
                 field,
                 loser: key.clone(),
                 winner,

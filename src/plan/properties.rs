@@ -144,7 +144,7 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
             device.authorized = false;
         }
         Some(true) if held.is_empty() && !scene.plan().lacks_what_is_suspended() => {
-            device.authorized = true
+            device.authorized = true;
         }
         _ => {}
     }

@@ -18,12 +18,11 @@ pub fn table<'a>(
     }
     table.set_header(["DEVICE", "SETTING", "NOW", "DECLARED", "WHY"]);
     for difference in differences {
-        let why = match &difference.hold {
-            Some(hold) => format!("held: {hold}"),
-            None => {
-                let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
-                format!("{} by {}", difference.why, owners.join(", "))
-            }
+        let why = if let Some(hold) = &difference.hold {
+            format!("held: {hold}")
+        } else {
+            let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
+            format!("{} by {}", difference.why, owners.join(", "))
         };
         table.add_row([
             difference.device.clone(),

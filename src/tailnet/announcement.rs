@@ -5,7 +5,7 @@ use crate::plan::{Difference, Field};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Announcement {
     /// A difference was removed.
-    Changed(Difference),
+    Changed(Box<Difference>),
     /// A change was not accepted.
     Failed {
         /// The device.

@@ -57,7 +57,7 @@ impl Engine {
             if let Some(held) = self.policies.get_mut(owner) {
                 held.changed_at = Some(now.wall);
             }
-            self.announce(owner, Announcement::Changed(difference.clone()));
+            self.announce(owner, Announcement::Changed(Box::new(difference.clone())));
         }
     }
 
