@@ -15,8 +15,8 @@ mod tailnet;
 pub use conditions::Reason;
 pub use policy::{
     AttributesOwnership, DeletionPolicy, DeviceReference, Disruption, Enforcement, KeyExpiry,
-    ListOwnership, Ownership, PostureAttribute, TailnetReference, TailscaleDevicePolicy,
-    TailscaleDevicePolicySpec,
+    LOOK_REQUESTS, ListOwnership, Ownership, PostureAttribute, TailnetReference,
+    TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};
 pub use tailnet::{

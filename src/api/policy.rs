@@ -356,6 +356,13 @@ pub enum DeletionPolicy {
     Retain,
 }
 
+/// The annotations by which people ask for a look at once; any change of a value does. Flux's own
+/// comes first where both stand there.
+pub const LOOK_REQUESTS: [&str; 2] = [
+    "reconcile.fluxcd.io/requestedAt",
+    "tailnet.dev/reconcile-at",
+];
+
 impl TailscaleDevicePolicySpec {
     /// The name of the `TailscaleTailnet` that the policy belongs to.
     ///

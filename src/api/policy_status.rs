@@ -79,6 +79,11 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
 
+    /// The value of the annotation reconcile.fluxcd.io/requestedAt (or tailnet.dev/reconcile-at) for
+    /// which the tailnet was last looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+
     /// When the controller last changed a setting for this policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,

@@ -26,8 +26,8 @@ use super::{
     watch::{Change, ObjectName},
 };
 use crate::{
-    api::{Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
-    plan::{self, Declared, Memory, PolicyKey},
+    api::{LOOK_REQUESTS, Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
+    plan::{self, Declared, LookRequest, Memory, PolicyKey},
     tailnet::{Engine, Failure, Input, Message, Retry, Settings, drive},
 };
 
@@ -371,7 +371,7 @@ fn declared(key: &PolicyKey, object: &DeserializeGuard<TailscaleDevicePolicy>) -
         .creation_timestamp
         .as_ref()
         .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    match &object.0 {
+    let mut declared = match &object.0 {
         Ok(policy) => plan::parse(
             key.clone(),
             uid,
@@ -389,6 +389,9 @@ fn declared(key: &PolicyKey, object: &DeserializeGuard<TailscaleDevicePolicy>) -
                 invalid.error
             )]),
             memory: Memory::default(),
+            request: LookRequest::default(),
         },
-    }
+    };
+    declared.request = LOOK_REQUESTS.map(|name| meta.annotations.as_ref()?.get(name).cloned());
+    declared
 }

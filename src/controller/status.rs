@@ -304,6 +304,7 @@ fn remember(status: &mut TailscaleDevicePolicyStatus, memory: &Memory) {
         status.node_owner = Some(bound.owner.to_string());
         status.bound_as = Some(bound.named.clone());
     }
+    status.last_handled_reconcile_at.clone_from(&memory.handled);
     status.owned_attributes = memory.owned_keys.iter().map(ToString::to_string).collect();
 }
 

@@ -82,6 +82,7 @@ fn report(state: State) -> PolicyReport {
         memory: Memory {
             bound: Some(bound),
             owned_keys: BTreeSet::new(),
+            handled: None,
         },
         changed_at: None,
         mode: Mode::Enforce,

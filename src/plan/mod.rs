@@ -39,8 +39,8 @@ pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse};
 pub use policy::{
-    AttributesExtent, Disruption, Extent, Identity, Memory, Mode, Ownership, Policy, PolicyKey,
-    Target, Wishes,
+    AttributesExtent, Disruption, Extent, Identity, LookRequest, Memory, Mode, Ownership, Policy,
+    PolicyKey, Target, Wishes,
 };
 pub use survey::{Survey, survey};
 pub use table::table;

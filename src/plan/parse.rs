@@ -7,8 +7,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Bound, Disruption, Extent, Identity, Memory, Mode, Ownership, Policy,
-    PolicyKey, Target, Wishes,
+    AttributesExtent, Bound, Disruption, Extent, Identity, LookRequest, Memory, Mode, Ownership,
+    Policy, PolicyKey, Target, Wishes,
 };
 use crate::{
     api::{
@@ -31,6 +31,8 @@ pub struct Declared {
     pub policy: Result<Policy, Vec<String>>,
     /// What its status remembers.
     pub memory: Memory,
+    /// The looks that its annotations ask for.
+    pub request: LookRequest,
 }
 
 /// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
@@ -74,6 +76,7 @@ pub fn parse(
             Err(faults.0)
         },
         memory: status.map(memory).unwrap_or_default(),
+        request: LookRequest::default(),
     }
 }
 
@@ -93,6 +96,7 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
             .iter()
             .filter_map(|key| key.parse().ok())
             .collect(),
+        handled: status.last_handled_reconcile_at.clone(),
     }
 }
 

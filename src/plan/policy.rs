@@ -67,7 +67,12 @@ pub struct Memory {
     pub bound: Option<Bound>,
     /// The attribute keys that it owns: named, or named before and not deleted yet.
     pub owned_keys: BTreeSet<AttributeKey>,
+    /// The last request for a look that was granted.
+    pub handled: Option<String>,
 }
+
+/// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
+pub type LookRequest = [Option<String>; 2];
 
 impl Memory {
     /// Whether what `needed` says is remembered here, so that a crash after the next call would

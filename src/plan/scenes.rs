@@ -262,6 +262,7 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 Memory {
                     bound: None,
                     owned_keys,
+                    handled: None,
                 },
             )
         },

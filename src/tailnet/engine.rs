@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{self, Binding, Declared, Fleet, Memory, Policy, PolicyKey},
+    plan::{self, Binding, Declared, Fleet, LookRequest, Memory, Policy, PolicyKey},
 };
 
 /// How a tailnet is looked after.
@@ -50,6 +50,8 @@ pub(super) struct Held {
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
     pub last_report: Option<PolicyReport>,
+    /// The looks that its annotations ask for.
+    pub request: LookRequest,
 }
 
 /// A request under way.
@@ -80,7 +82,7 @@ pub struct Engine {
     /// Bound devices that are not in the list, with the list (counted) that missed them first.
     pub(super) missing: BTreeMap<NodeId, u64>,
     pub(super) flights: BTreeMap<Ticket, Flight>,
-    next_ticket: u64,
+    pub(super) next_ticket: u64,
     /// Counts the times when everything known before lost its worth: a new connection, a new lead.
     pub(super) epoch: u64,
     /// Counts answers about single devices, so that a list from before one is not taken for a look
@@ -98,6 +100,8 @@ pub struct Engine {
     /// The alarms of the devices.
     pub(super) alarms: BTreeSet<(Duration, NodeId)>,
     last_tailnet: Option<TailnetReport>,
+    /// Policies whose annotations ask for a look, with the last request before they did.
+    pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
     pub(super) effects: Vec<Effect>,
 }
 
@@ -134,6 +138,7 @@ impl Engine {
             tell: BTreeSet::new(),
             alarms: BTreeSet::new(),
             last_tailnet: None,
+            looks_asked: BTreeMap::new(),
             effects: Vec::new(),
         }
     }
@@ -142,7 +147,7 @@ impl Engine {
     #[must_use]
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
-            Input::Policy(declared) => self.take_policy(*declared),
+            Input::Policy(declared) => self.take_policy(*declared, now),
             Input::PolicyGone(key) => self.drop_policy(&key),
             Input::PoliciesListed => self.policies_listed = true,
             Input::Connection(connection) => {
@@ -195,7 +200,7 @@ impl Engine {
         self.flights.is_empty()
     }
 
-    fn take_policy(&mut self, declared: Declared) {
+    fn take_policy(&mut self, declared: Declared, now: Now) {
         let key = declared.key.clone();
         let known = self
             .policies
@@ -205,15 +210,32 @@ impl Engine {
             self.drop_policy(&key);
             self.unbound.insert(key.clone());
             self.tell.insert(key.clone());
-            self.policies.insert(key, Held::new(declared));
+            let held = Held::new(declared);
+            let asks = held.asks_for_a_look();
+            self.policies.insert(key.clone(), held);
+            if asks {
+                self.look_for(key, now);
+            }
             return;
         };
+        let asks = held.request != declared.request;
+        held.request = declared.request;
         held.stored = declared.memory;
-        if held.generation == declared.generation {
-            return;
+        let edited = held.generation != declared.generation;
+        if edited {
+            held.generation = declared.generation;
+            held.policy = declared.policy;
+            self.take_edit(&key);
         }
-        held.generation = declared.generation;
-        held.policy = declared.policy;
+        if asks {
+            self.look_for(key, now);
+        }
+    }
+
+    fn take_edit(&mut self, key: &PolicyKey) {
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
         held.urgent = true;
         if let Some(id) = &held.node
             && let Some(node) = self.nodes.get_mut(id)
@@ -222,7 +244,7 @@ impl Engine {
             self.stale.insert(id.clone());
         }
         self.tell.insert(key.clone());
-        self.unbound.insert(key);
+        self.unbound.insert(key.clone());
     }
 
     fn drop_policy(&mut self, key: &PolicyKey) {
@@ -233,6 +255,7 @@ impl Engine {
         }
         self.unbound.remove(key);
         self.tell.remove(key);
+        self.looks_asked.remove(key);
     }
 
     /// Takes the lead or loses it. Who takes it reads everything anew before the first write, as
@@ -251,6 +274,14 @@ impl Engine {
             held.last_report = None;
             held.recorded = held.kept();
             held.memory = held.recorded.clone();
+        }
+        let asking = self
+            .policies
+            .iter()
+            .filter(|(_, held)| held.asks_for_a_look());
+        let asking: Vec<PolicyKey> = asking.map(|(key, _)| key.clone()).collect();
+        for key in asking {
+            self.look_for(key, now);
         }
         self.begin_anew(now);
     }
@@ -386,7 +417,17 @@ impl Held {
             urgent: true,
             changed_at: None,
             last_report: None,
+            request: declared.request,
         }
+    }
+
+    /// The request for a look that its status is to name once that is granted.
+    pub fn asked(&self) -> Option<&String> {
+        self.request.iter().flatten().next()
+    }
+
+    fn asks_for_a_look(&self) -> bool {
+        self.asked().is_some() && self.asked() != self.memory.handled.as_ref()
     }
 
     /// What is kept for it, as far as is known: what was watched last, and what this process wrote
@@ -395,6 +436,9 @@ impl Held {
         let mut kept = self.stored.clone();
         if kept.bound.is_none() {
             kept.bound.clone_from(&self.recorded.bound);
+        }
+        if kept.handled.is_none() {
+            kept.handled.clone_from(&self.recorded.handled);
         }
         if kept.bound == self.recorded.bound {
             kept.owned_keys.extend(self.recorded.owned_keys.clone());

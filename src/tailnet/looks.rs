@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{Attributes, Device, NodeId, RouteSet},
-    plan::{Field, Fleet},
+    plan::{Field, Fleet, PolicyKey},
 };
 
 impl Engine {
@@ -51,6 +51,7 @@ impl Engine {
                 self.polling
                     .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);
                 self.take_devices(devices, asked.at);
+                self.grant_looks(asked.ticket);
             }
             result => {
                 let failure = result.err().unwrap_or_else(unexpected);
@@ -59,6 +60,37 @@ impl Engine {
         }
         if self.polling.outage() != before.as_ref() || self.polling.seen == 1 {
             self.tell_all();
+        }
+    }
+
+    /// Looks at once for a policy: at the list, and at the attributes of its device.
+    pub(super) fn look_for(&mut self, key: PolicyKey, now: Now) {
+        let id = self.policies.get(&key).and_then(|held| held.node.clone());
+        if let Some(id) = id
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.look_attributes |= node.plan.claims.need_attributes();
+            self.unplaced.insert(id);
+        }
+        self.looks_asked.insert(key, Ticket(self.next_ticket));
+        // While the list fails, its own pauses count.
+        if self.polling.failure().is_none() {
+            self.polling.hasten(now.monotonic);
+        }
+    }
+
+    /// A list that was asked for since grants what was asked before it.
+    fn grant_looks(&mut self, list: Ticket) {
+        let granted: Vec<PolicyKey> = self
+            .looks_asked
+            .extract_if(.., |_, asked_after| *asked_after < list)
+            .map(|(key, _)| key)
+            .collect();
+        for key in granted {
+            if let Some(held) = self.policies.get_mut(&key) {
+                held.memory.handled = held.asked().cloned();
+                self.tell.insert(key);
+            }
         }
     }
 

@@ -208,6 +208,34 @@ fn nothing_is_sent_for_a_suspended_policy_and_nobody_slips_in_meanwhile() {
 }
 
 #[test]
+fn a_changed_annotation_costs_one_look_at_once_and_is_told_as_handled() {
+    let mut world = world(2);
+    world.start();
+    world.run_for(Duration::from_secs(1));
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.apply(policy(1, tags(&["tag:a"])));
+    world.run_until(SOON);
+    world.forget_seen();
+    let key = policy_key(0);
+    world.policies.get_mut(&key).unwrap().request = [Some("now".to_owned()), None];
+    world.tell(&key);
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(counts(&world), [1, 0, 0, 1, 0]);
+    assert_eq!(world.policies[&key].memory.handled.as_deref(), Some("now"));
+    // Told once more, as the watch tells it after each write, it is nothing new; nor to a new process.
+    world.forget_seen();
+    world.tell(&key);
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(counts(&world), [0; 5]);
+    world.kill();
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(
+        world.last_reports[&key].memory.handled.as_deref(),
+        Some("now")
+    );
+}
+
+#[test]
 fn two_hundred_policies_with_nothing_to_change_cost_one_list_each_poll() {
     let mut world = world(200);
     for number in 0..200 {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{Call, Declared, Memory, Policy, PolicyKey},
+    plan::{Call, Declared, LookRequest, Memory, Policy, PolicyKey},
 };
 
 /// A policy as Kubernetes keeps it.
@@ -29,6 +29,7 @@ use crate::{
 struct Kept {
     policy: Policy,
     memory: Memory,
+    request: LookRequest,
 }
 
 #[derive(Debug)]
@@ -143,6 +144,8 @@ impl World {
     /// Applies or edits a policy.
     fn apply(&mut self, mut policy: Policy) {
         let key = policy.key.clone();
+        let request = self.policies.get(&key).map(|kept| kept.request.clone());
+        let request = request.unwrap_or_default();
         let memory = if let Some(kept) = self.policies.get(&key) {
             policy.uid.clone_from(&kept.policy.uid);
             policy.created = kept.policy.created;
@@ -153,7 +156,14 @@ impl World {
             policy.created = self.wall();
             Memory::default()
         };
-        self.policies.insert(key.clone(), Kept { policy, memory });
+        self.policies.insert(
+            key.clone(),
+            Kept {
+                policy,
+                memory,
+                request,
+            },
+        );
         self.watch_soon(key);
     }
 
@@ -177,6 +187,7 @@ impl World {
                 generation: kept.policy.generation,
                 policy: Ok(kept.policy.clone()),
                 memory: kept.memory.clone(),
+                request: kept.request.clone(),
             })),
         };
         self.step(input);

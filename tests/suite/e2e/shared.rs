@@ -101,3 +101,25 @@ async fn nothing_is_sent_for_a_policy_that_observes_or_is_suspended() {
         .await;
     stage.statuses_were_honest();
 }
+
+#[tokio::test]
+async fn an_annotation_asks_for_a_look_and_the_status_says_when_it_was_granted() {
+    let stage = Stage::new().await;
+    let _controller = stage.controller().await;
+    stage
+        .policy("nas", "{device: {hostname: nas}, tags: [tag:db]}")
+        .await;
+    stage.policy_reason("nas", "InSync").await;
+    for (annotation, value) in [
+        ("tailnet.dev/reconcile-at", "first"),
+        ("reconcile.fluxcd.io/requestedAt", "2026-01-01T00:00:00Z"),
+    ] {
+        let annotated = format!("{annotation}={value}");
+        let args = ["annotate", "-n", "network", "tsdp/nas", &annotated];
+        stage.kubectl.ok(&args).await;
+        let handled = format!("jsonpath={{.status.lastHandledReconcileAt}}={value}");
+        let args = ["wait", "-n", "network", "tsdp/nas", "--for", &handled];
+        stage.kubectl.ok(&args).await;
+    }
+    stage.statuses_were_honest();
+}
