@@ -81,12 +81,9 @@ impl Stage {
         }
     }
 
-    /// Installs the whole of `deploy/`. Its Deployment has no pods: nothing here makes any.
+    /// Installs the whole of `deploy/`, and from then on notes each status.
     pub async fn install(&mut self) {
-        let deploy = in_repository("deploy");
-        self.kubectl
-            .ok(&["apply", "--server-side", "-k", &deploy])
-            .await;
+        self.deploy().await;
         let crds = [
             "crd/tailscaledevicepolicies.tailnet.dev",
             "crd/tailscaletailnets.tailnet.dev",
@@ -95,6 +92,14 @@ impl Stage {
         let watch = |kind, plural| Some(Statuses::watch(self.control_plane.client(), kind, plural));
         self.policies = watch("TailscaleDevicePolicy", "tailscaledevicepolicies");
         self.tailnets = watch("TailscaleTailnet", "tailscaletailnets");
+    }
+
+    /// Applies `deploy/`. Its Deployment has no pods: nothing here makes any.
+    pub async fn deploy(&self) {
+        let deploy = in_repository("deploy");
+        self.kubectl
+            .ok(&["apply", "--server-side", "-k", &deploy])
+            .await;
     }
 
     /// Makes the Secret and the connection `default`.
