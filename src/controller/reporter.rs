@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType, Recorder},
+    core::DeserializeGuard,
+    runtime::events::{Event, EventType, Recorder, Reporter as EventSource},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -36,7 +37,7 @@ pub(super) type Tailnets = Board<String, TailscaleTailnetStatus>;
 pub(super) struct StatusWriter {
     pub tailnet: String,
     pub client: Client,
-    pub recorder: Recorder,
+    pub events_from: EventSource,
     pub policies: Arc<Policies>,
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
@@ -59,7 +60,8 @@ impl Reporter for StatusWriter {
         if new == known.status {
             return true;
         }
-        let api: Api<TailscaleDevicePolicy> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
+            Api::namespaced(self.client.clone(), &key.namespace);
         let kept = self.write(&api, &key.name, &known.uid, &new).await;
         if kept {
             self.policies.wrote(key, &known.uid, new);
@@ -76,7 +78,7 @@ impl Reporter for StatusWriter {
         if new == known.status {
             return true;
         }
-        let api: Api<TailscaleTailnet> = Api::all(self.client.clone());
+        let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
         let kept = self.write(&api, &self.tailnet, &known.uid, &new).await;
         if kept {
             self.tailnets.wrote(&self.tailnet, &known.uid, new);
@@ -117,7 +119,10 @@ impl Reporter for StatusWriter {
             uid: Some(known.uid),
             ..ObjectReference::default()
         };
-        match timeout(API_SERVER, self.recorder.publish(&event, &about)).await {
+        // One that is kept would count up Events of the same reason, and show the first one's note
+        // for all of them.
+        let recorder = Recorder::new(self.client.clone(), self.events_from.clone());
+        match timeout(API_SERVER, recorder.publish(&event, &about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
             Err(_) => debug!(policy = %key, "the Event was not written in time"),
@@ -126,7 +131,14 @@ impl Reporter for StatusWriter {
 }
 
 impl StatusWriter {
-    async fn write<K, S>(&self, api: &Api<K>, name: &str, uid: &str, status: &S) -> bool
+    /// Guarded, as the answer is the whole object: one whose spec cannot be read has a status too.
+    async fn write<K, S>(
+        &self,
+        api: &Api<DeserializeGuard<K>>,
+        name: &str,
+        uid: &str,
+        status: &S,
+    ) -> bool
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
         S: Serialize,

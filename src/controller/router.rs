@@ -8,9 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use kube::{
-    Resource as _, ResourceExt as _,
-    core::DeserializeGuard,
-    runtime::events::{Recorder, Reporter as EventSource},
+    Resource as _, ResourceExt as _, core::DeserializeGuard,
+    runtime::events::Reporter as EventSource,
 };
 use tokio::{
     sync::mpsc,
@@ -46,7 +45,7 @@ pub(super) enum News {
 pub(super) struct Router {
     connector: Connector,
     leadership: Leadership,
-    recorder: Recorder,
+    events_from: EventSource,
     /// The watches of policies that have not listed yet.
     unlisted: BTreeSet<usize>,
     tailnets_listed: bool,
@@ -70,12 +69,12 @@ struct Tailnet {
 impl Router {
     pub fn new(connector: Connector, leadership: Leadership, sources: usize) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
-        let source = EventSource {
+        let events_from = EventSource {
             controller: MANAGER.to_owned(),
             instance,
         };
         Self {
-            recorder: Recorder::new(connector.cluster.clone(), source),
+            events_from,
             connector,
             leadership,
             unlisted: (0..sources).collect(),
@@ -191,11 +190,8 @@ impl Router {
                 }
                 Ok(object) => self.tailnet_gone(&object.name_any()),
                 Err(invalid) => {
-                    let name = invalid.metadata.name;
-                    warn!(
-                        tailnet = name,
-                        "this TailscaleTailnet cannot be read: {}", invalid.error
-                    );
+                    let name = invalid.metadata.name.unwrap_or_default();
+                    self.tailnet_unreadable(&name, &invalid.error);
                 }
             },
             Change::Deleted((_, name)) => self.tailnet_gone(&name),
@@ -234,6 +230,17 @@ impl Router {
         let connected = connector.keep(name.clone(), object.spec, mailbox);
         let span = info_span!("connection", tailnet = %name);
         tailnet.connection = Some(tokio::spawn(connected.instrument(span)).abort_handle());
+    }
+
+    /// A connection that is there stays as it was last readable.
+    fn tailnet_unreadable(&mut self, name: &str, error: &str) {
+        warn!(
+            tailnet = name,
+            "this TailscaleTailnet cannot be read: {error}"
+        );
+        if self.engine(name).spec.is_none() {
+            self.send(name, Message::Client(Err(unreadable_tailnet(name, error))));
+        }
     }
 
     fn tailnet_gone(&mut self, name: &str) {
@@ -295,7 +302,7 @@ impl Router {
         let writer = StatusWriter {
             tailnet: name.to_owned(),
             client: self.connector.cluster.clone(),
-            recorder: self.recorder.clone(),
+            events_from: self.events_from.clone(),
             policies: Arc::clone(&self.policy_board),
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),
@@ -335,6 +342,18 @@ fn no_tailnet(name: &str) -> Failure {
              sent until then."
         ),
         retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
+
+fn unreadable_tailnet(name: &str, error: &str) -> Failure {
+    Failure {
+        reason: Reason::Invalid,
+        message: format!(
+            "The TailscaleTailnet '{name}' cannot be read: {error}. Correct it. Nothing is sent until \
+             then."
+        ),
+        retry: Retry::Never,
         unknown_outcome: false,
     }
 }

@@ -81,22 +81,35 @@ fn name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> ObjectNa
 }
 
 fn complain(health: &Watch, error: &watcher::Error) {
-    let text = error.to_string();
-    let help = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.is_not_found() => {
-            "; the resource definitions are not installed: kubectl apply --server-side -k crds; waiting for them"
-        }
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-            if status.is_forbidden() =>
-        {
-            "; the controller's role does not allow it: kubectl apply -k deploy"
-        }
-        _ => "",
-    };
-    if health.failed(&format!("{text}{help}")) {
-        warn!(watch = health.name(), "{text}{help}");
+    let text = trouble(error);
+    if health.failed(&text) {
+        warn!(watch = health.name(), "{text}");
     } else {
         debug!(watch = health.name(), "{text}");
+    }
+}
+
+/// What failed, and what helps.
+fn trouble(error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+
+    match error {
+        // By its code: for a group that the API server does not know it answers in plain text, and
+        // no reason is left in what kube makes of that.
+        InitialListFailed(kube::Error::Api(answer)) if answer.code == 404 => {
+            "the resource definitions are not installed: kubectl apply --server-side -k crds; \
+             waiting for them"
+                .to_owned()
+        }
+        InitialListFailed(kube::Error::Api(answer))
+        | WatchStartFailed(kube::Error::Api(answer))
+            if answer.is_forbidden() =>
+        {
+            format!(
+                "{}; the controller's role does not allow it: kubectl apply -k deploy",
+                answer.message
+            )
+        }
+        error => error.to_string(),
     }
 }

@@ -46,7 +46,7 @@ impl Binaries {
         fs::create_dir_all(&cache).map_err(failed_to("make the folder", &cache))?;
         let _lock = lock(&cache.join(format!("{name}.lock"))).await?;
         if Self::of(&folder).is_err() {
-            build_into(&folder, &cache.join(format!("{name}.building"))).await?;
+            build_into(&folder, &cache).await?;
         }
         Self::of(&folder).map_err(|program| Error::Io {
             what: format!("find {program} in {}", folder.display()),
@@ -68,15 +68,14 @@ impl Binaries {
     }
 }
 
-/// Builds in `work` and renames to `folder`, so that a folder of that name is always whole.
-async fn build_into(folder: &Path, work: &Path) -> Result<(), Error> {
-    // Left by a build that was killed; the lock says that none is running.
-    if work.exists() {
-        fs::remove_dir_all(work).map_err(failed_to("remove the folder", work))?;
-    }
-    let programs = build::go_build(work, GO_MOD, GO_SUM, kubernetes_version()).await?;
-    fs::rename(&programs, folder).map_err(failed_to("rename to", folder))?;
-    fs::remove_dir_all(work).map_err(failed_to("remove the folder", work))
+/// Builds beside `folder` and renames, so that a folder of that name is always whole.
+async fn build_into(folder: &Path, cache: &Path) -> Result<(), Error> {
+    let work = tempfile::Builder::new()
+        .prefix("building-")
+        .tempdir_in(cache)
+        .map_err(failed_to("make a folder in", cache))?;
+    let programs = build::go_build(work.path(), GO_MOD, GO_SUM, kubernetes_version()).await?;
+    fs::rename(&programs, folder).map_err(failed_to("rename to", folder))
 }
 
 fn cache() -> Result<PathBuf, Error> {

@@ -46,7 +46,7 @@ pub(super) async fn go_build(
 
     say(&format!(
         "building the local control plane (etcd, kube-apiserver and kubectl of Kubernetes {version}) \
-         in {}: once, about 5 minutes on 2 cores",
+         in {}: once, about 5 minutes on 2 cores, and 4 GB more in the caches of Go",
         work.display()
     ));
     let mut go = Command::new("go")

@@ -97,7 +97,7 @@ impl ControlPlane {
             &apiserver_args(folder.path(), etcd_port, port),
             folder.path(),
         )?;
-        let guard = Guard::over(&[&etcd, &apiserver])?;
+        let guard = Guard::over(&[&etcd, &apiserver], folder.path())?;
         let client = when_ready(&kubeconfig, &mut etcd, &mut apiserver).await?;
         Ok(Self {
             _guard: guard,
@@ -155,7 +155,7 @@ impl ControlPlane {
             })?;
         let token =
             SecretString::from(answer.status.map(|status| status.token).unwrap_or_default());
-        let path = kubeconfig_path(self.folder.path(), &format!("{namespace}-{name}"));
+        let path = kubeconfig_path(self.folder.path(), &format!("{namespace}.{name}"));
         write_private(
             &path,
             &kubeconfig_text(self.folder.path(), &self.server, &user, &token),
@@ -211,20 +211,17 @@ async fn when_ready(
     apiserver: &mut Process,
 ) -> Result<Client, Error> {
     let since = Instant::now();
-    let mut client = None;
     let what = loop {
         if let Some(end) = etcd.ended().or_else(|| apiserver.ended()) {
             break end;
         }
-        // Fails until the server has written its certificate.
-        if client.is_none() {
-            client = client_of(kubeconfig).await;
-        }
-        if let Some(client) = &client
-            && is_ready(client).await
+        // A new one each time: a client that found the certificate still empty, or written by half,
+        // would never trust the server.
+        if let Some(client) = client_of(kubeconfig).await
+            && is_ready(&client).await
             && etcd.ended().is_none()
         {
-            return Ok(client.clone());
+            return Ok(client);
         }
         if since.elapsed() > START_TIMEOUT {
             break format!(

@@ -67,7 +67,7 @@ impl Drop for Process {
     }
 }
 
-/// Kills processes when ours dies without a chance to do so (SIGKILL, abort).
+/// Kills processes and removes their folder when ours dies without a chance to (SIGKILL, abort).
 ///
 /// A shell that waits for the end of its input: the system closes our end of the pipe however we
 /// die. Drop it before the processes, lest it kill another that was given the same id.
@@ -75,9 +75,12 @@ impl Drop for Process {
 pub(super) struct Guard(Child);
 
 impl Guard {
-    pub(super) fn over(processes: &[&Process]) -> Result<Self, Error> {
+    pub(super) fn over(processes: &[&Process], folder: &Path) -> Result<Self, Error> {
+        let script =
+            r#"folder=$1; shift; read -r _; kill -KILL "$@"; sleep 1; rm -rf -- "$folder""#;
         let child = Command::new("sh")
-            .args(["-c", r#"read -r _; kill -KILL "$@""#, "tsdp-guard"])
+            .args(["-c", script, "tsdp-guard"])
+            .arg(folder)
             .args(
                 processes
                     .iter()

@@ -130,6 +130,18 @@ impl TryFrom<i64> for SafeInteger {
 }
 
 impl AttributeValue {
+    /// Whether a reported value is this one. JSON has one kind of number: 3.0 is 3.
+    fn is(&self, reported: &serde_json::Value) -> bool {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a safe integer is below 2^53, so that f64 holds it exactly"
+        )]
+        match self {
+            Self::Integer(number) => reported.as_f64() == Some(number.0 as f64),
+            _ => self.to_json() == *reported,
+        }
+    }
+
     /// The value as the API takes and gives it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -146,7 +158,7 @@ impl AttributeWish {
     #[must_use]
     pub fn is_met_by(&self, reported: &ReportedAttribute) -> bool {
         let second = |time: Option<Timestamp>| time.map(Timestamp::as_second);
-        self.value.to_json() == reported.value && second(self.expiry) == second(reported.expiry)
+        self.value.is(&reported.value) && second(self.expiry) == second(reported.expiry)
     }
 }
 
@@ -173,10 +185,8 @@ fn write_attribute(
     value: &serde_json::Value,
     expiry: Option<Timestamp>,
 ) -> fmt::Result {
-    match value {
-        serde_json::Value::String(text) => f.write_str(text)?,
-        other => write!(f, "{other}")?,
-    }
+    // As JSON, so that the text "true" does not look like the boolean.
+    write!(f, "{value}")?;
     match expiry {
         Some(time) => write!(f, " until {time:.0}"),
         None => Ok(()),

@@ -19,8 +19,14 @@ mod guard;
 mod order;
 mod parse;
 mod policy;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod scenes;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};

@@ -116,6 +116,16 @@ impl Faults {
             .collect()
     }
 
+    fn time(&mut self, path: &str, text: Option<&String>) -> Option<Timestamp> {
+        let text = text?;
+        let time = text.parse().ok();
+        if time.is_none() {
+            let fault = format!("'{text}' is no time: write one such as 2027-01-01T00:00:00Z");
+            self.add(path, fault);
+        }
+        time
+    }
+
     fn target(&mut self, device: &DeviceReference) -> Target {
         let node_id = self.one("device.nodeId", device.node_id.as_ref());
         let identities: Vec<Identity> = [
@@ -188,7 +198,7 @@ impl Faults {
             let path = format!("postureAttributes[{name}]");
             let key: Option<AttributeKey> = self.one(&path, Some(name));
             let value = self.value(&path, wish);
-            let expiry = self.one(&format!("{path}.expiry"), wish.expiry.as_ref());
+            let expiry = self.time(&format!("{path}.expiry"), wish.expiry.as_ref());
             let (Some(key), Some(value)) = (key, value) else {
                 continue;
             };

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Bound;
 use crate::model::{
-    AttributeKey, AttributeWish, Attributes, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
+    AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
 
 /// Where a policy is kept: `namespace/name`.
@@ -75,20 +75,21 @@ impl Memory {
     }
 
     /// The keys that a policy owns now: those that it names, and those that it named before and
-    /// that are still to be deleted. `postureAttributes` gone as a whole releases them all.
+    /// that are still to be deleted. A key that any policy of the device names (`named`) is not to
+    /// be deleted: whoever names it owns it. `postureAttributes` gone as a whole releases all.
     #[must_use]
     pub fn still_owned(
         &self,
         policy: &Policy,
-        read: Option<&Attributes>,
+        named: &BTreeSet<AttributeKey>,
+        gone: impl Fn(&AttributeKey) -> bool,
     ) -> BTreeSet<AttributeKey> {
         let Some(wishes) = &policy.wishes.attributes else {
             return BTreeSet::new();
         };
-        let there =
-            |key: &&AttributeKey| read.is_none_or(|attributes| attributes.contains_key(*key));
-        let before = self.owned_keys.iter().filter(there);
-        wishes.keys().chain(before).cloned().collect()
+        let before = self.owned_keys.iter();
+        let to_delete = before.filter(|key| !named.contains(key) && !gone(key));
+        wishes.keys().chain(to_delete).cloned().collect()
     }
 }
 

@@ -123,26 +123,25 @@ impl Engine {
         let Some(node) = self.nodes.get(id) else {
             return;
         };
-        let attributes = node.attributes.as_ref().map(|reading| &reading.values);
-        let unconfirmed: BTreeSet<&AttributeKey> = node
-            .unconfirmed
-            .keys()
-            .filter_map(|field| match field {
-                Field::Attribute(key) => Some(key),
-                _ => None,
-            })
+        let named: BTreeSet<AttributeKey> = node
+            .policies
+            .iter()
+            .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
+            .filter_map(|policy| policy.wishes.attributes.as_ref())
+            .flat_map(|wishes| wishes.keys().cloned())
             .collect();
+        let gone = |key: &AttributeKey| {
+            let read = node.attributes.as_ref();
+            read.is_some_and(|reading| !reading.values.contains_key(key))
+                && !node
+                    .unconfirmed
+                    .contains_key(&Field::Attribute(key.clone()))
+        };
         for key in &node.policies {
-            let Some(held) = self.policies.get_mut(key) else {
-                continue;
-            };
-            if let Ok(policy) = &held.policy {
-                let mut owned = held.memory.still_owned(policy, attributes);
-                if policy.wishes.attributes.is_some() {
-                    let in_doubt = held.memory.owned_keys.iter();
-                    owned.extend(in_doubt.filter(|key| unconfirmed.contains(key)).cloned());
-                }
-                held.memory.owned_keys = owned;
+            if let Some(held) = self.policies.get_mut(key)
+                && let Ok(policy) = &held.policy
+            {
+                held.memory.owned_keys = held.memory.still_owned(policy, &named, gone);
             }
         }
     }

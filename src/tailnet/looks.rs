@@ -196,7 +196,8 @@ fn with_known_routes(mut device: Device, node: &mut Node) -> Device {
 
 /// The device has been looked at. Says whether that may change what is to be done.
 fn seen(node: &mut Node) -> bool {
-    let looked_for = std::mem::take(&mut node.look) || node.look_setback.take().is_some();
+    let failed_before = node.look_setback.take().is_some();
+    let looked_for = std::mem::take(&mut node.look) || failed_before;
     confirm(node, |field| !matches!(field, Field::Attribute(_))) || looked_for
 }
 

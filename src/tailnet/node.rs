@@ -131,7 +131,19 @@ impl Node {
             .map(|(field, _)| field.clone());
         let routes = pending(self.routes_setback.as_ref(), now)
             .map(|_| [Field::EnabledRoutes, Field::ExitNode]);
-        waiting.chain(routes.into_iter().flatten()).collect()
+        // After a lost answer nobody knows what the attributes are.
+        let unknown = self
+            .plan
+            .differences
+            .iter()
+            .filter(|_| self.look_attributes);
+        let attributes = unknown
+            .map(|difference| difference.change.field())
+            .filter(|field| matches!(field, Field::Attribute(_)));
+        waiting
+            .chain(routes.into_iter().flatten())
+            .chain(attributes)
+            .collect()
     }
 
     fn attributes_due(&self, refresh: Duration, now: Duration) -> bool {
@@ -214,6 +226,17 @@ impl Node {
     pub fn landed(&mut self, touched: u64) {
         self.busy = self.busy.saturating_sub(1);
         self.touched = touched;
+    }
+
+    /// A look that failed and could be tried again, but is not needed any more, says nothing.
+    pub fn forget_needless_looks(&mut self, now: Duration) {
+        for setback in [
+            &mut self.look_setback,
+            &mut self.attributes_setback,
+            &mut self.routes_setback,
+        ] {
+            setback.take_if(|setback| setback.is_over(now));
+        }
     }
 
     /// Forgets all setbacks: an edit is the user's answer to whatever failed before it.

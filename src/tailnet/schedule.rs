@@ -103,7 +103,7 @@ impl Engine {
         self.set_alarm(id, alarm);
         self.queues.put(id, place, now.monotonic);
         if place == Place::Resting {
-            self.rest(id);
+            self.rest(id, now.monotonic);
         }
     }
 
@@ -112,10 +112,11 @@ impl Engine {
         policies.any(|key| self.policies.get(key).is_some_and(|held| held.urgent))
     }
 
-    fn rest(&mut self, id: &NodeId) {
-        let Some(node) = self.nodes.get(id) else {
+    fn rest(&mut self, id: &NodeId, now: Duration) {
+        let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
+        node.forget_needless_looks(now);
         let done = node.is_done();
         for key in &node.policies {
             if done && let Some(held) = self.policies.get_mut(key) {

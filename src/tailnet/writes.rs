@@ -164,7 +164,10 @@ impl Engine {
             .iter()
             .map(|difference| (difference.change.field(), difference))
             .collect();
-        node.setbacks.retain(|field, _| open.contains_key(field));
+        // What is held now is not tried again, so that its last failure says nothing any more.
+        let tried = |difference: &&Difference| difference.hold.is_none();
+        node.setbacks
+            .retain(|field, _| open.get(field).is_some_and(tried));
         // A change whose answer was lost has been made if nothing differs any more.
         let in_question = node.look || node.look_attributes;
         let made: Vec<Difference> = if in_question {

@@ -14,12 +14,9 @@ mod control_plane;
 mod crds;
 mod e2e;
 mod examples;
+mod gitops;
 mod lease;
 mod readme;
-#[expect(
-    dead_code,
-    reason = "check() is called once the suite has a control plane"
-)]
 mod refusals;
 mod rooms;
 mod seed_page;

@@ -1,7 +1,8 @@
 //! What `kubectl apply` takes and refuses, by the cases in `refusals.yaml`.
 
-use std::{collections::BTreeMap, process::Output, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr};
 
+use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tsdp::{
@@ -10,6 +11,8 @@ use tsdp::{
         AttributeKey, AttributeString, DeviceLabel, NodeId, Route, SafeInteger, Tag, TailnetIpv4,
     },
 };
+
+use crate::support::{Kubectl, control_plane};
 
 /// The cases by kind.
 type Corpus = BTreeMap<String, Cases>;
@@ -43,45 +46,77 @@ fn corpus() -> Corpus {
     serde_yaml::from_str(include_str!("refusals.yaml")).unwrap()
 }
 
-/// Sends each case to an API server on which the definitions are installed.
-///
-/// `apply` runs `kubectl apply --dry-run=server -f -` with the given manifest on its input.
-pub fn check(apply: impl Fn(&str) -> Output) {
-    let mut wrong = Vec::new();
-    for (kind, cases) in corpus() {
-        let said = |spec: Value| {
-            let manifest = json!({
-                "apiVersion": "tailnet.dev/v1alpha1",
-                "kind": kind,
-                "metadata": {"name": "case"},
-                "spec": spec,
-            });
-            let output = apply(&manifest.to_string());
-            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            if output.status.success() {
-                Ok(())
-            } else {
-                Err(stderr)
-            }
-        };
-        for case in cases.accepted {
-            if let Err(stderr) = said(case.spec) {
-                wrong.push(format!("{kind}, {}: refused: {stderr}", case.name));
-            }
-        }
-        for case in cases.refused {
-            let (field, message) = (&case.field, &case.message);
-            match said(case.spec) {
-                Ok(()) => wrong.push(format!("{kind}, {}: accepted", case.name)),
-                Err(stderr) if stderr.contains(field) && stderr.contains(message) => {}
-                Err(stderr) => wrong.push(format!(
-                    "{kind}, {}: refused without '{field}' or '{message}': {stderr}",
-                    case.name
-                )),
+#[tokio::test]
+async fn kubectl_apply_takes_and_refuses_what_the_cases_say() {
+    let control_plane = control_plane().await;
+    let kubectl = Kubectl::admin(&control_plane);
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
+    kubectl
+        .wait_for("condition=Established", &["crd", "--all"])
+        .await;
+
+    // As many at once as keep a small machine busy.
+    let checks = corpus()
+        .into_iter()
+        .flat_map(|(kind, cases)| checks(&kind, cases));
+    let faults: Vec<String> = stream::iter(checks.map(|check| check.fault(&kubectl)))
+        .buffer_unordered(4)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A case as it is sent to the API server.
+struct Check {
+    /// The kind and the case.
+    name: String,
+    manifest: Value,
+    /// Where the API server must point and a part of what it must say; `None`: it must take it.
+    refusal: Option<(String, String)>,
+}
+
+fn checks(kind: &str, cases: Cases) -> Vec<Check> {
+    let check = |name: &str, spec: Value, refusal| Check {
+        name: format!("{kind}, {name}"),
+        manifest: json!({
+            "apiVersion": "tailnet.dev/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": "case"},
+            "spec": spec,
+        }),
+        refusal,
+    };
+    let accepted = cases
+        .accepted
+        .into_iter()
+        .map(|case| check(&case.name, case.spec, None));
+    let refused = cases
+        .refused
+        .into_iter()
+        .map(|case| check(&case.name, case.spec, Some((case.field, case.message))));
+    accepted.chain(refused).collect()
+}
+
+impl Check {
+    /// What the API server does otherwise than the case says.
+    async fn fault(self, kubectl: &Kubectl) -> Option<String> {
+        let args = ["apply", "--dry-run=server", "-f", "-"];
+        let output = kubectl.run(&args, &self.manifest.to_string()).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let name = self.name;
+        match (output.status.success(), self.refusal) {
+            (true, None) => None,
+            (true, Some(_)) => Some(format!("{name}: accepted")),
+            (false, None) => Some(format!("{name}: refused: {said}")),
+            (false, Some((field, message))) => {
+                let as_expected = said.contains(&field) && said.contains(&message);
+                (!as_expected)
+                    .then(|| format!("{name}: refused without '{field}' or '{message}': {said}"))
             }
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Whether the parsers of the crate refuse a value of the policy: what stands for the rules where

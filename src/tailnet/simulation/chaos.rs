@@ -44,6 +44,8 @@ impl World {
             15 => {
                 self.model.refuses_attributes_of = self.some_device();
                 self.model.broken = self.some_device();
+                self.model.left_out = self.some_device();
+                self.model.keeps_attributes = self.rng.bool();
             }
             16 => self.model.unowned_tag = self.rng.bool().then(|| self.tag()),
             17 => self.new_faults(),
@@ -61,6 +63,7 @@ impl World {
             rate_limited: share(&mut self.rng),
             list_down: false,
             delay: Duration::from_millis(10 << self.rng.u32(..9)),
+            list_delay: Duration::from_secs(self.rng.u64(..10)),
         };
     }
 
@@ -72,6 +75,8 @@ impl World {
         };
         self.model.refuses_attributes_of = None;
         self.model.broken = None;
+        self.model.left_out = None;
+        self.model.keeps_attributes = false;
         self.model.unowned_tag = None;
     }
 

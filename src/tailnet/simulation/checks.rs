@@ -30,7 +30,15 @@ impl Told {
             Input::Policy(declared) => {
                 let policy = declared.policy.clone().unwrap();
                 let memory = match self.policies.remove(&declared.key) {
-                    Some((before, memory)) if before.uid == declared.uid => memory,
+                    Some((before, mut memory)) if before.uid == declared.uid => {
+                        if !self.leading {
+                            // Another one may have kept something meanwhile.
+                            let kept = declared.memory.clone();
+                            memory.bound = kept.bound.or(memory.bound);
+                            memory.owned_keys.extend(kept.owned_keys);
+                        }
+                        memory
+                    }
                     _ => declared.memory.clone(),
                 };
                 self.policies.insert(declared.key.clone(), (policy, memory));

@@ -1,1 +1,335 @@
+//! What exactly is sent, where nothing fails.
 
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    World,
+    chaos::{blank, policy_key, string},
+    model::{device, node_id},
+};
+use crate::{
+    model::{AttributeKey, AttributeWish, Device, ReportedAttribute, Route},
+    plan::{Call, Identity, Policy, PolicyKey, Wishes},
+    tailnet::{Input, Request},
+};
+
+pub const SOON: Duration = Duration::from_secs(40);
+
+/// A world of so many devices, with nothing wished yet.
+pub fn world(devices: usize) -> World {
+    let mut world = World::new(1);
+    for number in 0..devices {
+        world.model.add(device(number));
+    }
+    world
+}
+
+pub fn policy(number: usize, wishes: Wishes) -> Policy {
+    let mut policy = blank(policy_key(number));
+    policy.target.identity = Identity::Hostname(format!("host-{number}"));
+    policy.wishes = wishes;
+    policy
+}
+
+pub fn tags(tags: &[&str]) -> Wishes {
+    Wishes {
+        tags: Some(tags.iter().map(|tag| tag.parse().unwrap()).collect()),
+        ..Wishes::default()
+    }
+}
+
+pub fn key(name: &str) -> AttributeKey {
+    format!("custom:{name}").parse().unwrap()
+}
+
+pub fn attributes(named: &[(&str, &str)]) -> Wishes {
+    let wish = |text: &str| AttributeWish {
+        value: string(text),
+        expiry: None,
+    };
+    let named = named.iter().map(|(name, text)| (key(name), wish(text)));
+    Wishes {
+        attributes: Some(named.collect()),
+        ..Wishes::default()
+    }
+}
+
+/// The requests since the last count, by kind: lists, looks, routes read, attributes read, writes.
+pub fn counts(world: &World) -> [usize; 5] {
+    [
+        world.count(|request| matches!(request, Request::Devices)),
+        world.count(|request| matches!(request, Request::Device(_))),
+        world.count(|request| matches!(request, Request::Routes(_))),
+        world.count(|request| matches!(request, Request::Attributes(_))),
+        world.count(|request| matches!(request, Request::Write(_))),
+    ]
+}
+
+fn kinds(world: &World) -> Vec<&'static str> {
+    let kind = |call: &&Call| match call {
+        Call::SetAuthorized(_, false) => "deauthorize",
+        Call::SetAuthorized(_, true) => "authorize",
+        Call::SetTags(..) => "tags",
+        Call::SetKeyExpiryDisabled(..) => "key",
+        Call::WriteAttributes(_) => "attributes",
+        Call::SetRoutes(..) => "routes",
+        Call::SetName(..) => "name",
+        Call::SetIpv4(..) => "ip",
+    };
+    world.writes().iter().map(kind).collect()
+}
+
+pub fn everything() -> Wishes {
+    Wishes {
+        authorized: Some(true),
+        tags: Some(["tag:a".parse().unwrap()].into()),
+        key_expiry_disabled: Some(true),
+        enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+        exit_node: Some(true),
+        name: Some("wished".parse().unwrap()),
+        ipv4: Some("100.81.0.1".parse().unwrap()),
+        ..attributes(&[("a", "gold"), ("b", "gold")])
+    }
+}
+
+#[test]
+fn every_setting_differs_and_each_costs_one_call_in_the_safe_order() {
+    let mut world = world(1);
+    world.model.devices.get_mut(&node_id(0)).unwrap().authorized = false;
+    world.start();
+    world.run_for(Duration::from_secs(1));
+    world.apply(policy(0, everything()));
+    world.run_until(SOON);
+    world.assert_converged();
+    let order = [
+        "tags",
+        "key",
+        "attributes",
+        "routes",
+        "name",
+        "ip",
+        "authorize",
+    ];
+    assert_eq!(kinds(&world), order);
+    // One look after the tags, one to confirm; attributes are read before and after.
+    assert_eq!(counts(&world), [1, 2, 0, 2, 7]);
+    // What must be remembered is told before the first call, how it went after the last.
+    assert_eq!(world.seen.reports.len(), 2);
+    assert_eq!(world.seen.announcements.len(), 9);
+}
+
+#[test]
+fn routes_that_no_policy_decides_are_read_before_they_are_carried_along() {
+    let mut world = world(1);
+    let exit_node = |device: &mut Device| device.enabled_routes = Some(Route::exit_node());
+    exit_node(world.model.devices.get_mut(&node_id(0)).unwrap());
+    let wishes = Wishes {
+        enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+        ..Wishes::default()
+    };
+    world.apply(policy(0, wishes));
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    assert_eq!(counts(&world), [1, 1, 1, 0, 1]);
+    let routes = world.model.devices[&node_id(0)]
+        .enabled_routes
+        .clone()
+        .unwrap();
+    assert!(routes.is_superset(&Route::exit_node()) && routes.len() == 3);
+}
+
+#[test]
+fn two_hundred_policies_with_nothing_to_change_cost_one_list_each_poll() {
+    let mut world = world(200);
+    for number in 0..200 {
+        let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+        device.tags = ["tag:a".parse().unwrap()].into();
+        world.apply(policy(number, tags(&["tag:a"])));
+    }
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    world.run_for(Duration::from_mins(3));
+    let [lists, rest @ ..] = counts(&world);
+    assert!((2..=4).contains(&lists), "{lists} lists in three minutes");
+    assert_eq!(rest, [0; 4]);
+    assert!(world.seen.reports.is_empty());
+}
+
+#[test]
+fn two_hundred_changed_devices_cost_one_call_each_and_one_list_to_confirm() {
+    let mut world = world(200);
+    for number in 0..200 {
+        world.apply(policy(number, tags(&["tag:a"])));
+    }
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    assert_eq!(counts(&world), [2, 0, 0, 0, 200]);
+}
+
+#[test]
+fn two_hundred_attributes_go_in_four_batches() {
+    let mut world = world(200);
+    for number in 0..200 {
+        world.apply(policy(number, attributes(&[("a", "gold")])));
+    }
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    assert_eq!(counts(&world), [1, 0, 0, 200, 4]);
+    assert!(world.writes().iter().all(|call| call.nodes().len() == 50));
+}
+
+#[test]
+fn a_key_that_is_named_no_more_is_deleted_and_then_forgotten() {
+    let mut world = world(1);
+    world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    world.forget_seen();
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.run_for(SOON);
+    world.assert_converged();
+    assert_eq!(world.writes().len(), 1);
+    let left: Vec<_> = world.model.attributes[&node_id(0)].keys().collect();
+    assert_eq!(left, [&key("a")]);
+    assert!(
+        world.policies[&policy_key(0)]
+            .memory
+            .owned_keys
+            .iter()
+            .eq([&key("a")])
+    );
+}
+
+#[test]
+fn posture_attributes_gone_as_a_whole_are_released_and_an_empty_map_deletes_them() {
+    for (wishes, writes) in [(Wishes::default(), 0), (attributes(&[]), 1)] {
+        let mut world = world(1);
+        world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
+        world.start();
+        world.run_until(SOON);
+        world.forget_seen();
+        world.apply(policy(0, wishes));
+        world.run_for(SOON);
+        world.assert_converged();
+        assert_eq!(world.writes().len(), writes);
+        assert!(world.policies[&policy_key(0)].memory.owned_keys.is_empty());
+    }
+}
+
+#[test]
+fn a_key_that_a_person_adds_is_not_touched() {
+    let mut world = world(1);
+    let person = ReportedAttribute {
+        value: 3.into(),
+        expiry: None,
+    };
+    let before = BTreeMap::from([(key("b"), person)]);
+    world.model.attributes.insert(node_id(0), before.clone());
+    world.apply(policy(0, attributes(&[])));
+    world.start();
+    world.run_until(SOON);
+    assert_eq!(world.model.attributes[&node_id(0)], before);
+    assert_eq!(counts(&world)[4], 0);
+}
+
+#[test]
+fn routes_that_the_list_does_not_tell_are_not_read_at_each_poll() {
+    let mut world = world(1);
+    world.model.list_hides_routes = true;
+    let wishes = Wishes {
+        enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+        exit_node: Some(false),
+        ..Wishes::default()
+    };
+    world.apply(policy(0, wishes));
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    world.forget_seen();
+    world.run_for(Duration::from_hours(1));
+    let [_, looks, routes, _, writes] = counts(&world);
+    assert_eq!((looks, writes), (0, 0));
+    assert!((5..=6).contains(&routes), "{routes} reads in an hour");
+}
+
+#[test]
+fn a_new_policy_goes_before_routine_work() {
+    let mut world = world(101);
+    for number in 0..100 {
+        world.apply(policy(number, tags(&["tag:a"])));
+    }
+    world.start();
+    world.run_until(SOON);
+    // Somebody changes them all; while they are put back, a policy is applied.
+    for device in world.model.devices.values_mut() {
+        device.tags = ["tag:b".parse().unwrap()].into();
+    }
+    world.forget_seen();
+    while world.writes().is_empty() {
+        world.run_for(Duration::from_millis(10));
+    }
+    world.apply(policy(100, tags(&["tag:a"])));
+    world.run_for(SOON);
+    let new = node_id(100);
+    let place = world
+        .writes()
+        .iter()
+        .position(|call| call.nodes() == [&new]);
+    assert!(place.unwrap() < 30, "{place:?}");
+}
+
+#[test]
+fn a_status_that_echoes_makes_no_work() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    let key: PolicyKey = policy_key(0);
+    world.tell(&key);
+    world.run_for(Duration::from_secs(1));
+    assert!(world.seen.reports.is_empty() && world.seen.requests.is_empty());
+}
+
+/// `cargo test --release --lib ten_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "measures time, which says something only in release and on an idle machine"]
+fn ten_thousand_policies_with_nothing_to_change_cost_little_time() {
+    const MANY: usize = 10_000;
+    let mut world = world(MANY);
+    for number in 0..MANY {
+        world.apply(policy(number, tags(&["tag:a"])));
+    }
+    let clock = std::time::Instant::now();
+    world.start();
+    world.run_until(SOON);
+    println!("first look and {MANY} writes: {:?}", clock.elapsed());
+    world.forget_seen();
+    world.run_for(Duration::from_mins(10));
+    let list = Request::Devices;
+    let now = crate::tailnet::Now {
+        monotonic: world.clock,
+        wall: world.wall(),
+    };
+    while world.count(|request| *request == list) < 20 {
+        world.run_for(Duration::from_secs(1));
+    }
+    let clock = std::time::Instant::now();
+    for _ in 0..10 {
+        assert!(world.engine.step(Input::Wake, now).is_empty());
+    }
+    println!("a step without an effect: {:?}", clock.elapsed() / 10);
+    let lists = world.count(|request| *request == list);
+    let clock = std::time::Instant::now();
+    world.run_for(Duration::from_mins(10));
+    let lists = u32::try_from(world.count(|request| *request == list) - lists).unwrap();
+    println!(
+        "a poll, the model's own time counted: {:?}",
+        clock.elapsed() / lists
+    );
+}

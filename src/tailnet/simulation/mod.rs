@@ -4,9 +4,10 @@
 mod chaos;
 mod checks;
 mod counted;
+mod faulty;
 mod model;
+mod outcome;
 mod random;
-mod readings;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -68,7 +69,7 @@ struct World {
     wake: Option<Duration>,
     traced: bool,
     steps: u64,
-    steps_at_once: u32,
+    steps_at_once: usize,
     seen: Seen,
     /// When somebody else changed the routes of a device last.
     drifted: BTreeMap<NodeId, Duration>,
@@ -116,14 +117,14 @@ impl World {
         self.faults.delay.mul_f64(self.rng.f64())
     }
 
-    /// Starts a process: connected, leading, and told of all policies.
+    /// Starts a process: leading, connected, and told of all policies.
     fn start(&mut self) {
+        self.step(Input::Leading(true));
         self.step(Input::Connection(Ok(())));
         for key in self.policies.keys().cloned().collect::<Vec<_>>() {
             self.tell(&key);
         }
         self.step(Input::PoliciesListed);
-        self.step(Input::Leading(true));
     }
 
     /// Ends the process at once, as SIGKILL does, and starts another.
@@ -142,18 +143,15 @@ impl World {
     /// Applies or edits a policy.
     fn apply(&mut self, mut policy: Policy) {
         let key = policy.key.clone();
-        let memory = match self.policies.get(&key) {
-            Some(kept) => {
-                policy.uid.clone_from(&kept.policy.uid);
-                policy.created = kept.policy.created;
-                policy.generation = kept.policy.generation + 1;
-                kept.memory.clone()
-            }
-            None => {
-                policy.uid = self.rng.u64(..).to_string();
-                policy.created = self.wall();
-                Memory::default()
-            }
+        let memory = if let Some(kept) = self.policies.get(&key) {
+            policy.uid.clone_from(&kept.policy.uid);
+            policy.created = kept.policy.created;
+            policy.generation = kept.policy.generation + 1;
+            kept.memory.clone()
+        } else {
+            policy.uid = self.rng.u64(..).to_string();
+            policy.created = self.wall();
+            Memory::default()
         };
         self.policies.insert(key.clone(), Kept { policy, memory });
         self.watch_soon(key);
@@ -210,7 +208,10 @@ impl World {
         match event {
             Event::Arrive(ticket, request) => {
                 let answer = self.arrive(&request);
-                let delay = self.delay();
+                let mut delay = self.delay();
+                if request == Request::Devices {
+                    delay += self.faults.list_delay;
+                }
                 if alive {
                     self.after(delay, Event::Answer(ticket, answer));
                 }
@@ -271,7 +272,7 @@ impl World {
         self.steps += 1;
         self.steps_at_once += 1;
         assert!(
-            self.steps_at_once < 5_000,
+            self.steps_at_once < 5_000 + 2 * self.policies.len(),
             "a loop that takes no time: {input:?}"
         );
         let now = Now {

@@ -29,6 +29,10 @@ pub struct Model {
     pub refuses_attributes_of: Option<NodeId>,
     /// Calls for this device always fail.
     pub broken: Option<NodeId>,
+    /// The list leaves this device out.
+    pub left_out: Option<NodeId>,
+    /// Deletions of attributes are accepted, but nothing happens.
+    pub keeps_attributes: bool,
 }
 
 impl Model {
@@ -52,8 +56,12 @@ impl Model {
     pub fn answer(&mut self, request: &Request) -> Result<Answer, Failure> {
         match request {
             Request::Devices => {
-                let devices = self.devices.values().map(|device| self.told(device));
-                Ok(Answer::Devices(devices.collect()))
+                let listed = self.devices.values();
+                let listed =
+                    listed.filter(|device| self.left_out.as_ref() != Some(&device.node_id));
+                Ok(Answer::Devices(
+                    listed.map(|device| self.told(device)).collect(),
+                ))
             }
             Request::Device(id) => Ok(Answer::Device(Box::new(self.told(self.device(id)?)))),
             Request::Routes(id) => Ok(Answer::Routes(
@@ -144,6 +152,9 @@ impl Model {
         for (id, writes) in nodes {
             let attributes = self.attributes.entry(id.clone()).or_default();
             for (key, wish) in writes {
+                if wish.is_none() && self.keeps_attributes {
+                    continue;
+                }
                 attributes.remove(key);
                 if let Some(wish) = wish {
                     let value = wish.value.to_json();
@@ -206,4 +217,6 @@ pub struct Faults {
     pub list_down: bool,
     /// The longest time on the way, one way.
     pub delay: Duration,
+    /// How much longer the answer of the list is on the way.
+    pub list_delay: Duration,
 }

@@ -3,6 +3,16 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
+mod changes;
+mod figures;
+mod held;
 mod identity;
+mod leaders;
 mod main_path;
+mod outages;
+mod secrets;
+mod start_up;
+mod unreadable;
+mod view;
 mod webhook;
+mod workload_identity;

@@ -99,16 +99,16 @@ impl Stage {
 
     /// Makes the Secret and the connection `default`.
     pub async fn connect(&self, api_key: &str) {
-        self.secret(api_key).await;
+        self.secret(&json!({"api_key": api_key})).await;
         self.kubectl.apply(&self.tailnet_manifest()).await;
     }
 
     /// Makes or changes the Secret with the credential.
-    pub async fn secret(&self, api_key: &str) {
+    pub async fn secret(&self, data: &Value) {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret",
             "metadata": {"name": "tailscale", "namespace": "tsdp-system"},
-            "stringData": {"api_key": api_key},
+            "stringData": data,
         });
         self.kubectl.apply(&secret.to_string()).await;
     }
@@ -153,6 +153,33 @@ impl Stage {
     pub async fn policy_says(&self, name: &str, expected: &str) {
         let name = format!("network/{name}");
         says(self.policies.as_ref().unwrap(), &name, expected).await;
+    }
+
+    /// Waits until the condition Ready of a policy in `network` has this reason.
+    pub async fn policy_reason(&self, name: &str, reason: &str) {
+        let name = format!("network/{name}");
+        eventually(PATIENCE, async || {
+            let words = self
+                .policies
+                .as_ref()
+                .unwrap()
+                .now(&name)
+                .map_or(String::new(), |object| words(&object));
+            if words.split([' ', ':']).nth(1) == Some(reason) {
+                Ok(())
+            } else {
+                Err(words)
+            }
+        })
+        .await;
+    }
+
+    /// How many policies are as declared, by their present generation.
+    pub fn policies_ready(&self) -> usize {
+        let all = self.policies.as_ref().unwrap().all();
+        all.iter()
+            .filter(|object| words(object).starts_with("True"))
+            .count()
     }
 
     /// Waits until the status of a tailnet says this, as [`words`] puts it.

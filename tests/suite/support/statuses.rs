@@ -67,6 +67,11 @@ impl Statuses {
         self.seen.lock().unwrap().now.get(name).cloned()
     }
 
+    /// All objects as they were seen last.
+    pub fn all(&self) -> Vec<Value> {
+        self.seen.lock().unwrap().now.values().cloned().collect()
+    }
+
     /// Panics if any status ever was one that kstatus, Flux or Argo CD would misread.
     pub fn were_honest(&self) {
         let seen = self.seen.lock().unwrap();

@@ -1,0 +1,253 @@
+//! Random devices with random policies, and the way to carry out a plan on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proptest::{collection, option, prelude::*, sample::subsequence};
+
+use super::{
+    Call, DevicePlan, Disruption, Fleet, Identity, Memory, Policy, PolicyKey, Target, Wishes,
+    apply, apply_attributes, next_call, plan_device,
+};
+use crate::model::{
+    AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
+    Route, RouteSet, TagSet,
+};
+
+/// The settings of a device with three attribute keys: no plan can need more calls.
+const SETTINGS: usize = 10;
+const NOW: &str = "2026-06-01T12:00:00Z";
+
+pub(super) fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+/// A device, its attributes, its neighbours, and the policies that hold it.
+#[derive(Debug, Clone)]
+pub(super) struct Scene {
+    pub device: Device,
+    pub attributes: Attributes,
+    pub neighbours: Vec<Device>,
+    pub policies: Vec<(Policy, Memory)>,
+}
+
+impl Scene {
+    pub fn fleet(&self) -> Fleet {
+        let all = self.neighbours.iter().chain([&self.device]);
+        Fleet::new(all.cloned())
+    }
+
+    pub fn plan(&self) -> DevicePlan {
+        let policies: Vec<_> = self.policies.iter().map(|(p, m)| (p, m)).collect();
+        let attributes = Some(&self.attributes);
+        plan_device(&self.device, attributes, &policies, &self.fleet(), now())
+    }
+
+    pub fn make(&mut self, call: &Call) {
+        apply(call, &mut self.device);
+        if let Call::WriteAttributes(nodes) = call {
+            for writes in nodes.values() {
+                apply_attributes(writes, &mut self.attributes);
+            }
+        }
+    }
+
+    /// Makes all calls, one after another.
+    pub fn run(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        while let Some(call) = next_call(&self.plan(), &BTreeSet::new()).map(|(call, _)| call) {
+            self.make(&call);
+            calls.push(call);
+            assert!(calls.len() <= SETTINGS, "no end: {calls:#?}");
+        }
+        calls
+    }
+
+    pub fn names(&self, wish: impl Fn(&Wishes) -> bool) -> bool {
+        self.policies.iter().any(|(policy, _)| wish(&policy.wishes))
+    }
+}
+
+fn node() -> NodeId {
+    "n1CNTRL".parse().unwrap()
+}
+
+pub(super) fn key(number: usize) -> AttributeKey {
+    // Two of them differ in case only.
+    ["custom:a", "custom:A", "custom:b"][number]
+        .parse()
+        .unwrap()
+}
+
+fn tags() -> impl Strategy<Value = TagSet> {
+    let all = ["tag:a", "tag:b", "tag:c"];
+    subsequence(all.to_vec(), 0..=3)
+        .prop_map(|tags| tags.iter().map(|t| t.parse().unwrap()).collect())
+}
+
+fn routes() -> impl Strategy<Value = RouteSet> {
+    let all = ["10.0.0.0/16", "10.1.0.0/16", "fd00::/8"];
+    subsequence(all.to_vec(), 0..=3)
+        .prop_map(|routes| routes.iter().map(|r| r.parse().unwrap()).collect())
+}
+
+/// What is approved may hold none, one or both of the routes of an exit node.
+fn enabled_routes() -> impl Strategy<Value = RouteSet> {
+    let exit: Vec<Route> = Route::exit_node().into_iter().collect();
+    (routes(), subsequence(exit, 0..=2))
+        .prop_map(|(routes, exit)| routes.into_iter().chain(exit).collect())
+}
+
+fn value() -> impl Strategy<Value = AttributeValue> {
+    prop_oneof![
+        (0..3_i64).prop_map(|n| AttributeValue::Integer(n.try_into().unwrap())),
+        any::<bool>().prop_map(AttributeValue::Boolean),
+        "[a-c]".prop_map(|text| AttributeValue::String(text.parse().unwrap())),
+    ]
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    (-2..3_i64).prop_map(|seconds| now() + jiff::SignedDuration::from_secs(seconds))
+}
+
+fn attribute_wish() -> impl Strategy<Value = AttributeWish> {
+    (value(), option::of(time())).prop_map(|(value, expiry)| AttributeWish { value, expiry })
+}
+
+fn reported() -> impl Strategy<Value = ReportedAttribute> {
+    attribute_wish().prop_map(|wish| ReportedAttribute {
+        value: wish.value.to_json(),
+        expiry: wish.expiry,
+    })
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    let flags = (any::<bool>(), any::<bool>(), option::of(time()));
+    (flags, tags(), enabled_routes(), 0..3_u8, 0..3_u8).prop_map(
+        |((authorized, disabled, expires), tags, routes, name, address)| Device {
+            node_id: node(),
+            legacy_id: "1".to_owned(),
+            name: format!("name-{name}.tail1.ts.net"),
+            hostname: "host".to_owned(),
+            user: "amelie@example.com".to_owned(),
+            tags,
+            ipv4: (address > 0).then_some([100, 80, 0, address].into()),
+            os: "linux".to_owned(),
+            authorized,
+            external: false,
+            key_expiry_disabled: disabled,
+            expires,
+            last_seen: None,
+            enabled_routes: Some(routes),
+            advertised_routes: None,
+        },
+    )
+}
+
+/// Another device, which may bear the name or hold the address that is wished for.
+fn neighbour() -> impl Strategy<Value = Device> {
+    (device(), 3..5_u8).prop_map(|(mut device, number)| {
+        device.node_id = format!("n{number}CNTRL").parse().unwrap();
+        device.name = format!("name-{number}.tail1.ts.net");
+        device.ipv4 = Some([100, 80, 0, number].into());
+        device
+    })
+}
+
+fn wishes() -> impl Strategy<Value = Wishes> {
+    let flags = (
+        option::of(any::<bool>()),
+        option::of(any::<bool>()),
+        option::of(any::<bool>()),
+    );
+    let wished_tags = tags().prop_filter("no empty list", |tags| !tags.is_empty());
+    let attributes = collection::btree_map((0..3_usize).prop_map(key), attribute_wish(), 0..3);
+    let lists = (
+        option::of(wished_tags),
+        option::of(routes()),
+        option::of(attributes),
+    );
+    (flags, lists, option::of(0..5_u8), option::of(1..5_u8)).prop_map(
+        |(
+            (authorized, key_expiry_disabled, exit_node),
+            (tags, enabled_routes, attributes),
+            name,
+            address,
+        )| Wishes {
+            authorized,
+            tags,
+            key_expiry_disabled,
+            enabled_routes,
+            exit_node,
+            attributes: attributes.map(|wishes| without_twins(&wishes)),
+            name: name.map(|name| format!("name-{name}").parse().unwrap()),
+            ipv4: address.map(|address| format!("100.80.0.{address}").parse().unwrap()),
+        },
+    )
+}
+
+/// A manifest with two keys that differ only in case is refused.
+fn without_twins(
+    wishes: &BTreeMap<AttributeKey, AttributeWish>,
+) -> BTreeMap<AttributeKey, AttributeWish> {
+    let folded: BTreeMap<String, AttributeKey> = wishes
+        .keys()
+        .map(|key| (key.folded(), key.clone()))
+        .collect();
+    folded
+        .into_values()
+        .map(|key| (key.clone(), wishes[&key].clone()))
+        .collect()
+}
+
+fn policy() -> impl Strategy<Value = (Policy, Memory)> {
+    let allowed = subsequence(vec![Disruption::Deauthorize, Disruption::ExpiredKey], 0..=2);
+    let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
+    let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
+    (wishes(), allowed, owned, 0..2_i64, asked).prop_map(
+        |(wishes, allowed, owned_keys, created, tags)| {
+            let policy = Policy {
+                key: PolicyKey {
+                    namespace: "network".to_owned(),
+                    name: String::new(),
+                },
+                uid: String::new(),
+                generation: 1,
+                created: Timestamp::from_second(created).unwrap(),
+                target: Target {
+                    identity: Identity::NodeId(node()),
+                    tags,
+                    users: Vec::new(),
+                },
+                wishes,
+                allowed: allowed.into_iter().collect(),
+            };
+            (
+                policy,
+                Memory {
+                    bound: None,
+                    owned_keys,
+                },
+            )
+        },
+    )
+}
+
+pub(super) fn scene() -> impl Strategy<Value = Scene> {
+    let attributes = collection::btree_map((0..3_usize).prop_map(key), reported(), 0..4);
+    let neighbours = collection::vec(neighbour(), 0..2);
+    let policies = collection::vec(policy(), 0..4);
+    (device(), attributes, neighbours, policies).prop_map(
+        |(device, attributes, neighbours, mut policies)| {
+            for (number, (policy, _)) in policies.iter_mut().enumerate() {
+                policy.key.name = format!("policy-{number}");
+            }
+            Scene {
+                device,
+                attributes,
+                neighbours,
+                policies,
+            }
+        },
+    )
+}

@@ -1,0 +1,315 @@
+//! Which device is meant, what counts as the same value, and what a fault says.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{
+    Binding, Bound, Declared, Fleet, Identity, Memory, Owner, PolicyKey, Target, bind, parse,
+};
+use crate::{
+    api::TailscaleDevicePolicySpec,
+    model::{AttributeValue, AttributeWish, Device, NodeId, ReportedAttribute, RouteSet},
+};
+
+fn id(text: &str) -> NodeId {
+    text.parse().unwrap()
+}
+
+/// A device called `fra`: of this id, this user, and with these tags.
+fn device(node: &str, user: &str, tags: &[&str]) -> Device {
+    Device {
+        node_id: id(node),
+        legacy_id: format!("1{node}"),
+        name: "fra.tail1.ts.net".to_owned(),
+        hostname: "Fra".to_owned(),
+        user: user.to_owned(),
+        tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+        ipv4: None,
+        os: "linux".to_owned(),
+        authorized: true,
+        external: false,
+        key_expiry_disabled: false,
+        expires: None,
+        last_seen: None,
+        enabled_routes: None,
+        advertised_routes: None,
+    }
+}
+
+fn hostname(name: &str) -> Target {
+    Target {
+        identity: Identity::Hostname(name.to_owned()),
+        tags: BTreeSet::new(),
+        users: Vec::new(),
+    }
+}
+
+fn bound(node: &str, owner: &str, named: &str) -> Memory {
+    let bound = Bound {
+        node: id(node),
+        owner: owner.parse().unwrap(),
+        named: named.to_owned(),
+    };
+    Memory {
+        bound: Some(bound),
+        ..Memory::default()
+    }
+}
+
+const AMELIE: &str = "amelie@example.com";
+const BERT: &str = "bert@example.com";
+const FRA: &str = "hostname fra";
+
+fn found(target: &Target, memory: &Memory, devices: &[Device]) -> Binding {
+    bind(target, memory, &Fleet::new(devices.to_vec()))
+}
+
+#[test]
+fn a_bound_device_stays_bound_whoever_else_takes_its_name() {
+    let mut renamed = device("n1", AMELIE, &[]);
+    "other".clone_into(&mut renamed.hostname);
+    let devices = [renamed, device("n2", AMELIE, &[])];
+    let memory = bound("n1", AMELIE, FRA);
+    assert_eq!(
+        found(&hostname("fra"), &memory, &devices),
+        Binding::Device(id("n1"))
+    );
+    // A manifest that names another device lets it go.
+    let memory = bound("n1", AMELIE, "hostname former");
+    assert_eq!(
+        found(&hostname("fra"), &memory, &devices),
+        Binding::Device(id("n2"))
+    );
+}
+
+#[test]
+fn another_device_of_the_name_is_followed_only_for_the_same_owner() {
+    let follows = [
+        (AMELIE, device("n2", AMELIE, &[]), true),
+        (AMELIE, device("n2", BERT, &[]), false),
+        (AMELIE, device("n2", AMELIE, &["tag:a"]), false),
+        ("tagged", device("n2", BERT, &["tag:b"]), true),
+        ("tagged", device("n2", AMELIE, &[]), false),
+    ];
+    for (owner, device, followed) in follows {
+        let found_owner = Owner::of(&device);
+        let binding = found(&hostname("fra"), &bound("n1", owner, FRA), &[device]);
+        let expected = if followed {
+            Binding::Device(id("n2"))
+        } else {
+            Binding::IdentityChanged {
+                bound: id("n1"),
+                owner: owner.parse().unwrap(),
+                found: id("n2"),
+                found_owner,
+            }
+        };
+        assert_eq!(binding, expected, "bound to one of {owner}");
+    }
+}
+
+#[test]
+fn two_of_a_name_are_ambiguous_and_none_is_not_found() {
+    let target = hostname("fra");
+    let both = [device("n1", AMELIE, &[]), device("n2", AMELIE, &[])];
+    let ambiguous = Binding::Ambiguous(vec![id("n1"), id("n2")]);
+    assert_eq!(found(&target, &Memory::default(), &both), ambiguous);
+    assert_eq!(found(&target, &bound("n9", AMELIE, FRA), &both), ambiguous);
+    assert_eq!(found(&target, &Memory::default(), &[]), Binding::NotFound);
+}
+
+#[test]
+fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
+    let cases = [
+        (
+            vec!["tag:a"],
+            vec![],
+            device("n1", AMELIE, &["tag:a", "tag:b"]),
+            true,
+        ),
+        (
+            vec!["tag:a"],
+            vec![],
+            device("n1", AMELIE, &["tag:b"]),
+            false,
+        ),
+        (vec![], vec![BERT, AMELIE], device("n1", AMELIE, &[]), true),
+        (vec![], vec![BERT], device("n1", AMELIE, &[]), false),
+        // A tagged device has no user.
+        (
+            vec![],
+            vec![AMELIE],
+            device("n1", AMELIE, &["tag:a"]),
+            false,
+        ),
+    ];
+    for (tags, users, device, meets) in cases {
+        let target = Target {
+            tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+            users: users.iter().map(ToString::to_string).collect(),
+            ..hostname("fra")
+        };
+        let owner = Owner::of(&device).to_string();
+        for memory in [Memory::default(), bound("n1", &owner, FRA)] {
+            let binding = found(&target, &memory, std::slice::from_ref(&device));
+            assert_eq!(binding.node().is_some(), meets, "{target:?} {binding:?}");
+        }
+    }
+}
+
+#[test]
+fn external_devices_never_match_nor_do_they_stay_bound() {
+    let mut external = device("n1", AMELIE, &[]);
+    external.external = true;
+    let devices = [external];
+    for identity in [
+        Identity::NodeId(id("n1")),
+        Identity::LegacyId("1n1".to_owned()),
+        Identity::Name("fra".to_owned()),
+        Identity::Hostname("fra".to_owned()),
+    ] {
+        let named = identity.to_string();
+        let target = Target {
+            identity,
+            ..hostname("")
+        };
+        for memory in [Memory::default(), bound("n1", AMELIE, &named)] {
+            assert_eq!(
+                found(&target, &memory, &devices),
+                Binding::NotFound,
+                "{named}"
+            );
+        }
+    }
+}
+
+#[test]
+fn names_fit_without_regard_to_case_and_with_a_domain_only_as_a_whole() {
+    let devices = [device("n1", AMELIE, &[])];
+    let cases = [
+        ("fra", true),
+        ("FRA", true),
+        ("fra.tail1.ts.net", true),
+        ("fra.tail1.ts.net.", true),
+        ("fra.tail2.ts.net", false),
+        ("fr", false),
+    ];
+    for (name, fits) in cases {
+        let target = Target {
+            identity: Identity::Name(name.to_owned()),
+            ..hostname("")
+        };
+        let binding = found(&target, &Memory::default(), &devices);
+        assert_eq!(binding.node().is_some(), fits, "{name}");
+    }
+}
+
+#[test]
+fn a_fleet_finds_a_device_by_what_it_is_called_now() {
+    let mut fleet = Fleet::new([device("n1", AMELIE, &[])]);
+    let mut renamed = device("n1", AMELIE, &[]);
+    "new.tail1.ts.net".clone_into(&mut renamed.name);
+    "new".clone_into(&mut renamed.hostname);
+    renamed.ipv4 = Some([100, 80, 0, 1].into());
+    fleet.insert(renamed);
+    let names = |identity: Identity| fleet.find(&identity).len();
+    assert_eq!(names(Identity::Hostname("fra".to_owned())), 0);
+    assert_eq!(names(Identity::Name("fra".to_owned())), 0);
+    assert_eq!(names(Identity::Hostname("new".to_owned())), 1);
+    assert_eq!(names(Identity::Name("new".to_owned())), 1);
+    assert!(fleet.holder_of([100, 80, 0, 1].into()).is_some());
+    assert_eq!(fleet.own_count(), 1);
+}
+
+#[test]
+fn values_are_compared_and_not_their_spelling() {
+    let routes =
+        |routes: [&str; 2]| -> RouteSet { routes.map(|route| route.parse().unwrap()).into() };
+    assert_eq!(
+        routes(["fd00:0::/8", "10.0.0.0/8"]),
+        routes(["10.0.0.0/8", "fd00::/8"])
+    );
+    let at = |text: &str| -> Option<Timestamp> { Some(text.parse().unwrap()) };
+    let three = AttributeWish {
+        value: AttributeValue::Integer(3.try_into().unwrap()),
+        expiry: at("2027-01-01T00:00:00Z"),
+    };
+    let cases = [
+        (
+            serde_json::json!(3),
+            at("2027-01-01T01:00:00.9+01:00"),
+            true,
+        ),
+        (serde_json::json!(3.0), at("2027-01-01T00:00:00Z"), true),
+        (serde_json::json!(3), at("2027-01-01T00:00:01Z"), false),
+        (serde_json::json!(3), None, false),
+        (serde_json::json!(3.5), at("2027-01-01T00:00:00Z"), false),
+        (serde_json::json!("3"), at("2027-01-01T00:00:00Z"), false),
+        (serde_json::json!(true), at("2027-01-01T00:00:00Z"), false),
+    ];
+    for (value, expiry, same) in cases {
+        let reported = ReportedAttribute { value, expiry };
+        assert_eq!(three.is_met_by(&reported), same, "{reported:?}");
+    }
+}
+
+fn parsed(yaml: &str) -> Declared {
+    let spec: TailscaleDevicePolicySpec = serde_yaml::from_str(yaml).unwrap();
+    let key = PolicyKey {
+        namespace: "network".to_owned(),
+        name: "fra".to_owned(),
+    };
+    parse(key, "uid".to_owned(), 1, Timestamp::UNIX_EPOCH, &spec, None)
+}
+
+#[test]
+fn all_faults_of_a_manifest_are_told_at_once_with_their_paths() {
+    let declared = parsed(
+        r#"
+device: {hostname: fra, name: fra, tags: ["router"]}
+authorized: false
+tags: []
+enabledRoutes: ["10.0.0.1/16", "0.0.0.0/0", "10.0.0.0/8"]
+name: Fra_Router
+ipv4: 100.100.100.100
+postureAttributes:
+  "tier": {string: gold}
+  "custom:a": {string: a b}
+  "custom:B": {boolean: true}
+  "custom:b": {boolean: true}
+  "custom:c": {string: x, integer: 1}
+  "custom:d": {integer: 9007199254740992}
+  "custom:e": {boolean: true, expiry: tomorrow}
+"#,
+    );
+    insta::assert_snapshot!(declared.policy.unwrap_err().join("\n"), @r"
+    spec.device: write exactly one of nodeId, id, name and hostname
+    spec.device.tags[0]: 'router' is no tag: write it with its prefix, such as tag:router
+    spec.tags: the API cannot take the last tag from a device: leave the field out
+    spec.authorized: false cuts the device off: write allowDisruption: [Deauthorize] too
+    spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write 10.0.0.0/16
+    spec.enabledRoutes[1]: '0.0.0.0/0' is an exit-node route: write exitNode: true instead
+    spec.postureAttributes[custom:a].string: 'a b' is no string value: write at most 50 letters, digits, _ or .
+    spec.postureAttributes[custom:b]: differs from custom:B only in case: keep one of the two
+    spec.postureAttributes[custom:c]: write exactly one of string, integer and boolean
+    spec.postureAttributes[custom:d].integer: 9007199254740992 is no integer that JSON keeps exactly: write one from -9007199254740991 to 9007199254740991
+    spec.postureAttributes[custom:e].expiry: 'tomorrow' is no time: write one such as 2027-01-01T00:00:00Z
+    spec.postureAttributes[tier]: 'tier' is not in the namespace custom: — write it as custom:NAME
+    spec.name: 'Fra_Router' would be rewritten by the server: write up to 63 lower-case letters and digits, with single dashes between them, such as fra-router
+    spec.ipv4: '100.100.100.100' lies in 100.100.100.0/24, which Tailscale reserves: write another address
+    ");
+}
+
+#[test]
+fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
+    let policy = parsed("{device: {nodeId: n1CNTRL}, exitNode: false}")
+        .policy
+        .unwrap();
+    assert_eq!(policy.target.identity, Identity::NodeId(id("n1CNTRL")));
+    let only = super::Wishes {
+        exit_node: Some(false),
+        ..super::Wishes::default()
+    };
+    assert_eq!(policy.wishes, only);
+}

@@ -1,0 +1,285 @@
+//! Single faults, and what the engine makes of them.
+
+use std::time::Duration;
+
+use super::{
+    World,
+    chaos::policy_key,
+    counted::{SOON, attributes, counts, everything, key, policy, tags, world},
+    model::{device, node_id},
+};
+use crate::{
+    model::NodeId,
+    plan::{Memory, Wishes},
+    tailnet::{Announcement, Input, Request, State},
+};
+
+/// One device whose policy names two attributes, and that has them.
+fn settled() -> World {
+    let mut world = world(1);
+    world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    world.forget_seen();
+    world
+}
+
+fn has(world: &World, name: &str) -> bool {
+    world.model.attributes[&node_id(0)].contains_key(&key(name))
+}
+
+#[test]
+fn a_refused_batch_is_split_until_the_one_entry_is_found() {
+    let mut world = world(50);
+    world.model.refuses_attributes_of = Some(node_id(33));
+    for number in 0..50 {
+        world.apply(policy(number, attributes(&[("a", "gold")])));
+    }
+    world.start();
+    world.run_until(SOON);
+    for number in 0..50 {
+        let reached = world.model.attributes[&node_id(number)].contains_key(&key("a"));
+        assert_eq!(reached, number != 33, "device {number}");
+    }
+    assert!(world.writes().len() <= 13, "{}", world.writes().len());
+    world.model.refuses_attributes_of = None;
+    world.run_for(Duration::from_secs(800));
+    world.assert_converged();
+}
+
+#[test]
+fn a_device_that_always_fails_holds_up_no_other() {
+    let mut world = world(60);
+    world.model.broken = Some(node_id(7));
+    for number in 0..60 {
+        let wishes = if number % 2 == 0 {
+            attributes(&[("a", "gold")])
+        } else {
+            tags(&["tag:a"])
+        };
+        world.apply(policy(number, wishes));
+    }
+    world.start();
+    world.run_until(SOON);
+    let untagged = world
+        .model
+        .devices
+        .values()
+        .filter(|device| device.tags.is_empty());
+    assert_eq!(untagged.count(), 31);
+    let named = world
+        .model
+        .attributes
+        .values()
+        .filter(|values| !values.is_empty());
+    assert_eq!(named.count(), 30);
+}
+
+#[test]
+fn a_change_without_an_effect_is_told_and_not_repeated_at_once() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    for _ in 0..600 {
+        world.run_for(Duration::from_secs(1));
+        world
+            .model
+            .devices
+            .get_mut(&node_id(0))
+            .unwrap()
+            .tags
+            .clear();
+    }
+    assert!(world.writes().len() < 30, "{} writes", world.writes().len());
+}
+
+#[test]
+fn an_impostor_under_the_name_of_a_bound_device_is_not_touched() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    let mut impostor = device(0);
+    impostor.node_id = node_id(9);
+    world.model.remove(&node_id(0));
+    world.model.add(impostor);
+    world.run_for(Duration::from_mins(5));
+    assert_eq!(counts(&world)[1..], [0; 4]);
+    world.assert_converged();
+    let reason = &world.last_reports[&policy_key(0)].state;
+    assert!(matches!(reason, State::Unbound { .. }), "{reason:?}");
+}
+
+#[test]
+fn what_the_last_call_did_is_told_after_a_stop() {
+    let mut world = world(1);
+    world.apply(policy(0, everything()));
+    world.start();
+    while world.writes().is_empty() {
+        world.run_for(Duration::from_millis(10));
+    }
+    world.forget_seen();
+    world.step(Input::Stop);
+    world.run_for(SOON);
+    assert!(world.seen.requests.is_empty());
+    assert!(world.engine.is_idle() && world.engine.wake_at().is_none());
+    assert_eq!(world.seen.announcements.len(), 1);
+    let [(_, report)] = world.seen.reports.as_slice() else {
+        panic!("{:?}", world.seen.reports);
+    };
+    assert!(report.changed_at.is_some());
+}
+
+#[test]
+fn a_list_from_before_a_write_does_not_undo_what_is_known_since() {
+    let mut world = world(1);
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    world.faults.list_delay = Duration::from_secs(20);
+    while world.seen.requests.is_empty() {
+        world.run_for(Duration::from_secs(1));
+    }
+    // The list that is under way tells the device without the tag.
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.run_for(Duration::from_secs(40));
+    world.assert_converged();
+    assert_eq!(world.writes().len(), 1);
+}
+
+#[test]
+fn a_change_whose_answer_was_lost_is_looked_at_told_and_not_repeated() {
+    for wishes in [tags(&["tag:a"]), attributes(&[("a", "gold")])] {
+        let mut world = world(1);
+        world.apply(policy(0, wishes));
+        world.start();
+        while world.writes().is_empty() {
+            world.run_for(Duration::from_millis(1));
+        }
+        world.faults.answer_lost = 1.0;
+        world.run_for(world.faults.delay);
+        world.faults.answer_lost = 0.0;
+        world.run_for(SOON);
+        world.assert_converged();
+        assert_eq!(world.writes().len(), 1);
+        let told = world.seen.announcements.iter();
+        let changed = told.filter(|(_, told)| matches!(told, Announcement::Changed(_)));
+        assert_eq!(changed.count(), 1);
+    }
+}
+
+#[test]
+fn one_short_list_is_no_proof_that_a_device_is_gone() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    world.run_until(SOON);
+    // Another one of the name, tagged too, but otherwise.
+    let mut other = device(0);
+    other.node_id = node_id(9);
+    other.tags = ["tag:b".parse().unwrap()].into();
+    world.model.add(other.clone());
+    world.model.left_out = Some(node_id(0));
+    world.forget_seen();
+    while world.seen.requests.is_empty() {
+        world.run_for(Duration::from_secs(1));
+    }
+    world.run_for(Duration::from_secs(1));
+    world.model.left_out = None;
+    world.run_for(Duration::from_mins(2));
+    world.assert_converged();
+    assert_eq!(world.model.devices[&node_id(9)].tags, other.tags);
+    // Once it is gone for good, the other one is followed: it is tagged as well.
+    world.model.remove(&node_id(0));
+    world.run_for(Duration::from_secs(200));
+    world.assert_converged();
+    let bound: Option<NodeId> = world.policies[&policy_key(0)]
+        .memory
+        .bound
+        .clone()
+        .map(|b| b.node);
+    assert_eq!(bound, Some(node_id(9)));
+}
+
+#[test]
+fn a_deletion_without_an_effect_is_not_forgotten() {
+    let mut world = settled();
+    world.model.keeps_attributes = true;
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.run_for(SOON);
+    assert!(has(&world, "b"));
+    world.model.keeps_attributes = false;
+    world.run_for(Duration::from_mins(10));
+    world.assert_converged();
+    assert!(!has(&world, "b"));
+}
+
+#[test]
+fn a_new_leader_deletes_what_the_former_one_owned() {
+    let mut world = settled();
+    world.step(Input::Leading(false));
+    // The former leader set b for an edit that this process never saw: there it was named again.
+    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+    kept.memory.owned_keys.insert(key("c"));
+    let person = world.model.attributes[&node_id(0)][&key("a")].clone();
+    world
+        .model
+        .attributes
+        .get_mut(&node_id(0))
+        .unwrap()
+        .insert(key("c"), person);
+    world.tell(&policy_key(0));
+    world.step(Input::Leading(true));
+    world.run_for(SOON);
+    world.assert_converged();
+    assert!(!has(&world, "c"));
+}
+
+#[test]
+fn what_was_recorded_is_not_lost_with_the_lead_though_the_watch_lags() {
+    let mut world = settled();
+    // The watch tells an edit from before the last status.
+    world.policies.get_mut(&policy_key(0)).unwrap().memory = Memory::default();
+    world.step(Input::Leading(false));
+    world.apply(policy(0, attributes(&[])));
+    world.tell(&policy_key(0));
+    world.step(Input::Leading(true));
+    world.run_for(SOON);
+    world.assert_converged();
+    assert!(!has(&world, "a") && !has(&world, "b"));
+}
+
+#[test]
+fn a_new_leader_reads_attributes_before_it_trusts_them() {
+    let mut world = settled();
+    world.step(Input::Leading(false));
+    world.model.attributes.get_mut(&node_id(0)).unwrap().clear();
+    world.step(Input::Leading(true));
+    world.run_for(SOON);
+    world.assert_converged();
+    assert!(has(&world, "a"));
+}
+
+#[test]
+fn an_outage_is_told_once_and_over_when_the_list_is_back() {
+    let mut world = settled();
+    world.faults.list_down = true;
+    world.apply(policy(0, Wishes::default()));
+    world.run_for(Duration::from_hours(1));
+    assert_eq!(world.count(|request| *request != Request::Devices), 0);
+    let told = world.seen.reports.iter().map(|(_, report)| &report.state);
+    let told: Vec<_> = told
+        .filter(|state| matches!(state, State::Unavailable(_)))
+        .collect();
+    assert_eq!(told.len(), 1);
+    let lists = world.seen.requests.len();
+    assert!(
+        (10..40).contains(&lists),
+        "{lists} lists in an hour of outage"
+    );
+    world.faults.list_down = false;
+    world.run_for(Duration::from_mins(10));
+    world.assert_converged();
+}

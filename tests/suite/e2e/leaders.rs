@@ -1,0 +1,182 @@
+//! More than one controller, and the end of one.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tsdp::simulator::{FaultKind, FaultSpec};
+
+use crate::support::{Controller, Stage, calls, eventually};
+
+const ROUTER: &str = "{device: {hostname: fra-router}, tags: [tag:router, tag:fra], \
+                      keyExpiry: Disabled, enabledRoutes: [10.0.0.0/16]}";
+
+/// Holds back the answers to calls of this kind.
+fn slow(stage: &Stage, setting: &str, seconds: f64) {
+    let mut delay = FaultSpec::new(FaultKind::Delay);
+    delay.method = Some("POST".to_owned());
+    delay.path = Some(format!("/api/v2/device/*/{setting}"));
+    delay.seconds = Some(seconds);
+    stage.simulator.inject(delay).unwrap();
+}
+
+/// Waits until a call is under way.
+async fn under_way(stage: &Stage, call: &str) {
+    eventually(Duration::from_secs(20), async || {
+        let calls = calls(&stage.simulator);
+        if calls.iter().any(|sent| sent == call) {
+            Ok(())
+        } else {
+            Err(format!("no {call} among {calls:?}"))
+        }
+    })
+    .await;
+}
+
+async fn lease_holder(stage: &Stage) -> Value {
+    let lease = stage
+        .kubectl
+        .get(&["-n", "tsdp-system", "lease/tsdp"])
+        .await;
+    lease["spec"]["holderIdentity"].clone()
+}
+
+#[tokio::test]
+async fn of_two_controllers_one_acts_and_the_other_finishes_what_a_killed_one_began() {
+    let stage = Stage::new().await;
+    let args = ["--lease-duration=5"];
+    let mut leader = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+    leader.logs("leadership won").await;
+    let standby = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+    let holder = lease_holder(&stage).await;
+
+    stage
+        .policy(
+            "laptop",
+            "{device: {hostname: amelie-laptop}, keyExpiry: Enabled}",
+        )
+        .await;
+    let laptop = stage.node("amelie-laptop");
+    stage
+        .policy_says(
+            "laptop",
+            &format!("True InSync: amelie-laptop ({laptop}) is as declared."),
+        )
+        .await;
+    stage.polls(3).await;
+    assert_eq!(
+        calls(&stage.simulator),
+        [format!("POST /device/{laptop}/key")]
+    );
+    let changes = |metrics: &str| {
+        metrics.contains(r#"tsdp_changes_total{tailnet="default",field="keyExpiry"} 1"#)
+    };
+    assert!(changes(&leader.get("/metrics").await.1));
+    assert!(
+        !standby
+            .get("/metrics")
+            .await
+            .1
+            .contains("tsdp_changes_total{")
+    );
+
+    let router = stage.node("fra-router");
+    stage.simulator.clear_requests();
+    slow(&stage, "key", 3.0);
+    stage.policy("router", ROUTER).await;
+    under_way(&stage, &format!("POST /device/{router}/key")).await;
+    leader.kill().await;
+
+    stage
+        .policy_says(
+            "router",
+            &format!("True InSync: fra-router ({router}) is as declared."),
+        )
+        .await;
+    stage
+        .device_has(
+            &router,
+            json!({
+                "tags": ["tag:fra", "tag:router"], "keyExpiryDisabled": true,
+                "enabledRoutes": ["10.0.0.0/16"],
+            }),
+        )
+        .await;
+    assert_ne!(lease_holder(&stage).await, holder);
+    stage.polls(3).await;
+    // The call that was cut off had taken its effect: it is seen, and not made again.
+    let once = ["tags", "key", "routes"].map(|setting| format!("POST /device/{router}/{setting}"));
+    assert_eq!(calls(&stage.simulator), once);
+    stage.statuses_were_honest();
+}
+
+#[tokio::test]
+async fn a_controller_that_is_asked_to_stop_ends_its_call_and_gives_the_lease_back() {
+    let stage = Stage::new().await;
+    let mut controller = stage.controller().await;
+    let router = stage.node("fra-router");
+    slow(&stage, "tags", 2.0);
+    stage.policy("router", ROUTER).await;
+    under_way(&stage, &format!("POST /device/{router}/tags")).await;
+
+    controller.terminate().await;
+    let status = controller.ended().await;
+
+    assert!(status.success(), "{status}");
+    let tags = stage
+        .simulator
+        .requests()
+        .into_iter()
+        .find(|request| request.method == "POST");
+    assert_eq!(tags.unwrap().status, Some(200), "the call was ended");
+    assert_eq!(
+        calls(&stage.simulator),
+        [format!("POST /device/{router}/tags")]
+    );
+    let holder = lease_holder(&stage).await;
+    assert!(
+        matches!(holder.as_str(), None | Some("")),
+        "{holder} holds the lease"
+    );
+
+    // The next one need not wait for the lease to run out.
+    stage.simulator.clear_faults();
+    let _next = stage.controller().await;
+    stage
+        .policy_says(
+            "router",
+            &format!("True InSync: fra-router ({router}) is as declared."),
+        )
+        .await;
+    let once = ["tags", "key", "routes"].map(|setting| format!("POST /device/{router}/{setting}"));
+    assert_eq!(calls(&stage.simulator), once);
+    stage.statuses_were_honest();
+}
+
+#[tokio::test]
+async fn a_key_that_a_killed_controller_was_setting_is_known_as_owned_and_can_be_taken_back() {
+    let stage = Stage::new().await;
+    let args = ["--lease-duration=5"];
+    let mut first = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+    let nas = stage.node("nas");
+    slow(&stage, "attributes/*", 3.0);
+    let named = r#"{device: {hostname: nas}, postureAttributes: {"custom:rack": {integer: 7}}}"#;
+    stage.policy("nas", named).await;
+    let call = format!("POST /device/{nas}/attributes/custom:rack");
+    under_way(&stage, &call).await;
+    first.kill().await;
+
+    let policy = stage.kubectl.get(&["-n", "network", "tsdp/nas"]).await;
+    assert_eq!(policy["status"]["ownedAttributes"], json!(["custom:rack"]));
+
+    stage
+        .policy("nas", "{device: {hostname: nas}, postureAttributes: {}}")
+        .await;
+    let _next = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+    stage
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .await;
+    stage.device_has(&nas, json!({"attributes": {}})).await;
+    let back = format!("DELETE /device/{nas}/attributes/custom:rack");
+    assert_eq!(calls(&stage.simulator), [call, back]);
+    stage.statuses_were_honest();
+}

@@ -1,0 +1,94 @@
+//! Objects that the API server took and this version cannot read, as under older definitions.
+
+use serde_json::json;
+
+use crate::support::{Stage, eventually};
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
+    let stage = Stage::new().await;
+    for crd in ["tailscaledevicepolicies", "tailscaletailnets"] {
+        let lax = json!([{
+            "op": "replace",
+            "path": "/spec/versions/0/schema/openAPIV3Schema",
+            "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        }]);
+        let crd = format!("crd/{crd}.tailnet.dev");
+        stage
+            .kubectl
+            .ok(&["patch", &crd, "--type=json", "-p", &lax.to_string()])
+            .await;
+    }
+    let broken = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {name: broken}, spec: 7}";
+    // The API server takes a changed definition into use a moment later.
+    eventually(std::time::Duration::from_secs(20), async || {
+        let output = stage.kubectl.run(&["apply", "-f", "-"], broken).await;
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    })
+    .await;
+    stage
+        .policy("before", "{device: {hostname: nas}, tags: tag:db}")
+        .await;
+
+    let controller = stage.controller().await;
+    stage.policy("later", "{device: 5}").await;
+    stage
+        .policy(
+            "elsewhere",
+            "{tailnetRef: {name: broken}, device: {hostname: nas}}",
+        )
+        .await;
+    stage
+        .policy("good", "{device: {hostname: nas}, keyExpiry: Disabled}")
+        .await;
+
+    let nas = stage.node("nas");
+    stage
+        .policy_says("good", &format!("True InSync: nas ({nas}) is as declared."))
+        .await;
+    stage
+        .policy_says(
+            "before",
+            "False Invalid (Stalled): the object cannot be read: Invalid type string \"tag:db\". \
+             Expected a sequence",
+        )
+        .await;
+    stage.policy_reason("later", "Invalid").await;
+    stage
+        .policy_says(
+            "elsewhere",
+            "False Invalid (Stalled): The TailscaleTailnet 'broken' cannot be read: Invalid type integer \
+             `7`. Expected struct TailscaleTailnetSpec. Correct it. Nothing is sent until then.",
+        )
+        .await;
+    controller.readyz_says(200, "ok").await;
+    let version = async || {
+        stage.kubectl.get(&["-n", "network", "tsdp/later"]).await["metadata"]["resourceVersion"]
+            .clone()
+    };
+    let before = version().await;
+    stage.polls(3).await;
+    assert_eq!(
+        version().await,
+        before,
+        "its status was written again and again"
+    );
+
+    // Corrected, it counts.
+    stage
+        .policy("before", "{device: {hostname: nas}, tags: [tag:db]}")
+        .await;
+    stage
+        .policy_says(
+            "before",
+            &format!("True InSync: nas ({nas}) is as declared."),
+        )
+        .await;
+    stage
+        .device_has(&nas, json!({"tags": ["tag:db"], "keyExpiryDisabled": true}))
+        .await;
+}
