@@ -50,7 +50,8 @@ pub enum Reason {
     TailnetUnavailable,
     /// The tailnet's devices can be read. Nothing to do.
     Connected,
-    /// The Secret is missing, or lacks a key. Create it in the controller's own namespace.
+    /// The Secret is missing or lacks a key, or the cluster gives the controller no token to prove
+    /// itself with. Create the Secret in the controller's own namespace, or do what the message says.
     CredentialsMissing,
     /// The API does not know the credential (401). Put a valid one into the Secret.
     CredentialRejected,

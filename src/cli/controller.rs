@@ -27,12 +27,12 @@ pub(super) struct ControllerArgs {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where Tailscale's webhooks are taken, at /webhook/<TailscaleTailnet>, as a tailnet's Secret
-    /// has `webhook_secret` [default: nowhere].
+    /// Where Tailscale's webhooks are taken: POST /webhook/NAME for the `TailscaleTailnet` of that
+    /// name, if its Secret has `webhook_secret` [default: nowhere].
     #[arg(long, value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
     /// The controller's own service account, whose tokens prove who it is where a tailnet's Secret
-    /// has audience (workload identity).
+    /// has `audience` (workload identity).
     #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
     service_account: Option<String>,
     /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
