@@ -129,8 +129,9 @@ impl<'a> Conditions<'a> {
 
     /// While nobody can look, what was seen at the last look stands.
     pub fn keep_in_sync(&mut self, verdict: &Verdict) {
-        match self.old.iter().find(|condition| condition.type_ == IN_SYNC) {
-            Some(old) => self.new.push(old.clone()),
+        let last = self.old.iter().find(|condition| condition.type_ == IN_SYNC);
+        match last.filter(|last| last.status != "Unknown") {
+            Some(last) => self.new.push(last.clone()),
             None => self.sync_unknown(verdict),
         }
     }
