@@ -21,9 +21,12 @@ pub(super) struct ControllerArgs {
     /// [default: the pod's own, else tsdp-system].
     #[arg(long, env = "TSDP_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The namespaces whose policies are looked at, separated by commas [default: all].
+    /// The namespaces whose policies and invites are looked at, separated by commas [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
     policy_namespaces: Vec<String>,
+    /// Look after invites too. They need the rights of deploy/components/invites.
+    #[arg(long)]
+    invites: bool,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -48,6 +51,7 @@ impl Default for ControllerArgs {
         Self {
             namespace: None,
             policy_namespaces: Vec::new(),
+            invites: false,
             listen: default_listen(),
             webhook_listen: None,
             service_account: None,
@@ -65,6 +69,7 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
     let options = Options {
         namespace: args.namespace,
         policy_namespaces: args.policy_namespaces,
+        invites: args.invites,
         listen: Some(args.listen),
         webhook_listen: args.webhook_listen,
         service_account: args.service_account,

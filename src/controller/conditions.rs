@@ -140,7 +140,7 @@ impl<'a> Conditions<'a> {
         self.new
     }
 
-    fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
+    pub fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
         let old = self.old.iter().find(|condition| condition.type_ == type_);
         let since = old
             .filter(|old| old.status == status)

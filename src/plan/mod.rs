@@ -35,7 +35,7 @@ pub use difference::{DevicePlan, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
 pub use order::{AttributeWrites, Call, next_call};
-pub use parse::{Declared, parse};
+pub use parse::{Declared, parse, parse_target};
 pub use policy::{Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
 pub use survey::{Survey, survey};
 pub use table::table;
