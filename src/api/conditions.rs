@@ -8,7 +8,7 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Whether there was no difference at the last look; unknown before attributes have been read.
 pub const IN_SYNC: &str = "InSync";
-/// Whether the policy is valid and permitted.
+/// Whether the policy is valid and permitted; of an invite: whether somebody has accepted it.
 pub const ACCEPTED: &str = "Accepted";
 
 /// Why a condition is as it is. The names are part of the contract: people alert on them.
@@ -22,7 +22,7 @@ pub enum Reason {
     Progressing,
     /// The object was accepted, but nothing has been read since the start. Wait.
     NotStarted,
-    /// The policy is valid. Nothing to do.
+    /// The policy is valid; of an invite: somebody has accepted it. Nothing to do.
     Accepted,
 
     /// No device has the name, or it does not have the tags and users that are asked for. Correct
@@ -51,13 +51,22 @@ pub enum Reason {
     /// The spec cannot be read, or asks for what cannot be. Correct it as the message says.
     Invalid,
 
+    /// The invite is out and its URL in the Secret; nobody has accepted it yet. Nothing to do.
+    Invited,
+    /// The invite is in the tailnet's list no more: it was withdrawn or has expired. Delete the
+    /// `TailscaleDeviceInvite`, and create it again if the invite is still wanted.
+    InviteGone,
+    /// The invite is out, but its URL cannot be written to the Secret. The message says why.
+    SecretNotWritten,
+
     /// There is no `TailscaleTailnet` of the name. Create it, or correct `tailnetRef`.
     TailnetNotFound,
     /// The tailnet's devices cannot be read at present. Its own status says why.
     TailnetUnavailable,
     /// The tailnet's devices can be read. Nothing to do.
     Connected,
-    /// The Secret is missing, or lacks a key. Create it in the controller's own namespace.
+    /// The Secret is missing or lacks a key, or the cluster gives the controller no token to prove
+    /// itself with. Create the Secret in the controller's own namespace, or do what the message says.
     CredentialsMissing,
     /// The API does not know the credential (401). Put a valid one into the Secret.
     CredentialRejected,
@@ -109,6 +118,9 @@ impl Reason {
             Self::Waiting => "Waiting",
             Self::Conflicted => "Conflicted",
             Self::Invalid => "Invalid",
+            Self::Invited => "Invited",
+            Self::InviteGone => "InviteGone",
+            Self::SecretNotWritten => "SecretNotWritten",
             Self::TailnetNotFound => "TailnetNotFound",
             Self::TailnetUnavailable => "TailnetUnavailable",
             Self::Connected => "Connected",

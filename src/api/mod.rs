@@ -8,11 +8,16 @@ mod duration;
 mod rules;
 pub mod schema;
 
+mod invite;
 mod policy;
 mod policy_status;
 mod tailnet;
 
 pub use conditions::Reason;
+pub use invite::{
+    InviteDeletionPolicy, TailscaleDeviceInvite, TailscaleDeviceInviteSpec,
+    TailscaleDeviceInviteStatus,
+};
 pub use policy::{
     AttributesOwnership, DeletionPolicy, DeviceReference, Disruption, Enforcement, KeyExpiry,
     LOOK_REQUESTS, ListOwnership, Ownership, PostureAttribute, TailnetReference,

@@ -127,7 +127,7 @@ pub struct PendingChange {
 
     /// The setting.
     ///
-    /// Example: tags, or postureAttributes.custom:tier
+    /// Example: tags, or postureAttributes[custom:tier]
     pub field: String,
 
     /// What it is now.

@@ -67,6 +67,15 @@ pub(super) fn priority(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The rules across the fields of an invite.
+pub(super) fn invite() -> Value {
+    json!([rule(
+        "self == oldSelf",
+        "an invite cannot be changed once it is made: create another TailscaleDeviceInvite, and \
+         delete this one if it is not wanted any more",
+    )])
+}
+
 /// Exactly one identity.
 pub(super) fn device_reference() -> Value {
     let given = "[has(self.nodeId), has(self.id), has(self.name), has(self.hostname)]\
@@ -329,6 +338,34 @@ pub(super) fn hostname(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
             "the hostname is empty: write the one that the device reports, such as fra-router",
+        )],
+    })
+}
+
+/// Where an invite is sent.
+pub(super) fn email(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 320,
+        "x-kubernetes-validations": [
+            naming(
+                "self.matches('^[A-Za-z0-9.!#$%&\\'*+/=?^_{|}~-]+@[A-Za-z0-9-]+([.][A-Za-z0-9-]+)+$')",
+                "is no email address: write one such as partner@example.com",
+            ),
+            naming("self.size() <= 254", "is too long: write at most 254 characters"),
+        ],
+    })
+}
+
+/// The name of a Secret.
+pub(super) fn secret_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "x-kubernetes-validations": [naming(
+            "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",
+            "is no name of a Secret: write lower-case letters, digits, dashes and dots, such as \
+             partner-invite",
         )],
     })
 }

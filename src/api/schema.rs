@@ -7,15 +7,19 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt as _;
 use serde_json::json;
 
-use super::{TailscaleDevicePolicy, TailscaleTailnet};
+use super::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
 
 /// The definitions of all custom resources, in the order in which they are shown.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    [TailscaleDevicePolicy::crd(), TailscaleTailnet::crd()]
-        .into_iter()
-        .map(finished)
-        .collect()
+    [
+        TailscaleDevicePolicy::crd(),
+        TailscaleTailnet::crd(),
+        TailscaleDeviceInvite::crd(),
+    ]
+    .into_iter()
+    .map(finished)
+    .collect()
 }
 
 fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {

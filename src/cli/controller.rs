@@ -21,18 +21,21 @@ pub(super) struct ControllerArgs {
     /// [default: the pod's own, else tsdp-system].
     #[arg(long, env = "TSDP_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The namespaces whose policies are looked at, separated by commas [default: all].
+    /// The namespaces whose policies and invites are looked at, separated by commas [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
     policy_namespaces: Vec<String>,
+    /// Look after invites too. They need the rights of deploy/components/invites.
+    #[arg(long)]
+    invites: bool,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where Tailscale's webhooks are taken, at /webhook/<TailscaleTailnet>, as a tailnet's Secret
-    /// has `webhook_secret` [default: nowhere].
+    /// Where Tailscale's webhooks are taken: POST /webhook/NAME for the `TailscaleTailnet` of that
+    /// name, if its Secret has `webhook_secret` [default: nowhere].
     #[arg(long, value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
     /// The controller's own service account, whose tokens prove who it is where a tailnet's Secret
-    /// has audience (workload identity).
+    /// has `audience` (workload identity).
     #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
     service_account: Option<String>,
     /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
@@ -48,6 +51,7 @@ impl Default for ControllerArgs {
         Self {
             namespace: None,
             policy_namespaces: Vec::new(),
+            invites: false,
             listen: default_listen(),
             webhook_listen: None,
             service_account: None,
@@ -65,6 +69,7 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
     let options = Options {
         namespace: args.namespace,
         policy_namespaces: args.policy_namespaces,
+        invites: args.invites,
         listen: Some(args.listen),
         webhook_listen: args.webhook_listen,
         service_account: args.service_account,

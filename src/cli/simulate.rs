@@ -46,8 +46,9 @@ pub struct SimulateArgs {
     #[arg(long = "oauth-client", value_name = "ID:SECRET[:SCOPES]")]
     oauth_clients: Vec<OauthClient>,
 
-    /// A federated identity whose tokens (JWTs) are exchanged, may be repeated: `CLIENT_ID:AUDIENCE`,
-    /// or `CLIENT_ID:AUDIENCE:SCOPE,SCOPE`… for less than all; without it none are
+    /// A federated identity whose tokens (JWTs) are exchanged, may be repeated:
+    /// `CLIENT_ID:AUDIENCE`, or `CLIENT_ID:AUDIENCE:SCOPE,SCOPE…` for less than all; without it none
+    /// are
     #[arg(long = "workload-identity", value_name = "CLIENT_ID:AUDIENCE[:SCOPES]")]
     workload_identities: Vec<WorkloadIdentity>,
 

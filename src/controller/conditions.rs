@@ -143,8 +143,9 @@ impl<'a> Conditions<'a> {
 
     /// While nobody can look, what was seen at the last look stands.
     pub fn keep_in_sync(&mut self, verdict: &Verdict) {
-        match self.old.iter().find(|condition| condition.type_ == IN_SYNC) {
-            Some(old) => self.new.push(old.clone()),
+        let last = self.old.iter().find(|condition| condition.type_ == IN_SYNC);
+        match last.filter(|last| last.status != "Unknown") {
+            Some(last) => self.new.push(last.clone()),
             None => self.sync_unknown(verdict),
         }
     }
@@ -153,7 +154,7 @@ impl<'a> Conditions<'a> {
         self.new
     }
 
-    fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
+    pub fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
         self.put(type_, status, reason.as_str(), message);
     }
 

@@ -13,6 +13,7 @@ mod board;
 mod conditions;
 mod connection;
 mod identity;
+mod invites;
 pub mod lease;
 mod liveness;
 mod metrics;
@@ -26,8 +27,9 @@ mod webhook;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use kube::{Api, Client, Config};
-use tokio::sync::mpsc;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Config, Resource};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -54,8 +56,10 @@ pub struct Options {
     /// The controller's own namespace: of its lease and of the Secrets with credentials.
     /// `None`: the pod's own, else `tsdp-system`.
     pub namespace: Option<String>,
-    /// The namespaces whose policies are looked at; empty: all.
+    /// The namespaces whose policies and invites are looked at; empty: all.
     pub policy_namespaces: Vec<String>,
+    /// Whether invites are looked after.
+    pub invites: bool,
     /// Where health and metrics are served; `None`: nowhere.
     pub listen: Option<SocketAddr>,
     /// Where webhooks of Tailscale are taken; `None`: nowhere.
@@ -124,6 +128,18 @@ pub async fn run(
     watch_all(&client, &options.policy_namespaces, &liveness, &news, &stop);
     forward_lead(leadership.clone(), news.clone(), stop.clone());
     let sources = options.policy_namespaces.len().max(1);
+    let mut beside = JoinSet::new();
+    if options.invites {
+        let context = invites::Context {
+            client: client.clone(),
+            leadership: leadership.clone(),
+            metrics: Arc::clone(&metrics),
+            router: news.clone(),
+        };
+        let watched = in_namespaces("invites", &client, &options.policy_namespaces);
+        let liveness = Arc::clone(&liveness);
+        beside.spawn(invites::run(context, watched, liveness, stop.clone()));
+    }
     let connector = Connector {
         cluster: client,
         namespace,
@@ -135,7 +151,8 @@ pub async fn run(
     let ending = router.run(received, stop.clone()).await;
 
     info!("stopping: the calls under way are ended, no other is started");
-    if tokio::time::timeout(DRAIN, ending.drained()).await.is_err() {
+    let ended = async { tokio::join!(ending.drained(), beside.join_all()) };
+    if tokio::time::timeout(DRAIN, ended).await.is_err() {
         warn!("some work did not end in time; the next leader will look and go on");
     }
     electing.cancel();
@@ -165,26 +182,32 @@ fn watch_all(
     news: &mpsc::UnboundedSender<News>,
     stop: &CancellationToken,
 ) {
-    let policies: Vec<Api<_>> = match namespaces {
-        [] => vec![Api::all(client.clone())],
-        named => named
-            .iter()
-            .map(|name| Api::namespaced(client.clone(), name))
-            .collect(),
-    };
-    for (source, api) in policies.into_iter().enumerate() {
-        let name = namespaces
-            .get(source)
-            .map_or("policies".to_owned(), |ns| format!("policies of {ns}"));
+    let policies = in_namespaces("policies", client, namespaces);
+    for (source, (name, api)) in policies.into_iter().enumerate() {
         let tell = move |change| News::Policy(source, change);
         let watched =
-            watch::run::<TailscaleDevicePolicy>(api, liveness.watch(name), news.clone(), tell);
+            watch::run::<TailscaleDevicePolicy, _>(api, liveness.watch(name), news.clone(), tell);
         tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
     }
     let tailnets = Api::all(client.clone());
     let health = liveness.watch("tailnets".to_owned());
-    let watched = watch::run::<TailscaleTailnet>(tailnets, health, news.clone(), News::Tailnet);
+    let watched = watch::run::<TailscaleTailnet, _>(tailnets, health, news.clone(), News::Tailnet);
     tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
+}
+
+/// The objects of all namespaces, or of these alone; each with a name for the watch.
+fn in_namespaces<K>(what: &str, client: &Client, namespaces: &[String]) -> Vec<(String, Api<K>)>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    if namespaces.is_empty() {
+        return vec![(what.to_owned(), Api::all(client.clone()))];
+    }
+    let of = |name: &String| {
+        let api = Api::namespaced(client.clone(), name);
+        (format!("{what} of {name}"), api)
+    };
+    namespaces.iter().map(of).collect()
 }
 
 fn forward_lead(

@@ -28,7 +28,15 @@ use crate::{
 /// The field manager of what the controller writes.
 pub(super) const MANAGER: &str = "tsdp";
 /// kube's client has no read timeout of its own.
-const API_SERVER: Duration = Duration::from_secs(5);
+pub(super) const API_SERVER: Duration = Duration::from_secs(5);
+
+/// As whom Events are written.
+pub(super) fn event_source() -> EventSource {
+    EventSource {
+        controller: MANAGER.to_owned(),
+        instance: std::env::var("HOSTNAME").ok(),
+    }
+}
 
 pub(super) type Policies = Board<PolicyKey, TailscaleDevicePolicyStatus>;
 pub(super) type Tailnets = Board<String, TailscaleTailnetStatus>;
@@ -146,40 +154,68 @@ impl StatusWriter {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
         S: Serialize,
     {
-        if !self.leadership.is_leader() {
-            return false;
+        let written = write_status(api, name, uid, status, &self.leadership, &self.metrics).await;
+        written != Written::Not
+    }
+}
+
+/// What became of a status that was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It stands there.
+    Kept,
+    /// The object is gone, or another of its name has taken its place.
+    Gone,
+    /// Not this time.
+    Not,
+}
+
+/// Writes the status of an object while this process leads; bounded in time.
+pub(super) async fn write_status<K, S>(
+    api: &Api<K>,
+    name: &str,
+    uid: &str,
+    status: &S,
+    leadership: &Leadership,
+    metrics: &Metrics,
+) -> Written
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    S: Serialize,
+{
+    if !leadership.is_leader() {
+        return Written::Not;
+    }
+    let patch = Patch::Apply(json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        // Refused should another object of the name have taken the place of this one.
+        "metadata": {"name": name, "uid": uid},
+        "status": status,
+    }));
+    let params = PatchParams::apply(MANAGER).force();
+    let patched = api.patch_status(name, &params, &patch);
+    match timeout(API_SERVER, patched).await {
+        Ok(Ok(_)) => {
+            metrics.status_written();
+            Written::Kept
         }
-        let patch = Patch::Apply(json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            // Refused should another object of the name have taken the place of this one.
-            "metadata": {"name": name, "uid": uid},
-            "status": status,
-        }));
-        let params = PatchParams::apply(MANAGER).force();
-        let patched = api.patch_status(name, &params, &patch);
-        match timeout(API_SERVER, patched).await {
-            Ok(Ok(_)) => {
-                self.metrics.status_written();
-                true
-            }
-            Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() || answer.is_conflict() => {
-                true
-            }
-            Ok(Err(error)) => {
-                warn!(
-                    "the status of {} {name} was not written: {error}; trying again",
-                    K::kind(&())
-                );
-                false
-            }
-            Err(_) => {
-                warn!(
-                    "the status of {} {name} was not written in time; trying again",
-                    K::kind(&())
-                );
-                false
-            }
+        Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() || answer.is_conflict() => {
+            Written::Gone
+        }
+        Ok(Err(error)) => {
+            warn!(
+                "the status of {} {name} was not written: {error}; trying again",
+                K::kind(&())
+            );
+            Written::Not
+        }
+        Err(_) => {
+            warn!(
+                "the status of {} {name} was not written in time; trying again",
+                K::kind(&())
+            );
+            Written::Not
         }
     }
 }

@@ -22,13 +22,13 @@ use super::{
     board::Known,
     connection::Connector,
     lease::Leadership,
-    reporter::{MANAGER, Policies, StatusWriter, Tailnets},
+    reporter::{Policies, StatusWriter, Tailnets, event_source},
     watch::{Change, ObjectName},
 };
 use crate::{
     api::{LOOK_REQUESTS, Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     plan::{self, Declared, LookRequest, Memory, PolicyKey},
-    tailnet::{Engine, Failure, Input, Message, Retry, Settings, drive},
+    tailnet::{Engine, Failure, Input, Inquiry, Message, Retry, Settings, drive},
 };
 
 /// What the router hears of.
@@ -39,6 +39,8 @@ pub(super) enum News {
     Tailnet(Change<TailscaleTailnet>),
     /// Whether this process leads.
     Leading(bool),
+    /// Somebody works beside the engine of this tailnet.
+    Inquiry(String, Inquiry),
 }
 
 /// Knows which policy belongs to which tailnet, and the engine of each.
@@ -68,13 +70,8 @@ struct Tailnet {
 
 impl Router {
     pub fn new(connector: Connector, leadership: Leadership, sources: usize) -> Self {
-        let instance = std::env::var("HOSTNAME").ok();
-        let events_from = EventSource {
-            controller: MANAGER.to_owned(),
-            instance,
-        };
         Self {
-            events_from,
+            events_from: event_source(),
             connector,
             leadership,
             unlisted: (0..sources).collect(),
@@ -98,6 +95,7 @@ impl Router {
             match item {
                 News::Policy(source, change) => self.policy(source, change),
                 News::Tailnet(change) => self.tailnet(change),
+                News::Inquiry(tailnet, inquiry) => self.send(&tailnet, Message::Inquiry(inquiry)),
                 News::Leading(leading) => self.tell_all(|| Input::Leading(leading)),
             }
         }

@@ -120,14 +120,14 @@ fn verdict(state: &State) -> Verdict {
     }
 }
 
-fn failed(failure: &Failure) -> Verdict {
+pub(super) fn failed(failure: &Failure) -> Verdict {
     match failure.retry {
         Retry::Never => Verdict::stalled(failure.reason, &failure.message),
         Retry::Later | Retry::After(_) => Verdict::retrying(failure.reason, &failure.message),
     }
 }
 
-fn unbound(named: &str, binding: &Binding) -> Verdict {
+pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
     let (reason, message) = match binding {
         Binding::NotFound | Binding::Device(_) => (
             Reason::DeviceNotFound,

@@ -31,11 +31,11 @@ pub(super) enum Change<K> {
 }
 
 /// Watches for ever; failures are tried again with a growing pause.
-pub(super) async fn run<K>(
+pub(super) async fn run<K, N>(
     api: Api<DeserializeGuard<K>>,
     health: Arc<Watch>,
-    news: mpsc::UnboundedSender<super::News>,
-    tell: impl Fn(Change<K>) -> super::News,
+    news: mpsc::UnboundedSender<N>,
+    tell: impl Fn(Change<K>) -> N,
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
@@ -106,7 +106,8 @@ fn trouble(error: &watcher::Error) -> String {
             if answer.is_forbidden() =>
         {
             format!(
-                "{}; the controller's role does not allow it: kubectl apply -k deploy",
+                "{}; the controller's role does not allow it: kubectl apply -k deploy (for \
+                 invites with its component)",
                 answer.message
             )
         }

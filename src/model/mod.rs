@@ -8,6 +8,7 @@
 mod address;
 mod attribute;
 mod device;
+mod invite;
 mod name;
 mod node_id;
 mod route;
@@ -19,6 +20,7 @@ pub use attribute::{
     SafeInteger,
 };
 pub use device::Device;
+pub use invite::{Invite, InviteWish};
 pub use name::DeviceLabel;
 pub use node_id::NodeId;
 pub use route::{Route, RouteSet};

@@ -37,7 +37,7 @@ pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
-pub use parse::{Declared, parse};
+pub use parse::{Declared, parse, parse_target};
 pub use policy::{
     AttributesExtent, Disruption, Extent, Identity, LookRequest, Memory, Mode, Ownership, Policy,
     PolicyKey, Target, Wishes,

@@ -80,6 +80,17 @@ pub fn parse(
     }
 }
 
+/// Parses a reference to a device.
+pub fn parse_target(device: &DeviceReference) -> Result<Target, Vec<String>> {
+    let mut faults = Faults::default();
+    let target = faults.target(device);
+    if faults.0.is_empty() {
+        Ok(target)
+    } else {
+        Err(faults.0)
+    }
+}
+
 /// What a status remembers. An entry that cannot be read is one that we did not write; it is left.
 fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
     let bound = || {

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    Announcement, Answer, Effect, Engine, Failure, Input, Now, PolicyReport, Request,
-    TailnetReport, Ticket, exchange,
+    Announcement, Answer, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport,
+    Request, TailnetReport, Ticket, exchange,
 };
 use crate::{
     plan::{Memory, PolicyKey},
@@ -47,6 +47,8 @@ pub enum Message {
     Input(Input),
     /// The client to send requests with from now on, or why there is none.
     Client(Result<Client, Failure>),
+    /// Somebody works beside the engine.
+    Inquiry(Inquiry),
 }
 
 /// Reports that are being kept at once.
@@ -134,6 +136,7 @@ impl<R: Reporter> Driver<R> {
                 message = mailbox.recv() => match message {
                     Some(Message::Input(input)) => self.step(input),
                     Some(Message::Client(client)) => self.connect(client),
+                    Some(Message::Inquiry(inquiry)) => self.answer(inquiry),
                     // Whoever told us what to do is gone.
                     None => stop.cancel(),
                 },
@@ -164,6 +167,18 @@ impl<R: Reporter> Driver<R> {
             }
         };
         self.step(Input::Connection(connection));
+    }
+
+    fn answer(&self, inquiry: Inquiry) {
+        let found = self.engine.find(&inquiry.target).and_then(|binding| {
+            Ok(Finding {
+                binding,
+                client: self.client.clone().ok_or_else(exchange::disconnected)?,
+                settings: self.engine.settings.clone(),
+            })
+        });
+        // Who asked may have gone meanwhile.
+        let _ = inquiry.reply.send(found);
     }
 
     fn step(&mut self, input: Input) {

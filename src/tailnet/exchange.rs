@@ -25,7 +25,7 @@ pub(super) async fn send(client: &Client, request: &Request) -> Result<Answer, F
         Request::Attributes(id) => client.attributes(id).await.map(Answer::Attributes),
         Request::Write(call) => write(client, call).await.map(|()| Answer::Written),
     };
-    answer.map_err(|error| failure(&error))
+    answer.map_err(|error| Failure::from(&error))
 }
 
 async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
@@ -59,26 +59,28 @@ fn only_entry(
     entries.next().is_none().then_some(first)
 }
 
-fn failure(error: &tailscale::Error) -> Failure {
-    let reason = match error.kind() {
-        Kind::Unreachable => Reason::ApiUnreachable,
-        Kind::CredentialRejected => Reason::CredentialRejected,
-        Kind::NoIdentity => Reason::CredentialsMissing,
-        Kind::Forbidden => Reason::Forbidden,
-        Kind::PlanRefused => Reason::PlanRefused,
-        Kind::NotFound => Reason::DeviceNotFound,
-        Kind::RateLimited => Reason::RateLimited,
-        Kind::AddressInUse => Reason::AddressInUse,
-        Kind::NameTaken => Reason::NameTaken,
-        Kind::TagsNotPermitted => Reason::TagsNotPermitted,
-        Kind::Refused => Reason::Refused,
-        Kind::ServerError | Kind::UnexpectedAnswer => Reason::ApiError,
-    };
-    Failure {
-        reason,
-        message: error.to_string(),
-        retry: retry(error),
-        unknown_outcome: error.unknown_outcome(),
+impl From<&tailscale::Error> for Failure {
+    fn from(error: &tailscale::Error) -> Self {
+        let reason = match error.kind() {
+            Kind::Unreachable => Reason::ApiUnreachable,
+            Kind::CredentialRejected => Reason::CredentialRejected,
+            Kind::NoIdentity => Reason::CredentialsMissing,
+            Kind::Forbidden => Reason::Forbidden,
+            Kind::PlanRefused => Reason::PlanRefused,
+            Kind::NotFound => Reason::DeviceNotFound,
+            Kind::RateLimited => Reason::RateLimited,
+            Kind::AddressInUse => Reason::AddressInUse,
+            Kind::NameTaken => Reason::NameTaken,
+            Kind::TagsNotPermitted => Reason::TagsNotPermitted,
+            Kind::Refused => Reason::Refused,
+            Kind::ServerError | Kind::UnexpectedAnswer => Reason::ApiError,
+        };
+        Failure {
+            reason,
+            message: error.to_string(),
+            retry: retry(error),
+            unknown_outcome: error.unknown_outcome(),
+        }
     }
 }
 

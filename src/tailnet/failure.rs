@@ -66,11 +66,11 @@ impl Setback {
 }
 
 /// 1 s, 2 s, 4 s … 300 s, each 20 % up or down, so that many do not come back at once.
-pub(super) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
+pub(crate) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
     jittered(doubled.min(LONGEST_DELAY), rng)
 }
 
-pub(super) fn jittered(delay: Duration, rng: &mut fastrand::Rng) -> Duration {
+pub(crate) fn jittered(delay: Duration, rng: &mut fastrand::Rng) -> Duration {
     delay.mul_f64(0.8 + 0.4 * rng.f64())
 }

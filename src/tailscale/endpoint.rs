@@ -20,6 +20,8 @@ pub enum Endpoint {
     SetAttribute,
     DeleteAttribute,
     PatchAttributes,
+    DeviceInvites,
+    CreateDeviceInvite,
     Token,
     TokenExchange,
 }
@@ -44,38 +46,49 @@ impl Endpoint {
             Self::SetAttribute => "set_attribute",
             Self::DeleteAttribute => "delete_attribute",
             Self::PatchAttributes => "patch_attributes",
+            Self::DeviceInvites => "device_invites",
+            Self::CreateDeviceInvite => "create_device_invite",
             Self::Token => "token",
             Self::TokenExchange => "token_exchange",
         }
     }
 
-    /// The OAuth scope that permits it (the API specification; <https://tailscale.com/kb/1623>).
-    pub(super) fn scope(self) -> &'static str {
+    /// What a credential must have for it: mostly an OAuth scope (the API specification;
+    /// <https://tailscale.com/kb/1623>).
+    pub(super) fn needs(self) -> &'static str {
         match self {
-            Self::Devices | Self::Device => "devices:core:read",
+            // "cannot be created using an API access token generated from an OAuth client"
+            Self::CreateDeviceInvite => {
+                "a user's own API access token; no OAuth client may do this"
+            }
+            Self::DeviceInvites => "the scope device_invites:read",
+            Self::Devices | Self::Device => "the scope devices:core:read",
             Self::DeleteDevice
             | Self::ExpireKey
             | Self::SetAuthorized
             | Self::SetTags
             | Self::SetKeyExpiryDisabled
             | Self::SetIpv4
-            | Self::SetName => "devices:core",
-            Self::Routes => "devices:routes:read",
-            Self::SetRoutes => "devices:routes",
-            Self::Attributes => "devices:posture_attributes:read",
+            | Self::SetName => "the scope devices:core",
+            Self::Routes => "the scope devices:routes:read",
+            Self::SetRoutes => "the scope devices:routes",
+            Self::Attributes => "the scope devices:posture_attributes:read",
             Self::SetAttribute | Self::DeleteAttribute | Self::PatchAttributes => {
-                "devices:posture_attributes"
+                "the scope devices:posture_attributes"
             }
-            Self::Token | Self::TokenExchange => "of the requests that the token is for",
+            Self::Token | Self::TokenExchange => "the scope of the requests that the token is for",
         }
     }
 
     /// Whether sending it twice does what sending it once does.
     ///
-    /// Every write sets a value, except two: a device that came back in between would be deleted
-    /// again, and a key that was renewed in between would be expired again.
+    /// Every write sets a value, except three: a device that came back in between would be deleted
+    /// again, a key that was renewed in between would be expired again, and a second invite sent.
     pub(super) fn is_repeatable(self) -> bool {
-        !matches!(self, Self::DeleteDevice | Self::ExpireKey)
+        !matches!(
+            self,
+            Self::DeleteDevice | Self::ExpireKey | Self::CreateDeviceInvite
+        )
     }
 
     /// Whether the body of a success says anything. That of other writes is empty, `{}` or `null`,
@@ -88,6 +101,8 @@ impl Endpoint {
                 | Self::Routes
                 | Self::SetRoutes
                 | Self::Attributes
+                | Self::DeviceInvites
+                | Self::CreateDeviceInvite
                 | Self::Token
                 | Self::TokenExchange
         )

@@ -239,7 +239,7 @@ impl fmt::Display for Error {
         };
         write!(f, "{}: {sentence}", self.request)?;
         if self.kind == Kind::Forbidden {
-            write!(f, " (it needs the scope {})", self.endpoint.scope())?;
+            write!(f, " (it needs {})", self.endpoint.needs())?;
         }
         write!(f, ": {}", self.message)?;
         match (self.status, &self.request_id) {

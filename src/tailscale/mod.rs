@@ -15,6 +15,7 @@ mod budget;
 mod endpoint;
 mod error;
 mod identity;
+mod invites;
 mod request;
 mod settings;
 mod transport;

@@ -248,7 +248,7 @@ impl<'de> Deserialize<'de> for WireTime {
 ///
 /// serde reads a struct from an array too, by position: `[[]]` would be a list of no devices.
 /// The API never means that.
-struct Object<T>(T);
+pub(super) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -8,10 +8,14 @@ use serde_json::Value;
 /// Every document of every file there.
 fn examples() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    files
+    let folders = [folder.join("invites"), folder];
+    folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
         .flat_map(|file| {
-            let text = fs::read_to_string(file.path()).unwrap();
+            let text = fs::read_to_string(file).unwrap();
             serde_yaml::Deserializer::from_str(&text)
                 .map(|document| Value::deserialize(document).unwrap())
                 .collect::<Vec<_>>()

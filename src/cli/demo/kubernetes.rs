@@ -33,6 +33,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
     let options = Options {
         namespace: Some("tsdp-system".to_owned()),
         policy_namespaces: Vec::new(),
+        invites: false,
         listen: None,
         webhook_listen: None,
         service_account: None,

@@ -139,3 +139,29 @@ async fn receive(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_webhooks_wakes_the_poll_at_once_and_once_more_after_the_pause() {
+        let (mailbox, mut woken) = mpsc::unbounded_channel();
+        let arrived = Arc::new(Notify::new());
+        let waking = tokio::spawn(wake(Arc::clone(&arrived), mailbox));
+        let start = Instant::now();
+        arrived.notify_one();
+        assert!(woken.recv().await.is_some());
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        for _ in 0..100 {
+            arrived.notify_one();
+        }
+        assert!(woken.recv().await.is_some());
+        // The clock of tokio counts in whole milliseconds, rounded up.
+        assert!(start.elapsed() >= PAUSE && start.elapsed() < PAUSE + Duration::from_millis(2));
+        assert!(timeout(PAUSE * 60, woken.recv()).await.is_err());
+        waking.abort();
+    }
+}

@@ -7,6 +7,7 @@ mod changes;
 mod figures;
 mod held;
 mod identity;
+mod invites;
 mod leaders;
 mod main_path;
 mod outages;

@@ -39,8 +39,8 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
     stage
         .policy_says(
             "router",
-            "False CredentialsMissing (Reconciling): The Secret tsdp-system/tailscale is empty: write \
-             api_key, or client_id and client_secret.",
+            "False CredentialsMissing (Reconciling): The Secret tsdp-system/tailscale holds no \
+             credential: write api_key; or client_id, and client_secret or audience beside it.",
         )
         .await;
 

@@ -49,7 +49,7 @@ async fn missing_definitions_and_missing_rights_are_waited_for_and_named() {
     controller.readyz_says(503, allow).await;
     controller.logs(allow).await;
 
-    stage.install().await;
+    stage.deploy().await;
     controller.readyz_says(200, "ok").await;
     stage.statuses_were_honest();
 }

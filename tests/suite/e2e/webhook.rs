@@ -34,6 +34,20 @@ async fn send(controller: &Controller, tailnet: &str, secret: &str, time: Timest
     status
 }
 
+/// `docs/connections.md` leads here: what it tells to apply is taken.
+async fn the_page_is_right(stage: &Stage) {
+    let page = include_str!("../../../docs/connections.md");
+    let blocks: Vec<_> = page.split("```yaml\n").skip(1).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let manifest = block.split("```").next().unwrap();
+        let dry = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let output = stage.kubectl.run(&dry, manifest).await;
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{error}\n{manifest}");
+    }
+}
+
 fn lists(stage: &Stage) -> usize {
     let requests = stage.simulator.requests();
     requests
@@ -45,6 +59,7 @@ fn lists(stage: &Stage) -> usize {
 #[tokio::test]
 async fn a_signed_webhook_wakes_the_poll_of_its_tailnet_and_no_other_one_does_anything() {
     let stage = Stage::new().await;
+    the_page_is_right(&stage).await;
     let mut connection: Value = serde_json::from_str(&stage.tailnet_manifest()).unwrap();
     connection["spec"]["pollInterval"] = json!("1h");
     stage.kubectl.apply(&connection.to_string()).await;
@@ -62,7 +77,7 @@ async fn a_signed_webhook_wakes_the_poll_of_its_tailnet_and_no_other_one_does_an
     stage
         .policy("late", "{device: {hostname: late}, keyExpiry: Disabled}")
         .await;
-    let arguments = ["--webhook-listen=127.0.0.1:0"];
+    let arguments = ["--webhook-listen=127.0.0.1:0", "--log=info,tsdp=debug"];
     let controller = Controller::ready(stage.kubeconfig(), &arguments, &[]).await;
     let late = ["-n", "network", "tsdp/late"];
     let absent = "jsonpath={.status.conditions[?(@.type=='Ready')].reason}=DeviceNotFound";

@@ -28,6 +28,7 @@ pub struct Stage {
     pub simulator: Simulator,
     policies: Option<Statuses>,
     tailnets: Option<Statuses>,
+    invites: Option<Statuses>,
     /// Acts as the shipped service account, with its rights and no others.
     kubeconfig: PathBuf,
     control_plane: ControlPlane,
@@ -76,25 +77,33 @@ impl Stage {
             simulator,
             policies: None,
             tailnets: None,
+            invites: None,
             kubeconfig,
             control_plane,
         }
     }
 
-    /// Installs the whole of `deploy/`. Its Deployment has no pods: nothing here makes any.
+    /// Installs the whole of `deploy/`, and from then on notes each status.
     pub async fn install(&mut self) {
-        let deploy = in_repository("deploy");
-        self.kubectl
-            .ok(&["apply", "--server-side", "-k", &deploy])
-            .await;
+        self.deploy().await;
         let crds = [
             "crd/tailscaledevicepolicies.tailnet.dev",
             "crd/tailscaletailnets.tailnet.dev",
+            "crd/tailscaledeviceinvites.tailnet.dev",
         ];
         self.kubectl.wait_for("condition=Established", &crds).await;
         let watch = |kind, plural| Some(Statuses::watch(self.control_plane.client(), kind, plural));
         self.policies = watch("TailscaleDevicePolicy", "tailscaledevicepolicies");
         self.tailnets = watch("TailscaleTailnet", "tailscaletailnets");
+        self.invites = watch("TailscaleDeviceInvite", "tailscaledeviceinvites");
+    }
+
+    /// Applies `deploy/`. Its Deployment has no pods: nothing here makes any.
+    pub async fn deploy(&self) {
+        let deploy = in_repository("deploy");
+        self.kubectl
+            .ok(&["apply", "--server-side", "-k", &deploy])
+            .await;
     }
 
     /// Makes the Secret and the connection `default`.
@@ -185,6 +194,17 @@ impl Stage {
     /// Waits until the status of a tailnet says this, as [`words`] puts it.
     pub async fn tailnet_says(&self, name: &str, expected: &str) {
         says(self.tailnets.as_ref().unwrap(), name, expected).await;
+    }
+
+    /// Waits until the status of an invite in `network` says this, as [`words`] puts it.
+    pub async fn invite_says(&self, name: &str, expected: &str) {
+        let name = format!("network/{name}");
+        says(self.invites.as_ref().unwrap(), &name, expected).await;
+    }
+
+    /// Holds every status of an invite that was seen against the rules for all of them.
+    pub fn invites_were_honest(&self) {
+        self.invites.as_ref().unwrap().were_honest();
     }
 
     /// Waits for an Event about a policy in `network`; `note` is all of its text.

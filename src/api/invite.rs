@@ -1,0 +1,165 @@
+//! `TailscaleDeviceInvite`: an invitation to somebody outside of the tailnet to share a device.
+//!
+//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+
+#![allow(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    rustdoc::broken_intra_doc_links,
+    reason = "`kubectl explain` shows the comments as they stand"
+)]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceReference, TailnetReference, rules};
+
+/// Who is invited to share which device. An invite cannot be changed once it is made, so neither can
+/// this: create another TailscaleDeviceInvite instead.
+#[derive(
+    CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
+)]
+#[kube(
+    group = "tailnet.dev",
+    version = "v1alpha1",
+    kind = "TailscaleDeviceInvite",
+    plural = "tailscaledeviceinvites",
+    shortname = "tsdi",
+    category = "tailscale",
+    namespaced,
+    doc = "Invites somebody of another tailnet to share a device. The invite's URL goes into a Secret. Needs a controller that runs with --invites, and a user's own API access token.",
+    status = "TailscaleDeviceInviteStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name": "Email", "type": "string", "jsonPath": ".spec.email"}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "boolean", "jsonPath": ".status.accepted"}"#,
+    printcolumn = r#"{"name": "By", "type": "string", "jsonPath": ".status.acceptedBy"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name": "Node", "type": "string", "jsonPath": ".status.nodeId", "priority": 1}"#,
+    printcolumn = r#"{"name": "Secret", "type": "string", "jsonPath": ".status.secretName", "priority": 1}"#,
+    printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet", "priority": 1}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::invite()))]
+pub struct TailscaleDeviceInviteSpec {
+    /// The TailscaleTailnet through which the device is reached. Absent: the one named "default".
+    ///
+    /// Example: {name: default}
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tailnet_ref: Option<TailnetReference>,
+
+    /// The device to share: exactly one of nodeId, id, name and hostname; tags and users may stand
+    /// beside it. It is looked for once; from then on the invite keeps to what was found
+    /// (status.nodeId).
+    ///
+    /// Example: {hostname: fra-router, tags: ["tag:router"]}
+    pub device: DeviceReference,
+
+    /// To whom Tailscale sends the invite. Absent: to nobody; hand the URL over yourself. Whoever has
+    /// the URL can accept, whatever is written here.
+    ///
+    /// Example: partner@example.com
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::email")]
+    pub email: Option<String>,
+
+    /// Whether the invite can be accepted more than once (at most 1,000 times). Absent: false.
+    ///
+    /// Example: false
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi_use: Option<bool>,
+
+    /// Whether who accepts may use the device as an exit node, where it is one. Absent: false.
+    ///
+    /// Example: false
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_exit_node: Option<bool>,
+
+    /// The Secret that the invite's URL is written to, under the key "url", in the namespace of this
+    /// object. It is made, and goes with this object; one that is there already is left alone, and
+    /// said in status. Absent: the name of this object.
+    ///
+    /// Example: partner-invite
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::secret_name")]
+    pub secret_name: Option<String>,
+
+    /// What becomes of the invite when this object is deleted. Retain: it stays as it is, open or
+    /// accepted; withdraw it in the admin console. Absent: Retain.
+    ///
+    /// Example: Retain
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "InviteDeletionPolicy")]
+    pub deletion_policy: Option<InviteDeletionPolicy>,
+}
+
+/// What becomes of an invite when its object is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InviteDeletionPolicy {
+    /// It stays as it is.
+    Retain,
+}
+
+/// What became of the invite. Written only when it changes. Never holds the URL.
+///
+/// Everything is optional when read: a status written by another version must not stop a watch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TailscaleDeviceInviteStatus {
+    /// The generation of the spec that this status speaks of; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready is the last word: whether the invite is out, and its URL in the Secret. Reconciling is
+    /// True while work is under way or will be retried; Stalled is True when only an edit helps.
+    /// Accepted: whether somebody has accepted the invite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// The TailscaleTailnet in use: the named one, or the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tailnet: Option<String>,
+
+    /// The device that was found, written before the invite is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
+
+    /// The invite's id. Once it stands here, no other invite is ever made for this object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite_id: Option<String>,
+
+    /// The Secret that holds the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+
+    /// Whether somebody has accepted the invite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<bool>,
+
+    /// The login of who accepted it; of an invite for several people, of the one that the API names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_by: Option<String>,
+}
+
+impl TailscaleDeviceInviteSpec {
+    /// The name of the `TailscaleTailnet` through which the device is reached.
+    #[must_use]
+    pub fn tailnet_name(&self) -> &str {
+        self.tailnet_ref
+            .as_ref()
+            .map_or("default", |tailnet| tailnet.name.as_str())
+    }
+}
+
+impl TailscaleDeviceInvite {
+    /// The name of the Secret for the URL.
+    #[must_use]
+    pub fn secret_name(&self) -> &str {
+        let own = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.secret_name.as_deref().unwrap_or(own)
+    }
+}

@@ -1,0 +1,141 @@
+//! What to do about an invite: pure.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::status::Outcome;
+use crate::{
+    api::Reason,
+    model::{Invite, InviteWish},
+    tailnet::{Retry, backoff, jittered},
+};
+
+/// The next step for one object.
+#[derive(Debug)]
+pub(super) enum Step<'a> {
+    /// This is its invite: the one in its status, or one that is there already and fits.
+    Keep(&'a Invite),
+    /// None is there: one is made.
+    Create,
+    /// Its invite is in the list no more. It is not made again: somebody withdrew it, or it expired.
+    Gone,
+}
+
+/// Decides about an object that wishes for `wish` and holds the invite `ours`, on a complete list of
+/// the device's invites. `others` are those that other objects hold.
+///
+/// There is no natural key of an invite, and a lost answer must not make a second one. So an object
+/// without an invite takes an open one that is as wished, whoever made it, unless another object has
+/// it in its status: as many objects, as many invites. Which of several equal ones belongs to which
+/// object does not matter.
+pub(super) fn next<'a>(
+    wish: &InviteWish,
+    ours: Option<&str>,
+    others: &BTreeSet<String>,
+    listed: &'a [Invite],
+) -> Step<'a> {
+    if let Some(ours) = ours {
+        let still_there = listed.iter().find(|invite| invite.id == ours);
+        return still_there.map_or(Step::Gone, Step::Keep);
+    }
+    let mut free = listed
+        .iter()
+        .filter(|invite| !invite.accepted && !others.contains(&invite.id));
+    free.find(|invite| wish.is_met_by(invite))
+        .map_or(Step::Create, Step::Keep)
+}
+
+/// How often something is looked at that costs no request.
+const FREE_LOOK: Duration = Duration::from_secs(5);
+
+/// When to look again; `None`: not before an edit. `interval` is that of slow reads.
+pub(super) fn pause(
+    outcome: &Outcome,
+    interval: Duration,
+    attempts: u32,
+    rng: &mut fastrand::Rng,
+) -> Option<Duration> {
+    let slowly = jittered(interval, rng);
+    match outcome {
+        Outcome::Invalid(_) => None,
+        Outcome::Unconnected(_) | Outcome::Unbound { .. } => Some(jittered(FREE_LOOK, rng)),
+        Outcome::Failed { failure, .. } => Some(match (failure.reason, failure.retry) {
+            // Time alone does not mend these.
+            (Reason::Forbidden | Reason::PlanRefused, _) | (_, Retry::Never) => slowly,
+            (_, Retry::Later) => backoff(attempts, rng),
+            (_, Retry::After(pause)) => pause.max(backoff(attempts, rng)),
+        }),
+        Outcome::Out(out) if out.is_settled() => None,
+        Outcome::Out(out) if out.secret.is_err() => Some(backoff(attempts, rng)),
+        Outcome::Gone { .. } | Outcome::Out(_) => Some(slowly),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invite(id: &str, email: Option<&str>) -> Invite {
+        Invite {
+            id: id.to_owned(),
+            made_as: InviteWish {
+                email: email.map(str::to_owned),
+                ..InviteWish::default()
+            },
+            accepted: false,
+            accepted_by: None,
+            url: "https://login.tailscale.com/admin/invite/code".into(),
+        }
+    }
+
+    /// `keep 2`, `create` or `gone`, for an object that invites a@example.com.
+    fn step(ours: Option<&str>, others: &[&str], listed: &[Invite]) -> String {
+        let wish = invite("", Some("a@example.com")).made_as;
+        let others = others.iter().map(|id| (*id).to_owned()).collect();
+        match next(&wish, ours, &others, listed) {
+            Step::Keep(invite) => format!("keep {}", invite.id),
+            Step::Create => "create".to_owned(),
+            Step::Gone => "gone".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_invite_is_made_only_where_no_open_one_is_as_wished() {
+        assert_eq!(step(None, &[], &[]), "create");
+        let others = |change: fn(&mut Invite)| {
+            let mut other = invite("1", Some("a@example.com"));
+            change(&mut other);
+            other
+        };
+        let unlike = [
+            others(|it| it.made_as.email = None),
+            others(|it| it.made_as.email = Some("b@example.com".into())),
+            others(|it| it.made_as.multi_use = true),
+            others(|it| it.made_as.allow_exit_node = true),
+            others(|it| it.accepted = true),
+        ];
+        assert_eq!(step(None, &[], &unlike), "create");
+        let alike = invite("2", Some("A@Example.com"));
+        let listed = [unlike.as_slice(), &[alike]].concat();
+        assert_eq!(step(None, &[], &listed), "keep 2");
+    }
+
+    #[test]
+    fn an_invite_that_another_object_holds_is_not_taken() {
+        let listed = [
+            invite("1", Some("a@example.com")),
+            invite("2", Some("a@example.com")),
+        ];
+        assert_eq!(step(None, &["1"], &listed), "keep 2");
+        assert_eq!(step(None, &["1", "2"], &listed), "create");
+    }
+
+    #[test]
+    fn an_object_keeps_its_invite_and_never_gets_a_second_one() {
+        let mut ours = invite("1", Some("a@example.com"));
+        ours.accepted = true;
+        let other = invite("2", Some("a@example.com"));
+        assert_eq!(step(Some("1"), &[], &[other.clone(), ours]), "keep 1");
+        assert_eq!(step(Some("1"), &[], &[other]), "gone");
+        assert_eq!(step(Some("1"), &[], &[]), "gone");
+    }
+}

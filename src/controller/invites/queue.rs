@@ -1,0 +1,237 @@
+//! Which invite is looked at when: no I/O, and the time is an argument.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kube::ResourceExt as _;
+use tokio::time::Instant;
+
+use super::reconcile::{Done, Job};
+use crate::{api::TailscaleDeviceInvite, controller::watch::ObjectName};
+
+/// Namespace and name.
+pub(super) type Key = ObjectName;
+
+/// All invites that are watched. Of one tailnet only one is looked at at a time: two objects that wish
+/// for the same can so never take the same invite. A tailnet that answers slowly holds up no other.
+#[derive(Debug)]
+pub(super) struct Queue {
+    entries: BTreeMap<Key, Entry>,
+    /// The watches that have not listed yet. Before all have, it is not known who holds what.
+    unlisted: BTreeSet<usize>,
+    busy: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    object: Arc<TailscaleDeviceInvite>,
+    source: usize,
+    /// When it is to be looked at; `None`: not before something changes.
+    due: Option<Instant>,
+    /// Looks in a row that did not succeed.
+    attempts: u32,
+}
+
+impl Queue {
+    pub fn new(sources: usize) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            unlisted: (0..sources).collect(),
+            busy: BTreeSet::new(),
+        }
+    }
+
+    /// Takes an object as a watch shows it. While we write the status ourselves, ours is newer than
+    /// what a watch still shows.
+    pub fn seen(
+        &mut self,
+        source: usize,
+        mut object: TailscaleDeviceInvite,
+        ours: bool,
+        now: Instant,
+    ) {
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        let before = self.entries.get(&key).map(|entry| (entry, &entry.object));
+        let (mut due, mut attempts) = (Some(now), 0);
+        if let Some((entry, before)) = before
+            && before.uid() == object.uid()
+        {
+            if ours {
+                object.status.clone_from(&before.status);
+            }
+            // What the annotations ask for is no more than to look at once.
+            let is_asked = before.metadata.generation != object.metadata.generation
+                || before.metadata.annotations != object.metadata.annotations;
+            if !is_asked {
+                (due, attempts) = (entry.due, entry.attempts);
+            }
+        }
+        let object = Arc::new(object);
+        let entry = Entry {
+            object,
+            source,
+            due,
+            attempts,
+        };
+        self.entries.insert(key, entry);
+    }
+
+    pub fn gone(&mut self, key: &Key) {
+        self.entries.remove(key);
+    }
+
+    /// These are all that a watch knows of.
+    pub fn listed(&mut self, source: usize, names: &BTreeSet<Key>) {
+        self.entries
+            .retain(|key, entry| entry.source != source || names.contains(key));
+        self.unlisted.remove(&source);
+    }
+
+    pub fn all_are_due(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
+            entry.due = Some(now);
+        }
+    }
+
+    /// Takes out what is due first, if anything is and its tailnet is free.
+    pub fn start(&mut self, now: Instant) -> Option<Job> {
+        let (due, key) = self.next()?;
+        if due > now {
+            return None;
+        }
+        let key = key.clone();
+        let entry = self.entries.get_mut(&key)?;
+        entry.due = None;
+        let (object, attempts) = (Arc::clone(&entry.object), entry.attempts + 1);
+        self.busy.insert(object.spec.tailnet_name().to_owned());
+        let others = self.entries.iter().filter(|(other, _)| **other != key);
+        let held = others.filter_map(|(_, other)| other.object.status.as_ref()?.invite_id.clone());
+        let others = held.collect();
+        Some(Job {
+            object,
+            others,
+            attempts,
+        })
+    }
+
+    /// When something is due next.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.next().map(|(due, _)| due)
+    }
+
+    /// A look has ended.
+    pub fn finished(&mut self, key: &Key, done: Done, now: Instant) {
+        self.busy.remove(done.object.spec.tailnet_name());
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        // Another one of that name has its own turn.
+        if entry.object.uid() != done.object.uid() {
+            return;
+        }
+        let mut object = TailscaleDeviceInvite::clone(&entry.object);
+        object.status = Some(done.status);
+        entry.object = Arc::new(object);
+        entry.attempts = if done.failed { entry.attempts + 1 } else { 0 };
+        let next = done.pause.map(|pause: Duration| now + pause);
+        // It may have been edited meanwhile.
+        entry.due = [entry.due, next].into_iter().flatten().min();
+    }
+
+    /// What is due first among those whose tailnet is free.
+    fn next(&self) -> Option<(Instant, &Key)> {
+        if !self.unlisted.is_empty() {
+            return None;
+        }
+        let free = |entry: &&Entry| !self.busy.contains(entry.object.spec.tailnet_name());
+        let waiting = self.entries.iter().filter(|(_, entry)| free(entry));
+        waiting
+            .filter_map(|(key, entry)| Some((entry.due?, key)))
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{TailnetReference, TailscaleDeviceInviteSpec, TailscaleDeviceInviteStatus};
+
+    fn object(name: &str, tailnet: &str) -> TailscaleDeviceInvite {
+        let spec = TailscaleDeviceInviteSpec {
+            tailnet_ref: Some(TailnetReference {
+                name: tailnet.to_owned(),
+            }),
+            ..TailscaleDeviceInviteSpec::default()
+        };
+        let mut object = TailscaleDeviceInvite::new(name, spec);
+        object.metadata.namespace = Some("network".to_owned());
+        object.metadata.uid = Some(format!("uid of {name}"));
+        object
+    }
+
+    /// Ends a look that found or made this invite.
+    fn finish(queue: &mut Queue, job: &Job, invite: &str, now: Instant) {
+        let done = Done {
+            object: Arc::clone(&job.object),
+            status: TailscaleDeviceInviteStatus {
+                invite_id: Some(invite.to_owned()),
+                ..TailscaleDeviceInviteStatus::default()
+            },
+            pause: Some(Duration::from_mins(10)),
+            failed: false,
+        };
+        queue.finished(&job.key(), done, now);
+    }
+
+    #[test]
+    fn nothing_is_looked_at_before_every_watch_has_listed() {
+        let now = Instant::now();
+        let mut queue = Queue::new(2);
+        queue.seen(0, object("a", "default"), true, now);
+        let names = [("network".to_owned(), "a".to_owned())];
+        queue.listed(0, &BTreeSet::from(names));
+        assert!(queue.start(now).is_none() && queue.wake_at().is_none());
+        queue.listed(1, &BTreeSet::new());
+        assert!(queue.start(now).is_some());
+    }
+
+    #[test]
+    fn of_one_tailnet_the_second_look_knows_what_the_first_one_took() {
+        let now = Instant::now();
+        let mut queue = Queue::new(0);
+        for (name, tailnet) in [("a", "default"), ("b", "default"), ("c", "other")] {
+            queue.seen(0, object(name, tailnet), true, now);
+        }
+        let first = queue.start(now).unwrap();
+        let elsewhere = queue.start(now).unwrap();
+        assert_eq!(elsewhere.object.name_any(), "c");
+        assert!(queue.start(now).is_none());
+
+        finish(&mut queue, &first, "17", now);
+        // The watch still shows the object as it was.
+        queue.seen(0, object("a", "default"), true, now);
+        let second = queue.start(now).unwrap();
+
+        assert_eq!(second.object.name_any(), "b");
+        assert!(second.others.contains("17"));
+    }
+
+    #[test]
+    fn an_edit_during_a_look_is_looked_at_at_once() {
+        let now = Instant::now();
+        let mut queue = Queue::new(0);
+        queue.seen(0, object("a", "default"), true, now);
+        let job = queue.start(now).unwrap();
+        let mut asked = object("a", "default");
+        asked.annotations_mut().insert("asked".into(), "now".into());
+        queue.seen(0, asked, true, now);
+        finish(&mut queue, &job, "17", now);
+        assert_eq!(queue.wake_at(), Some(now));
+        let job = queue.start(now).unwrap();
+        finish(&mut queue, &job, "17", now);
+        assert_eq!(queue.wake_at(), Some(now + Duration::from_mins(10)));
+    }
+}

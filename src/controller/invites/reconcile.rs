@@ -1,0 +1,289 @@
+//! One look at one invite: ask, decide, act, say so.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    runtime::events::{Event, EventType, Recorder},
+};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info};
+
+use super::{
+    Context,
+    next::{self, Step},
+    queue::Key,
+    secret,
+    status::{self, Out, Outcome, Subject},
+};
+use crate::{
+    api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
+    controller::{
+        reporter::{API_SERVER, Written, event_source, write_status},
+        router,
+    },
+    model::{Invite, InviteWish, NodeId},
+    plan::{self, Binding, Identity, Target},
+    tailnet::{Failure, Finding, Inquiry},
+};
+
+/// A look to take.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub object: Arc<TailscaleDeviceInvite>,
+    /// The invites that other objects hold.
+    pub others: BTreeSet<String>,
+    /// The how-manieth try this is, 1 for the first.
+    pub attempts: u32,
+}
+
+/// A look that was taken.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub object: Arc<TailscaleDeviceInvite>,
+    /// The status as it stands in the cluster now.
+    pub status: TailscaleDeviceInviteStatus,
+    /// When to look again; `None`: not before an edit.
+    pub pause: Option<Duration>,
+    /// Whether the next look is another try.
+    pub failed: bool,
+}
+
+/// The lead was lost, or the object is gone: nothing more is to be done here.
+struct Interrupted;
+
+/// Before a status is tried again that could not be written.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// Where the tailnet's own interval is not known.
+const INTERVAL: Duration = Duration::from_mins(10);
+
+impl Job {
+    pub fn key(&self) -> Key {
+        let object = &self.object;
+        (object.namespace().unwrap_or_default(), object.name_any())
+    }
+}
+
+/// Takes a look, and acts where something is to be done.
+pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
+    let mut look = Look {
+        status: job.object.status.clone().unwrap_or_default(),
+        interval: INTERVAL,
+        context,
+        job: &job,
+    };
+    let outcome = look.take().await;
+    let outcome = match outcome {
+        Ok(outcome) => look.conclude(&outcome).await.map(|()| outcome),
+        Err(interrupted) => Err(interrupted),
+    };
+    let (pause, failed) = match &outcome {
+        Ok(outcome) => {
+            let rng = &mut fastrand::Rng::new();
+            let pause = next::pause(outcome, look.interval, job.attempts, rng);
+            (pause, outcome.is_failure())
+        }
+        Err(Interrupted) => (None, false),
+    };
+    Done {
+        status: look.status,
+        object: job.object,
+        pause,
+        failed,
+    }
+}
+
+struct Look<'a> {
+    context: &'a Context,
+    job: &'a Job,
+    /// As it stands in the cluster.
+    status: TailscaleDeviceInviteStatus,
+    interval: Duration,
+}
+
+impl Look<'_> {
+    async fn take(&mut self) -> Result<Outcome, Interrupted> {
+        let spec = &self.job.object.spec;
+        let target = match plan::parse_target(&spec.device) {
+            Ok(target) => target,
+            Err(faults) => return Ok(Outcome::Invalid(faults)),
+        };
+        let named = target.identity.to_string();
+        let finding = match self.find(target).await? {
+            Ok(finding) => finding,
+            Err(failure) => return Ok(Outcome::Unconnected(failure)),
+        };
+        self.interval = finding.settings.attributes_interval;
+        let Binding::Device(node) = finding.binding else {
+            let binding = finding.binding;
+            return Ok(Outcome::Unbound { named, binding });
+        };
+        let failed = |failure: Failure| {
+            let node = node.clone();
+            Ok(Outcome::Failed { node, failure })
+        };
+        let listed = match finding.client.device_invites(&node).await {
+            Ok(listed) => listed,
+            Err(error) => return failed(Failure::from(&error)),
+        };
+        let wish = InviteWish {
+            email: spec.email.clone(),
+            multi_use: spec.multi_use.unwrap_or_default(),
+            allow_exit_node: spec.allow_exit_node.unwrap_or_default(),
+        };
+        let ours = self.status.invite_id.as_deref();
+        let invite = match next::next(&wish, ours, &self.job.others, &listed) {
+            Step::Keep(invite) => invite.clone(),
+            Step::Gone => {
+                let invite = ours.unwrap_or_default().to_owned();
+                return Ok(Outcome::Gone { node, invite });
+            }
+            Step::Create => {
+                self.intend(&node).await?;
+                match finding.client.create_device_invite(&node, &wish).await {
+                    Ok(invite) => self.created(&node, invite).await,
+                    Err(error) => return failed(Failure::from(&error)),
+                }
+            }
+        };
+        Ok(Outcome::Out(self.out(node, &invite).await?))
+    }
+
+    /// The device of the status, once one stands there: the invite is bound to it. Before there is an
+    /// invite, another one may have taken the place of a device that has left.
+    async fn find(&self, target: Target) -> Result<Result<Finding, Failure>, Interrupted> {
+        let bound = self.status.node_id.as_deref().map(str::parse::<NodeId>);
+        if let Some(Ok(node)) = bound {
+            let bound = Target {
+                identity: Identity::NodeId(node),
+                tags: BTreeSet::new(),
+                users: Vec::new(),
+            };
+            let found = self.ask(bound).await?;
+            let is_there =
+                matches!(&found, Ok(finding) if matches!(finding.binding, Binding::Device(_)));
+            if is_there || self.status.invite_id.is_some() {
+                return Ok(found);
+            }
+        }
+        self.ask(target).await
+    }
+
+    async fn ask(&self, target: Target) -> Result<Result<Finding, Failure>, Interrupted> {
+        let (reply, answer) = oneshot::channel();
+        let tailnet = self.job.object.spec.tailnet_name().to_owned();
+        let inquiry = router::News::Inquiry(tailnet, Inquiry { target, reply });
+        // The router ends only when the process does.
+        self.context.router.send(inquiry).map_err(|_| Interrupted)?;
+        answer.await.map_err(|_| Interrupted)
+    }
+
+    /// Remembers the device before the invite is made, so that after a crash it is looked for there.
+    async fn intend(&mut self, node: &NodeId) -> Result<(), Interrupted> {
+        if self.status.node_id.as_deref() != Some(node.as_str()) {
+            let intent = status::intent(&self.status, node, self.subject());
+            self.write(intent).await?;
+        }
+        if self.context.leadership.is_leader() {
+            Ok(())
+        } else {
+            Err(Interrupted)
+        }
+    }
+
+    async fn created(&self, node: &NodeId, invite: Invite) -> Invite {
+        info!(%node, id = invite.id, "the invite was made");
+        let to = match &invite.made_as.email {
+            Some(email) => format!(", sent to {email}"),
+            None => String::new(),
+        };
+        let told = format!("The invite {} to {node} was made{to}.", invite.id);
+        self.announce(Reason::Invited, told).await;
+        invite
+    }
+
+    async fn out(&self, node: NodeId, invite: &Invite) -> Result<Out, Interrupted> {
+        if !self.context.leadership.is_leader() {
+            return Err(Interrupted);
+        }
+        let object = &self.job.object;
+        let out = Out::new(node, invite, object.secret_name(), Ok(()));
+        if out.is_settled() {
+            return Ok(out);
+        }
+        let secret = secret::keep(&self.context.client, object, invite).await;
+        Ok(Out { secret, ..out })
+    }
+
+    async fn conclude(&mut self, outcome: &Outcome) -> Result<(), Interrupted> {
+        if let Outcome::Out(out) = outcome
+            && out.accepted
+            && self.status.accepted != Some(true)
+        {
+            let by = out.accepted_by.as_deref().unwrap_or("somebody");
+            let note = format!(
+                "The invite {} to {} was accepted by {by}.",
+                out.invite, out.node
+            );
+            self.announce(Reason::Accepted, note).await;
+        }
+        let new = status::of_invite(&self.status, outcome, self.subject());
+        self.write(new).await
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let object = &self.job.object;
+        Subject {
+            tailnet: object.spec.tailnet_name(),
+            generation: object.metadata.generation.unwrap_or_default(),
+            now: Timestamp::now(),
+        }
+    }
+
+    /// Writes a status if it is another one, and goes on trying: what was done must be known.
+    async fn write(&mut self, new: TailscaleDeviceInviteStatus) -> Result<(), Interrupted> {
+        if new == self.status {
+            return Ok(());
+        }
+        let (namespace, name) = self.job.key();
+        let uid = self.job.object.uid().unwrap_or_default();
+        let api: Api<TailscaleDeviceInvite> =
+            Api::namespaced(self.context.client.clone(), &namespace);
+        let (leadership, metrics) = (&self.context.leadership, &self.context.metrics);
+        loop {
+            if !leadership.is_leader() {
+                return Err(Interrupted);
+            }
+            match write_status(&api, &name, &uid, &new, leadership, metrics).await {
+                Written::Kept => break,
+                Written::Gone => return Err(Interrupted),
+                Written::Not => sleep(WRITE_AGAIN).await,
+            }
+        }
+        self.status = new;
+        Ok(())
+    }
+
+    async fn announce(&self, reason: Reason, note: String) {
+        let event = Event {
+            type_: EventType::Normal,
+            reason: reason.to_string(),
+            note: Some(note),
+            action: "Invite".to_owned(),
+            secondary: None,
+        };
+        let about = self.job.object.object_ref(&());
+        // One for each Event: a recorder counts up an equal one, and hides the newer note.
+        let recorder = Recorder::new(self.context.client.clone(), event_source());
+        let published = recorder.publish(&event, &about);
+        match timeout(API_SERVER, published).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!("the Event was not written: {error}"),
+            Err(_) => debug!("the Event was not written in time"),
+        }
+    }
+}

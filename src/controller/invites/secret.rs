@@ -1,0 +1,101 @@
+//! The Secret that holds an invite's URL.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use secrecy::ExposeSecret as _;
+use tokio::time::timeout;
+
+use crate::{
+    api::TailscaleDeviceInvite,
+    controller::reporter::{API_SERVER, MANAGER},
+    model::Invite,
+};
+
+/// The key of the URL.
+const URL: &str = "url";
+/// Which invite the URL is of: so a look need not read the URL.
+const INVITE_ID: &str = "tailnet.dev/invite-id";
+
+/// Sees to it that the Secret is there; or says, for people, why it is not.
+///
+/// Who may create invites need not be allowed to touch Secrets, so one that is not of this object is
+/// left alone: it would otherwise be overwritten with our rights, and go when the object goes.
+pub(super) async fn keep(
+    client: &Client,
+    object: &TailscaleDeviceInvite,
+    invite: &Invite,
+) -> Result<(), String> {
+    let namespace = object.namespace().unwrap_or_default();
+    let name = object.secret_name();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let place = format!("{namespace}/{name}");
+    let found = bounded(&place, secrets.get_metadata_opt(name)).await?;
+    let Some(found) = found else {
+        let made = secret(object, invite);
+        let params = PostParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        return bounded(&place, secrets.create(&params, &made))
+            .await
+            .map(drop);
+    };
+    let ours = |uid: &String| {
+        found
+            .owner_references()
+            .iter()
+            .any(|owner| owner.uid == *uid)
+    };
+    if !object.uid().as_ref().is_some_and(ours) {
+        return Err(format!(
+            "there is a Secret {place} that is not of this invite. It is left alone. Delete it, or \
+             create another TailscaleDeviceInvite with another secretName."
+        ));
+    }
+    if found.annotations().get(INVITE_ID) == Some(&invite.id) {
+        return Ok(());
+    }
+    let mut changed = secret(object, invite);
+    // Refused should another Secret of the name have taken the place of this one.
+    changed.metadata.uid = found.uid();
+    let params = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(&changed);
+    let patched = secrets.patch(name, &params, &patch);
+    bounded(&place, patched).await.map(drop)
+}
+
+fn secret(object: &TailscaleDeviceInvite, invite: &Invite) -> Secret {
+    let url = ByteString(invite.url.expose_secret().as_bytes().to_vec());
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(object.secret_name().to_owned()),
+            namespace: object.namespace(),
+            annotations: Some(BTreeMap::from([(INVITE_ID.to_owned(), invite.id.clone())])),
+            owner_references: object.owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(URL.to_owned(), url)])),
+        ..Secret::default()
+    }
+}
+
+async fn bounded<T>(
+    place: &str,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, String> {
+    match timeout(API_SERVER, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => Err(format!(
+            "the controller may not write the Secret {place}: {}. Give it the rights of \
+             deploy/components/invites.",
+            answer.message
+        )),
+        Ok(Err(error)) => Err(format!("the Secret {place} cannot be written: {error}.")),
+        Err(_) => Err(format!("the Secret {place} was not written in time.")),
+    }
+}

@@ -1,0 +1,195 @@
+//! The status of an invite, derived: a pure function of the old status, an outcome and the time.
+
+use jiff::Timestamp;
+
+use crate::{
+    api::{Reason, TailscaleDeviceInviteStatus, conditions::ACCEPTED},
+    controller::{
+        conditions::{Conditions, Verdict},
+        status::{failed, unbound},
+    },
+    model::{Invite, NodeId},
+    plan::Binding,
+    tailnet::Failure,
+};
+
+/// What came of a look at one object.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The spec cannot be read.
+    Invalid(Vec<String>),
+    /// The tailnet cannot be asked at present.
+    Unconnected(Failure),
+    /// There is not exactly one device that is meant.
+    Unbound { named: String, binding: Binding },
+    /// The API did not do what was asked.
+    Failed { node: NodeId, failure: Failure },
+    /// The object's invite is in the list no more.
+    Gone { node: NodeId, invite: String },
+    /// The invite is out.
+    Out(Out),
+}
+
+impl Outcome {
+    /// Whether a request was made and did not do what was asked: each such look costs one, so the
+    /// next comes later.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Failed { .. } => true,
+            Self::Out(out) => out.secret.is_err(),
+            _ => false,
+        }
+    }
+}
+
+/// An invite that is out. Without its URL, which must not come near a status.
+#[derive(Debug)]
+pub(super) struct Out {
+    pub node: NodeId,
+    pub invite: String,
+    pub email: Option<String>,
+    pub multi_use: bool,
+    pub accepted: bool,
+    pub accepted_by: Option<String>,
+    pub secret_name: String,
+    /// Why the URL is not in the Secret.
+    pub secret: Result<(), String>,
+}
+
+impl Out {
+    pub fn new(node: NodeId, invite: &Invite, name: &str, secret: Result<(), String>) -> Self {
+        Self {
+            node,
+            invite: invite.id.clone(),
+            email: invite.made_as.email.clone(),
+            multi_use: invite.made_as.multi_use,
+            accepted: invite.accepted,
+            accepted_by: invite.accepted_by.clone(),
+            secret_name: name.to_owned(),
+            secret,
+        }
+    }
+
+    /// Whether nothing more can come of it.
+    pub fn is_settled(&self) -> bool {
+        self.accepted && !self.multi_use
+    }
+}
+
+/// Before the invite is made: what must survive a crash.
+pub(super) fn intent(
+    old: &TailscaleDeviceInviteStatus,
+    node: &NodeId,
+    object: Subject,
+) -> TailscaleDeviceInviteStatus {
+    let making = format!("The invite to {node} is being made.");
+    let kept = TailscaleDeviceInviteStatus {
+        node_id: Some(node.to_string()),
+        ..old.clone()
+    };
+    finish(
+        kept,
+        old,
+        &Verdict::working(Reason::Progressing, making),
+        object,
+    )
+}
+
+/// The object that a status is of.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub tailnet: &'a str,
+    pub generation: i64,
+    pub now: Timestamp,
+}
+
+/// The status after a look. Equal to `old` where nothing has changed, so that nothing is written.
+pub(super) fn of_invite(
+    old: &TailscaleDeviceInviteStatus,
+    outcome: &Outcome,
+    object: Subject,
+) -> TailscaleDeviceInviteStatus {
+    let mut kept = old.clone();
+    let verdict = match outcome {
+        Outcome::Invalid(faults) => Verdict::stalled(Reason::Invalid, faults.join("; ")),
+        Outcome::Unconnected(failure) => failed(failure),
+        Outcome::Unbound { named, binding } => unbound(named, binding),
+        Outcome::Failed { node, failure } => {
+            kept.node_id = Some(node.to_string());
+            failed(failure)
+        }
+        Outcome::Gone { node, invite } => gone(old, node, invite),
+        Outcome::Out(out) => {
+            kept.node_id = Some(out.node.to_string());
+            kept.invite_id = Some(out.invite.clone());
+            kept.accepted = Some(out.accepted);
+            kept.accepted_by.clone_from(&out.accepted_by);
+            if out.secret.is_ok() && !out.is_settled() {
+                kept.secret_name = Some(out.secret_name.clone());
+            }
+            is_out(out)
+        }
+    };
+    finish(kept, old, &verdict, object)
+}
+
+fn gone(old: &TailscaleDeviceInviteStatus, node: &NodeId, invite: &str) -> Verdict {
+    if old.accepted == Some(true) {
+        let message = format!("The invite {invite} to {node} was accepted; it is listed no more.");
+        return Verdict::done(Reason::Accepted, message);
+    }
+    Verdict::stalled(
+        Reason::InviteGone,
+        format!(
+            "The invite {invite} to {node} is not among the device's invites any more: it was \
+             withdrawn or has expired. No other one is made by itself. Delete this object, and create \
+             it again if the invite is still wanted."
+        ),
+    )
+}
+
+fn is_out(out: &Out) -> Verdict {
+    let to = out.email.as_deref().unwrap_or("whoever has the URL");
+    let title = format!("The invite {} to {} for {to}", out.invite, out.node);
+    match (&out.secret, out.accepted) {
+        (Err(fault), _) => Verdict::retrying(
+            Reason::SecretNotWritten,
+            format!("{title} is out, but its URL is not in a Secret: {fault}"),
+        ),
+        (Ok(()), true) => {
+            let by = out.accepted_by.as_deref().unwrap_or("somebody");
+            Verdict::done(Reason::Accepted, format!("{title} was accepted by {by}."))
+        }
+        (Ok(()), false) => Verdict::done(
+            Reason::Invited,
+            format!("{title} is out. Nobody has accepted it yet."),
+        ),
+    }
+}
+
+fn finish(
+    kept: TailscaleDeviceInviteStatus,
+    old: &TailscaleDeviceInviteStatus,
+    verdict: &Verdict,
+    object: Subject,
+) -> TailscaleDeviceInviteStatus {
+    let mut conditions = Conditions::new(&old.conditions, object.generation, object.now);
+    conditions.set_verdict(verdict);
+    match (kept.accepted, kept.accepted_by.as_deref()) {
+        (Some(true), by) => {
+            let message = format!("Accepted by {}.", by.unwrap_or("somebody"));
+            conditions.set(ACCEPTED, "True", Reason::Accepted, &message);
+        }
+        (Some(false), _) => {
+            let message = "Nobody has accepted the invite yet.";
+            conditions.set(ACCEPTED, "False", Reason::Invited, message);
+        }
+        (None, _) => {}
+    }
+    TailscaleDeviceInviteStatus {
+        observed_generation: Some(object.generation),
+        conditions: conditions.finish(),
+        tailnet: Some(object.tailnet.to_owned()),
+        ..kept
+    }
+}

@@ -1,0 +1,49 @@
+//! Questions of those who work beside the engine, through the same client and so the same budget.
+
+use tokio::sync::oneshot;
+
+use super::{Engine, Failure, Retry, Settings};
+use crate::{
+    api::Reason,
+    plan::{self, Binding, Memory, Target},
+    tailscale::Client,
+};
+
+/// Which device is meant, and how to reach it? Costs no request: the last list answers.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// The device in question.
+    pub target: Target,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Finding, Failure>>,
+}
+
+/// What an inquiry finds.
+#[derive(Debug)]
+pub struct Finding {
+    /// The device, or why there is none.
+    pub binding: Binding,
+    /// The tailnet's own client.
+    pub client: Client,
+    /// How the tailnet is looked after.
+    pub settings: Settings,
+}
+
+impl Engine {
+    /// Finds a device in the last list.
+    pub(super) fn find(&self, target: &Target) -> Result<Binding, Failure> {
+        self.connection.clone()?;
+        if let Some(failure) = self.polling.outage() {
+            return Err(failure.clone());
+        }
+        if self.polling.seen == 0 {
+            return Err(Failure {
+                reason: Reason::NotStarted,
+                message: "The first list of devices is being read.".to_owned(),
+                retry: Retry::Later,
+                unknown_outcome: false,
+            });
+        }
+        Ok(plan::bind(target, &Memory::default(), &self.fleet))
+    }
+}
