@@ -14,8 +14,8 @@ mod tailnet;
 
 pub use conditions::Reason;
 pub use policy::{
-    AttributesOwnership, DeletionPolicy, DeviceReference, Disruption, Enforcement, KeyExpiry,
-    ListOwnership, Ownership, PostureAttribute, TailnetReference, TailscaleDevicePolicy,
+    AttributesOwnership, DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement,
+    KeyExpiry, ListOwnership, Ownership, PostureAttribute, TailnetReference, TailscaleDevicePolicy,
     TailscaleDevicePolicySpec,
 };
 pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
-    Call, DevicePlan, Disruption, Fleet, Identity, Memory, Policy, PolicyKey, Target, Wishes,
-    apply, apply_attributes, next_call, plan_device,
+    Call, DevicePlan, DeviceTarget, Disruption, Fleet, Identity, Memory, Policy, PolicyKey, Target,
+    Wishes, apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -214,11 +214,11 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 uid: String::new(),
                 generation: 1,
                 created: Timestamp::from_second(created).unwrap(),
-                target: Target {
+                target: Target::Device(DeviceTarget {
                     identity: Identity::NodeId(node()),
                     tags,
                     users: Vec::new(),
-                },
+                }),
                 wishes,
                 allowed: allowed.into_iter().collect(),
             };

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Bound, Declared, Fleet, Identity, Memory, Owner, PolicyKey, Target, bind, parse,
+    Binding, Bound, Declared, DeviceTarget, Fleet, Identity, Memory, Owner, PolicyKey, Target,
+    bind, parse,
 };
 use crate::{
     api::TailscaleDevicePolicySpec,
@@ -37,8 +38,8 @@ fn device(node: &str, user: &str, tags: &[&str]) -> Device {
     }
 }
 
-fn hostname(name: &str) -> Target {
-    Target {
+fn hostname(name: &str) -> DeviceTarget {
+    DeviceTarget {
         identity: Identity::Hostname(name.to_owned()),
         tags: BTreeSet::new(),
         users: Vec::new(),
@@ -61,8 +62,12 @@ const AMELIE: &str = "amelie@example.com";
 const BERT: &str = "bert@example.com";
 const FRA: &str = "hostname fra";
 
-fn found(target: &Target, memory: &Memory, devices: &[Device]) -> Binding {
-    bind(target, memory, &Fleet::new(devices.to_vec()))
+fn found(target: &DeviceTarget, memory: &Memory, devices: &[Device]) -> Binding {
+    bind(
+        &Target::Device(target.clone()),
+        memory,
+        &Fleet::new(devices.to_vec()),
+    )
 }
 
 #[test]
@@ -145,7 +150,7 @@ fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
         ),
     ];
     for (tags, users, device, meets) in cases {
-        let target = Target {
+        let target = DeviceTarget {
             tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
             users: users.iter().map(ToString::to_string).collect(),
             ..hostname("fra")
@@ -153,7 +158,11 @@ fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
         let owner = Owner::of(&device).to_string();
         for memory in [Memory::default(), bound("n1", &owner, FRA)] {
             let binding = found(&target, &memory, std::slice::from_ref(&device));
-            assert_eq!(binding.node().is_some(), meets, "{target:?} {binding:?}");
+            assert_eq!(
+                binding.nodes().next().is_some(),
+                meets,
+                "{target:?} {binding:?}"
+            );
         }
     }
 }
@@ -170,7 +179,7 @@ fn external_devices_never_match_nor_do_they_stay_bound() {
         Identity::Hostname("fra".to_owned()),
     ] {
         let named = identity.to_string();
-        let target = Target {
+        let target = DeviceTarget {
             identity,
             ..hostname("")
         };
@@ -196,12 +205,12 @@ fn names_fit_without_regard_to_case_and_with_a_domain_only_as_a_whole() {
         ("fr", false),
     ];
     for (name, fits) in cases {
-        let target = Target {
+        let target = DeviceTarget {
             identity: Identity::Name(name.to_owned()),
             ..hostname("")
         };
         let binding = found(&target, &Memory::default(), &devices);
-        assert_eq!(binding.node().is_some(), fits, "{name}");
+        assert_eq!(binding.nodes().next().is_some(), fits, "{name}");
     }
 }
 
@@ -306,7 +315,10 @@ fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
     let policy = parsed("{device: {nodeId: n1CNTRL}, exitNode: false}")
         .policy
         .unwrap();
-    assert_eq!(policy.target.identity, Identity::NodeId(id("n1CNTRL")));
+    let Target::Device(target) = policy.target else {
+        panic!("{:?}", policy.target);
+    };
+    assert_eq!(target.identity, Identity::NodeId(id("n1CNTRL")));
     let only = super::Wishes {
         exit_node: Some(false),
         ..super::Wishes::default()

@@ -5,6 +5,7 @@ mod chaos;
 mod checks;
 mod counted;
 mod faulty;
+mod fleets;
 mod model;
 mod outcome;
 mod random;
