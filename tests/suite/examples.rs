@@ -1,17 +1,29 @@
-//! The manifests under `deploy/examples`.
+//! The manifests under `deploy/examples`, its folders included.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize as _;
 use serde_json::Value;
 
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (folders, mut found): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    found.extend(folders.iter().flat_map(|folder| files(folder)));
+    found
+}
+
 /// Every document of every file there.
 fn examples() -> Vec<Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    files
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples"))
+        .iter()
         .flat_map(|file| {
-            let text = fs::read_to_string(file.path()).unwrap();
+            let text = fs::read_to_string(file).unwrap();
             serde_yaml::Deserializer::from_str(&text)
                 .map(|document| Value::deserialize(document).unwrap())
                 .collect::<Vec<_>>()

@@ -105,11 +105,11 @@ pub(super) fn in_sync(report: &FleetReport) -> Known {
         let first: Vec<_> = first
             .map(|difference| format!("{}: {}", difference.device, difference.change))
             .collect();
-        return Known::No(format!(
-            "{} differences: {}",
-            report.different,
-            first.join("; ")
-        ));
+        let total = match report.different {
+            1 => "One difference".to_owned(),
+            many => format!("{many} differences"),
+        };
+        return Known::No(format!("{total}: {}", first.join("; ")));
     }
     if report.conflicted > 0 {
         let message = "What another policy decides differs from what is declared here.";
