@@ -57,8 +57,10 @@ pub struct TailscaleTailnetSpec {
     pub api_url: Option<String>,
 
     /// The Secret that holds the credential, in the controller's own namespace and nowhere else.
-    /// Its keys: api_key (an API access token); or client_id and client_secret (an OAuth client). A
-    /// changed Secret is picked up without a restart.
+    /// Its keys: api_key (an API access token); or client_id with client_secret (an OAuth client); or
+    /// client_id with audience (workload identity: tokens of the controller's service account are
+    /// exchanged). webhook_secret beside it lets webhooks wake the poll. A changed Secret is picked up
+    /// without a restart.
     ///
     /// Example: {name: tailscale}
     pub credentials_secret: SecretReference,

@@ -27,6 +27,14 @@ pub(super) struct ControllerArgs {
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Where Tailscale's webhooks are taken, at /webhook/<TailscaleTailnet>, as a tailnet's Secret
+    /// has `webhook_secret` [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    webhook_listen: Option<SocketAddr>,
+    /// The controller's own service account, whose tokens prove who it is where a tailnet's Secret
+    /// has audience (workload identity).
+    #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
+    service_account: Option<String>,
     /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
     /// writing after two thirds of that.
     #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
@@ -41,6 +49,8 @@ impl Default for ControllerArgs {
             namespace: None,
             policy_namespaces: Vec::new(),
             listen: default_listen(),
+            webhook_listen: None,
+            service_account: None,
             lease_duration: LEASE_DURATION,
         }
     }
@@ -56,6 +66,8 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
         namespace: args.namespace,
         policy_namespaces: args.policy_namespaces,
         listen: Some(args.listen),
+        webhook_listen: args.webhook_listen,
+        service_account: args.service_account,
         lease: Timings::of_lease(args.lease_duration),
     };
     controller::run(controller::cluster().await?, options, on_signal()?).await?;

@@ -12,7 +12,8 @@ use secrecy::SecretString;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::simulator::{
-    LoadError, OauthClient, Options, Simulator, StartError, Switches, generate, read_devices,
+    IssuerKeys, LoadError, OauthClient, Options, Simulator, StartError, Switches, WorkloadIdentity,
+    generate, read_devices,
 };
 
 /// Serves a simulated Tailscale API: stateful, strict, and with faults that can be put in.
@@ -45,6 +46,16 @@ pub struct SimulateArgs {
     #[arg(long = "oauth-client", value_name = "ID:SECRET[:SCOPES]")]
     oauth_clients: Vec<OauthClient>,
 
+    /// A federated identity whose tokens (JWTs) are exchanged, may be repeated: `CLIENT_ID:AUDIENCE`,
+    /// or `CLIENT_ID:AUDIENCE:SCOPE,SCOPE`… for less than all; without it none are
+    #[arg(long = "workload-identity", value_name = "CLIENT_ID:AUDIENCE[:SCOPES]")]
+    workload_identities: Vec<WorkloadIdentity>,
+
+    /// The public keys of who issues those tokens (JSON Web Key Set; RSA), such as
+    /// `kubectl get --raw /openid/v1/jwks` prints; without it signatures are not looked at
+    #[arg(long, value_name = "FILE", requires = "workload_identities")]
+    issuer_keys: Option<PathBuf>,
+
     /// How many seconds an OAuth access token is valid
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     token_lifetime: u32,
@@ -71,6 +82,14 @@ pub enum SimulateError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The keys of the issuer.
+    #[error("{path}: {reason}")]
+    IssuerKeys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Its start.
     #[error(transparent)]
@@ -110,11 +129,18 @@ fn options(args: SimulateArgs) -> Result<Options, SimulateError> {
     let policy_file = args.acl.map(|path| {
         fs::read_to_string(&path).map_err(|source| SimulateError::PolicyFile { path, source })
     });
+    let issuer_keys = args.issuer_keys.map(|path| {
+        let read = fs::read_to_string(&path).map_err(|error| error.to_string());
+        read.and_then(|text| text.parse::<IssuerKeys>())
+            .map_err(|reason| SimulateError::IssuerKeys { path, reason })
+    });
     Ok(Options {
         listen: args.listen,
         devices,
         api_keys: args.api_keys,
         oauth_clients: args.oauth_clients,
+        workload_identities: args.workload_identities,
+        issuer_keys: issuer_keys.transpose()?,
         policy_file: policy_file.transpose()?,
         tailnet: args.tailnet,
         switches: Switches {

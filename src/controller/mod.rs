@@ -12,14 +12,17 @@
 mod board;
 mod conditions;
 mod connection;
+mod identity;
 pub mod lease;
 mod liveness;
 mod metrics;
 mod reporter;
 mod router;
+mod secret;
 mod server;
 mod status;
 mod watch;
+mod webhook;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,10 +32,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{TailscaleDevicePolicy, TailscaleTailnet};
+use connection::Connector;
 use lease::{Election, Leadership, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
 use router::{News, Router};
+use webhook::Webhooks;
 
 pub use status::{of_policy, of_tailnet};
 
@@ -53,6 +58,10 @@ pub struct Options {
     pub policy_namespaces: Vec<String>,
     /// Where health and metrics are served; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Where webhooks of Tailscale are taken; `None`: nowhere.
+    pub webhook_listen: Option<SocketAddr>,
+    /// The controller's own service account, for workload identity; `None`: not known.
+    pub service_account: Option<String>,
     /// How quickly the lead passes on.
     pub lease: Timings,
 }
@@ -67,8 +76,8 @@ pub enum StartError {
     #[error("the cluster's configuration cannot be used: {0}")]
     Client(Box<kube::Error>),
     /// The address is taken or not ours.
-    #[error("cannot listen on {0}: {1}; choose another one by --listen")]
-    Listen(SocketAddr, std::io::Error),
+    #[error("cannot listen on {0}: {1}; choose another one by {2}")]
+    Listen(SocketAddr, std::io::Error, &'static str),
 }
 
 /// Runs the controller until `stop` is cancelled.
@@ -93,7 +102,12 @@ pub async fn run(
             serving.clone(),
         )
         .await
-        .map_err(|error| StartError::Listen(address, error))?;
+        .map_err(|error| StartError::Listen(address, error, "--listen"))?;
+    }
+    let webhooks = Webhooks::default();
+    if let Some(address) = options.webhook_listen {
+        let served = webhooks.clone().serve(address, serving.clone()).await;
+        served.map_err(|error| StartError::Listen(address, error, "--webhook-listen"))?;
     }
     let electing = CancellationToken::new();
     let (leadership, election) = Election::spawn(
@@ -110,7 +124,14 @@ pub async fn run(
     watch_all(&client, &options.policy_namespaces, &liveness, &news, &stop);
     forward_lead(leadership.clone(), news.clone(), stop.clone());
     let sources = options.policy_namespaces.len().max(1);
-    let router = Router::new(client, namespace, leadership, metrics, sources);
+    let connector = Connector {
+        cluster: client,
+        namespace,
+        service_account: options.service_account,
+        webhooks,
+        metrics,
+    };
+    let router = Router::new(connector, leadership, sources);
     let ending = router.run(received, stop.clone()).await;
 
     info!("stopping: the calls under way are ended, no other is started");

@@ -8,7 +8,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::{
-    Client, Resource as _, ResourceExt as _, core::DeserializeGuard,
+    Resource as _, ResourceExt as _, core::DeserializeGuard,
     runtime::events::Reporter as EventSource,
 };
 use tokio::{
@@ -20,9 +20,8 @@ use tracing::{Instrument as _, info_span, warn};
 
 use super::{
     board::Known,
-    connection,
+    connection::Connector,
     lease::Leadership,
-    metrics::Metrics,
     reporter::{MANAGER, Policies, StatusWriter, Tailnets},
     watch::{Change, ObjectName},
 };
@@ -44,10 +43,8 @@ pub(super) enum News {
 
 /// Knows which policy belongs to which tailnet, and the engine of each.
 pub(super) struct Router {
-    client: Client,
-    namespace: String,
+    connector: Connector,
     leadership: Leadership,
-    metrics: Arc<Metrics>,
     events_from: EventSource,
     /// The watches of policies that have not listed yet.
     unlisted: BTreeSet<usize>,
@@ -70,13 +67,7 @@ struct Tailnet {
 }
 
 impl Router {
-    pub fn new(
-        client: Client,
-        namespace: String,
-        leadership: Leadership,
-        metrics: Arc<Metrics>,
-        sources: usize,
-    ) -> Self {
+    pub fn new(connector: Connector, leadership: Leadership, sources: usize) -> Self {
         let instance = std::env::var("HOSTNAME").ok();
         let events_from = EventSource {
             controller: MANAGER.to_owned(),
@@ -84,10 +75,8 @@ impl Router {
         };
         Self {
             events_from,
-            client,
-            namespace,
+            connector,
             leadership,
-            metrics,
             unlisted: (0..sources).collect(),
             tailnets_listed: false,
             policies: HashMap::new(),
@@ -187,7 +176,7 @@ impl Router {
 
     fn policy_gone(&mut self, key: &PolicyKey) {
         self.policy_board.gone(key);
-        self.metrics.policy_gone(key);
+        self.connector.metrics.policy_gone(key);
         if let Some((tailnet, _)) = self.policies.remove(key) {
             self.send(&tailnet, Message::Input(Input::PolicyGone(key.clone())));
         }
@@ -228,8 +217,7 @@ impl Router {
         };
         self.tailnet_board
             .seen(&name, known, self.leadership.is_leader());
-        let (client, namespace) = (self.client.clone(), self.namespace.clone());
-        let metrics = Arc::clone(&self.metrics);
+        let connector = self.connector.clone();
         let tailnet = self.engine(&name);
         if tailnet.spec.as_ref() == Some(&object.spec) {
             return;
@@ -239,14 +227,7 @@ impl Router {
             connection.abort();
         }
         let mailbox = tailnet.mailbox.clone();
-        let connected = connection::keep(
-            client,
-            namespace,
-            name.clone(),
-            object.spec,
-            mailbox,
-            metrics,
-        );
+        let connected = connector.keep(name.clone(), object.spec, mailbox);
         let span = info_span!("connection", tailnet = %name);
         tailnet.connection = Some(tokio::spawn(connected.instrument(span)).abort_handle());
     }
@@ -269,6 +250,7 @@ impl Router {
         if let Some(connection) = tailnet.connection.take() {
             connection.abort();
         }
+        self.connector.webhooks.refuse(name);
         self.send(name, Message::Client(Err(no_tailnet(name))));
     }
 
@@ -319,12 +301,12 @@ impl Router {
         }
         let writer = StatusWriter {
             tailnet: name.to_owned(),
-            client: self.client.clone(),
+            client: self.connector.cluster.clone(),
             events_from: self.events_from.clone(),
             policies: Arc::clone(&self.policy_board),
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),
-            metrics: Arc::clone(&self.metrics),
+            metrics: Arc::clone(&self.connector.metrics),
         };
         let engine = Engine::new(unconnected(), fastrand::u64(..));
         let driven = drive(

@@ -1,5 +1,8 @@
 //! Every state that a policy can be in, as its status tells it.
 
+#[path = "status_records.rs"]
+mod records;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;

@@ -211,20 +211,17 @@ async fn when_ready(
     apiserver: &mut Process,
 ) -> Result<Client, Error> {
     let since = Instant::now();
-    let mut client = None;
     let what = loop {
         if let Some(end) = etcd.ended().or_else(|| apiserver.ended()) {
             break end;
         }
-        // Fails until the server has written its certificate.
-        if client.is_none() {
-            client = client_of(kubeconfig).await;
-        }
-        if let Some(client) = &client
-            && is_ready(client).await
+        // A new one each time: a client that found the certificate still empty, or written by half,
+        // would never trust the server.
+        if let Some(client) = client_of(kubeconfig).await
+            && is_ready(&client).await
             && etcd.ended().is_none()
         {
-            return Ok(client.clone());
+            return Ok(client);
         }
         if since.elapsed() > START_TIMEOUT {
             break format!(

@@ -15,6 +15,7 @@ mod device;
 mod endpoints;
 mod fault;
 mod generate;
+mod identity;
 mod journal;
 mod limit;
 mod load;
@@ -37,6 +38,7 @@ pub use self::{
     auth::{OauthClient, Scopes},
     fault::{FaultKind, FaultSpec},
     generate::generate,
+    identity::{IssuerKeys, WorkloadIdentity},
     journal::LoggedRequest,
     load::{LoadError, read_devices},
     switches::{AttributeWriteAnswer, HostBits, RateLimit, RetryAfter, Switches},
@@ -56,6 +58,10 @@ pub struct Options {
     /// The OAuth clients that are taken; if empty, every one with a secret of the form
     /// `tskey-client-…` is.
     pub oauth_clients: Vec<OauthClient>,
+    /// The federated identities whose tokens are exchanged; if empty, none are.
+    pub workload_identities: Vec<WorkloadIdentity>,
+    /// The keys of who issues their tokens; `None`: signatures are not looked at.
+    pub issuer_keys: Option<IssuerKeys>,
     /// The policy file, `HuJSON`; `None` for one that owns the tags of `devices`.
     pub policy_file: Option<String>,
     /// What paths may call the tailnet, beside `-`.
@@ -71,6 +77,8 @@ impl Default for Options {
             devices: Vec::new(),
             api_keys: Vec::new(),
             oauth_clients: Vec::new(),
+            workload_identities: Vec::new(),
+            issuer_keys: None,
             policy_file: None,
             tailnet: "example.com".into(),
             switches: Switches::default(),
@@ -202,7 +210,7 @@ impl Simulator {
 }
 
 fn world_of(options: &Options) -> Result<World, StartError> {
-    let credentials = Credentials::new(options.api_keys.clone(), options.oauth_clients.clone());
+    let credentials = Credentials::new(options);
     let mut world = World::new(
         credentials,
         options.switches.clone(),

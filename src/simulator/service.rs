@@ -92,7 +92,7 @@ fn admit(world: &mut World, request: &Request, request_id: &str) -> (usize, Hit)
     let method = request.method.as_str();
     let hit = world.faults.hit(method, &request.target.path);
     let body = if request.target.path.contains("/oauth/") {
-        json!("not logged: it holds a client secret")
+        json!("not logged: it holds a secret")
     } else {
         shown_body(&request.body)
     };

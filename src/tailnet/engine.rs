@@ -164,6 +164,9 @@ impl Engine {
                 self.unplaced.extend(self.nodes.keys().cloned());
                 self.polling.hasten(now.monotonic);
             }
+            // While the list fails its own pauses count: who can wake it must not break them.
+            Input::Poll if self.polling.failure().is_some() => {}
+            Input::Poll => self.polling.hasten(now.monotonic),
             Input::Leading(leading) => self.lead(leading, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
             Input::Recorded(key, memory) => self.recorded(&key, memory),

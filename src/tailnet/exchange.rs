@@ -63,6 +63,7 @@ fn failure(error: &tailscale::Error) -> Failure {
     let reason = match error.kind() {
         Kind::Unreachable => Reason::ApiUnreachable,
         Kind::CredentialRejected => Reason::CredentialRejected,
+        Kind::NoIdentity => Reason::CredentialsMissing,
         Kind::Forbidden => Reason::Forbidden,
         Kind::PlanRefused => Reason::PlanRefused,
         Kind::NotFound => Reason::DeviceNotFound,

@@ -78,6 +78,8 @@ pub enum Input {
     Connection(Result<(), Failure>),
     /// The settings of the connection have changed.
     Settings(Settings),
+    /// Something has changed in the tailnet: the list is to be read at once.
+    Poll,
     /// Whether this process may write.
     Leading(bool),
     /// A request was answered.

@@ -1,6 +1,6 @@
-//! Who asks: an API key, or OAuth tokens that are renewed in time.
+//! Who asks: an API key, or access tokens that are renewed in time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{Method, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -10,6 +10,7 @@ use tracing::warn;
 use super::{
     endpoint::Endpoint,
     error::{Error, Kind},
+    identity::{IdentitySource, NoIdentity},
     request::{Body, Request},
     transport::Transport,
     wire,
@@ -28,6 +29,14 @@ pub enum Credential {
         /// The client's secret (`tskey-client-…`).
         client_secret: SecretString,
     },
+    /// A federated identity: signed tokens of the workload are exchanged for access tokens, which
+    /// are had by need and live for an hour too.
+    WorkloadIdentity {
+        /// The identity's client id.
+        client_id: String,
+        /// Where the workload's tokens come from.
+        source: Arc<dyn IdentitySource>,
+    },
 }
 
 /// A token as it is sent, and which one it is.
@@ -39,13 +48,23 @@ pub(super) struct Bearer {
 
 pub(super) enum Auth {
     ApiKey(Bearer),
-    OAuth(Box<OAuth>),
+    Tokens(Box<Tokens>),
 }
 
-pub(super) struct OAuth {
-    request: Request,
+/// Access tokens that run out.
+pub(super) struct Tokens {
+    grant: Grant,
     /// Held while a token is fetched: whoever else needs one waits for this one.
     state: Mutex<State>,
+}
+
+/// What gives access tokens.
+enum Grant {
+    ClientCredentials(Request),
+    Exchange {
+        client_id: String,
+        source: Arc<dyn IdentitySource>,
+    },
 }
 
 #[derive(Default)]
@@ -84,23 +103,31 @@ impl Auth {
                 client_secret,
             } => {
                 let body = Body::ClientCredentials {
-                    client_id: Some(client_id.trim().to_owned()).filter(|id| !id.is_empty())?,
+                    client_id: named(&client_id)?,
                     client_secret: sendable(&client_secret)?,
                 };
                 let request = Request::new(Endpoint::Token, Method::POST, ["oauth", "token"]);
-                Some(Self::OAuth(Box::new(OAuth {
-                    request: request.body(body),
-                    state: Mutex::default(),
-                })))
+                Some(Self::tokens(Grant::ClientCredentials(request.body(body))))
+            }
+            Credential::WorkloadIdentity { client_id, source } => {
+                let client_id = named(&client_id)?;
+                Some(Self::tokens(Grant::Exchange { client_id, source }))
             }
         }
+    }
+
+    fn tokens(grant: Grant) -> Self {
+        Self::Tokens(Box::new(Tokens {
+            grant,
+            state: Mutex::default(),
+        }))
     }
 
     /// The token to send. May have to ask for one.
     pub async fn bearer(&self, transport: &Transport) -> Result<Bearer, Error> {
         match self {
             Self::ApiKey(bearer) => Ok(bearer.clone()),
-            Self::OAuth(oauth) => oauth.bearer(transport, None).await,
+            Self::Tokens(tokens) => tokens.bearer(transport, None).await,
         }
     }
 
@@ -112,12 +139,12 @@ impl Auth {
     ) -> Option<Result<Bearer, Error>> {
         match self {
             Self::ApiKey(_) => None,
-            Self::OAuth(oauth) => Some(oauth.bearer(transport, Some(rejected)).await),
+            Self::Tokens(tokens) => Some(tokens.bearer(transport, Some(rejected)).await),
         }
     }
 }
 
-impl OAuth {
+impl Tokens {
     async fn bearer(
         &self,
         transport: &Transport,
@@ -142,16 +169,16 @@ impl OAuth {
         {
             return Err(failure.clone());
         }
-        state.renew(transport, &self.request).await
+        state.renew(transport, &self.grant).await
     }
 }
 
 impl State {
-    async fn renew(&mut self, transport: &Transport, request: &Request) -> Result<Bearer, Error> {
-        match fetch(transport, request).await {
-            Ok(grant) => {
+    async fn renew(&mut self, transport: &Transport, grant: &Grant) -> Result<Bearer, Error> {
+        match fetch(transport, grant).await {
+            Ok(granted) => {
                 self.fetched += 1;
-                let token = Token::new(grant, self.fetched);
+                let token = Token::new(granted, self.fetched);
                 let bearer = token.bearer.clone();
                 self.token = Some(token);
                 self.failure = None;
@@ -162,7 +189,7 @@ impl State {
                 if let Some(token) = &mut self.token
                     && now < token.expires_at
                 {
-                    warn!(%error, "the OAuth token could not be renewed yet; the old one still holds");
+                    warn!(%error, "the access token could not be renewed yet; the old one still holds");
                     token.renew_at = (now + RENEWAL_RETRY).min(token.expires_at);
                     return Ok(token.bearer.clone());
                 }
@@ -174,12 +201,12 @@ impl State {
 }
 
 impl Token {
-    fn new(grant: wire::Grant, serial: u64) -> Self {
+    fn new(granted: wire::Granted, serial: u64) -> Self {
         let now = Instant::now();
-        let life = grant.life.min(LONGEST_LIFE);
+        let life = granted.life.min(LONGEST_LIFE);
         Self {
             bearer: Bearer {
-                secret: grant.token,
+                secret: granted.token,
                 serial,
             },
             renew_at: now + life - RENEWAL_MARGIN.min(life / 12),
@@ -188,16 +215,50 @@ impl Token {
     }
 }
 
-async fn fetch(transport: &Transport, request: &Request) -> Result<wire::Grant, Error> {
-    let grant = async {
-        let answer = transport.send(request, None).await?;
-        let grant = wire::grant(&answer)?;
-        match sendable(&grant.token) {
-            Some(token) => Ok(wire::Grant { token, ..grant }),
+async fn fetch(transport: &Transport, grant: &Grant) -> Result<wire::Granted, Error> {
+    let granted = async {
+        let answer = match grant {
+            Grant::ClientCredentials(request) => transport.send(request, None).await?,
+            Grant::Exchange { client_id, source } => {
+                let request = exchange(client_id, source.token().await)?;
+                transport.send(&request, None).await?
+            }
+        };
+        let granted = wire::granted(&answer)?;
+        match sendable(&granted.token) {
+            Some(token) => Ok(wire::Granted { token, ..granted }),
             None => Err(answer.unexpected("the token is empty or cannot stand in a header")),
         }
     };
-    grant.await.map_err(as_credential_failure)
+    granted.await.map_err(as_credential_failure)
+}
+
+/// The request that exchanges a workload's token (`identityfederation.go` of Tailscale's client:
+/// this endpoint is not in the API's specification).
+fn exchange(client_id: &str, jwt: Result<SecretString, NoIdentity>) -> Result<Request, Error> {
+    let path = ["oauth", "token-exchange"];
+    let request = Request::new(Endpoint::TokenExchange, Method::POST, path);
+    match jwt {
+        Ok(jwt) => Ok(request.body(Body::TokenExchange {
+            client_id: client_id.to_owned(),
+            jwt,
+        })),
+        Err(NoIdentity(message)) => Err(Error {
+            endpoint: request.endpoint,
+            request: request.title(),
+            kind: Kind::NoIdentity,
+            status: None,
+            message,
+            request_id: None,
+            pause: None,
+            unknown_outcome: false,
+        }),
+    }
+}
+
+/// A client id, if there is one.
+fn named(client_id: &str) -> Option<String> {
+    Some(client_id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// A failure of the token request, as it is told to who made another request.

@@ -21,6 +21,7 @@ pub enum Endpoint {
     DeleteAttribute,
     PatchAttributes,
     Token,
+    TokenExchange,
 }
 
 impl Endpoint {
@@ -44,6 +45,7 @@ impl Endpoint {
             Self::DeleteAttribute => "delete_attribute",
             Self::PatchAttributes => "patch_attributes",
             Self::Token => "token",
+            Self::TokenExchange => "token_exchange",
         }
     }
 
@@ -64,7 +66,7 @@ impl Endpoint {
             Self::SetAttribute | Self::DeleteAttribute | Self::PatchAttributes => {
                 "devices:posture_attributes"
             }
-            Self::Token => "of the requests that the token is for",
+            Self::Token | Self::TokenExchange => "of the requests that the token is for",
         }
     }
 
@@ -87,6 +89,7 @@ impl Endpoint {
                 | Self::SetRoutes
                 | Self::Attributes
                 | Self::Token
+                | Self::TokenExchange
         )
     }
 }

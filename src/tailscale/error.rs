@@ -26,6 +26,8 @@ pub enum Kind {
     Unreachable,
     /// 401, or a token that could not be had: the credential is wrong, expired or revoked.
     CredentialRejected,
+    /// The token that proves who runs this program could not be had: nothing was sent.
+    NoIdentity,
     /// 403: the credential lacks the permission (an OAuth scope) for this request.
     Forbidden,
     /// The tailnet's plan does not have the feature.
@@ -75,6 +77,7 @@ impl Error {
         match self.kind {
             Kind::ServerError if self.status == Some(StatusCode::NOT_IMPLEMENTED) => Retry::Never,
             Kind::Unreachable
+            | Kind::NoIdentity
             | Kind::RateLimited
             | Kind::ServerError
             | Kind::UnexpectedAnswer
@@ -157,6 +160,7 @@ impl Kind {
         match self {
             Self::Unreachable => "unreachable",
             Self::CredentialRejected => "credential_rejected",
+            Self::NoIdentity => "no_identity",
             Self::Forbidden => "forbidden",
             Self::PlanRefused => "plan_refused",
             Self::NotFound => "not_found",
@@ -204,6 +208,7 @@ impl Kind {
             Self::CredentialRejected => {
                 "the credential was rejected, check that it is right, not expired and not revoked"
             }
+            Self::NoIdentity => "there is no token to exchange",
             Self::Forbidden => "the credential does not permit this",
             Self::PlanRefused => "the tailnet's plan does not permit this",
             Self::NotFound => "not found",
@@ -223,7 +228,16 @@ impl Kind {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.request, self.kind.sentence())?;
+        let sentence = match (self.kind, self.endpoint) {
+            // There is no secret that could be wrong; what the two sides agreed on is.
+            (Kind::CredentialRejected, Endpoint::TokenExchange) => {
+                "the workload's identity was rejected, check that client_id and audience are those \
+                 of a federated identity in the admin console, and its issuer and subject those of \
+                 this workload"
+            }
+            (kind, _) => kind.sentence(),
+        };
+        write!(f, "{}: {sentence}", self.request)?;
         if self.kind == Kind::Forbidden {
             write!(f, " (it needs the scope {})", self.endpoint.scope())?;
         }

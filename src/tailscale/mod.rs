@@ -14,6 +14,7 @@ mod auth;
 mod budget;
 mod endpoint;
 mod error;
+mod identity;
 mod request;
 mod settings;
 mod transport;
@@ -37,6 +38,7 @@ pub use auth::Credential;
 pub use budget::Budget;
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Retry};
+pub use identity::{IdentitySource, NoIdentity};
 pub use settings::{Observation, Observer, Settings, Timeouts};
 pub use wire::Routes;
 

@@ -25,6 +25,11 @@ pub(super) enum Body {
         client_id: String,
         client_secret: SecretString,
     },
+    /// The form that exchanges a workload's token for one of the API. Never logged.
+    TokenExchange {
+        client_id: String,
+        jwt: SecretString,
+    },
 }
 
 impl Request {
@@ -53,6 +58,7 @@ impl Request {
     pub fn secret(&self) -> Option<&SecretString> {
         match &self.body {
             Body::ClientCredentials { client_secret, .. } => Some(client_secret),
+            Body::TokenExchange { jwt, .. } => Some(jwt),
             Body::None | Body::Json(_) => None,
         }
     }

@@ -144,6 +144,10 @@ impl Transport {
                 ("client_id", client_id),
                 ("client_secret", client_secret.expose_secret()),
             ]),
+            Body::TokenExchange { client_id, jwt } => builder.form(&[
+                ("client_id", client_id.as_str()),
+                ("jwt", jwt.expose_secret()),
+            ]),
         };
         let secret = bearer.or(request.secret());
         match builder.send().await {

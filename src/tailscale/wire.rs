@@ -29,8 +29,8 @@ pub struct Routes {
     pub enabled: RouteSet,
 }
 
-/// An OAuth token and how long it lives.
-pub(super) struct Grant {
+/// An access token and how long it lives.
+pub(super) struct Granted {
     pub token: SecretString,
     pub life: Duration,
 }
@@ -70,13 +70,13 @@ pub(super) fn attributes(answer: &Answer) -> Result<Attributes, Error> {
     Ok(reported.collect())
 }
 
-/// What the token endpoint answers. Its body is a secret: no part of it enters an error.
-pub(super) fn grant(answer: &Answer) -> Result<Grant, Error> {
+/// What the token endpoints answer. Its body is a secret: no part of it enters an error.
+pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
     let token: WireToken = serde_json::from_slice(&answer.body)
         .map_err(|_| answer.unexpected("expected JSON with access_token and expires_in"))?;
     // An hour is the only life that is documented (https://tailscale.com/kb/1215).
     let seconds = token.expires_in.unwrap_or(3600);
-    Ok(Grant {
+    Ok(Granted {
         token: token.access_token.into(),
         life: Duration::from_secs(seconds),
     })

@@ -4,6 +4,7 @@ mod auth;
 mod calls;
 mod environment;
 mod failures;
+mod identity;
 mod repeats;
 mod script;
 mod shapes;

@@ -14,6 +14,7 @@ mod control_plane;
 mod crds;
 mod e2e;
 mod examples;
+mod gitops;
 mod lease;
 mod readme;
 mod refusals;

@@ -3,6 +3,7 @@
 mod auth;
 mod effects;
 mod faults;
+mod identity;
 mod invites;
 mod program;
 mod strictness;

@@ -34,6 +34,8 @@ pub(super) async fn run() -> Result<(), AnyError> {
         namespace: Some("tsdp-system".to_owned()),
         policy_namespaces: Vec::new(),
         listen: None,
+        webhook_listen: None,
+        service_account: None,
         lease: Timings::default(),
     };
     let controller = tokio::spawn(controller::run(config, options, stop.clone()));

@@ -64,6 +64,7 @@ use Access::{Open, Scope, User};
 #[rustfmt::skip]
 const ENDPOINTS: &[Endpoint] = &[
     ("POST",   "oauth/token",                         Open,                                     token::create),
+    ("POST",   "oauth/token-exchange",                Open,                                     token::exchange),
     ("GET",    "tailnet/{tailnet}/devices",           Scope("devices:core:read"),               devices::list),
     ("PATCH",  "tailnet/{tailnet}/device-attributes", Scope("devices:posture_attributes"),      batch::patch),
     ("GET",    "tailnet/{tailnet}/acl",               Scope("policy_file:read"),                policy_file::get),

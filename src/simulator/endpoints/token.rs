@@ -1,4 +1,4 @@
-//! OAuth client credentials.
+//! Access tokens: for OAuth client credentials, and in exchange for the token of a workload.
 
 use std::collections::HashMap;
 
@@ -27,14 +27,25 @@ pub(super) fn create(world: &mut World, call: &Call) -> Reply {
     if !client.cover(&scopes) {
         return Err(Refusal::bad_request("requested scopes are not permitted"));
     }
+    Ok(grant(world, scopes))
+}
+
+/// `POST /oauth/token-exchange`, of which only Tailscale's own client tells (identityfederation.go).
+pub(super) fn exchange(world: &mut World, call: &Call) -> Reply {
+    let form: HashMap<String, String> = form_urlencoded::parse(call.body).into_owned().collect();
+    let scopes = world.credentials.identity_scopes(&form, world.now())?;
+    Ok(grant(world, scopes))
+}
+
+fn grant(world: &mut World, scopes: Scopes) -> Answer {
     let lifetime = world.switches.token_lifetime_seconds;
     let now = world.now();
     let scope = scopes.joined();
     let token = world.credentials.mint(scopes, now, lifetime);
-    Ok(Answer::json(&json!({
+    Answer::json(&json!({
         "access_token": token,
         "token_type": "Bearer",
         "expires_in": lifetime,
         "scope": scope,
-    })))
+    }))
 }

@@ -119,7 +119,7 @@ async fn only_custom_attributes_are_read_whatever_their_values() {
         told,
         [
             "custom:score=8.5",
-            "custom:tier=gold until 2027-01-01T00:00:00Z"
+            "custom:tier=\"gold\" until 2027-01-01T00:00:00Z"
         ]
     );
 }

@@ -82,7 +82,7 @@ async fn drift_is_put_back_and_an_event_says_so() {
         .event(
             "amelie-laptop",
             "AttributeSet",
-            "amelie-laptop (declared): postureAttributes[custom:tier]: bronze → gold",
+            "amelie-laptop (declared): postureAttributes[custom:tier]: \"bronze\" → \"gold\"",
         )
         .await;
     assert_eq!(
@@ -210,8 +210,8 @@ async fn an_edit_costs_its_difference_and_what_is_let_go_stays_as_it_is() {
         &json!([{"op": "remove", "path": "/spec/enabledRoutes/1"}]),
     )
     .await;
-    let routes = json!({"enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "::/0"]});
-    stage.device_has(&stage.node("fra-router"), routes).await;
+    let fewer = json!({"enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "::/0"]});
+    stage.device_has(&stage.node("fra-router"), fewer).await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [format!("POST {router}/routes")]);
     stage.simulator.clear_requests();

@@ -59,6 +59,15 @@ async fn figures() {
     );
     stage.polls(1).await;
     stage.simulator.clear_requests();
+    drift(&stage);
+    repaired(&stage).await;
+    println!(
+        "{MANY} devices that drift in one setting each: {}",
+        requests(&stage)
+    );
+
+    stage.polls(2).await;
+    stage.simulator.clear_requests();
     stage.polls(3).await;
     println!(
         "{MANY} policies, nothing to do, 3 polls: {}",

@@ -63,7 +63,6 @@ async fn set_policy_file(stage: &Stage, text: &'static str) {
 #[tokio::test]
 async fn an_address_that_is_taken_is_not_asked_for_until_it_is_free() {
     let stage = Stage::new().await;
-    let _controller = stage.controller().await;
     let (nas, phone) = (stage.node("nas"), stage.node("ben-phone"));
     stage
         .simulator
@@ -72,6 +71,7 @@ async fn an_address_that_is_taken_is_not_asked_for_until_it_is_free() {
             &json!({"addresses": ["100.80.0.77", "fd7a:115c:a1e0::77"]}),
         )
         .unwrap();
+    let _controller = stage.controller().await;
 
     stage
         .policy("nas", "{device: {hostname: nas}, ipv4: 100.80.0.77}")
@@ -103,10 +103,10 @@ async fn an_address_that_is_taken_is_not_asked_for_until_it_is_free() {
 #[tokio::test]
 async fn key_expiry_that_would_cut_a_device_off_waits_for_permission() {
     let stage = Stage::new().await;
-    let _controller = stage.controller().await;
     let nas = stage.node("nas");
     let past = json!({"keyExpiryDisabled": true, "expires": "2020-01-01T00:00:00Z"});
     stage.simulator.patch_device(&nas, &past).unwrap();
+    let _controller = stage.controller().await;
 
     stage
         .policy("nas", "{device: {hostname: nas}, keyExpiry: Enabled}")

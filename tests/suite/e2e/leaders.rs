@@ -151,3 +151,32 @@ async fn a_controller_that_is_asked_to_stop_ends_its_call_and_gives_the_lease_ba
     assert_eq!(calls(&stage.simulator), once);
     stage.statuses_were_honest();
 }
+
+#[tokio::test]
+async fn a_key_that_a_killed_controller_was_setting_is_known_as_owned_and_can_be_taken_back() {
+    let stage = Stage::new().await;
+    let args = ["--lease-duration=5"];
+    let mut first = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+    let nas = stage.node("nas");
+    slow(&stage, "attributes/*", 3.0);
+    let named = r#"{device: {hostname: nas}, postureAttributes: {"custom:rack": {integer: 7}}}"#;
+    stage.policy("nas", named).await;
+    let call = format!("POST /device/{nas}/attributes/custom:rack");
+    under_way(&stage, &call).await;
+    first.kill().await;
+
+    let policy = stage.kubectl.get(&["-n", "network", "tsdp/nas"]).await;
+    assert_eq!(policy["status"]["ownedAttributes"], json!(["custom:rack"]));
+
+    stage
+        .policy("nas", "{device: {hostname: nas}, postureAttributes: {}}")
+        .await;
+    let _next = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+    stage
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .await;
+    stage.device_has(&nas, json!({"attributes": {}})).await;
+    let back = format!("DELETE /device/{nas}/attributes/custom:rack");
+    assert_eq!(calls(&stage.simulator), [call, back]);
+    stage.statuses_were_honest();
+}

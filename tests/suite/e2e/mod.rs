@@ -15,3 +15,5 @@ mod secrets;
 mod start_up;
 mod unreadable;
 mod view;
+mod webhook;
+mod workload_identity;

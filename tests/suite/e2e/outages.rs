@@ -6,6 +6,8 @@ use tsdp::simulator::{FaultKind, FaultSpec};
 use crate::support::{Stage, calls, demo_devices};
 
 const POLICY: &str = "{device: {hostname: fra-router}, tags: [tag:router, tag:fra]}";
+const NO_TAILNET: &str = "False TailnetNotFound (Reconciling): There is no TailscaleTailnet 'default'. \
+                          Create it, or correct spec.tailnetRef. Nothing is sent until then.";
 
 #[tokio::test]
 async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
@@ -14,13 +16,7 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
     let _controller = stage.controller().await;
 
     stage.policy("router", POLICY).await;
-    stage
-        .policy_says(
-            "router",
-            "False TailnetNotFound (Reconciling): There is no TailscaleTailnet 'default'. Create it, or \
-             correct spec.tailnetRef. Nothing is sent until then.",
-        )
-        .await;
+    stage.policy_says("router", NO_TAILNET).await;
 
     stage.kubectl.apply(&stage.tailnet_manifest()).await;
     let missing = "False CredentialsMissing (Reconciling): There is no Secret tsdp-system/tailscale. \
@@ -58,12 +54,8 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
 
     stage.secret(&json!({"api_key": "tskey-api-right"})).await;
     let router = stage.node("fra-router");
-    stage
-        .policy_says(
-            "router",
-            &format!("True InSync: fra-router ({router}) is as declared."),
-        )
-        .await;
+    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    stage.policy_says("router", &in_sync).await;
     stage
         .tailnet_says(
             "default",
@@ -74,6 +66,11 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
         calls(&stage.simulator),
         [format!("POST /device/{router}/tags")]
     );
+
+    stage.kubectl.ok(&["delete", "tstn", "default"]).await;
+    stage.policy_says("router", NO_TAILNET).await;
+    stage.kubectl.apply(&stage.tailnet_manifest()).await;
+    stage.policy_says("router", &in_sync).await;
     stage.statuses_were_honest();
 }
 

@@ -1,6 +1,8 @@
 //! What the controller needs before it can work, and what it says while it waits.
 
-use crate::support::{Controller, Stage, demo_devices};
+use serde_json::json;
+
+use crate::support::{Controller, Stage, calls, demo_devices};
 
 const API_KEY: &str = "tskey-api-start";
 
@@ -49,5 +51,37 @@ async fn missing_definitions_and_missing_rights_are_waited_for_and_named() {
 
     stage.install().await;
     controller.readyz_says(200, "ok").await;
+    stage.statuses_were_honest();
+}
+
+#[tokio::test]
+async fn policies_of_other_namespaces_than_the_named_ones_are_not_looked_at() {
+    let stage = Stage::new().await;
+    let here = "{device: {hostname: nas}, tags: [tag:db]}";
+    let elsewhere = json!({
+        "apiVersion": "tailnet.dev/v1alpha1", "kind": "TailscaleDevicePolicy",
+        "metadata": {"name": "elsewhere", "namespace": "default"},
+        "spec": {"device": {"hostname": "ben-phone"}, "tags": ["tag:db"]},
+    });
+    stage.kubectl.apply(&elsewhere.to_string()).await;
+    let args = ["--policy-namespaces=network,tsdp-system"];
+    let _controller = Controller::ready(stage.kubeconfig(), &args, &[]).await;
+
+    stage.policy("nas", here).await;
+    let nas = stage.node("nas");
+    stage
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .await;
+    stage.polls(2).await;
+
+    assert_eq!(
+        calls(&stage.simulator),
+        [format!("POST /device/{nas}/tags")]
+    );
+    let policy = stage
+        .kubectl
+        .get(&["-n", "default", "tsdp/elsewhere"])
+        .await;
+    assert_eq!(policy["status"], json!({"observedGeneration": -1}));
     stage.statuses_were_honest();
 }

@@ -48,7 +48,8 @@ impl Controller {
         };
         controller.address = eventually(Duration::from_secs(20), async || {
             let log = controller.log();
-            address(&log).ok_or(format!("the controller serves nothing:\n{log}"))
+            address(&log, "serving /healthz")
+                .ok_or(format!("the controller serves nothing:\n{log}"))
         })
         .await;
         controller
@@ -82,6 +83,11 @@ impl Controller {
             .await
             .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// Where it takes webhooks.
+    pub fn webhook_address(&self) -> String {
+        address(&self.log(), "taking webhooks").unwrap()
     }
 
     /// Everything that it has logged.
@@ -138,9 +144,9 @@ impl Drop for Controller {
     }
 }
 
-/// Where it serves: it took a free port and says which.
-fn address(log: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains("serving /healthz"))?;
+/// Where it serves what these words say: it took a free port and says which.
+fn address(log: &str, words: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains(words))?;
     let port = line.split("127.0.0.1:").nth(1)?;
     let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
     Some(format!("127.0.0.1:{digits}"))

@@ -12,6 +12,7 @@ use tsdp::local::{Binaries, ControlPlane};
 pub use controller::Controller;
 pub use kubectl::Kubectl;
 pub use stage::{Stage, calls, demo_devices};
+pub use statuses::condition;
 pub use wait::eventually;
 
 /// A control plane for one test, ended with it. The first one ever is built; it says so.

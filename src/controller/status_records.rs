@@ -1,0 +1,160 @@
+//! The status of every state as a manifest in a file: what GitOps tools are tested with.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{T0, failure, of_policy, of_tailnet, report, states};
+use crate::{
+    api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
+    tailnet::{Failure, Retry, TailnetReport},
+};
+
+const FOLDER: &str = "deploy/gitops/argocd/resource_customizations/tailnet.dev/_/testdata";
+const GENERATION: i64 = 3;
+
+#[test]
+fn the_recorded_statuses_are_those_of_the_code() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
+    let expected = records();
+    let recorded: BTreeMap<String, String> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text)
+        })
+        .collect();
+    if std::env::var_os("TSDP_RECORD").is_some() {
+        for old in recorded.keys() {
+            fs::remove_file(folder.join(old)).unwrap();
+        }
+        for (file, text) in &expected {
+            fs::write(folder.join(file), text).unwrap();
+        }
+        return;
+    }
+    for (file, text) in &expected {
+        assert_eq!(
+            recorded.get(file),
+            Some(text),
+            "{file} is not what the code says. To record anew: TSDP_RECORD=1 cargo test record"
+        );
+    }
+    for file in recorded.keys() {
+        assert!(expected.contains_key(file), "no state has {file} any more");
+    }
+}
+
+/// File names and manifests.
+fn records() -> BTreeMap<String, String> {
+    let mut records = BTreeMap::new();
+    let policies = states().into_iter().map(|(state, _)| {
+        let old = TailscaleDevicePolicyStatus::default();
+        policy(&json!(of_policy(&old, &report(state), "default", T0)))
+    });
+    let tailnets = tailnet_reports().map(|report| {
+        let old = TailscaleTailnetStatus::default();
+        tailnet(&json!(of_tailnet(&old, &report, GENERATION, T0)))
+    });
+    for object in policies.chain(tailnets) {
+        let reason = object["status"]["conditions"][0]["reason"].as_str();
+        let name = format!("{}-{}", short(&object), kebab(reason.unwrap()));
+        insert(&mut records, &name, &object);
+    }
+    for (name, object) in moments() {
+        insert(&mut records, name, &object);
+    }
+    records
+}
+
+/// What an object looks like before, between and instead of the controller's looks.
+fn moments() -> [(&'static str, Value); 4] {
+    let report = report(states().swap_remove(0).0);
+    let in_sync = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    );
+    let mut edited = policy(&json!(in_sync));
+    edited["metadata"]["generation"] = json!(GENERATION + 1);
+    let mut suspended = policy(&json!(in_sync));
+    suspended["spec"]["suspend"] = json!(true);
+    let mut without_status = policy(&Value::Null);
+    without_status.as_object_mut().unwrap().remove("status");
+    [
+        // As the default in the CRD has it.
+        ("policy-new", policy(&json!({"observedGeneration": -1}))),
+        ("policy-without-status", without_status),
+        ("policy-edited", edited),
+        ("policy-suspended", suspended),
+    ]
+}
+
+fn tailnet_reports() -> impl Iterator<Item = TailnetReport> {
+    let report = |failure: Option<Failure>, devices| TailnetReport {
+        failure,
+        domain: Some("tail1234.ts.net".into()),
+        devices,
+        policies: 6,
+        attributes_interval: Duration::from_mins(10),
+    };
+    [
+        report(None, Some(8)),
+        report(None, None),
+        report(
+            Some(failure(Reason::CredentialRejected, Retry::Later)),
+            None,
+        ),
+        report(Some(failure(Reason::Invalid, Retry::Never)), None),
+    ]
+    .into_iter()
+}
+
+fn policy(status: &Value) -> Value {
+    json!({
+        "apiVersion": "tailnet.dev/v1alpha1",
+        "kind": "TailscaleDevicePolicy",
+        "metadata": {"name": "fra-router", "namespace": "network", "generation": GENERATION},
+        "spec": {"device": {"hostname": "fra-router"}, "keyExpiry": "Disabled", "tags": ["tag:router"]},
+        "status": status,
+    })
+}
+
+fn tailnet(status: &Value) -> Value {
+    json!({
+        "apiVersion": "tailnet.dev/v1alpha1",
+        "kind": "TailscaleTailnet",
+        "metadata": {"name": "default", "generation": GENERATION},
+        "spec": {"tailnet": "-"},
+        "status": status,
+    })
+}
+
+/// Two states with one reason are told apart by a number.
+fn insert(records: &mut BTreeMap<String, String>, name: &str, object: &Value) {
+    let mut names = (2..).map(|number| format!("{name}-{number}.yaml"));
+    let mut file = format!("{name}.yaml");
+    while records.contains_key(&file) {
+        file = names.next().unwrap();
+    }
+    records.insert(file, serde_yaml::to_string(object).unwrap());
+}
+
+fn short(object: &Value) -> String {
+    let kind = object["kind"].as_str().unwrap();
+    let last = kind.rfind(char::is_uppercase).unwrap();
+    kind[last..].to_lowercase()
+}
+
+fn kebab(reason: &str) -> String {
+    let mut text = String::new();
+    for letter in reason.chars() {
+        if letter.is_uppercase() && !text.is_empty() {
+            text.push('-');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}

@@ -1,0 +1,141 @@
+//! Webhooks of Tailscale: a valid one wakes the poll of its tailnet, and does nothing more.
+//!
+//! What it says is not even read: the list tells the truth, and nobody can make the controller do
+//! anything by a webhook but look. The endpoint faces the internet: who sends what is not valid
+//! learns nothing, not even whether there is such a tailnet.
+
+mod signature;
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{debug, info, warn};
+
+use crate::tailnet::{Input, Message};
+
+/// The tailnets that webhooks can wake, and with which secret.
+#[derive(Clone, Default)]
+pub(super) struct Webhooks(Arc<Mutex<HashMap<String, Receiver>>>);
+
+struct Receiver {
+    secret: SecretString,
+    arrived: Arc<Notify>,
+    _waking: AbortOnDropHandle<()>,
+}
+
+const SIGNATURE: &str = "tailscale-webhook-signature";
+/// Some hundred events.
+const LARGEST_BODY: usize = 256 * 1024;
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// At most one poll more in this time, however many webhooks arrive.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Webhooks {
+    /// Takes webhooks of a tailnet that are signed with this secret, in the place of any other.
+    pub fn accept(
+        &self,
+        tailnet: &str,
+        secret: SecretString,
+        mailbox: mpsc::UnboundedSender<Message>,
+    ) {
+        let arrived = Arc::new(Notify::new());
+        let waking = tokio::spawn(wake(Arc::clone(&arrived), mailbox));
+        let receiver = Receiver {
+            secret,
+            arrived,
+            _waking: AbortOnDropHandle::new(waking),
+        };
+        self.lock().insert(tailnet.to_owned(), receiver);
+    }
+
+    /// Takes no webhook of a tailnet any more.
+    pub fn refuse(&self, tailnet: &str) {
+        self.lock().remove(tailnet);
+    }
+
+    /// Serves `POST /webhook/<tailnet>` until `stop` is cancelled; returns once the address is bound.
+    pub async fn serve(self, address: SocketAddr, stop: CancellationToken) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        info!(address = %listener.local_addr()?, "taking webhooks at /webhook/<tailnet>");
+        let router = Router::new()
+            .route("/webhook/{tailnet}", post(receive))
+            .with_state(self);
+        tokio::spawn(async move {
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(error) = served.await {
+                warn!("webhooks are no longer taken: {error}");
+            }
+        });
+        Ok(())
+    }
+
+    fn deliver(&self, tailnet: &str, headers: &HeaderMap, body: &Bytes) -> Result<(), String> {
+        let (secret, arrived) = self
+            .lock()
+            .get(tailnet)
+            .map(|it| (it.secret.clone(), Arc::clone(&it.arrived)))
+            .ok_or("no such tailnet has webhook_secret in its Secret")?;
+        let header = headers.get(SIGNATURE).and_then(|text| text.to_str().ok());
+        let header = header.unwrap_or_default();
+        signature::verify(&secret, header, body, Timestamp::now())
+            .map_err(|refusal| refusal.to_string())?;
+        arrived.notify_one();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Receiver>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the poll at the first webhook, and once more after the pause if others came in it.
+async fn wake(arrived: Arc<Notify>, mailbox: mpsc::UnboundedSender<Message>) {
+    loop {
+        arrived.notified().await;
+        if mailbox.send(Message::Input(Input::Poll)).is_err() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn receive(
+    State(webhooks): State<Webhooks>,
+    Path(tailnet): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> StatusCode {
+    let outcome = match tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST_BODY)).await {
+        Ok(Ok(body)) => webhooks.deliver(&tailnet, &headers, &body),
+        Ok(Err(error)) => Err(format!("its body cannot be read: {error}")),
+        Err(_) => Err("its body takes too long".to_owned()),
+    };
+    match outcome {
+        Ok(()) => {
+            debug!(?tailnet, "a webhook wakes the poll");
+            StatusCode::OK
+        }
+        Err(why) => {
+            debug!(?tailnet, "a webhook is refused: {why}");
+            StatusCode::UNAUTHORIZED
+        }
+    }
+}
