@@ -97,8 +97,8 @@ pub struct Engine {
     pub(super) queues: Queues,
     /// Policies whose report may have changed.
     pub(super) tell: BTreeSet<PolicyKey>,
-    /// A list has just come: fleets tell how far they are.
-    pub(super) polled: bool,
+    /// The list (counted) after which fleets told how far they are.
+    pub(super) told_at: u64,
     /// The alarms of the devices.
     pub(super) alarms: BTreeSet<(Duration, NodeId)>,
     last_tailnet: Option<TailnetReport>,
@@ -138,7 +138,7 @@ impl Engine {
             unplaced: BTreeSet::new(),
             queues: Queues::default(),
             tell: BTreeSet::new(),
-            polled: false,
+            told_at: 0,
             alarms: BTreeSet::new(),
             last_tailnet: None,
             effects: Vec::new(),
@@ -376,7 +376,7 @@ impl Engine {
                 self.effects.push(Effect::Report(key, Box::new(report)));
             }
         }
-        self.polled = false;
+        self.told_at = self.polling.seen;
         let report = self.tailnet_report();
         if self.last_tailnet.as_ref() != Some(&report) {
             self.last_tailnet = Some(report.clone());

@@ -114,7 +114,7 @@ impl Engine {
         };
         let mut at_work = self.queues.at_work().chain(&self.unplaced);
         self.fleets.contains(key)
-            && !self.polled
+            && self.told_at == self.polling.seen
             && !self.stopping
             && self.outage().is_none()
             && self.is_remembered(key)

@@ -51,7 +51,6 @@ impl Engine {
                 self.polling
                     .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);
                 self.take_devices(devices, asked.at);
-                self.polled = true;
             }
             result => {
                 let failure = result.err().unwrap_or_else(unexpected);

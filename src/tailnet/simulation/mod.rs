@@ -324,7 +324,7 @@ impl World {
                     .get(&key)
                     .map_or(earliest, |at| earliest.max(*at));
                 self.keeping.insert(key.clone(), at);
-                self.after(at - self.clock, Event::Keep(key, report));
+                self.after(at.saturating_sub(self.clock), Event::Keep(key, report));
             }
             Effect::Announce(key, announcement) => {
                 self.seen.announcements.push((key, *announcement));
