@@ -325,3 +325,63 @@ fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
     };
     assert_eq!(policy.wishes, only);
 }
+
+#[test]
+fn a_selector_means_the_devices_that_fit_every_part() {
+    let mut phone = device("n1", AMELIE, &[]);
+    "iOS".clone_into(&mut phone.os);
+    let mut shared = device("n4", AMELIE, &["tag:a", "tag:b"]);
+    shared.external = true;
+    let devices = [
+        phone,
+        device("n2", BERT, &["tag:a"]),
+        device("n3", BERT, &["tag:a", "tag:b"]),
+        shared,
+    ];
+    let cases = [
+        (r#"{"tags": ["tag:a"]}"#, "n2 n3"),
+        (r#"{"tags": ["tag:a", "tag:b"]}"#, "n3"),
+        // A tagged device has no user, though the API still names who registered it.
+        (r#"{"users": ["*@example.com"]}"#, "n1"),
+        (r#"{"users": ["bert@*"]}"#, ""),
+        (
+            r#"{"hostnames": ["nas", "FR?"], "trustClaims": true}"#,
+            "n1 n2 n3",
+        ),
+        (r#"{"hostnames": ["f"], "trustClaims": true}"#, ""),
+        (r#"{"os": ["ios", "windows"], "trustClaims": true}"#, "n1"),
+        (r#"{"tags": ["tag:a"], "os": ["iOS"]}"#, ""),
+    ];
+    for (selector, expected) in cases {
+        let policy = parsed(&format!("{{deviceSelector: {selector}}}"))
+            .policy
+            .unwrap();
+        let fleet = Fleet::new(devices.to_vec());
+        let binding = bind(&policy.target, &Memory::default(), &fleet);
+        let nodes: Vec<_> = binding.nodes().map(ToString::to_string).collect();
+        assert_eq!(nodes.join(" "), expected, "{selector}");
+    }
+}
+
+#[test]
+fn a_selector_that_could_mean_anybody_is_refused() {
+    for (spec, fault) in [
+        ("{}", "write exactly one of device and deviceSelector"),
+        (
+            r#"{"deviceSelector": {}}"#,
+            "write at least one of tags, users, hostnames and os",
+        ),
+        (r#"{"deviceSelector": {"tags": []}}"#, "none empty"),
+        (
+            r#"{"deviceSelector": {"hostnames": ["fra-*"]}}"#,
+            "or trustClaims: true",
+        ),
+        (
+            r#"{"deviceSelector": {"tags": ["tag:a"]}, "name": "fra"}"#,
+            "spec.name: no two devices",
+        ),
+    ] {
+        let faults = parsed(spec).policy.unwrap_err().join("; ");
+        assert!(faults.contains(fault), "{spec}: {faults}");
+    }
+}
