@@ -23,6 +23,7 @@ mod policy;
 mod properties;
 #[cfg(test)]
 mod scenes;
+mod select;
 mod survey;
 mod table;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_target};
-pub use policy::{Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+pub use policy::{DeviceTarget, Disruption, Identity, Memory, Policy, PolicyKey, Target, Wishes};
+pub use select::{Glob, Selector};
 pub use survey::{Survey, survey};
 pub use table::table;

@@ -6,7 +6,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Bound;
+use super::{Bound, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -37,9 +37,9 @@ pub struct Policy {
     pub generation: i64,
     /// When it was created: the older of two policies ranks first.
     pub created: Timestamp,
-    /// The device that it means.
+    /// What it is about.
     pub target: Target,
-    /// What it wishes for that device.
+    /// What it wishes.
     pub wishes: Wishes,
     /// The disruptions that its author agreed to.
     pub allowed: BTreeSet<Disruption>,
@@ -117,9 +117,18 @@ impl fmt::Display for Identity {
     }
 }
 
+/// What a policy is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One device.
+    Device(DeviceTarget),
+    /// Every device that fits, however many.
+    Fleet(Selector),
+}
+
 /// The one device that a policy means, and what must be true of it besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct DeviceTarget {
     /// How it is named.
     pub identity: Identity,
     /// Tags that it must have, all of them.
@@ -156,6 +165,8 @@ pub enum Disruption {
     Deauthorize,
     /// Enabling key expiry where the expiry lies in the past: the device must log in again.
     ExpiredKey,
+    /// The first tag on a device that is one of many: it takes the device from its user for good.
+    FirstTag,
 }
 
 impl fmt::Display for Disruption {

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
-    Call, DevicePlan, Disruption, Fleet, Identity, Memory, Policy, PolicyKey, Target, Wishes,
-    apply, apply_attributes, next_call, plan_device,
+    Call, DevicePlan, DeviceTarget, Disruption, Fleet, Identity, Memory, Policy, PolicyKey,
+    Selector, Target, Wishes, apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -200,12 +200,34 @@ fn without_twins(
         .collect()
 }
 
+/// The device, or all that have these tags.
+fn target(tags: TagSet, many: bool) -> Target {
+    if many {
+        return Target::Fleet(Selector {
+            tags,
+            ..Selector::default()
+        });
+    }
+    Target::Device(DeviceTarget {
+        identity: Identity::NodeId(node()),
+        tags,
+        users: Vec::new(),
+    })
+}
+
 fn policy() -> impl Strategy<Value = (Policy, Memory)> {
-    let allowed = subsequence(vec![Disruption::Deauthorize, Disruption::ExpiredKey], 0..=2);
+    let allowed = subsequence(
+        vec![
+            Disruption::Deauthorize,
+            Disruption::ExpiredKey,
+            Disruption::FirstTag,
+        ],
+        0..=3,
+    );
     let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
     let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
-    (wishes(), allowed, owned, 0..2_i64, asked).prop_map(
-        |(wishes, allowed, owned_keys, created, tags)| {
+    (wishes(), allowed, owned, 0..2_i64, asked, any::<bool>()).prop_map(
+        |(wishes, allowed, owned_keys, created, tags, many)| {
             let policy = Policy {
                 key: PolicyKey {
                     namespace: "network".to_owned(),
@@ -214,11 +236,7 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 uid: String::new(),
                 generation: 1,
                 created: Timestamp::from_second(created).unwrap(),
-                target: Target {
-                    identity: Identity::NodeId(node()),
-                    tags,
-                    users: Vec::new(),
-                },
+                target: target(tags, many),
                 wishes,
                 allowed: allowed.into_iter().collect(),
             };

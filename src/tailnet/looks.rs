@@ -68,6 +68,9 @@ impl Engine {
             let id = device.node_id.clone();
             let known = self.fleet.get(&id);
             let Some(node) = self.nodes.get_mut(&id) else {
+                if known != Some(&device) {
+                    self.moved.insert(id);
+                }
                 fleet.insert(device);
                 continue;
             };
@@ -78,13 +81,20 @@ impl Engine {
                 }
                 known => {
                     let device = with_known_routes(device, node);
-                    if seen(node) || known != Some(&device) {
-                        self.stale.insert(id);
+                    let changed = known != Some(&device);
+                    if seen(node) || changed {
+                        self.stale.insert(id.clone());
+                    }
+                    if changed {
+                        self.moved.insert(id);
                     }
                     fleet.insert(device);
                 }
             }
         }
+        let gone = self.fleet.devices().map(|device| &device.node_id);
+        let gone = gone.filter(|id| fleet.get(id).is_none());
+        self.moved.extend(gone.cloned());
         self.fleet = fleet;
         self.missing.retain(|id, _| self.fleet.get(id).is_none());
         // An address or a name may be free now.
@@ -96,7 +106,8 @@ impl Engine {
         let in_question = self
             .policies
             .iter()
-            .filter(|(_, held)| !held.node.as_ref().is_some_and(unchanged));
+            .filter(|(key, _)| !self.fleets.contains(*key))
+            .filter(|(_, held)| !held.nodes().next().is_some_and(unchanged));
         self.unbound.extend(in_question.map(|(key, _)| key.clone()));
     }
 
@@ -109,7 +120,7 @@ impl Engine {
         let device = with_known_routes(device, node);
         seen(node);
         self.fleet.insert(device);
-        self.unbound.extend(node.policies.iter().cloned());
+        self.reconsider(&id);
     }
 
     fn take_routes(&mut self, id: &NodeId, routes: RouteSet, now: Now) {

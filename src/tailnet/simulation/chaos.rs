@@ -8,7 +8,7 @@ use crate::{
         AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route,
         RouteSet, Tag, TagSet,
     },
-    plan::{Disruption, Identity, Policy, PolicyKey, Target, Wishes},
+    plan::{DeviceTarget, Disruption, Glob, Identity, Policy, PolicyKey, Selector, Target, Wishes},
     tailnet::{Input, simulation::model::Faults},
 };
 
@@ -177,6 +177,9 @@ impl World {
             _ => Identity::Hostname(format!("host-{number}")),
         };
         let key = policy_key(self.rng.usize(..POLICIES));
+        if self.rng.u8(..3) == 0 {
+            return self.fleet_policy(key);
+        }
         let tags = if self.rng.u8(..6) == 0 {
             self.tags()
         } else {
@@ -187,11 +190,43 @@ impl World {
         let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
         let users = Vec::new();
         Policy {
-            target: Target {
+            target: Target::Device(DeviceTarget {
                 identity,
                 tags,
                 users,
-            },
+            }),
+            wishes,
+            allowed,
+            ..blank(key)
+        }
+    }
+
+    fn fleet_policy(&mut self, key: PolicyKey) -> Policy {
+        let mut selector = Selector::default();
+        if self.rng.bool() {
+            selector.tags.insert(self.tag());
+        }
+        if self.rng.u8(..4) == 0 {
+            selector.users = vec![Glob::new(["a*", "*@example.com"][self.rng.usize(..2)])];
+        }
+        if self.rng.u8(..3) == 0 {
+            selector.hostnames = vec![Glob::lower_case(
+                ["HOST-?", "*-[0]", "*1*"][self.rng.usize(..3)],
+            )];
+        }
+        let wishes = Wishes {
+            name: None,
+            ipv4: None,
+            ..self.wishes()
+        };
+        let allowed = [
+            Disruption::Deauthorize,
+            Disruption::ExpiredKey,
+            Disruption::FirstTag,
+        ];
+        let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
+        Policy {
+            target: Target::Fleet(selector),
             wishes,
             allowed,
             ..blank(key)
@@ -272,6 +307,15 @@ pub fn policy_key(number: usize) -> PolicyKey {
     }
 }
 
+/// The device that calls itself so.
+pub fn hostname(name: &str) -> Target {
+    Target::Device(DeviceTarget {
+        identity: Identity::Hostname(name.to_owned()),
+        tags: TagSet::new(),
+        users: Vec::new(),
+    })
+}
+
 /// A policy that wishes nothing of no device.
 pub fn blank(key: PolicyKey) -> Policy {
     Policy {
@@ -279,11 +323,7 @@ pub fn blank(key: PolicyKey) -> Policy {
         uid: String::new(),
         generation: 1,
         created: jiff::Timestamp::UNIX_EPOCH,
-        target: Target {
-            identity: Identity::Hostname(String::new()),
-            tags: TagSet::new(),
-            users: Vec::new(),
-        },
+        target: hostname(""),
         wishes: Wishes::default(),
         allowed: std::collections::BTreeSet::new(),
     }
