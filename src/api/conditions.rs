@@ -28,6 +28,8 @@ pub enum Reason {
     /// No device has the name, or it does not have the tags and users that are asked for. Correct
     /// `device`, or bring the device into the tailnet.
     DeviceNotFound,
+    /// No device fits the `deviceSelector` now. Nothing to do: one that joins is taken up.
+    NoDevices,
     /// More than one device has the name. Name the device by its nodeId.
     Ambiguous,
     /// The bound device is gone, and the one that bears its name now has another owner. Name the
@@ -109,6 +111,7 @@ impl Reason {
             Self::NotStarted => "NotStarted",
             Self::Accepted => "Accepted",
             Self::DeviceNotFound => "DeviceNotFound",
+            Self::NoDevices => "NoDevices",
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",

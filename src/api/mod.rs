@@ -19,8 +19,8 @@ pub use invite::{
     TailscaleDeviceInviteStatus,
 };
 pub use policy::{
-    AttributesOwnership, DeletionPolicy, DeviceReference, Disruption, Enforcement, KeyExpiry,
-    LOOK_REQUESTS, ListOwnership, Ownership, PostureAttribute, TailnetReference,
+    AttributesOwnership, DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement,
+    KeyExpiry, LOOK_REQUESTS, ListOwnership, Ownership, PostureAttribute, TailnetReference,
     TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};

@@ -1,4 +1,4 @@
-//! `TailscaleDevicePolicy`: what is wished for one device.
+//! `TailscaleDevicePolicy`: what is wished for a device, or for many.
 //!
 //! The doc comments become `kubectl explain`: they speak to the author of a manifest.
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{policy_status::TailscaleDevicePolicyStatus, rules};
 
-/// What shall hold for one device of a tailnet. A setting that is not named here is never touched.
+/// What shall hold for devices of a tailnet: exactly one of device and deviceSelector says which. A setting that is not named here is never touched.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "tailnet.dev",
@@ -27,7 +27,7 @@ use super::{policy_status::TailscaleDevicePolicyStatus, rules};
     shortname = "tsdp",
     category = "tailscale",
     namespaced,
-    doc = "Keeps the settings of a Tailscale device as declared here. What the manifest does not name is never touched.",
+    doc = "Keeps the settings of Tailscale devices as declared here. What the manifest does not name is never touched.",
     status = "TailscaleDevicePolicyStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name": "Devices", "type": "integer", "jsonPath": ".status.matchedDevices"}"#,
@@ -42,20 +42,32 @@ use super::{policy_status::TailscaleDevicePolicyStatus, rules};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::policy()))]
 pub struct TailscaleDevicePolicySpec {
-    /// The TailscaleTailnet through which the device is reached. Absent: the one named "default".
+    /// The TailscaleTailnet through which the devices are reached. Absent: the one named "default".
     ///
     /// Example: {name: default}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet_ref: Option<TailnetReference>,
 
-    /// The device that is meant: exactly one of nodeId, id, name and hostname; tags and users may
+    /// The one device that is meant: exactly one of nodeId, id, name and hostname; tags and users may
     /// stand beside it. nodeId and id never change. name and hostname can be taken over by another
     /// device: the policy therefore keeps to the device that it found first (status.nodeId), and
     /// once that has left the tailnet it follows the name to a new one only if the owner is the
-    /// same.
+    /// same. Absent: deviceSelector says which devices are meant.
     ///
     /// Example: {hostname: fra-router, tags: ["tag:router"]}
-    pub device: DeviceReference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DeviceReference")]
+    pub device: Option<DeviceReference>,
+
+    /// All devices that are meant: those that fit every part that is given. One that joins the
+    /// tailnet, or begins to fit, is taken up at the next look; one that fits no more is let go and
+    /// stays as it is. Devices shared in from other tailnets never fit. Absent: device says which
+    /// one is meant.
+    ///
+    /// Example: {tags: ["tag:router"], hostnames: ["fra-*"]}
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DeviceSelector")]
+    pub device_selector: Option<DeviceSelector>,
 
     /// Whether the device may take part in the tailnet (device approval). false cuts it off, and is
     /// accepted only beside "allowDisruption: [Deauthorize]". Absent: left as it is.
@@ -112,8 +124,8 @@ pub struct TailscaleDevicePolicySpec {
     pub posture_attributes: Option<BTreeMap<String, PostureAttribute>>,
 
     /// The device's name in MagicDNS: the first label, as the server keeps it (lower-case letters
-    /// and digits, single dashes between them, at most 63). Unique in the tailnet. Absent: left as
-    /// it is.
+    /// and digits, single dashes between them, at most 63). Unique in the tailnet, so not
+    /// beside deviceSelector. Absent: left as it is.
     ///
     /// Example: fra-router
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,7 +133,8 @@ pub struct TailscaleDevicePolicySpec {
     pub name: Option<String>,
 
     /// The device's Tailscale IPv4 address: in 100.64.0.0/10, outside of the ranges that Tailscale
-    /// reserves, and free. A change breaks the device's open connections. Absent: left as it is.
+    /// reserves, and free. A change breaks the device's open connections. Not beside
+    /// deviceSelector. Absent: left as it is.
     ///
     /// Example: 100.80.0.1
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,8 +158,9 @@ pub struct TailscaleDevicePolicySpec {
     pub priority: Option<i32>,
 
     /// What this policy may do although it can cut a device off. Deauthorize: take away its
-    /// authorization. ExpiredKey: enable key expiry where the key's time is past. Absent or empty:
-    /// neither; such a change is held back and said in status.
+    /// authorization. ExpiredKey: enable key expiry where the key's time is past. FirstTag: give a
+    /// user's device that deviceSelector selects its first tag, which takes it from its user for
+    /// good. Absent or empty: none; such a change is held back and said in status.
     ///
     /// Example: [Deauthorize]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -236,6 +250,50 @@ pub struct DeviceReference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::required_users")]
     pub users: Option<Vec<String>>,
+}
+
+/// Which devices are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::device_selector()))]
+pub struct DeviceSelector {
+    /// A device must have all of these tags. Absent: any.
+    ///
+    /// Example: ["tag:router"]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::selected_tags")]
+    pub tags: Option<Vec<String>>,
+
+    /// A device must belong to a user whose login fits one of these: * stands for any characters, ?
+    /// for any one. A device with tags belongs to no user and never fits. Absent: anyone's.
+    ///
+    /// Example: ["*@example.com"]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::selected_users")]
+    pub users: Option<Vec<String>>,
+
+    /// What the machine calls itself must fit one of these, whatever the case: * stands for any
+    /// characters, ? for any one. Anyone who runs a machine can choose it. Absent: any.
+    ///
+    /// Example: ["fra-*"]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::selected_hostnames")]
+    pub hostnames: Option<Vec<String>>,
+
+    /// What the machine says of its operating system must be one of these, whatever the case, such
+    /// as linux, windows, macOS, iOS, android. Absent: any.
+    ///
+    /// Example: [linux]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::selected_os")]
+    pub os: Option<Vec<String>>,
+
+    /// Selects by what machines say of themselves alone, which whoever runs one can change. Needed
+    /// where neither tags nor users are given. Absent: false.
+    ///
+    /// Example: true
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_claims: Option<bool>,
 }
 
 /// Whether a device's key expires.
@@ -337,6 +395,8 @@ pub enum Disruption {
     Deauthorize,
     /// To enable key expiry on a device whose key is past its time.
     ExpiredKey,
+    /// To give a device of many its first tag.
+    FirstTag,
 }
 
 /// What is done about a difference.

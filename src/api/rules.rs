@@ -39,7 +39,22 @@ fn naming_keys(rule: &str, message: &str) -> Value {
 
 /// The rules across the fields of a policy.
 pub(super) fn policy() -> Value {
-    json!([{
+    let given = "[has(self.device), has(self.deviceSelector)].filter(given, given).size()";
+    let only_one = |field: &str| {
+        json!({
+            "rule": format!("!has(self.deviceSelector) || !has(self.{field})"),
+            "message": format!("no two devices can have one {field}: write device instead of \
+                                deviceSelector, or leave {field} out"),
+            "fieldPath": format!(".{field}"),
+        })
+    };
+    json!([rule(
+        &format!("{given} > 0"),
+        "no device is named: write device for one, or deviceSelector for all that fit",
+    ), rule(
+        &format!("{given} < 2"),
+        "device and deviceSelector are both given: keep one of them",
+    ), only_one("name"), only_one("ipv4"), {
         "rule": "!has(self.tags) || self.tags.size() > 0 \
                  || (has(self.ownership) && has(self.ownership.tags) \
                      && self.ownership.tags == 'AtLeast')",
@@ -92,6 +107,21 @@ pub(super) fn device_reference() -> Value {
     ])
 }
 
+/// Facts, or the word that claims will do.
+pub(super) fn device_selector() -> Value {
+    json!([
+        rule(
+            "has(self.tags) || has(self.users) || (has(self.trustClaims) && self.trustClaims)",
+            "a machine chooses its hostname and what it says of its system: write tags or users too, \
+             or trustClaims: true to select by such claims alone",
+        ),
+        rule(
+            "has(self.tags) || has(self.users) || has(self.hostnames) || has(self.os)",
+            "nothing is selected by: write at least one of tags, users, hostnames and os",
+        ),
+    ])
+}
+
 /// Exactly one typed value.
 pub(super) fn posture_attribute() -> Value {
     let given = "[has(self.string), has(self.integer), has(self.boolean)]\
@@ -118,6 +148,50 @@ pub(super) fn required_tags(_: &mut SchemaGenerator) -> Schema {
     let none = "no tag is asked for: write at least one, or leave tags out to mean any device of the \
                 name";
     tags(&[rule("self.size() > 0", none)])
+}
+
+/// The tags that each selected device has.
+pub(super) fn selected_tags(_: &mut SchemaGenerator) -> Schema {
+    let none =
+        "no tag is asked for: write at least one, or leave tags out to mean devices of any tags";
+    tags(&[rule("self.size() > 0", none)])
+}
+
+/// The logins of which one must fit the user of each selected device.
+pub(super) fn selected_users(_: &mut SchemaGenerator) -> Schema {
+    patterns("users", "login", "*@example.com")
+}
+
+/// What selected machines call themselves.
+pub(super) fn selected_hostnames(_: &mut SchemaGenerator) -> Schema {
+    patterns("hostnames", "hostname", "fra-*")
+}
+
+/// The operating systems of selected machines.
+pub(super) fn selected_os(_: &mut SchemaGenerator) -> Schema {
+    patterns("os", "operating system", "linux")
+}
+
+/// A list of texts to fit. Empty ones are refused: a template that renders none would otherwise
+/// widen who is meant.
+fn patterns(field: &str, one: &str, example: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "maxItems": 50,
+        "x-kubernetes-validations": [rule(
+            "self.size() > 0",
+            &format!("no {one} is asked for: write at least one, or leave {field} out to mean any"),
+        )],
+        "items": {
+            "type": "string",
+            "maxLength": 254,
+            "x-kubernetes-validations": [rule(
+                "self.size() > 0",
+                &format!("an empty {one} fits no device: write one such as {example}"),
+            )],
+        },
+    })
 }
 
 fn tags(rules: &[Value]) -> Schema {

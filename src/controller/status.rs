@@ -1,6 +1,8 @@
 //! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
 //! the time.
 
+mod fleet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -11,11 +13,8 @@ use crate::{
         TailscaleTailnetStatus,
     },
     plan::{Binding, Difference, Hold, Memory, Mode},
-    tailnet::{DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
+    tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
 };
-
-/// How many entries a list in a status has at most; totals are exact.
-const DETAILS: usize = 20;
 
 /// The status of a policy. Equal to `old` where nothing has changed, so that nothing is written.
 #[must_use]
@@ -117,6 +116,7 @@ fn verdict(state: &State) -> Verdict {
         State::Unavailable(failure) => failed(failure),
         State::Unbound { named, binding } => unbound(named, binding),
         State::Bound(report) => bound(report),
+        State::Fleet(report) => fleet::verdict(report),
     }
 }
 
@@ -129,7 +129,7 @@ pub(super) fn failed(failure: &Failure) -> Verdict {
 
 pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
     let (reason, message) = match binding {
-        Binding::NotFound | Binding::Device(_) => (
+        Binding::NotFound | Binding::Device(_) | Binding::Fleet(_) => (
             Reason::DeviceNotFound,
             format!(
                 "No device of the tailnet has the {named}. Correct spec.device, or bring the device \
@@ -293,6 +293,7 @@ fn in_sync(state: &State) -> Known {
         }
         State::Bound(report) if report.unread => Known::NotYet,
         State::Bound(_) => Known::Yes,
+        State::Fleet(report) => fleet::in_sync(report),
         State::Unavailable(_) => Known::AsBefore,
         State::Invalid(_) | State::Starting | State::Unbound { .. } => Known::NotYet,
     }
@@ -336,6 +337,7 @@ fn describe(
             let total = count(report.differences.len());
             status.pending_total = (total > 0).then_some(total);
         }
+        State::Fleet(report) => fleet::describe(status, report),
         // What was seen last still stands while the tailnet cannot be asked.
         State::Unavailable(_) => {
             status.matched_devices = old.matched_devices;

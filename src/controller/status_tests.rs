@@ -16,7 +16,7 @@ use crate::{
         Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Mode, Owner,
         PolicyKey, Why,
     },
-    tailnet::{DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
+    tailnet::{DeviceReport, Failure, FleetReport, PolicyReport, Retry, State, TailnetReport},
 };
 
 const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -142,6 +142,7 @@ fn states() -> Vec<Case> {
     ];
     cases.extend(unbound_states());
     cases.extend(unfinished_states());
+    cases.extend(fleet_states());
     cases
 }
 
@@ -225,6 +226,107 @@ fn unfinished_states() -> [Case; 7] {
             ["False", "TagsNotPermitted", "Stalled", "False"],
         ),
     ]
+}
+
+/// A device of many: that fails, that is held, or that is as declared.
+fn one_of_many(failures: Vec<(Option<Field>, Failure)>, hold: Option<Hold>) -> DeviceReport {
+    let differs = !failures.is_empty() || hold.is_some();
+    DeviceReport {
+        differences: differs.then(|| difference(hold)).into_iter().collect(),
+        failures,
+        ..device()
+    }
+}
+
+/// `matched` devices, of which one is as given and the others are as declared.
+fn many(matched: usize, one: DeviceReport) -> FleetReport {
+    let differences = one.differences.clone();
+    FleetReport {
+        matched,
+        in_sync: matched - differences.len(),
+        failed: usize::from(!one.failures.is_empty()),
+        held: differences.iter().filter(|d| d.hold.is_some()).count(),
+        different: differences.len(),
+        differences,
+        details: vec![one],
+        ..FleetReport::default()
+    }
+}
+
+fn fleet_states() -> [Case; 7] {
+    let failing = || {
+        one_of_many(
+            vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
+            None,
+        )
+    };
+    let expired = Hold::Disruption(Disruption::ExpiredKey);
+    let lost = Conflict {
+        field: Field::Tags,
+        loser: key("b"),
+        winner: key("a"),
+    };
+    let conflicted = DeviceReport {
+        conflicts: vec![lost],
+        ..device()
+    };
+    let cases = [
+        (FleetReport::default(), ["True", "NoDevices", "", "True"]),
+        (many(1000, device()), ["True", "InSync", "", "True"]),
+        (
+            many(1000, failing()),
+            ["False", "PartiallyApplied", "Reconciling", "False"],
+        ),
+        (
+            many(1, failing()),
+            ["False", "ApiError", "Reconciling", "False"],
+        ),
+        (
+            many(1000, one_of_many(Vec::new(), Some(expired))),
+            ["False", "DisruptionHeld", "Reconciling", "False"],
+        ),
+        (
+            FleetReport {
+                conflicted: 1,
+                ..many(1000, conflicted)
+            },
+            ["False", "Conflicted", "Stalled", "False"],
+        ),
+        (
+            FleetReport {
+                working: 10,
+                unread: 10,
+                ..many(1000, device())
+            },
+            ["Unknown", "Progressing", "Reconciling", "Unknown"],
+        ),
+    ];
+    cases.map(|(report, expected)| (State::Fleet(Box::new(report)), expected))
+}
+
+#[test]
+fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
+    let failing = one_of_many(
+        vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
+        None,
+    );
+    let state = State::Fleet(Box::new(many(1000, failing)));
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report(state),
+        "default",
+        T0,
+    );
+    assert_eq!(
+        status.conditions[0].message,
+        "1 of 1000 devices failed: fra-router (n1): tags: POST /device/n1/tags answered 400 (REQ-1)"
+    );
+    assert_eq!(
+        (status.matched_devices, status.in_sync_devices),
+        (Some(1000), Some(999))
+    );
+    assert_eq!((status.pending.len(), status.pending_total), (1, Some(1)));
+    assert_eq!(status.devices[0].reason.as_deref(), Some("ApiError"));
 }
 
 fn status_of(conditions: &[Condition], type_: &str) -> String {

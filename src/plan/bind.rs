@@ -1,6 +1,6 @@
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use super::{Fleet, Identity, Memory, Target};
+use super::{DeviceTarget, Fleet, Identity, Memory, Target};
 use crate::model::{Device, NodeId, Refused};
 
 /// Who a device belongs to, as the control server says: what decides whether another machine
@@ -57,11 +57,13 @@ pub struct Bound {
     pub named: String,
 }
 
-/// Which device a policy means.
+/// Which devices a policy means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {
     /// This one.
     Device(NodeId),
+    /// All that fit its selector; maybe none.
+    Fleet(BTreeSet<NodeId>),
     /// None in the list bears the name.
     NotFound,
     /// The one of that name lacks what the policy asks for besides.
@@ -87,22 +89,42 @@ pub enum Binding {
 }
 
 impl Binding {
-    /// The device, where there is exactly one.
+    /// The devices, in the order of their ids.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        let (one, many) = match self {
+            Self::Device(node) => (Some(node), None),
+            Self::Fleet(nodes) => (None, Some(nodes)),
+            _ => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// Whether this device is meant.
     #[must_use]
-    pub fn node(&self) -> Option<&NodeId> {
+    pub fn holds(&self, id: &NodeId) -> bool {
         match self {
-            Self::Device(node) => Some(node),
-            _ => None,
+            Self::Device(node) => node == id,
+            Self::Fleet(nodes) => nodes.contains(id),
+            _ => false,
         }
     }
 }
 
-/// Finds the device of a policy in a complete list.
-///
-/// As long as the bound device is in the list it stays bound, whoever else takes its name. When it
-/// is gone, another one of the name is followed only if its owner is the same.
+/// Finds the devices of a policy in a complete list.
 #[must_use]
 pub fn bind(target: &Target, memory: &Memory, fleet: &Fleet) -> Binding {
+    match target {
+        Target::Device(target) => bind_device(target, memory, fleet),
+        Target::Fleet(selector) => {
+            let fitting = fleet.devices().filter(|device| selector.fits(device));
+            Binding::Fleet(fitting.map(|device| device.node_id.clone()).collect())
+        }
+    }
+}
+
+/// As long as the bound device is in the list it stays bound, whoever else takes its name. When it
+/// is gone, another one of the name is followed only if its owner is the same.
+fn bind_device(target: &DeviceTarget, memory: &Memory, fleet: &Fleet) -> Binding {
     let named = target.identity.to_string();
     let bound = memory.bound.as_ref().filter(|bound| bound.named == named);
     let still_there = bound.and_then(|bound| fleet.get(&bound.node));
@@ -129,7 +151,7 @@ pub fn bind(target: &Target, memory: &Memory, fleet: &Fleet) -> Binding {
 
 /// What a bound policy remembers of its device.
 #[must_use]
-pub fn remembered(target: &Target, device: &Device) -> Bound {
+pub fn remembered(target: &DeviceTarget, device: &Device) -> Bound {
     Bound {
         node: device.node_id.clone(),
         owner: Owner::of(device),
@@ -142,7 +164,7 @@ fn may_change(identity: &Identity) -> bool {
     matches!(identity, Identity::Name(_) | Identity::Hostname(_))
 }
 
-fn meets(target: &Target, device: &Device) -> Binding {
+fn meets(target: &DeviceTarget, device: &Device) -> Binding {
     let node = device.node_id.clone();
     let missing: Vec<_> = target
         .tags

@@ -224,6 +224,10 @@ impl fmt::Display for Hold {
                 "the key's expiry lies in the past, so the device would be cut off until somebody \
                  logs in on it: write allowDisruption: [ExpiredKey] to allow it",
             ),
+            Self::Disruption(Disruption::FirstTag) => f.write_str(
+                "the first tag takes the device from its user, and no call gives it back: write \
+                 allowDisruption: [FirstTag] to allow it",
+            ),
             Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
             Self::Suspended => f.write_str("the policy is suspended: write suspend: false to allow it"),
@@ -232,8 +236,8 @@ impl fmt::Display for Hold {
             }
             Self::Feedback(policy) => write!(
                 f,
-                "with these tags the device would no longer be the one that {policy} means: correct \
-                 either its device.tags and device.users, or the wish for tags"
+                "with these tags {policy} would no longer mean the device: correct either its \
+                 device or deviceSelector, or the wish for tags"
             ),
         }
     }

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{Change, Claims, Difference, Disruption, Fleet, Hold, Memory, Mode, Policy};
+use super::{
+    Change, Claims, DeviceTarget, Difference, Disruption, Fleet, Hold, Memory, Mode, Policy, Target,
+};
 use crate::model::{Device, TagSet};
 
 /// Marks what must not be done now.
@@ -15,11 +17,11 @@ pub(super) fn hold(
     now: Timestamp,
 ) {
     for difference in differences {
-        difference.hold = disruption(&difference.change, device, now)
+        difference.hold = disruption(difference, device, policies, now)
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
             .or_else(|| taken(&difference.change, device, fleet))
-            .or_else(|| feedback(&difference.change, policies));
+            .or_else(|| feedback(&difference.change, device, policies));
     }
 }
 
@@ -27,7 +29,11 @@ pub(super) fn hold(
 /// go could begin a circle: that policy's own wish for the tags would be gone, another one would
 /// change them back, and so on for ever. As this is the only way to leave a device by our own
 /// calls, there is no circle without it.
-fn feedback(change: &Change, policies: &[(&Policy, &Memory)]) -> Option<Hold> {
+///
+/// A device may leave a fleet by the tags that somebody else gives it: whoever decides them means
+/// it still, so that only one that ranks before can decide after. But a fleet whose own wish for
+/// the tags makes the device leave could not keep what it wishes.
+fn feedback(change: &Change, device: &Device, policies: &[(&Policy, &Memory)]) -> Option<Hold> {
     let Change::Tags { after, .. } = change else {
         return None;
     };
@@ -40,11 +46,25 @@ fn feedback(change: &Change, policies: &[(&Policy, &Memory)]) -> Option<Hold> {
     policies.sort_by_key(|policy| policy.rank());
     policies
         .into_iter()
-        .find(|policy| !policy.target.still_means(after))
+        .find(|policy| match &policy.target {
+            Target::Device(target) => !target.still_means(after),
+            Target::Fleet(selector) => {
+                let wished = policy.wishes.tags.as_ref();
+                wished.is_some_and(|wished| wished.is_subset(after))
+                    && !selector.fits(&tagged(device, after))
+            }
+        })
         .map(|policy| Hold::Feedback(policy.key.clone()))
 }
 
-impl super::Target {
+fn tagged(device: &Device, tags: &TagSet) -> Device {
+    Device {
+        tags: tags.clone(),
+        ..device.clone()
+    }
+}
+
+impl DeviceTarget {
     /// Whether a device with these tags could still be the one that is meant. With tags it has no
     /// user any more.
     fn still_means(&self, tags: &TagSet) -> bool {
@@ -52,8 +72,22 @@ impl super::Target {
     }
 }
 
-fn disruption(change: &Change, device: &Device, now: Timestamp) -> Option<Disruption> {
-    match change {
+fn disruption(
+    difference: &Difference,
+    device: &Device,
+    policies: &[(&Policy, &Memory)],
+    now: Timestamp,
+) -> Option<Disruption> {
+    let of_fleet = || {
+        let mut policies = policies.iter().map(|(policy, _)| *policy);
+        policies.any(|policy| {
+            policy.key == difference.owner && matches!(policy.target, Target::Fleet(_))
+        })
+    };
+    match &difference.change {
+        Change::Tags { before, .. } if before.is_empty() && of_fleet() => {
+            Some(Disruption::FirstTag)
+        }
         Change::Authorized { after: false, .. } => Some(Disruption::Deauthorize),
         Change::KeyExpiryDisabled { after: false, .. } => device
             .expires

@@ -24,6 +24,7 @@ mod policy;
 mod properties;
 #[cfg(test)]
 mod scenes;
+mod select;
 mod survey;
 mod table;
 #[cfg(test)]
@@ -39,8 +40,9 @@ pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_target};
 pub use policy::{
-    AttributesExtent, Disruption, Extent, Identity, LookRequest, Memory, Mode, Ownership, Policy,
-    PolicyKey, Target, Wishes,
+    AttributesExtent, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory, Mode,
+    Ownership, Policy, PolicyKey, Target, Wishes,
 };
+pub use select::{Glob, Selector};
 pub use survey::{Survey, survey};
 pub use table::table;

@@ -7,13 +7,13 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Bound, Disruption, Extent, Identity, LookRequest, Memory, Mode, Ownership,
-    Policy, PolicyKey, Target, Wishes,
+    AttributesExtent, Bound, DeviceTarget, Disruption, Extent, Glob, Identity, LookRequest, Memory,
+    Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
 };
 use crate::{
     api::{
-        self, DeviceReference, KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec,
-        TailscaleDevicePolicyStatus,
+        self, DeviceReference, DeviceSelector, KeyExpiry, PostureAttribute,
+        TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus,
     },
     model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, SafeInteger},
 };
@@ -47,7 +47,7 @@ pub fn parse(
     status: Option<&TailscaleDevicePolicyStatus>,
 ) -> Declared {
     let mut faults = Faults::default();
-    let target = faults.target(&spec.device);
+    let target = faults.target(spec);
     let wishes = faults.wishes(spec);
     let policy = Policy {
         key: key.clone(),
@@ -81,9 +81,9 @@ pub fn parse(
 }
 
 /// Parses a reference to a device.
-pub fn parse_target(device: &DeviceReference) -> Result<Target, Vec<String>> {
+pub fn parse_target(device: &DeviceReference) -> Result<DeviceTarget, Vec<String>> {
     let mut faults = Faults::default();
-    let target = faults.target(device);
+    let target = faults.device(device);
     if faults.0.is_empty() {
         Ok(target)
     } else {
@@ -172,7 +172,66 @@ impl Faults {
         time
     }
 
-    fn target(&mut self, device: &DeviceReference) -> Target {
+    fn target(&mut self, spec: &TailscaleDevicePolicySpec) -> Target {
+        match (&spec.device, &spec.device_selector) {
+            (Some(device), None) => Target::Device(self.device(device)),
+            (None, Some(selector)) => {
+                for (path, given) in [("name", spec.name.is_some()), ("ipv4", spec.ipv4.is_some())]
+                {
+                    if given {
+                        self.add(
+                            path,
+                            "no two devices can have one: write device instead of deviceSelector",
+                        );
+                    }
+                }
+                Target::Fleet(self.selector(selector))
+            }
+            _ => {
+                self.add("device", "write exactly one of device and deviceSelector");
+                Target::Fleet(Selector::default())
+            }
+        }
+    }
+
+    fn selector(&mut self, selector: &DeviceSelector) -> Selector {
+        let given = [
+            &selector.tags,
+            &selector.users,
+            &selector.hostnames,
+            &selector.os,
+        ];
+        if given.into_iter().flatten().any(Vec::is_empty) || given == [&None; 4] {
+            self.add(
+                "deviceSelector",
+                "write at least one of tags, users, hostnames and os, none empty",
+            );
+        }
+        let facts = selector.tags.is_some() || selector.users.is_some();
+        if !facts && selector.trust_claims != Some(true) {
+            self.add(
+                "deviceSelector",
+                "a machine chooses its hostname and what it says of its system: write tags or users \
+                 too, or trustClaims: true",
+            );
+        }
+        let texts = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_default();
+        let tags = selector.tags.as_deref().unwrap_or_default();
+        Selector {
+            tags: self.set("deviceSelector.tags", tags),
+            users: texts(&selector.users)
+                .iter()
+                .map(|text| Glob::new(text))
+                .collect(),
+            hostnames: texts(&selector.hostnames)
+                .iter()
+                .map(|text| Glob::lower_case(text))
+                .collect(),
+            os: texts(&selector.os),
+        }
+    }
+
+    fn device(&mut self, device: &DeviceReference) -> DeviceTarget {
         let node_id = self.one("device.nodeId", device.node_id.as_ref());
         let identities: Vec<Identity> = [
             node_id.map(Identity::NodeId),
@@ -192,7 +251,7 @@ impl Faults {
             );
             Identity::Hostname(String::new())
         };
-        Target {
+        DeviceTarget {
             identity,
             tags: self.set("device.tags", device.tags.as_deref().unwrap_or_default()),
             users: device.users.clone().unwrap_or_default(),
@@ -285,6 +344,7 @@ impl From<api::Disruption> for Disruption {
         match allowed {
             api::Disruption::Deauthorize => Self::Deauthorize,
             api::Disruption::ExpiredKey => Self::ExpiredKey,
+            api::Disruption::FirstTag => Self::FirstTag,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Bound;
+use super::{Bound, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -40,9 +40,9 @@ pub struct Policy {
     pub priority: i32,
     /// When it was created: of the same priority, the older policy ranks first.
     pub created: Timestamp,
-    /// The device that it means.
+    /// What it is about.
     pub target: Target,
-    /// What it wishes for that device.
+    /// What it wishes.
     pub wishes: Wishes,
     /// How much of its lists it owns.
     pub ownership: Ownership,
@@ -176,9 +176,18 @@ impl fmt::Display for Identity {
     }
 }
 
+/// What a policy is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One device.
+    Device(DeviceTarget),
+    /// Every device that fits, however many.
+    Fleet(Selector),
+}
+
 /// The one device that a policy means, and what must be true of it besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct DeviceTarget {
     /// How it is named.
     pub identity: Identity,
     /// Tags that it must have, all of them.
@@ -215,6 +224,8 @@ pub enum Disruption {
     Deauthorize,
     /// Enabling key expiry where the expiry lies in the past: the device must log in again.
     ExpiredKey,
+    /// The first tag on a device that is one of many: it takes the device from its user for good.
+    FirstTag,
 }
 
 impl fmt::Display for Disruption {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    AttributesExtent, Call, Change, Disruption, Extent, Hold, Memory, Mode, Policy, Wishes,
+    AttributesExtent, Call, Change, Disruption, Extent, Hold, Memory, Mode, Policy, Target, Wishes,
     next_call, plan_device,
     scenes::{Scene, key, now, scene},
 };
@@ -265,6 +265,25 @@ proptest! {
         }
         if let Some((Call::SetAuthorized(_, true), _)) = next_call(&plan, &BTreeSet::new()) {
             prop_assert!(plan.complete());
+        }
+    }
+
+    #[test]
+    fn a_fleet_gives_no_tags_that_it_could_not_keep_and_no_first_tag_unasked(scene in scene()) {
+        for difference in scene.plan().differences {
+            let Change::Tags { before, after } = &difference.change else {
+                continue;
+            };
+            let owner = scene.policies.iter().find(|(policy, _)| policy.key == difference.owner);
+            let (policy, _) = owner.unwrap();
+            let Target::Fleet(selector) = &policy.target else {
+                continue;
+            };
+            let kept = selector.fits(&Device { tags: after.clone(), ..scene.device.clone() });
+            let first = before.is_empty() && !policy.allowed.contains(&Disruption::FirstTag);
+            if !kept || first {
+                prop_assert!(difference.hold.is_some(), "{difference:?}");
+            }
         }
     }
 

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
-    AttributesExtent, Call, DevicePlan, Disruption, Extent, Fleet, Identity, Memory, Mode,
-    Ownership, Policy, PolicyKey, Target, Wishes, apply, apply_attributes, next_call, plan_device,
+    AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
+    Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes, apply, apply_attributes,
+    next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -231,13 +232,36 @@ fn mode() -> impl Strategy<Value = Mode> {
     ]
 }
 
+/// The device, or all that have these tags.
+fn target(tags: TagSet, many: bool) -> Target {
+    if many {
+        return Target::Fleet(Selector {
+            tags,
+            ..Selector::default()
+        });
+    }
+    Target::Device(DeviceTarget {
+        identity: Identity::NodeId(node()),
+        tags,
+        users: Vec::new(),
+    })
+}
+
 fn policy() -> impl Strategy<Value = (Policy, Memory)> {
-    let allowed = subsequence(vec![Disruption::Deauthorize, Disruption::ExpiredKey], 0..=2);
+    let allowed = subsequence(
+        vec![
+            Disruption::Deauthorize,
+            Disruption::ExpiredKey,
+            Disruption::FirstTag,
+        ],
+        0..=3,
+    );
     let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
     let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
     let rank = (-1..2_i32, 0..2_i64);
-    (wishes(), allowed, owned, rank, asked, ownership(), mode()).prop_map(
-        |(wishes, allowed, owned_keys, (priority, created), tags, ownership, mode)| {
+    let meant = (asked, any::<bool>());
+    (wishes(), allowed, owned, rank, meant, ownership(), mode()).prop_map(
+        |(wishes, allowed, owned_keys, (priority, created), (tags, many), ownership, mode)| {
             let policy = Policy {
                 key: PolicyKey {
                     namespace: "network".to_owned(),
@@ -247,11 +271,7 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 generation: 1,
                 priority,
                 created: Timestamp::from_second(created).unwrap(),
-                target: Target {
-                    identity: Identity::NodeId(node()),
-                    tags,
-                    users: Vec::new(),
-                },
+                target: target(tags, many),
                 wishes,
                 ownership,
                 mode,

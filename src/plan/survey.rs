@@ -8,7 +8,7 @@ use crate::model::{Attributes, NodeId};
 /// What all policies together ask of a tailnet at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
-    /// Which device each policy means.
+    /// Which devices each policy means.
     pub bindings: BTreeMap<PolicyKey, Binding>,
     /// What is to be done about each device that a policy means.
     pub devices: BTreeMap<NodeId, DevicePlan>,
@@ -30,7 +30,7 @@ pub fn survey(
             continue;
         };
         let binding = bind(&policy.target, &declared.memory, fleet);
-        if let Some(node) = binding.node() {
+        for node in binding.nodes() {
             held.entry(node.clone())
                 .or_default()
                 .push((policy, &declared.memory));

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Bound, Declared, Fleet, Identity, Memory, Owner, PolicyKey, Target, bind, parse,
+    Binding, Bound, Declared, DeviceTarget, Fleet, Identity, Memory, Owner, PolicyKey, Target,
+    bind, parse,
 };
 use crate::{
     api::TailscaleDevicePolicySpec,
@@ -37,8 +38,8 @@ fn device(node: &str, user: &str, tags: &[&str]) -> Device {
     }
 }
 
-fn hostname(name: &str) -> Target {
-    Target {
+fn hostname(name: &str) -> DeviceTarget {
+    DeviceTarget {
         identity: Identity::Hostname(name.to_owned()),
         tags: BTreeSet::new(),
         users: Vec::new(),
@@ -61,8 +62,12 @@ const AMELIE: &str = "amelie@example.com";
 const BERT: &str = "bert@example.com";
 const FRA: &str = "hostname fra";
 
-fn found(target: &Target, memory: &Memory, devices: &[Device]) -> Binding {
-    bind(target, memory, &Fleet::new(devices.to_vec()))
+fn found(target: &DeviceTarget, memory: &Memory, devices: &[Device]) -> Binding {
+    bind(
+        &Target::Device(target.clone()),
+        memory,
+        &Fleet::new(devices.to_vec()),
+    )
 }
 
 #[test]
@@ -145,7 +150,7 @@ fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
         ),
     ];
     for (tags, users, device, meets) in cases {
-        let target = Target {
+        let target = DeviceTarget {
             tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
             users: users.iter().map(ToString::to_string).collect(),
             ..hostname("fra")
@@ -153,7 +158,11 @@ fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
         let owner = Owner::of(&device).to_string();
         for memory in [Memory::default(), bound("n1", &owner, FRA)] {
             let binding = found(&target, &memory, std::slice::from_ref(&device));
-            assert_eq!(binding.node().is_some(), meets, "{target:?} {binding:?}");
+            assert_eq!(
+                binding.nodes().next().is_some(),
+                meets,
+                "{target:?} {binding:?}"
+            );
         }
     }
 }
@@ -170,7 +179,7 @@ fn external_devices_never_match_nor_do_they_stay_bound() {
         Identity::Hostname("fra".to_owned()),
     ] {
         let named = identity.to_string();
-        let target = Target {
+        let target = DeviceTarget {
             identity,
             ..hostname("")
         };
@@ -196,12 +205,12 @@ fn names_fit_without_regard_to_case_and_with_a_domain_only_as_a_whole() {
         ("fr", false),
     ];
     for (name, fits) in cases {
-        let target = Target {
+        let target = DeviceTarget {
             identity: Identity::Name(name.to_owned()),
             ..hostname("")
         };
         let binding = found(&target, &Memory::default(), &devices);
-        assert_eq!(binding.node().is_some(), fits, "{name}");
+        assert_eq!(binding.nodes().next().is_some(), fits, "{name}");
     }
 }
 
@@ -306,10 +315,73 @@ fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
     let policy = parsed("{device: {nodeId: n1CNTRL}, exitNode: false}")
         .policy
         .unwrap();
-    assert_eq!(policy.target.identity, Identity::NodeId(id("n1CNTRL")));
+    let Target::Device(target) = policy.target else {
+        panic!("{:?}", policy.target);
+    };
+    assert_eq!(target.identity, Identity::NodeId(id("n1CNTRL")));
     let only = super::Wishes {
         exit_node: Some(false),
         ..super::Wishes::default()
     };
     assert_eq!(policy.wishes, only);
+}
+
+#[test]
+fn a_selector_means_the_devices_that_fit_every_part() {
+    let mut phone = device("n1", AMELIE, &[]);
+    "iOS".clone_into(&mut phone.os);
+    let mut shared = device("n4", AMELIE, &["tag:a", "tag:b"]);
+    shared.external = true;
+    let devices = [
+        phone,
+        device("n2", BERT, &["tag:a"]),
+        device("n3", BERT, &["tag:a", "tag:b"]),
+        shared,
+    ];
+    let cases = [
+        (r#"{"tags": ["tag:a"]}"#, "n2 n3"),
+        (r#"{"tags": ["tag:a", "tag:b"]}"#, "n3"),
+        // A tagged device has no user, though the API still names who registered it.
+        (r#"{"users": ["*@example.com"]}"#, "n1"),
+        (r#"{"users": ["bert@*"]}"#, ""),
+        (
+            r#"{"hostnames": ["nas", "FR?"], "trustClaims": true}"#,
+            "n1 n2 n3",
+        ),
+        (r#"{"hostnames": ["f"], "trustClaims": true}"#, ""),
+        (r#"{"os": ["ios", "windows"], "trustClaims": true}"#, "n1"),
+        (r#"{"tags": ["tag:a"], "os": ["iOS"]}"#, ""),
+    ];
+    for (selector, expected) in cases {
+        let policy = parsed(&format!("{{deviceSelector: {selector}}}"))
+            .policy
+            .unwrap();
+        let fleet = Fleet::new(devices.to_vec());
+        let binding = bind(&policy.target, &Memory::default(), &fleet);
+        let nodes: Vec<_> = binding.nodes().map(ToString::to_string).collect();
+        assert_eq!(nodes.join(" "), expected, "{selector}");
+    }
+}
+
+#[test]
+fn a_selector_that_could_mean_anybody_is_refused() {
+    for (spec, fault) in [
+        ("{}", "write exactly one of device and deviceSelector"),
+        (
+            r#"{"deviceSelector": {}}"#,
+            "write at least one of tags, users, hostnames and os",
+        ),
+        (r#"{"deviceSelector": {"tags": []}}"#, "none empty"),
+        (
+            r#"{"deviceSelector": {"hostnames": ["fra-*"]}}"#,
+            "or trustClaims: true",
+        ),
+        (
+            r#"{"deviceSelector": {"tags": ["tag:a"]}, "name": "fra"}"#,
+            "spec.name: no two devices",
+        ),
+    ] {
+        let faults = parsed(spec).policy.unwrap_err().join("; ");
+        assert!(faults.contains(fault), "{spec}: {faults}");
+    }
 }

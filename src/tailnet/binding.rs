@@ -2,14 +2,63 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Engine, Now};
+use super::{Engine, Now, engine::Held};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Field, Memory, Policy, PolicyKey, bind, plan_device, remembered},
+    plan::{
+        Binding, Bound, Field, Fleet, Memory, Policy, PolicyKey, Target, bind, plan_device,
+        remembered,
+    },
 };
 
+impl Held {
+    /// What is to be remembered of the bound device: as before while none is found, and nothing of
+    /// a fleet.
+    fn remembered_of(&self, binding: Option<&Binding>, fleet: &Fleet) -> Option<Bound> {
+        let before = self.memory.bound.clone();
+        let Ok(policy) = &self.policy else {
+            return before;
+        };
+        match (&policy.target, binding) {
+            (Target::Fleet(_), _) => None,
+            (Target::Device(target), Some(Binding::Device(id))) => {
+                let device = fleet.get(id);
+                device.map(|device| remembered(target, device)).or(before)
+            }
+            _ => before,
+        }
+    }
+
+    /// What a policy about many devices names is owned from its first look on, and is so kept
+    /// before the first call. Says whether it is one.
+    fn adopt_keys(&mut self) -> bool {
+        let Ok(Policy {
+            wishes,
+            target: Target::Fleet(_),
+            ..
+        }) = &self.policy
+        else {
+            return false;
+        };
+        match &wishes.attributes {
+            Some(wishes) => self.memory.owned_keys.extend(wishes.keys().cloned()),
+            None => self.memory.owned_keys.clear(),
+        }
+        true
+    }
+
+    fn remember(&mut self, bound: Option<Bound>) {
+        let node = |bound: &Option<Bound>| bound.as_ref().map(|bound| bound.node.clone());
+        if node(&self.memory.bound) != node(&bound) {
+            // What was named on another device was never set on this one.
+            self.memory.owned_keys.clear();
+        }
+        self.memory.bound = bound;
+    }
+}
+
 impl Engine {
-    /// Finds the device of a policy anew.
+    /// Finds the devices of a policy anew.
     pub(super) fn rebind(&mut self, key: &PolicyKey) {
         let just_missing = self.just_missing(key);
         let Some(held) = self.policies.get_mut(key) else {
@@ -20,35 +69,33 @@ impl Engine {
             Ok(_) if just_missing => Some(Binding::NotFound),
             Ok(policy) => Some(bind(&policy.target, &held.memory, &self.fleet)),
         };
-        let after = binding.as_ref().and_then(Binding::node).cloned();
-        let device = after.as_ref().and_then(|id| self.fleet.get(id));
-        if let (Ok(policy), Some(device)) = (&held.policy, device) {
-            let bound = remembered(&policy.target, device);
-            let another = |before: &crate::plan::Bound| before.node != bound.node;
-            if held.memory.bound.as_ref().is_some_and(another) {
-                // What was named on another device was never set on this one.
-                held.memory.owned_keys.clear();
-            }
-            if held.memory.bound.as_ref() != Some(&bound) {
-                held.memory.bound = Some(bound);
-                self.tell.insert(key.clone());
-            }
-        }
-        if held.binding != binding {
-            held.binding = binding;
+        let remembered = held.remembered_of(binding.as_ref(), &self.fleet);
+        if held.memory.bound != remembered {
+            held.remember(remembered);
             self.tell.insert(key.clone());
         }
-        let before = std::mem::replace(&mut held.node, after.clone());
-        if before == after {
+        if held.adopt_keys() {
+            self.fleets.insert(key.clone());
+        } else {
+            self.fleets.remove(key);
+        }
+        if held.binding == binding {
             return;
         }
-        if let Some(id) = before {
-            self.let_go(id, key);
+        let before = std::mem::replace(&mut held.binding, binding.clone());
+        self.tell.insert(key.clone());
+        let means = |binding: &Option<Binding>, id: &NodeId| {
+            binding.as_ref().is_some_and(|binding| binding.holds(id))
+        };
+        for id in before.iter().flat_map(Binding::nodes) {
+            if !means(&binding, id) {
+                self.let_go(id, key);
+            }
         }
-        if let Some(id) = after {
-            let node = self.nodes.entry(id.clone()).or_default();
-            node.policies.insert(key.clone());
-            self.stale.insert(id);
+        for id in binding.iter().flat_map(Binding::nodes) {
+            if !means(&before, id) {
+                self.take_up(id, key);
+            }
         }
     }
 
@@ -61,9 +108,10 @@ impl Engine {
         let (Ok(policy), Some(bound)) = (&held.policy, &held.memory.bound) else {
             return false;
         };
-        if bound.named != policy.target.identity.to_string()
-            || self.fleet.get(&bound.node).is_some()
-        {
+        let Target::Device(target) = &policy.target else {
+            return false;
+        };
+        if bound.named != target.identity.to_string() || self.fleet.get(&bound.node).is_some() {
             return false;
         }
         let first_missed = *self
@@ -73,11 +121,18 @@ impl Engine {
         self.polling.seen <= first_missed
     }
 
+    /// Takes up a device that a policy means now.
+    pub(super) fn take_up(&mut self, id: &NodeId, key: &PolicyKey) {
+        let node = self.nodes.entry(id.clone()).or_default();
+        node.policies.insert(key.clone());
+        self.stale.insert(id.clone());
+    }
+
     /// Lets a device go that a policy means no more.
-    pub(super) fn let_go(&mut self, id: NodeId, key: &PolicyKey) {
-        if let Some(node) = self.nodes.get_mut(&id) {
+    pub(super) fn let_go(&mut self, id: &NodeId, key: &PolicyKey) {
+        if let Some(node) = self.nodes.get_mut(id) {
             node.policies.remove(key);
-            self.stale.insert(id);
+            self.stale.insert(id.clone());
         }
     }
 
@@ -117,7 +172,7 @@ impl Engine {
         self.check_effect(id, now);
     }
 
-    /// Settles which attribute keys the policies of a device own now. A deleted key is owned until
+    /// Settles which attribute keys the policies of a device own now, those about many aside. A deleted key is owned until
     /// it has been seen that it is gone.
     fn settle_ownership(&mut self, id: &NodeId) {
         let Some(node) = self.nodes.get(id) else {
@@ -137,7 +192,11 @@ impl Engine {
                     .unconfirmed
                     .contains_key(&Field::Attribute(key.clone()))
         };
-        for key in &node.policies {
+        for key in node
+            .policies
+            .iter()
+            .filter(|key| !self.fleets.contains(*key))
+        {
             if let Some(held) = self.policies.get_mut(key)
                 && let Ok(policy) = &held.policy
             {

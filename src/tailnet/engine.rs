@@ -42,10 +42,8 @@ pub(super) struct Held {
     pub recorded: Memory,
     /// What must be remembered.
     pub memory: Memory,
-    /// Which device it means, as of the last list.
+    /// Which devices it means, as of the last look; each counts it among its policies.
     pub binding: Option<Binding>,
-    /// The device that counts it among its policies.
-    pub node: Option<NodeId>,
     /// New or edited, and not seen through yet: goes before routine work.
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
@@ -90,6 +88,10 @@ pub struct Engine {
     pub(super) answers: u64,
     /// Policies whose device is to be found anew.
     pub(super) unbound: BTreeSet<PolicyKey>,
+    /// The policies about many devices.
+    pub(super) fleets: BTreeSet<PolicyKey>,
+    /// Devices whose place in the fleets is to be found anew.
+    pub(super) moved: BTreeSet<NodeId>,
     /// Devices to be compared anew.
     pub(super) stale: BTreeSet<NodeId>,
     /// Devices whose next step is to be found anew.
@@ -97,6 +99,8 @@ pub struct Engine {
     pub(super) queues: Queues,
     /// Policies whose report may have changed.
     pub(super) tell: BTreeSet<PolicyKey>,
+    /// The list (counted) after which fleets told how far they are.
+    pub(super) told_at: u64,
     /// The alarms of the devices.
     pub(super) alarms: BTreeSet<(Duration, NodeId)>,
     last_tailnet: Option<TailnetReport>,
@@ -132,10 +136,13 @@ impl Engine {
             epoch: 0,
             answers: 0,
             unbound: BTreeSet::new(),
+            fleets: BTreeSet::new(),
+            moved: BTreeSet::new(),
             stale: BTreeSet::new(),
             unplaced: BTreeSet::new(),
             queues: Queues::default(),
             tell: BTreeSet::new(),
+            told_at: 0,
             alarms: BTreeSet::new(),
             last_tailnet: None,
             looks_asked: BTreeMap::new(),
@@ -237,22 +244,23 @@ impl Engine {
             return;
         };
         held.urgent = true;
-        if let Some(id) = &held.node
-            && let Some(node) = self.nodes.get_mut(id)
-        {
-            node.forget_setbacks();
-            self.stale.insert(id.clone());
+        for id in held.nodes() {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.forget_setbacks();
+                self.stale.insert(id.clone());
+            }
         }
         self.tell.insert(key.clone());
         self.unbound.insert(key.clone());
     }
 
     fn drop_policy(&mut self, key: &PolicyKey) {
-        if let Some(held) = self.policies.remove(key)
-            && let Some(node) = held.node
-        {
-            self.let_go(node, key);
+        if let Some(held) = self.policies.remove(key) {
+            for id in held.nodes() {
+                self.let_go(id, key);
+            }
         }
+        self.fleets.remove(key);
         self.unbound.remove(key);
         self.tell.remove(key);
         self.looks_asked.remove(key);
@@ -305,7 +313,7 @@ impl Engine {
     fn recorded(&mut self, key: &PolicyKey, memory: Memory) {
         if let Some(held) = self.policies.get_mut(key) {
             held.recorded = memory;
-            self.unplaced.extend(held.node.clone());
+            self.unplaced.extend(held.nodes().cloned());
         }
     }
 
@@ -384,6 +392,11 @@ impl Engine {
             return;
         }
         for key in std::mem::take(&mut self.tell) {
+            if self.fleet_can_wait(&key) {
+                self.tell.insert(key);
+                continue;
+            }
+            self.release_keys(&key);
             let Some(report) = self.report(&key) else {
                 continue;
             };
@@ -395,6 +408,7 @@ impl Engine {
                 self.effects.push(Effect::Report(key, Box::new(report)));
             }
         }
+        self.told_at = self.polling.seen;
         let report = self.tailnet_report();
         if self.last_tailnet.as_ref() != Some(&report) {
             self.last_tailnet = Some(report.clone());
@@ -413,7 +427,6 @@ impl Held {
             recorded: declared.memory.clone(),
             memory: declared.memory,
             binding: None,
-            node: None,
             urgent: true,
             changed_at: None,
             last_report: None,
@@ -428,6 +441,11 @@ impl Held {
 
     fn asks_for_a_look(&self) -> bool {
         self.asked().is_some() && self.asked() != self.memory.handled.as_ref()
+    }
+
+    /// The devices that it means, as of the last look.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.binding.iter().flat_map(Binding::nodes)
     }
 
     /// What is kept for it, as far as is known: what was watched last, and what this process wrote

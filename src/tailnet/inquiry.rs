@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::{Engine, Failure, Retry, Settings};
 use crate::{
     api::Reason,
-    plan::{self, Binding, Memory, Target},
+    plan::{self, Binding, DeviceTarget, Memory, Target},
     tailscale::Client,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Inquiry {
     /// The device in question.
-    pub target: Target,
+    pub target: DeviceTarget,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Finding, Failure>>,
 }
@@ -31,7 +31,7 @@ pub struct Finding {
 
 impl Engine {
     /// Finds a device in the last list.
-    pub(super) fn find(&self, target: &Target) -> Result<Binding, Failure> {
+    pub(super) fn find(&self, target: &DeviceTarget) -> Result<Binding, Failure> {
         self.connection.clone()?;
         if let Some(failure) = self.polling.outage() {
             return Err(failure.clone());
@@ -44,6 +44,7 @@ impl Engine {
                 unknown_outcome: false,
             });
         }
-        Ok(plan::bind(target, &Memory::default(), &self.fleet))
+        let target = Target::Device(target.clone());
+        Ok(plan::bind(&target, &Memory::default(), &self.fleet))
     }
 }

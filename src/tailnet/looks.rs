@@ -63,14 +63,14 @@ impl Engine {
         }
     }
 
-    /// Looks at once for a policy: at the list, and at the attributes of its device.
+    /// Looks at once for a policy: at the list, and at the attributes of its devices.
     pub(super) fn look_for(&mut self, key: PolicyKey, now: Now) {
-        let id = self.policies.get(&key).and_then(|held| held.node.clone());
-        if let Some(id) = id
-            && let Some(node) = self.nodes.get_mut(&id)
-        {
-            node.look_attributes |= node.plan.claims.need_attributes();
-            self.unplaced.insert(id);
+        let nodes = self.policies.get(&key).map(super::engine::Held::nodes);
+        for id in nodes.into_iter().flatten() {
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.look_attributes |= node.plan.claims.need_attributes();
+                self.unplaced.insert(id.clone());
+            }
         }
         self.looks_asked.insert(key, Ticket(self.next_ticket));
         // While the list fails, its own pauses count.
@@ -100,6 +100,9 @@ impl Engine {
             let id = device.node_id.clone();
             let known = self.fleet.get(&id);
             let Some(node) = self.nodes.get_mut(&id) else {
+                if known != Some(&device) {
+                    self.moved.insert(id);
+                }
                 fleet.insert(device);
                 continue;
             };
@@ -110,13 +113,20 @@ impl Engine {
                 }
                 known => {
                     let device = with_known_routes(device, node);
-                    if seen(node) || known != Some(&device) {
-                        self.stale.insert(id);
+                    let changed = known != Some(&device);
+                    if seen(node) || changed {
+                        self.stale.insert(id.clone());
+                    }
+                    if changed {
+                        self.moved.insert(id);
                     }
                     fleet.insert(device);
                 }
             }
         }
+        let gone = self.fleet.devices().map(|device| &device.node_id);
+        let gone = gone.filter(|id| fleet.get(id).is_none());
+        self.moved.extend(gone.cloned());
         self.fleet = fleet;
         self.missing.retain(|id, _| self.fleet.get(id).is_none());
         // An address or a name may be free now.
@@ -128,7 +138,8 @@ impl Engine {
         let in_question = self
             .policies
             .iter()
-            .filter(|(_, held)| !held.node.as_ref().is_some_and(unchanged));
+            .filter(|(key, _)| !self.fleets.contains(*key))
+            .filter(|(_, held)| !held.nodes().next().is_some_and(unchanged));
         self.unbound.extend(in_question.map(|(key, _)| key.clone()));
     }
 
@@ -142,7 +153,7 @@ impl Engine {
         seen(node);
         node.device_read = Some(now.monotonic);
         self.fleet.insert(device);
-        self.unbound.extend(node.policies.iter().cloned());
+        self.reconsider(&id);
     }
 
     fn take_routes(&mut self, id: &NodeId, routes: RouteSet, now: Now) {

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Request, failure::Setback};
+use super::{Failure, Request, failure::Setback};
 use crate::{
     model::{Attributes, NodeId, RouteSet},
     plan::{AttributeWrites, Call, Change, DevicePlan, Difference, Field, PolicyKey, next_call},
@@ -227,6 +227,29 @@ impl Node {
     pub fn is_done(&self) -> bool {
         let held = |difference: &Difference| difference.hold.is_some();
         self.plan.complete() && self.plan.differences.iter().all(held)
+    }
+
+    /// The failures that concern a policy: of looks that it needs (without a field), and of its own
+    /// differences.
+    pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, &Failure)> {
+        let claims = &self.plan.claims;
+        let attributes = self.attributes_setback.as_ref();
+        let routes = self.routes_setback.as_ref();
+        let looks = [
+            self.look_setback.as_ref(),
+            attributes.filter(|_| claims.need_attributes()),
+            routes.filter(|_| claims.need_routes()),
+        ];
+        let of_looks = looks.into_iter().flatten().map(|setback| (None, setback));
+        let own = self.plan.differences.iter().filter(|d| d.concerns(key));
+        let of_fields = own.filter_map(|difference| {
+            let field = difference.change.field();
+            let setback = self.setbacks.get(&field)?;
+            Some((Some(field), setback))
+        });
+        of_looks
+            .chain(of_fields)
+            .map(|(field, setback)| (field, &setback.failure))
     }
 
     /// Counts one request as answered.

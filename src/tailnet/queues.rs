@@ -84,6 +84,11 @@ impl Queues {
         !self.places.contains_key(id)
     }
 
+    /// The devices that do not rest.
+    pub fn at_work(&self) -> impl Iterator<Item = &NodeId> {
+        self.places.keys()
+    }
+
     /// The device to serve next.
     pub fn next_ready(&self) -> Option<NodeId> {
         self.urgent.first().or(self.routine.first()).cloned()

@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Engine, Failure, node::Node};
+use super::{Engine, Failure, FleetReport};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Conflict, Difference, Field, Identity, Memory, Mode, PolicyKey},
+    plan::{Binding, Conflict, Difference, Field, Memory, Mode, PolicyKey, Target},
 };
 
 /// How things stand with one policy; its status is derived from it.
@@ -41,6 +41,8 @@ pub enum State {
     },
     /// It holds a device.
     Bound(Box<DeviceReport>),
+    /// It is about many devices.
+    Fleet(Box<FleetReport>),
 }
 
 /// How things stand with the device of a policy.
@@ -90,7 +92,7 @@ impl Engine {
                 (Some(failure), _) => State::Unavailable(failure.clone()),
                 (None, None) if held.memory.bound.is_none() => State::Starting,
                 (None, Some(binding)) if self.polling.seen > 0 => {
-                    self.found(key, &policy.target.identity, binding)?
+                    self.found(key, &policy.target, binding)?
                 }
                 _ => return None,
             },
@@ -108,8 +110,15 @@ impl Engine {
         })
     }
 
-    fn found(&self, key: &PolicyKey, identity: &Identity, binding: &Binding) -> Option<State> {
-        let Some(report) = binding.node().and_then(|id| self.device_report(key, id)) else {
+    fn found(&self, key: &PolicyKey, target: &Target, binding: &Binding) -> Option<State> {
+        let identity = match target {
+            Target::Device(target) => &target.identity,
+            Target::Fleet(_) => {
+                return Some(State::Fleet(Box::new(self.fleet_report(key, binding))));
+            }
+        };
+        let mut nodes = binding.nodes();
+        let Some(report) = nodes.next().and_then(|id| self.device_report(key, id)) else {
             return Some(State::Unbound {
                 named: identity.to_string(),
                 binding: binding.clone(),
@@ -119,7 +128,7 @@ impl Engine {
         (!can_wait).then(|| State::Bound(Box::new(report)))
     }
 
-    fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
+    pub(super) fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
         let node = self.nodes.get(id)?;
         let device = self.fleet.get(id)?;
         let plan = &node.plan;
@@ -134,7 +143,10 @@ impl Engine {
             differences: plan.of(key).cloned().collect(),
             conflicts: conflicts.cloned().collect(),
             expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
-            failures: failures(key, node),
+            failures: node
+                .failures(key)
+                .map(|(field, failure)| (field, failure.clone()))
+                .collect(),
         })
     }
 
@@ -148,27 +160,4 @@ impl Engine {
             attributes_interval: self.refresh(),
         }
     }
-}
-
-/// What failed for a policy. A look that failed concerns every policy that needs it.
-fn failures(key: &PolicyKey, node: &Node) -> Vec<(Option<Field>, Failure)> {
-    let claims = &node.plan.claims;
-    let attributes = node.attributes_setback.as_ref();
-    let routes = node.routes_setback.as_ref();
-    let looks = [
-        node.look_setback.as_ref(),
-        attributes.filter(|_| claims.need_attributes()),
-        routes.filter(|_| claims.need_routes()),
-    ];
-    let of_looks = looks.into_iter().flatten().map(|setback| (None, setback));
-    let own = node.plan.differences.iter().filter(|d| d.concerns(key));
-    let of_fields = own.filter_map(|difference| {
-        let field = difference.change.field();
-        let setback = node.setbacks.get(&field)?;
-        Some((Some(field), setback))
-    });
-    of_looks
-        .chain(of_fields)
-        .map(|(field, setback)| (field, setback.failure.clone()))
-        .collect()
 }

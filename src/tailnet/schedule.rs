@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Engine, Now, Request,
+    engine::Held,
     node::{Node, Step},
     polling::Asked,
     queues::Place,
@@ -20,8 +21,9 @@ pub(super) const MAX_IN_FLIGHT: usize = 8;
 const BATCH_SIZE: usize = 50;
 /// How long a batch waits for another device to join. A device that hangs holds it up no longer.
 pub(super) const BATCH_PATIENCE: Duration = Duration::from_secs(2);
-/// More devices than this are confirmed by one list instead of a look at each.
-const CONFIRM_BY_LIST: usize = 20;
+/// More devices than this are confirmed by one list instead of a look at each; and a policy about
+/// more of them is no urgent work, as it would hold up all others for long.
+const MANY: usize = 20;
 
 impl Engine {
     /// Brings everything up to date with what is known now, and begins what can be begun.
@@ -31,6 +33,9 @@ impl Engine {
         if self.polling.seen > 0 && self.policies_listed {
             for key in std::mem::take(&mut self.unbound) {
                 self.rebind(&key);
+            }
+            for id in std::mem::take(&mut self.moved) {
+                self.rematch(&id);
             }
             for id in std::mem::take(&mut self.stale) {
                 self.replan(&id, now);
@@ -109,7 +114,8 @@ impl Engine {
 
     fn is_urgent(&self, node: &Node) -> bool {
         let mut policies = node.policies.iter();
-        policies.any(|key| self.policies.get(key).is_some_and(|held| held.urgent))
+        let urgent = |held: &Held| held.urgent && held.nodes().nth(MANY).is_none();
+        policies.any(|key| self.policies.get(key).is_some_and(urgent))
     }
 
     fn rest(&mut self, id: &NodeId, now: Duration) {
@@ -196,7 +202,7 @@ impl Engine {
         if written.is_empty() {
             return;
         }
-        if written.len() + on_the_way <= CONFIRM_BY_LIST {
+        if written.len() + on_the_way <= MANY {
             for id in written.clone() {
                 self.confirm_one(&id, now);
             }

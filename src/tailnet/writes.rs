@@ -37,7 +37,7 @@ impl Engine {
                     // Whether new tags change the key expiry is not documented: it is looked at.
                     node.look |= node.plan.claims.key_expiry_disabled.is_some();
                     // The first tag takes a device from its user: its owner is another one now.
-                    self.unbound.extend(node.policies.iter().cloned());
+                    self.reconsider(id);
                 }
                 _ => {}
             }

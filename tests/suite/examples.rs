@@ -1,19 +1,27 @@
-//! The manifests under `deploy/examples`.
+//! The manifests under `deploy/examples`, its folders included.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize as _;
 use serde_json::Value;
 
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let (folders, mut found): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    found.extend(folders.iter().flat_map(|folder| files(folder)));
+    found
+}
+
 /// Every document of every file there.
 fn examples() -> Vec<Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    let folders = [folder.join("invites"), folder];
-    folders
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples"))
         .iter()
-        .flat_map(|folder| fs::read_dir(folder).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_file())
         .flat_map(|file| {
             let text = fs::read_to_string(file).unwrap();
             serde_yaml::Deserializer::from_str(&text)

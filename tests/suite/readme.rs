@@ -66,9 +66,10 @@ fn the_demo_plans_applies_and_repairs_and_ends_by_itself() {
 }
 
 #[test]
-fn the_manifests_in_it_are_valid() {
-    let manifests = blocks(&readme(), "yaml");
-    assert!(!manifests.is_empty());
+fn the_manifests_in_it_and_in_the_pages_on_capabilities_are_valid() {
+    let pages = [readme(), include_str!("../../docs/fleets.md").to_owned()];
+    let manifests: Vec<_> = pages.iter().flat_map(|page| blocks(page, "yaml")).collect();
+    assert!(manifests.len() > pages.len() - 1);
     for text in manifests {
         let policy =
             TailscaleDevicePolicy::deserialize(serde_yaml::Deserializer::from_str(&text)).unwrap();

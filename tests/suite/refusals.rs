@@ -129,8 +129,11 @@ fn parsers_refuse(spec: &TailscaleDevicePolicySpec) -> bool {
     }
     let attributes = || spec.posture_attributes.iter().flatten();
     let integers = attributes().filter_map(|(_, attribute)| attribute.integer);
-    refuses::<NodeId>(&spec.device.node_id)
-        || refuses::<Tag>(spec.device.tags.iter().flatten())
+    let device = spec.device.iter();
+    let selected = spec.device_selector.iter();
+    refuses::<NodeId>(device.clone().filter_map(|device| device.node_id.as_ref()))
+        || refuses::<Tag>(device.filter_map(|device| device.tags.as_ref()).flatten())
+        || refuses::<Tag>(selected.filter_map(|all| all.tags.as_ref()).flatten())
         || refuses::<Tag>(spec.tags.iter().flatten())
         || refuses::<Route>(spec.enabled_routes.iter().flatten())
         || refuses::<DeviceLabel>(&spec.name)

@@ -27,7 +27,7 @@ use crate::{
         router,
     },
     model::{Invite, InviteWish, NodeId},
-    plan::{self, Binding, Identity, Target},
+    plan::{self, Binding, DeviceTarget, Identity},
     tailnet::{Failure, Finding, Inquiry},
 };
 
@@ -155,10 +155,10 @@ impl Look<'_> {
 
     /// The device of the status, once one stands there: the invite is bound to it. Before there is an
     /// invite, another one may have taken the place of a device that has left.
-    async fn find(&self, target: Target) -> Result<Result<Finding, Failure>, Interrupted> {
+    async fn find(&self, target: DeviceTarget) -> Result<Result<Finding, Failure>, Interrupted> {
         let bound = self.status.node_id.as_deref().map(str::parse::<NodeId>);
         if let Some(Ok(node)) = bound {
-            let bound = Target {
+            let bound = DeviceTarget {
                 identity: Identity::NodeId(node),
                 tags: BTreeSet::new(),
                 users: Vec::new(),
@@ -173,7 +173,7 @@ impl Look<'_> {
         self.ask(target).await
     }
 
-    async fn ask(&self, target: Target) -> Result<Result<Finding, Failure>, Interrupted> {
+    async fn ask(&self, target: DeviceTarget) -> Result<Result<Finding, Failure>, Interrupted> {
         let (reply, answer) = oneshot::channel();
         let tailnet = self.job.object.spec.tailnet_name().to_owned();
         let inquiry = router::News::Inquiry(tailnet, Inquiry { target, reply });

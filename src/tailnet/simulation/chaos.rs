@@ -9,8 +9,8 @@ use crate::{
         RouteSet, Tag, TagSet,
     },
     plan::{
-        AttributesExtent, Disruption, Extent, Identity, Mode, Ownership, Policy, PolicyKey, Target,
-        Wishes,
+        AttributesExtent, DeviceTarget, Disruption, Extent, Glob, Identity, Mode, Ownership,
+        Policy, PolicyKey, Selector, Target, Wishes,
     },
     tailnet::{Input, simulation::model::Faults},
 };
@@ -183,6 +183,9 @@ impl World {
             _ => Identity::Hostname(format!("host-{number}")),
         };
         let key = policy_key(self.rng.usize(..POLICIES));
+        if self.rng.u8(..3) == 0 {
+            return self.fleet_policy(key);
+        }
         let tags = if self.rng.u8(..6) == 0 {
             self.tags()
         } else {
@@ -193,11 +196,43 @@ impl World {
         let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
         let users = Vec::new();
         Policy {
-            target: Target {
+            target: Target::Device(DeviceTarget {
                 identity,
                 tags,
                 users,
-            },
+            }),
+            wishes,
+            allowed,
+            ..blank(key)
+        }
+    }
+
+    fn fleet_policy(&mut self, key: PolicyKey) -> Policy {
+        let mut selector = Selector::default();
+        if self.rng.bool() {
+            selector.tags.insert(self.tag());
+        }
+        if self.rng.u8(..4) == 0 {
+            selector.users = vec![Glob::new(["a*", "*@example.com"][self.rng.usize(..2)])];
+        }
+        if self.rng.u8(..3) == 0 {
+            selector.hostnames = vec![Glob::lower_case(
+                ["HOST-?", "*-[0]", "*1*"][self.rng.usize(..3)],
+            )];
+        }
+        let wishes = Wishes {
+            name: None,
+            ipv4: None,
+            ..self.wishes()
+        };
+        let allowed = [
+            Disruption::Deauthorize,
+            Disruption::ExpiredKey,
+            Disruption::FirstTag,
+        ];
+        let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
+        Policy {
+            target: Target::Fleet(selector),
             wishes,
             allowed,
             ownership: self.ownership(),
@@ -308,6 +343,15 @@ pub fn policy_key(number: usize) -> PolicyKey {
     }
 }
 
+/// The device that calls itself so.
+pub fn hostname(name: &str) -> Target {
+    Target::Device(DeviceTarget {
+        identity: Identity::Hostname(name.to_owned()),
+        tags: TagSet::new(),
+        users: Vec::new(),
+    })
+}
+
 /// A policy that wishes nothing of no device.
 pub fn blank(key: PolicyKey) -> Policy {
     Policy {
@@ -316,11 +360,7 @@ pub fn blank(key: PolicyKey) -> Policy {
         generation: 1,
         priority: 0,
         created: jiff::Timestamp::UNIX_EPOCH,
-        target: Target {
-            identity: Identity::Hostname(String::new()),
-            tags: TagSet::new(),
-            users: Vec::new(),
-        },
+        target: hostname(""),
         wishes: Wishes::default(),
         ownership: Ownership::default(),
         mode: Mode::default(),

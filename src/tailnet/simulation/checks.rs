@@ -7,9 +7,9 @@ use std::{
 
 use super::World;
 use crate::{
-    model::{AttributeKey, NodeId, Route},
-    plan::{AttributesExtent, Call, Extent, Memory, Mode, Policy, PolicyKey},
-    tailnet::{Answer, Input, Request, Ticket},
+    model::{AttributeKey, Device, NodeId, Route},
+    plan::{AttributesExtent, Call, Extent, Memory, Mode, Policy, PolicyKey, Target},
+    tailnet::{Answer, Failure, Input, Request, Ticket},
 };
 
 /// What the engine has been told, seen from outside.
@@ -22,6 +22,8 @@ pub struct Told {
     list_seen: bool,
     policies: BTreeMap<PolicyKey, (Policy, Memory)>,
     flights: BTreeMap<Ticket, Request>,
+    /// The devices as they were told, with the tags that were written since.
+    devices: BTreeMap<NodeId, Device>,
 }
 
 impl Told {
@@ -53,6 +55,7 @@ impl Told {
                 self.list_seen = false;
             }
             Input::Answered(ticket, answer) => {
+                self.learn(*ticket, answer);
                 self.flights.remove(ticket);
                 let seen = self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices(_)));
                 self.list_seen |= seen;
@@ -66,11 +69,38 @@ impl Told {
         }
     }
 
+    fn learn(&mut self, ticket: Ticket, answer: &Result<Answer, Failure>) {
+        match answer {
+            Ok(Answer::Devices(devices)) => {
+                let by_id = |device: &Device| (device.node_id.clone(), device.clone());
+                self.devices = devices.iter().map(by_id).collect();
+            }
+            Ok(Answer::Device(device)) => {
+                self.devices
+                    .insert(device.node_id.clone(), (**device).clone());
+            }
+            Ok(Answer::Written) => {
+                if let Some(Request::Write(Call::SetTags(id, tags))) = self.flights.get(&ticket)
+                    && let Some(device) = self.devices.get_mut(id)
+                {
+                    device.tags.clone_from(tags);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The policies that the engine may know to mean a device: by what it keeps of a single one,
+    /// and by what it was told last or wrote itself.
     fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, Memory)> {
-        let bound = |memory: &Memory| memory.bound.as_ref().is_some_and(|b| b.node == *id);
-        self.policies
-            .values()
-            .filter(move |(_, memory)| bound(memory))
+        let device = self.devices.get(id);
+        self.policies.values().filter(move |(policy, memory)| {
+            let bound = memory.bound.as_ref();
+            match &policy.target {
+                Target::Device(_) => bound.is_some_and(|bound| bound.node == *id),
+                Target::Fleet(selector) => device.is_some_and(|device| selector.fits(device)),
+            }
+        })
     }
 
     fn names(&self, id: &NodeId, wish: impl Fn(&Policy) -> bool) -> bool {

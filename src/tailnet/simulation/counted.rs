@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     World,
-    chaos::{blank, policy_key, string},
+    chaos::{blank, hostname, policy_key, string},
     model::{device, node_id},
 };
 use crate::{
     model::{AttributeKey, AttributeWish, Device, ReportedAttribute, Route},
-    plan::{Call, Extent, Identity, Mode, Ownership, Policy, PolicyKey, Wishes},
+    plan::{Call, Extent, Mode, Ownership, Policy, PolicyKey, Wishes},
     tailnet::{Input, Request},
 };
 
@@ -26,7 +26,7 @@ pub fn world(devices: usize) -> World {
 
 pub fn policy(number: usize, wishes: Wishes) -> Policy {
     let mut policy = blank(policy_key(number));
-    policy.target.identity = Identity::Hostname(format!("host-{number}"));
+    policy.target = hostname(&format!("host-{number}"));
     policy.wishes = wishes;
     policy
 }

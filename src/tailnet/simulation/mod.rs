@@ -5,6 +5,7 @@ mod chaos;
 mod checks;
 mod counted;
 mod faulty;
+mod fleets;
 mod model;
 mod outcome;
 mod random;
@@ -75,6 +76,8 @@ struct World {
     /// When somebody else changed the routes of a device last.
     drifted: BTreeMap<NodeId, Duration>,
     last_reports: BTreeMap<PolicyKey, PolicyReport>,
+    /// When the last report of a policy will be kept.
+    keeping: BTreeMap<PolicyKey, Duration>,
 }
 
 impl World {
@@ -101,6 +104,7 @@ impl World {
             seen: Seen::default(),
             drifted: BTreeMap::new(),
             last_reports: BTreeMap::new(),
+            keeping: BTreeMap::new(),
         }
     }
 
@@ -324,8 +328,14 @@ impl World {
             Effect::Report(key, report) => {
                 self.last_reports.insert(key.clone(), (*report).clone());
                 self.seen.reports.push((key.clone(), (*report).clone()));
-                let delay = self.delay();
-                self.after(delay, Event::Keep(key, report));
+                // One after the other, as the controller writes them.
+                let earliest = self.clock + self.delay();
+                let at = self
+                    .keeping
+                    .get(&key)
+                    .map_or(earliest, |at| earliest.max(*at));
+                self.keeping.insert(key.clone(), at);
+                self.after(at.saturating_sub(self.clock), Event::Keep(key, report));
             }
             Effect::Announce(key, announcement) => {
                 self.seen.announcements.push((key, *announcement));

@@ -1,12 +1,15 @@
 //! What the world should be like in the end, and whether it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 use crate::{
     model::NodeId,
-    plan::{Binding, Change, Fleet, Memory, Mode, Policy, PolicyKey, bind, plan_device},
-    tailnet::State,
+    plan::{
+        Binding, Change, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey, Target, bind,
+        plan_device,
+    },
+    tailnet::{DETAILS, State},
 };
 
 impl World {
@@ -15,12 +18,16 @@ impl World {
         let fleet = Fleet::new(self.model.devices.values().cloned());
         let mut held_by: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
+        let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         for (key, kept) in &self.policies {
-            match bind(&kept.policy.target, &kept.memory, &fleet) {
-                Binding::Device(id) => {
-                    let policies = held_by.entry(id).or_default();
-                    policies.push((&kept.policy, &kept.memory));
-                }
+            let binding = bind(&kept.policy.target, &kept.memory, &fleet);
+            for id in binding.nodes() {
+                let policies = held_by.entry(id.clone()).or_default();
+                policies.push((&kept.policy, &kept.memory));
+            }
+            match binding {
+                Binding::Device(_) => {}
+                Binding::Fleet(nodes) => fleets.push((key, nodes)),
                 binding => unbound.push((key, binding)),
             }
         }
@@ -31,12 +38,62 @@ impl World {
             };
             assert_eq!(*told, binding, "{key}");
         }
-        for (id, policies) in held_by {
-            self.assert_reached(&id, &policies, &fleet);
+        let plans: BTreeMap<NodeId, DevicePlan> = held_by
+            .iter()
+            .map(|(id, policies)| (id.clone(), self.assert_reached(id, policies, &fleet)))
+            .collect();
+        for (key, nodes) in fleets {
+            self.assert_fleet_told(key, &nodes, &plans);
         }
     }
 
-    fn assert_reached(&self, id: &NodeId, policies: &[(&Policy, &Memory)], fleet: &Fleet) {
+    /// The report of a fleet counts what is so, and has no more than a few of it in detail.
+    fn assert_fleet_told(
+        &self,
+        key: &PolicyKey,
+        nodes: &BTreeSet<NodeId>,
+        plans: &BTreeMap<NodeId, DevicePlan>,
+    ) {
+        let report = &self.last_reports[key];
+        let State::Fleet(told) = &report.state else {
+            panic!("{key} is about a fleet, but is told to be {report:?}");
+        };
+        let different = |id: &NodeId| plans[id].of(key).count();
+        let lost = |id: &NodeId| {
+            plans[id]
+                .claims
+                .conflicts
+                .iter()
+                .any(|lost| lost.loser == *key)
+        };
+        let count = |wanted: &dyn Fn(&NodeId) -> bool| nodes.iter().filter(|id| wanted(id)).count();
+        assert_eq!(told.matched, nodes.len(), "{key}: {told:#?}");
+        assert_eq!(
+            told.in_sync,
+            count(&|id| different(id) == 0 && !lost(id)),
+            "{key}: {told:#?}"
+        );
+        assert_eq!(told.conflicted, count(&lost), "{key}");
+        assert_eq!(
+            told.different,
+            nodes.iter().map(different).sum::<usize>(),
+            "{key}"
+        );
+        assert_eq!(
+            [told.working, told.unread, told.failed],
+            [0; 3],
+            "{key}: {told:#?}"
+        );
+        assert_eq!(told.details.len(), nodes.len().min(DETAILS), "{key}");
+        assert_eq!(told.differences.len(), told.different.min(DETAILS), "{key}");
+    }
+
+    fn assert_reached(
+        &self,
+        id: &NodeId,
+        policies: &[(&Policy, &Memory)],
+        fleet: &Fleet,
+    ) -> DevicePlan {
         let device = &self.model.devices[id];
         let plan = plan_device(
             device,
@@ -65,6 +122,11 @@ impl World {
                 report.memory, **memory,
                 "{key}: what was told is not what is kept"
             );
+            let owned = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
+            assert!(memory.owned_keys.iter().eq(owned), "{key} owns {memory:?}");
+            if matches!(policy.target, Target::Fleet(_)) {
+                continue;
+            }
             let State::Bound(told) = &report.state else {
                 panic!("{key} holds {id}, but is told to be {report:?}");
             };
@@ -83,5 +145,6 @@ impl World {
                 assert!(memory.owned_keys.iter().eq(owned), "{key} owns {memory:?}");
             }
         }
+        plan
     }
 }

@@ -5,6 +5,7 @@
 
 mod changes;
 mod figures;
+mod fleets;
 mod held;
 mod identity;
 mod invites;

@@ -1,0 +1,112 @@
+use crate::model::{Device, TagSet};
+
+/// Which devices a policy means: all parts that are given must fit. Parts that are empty are not
+/// given. Devices of other tailnets never fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// A device has all of these.
+    pub tags: TagSet,
+    /// Its user fits one of these. A tagged device has no user.
+    pub users: Vec<Glob>,
+    /// What the machine calls itself fits one of these, whatever the case.
+    pub hostnames: Vec<Glob>,
+    /// What the machine says of its operating system is one of these, whatever the case.
+    pub os: Vec<String>,
+}
+
+impl Selector {
+    /// Whether a device is meant.
+    #[must_use]
+    pub fn fits(&self, device: &Device) -> bool {
+        let user = || device.tags.is_empty() && any(&self.users, &device.user);
+        let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
+        let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));
+        !device.external
+            && self.tags.is_subset(&device.tags)
+            && (self.users.is_empty() || user())
+            && (self.hostnames.is_empty() || hostname())
+            && (self.os.is_empty() || os())
+    }
+}
+
+fn any(globs: &[Glob], text: &str) -> bool {
+    globs.iter().any(|glob| glob.fits(text))
+}
+
+/// A pattern for a whole text: `*` is any characters, `?` is any one, all else is itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<char>);
+
+impl Glob {
+    /// Every text is a pattern.
+    #[must_use]
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.chars().collect())
+    }
+
+    /// As [`Glob::new`], for texts in lower case.
+    #[must_use]
+    pub fn lower_case(pattern: &str) -> Self {
+        Self::new(&pattern.to_ascii_lowercase())
+    }
+
+    /// Whether the whole of a text fits. Takes at most pattern times text steps: after a mismatch
+    /// only the last `*` takes one character more, as an earlier one could gain nothing by it.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
+        let (pattern, text) = (&self.0, text.chars().collect::<Vec<_>>());
+        let (mut at, mut seen) = (0, 0);
+        let mut star: Option<(usize, usize)> = None;
+        while seen < text.len() {
+            match pattern.get(at) {
+                Some('*') => {
+                    star = Some((at, seen));
+                    at += 1;
+                }
+                Some(letter) if *letter == '?' || *letter == text[seen] => {
+                    at += 1;
+                    seen += 1;
+                }
+                _ => {
+                    let Some((star_at, taken)) = star else {
+                        return false;
+                    };
+                    star = Some((star_at, taken + 1));
+                    at = star_at + 1;
+                    seen = taken + 1;
+                }
+            }
+        }
+        pattern[at..].iter().all(|letter| *letter == '*')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Glob;
+
+    /// What a glob means, said in the shortest way.
+    fn fits(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], []) => true,
+            (['*', rest @ ..], _) => {
+                fits(rest, text) || (!text.is_empty() && fits(pattern, &text[1..]))
+            }
+            ([one, rest @ ..], [letter, others @ ..]) => {
+                (*one == '?' || one == letter) && fits(rest, others)
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_glob_fits_what_it_means(pattern in "[ab*?ä]{0,7}", text in "[abä]{0,8}") {
+            let letters = |text: &str| text.chars().collect::<Vec<_>>();
+            let expected = fits(&letters(&pattern), &letters(&text));
+            prop_assert_eq!(Glob::new(&pattern).fits(&text), expected);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Policies about many devices: who belongs, what they own, and one short report of all.
+//!
+//! What happens to one device costs no walk over the others: its place in each fleet is judged by
+//! itself, and a report, which does walk, is made once a fleet rests, when something must be kept,
+//! and otherwise once for each list.
+
+use std::collections::BTreeSet;
+
+use super::{DeviceReport, Engine, engine::Held, node::Node};
+use crate::{
+    model::{AttributeKey, NodeId},
+    plan::{Binding, Difference, Field, Policy, PolicyKey, Target},
+};
+
+/// Devices and differences that a report has in detail; its totals are exact.
+pub const DETAILS: usize = 20;
+
+/// How things stand with the devices of a policy about many.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FleetReport {
+    /// The devices that fit.
+    pub matched: usize,
+    /// Those of them that are as declared.
+    pub in_sync: usize,
+    /// Those about which something is under way.
+    pub working: usize,
+    /// Those of which not everything has been read.
+    pub unread: usize,
+    /// Those for which the policy lost a field to another one.
+    pub conflicted: usize,
+    /// Those for which something is held.
+    pub held: usize,
+    /// Those for which something failed.
+    pub failed: usize,
+    /// Some devices: first what needs attention most.
+    pub details: Vec<DeviceReport>,
+    /// Some differences, in the order of the devices.
+    pub differences: Vec<Difference>,
+    /// How many differences there are.
+    pub different: usize,
+    /// Attributes that are no wish any more, as their expiry has passed.
+    pub expired: BTreeSet<AttributeKey>,
+}
+
+/// How much attention a device needs; the first needs most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Conflicted,
+    Failed,
+    Held,
+    Different,
+    InSync,
+}
+
+impl Engine {
+    /// Takes a device into the fleets that it fits, and out of those that it fits no more.
+    pub(super) fn rematch(&mut self, id: &NodeId) {
+        let device = self.fleet.get(id);
+        let mut changed: Vec<(PolicyKey, bool)> = Vec::new();
+        for key in &self.fleets {
+            let Some(Held {
+                policy:
+                    Ok(Policy {
+                        target: Target::Fleet(selector),
+                        ..
+                    }),
+                binding: Some(Binding::Fleet(nodes)),
+                ..
+            }) = self.policies.get_mut(key)
+            else {
+                continue;
+            };
+            let fits = device.is_some_and(|device| selector.fits(device));
+            let moved = if fits {
+                nodes.insert(id.clone())
+            } else {
+                nodes.remove(id)
+            };
+            if moved {
+                changed.push((key.clone(), fits));
+            }
+        }
+        for (key, fits) in changed {
+            if fits {
+                self.take_up(id, &key);
+            } else {
+                self.let_go(id, &key);
+            }
+            self.tell.insert(key);
+        }
+    }
+
+    /// What decides about who means a device may have changed.
+    pub(super) fn reconsider(&mut self, id: &NodeId) {
+        self.moved.insert(id.clone());
+        if let Some(node) = self.nodes.get(id) {
+            let single = node
+                .policies
+                .iter()
+                .filter(|key| !self.fleets.contains(*key));
+            self.unbound.extend(single.cloned());
+        }
+    }
+
+    /// Whether the report of a fleet need not be made yet: more will happen at once, and nothing
+    /// would be lost.
+    pub(super) fn fleet_can_wait(&self, key: &PolicyKey) -> bool {
+        let Some(binding) = self
+            .policies
+            .get(key)
+            .and_then(|held| held.binding.as_ref())
+        else {
+            return false;
+        };
+        let mut at_work = self.queues.at_work().chain(&self.unplaced);
+        self.fleets.contains(key)
+            && self.told_at == self.polling.seen
+            && !self.stopping
+            && self.outage().is_none()
+            && self.is_remembered(key)
+            && at_work.any(|id| binding.holds(id) && self.is_working(id))
+    }
+
+    /// Whether something is to be done about a device; a look now and then is nothing.
+    fn is_working(&self, id: &NodeId) -> bool {
+        let busy = !self.queues.is_resting(id) || self.unplaced.contains(id);
+        let done = |node: &Node| node.is_done() && node.unconfirmed.is_empty();
+        busy && !self.nodes.get(id).is_some_and(done)
+    }
+
+    /// Lets attribute keys go that a fleet named before and that no device of it has any more.
+    pub(super) fn release_keys(&mut self, key: &PolicyKey) {
+        let Some(held) = self.policies.get(key) else {
+            return;
+        };
+        let Ok(Policy {
+            wishes,
+            target: Target::Fleet(_),
+            ..
+        }) = &held.policy
+        else {
+            return;
+        };
+        let named = |owned: &AttributeKey| {
+            let wishes = wishes.attributes.as_ref();
+            wishes.is_some_and(|wishes| wishes.contains_key(owned))
+        };
+        let owned = held.memory.owned_keys.iter().filter(|owned| !named(owned));
+        let released: Vec<AttributeKey> = owned
+            .filter(|owned| !held.nodes().any(|id| self.may_have(id, owned)))
+            .cloned()
+            .collect();
+        if released.is_empty() {
+            return;
+        }
+        self.stale.extend(held.nodes().cloned());
+        if let Some(held) = self.policies.get_mut(key) {
+            held.memory
+                .owned_keys
+                .retain(|owned| !released.contains(owned));
+        }
+    }
+
+    /// Whether a device may still have an attribute that is to be deleted.
+    fn may_have(&self, id: &NodeId, key: &AttributeKey) -> bool {
+        let Some(node) = self.nodes.get(id) else {
+            return false;
+        };
+        let field = Field::Attribute(key.clone());
+        let read = node.attributes.as_ref();
+        let gone = read.is_some_and(|reading| !reading.values.contains_key(key));
+        node.plan.claims.prunes.contains_key(key)
+            && (!gone || node.unconfirmed.contains_key(&field))
+    }
+
+    pub(super) fn fleet_report(&self, key: &PolicyKey, binding: &Binding) -> FleetReport {
+        let mut report = FleetReport::default();
+        let mut ranked: BTreeSet<(Standing, &NodeId)> = BTreeSet::new();
+        for id in binding.nodes() {
+            let Some(node) = self.nodes.get(id) else {
+                continue;
+            };
+            let standing = report.add(key, node);
+            report.working += usize::from(self.is_working(id));
+            ranked.insert((standing, id));
+            if ranked.len() > DETAILS {
+                ranked.pop_last();
+            }
+        }
+        let devices = ranked.into_iter().filter_map(|(_, id)| {
+            let working = self.is_working(id);
+            let device = self.device_report(key, id)?;
+            Some(DeviceReport { working, ..device })
+        });
+        report.details = devices.collect();
+        report
+    }
+}
+
+impl FleetReport {
+    /// Counts a device.
+    fn add(&mut self, key: &PolicyKey, node: &Node) -> Standing {
+        let plan = &node.plan;
+        let own = || plan.of(key);
+        let conflicted = plan.claims.conflicts.iter().any(|lost| lost.loser == *key);
+        let failed = node.failures(key).next().is_some();
+        let room = DETAILS - self.differences.len();
+        self.differences.extend(own().take(room).cloned());
+        self.different += own().count();
+        let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
+        let expired = claims.expired.iter().filter(|(_, of)| *of == key);
+        self.expired
+            .extend(expired.map(|(attribute, _)| attribute.clone()));
+        self.matched += 1;
+        self.unread += usize::from(!plan.complete());
+        self.conflicted += usize::from(conflicted);
+        let held = own().any(|difference| difference.hold.is_some());
+        self.held += usize::from(held);
+        self.failed += usize::from(failed);
+        if conflicted {
+            Standing::Conflicted
+        } else if failed {
+            Standing::Failed
+        } else if held {
+            Standing::Held
+        } else if own().next().is_some() || !plan.complete() {
+            Standing::Different
+        } else {
+            self.in_sync += 1;
+            Standing::InSync
+        }
+    }
+}

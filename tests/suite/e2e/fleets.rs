@@ -1,0 +1,139 @@
+//! One policy about many devices.
+
+use serde_json::{Value, json};
+use tsdp::simulator::{FaultKind, FaultSpec};
+
+use crate::support::{Stage, calls};
+
+const MANY: usize = 60;
+const POLICY: &str = r#"{
+    deviceSelector: {tags: ["tag:db"], hostnames: ["DB-*"]},
+    tags: ["tag:db", "tag:fra"],
+    postureAttributes: {"custom:tier": {string: gold}}
+}"#;
+
+fn server(number: usize) -> Value {
+    json!({"hostname": format!("db-{number}"), "tags": ["tag:db"], "keyExpiryDisabled": false})
+}
+
+/// The databases, and two that are none: one by its hostname, one by its tags.
+async fn stage() -> Stage {
+    let others = [
+        json!({"hostname": "nas", "tags": ["tag:db"]}),
+        json!({"hostname": "db-of-a-user"}),
+    ];
+    let devices = (0..MANY).map(server).chain(others).collect();
+    Stage::with(devices, "tskey-api-fleets").await
+}
+
+async fn status(stage: &Stage) -> Value {
+    stage
+        .kubectl
+        .get(&["tsdp", "databases", "-n", "network"])
+        .await["status"]
+        .clone()
+}
+
+#[tokio::test]
+async fn one_policy_keeps_many_devices_those_that_join_and_none_that_leave() {
+    let stage = stage().await;
+    let _controller = stage.controller().await;
+    let others =
+        || ["nas", "db-of-a-user"].map(|host| stage.simulator.device(&stage.node(host)).unwrap());
+    let before = others();
+
+    stage.policy("databases", POLICY).await;
+    stage
+        .policy_says("databases", "True InSync: All 60 devices are as declared.")
+        .await;
+    let sent = calls(&stage.simulator);
+    let of_tags = |call: &&String| call.ends_with("/tags");
+    assert_eq!(sent.iter().filter(of_tags).count(), MANY);
+    assert_eq!(
+        sent.len(),
+        MANY + 2,
+        "attributes go by 50 devices: {sent:?}"
+    );
+    let told = status(&stage).await;
+    assert_eq!(
+        (&told["matchedDevices"], &told["inSyncDevices"]),
+        (&json!(60), &json!(60))
+    );
+    assert_eq!(told["devices"].as_array().unwrap().len(), 20);
+    assert_eq!(told["ownedAttributes"], json!(["custom:tier"]));
+
+    let joined = stage.simulator.add_device(server(99)).unwrap();
+    stage
+        .policy_says("databases", "True InSync: All 61 devices are as declared.")
+        .await;
+    let joined = joined["nodeId"].as_str().unwrap();
+    let wished = json!({"tags": ["tag:db", "tag:fra"], "attributes": {"custom:tier": "gold"}});
+    stage.device_has(joined, wished).await;
+
+    stage.simulator.clear_requests();
+    let leaves = json!({"tags": ["tag:ci"]});
+    stage.simulator.patch_device(joined, &leaves).unwrap();
+    stage
+        .policy_says("databases", "True InSync: All 60 devices are as declared.")
+        .await;
+    stage.polls(2).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+    let left = json!({"tags": ["tag:ci"], "attributes": {"custom:tier": "gold"}});
+    stage.device_has(joined, left).await;
+    assert_eq!(others(), before, "devices that the selector does not mean");
+    stage.statuses_were_honest();
+}
+
+#[tokio::test]
+async fn a_fleet_says_how_many_fail_and_who_and_that_there_are_none() {
+    let stage = stage().await;
+    let _controller = stage.controller().await;
+    let broken = stage.node("db-7");
+    let mut fault = FaultSpec::new(FaultKind::Status);
+    fault.path = Some(format!("/api/v2/device/{broken}/key"));
+    fault.status = Some(400);
+    fault.body = Some(json!({"message": "no"}));
+    stage.simulator.inject(fault).unwrap();
+    let policy =
+        r#"{deviceSelector: {tags: ["tag:db"], hostnames: ["db-*"]}, keyExpiry: Disabled}"#;
+    stage.policy("databases", policy).await;
+    stage
+        .policy_says(
+            "databases",
+            &format!(
+                "False PartiallyApplied (Reconciling): 1 of 60 devices failed: db-7 ({broken}): \
+                 keyExpiry: POST /device/{broken}/key: refused: no (HTTP 400, request \
+                 REQ-…)"
+            ),
+        )
+        .await;
+    let told = status(&stage).await;
+    assert_eq!(told["inSyncDevices"], 59);
+    assert_eq!(told["devices"][0]["name"], "db-7");
+    assert_eq!(
+        (&told["pendingTotal"], &told["pending"][0]["device"]),
+        (&json!(1), &json!(broken))
+    );
+
+    let nobody = r#"{deviceSelector: {users: ["nobody@*"]}, keyExpiry: Disabled}"#;
+    stage.policy("databases", nobody).await;
+    stage.policy_reason("databases", "NoDevices").await;
+    assert_eq!(status(&stage).await["matchedDevices"], 0);
+
+    let tagged =
+        r#"{deviceSelector: {hostnames: ["db-of-a-user"], trustClaims: true}, tags: ["tag:db"]}"#;
+    stage.policy("databases", tagged).await;
+    stage.policy_reason("databases", "DisruptionHeld").await;
+    let allowed = tagged.replace(
+        "tags: [\"tag:db\"]}",
+        "tags: [\"tag:db\"], allowDisruption: [FirstTag]}",
+    );
+    stage.policy("databases", &allowed).await;
+    stage
+        .policy_says(
+            "databases",
+            "True InSync: The one device that fits is as declared.",
+        )
+        .await;
+    stage.statuses_were_honest();
+}
