@@ -1,0 +1,303 @@
+//! Every state that a policy can be in, and what must stand in its status.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::{
+    api::Reason,
+    model::NodeId,
+    plan::{
+        Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Mode, Owner,
+        PolicyKey, Why,
+    },
+    tailnet::{DeviceReport, Failure, FleetReport, PolicyReport, Retry, State},
+};
+
+pub(super) const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
+pub(super) const T1: Timestamp = Timestamp::constant(1_800_000_060, 0);
+
+pub(super) fn node(id: &str) -> NodeId {
+    id.parse().unwrap()
+}
+
+pub(super) fn key(name: &str) -> PolicyKey {
+    PolicyKey {
+        namespace: "network".into(),
+        name: name.into(),
+    }
+}
+
+pub(super) fn failure(reason: Reason, retry: Retry) -> Failure {
+    let message = "POST /device/n1/tags answered 400 (REQ-1)".into();
+    Failure {
+        reason,
+        message,
+        retry,
+        unknown_outcome: false,
+    }
+}
+
+pub(super) fn difference(hold: Option<Hold>) -> Difference {
+    Difference {
+        node: node("n1"),
+        device: "fra-router".into(),
+        change: Change::KeyExpiryDisabled {
+            before: true,
+            after: false,
+        },
+        why: Why::Declared,
+        owner: key("fra-router"),
+        others: Vec::new(),
+        hold,
+    }
+}
+
+pub(super) fn device() -> DeviceReport {
+    DeviceReport {
+        node: node("n1"),
+        label: "fra-router".into(),
+        working: false,
+        unread: false,
+        differences: Vec::new(),
+        conflicts: Vec::new(),
+        expired: Vec::new(),
+        failures: Vec::new(),
+    }
+}
+
+pub(super) fn report(state: State) -> PolicyReport {
+    let bound = Bound {
+        node: node("n1"),
+        owner: Owner::Tagged,
+        named: "hostname fra-router".into(),
+    };
+    PolicyReport {
+        generation: 3,
+        memory: Memory {
+            bound: Some(bound),
+            owned_keys: BTreeSet::new(),
+            handled: None,
+        },
+        changed_at: None,
+        mode: Mode::Enforce,
+        state,
+    }
+}
+
+pub(super) fn bound(report: DeviceReport) -> State {
+    State::Bound(Box::new(report))
+}
+
+pub(super) fn unbound(binding: Binding) -> State {
+    State::Unbound {
+        named: "hostname fra-router".into(),
+        binding,
+    }
+}
+
+/// A state, and what must stand in its status: Ready, its reason, what stands beside it, `InSync`.
+pub(super) type Case = (State, [&'static str; 4]);
+
+pub(super) fn states() -> Vec<Case> {
+    let lost = Conflict {
+        field: Field::Tags,
+        loser: key("b"),
+        winner: key("a"),
+    };
+    let invalid = State::Invalid(vec!["spec.ipv4: no".into(), "spec.tags[0]: no".into()]);
+    let rejected = failure(Reason::CredentialRejected, Retry::Later);
+    let working = DeviceReport {
+        working: true,
+        unread: true,
+        ..device()
+    };
+    let mut cases = vec![
+        (bound(device()), ["True", "InSync", "", "True"]),
+        (
+            State::Starting,
+            ["Unknown", "NotStarted", "Reconciling", "Unknown"],
+        ),
+        (
+            bound(working),
+            ["Unknown", "Progressing", "Reconciling", "Unknown"],
+        ),
+        (
+            bound(DeviceReport {
+                conflicts: vec![lost],
+                ..device()
+            }),
+            ["False", "Conflicted", "Stalled", "False"],
+        ),
+        (
+            State::Unavailable(rejected),
+            ["False", "CredentialRejected", "Reconciling", "Unknown"],
+        ),
+        (invalid, ["False", "Invalid", "Stalled", "Unknown"]),
+    ];
+    cases.extend(unbound_states());
+    cases.extend(unfinished_states());
+    cases.extend(fleet_states());
+    cases
+}
+
+pub(super) fn unbound_states() -> [Case; 4] {
+    let changed = Binding::IdentityChanged {
+        bound: node("n1"),
+        owner: Owner::Tagged,
+        found: node("n2"),
+        found_owner: Owner::User("eve@example.com".into()),
+    };
+    let lacks = Binding::Unmet {
+        node: node("n1"),
+        lacks: "it does not have tag:router".into(),
+    };
+    let two = Binding::Ambiguous(vec![node("n1"), node("n2")]);
+    [
+        (
+            unbound(Binding::NotFound),
+            ["False", "DeviceNotFound", "Reconciling", "Unknown"],
+        ),
+        (
+            unbound(lacks),
+            ["False", "DeviceNotFound", "Reconciling", "Unknown"],
+        ),
+        (
+            unbound(two),
+            ["False", "Ambiguous", "Reconciling", "Unknown"],
+        ),
+        (
+            unbound(changed),
+            ["False", "IdentityChanged", "Reconciling", "Unknown"],
+        ),
+    ]
+}
+
+pub(super) fn unfinished_states() -> [Case; 7] {
+    let held = |hold| {
+        bound(DeviceReport {
+            differences: vec![difference(Some(hold))],
+            ..device()
+        })
+    };
+    let failed = |reason, retry| {
+        bound(DeviceReport {
+            differences: vec![difference(None)],
+            failures: vec![(Some(Field::Tags), failure(reason, retry))],
+            ..device()
+        })
+    };
+    let expired = Hold::Disruption(Disruption::ExpiredKey);
+    [
+        (
+            held(expired),
+            ["False", "DisruptionHeld", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::AddressInUse("db (n9)".into())),
+            ["False", "AddressInUse", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::NameTaken("db (n9)".into())),
+            ["False", "NameTaken", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::Feedback(key("a"))),
+            ["False", "SelectorFeedback", "Stalled", "False"],
+        ),
+        (
+            bound(DeviceReport {
+                differences: vec![difference(None)],
+                ..device()
+            }),
+            ["False", "Waiting", "Reconciling", "False"],
+        ),
+        (
+            failed(Reason::ApiError, Retry::Later),
+            ["False", "ApiError", "Reconciling", "False"],
+        ),
+        (
+            failed(Reason::TagsNotPermitted, Retry::Never),
+            ["False", "TagsNotPermitted", "Stalled", "False"],
+        ),
+    ]
+}
+
+/// A device of many: that fails, that is held, or that is as declared.
+pub(super) fn one_of_many(
+    failures: Vec<(Option<Field>, Failure)>,
+    hold: Option<Hold>,
+) -> DeviceReport {
+    let differs = !failures.is_empty() || hold.is_some();
+    DeviceReport {
+        differences: differs.then(|| difference(hold)).into_iter().collect(),
+        failures,
+        ..device()
+    }
+}
+
+/// `matched` devices, of which one is as given and the others are as declared.
+pub(super) fn many(matched: usize, one: DeviceReport) -> FleetReport {
+    let differences = one.differences.clone();
+    FleetReport {
+        matched,
+        in_sync: matched - differences.len(),
+        failed: usize::from(!one.failures.is_empty()),
+        held: differences.iter().filter(|d| d.hold.is_some()).count(),
+        different: differences.len(),
+        differences,
+        details: vec![one],
+        ..FleetReport::default()
+    }
+}
+
+pub(super) fn fleet_states() -> [Case; 7] {
+    let failing = || {
+        one_of_many(
+            vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
+            None,
+        )
+    };
+    let expired = Hold::Disruption(Disruption::ExpiredKey);
+    let lost = Conflict {
+        field: Field::Tags,
+        loser: key("b"),
+        winner: key("a"),
+    };
+    let conflicted = DeviceReport {
+        conflicts: vec![lost],
+        ..device()
+    };
+    let cases = [
+        (FleetReport::default(), ["True", "NoDevices", "", "True"]),
+        (many(1000, device()), ["True", "InSync", "", "True"]),
+        (
+            many(1000, failing()),
+            ["False", "PartiallyApplied", "Reconciling", "False"],
+        ),
+        (
+            many(1, failing()),
+            ["False", "ApiError", "Reconciling", "False"],
+        ),
+        (
+            many(1000, one_of_many(Vec::new(), Some(expired))),
+            ["False", "DisruptionHeld", "Reconciling", "False"],
+        ),
+        (
+            FleetReport {
+                conflicted: 1,
+                ..many(1000, conflicted)
+            },
+            ["False", "Conflicted", "Stalled", "False"],
+        ),
+        (
+            FleetReport {
+                working: 10,
+                unread: 10,
+                ..many(1000, device())
+            },
+            ["Unknown", "Progressing", "Reconciling", "Unknown"],
+        ),
+    ];
+    cases.map(|(report, expected)| (State::Fleet(Box::new(report)), expected))
+}
