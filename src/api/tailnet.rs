@@ -178,6 +178,7 @@ impl TailscaleTailnetSpec {
     /// Requests per second over time.
     #[must_use]
     pub fn requests_per_second(&self) -> NonZeroU32 {
+        // A constant: were it zero, this would not compile.
         const DEFAULT: NonZeroU32 = NonZeroU32::new(5).unwrap();
         self.request_budget
             .and_then(|budget| budget.per_second)
@@ -187,6 +188,7 @@ impl TailscaleTailnetSpec {
     /// Requests that may be sent at once after a pause.
     #[must_use]
     pub fn request_burst(&self) -> NonZeroU32 {
+        // A constant: were it zero, this would not compile.
         const DEFAULT: NonZeroU32 = NonZeroU32::new(20).unwrap();
         self.request_budget
             .and_then(|budget| budget.burst)

@@ -44,6 +44,7 @@ pub(super) struct ControllerArgs {
     lease_duration: NonZeroU16,
 }
 
+// A constant: were it zero, this would not compile.
 const LEASE_DURATION: NonZeroU16 = NonZeroU16::new(15).unwrap();
 
 impl Default for ControllerArgs {

@@ -54,6 +54,7 @@ impl Timings {
 
 impl Default for Timings {
     fn default() -> Self {
+        // A constant: were it zero, this would not compile.
         Self(const { NonZeroU16::new(15).unwrap() })
     }
 }
