@@ -8,24 +8,30 @@ mod duration;
 mod rules;
 pub mod schema;
 
+mod device;
 mod invite;
 mod policy;
 mod policy_status;
 mod tailnet;
+mod wishes;
 
 pub use conditions::Reason;
+pub use device::{DeviceReference, DeviceSelector};
 pub use invite::{
     InviteDeletionPolicy, TailscaleDeviceInvite, TailscaleDeviceInviteSpec,
     TailscaleDeviceInviteStatus,
 };
 pub use policy::{
-    AttributesOwnership, DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement,
-    KeyExpiry, LOOK_REQUESTS, ListOwnership, Ownership, PostureAttribute, TailnetReference,
-    TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+    LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};
 pub use tailnet::{
     RequestBudget, SecretReference, TailscaleTailnet, TailscaleTailnetSpec, TailscaleTailnetStatus,
+};
+
+pub use wishes::{
+    AttributesOwnership, DeletionPolicy, Disruption, Enforcement, KeyExpiry, ListOwnership,
+    Ownership, PostureAttribute,
 };
 
 /// The API group of the custom resources.

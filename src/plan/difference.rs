@@ -54,19 +54,26 @@ impl DevicePlan {
     }
 }
 
+/// What decides about a device besides itself and its policies.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// All devices: who has an address or a name that is wished for.
+    pub fleet: &'a Fleet,
+    /// The time, for expiries.
+    pub now: Timestamp,
+}
+
 /// Compares one device with the wishes of all the policies that hold it.
 ///
-/// `attributes` is `None` until they have been read: unknown is not empty. `fleet` tells who has
-/// an address or a name that is wished for.
+/// `attributes` is `None` until they have been read: unknown is not empty.
 #[must_use]
 pub fn plan_device(
     device: &Device,
     attributes: Option<&Attributes>,
     policies: &[(&Policy, &Memory)],
-    fleet: &Fleet,
-    now: Timestamp,
+    around: &Surroundings<'_>,
 ) -> DevicePlan {
-    let claims = Claims::settle(policies, now);
+    let claims = Claims::settle(policies, around.now);
     let look = |claims| {
         let mut found = Found::of(device, claims);
         found.compare(attributes);
@@ -77,7 +84,7 @@ pub fn plan_device(
         mut shown,
         ..
     } = look(&claims);
-    guard::hold(&mut differences, device, &claims, policies, fleet, now);
+    guard::hold(&mut differences, device, &claims, policies, around);
     for observed in claims.observed.values() {
         let found = look(observed).differences.into_iter();
         shown.extend(found.map(|difference| Difference {

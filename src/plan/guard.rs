@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, DeviceTarget, Difference, Disruption, Fleet, Hold, Memory, Mode, Policy, Target,
+    Change, Claims, DeviceTarget, Difference, Disruption, Fleet, Hold, Memory, Mode, Policy,
+    Surroundings, Target,
 };
 use crate::model::{Device, TagSet};
 
@@ -13,14 +14,13 @@ pub(super) fn hold(
     device: &Device,
     claims: &Claims,
     policies: &[(&Policy, &Memory)],
-    fleet: &Fleet,
-    now: Timestamp,
+    around: &Surroundings<'_>,
 ) {
     for difference in differences {
-        difference.hold = disruption(difference, device, policies, now)
+        difference.hold = disruption(difference, device, policies, around.now)
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
-            .or_else(|| taken(&difference.change, device, fleet))
+            .or_else(|| taken(&difference.change, device, around.fleet))
             .or_else(|| feedback(&difference.change, device, policies));
     }
 }

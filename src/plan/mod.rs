@@ -33,7 +33,7 @@ mod tests;
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
-pub use difference::{DevicePlan, plan_device};
+pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
 pub use lists::ListClaim;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    AttributesExtent, Call, Change, Disruption, Extent, Hold, Memory, Mode, Policy, Target, Wishes,
-    next_call, plan_device,
+    AttributesExtent, Call, Change, Disruption, Extent, Hold, Memory, Mode, Policy, Surroundings,
+    Target, Wishes, next_call, plan_device,
     scenes::{Scene, key, now, scene},
 };
 use crate::model::{
@@ -255,7 +255,9 @@ proptest! {
         let policies: Vec<_> = scene.policies.iter().map(|(p, m)| (p, m)).collect();
         let mut device = scene.device.clone();
         device.enabled_routes = None;
-        let plan = plan_device(&device, None, &policies, &scene.fleet(), now());
+        let fleet = scene.fleet();
+        let around = Surroundings { fleet: &fleet, now: now() };
+        let plan = plan_device(&device, None, &policies, &around);
         for difference in &plan.differences {
             let unknown = matches!(
                 difference.change,

@@ -7,8 +7,8 @@ use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
     AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes, apply, apply_attributes,
-    next_call, plan_device,
+    Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
+    apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -41,7 +41,12 @@ impl Scene {
     pub fn plan(&self) -> DevicePlan {
         let policies: Vec<_> = self.policies.iter().map(|(p, m)| (p, m)).collect();
         let attributes = Some(&self.attributes);
-        plan_device(&self.device, attributes, &policies, &self.fleet(), now())
+        let fleet = self.fleet();
+        let around = Surroundings {
+            fleet: &fleet,
+            now: now(),
+        };
+        plan_device(&self.device, attributes, &policies, &around)
     }
 
     pub fn make(&mut self, call: &Call) {

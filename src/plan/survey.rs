@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Binding, Declared, DevicePlan, Fleet, Memory, Policy, PolicyKey, bind, plan_device};
+use super::{
+    Binding, Declared, DevicePlan, Fleet, Memory, Policy, PolicyKey, Surroundings, bind,
+    plan_device,
+};
 use crate::model::{Attributes, NodeId};
 
 /// What all policies together ask of a tailnet at one moment.
@@ -37,9 +40,10 @@ pub fn survey(
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
+    let around = Surroundings { fleet, now };
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {
-            let plan = plan_device(device, attributes.get(&node), &policies, fleet, now);
+            let plan = plan_device(device, attributes.get(&node), &policies, &around);
             survey.devices.insert(node, plan);
         }
     }

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Engine, Now, engine::Held};
+use super::{Engine, Now, held::Held};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{
-        Binding, Bound, Field, Fleet, Memory, Policy, PolicyKey, Target, bind, plan_device,
-        remembered,
+        Binding, Bound, Field, Fleet, Memory, Policy, PolicyKey, Surroundings, Target, bind,
+        plan_device, remembered,
     },
 };
 
@@ -160,7 +160,11 @@ impl Engine {
             .filter_map(|key| self.policies.get(key))
             .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.memory)))
             .collect();
-        let plan = plan_device(device, attributes, &policies, &self.fleet, now.wall);
+        let around = Surroundings {
+            fleet: &self.fleet,
+            now: now.wall,
+        };
+        let plan = plan_device(device, attributes, &policies, &around);
         if let Some(node) = self.nodes.get_mut(id) {
             node.plan = plan;
             if node.needs_reads() {

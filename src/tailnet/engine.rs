@@ -3,11 +3,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
-
 use super::{
-    Announcement, Effect, Failure, Input, Now, PolicyReport, Request, Retry, TailnetReport, Ticket,
+    Announcement, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
     failure::Setback,
+    held::Held,
     node::{Circumstances, Node},
     polling::Polling,
     queues::Queues,
@@ -16,7 +15,7 @@ use super::{
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{self, Binding, Declared, Fleet, LookRequest, Memory, Policy, PolicyKey},
+    plan::{self, Declared, Fleet, Memory, PolicyKey},
 };
 
 /// How a tailnet is looked after.
@@ -28,28 +27,6 @@ pub struct Settings {
     pub attributes_interval: Duration,
     /// Requests per second that the budget allows.
     pub requests_per_second: f64,
-}
-
-/// A policy that the engine looks after.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub uid: String,
-    pub generation: i64,
-    pub policy: Result<Policy, Vec<String>>,
-    /// What its status remembered when last watched.
-    pub stored: Memory,
-    /// What is surely kept: a crash would not lose it.
-    pub recorded: Memory,
-    /// What must be remembered.
-    pub memory: Memory,
-    /// Which devices it means, as of the last look; each counts it among its policies.
-    pub binding: Option<Binding>,
-    /// New or edited, and not seen through yet: goes before routine work.
-    pub urgent: bool,
-    pub changed_at: Option<Timestamp>,
-    pub last_report: Option<PolicyReport>,
-    /// The looks that its annotations ask for.
-    pub request: LookRequest,
 }
 
 /// A request under way.
@@ -103,7 +80,7 @@ pub struct Engine {
     pub(super) told_at: u64,
     /// The alarms of the devices.
     pub(super) alarms: BTreeSet<(Duration, NodeId)>,
-    last_tailnet: Option<TailnetReport>,
+    pub(super) last_tailnet: Option<TailnetReport>,
     /// Policies whose annotations ask for a look, with the last request before they did.
     pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
     pub(super) effects: Vec<Effect>,
@@ -382,85 +359,5 @@ impl Engine {
     ) -> Setback {
         let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
         Setback::new(failure, before, now.monotonic, rare, &mut self.rng)
-    }
-
-    /// Gives out the reports that have changed. While stopping too: what the last calls did is to
-    /// be told.
-    pub(super) fn publish(&mut self) {
-        if !self.leading {
-            self.tell.clear();
-            return;
-        }
-        for key in std::mem::take(&mut self.tell) {
-            if self.fleet_can_wait(&key) {
-                self.tell.insert(key);
-                continue;
-            }
-            self.release_keys(&key);
-            let Some(report) = self.report(&key) else {
-                continue;
-            };
-            let Some(held) = self.policies.get_mut(&key) else {
-                continue;
-            };
-            if held.last_report.as_ref() != Some(&report) {
-                held.last_report = Some(report.clone());
-                self.effects.push(Effect::Report(key, Box::new(report)));
-            }
-        }
-        self.told_at = self.polling.seen;
-        let report = self.tailnet_report();
-        if self.last_tailnet.as_ref() != Some(&report) {
-            self.last_tailnet = Some(report.clone());
-            self.effects.push(Effect::Tailnet(report));
-        }
-    }
-}
-
-impl Held {
-    fn new(declared: Declared) -> Self {
-        Self {
-            uid: declared.uid,
-            generation: declared.generation,
-            policy: declared.policy,
-            stored: declared.memory.clone(),
-            recorded: declared.memory.clone(),
-            memory: declared.memory,
-            binding: None,
-            urgent: true,
-            changed_at: None,
-            last_report: None,
-            request: declared.request,
-        }
-    }
-
-    /// The request for a look that its status is to name once that is granted.
-    pub fn asked(&self) -> Option<&String> {
-        self.request.iter().flatten().next()
-    }
-
-    fn asks_for_a_look(&self) -> bool {
-        self.asked().is_some() && self.asked() != self.memory.handled.as_ref()
-    }
-
-    /// The devices that it means, as of the last look.
-    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
-        self.binding.iter().flat_map(Binding::nodes)
-    }
-
-    /// What is kept for it, as far as is known: what was watched last, and what this process wrote
-    /// itself, of which the watch may not have told yet.
-    fn kept(&self) -> Memory {
-        let mut kept = self.stored.clone();
-        if kept.bound.is_none() {
-            kept.bound.clone_from(&self.recorded.bound);
-        }
-        if kept.handled.is_none() {
-            kept.handled.clone_from(&self.recorded.handled);
-        }
-        if kept.bound == self.recorded.bound {
-            kept.owned_keys.extend(self.recorded.owned_keys.clone());
-        }
-        kept
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{DeviceReport, Engine, engine::Held, node::Node};
+use super::{DeviceReport, Engine, held::Held, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Binding, Difference, Field, Policy, PolicyKey, Target},

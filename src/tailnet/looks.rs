@@ -65,7 +65,7 @@ impl Engine {
 
     /// Looks at once for a policy: at the list, and at the attributes of its devices.
     pub(super) fn look_for(&mut self, key: PolicyKey, now: Now) {
-        let nodes = self.policies.get(&key).map(super::engine::Held::nodes);
+        let nodes = self.policies.get(&key).map(super::held::Held::nodes);
         for id in nodes.into_iter().flatten() {
             if let Some(node) = self.nodes.get_mut(id) {
                 node.look_attributes |= node.plan.claims.need_attributes();

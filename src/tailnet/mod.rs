@@ -14,6 +14,7 @@ mod engine;
 mod exchange;
 mod failure;
 mod fleet;
+mod held;
 mod inquiry;
 mod looks;
 mod messages;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Engine, Failure, FleetReport};
+use super::{Effect, Engine, Failure, FleetReport};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Binding, Conflict, Difference, Field, Memory, Mode, PolicyKey, Target},
@@ -82,6 +82,38 @@ pub struct TailnetReport {
 }
 
 impl Engine {
+    /// Gives out the reports that have changed. While stopping too: what the last calls did is to
+    /// be told.
+    pub(super) fn publish(&mut self) {
+        if !self.leading {
+            self.tell.clear();
+            return;
+        }
+        for key in std::mem::take(&mut self.tell) {
+            if self.fleet_can_wait(&key) {
+                self.tell.insert(key);
+                continue;
+            }
+            self.release_keys(&key);
+            let Some(report) = self.report(&key) else {
+                continue;
+            };
+            let Some(held) = self.policies.get_mut(&key) else {
+                continue;
+            };
+            if held.last_report.as_ref() != Some(&report) {
+                held.last_report = Some(report.clone());
+                self.effects.push(Effect::Report(key, Box::new(report)));
+            }
+        }
+        self.told_at = self.polling.seen;
+        let report = self.tailnet_report();
+        if self.last_tailnet.as_ref() != Some(&report) {
+            self.last_tailnet = Some(report.clone());
+            self.effects.push(Effect::Tailnet(report));
+        }
+    }
+
     /// The report of a policy; `None` where the last one still tells the truth: before the first
     /// list, and while work goes on and nothing needs to be kept for it.
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Engine, Now, Request,
-    engine::Held,
+    held::Held,
     node::{Node, Step},
     polling::Asked,
     queues::Place,

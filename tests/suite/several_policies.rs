@@ -78,7 +78,12 @@ fn the_table_of_lists_is_what_the_plan_does() {
         let mut device = device(set(before));
         let fleet = Fleet::new([device.clone()]);
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let plan = plan::plan_device(&device, None, &held, &fleet, now);
+        let plan = plan::plan_device(
+            &device,
+            None,
+            &held,
+            &plan::Surroundings { fleet: &fleet, now },
+        );
         if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {
             assert!(matches!(call, Call::SetTags(..)), "{row}: {call:?}");
             plan::apply(&call, &mut device);

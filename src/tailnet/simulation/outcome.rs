@@ -6,8 +6,8 @@ use super::World;
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Change, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey, Target, bind,
-        plan_device,
+        Binding, Change, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey, Surroundings, Target,
+        bind, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -99,8 +99,10 @@ impl World {
             device,
             self.model.attributes.get(id),
             policies,
-            fleet,
-            self.wall(),
+            &Surroundings {
+                fleet,
+                now: self.wall(),
+            },
         );
         let held = plan
             .differences

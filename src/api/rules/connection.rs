@@ -1,0 +1,88 @@
+//! Tailnets, Secrets and invites.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::naming;
+
+/// A tailnet in the path of a request.
+pub(in crate::api) fn tailnet(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "x-kubernetes-validations": [naming(
+            "self.matches('^[A-Za-z0-9@._-]+$')",
+            "is no tailnet: write its ID, such as T1234CNTRL, or - for the credential's own",
+        )],
+    })
+}
+
+/// The address of the API.
+pub(in crate::api) fn api_url(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "x-kubernetes-validations": [
+            naming(
+                "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != ''",
+                "is no address of an API: write one such as https://api.tailscale.com",
+            ),
+            naming(
+                "!self.contains('@')",
+                "holds a credential for everybody to read: leave out what is before the @, and put the \
+                 credential into the Secret",
+            ),
+            naming(
+                "!self.contains('?') && !self.contains('#') && !self.contains('/api/v2')",
+                "is more than the address: leave out /api/v2, ? and # and what follows them, as in \
+                 https://api.tailscale.com",
+            ),
+        ],
+    })
+}
+
+/// An interval of at least one second.
+pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
+    let is_duration = "self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''";
+    json_schema!({
+        "type": "string",
+        "maxLength": 32,
+        "x-kubernetes-validations": [
+            naming(
+                is_duration,
+                "is no duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m",
+            ),
+            naming(
+                &format!("!({is_duration}) || duration(self) >= duration('1s')"),
+                "is too short: write at least 1s",
+            ),
+        ],
+    })
+}
+
+/// Where an invite is sent.
+pub(in crate::api) fn email(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 320,
+        "x-kubernetes-validations": [
+            naming(
+                "self.matches('^[A-Za-z0-9.!#$%&\\'*+/=?^_{|}~-]+@[A-Za-z0-9-]+([.][A-Za-z0-9-]+)+$')",
+                "is no email address: write one such as partner@example.com",
+            ),
+            naming("self.size() <= 254", "is too long: write at most 254 characters"),
+        ],
+    })
+}
+
+/// The name of a Secret.
+pub(in crate::api) fn secret_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "x-kubernetes-validations": [naming(
+            "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",
+            "is no name of a Secret: write lower-case letters, digits, dashes and dots, such as \
+             partner-invite",
+        )],
+    })
+}

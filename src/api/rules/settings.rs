@@ -1,0 +1,177 @@
+//! What is wished for a device.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+use super::{naming, naming_keys, rule};
+
+/// The tags that a device shall have.
+pub(in crate::api) fn wished_tags(_: &mut SchemaGenerator) -> Schema {
+    tags(&[])
+}
+
+pub(super) fn tags(rules: &[Value]) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "maxItems": 50,
+        "x-kubernetes-validations": rules,
+        "items": {
+            "type": "string",
+            "maxLength": 128,
+            "x-kubernetes-validations": [
+                naming(
+                    "self.startsWith('tag:')",
+                    "is no tag: write it with its prefix, such as tag:router",
+                ),
+                naming(
+                    "!self.startsWith('tag:') || self.matches('^tag:[A-Za-z][A-Za-z0-9-]*$')",
+                    "is no tag: after tag: write a letter, then letters, digits or dashes, such as \
+                     tag:router",
+                ),
+            ],
+        },
+    })
+}
+
+/// The routes that shall be approved, those of an exit node excepted.
+pub(in crate::api) fn wished_routes(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "maxItems": 256,
+        "items": {
+            "type": "string",
+            // The longest CIDR: eight groups of four, seven colons, and /128.
+            "maxLength": 43,
+            "x-kubernetes-validations": [
+                naming(
+                    "isCIDR(self)",
+                    "is no CIDR: write a network and its prefix length, such as 10.0.0.0/16",
+                ),
+                // The message cannot name the network that is meant: the estimated cost of
+                // masked() in a message is beyond the limit.
+                naming(
+                    "!isCIDR(self) || cidr(self).masked() == cidr(self)",
+                    "has host bits: write the address of the network itself, as 10.0.0.0/16 and not \
+                     10.0.0.1/16",
+                ),
+                naming(
+                    "!isCIDR(self) || cidr(self).prefixLength() > 0",
+                    "is a route of an exit node: write exitNode: true instead",
+                ),
+            ],
+        },
+    })
+}
+
+/// A free choice among Tailscale's addresses.
+pub(in crate::api) fn tailnet_ipv4(_: &mut SchemaGenerator) -> Schema {
+    let is_ipv4 = "isIP(self) && ip(self).family() == 4";
+    json_schema!({
+        "type": "string",
+        "maxLength": 45,
+        "x-kubernetes-validations": [
+            naming(is_ipv4, "is no IPv4 address: write one such as 100.80.0.1"),
+            naming(
+                &format!("!({is_ipv4}) || cidr('100.64.0.0/10').containsIP(self)"),
+                "is outside of 100.64.0.0/10: write an address in it, such as 100.80.0.1",
+            ),
+            naming(
+                &format!(
+                    "!({is_ipv4}) || !(cidr('100.100.0.0/24').containsIP(self) \
+                     || cidr('100.100.100.0/24').containsIP(self) \
+                     || cidr('100.115.92.0/23').containsIP(self) || self == '100.101.102.103')"
+                ),
+                "is reserved by Tailscale (100.100.0.0/24, 100.100.100.0/24, 100.115.92.0/23 and \
+                 100.101.102.103): write another address, such as 100.80.0.1",
+            ),
+        ],
+    })
+}
+
+/// The first label of a name in MagicDNS, as the server keeps it.
+pub(in crate::api) fn device_label(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 253,
+        "x-kubernetes-validations": [naming(
+            "self.size() <= 63 && self.matches('^[a-z0-9](-?[a-z0-9])*$')",
+            "would be rewritten by the server: write up to 63 lower-case letters and digits, with \
+             single dashes between them, such as fra-router",
+        )],
+    })
+}
+
+/// Posture attributes by their key.
+pub(in crate::api) fn posture_attributes(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": generator.subschema_for::<crate::api::PostureAttribute>(),
+        "x-kubernetes-validations": [
+            naming_keys(
+                "k.startsWith('custom:')",
+                "is outside of the namespace custom: and cannot be written: write it as custom:NAME",
+            ),
+            naming_keys(
+                "!k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$')",
+                "is no key: after custom: write letters, digits, _ or :",
+            ),
+            naming_keys(
+                "k.size() <= 128",
+                "is too long: write at most 128 characters, custom: included",
+            ),
+            naming_keys(
+                "self.exists_one(j, j.lowerAscii() == k.lowerAscii())",
+                "differs only in case from another key, which is one key to the tailnet: keep one of them",
+            ),
+        ],
+    })
+}
+
+/// Exactly one typed value.
+pub(in crate::api) fn posture_attribute() -> Value {
+    let given = "[has(self.string), has(self.integer), has(self.boolean)]\
+                 .filter(given, given).size()";
+    json!([
+        rule(
+            &format!("{given} > 0"),
+            "no value is given: write one of string, integer and boolean",
+        ),
+        rule(
+            &format!("{given} < 2"),
+            "more than one value is given: keep one of string, integer and boolean",
+        ),
+    ])
+}
+
+/// The text of a posture attribute.
+pub(in crate::api) fn attribute_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 256,
+        "x-kubernetes-validations": [naming(
+            "self.matches('^[A-Za-z0-9_.]{0,50}$')",
+            "is no string value: write at most 50 letters, digits, _ or .",
+        )],
+    })
+}
+
+/// An integer that JSON keeps exactly.
+pub(in crate::api) fn attribute_integer(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "integer",
+        "format": "int64",
+        "x-kubernetes-validations": [rule(
+            "self >= -9007199254740991 && self <= 9007199254740991",
+            "the integer is too large for JSON to keep it exactly: write one from \
+             -9007199254740991 to 9007199254740991",
+        )],
+    })
+}
+
+/// An RFC 3339 time.
+pub(in crate::api) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}

@@ -1,0 +1,79 @@
+//! A policy as an engine holds it.
+
+use jiff::Timestamp;
+
+use super::PolicyReport;
+use crate::{
+    model::NodeId,
+    plan::{Binding, Declared, LookRequest, Memory, Policy},
+};
+
+/// A policy that the engine looks after.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub uid: String,
+    pub generation: i64,
+    pub policy: Result<Policy, Vec<String>>,
+    /// What its status remembered when last watched.
+    pub stored: Memory,
+    /// What is surely kept: a crash would not lose it.
+    pub recorded: Memory,
+    /// What must be remembered.
+    pub memory: Memory,
+    /// Which devices it means, as of the last look; each counts it among its policies.
+    pub binding: Option<Binding>,
+    /// New or edited, and not seen through yet: goes before routine work.
+    pub urgent: bool,
+    pub changed_at: Option<Timestamp>,
+    pub last_report: Option<PolicyReport>,
+    /// The looks that its annotations ask for.
+    pub request: LookRequest,
+}
+
+impl Held {
+    pub fn new(declared: Declared) -> Self {
+        Self {
+            uid: declared.uid,
+            generation: declared.generation,
+            policy: declared.policy,
+            stored: declared.memory.clone(),
+            recorded: declared.memory.clone(),
+            memory: declared.memory,
+            binding: None,
+            urgent: true,
+            changed_at: None,
+            last_report: None,
+            request: declared.request,
+        }
+    }
+
+    /// The request for a look that its status is to name once that is granted.
+    pub fn asked(&self) -> Option<&String> {
+        self.request.iter().flatten().next()
+    }
+
+    pub fn asks_for_a_look(&self) -> bool {
+        self.asked().is_some() && self.asked() != self.memory.handled.as_ref()
+    }
+
+    /// The devices that it means, as of the last look.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.binding.iter().flat_map(Binding::nodes)
+    }
+
+    /// What is kept for it, as far as is known: what was watched last, and what this process wrote
+    /// itself, of which the watch may not have told yet.
+    pub fn kept(&self) -> Memory {
+        let mut kept = self.stored.clone();
+        if kept.bound.is_none() {
+            kept.bound.clone_from(&self.recorded.bound);
+        }
+        if kept.handled.is_none() {
+            kept.handled.clone_from(&self.recorded.handled);
+        }
+        if kept.bound == self.recorded.bound {
+            kept.owned_keys.extend(self.recorded.owned_keys.clone());
+        }
+        kept
+    }
+}
