@@ -14,6 +14,7 @@ mod change;
 mod claims;
 mod difference;
 mod effect;
+mod expression;
 mod fleet;
 mod guard;
 mod lists;
@@ -23,7 +24,7 @@ mod policy;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod scenes;
+pub(crate) mod scenes;
 mod select;
 mod survey;
 mod table;
@@ -35,6 +36,7 @@ pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
+pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
