@@ -133,7 +133,7 @@ fn page() -> String {
 fn first_sentences(text: &str) -> &str {
     let ends = text.match_indices(". ").map(|(at, _)| at + 1);
     let ends: Vec<_> = ends.chain([text.len()]).collect();
-    let fit = ends.iter().copied().filter(|end| *end <= SHORT).last();
+    let fit = ends.iter().copied().rfind(|end| *end <= SHORT);
     text[..fit.unwrap_or(ends[0])].trim_end_matches('.')
 }
 

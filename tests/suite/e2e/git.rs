@@ -23,14 +23,12 @@ const KINDS: &str = "tsdp,tstn,tsdi";
 /// place of the real API's.
 fn examples(stage: &Stage) -> (TempDir, Vec<PathBuf>) {
     let folder = tempfile::tempdir().unwrap();
+    let url = stage.simulator.url().clone();
     let mut copies = Vec::new();
     for path in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples")) {
         let text = fs::read_to_string(&path).unwrap();
         let copy = folder.path().join(path.file_name().unwrap());
-        let text = text.replace(
-            "https://api.tailscale.com",
-            &stage.simulator.url().to_string(),
-        );
+        let text = text.replace("https://api.tailscale.com", &url);
         fs::write(&copy, text).unwrap();
         copies.push(copy);
     }

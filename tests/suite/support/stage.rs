@@ -279,10 +279,9 @@ impl Drop for Stage {
         if std::thread::panicking() {
             return;
         }
-        for statuses in [&self.policies, &self.tailnets, &self.invites] {
-            if let Some(statuses) = statuses {
-                statuses.were_honest();
-            }
+        let watched = [&self.policies, &self.tailnets, &self.invites];
+        for statuses in watched.into_iter().flatten() {
+            statuses.were_honest();
         }
     }
 }
