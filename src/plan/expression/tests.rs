@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use cel::{Context, Program};
 use proptest::prelude::*;
 use serde_json::json;
@@ -339,35 +337,4 @@ fn the_deepest_of_each_kind_uses_up_no_stack() {
             .sum::<u32>()
     });
     assert!(accepted > 500, "{accepted}");
-}
-
-/// `cargo test --release --lib cost_of_expressions -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_expressions() {
-    let pieces =
-        "device.hostname.lowerAscii().contains('db-1') && ".repeat(9) + "device.os == 'linux'";
-    let wide = "device.hostname.matches(r'(\\w*\\w*\\w*x|[a-z0-9-]{1,60}y)$')".to_owned();
-    for text in [
-        "device.clientVersion.startsWith('1.9')".to_owned(),
-        pieces,
-        wide,
-    ] {
-        let device = Device {
-            hostname: "db-1".repeat(60),
-            ..device()
-        };
-        let begin = Instant::now();
-        let expression = parse(&text).unwrap();
-        let parsed = begin.elapsed();
-        let begin = Instant::now();
-        let held = (0..10_000)
-            .filter(|_| expression.holds(&device) == Ok(true))
-            .count();
-        println!(
-            "parsed in {parsed:?}, 10,000 devices ({held} hold) in {:?}: {:.60}",
-            begin.elapsed(),
-            text
-        );
-    }
 }
