@@ -133,6 +133,7 @@ struct WireList {
 #[serde(try_from = "WireDevice")]
 struct ReadDevice(Device);
 
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct WireDevice {

@@ -458,26 +458,26 @@ fn size(at: usize, value: Value) -> Parsed<Number> {
 }
 
 fn choice(at: usize, condition: Truth, then: Value, otherwise: Value) -> Parsed<Value> {
-    fn of<T>(condition: Truth, then: T, otherwise: T) -> Box<Choice<T>> {
-        Box::new(Choice {
-            condition,
-            then,
-            otherwise,
-        })
+    macro_rules! chosen {
+        ($kind:ident, $then:ident, $otherwise:ident) => {
+            Value::$kind($kind::Choice(Box::new(Choice {
+                condition,
+                then: $then,
+                otherwise: $otherwise,
+            })))
+        };
     }
-    match (then, otherwise) {
-        (Value::Truth(a), Value::Truth(b)) => Ok(Value::Truth(Truth::Choice(of(condition, a, b)))),
-        (Value::Text(a), Value::Text(b)) => Ok(Value::Text(Text::Choice(of(condition, a, b)))),
-        (Value::Number(a), Value::Number(b)) => {
-            Ok(Value::Number(Number::Choice(of(condition, a, b))))
-        }
-        (Value::List(a), Value::List(b)) => Ok(Value::List(List::Choice(of(condition, a, b)))),
+    Ok(match (then, otherwise) {
+        (Value::Truth(a), Value::Truth(b)) => chosen!(Truth, a, b),
+        (Value::Text(a), Value::Text(b)) => chosen!(Text, a, b),
+        (Value::Number(a), Value::Number(b)) => chosen!(Number, a, b),
+        (Value::List(a), Value::List(b)) => chosen!(List, a, b),
         (then, otherwise) => {
             let (then, otherwise) = (then.kind(), otherwise.kind());
             let why = format!(
                 "both values of ? : are of one type, but here they are {then} and {otherwise}"
             );
-            Err(Mistake::new(at, why))
+            return Err(Mistake::new(at, why));
         }
-    }
+    })
 }
