@@ -168,7 +168,7 @@ fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 192,
+        cases: 384,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
