@@ -99,6 +99,7 @@ fn tailnet_reports() -> impl Iterator<Item = TailnetReport> {
         devices,
         policies: 6,
         attributes_interval: Duration::from_mins(10),
+        ..TailnetReport::default()
     };
     [
         report(None, Some(8)),

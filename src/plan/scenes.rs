@@ -7,7 +7,7 @@ use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
     AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
+    Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
     apply_attributes, next_call, plan_device,
 };
 use crate::model::{
@@ -44,6 +44,7 @@ impl Scene {
         let fleet = self.fleet();
         let around = Surroundings {
             fleet: &fleet,
+            permits: &Permits::default(),
             now: now(),
         };
         plan_device(&self.device, attributes, &policies, &around)
@@ -232,6 +233,7 @@ fn ownership() -> impl Strategy<Value = Ownership> {
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![
         4 => Just(Mode::Enforce),
+        1 => Just(Mode::Approve),
         1 => Just(Mode::Suspended),
         1 => Just(Mode::Observe),
     ]
@@ -285,9 +287,8 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
             (
                 policy,
                 Memory {
-                    bound: None,
                     owned_keys,
-                    handled: None,
+                    ..Memory::default()
                 },
             )
         },

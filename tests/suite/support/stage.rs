@@ -133,6 +133,8 @@ impl Stage {
                 "pollInterval": "1s",
                 "attributesInterval": "2s",
                 "requestBudget": {"perSecond": 200, "burst": 1000},
+                // Most tests change most of their few devices.
+                "maxChangedDevices": "100%",
             },
         });
         tailnet.to_string()
