@@ -1,11 +1,13 @@
 //! The engine in a simulated world: a model of a tailnet, a store of policies, a clock that jumps
 //! from event to event, all driven by one seed. What must always hold is checked at every request.
 
+mod approvals;
 mod chaos;
 mod checks;
 mod counted;
 mod faulty;
 mod fleets;
+mod limits;
 mod model;
 mod outcome;
 mod random;
