@@ -14,18 +14,20 @@ use crate::{
 pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) -> Verdict {
     let what = match (verdict.reason, &report.held) {
         (Reason::AwaitingApproval, Some(plan)) => format!(
-            "{} for an approval, listed under status.pending. Nothing of it is sent until somebody \
-             annotates the policy with {APPROVE}: plan:{}.",
-            wait(plan),
+            "{}, listed under status.pending, until somebody approves: nothing of it is sent before the \
+             policy is annotated with {APPROVE}: plan:{}.",
+            waiting(plan),
             plan.hash
         ),
         (Reason::LimitHeld, Some(plan)) => format!(
-            "{}: {} the TailscaleTailnet {tailnet} lets be changed within an hour, and of the policies \
-             that would go over it those with the most devices are held. Correct the selector if it \
-             means too many. Else annotate the TailscaleTailnet with {APPROVE}: plan:{}, or raise its \
-             maxChangedDevices.",
-            wait(plan),
-            most(plan),
+            "{}: with them more devices would be changed within an hour than maxChangedDevices of the \
+             TailscaleTailnet {tailnet} allows ({}), and policies with the most devices are held first. \
+             If the selector means too many, correct it. Else annotate the TailscaleTailnet with \
+             {APPROVE}: plan:{}, or raise its maxChangedDevices. What fits again once an hour has \
+             passed goes on by itself.",
+            waiting(plan),
+            plan.limit
+                .map_or("no limit now".to_owned(), |most| most.to_string()),
             plan.hash
         ),
         (Reason::AwaitingApproval | Reason::LimitHeld, None) => verdict.message,
@@ -37,26 +39,18 @@ pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) ->
     Verdict { message, ..verdict }
 }
 
-fn wait(plan: &tailnet::HeldPlan) -> String {
-    let changes = match plan.changes {
-        1 => "1 change".to_owned(),
-        many => format!("{many} changes"),
+/// `12 changes of 3 devices wait`.
+fn waiting(plan: &tailnet::HeldPlan) -> String {
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
     };
-    let (devices, wait) = match (plan.devices, plan.changes) {
-        (1, 1) => ("1 device".to_owned(), "waits"),
-        (1, _) => ("1 device".to_owned(), "wait"),
-        (many, _) => (format!("{many} devices"), "wait"),
-    };
-    format!("{changes} of {devices} {wait}")
-}
-
-fn most(plan: &tailnet::HeldPlan) -> String {
-    match plan.limit {
-        Some(1) => "1 device is what".to_owned(),
-        Some(most) => format!("{most} devices are what"),
-        // The limit was lifted a moment ago.
-        None => "all devices are what".to_owned(),
-    }
+    let (changes, devices) = (
+        counted(plan.changes, "change"),
+        counted(plan.devices, "device"),
+    );
+    let verb = if plan.changes == 1 { "waits" } else { "wait" };
+    format!("{changes} of {devices} {verb}")
 }
 
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
