@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{AttributesExtent, Disruption, Field, ListClaim, Memory, Mode, Policy, PolicyKey};
+use super::{
+    AttributesExtent, Disruption, Field, ListClaim, Memory, Mode, Permits, Policy, PolicyKey,
+};
 use crate::model::{AttributeKey, AttributeWish, DeviceLabel, Route, Tag, TailnetIpv4};
 
 /// A wish that decides a field, and whose it is.
@@ -34,8 +36,8 @@ pub struct Conflict {
 /// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same wish |
 /// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                 |
 ///
-/// Lists can be shared ([`ListClaim`]). A suspended policy decides like any other, but does not
-/// act. One that observes decides nothing.
+/// Lists can be shared ([`ListClaim`]). A policy that is suspended, or
+/// waits for an approval, decides like any other, but does not act. One that observes decides nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Who decides `authorized`.
@@ -67,28 +69,29 @@ pub struct Claims {
     /// What each policy that observes would decide if it were alone.
     pub observed: BTreeMap<PolicyKey, Claims>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
-    suspended: BTreeSet<PolicyKey>,
+    modes: BTreeMap<PolicyKey, Mode>,
+    limited: BTreeSet<PolicyKey>,
 }
 
 impl Claims {
     /// Settles who decides, among the policies that hold one device.
     #[must_use]
-    pub fn settle(policies: &[(&Policy, &Memory)], now: Timestamp) -> Self {
+    pub fn settle(policies: &[(&Policy, &Memory)], permits: &Permits<'_>, now: Timestamp) -> Self {
         let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
             .iter()
             .copied()
             .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
-        let mut claims = Self::among(&ranked, now);
-        let alone = |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], now));
+        let mut claims = Self::among(&ranked, permits, now);
+        let alone = |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], permits, now));
         claims.observed = observing.into_iter().map(alone).collect();
         claims
     }
 
-    fn among(ranked: &[(&Policy, &Memory)], now: Timestamp) -> Self {
+    fn among(ranked: &[(&Policy, &Memory)], permits: &Permits<'_>, now: Timestamp) -> Self {
         let mut claims = Self::default();
         for (policy, _) in ranked {
-            claims.admit(policy, now);
+            claims.admit(policy, permits, now);
         }
         for (policy, memory) in ranked {
             claims.prune(policy, memory);
@@ -96,10 +99,22 @@ impl Claims {
         claims
     }
 
-    /// Whether something may be sent for this policy.
+    /// Whether whatever this policy decides may be done, without anybody's approval.
     #[must_use]
     pub fn acts(&self, policy: &PolicyKey) -> bool {
-        !self.suspended.contains(policy)
+        !matches!(self.mode(policy), Mode::Suspended | Mode::Approve) && !self.is_limited(policy)
+    }
+
+    /// What is done about a difference of this policy.
+    #[must_use]
+    pub fn mode(&self, policy: &PolicyKey) -> Mode {
+        self.modes.get(policy).copied().unwrap_or_default()
+    }
+
+    /// Whether the limit of changed devices holds this policy here.
+    #[must_use]
+    pub fn is_limited(&self, policy: &PolicyKey) -> bool {
+        self.limited.contains(policy)
     }
 
     /// Whether attributes must be known to compare.
@@ -150,7 +165,7 @@ impl Claims {
             .is_some_and(|allowed| allowed.contains(&disruption))
     }
 
-    fn admit(&mut self, policy: &Policy, now: Timestamp) {
+    fn admit(&mut self, policy: &Policy, permits: &Permits<'_>, now: Timestamp) {
         let key = &policy.key;
         let wishes = &policy.wishes;
         let extents = policy.ownership;
@@ -200,8 +215,9 @@ impl Claims {
             self.sweepers.push(key.clone());
         }
         self.allowed.insert(key.clone(), policy.allowed.clone());
-        if policy.mode == Mode::Suspended {
-            self.suspended.insert(key.clone());
+        self.modes.insert(key.clone(), policy.mode);
+        if permits.limits(key) {
+            self.limited.insert(key.clone());
         }
     }
 

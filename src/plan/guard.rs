@@ -9,8 +9,8 @@ use super::{
 use crate::model::{Device, TagSet};
 
 /// Marks what must not be done now.
-pub(super) fn hold(
-    differences: &mut [Difference],
+pub(super) fn hold<'a>(
+    differences: impl IntoIterator<Item = &'a mut Difference>,
     device: &Device,
     claims: &Claims,
     policies: &[(&Policy, &Memory)],
@@ -21,7 +21,9 @@ pub(super) fn hold(
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
             .or_else(|| taken(&difference.change, device, around.fleet))
-            .or_else(|| feedback(&difference.change, device, policies));
+            .or_else(|| feedback(&difference.change, device, policies))
+            // What the policy waits for anyway.
+            .or_else(|| difference.hold.take());
     }
 }
 
