@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::NodeId,
+    model::{NodeId, ValueKind},
     plan::{
-        Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Mode, Owner,
-        PolicyKey, Why,
+        Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field, Form, Hold,
+        Memory, Mode, Owner, PolicyKey, Why,
     },
     tailnet::{DeviceReport, Failure, FleetReport, PolicyReport, Retry, State},
 };
@@ -104,6 +104,7 @@ pub(super) fn states() -> Vec<Case> {
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
+        dispute: Dispute::Field,
     };
     let invalid = State::Invalid(vec!["spec.ipv4: no".into(), "spec.tags[0]: no".into()]);
     let rejected = failure(Reason::CredentialRejected, Retry::Later);
@@ -173,7 +174,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 7] {
+pub(super) fn unfinished_states() -> [Case; 9] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -196,6 +197,21 @@ pub(super) fn unfinished_states() -> [Case; 7] {
         (
             held(Hold::AddressInUse("db (n9)".into())),
             ["False", "AddressInUse", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::AddressSwap(vec!["db (n9)".into()])),
+            ["False", "AddressSwap", "Stalled", "False"],
+        ),
+        (
+            held(Hold::AttributeClash {
+                form: Form {
+                    key: "custom:tier".parse().unwrap(),
+                    kind: ValueKind::String,
+                },
+                same_key: true,
+                device: "db (n9)".into(),
+            }),
+            ["False", "AttributeClash", "Reconciling", "False"],
         ),
         (
             held(Hold::NameTaken("db (n9)".into())),
@@ -263,6 +279,7 @@ pub(super) fn fleet_states() -> [Case; 7] {
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
+        dispute: Dispute::Field,
     };
     let conflicted = DeviceReport {
         conflicts: vec![lost],

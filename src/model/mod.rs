@@ -17,7 +17,7 @@ mod tag;
 pub use address::TailnetIpv4;
 pub use attribute::{
     AttributeKey, AttributeString, AttributeValue, AttributeWish, Attributes, ReportedAttribute,
-    SafeInteger,
+    SafeInteger, ValueKind,
 };
 pub use device::Device;
 pub use invite::{Invite, InviteWish};

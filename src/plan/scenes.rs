@@ -10,8 +10,8 @@ use proptest::{
 };
 
 use super::{
-    AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
+    AttributesExtent, Call, Clashes, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity,
+    Memory, Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
     apply_attributes, next_call, plan_device,
 };
 use crate::model::{
@@ -48,6 +48,7 @@ impl Scene {
         let fleet = self.fleet();
         let around = Surroundings {
             fleet: &fleet,
+            clashes: &Clashes::default(),
             now: now(),
         };
         plan_device(&self.device, attributes, &policies, &around)

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Declared, DevicePlan, Fleet, Memory, Policy, PolicyKey, Surroundings, bind,
+    Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Policy, PolicyKey, Surroundings, bind,
     plan_device,
 };
 use crate::model::{Attributes, NodeId};
@@ -40,7 +40,15 @@ pub fn survey(
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
-    let around = Surroundings { fleet, now };
+    let all = policies
+        .iter()
+        .filter_map(|declared| declared.policy.as_ref().ok());
+    let clashes = Clashes::among(all, &held, attributes, now);
+    let around = Surroundings {
+        fleet,
+        clashes: &clashes,
+        now,
+    };
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {
             let plan = plan_device(device, attributes.get(&node), &policies, &around);

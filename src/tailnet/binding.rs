@@ -152,7 +152,9 @@ impl Engine {
             return;
         };
         if node.policies.is_empty() {
-            if node.busy == 0 {
+            let busy = node.busy > 0;
+            self.drop_claims(id);
+            if !busy {
                 self.forget(id);
             }
             return;
@@ -172,6 +174,7 @@ impl Engine {
             .collect();
         let around = Surroundings {
             fleet: &self.fleet,
+            clashes: &self.clashes,
             now: now.wall,
         };
         let plan = plan_device(device, attributes, &policies, &around);
@@ -183,6 +186,7 @@ impl Engine {
                 self.readers.remove(id);
             }
         }
+        self.note_claims(id);
         self.check_effect(id, now);
     }
 

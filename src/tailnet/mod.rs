@@ -9,6 +9,7 @@
 
 mod announcement;
 mod binding;
+mod clashes;
 mod drive;
 mod engine;
 mod exchange;

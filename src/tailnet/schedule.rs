@@ -37,8 +37,11 @@ impl Engine {
             for id in std::mem::take(&mut self.moved) {
                 self.rematch(&id);
             }
-            for id in std::mem::take(&mut self.stale) {
-                self.replan(&id, now);
+            // What is found about one device may concern others.
+            while !self.stale.is_empty() {
+                for id in std::mem::take(&mut self.stale) {
+                    self.replan(&id, now);
+                }
             }
             if self.may_act() {
                 self.act(now);
