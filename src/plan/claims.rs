@@ -82,7 +82,7 @@ pub struct Claims {
     pub conflicts: Vec<Conflict>,
     /// What each policy that observes would decide if it were alone.
     pub observed: BTreeMap<PolicyKey, Claims>,
-    /// When a wish ends to which others lost a key.
+    /// When a wish ends to which others lost a key, or one that lost.
     clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
     modes: BTreeMap<PolicyKey, Mode>,
@@ -308,7 +308,8 @@ impl Claims {
             winner: winner.clone(),
             dispute: Dispute::Form(claim.form.clone()),
         });
-        self.clashes_end = self.clashes_end.into_iter().chain(claim.expiry).min();
+        let ends = self.clashes_end.into_iter();
+        self.clashes_end = ends.chain(claim.expiry).chain(wish.expiry).min();
         true
     }
 
