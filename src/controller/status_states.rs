@@ -174,7 +174,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 9] {
+pub(super) fn unfinished_states() -> [Case; 10] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -231,6 +231,10 @@ pub(super) fn unfinished_states() -> [Case; 9] {
         (
             failed(Reason::ApiError, Retry::Later),
             ["False", "ApiError", "Reconciling", "False"],
+        ),
+        (
+            failed(Reason::Contested, Retry::Later),
+            ["False", "Contested", "Reconciling", "False"],
         ),
         (
             failed(Reason::TagsNotPermitted, Retry::Never),

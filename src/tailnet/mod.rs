@@ -10,6 +10,7 @@
 mod announcement;
 mod binding;
 mod clashes;
+mod contest;
 mod drive;
 mod engine;
 mod exchange;

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod checks;
+mod contested;
 mod counted;
 mod faulty;
 mod fleets;
