@@ -30,6 +30,8 @@ mod select;
 mod survey;
 mod table;
 #[cfg(test)]
+mod tailnets;
+#[cfg(test)]
 mod tests;
 
 pub use bind::{Binding, Bound, Owner, bind, remembered};

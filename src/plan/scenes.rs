@@ -143,7 +143,11 @@ fn reported() -> impl Strategy<Value = ReportedAttribute> {
     })
 }
 
-fn device() -> impl Strategy<Value = Device> {
+pub(super) fn attributes() -> impl Strategy<Value = Attributes> {
+    collection::btree_map((0..3_usize).prop_map(key), reported(), 0..4)
+}
+
+pub(super) fn device() -> impl Strategy<Value = Device> {
     let flags = (any::<bool>(), any::<bool>(), option::of(time()));
     (flags, tags(), enabled_routes(), 0..3_u8, 0..3_u8).prop_map(
         |((authorized, disabled, expires), tags, routes, name, address)| Device {
@@ -276,7 +280,7 @@ fn target(tags: TagSet, expression: Option<&str>, many: bool) -> Target {
     })
 }
 
-fn policy() -> impl Strategy<Value = (Policy, Memory)> {
+pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
     let allowed = subsequence(
         vec![
             Disruption::Deauthorize,
@@ -333,10 +337,9 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
 }
 
 pub(super) fn scene() -> impl Strategy<Value = Scene> {
-    let attributes = collection::btree_map((0..3_usize).prop_map(key), reported(), 0..4);
     let neighbours = collection::vec(neighbour(), 0..2);
     let policies = collection::vec(policy(), 0..4);
-    (device(), attributes, neighbours, policies).prop_map(
+    (device(), attributes(), neighbours, policies).prop_map(
         |(device, attributes, neighbours, mut policies)| {
             for (number, (policy, _)) in policies.iter_mut().enumerate() {
                 policy.key.name = format!("policy-{number}");
