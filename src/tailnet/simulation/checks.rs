@@ -8,7 +8,7 @@ use std::{
 use super::World;
 use crate::{
     model::{AttributeKey, Device, NodeId, Route},
-    plan::{AttributesExtent, Call, Extent, Memory, Mode, Policy, PolicyKey, Target},
+    plan::{AttributesExtent, Call, Extent, Form, Memory, Mode, Policy, PolicyKey, Target},
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
 
@@ -209,8 +209,11 @@ impl World {
             Call::WriteAttributes(nodes) => {
                 assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
                 for (id, writes) in nodes {
-                    for key in writes.keys() {
+                    for (key, wish) in writes {
                         self.check_attribute(id, key);
+                        if let Some(wish) = wish {
+                            self.check_form(&Form::of(key, wish));
+                        }
                     }
                 }
             }
@@ -221,6 +224,23 @@ impl World {
     fn has_drifted(&self, id: &NodeId) -> bool {
         let drifted = self.drifted.get(id);
         drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15))
+    }
+
+    /// Nobody who ranks before any policy that names a key wishes for it in another form.
+    fn check_form(&self, form: &Form) {
+        let policies = self.told.policies.values().map(|(policy, _)| policy);
+        let deciding = policies.filter(|policy| policy.mode != Mode::Observe);
+        let claims = deciding.flat_map(|policy| {
+            let wishes = policy.wishes.attributes.iter().flatten();
+            wishes.map(move |(key, wish)| (policy.rank(), key, wish))
+        });
+        let now = self.wall();
+        let first = claims
+            .filter(|(_, key, _)| key.folded() == form.key.folded())
+            .filter(|(.., wish)| wish.expiry.is_none_or(|expiry| expiry > now))
+            .min_by_key(|(rank, ..)| *rank);
+        let (rank, key, wish) = first.unwrap();
+        assert_eq!(*form, Form::of(key, wish), "{rank:?} decides");
     }
 
     fn check_attribute(&self, id: &NodeId, key: &AttributeKey) {
