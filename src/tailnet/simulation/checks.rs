@@ -24,6 +24,8 @@ pub struct Told {
     flights: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
     devices: BTreeMap<NodeId, Device>,
+    /// As they were before the last list, which may be older than a look at one of them.
+    former: BTreeMap<NodeId, Device>,
 }
 
 impl Told {
@@ -74,7 +76,8 @@ impl Told {
         match answer {
             Ok(Answer::Devices { devices, .. }) => {
                 let by_id = |device: &Device| (device.node_id.clone(), device.clone());
-                self.devices = devices.iter().map(by_id).collect();
+                let told = devices.iter().map(by_id).collect();
+                self.former = std::mem::replace(&mut self.devices, told);
             }
             Ok(Answer::Device(device)) => {
                 self.devices
@@ -94,12 +97,15 @@ impl Told {
     /// The policies that the engine may know to mean a device: by what it keeps of a single one,
     /// and by what it was told last or wrote itself.
     fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, Memory)> {
-        let device = self.devices.get(id);
+        let seen = [self.devices.get(id), self.former.get(id)];
         self.policies.values().filter(move |(policy, memory)| {
             let bound = memory.bound.as_ref();
             match &policy.target {
                 Target::Device(_) => bound.is_some_and(|bound| bound.node == *id),
-                Target::Fleet(selector) => device.is_some_and(|device| selector.fits(device)),
+                Target::Fleet(selector) => {
+                    let mut seen = seen.into_iter().flatten();
+                    seen.any(|device| selector.fits(device))
+                }
             }
         })
     }
