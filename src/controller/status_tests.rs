@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{of_policy, of_tailnet};
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    plan::{Binding, Field, Hold, Mode},
+    plan::{Binding, Expression, Field, Hold, Mode, scenes::plain_device as nas},
     tailnet::{
-        DeviceReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, State, TailnetReport,
+        DeviceReport, FleetReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, State,
+        TailnetReport, Unjudged,
     },
     tailscale::Ability,
 };
@@ -42,6 +43,29 @@ fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
     );
     assert_eq!((status.pending.len(), status.pending_total), (1, Some(1)));
     assert_eq!(status.devices[0].reason.as_deref(), Some("ApiError"));
+}
+
+#[test]
+fn a_fleet_tells_of_which_devices_its_expression_cannot_tell() {
+    let expression: Expression = "device.lastSeen < '2026'".parse().unwrap();
+    let report_of = |count| FleetReport {
+        unjudged: Some(Unjudged {
+            count,
+            node: node("n7"),
+            label: "nas".into(),
+            fault: expression.holds(&nas()).unwrap_err(),
+        }),
+        ..many(3, device())
+    };
+    let state = State::Fleet(Box::new(report_of(2)));
+    let old = TailscaleDevicePolicyStatus::default();
+    let status = of_policy(&old, &report(state), "default", T0);
+    assert_eq!(
+        status.conditions[0].message,
+        "All 3 devices are as declared. Of 2 devices spec.deviceSelector.expression cannot tell, so that \
+         nothing is done about them. The first is nas (n7): line 1, column 8, at «lastSeen < '2026'»: \
+         device.lastSeen is not there: ask for has(device.lastSeen) first."
+    );
 }
 
 fn message_of(conditions: &[Condition], type_: &str) -> String {
@@ -282,9 +306,9 @@ fn what_waits_for_an_approval_is_listed_with_its_hash_and_the_faults_of_the_anno
         "default",
         T0,
     );
-    let held = status.held_plan.unwrap();
-    assert_eq!((held.hash, held.changes), (plan_hash().to_string(), 1));
-    assert_eq!(held.approve_on, "TailscaleDevicePolicy");
+    let plan = status.held_plan.unwrap();
+    assert_eq!((plan.hash, plan.changes), (plan_hash().to_string(), 1));
+    assert_eq!(plan.approve_on, "TailscaleDevicePolicy");
     assert_eq!(status.enforcement.as_deref(), Some("Approve"));
     assert_eq!(status.approval_faults, ["'x' approves nothing"]);
     let message = &status.conditions[0].message;
