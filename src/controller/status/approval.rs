@@ -30,7 +30,13 @@ pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) ->
                 .map_or("no limit now".to_owned(), |most| most.to_string()),
             plan.hash
         ),
-        (Reason::AwaitingApproval | Reason::LimitHeld, None) => verdict.message,
+        (
+            Reason::AwaitingApproval
+            | Reason::LimitHeld
+            | Reason::IdentityChanged
+            | Reason::Ambiguous,
+            _,
+        ) => verdict.message,
         _ => return verdict,
     };
     let message = report.approval_faults.iter().fold(what, |text, fault| {
