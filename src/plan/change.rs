@@ -4,8 +4,8 @@ use super::{Disruption, Form, PlanHash, PolicyKey};
 use crate::{
     api::APPROVE,
     model::{
-        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet, TagSet,
-        TailnetIpv4,
+        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet,
+        TagSet, TailnetIpv4,
     },
 };
 
