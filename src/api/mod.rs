@@ -24,7 +24,9 @@ pub use invite::{
 pub use policy::{
     LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
-pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};
+pub use policy_status::{
+    DeviceStatus, Holdings, LetGo, PendingChange, TailscaleDevicePolicyStatus,
+};
 pub use tailnet::{
     RequestBudget, SecretReference, TailscaleTailnet, TailscaleTailnetSpec, TailscaleTailnetStatus,
 };

@@ -1,6 +1,7 @@
 //! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
 //! the time.
 
+mod clear;
 mod fleet;
 
 use jiff::Timestamp;
@@ -26,8 +27,9 @@ pub fn of_policy(
 ) -> TailscaleDevicePolicyStatus {
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
     let verdict = match (report.mode, &report.state) {
-        (Mode::Enforce | Mode::Observe, state) | (_, state @ State::Invalid(_)) => {
-            let verdict = verdict(state);
+        (Mode::Enforce | Mode::Observe, state)
+        | (_, state @ (State::Invalid(_) | State::Leaving(_))) => {
+            let verdict = clear::verdict(verdict(state), report);
             conditions.set_verdict(&verdict);
             verdict
         }
@@ -41,7 +43,7 @@ pub fn of_policy(
         State::Invalid(faults) => conditions.refused(&faults.join("; ")),
         _ => conditions.accepted(),
     }
-    match in_sync(&report.state) {
+    match clear::in_sync(in_sync(&report.state), report) {
         Known::Yes => conditions.in_sync(),
         Known::No(message) => conditions.out_of_sync(&message),
         Known::NotYet => conditions.sync_unknown(&verdict),
@@ -60,6 +62,7 @@ pub fn of_policy(
     };
     remember(&mut status, &report.memory);
     describe(&mut status, &report.state, old, &verdict);
+    clear::describe(&mut status, report);
     status
 }
 
@@ -117,6 +120,8 @@ fn verdict(state: &State) -> Verdict {
         State::Unbound { named, binding } => unbound(named, binding),
         State::Bound(report) => bound(report),
         State::Fleet(report) => fleet::verdict(report),
+        State::TooMany(devices) => clear::too_many(*devices),
+        State::Leaving(_) => clear::leaving(),
     }
 }
 
@@ -294,8 +299,10 @@ fn in_sync(state: &State) -> Known {
         State::Bound(report) if report.unread => Known::NotYet,
         State::Bound(_) => Known::Yes,
         State::Fleet(report) => fleet::in_sync(report),
-        State::Unavailable(_) => Known::AsBefore,
-        State::Invalid(_) | State::Starting | State::Unbound { .. } => Known::NotYet,
+        State::Unavailable(_) | State::Leaving(_) => Known::AsBefore,
+        State::Invalid(_) | State::Starting | State::Unbound { .. } | State::TooMany(_) => {
+            Known::NotYet
+        }
     }
 }
 
@@ -306,6 +313,7 @@ fn remember(status: &mut TailscaleDevicePolicyStatus, memory: &Memory) {
         status.bound_as = Some(bound.named.clone());
     }
     status.last_handled_reconcile_at.clone_from(&memory.handled);
+    status.holdings = clear::holdings(&memory.holdings);
     status.owned_attributes = memory.owned_keys.iter().map(ToString::to_string).collect();
 }
 
@@ -350,7 +358,11 @@ fn describe(
             status.matched_devices = Some(0);
             status.in_sync_devices = Some(0);
         }
-        State::Starting => {}
+        State::TooMany(devices) => {
+            status.matched_devices = Some(count(*devices));
+            status.in_sync_devices = Some(0);
+        }
+        State::Starting | State::Leaving(_) => {}
     }
 }
 

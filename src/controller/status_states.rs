@@ -1,7 +1,5 @@
 //! Every state that a policy can be in, and what must stand in its status.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use crate::{
@@ -76,11 +74,11 @@ pub(super) fn report(state: State) -> PolicyReport {
         generation: 3,
         memory: Memory {
             bound: Some(bound),
-            owned_keys: BTreeSet::new(),
-            handled: None,
+            ..Memory::default()
         },
         changed_at: None,
         mode: Mode::Enforce,
+        clearing: None,
         state,
     }
 }

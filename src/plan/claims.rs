@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{AttributesExtent, Disruption, Field, ListClaim, Memory, Mode, Policy, PolicyKey};
-use crate::model::{AttributeKey, AttributeWish, DeviceLabel, Route, Tag, TailnetIpv4};
+use super::{
+    AttributesExtent, Disruption, Field, LetGo, ListClaim, Memory, Mode, Policy, PolicyKey,
+};
+use crate::model::{AttributeKey, AttributeWish, DeviceLabel, Route, RouteSet, Tag, TailnetIpv4};
 
 /// A wish that decides a field, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,10 @@ pub struct Claims {
     pub attributes: BTreeMap<AttributeKey, Claim<AttributeWish>>,
     /// The attributes to delete if they are there: named before and by nobody any more.
     pub prunes: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// The attributes to delete if they are there: set by policies that have let the device go.
+    pub clears: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// Nobody decides `exitNode`, but policies that have let the device go take it back.
+    pub clears_exit_node: bool,
     /// The policies that own all attributes of the device, by rank: what nobody names is deleted.
     pub sweepers: Vec<PolicyKey>,
     /// The attributes that any policy names.
@@ -71,9 +77,10 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Settles who decides, among the policies that hold one device.
+    /// Settles who decides, among the policies that hold one device, and what those that have let
+    /// it go take away.
     #[must_use]
-    pub fn settle(policies: &[(&Policy, &Memory)], now: Timestamp) -> Self {
+    pub fn settle(policies: &[(&Policy, &Memory)], let_go: &[LetGo], now: Timestamp) -> Self {
         let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
             .iter()
             .copied()
@@ -82,6 +89,9 @@ impl Claims {
         let mut claims = Self::among(&ranked, now);
         let alone = |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], now));
         claims.observed = observing.into_iter().map(alone).collect();
+        for let_go in let_go {
+            claims.clear(let_go);
+        }
         claims
     }
 
@@ -107,6 +117,7 @@ impl Claims {
     pub fn need_attributes(&self) -> bool {
         !self.attributes.is_empty()
             || !self.prunes.is_empty()
+            || !self.clears.is_empty()
             || !self.sweepers.is_empty()
             || self.observed.values().any(Self::need_attributes)
     }
@@ -250,6 +261,33 @@ impl Claims {
             if !self.named.contains(key) {
                 let owners = self.prunes.entry(key.clone()).or_default();
                 owners.push(policy.key.clone());
+            }
+        }
+    }
+
+    /// What no policy of the device wishes is taken away. Comes after all wishes.
+    fn clear(&mut self, LetGo { policy, belongings }: &LetGo) {
+        for key in belongings.keys.difference(&self.named) {
+            let owners = self.clears.entry(key.clone()).or_default();
+            owners.push(policy.clone());
+        }
+        let (exit, subnets): (RouteSet, RouteSet) = belongings
+            .routes
+            .iter()
+            .partition(|route| route.is_exit_node());
+        self.enabled_routes.withdraw(policy, &subnets);
+        if exit.is_empty() {
+            return;
+        }
+        match &mut self.exit_node {
+            Some(claim) if self.clears_exit_node => claim.owners.push(policy.clone()),
+            Some(_) => {}
+            None => {
+                self.clears_exit_node = true;
+                self.exit_node = Some(Claim {
+                    wish: false,
+                    owners: vec![policy.clone()],
+                });
             }
         }
     }

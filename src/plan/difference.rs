@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, Difference, Fleet, Hold, ListClaim, Memory, Policy, PolicyKey, Why, guard,
+    Change, Claims, Difference, Fleet, Hold, LetGo, ListClaim, Memory, Policy, PolicyKey, Why,
+    guard,
 };
 use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
 
@@ -61,6 +62,8 @@ pub struct Surroundings<'a> {
     pub fleet: &'a Fleet,
     /// The time, for expiries.
     pub now: Timestamp,
+    /// What policies take from it that have let it go.
+    pub let_go: &'a [LetGo],
 }
 
 /// Compares one device with the wishes of all the policies that hold it.
@@ -73,7 +76,7 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
-    let claims = Claims::settle(policies, around.now);
+    let claims = Claims::settle(policies, around.let_go, around.now);
     let look = |claims| {
         let mut found = Found::of(device, claims);
         found.compare(attributes);
@@ -170,11 +173,13 @@ impl<'a> Found<'a> {
             .partition(|owner| claims.acts(owner));
         let after = claim.settled(before, |policy| claims.acts(policy));
         if after != *before {
-            self.add(
-                &acting,
-                Why::Declared,
-                change(before.clone(), after.clone()),
-            );
+            let why = if acting.is_empty() {
+                Why::LetGo
+            } else {
+                Why::Declared
+            };
+            let owners = [acting, claim.withdrawing(before)].concat();
+            self.add(&owners, why, change(before.clone(), after.clone()));
         }
         let all = claim.settled(before, |_| true);
         if all != after {
@@ -243,7 +248,12 @@ impl<'a> Found<'a> {
                 before: exit,
                 after: claim.wish,
             };
-            self.add(&claim.owners, Why::Declared, change);
+            let why = if claims.clears_exit_node {
+                Why::LetGo
+            } else {
+                Why::Declared
+            };
+            self.add(&claim.owners, why, change);
         }
     }
 
@@ -267,20 +277,23 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// An attribute that no policy names goes if one named it before, or owns them all.
+    /// An attribute that no policy names goes if one named it before, now or on a device that it has
+    /// let go, or owns them all.
     fn leftover(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
         let claims = self.claims;
         let pruners = claims.prunes.get(key);
+        let clearers = claims.clears.get(key);
         let owners: Vec<_> = pruners
             .into_iter()
+            .chain(clearers)
             .flatten()
             .chain(&claims.sweepers)
             .cloned()
             .collect();
-        let why = if pruners.is_some() {
-            Why::NamedNoMore
-        } else {
-            Why::NotNamed
+        let why = match (pruners, clearers) {
+            (Some(_), _) => Why::NamedNoMore,
+            (None, Some(_)) => Why::LetGo,
+            (None, None) => Why::NotNamed,
         };
         let change = Change::Attribute {
             key: key.clone(),

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Extent, PolicyKey};
 
@@ -16,6 +16,8 @@ use super::{Extent, PolicyKey};
 pub struct ListClaim<T> {
     /// By rank, those that count.
     parts: Vec<Part<T>>,
+    /// What policies take away that have let the device go, and that nobody wishes.
+    withdrawn: BTreeMap<T, Vec<PolicyKey>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +29,18 @@ struct Part<T> {
 
 impl<T> Default for ListClaim<T> {
     fn default() -> Self {
-        Self { parts: Vec::new() }
+        Self {
+            parts: Vec::new(),
+            withdrawn: BTreeMap::new(),
+        }
     }
 }
 
 impl<T: Ord + Clone> ListClaim<T> {
-    /// Whether anybody wishes anything.
+    /// Whether nobody wishes anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.withdrawn.is_empty()
     }
 
     /// Takes the wish of the policy that ranks next. Gives the policy to which it loses, if so.
@@ -67,6 +72,22 @@ impl<T: Ord + Clone> ListClaim<T> {
         None
     }
 
+    /// Takes away what nobody wishes of what a policy put there that has let the device go. Comes
+    /// after all wishes.
+    pub(super) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
+        for entry in entries.difference(&self.whole()) {
+            let owners = self.withdrawn.entry(entry.clone()).or_default();
+            owners.push(owner.clone());
+        }
+    }
+
+    /// The policies that take something away that is there.
+    pub(super) fn withdrawing(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
+        let there = self.withdrawn.iter().filter(|(e, _)| before.contains(e));
+        let owners: BTreeSet<&PolicyKey> = there.flat_map(|(_, owners)| owners).collect();
+        owners.into_iter().cloned().collect()
+    }
+
     /// What the list becomes when these policies act. What the others wish stays where it is there,
     /// and is not added.
     pub(super) fn settled(
@@ -82,6 +103,7 @@ impl<T: Ord + Clone> ListClaim<T> {
         };
         let acting = self.parts.iter().filter(|part| acts(&part.owner));
         after.extend(acting.flat_map(|part| part.wish.iter().cloned()));
+        after.retain(|entry| !self.withdrawn.contains_key(entry));
         after
     }
 

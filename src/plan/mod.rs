@@ -12,6 +12,7 @@
 mod bind;
 mod change;
 mod claims;
+mod clear;
 mod difference;
 mod effect;
 mod fleet;
@@ -33,6 +34,7 @@ mod tests;
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
+pub use clear::{Belongings, Holdings, LetGo, MOST_HELD};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
@@ -40,8 +42,8 @@ pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_target};
 pub use policy::{
-    AttributesExtent, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory, Mode,
-    Ownership, Policy, PolicyKey, Target, Wishes,
+    AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,
+    Mode, Ownership, Policy, PolicyKey, Target, Wishes,
 };
 pub use select::{Glob, Selector};
 pub use survey::{Survey, survey};

@@ -2,20 +2,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
     str::FromStr,
+    sync::Arc,
 };
 
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Bound, DeviceTarget, Disruption, Extent, Glob, Identity, LookRequest, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
+    AttributesExtent, Belongings, Bound, Deletion, DeviceTarget, Disruption, Extent, Glob,
+    Holdings, Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Selector, Target,
+    Wishes,
 };
 use crate::{
     api::{
         self, DeviceReference, DeviceSelector, KeyExpiry, PostureAttribute,
         TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus,
     },
-    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, SafeInteger},
+    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, Route, SafeInteger},
 };
 
 /// A policy as it was declared: parsed, or refused whole with all its faults.
@@ -33,6 +35,8 @@ pub struct Declared {
     pub memory: Memory,
     /// The looks that its annotations ask for.
     pub request: LookRequest,
+    /// It is being deleted, and kept until what it put on devices is cleared, or until this time.
+    pub leaving: Option<Timestamp>,
 }
 
 /// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
@@ -65,6 +69,7 @@ pub fn parse(
             .copied()
             .map(Disruption::from)
             .collect(),
+        deletion: deletion(spec),
     };
     Declared {
         key,
@@ -77,6 +82,7 @@ pub fn parse(
         },
         memory: status.map(memory).unwrap_or_default(),
         request: LookRequest::default(),
+        leaving: None,
     }
 }
 
@@ -108,6 +114,35 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
             .filter_map(|key| key.parse().ok())
             .collect(),
         handled: status.last_handled_reconcile_at.clone(),
+        holdings: Arc::new(status.holdings.as_ref().map(holdings).unwrap_or_default()),
+    }
+}
+
+fn holdings(status: &api::Holdings) -> Holdings {
+    let mut let_go: BTreeMap<Belongings, BTreeSet<_>> = BTreeMap::new();
+    for group in &status.let_go {
+        let belongings = Belongings {
+            keys: readable(&group.attributes, |key| key.parse().ok()),
+            routes: readable(&group.routes, |route| Route::reported(route).ok()),
+        };
+        let nodes = readable(&group.node_ids, |id| id.parse().ok());
+        let_go.entry(belongings).or_default().extend(nodes);
+    }
+    Holdings {
+        nodes: readable(&status.node_ids, |id| id.parse().ok()),
+        routes: readable(&status.routes, |route| Route::reported(route).ok()),
+        let_go,
+    }
+}
+
+fn readable<T: Ord>(texts: &[String], read: impl Fn(&str) -> Option<T>) -> BTreeSet<T> {
+    texts.iter().filter_map(|text| read(text)).collect()
+}
+
+fn deletion(spec: &TailscaleDevicePolicySpec) -> Deletion {
+    match spec.deletion_policy {
+        Some(api::DeletionPolicy::Clear) => Deletion::Clear,
+        Some(api::DeletionPolicy::Retain) | None => Deletion::Retain,
     }
 }
 

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use proptest::{collection, option, prelude::*, sample::subsequence};
 
 use super::{
-    AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
-    apply_attributes, next_call, plan_device,
+    AttributesExtent, Call, Deletion, DevicePlan, DeviceTarget, Disruption, Extent, Fleet,
+    Identity, LetGo, Memory, Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target,
+    Wishes, apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -30,6 +30,7 @@ pub(super) struct Scene {
     pub attributes: Attributes,
     pub neighbours: Vec<Device>,
     pub policies: Vec<(Policy, Memory)>,
+    pub let_go: Vec<LetGo>,
 }
 
 impl Scene {
@@ -45,6 +46,7 @@ impl Scene {
         let around = Surroundings {
             fleet: &fleet,
             now: now(),
+            let_go: &self.let_go,
         };
         plan_device(&self.device, attributes, &policies, &around)
     }
@@ -281,13 +283,13 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 ownership,
                 mode,
                 allowed: allowed.into_iter().collect(),
+                deletion: Deletion::default(),
             };
             (
                 policy,
                 Memory {
-                    bound: None,
                     owned_keys,
-                    handled: None,
+                    ..Memory::default()
                 },
             )
         },
@@ -312,6 +314,7 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
                 attributes,
                 neighbours,
                 policies,
+                let_go: Vec::new(),
             }
         },
     )

@@ -40,7 +40,11 @@ pub fn survey(
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
-    let around = Surroundings { fleet, now };
+    let around = Surroundings {
+        fleet,
+        now,
+        let_go: &[],
+    };
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {
             let plan = plan_device(device, attributes.get(&node), &policies, &around);

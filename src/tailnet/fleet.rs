@@ -83,8 +83,10 @@ impl Engine {
         for (key, fits) in changed {
             if fits {
                 self.take_up(id, &key);
+                self.hold_one(id, &key);
             } else {
                 self.let_go(id, &key);
+                self.part_with_one(id, &key);
             }
             self.tell.insert(key);
         }

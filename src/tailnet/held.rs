@@ -1,8 +1,10 @@
 //! A policy as an engine holds it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use super::PolicyReport;
+use super::{Abandoned, PolicyReport};
 use crate::{
     model::NodeId,
     plan::{Binding, Declared, LookRequest, Memory, Policy},
@@ -28,6 +30,12 @@ pub(super) struct Held {
     pub last_report: Option<PolicyReport>,
     /// The looks that its annotations ask for.
     pub request: LookRequest,
+    /// Under `Clear`, it is about more devices than can be kept: nothing is sent for it.
+    pub too_many: bool,
+    /// It is being deleted; what is not cleared by this time is given up.
+    pub leaving: Option<Duration>,
+    /// What it leaves behind, once it has been given up.
+    pub abandoned: Option<Abandoned>,
 }
 
 impl Held {
@@ -44,6 +52,9 @@ impl Held {
             changed_at: None,
             last_report: None,
             request: declared.request,
+            too_many: false,
+            leaving: None,
+            abandoned: None,
         }
     }
 

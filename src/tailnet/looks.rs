@@ -129,6 +129,7 @@ impl Engine {
         self.moved.extend(gone.cloned());
         self.fleet = fleet;
         self.missing.retain(|id, _| self.fleet.get(id).is_none());
+        self.look_for_parted();
         // An address or a name may be free now.
         let held = |node: &Node| node.plan.differences.iter().any(|d| d.hold.is_some());
         let held = self.nodes.iter().filter(|(_, node)| held(node));

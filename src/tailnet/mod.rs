@@ -9,6 +9,7 @@
 
 mod announcement;
 mod binding;
+mod clear;
 mod drive;
 mod engine;
 mod exchange;
@@ -28,6 +29,7 @@ mod simulation;
 mod writes;
 
 pub use announcement::Announcement;
+pub use clear::{Abandoned, ClearReport};
 pub use drive::{Message, Reporter, drive};
 pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::NodeId,
-    plan::{AttributeWrites, Call, Difference, Field},
+    plan::{AttributeWrites, Call, Difference, Field, PolicyKey},
 };
 
 /// Requests under way at once. The budget sits in the client; this bounds what waits for it, so
@@ -44,6 +44,7 @@ impl Engine {
                 self.act(now);
             }
         }
+        self.see_off(now);
         self.publish();
     }
 
@@ -113,8 +114,11 @@ impl Engine {
     }
 
     fn is_urgent(&self, node: &Node) -> bool {
-        let mut policies = node.policies.iter();
-        let urgent = |held: &Held| held.urgent && held.nodes().nth(MANY).is_none();
+        let mut policies = node.all_policies();
+        let few = |held: &Held| {
+            held.nodes().nth(MANY).is_none() && held.memory.holdings.parted().len() <= MANY
+        };
+        let urgent = |held: &Held| held.urgent && few(held);
         policies.any(|key| self.policies.get(key).is_some_and(urgent))
     }
 
@@ -124,11 +128,12 @@ impl Engine {
         };
         node.forget_needless_looks(now);
         let done = node.is_done();
-        for key in &node.policies {
-            if done && let Some(held) = self.policies.get_mut(key) {
+        let policies: Vec<PolicyKey> = node.all_policies().cloned().collect();
+        for key in policies {
+            if done && let Some(held) = self.policies.get_mut(&key) {
                 held.urgent = false;
             }
-            self.tell.insert(key.clone());
+            self.tell.insert(key);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use super::World;
 use crate::{
     model::{AttributeKey, Device, NodeId, Route},
-    plan::{AttributesExtent, Call, Extent, Memory, Mode, Policy, PolicyKey, Target},
+    plan::{AttributesExtent, Belongings, Call, Extent, Memory, Mode, Policy, PolicyKey, Target},
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
 
@@ -38,6 +38,7 @@ impl Told {
                             let kept = declared.memory.clone();
                             memory.bound = kept.bound.or(memory.bound);
                             memory.owned_keys.extend(kept.owned_keys);
+                            memory.holdings = kept.holdings;
                         }
                         memory
                     }
@@ -107,6 +108,17 @@ impl Told {
         let mut holders = self.holders(id);
         holders.any(|(policy, _)| policy.mode == Mode::Enforce && wish(policy))
     }
+
+    /// What policies that have let a device go may take from it, by what is kept of them.
+    fn due(&self, id: &NodeId) -> Belongings {
+        let mut due = Belongings::default();
+        for (policy, memory) in self.policies.values() {
+            if policy.clears() {
+                due.merge(&memory.holdings.due(id));
+            }
+        }
+        due
+    }
 }
 
 impl World {
@@ -173,9 +185,12 @@ impl World {
             Call::SetName(id, _) => named(id, |p| p.wishes.name.is_some()),
             Call::SetIpv4(id, _) => named(id, |p| p.wishes.ipv4.is_some()),
             Call::SetRoutes(id, routes) => {
-                named(id, |p| {
-                    p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some()
-                });
+                let due = self.told.due(id).routes;
+                let owns =
+                    |p: &Policy| p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some();
+                if due.is_empty() {
+                    named(id, owns);
+                }
                 if self.has_drifted(id) {
                     return;
                 }
@@ -184,8 +199,10 @@ impl World {
                     .devices
                     .get(id)
                     .and_then(|d| d.enabled_routes.as_ref());
+                // What is taken from a device that is let go aside.
                 let kept = |exit: bool| {
-                    let side = |route: &&Route| route.is_exit_node() == exit;
+                    let side =
+                        |route: &&Route| route.is_exit_node() == exit && !due.contains(route);
                     before.is_none_or(|before| {
                         before.iter().filter(side).eq(routes.iter().filter(side))
                     })
@@ -201,7 +218,8 @@ impl World {
                 };
                 if !self.told.names(id, replaces) {
                     let mut before = before.into_iter().flatten();
-                    let kept = before.all(|r| r.is_exit_node() || routes.contains(r));
+                    let kept =
+                        before.all(|r| r.is_exit_node() || due.contains(r) || routes.contains(r));
                     assert!(kept, "{call:?} withdraws routes");
                 }
             }
@@ -231,7 +249,7 @@ impl World {
         };
         let holders: Vec<_> = self.told.holders(id).collect();
         assert!(
-            holders.iter().any(|holder| owned(holder)),
+            holders.iter().any(|holder| owned(holder)) || self.told.due(id).keys.contains(key),
             "{key} of {id} is owned by no policy: {holders:?}"
         );
     }

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod checks;
+mod clears;
 mod counted;
 mod faulty;
 mod fleets;
@@ -31,6 +32,8 @@ struct Kept {
     policy: Policy,
     memory: Memory,
     request: LookRequest,
+    /// It is being deleted, and held up until this time.
+    leaving: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,8 @@ struct Seen {
     requests: Vec<Request>,
     reports: Vec<(PolicyKey, PolicyReport)>,
     announcements: Vec<(PolicyKey, Announcement)>,
+    /// The last reports of policies that were held up and let go.
+    ends: Vec<(PolicyKey, PolicyReport)>,
 }
 
 struct World {
@@ -166,15 +171,30 @@ impl World {
                 policy,
                 memory,
                 request,
+                leaving: None,
             },
         );
         self.watch_soon(key);
     }
 
+    /// Deletes a policy: what has something to clear is held up.
     fn delete(&mut self, key: &PolicyKey) {
+        let until = self.wall() + CLEAR_TIMEOUT;
+        match self.policies.get_mut(key) {
+            Some(kept) if !kept.memory.holdings.is_empty() => {
+                if kept.leaving.is_none() {
+                    kept.leaving = Some(until);
+                    kept.policy.generation += 1;
+                }
+            }
+            _ => self.remove(key),
+        }
+        self.watch_soon(key.clone());
+    }
+
+    fn remove(&mut self, key: &PolicyKey) {
         self.policies.remove(key);
         self.last_reports.remove(key);
-        self.watch_soon(key.clone());
     }
 
     fn watch_soon(&mut self, key: PolicyKey) {
@@ -192,6 +212,7 @@ impl World {
                 policy: Ok(kept.policy.clone()),
                 memory: kept.memory.clone(),
                 request: kept.request.clone(),
+                leaving: kept.leaving,
             })),
         };
         self.step(input);
@@ -239,6 +260,10 @@ impl World {
                     return;
                 };
                 kept.memory = report.memory.clone();
+                if kept.leaving.is_some() && kept.memory.holdings.is_empty() {
+                    self.seen.ends.push((key.clone(), (*report).clone()));
+                    self.remove(&key);
+                }
                 self.watch_soon(key.clone());
                 self.step(Input::Recorded(key, report.memory));
             }
@@ -368,6 +393,8 @@ impl World {
         self.seen = Seen::default();
     }
 }
+
+const CLEAR_TIMEOUT: Duration = Duration::from_mins(10);
 
 fn settings() -> Settings {
     Settings {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
+use super::{Kept, World};
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Change, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey, Surroundings, Target,
-        bind, plan_device,
+        Binding, Change, Deletion, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey,
+        Surroundings, Target, bind, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -20,11 +20,13 @@ impl World {
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         for (key, kept) in &self.policies {
+            assert!(kept.leaving.is_none(), "{key} is held up: {kept:?}");
             let binding = bind(&kept.policy.target, &kept.memory, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
                 policies.push((&kept.policy, &kept.memory));
             }
+            assert_holdings(kept, &binding);
             match binding {
                 Binding::Device(_) => {}
                 Binding::Fleet(nodes) => fleets.push((key, nodes)),
@@ -102,6 +104,7 @@ impl World {
             &Surroundings {
                 fleet,
                 now: self.wall(),
+                let_go: &[],
             },
         );
         let held = plan
@@ -148,5 +151,28 @@ impl World {
             }
         }
         plan
+    }
+}
+
+/// A policy keeps what it would have to clear, and nothing else; what it has let go is cleared.
+fn assert_holdings(kept: &Kept, binding: &Binding) {
+    let (policy, holdings) = (&kept.policy, &kept.memory.holdings);
+    let key = &policy.key;
+    if policy.deletion == Deletion::Retain {
+        assert!(holdings.is_empty(), "{key} keeps {holdings:?}");
+    }
+    if !policy.clears() {
+        return;
+    }
+    assert!(
+        holdings.let_go.is_empty(),
+        "{key} has not cleared {holdings:?}"
+    );
+    let puts = policy.has_belongings(&kept.memory);
+    if matches!(binding, Binding::Device(_) | Binding::Fleet(_)) && puts {
+        assert!(
+            holdings.nodes.iter().eq(binding.nodes()),
+            "{key}: {holdings:?}"
+        );
     }
 }
