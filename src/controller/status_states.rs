@@ -4,12 +4,12 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::NodeId,
+    model::{NodeId, Route},
     plan::{
         Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Mode, Owner,
         PolicyKey, Why,
     },
-    tailnet::{DeviceReport, Failure, FleetReport, PolicyReport, Retry, State},
+    tailnet::{ClearReport, DeviceReport, Failure, FleetReport, PolicyReport, Retry, State},
 };
 
 pub(super) const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -136,6 +136,7 @@ pub(super) fn states() -> Vec<Case> {
     cases.extend(unbound_states());
     cases.extend(unfinished_states());
     cases.extend(fleet_states());
+    cases.extend(clear_states());
     cases
 }
 
@@ -298,4 +299,35 @@ pub(super) fn fleet_states() -> [Case; 7] {
         ),
     ];
     cases.map(|(report, expected)| (State::Fleet(Box::new(report)), expected))
+}
+
+fn clear_states() -> [Case; 2] {
+    [
+        (
+            State::Leaving(None),
+            ["False", "Clearing", "Reconciling", "Unknown"],
+        ),
+        (
+            State::TooMany(12_000),
+            ["False", "TooManyDevices", "Stalled", "Unknown"],
+        ),
+    ]
+}
+
+/// What is still to be taken from a device that a policy has let go.
+pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
+    let difference = Difference {
+        change: Change::ExitNode {
+            before: Route::exit_node(),
+            after: false,
+        },
+        why: Why::LetGo,
+        ..difference(None)
+    };
+    ClearReport {
+        left: 1,
+        different: 1,
+        differences: vec![difference],
+        trouble: trouble.map(str::to_owned),
+    }
 }

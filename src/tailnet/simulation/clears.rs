@@ -246,6 +246,7 @@ fn what_is_not_sent_for_a_policy_is_not_cleared_either_and_it_goes_at_once() {
 fn a_device_that_has_left_the_tailnet_holds_up_nothing() {
     let mut world = settled(1, single(0, 0));
     world.model.remove(&node_id(0));
+    world.run_for(Duration::from_mins(2));
     world.delete(&policy_key(0));
     world.run_for(Duration::from_mins(2));
     assert!(!held_up(&world));
