@@ -15,6 +15,7 @@ use crate::{
     model::Route,
     plan::{self, Belongings, Binding, Field, Hold, Holdings, Mode},
     tailnet::{DeviceReport, PolicyReport, Retry, State, TailnetReport},
+    tailscale::Ability,
 };
 
 use states::*;
@@ -118,6 +119,11 @@ fn holdings_are_read_as_they_were_written() {
     let spec = TailscaleDevicePolicySpec::default();
     let read = plan::parse(key("a"), String::new(), 1, created, &spec, Some(&status));
     assert_eq!(read.memory, report.memory);
+}
+
+fn message_of(conditions: &[Condition], type_: &str) -> String {
+    let found = conditions.iter().find(|condition| condition.type_ == type_);
+    found.map_or(String::new(), |condition| condition.message.clone())
 }
 
 fn status_of(conditions: &[Condition], type_: &str) -> String {
@@ -299,10 +305,17 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
         domain: Some("tail1234.ts.net".into()),
         devices: Some(8),
         policies: 6,
+        lacks: [Ability::Routes].into(),
         attributes_interval: std::time::Duration::from_mins(10),
     };
     let ready = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
     assert_eq!(status_of(&ready.conditions, "Ready"), "True");
+    assert_eq!(ready.credential_lacks, ["devices:routes"]);
+    assert_eq!(
+        message_of(&ready.conditions, "Ready"),
+        "The tailnet's devices can be read. The credential may not change everything: for enabledRoutes \
+         and exitNode give it the scope devices:routes."
+    );
     let outage = TailnetReport {
         failure: Some(failure(Reason::CredentialRejected, Retry::Later)),
         devices: None,

@@ -82,7 +82,11 @@ fn the_table_of_lists_is_what_the_plan_does() {
             &device,
             None,
             &held,
-            &plan::Surroundings { fleet: &fleet, now },
+            &plan::Surroundings {
+                fleet: &fleet,
+                now,
+                let_go: &[],
+            },
         );
         if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {
             assert!(matches!(call, Call::SetTags(..)), "{row}: {call:?}");

@@ -4,14 +4,17 @@
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
 mod changes;
+mod clears;
 mod figures;
 mod fleets;
+mod git;
 mod held;
 mod identity;
 mod invites;
 mod leaders;
 mod main_path;
 mod outages;
+mod scopes;
 mod secrets;
 mod shared;
 mod start_up;

@@ -5,7 +5,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tsdp::{
-    local::ControlPlane,
+    local::{Binaries, ControlPlane, ControllerManager},
     simulator::{self, LoggedRequest, Simulator},
 };
 
@@ -138,6 +138,13 @@ impl Stage {
         tailnet.to_string()
     }
 
+    /// Starts a kube-controller-manager, which ends namespaces and collects garbage.
+    pub async fn controller_manager(&self) -> ControllerManager {
+        let binaries = Binaries::find_or_build().await.unwrap();
+        let started = self.control_plane.controller_manager(&binaries).await;
+        started.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn controller(&self) -> Controller {
         Controller::ready(&self.kubeconfig, &[], &[]).await
@@ -200,11 +207,6 @@ impl Stage {
     pub async fn invite_says(&self, name: &str, expected: &str) {
         let name = format!("network/{name}");
         says(self.invites.as_ref().unwrap(), &name, expected).await;
-    }
-
-    /// Holds every status of an invite that was seen against the rules for all of them.
-    pub fn invites_were_honest(&self) {
-        self.invites.as_ref().unwrap().were_honest();
     }
 
     /// Waits for an Event about a policy in `network`; `note` is all of its text.
@@ -276,11 +278,18 @@ impl Stage {
         })
         .await;
     }
+}
 
-    /// Holds every status that was seen against the rules for all of them.
-    pub fn statuses_were_honest(&self) {
-        self.policies.as_ref().unwrap().were_honest();
-        self.tailnets.as_ref().unwrap().were_honest();
+/// Whatever a test is about, every status that was seen meanwhile is held against the rules for all.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let watched = [&self.policies, &self.tailnets, &self.invites];
+        for statuses in watched.into_iter().flatten() {
+            statuses.were_honest();
+        }
     }
 }
 
