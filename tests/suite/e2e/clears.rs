@@ -60,7 +60,7 @@ async fn has(stage: &Stage, id: &str, expected: Value) {
     let sorted = |device: &Value| {
         let mut device = device.clone();
         for list in ["tags", "enabledRoutes"] {
-            if let Some(items) = device[list].as_array_mut() {
+            if let Some(Value::Array(items)) = device.get_mut(list) {
                 items.sort_by_key(Value::to_string);
             }
         }
