@@ -13,7 +13,7 @@ use super::{of_policy, of_tailnet};
 use crate::{
     api::{Reason, TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
     model::Route,
-    plan::{self, Belongings, Binding, Field, Hold, Holdings, Mode},
+    plan::{self, Belongings, Binding, Field, Hold, Holdings, MOST_HELD, Mode},
     tailnet::{DeviceReport, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -119,6 +119,26 @@ fn holdings_are_read_as_they_were_written() {
     let spec = TailscaleDevicePolicySpec::default();
     let read = plan::parse(key("a"), String::new(), 1, created, &spec, Some(&status));
     assert_eq!(read.memory, report.memory);
+}
+
+/// The API server takes requests of up to 3 MiB, etcd keeps objects of up to 1.5 MiB.
+#[test]
+fn as_many_devices_as_can_be_kept_fit_into_an_object() {
+    let ids = (0..MOST_HELD).map(|number| node(&format!("n{number:012}CNTRL")));
+    let mut report = report(bound(device()));
+    report.memory.holdings = Arc::new(Holdings {
+        nodes: ids.collect(),
+        ..Holdings::default()
+    });
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    );
+    let size = serde_json::to_string(&status).unwrap().len();
+    println!("{size} bytes");
+    assert!(size < 512 * 1024, "{size} bytes");
 }
 
 fn message_of(conditions: &[Condition], type_: &str) -> String {
