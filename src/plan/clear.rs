@@ -73,8 +73,13 @@ impl Holdings {
     /// How many ids they have.
     #[must_use]
     pub fn count(&self) -> usize {
-        let let_go = self.let_go.values().map(BTreeSet::len);
-        self.nodes.len() + let_go.sum::<usize>()
+        self.nodes.len() + self.parted_count()
+    }
+
+    /// How many of them are of devices that are let go.
+    #[must_use]
+    pub fn parted_count(&self) -> usize {
+        self.let_go.values().map(BTreeSet::len).sum()
     }
 
     /// Whether what `needed` says is kept here too.
@@ -91,7 +96,9 @@ impl Holdings {
 
     /// Lets devices go on which the policy owns these keys.
     pub fn let_go(&mut self, parted: BTreeSet<NodeId>, keys: &BTreeSet<AttributeKey>) {
-        self.nodes.retain(|id| !parted.contains(id));
+        for id in &parted {
+            self.nodes.remove(id);
+        }
         let belongings = Belongings {
             keys: keys.clone(),
             routes: self.routes.clone(),

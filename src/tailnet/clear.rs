@@ -138,7 +138,7 @@ impl Engine {
         if held.memory.holdings.nodes.contains(id) {
             let keys = held.memory.owned_keys.clone();
             held.holdings().let_go([id.clone()].into(), &keys);
-            self.watch_parted(key);
+            self.watch_one(id, key);
         }
         self.count_anew(key);
     }
@@ -168,11 +168,16 @@ impl Engine {
         let Some(held) = self.policies.get(key) else {
             return;
         };
-        for id in held.memory.holdings.parted() {
-            let node = self.nodes.entry(id.clone()).or_default();
-            if node.clearing.insert(key.clone()) {
-                self.stale.insert(id.clone());
-            }
+        let holdings = Arc::clone(&held.memory.holdings);
+        for id in holdings.parted() {
+            self.watch_one(id, key);
+        }
+    }
+
+    fn watch_one(&mut self, id: &NodeId, key: &PolicyKey) {
+        let node = self.nodes.entry(id.clone()).or_default();
+        if node.clearing.insert(key.clone()) {
+            self.stale.insert(id.clone());
         }
     }
 

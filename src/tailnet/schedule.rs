@@ -116,7 +116,7 @@ impl Engine {
     fn is_urgent(&self, node: &Node) -> bool {
         let mut policies = node.all_policies();
         let few = |held: &Held| {
-            held.nodes().nth(MANY).is_none() && held.memory.holdings.parted().len() <= MANY
+            held.nodes().nth(MANY).is_none() && held.memory.holdings.parted_count() <= MANY
         };
         let urgent = |held: &Held| held.urgent && few(held);
         policies.any(|key| self.policies.get(key).is_some_and(urgent))
