@@ -213,6 +213,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1024,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
         #[test]
         fn all_that_was_put_there_goes_unless_somebody_wishes_it(mut scene in leaving()) {
             let due = scene.let_go[0].belongings.clone();

@@ -16,6 +16,8 @@ use super::{Extent, PolicyKey};
 pub struct ListClaim<T> {
     /// By rank, those that count.
     parts: Vec<Part<T>>,
+    /// What those wish that lost.
+    lost: BTreeSet<T>,
     /// What policies take away that have let the device go, and that nobody wishes.
     withdrawn: BTreeMap<T, Vec<PolicyKey>>,
 }
@@ -31,6 +33,7 @@ impl<T> Default for ListClaim<T> {
     fn default() -> Self {
         Self {
             parts: Vec::new(),
+            lost: BTreeSet::new(),
             withdrawn: BTreeMap::new(),
         }
     }
@@ -65,6 +68,7 @@ impl<T: Ord + Clone> ListClaim<T> {
             Extent::AtLeast => wish.is_subset(&whole),
         };
         if !fits {
+            self.lost.extend(wish.iter().cloned());
             return Some(first.owner.clone());
         }
         let same = extent == Extent::Exact && first.wish == *wish;
@@ -75,7 +79,9 @@ impl<T: Ord + Clone> ListClaim<T> {
     /// Takes away what nobody wishes of what a policy put there that has let the device go. Comes
     /// after all wishes.
     pub(super) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
-        for entry in entries.difference(&self.whole()) {
+        let mut wished = self.whole();
+        wished.extend(self.lost.iter().cloned());
+        for entry in entries.difference(&wished) {
             let owners = self.withdrawn.entry(entry.clone()).or_default();
             owners.push(owner.clone());
         }

@@ -15,6 +15,7 @@ mod claims;
 mod clear;
 mod difference;
 mod effect;
+mod expression;
 mod fleet;
 mod guard;
 mod lists;
@@ -24,10 +25,12 @@ mod policy;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod scenes;
+pub(crate) mod scenes;
 mod select;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tailnets;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,7 @@ pub use claims::{Claims, Conflict};
 pub use clear::{Belongings, Holdings, LetGo, MOST_HELD};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
+pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};

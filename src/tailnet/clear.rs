@@ -64,13 +64,14 @@ impl Held {
     }
 
     /// Lets the devices go that the policy means no more, with what it put there until now. A single
-    /// one is let go only for another one: a name that nobody bears is more likely a mistake.
+    /// one is let go only for another one: a name that nobody bears is more likely a mistake. One of
+    /// many of which the selector's expression cannot tell is kept too.
     pub fn part(&mut self, binding: Option<&Binding>) {
         let leaving = self.leaving.is_some();
         let parted = |id: &NodeId| match binding {
             _ if leaving => true,
             Some(Binding::Device(now)) => id != now,
-            Some(Binding::Fleet(nodes)) => !nodes.contains(id),
+            Some(Binding::Fleet(nodes)) => !nodes.contains(id) && !self.unjudged.contains(id),
             _ => false,
         };
         let nodes = self.memory.holdings.nodes.iter();
@@ -132,15 +133,12 @@ impl Engine {
 
     /// Lets a device go that has left a fleet.
     pub(super) fn part_with_one(&mut self, id: &NodeId, key: &PolicyKey) {
-        let Some(held) = self.policies.get_mut(key) else {
-            return;
-        };
-        if held.memory.holdings.nodes.contains(id) {
+        if let Some(held) = self.policies.get_mut(key) {
             let keys = held.memory.owned_keys.clone();
             held.holdings().let_go([id.clone()].into(), &keys);
             self.watch_one(id, key);
+            self.tell.insert(key.clone());
         }
-        self.count_anew(key);
     }
 
     /// Nothing is sent for a policy under `Clear` that is about more devices than can be kept.
@@ -157,7 +155,7 @@ impl Engine {
     }
 
     /// One device less: maybe there are not too many any more.
-    fn count_anew(&mut self, key: &PolicyKey) {
+    pub(super) fn count_anew(&mut self, key: &PolicyKey) {
         if self.policies.get(key).is_some_and(|held| held.too_many) {
             self.unbound.insert(key.clone());
         }

@@ -177,6 +177,38 @@ fn devices_that_leave_the_selection_are_cleared_and_the_others_kept() {
 }
 
 #[test]
+fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
+    let mut policy = fleet();
+    let Target::Fleet(selector) = &mut policy.target else {
+        unreachable!("a fleet");
+    };
+    selector.expression = Some("device.lastSeen > '2000'".parse().unwrap());
+    let mut world = servers(2);
+    let seen = "2026-01-01T00:00:00Z".parse().ok();
+    for device in world.model.devices.values_mut() {
+        device.last_seen = seen;
+    }
+    world.apply(policy);
+    world.start();
+    world.run_until(Duration::from_mins(3));
+    assert!(has_all(&world, &node_id(0)));
+    world.forget_seen();
+    world.model.devices.get_mut(&node_id(0)).unwrap().last_seen = None;
+    world.run_for(Duration::from_mins(5));
+    world.kill();
+    world.run_for(Duration::from_mins(5));
+    assert!(world.writes().is_empty(), "{:?}", world.writes());
+
+    // Now it can tell, and the device is not meant.
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.last_seen = "1999-01-01T00:00:00Z".parse().ok();
+    world.run_for(Duration::from_mins(2));
+    world.assert_converged();
+    assert!(is_clear(&world, &node_id(0)));
+    assert!(has_all(&world, &node_id(1)));
+}
+
+#[test]
 fn a_device_that_the_spec_names_no_more_loses_what_was_named_until_then() {
     let mut world = settled(2, single(0, 0));
     let mut other = single(0, 1);

@@ -26,7 +26,7 @@ impl World {
                 let policies = held_by.entry(id.clone()).or_default();
                 policies.push((&kept.policy, &kept.memory));
             }
-            assert_holdings(kept, &binding);
+            assert_holdings(kept, &binding, &fleet);
             match binding {
                 Binding::Device(_) => {}
                 Binding::Fleet(nodes) => fleets.push((key, nodes)),
@@ -127,7 +127,7 @@ impl World {
                 report.memory, **memory,
                 "{key}: what was told is not what is kept"
             );
-            // What is suspended, or only observes, deletes nothing that it named before.
+            // What is suspended may still have something to delete.
             if policy.mode == Mode::Enforce {
                 let owned = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
                 assert!(memory.owned_keys.iter().eq(owned), "{key} owns {memory:?}");
@@ -153,8 +153,9 @@ impl World {
     }
 }
 
-/// A policy keeps what it would have to clear, and nothing else; what it has let go is cleared.
-fn assert_holdings(kept: &Kept, binding: &Binding) {
+/// A policy keeps what it would have to clear, and nothing else but devices of which its expression
+/// cannot tell; what it has let go is cleared.
+fn assert_holdings(kept: &Kept, binding: &Binding, fleet: &Fleet) {
     let (policy, holdings) = (&kept.policy, &kept.memory.holdings);
     let key = &policy.key;
     if policy.deletion == Deletion::Retain {
@@ -169,8 +170,18 @@ fn assert_holdings(kept: &Kept, binding: &Binding) {
     );
     let puts = policy.has_belongings(&kept.memory);
     if matches!(binding, Binding::Device(_) | Binding::Fleet(_)) && puts {
+        let unjudged = |id: &NodeId| match (&policy.target, fleet.get(id)) {
+            (Target::Fleet(selector), Some(device)) => selector.judge(device).is_err(),
+            _ => false,
+        };
+        let mut kept = holdings.nodes.iter();
         assert!(
-            holdings.nodes.iter().eq(binding.nodes()),
+            kept.all(|id| binding.holds(id) || unjudged(id)),
+            "{key}: {holdings:?}"
+        );
+        let mut held = binding.nodes();
+        assert!(
+            held.all(|id| holdings.nodes.contains(id)),
             "{key}: {holdings:?}"
         );
     }
