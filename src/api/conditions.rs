@@ -48,6 +48,12 @@ pub enum Reason {
     /// The change would make a policy let its device go: it asks for tags that the change takes away.
     /// Nothing is sent. Edit one of the two.
     SelectorFeedback,
+    /// Devices that the policy has let go are being cleared, as `deletionPolicy: Clear` asks for. Wait,
+    /// or do what the message says.
+    Clearing,
+    /// The policy is about more than 10,000 devices, which `deletionPolicy: Clear` cannot keep. Nothing
+    /// is sent for it. Narrow `deviceSelector`, or write `deletionPolicy: Retain`.
+    TooManyDevices,
     /// The policy is suspended: nothing is sent for it. Take `suspend` back to go on.
     Suspended,
     /// There is a difference, and the policy only observes. Write `enforcement: Enforce` to remove it.
@@ -133,6 +139,8 @@ impl Reason {
             Self::AwaitingApproval => "AwaitingApproval",
             Self::LimitHeld => "LimitHeld",
             Self::SelectorFeedback => "SelectorFeedback",
+            Self::Clearing => "Clearing",
+            Self::TooManyDevices => "TooManyDevices",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
             Self::Waiting => "Waiting",

@@ -24,7 +24,9 @@ pub use invite::{
 pub use policy::{
     APPROVE, LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
-pub use policy_status::{DeviceStatus, HeldPlan, PendingChange, TailscaleDevicePolicyStatus};
+pub use policy_status::{
+    DeviceStatus, HeldPlan, Holdings, LetGo, PendingChange, TailscaleDevicePolicyStatus,
+};
 pub use tailnet::{
     HeldPolicy, RecentChanges, RequestBudget, SecretReference, TailscaleTailnet,
     TailscaleTailnetSpec, TailscaleTailnetStatus,

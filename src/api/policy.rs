@@ -63,8 +63,8 @@ pub struct TailscaleDevicePolicySpec {
     pub device: Option<DeviceReference>,
 
     /// All devices that are meant: those that fit every part that is given. One that joins the
-    /// tailnet, or begins to fit, is taken up at the next look; one that fits no more is let go and
-    /// stays as it is. Devices shared in from other tailnets never fit. Absent: device says which
+    /// tailnet, or begins to fit, is taken up at the next look; one that fits no more is let go (see
+    /// deletionPolicy). Devices shared in from other tailnets never fit. Absent: device says which
     /// one is meant.
     ///
     /// Example: {tags: ["tag:router"], hostnames: ["fra-*"]}
@@ -187,10 +187,15 @@ pub struct TailscaleDevicePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 
-    /// What becomes of the device's settings when the policy is deleted. Retain: they stay as they
-    /// are. Absent: Retain.
+    /// What becomes of a device that the policy lets go: because the policy is deleted, because the
+    /// device fits deviceSelector no more, or because device names another one. Retain: it stays as
+    /// it is. Clear: the posture attributes that the policy owns are deleted, and the routes that it
+    /// names (with exitNode: true those of an exit node too) are withdrawn, unless another policy of
+    /// the device wishes them. All else stays. Clear keeps the ids of the devices in status, at most
+    /// 10,000, and puts the finalizer tailnet.dev/clear on the policy. tailnetRef cannot change under
+    /// Clear. Absent: Retain.
     ///
-    /// Example: Retain
+    /// Example: Clear
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DeletionPolicy")]
     pub deletion_policy: Option<DeletionPolicy>,

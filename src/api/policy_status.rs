@@ -62,6 +62,11 @@ pub struct TailscaleDevicePolicyStatus {
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub owned_attributes: Vec<String>,
 
+    /// Under deletionPolicy: Clear, what is to be cleared and where; written before the first call.
+    /// As long as it stands here, the policy has the finalizer tailnet.dev/clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdings: Option<Holdings>,
+
     /// The devices in detail, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -106,6 +111,47 @@ pub struct TailscaleDevicePolicyStatus {
     /// When the controller last changed a setting for this policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
+}
+
+/// The devices of a policy under deletionPolicy: Clear.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Holdings {
+    /// The nodeIds of the devices that the policy holds, at most 10,000.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10_000), extend("x-kubernetes-list-type" = "atomic"))]
+    pub node_ids: Vec<String>,
+
+    /// The routes that it names, those of an exit node among them. The attributes are
+    /// ownedAttributes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub routes: Vec<String>,
+
+    /// The devices that it has let go and that are not cleared yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub let_go: Vec<LetGo>,
+}
+
+/// Devices that a policy has let go, and what it takes from them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LetGo {
+    /// Their nodeIds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub node_ids: Vec<String>,
+
+    /// The keys of the posture attributes to delete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub attributes: Vec<String>,
+
+    /// The routes to withdraw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub routes: Vec<String>,
 }
 
 /// A device that the policy is about.

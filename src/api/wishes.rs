@@ -129,11 +129,13 @@ pub enum Enforcement {
     Observe,
 }
 
-/// What becomes of a device's settings when its policy is deleted.
+/// What becomes of the settings of a device that a policy lets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// They stay as they are.
     Retain,
+    /// Its attributes are deleted and its routes withdrawn.
+    Clear,
 }
 
 impl Enforcement {

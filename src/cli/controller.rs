@@ -1,6 +1,6 @@
 //! `tsdp controller`.
 
-use std::{net::SocketAddr, num::NonZeroU16};
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use clap::Args;
 
@@ -42,10 +42,16 @@ pub(super) struct ControllerArgs {
     /// writing after two thirds of that.
     #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
     lease_duration: NonZeroU16,
+    /// After the deletion of a policy with deletionPolicy: Clear, how long it may wait for devices that
+    /// cannot be cleared, in seconds. Then it goes, and an Event says what was left.
+    #[arg(long, default_value_t = CLEAR_TIMEOUT_SECONDS, value_name = "SECONDS")]
+    clear_timeout: u64,
 }
 
 // A constant: were it zero, this would not compile.
 const LEASE_DURATION: NonZeroU16 = NonZeroU16::new(15).unwrap();
+
+const CLEAR_TIMEOUT_SECONDS: u64 = controller::CLEAR_TIMEOUT.as_secs();
 
 impl Default for ControllerArgs {
     fn default() -> Self {
@@ -57,6 +63,7 @@ impl Default for ControllerArgs {
             webhook_listen: None,
             service_account: None,
             lease_duration: LEASE_DURATION,
+            clear_timeout: CLEAR_TIMEOUT_SECONDS,
         }
     }
 }
@@ -75,6 +82,7 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
         webhook_listen: args.webhook_listen,
         service_account: args.service_account,
         lease: Timings::of_lease(args.lease_duration),
+        clear_timeout: Duration::from_secs(args.clear_timeout),
     };
     controller::run(controller::cluster().await?, options, on_signal()?).await?;
     Ok(())

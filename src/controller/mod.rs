@@ -12,6 +12,7 @@
 mod board;
 mod conditions;
 mod connection;
+mod finalizer;
 mod identity;
 mod invites;
 pub mod lease;
@@ -50,6 +51,9 @@ const LEASE: &str = "tsdp";
 /// How long the work under way may take to end, below the 30 s that Kubernetes gives a pod.
 const DRAIN: Duration = Duration::from_secs(25);
 
+/// How long a deleted policy waits for its devices to be cleared, where nothing else is said.
+pub const CLEAR_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// How the controller is run.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -68,6 +72,8 @@ pub struct Options {
     pub service_account: Option<String>,
     /// How quickly the lead passes on.
     pub lease: Timings,
+    /// After its deletion, how long a policy may wait for its devices to be cleared.
+    pub clear_timeout: Duration,
 }
 
 /// Why the controller could not start.
@@ -147,7 +153,7 @@ pub async fn run(
         webhooks,
         metrics,
     };
-    let router = Router::new(connector, leadership, sources);
+    let router = Router::new(connector, leadership, sources, options.clear_timeout);
     let ending = router.run(received, stop.clone()).await;
 
     info!("stopping: the calls under way are ended, no other is started");

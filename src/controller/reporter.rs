@@ -15,14 +15,14 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{board::Board, lease::Leadership, metrics::Metrics, status};
+use super::{board::Board, finalizer::Finalizers, lease::Leadership, metrics::Metrics, status};
 use crate::{
     api::{
         APPROVE, Reason, TailscaleDevicePolicy, TailscaleDevicePolicyStatus, TailscaleTailnet,
         TailscaleTailnetStatus,
     },
     plan::{ApprovedOn, Change, Difference, PolicyKey},
-    tailnet::{Announcement, HeldPlan, PolicyReport, Reporter, TailnetReport},
+    tailnet::{Announcement, HeldPlan, PolicyReport, Reporter, State, TailnetReport},
 };
 
 /// The field manager of what the controller writes.
@@ -47,6 +47,7 @@ pub(super) struct StatusWriter {
     pub client: Client,
     pub events_from: EventSource,
     pub policies: Arc<Policies>,
+    pub finalizers: Arc<Finalizers>,
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
@@ -62,11 +63,16 @@ impl Reporter for StatusWriter {
         let Some(known) = self.policies.get(key) else {
             return true;
         };
+        let settled = self.settle_finalizer(key, &known.uid, report).await;
+        let over = report.memory.holdings.is_empty();
+        if over && matches!(report.state, State::Leaving(_)) {
+            return settled;
+        }
         let new = status::of_policy(&known.status, report, &self.tailnet, Timestamp::now());
         self.metrics
             .policy_ready(&self.tailnet, key, &new.conditions);
         if new == known.status {
-            return true;
+            return settled;
         }
         let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
             Api::namespaced(self.client.clone(), &key.namespace);
@@ -74,7 +80,7 @@ impl Reporter for StatusWriter {
         if kept {
             self.policies.wrote(key, &known.uid, new);
         }
-        kept
+        kept && settled
     }
 
     async fn tailnet(&self, report: &TailnetReport) -> bool {
@@ -127,29 +133,33 @@ impl Reporter for StatusWriter {
                 approved(plan)
             }
         };
-        let Some(known) = self.policies.get(key) else {
-            return;
-        };
-        let about = ObjectReference {
-            api_version: Some(TailscaleDevicePolicy::api_version(&()).into_owned()),
-            kind: Some(TailscaleDevicePolicy::kind(&()).into_owned()),
-            namespace: Some(key.namespace.clone()),
-            name: Some(key.name.clone()),
-            uid: Some(known.uid),
-            ..ObjectReference::default()
-        };
-        // One that is kept would count up Events of the same reason, and show the first one's note
-        // for all of them.
-        let recorder = Recorder::new(self.client.clone(), self.events_from.clone());
-        match timeout(API_SERVER, recorder.publish(&event, &about)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
-            Err(_) => debug!(policy = %key, "the Event was not written in time"),
+        if let Some(known) = self.policies.get(key) {
+            self.publish(key, &known.uid, &event).await;
         }
     }
 }
 
 impl StatusWriter {
+    /// Writes an Event about a policy, if that can be done at once.
+    pub(super) async fn publish(&self, key: &PolicyKey, uid: &str, event: &Event) {
+        let about = ObjectReference {
+            api_version: Some(TailscaleDevicePolicy::api_version(&()).into_owned()),
+            kind: Some(TailscaleDevicePolicy::kind(&()).into_owned()),
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        // One that is kept would count up Events of the same reason, and show the first one's note
+        // for all of them.
+        let recorder = Recorder::new(self.client.clone(), self.events_from.clone());
+        match timeout(API_SERVER, recorder.publish(event, &about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
+            Err(_) => debug!(policy = %key, "the Event was not written in time"),
+        }
+    }
+
     /// Guarded, as the answer is the whole object: one whose spec cannot be read has a status too.
     async fn write<K, S>(
         &self,
@@ -288,7 +298,7 @@ fn counted(plan: &HeldPlan) -> String {
 }
 
 /// The API server refuses longer notes.
-fn bounded(mut note: String) -> String {
+pub(super) fn bounded(mut note: String) -> String {
     const LONGEST: usize = 1000;
     if note.len() > LONGEST {
         let end = (0..=LONGEST)

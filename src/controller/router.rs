@@ -21,6 +21,7 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{
     board::Known,
     connection::Connector,
+    finalizer::{self, Finalizers},
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
     status,
@@ -60,9 +61,12 @@ pub(super) struct Router {
     policies: HashMap<PolicyKey, (String, usize)>,
     tailnets: BTreeMap<String, Tailnet>,
     policy_board: Arc<Policies>,
+    finalizers: Arc<Finalizers>,
     tailnet_board: Arc<Tailnets>,
     engines: JoinSet<()>,
     stop_engines: CancellationToken,
+    /// After its deletion, how long a policy may wait for its devices to be cleared.
+    clear_timeout: Duration,
 }
 
 /// An engine, and what connects it. A tailnet that policies name has one, whether its resource
@@ -74,7 +78,12 @@ struct Tailnet {
 }
 
 impl Router {
-    pub fn new(connector: Connector, leadership: Leadership, sources: usize) -> Self {
+    pub fn new(
+        connector: Connector,
+        leadership: Leadership,
+        sources: usize,
+        clear_timeout: Duration,
+    ) -> Self {
         Self {
             events_from: event_source(),
             connector,
@@ -84,9 +93,11 @@ impl Router {
             policies: HashMap::new(),
             tailnets: BTreeMap::new(),
             policy_board: Arc::default(),
+            finalizers: Arc::default(),
             tailnet_board: Arc::default(),
             engines: JoinSet::new(),
             stop_engines: CancellationToken::new(),
+            clear_timeout,
         }
     }
 
@@ -141,8 +152,9 @@ impl Router {
 
     fn policy_applied(&mut self, source: usize, object: DeserializeGuard<TailscaleDevicePolicy>) {
         let key = policy_key((object.namespace().unwrap_or_default(), object.name_any()));
-        // What is being deleted declares nothing any more, whoever's finalizer holds it up.
-        if object.meta().deletion_timestamp.is_some() {
+        // What is being deleted declares nothing any more, whoever else's finalizer holds it up.
+        let held_up = finalizer::stands_on(object.meta());
+        if object.meta().deletion_timestamp.is_some() && !held_up {
             self.policy_gone(&key);
             return;
         }
@@ -160,7 +172,7 @@ impl Router {
         {
             self.policy_gone(&key);
         }
-        let declared = declared(&key, &object);
+        let declared = declared(&key, &object, self.clear_timeout);
         let status = object
             .0
             .ok()
@@ -171,6 +183,12 @@ impl Router {
             generation: declared.generation,
             status,
         };
+        let anchored = Known {
+            uid: declared.uid.clone(),
+            generation: declared.generation,
+            status: held_up,
+        };
+        self.finalizers.seen(&key, anchored, false);
         self.policy_board
             .seen(&key, known, self.leadership.is_leader());
         self.policies.insert(key, (tailnet.clone(), source));
@@ -179,6 +197,7 @@ impl Router {
 
     fn policy_gone(&mut self, key: &PolicyKey) {
         self.policy_board.gone(key);
+        self.finalizers.gone(key);
         self.connector.metrics.policy_gone(key);
         if let Some((tailnet, _)) = self.policies.remove(key) {
             self.send(&tailnet, Message::Input(Input::PolicyGone(key.clone())));
@@ -317,6 +336,7 @@ impl Router {
             client: self.connector.cluster.clone(),
             events_from: self.events_from.clone(),
             policies: Arc::clone(&self.policy_board),
+            finalizers: Arc::clone(&self.finalizers),
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),
             metrics: Arc::clone(&self.connector.metrics),
@@ -377,7 +397,11 @@ fn policy_key((namespace, name): ObjectName) -> PolicyKey {
 }
 
 /// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
-fn declared(key: &PolicyKey, object: &DeserializeGuard<TailscaleDevicePolicy>) -> Declared {
+fn declared(
+    key: &PolicyKey,
+    object: &DeserializeGuard<TailscaleDevicePolicy>,
+    clear_timeout: Duration,
+) -> Declared {
     let meta = object.meta();
     let uid = meta.uid.clone().unwrap_or_default();
     let generation = meta.generation.unwrap_or_default();
@@ -405,8 +429,15 @@ fn declared(key: &PolicyKey, object: &DeserializeGuard<TailscaleDevicePolicy>) -
             memory: Memory::default(),
             request: LookRequest::default(),
             approvals: Approvals::default(),
+            leaving: None,
         },
     };
+    if !finalizer::stands_on(meta) {
+        // Holdings are kept by both: the status alone does not outlive a deletion.
+        declared.memory.holdings = Arc::default();
+    }
+    let deleted = meta.deletion_timestamp.as_ref();
+    declared.leaving = deleted.map(|time| time.0 + clear_timeout);
     let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
     declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
     declared.request = LOOK_REQUESTS.map(|name| annotation(name).cloned());

@@ -2,6 +2,7 @@
 //! the time.
 
 mod approval;
+mod clear;
 mod fleet;
 
 use std::collections::BTreeSet;
@@ -31,8 +32,10 @@ pub fn of_policy(
 ) -> TailscaleDevicePolicyStatus {
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
     let verdict = match (report.mode, &report.state) {
-        (Mode::Enforce | Mode::Approve | Mode::Observe, state) | (_, state @ State::Invalid(_)) => {
-            let verdict = approval::explain(verdict(state), report, tailnet);
+        (Mode::Enforce | Mode::Approve | Mode::Observe, state)
+        | (_, state @ (State::Invalid(_) | State::Leaving(_))) => {
+            let verdict = clear::verdict(verdict(state), report);
+            let verdict = approval::explain(verdict, report, tailnet);
             conditions.set_verdict(&verdict);
             verdict
         }
@@ -46,7 +49,7 @@ pub fn of_policy(
         State::Invalid(faults) => conditions.refused(&faults.join("; ")),
         _ => conditions.accepted(),
     }
-    match in_sync(&report.state) {
+    match clear::in_sync(in_sync(&report.state), report) {
         Known::Yes => conditions.in_sync(),
         Known::No(message) => conditions.out_of_sync(&message),
         Known::NotYet => conditions.sync_unknown(&verdict),
@@ -68,6 +71,7 @@ pub fn of_policy(
     remember(&mut status, &report.memory);
     describe(&mut status, &report.state, old, &verdict);
     approval::describe(&mut status, report);
+    clear::describe(&mut status, report);
     status
 }
 
@@ -154,6 +158,8 @@ fn verdict(state: &State) -> Verdict {
         State::Unbound { named, binding } => approval::of_binding(unbound(named, binding), binding),
         State::Bound(report) => bound(report),
         State::Fleet(report) => fleet::verdict(report),
+        State::TooMany(devices) => clear::too_many(*devices),
+        State::Leaving(_) => clear::leaving(),
     }
 }
 
@@ -335,8 +341,10 @@ fn in_sync(state: &State) -> Known {
         State::Bound(report) if report.unread => Known::NotYet,
         State::Bound(_) => Known::Yes,
         State::Fleet(report) => fleet::in_sync(report),
-        State::Unavailable(_) => Known::AsBefore,
-        State::Invalid(_) | State::Starting | State::Unbound { .. } => Known::NotYet,
+        State::Unavailable(_) | State::Leaving(_) => Known::AsBefore,
+        State::Invalid(_) | State::Starting | State::Unbound { .. } | State::TooMany(_) => {
+            Known::NotYet
+        }
     }
 }
 
@@ -347,6 +355,7 @@ fn remember(status: &mut TailscaleDevicePolicyStatus, memory: &Memory) {
         status.bound_as = Some(bound.named.clone());
     }
     status.last_handled_reconcile_at.clone_from(&memory.handled);
+    status.holdings = clear::holdings(&memory.holdings);
     status.owned_attributes = memory.owned_keys.iter().map(ToString::to_string).collect();
 }
 
@@ -391,7 +400,11 @@ fn describe(
             status.matched_devices = Some(0);
             status.in_sync_devices = Some(0);
         }
-        State::Starting => {}
+        State::TooMany(devices) => {
+            status.matched_devices = Some(count(*devices));
+            status.in_sync_devices = Some(0);
+        }
+        State::Starting | State::Leaving(_) => {}
     }
 }
 

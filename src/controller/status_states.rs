@@ -4,12 +4,14 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::{NodeId, ValueKind},
+    model::{NodeId, Route, ValueKind},
     plan::{
         ApprovedOn, Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field, Form,
         Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
     },
-    tailnet::{DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry, State},
+    tailnet::{
+        ClearReport, DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry, State,
+    },
 };
 
 pub(super) const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -80,6 +82,7 @@ pub(super) fn report(state: State) -> PolicyReport {
         mode: Mode::Enforce,
         held: held_plan(&state),
         approval_faults: Vec::new(),
+        clearing: None,
         state,
     }
 }
@@ -160,6 +163,7 @@ pub(super) fn states() -> Vec<Case> {
     cases.extend(unbound_states());
     cases.extend(unfinished_states());
     cases.extend(fleet_states());
+    cases.extend(clear_states());
     cases
 }
 
@@ -370,4 +374,35 @@ pub(super) fn fleet_states() -> [Case; 9] {
         ),
     ];
     cases.map(|(report, expected)| (State::Fleet(Box::new(report)), expected))
+}
+
+fn clear_states() -> [Case; 2] {
+    [
+        (
+            State::Leaving(None),
+            ["False", "Clearing", "Reconciling", "Unknown"],
+        ),
+        (
+            State::TooMany(12_000),
+            ["False", "TooManyDevices", "Stalled", "Unknown"],
+        ),
+    ]
+}
+
+/// What is still to be taken from a device that a policy has let go.
+pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
+    let difference = Difference {
+        change: Change::ExitNode {
+            before: Route::exit_node(),
+            after: false,
+        },
+        why: Why::LetGo,
+        ..difference(None)
+    };
+    ClearReport {
+        left: 1,
+        different: 1,
+        differences: vec![difference],
+        trouble: trouble.map(str::to_owned),
+    }
 }

@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Error, build, failed_to};
+use super::{
+    Error,
+    build::{self, Programs},
+    failed_to,
+};
 
 const GO_MOD: &str = include_str!("../../tests/control-plane/go.mod");
 const GO_SUM: &str = include_str!("../../tests/control-plane/go.sum");
@@ -36,22 +40,23 @@ impl Binaries {
             return Self::of(&folder)
                 .map_err(|program| Error::IncompleteAssets { folder, program });
         }
-        let cache = cache()?;
-        let name = format!("{}-{:016x}", kubernetes_version(), pinned_hash());
-        let folder = cache.join(&name);
-        if let Ok(built) = Self::of(&folder) {
-            return Ok(built);
-        }
-
-        fs::create_dir_all(&cache).map_err(failed_to("make the folder", &cache))?;
-        let _lock = lock(&cache.join(format!("{name}.lock"))).await?;
-        if Self::of(&folder).is_err() {
-            build_into(&folder, &cache).await?;
-        }
+        let folder = in_cache("", &build::SERVERS).await?;
         Self::of(&folder).map_err(|program| Error::Io {
             what: format!("find {program} in {}", folder.display()),
             source: std::io::ErrorKind::NotFound.into(),
         })
+    }
+
+    /// kube-controller-manager, which few tests need: beside the other programs if it is there, else
+    /// in the cache, built there first if need be.
+    pub async fn kube_controller_manager(&self) -> Result<PathBuf, Error> {
+        let name = "kube-controller-manager";
+        let beside = self.kube_apiserver.with_file_name(name);
+        if beside.is_file() {
+            return Ok(beside);
+        }
+        let folder = in_cache("-controller-manager", &build::CONTROLLER_MANAGER).await?;
+        Ok(folder.join(name))
     }
 
     /// The programs of a folder, or the name of one that is not there.
@@ -68,13 +73,34 @@ impl Binaries {
     }
 }
 
+/// The folder of these programs in the cache, built if need be.
+async fn in_cache(suffix: &str, what: &Programs) -> Result<PathBuf, Error> {
+    let cache = cache()?;
+    let name = format!("{}-{:016x}{suffix}", kubernetes_version(), pinned_hash());
+    let folder = cache.join(&name);
+    if is_whole(&folder, what) {
+        return Ok(folder);
+    }
+    fs::create_dir_all(&cache).map_err(failed_to("make the folder", &cache))?;
+    let _lock = lock(&cache.join(format!("{name}.lock"))).await?;
+    if !is_whole(&folder, what) {
+        build_into(&folder, &cache, what).await?;
+    }
+    Ok(folder)
+}
+
+fn is_whole(folder: &Path, what: &Programs) -> bool {
+    let mut names = what.names.iter();
+    names.all(|name| folder.join(name).is_file())
+}
+
 /// Builds beside `folder` and renames, so that a folder of that name is always whole.
-async fn build_into(folder: &Path, cache: &Path) -> Result<(), Error> {
+async fn build_into(folder: &Path, cache: &Path, what: &Programs) -> Result<(), Error> {
     let work = tempfile::Builder::new()
         .prefix("building-")
         .tempdir_in(cache)
         .map_err(failed_to("make a folder in", cache))?;
-    let programs = build::go_build(work.path(), GO_MOD, GO_SUM, kubernetes_version()).await?;
+    let programs = build::go_build(work.path(), what, GO_MOD, GO_SUM, kubernetes_version()).await?;
     fs::rename(&programs, folder).map_err(failed_to("rename to", folder))
 }
 

@@ -35,8 +35,7 @@ const ISSUER: &str = "https://kubernetes.default.svc";
 
 /// A running control plane; dropping it ends its processes and removes its folder.
 ///
-/// There is no kube-controller-manager: nothing collects garbage, gives a namespace its default
-/// service account, or ends a namespace that was deleted.
+/// Without a [`ControllerManager`] nothing collects garbage or ends a namespace that was deleted.
 pub struct ControlPlane {
     // Dropped in this order: the guard before the processes it watches, the folder last.
     _guard: Guard,
@@ -162,6 +161,41 @@ impl ControlPlane {
         )?;
         Ok(path)
     }
+}
+
+/// A kube-controller-manager that collects garbage and ends namespaces; dropping it ends it.
+pub struct ControllerManager {
+    _guard: Guard,
+    _process: Process,
+}
+
+impl ControlPlane {
+    /// Starts a kube-controller-manager; the first one ever is built.
+    pub async fn controller_manager(
+        &self,
+        binaries: &Binaries,
+    ) -> Result<ControllerManager, Error> {
+        let program = binaries.kube_controller_manager().await?;
+        let args = controller_manager_args(self.folder.path(), &self.kubeconfig());
+        let folder = self.folder.path();
+        let process = Process::start("kube-controller-manager", &program, &args, folder)?;
+        Ok(ControllerManager {
+            _guard: Guard::over(&[&process], folder)?,
+            _process: process,
+        })
+    }
+}
+
+fn controller_manager_args(folder: &Path, kubeconfig: &Path) -> Vec<String> {
+    let key = folder.join("certificates").join("apiserver.key");
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--service-account-private-key-file={}", key.display()),
+        "--use-service-account-credentials=false".to_owned(),
+        "--leader-elect=false".to_owned(),
+        "--secure-port=0".to_owned(),
+        "--controllers=namespace-controller,garbage-collector-controller".to_owned(),
+    ]
 }
 
 fn etcd_args(folder: &Path, port: u16, peer_port: u16) -> Vec<String> {

@@ -11,7 +11,7 @@ mod process;
 use std::{io, path::PathBuf};
 
 pub use binaries::Binaries;
-pub use control_plane::ControlPlane;
+pub use control_plane::{ControlPlane, ControllerManager};
 
 /// Why there is no local control plane, and what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -219,6 +219,8 @@ pub enum Why {
     NamedNoMore,
     /// The policy owns all attributes of the device, and none names this one.
     NotNamed,
+    /// The policy put it there, and has let the device go.
+    LetGo,
 }
 
 impl fmt::Display for Why {
@@ -227,6 +229,7 @@ impl fmt::Display for Why {
             Self::Declared => "declared",
             Self::NamedNoMore => "named no more",
             Self::NotNamed => "not named",
+            Self::LetGo => "let go",
         })
     }
 }

@@ -6,11 +6,13 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Dispute, Disruption, Field, Form, ListClaim, Memory, Mode, Permits, Policy,
-    PolicyKey, Want,
+    AttributesExtent, Dispute, Disruption, Field, Form, LetGo, ListClaim, Memory, Mode, Permits,
+    Policy, PolicyKey, Want,
     clashes::{Forms, Wants},
 };
-use crate::model::{AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
+use crate::model::{
+    AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, RouteSet, Tag, TailnetIpv4,
+};
 
 /// A wish that decides a field, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,10 @@ pub struct Claims {
     pub attributes: BTreeMap<AttributeKey, Claim<AttributeWish>>,
     /// The attributes to delete if they are there: named before and by nobody any more.
     pub prunes: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// The attributes to delete if they are there: set by policies that have let the device go.
+    pub clears: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// Nobody decides `exitNode`, but policies that have let the device go take it back.
+    pub clears_exit_node: bool,
     /// The policies that own all attributes of the device, by rank: what nobody names is deleted.
     pub sweepers: Vec<PolicyKey>,
     /// The attributes that any policy names.
@@ -90,11 +96,12 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Settles who decides, among the policies that hold one device. The form of an attribute key may
-    /// be decided by a policy of another device.
+    /// Settles who decides, among the policies that hold one device, and what those that have let
+    /// it go take away. The form of an attribute key may be decided by a policy of another device.
     #[must_use]
     pub fn settle(
         policies: &[(&Policy, &Memory)],
+        let_go: &[LetGo],
         forms: &Forms,
         permits: &Permits<'_>,
         now: Timestamp,
@@ -109,6 +116,9 @@ impl Claims {
         let alone =
             |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], &nobody, permits, now));
         claims.observed = observing.into_iter().map(alone).collect();
+        for let_go in let_go {
+            claims.clear(let_go, permits);
+        }
         claims
     }
 
@@ -160,6 +170,7 @@ impl Claims {
         !self.attributes.is_empty()
             || self.conflicts.iter().any(of_a_form)
             || !self.prunes.is_empty()
+            || !self.clears.is_empty()
             || !self.sweepers.is_empty()
             || self.observed.values().any(Self::need_attributes)
     }
@@ -361,6 +372,36 @@ impl Claims {
             if !self.named.contains(key) {
                 let owners = self.prunes.entry(key.clone()).or_default();
                 owners.push(policy.key.clone());
+            }
+        }
+    }
+
+    /// What no policy of the device wishes is taken away. Comes after all wishes.
+    fn clear(&mut self, LetGo { policy, belongings }: &LetGo, permits: &Permits<'_>) {
+        if permits.limits(policy) {
+            self.limited.insert(policy.clone());
+        }
+        for key in belongings.keys.difference(&self.named) {
+            let owners = self.clears.entry(key.clone()).or_default();
+            owners.push(policy.clone());
+        }
+        let (exit, subnets): (RouteSet, RouteSet) = belongings
+            .routes
+            .iter()
+            .partition(|route| route.is_exit_node());
+        self.enabled_routes.withdraw(policy, &subnets);
+        if exit.is_empty() {
+            return;
+        }
+        match &mut self.exit_node {
+            Some(claim) if self.clears_exit_node => claim.owners.push(policy.clone()),
+            Some(_) => {}
+            None => {
+                self.clears_exit_node = true;
+                self.exit_node = Some(Claim {
+                    wish: false,
+                    owners: vec![policy.clone()],
+                });
             }
         }
     }

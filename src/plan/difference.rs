@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, Clashes, Difference, Field, Fleet, Hold, ListClaim, Memory, Mode, Permits,
-    Policy, PolicyKey, Want, Why, guard,
+    Change, Claims, Clashes, Difference, Field, Fleet, Hold, LetGo, ListClaim, Memory, Mode,
+    Permits, Policy, PolicyKey, Want, Why, guard,
 };
 use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
@@ -74,6 +74,8 @@ pub struct Surroundings<'a> {
     pub clashes: &'a Clashes,
     /// The time, for expiries.
     pub now: Timestamp,
+    /// What policies take from it that have let it go.
+    pub let_go: &'a [LetGo],
 }
 
 /// Compares one device with the wishes of all the policies that hold it.
@@ -86,7 +88,13 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
-    let mut claims = Claims::settle(policies, &around.clashes.forms, around.permits, around.now);
+    let mut claims = Claims::settle(
+        policies,
+        around.let_go,
+        &around.clashes.forms,
+        around.permits,
+        around.now,
+    );
     let want = Want::of(&claims, policies);
     let called = |id: &NodeId| around.fleet.called(id);
     claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
@@ -278,10 +286,18 @@ impl<'a> Found<'a> {
         let to = |after: &BTreeSet<T>| change(before.clone(), after.clone());
         let with = |policy: &PolicyKey| claim.settled(before, |q| claims.acts(q) || q == policy);
         let mut owners = Owners::default();
-        for owner in claim.unmet(before) {
+        let unmet = claim.unmet(before);
+        for owner in unmet.iter().cloned().chain(claim.withdrawing(before)) {
             let change = to(&with(&owner));
             self.place(&mut owners, owner, &change);
         }
+        let why = |policy: &PolicyKey| {
+            if unmet.contains(policy) {
+                Why::Declared
+            } else {
+                Why::LetGo
+            }
+        };
         let Owners {
             acting,
             waiting,
@@ -297,12 +313,14 @@ impl<'a> Found<'a> {
         let (met, waiting): (Vec<_>, Vec<_>) = waiting.partition(|(.., own)| *own == after);
         if after != *before {
             let met = met.into_iter().map(|(owner, ..)| owner);
+            let why = acting.first().map_or(Why::Declared, why);
             let by_rank = acting.iter().cloned().chain(met);
-            let difference = self.difference(by_rank, Why::Declared, to(&after), None);
+            let difference = self.difference(by_rank, why, to(&after), None);
             self.differences.extend(difference);
         }
         for (owner, hold, own) in waiting {
-            let difference = self.difference([owner], Why::Declared, to(&own), Some(hold));
+            let why = why(&owner);
+            let difference = self.difference([owner], why, to(&own), Some(hold));
             self.shown.extend(difference);
         }
         let is_suspended = |policy: &PolicyKey| claims.mode(policy) == Mode::Suspended;
@@ -375,7 +393,12 @@ impl<'a> Found<'a> {
                 before: exit,
                 after: claim.wish,
             };
-            self.add(&claim.owners, Why::Declared, change);
+            let why = if claims.clears_exit_node {
+                Why::LetGo
+            } else {
+                Why::Declared
+            };
+            self.add(&claim.owners, why, change);
         }
     }
 
@@ -399,20 +422,23 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// An attribute that no policy names goes if one named it before, or owns them all.
+    /// An attribute that no policy names goes if one named it before, now or on a device that it has
+    /// let go, or owns them all.
     fn leftover(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
         let claims = self.claims;
         let pruners = claims.prunes.get(key);
+        let clearers = claims.clears.get(key);
         let owners: Vec<_> = pruners
             .into_iter()
+            .chain(clearers)
             .flatten()
             .chain(&claims.sweepers)
             .cloned()
             .collect();
-        let why = if pruners.is_some() {
-            Why::NamedNoMore
-        } else {
-            Why::NotNamed
+        let why = match (pruners, clearers) {
+            (Some(_), _) => Why::NamedNoMore,
+            (None, Some(_)) => Why::LetGo,
+            (None, None) => Why::NotNamed,
         };
         let change = Change::Attribute {
             key: key.clone(),

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Extent, PolicyKey};
 
@@ -16,6 +16,10 @@ use super::{Extent, PolicyKey};
 pub struct ListClaim<T> {
     /// By rank, those that count.
     parts: Vec<Part<T>>,
+    /// What those wish that lost.
+    lost: BTreeSet<T>,
+    /// What policies take away that have let the device go, and that nobody wishes.
+    withdrawn: BTreeMap<T, Vec<PolicyKey>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +31,19 @@ struct Part<T> {
 
 impl<T> Default for ListClaim<T> {
     fn default() -> Self {
-        Self { parts: Vec::new() }
+        Self {
+            parts: Vec::new(),
+            lost: BTreeSet::new(),
+            withdrawn: BTreeMap::new(),
+        }
     }
 }
 
 impl<T: Ord + Clone> ListClaim<T> {
-    /// Whether anybody wishes anything.
+    /// Whether nobody wishes anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.withdrawn.is_empty()
     }
 
     /// Takes the wish of the policy that ranks next. Gives the policy to which it loses, if so.
@@ -60,11 +68,30 @@ impl<T: Ord + Clone> ListClaim<T> {
             Extent::AtLeast => wish.is_subset(&whole),
         };
         if !fits {
+            self.lost.extend(wish.iter().cloned());
             return Some(first.owner.clone());
         }
         let same = extent == Extent::Exact && first.wish == *wish;
         self.parts.push(part(same));
         None
+    }
+
+    /// Takes away what nobody wishes of what a policy put there that has let the device go. Comes
+    /// after all wishes.
+    pub(super) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
+        let mut wished = self.whole();
+        wished.extend(self.lost.iter().cloned());
+        for entry in entries.difference(&wished) {
+            let owners = self.withdrawn.entry(entry.clone()).or_default();
+            owners.push(owner.clone());
+        }
+    }
+
+    /// The policies that take something away that is there.
+    pub(super) fn withdrawing(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
+        let there = self.withdrawn.iter().filter(|(e, _)| before.contains(e));
+        let owners: BTreeSet<&PolicyKey> = there.flat_map(|(_, owners)| owners).collect();
+        owners.into_iter().cloned().collect()
     }
 
     /// What the list becomes when these policies act. What the others wish stays where it is there,
@@ -82,6 +109,11 @@ impl<T: Ord + Clone> ListClaim<T> {
         };
         let acting = self.parts.iter().filter(|part| acts(&part.owner));
         after.extend(acting.flat_map(|part| part.wish.iter().cloned()));
+        let withdrawn = |entry: &T| {
+            let owners = self.withdrawn.get(entry);
+            owners.is_some_and(|owners| owners.iter().any(&acts))
+        };
+        after.retain(|entry| !withdrawn(entry));
         after
     }
 

@@ -14,6 +14,7 @@ mod bind;
 mod change;
 mod claims;
 mod clashes;
+mod clear;
 mod difference;
 mod effect;
 mod expression;
@@ -43,6 +44,7 @@ pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
 pub use clashes::{Clashes, Dispute, Form, Want};
+pub use clear::{Belongings, Holdings, LetGo, MOST_HELD};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
@@ -52,8 +54,8 @@ pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_target};
 pub use policy::{
-    AttributesExtent, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory, Mode,
-    Ownership, Policy, PolicyKey, Rank, Target, Wishes,
+    AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,
+    Mode, Ownership, Policy, PolicyKey, Rank, Target, Wishes,
 };
 pub use select::{Glob, Selector};
 pub use survey::{Survey, survey};

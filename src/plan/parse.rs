@@ -2,20 +2,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Display,
     str::FromStr,
+    sync::Arc,
 };
 
 use jiff::Timestamp;
 
 use super::{
-    Approvals, AttributesExtent, Bound, DeviceTarget, Disruption, Extent, Glob, Identity,
-    LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
+    Approvals, AttributesExtent, Belongings, Bound, Deletion, DeviceTarget, Disruption, Extent,
+    Glob, Holdings, Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Selector,
+    Target, Wishes,
 };
 use crate::{
     api::{
         self, DeviceReference, DeviceSelector, KeyExpiry, PostureAttribute,
         TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus,
     },
-    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, SafeInteger},
+    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, Route, SafeInteger},
 };
 
 /// A policy as it was declared: parsed, or refused whole with all its faults.
@@ -35,6 +37,8 @@ pub struct Declared {
     pub request: LookRequest,
     /// What its annotation approves.
     pub approvals: Approvals,
+    /// It is being deleted, and kept until what it put on devices is cleared, or until this time.
+    pub leaving: Option<Timestamp>,
 }
 
 /// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
@@ -67,6 +71,7 @@ pub fn parse(
             .copied()
             .map(Disruption::from)
             .collect(),
+        deletion: deletion(spec),
     };
     Declared {
         key,
@@ -80,6 +85,7 @@ pub fn parse(
         memory: status.map(memory).unwrap_or_default(),
         request: LookRequest::default(),
         approvals: Approvals::default(),
+        leaving: None,
     }
 }
 
@@ -115,6 +121,35 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
         approvals_used: status.approvals_used.unwrap_or_default(),
         approved: hash(status.last_approved_plan.as_ref()),
         held: hash(status.held_plan.as_ref().map(|held| &held.hash)),
+        holdings: Arc::new(status.holdings.as_ref().map(holdings).unwrap_or_default()),
+    }
+}
+
+fn holdings(status: &api::Holdings) -> Holdings {
+    let mut let_go: BTreeMap<Belongings, BTreeSet<_>> = BTreeMap::new();
+    for group in &status.let_go {
+        let belongings = Belongings {
+            keys: readable(&group.attributes, |key| key.parse().ok()),
+            routes: readable(&group.routes, |route| Route::reported(route).ok()),
+        };
+        let nodes = readable(&group.node_ids, |id| id.parse().ok());
+        let_go.entry(belongings).or_default().extend(nodes);
+    }
+    Holdings {
+        nodes: readable(&status.node_ids, |id| id.parse().ok()),
+        routes: readable(&status.routes, |route| Route::reported(route).ok()),
+        let_go,
+    }
+}
+
+fn readable<T: Ord>(texts: &[String], read: impl Fn(&str) -> Option<T>) -> BTreeSet<T> {
+    texts.iter().filter_map(|text| read(text)).collect()
+}
+
+fn deletion(spec: &TailscaleDevicePolicySpec) -> Deletion {
+    match spec.deletion_policy {
+        Some(api::DeletionPolicy::Clear) => Deletion::Clear,
+        Some(api::DeletionPolicy::Retain) | None => Deletion::Retain,
     }
 }
 

@@ -2,12 +2,13 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Bound, PlanHash, Selector};
+use super::{Bound, Holdings, PlanHash, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -50,6 +51,8 @@ pub struct Policy {
     pub mode: Mode,
     /// The disruptions that its author agreed to.
     pub allowed: BTreeSet<Disruption>,
+    /// What becomes of what it lets go.
+    pub deletion: Deletion,
 }
 
 impl Policy {
@@ -94,6 +97,8 @@ pub struct Memory {
     pub approved: Option<PlanHash>,
     /// The plan that was told last to be held.
     pub held: Option<PlanHash>,
+    /// What it would have to clear. Shared, as thousands of devices may stand there.
+    pub holdings: Arc<Holdings>,
 }
 
 /// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
@@ -111,6 +116,8 @@ impl Memory {
         device(self) == device(needed)
             && self.owned_keys.is_superset(&needed.owned_keys)
             && self.approvals_used >= needed.approvals_used
+            && (Arc::ptr_eq(&self.holdings, &needed.holdings)
+                || self.holdings.cover(&needed.holdings))
     }
 
     /// The keys that a policy owns now: those that it names, and those that it named before and
@@ -148,6 +155,16 @@ pub enum Mode {
     Suspended,
     /// Nothing is sent, and nothing decided.
     Observe,
+}
+
+/// What becomes of what a policy has put on a device, once it lets the device go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deletion {
+    /// It stays as it is.
+    #[default]
+    Retain,
+    /// It is taken away.
+    Clear,
 }
 
 /// How much of a list a policy owns.

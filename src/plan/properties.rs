@@ -256,7 +256,7 @@ proptest! {
         let mut device = scene.device.clone();
         device.enabled_routes = None;
         let fleet = scene.fleet();
-        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now() };
+        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now(), let_go: &[] };
         let plan = plan_device(&device, None, &policies, &around);
         for difference in &plan.differences {
             let unknown = matches!(

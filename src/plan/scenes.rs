@@ -10,9 +10,9 @@ use proptest::{
 };
 
 use super::{
-    AttributesExtent, Call, Clashes, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity,
-    Memory, Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings, Target, Wishes,
-    apply, apply_attributes, next_call, plan_device,
+    AttributesExtent, Call, Clashes, Deletion, DevicePlan, DeviceTarget, Disruption, Extent, Fleet,
+    Identity, LetGo, Memory, Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings,
+    Target, Wishes, apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -34,6 +34,7 @@ pub(super) struct Scene {
     pub attributes: Attributes,
     pub neighbours: Vec<Device>,
     pub policies: Vec<(Policy, Memory)>,
+    pub let_go: Vec<LetGo>,
 }
 
 impl Scene {
@@ -55,6 +56,7 @@ impl Scene {
             permits,
             clashes: &Clashes::default(),
             now: now(),
+            let_go: &self.let_go,
         };
         plan_device(&self.device, attributes, &policies, &around)
     }
@@ -329,6 +331,7 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 ownership,
                 mode,
                 allowed: allowed.into_iter().collect(),
+                deletion: Deletion::default(),
             };
             (
                 policy,
@@ -358,6 +361,7 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
                 attributes,
                 neighbours,
                 policies,
+                let_go: Vec::new(),
             }
         },
     )

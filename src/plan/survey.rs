@@ -49,6 +49,7 @@ pub fn survey(
         permits: &Permits::default(),
         clashes: &clashes,
         now,
+        let_go: &[],
     };
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {

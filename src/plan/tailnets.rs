@@ -164,6 +164,7 @@ fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
         memory,
         request: LookRequest::default(),
         approvals: Approvals::default(),
+        leaving: None,
     }
 }
 

@@ -60,11 +60,13 @@ impl Held {
 impl Engine {
     /// Finds the devices of a policy anew.
     pub(super) fn rebind(&mut self, key: &PolicyKey) {
+        self.retain(key);
         let just_missing = self.just_missing(key);
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
         let binding = match &held.policy {
+            _ if held.leaving.is_some() => None,
             Err(_) => None,
             Ok(_) if just_missing => Some(Binding::NotFound),
             Ok(policy) => Some(bind(
@@ -84,16 +86,24 @@ impl Engine {
             held.unjudged = unjudged;
             self.tell.insert(key.clone());
         }
+        // Before anything is forgotten about the devices that are let go.
+        held.part(binding.as_ref());
         let remembered = held.remembered_of(binding.as_ref(), &self.fleet);
         if held.memory.bound != remembered {
             held.remember(remembered);
             self.tell.insert(key.clone());
         }
-        if held.adopt_keys() {
+        if held.leaving.is_none() && held.adopt_keys() {
             self.fleets.insert(key.clone());
         } else {
             self.fleets.remove(key);
         }
+        let too_many = held.hold(binding.as_ref());
+        self.refuse_many(key, too_many);
+        self.watch_parted(key);
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
         if held.binding == binding {
             return;
         }
@@ -168,7 +178,7 @@ impl Engine {
         let Some(node) = self.nodes.get(id) else {
             return;
         };
-        if node.policies.is_empty() {
+        if node.all_policies().next().is_none() {
             self.limiter.note(id, &BTreeSet::new());
             let busy = node.busy > 0;
             self.drop_claims(id);
@@ -177,9 +187,16 @@ impl Engine {
             }
             return;
         }
-        self.tell.extend(node.policies.iter().cloned());
+        self.tell.extend(node.all_policies().cloned());
         self.unplaced.insert(id.clone());
         self.settle_ownership(id);
+        self.compare(id, now);
+        if self.see_cleared(id, now) {
+            self.replan(id, now);
+        }
+    }
+
+    fn compare(&mut self, id: &NodeId, now: Now) {
         let (Some(device), Some(node)) = (self.fleet.get(id), self.nodes.get(id)) else {
             self.limiter.note(id, &BTreeSet::new());
             return;
@@ -189,13 +206,16 @@ impl Engine {
             .policies
             .iter()
             .filter_map(|key| self.policies.get(key))
+            .filter(|held| !held.too_many)
             .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.memory)))
             .collect();
+        let let_go = self.due(node, id);
         let around = Surroundings {
             fleet: &self.fleet,
             permits: &self.permits(id, node),
             clashes: &self.clashes,
             now: now.wall,
+            let_go: &let_go,
         };
         let plan = plan_device(device, attributes, &policies, &around);
         self.limiter.note(id, &plan.wanted_by);

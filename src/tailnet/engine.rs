@@ -73,6 +73,8 @@ pub struct Engine {
     pub(super) unbound: BTreeSet<PolicyKey>,
     /// The policies about many devices.
     pub(super) fleets: BTreeSet<PolicyKey>,
+    /// Policies that are being deleted and not seen off yet.
+    pub(super) leaving: BTreeSet<PolicyKey>,
     /// Devices whose place in the fleets is to be found anew.
     pub(super) moved: BTreeSet<NodeId>,
     /// Devices to be compared anew.
@@ -126,6 +128,7 @@ impl Engine {
             answers: 0,
             unbound: BTreeSet::new(),
             fleets: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             moved: BTreeSet::new(),
             stale: BTreeSet::new(),
             unplaced: BTreeSet::new(),
@@ -191,7 +194,7 @@ impl Engine {
         let batch =
             (self.may_act() && self.queues.batch_size() > 0 && self.flights.len() < MAX_IN_FLIGHT)
                 .then_some(self.queues.batch_grew + BATCH_PATIENCE);
-        [poll, alarm, batch, self.limit_ends()]
+        [poll, alarm, batch, self.limit_ends(), self.next_leave()]
             .into_iter()
             .flatten()
             .min()
@@ -213,10 +216,12 @@ impl Engine {
             self.drop_policy(&key);
             self.unbound.insert(key.clone());
             self.tell.insert(key.clone());
+            let leaving = declared.leaving;
             let held = Held::new(declared);
             let asks = held.asks_for_a_look();
             self.redeclare(None, held.policy.as_ref().ok());
             self.policies.insert(key.clone(), held);
+            self.take_leave(&key, leaving, now);
             if asks {
                 self.look_for(key, now);
             }
@@ -238,6 +243,7 @@ impl Engine {
             let after = held.policy.as_ref().ok().cloned();
             self.redeclare(before.as_ref().ok(), after.as_ref());
             self.take_edit(&key);
+            self.take_leave(&key, declared.leaving, now);
         }
         if asks {
             self.look_for(key, now);
@@ -251,7 +257,7 @@ impl Engine {
         held.urgent = true;
         // What was frozen or approved was so for the former spec.
         held.thaw();
-        for id in held.nodes() {
+        for id in held.nodes().chain(held.memory.holdings.parted()) {
             if let Some(node) = self.nodes.get_mut(id) {
                 node.forget_setbacks();
                 self.stale.insert(id.clone());
@@ -267,8 +273,10 @@ impl Engine {
             for id in held.nodes() {
                 self.let_go(id, key);
             }
+            self.forget_parted(key, &held.memory.holdings);
         }
         self.fleets.remove(key);
+        self.leaving.remove(key);
         self.unbound.remove(key);
         self.tell.remove(key);
         self.looks_asked.remove(key);
@@ -288,6 +296,7 @@ impl Engine {
         if !leading {
             return;
         }
+        self.leave_anew();
         for held in self.policies.values_mut() {
             held.last_report = None;
             held.thaw();
@@ -325,6 +334,8 @@ impl Engine {
         if let Some(held) = self.policies.get_mut(key) {
             held.recorded = memory;
             self.unplaced.extend(held.nodes().cloned());
+            self.unplaced
+                .extend(held.memory.holdings.parted().into_iter().cloned());
         }
     }
 
@@ -354,7 +365,7 @@ impl Engine {
 
     pub(super) fn circumstances(&self, node: &Node, now: Duration) -> Circumstances {
         Circumstances {
-            remembered: node.policies.iter().all(|key| self.is_remembered(key)),
+            remembered: node.all_policies().all(|key| self.is_remembered(key)),
             refresh: self.refresh(),
             now,
         }

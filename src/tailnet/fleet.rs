@@ -72,6 +72,7 @@ impl Engine {
     pub(super) fn rematch(&mut self, id: &NodeId) {
         let device = self.fleet.get(id);
         let mut changed: Vec<(PolicyKey, bool)> = Vec::new();
+        let mut left: Vec<PolicyKey> = Vec::new();
         for key in &self.fleets {
             let Some(Held {
                 policy:
@@ -81,6 +82,7 @@ impl Engine {
                     }),
                 binding: Some(Binding::Fleet(nodes)),
                 unjudged,
+                memory,
                 ..
             }) = self.policies.get_mut(key)
             else {
@@ -105,14 +107,22 @@ impl Engine {
             if moved {
                 changed.push((key.clone(), fits));
             }
+            if !fits && !now_unjudged && memory.holdings.nodes.contains(id) {
+                left.push(key.clone());
+            }
         }
         for (key, fits) in changed {
             if fits {
                 self.take_up(id, &key);
+                self.hold_one(id, &key);
             } else {
                 self.let_go(id, &key);
+                self.count_anew(&key);
             }
             self.tell.insert(key);
+        }
+        for key in left {
+            self.part_with_one(id, &key);
         }
     }
 

@@ -1,10 +1,10 @@
 //! A policy as an engine holds it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::PolicyReport;
+use super::{Abandoned, PolicyReport};
 use crate::{
     model::NodeId,
     plan::{
@@ -42,6 +42,12 @@ pub(super) struct Held {
     pub approved: Changes,
     /// What was approved in spite of the tailnet's limit and is not done yet.
     pub passed: Changes,
+    /// Under `Clear`, it is about more devices than can be kept: nothing is sent for it.
+    pub too_many: bool,
+    /// It is being deleted; what is not cleared by this time is given up.
+    pub leaving: Option<Duration>,
+    /// What it leaves behind, once it has been given up.
+    pub abandoned: Option<Abandoned>,
 }
 
 impl Held {
@@ -63,6 +69,9 @@ impl Held {
             batch: None,
             approved: Changes::default(),
             passed: Changes::default(),
+            too_many: false,
+            leaving: None,
+            abandoned: None,
         }
     }
 

@@ -138,6 +138,7 @@ impl Engine {
         self.moved.extend(gone.cloned());
         self.fleet = fleet;
         self.missing.retain(|id, _| self.fleet.get(id).is_none());
+        self.look_for_parted();
         // An address or a name may be free now.
         let taken =
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));

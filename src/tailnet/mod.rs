@@ -11,6 +11,7 @@ mod announcement;
 mod approvals;
 mod binding;
 mod clashes;
+mod clear;
 mod contest;
 mod drive;
 mod engine;
@@ -34,6 +35,7 @@ mod writes;
 
 pub use announcement::Announcement;
 pub use approvals::HeldPlan;
+pub use clear::{Abandoned, ClearReport};
 pub use drive::{Message, Reporter, drive};
 pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};

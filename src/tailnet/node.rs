@@ -25,6 +25,8 @@ pub(super) struct Reading<T> {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub policies: BTreeSet<PolicyKey>,
+    /// The policies that have let it go and are to clear it.
+    pub clearing: BTreeSet<PolicyKey>,
     pub plan: DevicePlan,
     /// When it is to be compared anew though nothing happens.
     pub alarm: Option<Duration>,
@@ -88,6 +90,11 @@ pub(super) struct Circumstances {
 }
 
 impl Node {
+    /// The policies that may send something for it.
+    pub fn all_policies(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.policies.union(&self.clearing)
+    }
+
     pub fn next_step(&self, id: &NodeId, given: Circumstances) -> Step {
         let Circumstances {
             remembered,

@@ -2,7 +2,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Effect, Engine, Failure, FleetReport, HeldPlan, LimitedPolicy, RecentChanges};
+use super::{
+    Abandoned, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan, LimitedPolicy,
+    RecentChanges,
+};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Binding, Conflict, Difference, Field, Memory, Mode, PolicyKey, Target},
@@ -24,6 +27,8 @@ pub struct PolicyReport {
     pub held: Option<HeldPlan>,
     /// What is wrong with the annotation that approves.
     pub approval_faults: Vec<String>,
+    /// How far it is with devices that it has let go.
+    pub clearing: Option<ClearReport>,
     /// How things stand.
     pub state: State,
 }
@@ -48,6 +53,11 @@ pub enum State {
     Bound(Box<DeviceReport>),
     /// It is about many devices.
     Fleet(Box<FleetReport>),
+    /// It is about more devices than can be kept for clearing them one day.
+    TooMany(usize),
+    /// It is being deleted. Once its memory has no holdings any more it can go; what it then leaves
+    /// behind, if anything.
+    Leaving(Option<Box<Abandoned>>),
 }
 
 /// How things stand with the device of a policy.
@@ -105,7 +115,7 @@ impl Engine {
             return;
         }
         for key in std::mem::take(&mut self.tell) {
-            if self.fleet_can_wait(&key) {
+            if self.fleet_can_wait(&key) || self.clearing_can_wait(&key) {
                 self.tell.insert(key);
                 continue;
             }
@@ -135,7 +145,9 @@ impl Engine {
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
+            _ if held.leaving.is_some() => State::Leaving(held.abandoned.clone().map(Box::new)),
             Err(faults) => State::Invalid(faults.clone()),
+            Ok(_) if held.too_many => State::TooMany(held.nodes().count()),
             Ok(policy) => match (self.outage(), &held.binding) {
                 (Some(failure), _) => State::Unavailable(failure.clone()),
                 (None, None) if held.memory.bound.is_none() => State::Starting,
@@ -161,6 +173,7 @@ impl Engine {
                 .as_ref()
                 .map(|policy| policy.mode)
                 .unwrap_or_default(),
+            clearing: self.clear_report(key),
             state,
         })
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::NodeId,
-    plan::{AttributeWrites, Call, Difference, Field},
+    plan::{AttributeWrites, Call, Difference, Field, PolicyKey},
 };
 
 /// Requests under way at once. The budget sits in the client; this bounds what waits for it, so
@@ -46,6 +46,7 @@ impl Engine {
             }
         }
         self.note_recent_changes(now);
+        self.see_off(now);
         self.publish();
     }
 
@@ -115,8 +116,11 @@ impl Engine {
     }
 
     fn is_urgent(&self, node: &Node) -> bool {
-        let mut policies = node.policies.iter();
-        let urgent = |held: &Held| held.urgent && held.nodes().nth(MANY).is_none();
+        let mut policies = node.all_policies();
+        let few = |held: &Held| {
+            held.nodes().nth(MANY).is_none() && held.memory.holdings.parted_count() <= MANY
+        };
+        let urgent = |held: &Held| held.urgent && few(held);
         policies.any(|key| self.policies.get(key).is_some_and(urgent))
     }
 
@@ -126,11 +130,12 @@ impl Engine {
         };
         node.forget_needless_looks(now);
         let done = node.is_done();
-        for key in &node.policies {
-            if done && let Some(held) = self.policies.get_mut(key) {
+        let policies: Vec<PolicyKey> = node.all_policies().cloned().collect();
+        for key in policies {
+            if done && let Some(held) = self.policies.get_mut(&key) {
                 held.urgent = false;
             }
-            self.tell.insert(key.clone());
+            self.tell.insert(key);
         }
     }
 

@@ -91,6 +91,7 @@ fn the_table_of_lists_is_what_the_plan_does() {
                 permits: &plan::Permits::default(),
                 clashes: &plan::Clashes::default(),
                 now,
+                let_go: &[],
             },
         );
         if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {

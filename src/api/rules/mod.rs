@@ -54,6 +54,10 @@ pub(super) fn policy() -> Value {
             "fieldPath": format!(".{field}"),
         })
     };
+    let clears =
+        |spec: &str| format!("(has({spec}.deletionPolicy) && {spec}.deletionPolicy == 'Clear')");
+    let tailnet =
+        |spec: &str| format!("(has({spec}.tailnetRef) ? {spec}.tailnetRef.name : 'default')");
     json!([rule(
         &format!("{given} > 0"),
         "no device is named: write device for one, or deviceSelector for all that fit",
@@ -73,6 +77,14 @@ pub(super) fn policy() -> Value {
         "message": "authorized: false cuts the device off: write allowDisruption: [Deauthorize] \
                     beside it, or leave authorized out",
         "fieldPath": ".authorized",
+    }, {
+        "rule": format!(
+            "!{} || !{} || {} == {}",
+            clears("self"), clears("oldSelf"), tailnet("self"), tailnet("oldSelf")
+        ),
+        "message": "the devices of the former tailnet could not be cleared any more: write \
+                    deletionPolicy: Retain first, or delete this policy and create another",
+        "fieldPath": ".tailnetRef",
     }])
 }
 

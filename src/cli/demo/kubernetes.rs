@@ -38,6 +38,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
         webhook_listen: None,
         service_account: None,
         lease: Timings::default(),
+        clear_timeout: controller::CLEAR_TIMEOUT,
     };
     let controller = tokio::spawn(controller::run(config, options, stop.clone()));
     let shown = stop.run_until_cancelled(show(&cluster)).await;

@@ -50,7 +50,7 @@ impl Clashes {
             clashes.forms.declare(None, Some(policy));
         }
         for (node, policies) in held {
-            let claims = Claims::settle(policies, &clashes.forms, &Permits::default(), now);
+            let claims = Claims::settle(policies, &[], &clashes.forms, &Permits::default(), now);
             let read = attributes.get(node).filter(|_| claims.need_attributes());
             let forms = read.map(Form::all).unwrap_or_default();
             clashes.forms.note(node, &BTreeSet::new(), &forms);

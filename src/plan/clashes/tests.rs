@@ -9,9 +9,9 @@ use super::Form;
 use crate::{
     model::{AttributeValue, AttributeWish, Attributes, Device, NodeId},
     plan::{
-        Approvals, Call, Declared, DeviceTarget, Dispute, Extent, Field, Fleet, Hold, Identity,
-        LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Survey, Target, Wishes, apply,
-        apply_attributes, next_call,
+        Approvals, Call, Declared, Deletion, DeviceTarget, Dispute, Extent, Field, Fleet, Hold,
+        Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Survey, Target, Wishes,
+        apply, apply_attributes, next_call,
         scenes::{now, plain_device},
         survey,
     },
@@ -52,6 +52,7 @@ impl Tailnet {
                     memory: Memory::default(),
                     request: LookRequest::default(),
                     approvals: Approvals::default(),
+                    leaving: None,
                 }
             });
         Self {
@@ -138,6 +139,7 @@ fn policy(device: u8, wishes: Wishes) -> Policy {
             ..Ownership::default()
         },
         mode: Mode::Enforce,
+        deletion: Deletion::Retain,
         allowed: BTreeSet::new(),
     }
 }

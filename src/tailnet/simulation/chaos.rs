@@ -9,8 +9,8 @@ use crate::{
         ReportedAttribute, Route, RouteSet, Tag, TagSet,
     },
     plan::{
-        Approvals, ApprovedOn, AttributesExtent, DeviceTarget, Disruption, Extent, Glob, Identity,
-        Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
+        Approvals, ApprovedOn, AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Glob,
+        Identity, Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
     },
     tailnet::{Input, simulation::model::Faults},
 };
@@ -33,8 +33,15 @@ impl World {
         match self.rng.u8(..23) {
             0..=4 => self.drift(),
             5..=9 => {
-                let policy = self.policy();
-                self.apply(policy);
+                let mut policy = self.policy();
+                if self.rng.u8(..3) == 0 {
+                    policy.deletion = Deletion::Clear;
+                }
+                // What is being deleted takes no edit that changes anything.
+                let kept = self.policies.get(&policy.key);
+                if kept.is_none_or(|kept| kept.leaving.is_none()) {
+                    self.apply(policy);
+                }
             }
             10 => {
                 let key = policy_key(self.rng.usize(..POLICIES));
@@ -117,7 +124,7 @@ impl World {
         self.model.unowned_tag = None;
     }
 
-    fn lose_the_lead(&mut self) {
+    pub fn lose_the_lead(&mut self) {
         self.step(Input::Leading(false));
         let pause = Duration::from_millis(self.rng.u64(..20_000));
         self.run_for(pause);
@@ -418,5 +425,6 @@ pub fn blank(key: PolicyKey) -> Policy {
         ownership: Ownership::default(),
         mode: Mode::default(),
         allowed: std::collections::BTreeSet::new(),
+        deletion: Deletion::default(),
     }
 }

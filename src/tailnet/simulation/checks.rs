@@ -8,7 +8,9 @@ use std::{
 use super::World;
 use crate::{
     model::{AttributeKey, Device, NodeId, Route},
-    plan::{AttributesExtent, Call, Extent, Form, Memory, Mode, Policy, PolicyKey, Target},
+    plan::{
+        AttributesExtent, Belongings, Call, Extent, Form, Memory, Mode, Policy, PolicyKey, Target,
+    },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
 
@@ -40,6 +42,7 @@ impl Told {
                             let kept = declared.memory.clone();
                             memory.bound = kept.bound.or(memory.bound);
                             memory.owned_keys.extend(kept.owned_keys);
+                            memory.holdings = kept.holdings;
                         }
                         memory
                     }
@@ -113,6 +116,17 @@ impl Told {
     fn names(&self, id: &NodeId, wish: impl Fn(&Policy) -> bool) -> bool {
         let mut holders = self.holders(id);
         holders.any(|(policy, memory)| may_act(policy, memory) && wish(policy))
+    }
+
+    /// What policies that have let a device go may take from it, by what is kept of them.
+    fn due(&self, id: &NodeId) -> Belongings {
+        let mut due = Belongings::default();
+        for (policy, memory) in self.policies.values() {
+            if policy.clears() {
+                due.merge(&memory.holdings.due(id));
+            }
+        }
+        due
     }
 }
 
@@ -190,9 +204,12 @@ impl World {
             Call::SetName(id, _) => named(id, |p| p.wishes.name.is_some()),
             Call::SetIpv4(id, _) => named(id, |p| p.wishes.ipv4.is_some()),
             Call::SetRoutes(id, routes) => {
-                named(id, |p| {
-                    p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some()
-                });
+                let due = self.told.due(id).routes;
+                let owns =
+                    |p: &Policy| p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some();
+                if due.is_empty() {
+                    named(id, owns);
+                }
                 if self.has_drifted(id) {
                     return;
                 }
@@ -201,8 +218,10 @@ impl World {
                     .devices
                     .get(id)
                     .and_then(|d| d.enabled_routes.as_ref());
+                // What is taken from a device that is let go aside.
                 let kept = |exit: bool| {
-                    let side = |route: &&Route| route.is_exit_node() == exit;
+                    let side =
+                        |route: &&Route| route.is_exit_node() == exit && !due.contains(route);
                     before.is_none_or(|before| {
                         before.iter().filter(side).eq(routes.iter().filter(side))
                     })
@@ -218,7 +237,8 @@ impl World {
                 };
                 if !self.told.names(id, replaces) {
                     let mut before = before.into_iter().flatten();
-                    let kept = before.all(|r| r.is_exit_node() || routes.contains(r));
+                    let kept =
+                        before.all(|r| r.is_exit_node() || due.contains(r) || routes.contains(r));
                     assert!(kept, "{call:?} withdraws routes");
                 }
             }
@@ -268,7 +288,7 @@ impl World {
         };
         let holders: Vec<_> = self.told.holders(id).collect();
         assert!(
-            holders.iter().any(|holder| owned(holder)),
+            holders.iter().any(|holder| owned(holder)) || self.told.due(id).keys.contains(key),
             "{key} of {id} is owned by no policy: {holders:?}"
         );
     }

@@ -4,6 +4,7 @@
 mod approvals;
 mod chaos;
 mod checks;
+mod clears;
 mod contested;
 mod counted;
 mod faulty;
@@ -35,6 +36,8 @@ struct Kept {
     memory: Memory,
     request: LookRequest,
     approvals: Approvals,
+    /// It is being deleted, and held up until this time.
+    leaving: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,8 @@ struct Seen {
     requests: Vec<Request>,
     reports: Vec<(PolicyKey, PolicyReport)>,
     announcements: Vec<(PolicyKey, Announcement)>,
+    /// The last reports of policies that were held up and let go.
+    ends: Vec<(PolicyKey, PolicyReport)>,
 }
 
 struct World {
@@ -186,15 +191,30 @@ impl World {
                 memory,
                 request,
                 approvals,
+                leaving: None,
             },
         );
         self.watch_soon(key);
     }
 
+    /// Deletes a policy: what has something to clear is held up.
     fn delete(&mut self, key: &PolicyKey) {
+        let until = self.wall() + CLEAR_TIMEOUT;
+        match self.policies.get_mut(key) {
+            Some(kept) if !kept.memory.holdings.is_empty() => {
+                if kept.leaving.is_none() {
+                    kept.leaving = Some(until);
+                    kept.policy.generation += 1;
+                }
+            }
+            _ => self.remove(key),
+        }
+        self.watch_soon(key.clone());
+    }
+
+    fn remove(&mut self, key: &PolicyKey) {
         self.policies.remove(key);
         self.last_reports.remove(key);
-        self.watch_soon(key.clone());
     }
 
     /// The watch tells how the tailnet's object is now.
@@ -218,6 +238,7 @@ impl World {
                 memory: kept.memory.clone(),
                 request: kept.request.clone(),
                 approvals: kept.approvals.clone(),
+                leaving: kept.leaving,
             })),
         };
         self.step(input);
@@ -265,6 +286,10 @@ impl World {
                     return;
                 };
                 kept.memory = report.memory.clone();
+                if kept.leaving.is_some() && kept.memory.holdings.is_empty() {
+                    self.seen.ends.push((key.clone(), (*report).clone()));
+                    self.remove(&key);
+                }
                 self.watch_soon(key.clone());
                 self.step(Input::Recorded(key, report.memory));
             }
@@ -404,6 +429,8 @@ impl World {
         self.seen = Seen::default();
     }
 }
+
+const CLEAR_TIMEOUT: Duration = Duration::from_mins(10);
 
 fn settings() -> Settings {
     Settings {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
+use super::{Kept, World};
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Change, Clashes, DevicePlan, Difference, Fleet, Hold, Memory, Mode, Permits,
-        Policy, PolicyKey, Surroundings, Target, bind, plan_device,
+        Binding, Change, Clashes, Deletion, DevicePlan, Difference, Fleet, Hold, Memory, Mode,
+        Permits, Policy, PolicyKey, Surroundings, Target, bind, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -20,11 +20,13 @@ impl World {
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         for (key, kept) in &self.policies {
+            assert!(kept.leaving.is_none(), "{key} is held up: {kept:?}");
             let binding = bind(&kept.policy.target, &kept.memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
                 policies.push((&kept.policy, &kept.memory));
             }
+            assert_holdings(kept, &binding, &fleet);
             match binding {
                 Binding::Device(_) => {}
                 Binding::Fleet(nodes) => fleets.push((key, nodes)),
@@ -112,6 +114,7 @@ impl World {
                 permits: &Permits::default(),
                 clashes,
                 now: self.wall(),
+                let_go: &[],
             },
         );
         let held = plan
@@ -167,4 +170,38 @@ fn unnamed(difference: &Difference) -> Difference {
         *hash = None;
     }
     difference
+}
+
+/// A policy keeps what it would have to clear, and nothing else but devices of which its expression
+/// cannot tell; what it has let go is cleared.
+fn assert_holdings(kept: &Kept, binding: &Binding, fleet: &Fleet) {
+    let (policy, holdings) = (&kept.policy, &kept.memory.holdings);
+    let key = &policy.key;
+    if policy.deletion == Deletion::Retain {
+        assert!(holdings.is_empty(), "{key} keeps {holdings:?}");
+    }
+    if !policy.clears() {
+        return;
+    }
+    assert!(
+        holdings.let_go.is_empty(),
+        "{key} has not cleared {holdings:?}"
+    );
+    let puts = policy.has_belongings(&kept.memory);
+    if matches!(binding, Binding::Device(_) | Binding::Fleet(_)) && puts {
+        let unjudged = |id: &NodeId| match (&policy.target, fleet.get(id)) {
+            (Target::Fleet(selector), Some(device)) => selector.judge(device).is_err(),
+            _ => false,
+        };
+        let mut kept = holdings.nodes.iter();
+        assert!(
+            kept.all(|id| binding.holds(id) || unjudged(id)),
+            "{key}: {holdings:?}"
+        );
+        let mut held = binding.nodes();
+        assert!(
+            held.all(|id| holdings.nodes.contains(id)),
+            "{key}: {holdings:?}"
+        );
+    }
 }

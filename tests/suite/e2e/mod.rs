@@ -6,6 +6,7 @@
 mod approvals;
 mod changes;
 mod clashes;
+mod clears;
 mod figures;
 mod fleets;
 mod git;

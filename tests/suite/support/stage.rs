@@ -5,7 +5,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tsdp::{
-    local::ControlPlane,
+    local::{Binaries, ControlPlane, ControllerManager},
     simulator::{self, LoggedRequest, Simulator},
 };
 
@@ -170,6 +170,13 @@ impl Stage {
             }
         })
         .await
+    }
+
+    /// Starts a kube-controller-manager, which ends namespaces and collects garbage.
+    pub async fn controller_manager(&self) -> ControllerManager {
+        let binaries = Binaries::find_or_build().await.unwrap();
+        let started = self.control_plane.controller_manager(&binaries).await;
+        started.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Starts the controller and waits until it is ready.

@@ -1,0 +1,96 @@
+//! What a status says of devices that a policy has let go, under `deletionPolicy: Clear`.
+
+use std::fmt::Display;
+
+use super::{Known, Verdict, count, pending};
+use crate::{
+    api::{self, Reason, TailscaleDevicePolicyStatus},
+    controller::conditions::Progress,
+    plan::{self, MOST_HELD},
+    tailnet::{ClearReport, DETAILS, PolicyReport, State},
+};
+
+/// A policy is not done as long as a device that it let go is not cleared.
+pub(super) fn verdict(verdict: Verdict, report: &PolicyReport) -> Verdict {
+    let leaving = matches!(report.state, State::Leaving(_));
+    let unfinished = leaving || verdict.progress == Progress::Done;
+    match &report.clearing {
+        Some(clearing) if unfinished => {
+            let begin = if leaving {
+                "The policy is being deleted. "
+            } else {
+                ""
+            };
+            let message = format!("{begin}{}", left(clearing));
+            Verdict::retrying(Reason::Clearing, message)
+        }
+        _ => verdict,
+    }
+}
+
+pub(super) fn leaving() -> Verdict {
+    Verdict::retrying(Reason::Clearing, "The policy is being deleted.")
+}
+
+pub(super) fn too_many(devices: usize) -> Verdict {
+    let message = format!(
+        "deletionPolicy: Clear can keep {MOST_HELD} devices, those included that are let go and not \
+         cleared yet; {devices} fit spec.deviceSelector. Narrow it, or write deletionPolicy: Retain. \
+         Nothing is sent until then."
+    );
+    Verdict::stalled(Reason::TooManyDevices, message)
+}
+
+fn left(clearing: &ClearReport) -> String {
+    let devices = match clearing.left {
+        1 => "One device that it let go is".to_owned(),
+        many => format!("{many} devices that it let go are"),
+    };
+    let trouble = clearing.trouble.as_ref();
+    let trouble = trouble.map_or(String::new(), |trouble| format!(" {trouble}"));
+    format!("{devices} still to be cleared.{trouble}")
+}
+
+pub(super) fn in_sync(known: Known, report: &PolicyReport) -> Known {
+    let first = || report.clearing.as_ref()?.differences.first();
+    match (known, first()) {
+        (Known::Yes, Some(first)) => Known::No(format!(
+            "{} ({}): {}",
+            first.device, first.node, first.change
+        )),
+        (known, _) => known,
+    }
+}
+
+/// What is to be taken away stands among the pending changes.
+pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
+    let Some(clearing) = &report.clearing else {
+        return;
+    };
+    let room = DETAILS.saturating_sub(status.pending.len());
+    let differences = clearing.differences.iter().take(room);
+    status.pending.extend(differences.map(pending));
+    let total = status.pending_total.unwrap_or(0) + count(clearing.different);
+    status.pending_total = (total > 0).then_some(total);
+    if matches!(report.state, State::Leaving(_)) {
+        status.matched_devices = Some(count(clearing.left));
+        status.in_sync_devices = Some(0);
+    }
+}
+
+pub(super) fn holdings(holdings: &plan::Holdings) -> Option<api::Holdings> {
+    let group = |(belongings, nodes): (&plan::Belongings, _)| api::LetGo {
+        node_ids: texts(nodes),
+        attributes: texts(&belongings.keys),
+        routes: texts(&belongings.routes),
+    };
+    (!holdings.is_empty()).then(|| api::Holdings {
+        node_ids: texts(&holdings.nodes),
+        routes: texts(&holdings.routes),
+        let_go: holdings.let_go.iter().map(group).collect(),
+    })
+}
+
+fn texts<T: Display>(items: &std::collections::BTreeSet<T>) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}

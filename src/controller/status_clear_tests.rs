@@ -1,0 +1,111 @@
+//! What a status says of devices that were let go, and what it keeps of those that are held.
+
+use std::sync::Arc;
+
+use super::{
+    T0, of_policy,
+    states::{bound, clearing, device, key, node, one_of_many, report},
+    status_of,
+};
+use crate::{
+    api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
+    model::Route,
+    plan::{self, Belongings, Hold, Holdings, MOST_HELD},
+    tailnet::{PolicyReport, State},
+};
+
+#[test]
+fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
+    let of = |clearing, state| {
+        let report = PolicyReport {
+            clearing: Some(clearing),
+            ..report(state)
+        };
+        of_policy(
+            &TailscaleDevicePolicyStatus::default(),
+            &report,
+            "default",
+            T0,
+        )
+    };
+    let waits = of(
+        clearing(Some("fra (n1): the server failed (REQ-1)")),
+        bound(device()),
+    );
+    let ready = &waits.conditions[0];
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "Clearing")
+    );
+    assert_eq!(
+        ready.message,
+        "One device that it let go is still to be cleared. fra (n1): the server failed (REQ-1)"
+    );
+    assert_eq!(status_of(&waits.conditions, "Reconciling"), "True");
+    assert_eq!(status_of(&waits.conditions, "InSync"), "False");
+    assert_eq!(
+        (waits.matched_devices, waits.pending_total),
+        (Some(1), Some(1))
+    );
+    assert_eq!(waits.pending[0].reason, "let go");
+
+    // What is wrong with the devices that it holds goes first.
+    let held = one_of_many(Vec::new(), Some(Hold::NameTaken("db (n9)".into())));
+    let held = of(clearing(None), bound(held));
+    assert_eq!(held.conditions[0].reason, "NameTaken");
+    assert_eq!((held.pending.len(), held.pending_total), (2, Some(2)));
+
+    let leaving = of(clearing(None), State::Leaving(None));
+    assert_eq!(
+        leaving.conditions[0].message,
+        "The policy is being deleted. One device that it let go is still to be cleared."
+    );
+    assert_eq!(
+        (leaving.matched_devices, leaving.in_sync_devices),
+        (Some(1), Some(0))
+    );
+}
+
+#[test]
+fn holdings_are_read_as_they_were_written() {
+    let mut report = report(bound(device()));
+    let belongings = Belongings {
+        keys: ["custom:a".parse().unwrap()].into(),
+        routes: Route::exit_node(),
+    };
+    report.memory.holdings = Arc::new(Holdings {
+        nodes: [node("n1")].into(),
+        routes: ["10.0.0.0/16".parse().unwrap()].into(),
+        let_go: [(belongings, [node("n2"), node("n3")].into())].into(),
+    });
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    );
+    let created = jiff::Timestamp::UNIX_EPOCH;
+    let spec = TailscaleDevicePolicySpec::default();
+    let read = plan::parse(key("a"), String::new(), 1, created, &spec, Some(&status));
+    assert_eq!(read.memory, report.memory);
+}
+
+/// The API server takes requests of up to 3 MiB, etcd keeps objects of up to 1.5 MiB.
+#[test]
+fn as_many_devices_as_can_be_kept_fit_into_an_object() {
+    let ids = (0..MOST_HELD).map(|number| node(&format!("n{number:012}CNTRL")));
+    let mut report = report(bound(device()));
+    report.memory.holdings = Arc::new(Holdings {
+        nodes: ids.collect(),
+        ..Holdings::default()
+    });
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    );
+    let size = serde_json::to_string(&status).unwrap().len();
+    println!("{size} bytes");
+    assert!(size < 512 * 1024, "{size} bytes");
+}

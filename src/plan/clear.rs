@@ -1,0 +1,295 @@
+//! `deletionPolicy: Clear`: what a policy takes from a device that it lets go.
+//!
+//! | setting             | taken away                                                            |
+//! |---------------------|-----------------------------------------------------------------------|
+//! | `postureAttributes` | the keys that it owns: named, or named before and not yet deleted     |
+//! | `enabledRoutes`     | the routes that it names, under `Exact` as under `AtLeast`            |
+//! | `exitNode: true`    | the two routes of an exit node                                        |
+//! | all others          | nothing: tags, key expiry, name, IPv4 and authorization stay          |
+//!
+//! Whatever any policy of the device still wishes stays. Nothing is taken away that the policy did not
+//! name, so that a route approved by a person, or by an older edit of the policy, is never withdrawn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Deletion, Memory, Mode, Policy, PolicyKey};
+use crate::model::{AttributeKey, NodeId, Route, RouteSet};
+
+/// The most devices that a policy under `Clear` can hold: their ids stand in its status, and a
+/// Kubernetes object has no room for more.
+pub const MOST_HELD: usize = 10_000;
+
+/// What a policy has put on a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Belongings {
+    /// The attribute keys that it owns.
+    pub keys: BTreeSet<AttributeKey>,
+    /// The routes that it names, those of an exit node among them.
+    pub routes: RouteSet,
+}
+
+impl Belongings {
+    /// Whether there is nothing to take away.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.routes.is_empty()
+    }
+
+    /// Takes in what another one has.
+    pub fn merge(&mut self, other: &Self) {
+        self.keys.extend(other.keys.iter().cloned());
+        self.routes.extend(&other.routes);
+    }
+}
+
+/// What a policy that has let a device go takes from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LetGo {
+    /// The policy.
+    pub policy: PolicyKey,
+    /// What it put there.
+    pub belongings: Belongings,
+}
+
+/// The devices of a policy under `Clear`; kept in its status before the first call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The devices that it holds.
+    pub nodes: BTreeSet<NodeId>,
+    /// The routes that it names on them. The attribute keys are [`Memory::owned_keys`].
+    pub routes: RouteSet,
+    /// The devices that it has let go and that are not cleared yet, by what is to be taken from them:
+    /// what the policy names by now may be something else.
+    pub let_go: BTreeMap<Belongings, BTreeSet<NodeId>>,
+}
+
+impl Holdings {
+    /// Whether nothing would have to be cleared if the policy were deleted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.let_go.is_empty()
+    }
+
+    /// How many ids they have.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.nodes.len() + self.parted_count()
+    }
+
+    /// How many of them are of devices that are let go.
+    #[must_use]
+    pub fn parted_count(&self) -> usize {
+        self.let_go.values().map(BTreeSet::len).sum()
+    }
+
+    /// Whether what `needed` says is kept here too.
+    #[must_use]
+    pub fn cover(&self, needed: &Self) -> bool {
+        let kept = |(belongings, nodes): (&Belongings, &BTreeSet<NodeId>)| {
+            let kept = self.let_go.get(belongings);
+            kept.is_some_and(|kept| nodes.is_subset(kept))
+        };
+        needed.routes.is_subset(&self.routes)
+            && needed.nodes.is_subset(&self.nodes)
+            && needed.let_go.iter().all(kept)
+    }
+
+    /// Lets devices go on which the policy owns these keys.
+    pub fn let_go(&mut self, parted: BTreeSet<NodeId>, keys: &BTreeSet<AttributeKey>) {
+        for id in &parted {
+            self.nodes.remove(id);
+        }
+        let belongings = Belongings {
+            keys: keys.clone(),
+            routes: self.routes.clone(),
+        };
+        if !belongings.is_empty() && !parted.is_empty() {
+            self.let_go.entry(belongings).or_default().extend(parted);
+        }
+    }
+
+    /// The devices that are let go.
+    #[must_use]
+    pub fn parted(&self) -> BTreeSet<&NodeId> {
+        self.let_go.values().flatten().collect()
+    }
+
+    /// What is to be taken from a device.
+    #[must_use]
+    pub fn due(&self, id: &NodeId) -> Belongings {
+        let mut due = Belongings::default();
+        let groups = self.let_go.iter().filter(|(_, nodes)| nodes.contains(id));
+        groups.for_each(|(belongings, _)| due.merge(belongings));
+        due
+    }
+
+    /// A device that was let go is cleared.
+    pub fn cleared(&mut self, id: &NodeId) {
+        for nodes in self.let_go.values_mut() {
+            nodes.remove(id);
+        }
+        self.let_go.retain(|_, nodes| !nodes.is_empty());
+    }
+}
+
+impl Policy {
+    /// Whether what it lets go is cleared now. While it is suspended, or only observes, nothing is
+    /// sent for it.
+    #[must_use]
+    pub fn clears(&self) -> bool {
+        self.deletion == Deletion::Clear && self.mode == Mode::Enforce
+    }
+
+    /// The routes that it would withdraw.
+    #[must_use]
+    pub fn named_routes(&self) -> RouteSet {
+        let mut routes = self.wishes.enabled_routes.clone().unwrap_or_default();
+        if self.wishes.exit_node == Some(true) {
+            routes.extend(Route::exit_node());
+        }
+        routes
+    }
+
+    /// Whether it puts anything on a device that would have to be cleared.
+    #[must_use]
+    pub fn has_belongings(&self, memory: &Memory) -> bool {
+        let mut named = self.wishes.attributes.iter().flat_map(BTreeMap::keys);
+        named.next().is_some() || !memory.owned_keys.is_empty() || !self.named_routes().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection, prelude::*};
+
+    use super::*;
+    use crate::plan::{
+        Change, Why,
+        scenes::{Scene, key, scene},
+    };
+
+    fn routes() -> impl Strategy<Value = RouteSet> {
+        let all = ["10.0.0.0/16", "10.1.0.0/16", "0.0.0.0/0", "::/0"];
+        proptest::sample::subsequence(all.to_vec(), 0..=4).prop_map(|routes| {
+            let reported = routes.iter().map(|route| Route::reported(route).unwrap());
+            reported.collect()
+        })
+    }
+
+    fn let_go() -> impl Strategy<Value = LetGo> {
+        let keys = collection::btree_set((0..3_usize).prop_map(key), 0..3);
+        (keys, routes()).prop_map(|(keys, routes)| LetGo {
+            policy: PolicyKey {
+                namespace: "network".to_owned(),
+                name: "let-go".to_owned(),
+            },
+            belongings: Belongings { keys, routes },
+        })
+    }
+
+    fn leaving() -> impl Strategy<Value = Scene> {
+        (scene(), let_go()).prop_map(|(scene, let_go)| Scene {
+            let_go: vec![let_go],
+            ..scene
+        })
+    }
+
+    /// What any policy that decides something wishes for.
+    fn wished(scene: &Scene) -> Belongings {
+        let mut wished = Belongings::default();
+        for (policy, _) in scene.ranked() {
+            let named = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
+            wished.keys.extend(named.cloned());
+            wished.routes.extend(policy.named_routes());
+        }
+        wished
+    }
+
+    fn without_clearing(scene: &Scene) -> Scene {
+        Scene {
+            let_go: Vec::new(),
+            ..scene.clone()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1024,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn all_that_was_put_there_goes_unless_somebody_wishes_it(mut scene in leaving()) {
+            let due = scene.let_go[0].belongings.clone();
+            let wished = wished(&scene);
+            scene.run();
+            let after = scene.device.enabled_routes.clone().unwrap();
+            let decides_exit = scene.ranked().iter().any(|(p, _)| p.wishes.exit_node.is_some());
+            for route in due.routes.intersection(&after) {
+                let stays = if route.is_exit_node() {
+                    decides_exit
+                } else {
+                    wished.routes.contains(route)
+                };
+                prop_assert!(stays, "{route} is still there");
+            }
+            for gone in &due.keys {
+                let there = scene.attributes.contains_key(gone);
+                prop_assert!(!there || wished.keys.contains(gone), "{gone} is still there");
+            }
+        }
+
+        #[test]
+        fn nothing_else_is_touched(scene in leaving()) {
+            let due = scene.let_go[0].belongings.clone();
+            let wished = wished(&scene);
+            let (mut cleared, mut kept) = (scene.clone(), without_clearing(&scene));
+            cleared.run();
+            kept.run();
+            // A device that is let in waits for the clearing; all else is as without it.
+            for (attribute, value) in &kept.attributes {
+                let due = due.keys.contains(attribute) && !wished.keys.contains(attribute);
+                prop_assert_eq!(cleared.attributes.get(attribute), (!due).then_some(value));
+            }
+            let exit_is_due = due.routes.iter().any(Route::is_exit_node);
+            let decides_exit = scene.ranked().iter().any(|(p, _)| p.wishes.exit_node.is_some());
+            for route in kept.device.enabled_routes.iter().flatten() {
+                let due = if route.is_exit_node() {
+                    exit_is_due && !decides_exit
+                } else {
+                    due.routes.contains(route) && !wished.routes.contains(route)
+                };
+                let there = cleared.device.enabled_routes.as_ref().unwrap().contains(route);
+                prop_assert_eq!(there, !due, "{}", route);
+            }
+            let rest = |scene: &Scene| {
+                let device = &scene.device;
+                (
+                    device.tags.clone(),
+                    device.key_expiry_disabled,
+                    device.name.clone(),
+                    device.ipv4,
+                )
+            };
+            prop_assert_eq!(rest(&cleared), rest(&kept));
+        }
+
+        #[test]
+        fn what_is_cleared_is_said_to_be_let_go(scene in leaving()) {
+            let alone = Scene { policies: Vec::new(), ..scene };
+            for difference in &alone.plan().differences {
+                prop_assert_eq!(difference.why, Why::LetGo);
+                prop_assert_eq!(&difference.owner.name, "let-go");
+                prop_assert!(difference.hold.is_none());
+                let known = matches!(
+                    difference.change,
+                    Change::Attribute { after: None, .. }
+                        | Change::EnabledRoutes { .. }
+                        | Change::ExitNode { after: false, .. }
+                );
+                prop_assert!(known, "{:?}", difference.change);
+            }
+        }
+    }
+}

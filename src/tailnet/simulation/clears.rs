@@ -1,0 +1,469 @@
+//! `deletionPolicy: Clear`: what becomes of devices that are let go, and of deleted policies.
+
+use std::time::Duration;
+
+use super::{
+    CLEAR_TIMEOUT, World,
+    chaos::{blank, hostname, policy_key, string},
+    counted::{SOON, attributes, key, world},
+    model::node_id,
+};
+use crate::{
+    api::Reason,
+    model::{NodeId, ReportedAttribute, Route, RouteSet, Tag},
+    plan::{Call, Deletion, Extent, MOST_HELD, Mode, Ownership, Policy, Selector, Target, Wishes},
+    tailnet::{Failure, Input, Retry, State, simulation::model::Faults},
+};
+
+const SETS: [&str; 2] = ["10.0.0.0/16", "10.1.0.0/16"];
+
+fn tag(tag: &str) -> Tag {
+    tag.parse().unwrap()
+}
+
+fn routes(routes: &[&str]) -> RouteSet {
+    let reported = routes.iter().map(|route| Route::reported(route).unwrap());
+    reported.collect()
+}
+
+/// An attribute, a subnet route, an exit node, and what is never taken away.
+fn wishes() -> Wishes {
+    Wishes {
+        tags: Some([tag("tag:s"), tag("tag:a")].into()),
+        key_expiry_disabled: Some(true),
+        enabled_routes: Some(routes(&SETS[..1])),
+        exit_node: Some(true),
+        ..attributes(&[("a", "gold")])
+    }
+}
+
+fn single(number: usize, of: usize) -> Policy {
+    Policy {
+        target: hostname(&format!("host-{of}")),
+        wishes: wishes(),
+        deletion: Deletion::Clear,
+        ownership: Ownership {
+            enabled_routes: Extent::AtLeast,
+            ..Ownership::default()
+        },
+        ..blank(policy_key(number))
+    }
+}
+
+/// Of all devices that have `tag:s`.
+fn fleet() -> Policy {
+    let selector = Selector {
+        tags: [tag("tag:s")].into(),
+        ..Selector::default()
+    };
+    Policy {
+        target: Target::Fleet(selector),
+        ..single(0, 0)
+    }
+}
+
+/// Servers with a route and an attribute of which no policy knows.
+fn servers(count: usize) -> World {
+    let mut world = world(count);
+    for device in world.model.devices.values_mut() {
+        device.tags = [tag("tag:s")].into();
+        device.enabled_routes = Some(routes(&SETS[1..]));
+    }
+    for attributes in world.model.attributes.values_mut() {
+        let value = ReportedAttribute {
+            value: string("kept").to_json(),
+            expiry: None,
+        };
+        attributes.insert(key("b"), value);
+    }
+    world
+}
+
+fn settled(count: usize, policy: Policy) -> World {
+    let mut world = servers(count);
+    world.apply(policy);
+    world.start();
+    world.run_until(Duration::from_mins(3));
+    world.assert_converged();
+    world.forget_seen();
+    world
+}
+
+fn has_all(world: &World, id: &NodeId) -> bool {
+    let exit = Route::exit_node().into_iter();
+    let all: RouteSet = routes(&SETS).into_iter().chain(exit).collect();
+    world.model.devices[id].enabled_routes == Some(all)
+        && world.model.attributes[id].keys().eq([&key("a"), &key("b")])
+}
+
+/// What the policy put there is gone, and nothing else.
+fn is_clear(world: &World, id: &NodeId) -> bool {
+    let device = &world.model.devices[id];
+    assert!(device.key_expiry_disabled && device.tags.contains(&tag("tag:a")));
+    device.enabled_routes == Some(routes(&SETS[1..]))
+        && world.model.attributes[id].keys().eq([&key("b")])
+}
+
+fn held_up(world: &World) -> bool {
+    world.policies.contains_key(&policy_key(0))
+}
+
+/// What stands in the last report of the policy that went: why something was left, and how much.
+fn left_behind(world: &World) -> Option<(usize, String)> {
+    let (_, report) = world.seen.ends.last().expect("no policy was seen off");
+    let State::Leaving(abandoned) = &report.state else {
+        panic!("{report:?}");
+    };
+    let abandoned = abandoned.as_ref();
+    abandoned.map(|abandoned| (abandoned.total, abandoned.why.clone()))
+}
+
+#[test]
+fn a_deleted_policy_takes_what_it_put_there_and_then_goes() {
+    let mut world = settled(1, single(0, 0));
+    assert!(has_all(&world, &node_id(0)));
+    world.delete(&policy_key(0));
+    world.run_for(SOON);
+    assert!(is_clear(&world, &node_id(0)));
+    assert!(!held_up(&world));
+    assert_eq!(left_behind(&world), None);
+    assert_eq!(world.writes().len(), 2, "{:?}", world.writes());
+    world.forget_seen();
+    world.run_for(Duration::from_mins(30));
+    assert!(world.writes().is_empty());
+}
+
+#[test]
+fn under_retain_nothing_is_sent_and_nothing_held_up() {
+    let policy = Policy {
+        deletion: Deletion::Retain,
+        ..single(0, 0)
+    };
+    let mut world = settled(1, policy);
+    world.delete(&policy_key(0));
+    assert!(!held_up(&world));
+    world.run_for(Duration::from_mins(5));
+    assert!(world.writes().is_empty());
+    assert!(has_all(&world, &node_id(0)));
+}
+
+#[test]
+fn a_policy_that_comes_to_retain_keeps_nothing_any_more() {
+    let mut world = settled(2, fleet());
+    assert_eq!(
+        world.policies[&policy_key(0)].memory.holdings.nodes.len(),
+        2
+    );
+    world.apply(Policy {
+        deletion: Deletion::Retain,
+        ..fleet()
+    });
+    world.run_for(SOON);
+    world.assert_converged();
+    assert!(world.policies[&policy_key(0)].memory.holdings.is_empty());
+    assert!(world.writes().is_empty());
+}
+
+#[test]
+fn devices_that_leave_the_selection_are_cleared_and_the_others_kept() {
+    let mut world = settled(3, fleet());
+    let leaves = world.model.devices.get_mut(&node_id(1)).unwrap();
+    leaves.tags = [tag("tag:a")].into();
+    world.run_for(Duration::from_mins(2));
+    world.assert_converged();
+    assert!(is_clear(&world, &node_id(1)));
+    assert!(has_all(&world, &node_id(0)) && has_all(&world, &node_id(2)));
+    assert_eq!(world.writes().len(), 2, "{:?}", world.writes());
+}
+
+#[test]
+fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
+    let mut policy = fleet();
+    let Target::Fleet(selector) = &mut policy.target else {
+        unreachable!("a fleet");
+    };
+    selector.expression = Some("device.lastSeen > '2000'".parse().unwrap());
+    let mut world = servers(2);
+    let seen = "2026-01-01T00:00:00Z".parse().ok();
+    for device in world.model.devices.values_mut() {
+        device.last_seen = seen;
+    }
+    world.apply(policy);
+    world.start();
+    world.run_until(Duration::from_mins(3));
+    assert!(has_all(&world, &node_id(0)));
+    world.forget_seen();
+    world.model.devices.get_mut(&node_id(0)).unwrap().last_seen = None;
+    world.run_for(Duration::from_mins(5));
+    world.kill();
+    world.run_for(Duration::from_mins(5));
+    assert!(world.writes().is_empty(), "{:?}", world.writes());
+
+    // Now it can tell, and the device is not meant.
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.last_seen = "1999-01-01T00:00:00Z".parse().ok();
+    world.run_for(Duration::from_mins(2));
+    world.assert_converged();
+    assert!(is_clear(&world, &node_id(0)));
+    assert!(has_all(&world, &node_id(1)));
+}
+
+#[test]
+fn a_device_that_the_spec_names_no_more_loses_what_was_named_until_then() {
+    let mut world = settled(2, single(0, 0));
+    let mut other = single(0, 1);
+    other.wishes = attributes(&[("b", "silver"), ("c", "gold")]);
+    world.apply(other);
+    world.run_for(SOON);
+    world.assert_converged();
+    assert!(is_clear(&world, &node_id(0)));
+    let keys = world.model.attributes[&node_id(1)].keys();
+    assert!(keys.eq([&key("b"), &key("c")]));
+}
+
+#[test]
+fn a_name_that_nobody_bears_lets_nothing_go() {
+    let mut world = settled(1, single(0, 0));
+    world.apply(single(0, 99));
+    world.run_for(Duration::from_mins(5));
+    assert!(world.writes().is_empty());
+    world.delete(&policy_key(0));
+    world.run_for(SOON);
+    assert!(is_clear(&world, &node_id(0)));
+}
+
+#[test]
+fn what_another_policy_wishes_stays() {
+    let mut world = settled(1, single(0, 0));
+    world.apply(Policy {
+        wishes: Wishes {
+            exit_node: Some(true),
+            enabled_routes: Some(routes(&SETS[..1])),
+            ..attributes(&[("a", "gold")])
+        },
+        deletion: Deletion::Retain,
+        ..single(1, 0)
+    });
+    world.run_for(SOON);
+    world.delete(&policy_key(0));
+    world.run_for(SOON);
+    assert!(!held_up(&world));
+    assert!(world.writes().is_empty());
+    assert!(has_all(&world, &node_id(0)));
+}
+
+#[test]
+fn what_is_not_sent_for_a_policy_is_not_cleared_either_and_it_goes_at_once() {
+    for (mode, why) in [
+        (Mode::Suspended, "the policy is suspended"),
+        (Mode::Observe, "the policy only observes"),
+    ] {
+        let mut world = settled(1, single(0, 0));
+        world.apply(Policy {
+            mode,
+            ..single(0, 0)
+        });
+        world.run_for(SOON);
+        assert!(world.writes().is_empty());
+        world.delete(&policy_key(0));
+        world.run_for(Duration::from_secs(3));
+        assert!(!held_up(&world), "{mode:?}");
+        assert_eq!(left_behind(&world), Some((1, why.to_owned())));
+        world.run_for(Duration::from_mins(5));
+        assert!(world.writes().is_empty());
+    }
+}
+
+#[test]
+fn a_device_that_has_left_the_tailnet_holds_up_nothing() {
+    let mut world = settled(1, single(0, 0));
+    world.model.remove(&node_id(0));
+    world.run_for(Duration::from_mins(2));
+    world.delete(&policy_key(0));
+    world.run_for(Duration::from_mins(2));
+    assert!(!held_up(&world));
+    assert_eq!(left_behind(&world), None);
+    assert!(world.writes().is_empty());
+}
+
+#[test]
+fn one_list_without_a_device_does_not_make_it_cleared() {
+    let mut world = settled(1, single(0, 0));
+    world.model.left_out = Some(node_id(0));
+    world.delete(&policy_key(0));
+    // The first list without it.
+    let lists = |world: &World| world.count(|r| matches!(r, crate::tailnet::Request::Devices));
+    while lists(&world) < 1 {
+        world.run_for(Duration::from_millis(10));
+    }
+    world.run_for(Duration::from_millis(450));
+    world.model.left_out = None;
+    world.run_for(SOON);
+    assert!(!held_up(&world));
+    assert!(is_clear(&world, &node_id(0)));
+}
+
+#[test]
+fn a_removed_tailnet_lets_go_at_once() {
+    let mut world = settled(2, fleet());
+    world.step(Input::Connection(Err(Failure {
+        reason: Reason::TailnetNotFound,
+        message: "There is no TailscaleTailnet 'default'.".to_owned(),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    })));
+    world.delete(&policy_key(0));
+    world.run_for(Duration::from_secs(3));
+    assert!(!held_up(&world));
+    let why = "There is no TailscaleTailnet 'default'.".to_owned();
+    assert_eq!(left_behind(&world), Some((2, why)));
+}
+
+#[test]
+fn what_fails_for_good_is_given_up_after_a_while_and_not_before() {
+    let mut world = settled(3, fleet());
+    world.model.broken = Some(node_id(2));
+    world.delete(&policy_key(0));
+    world.run_for(CLEAR_TIMEOUT.saturating_sub(Duration::from_secs(5)));
+    assert!(held_up(&world));
+    let report = &world.last_reports[&policy_key(0)];
+    let clearing = report.clearing.as_ref().unwrap();
+    assert_eq!(clearing.left, 1);
+    assert!(clearing.trouble.is_some());
+    world.run_for(Duration::from_secs(10));
+    assert!(!held_up(&world));
+    let (total, why) = left_behind(&world).unwrap();
+    assert_eq!(total, 1);
+    assert!(why.contains("name-2"), "{why}");
+    for cleared in [0, 1] {
+        assert!(is_clear(&world, &node_id(cleared)));
+    }
+}
+
+#[test]
+fn a_tailnet_that_never_answers_is_given_up_after_a_while() {
+    let mut world = settled(1, single(0, 0));
+    world.faults.list_down = true;
+    world.kill();
+    world.delete(&policy_key(0));
+    world.run_for(CLEAR_TIMEOUT.saturating_sub(Duration::from_secs(5)));
+    assert!(held_up(&world));
+    world.run_for(Duration::from_secs(10));
+    assert!(!held_up(&world));
+    assert_eq!(left_behind(&world).map(|(total, _)| total), Some(1));
+}
+
+#[test]
+fn a_device_that_comes_back_while_it_is_cleared_is_as_declared_again() {
+    let mut world = settled(1, fleet());
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = [tag("tag:a")].into();
+    world.model.broken = Some(node_id(0));
+    world.run_for(Duration::from_mins(3));
+    world.model.broken = None;
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = [tag("tag:a"), tag("tag:s")].into();
+    world.run_for(Duration::from_mins(10));
+    world.assert_converged();
+    assert!(has_all(&world, &node_id(0)));
+}
+
+#[test]
+fn more_devices_than_can_be_kept_are_refused_and_untouched() {
+    let wishes = attributes(&[("a", "gold")]);
+    let policy = Policy { wishes, ..fleet() };
+    let mut world = servers(MOST_HELD + 1);
+    world.apply(policy.clone());
+    world.start();
+    world.run_for(Duration::from_secs(20));
+    let state = &world.last_reports[&policy_key(0)].state;
+    assert_eq!(*state, State::TooMany(MOST_HELD + 1));
+    assert!(world.writes().is_empty());
+    world.model.remove(&node_id(MOST_HELD));
+    let end = world.clock + Duration::from_mins(2);
+    let kept = |world: &World| world.policies[&policy_key(0)].memory.holdings.nodes.len();
+    while kept(&world) == 0 && world.clock < end {
+        world.run_for(Duration::from_millis(100));
+    }
+    assert_eq!(kept(&world), MOST_HELD);
+    let state = &world.last_reports[&policy_key(0)].state;
+    assert!(matches!(state, State::Fleet(_)), "{state:?}");
+}
+
+#[test]
+fn a_thousand_devices_are_cleared_of_an_attribute_in_twenty_batches() {
+    let wishes = attributes(&[("a", "gold")]);
+    let mut world = settled(1000, Policy { wishes, ..fleet() });
+    world.delete(&policy_key(0));
+    world.run_for(Duration::from_mins(5));
+    assert!(!held_up(&world));
+    let left = |id| world.model.attributes[id].contains_key(&key("a"));
+    assert!(!world.model.devices.keys().any(left));
+    assert_eq!(world.writes().len(), 20);
+    let reports = world.seen.reports.len();
+    assert!(reports <= 10, "{reports} reports");
+}
+
+/// Whatever was cut off, and whoever led: a deleted policy ends, and its devices are clear.
+#[test]
+fn a_process_that_is_killed_at_any_moment_leaves_nothing_behind() {
+    for seed in 0..150 {
+        let mut world = settled(3, if seed % 2 == 0 { fleet() } else { single(0, 0) });
+        world.rng = fastrand::Rng::with_seed(seed);
+        world.faults = Faults {
+            lost: 0.1,
+            answer_lost: 0.1,
+            server_error: 0.1,
+            delay: Duration::from_millis(400),
+            ..Faults::default()
+        };
+        world.delete(&policy_key(0));
+        for _ in 0..world.rng.u8(1..6) {
+            let pause = Duration::from_millis(world.rng.u64(..1500));
+            world.run_for(pause);
+            if world.rng.bool() {
+                world.kill();
+            } else {
+                world.lose_the_lead();
+            }
+        }
+        world.faults = Faults::default();
+        world.run_for(Duration::from_mins(5));
+        assert!(!held_up(&world), "seed {seed}");
+        assert_eq!(left_behind(&world), None, "seed {seed}");
+        let held = if seed % 2 == 0 { 3 } else { 1 };
+        for number in 0..held {
+            assert!(is_clear(&world, &node_id(number)), "seed {seed}");
+        }
+    }
+}
+
+/// Before, while and after the first calls are made.
+#[test]
+fn a_process_that_is_killed_while_it_begins_owns_what_it_wrote() {
+    for seed in 0..100 {
+        let mut world = servers(3);
+        world.rng = fastrand::Rng::with_seed(seed);
+        world.apply(fleet());
+        world.start();
+        let pause = Duration::from_millis(world.rng.u64(..3000));
+        world.run_for(pause);
+        // What is on its way may arrive later than the new process looks: not of interest here.
+        world.kill();
+        world.run_for(Duration::from_secs(2));
+        for call in world.writes() {
+            for id in call.nodes() {
+                let kept = &world.policies[&policy_key(0)].memory.holdings;
+                let owns = kept.nodes.contains(id) || matches!(call, Call::SetTags(..));
+                assert!(owns, "seed {seed}: {call:?} before it was kept");
+            }
+        }
+        world.run_for(Duration::from_mins(5));
+        world.delete(&policy_key(0));
+        world.run_for(Duration::from_mins(2));
+        assert!(!held_up(&world), "seed {seed}");
+        for number in 0..3 {
+            assert!(is_clear(&world, &node_id(number)), "seed {seed}");
+        }
+    }
+}
