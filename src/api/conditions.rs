@@ -30,14 +30,21 @@ pub enum Reason {
     DeviceNotFound,
     /// No device fits the `deviceSelector` now. Nothing to do: one that joins is taken up.
     NoDevices,
-    /// More than one device has the name. Name the device by its nodeId.
+    /// More than one device has the name. Name the device by its nodeId, or approve one of them.
     Ambiguous,
-    /// The bound device is gone, and the one that bears its name now has another owner. Name the
-    /// device by its nodeId if it is the right one.
+    /// The bound device is gone, and the one that bears its name now has another owner. Approve
+    /// the new one as the message says if it is the right one, or name the device by its nodeId.
     IdentityChanged,
     /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
     /// the wish back.
     DisruptionHeld,
+    /// The policy waits for somebody to approve its changes. Approve them as the message says, or take
+    /// the wishes back.
+    AwaitingApproval,
+    /// The policy would change more devices within an hour than the tailnet allows. Correct its
+    /// selector if it means too many; else approve the changes on the `TailscaleTailnet`, or raise its
+    /// `maxChangedDevices`.
+    LimitHeld,
     /// The change would make a policy let its device go: it asks for tags that the change takes away.
     /// Nothing is sent. Edit one of the two.
     SelectorFeedback,
@@ -123,6 +130,8 @@ impl Reason {
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",
+            Self::AwaitingApproval => "AwaitingApproval",
+            Self::LimitHeld => "LimitHeld",
             Self::SelectorFeedback => "SelectorFeedback",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",

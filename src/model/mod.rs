@@ -7,6 +7,7 @@
 
 mod address;
 mod attribute;
+mod change_limit;
 mod device;
 mod invite;
 mod name;
@@ -19,6 +20,7 @@ pub use attribute::{
     AttributeKey, AttributeString, AttributeValue, AttributeWish, Attributes, ReportedAttribute,
     SafeInteger, ValueKind,
 };
+pub use change_limit::ChangeLimit;
 pub use device::Device;
 pub use invite::{Invite, InviteWish};
 pub use name::DeviceLabel;

@@ -1,9 +1,12 @@
 use std::{fmt, net::Ipv4Addr};
 
-use super::{Disruption, Form, PolicyKey};
-use crate::model::{
-    AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet, TagSet,
-    TailnetIpv4,
+use super::{Disruption, Form, PlanHash, PolicyKey};
+use crate::{
+    api::APPROVE,
+    model::{
+        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet,
+        TagSet, TailnetIpv4,
+    },
 };
 
 /// A setting of a device, as the path in a manifest names it. Each attribute key is one of its own.
@@ -251,6 +254,11 @@ pub enum Hold {
     NameTaken(String),
     /// With these tags, this policy would no longer mean the device.
     Feedback(PolicyKey),
+    /// Somebody must approve it on the policy, by this hash once it is part of a frozen plan.
+    Approval(Option<PlanHash>),
+    /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
+    /// approve it on the tailnet, by this hash once it is part of a frozen plan.
+    Limit(Option<PlanHash>),
     /// The policy is suspended.
     Suspended,
     /// The policy only observes.
@@ -296,6 +304,21 @@ impl fmt::Display for Hold {
                 form.key, form.key
             ),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
+            Self::Approval(Some(hash)) => write!(
+                f,
+                "somebody must approve it: annotate the policy with {APPROVE}: plan:{hash}"
+            ),
+            Self::Limit(Some(hash)) => write!(
+                f,
+                "it would go over maxChangedDevices: annotate the TailscaleTailnet with \
+                 {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
+            ),
+            Self::Approval(None) => {
+                f.write_str("somebody must approve it: it is part of the next plan to be approved")
+            }
+            Self::Limit(None) => f.write_str(
+                "it would go over maxChangedDevices: it is part of the next plan to be approved",
+            ),
             Self::Suspended => f.write_str("the policy is suspended: write suspend: false to allow it"),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")

@@ -6,8 +6,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Dispute, Disruption, Field, Form, ListClaim, Memory, Mode, Policy, PolicyKey,
-    Want,
+    AttributesExtent, Dispute, Disruption, Field, Form, ListClaim, Memory, Mode, Permits, Policy,
+    PolicyKey, Want,
     clashes::{Forms, Wants},
 };
 use crate::model::{AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
@@ -50,8 +50,8 @@ impl fmt::Display for Conflict {
 /// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same wish |
 /// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                 |
 ///
-/// Lists can be shared ([`ListClaim`]). A suspended policy decides like any other, but does not
-/// act. One that observes decides nothing.
+/// Lists can be shared ([`ListClaim`]). A policy that is suspended, or
+/// waits for an approval, decides like any other, but does not act. One that observes decides nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Who decides `authorized`.
@@ -82,33 +82,45 @@ pub struct Claims {
     pub conflicts: Vec<Conflict>,
     /// What each policy that observes would decide if it were alone.
     pub observed: BTreeMap<PolicyKey, Claims>,
-    /// When a wish ends to which others lost a key.
+    /// When a wish ends to which others lost a key, or one that lost.
     clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
-    suspended: BTreeSet<PolicyKey>,
+    modes: BTreeMap<PolicyKey, Mode>,
+    limited: BTreeSet<PolicyKey>,
 }
 
 impl Claims {
     /// Settles who decides, among the policies that hold one device. The form of an attribute key may
     /// be decided by a policy of another device.
     #[must_use]
-    pub fn settle(policies: &[(&Policy, &Memory)], forms: &Forms, now: Timestamp) -> Self {
+    pub fn settle(
+        policies: &[(&Policy, &Memory)],
+        forms: &Forms,
+        permits: &Permits<'_>,
+        now: Timestamp,
+    ) -> Self {
         let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
             .iter()
             .copied()
             .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
-        let mut claims = Self::among(&ranked, forms, now);
+        let mut claims = Self::among(&ranked, forms, permits, now);
         let nobody = Forms::default();
-        let alone = |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], &nobody, now));
+        let alone =
+            |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], &nobody, permits, now));
         claims.observed = observing.into_iter().map(alone).collect();
         claims
     }
 
-    fn among(ranked: &[(&Policy, &Memory)], forms: &Forms, now: Timestamp) -> Self {
+    fn among(
+        ranked: &[(&Policy, &Memory)],
+        forms: &Forms,
+        permits: &Permits<'_>,
+        now: Timestamp,
+    ) -> Self {
         let mut claims = Self::default();
         for (policy, _) in ranked {
-            claims.admit(policy);
+            claims.admit(policy, permits);
             for (key, wish) in policy.wishes.attributes.iter().flatten() {
                 claims.named.insert(key.clone());
                 if !claims.lost_form(policy, key, wish, forms, now) {
@@ -122,10 +134,22 @@ impl Claims {
         claims
     }
 
-    /// Whether something may be sent for this policy.
+    /// Whether whatever this policy decides may be done, without anybody's approval.
     #[must_use]
     pub fn acts(&self, policy: &PolicyKey) -> bool {
-        !self.suspended.contains(policy)
+        !matches!(self.mode(policy), Mode::Suspended | Mode::Approve) && !self.is_limited(policy)
+    }
+
+    /// What is done about a difference of this policy.
+    #[must_use]
+    pub fn mode(&self, policy: &PolicyKey) -> Mode {
+        self.modes.get(policy).copied().unwrap_or_default()
+    }
+
+    /// Whether the limit of changed devices holds this policy here.
+    #[must_use]
+    pub fn is_limited(&self, policy: &PolicyKey) -> bool {
+        self.limited.contains(policy)
     }
 
     /// Whether attributes must be known: to compare, or as they may stand in the way of the policy that
@@ -211,7 +235,7 @@ impl Claims {
             .is_some_and(|allowed| allowed.contains(&disruption))
     }
 
-    fn admit(&mut self, policy: &Policy) {
+    fn admit(&mut self, policy: &Policy, permits: &Permits<'_>) {
         let key = &policy.key;
         let wishes = &policy.wishes;
         let extents = policy.ownership;
@@ -259,8 +283,9 @@ impl Claims {
             self.sweepers.push(key.clone());
         }
         self.allowed.insert(key.clone(), policy.allowed.clone());
-        if policy.mode == Mode::Suspended {
-            self.suspended.insert(key.clone());
+        self.modes.insert(key.clone(), policy.mode);
+        if permits.limits(key) {
+            self.limited.insert(key.clone());
         }
     }
 
@@ -286,7 +311,8 @@ impl Claims {
             winner: winner.clone(),
             dispute: Dispute::Form(claim.form.clone()),
         });
-        self.clashes_end = self.clashes_end.into_iter().chain(claim.expiry).min();
+        let ends = self.clashes_end.into_iter();
+        self.clashes_end = ends.chain(claim.expiry).chain(wish.expiry).min();
         true
     }
 

@@ -9,8 +9,8 @@ use super::{
 use crate::model::{Device, TagSet};
 
 /// Marks what must not be done now.
-pub(super) fn hold(
-    differences: &mut [Difference],
+pub(super) fn hold<'a>(
+    differences: impl IntoIterator<Item = &'a mut Difference>,
     device: &Device,
     claims: &Claims,
     policies: &[(&Policy, &Memory)],
@@ -22,7 +22,9 @@ pub(super) fn hold(
             .map(Hold::Disruption)
             .or_else(|| clash(&difference.change, around))
             .or_else(|| taken(&difference.change, device, around))
-            .or_else(|| feedback(&difference.change, device, policies));
+            .or_else(|| feedback(&difference.change, device, policies))
+            // What the policy waits for anyway.
+            .or_else(|| difference.hold.take());
     }
 }
 

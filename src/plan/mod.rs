@@ -9,6 +9,7 @@
 //! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies
 //! arrive changes nothing. What a guard holds stays in the plan with its reason.
 
+mod approval;
 mod bind;
 mod change;
 mod claims;
@@ -18,6 +19,7 @@ mod effect;
 mod expression;
 mod fleet;
 mod guard;
+mod limit;
 mod lists;
 mod order;
 mod parse;
@@ -34,6 +36,7 @@ mod tailnets;
 #[cfg(test)]
 mod tests;
 
+pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
@@ -42,6 +45,7 @@ pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
+pub use limit::Wants;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_target};

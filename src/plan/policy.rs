@@ -7,7 +7,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Bound, Selector};
+use super::{Bound, PlanHash, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -87,6 +87,13 @@ pub struct Memory {
     pub owned_keys: BTreeSet<AttributeKey>,
     /// The last request for a look that was granted.
     pub handled: Option<String>,
+    /// How many approvals of held plans have been used. Part of the hash of the next one, so that
+    /// none works twice.
+    pub approvals_used: u32,
+    /// The plan that was approved last.
+    pub approved: Option<PlanHash>,
+    /// The plan that was told last to be held.
+    pub held: Option<PlanHash>,
 }
 
 /// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
@@ -101,7 +108,9 @@ impl Memory {
             let bound = memory.bound.as_ref();
             bound.map(|bound| (bound.node.clone(), bound.named.clone()))
         };
-        device(self) == device(needed) && self.owned_keys.is_superset(&needed.owned_keys)
+        device(self) == device(needed)
+            && self.owned_keys.is_superset(&needed.owned_keys)
+            && self.approvals_used >= needed.approvals_used
     }
 
     /// The keys that a policy owns now: those that it names, and those that it named before and
@@ -118,7 +127,7 @@ impl Memory {
         let Some(wishes) = &policy.wishes.attributes else {
             return BTreeSet::new();
         };
-        if policy.mode != Mode::Enforce {
+        if !matches!(policy.mode, Mode::Enforce | Mode::Approve) {
             return self.owned_keys.clone();
         }
         let before = self.owned_keys.iter();
@@ -133,6 +142,8 @@ pub enum Mode {
     /// It is removed.
     #[default]
     Enforce,
+    /// It is removed once somebody has approved it; what the policy decides nobody else does.
+    Approve,
     /// Nothing is sent, but what the policy decides nobody else does.
     Suspended,
     /// Nothing is sent, and nothing decided.

@@ -7,6 +7,7 @@ use super::{
     Announcement, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
     failure::Setback,
     held::Held,
+    limit::Limiter,
     node::{Circumstances, Node},
     polling::Polling,
     queues::Queues,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     api::Reason,
-    model::NodeId,
+    model::{ChangeLimit, NodeId},
     plan::{self, Clashes, Declared, Fleet, Memory, PolicyKey},
     tailscale::Ability,
 };
@@ -28,6 +29,8 @@ pub struct Settings {
     pub attributes_interval: Duration,
     /// Requests per second that the budget allows.
     pub requests_per_second: f64,
+    /// How many devices may be changed within an hour.
+    pub limit: ChangeLimit,
 }
 
 /// A request under way.
@@ -77,6 +80,9 @@ pub struct Engine {
     /// Devices whose next step is to be found anew.
     pub(super) unplaced: BTreeSet<NodeId>,
     pub(super) queues: Queues,
+    pub(super) limiter: Limiter,
+    /// Policies of which an approval may fit what is frozen.
+    pub(super) approvable: BTreeSet<PolicyKey>,
     /// Policies whose report may have changed.
     pub(super) tell: BTreeSet<PolicyKey>,
     /// The list (counted) after which fleets told how far they are.
@@ -124,6 +130,8 @@ impl Engine {
             stale: BTreeSet::new(),
             unplaced: BTreeSet::new(),
             queues: Queues::default(),
+            limiter: Limiter::default(),
+            approvable: BTreeSet::new(),
             tell: BTreeSet::new(),
             told_at: 0,
             alarms: BTreeSet::new(),
@@ -153,6 +161,7 @@ impl Engine {
                 self.unplaced.extend(self.nodes.keys().cloned());
                 self.polling.hasten(now.monotonic);
             }
+            Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}
             Input::Poll => self.polling.hasten(now.monotonic),
@@ -182,7 +191,10 @@ impl Engine {
         let batch =
             (self.may_act() && self.queues.batch_size() > 0 && self.flights.len() < MAX_IN_FLIGHT)
                 .then_some(self.queues.batch_grew + BATCH_PATIENCE);
-        [poll, alarm, batch].into_iter().flatten().min()
+        [poll, alarm, batch, self.limit_ends()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether no request is under way.
@@ -213,6 +225,12 @@ impl Engine {
         let asks = held.request != declared.request;
         held.request = declared.request;
         held.stored = declared.memory;
+        if held.approvals != declared.approvals {
+            held.approvals = declared.approvals;
+            self.approvable.insert(key.clone());
+            self.unbound.insert(key.clone());
+            self.tell.insert(key.clone());
+        }
         let edited = held.generation != declared.generation;
         if edited {
             held.generation = declared.generation;
@@ -231,6 +249,8 @@ impl Engine {
             return;
         };
         held.urgent = true;
+        // What was frozen or approved was so for the former spec.
+        held.thaw();
         for id in held.nodes() {
             if let Some(node) = self.nodes.get_mut(id) {
                 node.forget_setbacks();
@@ -252,6 +272,7 @@ impl Engine {
         self.unbound.remove(key);
         self.tell.remove(key);
         self.looks_asked.remove(key);
+        self.approvable.remove(key);
     }
 
     /// Takes the lead or loses it. Who takes it reads everything anew before the first write, as
@@ -263,11 +284,13 @@ impl Engine {
         }
         self.leading = leading;
         self.last_tailnet = None;
+        self.lead_limiter(now);
         if !leading {
             return;
         }
         for held in self.policies.values_mut() {
             held.last_report = None;
+            held.thaw();
             held.recorded = held.kept();
             held.memory = held.recorded.clone();
         }
@@ -342,6 +365,11 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, request: Request, differences: Vec<plan::Difference>) -> Ticket {
+        if let Request::Write(call) = &request {
+            for id in call.nodes() {
+                self.limiter.begin(id);
+            }
+        }
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.effects.push(Effect::Send(ticket, request.clone()));

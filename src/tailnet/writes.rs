@@ -53,6 +53,11 @@ impl Engine {
                 node.setbacks.remove(&field);
                 node.unconfirmed.insert(field, difference.change.clone());
             }
+            for owner in difference.owners() {
+                if let Some(held) = self.policies.get_mut(owner) {
+                    held.done(difference);
+                }
+            }
             self.note_change(difference, now);
         }
     }

@@ -9,8 +9,8 @@ use super::Form;
 use crate::{
     model::{AttributeValue, AttributeWish, Attributes, Device, NodeId},
     plan::{
-        Call, Declared, DeviceTarget, Dispute, Extent, Field, Fleet, Hold, Identity, LookRequest,
-        Memory, Mode, Ownership, Policy, PolicyKey, Survey, Target, Wishes, apply,
+        Approvals, Call, Declared, DeviceTarget, Dispute, Extent, Field, Fleet, Hold, Identity,
+        LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Survey, Target, Wishes, apply,
         apply_attributes, next_call,
         scenes::{now, plain_device},
         survey,
@@ -51,6 +51,7 @@ impl Tailnet {
                     policy: Ok(policy),
                     memory: Memory::default(),
                     request: LookRequest::default(),
+                    approvals: Approvals::default(),
                 }
             });
         Self {

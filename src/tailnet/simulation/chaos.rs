@@ -249,9 +249,10 @@ impl World {
                 Mode::Enforce,
                 Mode::Enforce,
                 Mode::Enforce,
+                Mode::Approve,
                 Mode::Suspended,
                 Mode::Observe,
-            ][self.rng.usize(..5)],
+            ][self.rng.usize(..6)],
             priority: self.rng.i32(-1..2),
             ..blank(key)
         }

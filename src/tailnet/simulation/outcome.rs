@@ -6,8 +6,8 @@ use super::World;
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Change, Clashes, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey, Surroundings,
-        Target, bind, plan_device,
+        Binding, Change, Clashes, DevicePlan, Difference, Fleet, Hold, Memory, Mode, Permits,
+        Policy, PolicyKey, Surroundings, Target, bind, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -20,7 +20,7 @@ impl World {
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         for (key, kept) in &self.policies {
-            let binding = bind(&kept.policy.target, &kept.memory, &fleet);
+            let binding = bind(&kept.policy.target, &kept.memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
                 policies.push((&kept.policy, &kept.memory));
@@ -109,6 +109,7 @@ impl World {
             policies,
             &Surroundings {
                 fleet,
+                permits: &Permits::default(),
                 clashes,
                 now: self.wall(),
             },
@@ -118,7 +119,7 @@ impl World {
             .iter()
             .any(|difference| difference.hold.is_some());
         for difference in &plan.differences {
-            let waits = (held || plan.lacks_what_is_suspended())
+            let waits = (held || plan.lacks_what_waits())
                 && matches!(difference.change, Change::Authorized { after: true, .. });
             assert!(
                 difference.hold.is_some() || waits,
@@ -147,7 +148,7 @@ impl World {
             let own = plan.of(key);
             assert_eq!(told.node, *id, "{key}");
             assert!(
-                told.differences.iter().eq(own),
+                told.differences.iter().map(unnamed).eq(own.map(unnamed)),
                 "{key} is told to differ in {told:?}"
             );
             assert!(
@@ -157,4 +158,13 @@ impl World {
         }
         plan
     }
+}
+
+/// A difference, without the hash by which it is approved.
+fn unnamed(difference: &Difference) -> Difference {
+    let mut difference = difference.clone();
+    if let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold {
+        *hash = None;
+    }
+    difference
 }
