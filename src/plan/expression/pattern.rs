@@ -16,7 +16,9 @@ pub(super) fn parse(pattern: &str) -> Result<Regex, String> {
         .build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => {
-            "the pattern is too large: write fewer or smaller repetitions".to_owned()
+            "the pattern is too large: write fewer or smaller repetitions, and [a-zA-Z0-9_] \
+             instead of \\w, which has the letters of all scripts"
+                .to_owned()
         }
         other => {
             let told = other.to_string();
