@@ -94,6 +94,11 @@ pub enum Reason {
     TagsNotPermitted,
     /// Another device holds the IPv4 address. Choose another one, or free it.
     AddressInUse,
+    /// The IPv4 addresses of devices would be swapped. Wish for a free one for one of the devices first.
+    AddressSwap,
+    /// The tailnet has the posture attribute as another type, or in another spelling of upper and lower
+    /// case. Write it as the tailnet has it, or another key.
+    AttributeClash,
     /// Another device bears the name, or bore it a short while ago. Choose another one, or wait.
     NameTaken,
     /// The API refused the change for good (another 4xx). Correct it as the message says.
@@ -145,6 +150,8 @@ impl Reason {
             Self::RateLimited => "RateLimited",
             Self::TagsNotPermitted => "TagsNotPermitted",
             Self::AddressInUse => "AddressInUse",
+            Self::AddressSwap => "AddressSwap",
+            Self::AttributeClash => "AttributeClash",
             Self::NameTaken => "NameTaken",
             Self::Refused => "Refused",
             Self::NotEffective => "NotEffective",

@@ -16,7 +16,7 @@ use crate::{
         DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{Binding, Difference, Hold, Memory, Mode},
+    plan::{Binding, Conflict, Difference, Dispute, Hold, Memory, Mode},
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -213,14 +213,14 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
 fn bound(report: &DeviceReport) -> Verdict {
     let called = format!("{} ({})", report.label, report.node);
     if !report.conflicts.is_empty() {
-        let lost = report
-            .conflicts
-            .iter()
-            .map(|lost| format!("{} to {}", lost.field, lost.winner));
-        let message = format!(
-            "Another policy that ranks first wishes otherwise for {called}: lost {}. Edit one of them.",
-            lost.collect::<Vec<_>>().join(", "),
-        );
+        let lost: Vec<_> = report.conflicts.iter().map(ToString::to_string).collect();
+        let of_this_device = |lost: &Conflict| lost.dispute == Dispute::Field;
+        let first = if report.conflicts.iter().all(of_this_device) {
+            format!("Another policy that ranks first wishes otherwise for {called}")
+        } else {
+            format!("Another policy ranks before this one, which is about {called}")
+        };
+        let message = format!("{first}: lost {}. Edit one of them.", lost.join(", "));
         return if report.working {
             Verdict::retrying(Reason::Conflicted, message)
         } else {
@@ -272,6 +272,8 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
     Some(match hold {
         Hold::Disruption(_) => Verdict::retrying(Reason::DisruptionHeld, message),
         Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
+        Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
+        Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
         Hold::Approval(_) => Verdict::retrying(Reason::AwaitingApproval, message),

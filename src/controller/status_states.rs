@@ -4,10 +4,10 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::NodeId,
+    model::{NodeId, ValueKind},
     plan::{
-        ApprovedOn, Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory,
-        Mode, Owner, PlanHash, PolicyKey, Why,
+        ApprovedOn, Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field, Form,
+        Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
     },
     tailnet::{DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry, State},
 };
@@ -125,6 +125,7 @@ pub(super) fn states() -> Vec<Case> {
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
+        dispute: Dispute::Field,
     };
     let invalid = State::Invalid(vec!["spec.ipv4: no".into(), "spec.tags[0]: no".into()]);
     let rejected = failure(Reason::CredentialRejected, Retry::Later);
@@ -194,7 +195,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 9] {
+pub(super) fn unfinished_states() -> [Case; 11] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -225,6 +226,21 @@ pub(super) fn unfinished_states() -> [Case; 9] {
         (
             held(Hold::AddressInUse("db (n9)".into())),
             ["False", "AddressInUse", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::AddressSwap(vec!["db (n9)".into()])),
+            ["False", "AddressSwap", "Stalled", "False"],
+        ),
+        (
+            held(Hold::AttributeClash {
+                form: Form {
+                    key: "custom:tier".parse().unwrap(),
+                    kind: ValueKind::String,
+                },
+                same_key: true,
+                device: "db (n9)".into(),
+            }),
+            ["False", "AttributeClash", "Reconciling", "False"],
         ),
         (
             held(Hold::NameTaken("db (n9)".into())),
@@ -292,6 +308,7 @@ pub(super) fn fleet_states() -> [Case; 9] {
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
+        dispute: Dispute::Field,
     };
     let approval = Hold::Approval(Some(plan_hash()));
     let limit = Hold::Limit(Some(plan_hash()));

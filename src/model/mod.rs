@@ -18,7 +18,7 @@ mod tag;
 pub use address::TailnetIpv4;
 pub use attribute::{
     AttributeKey, AttributeString, AttributeValue, AttributeWish, Attributes, ReportedAttribute,
-    SafeInteger,
+    SafeInteger, ValueKind,
 };
 pub use change_limit::ChangeLimit;
 pub use device::Device;

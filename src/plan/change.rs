@@ -1,6 +1,6 @@
 use std::{fmt, net::Ipv4Addr};
 
-use super::{Disruption, PlanHash, PolicyKey};
+use super::{Disruption, Form, PlanHash, PolicyKey};
 use crate::{
     api::APPROVE,
     model::{
@@ -207,6 +207,18 @@ pub enum Hold {
     Disruption(Disruption),
     /// Another device holds this address now.
     AddressInUse(String),
+    /// Other devices hold this address and each other's, and are to have the one of the next: in a
+    /// circle back to this device.
+    AddressSwap(Vec<String>),
+    /// The tailnet has the key in another form.
+    AttributeClash {
+        /// That form.
+        form: Form,
+        /// Whether only the type is another one.
+        same_key: bool,
+        /// A device that has it.
+        device: String,
+    },
     /// Another device bears this name now.
     NameTaken(String),
     /// With these tags, this policy would no longer mean the device.
@@ -237,6 +249,29 @@ impl fmt::Display for Hold {
                  allowDisruption: [FirstTag] to allow it",
             ),
             Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
+            Self::AddressSwap(others) => write!(
+                f,
+                "{} would have to give it up first, and in the end this device its own: the API does \
+                 not swap addresses, and nobody is to be without one meanwhile. Wish for a free address \
+                 for one of them first",
+                others.join(", which waits for ")
+            ),
+            Self::AttributeClash {
+                form,
+                same_key: true,
+                device,
+            } => write!(
+                f,
+                "{device} has {}, of type {}, and the API fixes the type of a key for the whole tailnet \
+                 by its first write: give it as {}, or write another key",
+                form.key, form.kind, form.kind
+            ),
+            Self::AttributeClash { form, device, .. } => write!(
+                f,
+                "{device} has {}, and keys that differ only in case are one key for the API: write {}, \
+                 or delete that one on all devices",
+                form.key, form.key
+            ),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
             Self::Approval(Some(hash)) => write!(
                 f,

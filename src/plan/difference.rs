@@ -3,10 +3,10 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, Difference, Field, Fleet, Hold, ListClaim, Memory, Mode, Permits, Policy,
-    PolicyKey, Why, guard,
+    Change, Claims, Clashes, Difference, Field, Fleet, Hold, ListClaim, Memory, Mode, Permits,
+    Policy, PolicyKey, Want, Why, guard,
 };
-use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
+use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
 /// What is to be done about one device, and what could not be compared yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct DevicePlan {
     pub asked: Vec<(PolicyKey, Change)>,
     /// Who decides what.
     pub claims: Claims,
+    /// What no other device can have, as its policies have settled it among themselves.
+    pub want: Want,
     /// Attributes are wished for, but have not been read.
     pub attributes_unread: bool,
     /// All routes that are enabled now: what a call that replaces them must carry along.
@@ -68,6 +70,8 @@ pub struct Surroundings<'a> {
     pub fleet: &'a Fleet,
     /// What was approved, and what the limit of changed devices holds.
     pub permits: &'a Permits<'a>,
+    /// What policies of other devices claim, and what other devices have, of what a tailnet has once.
+    pub clashes: &'a Clashes,
     /// The time, for expiries.
     pub now: Timestamp,
 }
@@ -82,7 +86,10 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
-    let claims = Claims::settle(policies, around.permits, around.now);
+    let mut claims = Claims::settle(policies, &around.clashes.forms, around.permits, around.now);
+    let want = Want::of(&claims, policies);
+    let called = |id: &NodeId| around.fleet.called(id);
+    claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
     let look = |claims| {
         let mut found = Found::of(device, claims, around.permits);
         found.compare(attributes);
@@ -118,6 +125,7 @@ pub fn plan_device(
         attributes_unread: claims.need_attributes() && attributes.is_none(),
         enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
         routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
+        want,
         claims,
     }
 }

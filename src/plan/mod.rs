@@ -13,6 +13,7 @@ mod approval;
 mod bind;
 mod change;
 mod claims;
+mod clashes;
 mod difference;
 mod effect;
 mod expression;
@@ -41,6 +42,7 @@ pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanH
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
+pub use clashes::{Clashes, Dispute, Form, Want};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
@@ -51,7 +53,7 @@ pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_target};
 pub use policy::{
     AttributesExtent, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory, Mode,
-    Ownership, Policy, PolicyKey, Target, Wishes,
+    Ownership, Policy, PolicyKey, Rank, Target, Wishes,
 };
 pub use select::{Glob, Selector};
 pub use survey::{Survey, survey};

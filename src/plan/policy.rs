@@ -58,6 +58,24 @@ impl Policy {
     pub fn rank(&self) -> (Reverse<i32>, Timestamp, &PolicyKey) {
         (Reverse(self.priority), self.created, &self.key)
     }
+
+    /// Its rank, to be kept.
+    #[must_use]
+    pub fn owned_rank(&self) -> Rank {
+        Rank(Reverse(self.priority), self.created, self.key.clone())
+    }
+}
+
+/// The place of a policy among those that claim one thing; the first one decides.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(Reverse<i32>, Timestamp, PolicyKey);
+
+impl Rank {
+    /// Whose it is.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyKey {
+        &self.2
+    }
 }
 
 /// What a policy has to remember between two looks; kept in its status.

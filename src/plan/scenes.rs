@@ -10,9 +10,9 @@ use proptest::{
 };
 
 use super::{
-    AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
-    Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
-    apply_attributes, next_call, plan_device,
+    AttributesExtent, Call, Clashes, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity,
+    Memory, Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings, Target, Wishes,
+    apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -53,6 +53,7 @@ impl Scene {
         let around = Surroundings {
             fleet: &fleet,
             permits,
+            clashes: &Clashes::default(),
             now: now(),
         };
         plan_device(&self.device, attributes, &policies, &around)

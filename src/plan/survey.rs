@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Declared, DevicePlan, Fleet, Memory, Permits, Policy, PolicyKey, Surroundings, bind,
-    plan_device,
+    Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Permits, Policy, PolicyKey,
+    Surroundings, bind, plan_device,
 };
 use crate::model::{Attributes, NodeId};
 
@@ -40,9 +40,14 @@ pub fn survey(
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
+    let all = policies
+        .iter()
+        .filter_map(|declared| declared.policy.as_ref().ok());
+    let clashes = Clashes::among(all, &held, attributes, now);
     let around = Surroundings {
         fleet,
         permits: &Permits::default(),
+        clashes: &clashes,
         now,
     };
     for (node, policies) in held {

@@ -154,6 +154,15 @@ impl Engine {
         }
     }
 
+    /// Compares all that is to be compared anew. What is found about one device may concern others.
+    pub(super) fn replan_stale(&mut self, now: Now) {
+        while !self.stale.is_empty() {
+            for id in std::mem::take(&mut self.stale) {
+                self.replan(&id, now);
+            }
+        }
+    }
+
     /// Compares a device anew with all that is wished for it.
     pub(super) fn replan(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.nodes.get(id) else {
@@ -161,7 +170,9 @@ impl Engine {
         };
         if node.policies.is_empty() {
             self.limiter.note(id, &BTreeSet::new());
-            if node.busy == 0 {
+            let busy = node.busy > 0;
+            self.drop_claims(id);
+            if !busy {
                 self.forget(id);
             }
             return;
@@ -183,6 +194,7 @@ impl Engine {
         let around = Surroundings {
             fleet: &self.fleet,
             permits: &self.permits(id, node),
+            clashes: &self.clashes,
             now: now.wall,
         };
         let plan = plan_device(device, attributes, &policies, &around);
@@ -200,6 +212,7 @@ impl Engine {
                 self.readers.remove(id);
             }
         }
+        self.note_claims(id);
         self.check_effect(id, now);
     }
 

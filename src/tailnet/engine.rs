@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
-    plan::{self, Declared, Fleet, Memory, PolicyKey},
+    plan::{self, Clashes, Declared, Fleet, Memory, PolicyKey},
     tailscale::Ability,
 };
 
@@ -55,6 +55,8 @@ pub struct Engine {
     pub(super) policies: BTreeMap<PolicyKey, Held>,
     pub(super) polling: Polling,
     pub(super) fleet: Fleet,
+    /// What the tailnet has once: who claims it, and who has it.
+    pub(super) clashes: Clashes,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// Devices that cost a read of their own now and then.
     pub(super) readers: BTreeSet<NodeId>,
@@ -114,6 +116,7 @@ impl Engine {
             policies: BTreeMap::new(),
             polling: Polling::default(),
             fleet: Fleet::default(),
+            clashes: Clashes::default(),
             nodes: BTreeMap::new(),
             readers: BTreeSet::new(),
             missing: BTreeMap::new(),
@@ -212,6 +215,7 @@ impl Engine {
             self.tell.insert(key.clone());
             let held = Held::new(declared);
             let asks = held.asks_for_a_look();
+            self.redeclare(None, held.policy.as_ref().ok());
             self.policies.insert(key.clone(), held);
             if asks {
                 self.look_for(key, now);
@@ -230,7 +234,9 @@ impl Engine {
         let edited = held.generation != declared.generation;
         if edited {
             held.generation = declared.generation;
-            held.policy = declared.policy;
+            let before = std::mem::replace(&mut held.policy, declared.policy);
+            let after = held.policy.as_ref().ok().cloned();
+            self.redeclare(before.as_ref().ok(), after.as_ref());
             self.take_edit(&key);
         }
         if asks {
@@ -257,6 +263,7 @@ impl Engine {
 
     fn drop_policy(&mut self, key: &PolicyKey) {
         if let Some(held) = self.policies.remove(key) {
+            self.redeclare(held.policy.as_ref().ok(), None);
             for id in held.nodes() {
                 self.let_go(id, key);
             }

@@ -219,8 +219,8 @@ impl Engine {
             Some(DeviceReport { working, ..device })
         });
         report.details = devices.collect();
-        self.name_batch(key, &mut report.differences);
         report.unjudged = self.unjudged(key);
+        self.name_batch(key, &mut report.differences);
         report
     }
 

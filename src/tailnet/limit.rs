@@ -148,9 +148,7 @@ impl Engine {
             self.tell.insert(key.clone());
         }
         self.limiter.held = held;
-        for id in std::mem::take(&mut self.stale) {
-            self.replan(&id, now);
-        }
+        self.replan_stale(now);
         true
     }
 

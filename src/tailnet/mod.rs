@@ -10,6 +10,7 @@
 mod announcement;
 mod approvals;
 mod binding;
+mod clashes;
 mod drive;
 mod engine;
 mod exchange;

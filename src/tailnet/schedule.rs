@@ -39,9 +39,7 @@ impl Engine {
                 self.rematch(&id);
             }
             self.use_approvals();
-            for id in std::mem::take(&mut self.stale) {
-                self.replan(&id, now);
-            }
+            self.replan_stale(now);
             self.keep_the_limit(now);
             if self.may_act() {
                 self.act(now);

@@ -89,6 +89,7 @@ fn the_table_of_lists_is_what_the_plan_does() {
             &plan::Surroundings {
                 fleet: &fleet,
                 permits: &plan::Permits::default(),
+                clashes: &plan::Clashes::default(),
                 now,
             },
         );

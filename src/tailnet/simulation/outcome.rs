@@ -6,8 +6,8 @@ use super::World;
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Change, DevicePlan, Difference, Fleet, Hold, Memory, Mode, Permits, Policy,
-        PolicyKey, Surroundings, Target, bind, plan_device,
+        Binding, Change, Clashes, DevicePlan, Difference, Fleet, Hold, Memory, Mode, Permits,
+        Policy, PolicyKey, Surroundings, Target, bind, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -38,9 +38,16 @@ impl World {
             };
             assert_eq!(*told, binding, "{key}");
         }
+        let policies = self.policies.values().map(|kept| &kept.policy);
+        let clashes = Clashes::among(policies, &held_by, &self.model.attributes, self.wall());
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
-            .map(|(id, policies)| (id.clone(), self.assert_reached(id, policies, &fleet)))
+            .map(|(id, policies)| {
+                (
+                    id.clone(),
+                    self.assert_reached(id, policies, &fleet, &clashes),
+                )
+            })
             .collect();
         for (key, nodes) in fleets {
             self.assert_fleet_told(key, &nodes, &plans);
@@ -93,6 +100,7 @@ impl World {
         id: &NodeId,
         policies: &[(&Policy, &Memory)],
         fleet: &Fleet,
+        clashes: &Clashes,
     ) -> DevicePlan {
         let device = &self.model.devices[id];
         let plan = plan_device(
@@ -102,6 +110,7 @@ impl World {
             &Surroundings {
                 fleet,
                 permits: &Permits::default(),
+                clashes,
                 now: self.wall(),
             },
         );
