@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{World, model};
 use crate::{
     model::{
-        AttributeKey, AttributeWish, Attributes, ChangeLimit, Device, NodeId, ReportedAttribute,
-        Route, RouteSet, Tag, TagSet,
+        AttributeKey, AttributeValue, AttributeWish, Attributes, ChangeLimit, Device, NodeId,
+        ReportedAttribute, Route, RouteSet, Tag, TagSet,
     },
     plan::{
         Approvals, ApprovedOn, AttributesExtent, DeviceTarget, Disruption, Extent, Glob, Identity,
@@ -333,7 +333,9 @@ impl World {
         if self.rng.u8(..2) == 0 {
             let count = self.rng.usize(..3);
             let named = (0..count).map(|_| (self.attribute_key(), self.attribute()));
-            wishes.attributes = Some(named.collect::<BTreeMap<_, _>>());
+            // A manifest with two keys that differ only in case is refused.
+            let apart: BTreeMap<_, _> = named.map(|named| (named.0.folded(), named)).collect();
+            wishes.attributes = Some(apart.into_values().collect());
         }
         if self.rng.u8(..6) == 0 {
             wishes.name = Some(format!("wished-{}", self.rng.u8(..4)).parse().unwrap());
@@ -368,18 +370,23 @@ impl World {
     fn attribute(&mut self) -> AttributeWish {
         let soon = self.wall() + jiff::SignedDuration::from_secs(self.rng.i64(1..600));
         AttributeWish {
-            value: string(["gold", "silver"][self.rng.usize(..2)]),
+            value: match self.rng.u8(..6) {
+                0 => AttributeValue::Integer(3.try_into().unwrap()),
+                even if even % 2 == 0 => string("gold"),
+                _ => string("silver"),
+            },
             expiry: (self.rng.u8(..4) == 0).then_some(soon),
         }
     }
 }
 
 fn number_of(key: &AttributeKey) -> &str {
-    key.as_str().trim_start_matches("custom:k")
+    key.as_str()
+        .trim_start_matches(|letter| letter != '0' && letter != '1' && letter != '2')
 }
 
-pub fn string(text: &str) -> crate::model::AttributeValue {
-    crate::model::AttributeValue::String(text.parse().unwrap())
+pub fn string(text: &str) -> AttributeValue {
+    AttributeValue::String(text.parse().unwrap())
 }
 
 pub fn policy_key(number: usize) -> PolicyKey {
