@@ -11,7 +11,15 @@ async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
         let lax = json!([{
             "op": "replace",
             "path": "/spec/versions/0/schema/openAPIV3Schema",
-            "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "value": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": {"status": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true,
+                    "default": {"observedGeneration": -1},
+                }},
+            },
         }]);
         let crd = format!("crd/{crd}.tailnet.dev");
         stage
