@@ -4,6 +4,7 @@ mod controller;
 pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
+pub mod manifests;
 #[cfg(feature = "demo")]
 mod simulate;
 
