@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -11,11 +12,16 @@ use super::{
     fault::{Code, Fault},
     path::FieldPath,
     place::{Place, Position, Source, Span},
+    schema::{Finding, Schemas},
     split,
-    tree::{Data, Node},
+    tree::{Data, Entry, Node},
+    words::nearest,
     yaml::{self, YamlError},
 };
-use crate::api::{GROUP, VERSION};
+use crate::{
+    api::{GROUP, TailscaleDevicePolicy, VERSION},
+    plan::{self, PolicyKey},
+};
 
 /// An object as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +67,18 @@ impl Document {
         }
     }
 
+    fn found(&self, finding: Finding) -> Fault {
+        let fault = self.fault(finding.code, &finding.field, finding.message);
+        if finding.key {
+            let place = self.place_of_key(&finding.field);
+            return Fault {
+                place: Some(place),
+                ..fault
+            };
+        }
+        fault
+    }
+
     fn at(&self, span: Span) -> Place {
         Place {
             source: Arc::clone(&self.source),
@@ -72,6 +90,7 @@ impl Document {
 /// The objects that were read so far.
 pub struct Reading<'n> {
     namespace: &'n str,
+    schemas: Schemas,
     manifests: Manifests,
     faults: Vec<Fault>,
 }
@@ -81,6 +100,7 @@ impl<'n> Reading<'n> {
     pub fn new(namespace: &'n str, faults: Vec<Fault>) -> Self {
         Self {
             namespace,
+            schemas: Schemas::new(),
             manifests: Manifests::default(),
             faults,
         }
@@ -141,56 +161,61 @@ impl<'n> Reading<'n> {
             self.list(source, &root, &version, &kind);
             return;
         }
-        let namespace = root.get("metadata").and_then(|it| it.get("namespace"));
-        let namespace = namespace.and_then(Node::text).unwrap_or(self.namespace);
-        let name = root.get("metadata").and_then(|it| it.get("name"));
-        let name = name.and_then(Node::text).unwrap_or("without a name");
-        let title = match kind.as_str() {
-            "TailscaleTailnet" => format!("{kind} {name}"),
-            _ => format!("{kind} {namespace}/{name}"),
+        if version != format!("{GROUP}/{VERSION}") || self.schemas.kinds().all(|it| it != kind) {
+            self.other(source, &root, &version, &kind);
+            return;
+        }
+        self.manifests.found += 1;
+        let document = self.document(source, root, &kind);
+        match kind.as_str() {
+            "TailscaleDevicePolicy" => {
+                let policy = self.typed(document, &kind);
+                if let Some(policy) = policy.filter(|policy| self.can_be_planned(policy)) {
+                    self.manifests.policies.push(policy);
+                }
+            }
+            "TailscaleTailnet" => {
+                let tailnet = self.typed(document, &kind);
+                self.manifests.tailnets.extend(tailnet);
+            }
+            _ => {
+                let invite = self.typed(document, &kind);
+                self.manifests.invites.extend(invite);
+            }
+        }
+    }
+
+    fn document(&self, source: &Arc<Source>, root: Node, kind: &str) -> Document {
+        let metadata = |field| root.get("metadata")?.get(field)?.text();
+        let name = metadata("name").unwrap_or("(without a name)");
+        let title = if self.schemas.namespaced(kind) {
+            let namespace = metadata("namespace").unwrap_or(self.namespace);
+            format!("{kind} {namespace}/{name}")
+        } else {
+            format!("{kind} {name}")
         };
-        let source = Arc::clone(source);
-        let document = Document {
-            source,
+        Document {
+            source: Arc::clone(source),
             root,
             title,
-        };
-        let ours = version == format!("{GROUP}/{VERSION}");
-        match kind.as_str() {
-            "TailscaleDevicePolicy" if ours => {
-                if let Some(located) = self.typed(document, true) {
-                    self.manifests.policies.push(located);
-                }
-            }
-            "TailscaleTailnet" if ours => {
-                if let Some(located) = self.typed(document, false) {
-                    self.manifests.tailnets.push(located);
-                }
-            }
-            "TailscaleDeviceInvite" if ours => {
-                if let Some(located) = self.typed(document, true) {
-                    self.manifests.invites.push(located);
-                }
-            }
-            _ => self.other(&document, &version, &kind),
         }
     }
 
     /// The items of a list; in a list of one kind they need not name it.
     fn list(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
-        let items = root.entries().iter().find(|entry| entry.key == "items");
-        let items = items.and_then(|entry| entry.value.items());
+        let items = root.get("items").and_then(Node::items);
         let of = kind.strip_suffix("List").filter(|of| !of.is_empty());
         for item in items.unwrap_or_default() {
             let mut item = item.clone();
             if let (Some(of), Data::Map(entries)) = (of, &mut item.data) {
-                let span = item.span;
-                for (key, value) in [("apiVersion", version), ("kind", of)] {
+                let key_span = item.span;
+                for (key, text) in [("apiVersion", version), ("kind", of)] {
                     if entries.iter().all(|entry| entry.key != key) {
-                        let data = Data::Text(value.to_owned());
-                        entries.push(super::tree::Entry {
+                        let data = Data::Text(text.to_owned());
+                        let span = key_span;
+                        entries.push(Entry {
                             key: key.to_owned(),
-                            key_span: span,
+                            key_span,
                             value: Node { span, data },
                         });
                     }
@@ -200,14 +225,21 @@ impl<'n> Reading<'n> {
         }
     }
 
+    /// The object, if the API server would take it.
     fn typed<T: DeserializeOwned + Resource>(
         &mut self,
         document: Document,
-        namespaced: bool,
+        kind: &str,
     ) -> Option<Located<T>> {
+        let findings = self.schemas.check(kind, &document.root);
+        if !findings.is_empty() {
+            let faults = findings.into_iter().map(|it| document.found(it));
+            self.faults.extend(faults);
+            return None;
+        }
         match serde_path_to_error::deserialize::<Value, T>(document.root.to_json()) {
             Ok(mut object) => {
-                if namespaced && object.namespace().is_none() {
+                if self.schemas.namespaced(kind) && object.namespace().is_none() {
                     object.meta_mut().namespace = Some(self.namespace.to_owned());
                 }
                 Some(Located { object, document })
@@ -215,32 +247,71 @@ impl<'n> Reading<'n> {
             Err(error) => {
                 let field = FieldPath::parse(&error.path().to_string());
                 let message = error.inner().to_string();
-                self.faults
-                    .push(document.fault(Code::Schema, &field, message));
+                let fault = document.fault(Code::Schema, &field, message);
+                self.faults.push(fault);
                 None
             }
         }
     }
 
+    /// Whether the plan reads the policy too: it finds what no rule can.
+    fn can_be_planned(&mut self, policy: &Located<TailscaleDevicePolicy>) -> bool {
+        let Err(faults) = policy.declared().policy else {
+            return true;
+        };
+        for fault in faults {
+            let (field, message) = fault.split_once(": ").unwrap_or(("", &fault));
+            let field = FieldPath::parse(field);
+            let fault = policy.document.fault(Code::Rule, &field, message);
+            self.faults.push(fault);
+        }
+        false
+    }
+
     /// An object of another kind is left alone, unless it was meant to be one of ours.
-    fn other(&mut self, document: &Document, version: &str, kind: &str) {
+    fn other(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
         let (group, _) = version.split_once('/').unwrap_or(("", version));
-        let our_kind = crate::api::schema::definitions()
-            .iter()
-            .any(|definition| definition.spec.names.kind == kind);
-        if our_kind {
-            let message =
-                format!("'{version}' is not the version of a {kind}: write {GROUP}/{VERSION}");
-            let field = FieldPath::ROOT.field("apiVersion");
-            self.faults
-                .push(document.fault(Code::UnknownKind, &field, message));
+        let (field, message) = if self.schemas.kinds().any(|known| known == kind) {
+            let found = if version.is_empty() {
+                "there is no version".to_owned()
+            } else {
+                format!("'{version}' is no version of {kind}")
+            };
+            ("apiVersion", format!("{found}: write {GROUP}/{VERSION}"))
         } else if group == GROUP {
-            let message = format!("there is no kind '{kind}' in {GROUP}");
-            let field = FieldPath::ROOT.field("kind");
-            self.faults
-                .push(document.fault(Code::UnknownKind, &field, message));
+            let mut kinds: Vec<&str> = self.schemas.kinds().collect();
+            kinds.sort_unstable();
+            let near = nearest(kind, kinds.iter().copied());
+            let hint = near.map_or_else(
+                || format!("write {}", kinds.join(" or ")),
+                |near| format!("did you mean {near}?"),
+            );
+            (
+                "kind",
+                format!("there is no kind '{kind}' in {GROUP}: {hint}"),
+            )
         } else {
             self.manifests.others += 1;
-        }
+            return;
+        };
+        let document = self.document(source, root.clone(), kind);
+        let field = FieldPath::ROOT.field(field);
+        let fault = document.fault(Code::UnknownKind, &field, message);
+        self.faults.push(fault);
+    }
+}
+
+impl Located<TailscaleDevicePolicy> {
+    /// The policy as the plan reads it: as if it were created now, for the first time.
+    #[must_use]
+    pub fn declared(&self) -> plan::Declared {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let metadata = &self.object.metadata;
+        let key = PolicyKey {
+            namespace: text(&metadata.namespace),
+            name: text(&metadata.name),
+        };
+        let created = Timestamp::UNIX_EPOCH;
+        plan::parse(key, String::new(), 0, created, &self.object.spec, None)
     }
 }
