@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::{
     Located, Manifests,
-    fault::{Code, Fault},
+    fault::{Code, Fault, Severity},
     path::FieldPath,
     place::{Place, Position, Source, Span},
-    schema::{Finding, Schemas},
+    schema::{Finding, Schemas, Spot},
     split,
     tree::{Data, Entry, Node},
     words::nearest,
@@ -68,15 +68,17 @@ impl Document {
     }
 
     fn found(&self, finding: Finding) -> Fault {
-        let fault = self.fault(finding.code, &finding.field, finding.message);
-        if finding.key {
-            let place = self.place_of_key(&finding.field);
-            return Fault {
-                place: Some(place),
-                ..fault
-            };
+        let field = &finding.field;
+        let place = match &finding.spot {
+            Spot::Value => self.place(field),
+            Spot::Name => self.place_of_key(field),
+            Spot::Key(key) => self.place_of_key(&field.key(key)),
+        };
+        Fault {
+            severity: finding.severity,
+            place: Some(place),
+            ..self.fault(finding.code, &finding.field, finding.message)
         }
-        fault
     }
 
     fn at(&self, span: Span) -> Place {
@@ -232,12 +234,13 @@ impl<'n> Reading<'n> {
         kind: &str,
     ) -> Option<Located<T>> {
         let findings = self.schemas.check(kind, &document.root);
-        if !findings.is_empty() {
-            let faults = findings.into_iter().map(|it| document.found(it));
-            self.faults.extend(faults);
+        let refused = findings.iter().any(|it| it.severity == Severity::Error);
+        let faults = findings.into_iter().map(|it| document.found(it));
+        self.faults.extend(faults);
+        if refused {
             return None;
         }
-        match serde_path_to_error::deserialize::<Value, T>(document.root.to_json()) {
+        match serde_path_to_error::deserialize::<Value, T>(document.root.given()) {
             Ok(mut object) => {
                 if self.schemas.namespaced(kind) && object.namespace().is_none() {
                     object.meta_mut().namespace = Some(self.namespace.to_owned());

@@ -198,7 +198,8 @@ pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
                 Some(JSONSchemaPropsOrBool::Schema(values)) => Some(values.as_ref()),
                 _ => schema.properties.as_ref()?.get(key),
             };
-            let entries = entries.iter().filter_map(|entry| {
+            let given = entries.iter().filter(|it| it.value.data != Data::Null);
+            let entries = given.filter_map(|entry| {
                 let key = Key::String(Arc::new(entry.key.clone()));
                 Some((key, value(below(&entry.key)?, &entry.value)))
             });

@@ -29,14 +29,7 @@ const FIELDS: [&str; 15] = [
 /// Checks the metadata of an object.
 pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
     let path = FieldPath::ROOT.field("metadata");
-    let mut add = |code, field: FieldPath, message: String| {
-        findings.push(Finding {
-            code,
-            field,
-            key: code == Code::UnknownField,
-            message,
-        });
-    };
+    let mut add = |code, field, message| findings.push(Finding::error(code, field, message));
     let metadata = object.get("metadata");
     if let Some(node) = metadata
         && !matches!(node.data, Data::Map(_) | Data::Null)
@@ -57,6 +50,7 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
             continue;
         }
         match entry.key.as_str() {
+            _ if entry.value.data == Data::Null => {}
             "name" | "namespace" | "generateName" => {
                 if let Some(message) = name(&entry.key, &entry.value) {
                     add(Code::Schema, field, message);
@@ -70,14 +64,19 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
             _ => {}
         }
     }
-    let is_named = |field| entries.iter().any(|entry| entry.key == field);
+    let is_named = |field| {
+        let entry = entries.iter().find(|entry| entry.key == field);
+        entry.is_some_and(|entry| entry.value.data != Data::Null)
+    };
     if !is_named("name") {
         let message = "the object has no name: write one such as fra-router".to_owned();
         add(Code::Schema, path.field("name"), message);
     }
     if !namespaced && is_named("namespace") {
-        let message = "it is in no namespace: leave the field out".to_owned();
-        add(Code::Schema, path.field("namespace"), message);
+        let message =
+            "it is in no namespace, whatever is written here: leave the field out".to_owned();
+        let field = path.field("namespace");
+        findings.push(Finding::warning(Code::Schema, field, message));
     }
 }
 

@@ -17,19 +17,25 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
 };
 
-use super::{fault::Code, path::FieldPath, tree::Node};
+use super::{
+    fault::{Code, Severity},
+    path::FieldPath,
+    tree::Node,
+};
 use crate::api::schema;
 use rules::Rules;
 
 /// What is wrong with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
+    /// Whether the API server refuses it.
+    pub severity: Severity,
     /// The kind of fault.
     pub code: Code,
     /// The field.
     pub field: FieldPath,
-    /// Whether it is the name of the field that is wrong, not its value.
-    pub key: bool,
+    /// What of the field.
+    pub spot: Spot,
     /// What was found and what to write.
     pub message: String,
 }
@@ -43,6 +49,39 @@ pub struct Schemas {
 struct Kind {
     schema: JSONSchemaProps,
     namespaced: bool,
+}
+
+/// What of a field is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spot {
+    /// Its value.
+    Value,
+    /// Its name.
+    Name,
+    /// This key in it.
+    Key(String),
+}
+
+impl Finding {
+    fn error(code: Code, field: FieldPath, message: String) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            spot: match code {
+                Code::UnknownField => Spot::Name,
+                _ => Spot::Value,
+            },
+            field,
+            message,
+        }
+    }
+
+    fn warning(code: Code, field: FieldPath, message: String) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, field, message)
+        }
+    }
 }
 
 impl Schemas {

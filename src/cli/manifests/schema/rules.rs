@@ -7,8 +7,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, ValidationRule,
 };
 
-use super::{Finding, cel as library};
-use crate::cli::manifests::{fault::Code, path::FieldPath, tree::Node};
+use super::{Finding, Spot, cel as library};
+use crate::cli::manifests::{
+    fault::Code,
+    path::FieldPath,
+    tree::{Data, Node},
+};
 
 /// The rules that were met so far, compiled.
 pub struct Rules {
@@ -40,17 +44,21 @@ impl Rules {
         };
         let value = library::value(schema, node);
         for rule in rules {
-            let message = match self.evaluate(&rule.rule, &value) {
+            let (message, spot) = match self.evaluate(&rule.rule, &value) {
                 Ok(Some(Value::Bool(true)) | None) => continue,
-                Ok(Some(_)) => self.message(rule, &value),
-                Err(error) => format!("the rule '{}' cannot be evaluated: {error}", rule.rule),
+                Ok(Some(_)) => {
+                    let message = self.message(rule, &value);
+                    self.naming_the_first(rule, schema, node, message)
+                }
+                Err(error) => {
+                    let message = format!("the rule '{}' cannot be evaluated: {error}", rule.rule);
+                    (message, Spot::Value)
+                }
             };
             let below = FieldPath::parse(rule.field_path.as_deref().unwrap_or_default());
             findings.push(Finding {
-                code: Code::Rule,
-                field: path.join(&below),
-                key: false,
-                message,
+                spot,
+                ..Finding::error(Code::Rule, path.join(&below), message)
             });
         }
     }
@@ -77,6 +85,43 @@ impl Rules {
         scope.add_variable_from_value("self", value.clone());
         let given = program.execute(&scope).map_err(|error| error.to_string())?;
         Ok(Some(given))
+    }
+
+    /// A rule on the keys of a map names any one that breaks it, as a map has no order. Here it is the
+    /// first one in the file.
+    fn naming_the_first(
+        &mut self,
+        rule: &ValidationRule,
+        schema: &JSONSchemaProps,
+        node: &Node,
+        message: String,
+    ) -> (String, Spot) {
+        let entries = node.entries();
+        let named = |key: &str| {
+            message
+                .strip_prefix('\'')?
+                .strip_prefix(key)?
+                .strip_prefix("' ")
+        };
+        let Some(words) = entries.iter().find_map(|entry| named(&entry.key)) else {
+            return (message, Spot::Value);
+        };
+        let breaks = |count: &usize| {
+            let data = Data::Map(entries[..*count].to_vec());
+            let span = node.span;
+            let some = library::value(schema, &Node { span, data });
+            matches!(
+                self.evaluate(&rule.rule, &some),
+                Ok(Some(Value::Bool(false)))
+            )
+        };
+        match (1..=entries.len())
+            .find(breaks)
+            .map(|count| &entries[count - 1].key)
+        {
+            Some(key) => (format!("'{key}' {words}"), Spot::Key(key.clone())),
+            None => (message.clone(), Spot::Value),
+        }
     }
 
     /// The message that names the value, else the fixed one, as the API server chooses.

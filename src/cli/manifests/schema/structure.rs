@@ -67,7 +67,8 @@ impl Checking<'_> {
         let mut sound = self.at_most(schema.max_properties, entries.len(), "entries", path);
         if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
             for entry in entries {
-                sound &= self.value(values, &entry.value, &path.key(&entry.key));
+                let key = path.key(&entry.key);
+                sound &= self.entry(values, &entry.value, &key);
             }
             return sound;
         }
@@ -79,13 +80,14 @@ impl Checking<'_> {
             match properties.get(&entry.key) {
                 // It is written by the controller, and the API server takes none from a manifest.
                 Some(_) if at_root && entry.key == "status" => {}
-                Some(schema) => sound &= self.value(schema, &entry.value, &field),
+                Some(schema) => sound &= self.entry(schema, &entry.value, &field),
                 None if at_root && COMMON.contains(&entry.key.as_str()) => {}
                 None => self.unknown(&entry.key, properties, &field, at_root),
             }
         }
         for name in schema.required.iter().flatten() {
-            if entries.iter().all(|entry| entry.key != *name) {
+            let is_it = |entry: &Entry| entry.key == *name && entry.value.data != Data::Null;
+            if !entries.iter().any(is_it) {
                 let such = properties.get(name).and_then(example);
                 let such = such.map(|example| format!(", such as {name}: {example}"));
                 let message = format!("{name} is missing: write it{}", such.unwrap_or_default());
@@ -94,6 +96,25 @@ impl Checking<'_> {
             }
         }
         sound
+    }
+
+    /// What stands in a map. The API server drops it where it is nothing.
+    fn entry(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
+        if node.data != Data::Null {
+            return self.value(schema, node, path);
+        }
+        let empty = match schema.type_.as_deref() {
+            Some("array") => ", or [] for an empty list",
+            Some("object") => ", or {} for an empty map",
+            _ => "",
+        };
+        let message = format!(
+            "nothing stands here, which counts as if the field were not there: write a value{empty}, or \
+             leave it out"
+        );
+        self.findings
+            .push(Finding::warning(Code::Schema, path.clone(), message));
+        true
     }
 
     fn unknown(
@@ -119,12 +140,7 @@ impl Checking<'_> {
             Some(meant) => format!("unknown field: did you mean {meant}?"),
             None => format!("unknown field: write one of {}", known.join(", ")),
         };
-        self.findings.push(Finding {
-            code: Code::UnknownField,
-            field: field.clone(),
-            key: true,
-            message,
-        });
+        self.add(Code::UnknownField, field, message);
     }
 
     fn list(&mut self, schema: &JSONSchemaProps, items: &[Node], path: &FieldPath) -> bool {
@@ -211,12 +227,8 @@ impl Checking<'_> {
     }
 
     fn add(&mut self, code: Code, field: &FieldPath, message: String) {
-        self.findings.push(Finding {
-            code,
-            field: field.clone(),
-            key: false,
-            message,
-        });
+        self.findings
+            .push(Finding::error(code, field.clone(), message));
     }
 }
 
