@@ -19,7 +19,9 @@ mod tree;
 mod words;
 mod yaml;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::Value;
 
 use crate::api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
 
@@ -77,4 +79,12 @@ pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
         reading.take(source);
     }
     reading.finish(sources.len())
+}
+
+/// The documents of a text as kubectl would send them, of whatever kind.
+pub fn values(text: &str) -> Result<Vec<Value>, Faults> {
+    objects::values(&Arc::new(Source {
+        name: "-".to_owned(),
+        text: text.to_owned(),
+    }))
 }

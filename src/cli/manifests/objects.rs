@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::{
     Located, Manifests,
-    fault::{Code, Fault, Severity},
+    fault::{Code, Fault, Faults, Severity},
     path::FieldPath,
     place::{Place, Position, Source, Span},
     schema::{Finding, Schemas, Spot},
-    split,
+    split::{self, BadSeparator},
     tree::{Data, Entry, Node},
     words::nearest,
     yaml::{self, YamlError},
@@ -110,34 +110,8 @@ impl<'n> Reading<'n> {
 
     /// Takes the objects of a file.
     pub fn take(&mut self, source: &Arc<Source>) {
-        let documents = match split::documents(&source.text) {
-            Ok(documents) => documents,
-            Err(separator) => {
-                let start = Position {
-                    line: separator.line,
-                    column: 1,
-                };
-                let message = format!(
-                    "kubectl takes nothing but a comment behind ---, found '{}': write it into the \
-                     next line",
-                    separator.behind
-                );
-                self.add(source, Code::Syntax, Span::at(start), message);
-                return;
-            }
-        };
-        for document in documents {
-            match yaml::read(document.text, document.start) {
-                Ok(read) => {
-                    for YamlError { span, message } in read.faults {
-                        self.add(source, Code::DuplicateKey, span, message);
-                    }
-                    if let Some(root) = read.root {
-                        self.object(source, root);
-                    }
-                }
-                Err(YamlError { span, message }) => self.add(source, Code::Syntax, span, message),
-            }
+        for root in roots(source, &mut self.faults) {
+            self.object(source, root);
         }
     }
 
@@ -147,16 +121,7 @@ impl<'n> Reading<'n> {
         (self.manifests, self.faults)
     }
 
-    fn add(&mut self, source: &Arc<Source>, code: Code, span: Span, message: String) {
-        let source = Arc::clone(source);
-        self.faults
-            .push(Fault::error(code, Place { source, span }, message));
-    }
-
     fn object(&mut self, source: &Arc<Source>, root: Node) {
-        if root.data == Data::Null {
-            return;
-        }
         let text = |field: &str| root.get(field).and_then(Node::text).unwrap_or_default();
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         if kind.ends_with("List") && root.get("items").is_some_and(|it| it.items().is_some()) {
@@ -302,6 +267,50 @@ impl<'n> Reading<'n> {
         let fault = document.fault(Code::UnknownKind, &field, message);
         self.faults.push(fault);
     }
+}
+
+/// The documents of a text as values.
+pub fn values(source: &Arc<Source>) -> Result<Vec<Value>, Faults> {
+    let mut faults = Vec::new();
+    let roots = roots(source, &mut faults);
+    if faults.is_empty() {
+        Ok(roots.iter().map(Node::to_json).collect())
+    } else {
+        Err(Faults(faults))
+    }
+}
+
+/// What the documents of a file hold.
+fn roots(source: &Arc<Source>, faults: &mut Vec<Fault>) -> Vec<Node> {
+    let mut add = |code, span, message: String| {
+        let source = Arc::clone(source);
+        faults.push(Fault::error(code, Place { source, span }, message));
+    };
+    let documents = match split::documents(&source.text) {
+        Ok(documents) => documents,
+        Err(BadSeparator { line, behind }) => {
+            let start = Position { line, column: 1 };
+            let message = format!(
+                "kubectl takes nothing but a comment behind ---, found '{behind}': write it into the \
+                 next line"
+            );
+            add(Code::Syntax, Span::at(start), message);
+            return Vec::new();
+        }
+    };
+    let mut roots = Vec::new();
+    for document in documents {
+        match yaml::read(document.text, document.start) {
+            Ok(read) => {
+                for YamlError { span, message } in read.faults {
+                    add(Code::DuplicateKey, span, message);
+                }
+                roots.extend(read.root.filter(|root| root.data != Data::Null));
+            }
+            Err(YamlError { span, message }) => add(Code::Syntax, span, message),
+        }
+    }
+    roots
 }
 
 impl Located<TailscaleDevicePolicy> {
