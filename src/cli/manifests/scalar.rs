@@ -37,7 +37,7 @@ pub fn plain(text: &str) -> Result<Data, ScalarError> {
         _ => {}
     }
     let number = match text.as_bytes().first() {
-        Some(b'.') => float(text),
+        Some(b'.') => between_digits(text).and_then(|text| float(&text)),
         Some(b'+' | b'-' | b'0'..=b'9') => {
             let digits = text.replace('_', "");
             integer(&digits).or_else(|| float(&digits))
@@ -58,12 +58,9 @@ pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
         "bool" | "int" | "float" | "null" => plain(text)?,
         _ => return Err(ScalarError::UnknownTag),
     };
-    let is_integer = |number: &Number| !number.is_f64();
     let fits = match (tag, &data) {
         ("bool", Data::Boolean(_)) | ("null", Data::Null) | ("float", Data::Number(_)) => true,
-        ("int", Data::Number(number)) => {
-            is_integer(number) && integer(&text.replace('_', "")).is_some()
-        }
+        ("int", Data::Number(_)) => integer(&text.replace('_', "")).is_some(),
         _ => false,
     };
     if fits {
@@ -71,6 +68,18 @@ pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
     } else {
         Err(ScalarError::Tag)
     }
+}
+
+/// The text without its underscores, if each has a digit on either side.
+fn between_digits(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let digit = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_digit)
+    };
+    let between = |at: usize| digit(at.checked_sub(1)) && digit(Some(at + 1));
+    let all = text.match_indices('_').all(|(at, _)| between(at));
+    all.then(|| text.replace('_', ""))
 }
 
 /// As Go's `strconv.ParseInt` with base 0: by its prefix hexadecimal, octal or binary.
@@ -99,10 +108,17 @@ fn integer(text: &str) -> Option<Number> {
     if !negative {
         // Unsigned numbers have no sign in Go.
         let signed = text.starts_with('+') && i64::try_from(size).is_err();
-        return (!signed).then(|| size.into());
+        return (!signed).then(|| as_sent(size));
     }
     let value = -i128::from(size);
     i64::try_from(value).ok().map(Number::from)
+}
+
+/// kubectl keeps what fits into 64 bits with a sign; what is larger becomes a float.
+fn as_sent(size: u64) -> Number {
+    #[allow(clippy::cast_precision_loss, reason = "as kubectl does")]
+    let float = || as_json(size as f64);
+    i64::try_from(size).map_or_else(|_| float(), Number::from)
 }
 
 /// As go-yaml reads a float, then as Go writes it as JSON.
@@ -128,11 +144,11 @@ fn float(text: &str) -> Option<Number> {
     Some(as_json(value))
 }
 
-/// A number as kubectl sends it: Go writes a float below 10^21 without a fraction as digits, which
-/// are then read as an integer if they fit into 64 bits.
+/// A number as kubectl sends it: Go writes a float without a fraction as the fewest digits that tell
+/// it, and zeros (as Rust does), which are then read as an integer if they fit into 64 bits.
 pub fn as_json(value: f64) -> Number {
     if value.fract() == 0.0
-        && let Ok(integer) = format!("{value:.0}").parse::<i64>()
+        && let Ok(integer) = value.to_string().parse::<i64>()
     {
         return integer.into();
     }
