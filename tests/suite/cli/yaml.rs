@@ -35,7 +35,7 @@ async fn values_are_those_that_kubectl_makes_of_them() {
         // Nothing, comments, documents.
         "",
         "  # a comment",
-        "1\n--- # more\n---\n# nothing\n---\n{}",
+        "1\n--- # more\n---\n# nothing\n---\n{kind: Any, apiVersion: v1, metadata: {name: b}, field: on}",
         "\n- a\n-   b\n-\n  - c",
         "{a: {}, b: [], 'c': \"\", ? d : e}",
     ];
