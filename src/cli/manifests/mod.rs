@@ -74,8 +74,18 @@ pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Faults> {
 #[must_use]
 pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
     let (sources, faults) = input::read(paths);
+    read_sources(&sources, namespace, faults)
+}
+
+/// As [`read`], for what was read already, with the faults of what could not be.
+#[must_use]
+pub fn read_sources(
+    sources: &[Arc<Source>],
+    namespace: &str,
+    faults: Vec<Fault>,
+) -> (Manifests, Vec<Fault>) {
     let mut reading = objects::Reading::new(namespace, faults);
-    for source in &sources {
+    for source in sources {
         reading.take(source);
     }
     reading.finish(sources.len())

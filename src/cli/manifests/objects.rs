@@ -1,6 +1,6 @@
 //! From documents to objects of our kinds.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Located, Manifests,
-    fault::{Code, Fault, Faults, Severity},
+    fault::{Code, Fault, Faults, Related, Severity},
     path::FieldPath,
     place::{Place, Position, Source, Span},
     schema::{Finding, Schemas, Spot},
@@ -95,6 +95,8 @@ pub struct Reading<'n> {
     schemas: Schemas,
     manifests: Manifests,
     faults: Vec<Fault>,
+    /// Where each object stands that was met.
+    met: HashMap<String, Place>,
 }
 
 impl<'n> Reading<'n> {
@@ -105,6 +107,7 @@ impl<'n> Reading<'n> {
             schemas: Schemas::new(),
             manifests: Manifests::default(),
             faults,
+            met: HashMap::new(),
         }
     }
 
@@ -134,6 +137,7 @@ impl<'n> Reading<'n> {
         }
         self.manifests.found += 1;
         let document = self.document(source, root, &kind);
+        self.meet(&document);
         match kind.as_str() {
             "TailscaleDevicePolicy" => {
                 let policy = self.typed(document, &kind);
@@ -149,6 +153,27 @@ impl<'n> Reading<'n> {
                 let invite = self.typed(document, &kind);
                 self.manifests.invites.extend(invite);
             }
+        }
+    }
+
+    /// An object that stands in the files twice is refused: one would take the place of the other.
+    fn meet(&mut self, document: &Document) {
+        let field = FieldPath::parse("metadata.name");
+        let place = document.place(&field);
+        let title = document.title.clone();
+        if let Some(before) = self.met.insert(title, place.clone()) {
+            let message = format!(
+                "the object stands at {before} already, and kubectl would put one in the place of the \
+                 other: keep one of them, or give one another name"
+            );
+            let related = vec![Related {
+                place: before,
+                message: "the other one".to_owned(),
+            }];
+            self.faults.push(Fault {
+                related,
+                ..document.fault(Code::DuplicateObject, &field, message)
+            });
         }
     }
 
@@ -178,12 +203,10 @@ impl<'n> Reading<'n> {
                 let key_span = item.span;
                 for (key, text) in [("apiVersion", version), ("kind", of)] {
                     if entries.iter().all(|entry| entry.key != key) {
-                        let data = Data::Text(text.to_owned());
-                        let span = key_span;
                         entries.push(Entry {
                             key: key.to_owned(),
                             key_span,
-                            value: Node { span, data },
+                            value: Node::new(key_span, Data::Text(text.to_owned())),
                         });
                     }
                 }

@@ -184,8 +184,7 @@ mod tests {
     fn words_and_numbers_are_those_of_yaml_1_1() {
         let value = |text| {
             let data = plain(text).unwrap();
-            let span = Span::at(Position::START);
-            Node { span, data }.to_json()
+            Node::new(Span::at(Position::START), data).to_json()
         };
         assert_eq!(value("y"), json!(true));
         assert_eq!(value("0777"), json!(511));

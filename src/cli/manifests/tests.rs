@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use super::*;
 
@@ -173,7 +173,7 @@ fn aliases_that_grow_without_end_are_refused() {
     for i in 1..9 {
         let alias = format!("*a{}", i - 1);
         let all = [alias.as_str(); 10].join(", ");
-        text.push_str(&format!("a{i}: &a{i} [{all}]\n"));
+        writeln!(text, "a{i}: &a{i} [{all}]").unwrap();
     }
     assert!(said(&text)[0].contains("more than 400000 values"));
 }

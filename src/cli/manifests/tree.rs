@@ -14,6 +14,8 @@ pub struct Node {
     pub span: Span,
     /// What it is.
     pub data: Data,
+    /// How it is written, where that is no text though it could be meant as one: `on` for true.
+    pub written: Option<String>,
 }
 
 /// A value as JSON knows it.
@@ -45,6 +47,16 @@ pub struct Entry {
 }
 
 impl Node {
+    /// A value that is what it looks like.
+    #[must_use]
+    pub fn new(span: Span, data: Data) -> Self {
+        Self {
+            span,
+            data,
+            written: None,
+        }
+    }
+
     /// The entries, of a map.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {

@@ -24,7 +24,13 @@ pub fn found(kind: &str, node: &Node) -> String {
         ("array", Data::Text(text)) => format!("the text '{text}': write [\"{text}\"]"),
         ("array", Data::Boolean(_) | Data::Number(_)) => format!("{value}: write [{value}]"),
         ("string", Data::Boolean(_) | Data::Number(_)) => {
-            format!("{value}, which is what kubectl makes of it without quotes: write it in quotes")
+            let value = value.to_string();
+            let written = node.written.as_ref().unwrap_or(&value);
+            if *written == value {
+                format!("{value}: write \"{value}\"")
+            } else {
+                format!("{written}, which kubectl takes for {value}: write \"{written}\"")
+            }
         }
         ("integer" | "number", Data::Text(text)) if text.parse::<f64>().is_ok() => {
             format!("the text '{text}': write it without quotes")

@@ -125,7 +125,11 @@ impl<'t> Builder<'t> {
             Event::Scalar(text, style, anchor, tag) => {
                 let data = scalar_data(&text, style, tag.as_ref())
                     .map_err(|error| fault(span, &format!("'{text}': {error}")))?;
-                let node = Node { span, data };
+                let texts = matches!(data, Data::Text(_) | Data::Null);
+                let node = Node {
+                    written: (!texts).then(|| text.into_owned()),
+                    ..Node::new(span, data)
+                };
                 self.keep(anchor, Some(&node));
                 Ok(node)
             }
@@ -138,15 +142,13 @@ impl<'t> Builder<'t> {
                         item => items.push(self.node(item)?),
                     }
                 }
-                let data = Data::List(items);
-                let node = Node { span, data };
+                let node = Node::new(span, Data::List(items));
                 self.keep(anchor, Some(&node));
                 Ok(node)
             }
             Event::MappingStart(_, anchor, _) => {
                 self.keep(anchor, None);
-                let data = Data::Map(self.entries()?);
-                let node = Node { span, data };
+                let node = Node::new(span, Data::Map(self.entries()?));
                 self.keep(anchor, Some(&node));
                 Ok(node)
             }

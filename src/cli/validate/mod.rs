@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 
 use super::{
     AnyError,
@@ -96,7 +97,7 @@ impl Verdict {
 /// Checks, prints what is wrong to the standard output and the totals to stderr.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
-    let verdict = check(&paths, &args.namespace);
+    let verdict = check(&paths, &args.namespace, Timestamp::now());
     let said = match args.output {
         Format::Text => text::render(&verdict.faults, args.color.is_on()),
         Format::Json => json::render(&verdict)?,
@@ -113,9 +114,9 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     })
 }
 
-fn check(paths: &[PathBuf], namespace: &str) -> Verdict {
+fn check(paths: &[PathBuf], namespace: &str, now: Timestamp) -> Verdict {
     let (manifests, mut faults) = manifests::read(paths, namespace);
-    faults.extend(set::check(&manifests));
+    faults.extend(set::check(&manifests, now));
     faults.sort_by_key(Fault::order);
     Verdict { manifests, faults }
 }

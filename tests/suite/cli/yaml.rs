@@ -1,6 +1,7 @@
 //! Manifests mean what kubectl takes them for.
 
 use std::{
+    fmt::Write as _,
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
@@ -59,7 +60,7 @@ async fn scalars_at_random_are_what_kubectl_makes_of_them() {
             // What would be a list or map of its own, or has no place in JSON.
             let other = scalar.ends_with(':') || scalar.bytes().all(|b| b == b'-');
             if !other && !scalar.to_lowercase().contains(".nan") {
-                text.push_str(&format!("- {scalar}\n"));
+                writeln!(text, "- {scalar}").unwrap();
             }
         }
         compare(&kubectl, &text);

@@ -107,9 +107,8 @@ impl Rules {
             return (message, Spot::Value);
         };
         let breaks = |count: &usize| {
-            let data = Data::Map(entries[..*count].to_vec());
-            let span = node.span;
-            let some = library::value(schema, &Node { span, data });
+            let some = Node::new(node.span, Data::Map(entries[..*count].to_vec()));
+            let some = library::value(schema, &some);
             matches!(
                 self.evaluate(&rule.rule, &some),
                 Ok(Some(Value::Bool(false)))
