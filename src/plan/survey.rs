@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Declared, DevicePlan, Fleet, Memory, Policy, PolicyKey, Surroundings, bind,
-    plan_device,
+    Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Permits, Policy, PolicyKey,
+    Surroundings, bind, plan_device,
 };
 use crate::model::{Attributes, NodeId};
 
@@ -32,7 +32,7 @@ pub fn survey(
         let Ok(policy) = &declared.policy else {
             continue;
         };
-        let binding = bind(&policy.target, &declared.memory, fleet);
+        let binding = bind(&policy.target, &declared.memory, &declared.approvals, fleet);
         for node in binding.nodes() {
             held.entry(node.clone())
                 .or_default()
@@ -40,7 +40,16 @@ pub fn survey(
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
-    let around = Surroundings { fleet, now };
+    let all = policies
+        .iter()
+        .filter_map(|declared| declared.policy.as_ref().ok());
+    let clashes = Clashes::among(all, &held, attributes, now);
+    let around = Surroundings {
+        fleet,
+        permits: &Permits::default(),
+        clashes: &clashes,
+        now,
+    };
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {
             let plan = plan_device(device, attributes.get(&node), &policies, &around);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::AnyError;
 use crate::{
-    model::NodeId,
+    model::{ChangeLimit, NodeId},
     plan::{self, Declared, Fleet},
     simulator::Simulator,
     tailnet::{Engine, Input, Message, Settings, drive},
@@ -122,6 +122,8 @@ fn settings() -> Settings {
         poll_interval: POLL,
         attributes_interval: Duration::from_mins(10),
         requests_per_second: 100.0,
+        // The demo changes most of its few devices at once.
+        limit: ChangeLimit::NONE,
     }
 }
 
