@@ -8,7 +8,7 @@ use super::model::Model;
 use crate::{
     api::TailscaleDevicePolicy,
     cli::manifests::{Code, Fault, FieldPath, Located, Related, Severity},
-    plan::{self, Conflict, Field, PolicyKey},
+    plan::{self, Conflict, Dispute, Field, PolicyKey},
 };
 
 /// The conflicts between the policies of one tailnet.
@@ -46,31 +46,52 @@ fn fault(
 ) -> Fault {
     let Conflict { field, winner, .. } = conflict;
     let (lower, higher) = (loses.priority(), wins.priority());
-    let by_fleet = loses.selects() || wins.selects();
-    let where_ = if by_fleet {
-        "on devices that both select"
-    } else {
-        "for the same device"
-    };
     let decides = if lower < higher {
         format!("it decides by its priority, {higher}")
     } else {
         "the older one decides".to_owned()
     };
-    let message = format!(
-        "{winner} wishes otherwise {where_}, and {decides}: wish the same in both, or leave {field} out \
-         of one"
-    );
+    let by_fleet = loses.selects() || wins.selects();
+    let (other, mend, sure) = match &conflict.dispute {
+        Dispute::Field if by_fleet => (
+            format!("{winner} wishes otherwise on devices that both select"),
+            format!("wish the same in both, or leave {field} out of one"),
+            // Of two selectors nobody knows whether they meet.
+            false,
+        ),
+        Dispute::Field => (
+            format!("{winner} wishes otherwise for the same device"),
+            format!("wish the same in both, or leave {field} out of one"),
+            // A priority says that somebody knows.
+            lower == higher,
+        ),
+        Dispute::Form(form) => (
+            format!(
+                "{winner} wishes for {form}, and a key has one spelling and one type in the whole tailnet"
+            ),
+            "write it alike in both, or give it another key".to_owned(),
+            true,
+        ),
+        Dispute::Device(_) => (
+            format!("{winner} wishes for it on another device, and only one can have it"),
+            "write another one, or name the device alike in both".to_owned(),
+            loses.named_by() == wins.named_by(),
+        ),
+    };
     let path = FieldPath::parse(&format!("spec.{field}"));
+    let theirs = match &conflict.dispute {
+        Dispute::Form(form) => FieldPath::parse(&format!("spec.postureAttributes[{}]", form.key)),
+        _ => path.clone(),
+    };
+    let message = format!("{other}: {mend}. As it is, {decides}");
     Fault {
-        // A priority says that somebody knows, and of two selectors nobody knows whether they meet.
-        severity: if by_fleet || lower < higher {
-            Severity::Warning
-        } else {
+        severity: if sure {
             Severity::Error
+        } else {
+            Severity::Warning
         },
         related: vec![Related {
-            place: wins.document.place(&path),
+            place: wins.document.place(&theirs),
             message: format!("the other wish, of {winner}"),
         }],
         ..loses.document.fault(Code::Conflict, &path, message)
@@ -84,5 +105,18 @@ impl Located<TailscaleDevicePolicy> {
 
     fn selects(&self) -> bool {
         self.object.spec.device_selector.is_some()
+    }
+
+    /// By which kind of identity the device is named: two kinds may name one device.
+    fn named_by(&self) -> [bool; 4] {
+        let device = self.object.spec.device.as_ref();
+        device.map_or([false; 4], |device| {
+            [
+                device.node_id.is_some(),
+                device.id.is_some(),
+                device.name.is_some(),
+                device.hostname.is_some(),
+            ]
+        })
     }
 }

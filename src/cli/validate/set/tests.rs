@@ -38,13 +38,9 @@ fn two_policies_that_wish_otherwise_for_one_device_are_told() {
             "device: {hostname: ROUTER}, tags: ['tag:b'], keyExpiry: Enabled, exitNode: true",
         ),
     ]);
-    assert_eq!(
-        said,
-        [
-            "Error a.yaml:3:121: spec.tags: default/a wishes otherwise for the same device, and the older \
-          one decides: wish the same in both, or leave tags out of one"
-        ]
-    );
+    let fault = "Error a.yaml:3:121: spec.tags: default/a wishes otherwise for the same device: wish the \
+                 same in both, or leave tags out of one. As it is, the older one decides";
+    assert_eq!(said, [fault]);
 }
 
 #[test]
@@ -74,6 +70,48 @@ fn what_a_priority_or_a_selector_decides_is_a_warning() {
                 "{said:?}"
             ),
         }
+    }
+}
+
+#[test]
+fn what_a_tailnet_has_once_is_wished_for_once() {
+    for (first, second, severity, fault) in [
+        (
+            "device: {hostname: a}, ipv4: 100.80.0.1",
+            "device: {hostname: b}, ipv4: 100.80.0.1",
+            "Error",
+            "spec.ipv4: default/a wishes for it on another device",
+        ),
+        (
+            "device: {hostname: a}, ipv4: 100.80.0.1",
+            "device: {id: '1'}, ipv4: 100.80.0.1",
+            "Warning",
+            "spec.ipv4: default/a wishes for it on another device",
+        ),
+        (
+            "device: {hostname: a}, name: one",
+            "device: {hostname: b}, name: one",
+            "Error",
+            "spec.name: default/a wishes for it on another device",
+        ),
+        (
+            "device: {hostname: a}, postureAttributes: {custom:a: {integer: 1}}",
+            "device: {hostname: b}, postureAttributes: {custom:a: {string: x}}",
+            "Error",
+            "spec.postureAttributes[custom:a]: default/a wishes for custom:a as",
+        ),
+        (
+            "deviceSelector: {tags: ['tag:a'], expression: \"device.os == 'linux'\"}, \
+             postureAttributes: {custom:a: {integer: 1}}",
+            "deviceSelector: {tags: ['tag:b']}, postureAttributes: {custom:A: {integer: 1}}",
+            "Error",
+            "spec.postureAttributes[custom:A]: default/a wishes for custom:a as",
+        ),
+    ] {
+        let said = said(&[("a", first), ("b", second)]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let expected = said[0].starts_with(severity) && said[0].contains(fault);
+        assert!(expected, "{said:?}");
     }
 }
 
