@@ -10,6 +10,8 @@ mod input;
 mod objects;
 mod path;
 mod place;
+#[cfg(test)]
+mod properties;
 mod scalar;
 mod schema;
 mod split;

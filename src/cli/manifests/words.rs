@@ -12,6 +12,7 @@ pub fn expected(kind: &str) -> &'static str {
         "string" => "a text",
         "boolean" => "true or false",
         "integer" => "a whole number",
+        "int-or-string" => "a whole number or a text",
         _ => "a number",
     }
 }

@@ -183,7 +183,8 @@ pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
         Data::Null => Value::Null,
         Data::Boolean(flag) => Value::Bool(*flag),
         Data::Number(number) => match (schema.type_.as_deref(), number.as_i64()) {
-            (Some("integer"), Some(integer)) => Value::Int(integer),
+            // Without a type: an integer or a text.
+            (Some("integer") | None, Some(integer)) => Value::Int(integer),
             _ => Value::Float(number.as_f64().unwrap_or_default()),
         },
         Data::Text(text) => Value::String(Arc::new(text.clone())),

@@ -8,8 +8,6 @@ mod metadata;
 mod network;
 mod rules;
 mod structure;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 

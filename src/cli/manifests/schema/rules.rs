@@ -136,3 +136,83 @@ impl Rules {
         fixed.unwrap_or_else(|| format!("failed rule: {}", rule.rule))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    };
+
+    use super::*;
+    use crate::api::schema::definitions;
+
+    /// All expressions of a schema.
+    fn expressions(schema: &JSONSchemaProps, found: &mut Vec<String>) {
+        for rule in schema.x_kubernetes_validations.iter().flatten() {
+            found.push(rule.rule.clone());
+            found.extend(rule.message_expression.clone());
+        }
+        for property in schema.properties.iter().flat_map(|all| all.values()) {
+            expressions(property, found);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            expressions(items, found);
+        }
+        if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+            expressions(values, found);
+        }
+    }
+
+    /// The functions of `super::library`, and those of CEL itself.
+    const FUNCTIONS: [&str; 24] = [
+        "cidr",
+        "contains",
+        "containsCIDR",
+        "containsIP",
+        "duration",
+        "endsWith",
+        "family",
+        "getHost",
+        "getScheme",
+        "ip",
+        "isCIDR",
+        "isIP",
+        "isURL",
+        "lowerAscii",
+        "masked",
+        "matches",
+        "prefixLength",
+        "replace",
+        "size",
+        "split",
+        "startsWith",
+        "string",
+        "type",
+        "url",
+    ];
+
+    #[test]
+    fn every_rule_can_be_read_and_every_function_that_it_calls_is_there() {
+        let mut all = Vec::new();
+        for definition in definitions() {
+            for version in &definition.spec.versions {
+                let schema = version.schema.as_ref();
+                let schema = schema.and_then(|it| it.open_api_v3_schema.as_ref());
+                expressions(schema.unwrap(), &mut all);
+            }
+        }
+        assert!(all.len() > 50);
+        let rules = Rules::new();
+        for expression in all {
+            let program = rules.env.compile(&expression).unwrap();
+            let references = program.references();
+            let functions = references.functions();
+            let named = |name: &&&str| name.starts_with(|c: char| c.is_ascii_alphabetic());
+            let missing = functions
+                .iter()
+                .filter(named)
+                .find(|name| !FUNCTIONS.contains(name));
+            assert_eq!(missing, None, "{expression}");
+        }
+    }
+}

@@ -42,12 +42,17 @@ struct Checking<'c> {
 impl Checking<'_> {
     /// Whether rules can be evaluated on the value: nothing in it is missing or of a wrong shape.
     fn value(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
-        let sound = match (schema.type_.as_deref(), &node.data) {
+        let kind = match schema.x_kubernetes_int_or_string {
+            // For the API server it has no type.
+            Some(true) => Some("int-or-string"),
+            _ => schema.type_.as_deref(),
+        };
+        let sound = match (kind, &node.data) {
             (Some("object"), Data::Map(entries)) => self.object(schema, entries, path),
             (Some("array"), Data::List(items)) => self.list(schema, items, path),
-            (Some("string"), Data::Text(text)) => self.text(schema, text, path),
+            (Some("string" | "int-or-string"), Data::Text(text)) => self.text(schema, text, path),
             (Some("boolean"), Data::Boolean(_)) | (None, _) => true,
-            (Some("integer"), Data::Number(number)) if !number.is_f64() => {
+            (Some("integer" | "int-or-string"), Data::Number(number)) if !number.is_f64() => {
                 self.number(schema, number.as_f64(), path)
             }
             (Some("number"), Data::Number(number)) => self.number(schema, number.as_f64(), path),
