@@ -64,13 +64,11 @@ pub enum Code {
     Conflict,
     /// The tailnet that is named is not among the manifests.
     MissingTailnet,
-    /// The tailnet does not allow it.
-    Forbidden,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Unreadable,
         Self::Syntax,
         Self::DuplicateKey,
@@ -81,7 +79,6 @@ impl Code {
         Self::DuplicateObject,
         Self::Conflict,
         Self::MissingTailnet,
-        Self::Forbidden,
     ];
 
     /// The word that stands for it.
@@ -98,7 +95,6 @@ impl Code {
             Self::DuplicateObject => "duplicate-object",
             Self::Conflict => "conflict",
             Self::MissingTailnet => "missing-tailnet",
-            Self::Forbidden => "forbidden",
         }
     }
 
@@ -116,7 +112,6 @@ impl Code {
             Self::DuplicateObject => "One object stands twice.",
             Self::Conflict => "Two policies wish for what cannot be both.",
             Self::MissingTailnet => "The tailnet that is named is not among the manifests.",
-            Self::Forbidden => "The tailnet does not allow it.",
         }
     }
 }

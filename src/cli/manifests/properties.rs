@@ -25,7 +25,9 @@ fn spec() -> impl Strategy<Value = Value> {
         .prop_map(|name| json!({"hostname": name})),
     ];
     let device = (device, option::of(tags())).prop_map(|(mut device, tags)| {
-        tags.map(|tags| device["tags"] = tags);
+        if let Some(tags) = tags {
+            device["tags"] = tags;
+        }
         device
     });
     let value = prop_oneof![

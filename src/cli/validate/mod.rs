@@ -28,8 +28,8 @@ use super::{
     after_help = "\
 Everything is said at once: what is no YAML, unknown fields, what the schema and the rules of the
 resources refuse, and what only the whole set shows: one object written twice, policies that wish for
-what cannot be both, a tailnet that is not there or does not allow it. Other kinds are left alone. No
-cluster is asked, no credential needed, nothing sent.
+what cannot be both, a tailnet that is not there. Other kinds are left alone. No cluster is asked, no
+credential needed, nothing sent.
 
 YAML means what kubectl takes it for: on is true, 0777 is 511; quotes make a text of it.
 

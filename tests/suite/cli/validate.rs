@@ -286,6 +286,14 @@ fn sarif_has_what_the_format_requires() {
     let driver = &run["tool"]["driver"];
     assert_eq!(driver["name"], "tsdp");
     let rules = driver["rules"].as_array().unwrap();
+    let page = include_str!("../../../docs/validate.md");
+    for rule in rules {
+        let code = rule["id"].as_str().unwrap();
+        assert!(
+            page.contains(&format!("| `{code}` |")),
+            "docs/validate.md lacks {code}"
+        );
+    }
     let results = run["results"].as_array().unwrap();
     assert_eq!(results.len(), 5);
     for result in results {
