@@ -4,8 +4,11 @@ mod controller;
 pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
+pub mod manifests;
+mod output;
 #[cfg(feature = "demo")]
 mod simulate;
+mod validate;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
@@ -63,6 +66,8 @@ enum Command {
     /// Serve a simulated Tailscale API.
     #[cfg(feature = "demo")]
     Simulate(simulate::SimulateArgs),
+    /// Check manifests before any cluster sees them.
+    Validate(validate::ValidateArgs),
 }
 
 /// Runs the program with the arguments of this process.
@@ -70,7 +75,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tsdp: {error}");
             ExitCode::FAILURE
@@ -80,7 +85,7 @@ pub fn main() -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error>;
 
-fn run(arguments: Arguments) -> Result<(), AnyError> {
+fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     let command = arguments
         .command
         .unwrap_or(Command::Controller(controller::ControllerArgs::default()));
@@ -99,8 +104,9 @@ fn run(arguments: Arguments) -> Result<(), AnyError> {
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         #[cfg(feature = "demo")]
         Command::Simulate(args) => runtime()?.block_on(simulate::run(args))?,
+        Command::Validate(args) => return validate::run(&args),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

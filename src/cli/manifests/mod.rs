@@ -1,0 +1,102 @@
+//! Manifests from files, as kubectl would read and send them, each with its place.
+//!
+//! ```text
+//! paths ─► input (texts) ─► split (documents) ─► yaml, scalar (trees)
+//!       ─► objects (of which kind) ─► schema (as the API server checks them) ─► typed
+//! ```
+
+mod fault;
+mod input;
+mod objects;
+mod path;
+mod place;
+#[cfg(test)]
+mod properties;
+mod scalar;
+mod schema;
+mod split;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod words;
+mod yaml;
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::Value;
+
+use crate::api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
+
+pub use self::{
+    fault::{Code, Fault, Faults, Related, Severity},
+    objects::Document,
+    path::{FieldPath, Step},
+    place::{Place, Position, Source, Span},
+};
+
+/// An object and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located<T> {
+    /// The object. Its namespace is filled in.
+    pub object: T,
+    /// Where it stands.
+    pub document: Document,
+}
+
+/// The objects of a set of files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifests {
+    /// The policies.
+    pub policies: Vec<Located<TailscaleDevicePolicy>>,
+    /// The tailnets.
+    pub tailnets: Vec<Located<TailscaleTailnet>>,
+    /// The invites.
+    pub invites: Vec<Located<TailscaleDeviceInvite>>,
+    /// How many objects of our kinds there are, those with faults included.
+    pub found: usize,
+    /// How many objects of other kinds there are: they are left alone.
+    pub others: usize,
+    /// How many files were read.
+    pub files: usize,
+}
+
+/// Reads files, folders with all that is in them, and `-` for the standard input. Objects without a
+/// namespace are taken to be in `namespace`. Either everything is as the API server would take it, or
+/// all faults are given.
+pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Faults> {
+    let (manifests, faults) = read(paths, namespace);
+    let broken = faults.iter().any(|it| it.severity == Severity::Error);
+    if broken {
+        return Err(Faults(faults));
+    }
+    Ok(manifests)
+}
+
+/// As [`load`], but gives what could be read beside the faults of the rest.
+#[must_use]
+pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
+    let (sources, faults) = input::read(paths);
+    read_sources(&sources, namespace, faults)
+}
+
+/// As [`read`], for what was read already, with the faults of what could not be.
+#[must_use]
+pub fn read_sources(
+    sources: &[Arc<Source>],
+    namespace: &str,
+    faults: Vec<Fault>,
+) -> (Manifests, Vec<Fault>) {
+    let mut reading = objects::Reading::new(namespace, faults);
+    for source in sources {
+        reading.take(source);
+    }
+    reading.finish(sources.len())
+}
+
+/// The documents of a text as kubectl would send them, of whatever kind.
+pub fn values(text: &str) -> Result<Vec<Value>, Faults> {
+    objects::values(&Arc::new(Source {
+        name: "-".to_owned(),
+        text: text.to_owned(),
+    }))
+}

@@ -1,0 +1,218 @@
+//! The CEL rules in a schema.
+
+use std::{collections::HashMap, sync::Arc};
+
+use cel::{Context, Env, Program, Value};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, ValidationRule,
+};
+
+use super::{Finding, Spot, cel as library};
+use crate::cli::manifests::{
+    fault::Code,
+    path::FieldPath,
+    tree::{Data, Node},
+};
+
+/// The rules that were met so far, compiled.
+pub struct Rules {
+    env: Arc<Env>,
+    scope: Context<'static, 'static>,
+    programs: HashMap<String, Result<Program, String>>,
+}
+
+impl Rules {
+    pub fn new() -> Self {
+        let env = Arc::new(library::language());
+        Self {
+            scope: library::scope(Arc::clone(&env)),
+            env,
+            programs: HashMap::new(),
+        }
+    }
+
+    /// Checks the rules that stand at a value itself.
+    pub fn check(
+        &mut self,
+        schema: &JSONSchemaProps,
+        node: &Node,
+        path: &FieldPath,
+        findings: &mut Vec<Finding>,
+    ) {
+        let Some(rules) = &schema.x_kubernetes_validations else {
+            return;
+        };
+        let value = library::value(schema, node);
+        for rule in rules {
+            let (message, spot) = match self.evaluate(&rule.rule, &value) {
+                Ok(Some(Value::Bool(true)) | None) => continue,
+                Ok(Some(_)) => {
+                    let message = self.message(rule, &value);
+                    self.naming_the_first(rule, schema, node, message)
+                }
+                Err(error) => {
+                    let message = format!("the rule '{}' cannot be evaluated: {error}", rule.rule);
+                    (message, Spot::Value)
+                }
+            };
+            let below = FieldPath::parse(rule.field_path.as_deref().unwrap_or_default());
+            findings.push(Finding {
+                spot,
+                ..Finding::error(Code::Rule, path.join(&below), message)
+            });
+        }
+    }
+
+    /// What an expression gives for a value; `None` where it compares with an older one, as there is
+    /// none.
+    fn evaluate(&mut self, expression: &str, value: &Value) -> Result<Option<Value>, String> {
+        if !self.programs.contains_key(expression) {
+            let program = self
+                .env
+                .compile(expression)
+                .map_err(|error| error.to_string());
+            self.programs.insert(expression.to_owned(), program);
+        }
+        let program = match self.programs.get(expression) {
+            Some(Ok(program)) => program,
+            Some(Err(error)) => return Err(error.clone()),
+            None => return Ok(None),
+        };
+        if program.references().has_variable("oldSelf") {
+            return Ok(None);
+        }
+        let mut scope = self.scope.new_inner_scope();
+        scope.add_variable_from_value("self", value.clone());
+        let given = program.execute(&scope).map_err(|error| error.to_string())?;
+        Ok(Some(given))
+    }
+
+    /// A rule on the keys of a map names any one that breaks it, as a map has no order. Here it is the
+    /// first one in the file.
+    fn naming_the_first(
+        &mut self,
+        rule: &ValidationRule,
+        schema: &JSONSchemaProps,
+        node: &Node,
+        message: String,
+    ) -> (String, Spot) {
+        let entries = node.entries();
+        let named = |key: &str| {
+            message
+                .strip_prefix('\'')?
+                .strip_prefix(key)?
+                .strip_prefix("' ")
+        };
+        let Some(words) = entries.iter().find_map(|entry| named(&entry.key)) else {
+            return (message, Spot::Value);
+        };
+        let breaks = |count: &usize| {
+            let some = Node::new(node.span, Data::Map(entries[..*count].to_vec()));
+            let some = library::value(schema, &some);
+            matches!(
+                self.evaluate(&rule.rule, &some),
+                Ok(Some(Value::Bool(false)))
+            )
+        };
+        match (1..=entries.len())
+            .find(breaks)
+            .map(|count| &entries[count - 1].key)
+        {
+            Some(key) => (format!("'{key}' {words}"), Spot::Key(key.clone())),
+            None => (message.clone(), Spot::Value),
+        }
+    }
+
+    /// The message that names the value, else the fixed one, as the API server chooses.
+    fn message(&mut self, rule: &ValidationRule, value: &Value) -> String {
+        if let Some(expression) = &rule.message_expression
+            && let Ok(Some(Value::String(message))) = self.evaluate(expression, value)
+            && !message.trim().is_empty()
+            && !message.contains('\n')
+        {
+            return message.to_string();
+        }
+        let fixed = rule.message.clone();
+        fixed.unwrap_or_else(|| format!("failed rule: {}", rule.rule))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+        JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    };
+
+    use super::*;
+    use crate::api::schema::definitions;
+
+    /// All expressions of a schema.
+    fn expressions(schema: &JSONSchemaProps, found: &mut Vec<String>) {
+        for rule in schema.x_kubernetes_validations.iter().flatten() {
+            found.push(rule.rule.clone());
+            found.extend(rule.message_expression.clone());
+        }
+        for property in schema.properties.iter().flat_map(|all| all.values()) {
+            expressions(property, found);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            expressions(items, found);
+        }
+        if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+            expressions(values, found);
+        }
+    }
+
+    /// The functions of `super::library`, and those of CEL itself.
+    const FUNCTIONS: [&str; 24] = [
+        "cidr",
+        "contains",
+        "containsCIDR",
+        "containsIP",
+        "duration",
+        "endsWith",
+        "family",
+        "getHost",
+        "getScheme",
+        "ip",
+        "isCIDR",
+        "isIP",
+        "isURL",
+        "lowerAscii",
+        "masked",
+        "matches",
+        "prefixLength",
+        "replace",
+        "size",
+        "split",
+        "startsWith",
+        "string",
+        "type",
+        "url",
+    ];
+
+    #[test]
+    fn every_rule_can_be_read_and_every_function_that_it_calls_is_there() {
+        let mut all = Vec::new();
+        for definition in definitions() {
+            for version in &definition.spec.versions {
+                let schema = version.schema.as_ref();
+                let schema = schema.and_then(|it| it.open_api_v3_schema.as_ref());
+                expressions(schema.unwrap(), &mut all);
+            }
+        }
+        assert!(all.len() > 50);
+        let rules = Rules::new();
+        for expression in all {
+            let program = rules.env.compile(&expression).unwrap();
+            let references = program.references();
+            let functions = references.functions();
+            let named = |name: &&&str| name.starts_with(|c: char| c.is_ascii_alphabetic());
+            let missing = functions
+                .iter()
+                .filter(named)
+                .find(|name| !FUNCTIONS.contains(name));
+            assert_eq!(missing, None, "{expression}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::cli::manifests::{Source, read_sources};
+
+/// Policies as `name: spec`, each in a line of a file.
+fn said(specs: &[(&str, &str)]) -> Vec<String> {
+    let documents = specs.iter().map(|(name, spec)| {
+        format!(
+            "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {{name: {name}}}, \
+             spec: {{{spec}}}}}\n"
+        )
+    });
+    faults(&documents.collect::<Vec<_>>().join("---\n"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let source = Arc::new(Source {
+        name: "a.yaml".to_owned(),
+        text: text.to_owned(),
+    });
+    let (manifests, faults) = read_sources(&[source], "default", Vec::new());
+    assert_eq!(faults, []);
+    let faults = check(&manifests, Timestamp::UNIX_EPOCH);
+    let said = |fault: &Fault| format!("{:?} {fault}", fault.severity);
+    faults.iter().map(said).collect()
+}
+
+#[test]
+fn two_policies_that_wish_otherwise_for_one_device_are_told() {
+    let said = said(&[
+        (
+            "a",
+            "device: {hostname: router}, tags: ['tag:a'], keyExpiry: Enabled",
+        ),
+        (
+            "b",
+            "device: {hostname: ROUTER}, tags: ['tag:b'], keyExpiry: Enabled, exitNode: true",
+        ),
+    ]);
+    let fault = "Error a.yaml:3:121: spec.tags: default/a wishes otherwise for the same device: wish the \
+                 same in both, or leave tags out of one. As it is, the older one decides";
+    assert_eq!(said, [fault]);
+}
+
+#[test]
+fn what_a_priority_or_a_selector_decides_is_a_warning() {
+    for (first, second, words) in [
+        (
+            "device: {name: r}, name: one, priority: 5",
+            "device: {name: r.tail1.ts.net}, name: two",
+            "decides by its priority, 5",
+        ),
+        (
+            "deviceSelector: {tags: ['tag:a']}, exitNode: true",
+            "deviceSelector: {tags: ['tag:a', 'tag:b'], hostnames: ['fra-*']}, exitNode: false",
+            "on devices that both select",
+        ),
+        (
+            "deviceSelector: {users: ['*@example.com'], os: [linux]}, exitNode: true",
+            "device: {hostname: a, users: [amelie@example.com]}, exitNode: false",
+            "",
+        ),
+    ] {
+        let said = said(&[("a", first), ("b", second)]);
+        match words {
+            "" => assert_eq!(said, [""; 0]),
+            words => assert!(
+                said[0].starts_with("Warning") && said[0].contains(words),
+                "{said:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn what_a_tailnet_has_once_is_wished_for_once() {
+    for (first, second, severity, fault) in [
+        (
+            "device: {hostname: a}, ipv4: 100.80.0.1",
+            "device: {hostname: b}, ipv4: 100.80.0.1",
+            "Error",
+            "spec.ipv4: default/a wishes for it on another device",
+        ),
+        (
+            "device: {hostname: a}, ipv4: 100.80.0.1",
+            "device: {id: '1'}, ipv4: 100.80.0.1",
+            "Warning",
+            "spec.ipv4: default/a wishes for it on another device",
+        ),
+        (
+            "device: {hostname: a}, name: one",
+            "device: {hostname: b}, name: one",
+            "Error",
+            "spec.name: default/a wishes for it on another device",
+        ),
+        (
+            "device: {hostname: a}, postureAttributes: {custom:a: {integer: 1}}",
+            "device: {hostname: b}, postureAttributes: {custom:a: {string: x}}",
+            "Error",
+            "spec.postureAttributes[custom:a]: default/a wishes for custom:a as",
+        ),
+        (
+            "deviceSelector: {tags: ['tag:a'], expression: \"device.os == 'linux'\"}, \
+             postureAttributes: {custom:a: {integer: 1}}",
+            "deviceSelector: {tags: ['tag:b']}, postureAttributes: {custom:A: {integer: 1}}",
+            "Error",
+            "spec.postureAttributes[custom:A]: default/a wishes for custom:a as",
+        ),
+    ] {
+        let said = said(&[("a", first), ("b", second)]);
+        assert_eq!(said.len(), 1, "{said:?}");
+        let expected = said[0].starts_with(severity) && said[0].contains(fault);
+        assert!(expected, "{said:?}");
+    }
+}
+
+#[test]
+fn what_is_no_conflict_is_not_told() {
+    for (first, second) in [
+        // Other devices.
+        (
+            "device: {hostname: a}, exitNode: true",
+            "device: {hostname: b}, exitNode: false",
+        ),
+        // The same wish; parts that add up.
+        (
+            "device: {id: '1'}, tags: ['tag:a']",
+            "device: {id: '1'}, tags: ['tag:a']",
+        ),
+        (
+            "device: {id: '1'}, tags: ['tag:a'], ownership: {tags: AtLeast}",
+            "device: {id: '1'}, tags: ['tag:b'], ownership: {tags: AtLeast}",
+        ),
+        // One that only observes, another tailnet.
+        (
+            "device: {id: '1'}, exitNode: true",
+            "device: {id: '1'}, exitNode: false, enforcement: Observe",
+        ),
+        (
+            "device: {id: '1'}, exitNode: true",
+            "device: {id: '1'}, exitNode: false, tailnetRef: {name: lab}",
+        ),
+    ] {
+        assert_eq!(
+            said(&[("a", first), ("b", second)]),
+            [""; 0],
+            "{first}; {second}"
+        );
+    }
+}
+
+#[test]
+fn a_tailnet_that_is_not_there_is_told_where_others_are() {
+    let tailnet = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {name: lab}, \
+                   spec: {credentialsSecret: {name: a}}}\n";
+    let policy = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {name: a}, \
+                  spec: {device: {id: '1'}, tailnetRef: {name: lap}}}\n";
+    assert_eq!(faults(policy), [""; 0]);
+    assert_eq!(
+        faults(&format!("{tailnet}---\n{policy}")),
+        [
+            "Warning a.yaml:3:131: spec.tailnetRef.name: there is no TailscaleTailnet lap among the \
+          manifests: add it, or name lab in tailnetRef"
+        ]
+    );
+}
