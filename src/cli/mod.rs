@@ -1,9 +1,14 @@
 //! The command line.
 
+mod connection;
 mod controller;
 pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
+mod export;
+mod look;
+mod output;
+mod select;
 #[cfg(feature = "demo")]
 mod simulate;
 
@@ -57,6 +62,8 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+    /// Describe a tailnet as it is, as policies.
+    Export(export::ExportArgs),
     /// See it work: no cluster, no account, no network.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -68,9 +75,17 @@ enum Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // clap's own 2 would mean that `tsdp plan` found changes.
+        Err(asked) if asked.use_stderr() => {
+            let _ = asked.print();
+            return ExitCode::FAILURE;
+        }
+        Err(asked) => asked.exit(),
+    };
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("tsdp: {error}");
             ExitCode::FAILURE
@@ -80,14 +95,16 @@ pub fn main() -> ExitCode {
 
 type AnyError = Box<dyn std::error::Error>;
 
-fn run(arguments: Arguments) -> Result<(), AnyError> {
+fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     let command = arguments
         .command
         .unwrap_or(Command::Controller(controller::ControllerArgs::default()));
     let logs = match &command {
-        // Their output is for the eyes; the log would stand in between.
+        Command::Controller(_) => arguments.log,
         #[cfg(feature = "demo")]
-        Command::Demo(_) if arguments.log == "info" => "warn,kube_client=off".to_owned(),
+        Command::Simulate(_) => arguments.log,
+        // Their output is for the eyes; the log would stand in between.
+        _ if arguments.log == "info" => "warn,kube_client=off".to_owned(),
         _ => arguments.log,
     };
     log_to_stderr(&logs, arguments.log_format)?;
@@ -95,12 +112,13 @@ fn run(arguments: Arguments) -> Result<(), AnyError> {
     match command {
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
         Command::Crds { out } => crds::run(out.as_deref())?,
+        Command::Export(args) => return runtime()?.block_on(export::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         #[cfg(feature = "demo")]
         Command::Simulate(args) => runtime()?.block_on(simulate::run(args))?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -38,7 +38,7 @@ pub use effect::{apply, apply_attributes};
 pub use fleet::Fleet;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
-pub use parse::{Declared, parse, parse_target};
+pub use parse::{Declared, parse, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory, Mode,
     Ownership, Policy, PolicyKey, Target, Wishes,
