@@ -7,6 +7,7 @@ pub mod crds;
 mod demo;
 mod export;
 mod look;
+pub mod manifests;
 mod output;
 mod select;
 #[cfg(feature = "demo")]

@@ -1,0 +1,94 @@
+//! The texts of files, folders and the standard input.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{fault::Fault, place::Source};
+
+/// The name of the standard input.
+const STDIN: &str = "-";
+/// What kubectl reads of a folder.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// Reads everything, in the order of the arguments and, in folders, of the names.
+pub fn read(paths: &[PathBuf]) -> (Vec<Arc<Source>>, Vec<Fault>) {
+    let mut input = Input::default();
+    for path in paths {
+        input.take(path);
+    }
+    (input.sources, input.faults)
+}
+
+#[derive(Default)]
+struct Input {
+    sources: Vec<Arc<Source>>,
+    faults: Vec<Fault>,
+}
+
+impl Input {
+    fn take(&mut self, path: &Path) {
+        let name = path.display().to_string();
+        if name == STDIN {
+            self.add(name, io::read_to_string(io::stdin()));
+        } else if path.is_dir() {
+            self.folder(path);
+        } else {
+            self.file(path);
+        }
+    }
+
+    /// Its files and folders. Hidden ones are left out, and links to folders are not followed.
+    fn folder(&mut self, folder: &Path) {
+        let list = || {
+            let entries = fs::read_dir(folder)?;
+            let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
+            entries.sort_by_key(fs::DirEntry::file_name);
+            let with_kind = entries.iter().map(|it| Ok((it.path(), it.file_type()?)));
+            with_kind.collect::<io::Result<Vec<_>>>()
+        };
+        let entries = match list() {
+            Ok(entries) => entries,
+            Err(error) => {
+                let name = folder.display().to_string();
+                self.faults.push(Fault::unreadable(&name, &error));
+                return;
+            }
+        };
+        for (path, kind) in entries {
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if hidden {
+                continue;
+            }
+            if kind.is_dir() {
+                self.folder(&path);
+            } else if is_manifest(&path) {
+                self.file(&path);
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path) {
+        self.add(path.display().to_string(), fs::read_to_string(path));
+    }
+
+    fn add(&mut self, name: String, text: io::Result<String>) {
+        // One file given twice, by itself and by its folder, is read once.
+        if self.sources.iter().any(|source| source.name == name) {
+            return;
+        }
+        match text {
+            Ok(text) => self.sources.push(Arc::new(Source { name, text })),
+            Err(error) => self.faults.push(Fault::unreadable(&name, &error)),
+        }
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+}

@@ -1,0 +1,75 @@
+//! Manifests from files, as kubectl would read and send them, each with its place.
+//!
+//! ```text
+//! paths ─► input (texts) ─► split (documents) ─► yaml, scalar (trees) ─► objects (which kind) ─► typed
+//! ```
+
+mod fault;
+mod input;
+mod objects;
+mod path;
+mod place;
+mod scalar;
+mod split;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod yaml;
+
+use std::path::PathBuf;
+
+use crate::api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
+
+pub use self::{
+    fault::{Code, Fault, Faults, Related, Severity},
+    objects::Document,
+    path::{FieldPath, Step},
+    place::{Place, Position, Source, Span},
+};
+
+/// An object and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Located<T> {
+    /// The object. Its namespace is filled in.
+    pub object: T,
+    /// Where it stands.
+    pub document: Document,
+}
+
+/// The objects of a set of files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifests {
+    /// The policies.
+    pub policies: Vec<Located<TailscaleDevicePolicy>>,
+    /// The tailnets.
+    pub tailnets: Vec<Located<TailscaleTailnet>>,
+    /// The invites.
+    pub invites: Vec<Located<TailscaleDeviceInvite>>,
+    /// How many objects of other kinds there are: they are left alone.
+    pub others: usize,
+    /// How many files were read.
+    pub files: usize,
+}
+
+/// Reads files, folders with all that is in them, and `-` for the standard input. Objects without a
+/// namespace are taken to be in `namespace`. Either everything is as the API server would take it, or
+/// all faults are given.
+pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Faults> {
+    let (manifests, faults) = read(paths, namespace);
+    let broken = faults.iter().any(|it| it.severity == Severity::Error);
+    if broken {
+        return Err(Faults(faults));
+    }
+    Ok(manifests)
+}
+
+/// As [`load`], but gives what could be read beside the faults of the rest.
+#[must_use]
+pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
+    let (sources, faults) = input::read(paths);
+    let mut reading = objects::Reading::new(namespace, faults);
+    for source in &sources {
+        reading.take(source);
+    }
+    reading.finish(sources.len())
+}

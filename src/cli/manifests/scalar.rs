@@ -1,0 +1,181 @@
+//! What a scalar without quotes means.
+//!
+//! kubectl reads YAML by go-yaml v2, which knows the words and numbers of YAML 1.1 (`on` is true,
+//! `0777` is 511) but neither its sexagesimal numbers nor, at this place, its times: both are texts. It
+//! then makes JSON of it: a float without a fraction becomes an integer.
+
+use serde_json::Number;
+
+use super::tree::Data;
+
+/// Why a scalar cannot be read as its tag says, or cannot be JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScalarError {
+    /// `.nan` and `.inf`.
+    #[error("JSON has no such number")]
+    NoNumber,
+    /// `!!int "a"`.
+    #[error("it is not of the type that its tag names")]
+    Tag,
+    /// `!!binary` and the like.
+    #[error("tsdp does not read this tag: write the value itself")]
+    UnknownTag,
+}
+
+/// What a scalar without quotes and without a tag means.
+pub fn plain(text: &str) -> Result<Data, ScalarError> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Ok(Data::Null),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Ok(Data::Boolean(true));
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return Ok(Data::Boolean(false));
+        }
+        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF"
+        | "-.inf" | "-.Inf" | "-.INF" => return Err(ScalarError::NoNumber),
+        _ => {}
+    }
+    let number = match text.as_bytes().first() {
+        Some(b'.') => float(text),
+        Some(b'+' | b'-' | b'0'..=b'9') => {
+            let digits = text.replace('_', "");
+            integer(&digits).or_else(|| float(&digits))
+        }
+        _ => None,
+    };
+    Ok(number.map_or_else(|| Data::Text(text.to_owned()), Data::Number))
+}
+
+/// What a scalar with one of YAML's own tags means (`int` of `!!int`), or with one of another
+/// namespace (`None`), which go-yaml takes for a text.
+pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
+    let Some(tag) = tag else {
+        return Ok(Data::Text(text.to_owned()));
+    };
+    let data = match tag {
+        "str" => return Ok(Data::Text(text.to_owned())),
+        "bool" | "int" | "float" | "null" => plain(text)?,
+        _ => return Err(ScalarError::UnknownTag),
+    };
+    let is_integer = |number: &Number| !number.is_f64();
+    let fits = match (tag, &data) {
+        ("bool", Data::Boolean(_)) | ("null", Data::Null) | ("float", Data::Number(_)) => true,
+        ("int", Data::Number(number)) => {
+            is_integer(number) && integer(&text.replace('_', "")).is_some()
+        }
+        _ => false,
+    };
+    if fits {
+        Ok(data)
+    } else {
+        Err(ScalarError::Tag)
+    }
+}
+
+/// As Go's `strconv.ParseInt` with base 0: by its prefix hexadecimal, octal or binary.
+fn integer(text: &str) -> Option<Number> {
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let lower = digits.to_ascii_lowercase();
+    let (radix, digits) = if let Some(digits) = lower.strip_prefix("0x") {
+        (16, digits)
+    } else if let Some(digits) = lower.strip_prefix("0o") {
+        (8, digits)
+    } else if let Some(digits) = lower.strip_prefix("0b") {
+        (2, digits)
+    } else if lower.len() > 1 && lower.starts_with('0') {
+        (8, &lower[1..])
+    } else {
+        (10, lower.as_str())
+    };
+    if !digits.starts_with(|first: char| first.is_ascii_hexdigit()) {
+        return None;
+    }
+    let size = u64::from_str_radix(digits, radix).ok()?;
+    if !negative {
+        // Unsigned numbers have no sign in Go.
+        let signed = text.starts_with('+') && i64::try_from(size).is_err();
+        return (!signed).then(|| size.into());
+    }
+    let value = -i128::from(size);
+    i64::try_from(value).ok().map(Number::from)
+}
+
+/// As go-yaml reads a float, then as Go writes it as JSON.
+fn float(text: &str) -> Option<Number> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        None => (unsigned, None),
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let well_formed = (digits(whole) && (fraction.is_empty() || digits(fraction)))
+        || (whole.is_empty() && digits(fraction));
+    let exponent_fits =
+        exponent.is_none_or(|text| digits(text.strip_prefix(['+', '-']).unwrap_or(text)));
+    if !well_formed || !exponent_fits {
+        return None;
+    }
+    let value: f64 = text.parse().ok()?;
+    if !value.is_finite() {
+        return None;
+    }
+    Some(as_json(value))
+}
+
+/// A number as kubectl sends it: Go writes a float below 10^21 without a fraction as digits, which
+/// are then read as an integer if they fit into 64 bits.
+pub fn as_json(value: f64) -> Number {
+    if value.fract() == 0.0
+        && let Ok(integer) = format!("{value:.0}").parse::<i64>()
+    {
+        return integer.into();
+    }
+    Number::from_f64(value).unwrap_or_else(|| 0.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::manifests::{
+        place::{Position, Span},
+        tree::Node,
+    };
+
+    #[test]
+    fn tags_are_taken_at_their_word() {
+        assert_eq!(tagged(Some("str"), "5"), Ok(Data::Text("5".to_owned())));
+        assert_eq!(tagged(Some("int"), "5"), Ok(Data::Number(5.into())));
+        assert_eq!(tagged(Some("int"), "y"), Err(ScalarError::Tag));
+        assert_eq!(tagged(Some("binary"), "aGk="), Err(ScalarError::UnknownTag));
+        assert_eq!(tagged(None, "5"), Ok(Data::Text("5".to_owned())));
+    }
+
+    #[test]
+    fn what_no_json_number_is_is_refused() {
+        assert_eq!(plain(".nan"), Err(ScalarError::NoNumber));
+        assert_eq!(plain("-.INF"), Err(ScalarError::NoNumber));
+    }
+
+    #[test]
+    fn words_and_numbers_are_those_of_yaml_1_1() {
+        let value = |text| {
+            let data = plain(text).unwrap();
+            let span = Span::at(Position::START);
+            Node { span, data }.to_json()
+        };
+        assert_eq!(value("y"), json!(true));
+        assert_eq!(value("0777"), json!(511));
+        assert_eq!(value("0888"), json!(888));
+        assert_eq!(value("12:30:45"), json!("12:30:45"));
+        assert_eq!(value("1e3"), json!(1000));
+        assert_eq!(value("2027-01-01"), json!("2027-01-01"));
+    }
+}

@@ -1,0 +1,137 @@
+//! From a file to its documents, as kubectl finds them: a stream of JSON objects, or YAML documents
+//! between lines that begin with `---`.
+
+use serde::de::IgnoredAny;
+
+use super::place::Position;
+
+/// A document's text and where it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Document<'t> {
+    /// Its text.
+    pub text: &'t str,
+    /// Where it begins in the file.
+    pub start: Position,
+}
+
+/// A line that is neither a separator nor a part of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSeparator {
+    /// Its line.
+    pub line: usize,
+    /// What stands behind the dashes.
+    pub behind: String,
+}
+
+/// The documents of a text, in their order.
+pub fn documents(text: &str) -> Result<Vec<Document<'_>>, BadSeparator> {
+    let mut found = Vec::new();
+    let rest = json_objects(text, &mut found);
+    yaml_documents(text, rest, &mut found)?;
+    Ok(found)
+}
+
+/// Takes JSON objects from the start and gives the offset of what follows them: nothing, or YAML
+/// (which a text that begins with a brace can be).
+fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
+    let body = text.trim_start_matches('\u{feff}');
+    if !body.trim_start().starts_with('{') {
+        return 0;
+    }
+    let skipped = text.len() - body.len();
+    let mut end = 0;
+    let mut objects = serde_json::Deserializer::from_str(body).into_iter::<IgnoredAny>();
+    while let Some(Ok(_)) = objects.next() {
+        let object = &body[end..objects.byte_offset()];
+        let start = skipped + end + (object.len() - object.trim_start().len());
+        end = objects.byte_offset();
+        found.push(Document {
+            text: &text[start..skipped + end],
+            start: position(text, start),
+        });
+    }
+    skipped + end
+}
+
+fn yaml_documents<'t>(
+    text: &'t str,
+    from: usize,
+    found: &mut Vec<Document<'t>>,
+) -> Result<(), BadSeparator> {
+    let mut start = from;
+    let mut at = from;
+    let mut push = |start: usize, end: usize| {
+        if !text[start..end].trim().is_empty() {
+            found.push(Document {
+                text: &text[start..end],
+                start: position(text, start),
+            });
+        }
+    };
+    for line in text[from..].split_inclusive('\n') {
+        // Behind a JSON object the rest of its line is no line of its own.
+        let whole_line = at == 0 || text.as_bytes()[at - 1] == b'\n';
+        if let Some(behind) = line.strip_prefix("---").filter(|_| whole_line) {
+            let behind = behind.trim();
+            if !behind.is_empty() && !behind.starts_with('#') {
+                return Err(BadSeparator {
+                    line: position(text, at).line,
+                    behind: behind.to_owned(),
+                });
+            }
+            push(start, at);
+            start = at + line.len();
+        }
+        at += line.len();
+    }
+    push(start, text.len());
+    Ok(())
+}
+
+fn position(text: &str, offset: usize) -> Position {
+    let before = &text[..offset];
+    let line = before.rfind('\n').map_or(0, |end| end + 1);
+    Position {
+        line: before.matches('\n').count() + 1,
+        column: before[line..].chars().count() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starts(text: &str) -> Vec<(usize, usize)> {
+        let found = documents(text).unwrap();
+        found
+            .iter()
+            .map(|it| (it.start.line, it.start.column))
+            .collect()
+    }
+
+    #[test]
+    fn documents_begin_behind_separators() {
+        assert_eq!(
+            starts("a: 1\n---\nb: 2\n--- # more\nc: 3\n"),
+            [(1, 1), (3, 1), (5, 1)]
+        );
+        assert_eq!(starts("---\n---\n\na: 1\n---\n"), [(3, 1)]);
+        assert_eq!(starts(""), []);
+    }
+
+    #[test]
+    fn json_objects_follow_each_other() {
+        assert_eq!(
+            starts("{\"a\": 1}{\"b\": 2}\n {}"),
+            [(1, 1), (1, 9), (2, 2)]
+        );
+        assert_eq!(starts("{\"a\": 1}\n---\nb: 2\n"), [(1, 1), (3, 1)]);
+        assert_eq!(starts("{a: 1}\n"), [(1, 1)]);
+    }
+
+    #[test]
+    fn what_stands_behind_a_separator_is_refused() {
+        let refused = documents("a: 1\n--- b: 2\n").unwrap_err();
+        assert_eq!((refused.line, refused.behind.as_str()), (2, "b: 2"));
+    }
+}

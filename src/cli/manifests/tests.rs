@@ -1,0 +1,175 @@
+use std::sync::Arc;
+
+use super::*;
+
+fn read_text(text: &str) -> (Manifests, Vec<Fault>) {
+    let source = Arc::new(Source {
+        name: "a.yaml".to_owned(),
+        text: text.to_owned(),
+    });
+    let mut reading = objects::Reading::new("default", Vec::new());
+    reading.take(&source);
+    reading.finish(1)
+}
+
+fn said(text: &str) -> Vec<String> {
+    let (_, faults) = read_text(text);
+    faults.iter().map(ToString::to_string).collect()
+}
+
+const POLICY: &str = "\
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleDevicePolicy
+metadata: {name: router}
+spec:
+  device:
+    hostname: fra-router
+  tags:
+    - tag:router
+    - tag:fra
+  postureAttributes:
+    custom:tier: {string: gold}
+";
+
+fn line_and_column(document: &Document, path: &str) -> (usize, usize) {
+    let start = document.place(&FieldPath::parse(path)).span.start;
+    (start.line, start.column)
+}
+
+#[test]
+fn a_field_is_found_where_it_stands() {
+    let text = format!("# a comment\nkind: Other\n---\n{POLICY}");
+    let (manifests, faults) = read_text(&text);
+    assert_eq!(faults, []);
+    assert_eq!(manifests.others, 1);
+    let document = &manifests.policies[0].document;
+    for (path, place) in [
+        ("kind", (5, 7)),
+        ("metadata.name", (6, 18)),
+        ("spec.device.hostname", (9, 15)),
+        ("spec.tags[1]", (12, 7)),
+        // A list or map: its key.
+        ("spec.tags", (10, 3)),
+        ("spec", (7, 1)),
+        ("spec.postureAttributes[custom:tier].string", (14, 27)),
+        // What is not there: what stands above it.
+        ("spec.device.nodeId", (8, 3)),
+        ("spec.name", (7, 1)),
+    ] {
+        assert_eq!(line_and_column(document, path), place, "{path}");
+    }
+}
+
+#[test]
+fn a_namespace_that_is_not_written_is_the_given_one() {
+    let (manifests, _) = read_text(POLICY);
+    let policy = &manifests.policies[0];
+    assert_eq!(policy.object.metadata.namespace.as_deref(), Some("default"));
+    assert_eq!(
+        policy.document.title(),
+        "TailscaleDevicePolicy default/router"
+    );
+}
+
+#[test]
+fn json_is_read_with_its_places() {
+    let text = "{\n\t\"apiVersion\": \"tailnet.dev/v1alpha1\", \"kind\": \"TailscaleTailnet\",\n\t\
+                \"metadata\": {\"name\": \"lab \\ud83d\\ude00\"},\n\
+                \"spec\": {\"credentialsSecret\": {\"name\": \"s\"}}}\n{\"kind\": \"Other\"}";
+    let (manifests, faults) = read_text(text);
+    assert_eq!(faults, []);
+    let tailnet = &manifests.tailnets[0];
+    assert_eq!(tailnet.object.metadata.name.as_deref(), Some("lab 😀"));
+    assert_eq!(line_and_column(&tailnet.document, "metadata.name"), (3, 23));
+    assert_eq!(manifests.others, 1);
+}
+
+#[test]
+fn the_items_of_lists_are_objects() {
+    let indented = POLICY.replace('\n', "\n    ");
+    let bare = indented.replace(
+        "apiVersion: tailnet.dev/v1alpha1\n    kind: TailscaleDevicePolicy\n    ",
+        "",
+    );
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n  - {indented}");
+    let own = format!(
+        "apiVersion: tailnet.dev/v1alpha1\nkind: TailscaleDevicePolicyList\nitems:\n  - {bare}"
+    );
+    for text in [list, own] {
+        let (manifests, faults) = read_text(&text);
+        assert_eq!(faults, [], "{text}");
+        assert_eq!(manifests.policies.len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn anchors_and_merges_point_to_what_is_written() {
+    let text = POLICY.replace(
+        "metadata: {name: router}",
+        "metadata: &m {name: router}\nx: {<<: *m}",
+    );
+    let (manifests, faults) = read_text(&text);
+    assert_eq!(faults, []);
+    let document = &manifests.policies[0].document;
+    assert_eq!(line_and_column(document, "x.name"), (3, 21));
+}
+
+#[test]
+fn what_cannot_be_read_is_said_with_its_place() {
+    for (text, fault) in [
+        ("a: [1\nb: 2\n", "a.yaml:2:"),
+        ("a:\n\tb: 2\n", "a.yaml:2:"),
+        (
+            "a: 1\n--- b\n",
+            "a.yaml:2:1: kubectl takes nothing but a comment behind ---",
+        ),
+        (
+            "a: 1\n...\nb: 2\n",
+            "a.yaml:3:1: kubectl does not read what follows",
+        ),
+        (
+            "x: 1\na: 1\nx: 2\n",
+            "a.yaml:3:1: the key 'x' stands in line 1 already",
+        ),
+        ("a: .nan\n", "a.yaml:1:4: '.nan': JSON has no such number"),
+        (
+            "a: &x [*x]\n",
+            "a.yaml:1:8: this alias stands inside of what it names",
+        ),
+        ("a: *nobody\n", "a.yaml:1:"),
+        ("~: 1\n", "a.yaml:1:1: a key is missing"),
+        ("%YAML 1.2\n---\na: 1\n", "a.yaml:"),
+        (
+            "apiVersion: tailnet.dev/v1\nkind: TailscaleTailnet\n",
+            "a.yaml:1:13: apiVersion: 'tailnet.dev/v1' is not the version",
+        ),
+    ] {
+        let said = said(text);
+        assert_eq!(said.len(), 1, "{text}: {said:?}");
+        assert!(said[0].starts_with(fault), "{text}: {said:?}");
+    }
+}
+
+#[test]
+fn what_holds_nothing_is_nothing() {
+    for text in ["", "---\n", "# only this\n", "---\n---\n# more\n", "null\n"] {
+        let (manifests, faults) = read_text(text);
+        assert_eq!(faults, [], "{text}");
+        assert_eq!(
+            (manifests.others, manifests.policies.len()),
+            (0, 0),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn aliases_that_grow_without_end_are_refused() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..9 {
+        let alias = format!("*a{}", i - 1);
+        let all = [alias.as_str(); 10].join(", ");
+        text.push_str(&format!("a{i}: &a{i} [{all}]\n"));
+    }
+    assert!(said(&text)[0].contains("more than 400000 values"));
+}
