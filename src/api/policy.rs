@@ -118,8 +118,8 @@ pub struct TailscaleDevicePolicySpec {
     /// Custom posture attributes, by their key: "custom:" and letters, digits, _ or :, at most 128
     /// characters. Each has exactly one of string, integer and boolean; the type of a key is fixed
     /// for the whole tailnet by its first write. Keys that are not named stay as they are; one that
-    /// was named here and is named no more is deleted. {} deletes all that were named; absent
-    /// releases them as they are.
+    /// was named here and is named no more is deleted; {} deletes all that were named. Absent:
+    /// released as they are.
     ///
     /// Example: {"custom:tier": {string: gold}, "custom:audited": {boolean: true}}
     #[serde(default, skip_serializing_if = "Option::is_none")]

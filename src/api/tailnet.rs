@@ -144,6 +144,12 @@ pub struct TailscaleTailnetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<u32>,
 
+    /// The OAuth scopes that the credential lacks for what policies may ask, as far as the API tells:
+    /// of an API key it tells nothing. Absent: none is known to be missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub credential_lacks: Vec<String>,
+
     /// The interval in effect at which posture attributes are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes_interval: Option<String>,

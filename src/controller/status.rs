@@ -3,6 +3,8 @@
 
 mod fleet;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -14,6 +16,7 @@ use crate::{
     },
     plan::{Binding, Difference, Hold, Memory, Mode},
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
+    tailscale::Ability,
 };
 
 /// The status of a policy. Equal to `old` where nothing has changed, so that nothing is written.
@@ -77,7 +80,7 @@ pub fn of_tailnet(
             Reason::NotStarted,
             "The first list of devices is being read.",
         ),
-        (None, Some(_)) => Verdict::done(Reason::Connected, "The tailnet's devices can be read."),
+        (None, Some(_)) => Verdict::done(Reason::Connected, connected(&report.lacks)),
     };
     let mut conditions = Conditions::new(&old.conditions, generation, now);
     conditions.set_verdict(&verdict);
@@ -87,8 +90,32 @@ pub fn of_tailnet(
         tailnet: report.domain.clone().or(old.tailnet.clone()),
         devices: report.devices.map(count).or(old.devices),
         policies: Some(count(report.policies)),
+        credential_lacks: report
+            .lacks
+            .iter()
+            .map(|lack| lack.scope().to_owned())
+            .collect(),
         attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
     }
+}
+
+/// That the tailnet can be read, and what the credential will be refused: said before a policy
+/// meets it.
+fn connected(lacks: &BTreeSet<Ability>) -> String {
+    let can_be_read = "The tailnet's devices can be read.";
+    if lacks.is_empty() {
+        return can_be_read.to_owned();
+    }
+    let missing = lacks.iter().map(|lack| {
+        let fields = match lack {
+            Ability::Devices => "authorized, tags, keyExpiry, name and ipv4",
+            Ability::Routes => "enabledRoutes and exitNode",
+            Ability::Attributes => "postureAttributes",
+        };
+        format!("for {fields} give it the scope {}", lack.scope())
+    });
+    let missing = missing.collect::<Vec<_>>().join("; ");
+    format!("{can_be_read} The credential may not change everything: {missing}.")
 }
 
 /// What a manifest calls the mode.

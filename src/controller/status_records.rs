@@ -1,6 +1,11 @@
 //! The status of every state as a manifest in a file: what GitOps tools are tested with.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -98,6 +103,7 @@ fn tailnet_reports() -> impl Iterator<Item = TailnetReport> {
         domain: Some("tail1234.ts.net".into()),
         devices,
         policies: 6,
+        lacks: BTreeSet::new(),
         attributes_interval: Duration::from_mins(10),
     };
     [

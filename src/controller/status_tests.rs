@@ -12,6 +12,7 @@ use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
     plan::{Binding, Field, Hold, Mode},
     tailnet::{DeviceReport, PolicyReport, Retry, State, TailnetReport},
+    tailscale::Ability,
 };
 
 use states::*;
@@ -39,6 +40,11 @@ fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
     );
     assert_eq!((status.pending.len(), status.pending_total), (1, Some(1)));
     assert_eq!(status.devices[0].reason.as_deref(), Some("ApiError"));
+}
+
+fn message_of(conditions: &[Condition], type_: &str) -> String {
+    let found = conditions.iter().find(|condition| condition.type_ == type_);
+    found.map_or(String::new(), |condition| condition.message.clone())
 }
 
 fn status_of(conditions: &[Condition], type_: &str) -> String {
@@ -220,10 +226,17 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
         domain: Some("tail1234.ts.net".into()),
         devices: Some(8),
         policies: 6,
+        lacks: [Ability::Routes].into(),
         attributes_interval: std::time::Duration::from_mins(10),
     };
     let ready = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
     assert_eq!(status_of(&ready.conditions, "Ready"), "True");
+    assert_eq!(ready.credential_lacks, ["devices:routes"]);
+    assert_eq!(
+        message_of(&ready.conditions, "Ready"),
+        "The tailnet's devices can be read. The credential may not change everything: for enabledRoutes \
+         and exitNode give it the scope devices:routes."
+    );
     let outage = TailnetReport {
         failure: Some(failure(Reason::CredentialRejected, Retry::Later)),
         devices: None,

@@ -16,6 +16,7 @@ use crate::{
     api::Reason,
     model::NodeId,
     plan::{self, Declared, Fleet, Memory, PolicyKey},
+    tailscale::Ability,
 };
 
 /// How a tailnet is looked after.
@@ -80,6 +81,8 @@ pub struct Engine {
     pub(super) told_at: u64,
     /// The alarms of the devices.
     pub(super) alarms: BTreeSet<(Duration, NodeId)>,
+    /// What the credential is known not to permit.
+    pub(super) lacks: BTreeSet<Ability>,
     pub(super) last_tailnet: Option<TailnetReport>,
     /// Policies whose annotations ask for a look, with the last request before they did.
     pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
@@ -121,6 +124,7 @@ impl Engine {
             tell: BTreeSet::new(),
             told_at: 0,
             alarms: BTreeSet::new(),
+            lacks: BTreeSet::new(),
             last_tailnet: None,
             looks_asked: BTreeMap::new(),
             effects: Vec::new(),

@@ -13,7 +13,13 @@ use crate::{
 /// Sends one request.
 pub(super) async fn send(client: &Client, request: &Request) -> Result<Answer, Failure> {
     let answer = match request {
-        Request::Devices => client.devices().await.map(Answer::Devices),
+        Request::Devices => match client.devices().await {
+            Ok(devices) => Ok(Answer::Devices {
+                devices,
+                lacks: client.lacks().await,
+            }),
+            Err(error) => Err(error),
+        },
         Request::Device(id) => client
             .device(id)
             .await

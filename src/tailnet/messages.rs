@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
@@ -6,6 +6,7 @@ use super::{Announcement, Failure, PolicyReport, Settings, TailnetReport};
 use crate::{
     model::{Attributes, Device, NodeId, RouteSet},
     plan::{Call, Declared, Memory, PolicyKey},
+    tailscale::Ability,
 };
 
 /// The time at which something came, by both clocks.
@@ -54,7 +55,12 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The complete list.
-    Devices(Vec<Device>),
+    Devices {
+        /// All devices of the tailnet.
+        devices: Vec<Device>,
+        /// What the credential is known not to permit.
+        lacks: BTreeSet<Ability>,
+    },
     /// One device.
     Device(Box<Device>),
     /// The enabled routes of one device.

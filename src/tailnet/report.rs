@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
@@ -6,6 +6,7 @@ use super::{Effect, Engine, Failure, FleetReport};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Binding, Conflict, Difference, Field, Memory, Mode, PolicyKey, Target},
+    tailscale::Ability,
 };
 
 /// How things stand with one policy; its status is derived from it.
@@ -77,6 +78,8 @@ pub struct TailnetReport {
     pub devices: Option<usize>,
     /// The policies that name it.
     pub policies: usize,
+    /// What the credential is known not to permit.
+    pub lacks: BTreeSet<Ability>,
     /// How often attributes are read, as the request budget allows.
     pub attributes_interval: Duration,
 }
@@ -189,6 +192,7 @@ impl Engine {
             domain: self.fleet.domain(),
             devices: (self.polling.seen > 0).then(|| self.fleet.own_count()),
             policies: self.policies.len(),
+            lacks: self.lacks.clone(),
             attributes_interval: self.refresh(),
         }
     }

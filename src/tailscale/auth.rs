@@ -12,6 +12,7 @@ use super::{
     error::{Error, Kind},
     identity::{IdentitySource, NoIdentity},
     request::{Body, Request},
+    scopes::Scopes,
     transport::Transport,
     wire,
 };
@@ -76,6 +77,7 @@ struct State {
 
 struct Token {
     bearer: Bearer,
+    scopes: Option<Scopes>,
     renew_at: Instant,
     expires_at: Instant,
 }
@@ -128,6 +130,14 @@ impl Auth {
         match self {
             Self::ApiKey(bearer) => Ok(bearer.clone()),
             Self::Tokens(tokens) => tokens.bearer(transport, None).await,
+        }
+    }
+
+    /// The scopes of the token in use; `None` where there is none yet, or nothing tells them.
+    pub async fn scopes(&self) -> Option<Scopes> {
+        match self {
+            Self::ApiKey(_) => None,
+            Self::Tokens(tokens) => tokens.state.lock().await.token.as_ref()?.scopes.clone(),
         }
     }
 
@@ -209,6 +219,7 @@ impl Token {
                 secret: granted.token,
                 serial,
             },
+            scopes: granted.scopes,
             renew_at: now + life - RENEWAL_MARGIN.min(life / 12),
             expires_at: now + life,
         }

@@ -17,11 +17,16 @@ mod error;
 mod identity;
 mod invites;
 mod request;
+mod scopes;
 mod settings;
 mod transport;
 mod wire;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use reqwest::Method;
 use serde_json::json;
@@ -40,6 +45,7 @@ pub use budget::Budget;
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Retry};
 pub use identity::{IdentitySource, NoIdentity};
+pub use scopes::Ability;
 pub use settings::{Observation, Observer, Settings, Timeouts};
 pub use wire::Routes;
 
@@ -120,6 +126,13 @@ impl Client {
         let path = ["tailnet", &self.0.tailnet, "devices"];
         let request = Request::new(Endpoint::Devices, Method::GET, path).all_fields();
         wire::devices(&self.0.send(&request).await?)
+    }
+
+    /// What the credential is known not to permit. Of a user's API key nothing is known, nor of any
+    /// credential before its first answer.
+    pub async fn lacks(&self) -> BTreeSet<Ability> {
+        let scopes = self.0.auth.scopes().await;
+        scopes.map(|scopes| scopes.lack()).unwrap_or_default()
     }
 
     /// One device, as the list shows it.

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::json;
 
-use super::{AttributePatch, answer::Answer, error::Error};
+use super::{AttributePatch, answer::Answer, error::Error, scopes::Scopes};
 use crate::model::{
     AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet,
     Tag,
@@ -33,6 +33,8 @@ pub struct Routes {
 pub(super) struct Granted {
     pub token: SecretString,
     pub life: Duration,
+    /// What it is for; `None` where the answer does not say.
+    pub scopes: Option<Scopes>,
 }
 
 /// What the list answers.
@@ -79,6 +81,7 @@ pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
     Ok(Granted {
         token: token.access_token.into(),
         life: Duration::from_secs(seconds),
+        scopes: token.scope.as_deref().map(Scopes::parse),
     })
 }
 
@@ -170,6 +173,7 @@ struct WireAttributes {
 struct WireToken {
     access_token: String,
     expires_in: Option<u64>,
+    scope: Option<String>,
 }
 
 impl TryFrom<WireDevice> for ReadDevice {

@@ -9,7 +9,8 @@ use std::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// Every file in a folder and its folders.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());

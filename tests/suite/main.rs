@@ -12,11 +12,13 @@
 mod client;
 mod control_plane;
 mod crds;
+mod docs;
 mod e2e;
 mod examples;
 mod gitops;
 mod lease;
 mod readme;
+mod reference;
 mod refusals;
 mod rooms;
 mod seed_page;

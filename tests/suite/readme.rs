@@ -1,29 +1,13 @@
 //! What README.md says is so.
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use serde::Deserialize as _;
-use tsdp::{
-    api::{TailscaleDevicePolicy, schema},
-    plan::{self, PolicyKey},
-};
+use serde_json::Value;
+
+use crate::{docs::blocks, gitops::recorded};
 
 fn readme() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
-}
-
-/// The contents of the fenced blocks of a language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
-    text.split("```")
-        .skip(1)
-        .step_by(2)
-        .filter_map(|block| {
-            block
-                .strip_prefix(language)?
-                .strip_prefix('\n')
-                .map(str::to_owned)
-        })
-        .collect()
 }
 
 #[test]
@@ -65,73 +49,75 @@ fn the_demo_plans_applies_and_repairs_and_ends_by_itself() {
     }
 }
 
-#[test]
-fn the_manifests_in_it_and_in_the_pages_on_capabilities_are_valid() {
-    let pages = [readme(), include_str!("../../docs/fleets.md").to_owned()];
-    let manifests: Vec<_> = pages.iter().flat_map(|page| blocks(page, "yaml")).collect();
-    assert!(manifests.len() > pages.len() - 1);
-    for text in manifests {
-        let policy =
-            TailscaleDevicePolicy::deserialize(serde_yaml::Deserializer::from_str(&text)).unwrap();
-        let key = PolicyKey {
-            namespace: "default".into(),
-            name: "readme".into(),
-        };
-        let created = jiff::Timestamp::UNIX_EPOCH;
-        let declared = plan::parse(key, String::new(), 1, created, &policy.spec, None);
-        assert_eq!(declared.policy.map(|_| ()), Ok(()));
-    }
-}
-
-#[test]
-fn its_table_of_fields_is_that_of_the_schema() {
-    let definitions = schema::definitions();
-    let schema = serde_json::to_value(&definitions[0]).unwrap();
-    let spec = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    let mut fields: Vec<_> = spec["properties"]
-        .as_object()
-        .unwrap()
-        .keys()
-        .cloned()
-        .collect();
-    fields.sort();
+/// The reasons in the rows of README.md's table, by what `Ready` says beside them.
+fn reasons_in_readme() -> BTreeSet<(String, String)> {
     let text = readme();
-    let section = text
-        .split("## What a policy can say")
-        .nth(1)
-        .unwrap()
-        .split("\n## ")
-        .next()
-        .unwrap();
-    let rows = section
+    let (_, section) = text.split_once("## What a status says").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let mut found = BTreeSet::new();
+    for row in section
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '.']).next());
-    let mut named: Vec<_> = rows.map(str::to_owned).collect();
-    named.sort();
-    assert_eq!(named, fields);
-}
-
-#[test]
-fn its_table_of_reasons_names_only_reasons_that_exist() {
-    let conditions = include_str!("../../src/api/conditions.rs");
-    let text = readme();
-    let section = text
-        .split("## What a status says")
-        .nth(1)
-        .unwrap()
-        .split("\n## ")
-        .next()
-        .unwrap();
-    let rows = section.lines().filter(|line| {
-        line.starts_with("| True") || line.starts_with("| False") || line.starts_with("| Unknown")
-    });
-    for row in rows {
-        let reasons = row.split('|').nth(2).unwrap();
-        for reason in reasons.split('`').skip(1).step_by(2) {
-            assert!(
-                conditions.contains(&format!("Self::{reason} =>")),
-                "there is no reason {reason}"
-            );
+        .filter(|line| line.starts_with("| "))
+        .skip(1)
+    {
+        let cells: Vec<_> = row.split('|').map(str::trim).collect();
+        for reason in cells[2].split('`').skip(1).step_by(2) {
+            found.insert((cells[1].to_owned(), reason.to_owned()));
         }
     }
+    found
+}
+
+/// What stands in the condition `Ready` of a policy in each state that there is.
+fn reasons_of_states() -> BTreeSet<(String, String)> {
+    let ready = |object: Value| {
+        let conditions = object["status"]["conditions"].as_array()?.iter();
+        let ready = conditions
+            .clone()
+            .find(|condition| condition["type"] == "Ready")?;
+        let text = |field: &str| ready[field].as_str().unwrap().to_owned();
+        (object["kind"] == "TailscaleDevicePolicy").then(|| (text("status"), text("reason")))
+    };
+    let recorded = recorded().into_iter();
+    recorded.filter_map(|(_, object)| ready(object)).collect()
+}
+
+#[test]
+fn its_table_of_reasons_has_each_that_a_policy_can_have() {
+    let (table, states) = (reasons_in_readme(), reasons_of_states());
+    let missing: Vec<_> = states.difference(&table).collect();
+    assert!(
+        missing.is_empty(),
+        "README.md's table of reasons lacks {missing:?}"
+    );
+    let conditions = include_str!("../../src/api/conditions.rs");
+    for (_, reason) in &table {
+        assert!(
+            conditions.contains(&format!("Self::{reason} =>")),
+            "there is no reason {reason}"
+        );
+    }
+}
+
+#[test]
+fn each_reason_that_exists_is_explained_on_some_page() {
+    let conditions = include_str!("../../src/api/conditions.rs");
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let pages = fs::read_dir(docs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let pages: Vec<String> = pages
+        .map(|page| fs::read_to_string(page).unwrap())
+        .collect();
+    let text = pages.join("\n") + &readme();
+    let reasons = conditions.lines().filter_map(|line| {
+        let (reason, _) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
+        Some(reason)
+    });
+    // Those stand beside others only: in the conditions Accepted and InSync.
+    let beside = ["Accepted", "Different", "AttributesUnread"];
+    let unexplained: Vec<_> = reasons
+        .filter(|reason| !beside.contains(reason) && !text.contains(&format!("`{reason}`")))
+        .collect();
+    assert!(unexplained.is_empty(), "no page explains {unexplained:?}");
 }

@@ -57,7 +57,8 @@ impl Told {
             Input::Answered(ticket, answer) => {
                 self.learn(*ticket, answer);
                 self.flights.remove(ticket);
-                let seen = self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices(_)));
+                let seen =
+                    self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices { .. }));
                 self.list_seen |= seen;
             }
             Input::Recorded(key, memory) => {
@@ -71,7 +72,7 @@ impl Told {
 
     fn learn(&mut self, ticket: Ticket, answer: &Result<Answer, Failure>) {
         match answer {
-            Ok(Answer::Devices(devices)) => {
+            Ok(Answer::Devices { devices, .. }) => {
                 let by_id = |device: &Device| (device.node_id.clone(), device.clone());
                 self.devices = devices.iter().map(by_id).collect();
             }

@@ -59,9 +59,10 @@ impl Model {
                 let listed = self.devices.values();
                 let listed =
                     listed.filter(|device| self.left_out.as_ref() != Some(&device.node_id));
-                Ok(Answer::Devices(
-                    listed.map(|device| self.told(device)).collect(),
-                ))
+                Ok(Answer::Devices {
+                    devices: listed.map(|device| self.told(device)).collect(),
+                    lacks: BTreeSet::new(),
+                })
             }
             Request::Device(id) => Ok(Answer::Device(Box::new(self.told(self.device(id)?)))),
             Request::Routes(id) => Ok(Answer::Routes(

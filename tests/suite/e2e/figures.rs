@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Controller, Stage, eventually};
 
-const MANY: usize = 200;
+const MANY: usize = 1000;
+/// Long enough for a sweep over all of them within the simulator's budget, on a busy machine.
+const LONG: Duration = Duration::from_mins(5);
 
 #[tokio::test]
 #[ignore = "prints figures; see the head of this file"]
@@ -29,67 +31,114 @@ async fn figures() {
             "True Connected: The tailnet's devices can be read.",
         )
         .await;
-    println!("resident, idle: {}", resident(&controller));
+    println!(
+        "resident, {MANY} devices and no policy: {}",
+        resident(&controller)
+    );
+    one_policy(&stage).await;
+    one_fleet(&stage, &controller).await;
+    many_policies(&stage, &controller).await;
+}
 
+/// How soon a policy is seen and acted upon.
+async fn one_policy(stage: &Stage) {
     stage.simulator.clear_requests();
     let since = Instant::now();
-    stage.kubectl.apply(&policies(1, "Disabled")).await;
+    stage.kubectl.apply(&policies(1, "router")).await;
     let applied = since.elapsed();
-    first_write(&stage).await;
+    first_write(stage).await;
     println!(
         "from the start of kubectl apply (which took {} ms) to the first call: {} ms",
         applied.as_millis(),
         since.elapsed().as_millis()
     );
-    in_sync(&stage, 1).await;
-    stage.polls(1).await;
-    stage.simulator.clear_requests();
-    stage.polls(3).await;
-    println!("1 policy, nothing to do, 3 polls: {}", requests(&stage));
+    in_sync(stage, 1).await;
+    stage
+        .kubectl
+        .ok(&["delete", "-n", "network", "tsdp", "--all"])
+        .await;
+}
 
-    stage.simulator.clear_requests();
-    let since = Instant::now();
-    stage.kubectl.apply(&policies(MANY, "Disabled")).await;
-    in_sync(&stage, MANY).await;
-    println!(
-        "{} policies with one difference each: {} (all in sync {} ms after the start of kubectl apply)",
-        MANY - 1,
-        requests(&stage),
-        since.elapsed().as_millis()
-    );
-    stage.polls(1).await;
-    stage.simulator.clear_requests();
-    drift(&stage);
-    repaired(&stage).await;
-    println!(
-        "{MANY} devices that drift in one setting each: {}",
-        requests(&stage)
-    );
+/// All devices under one policy.
+async fn one_fleet(stage: &Stage, controller: &Controller) {
+    let fleet = |tag: &str| {
+        format!("{{deviceSelector: {{tags: [\"tag:ci\"]}}, tags: [\"tag:ci\", \"tag:{tag}\"]}}")
+    };
+    for (what, tag) in [("adopted", "fra"), ("changed", "db")] {
+        stage.simulator.clear_requests();
+        let since = Instant::now();
+        stage.policy("fleet", &fleet(tag)).await;
+        tagged(stage, tag).await;
+        in_sync(stage, 1).await;
+        println!(
+            "1 policy for {MANY} devices, a tag of each {what}: {} ({} s)",
+            requests(stage),
+            since.elapsed().as_secs()
+        );
+    }
+    nothing_to_do(stage, controller, "1 policy").await;
+    stage
+        .kubectl
+        .ok(&["delete", "-n", "network", "tsdp", "--all"])
+        .await;
+}
 
+/// A policy for each device.
+async fn many_policies(stage: &Stage, controller: &Controller) {
+    for (what, tag) in [("adopted", "fra"), ("changed", "router")] {
+        stage.simulator.clear_requests();
+        let since = Instant::now();
+        stage.kubectl.apply(&policies(MANY, tag)).await;
+        tagged(stage, tag).await;
+        in_sync(stage, MANY).await;
+        println!(
+            "{MANY} policies for a device each, a tag of each {what}: {} ({} s)",
+            requests(stage),
+            since.elapsed().as_secs()
+        );
+    }
+    stage.polls(2).await;
+    stage.simulator.clear_requests();
+    drift(stage);
+    tagged(stage, "router").await;
+    println!(
+        "the same after somebody took the tag from each device: {}",
+        requests(stage)
+    );
+    nothing_to_do(stage, controller, &format!("{MANY} policies")).await;
+}
+
+async fn nothing_to_do(stage: &Stage, controller: &Controller, whose: &str) {
     stage.polls(2).await;
     stage.simulator.clear_requests();
     stage.polls(3).await;
+    println!("{whose}, nothing to do, 3 polls: {}", requests(stage));
+    println!("{whose}, resident: {}", resident(controller));
+    let all = stage.kubectl.get(&["-A", "tsdp"]).await;
+    let sizes = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["status"].to_string().len());
     println!(
-        "{MANY} policies, nothing to do, 3 polls: {}",
-        requests(&stage)
+        "{whose}, largest status: {} bytes",
+        sizes.max().unwrap_or_default()
     );
-    println!("resident, with {MANY} policies: {}", resident(&controller));
 }
 
 fn devices() -> Vec<Value> {
-    let device =
-        |number| json!({"hostname": format!("server-{number}"), "keyExpiryDisabled": false});
+    let device = |number| json!({"hostname": format!("server-{number}"), "tags": ["tag:ci"]});
     (0..MANY).map(device).collect()
 }
 
 /// For the first `count` devices.
-fn policies(count: usize, key_expiry: &str) -> String {
+fn policies(count: usize, tag: &str) -> String {
     (0..count).fold(String::new(), |mut yaml, number| {
         let _ = writeln!(
             yaml,
             "---\n{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
              metadata: {{name: server-{number}, namespace: network}}, \
-             spec: {{device: {{hostname: server-{number}}}, keyExpiry: {key_expiry}}}}}"
+             spec: {{device: {{hostname: server-{number}}}, tags: [\"tag:ci\", \"tag:{tag}\"]}}}}"
         );
         yaml
     })
@@ -100,26 +149,25 @@ fn drift(stage: &Stage) {
         let id = device["nodeId"].as_str().unwrap();
         stage
             .simulator
-            .patch_device(id, &json!({"keyExpiryDisabled": false}))
+            .patch_device(id, &json!({"tags": ["tag:ci"]}))
             .unwrap();
     }
 }
 
-async fn repaired(stage: &Stage) {
-    eventually(Duration::from_mins(2), async || {
+/// Waits until each device has the tag, and the list has been read since.
+async fn tagged(stage: &Stage, tag: &str) {
+    let tag = format!("tag:{tag}");
+    eventually(LONG, async || {
         let devices = stage.simulator.devices().unwrap();
-        let off = devices
-            .iter()
-            .filter(|device| device["keyExpiryDisabled"] == false)
-            .count();
+        let has = |device: &&Value| device["tags"].as_array().unwrap().contains(&json!(tag));
+        let off = devices.len() - devices.iter().filter(has).count();
         if off == 0 {
             Ok(())
         } else {
-            Err(format!("{off} devices are still off"))
+            Err(format!("{off} devices are without {tag}"))
         }
     })
     .await;
-    stage.polls(2).await;
 }
 
 async fn first_write(stage: &Stage) {
@@ -135,7 +183,7 @@ async fn first_write(stage: &Stage) {
 }
 
 async fn in_sync(stage: &Stage, count: usize) {
-    eventually(Duration::from_mins(2), async || {
+    eventually(LONG, async || {
         let ready = stage.policies_ready();
         if ready == count {
             Ok(())

@@ -81,7 +81,6 @@ async fn one_policy_keeps_many_devices_those_that_join_and_none_that_leave() {
     let left = json!({"tags": ["tag:ci"], "attributes": {"custom:tier": "gold"}});
     stage.device_has(joined, left).await;
     assert_eq!(others(), before, "devices that the selector does not mean");
-    stage.statuses_were_honest();
 }
 
 #[tokio::test]
@@ -135,5 +134,4 @@ async fn a_fleet_says_how_many_fail_and_who_and_that_there_are_none() {
             "True InSync: The one device that fits is as declared.",
         )
         .await;
-    stage.statuses_were_honest();
 }

@@ -67,7 +67,6 @@ async fn nothing_is_sent_while_no_or_more_than_one_device_is_meant() {
         )
         .await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
-    stage.statuses_were_honest();
 }
 
 #[tokio::test]
@@ -116,5 +115,4 @@ async fn an_impostor_that_takes_a_bound_routers_hostname_is_not_followed() {
     stage.simulator.add_device(bound).unwrap();
     stage.policy_says("router", &in_sync).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
-    stage.statuses_were_honest();
 }

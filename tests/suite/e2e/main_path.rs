@@ -84,7 +84,6 @@ async fn each_example_costs_a_call_for_each_difference_and_then_nothing() {
     assert_eq!(bystanders(), before, "devices that no policy names");
 
     stays_quiet(&stage).await;
-    stage.statuses_were_honest();
 }
 
 /// Several looks later nothing was sent but reads, and nothing was written to the cluster.

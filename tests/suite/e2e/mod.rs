@@ -6,12 +6,14 @@
 mod changes;
 mod figures;
 mod fleets;
+mod git;
 mod held;
 mod identity;
 mod invites;
 mod leaders;
 mod main_path;
 mod outages;
+mod scopes;
 mod secrets;
 mod shared;
 mod start_up;

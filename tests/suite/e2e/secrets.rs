@@ -79,7 +79,6 @@ async fn no_credential_appears_in_logs_events_status_or_metrics() {
             }
         }
     }
-    stage.statuses_were_honest();
 }
 
 /// A secret as it is, as Kubernetes keeps it and as HTTP sends it (Basic, the key as the user).

@@ -10,6 +10,7 @@ use tokio::process::Command;
 use tsdp::local::Binaries;
 
 use crate::support::condition;
+pub use argocd::recorded;
 use argocd::{HealthTest, HealthTests, health};
 use flux::{Expressions, broken_rule, kstatus};
 

@@ -202,11 +202,6 @@ impl Stage {
         says(self.invites.as_ref().unwrap(), &name, expected).await;
     }
 
-    /// Holds every status of an invite that was seen against the rules for all of them.
-    pub fn invites_were_honest(&self) {
-        self.invites.as_ref().unwrap().were_honest();
-    }
-
     /// Waits for an Event about a policy in `network`; `note` is all of its text.
     pub async fn event(&self, policy: &str, reason: &str, note: &str) {
         eventually(PATIENCE, async || {
@@ -276,11 +271,18 @@ impl Stage {
         })
         .await;
     }
+}
 
-    /// Holds every status that was seen against the rules for all of them.
-    pub fn statuses_were_honest(&self) {
-        self.policies.as_ref().unwrap().were_honest();
-        self.tailnets.as_ref().unwrap().were_honest();
+/// Whatever a test is about, every status that was seen meanwhile is held against the rules for all.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let watched = [&self.policies, &self.tailnets, &self.invites];
+        for statuses in watched.into_iter().flatten() {
+            statuses.were_honest();
+        }
     }
 }
 

@@ -28,7 +28,6 @@ pub struct Statuses {
 struct Seen {
     now: BTreeMap<String, Value>,
     faults: Vec<String>,
-    count: usize,
 }
 
 impl Statuses {
@@ -75,7 +74,6 @@ impl Statuses {
     /// Panics if any status ever was one that kstatus, Flux or Argo CD would misread.
     pub fn were_honest(&self) {
         let seen = self.seen.lock().unwrap();
-        assert!(seen.count > 0, "no status was seen");
         assert!(seen.faults.is_empty(), "{}", seen.faults.join("\n"));
     }
 }
@@ -93,7 +91,6 @@ impl Seen {
             self.faults
                 .push(format!("{}: {fault}: {}", name(object), value["status"]));
         }
-        self.count += 1;
         self.now.insert(name(object), value);
     }
 }

@@ -1,0 +1,103 @@
+//! What README.md and the pages under docs/ show is taken by a real API server.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::support::{Kubectl, control_plane};
+
+/// The contents of the fenced blocks of a language.
+pub fn blocks(text: &str, language: &str) -> Vec<String> {
+    text.split("```")
+        .skip(1)
+        .step_by(2)
+        .filter_map(|block| {
+            block
+                .strip_prefix(language)?
+                .strip_prefix('\n')
+                .map(str::to_owned)
+        })
+        .collect()
+}
+
+/// README.md and every page.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).unwrap();
+    let mut pages: Vec<_> = docs.map(|entry| entry.unwrap().path()).collect();
+    pages.push(root.join("README.md"));
+    pages
+}
+
+/// Our resources in the YAML blocks of a page.
+fn manifests(page: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(page).unwrap();
+    let blocks = blocks(&text, "yaml");
+    let documents = blocks.iter().flat_map(|block| {
+        serde_yaml::Deserializer::from_str(block)
+            .map(|document| Value::deserialize(document).unwrap())
+            .collect::<Vec<_>>()
+    });
+    let ours = |document: &Value| {
+        let version = document["apiVersion"].as_str();
+        version.is_some_and(|version| version.starts_with("tailnet.dev/"))
+    };
+    documents.filter(ours).collect()
+}
+
+#[tokio::test]
+async fn each_manifest_on_the_pages_is_taken_as_it_stands() {
+    let control_plane = control_plane().await;
+    let kubectl = Kubectl::admin(&control_plane);
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
+    kubectl
+        .wait_for("condition=Established", &["crd", "--all"])
+        .await;
+    let all: Vec<(PathBuf, Value)> = pages()
+        .into_iter()
+        .flat_map(|page| {
+            manifests(&page)
+                .into_iter()
+                .map(move |manifest| (page.clone(), manifest))
+        })
+        .collect();
+    let namespaces: BTreeSet<&str> = all
+        .iter()
+        .filter_map(|(_, manifest)| manifest["metadata"]["namespace"].as_str())
+        .filter(|namespace| *namespace != "default")
+        .collect();
+    for namespace in namespaces {
+        kubectl.ok(&["create", "namespace", namespace]).await;
+    }
+    let apply = [
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "--validate=strict",
+        "-f",
+        "-",
+    ];
+    let mut refused = Vec::new();
+    for (page, manifest) in &all {
+        let output = kubectl.run(&apply, &manifest.to_string()).await;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            refused.push(format!("{}: {said}{manifest}", page.display()));
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+    let shown: BTreeSet<&str> = all
+        .iter()
+        .filter_map(|(_, manifest)| manifest["kind"].as_str())
+        .collect();
+    for definition in tsdp::api::schema::definitions() {
+        let kind = definition.spec.names.kind;
+        assert!(shown.contains(kind.as_str()), "no page shows a {kind}");
+    }
+}

@@ -1,0 +1,198 @@
+//! The reference of all fields, in docs/reference.md and in short in README.md, is generated from the
+//! schema: what `kubectl explain` says, on one page.
+//!
+//! To write both anew: `TSDP_RECORD=1 cargo test reference`
+
+use std::{fmt::Write as _, fs};
+
+use serde_json::{Value, json};
+use tsdp::api::schema;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md");
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+/// The table of README.md stands between these two.
+const BEGIN: &str = "<!-- generated from the schema -->\n";
+const END: &str = "<!-- end -->";
+/// About as much as README.md says of one field.
+const SHORT: usize = 280;
+
+/// What a description says: the meaning, what holds where the field is absent, and an example.
+struct Explained<'a> {
+    meaning: &'a str,
+    absent: &'a str,
+    example: &'a str,
+}
+
+fn explained(schema: &Value) -> Explained<'_> {
+    let text = schema["description"].as_str().unwrap_or_default();
+    let (text, example) = text.split_once("\nExample: ").unwrap_or((text, ""));
+    // "Absent or empty: …" and "Absent: …"; rarely a sentence of general meaning follows.
+    let (meaning, absent) = match text.find("Absent") {
+        Some(at) => {
+            let (meaning, rest) = text.split_at(at);
+            (
+                meaning.trim(),
+                rest.split_once(": ").map_or(rest, |(_, rest)| rest),
+            )
+        }
+        None => (text, ""),
+    };
+    Explained {
+        meaning,
+        absent: absent.trim_end_matches('.'),
+        example,
+    }
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn code(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("`{}`", cell(text))
+    }
+}
+
+fn type_of(schema: &Value) -> String {
+    if let Some(values) = schema["enum"].as_array() {
+        let values: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+        return values.join(", ");
+    }
+    match schema["type"].as_str() {
+        Some("array") => format!("list of {}", type_of(&schema["items"])),
+        Some("object") if schema["additionalProperties"].is_object() => "map".to_owned(),
+        Some(name) => name.to_owned(),
+        None if schema["x-kubernetes-int-or-string"] == true => "integer or string".to_owned(),
+        None => "any".to_owned(),
+    }
+}
+
+/// A row for each field below `schema`, in the order of their paths.
+fn rows(path: &str, schema: &Value, page: &mut String) {
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let Explained {
+            meaning,
+            absent,
+            example,
+        } = explained(field);
+        let row = [
+            code(&path),
+            cell(&type_of(field)),
+            cell(meaning),
+            cell(absent),
+            code(example),
+        ];
+        let _ = writeln!(page, "| {} |", row.join(" | "));
+        rows(&path, field, page);
+        rows(&format!("{path}[]"), &field["items"], page);
+        rows(&format!("{path}.KEY"), &field["additionalProperties"], page);
+    }
+}
+
+fn schemas() -> impl Iterator<Item = (Value, Value)> {
+    schema::definitions().into_iter().map(|definition| {
+        let mut definition = json!(definition);
+        let schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
+        (definition["spec"]["names"].take(), schema)
+    })
+}
+
+fn page() -> String {
+    let mut page = "# Reference\n\nEvery field of every kind, generated from the schema: what \
+                    `kubectl explain` says. `[]` stands for an entry of a list, `KEY` for a key of a \
+                    map.\n"
+        .to_owned();
+    for (names, schema) in schemas() {
+        let kind = names["kind"].as_str().unwrap();
+        let short = names["shortNames"][0].as_str().unwrap();
+        let _ = writeln!(
+            page,
+            "\n## {kind}\n\n{} Short name: `{short}`.",
+            schema["description"].as_str().unwrap()
+        );
+        for part in ["spec", "status"] {
+            let _ = writeln!(
+                page,
+                "\n### `{part}` of a {kind}\n\n| field | type | meaning | absent | example |\n|---|---|---|---|---|"
+            );
+            rows("", &schema["properties"][part], &mut page);
+        }
+    }
+    page
+}
+
+/// The first sentences, as many as are short together.
+fn first_sentences(text: &str) -> &str {
+    let ends = text.match_indices(". ").map(|(at, _)| at + 1);
+    let ends: Vec<_> = ends.chain([text.len()]).collect();
+    let fit = ends.iter().copied().rfind(|end| *end <= SHORT);
+    text[..fit.unwrap_or(ends[0])].trim_end_matches('.')
+}
+
+fn table() -> String {
+    let (_, schema) = schemas().next().unwrap();
+    let mut table = "| field of `spec` | meaning | absent |\n|---|---|---|\n".to_owned();
+    let fields = schema["properties"]["spec"]["properties"]
+        .as_object()
+        .unwrap();
+    for (name, field) in fields {
+        let Explained {
+            meaning, absent, ..
+        } = explained(field);
+        let absent = first_sentences(absent);
+        let meaning = cell(first_sentences(meaning));
+        let _ = writeln!(table, "| `{name}` | {meaning} | {} |", cell(absent));
+    }
+    table
+}
+
+#[test]
+fn the_reference_is_what_the_schema_says() {
+    let readme = fs::read_to_string(README).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let (in_readme, after) = rest.split_once(END).unwrap();
+    let (page, table) = (page(), table());
+    if std::env::var_os("TSDP_RECORD").is_some() {
+        fs::write(PAGE, &page).unwrap();
+        fs::write(README, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        return;
+    }
+    let again = "write it anew: TSDP_RECORD=1 cargo test reference";
+    assert_eq!(in_readme, table, "README.md: {again}");
+    assert_eq!(
+        fs::read_to_string(PAGE).unwrap(),
+        page,
+        "docs/reference.md: {again}"
+    );
+}
+
+#[test]
+fn each_field_of_each_spec_says_what_it_means_without_it_and_gives_an_example() {
+    let mut silent = Vec::new();
+    for (names, schema) in schemas() {
+        let fields = schema["properties"]["spec"]["properties"]
+            .as_object()
+            .unwrap();
+        let required = schema["properties"]["spec"]["required"].as_array();
+        for (name, field) in fields {
+            let is_required = required.is_some_and(|all| all.contains(&json!(name)));
+            let Explained {
+                meaning,
+                absent,
+                example,
+            } = explained(field);
+            if meaning.is_empty() || example.is_empty() || (absent.is_empty() && !is_required) {
+                silent.push(format!("{}.{name}", names["kind"].as_str().unwrap()));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{silent:?}");
+}
