@@ -6,10 +6,11 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 
 use crate::{
     model::{Attributes, Device, NodeId},
-    plan::Fleet,
+    plan::{self, Declared, DevicePlan, Fleet, Survey},
     tailscale::{Client, Error, Kind},
 };
 
@@ -80,6 +81,25 @@ impl Look {
         Ok(())
     }
 
+    /// Compares the tailnet with policies, and reads what that needs besides.
+    pub async fn survey(
+        &mut self,
+        client: &Client,
+        policies: &[Declared],
+        now: Timestamp,
+    ) -> Result<Survey, Error> {
+        let first = plan::survey(policies, &self.fleet, &self.attributes, now);
+        let unread = |what: fn(&DevicePlan) -> bool| -> Vec<NodeId> {
+            let unread = first.devices.iter().filter(|(_, plan)| what(plan));
+            unread.map(|(node, _)| node.clone()).collect()
+        };
+        self.read_routes(client, unread(|plan| plan.routes_unread))
+            .await?;
+        self.read_attributes(client, unread(|plan| plan.attributes_unread))
+            .await?;
+        Ok(plan::survey(policies, &self.fleet, &self.attributes, now))
+    }
+
     /// The devices that are the tailnet's own, by id.
     pub fn own(&self) -> impl Iterator<Item = &Device> {
         self.fleet.devices().filter(|device| !device.external)
@@ -109,6 +129,9 @@ fn concerns_all(error: &Error) -> bool {
     )
 }
 
+/// What is read at once by the budget of the defaults need not be announced.
+const SHORT: usize = 20;
+
 /// How far a long reading is, on stderr: a line that moves on a terminal, one line elsewhere.
 struct Progress {
     what: &'static str,
@@ -126,7 +149,7 @@ impl Progress {
             total,
             moves,
         };
-        if total > 0 && !moves {
+        if total > SHORT && !moves {
             eprintln!("Reading the {what} of {total} devices, one request each.");
         }
         progress

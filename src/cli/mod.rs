@@ -5,17 +5,20 @@ mod controller;
 pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
+mod devices;
 mod export;
 mod look;
 pub mod manifests;
 mod output;
+mod plan;
+mod policies;
 mod select;
 #[cfg(feature = "demo")]
 mod simulate;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -63,8 +66,32 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
+    /// List the devices of a tailnet, and what manages them.
+    Devices(devices::DevicesArgs),
     /// Describe a tailnet as it is, as policies.
     Export(export::ExportArgs),
+    /// Show what policies would change in a tailnet.
+    Plan(plan::PlanArgs),
+    /// Print what completes commands in a shell, for its folder of completions.
+    #[command(after_help = "\
+Examples:
+  tsdp completions bash > /etc/bash_completion.d/tsdp
+  tsdp completions zsh  > \"${fpath[1]}/_tsdp\"
+  tsdp completions fish > ~/.config/fish/completions/tsdp.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual, as man reads it.
+    #[command(after_help = "\
+Examples:
+  tsdp man | man -l -                            read it
+  tsdp man --out /usr/local/share/man/man1       with a page for each command")]
+    Man {
+        /// Write a page for each command into this folder instead.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
     /// See it work: no cluster, no account, no network.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -113,6 +140,22 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     match command {
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
         Command::Crds { out } => crds::run(out.as_deref())?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tsdp", &mut script);
+            output::print(&String::from_utf8(script)?)?;
+        }
+        Command::Man { out: None } => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            output::print(&String::from_utf8(page)?)?;
+        }
+        Command::Man { out: Some(folder) } => {
+            std::fs::create_dir_all(&folder)?;
+            clap_mangen::generate_to(Arguments::command(), folder)?;
+        }
+        Command::Devices(args) => return runtime()?.block_on(devices::run(args)),
+        Command::Plan(args) => return runtime()?.block_on(plan::run(args)),
         Command::Export(args) => return runtime()?.block_on(export::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,

@@ -52,3 +52,19 @@ pub(super) fn print(text: &str) -> io::Result<()> {
         written => written,
     }
 }
+
+/// A text that others wrote, fit for one line of a terminal, a comment or a page: machines choose
+/// their own names. Control characters, ends of lines (those of YAML 1.1 too) and what turns the
+/// direction of a line are shown as what they are.
+pub(super) fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let turns = matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter.is_control() || turns || letter == '\u{feff}' {
+            line.extend(letter.escape_unicode());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
+}

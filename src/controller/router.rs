@@ -361,7 +361,10 @@ fn policy_key((namespace, name): ObjectName) -> PolicyKey {
 }
 
 /// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
-fn declared(key: &PolicyKey, object: &DeserializeGuard<TailscaleDevicePolicy>) -> Declared {
+pub(crate) fn declared(
+    key: &PolicyKey,
+    object: &DeserializeGuard<TailscaleDevicePolicy>,
+) -> Declared {
     let meta = object.meta();
     let uid = meta.uid.clone().unwrap_or_default();
     let generation = meta.generation.unwrap_or_default();

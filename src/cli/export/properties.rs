@@ -301,9 +301,11 @@ fn yaml_puts_quotes_around_what_some_reader_takes_for_something_else() {
         let read: Value = serde_yaml::from_str(&written).unwrap();
         assert_eq!(read, json!({"value": text}));
     }
-    let plain =
-        json!({"custom:tier": {"string": "gold"}, "list": ["fra-1", "tag:a", 1, true], "none": []});
-    let expected = "custom:tier:\n  string: gold\nlist: [fra-1, \"tag:a\", 1, true]\nnone: []\n";
+    let plain = json!({"spec": {
+        "custom:tier": {"string": "gold"}, "list": ["fra-1", "tag:a", 1, true], "none": [],
+    }});
+    let expected =
+        "spec:\n  custom:tier: {string: gold}\n  list: [fra-1, \"tag:a\", 1, true]\n  none: []\n";
     assert_eq!(text::yaml(&plain), expected);
     assert_eq!(serde_yaml::from_str::<Value>(expected).unwrap(), plain);
 }

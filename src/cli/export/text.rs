@@ -4,25 +4,16 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A comment of one line. Machines name themselves: what they say must not end the comment.
+use crate::cli::output::printable;
+
+/// A comment of one line, whatever the text.
 pub(super) fn comment(text: &str) -> String {
-    let mut line = "# ".to_owned();
-    for letter in text.chars() {
-        // The line ends of YAML 1.1 among them, and what turns the direction of a line.
-        let odd = letter.is_control()
-            || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if odd {
-            line.extend(letter.escape_unicode());
-        } else {
-            line.push(letter);
-        }
-    }
-    line.push('\n');
-    line
+    format!("# {}\n", printable(text))
 }
 
-/// A JSON object as YAML: a line for each field, lists in brackets, and quotes around each text
-/// that some reader of YAML could take for something else (`on`, `0777`, `12:30`, `1e3`).
+/// An object of Kubernetes as YAML: a line for each field, lists and small things in brackets, and
+/// quotes around each text that some reader of YAML could take for something else (`on`, `0777`,
+/// `12:30`, `1e3`).
 pub(super) fn yaml(object: &Value) -> String {
     let mut text = String::new();
     write_fields(&mut text, object, 0);
@@ -35,13 +26,9 @@ fn write_fields(text: &mut String, object: &Value, depth: usize) {
         // Writing to a string cannot fail.
         let _ = write!(text, "{indent}{}:", scalar(key));
         match value {
-            Value::Object(fields) if !fields.is_empty() => {
+            Value::Object(fields) if depth == 0 || fields.values().any(is_nested) => {
                 text.push('\n');
                 write_fields(text, value, depth + 1);
-            }
-            Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(flow).collect();
-                let _ = writeln!(text, " [{}]", items.join(", "));
             }
             value => {
                 let _ = writeln!(text, " {}", flow(value));
@@ -50,8 +37,21 @@ fn write_fields(text: &mut String, object: &Value, depth: usize) {
     }
 }
 
+fn is_nested(value: &Value) -> bool {
+    value.is_object() || value.is_array()
+}
+
 fn flow(value: &Value) -> String {
     match value {
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(flow).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields = fields.map(|(key, value)| format!("{}: {}", scalar(key), flow(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
         Value::String(text) => scalar(text),
         // JSON is YAML.
         other => other.to_string(),
