@@ -61,6 +61,10 @@ enum Command {
     /// Watch the policies of a cluster and keep the devices as they declare (the default).
     Controller(controller::ControllerArgs),
     /// Print the definitions of the custom resources.
+    #[command(after_help = "\
+Examples:
+  tsdp crds | kubectl apply --server-side -f -  install them
+  tsdp crds --out crds                          keep them in a folder")]
     Crds {
         /// Write them into this folder instead, one file each.
         #[arg(long, value_name = "FOLDER")]

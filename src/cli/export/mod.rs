@@ -16,7 +16,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use serde_json::json;
+use serde::Serialize;
 
 use super::{
     AnyError,
@@ -26,8 +26,8 @@ use super::{
     select::SelectArgs,
 };
 use crate::{
-    api::{GROUP, TailnetReference, VERSION},
-    model::{Attributes, NodeId},
+    api::{GROUP, TailnetReference, TailscaleDevicePolicySpec, VERSION},
+    model::{Attributes, Device, NodeId},
     plan::{Fleet, Selector},
 };
 use describe::{Setting, describe};
@@ -96,7 +96,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     let client = args.connection.client()?;
     let mut look = Look::new(&client).await?;
     let selected = || look.own().filter(|device| selector.fits(device));
-    let nodes = |without: fn(&crate::model::Device) -> bool| -> Vec<NodeId> {
+    let nodes = |without: fn(&Device) -> bool| -> Vec<NodeId> {
         let devices = selected().filter(|device| without(device));
         devices.map(|device| device.node_id.clone()).collect()
     };
@@ -115,7 +115,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     let manifests = args.manifests(&look.fleet, &look.attributes, &selector, Timestamp::now());
     let count = manifests.len();
     match &args.out {
-        None => output::print(&args.stream(&manifests))?,
+        None => output::print(&args.stream(&manifests)?)?,
         Some(folder) => args.write(folder, &manifests)?,
     }
     eprintln!(
@@ -133,6 +133,23 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// A manifest in the order in which people write one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a> {
+    api_version: String,
+    kind: &'a str,
+    metadata: Metadata<'a>,
+    spec: &'a TailscaleDevicePolicySpec,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
 }
 
 impl ExportArgs {
@@ -178,10 +195,13 @@ impl ExportArgs {
     }
 
     /// All policies as one stream of documents.
-    fn stream(&self, manifests: &[Manifest]) -> String {
-        let documents = manifests.iter().map(|manifest| self.document(manifest));
-        let documents = documents.map(|document| format!("---\n{document}"));
-        self.header() + &documents.collect::<String>()
+    fn stream(&self, manifests: &[Manifest]) -> Result<String, serde_yaml::Error> {
+        let mut stream = self.header();
+        for manifest in manifests {
+            stream += "---\n";
+            stream += &self.document(manifest)?;
+        }
+        Ok(stream)
     }
 
     /// A file for each policy. Nothing is written if a file is in the way.
@@ -191,7 +211,7 @@ impl ExportArgs {
         let mut in_the_way = Vec::new();
         for manifest in manifests {
             let path = folder.join(format!("{}.yaml", manifest.name));
-            let text = self.header() + &self.document(manifest);
+            let text = self.header() + &self.document(manifest)?;
             match fs::read(&path) {
                 Ok(there) if there == text.as_bytes() => continue,
                 Ok(_) if !self.force => in_the_way.push(path.display().to_string()),
@@ -213,19 +233,19 @@ impl ExportArgs {
         Ok(())
     }
 
-    fn document(&self, manifest: &Manifest) -> String {
-        let mut metadata = json!({"name": manifest.name});
-        if let Some(namespace) = &self.namespace {
-            metadata["namespace"] = json!(namespace);
-        }
-        let object = json!({
-            "apiVersion": format!("{GROUP}/{VERSION}"),
-            "kind": "TailscaleDevicePolicy",
-            "metadata": metadata,
-            "spec": manifest.spec,
-        });
+    fn document(&self, manifest: &Manifest) -> Result<String, serde_yaml::Error> {
+        let object = serde_yaml::to_value(Object {
+            api_version: format!("{GROUP}/{VERSION}"),
+            kind: "TailscaleDevicePolicy",
+            metadata: Metadata {
+                name: &manifest.name,
+                namespace: self.namespace.as_deref(),
+            },
+            spec: &manifest.spec,
+        })?;
         let comments = manifest.comments.iter().map(|text| text::comment(text));
-        comments.collect::<String>() + &text::yaml(&object)
+        let fields = object.as_mapping().map(text::yaml).unwrap_or_default();
+        Ok(comments.collect::<String>() + &fields)
     }
 
     /// How it was made: no time, so that the same tailnet gives the same files.

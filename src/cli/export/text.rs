@@ -1,8 +1,7 @@
 //! Policies as text: YAML that means the same to every reader, and comments.
 
-use std::fmt::Write as _;
-
-use serde_json::Value;
+use serde_json::json;
+use serde_yaml::{Mapping, Value};
 
 use crate::cli::output::printable;
 
@@ -11,50 +10,49 @@ pub(super) fn comment(text: &str) -> String {
     format!("# {}\n", printable(text))
 }
 
-/// An object of Kubernetes as YAML: a line for each field, lists and small things in brackets, and
-/// quotes around each text that some reader of YAML could take for something else (`on`, `0777`,
-/// `12:30`, `1e3`).
-pub(super) fn yaml(object: &Value) -> String {
+/// An object of Kubernetes as YAML, in its own order: a line for each field, lists and small things
+/// in brackets, and quotes around each text that some reader of YAML could take for something else
+/// (`on`, `0777`, `12:30`, `1e3`).
+pub(super) fn yaml(object: &Mapping) -> String {
     let mut text = String::new();
     write_fields(&mut text, object, 0);
     text
 }
 
-fn write_fields(text: &mut String, object: &Value, depth: usize) {
-    for (key, value) in object.as_object().into_iter().flatten() {
-        let indent = "  ".repeat(depth);
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{indent}{}:", scalar(key));
+fn write_fields(text: &mut String, fields: &Mapping, depth: usize) {
+    for (key, value) in fields {
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&flow(key));
         match value {
-            Value::Object(fields) if depth == 0 || fields.values().any(is_nested) => {
-                text.push('\n');
-                write_fields(text, value, depth + 1);
+            Value::Mapping(fields) if depth == 0 || fields.values().any(is_nested) => {
+                text.push_str(":\n");
+                write_fields(text, fields, depth + 1);
             }
-            value => {
-                let _ = writeln!(text, " {}", flow(value));
-            }
+            value => text.push_str(&format!(": {}\n", flow(value))),
         }
     }
 }
 
 fn is_nested(value: &Value) -> bool {
-    value.is_object() || value.is_array()
+    value.is_mapping() || value.is_sequence()
 }
 
 fn flow(value: &Value) -> String {
     match value {
-        Value::Array(items) => {
+        Value::Sequence(items) => {
             let items: Vec<String> = items.iter().map(flow).collect();
             format!("[{}]", items.join(", "))
         }
-        Value::Object(fields) => {
+        Value::Mapping(fields) => {
             let fields = fields.iter();
-            let fields = fields.map(|(key, value)| format!("{}: {}", scalar(key), flow(value)));
+            let fields = fields.map(|(key, value)| format!("{}: {}", flow(key), flow(value)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
         }
         Value::String(text) => scalar(text),
-        // JSON is YAML.
-        other => other.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        // No policy has either.
+        Value::Null | Value::Tagged(_) => "null".to_owned(),
     }
 }
 
@@ -74,6 +72,7 @@ fn scalar(text: &str) -> String {
     if safe {
         text.to_owned()
     } else {
-        Value::from(text).to_string()
+        // The strings of JSON are strings of YAML.
+        json!(text).to_string()
     }
 }

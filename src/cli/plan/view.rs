@@ -164,6 +164,8 @@ impl fmt::Display for Totals {
             let changes = counted(self.changes, "change");
             let devices = counted(self.changed_devices, "device");
             write!(f, "{changes} on {devices} ({} disruptive)", self.disruptive)?;
+        } else if self.held + self.only_shown + self.unread > 0 {
+            f.write_str("No change now")?;
         } else {
             f.write_str("Nothing to change")?;
         }

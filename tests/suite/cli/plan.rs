@@ -1,0 +1,299 @@
+use std::fs;
+
+use serde_json::{Value, json};
+use tsdp::simulator::{self, FaultKind, FaultSpec};
+
+use super::{Ran, Tailnet, demo_devices, examples};
+
+/// A policy for all servers.
+fn for_servers(spec: &str) -> String {
+    format!(
+        "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
+         metadata: {{name: servers}}, spec: {{deviceSelector: {{tags: [\"tag:server\"]}}, {spec}}}}}"
+    )
+}
+
+async fn table(tailnet: &Tailnet, more: &[&str], variables: &[(&str, &str)]) -> Ran {
+    let mut command = tailnet.tsdp(&[&["plan", "-f", &examples()], more].concat());
+    let command = command
+        .env("COLUMNS", "110")
+        .envs(variables.iter().copied());
+    command.output().await.unwrap().into()
+}
+
+#[tokio::test]
+async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let plain = table(&tailnet, &[], &[]).await.with_code(2);
+    insta::assert_snapshot!(plain, @r#"
+    DEVICE         SETTING                 NOW                     DECLARED                WHY
+    amelie-laptop  keyExpiry               Disabled                Enabled                 declared by
+                                                                                           network/amelie-laptop
+    amelie-laptop  postureAttributes[cust  none                    true until              declared by
+                   om:audited]                                     2035-01-01T00:00:00Z    network/amelie-laptop
+    amelie-laptop  postureAttributes[cust  none                    12                      declared by
+                   om:patchLevel]                                                          network/amelie-laptop
+    amelie-laptop  postureAttributes[cust  "silver"                "gold"                  declared by
+                   om:tier]                                                                network/amelie-laptop
+    ci-runner      authorized              false                   true                    declared by
+                                                                                           network/ci-runner
+    ci-runner      tags                    none                    tag:ci                  declared by
+                                                                                           network/ci-runner;
+                                                                                           disruptive: takes the
+                                                                                           device from
+                                                                                           ci@example.com for
+                                                                                           good
+    fra-router     tags                    tag:router              tag:fra,tag:router      declared by
+                                                                                           network/fra-router
+    fra-router     keyExpiry               Enabled                 Disabled                declared by
+                                                                                           network/fra-router
+    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  10.0.0.0/16,fd7a:10::/  declared by
+                                           0/24                    48                      network/fra-router;
+                                                                                           disruptive: withdraws
+                                                                                           192.168.0.0/24
+    fra-router     exitNode                none                    0.0.0.0/0,::/0          declared by
+                                                                                           network/fra-router
+    ip-10-0-3-7    tags                    none                    tag:db                  declared by
+                                                                                           network/orders-db;
+                                                                                           disruptive: takes the
+                                                                                           device from
+                                                                                           ops@example.com for
+                                                                                           good
+    ip-10-0-3-7    keyExpiry               Enabled                 Disabled                declared by
+                                                                                           network/orders-db
+    ip-10-0-3-7    name                    ip-10-0-3-7             orders-db               declared by
+                                                                                           network/orders-db
+    ip-10-0-3-7    ipv4                    100.90.1.7              100.80.0.10             declared by
+                                                                                           network/orders-db;
+                                                                                           disruptive: breaks
+                                                                                           connections to the
+                                                                                           old address
+    lobby-kiosk    authorized              true                    false                   declared by
+                                                                                           network/lobby-kiosk;
+                                                                                           disruptive: takes the
+                                                                                           device out of the
+                                                                                           tailnet
+    lobby-kiosk    enabledRoutes           10.9.0.0/24             none                    declared by
+                                                                                           network/lobby-kiosk;
+                                                                                           disruptive: withdraws
+                                                                                           10.9.0.0/24
+    old-gateway    enabledRoutes           172.16.0.0/12           none                    declared by
+                                                                                           network/old-gateway;
+                                                                                           disruptive: withdraws
+                                                                                           172.16.0.0/12
+    old-gateway    exitNode                0.0.0.0/0,::/0          none                    declared by
+                                                                                           network/old-gateway;
+                                                                                           disruptive: is an
+                                                                                           exit node no more
+
+    network/ams-routers: no device fits its deviceSelector
+
+    18 changes on 6 devices (8 disruptive); 7 policies, 8 devices in the tailnet.
+    "#);
+    let requests = tailnet.requests();
+    let lists = requests
+        .iter()
+        .filter(|request| request.contains("/devices"));
+    assert_eq!(lists.count(), 1);
+    let attributes = requests
+        .iter()
+        .filter(|request| request.ends_with("/attributes"));
+    assert_eq!((attributes.count(), requests.len()), (1, 2), "{requests:?}");
+
+    let never = table(&tailnet, &["--color", "never"], &[])
+        .await
+        .with_code(2);
+    let no_color = table(&tailnet, &[], &[("NO_COLOR", "1")])
+        .await
+        .with_code(2);
+    assert_eq!((&never, &no_color), (&plain, &plain));
+    let always = ["--color", "always"];
+    let colored = table(&tailnet, &always, &[("NO_COLOR", "1")])
+        .await
+        .with_code(2);
+    let lines = |text: &str, part: &str| -> String {
+        let lines = text.lines().filter(|line| line.contains(part));
+        lines.collect::<Vec<_>>().join("\n").replace('\u{1b}', "␛")
+    };
+    insta::assert_snapshot!(lines(&colored, "fra-router"), @"
+    fra-router     tags                    tag:router              ␛[mtag:fra,tag:router      ␛[m␛[mdeclared by            ␛[m
+                                                                                           ␛[mnetwork/fra-router     ␛[m
+    fra-router     keyExpiry               Enabled                 ␛[mDisabled                ␛[m␛[mdeclared by            ␛[m
+                                                                                           ␛[mnetwork/fra-router     ␛[m
+    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  ␛[m10.0.0.0/16,fd7a:10::/  ␛[m␛[mdeclared by            ␛[m
+                                           0/24                    ␛[m48                      ␛[m␛[mnetwork/fra-router;    ␛[m
+    fra-router     exitNode                none                    ␛[m0.0.0.0/0,::/0          ␛[m␛[mdeclared by            ␛[m
+                                                                                           ␛[mnetwork/fra-router     ␛[m
+    ");
+}
+
+#[tokio::test]
+async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
+    let tailnet = Tailnet::large().await;
+    let plan = ["plan", "-f", "-"];
+    let run = async |spec: &str| tailnet.run_with(&plan, &for_servers(spec)).await;
+
+    let told = run("keyExpiry: Disabled").await.ok();
+    insta::assert_snapshot!(told, @"Nothing to change; 1 policy, 299 devices in the tailnet.");
+    let told = run("postureAttributes: {custom:site: {string: a}}")
+        .await
+        .with_code(2);
+    insta::assert_snapshot!(told.lines().last().unwrap(), @"75 changes on 75 devices (0 disruptive); 1 policy, 299 devices in the tailnet.");
+    let told = run("authorized: false, allowDisruption: [Deauthorize]")
+        .await
+        .with_code(2);
+    assert!(
+        told.contains("disruptive: takes the device out of the tailnet"),
+        "{told}"
+    );
+    // What only observes asks for nothing, but is shown.
+    let told = run("keyExpiry: Enabled, enforcement: Observe").await.ok();
+    insta::assert_snapshot!(told.lines().last().unwrap(), @"No change now, 75 only shown; 1 policy, 299 devices in the tailnet.");
+
+    assert_eq!(run("keyExpiry: Off").await.code, Some(1));
+    assert_eq!(tailnet.run(&["plan", "-f", "absent"]).await.code, Some(1));
+    assert_eq!(tailnet.run(&["plan"]).await.code, Some(1));
+    assert_eq!(tailnet.run(&["plan", "--no-such-flag"]).await.code, Some(1));
+    tailnet
+        .simulator
+        .inject(FaultSpec::new(FaultKind::Html))
+        .unwrap();
+    assert_eq!(run("keyExpiry: Disabled").await.code, Some(1));
+}
+
+#[tokio::test]
+async fn what_is_held_is_said_with_what_would_release_it() {
+    let devices = vec![
+        json!({"hostname": "laptop", "name": "laptop.tail1.ts.net", "os": "macOS",
+               "keyExpiryDisabled": true, "expires": "2025-01-01T00:00:00Z"}),
+        json!({"hostname": "other", "name": "other.tail1.ts.net", "addresses": ["100.80.0.1"]}),
+    ];
+    let tailnet = Tailnet::of(devices).await;
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: tailnet.dev/v1alpha1\nkind: TailscaleDevicePolicy\n\
+             metadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    };
+    let policies = policy(
+        "fleet",
+        "{deviceSelector: {os: [macOS], trustClaims: true}, tags: [\"tag:a\"], keyExpiry: Enabled}",
+    ) + &policy("laptop", "{device: {hostname: laptop}, ipv4: 100.80.0.1}")
+        + &policy("later", "{device: {hostname: laptop}, keyExpiry: Disabled}")
+        + &policy("gone", "{device: {hostname: gone}, keyExpiry: Enabled}");
+    let mut told = tailnet
+        .run_with(&["plan", "-f", "-"], &policies)
+        .await
+        .with_code(2);
+    let other = tailnet.simulator.devices().unwrap();
+    for device in &other {
+        let node = device["nodeId"].as_str().unwrap();
+        told = told.replace(node, device["hostname"].as_str().unwrap());
+    }
+    insta::assert_snapshot!(told, @"
+    DEVICE  SETTING    NOW         DECLARED    WHY
+    laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no call gives it back: write allowDisruption: [FirstTag] to allow it
+    laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until somebody logs in on it: write allowDisruption: [ExpiredKey] to allow it
+    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that one another first
+
+    default/gone: no device has the hostname gone
+    default/later: default/fleet ranks first and wishes otherwise for keyExpiry of laptop: edit one of the two
+
+    No change now, 3 held; 4 policies, 2 devices in the tailnet.
+    ");
+}
+
+#[tokio::test]
+async fn machines_and_reviewers_read_the_same_plan() {
+    let mut devices = demo_devices();
+    devices[1]["attributes"]["custom:tier"] = json!("`| <b>@amelie");
+    let tailnet = Tailnet::of(devices).await;
+    let run = async |form: &str| {
+        let args = ["plan", "-f", &examples(), "-o", form];
+        tailnet.run(&args).await.with_code(2)
+    };
+    let json: Value = serde_json::from_str(&run("json").await).unwrap();
+    let yaml: Value = serde_yaml::from_str(&run("yaml").await).unwrap();
+    assert_eq!(json, yaml);
+    let first = &json["changes"][0];
+    let expected = json!({
+        "device": "amelie-laptop", "nodeId": first["nodeId"], "field": "keyExpiry",
+        "before": "Disabled", "after": "Enabled", "why": "declared",
+        "policies": ["network/amelie-laptop"],
+    });
+    assert_eq!(*first, expected);
+    let lost = json["changes"].as_array().unwrap().iter();
+    assert_eq!(
+        lost.filter(|change| change["disruptive"].is_string())
+            .count(),
+        8
+    );
+    let totals = json!({
+        "devices": 8, "policies": 7, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0,
+        "onlyShown": 0, "unread": 0,
+    });
+    assert_eq!(json["totals"], totals);
+
+    let markdown = run("markdown").await;
+    let shown: Vec<_> = markdown.lines().take(8).collect();
+    insta::assert_snapshot!(shown.join("\n"), @"
+    ### tsdp plan
+
+    18 changes on 6 devices (8 disruptive); 7 policies, 8 devices in the tailnet.
+
+    | device | setting | now | declared | why |
+    |---|---|---|---|---|
+    | `amelie-laptop` | `keyExpiry` | `Disabled` | `Enabled` | declared by `network/amelie-laptop` |
+    | `amelie-laptop` | `postureAttributes[custom:audited]` | `none` | `true until 2035-01-01T00:00:00Z` | declared by `network/amelie-laptop` |
+    ");
+    assert!(
+        markdown.contains(r#"| `"'\| <b>@amelie"` | `"gold"` |"#),
+        "{markdown}"
+    );
+}
+
+#[tokio::test]
+async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let save = async |name: &str| -> Value {
+        let args = ["plan", "-f", &examples(), "--out", name];
+        tailnet.run(&args).await.with_code(2);
+        let text = fs::read_to_string(tailnet.path(name)).unwrap();
+        assert!(!text.contains(super::API_KEY));
+        serde_json::from_str(&text).unwrap()
+    };
+    let first = save("first.json").await;
+    assert_eq!(first["format"], 1);
+    assert_eq!(first["policies"].as_array().unwrap().len(), 7);
+    assert_eq!(first["changes"].as_array().unwrap().len(), 18);
+    let again = save("again.json").await;
+    assert_eq!(first["policiesHash"], again["policiesHash"]);
+    assert_eq!(first["devices"], again["devices"]);
+
+    let router = tailnet.simulator.devices().unwrap()[0]["nodeId"].clone();
+    let router = router.as_str().unwrap();
+    let seen = json!({"lastSeen": "2026-01-01T00:00:00Z", "connectedToControl": false});
+    tailnet.simulator.patch_device(router, &seen).unwrap();
+    assert_eq!(save("seen.json").await["devices"], first["devices"]);
+    let drift = json!({"enabledRoutes": []});
+    tailnet.simulator.patch_device(router, &drift).unwrap();
+    let moved = save("moved.json").await;
+    assert_ne!(moved["devices"][router], first["devices"][router]);
+    let devices = first["devices"].as_object().unwrap();
+    let same = devices
+        .iter()
+        .filter(|(node, found)| moved["devices"][*node] == **found);
+    assert_eq!(same.count(), devices.len() - 1);
+}
+
+#[tokio::test]
+async fn a_tailnet_of_10_000_devices_is_planned_by_one_request() {
+    let tailnet = Tailnet::of(simulator::generate(10_000, 3)).await;
+    let spec = "keyExpiry: Enabled, enabledRoutes: [\"10.0.0.0/16\"]";
+    let ran = tailnet
+        .run_with(&["plan", "-f", "-", "-o", "json"], &for_servers(spec))
+        .await;
+    let plan: Value = serde_json::from_str(&ran.with_code(2)).unwrap();
+    assert_eq!(plan["totals"]["changedDevices"], 2500);
+    assert_eq!(tailnet.requests(), ["GET /tailnet/-/devices?fields=all"]);
+}
