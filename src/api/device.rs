@@ -101,6 +101,16 @@ pub struct DeviceSelector {
     #[schemars(schema_with = "rules::selected_os")]
     pub os: Option<Vec<String>>,
 
+    /// A condition in CEL over the device as the list reports it, at most 512 characters. Fields:
+    /// device.nodeId, name, hostname, user, os, clientVersion, tags, isEphemeral, updateAvailable, and
+    /// created, expires and lastSeen, which a device may lack. A device of which it cannot tell is not
+    /// meant. Absent: any.
+    ///
+    /// Example: "device.clientVersion.startsWith('1.9') && !device.isEphemeral"
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::selected_expression")]
+    pub expression: Option<String>,
+
     /// Selects by what machines say of themselves alone, which whoever runs one can change. Needed
     /// where neither tags nor users are given. Absent: false.
     ///

@@ -20,13 +20,13 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
-    /// The tailnet: its id, or - for that of the credential [default: TAILSCALE_TAILNET, else -].
+    /// The tailnet: its id, or - for that of the credential [default: `TAILSCALE_TAILNET`, else -].
     #[arg(long, value_name = "TAILNET")]
     tailnet: Option<String>,
-    /// The API's address [default: TAILSCALE_BASE_URL, else <https://api.tailscale.com>].
+    /// The API's address [default: `TAILSCALE_BASE_URL`, else <https://api.tailscale.com>].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// The id of an OAuth client or a federated identity [default: TAILSCALE_OAUTH_CLIENT_ID].
+    /// The id of an OAuth client or a federated identity [default: `TAILSCALE_OAUTH_CLIENT_ID`].
     #[arg(long, value_name = "ID")]
     oauth_client_id: Option<String>,
     /// How many requests are sent to the API at most, each second.
@@ -273,8 +273,8 @@ mod tests {
                 let error = error.to_string();
                 assert!(error.contains("set"), "{error}");
                 assert!(!error.contains("tskey-xyz"), "{error}");
-                let named = given.iter().any(|bit| error.contains(names[*bit]));
-                assert!(named || given.is_empty(), "{error}");
+                let told = given.iter().any(|bit| error.contains(names[*bit]));
+                assert!(told || given.is_empty(), "{error}");
             }
         }
     }
@@ -365,8 +365,9 @@ mod tests {
             ],
         ] {
             let environment = environment(&variables);
-            let mut printed = format!("{environment:?}");
-            printed += &format!("{:?}", environment.connection(&ConnectionArgs::default()));
+            let read = format!("{environment:?}");
+            let made = environment.connection(&ConnectionArgs::default());
+            let printed = format!("{read}{made:?}");
             assert!(!printed.contains("tskey"), "{printed}");
         }
     }

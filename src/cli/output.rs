@@ -8,29 +8,27 @@ use std::{
 use clap::ValueEnum;
 use comfy_table::Table;
 
-/// When output is coloured.
+/// When output is coloured. `NO_COLOR` is kept throughout, as by the library that writes the colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Always.
+    /// Everywhere, unless `NO_COLOR` is set.
     Always,
     /// Never.
     Never,
 }
 
 impl Color {
-    /// Whether what goes to stdout is coloured. A flag goes before `NO_COLOR` (no-color.org).
+    /// Whether what goes to stdout is coloured.
     pub fn is_on(self) -> bool {
-        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         match self {
-            Self::Always => true,
+            Self::Always => !unwanted,
             Self::Never => false,
-            Self::Auto => {
-                let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-                io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
-            }
+            Self::Auto => io::stdout().is_terminal() && !unwanted && !dumb,
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::{
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SelectArgs {
     /// Only devices that fit, as a policy's deviceSelector has it: tags=tag:router (all of these),
-    /// users=*@example.com, hostnames=fra-*, os=linux (one of each of these). May be repeated.
+    /// users=*@example.com, hostnames=fra-*, os=linux (one of each of these), or
+    /// expression=device.ephemeral. May be repeated.
     #[arg(long = "select", value_name = "PART=VALUE")]
     pub parts: Vec<String>,
 }
@@ -29,6 +30,15 @@ impl SelectArgs {
         };
         for part in &self.parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            if name == "expression" {
+                // Two are asked for as both of them.
+                let before = selector.expression.take();
+                selector.expression = Some(match before {
+                    Some(before) => format!("({before}) && ({value})"),
+                    None => value.to_owned(),
+                });
+                continue;
+            }
             let values = match name {
                 "tags" => &mut selector.tags,
                 "users" => &mut selector.users,
@@ -36,8 +46,8 @@ impl SelectArgs {
                 "os" => &mut selector.os,
                 _ => {
                     return Err(format!(
-                        "--select {part}: write PART=VALUE, with PART one of tags, users, hostnames \
-                         and os, such as tags=tag:router"
+                        "--select {part}: write PART=VALUE, with PART one of tags, users, \
+                         hostnames, os and expression, such as tags=tag:router"
                     ));
                 }
             };

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{of_policy, of_tailnet};
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    plan::{Binding, Field, Hold, Mode},
-    tailnet::{DeviceReport, PolicyReport, Retry, State, TailnetReport},
+    plan::{Binding, Expression, Field, Hold, Mode, scenes::plain_device as nas},
+    tailnet::{DeviceReport, FleetReport, PolicyReport, Retry, State, TailnetReport, Unjudged},
     tailscale::Ability,
 };
 
@@ -40,6 +40,29 @@ fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
     );
     assert_eq!((status.pending.len(), status.pending_total), (1, Some(1)));
     assert_eq!(status.devices[0].reason.as_deref(), Some("ApiError"));
+}
+
+#[test]
+fn a_fleet_tells_of_which_devices_its_expression_cannot_tell() {
+    let expression: Expression = "device.lastSeen < '2026'".parse().unwrap();
+    let report_of = |count| FleetReport {
+        unjudged: Some(Unjudged {
+            count,
+            node: node("n7"),
+            label: "nas".into(),
+            fault: expression.holds(&nas()).unwrap_err(),
+        }),
+        ..many(3, device())
+    };
+    let state = State::Fleet(Box::new(report_of(2)));
+    let old = TailscaleDevicePolicyStatus::default();
+    let status = of_policy(&old, &report(state), "default", T0);
+    assert_eq!(
+        status.conditions[0].message,
+        "All 3 devices are as declared. Of 2 devices spec.deviceSelector.expression cannot tell, so that \
+         nothing is done about them. The first is nas (n7): line 1, column 8, at «lastSeen < '2026'»: \
+         device.lastSeen is not there: ask for has(device.lastSeen) first."
+    );
 }
 
 fn message_of(conditions: &[Condition], type_: &str) -> String {

@@ -8,6 +8,7 @@ use super::{DeviceLabel, NodeId, RouteSet, TagSet};
 ///
 /// Posture attributes are not part of it: the API gives them by a request of their own
 /// ([`super::Attributes`]).
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// The preferred id.
@@ -26,6 +27,14 @@ pub struct Device {
     pub ipv4: Option<Ipv4Addr>,
     /// The operating system, as the machine says.
     pub os: String,
+    /// The version of its client, as the machine says.
+    pub client_version: String,
+    /// Whether there is a newer client for it.
+    pub update_available: bool,
+    /// Whether it leaves the tailnet by itself when it goes offline.
+    pub ephemeral: bool,
+    /// When it joined the tailnet. `None`: not told, as for external devices.
+    pub created: Option<Timestamp>,
     /// Whether it may take part in the tailnet.
     pub authorized: bool,
     /// Shared in from another tailnet: nothing about it can be changed from here.

@@ -88,6 +88,10 @@ mod tests {
             tags: TagSet::new(),
             ipv4: None,
             os: "linux".to_owned(),
+            client_version: String::new(),
+            update_available: false,
+            ephemeral: false,
+            created: None,
             authorized: true,
             external: false,
             key_expiry_disabled: true,
@@ -144,7 +148,7 @@ mod tests {
         assert_eq!(exit(Route::exit_node(), false), "is an exit node no more");
         assert_eq!(exit(RouteSet::new(), true), "");
 
-        let authorize = |after| {
+        let authorize = |after: bool| {
             told(&Change::Authorized {
                 before: !after,
                 after,
@@ -153,7 +157,7 @@ mod tests {
         assert_eq!(authorize(false), "takes the device out of the tailnet");
         assert_eq!(authorize(true), "");
 
-        let key = |after| {
+        let key = |after: bool| {
             told(&Change::KeyExpiryDisabled {
                 before: !after,
                 after,

@@ -14,6 +14,7 @@ mod change;
 mod claims;
 mod difference;
 mod effect;
+mod expression;
 mod fleet;
 mod guard;
 mod impact;
@@ -24,10 +25,12 @@ mod policy;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod scenes;
+pub(crate) mod scenes;
 mod select;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tailnets;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +39,7 @@ pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
+pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
 pub use impact::Impact;
 pub use lists::ListClaim;

@@ -212,10 +212,11 @@ impl Faults {
             &selector.hostnames,
             &selector.os,
         ];
-        if given.into_iter().flatten().any(Vec::is_empty) || given == [&None; 4] {
+        let nothing = given == [&None; 4] && selector.expression.is_none();
+        if nothing || given.into_iter().flatten().any(Vec::is_empty) {
             self.add(
                 "deviceSelector",
-                "write at least one of tags, users, hostnames and os, none empty",
+                "write at least one of tags, users, hostnames, os and expression, none empty",
             );
         }
         let facts = selector.tags.is_some() || selector.users.is_some();
@@ -239,6 +240,7 @@ impl Faults {
                 .map(|text| Glob::lower_case(text))
                 .collect(),
             os: texts(&selector.os),
+            expression: self.one("deviceSelector.expression", selector.expression.as_ref()),
         }
     }
 

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use proptest::{collection, option, prelude::*, sample::subsequence};
+use proptest::{
+    collection, option,
+    prelude::*,
+    sample::{select, subsequence},
+};
 
 use super::{
     AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
@@ -138,27 +142,49 @@ fn reported() -> impl Strategy<Value = ReportedAttribute> {
     })
 }
 
-fn device() -> impl Strategy<Value = Device> {
+pub(super) fn attributes() -> impl Strategy<Value = Attributes> {
+    collection::btree_map((0..3_usize).prop_map(key), reported(), 0..4)
+}
+
+pub(super) fn device() -> impl Strategy<Value = Device> {
     let flags = (any::<bool>(), any::<bool>(), option::of(time()));
     (flags, tags(), enabled_routes(), 0..3_u8, 0..3_u8).prop_map(
         |((authorized, disabled, expires), tags, routes, name, address)| Device {
-            node_id: node(),
-            legacy_id: "1".to_owned(),
             name: format!("name-{name}.tail1.ts.net"),
-            hostname: "host".to_owned(),
-            user: "amelie@example.com".to_owned(),
             tags,
             ipv4: (address > 0).then_some([100, 80, 0, address].into()),
-            os: "linux".to_owned(),
             authorized,
-            external: false,
             key_expiry_disabled: disabled,
             expires,
-            last_seen: None,
             enabled_routes: Some(routes),
-            advertised_routes: None,
+            ..plain_device()
         },
     )
+}
+
+/// A device with nothing special about it.
+pub(crate) fn plain_device() -> Device {
+    Device {
+        node_id: node(),
+        legacy_id: "1".to_owned(),
+        name: "name-0.tail1.ts.net".to_owned(),
+        hostname: "host".to_owned(),
+        user: "amelie@example.com".to_owned(),
+        tags: TagSet::new(),
+        ipv4: None,
+        os: "linux".to_owned(),
+        client_version: "1.96.2".to_owned(),
+        update_available: false,
+        ephemeral: false,
+        created: None,
+        authorized: true,
+        external: false,
+        key_expiry_disabled: false,
+        expires: None,
+        last_seen: None,
+        enabled_routes: Some(RouteSet::new()),
+        advertised_routes: None,
+    }
 }
 
 /// Another device, which may bear the name or hold the address that is wished for.
@@ -237,11 +263,12 @@ fn mode() -> impl Strategy<Value = Mode> {
     ]
 }
 
-/// The device, or all that have these tags.
-fn target(tags: TagSet, many: bool) -> Target {
+/// The device, or all that have these tags and of which one of these holds.
+fn target(tags: TagSet, expression: Option<&str>, many: bool) -> Target {
     if many {
         return Target::Fleet(Selector {
             tags,
+            expression: expression.map(|text| text.parse().unwrap()),
             ..Selector::default()
         });
     }
@@ -252,7 +279,7 @@ fn target(tags: TagSet, many: bool) -> Target {
     })
 }
 
-fn policy() -> impl Strategy<Value = (Policy, Memory)> {
+pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
     let allowed = subsequence(
         vec![
             Disruption::Deauthorize,
@@ -264,9 +291,23 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
     let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
     let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
     let rank = (-1..2_i32, 0..2_i64);
-    let meant = (asked, any::<bool>());
+    let expressions = [
+        "!('tag:a' in device.tags)",
+        "size(device.tags) != 1",
+        "device.lastSeen < '2026'",
+    ];
+    let expression = prop_oneof![4 => Just(None), 1 => select(expressions.to_vec()).prop_map(Some)];
+    let meant = (asked, expression, any::<bool>());
     (wishes(), allowed, owned, rank, meant, ownership(), mode()).prop_map(
-        |(wishes, allowed, owned_keys, (priority, created), (tags, many), ownership, mode)| {
+        |(
+            wishes,
+            allowed,
+            owned_keys,
+            (priority, created),
+            (tags, expression, many),
+            ownership,
+            mode,
+        )| {
             let policy = Policy {
                 key: PolicyKey {
                     namespace: "network".to_owned(),
@@ -276,7 +317,7 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 generation: 1,
                 priority,
                 created: Timestamp::from_second(created).unwrap(),
-                target: target(tags, many),
+                target: target(tags, expression, many),
                 wishes,
                 ownership,
                 mode,
@@ -295,10 +336,9 @@ fn policy() -> impl Strategy<Value = (Policy, Memory)> {
 }
 
 pub(super) fn scene() -> impl Strategy<Value = Scene> {
-    let attributes = collection::btree_map((0..3_usize).prop_map(key), reported(), 0..4);
     let neighbours = collection::vec(neighbour(), 0..2);
     let policies = collection::vec(policy(), 0..4);
-    (device(), attributes, neighbours, policies).prop_map(
+    (device(), attributes(), neighbours, policies).prop_map(
         |(device, attributes, neighbours, mut policies)| {
             for (number, (policy, _)) in policies.iter_mut().enumerate() {
                 policy.key.name = format!("policy-{number}");

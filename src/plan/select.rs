@@ -1,3 +1,4 @@
+use super::{Expression, ExpressionFault};
 use crate::model::{Device, TagSet};
 
 /// Which devices a policy means: all parts that are given must fit. Parts that are empty are not
@@ -12,12 +13,27 @@ pub struct Selector {
     pub hostnames: Vec<Glob>,
     /// What the machine says of its operating system is one of these, whatever the case.
     pub os: Vec<String>,
+    /// This holds of it.
+    pub expression: Option<Expression>,
 }
 
 impl Selector {
-    /// Whether a device is meant.
+    /// Whether a device is meant. One of which the expression cannot tell is not.
     #[must_use]
     pub fn fits(&self, device: &Device) -> bool {
+        self.judge(device).unwrap_or(false)
+    }
+
+    /// Whether a device is meant, or why the expression cannot tell though all else fits.
+    pub fn judge(&self, device: &Device) -> Result<bool, ExpressionFault> {
+        match &self.expression {
+            Some(expression) if self.fits_besides(device) => expression.holds(device),
+            expression => Ok(expression.is_none() && self.fits_besides(device)),
+        }
+    }
+
+    /// Whether all parts but the expression fit.
+    fn fits_besides(&self, device: &Device) -> bool {
         let user = || device.tags.is_empty() && any(&self.users, &device.user);
         let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
         let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));

@@ -28,6 +28,10 @@ fn device(node: &str, user: &str, tags: &[&str]) -> Device {
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
         ipv4: None,
         os: "linux".to_owned(),
+        client_version: "1.96.2".to_owned(),
+        update_available: false,
+        ephemeral: false,
+        created: None,
         authorized: true,
         external: false,
         key_expiry_disabled: false,
@@ -369,12 +373,20 @@ fn a_selector_that_could_mean_anybody_is_refused() {
         ("{}", "write exactly one of device and deviceSelector"),
         (
             r#"{"deviceSelector": {}}"#,
-            "write at least one of tags, users, hostnames and os",
+            "write at least one of tags, users, hostnames, os and expression",
         ),
         (r#"{"deviceSelector": {"tags": []}}"#, "none empty"),
         (
             r#"{"deviceSelector": {"hostnames": ["fra-*"]}}"#,
             "or trustClaims: true",
+        ),
+        (
+            r#"{"deviceSelector": {"expression": "true"}}"#,
+            "or trustClaims: true",
+        ),
+        (
+            r#"{"deviceSelector": {"tags": ["tag:a"], "expression": "device.os = 'x'"}}"#,
+            "spec.deviceSelector.expression: line 1, column 11, at «= 'x'»:",
         ),
         (
             r#"{"deviceSelector": {"tags": ["tag:a"]}, "name": "fra"}"#,

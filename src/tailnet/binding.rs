@@ -69,6 +69,16 @@ impl Engine {
             Ok(_) if just_missing => Some(Binding::NotFound),
             Ok(policy) => Some(bind(&policy.target, &held.memory, &self.fleet)),
         };
+        let unjudged = held.selector().map(|selector| {
+            let devices = self.fleet.devices();
+            let unjudged = devices.filter(|device| selector.judge(device).is_err());
+            unjudged.map(|device| device.node_id.clone()).collect()
+        });
+        let unjudged = unjudged.unwrap_or_default();
+        if held.unjudged != unjudged {
+            held.unjudged = unjudged;
+            self.tell.insert(key.clone());
+        }
         let remembered = held.remembered_of(binding.as_ref(), &self.fleet);
         if held.memory.bound != remembered {
             held.remember(remembered);

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::{DeviceReport, Engine, held::Held, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Difference, Field, Policy, PolicyKey, Target},
+    plan::{Binding, Difference, ExpressionFault, Field, Policy, PolicyKey, Target},
 };
 
 /// Devices and differences that a report has in detail; its totals are exact.
@@ -40,6 +40,21 @@ pub struct FleetReport {
     pub different: usize,
     /// Attributes that are no wish any more, as their expiry has passed.
     pub expired: BTreeSet<AttributeKey>,
+    /// The devices of which its expression cannot tell.
+    pub unjudged: Option<Unjudged>,
+}
+
+/// Devices of which the expression of a selector cannot tell; they are not meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unjudged {
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub node: NodeId,
+    /// What people call that one.
+    pub label: String,
+    /// Why the expression cannot tell of that one.
+    pub fault: ExpressionFault,
 }
 
 /// How much attention a device needs; the first needs most.
@@ -65,12 +80,23 @@ impl Engine {
                         ..
                     }),
                 binding: Some(Binding::Fleet(nodes)),
+                unjudged,
                 ..
             }) = self.policies.get_mut(key)
             else {
                 continue;
             };
-            let fits = device.is_some_and(|device| selector.fits(device));
+            let judged = device.map_or(Ok(false), |device| selector.judge(device));
+            let now_unjudged = judged.is_err();
+            if now_unjudged != unjudged.contains(id) {
+                if now_unjudged {
+                    unjudged.insert(id.clone());
+                } else {
+                    unjudged.remove(id);
+                }
+                self.tell.insert(key.clone());
+            }
+            let fits = judged.unwrap_or(false);
             let moved = if fits {
                 nodes.insert(id.clone())
             } else {
@@ -193,7 +219,19 @@ impl Engine {
             Some(DeviceReport { working, ..device })
         });
         report.details = devices.collect();
+        report.unjudged = self.unjudged(key);
         report
+    }
+
+    fn unjudged(&self, key: &PolicyKey) -> Option<Unjudged> {
+        let held = self.policies.get(key)?;
+        let device = self.fleet.get(held.unjudged.first()?)?;
+        Some(Unjudged {
+            count: held.unjudged.len(),
+            node: device.node_id.clone(),
+            label: device.label().to_string(),
+            fault: held.selector()?.judge(device).err()?,
+        })
     }
 }
 

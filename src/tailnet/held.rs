@@ -1,11 +1,13 @@
 //! A policy as an engine holds it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::PolicyReport;
 use crate::{
     model::NodeId,
-    plan::{Binding, Declared, LookRequest, Memory, Policy},
+    plan::{Binding, Declared, LookRequest, Memory, Policy, Selector, Target},
 };
 
 /// A policy that the engine looks after.
@@ -22,6 +24,8 @@ pub(super) struct Held {
     pub memory: Memory,
     /// Which devices it means, as of the last look; each counts it among its policies.
     pub binding: Option<Binding>,
+    /// Devices of which the expression of its selector cannot tell; they are not meant.
+    pub unjudged: BTreeSet<NodeId>,
     /// New or edited, and not seen through yet: goes before routine work.
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
@@ -40,6 +44,7 @@ impl Held {
             recorded: declared.memory.clone(),
             memory: declared.memory,
             binding: None,
+            unjudged: BTreeSet::new(),
             urgent: true,
             changed_at: None,
             last_report: None,
@@ -59,6 +64,14 @@ impl Held {
     /// The devices that it means, as of the last look.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.binding.iter().flat_map(Binding::nodes)
+    }
+
+    /// Its selector, if it is about many devices.
+    pub fn selector(&self) -> Option<&Selector> {
+        match &self.policy.as_ref().ok()?.target {
+            Target::Fleet(selector) => Some(selector),
+            Target::Device(_) => None,
+        }
     }
 
     /// What is kept for it, as far as is known: what was watched last, and what this process wrote

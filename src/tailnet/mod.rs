@@ -32,7 +32,7 @@ pub use drive::{Message, Reporter, drive};
 pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};
 pub(crate) use failure::{backoff, jittered};
-pub use fleet::{DETAILS, FleetReport};
+pub use fleet::{DETAILS, FleetReport, Unjudged};
 pub use inquiry::{Finding, Inquiry};
 pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
 pub use report::{DeviceReport, PolicyReport, State, TailnetReport};

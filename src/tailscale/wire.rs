@@ -133,6 +133,7 @@ struct WireList {
 #[serde(try_from = "WireDevice")]
 struct ReadDevice(Device);
 
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct WireDevice {
@@ -146,6 +147,10 @@ struct WireDevice {
     /// IPv4 first, then IPv6.
     addresses: Option<Vec<IpAddr>>,
     os: String,
+    client_version: String,
+    update_available: bool,
+    is_ephemeral: bool,
+    created: WireTime,
     authorized: bool,
     is_external: bool,
     key_expiry_disabled: bool,
@@ -209,6 +214,10 @@ impl TryFrom<WireDevice> for ReadDevice {
                 .collect(),
             ipv4,
             os: wire.os,
+            client_version: wire.client_version,
+            update_available: wire.update_available,
+            ephemeral: wire.is_ephemeral,
+            created: wire.created.0,
             authorized: wire.authorized,
             external: wire.is_external,
             key_expiry_disabled: wire.key_expiry_disabled,

@@ -30,8 +30,9 @@ pub(in crate::api) fn device_selector() -> Value {
              or trustClaims: true to select by such claims alone",
         ),
         rule(
-            "has(self.tags) || has(self.users) || has(self.hostnames) || has(self.os)",
-            "nothing is selected by: write at least one of tags, users, hostnames and os",
+            "has(self.tags) || has(self.users) || has(self.hostnames) || has(self.os) \
+             || has(self.expression)",
+            "nothing is selected by: write at least one of tags, users, hostnames, os and expression",
         ),
     ])
 }
@@ -135,6 +136,28 @@ pub(in crate::api) fn selected_hostnames(_: &mut SchemaGenerator) -> Schema {
 /// The operating systems of selected machines.
 pub(in crate::api) fn selected_os(_: &mut SchemaGenerator) -> Schema {
     patterns("os", "operating system", "linux")
+}
+
+/// The condition on selected devices. What is wrong with it in other ways is said in the status: there
+/// is no CEL in CEL.
+pub(in crate::api) fn selected_expression(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 1024,
+        "x-kubernetes-validations": [
+            rule(
+                "self.matches('[^ \\\\t\\\\r\\\\n]')",
+                "the expression is empty: write a condition, such as device.os == 'linux', or leave \
+                 expression out to mean any device",
+            ),
+            rule("self.size() <= 512", "the expression is too long: write at most 512 characters"),
+            rule(
+                "!self.matches('[.][ ]*(all|exists|exists_one|map|filter)[ ]*[(]')",
+                "the expression walks over a list (all, exists, exists_one, map, filter), which is not \
+                 offered: write such as 'tag:a' in device.tags",
+            ),
+        ],
+    })
 }
 
 /// A list of texts to fit. Empty ones are refused: a template that renders none would otherwise

@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// A device as it is listed.
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct View<'a> {
@@ -20,6 +21,10 @@ pub(super) struct View<'a> {
     name: &'a str,
     hostname: &'a str,
     os: &'a str,
+    client_version: &'a str,
+    update_available: bool,
+    ephemeral: bool,
+    created: Option<Timestamp>,
     /// Of a device without tags.
     user: &'a str,
     tags: &'a TagSet,
@@ -60,6 +65,10 @@ impl<'a> View<'a> {
             name: &device.name,
             hostname: &device.hostname,
             os: &device.os,
+            client_version: &device.client_version,
+            update_available: device.update_available,
+            ephemeral: device.ephemeral,
+            created: device.created,
             user: match Owner::of(device) {
                 Owner::User(_) => &device.user,
                 Owner::Tagged => "",

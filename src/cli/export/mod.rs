@@ -213,7 +213,7 @@ impl ExportArgs {
             let path = folder.join(format!("{}.yaml", manifest.name));
             let text = self.header() + &self.document(manifest)?;
             match fs::read(&path) {
-                Ok(there) if there == text.as_bytes() => continue,
+                Ok(there) if there == text.as_bytes() => {}
                 Ok(_) if !self.force => in_the_way.push(path.display().to_string()),
                 _ => files.push((path, text)),
             }
@@ -250,21 +250,20 @@ impl ExportArgs {
 
     /// How it was made: no time, so that the same tailnet gives the same files.
     fn header(&self) -> String {
-        let mut command = "Written by: tsdp export".to_owned();
+        let mut command = vec!["Written by: tsdp export".to_owned()];
         if self.group_by.is_some() {
-            command += " --group-by tag";
+            command.push("--group-by tag".to_owned());
         }
         if self.fields != USUAL {
             let names = self.fields.iter().filter_map(ValueEnum::to_possible_value);
             let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
-            command += &format!(" --fields {}", names.join(","));
+            command.push(format!("--fields {}", names.join(",")));
         }
         if self.without_attributes {
-            command += " --without-attributes";
+            command.push("--without-attributes".to_owned());
         }
-        for part in &self.select.parts {
-            command += &format!(" --select '{part}'");
-        }
-        text::comment(&command)
+        let parts = self.select.parts.iter();
+        command.extend(parts.map(|part| format!("--select '{part}'")));
+        text::comment(&command.join(" "))
     }
 }

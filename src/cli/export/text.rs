@@ -28,7 +28,11 @@ fn write_fields(text: &mut String, fields: &Mapping, depth: usize) {
                 text.push_str(":\n");
                 write_fields(text, fields, depth + 1);
             }
-            value => text.push_str(&format!(": {}\n", flow(value))),
+            value => {
+                text.push_str(": ");
+                text.push_str(&flow(value));
+                text.push('\n');
+            }
         }
     }
 }

@@ -79,8 +79,8 @@ fn manifest(policy: &TailscaleDevicePolicy) -> Value {
     })
 }
 
-/// Tells whether a device is still as the plan found it: all that a plan depends on, and not when it
-/// was last seen.
+/// Tells whether a device is still as the plan found it: its settings and who it is; not what moves by
+/// itself, such as when it was last seen and what client it runs.
 fn fingerprint(device: &Device, attributes: Option<&Attributes>) -> String {
     hash(&json!({
         "name": device.name,

@@ -121,9 +121,9 @@ impl<'a> View<'a> {
             text += &plan::table(rows, style);
             text += "\n\n";
         }
-        for note in &self.notes {
-            text += &format!("{}: {}\n", note.policy, note.message);
-        }
+        let notes = self.notes.iter();
+        let notes = notes.map(|note| format!("{}: {}\n", note.policy, note.message));
+        text += &notes.collect::<String>();
         if !self.notes.is_empty() {
             text.push('\n');
         }

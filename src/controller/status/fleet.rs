@@ -10,6 +10,24 @@ use crate::{
 const NAMED: usize = 3;
 
 pub(super) fn verdict(report: &FleetReport) -> Verdict {
+    let mut verdict = of_those_that_are_meant(report);
+    if let Some(unjudged) = &report.unjudged {
+        let devices = if unjudged.count == 1 {
+            "device"
+        } else {
+            "devices"
+        };
+        let told = format!(
+            " Of {} {devices} spec.deviceSelector.expression cannot tell, so that nothing is done about \
+             them. The first is {} ({}): {}.",
+            unjudged.count, unjudged.label, unjudged.node, unjudged.fault
+        );
+        verdict.message += &told;
+    }
+    verdict
+}
+
+fn of_those_that_are_meant(report: &FleetReport) -> Verdict {
     let all = report.matched;
     if all == 0 {
         return Verdict::done(

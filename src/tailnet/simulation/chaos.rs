@@ -220,6 +220,15 @@ impl World {
                 ["HOST-?", "*-[0]", "*1*"][self.rng.usize(..3)],
             )];
         }
+        if self.rng.u8(..4) == 0 {
+            let expressions = [
+                "!('tag:a' in device.tags)",
+                "size(device.tags) > 1 || device.hostname == 'host-1'",
+                "device.lastSeen < '2026' || 'tag:b' in device.tags",
+            ];
+            let text = expressions[self.rng.usize(..3)];
+            selector.expression = Some(text.parse().unwrap());
+        }
         let wishes = Wishes {
             name: None,
             ipv4: None,

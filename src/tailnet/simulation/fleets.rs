@@ -1,6 +1,6 @@
 //! Policies about many devices: what exactly is sent, who joins and who leaves.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{
     World,
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::Reason,
-    model::Tag,
-    plan::{Call, Disruption, Glob, Hold, Policy, Selector, Target, Wishes},
+    model::{Device, Tag},
+    plan::{Call, Disruption, Expression, Glob, Hold, Policy, Selector, Target, Wishes},
     tailnet::{FleetReport, Request, State},
 };
 
@@ -255,4 +255,32 @@ fn a_single_device_goes_before_a_large_fleet() {
     assert!(place.unwrap() < 30, "{place:?}");
     let lists = world.count(|request| *request == Request::Devices);
     assert!(lists <= 4, "{lists} lists");
+}
+
+/// `cargo test --release --lib cost_of_expressions -- --ignored --nocapture`
+#[test]
+#[ignore = "measures time, which says something only in release and on an idle machine"]
+fn the_cost_of_expressions_is_small_even_for_hostile_ones() {
+    let flat = "device.hostname.lowerAscii().contains('db-1') && ".repeat(9);
+    let texts = [
+        "device.clientVersion.startsWith('1.9')".to_owned(),
+        flat + "device.os == 'linux'",
+        r"device.hostname.matches(r'(\w*\w*\w*x|[a-z0-9-]{1,60}y)$')".to_owned(),
+        r"device.hostname.matches(r'(.?){40}z|(a|b|0|1|-)*y')".to_owned(),
+    ];
+    for text in texts {
+        let device = Device {
+            hostname: "db-1".repeat(60),
+            ..device(1)
+        };
+        let begin = Instant::now();
+        let expression: Expression = text.parse().unwrap();
+        let parsed = begin.elapsed();
+        let begin = Instant::now();
+        let all = (0..10_000).filter_map(|_| expression.holds(&device).ok());
+        let held = all.filter(|held| *held).count();
+        let taken = begin.elapsed();
+        println!("read in {parsed:?}, {held} of 10,000 devices in {taken:?}: {text:.60}");
+        assert!(taken.as_secs() < 5, "{text}");
+    }
 }

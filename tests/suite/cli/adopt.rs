@@ -1,6 +1,6 @@
 //! A tailnet full of settings that were made by hand is adopted, as README.md says.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::json;
 use tsdp::simulator;
@@ -43,7 +43,7 @@ async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
 
     let exported = fs::read_dir(folder.path().join("tailnet")).unwrap().count();
     let controller = stage.controller().await;
-    eventually(std::time::Duration::from_secs(60), async || {
+    eventually(Duration::from_mins(1), async || {
         let ready = stage.policies_ready();
         if ready == exported {
             Ok(())

@@ -75,7 +75,8 @@ async fn machines_read_the_same_as_json_and_yaml() {
         .find(|device| device["hostname"] == "fra-router");
     let expected = json!({
         "nodeId": router.unwrap()["nodeId"], "name": "fra-router.tail1234.ts.net",
-        "hostname": "fra-router", "os": "linux", "user": "", "tags": ["tag:router"],
+        "hostname": "fra-router", "os": "linux", "clientVersion": "1.96.2",
+        "updateAvailable": false, "ephemeral": false, "created": "2026-01-05T08:00:00Z", "user": "", "tags": ["tag:router"],
         "ipv4": router.unwrap()["ipv4"], "authorized": true, "external": false,
         "keyExpiryDisabled": false, "expires": "2099-01-01T00:00:00Z", "lastSeen": null,
         "enabledRoutes": ["10.0.0.0/16", "192.168.0.0/24"],

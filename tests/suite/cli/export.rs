@@ -236,8 +236,9 @@ async fn a_selector_that_cannot_be_is_refused_with_what_to_write() {
     for (part, told) in [
         (
             "tag:router",
-            "write PART=VALUE, with PART one of tags, users, hostnames and os",
+            "write PART=VALUE, with PART one of tags, users, hostnames, os and expression",
         ),
+        ("expression=device.colour", "colour"),
         (
             "tags=router",
             "write it with its prefix, such as tag:router",

@@ -8,7 +8,6 @@ mod plan;
 mod shell;
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::{Output, Stdio},
 };
@@ -142,10 +141,6 @@ impl Tailnet {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
     }
 
     /// The requests so far, as `GET /tailnet/-/devices?fields=all`; then they are forgotten.

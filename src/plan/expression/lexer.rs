@@ -1,0 +1,168 @@
+//! From characters to words.
+
+use super::parser::Mistake;
+
+/// A word of an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Token {
+    /// A name or a word such as `in`.
+    Word(String),
+    /// What stood between quotes.
+    Text(String),
+    /// A whole number, without a sign.
+    Number(i64),
+    /// An operator or a bracket.
+    Sign(&'static str),
+    /// Nothing more.
+    End,
+}
+
+/// A word and where it begins, counted in characters.
+#[derive(Debug, Clone)]
+pub(super) struct Placed {
+    pub at: usize,
+    pub token: Token,
+}
+
+/// The longer ones first.
+const SIGNS: [&str; 22] = [
+    "&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ".", ",", "?", ":", "+",
+    "-", "*", "/", "%",
+];
+
+/// Splits an expression into words, the last of which is [`Token::End`].
+pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, Mistake> {
+    let letters: Vec<char> = text.chars().collect();
+    let mut lexer = Lexer {
+        letters: &letters,
+        at: 0,
+    };
+    let mut tokens = Vec::new();
+    loop {
+        lexer.skip_blanks();
+        let at = lexer.at;
+        let token = lexer.next()?;
+        let ended = token == Token::End;
+        tokens.push(Placed { at, token });
+        if ended {
+            return Ok(tokens);
+        }
+    }
+}
+
+struct Lexer<'a> {
+    letters: &'a [char],
+    at: usize,
+}
+
+impl Lexer<'_> {
+    fn peek(&self) -> Option<char> {
+        self.letters.get(self.at).copied()
+    }
+
+    fn starts_with(&self, sign: &str) -> bool {
+        let rest = self.letters[self.at..].iter().copied();
+        sign.chars().eq(rest.take(sign.len()))
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> String {
+        let rest = self.letters[self.at..].iter().copied();
+        let taken: String = rest.take_while(|letter| wanted(*letter)).collect();
+        self.at += taken.chars().count();
+        taken
+    }
+
+    /// Spaces, ends of lines, and what follows `//` on a line.
+    fn skip_blanks(&mut self) {
+        loop {
+            self.take_while(|letter| matches!(letter, ' ' | '\t' | '\n' | '\r' | '\x0c'));
+            if !self.starts_with("//") {
+                return;
+            }
+            self.take_while(|letter| letter != '\n');
+        }
+    }
+
+    fn next(&mut self) -> Result<Token, Mistake> {
+        let Some(first) = self.peek() else {
+            return Ok(Token::End);
+        };
+        let quoted = |at: usize| matches!(self.letters.get(at), Some('\'' | '"'));
+        match first {
+            'r' | 'R' if quoted(self.at + 1) => {
+                self.at += 1;
+                self.text(true)
+            }
+            '\'' | '"' => self.text(false),
+            '0'..='9' => self.number(),
+            'a'..='z' | 'A'..='Z' | '_' => {
+                Ok(Token::Word(self.take_while(|letter| {
+                    letter.is_ascii_alphanumeric() || letter == '_'
+                })))
+            }
+            _ => self.sign(),
+        }
+    }
+
+    fn sign(&mut self) -> Result<Token, Mistake> {
+        let Some(sign) = SIGNS.into_iter().find(|sign| self.starts_with(sign)) else {
+            return Err(Mistake::new(self.at, "this character has no meaning here"));
+        };
+        self.at += sign.len();
+        Ok(Token::Sign(sign))
+    }
+
+    fn number(&mut self) -> Result<Token, Mistake> {
+        let start = self.at;
+        let digits = self.take_while(|letter| letter.is_ascii_alphanumeric());
+        let fraction = self.peek() == Some('.');
+        match digits.parse() {
+            Ok(number) if !fraction => Ok(Token::Number(number)),
+            _ => Err(Mistake::new(
+                start,
+                "numbers are whole and of digits only: write one such as 42",
+            )),
+        }
+    }
+
+    fn text(&mut self, raw: bool) -> Result<Token, Mistake> {
+        let start = self.at;
+        let quote = self.peek().unwrap_or_default();
+        if self.starts_with(&String::from(quote).repeat(3)) {
+            let why = "a text stands between single quotes, as in 'fra', and on one line";
+            return Err(Mistake::new(start, why));
+        }
+        self.at += 1;
+        let mut text = String::new();
+        loop {
+            match self.peek() {
+                None | Some('\n' | '\r') => {
+                    return Err(Mistake::new(start, "the text has no end: write the quote"));
+                }
+                Some(letter) if letter == quote => {
+                    self.at += 1;
+                    return Ok(Token::Text(text));
+                }
+                Some('\\') if !raw => text.push(self.escaped()?),
+                Some(letter) => {
+                    text.push(letter);
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    fn escaped(&mut self) -> Result<char, Mistake> {
+        let at = self.at;
+        self.at += 2;
+        match self.letters.get(at + 1) {
+            Some(letter @ ('\\' | '\'' | '"' | '`' | '?')) => Ok(*letter),
+            Some('n') => Ok('\n'),
+            Some('t') => Ok('\t'),
+            _ => Err(Mistake::new(
+                at,
+                r"this escape has no meaning here: write one of \\ \' \n and \t, or a raw text as in r'\d'",
+            )),
+        }
+    }
+}

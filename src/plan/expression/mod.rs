@@ -1,0 +1,124 @@
+//! `deviceSelector.expression`: a part of CEL over the device as the list reports it.
+//!
+//! A parser of our own, as whoever can write a policy chooses the text: nothing that fits into 512
+//! characters may use up the stack or the time of the controller. Every type is known before the first
+//! device is seen, so that all faults but one are found when the policy is read; the one that is left
+//! is a field that a device does not have. What is accepted means the same as in CEL (a test compares).
+
+mod ast;
+mod fields;
+mod lexer;
+mod parser;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use self::ast::Truth;
+use crate::model::Device;
+
+/// A condition on a device.
+#[derive(Clone)]
+pub struct Expression {
+    text: Arc<str>,
+    root: Arc<Truth>,
+}
+
+impl Expression {
+    /// The longest expression, in characters.
+    pub const MAX_LENGTH: usize = 512;
+
+    /// Whether it holds of a device. A fault where it asks for a field that the device does not have
+    /// and the rest does not decide without it.
+    pub fn holds(&self, device: &Device) -> Result<bool, ExpressionFault> {
+        self.root.of(device).map_err(|absent| {
+            let field = absent.field;
+            ExpressionFault::at(
+                &self.text,
+                absent.at,
+                format!("device.{field} is not there: ask for has(device.{field}) first"),
+            )
+        })
+    }
+}
+
+impl FromStr for Expression {
+    type Err = ExpressionFault;
+
+    fn from_str(text: &str) -> Result<Self, ExpressionFault> {
+        let length = text.chars().count();
+        if length > Self::MAX_LENGTH {
+            let why = format!(
+                "the expression has {length} characters: write at most {}",
+                Self::MAX_LENGTH
+            );
+            return Err(ExpressionFault::at(text, Self::MAX_LENGTH, why));
+        }
+        match parser::parse(text) {
+            Ok(root) => Ok(Self {
+                text: text.into(),
+                root: Arc::new(root),
+            }),
+            Err(mistake) => Err(ExpressionFault::at(text, mistake.at, mistake.why)),
+        }
+    }
+}
+
+/// The same text is the same condition.
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Expression {}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.text)
+    }
+}
+
+/// What is wrong with an expression, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpressionFault {
+    line: usize,
+    column: usize,
+    /// What stands there; empty at the end.
+    there: String,
+    why: String,
+}
+
+impl ExpressionFault {
+    /// `at` counts characters from the start.
+    fn at(text: &str, at: usize, why: String) -> Self {
+        const SHOWN: usize = 24;
+        let before: Vec<char> = text.chars().take(at).collect();
+        let line_start = before.iter().rposition(|letter| *letter == '\n');
+        let mut after = text.chars().skip(at).take_while(|letter| *letter != '\n');
+        let mut there: String = after.by_ref().take(SHOWN).collect();
+        if after.next().is_some() {
+            there.push('…');
+        }
+        Self {
+            line: 1 + before.iter().filter(|letter| **letter == '\n').count(),
+            column: before.len() - line_start.map_or(0, |at| at + 1) + 1,
+            there,
+            why,
+        }
+    }
+}
+
+/// `line 1, column 8, at «hostnme == 'fra'»: …`
+impl fmt::Display for ExpressionFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}, ", self.line, self.column)?;
+        if self.there.is_empty() {
+            f.write_str("at the end")?;
+        } else {
+            write!(f, "at «{}»", self.there)?;
+        }
+        write!(f, ": {}", self.why)
+    }
+}

@@ -1,0 +1,483 @@
+//! From words to what they mean: recursive descent, each value with its type.
+
+use super::{
+    ast::{Absent, Choice, Comparison, List, Number, Question, Text, Truth},
+    fields::{self, Read},
+    lexer::{Placed, Token, tokens},
+    pattern,
+};
+
+/// How deep an expression may be nested: brackets, `? :` and calls upon calls. It bounds the stack of
+/// the parser, of the evaluation and of the drop alike.
+const DEEPEST: usize = 24;
+
+/// What cannot be read, and where, counted in characters.
+#[derive(Debug)]
+pub(super) struct Mistake {
+    pub at: usize,
+    pub why: String,
+}
+
+impl Mistake {
+    pub fn new(at: usize, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self { at, why }
+    }
+}
+
+type Parsed<T> = Result<T, Mistake>;
+
+/// Any value, by its type.
+enum Value {
+    Truth(Truth),
+    Text(Text),
+    Number(Number),
+    List(List),
+}
+
+impl Value {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Truth(_) => "true or false",
+            Self::Text(_) => "a text",
+            Self::Number(_) => "a number",
+            Self::List(_) => "a list",
+        }
+    }
+}
+
+/// Reads a whole expression.
+pub(super) fn parse(text: &str) -> Parsed<Truth> {
+    let mut parser = Parser {
+        tokens: tokens(text)?,
+        next: 0,
+    };
+    if parser.peek() == &Token::End {
+        return Err(Mistake::new(
+            0,
+            "the expression is empty: write a condition, such as device.os == 'linux'",
+        ));
+    }
+    let value = parser.value(0)?;
+    match parser.peek() {
+        Token::End => truth(0, value),
+        Token::Sign("+" | "-" | "*" | "/" | "%") => {
+            Err(parser.mistake("nothing can be calculated here: compare fields with values"))
+        }
+        _ => Err(parser.mistake("expected an operator, such as && or ==, or the end")),
+    }
+}
+
+struct Parser {
+    tokens: Vec<Placed>,
+    next: usize,
+}
+
+impl Parser {
+    /// The last word is always [`Token::End`].
+    fn placed(&self) -> &Placed {
+        &self.tokens[self.next.min(self.tokens.len() - 1)]
+    }
+
+    fn peek(&self) -> &Token {
+        &self.placed().token
+    }
+
+    fn at(&self) -> usize {
+        self.placed().at
+    }
+
+    fn take(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.next += 1;
+        token
+    }
+
+    fn mistake(&self, why: impl Into<String>) -> Mistake {
+        Mistake::new(self.at(), why)
+    }
+
+    fn eat(&mut self, sign: &'static str) -> bool {
+        let found = *self.peek() == Token::Sign(sign);
+        self.next += usize::from(found);
+        found
+    }
+
+    fn expect(&mut self, sign: &'static str) -> Parsed<()> {
+        if self.eat(sign) {
+            Ok(())
+        } else {
+            Err(self.mistake(format!("expected {sign}")))
+        }
+    }
+
+    fn check_depth(&self, depth: usize) -> Parsed<()> {
+        if depth < DEEPEST {
+            return Ok(());
+        }
+        Err(self.mistake(format!(
+            "nested more than {DEEPEST} deep: write it flatter, with fewer brackets"
+        )))
+    }
+
+    /// `condition ? then : otherwise`, or what stands alone.
+    fn value(&mut self, depth: usize) -> Parsed<Value> {
+        self.check_depth(depth)?;
+        let start = self.at();
+        let first = self.any(depth)?;
+        if !self.eat("?") {
+            return Ok(first);
+        }
+        let condition = truth(start, first)?;
+        let then = self.value(depth + 1)?;
+        self.expect(":")?;
+        let at = self.at();
+        let otherwise = self.value(depth + 1)?;
+        choice(at, condition, then, otherwise)
+    }
+
+    fn any(&mut self, depth: usize) -> Parsed<Value> {
+        self.joined(depth, "||", Self::all, Truth::Any)
+    }
+
+    fn all(&mut self, depth: usize) -> Parsed<Value> {
+        self.joined(depth, "&&", Self::relation, Truth::All)
+    }
+
+    /// Conditions with one operator between them, however many.
+    fn joined(
+        &mut self,
+        depth: usize,
+        sign: &'static str,
+        part: fn(&mut Self, usize) -> Parsed<Value>,
+        join: fn(Vec<Truth>) -> Truth,
+    ) -> Parsed<Value> {
+        let at = self.at();
+        let first = part(self, depth)?;
+        if *self.peek() != Token::Sign(sign) {
+            return Ok(first);
+        }
+        let mut parts = vec![truth(at, first)?];
+        while self.eat(sign) {
+            let at = self.at();
+            let next = part(self, depth)?;
+            parts.push(truth(at, next)?);
+        }
+        Ok(Value::Truth(join(parts)))
+    }
+
+    fn relation(&mut self, depth: usize) -> Parsed<Value> {
+        let left = self.unary(depth)?;
+        let at = self.at();
+        let is_in = *self.peek() == Token::Word("in".into());
+        let how = self.comparison();
+        if how.is_none() && !is_in {
+            return Ok(left);
+        }
+        self.next += 1;
+        let right = self.unary(depth)?;
+        if self.comparison().is_some() {
+            return Err(
+                self.mistake("two comparisons in a row: write brackets, or && between them")
+            );
+        }
+        let truth = match (left, how, right) {
+            (Value::Text(text), None, Value::List(list)) => Truth::In(text, list),
+            (left, None, right) => {
+                let (left, right) = (left.kind(), right.kind());
+                let why =
+                    format!("in looks for a text in a list, but here it is {left} in {right}");
+                return Err(Mistake::new(at, why));
+            }
+            (Value::Text(a), Some(how), Value::Text(b)) => Truth::Texts(a, how, b),
+            (Value::Number(a), Some(how), Value::Number(b)) => Truth::Numbers(a, how, b),
+            (Value::Truth(a), Some(how), Value::Truth(b)) => Truth::Truths(Box::new((a, b)), how),
+            (
+                Value::List(a),
+                Some(how @ (Comparison::Equal | Comparison::Unequal)),
+                Value::List(b),
+            ) => Truth::Lists(a, how, b),
+            (left, Some(_), right) => {
+                let (left, right) = (left.kind(), right.kind());
+                let why = format!("{left} cannot be compared so with {right}");
+                return Err(Mistake::new(at, why));
+            }
+        };
+        Ok(Value::Truth(truth))
+    }
+
+    fn comparison(&self) -> Option<Comparison> {
+        Some(match self.peek() {
+            Token::Sign("==") => Comparison::Equal,
+            Token::Sign("!=") => Comparison::Unequal,
+            Token::Sign("<") => Comparison::Less,
+            Token::Sign("<=") => Comparison::LessOrEqual,
+            Token::Sign(">") => Comparison::Greater,
+            Token::Sign(">=") => Comparison::GreaterOrEqual,
+            _ => return None,
+        })
+    }
+
+    fn unary(&mut self, depth: usize) -> Parsed<Value> {
+        let mut negations = 0;
+        while self.eat("!") {
+            negations += 1;
+        }
+        let at = self.at();
+        let value = self.member(depth)?;
+        if negations == 0 {
+            return Ok(value);
+        }
+        let truth = truth(at, value)?;
+        Ok(Value::Truth(if negations % 2 == 1 {
+            Truth::Not(Box::new(truth))
+        } else {
+            truth
+        }))
+    }
+
+    /// A value and the calls upon it.
+    fn member(&mut self, depth: usize) -> Parsed<Value> {
+        let start = self.at();
+        let mut value = self.primary(depth)?;
+        let mut calls = depth;
+        while self.eat(".") {
+            calls += 1;
+            self.check_depth(calls)?;
+            value = self.call_upon(start, value, calls)?;
+        }
+        if *self.peek() == Token::Sign("[") {
+            return Err(
+                self.mistake("no item can be taken out of a list: write 'tag:a' in device.tags")
+            );
+        }
+        Ok(value)
+    }
+
+    /// `.name(…)` upon a value.
+    fn call_upon(&mut self, start: usize, value: Value, depth: usize) -> Parsed<Value> {
+        let at = self.at();
+        let Token::Word(name) = self.take() else {
+            return Err(Mistake::new(at, "expected the name of a function"));
+        };
+        if *self.peek() != Token::Sign("(") {
+            return Err(Mistake::new(
+                at,
+                "only device has fields: write device.FIELD, or a function such as startsWith('…')",
+            ));
+        }
+        self.next += 1;
+        let called = match (&*name, value) {
+            ("size", value) => Value::Number(size(start, value)?),
+            ("lowerAscii", Value::Text(text)) => Value::Text(Text::Lower(Box::new(text))),
+            ("startsWith" | "endsWith" | "contains" | "matches", Value::Text(text)) => {
+                let question = self.question(&name, depth)?;
+                Value::Truth(Truth::Asks(text, Box::new(question)))
+            }
+            ("startsWith" | "endsWith" | "contains" | "matches" | "lowerAscii", value) => {
+                let why = format!("{name} asks about a text, but this is {}", value.kind());
+                return Err(Mistake::new(start, why));
+            }
+            _ => return Err(Mistake::new(at, unknown_function(&name))),
+        };
+        self.expect(")")?;
+        Ok(called)
+    }
+
+    fn question(&mut self, name: &str, depth: usize) -> Parsed<Question> {
+        let at = self.at();
+        let asked = match self.value(depth + 1)? {
+            Value::Text(text) => text,
+            other => {
+                let why = format!("{name} takes a text, but this is {}", other.kind());
+                return Err(Mistake::new(at, why));
+            }
+        };
+        Ok(match (name, asked) {
+            ("startsWith", text) => Question::StartsWith(text),
+            ("endsWith", text) => Question::EndsWith(text),
+            ("contains", text) => Question::Contains(text),
+            (_, Text::Literal(text)) => {
+                let pattern = pattern::parse(&text).map_err(|why| Mistake::new(at, why))?;
+                Question::Matches(pattern)
+            }
+            _ => {
+                return Err(Mistake::new(
+                    at,
+                    "matches takes a text in quotes, as in matches('^fra-')",
+                ));
+            }
+        })
+    }
+
+    fn primary(&mut self, depth: usize) -> Parsed<Value> {
+        let at = self.at();
+        match self.take() {
+            Token::Text(text) => Ok(Value::Text(Text::Literal(text))),
+            Token::Number(number) => Ok(Value::Number(Number::Literal(number))),
+            Token::Sign("-") => match self.take() {
+                Token::Number(number) => Ok(Value::Number(Number::Literal(-number))),
+                _ => Err(Mistake::new(
+                    at,
+                    "nothing can be calculated here: a minus stands only before a number",
+                )),
+            },
+            Token::Sign("(") => {
+                let value = self.value(depth + 1)?;
+                self.expect(")")?;
+                Ok(value)
+            }
+            Token::Sign("[") => self.list(depth),
+            Token::Word(word) => self.word(at, &word, depth),
+            Token::End => Err(Mistake::new(
+                at,
+                "expected a value, but the expression ends",
+            )),
+            Token::Sign(_) => Err(Mistake::new(
+                at,
+                "expected a value, such as device.os or 'linux'",
+            )),
+        }
+    }
+
+    /// The rest of `[a, b]`.
+    fn list(&mut self, depth: usize) -> Parsed<Value> {
+        let mut items = Vec::new();
+        while !self.eat("]") {
+            let at = self.at();
+            match self.value(depth + 1)? {
+                Value::Text(text) => items.push(text),
+                other => {
+                    let why = format!("a list holds texts, but this is {}", other.kind());
+                    return Err(Mistake::new(at, why));
+                }
+            }
+            if !self.eat(",") && *self.peek() != Token::Sign("]") {
+                return Err(self.mistake("expected , or ]"));
+            }
+        }
+        Ok(Value::List(List::Literal(items)))
+    }
+
+    fn word(&mut self, at: usize, word: &str, depth: usize) -> Parsed<Value> {
+        match word {
+            "true" => Ok(Value::Truth(Truth::Literal(true))),
+            "false" => Ok(Value::Truth(Truth::Literal(false))),
+            "device" => {
+                let (at, (field, read)) = self.field()?;
+                Ok(match read {
+                    Read::Text(read) => Value::Text(Text::Field(read)),
+                    Read::Sometimes(read) => {
+                        Value::Text(Text::Sometimes(read, Absent { at, field }))
+                    }
+                    Read::Flag(read) => Value::Truth(Truth::Field(read)),
+                    Read::List(read) => Value::List(List::Field(read)),
+                })
+            }
+            "has" => {
+                self.expect("(")?;
+                let asked = self.take();
+                if asked != Token::Word("device".into()) {
+                    return Err(Mistake::new(
+                        at,
+                        "has asks for a field: write has(device.FIELD)",
+                    ));
+                }
+                let (_, (_, read)) = self.field()?;
+                self.expect(")")?;
+                Ok(Value::Truth(match read {
+                    Read::Sometimes(read) => Truth::Has(read),
+                    // In the schema of the device, and so always there.
+                    _ => Truth::Literal(true),
+                }))
+            }
+            "size" => {
+                self.expect("(")?;
+                let start = self.at();
+                let value = self.value(depth + 1)?;
+                self.expect(")")?;
+                Ok(Value::Number(size(start, value)?))
+            }
+            _ if *self.peek() == Token::Sign("(") => Err(Mistake::new(at, unknown_function(word))),
+            _ => Err(Mistake::new(
+                at,
+                format!(
+                    "'{word}' has no meaning here: fields are written device.FIELD, texts in quotes"
+                ),
+            )),
+        }
+    }
+
+    /// The rest of `device.FIELD`, and where it begins.
+    fn field(&mut self) -> Parsed<(usize, (&'static str, Read))> {
+        self.expect(".")?;
+        let at = self.at();
+        let Token::Word(name) = self.take() else {
+            return Err(Mistake::new(
+                at,
+                "expected the name of a field, as in device.hostname",
+            ));
+        };
+        let found = fields::find(&name).map_err(|why| Mistake::new(at, why))?;
+        Ok((at, found))
+    }
+}
+
+fn unknown_function(name: &str) -> String {
+    let known = "startsWith, endsWith, contains, matches, lowerAscii, size and has";
+    if matches!(name, "all" | "exists" | "exists_one" | "map" | "filter") {
+        return format!(
+            "{name} walks over a list, which is not offered: there are {known}, and 'tag:a' in device.tags"
+        );
+    }
+    format!("there is no function {name}: there are {known}")
+}
+
+fn truth(at: usize, value: Value) -> Parsed<Truth> {
+    match value {
+        Value::Truth(truth) => Ok(truth),
+        other => {
+            let why = format!(
+                "expected a condition, which is true or false, but this is {}",
+                other.kind()
+            );
+            Err(Mistake::new(at, why))
+        }
+    }
+}
+
+fn size(at: usize, value: Value) -> Parsed<Number> {
+    match value {
+        Value::Text(text) => Ok(Number::Letters(Box::new(text))),
+        Value::List(list) => Ok(Number::Items(list)),
+        other => {
+            let why = format!("size counts a list or a text, but this is {}", other.kind());
+            Err(Mistake::new(at, why))
+        }
+    }
+}
+
+fn choice(at: usize, condition: Truth, then: Value, otherwise: Value) -> Parsed<Value> {
+    macro_rules! chosen {
+        ($kind:ident, $then:ident, $otherwise:ident) => {
+            Value::$kind($kind::Choice(Box::new(Choice {
+                condition,
+                then: $then,
+                otherwise: $otherwise,
+            })))
+        };
+    }
+    Ok(match (then, otherwise) {
+        (Value::Truth(a), Value::Truth(b)) => chosen!(Truth, a, b),
+        (Value::Text(a), Value::Text(b)) => chosen!(Text, a, b),
+        (Value::Number(a), Value::Number(b)) => chosen!(Number, a, b),
+        (Value::List(a), Value::List(b)) => chosen!(List, a, b),
+        (then, otherwise) => {
+            let (then, otherwise) = (then.kind(), otherwise.kind());
+            let why = format!(
+                "both values of ? : are of one type, but here they are {then} and {otherwise}"
+            );
+            return Err(Mistake::new(at, why));
+        }
+    })
+}

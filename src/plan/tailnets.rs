@@ -1,0 +1,247 @@
+//! What must hold of several policies on several devices: [`survey`], its calls made one after
+//! another until none is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{collection, prelude::*};
+
+use super::{
+    Call, Declared, DeviceTarget, Extent, Fleet, Identity, LookRequest, Memory, Mode, Policy,
+    Survey, Target, apply, apply_attributes, next_call, remembered,
+    scenes::{attributes, device, now, policy},
+    survey,
+};
+use crate::model::{Attributes, Device, NodeId};
+
+/// Calls that three devices and four policies can need at most, changes of selection included.
+const MANY: usize = 200;
+
+/// A tailnet and the policies for it.
+#[derive(Debug, Clone)]
+struct World {
+    devices: BTreeMap<NodeId, Device>,
+    attributes: BTreeMap<NodeId, Attributes>,
+    policies: Vec<Declared>,
+}
+
+impl World {
+    fn fleet(&self) -> Fleet {
+        Fleet::new(self.devices.values().cloned())
+    }
+
+    fn survey(&self) -> Survey {
+        survey(&self.policies, &self.fleet(), &self.attributes, now())
+    }
+
+    /// Makes all calls, those of the first device that has any first; each policy remembers the
+    /// device that it found, as its status does.
+    fn run(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        while let Some(call) = self.next() {
+            self.make(&call);
+            calls.push(call);
+            assert!(calls.len() < MANY, "no end: {calls:#?}");
+        }
+        calls
+    }
+
+    /// The next call, after what must be remembered before it.
+    fn next(&mut self) -> Option<Call> {
+        self.remember();
+        let survey = self.survey();
+        let mut plans = survey.devices.values();
+        let (call, _) = plans.find_map(|plan| next_call(plan, &BTreeSet::new()))?;
+        Some(call)
+    }
+
+    fn make(&mut self, call: &Call) {
+        for id in call.nodes() {
+            if let Some(device) = self.devices.get_mut(id) {
+                apply(call, device);
+            }
+        }
+        if let Call::WriteAttributes(nodes) = call {
+            for (id, writes) in nodes {
+                let attributes = self.attributes.entry(id.clone()).or_default();
+                apply_attributes(writes, attributes);
+            }
+        }
+    }
+
+    fn remember(&mut self) {
+        let bindings = self.survey().bindings;
+        for declared in &mut self.policies {
+            let Ok(policy) = &declared.policy else {
+                continue;
+            };
+            let Target::Device(target) = &policy.target else {
+                continue;
+            };
+            let found = bindings[&declared.key].nodes().next();
+            if let Some(device) = found.and_then(|id| self.devices.get(id)) {
+                declared.memory.bound = Some(remembered(target, device));
+            }
+        }
+    }
+
+    /// The devices that a policy means that may send something.
+    fn meant(&self) -> BTreeSet<NodeId> {
+        let bindings = self.survey().bindings;
+        let acting = self
+            .policies
+            .iter()
+            .filter_map(|declared| declared.policy.as_ref().ok());
+        let acting = acting.filter(|policy| policy.mode == Mode::Enforce);
+        acting
+            .flat_map(|policy| bindings[&policy.key].nodes().cloned())
+            .collect()
+    }
+}
+
+/// Three devices, of which two call themselves by one hostname.
+fn devices() -> impl Strategy<Value = Vec<Device>> {
+    collection::vec(device(), 3).prop_map(|mut devices| {
+        for (number, device) in devices.iter_mut().enumerate() {
+            device.node_id = format!("n{number}CNTRL").parse().unwrap();
+            device.legacy_id = number.to_string();
+            device.hostname = format!("host-{}", number / 2);
+            device.name = format!("name-{number}.tail1.ts.net");
+            device.ipv4 = device.ipv4.map(|addr| {
+                let [first, second, third, last] = addr.octets();
+                [first, second, third + u8::try_from(number).unwrap(), last].into()
+            });
+        }
+        devices
+    })
+}
+
+/// About a device of the three (the last hostname is nobody's), or about all of some tags.
+fn meaning((mut policy, memory): (Policy, Memory), which: usize) -> (Policy, Memory) {
+    if let Target::Device(DeviceTarget { identity, .. }) = &mut policy.target {
+        *identity = if which < 3 {
+            Identity::NodeId(format!("n{which}CNTRL").parse().unwrap())
+        } else {
+            Identity::Hostname(format!("host-{}", which - 3))
+        };
+    } else {
+        policy.wishes.name = None;
+        policy.wishes.ipv4 = None;
+    }
+    (policy, memory)
+}
+
+fn world() -> impl Strategy<Value = World> {
+    let policies = collection::vec((policy(), 0..6_usize), 0..5);
+    let attributes = collection::vec(attributes(), 3);
+    (devices(), attributes, policies).prop_map(|(devices, attributes, policies)| {
+        let ids = devices.iter().map(|device| device.node_id.clone());
+        World {
+            attributes: ids.zip(attributes).collect(),
+            devices: devices
+                .into_iter()
+                .map(|it| (it.node_id.clone(), it))
+                .collect(),
+            policies: policies
+                .into_iter()
+                .enumerate()
+                .map(|(number, (policy, which))| declared(number, meaning(policy, which)))
+                .collect(),
+        }
+    })
+}
+
+fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
+    policy.key.name = format!("policy-{number}");
+    // An empty list that is exact is refused.
+    if policy.wishes.tags.as_ref().is_some_and(BTreeSet::is_empty) {
+        policy.ownership.tags = Extent::AtLeast;
+    }
+    Declared {
+        key: policy.key.clone(),
+        uid: String::new(),
+        generation: 1,
+        policy: Ok(policy),
+        memory,
+        request: LookRequest::default(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 384,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn calls_come_to_an_end_and_leave_only_what_is_held(world in world()) {
+        let mut world = world;
+        world.run();
+        for plan in world.survey().devices.values() {
+            let held = plan.differences.iter().any(|difference| difference.hold.is_some());
+            for difference in &plan.differences {
+                let waits = held || plan.lacks_what_is_suspended();
+                prop_assert!(difference.hold.is_some() || waits, "{difference:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_in_which_policies_arrive_changes_no_call(world in world(), turn in 0..5_usize) {
+        let mut other = world.clone();
+        let turn = turn.min(other.policies.len());
+        other.policies.rotate_left(turn);
+        let (mut one, mut two) = (world, other);
+        prop_assert_eq!(one.run(), two.run());
+        prop_assert_eq!(one.devices, two.devices);
+    }
+
+    #[test]
+    fn a_start_anew_after_any_call_leads_to_the_same_end(world in world(), made in 0..6_usize) {
+        let mut straight = world.clone();
+        straight.run();
+        let mut restarted = world;
+        for _ in 0..made {
+            let Some(call) = restarted.next() else { break };
+            restarted.make(&call);
+        }
+        restarted.run();
+        prop_assert_eq!(straight.devices, restarted.devices);
+        prop_assert_eq!(straight.attributes, restarted.attributes);
+    }
+
+    #[test]
+    fn a_device_that_no_acting_policy_means_is_left_as_it_is(world in world()) {
+        let mut after = world.clone();
+        let mut meant = after.meant();
+        after.run();
+        // Tags may bring a device into a fleet.
+        meant.extend(after.meant());
+        for (id, device) in &world.devices {
+            if !meant.contains(id) {
+                prop_assert_eq!(&after.devices[id], device);
+                prop_assert_eq!(&after.attributes[id], &world.attributes[id]);
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_loses_an_address_or_a_name_to_another_device(world in world()) {
+        let mut after = world;
+        for call in after.clone().run() {
+            let fleet = after.fleet();
+            match &call {
+                Call::SetIpv4(id, addr) => {
+                    let holder = fleet.holder_of(addr.addr());
+                    prop_assert!(holder.is_none_or(|holder| holder.node_id == *id), "{call:?}");
+                }
+                Call::SetName(id, label) => {
+                    let others = fleet.bearers_of(label).filter(|other| other.node_id != *id);
+                    prop_assert_eq!(others.count(), 0, "{:?}", call);
+                }
+                _ => {}
+            }
+            after.make(&call);
+        }
+    }
+}
