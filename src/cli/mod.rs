@@ -15,6 +15,7 @@ mod policies;
 mod select;
 #[cfg(feature = "demo")]
 mod simulate;
+mod validate;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
@@ -102,6 +103,8 @@ Examples:
     /// Serve a simulated Tailscale API.
     #[cfg(feature = "demo")]
     Simulate(simulate::SimulateArgs),
+    /// Check manifests before any cluster sees them.
+    Validate(validate::ValidateArgs),
 }
 
 /// Runs the program with the arguments of this process.
@@ -165,6 +168,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         #[cfg(feature = "demo")]
         Command::Simulate(args) => runtime()?.block_on(simulate::run(args))?,
+        Command::Validate(args) => return validate::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,12 +15,21 @@ use tsdp::{
 use crate::support::{Kubectl, control_plane};
 
 /// The cases by kind.
-type Corpus = BTreeMap<String, Cases>;
+pub type Corpus = BTreeMap<String, Cases>;
 
 #[derive(Deserialize)]
-struct Cases {
+pub struct Cases {
     accepted: Vec<Accepted>,
     refused: Vec<Refused>,
+}
+
+impl Cases {
+    /// The name and the spec of each.
+    pub fn specs(self) -> impl Iterator<Item = (String, Value)> {
+        let accepted = self.accepted.into_iter().map(|case| (case.name, case.spec));
+        let refused = self.refused.into_iter().map(|case| (case.name, case.spec));
+        accepted.chain(refused)
+    }
 }
 
 #[derive(Deserialize)]
@@ -42,7 +51,7 @@ struct Refused {
     value: bool,
 }
 
-fn corpus() -> Corpus {
+pub fn corpus() -> Corpus {
     serde_yaml::from_str(include_str!("refusals.yaml")).unwrap()
 }
 

@@ -153,6 +153,16 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Sorts faults as they stand in the files.
+    #[must_use]
+    pub fn order(&self) -> (String, Option<(usize, usize)>, Code) {
+        let start = self.place.as_ref().map(|place| place.span.start);
+        let start = start.map(|start| (start.line, start.column));
+        (self.file.clone(), start, self.code)
+    }
+}
+
 impl fmt::Display for Fault {
     /// In one line: `policies.yaml:7:3: spec.tags[0]: 'router' is no tag …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

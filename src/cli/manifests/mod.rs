@@ -1,7 +1,8 @@
 //! Manifests from files, as kubectl would read and send them, each with its place.
 //!
 //! ```text
-//! paths ─► input (texts) ─► split (documents) ─► yaml, scalar (trees) ─► objects (which kind) ─► typed
+//! paths ─► input (texts) ─► split (documents) ─► yaml, scalar (trees)
+//!       ─► objects (of which kind) ─► schema (as the API server checks them) ─► typed
 //! ```
 
 mod fault;
@@ -10,13 +11,17 @@ mod objects;
 mod path;
 mod place;
 mod scalar;
+mod schema;
 mod split;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod words;
 mod yaml;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+
+use serde_json::Value;
 
 use crate::api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
 
@@ -45,6 +50,8 @@ pub struct Manifests {
     pub tailnets: Vec<Located<TailscaleTailnet>>,
     /// The invites.
     pub invites: Vec<Located<TailscaleDeviceInvite>>,
+    /// How many objects of our kinds there are, those with faults included.
+    pub found: usize,
     /// How many objects of other kinds there are: they are left alone.
     pub others: usize,
     /// How many files were read.
@@ -72,4 +79,12 @@ pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
         reading.take(source);
     }
     reading.finish(sources.len())
+}
+
+/// The documents of a text as kubectl would send them, of whatever kind.
+pub fn values(text: &str) -> Result<Vec<Value>, Faults> {
+    objects::values(&Arc::new(Source {
+        name: "-".to_owned(),
+        text: text.to_owned(),
+    }))
 }

@@ -2,20 +2,26 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
     Located, Manifests,
-    fault::{Code, Fault},
+    fault::{Code, Fault, Faults, Severity},
     path::FieldPath,
     place::{Place, Position, Source, Span},
-    split,
-    tree::{Data, Node},
+    schema::{Finding, Schemas, Spot},
+    split::{self, BadSeparator},
+    tree::{Data, Entry, Node},
+    words::nearest,
     yaml::{self, YamlError},
 };
-use crate::api::{GROUP, VERSION};
+use crate::{
+    api::{GROUP, TailscaleDevicePolicy, VERSION},
+    plan::{self, PolicyKey},
+};
 
 /// An object as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +67,20 @@ impl Document {
         }
     }
 
+    fn found(&self, finding: Finding) -> Fault {
+        let field = &finding.field;
+        let place = match &finding.spot {
+            Spot::Value => self.place(field),
+            Spot::Name => self.place_of_key(field),
+            Spot::Key(key) => self.place_of_key(&field.key(key)),
+        };
+        Fault {
+            severity: finding.severity,
+            place: Some(place),
+            ..self.fault(finding.code, &finding.field, finding.message)
+        }
+    }
+
     fn at(&self, span: Span) -> Place {
         Place {
             source: Arc::clone(&self.source),
@@ -72,6 +92,7 @@ impl Document {
 /// The objects that were read so far.
 pub struct Reading<'n> {
     namespace: &'n str,
+    schemas: Schemas,
     manifests: Manifests,
     faults: Vec<Fault>,
 }
@@ -81,6 +102,7 @@ impl<'n> Reading<'n> {
     pub fn new(namespace: &'n str, faults: Vec<Fault>) -> Self {
         Self {
             namespace,
+            schemas: Schemas::new(),
             manifests: Manifests::default(),
             faults,
         }
@@ -88,34 +110,8 @@ impl<'n> Reading<'n> {
 
     /// Takes the objects of a file.
     pub fn take(&mut self, source: &Arc<Source>) {
-        let documents = match split::documents(&source.text) {
-            Ok(documents) => documents,
-            Err(separator) => {
-                let start = Position {
-                    line: separator.line,
-                    column: 1,
-                };
-                let message = format!(
-                    "kubectl takes nothing but a comment behind ---, found '{}': write it into the \
-                     next line",
-                    separator.behind
-                );
-                self.add(source, Code::Syntax, Span::at(start), message);
-                return;
-            }
-        };
-        for document in documents {
-            match yaml::read(document.text, document.start) {
-                Ok(read) => {
-                    for YamlError { span, message } in read.faults {
-                        self.add(source, Code::DuplicateKey, span, message);
-                    }
-                    if let Some(root) = read.root {
-                        self.object(source, root);
-                    }
-                }
-                Err(YamlError { span, message }) => self.add(source, Code::Syntax, span, message),
-            }
+        for root in roots(source, &mut self.faults) {
+            self.object(source, root);
         }
     }
 
@@ -125,72 +121,68 @@ impl<'n> Reading<'n> {
         (self.manifests, self.faults)
     }
 
-    fn add(&mut self, source: &Arc<Source>, code: Code, span: Span, message: String) {
-        let source = Arc::clone(source);
-        self.faults
-            .push(Fault::error(code, Place { source, span }, message));
-    }
-
     fn object(&mut self, source: &Arc<Source>, root: Node) {
-        if root.data == Data::Null {
-            return;
-        }
         let text = |field: &str| root.get(field).and_then(Node::text).unwrap_or_default();
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
         if kind.ends_with("List") && root.get("items").is_some_and(|it| it.items().is_some()) {
             self.list(source, &root, &version, &kind);
             return;
         }
-        let namespace = root.get("metadata").and_then(|it| it.get("namespace"));
-        let namespace = namespace.and_then(Node::text).unwrap_or(self.namespace);
-        let name = root.get("metadata").and_then(|it| it.get("name"));
-        let name = name.and_then(Node::text).unwrap_or("without a name");
-        let title = match kind.as_str() {
-            "TailscaleTailnet" => format!("{kind} {name}"),
-            _ => format!("{kind} {namespace}/{name}"),
+        if version != format!("{GROUP}/{VERSION}") || self.schemas.kinds().all(|it| it != kind) {
+            self.other(source, &root, &version, &kind);
+            return;
+        }
+        self.manifests.found += 1;
+        let document = self.document(source, root, &kind);
+        match kind.as_str() {
+            "TailscaleDevicePolicy" => {
+                let policy = self.typed(document, &kind);
+                if let Some(policy) = policy.filter(|policy| self.can_be_planned(policy)) {
+                    self.manifests.policies.push(policy);
+                }
+            }
+            "TailscaleTailnet" => {
+                let tailnet = self.typed(document, &kind);
+                self.manifests.tailnets.extend(tailnet);
+            }
+            _ => {
+                let invite = self.typed(document, &kind);
+                self.manifests.invites.extend(invite);
+            }
+        }
+    }
+
+    fn document(&self, source: &Arc<Source>, root: Node, kind: &str) -> Document {
+        let metadata = |field| root.get("metadata")?.get(field)?.text();
+        let name = metadata("name").unwrap_or("(without a name)");
+        let title = if self.schemas.namespaced(kind) {
+            let namespace = metadata("namespace").unwrap_or(self.namespace);
+            format!("{kind} {namespace}/{name}")
+        } else {
+            format!("{kind} {name}")
         };
-        let source = Arc::clone(source);
-        let document = Document {
-            source,
+        Document {
+            source: Arc::clone(source),
             root,
             title,
-        };
-        let ours = version == format!("{GROUP}/{VERSION}");
-        match kind.as_str() {
-            "TailscaleDevicePolicy" if ours => {
-                if let Some(located) = self.typed(document, true) {
-                    self.manifests.policies.push(located);
-                }
-            }
-            "TailscaleTailnet" if ours => {
-                if let Some(located) = self.typed(document, false) {
-                    self.manifests.tailnets.push(located);
-                }
-            }
-            "TailscaleDeviceInvite" if ours => {
-                if let Some(located) = self.typed(document, true) {
-                    self.manifests.invites.push(located);
-                }
-            }
-            _ => self.other(&document, &version, &kind),
         }
     }
 
     /// The items of a list; in a list of one kind they need not name it.
     fn list(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
-        let items = root.entries().iter().find(|entry| entry.key == "items");
-        let items = items.and_then(|entry| entry.value.items());
+        let items = root.get("items").and_then(Node::items);
         let of = kind.strip_suffix("List").filter(|of| !of.is_empty());
         for item in items.unwrap_or_default() {
             let mut item = item.clone();
             if let (Some(of), Data::Map(entries)) = (of, &mut item.data) {
-                let span = item.span;
-                for (key, value) in [("apiVersion", version), ("kind", of)] {
+                let key_span = item.span;
+                for (key, text) in [("apiVersion", version), ("kind", of)] {
                     if entries.iter().all(|entry| entry.key != key) {
-                        let data = Data::Text(value.to_owned());
-                        entries.push(super::tree::Entry {
+                        let data = Data::Text(text.to_owned());
+                        let span = key_span;
+                        entries.push(Entry {
                             key: key.to_owned(),
-                            key_span: span,
+                            key_span,
                             value: Node { span, data },
                         });
                     }
@@ -200,14 +192,22 @@ impl<'n> Reading<'n> {
         }
     }
 
+    /// The object, if the API server would take it.
     fn typed<T: DeserializeOwned + Resource>(
         &mut self,
         document: Document,
-        namespaced: bool,
+        kind: &str,
     ) -> Option<Located<T>> {
-        match serde_path_to_error::deserialize::<Value, T>(document.root.to_json()) {
+        let findings = self.schemas.check(kind, &document.root);
+        let refused = findings.iter().any(|it| it.severity == Severity::Error);
+        let faults = findings.into_iter().map(|it| document.found(it));
+        self.faults.extend(faults);
+        if refused {
+            return None;
+        }
+        match serde_path_to_error::deserialize::<Value, T>(document.root.given()) {
             Ok(mut object) => {
-                if namespaced && object.namespace().is_none() {
+                if self.schemas.namespaced(kind) && object.namespace().is_none() {
                     object.meta_mut().namespace = Some(self.namespace.to_owned());
                 }
                 Some(Located { object, document })
@@ -215,32 +215,115 @@ impl<'n> Reading<'n> {
             Err(error) => {
                 let field = FieldPath::parse(&error.path().to_string());
                 let message = error.inner().to_string();
-                self.faults
-                    .push(document.fault(Code::Schema, &field, message));
+                let fault = document.fault(Code::Schema, &field, message);
+                self.faults.push(fault);
                 None
             }
         }
     }
 
+    /// Whether the plan reads the policy too: it finds what no rule can.
+    fn can_be_planned(&mut self, policy: &Located<TailscaleDevicePolicy>) -> bool {
+        let Err(faults) = policy.declared().policy else {
+            return true;
+        };
+        for fault in faults {
+            let (field, message) = fault.split_once(": ").unwrap_or(("", &fault));
+            let field = FieldPath::parse(field);
+            let fault = policy.document.fault(Code::Rule, &field, message);
+            self.faults.push(fault);
+        }
+        false
+    }
+
     /// An object of another kind is left alone, unless it was meant to be one of ours.
-    fn other(&mut self, document: &Document, version: &str, kind: &str) {
+    fn other(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
         let (group, _) = version.split_once('/').unwrap_or(("", version));
-        let our_kind = crate::api::schema::definitions()
-            .iter()
-            .any(|definition| definition.spec.names.kind == kind);
-        if our_kind {
-            let message =
-                format!("'{version}' is not the version of a {kind}: write {GROUP}/{VERSION}");
-            let field = FieldPath::ROOT.field("apiVersion");
-            self.faults
-                .push(document.fault(Code::UnknownKind, &field, message));
+        let (field, message) = if self.schemas.kinds().any(|known| known == kind) {
+            let found = if version.is_empty() {
+                "there is no version".to_owned()
+            } else {
+                format!("'{version}' is no version of {kind}")
+            };
+            ("apiVersion", format!("{found}: write {GROUP}/{VERSION}"))
         } else if group == GROUP {
-            let message = format!("there is no kind '{kind}' in {GROUP}");
-            let field = FieldPath::ROOT.field("kind");
-            self.faults
-                .push(document.fault(Code::UnknownKind, &field, message));
+            let mut kinds: Vec<&str> = self.schemas.kinds().collect();
+            kinds.sort_unstable();
+            let near = nearest(kind, kinds.iter().copied());
+            let hint = near.map_or_else(
+                || format!("write {}", kinds.join(" or ")),
+                |near| format!("did you mean {near}?"),
+            );
+            (
+                "kind",
+                format!("there is no kind '{kind}' in {GROUP}: {hint}"),
+            )
         } else {
             self.manifests.others += 1;
+            return;
+        };
+        let document = self.document(source, root.clone(), kind);
+        let field = FieldPath::ROOT.field(field);
+        let fault = document.fault(Code::UnknownKind, &field, message);
+        self.faults.push(fault);
+    }
+}
+
+/// The documents of a text as values.
+pub fn values(source: &Arc<Source>) -> Result<Vec<Value>, Faults> {
+    let mut faults = Vec::new();
+    let roots = roots(source, &mut faults);
+    if faults.is_empty() {
+        Ok(roots.iter().map(Node::to_json).collect())
+    } else {
+        Err(Faults(faults))
+    }
+}
+
+/// What the documents of a file hold.
+fn roots(source: &Arc<Source>, faults: &mut Vec<Fault>) -> Vec<Node> {
+    let mut add = |code, span, message: String| {
+        let source = Arc::clone(source);
+        faults.push(Fault::error(code, Place { source, span }, message));
+    };
+    let documents = match split::documents(&source.text) {
+        Ok(documents) => documents,
+        Err(BadSeparator { line, behind }) => {
+            let start = Position { line, column: 1 };
+            let message = format!(
+                "kubectl takes nothing but a comment behind ---, found '{behind}': write it into the \
+                 next line"
+            );
+            add(Code::Syntax, Span::at(start), message);
+            return Vec::new();
         }
+    };
+    let mut roots = Vec::new();
+    for document in documents {
+        match yaml::read(document.text, document.start) {
+            Ok(read) => {
+                for YamlError { span, message } in read.faults {
+                    add(Code::DuplicateKey, span, message);
+                }
+                roots.extend(read.root.filter(|root| root.data != Data::Null));
+            }
+            Err(YamlError { span, message }) => add(Code::Syntax, span, message),
+        }
+    }
+    roots
+}
+
+impl Located<TailscaleDevicePolicy> {
+    /// The policy as the plan reads it: as if it were created now, for the first time.
+    #[must_use]
+    pub fn declared(&self) -> plan::Declared {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let metadata = &self.object.metadata;
+        let key = PolicyKey {
+            namespace: text(&metadata.namespace),
+            name: text(&metadata.name),
+        };
+        let created = Timestamp::UNIX_EPOCH;
+        plan::parse(key, String::new(), 0, created, &self.object.spec, None)
     }
 }

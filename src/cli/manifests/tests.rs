@@ -74,13 +74,15 @@ fn a_namespace_that_is_not_written_is_the_given_one() {
 #[test]
 fn json_is_read_with_its_places() {
     let text = "{\n\t\"apiVersion\": \"tailnet.dev/v1alpha1\", \"kind\": \"TailscaleTailnet\",\n\t\
-                \"metadata\": {\"name\": \"lab \\ud83d\\ude00\"},\n\
+                \"metadata\": {\"annotations\": {\"a\": \"\\ud83d\\ude00\"}, \"name\": \"lab\"},\n\
                 \"spec\": {\"credentialsSecret\": {\"name\": \"s\"}}}\n{\"kind\": \"Other\"}";
     let (manifests, faults) = read_text(text);
     assert_eq!(faults, []);
     let tailnet = &manifests.tailnets[0];
-    assert_eq!(tailnet.object.metadata.name.as_deref(), Some("lab 😀"));
-    assert_eq!(line_and_column(&tailnet.document, "metadata.name"), (3, 23));
+    assert_eq!(tailnet.object.metadata.name.as_deref(), Some("lab"));
+    let annotations = tailnet.object.metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations["a"], "😀");
+    assert_eq!(line_and_column(&tailnet.document, "metadata.name"), (3, 61));
     assert_eq!(manifests.others, 1);
 }
 
@@ -104,14 +106,16 @@ fn the_items_of_lists_are_objects() {
 
 #[test]
 fn anchors_and_merges_point_to_what_is_written() {
-    let text = POLICY.replace(
-        "metadata: {name: router}",
-        "metadata: &m {name: router}\nx: {<<: *m}",
-    );
+    let merged = "metadata: {name: router, labels: &it {team: net}, annotations: {<<: *it}}";
+    let text = POLICY.replace("metadata: {name: router}", merged);
     let (manifests, faults) = read_text(&text);
     assert_eq!(faults, []);
     let document = &manifests.policies[0].document;
-    assert_eq!(line_and_column(document, "x.name"), (3, 21));
+    let place = (3, 45);
+    assert_eq!(
+        line_and_column(document, "metadata.annotations[team]"),
+        place
+    );
 }
 
 #[test]
@@ -141,7 +145,7 @@ fn what_cannot_be_read_is_said_with_its_place() {
         ("%YAML 1.2\n---\na: 1\n", "a.yaml:"),
         (
             "apiVersion: tailnet.dev/v1\nkind: TailscaleTailnet\n",
-            "a.yaml:1:13: apiVersion: 'tailnet.dev/v1' is not the version",
+            "a.yaml:1:13: apiVersion: 'tailnet.dev/v1' is no version of",
         ),
     ] {
         let said = said(text);

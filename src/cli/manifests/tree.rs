@@ -135,6 +135,21 @@ impl Node {
         span
     }
 
+    /// The value without places, and without the entries of maps that are nothing: the API server
+    /// drops them.
+    #[must_use]
+    pub fn given(&self) -> Value {
+        match &self.data {
+            Data::List(items) => items.iter().map(Self::given).collect(),
+            Data::Map(entries) => {
+                let given = entries.iter().filter(|it| it.value.data != Data::Null);
+                let entry = |entry: &Entry| (entry.key.clone(), entry.value.given());
+                Value::Object(given.map(entry).collect::<Map<_, _>>())
+            }
+            _ => self.to_json(),
+        }
+    }
+
     /// The value without places.
     #[must_use]
     pub fn to_json(&self) -> Value {

@@ -1,14 +1,14 @@
 use serde_json::json;
 use tsdp::simulator::{self, Simulator};
 
-use super::{Ran, Tailnet, program};
+use super::tailnet::{Ran, Tailnet, program};
 
 #[tokio::test]
 async fn without_a_credential_a_command_says_what_to_set_and_sends_nothing() {
     for command in [
         &["devices"][..],
         &["export"],
-        &["plan", "-f", &super::examples()],
+        &["plan", "-f", &super::tailnet::examples()],
     ] {
         let ran: Ran = program().args(command).output().await.unwrap().into();
         assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
@@ -52,7 +52,9 @@ async fn no_log_however_loud_holds_the_credential() {
     let tailnet = Tailnet::of(vec![json!({"hostname": "fra"})]).await;
     let ran = tailnet.run(&["export", "--log", "trace"]).await;
     assert!(ran.err.len() > 1000, "a loud log: {}", ran.err);
-    assert!(!ran.err.contains(super::API_KEY) && !ran.out.contains(super::API_KEY));
+    assert!(
+        !ran.err.contains(super::tailnet::API_KEY) && !ran.out.contains(super::tailnet::API_KEY)
+    );
 }
 
 #[tokio::test]

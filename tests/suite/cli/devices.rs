@@ -2,7 +2,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::{Ran, Tailnet, demo_devices, examples};
+use super::tailnet::{Ran, Tailnet, demo_devices, examples};
 
 #[tokio::test]
 async fn devices_are_listed_by_one_request_with_what_manages_them() {

@@ -3,7 +3,7 @@ use std::fs;
 use serde_json::json;
 use tsdp::simulator::{FaultKind, FaultSpec};
 
-use super::{Tailnet, demo_devices};
+use super::tailnet::{Tailnet, demo_devices};
 
 #[tokio::test]
 async fn a_tailnet_of_300_devices_is_exported_and_then_plans_to_nothing() {

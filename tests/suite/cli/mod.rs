@@ -1,169 +1,41 @@
 //! The commands that need no cluster, as processes.
 
 mod adopt;
+mod agreement;
 mod connection;
 mod devices;
 mod export;
 mod plan;
 mod shell;
+mod tailnet;
+mod validate;
+mod yaml;
 
 use std::{
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
 };
 
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt as _, process::Command};
-use tsdp::simulator::{self, Simulator};
-
-const API_KEY: &str = "tskey-api-cli";
-/// Variables that would decide in place of those of a test.
-const INHERITED: [&str; 12] = [
-    "TAILSCALE_API_KEY",
-    "TAILSCALE_OAUTH_CLIENT_ID",
-    "TAILSCALE_OAUTH_CLIENT_SECRET",
-    "TAILSCALE_IDENTITY_TOKEN",
-    "TAILSCALE_TAILNET",
-    "TAILSCALE_BASE_URL",
-    "OAUTH_CLIENT_ID",
-    "OAUTH_CLIENT_SECRET",
-    "NO_COLOR",
-    "COLUMNS",
-    "TSDP_LOG",
-    "KUBECONFIG",
-];
-
-/// The program with an environment of its own.
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tsdp"));
-    for name in INHERITED {
-        command.env_remove(name);
-    }
-    command
-        .stdin(Stdio::null())
+/// Runs `tsdp` in a folder, with nothing of this process's environment that it reads.
+fn tsdp(folder: &Path, args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tsdp"))
+        .args(args)
+        .current_dir(folder)
+        .env_remove("NO_COLOR")
+        .env_remove("TSDP_LOG")
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // Fails where it ends without reading; its answer then says why.
+    let _ = input.write_all(stdin.as_bytes());
+    drop(input);
+    child.wait_with_output().unwrap()
 }
 
-/// What a command did.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Ran {
-    /// What it printed, if it ended with this code.
-    fn with_code(self, code: i32) -> String {
-        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
-        self.out
-    }
-
-    fn ok(self) -> String {
-        self.with_code(0)
-    }
-}
-
-/// A simulated tailnet, and a folder for files.
-struct Tailnet {
-    simulator: Simulator,
-    folder: TempDir,
-}
-
-impl Tailnet {
-    async fn of(devices: Vec<Value>) -> Self {
-        let options = simulator::Options {
-            devices,
-            api_keys: vec![API_KEY.into()],
-            ..simulator::Options::default()
-        };
-        Self {
-            simulator: Simulator::start(options).await.unwrap(),
-            folder: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    /// Three hundred devices of all kinds, some with attributes, and some with what no policy can say.
-    async fn large() -> Self {
-        let mut devices = simulator::generate(300, 5);
-        for (number, device) in devices.iter_mut().enumerate() {
-            if device["isExternal"] == true {
-                continue;
-            }
-            if number % 3 == 0 {
-                device["attributes"] = json!({"custom:tier": "gold", "custom:rank": number % 2});
-            }
-            if number % 50 == 1 {
-                device["enabledRoutes"] = json!(["::/0"]);
-            }
-        }
-        Self::of(devices).await
-    }
-
-    /// The program, connected to this tailnet.
-    fn tsdp(&self, args: &[&str]) -> Command {
-        let mut command = program();
-        command
-            .args(args)
-            .args(["--requests-per-second", "1000"])
-            .current_dir(self.folder.path())
-            .env("TAILSCALE_API_KEY", API_KEY)
-            .env("TAILSCALE_BASE_URL", self.simulator.url());
-        command
-    }
-
-    async fn run(&self, args: &[&str]) -> Ran {
-        self.tsdp(args).output().await.unwrap().into()
-    }
-
-    /// As [`Tailnet::run`], with this on the standard input.
-    async fn run_with(&self, args: &[&str], input: &str) -> Ran {
-        let mut child = self.tsdp(args).stdin(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).await.unwrap();
-        drop(stdin);
-        child.wait_with_output().await.unwrap().into()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The requests so far, as `GET /tailnet/-/devices?fields=all`; then they are forgotten.
-    fn requests(&self) -> Vec<String> {
-        let requests = self.simulator.requests();
-        self.simulator.clear_requests();
-        requests
-            .iter()
-            .map(|request| {
-                let path = request.path.trim_start_matches("/api/v2");
-                format!("{} {path}", request.method)
-            })
-            .collect()
-    }
-}
-
-/// The devices of the demo, each a little off what `deploy/examples` declares.
-fn demo_devices() -> Vec<Value> {
-    crate::support::demo_devices()
-}
-
-/// The manifests of the demo.
-fn examples() -> String {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    examples.display().to_string()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
 }

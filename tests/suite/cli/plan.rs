@@ -3,7 +3,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tsdp::simulator::{self, FaultKind, FaultSpec};
 
-use super::{Ran, Tailnet, demo_devices, examples};
+use super::tailnet::{Ran, Tailnet, demo_devices, examples};
 
 /// A policy for all servers.
 fn for_servers(spec: &str) -> String {
@@ -249,7 +249,7 @@ async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
         let args = ["plan", "-f", &examples(), "--out", name];
         tailnet.run(&args).await.with_code(2);
         let text = fs::read_to_string(tailnet.path(name)).unwrap();
-        assert!(!text.contains(super::API_KEY));
+        assert!(!text.contains(super::tailnet::API_KEY));
         serde_json::from_str(&text).unwrap()
     };
     let first = save("first.json").await;

@@ -1,4 +1,4 @@
-use super::{Ran, program};
+use super::tailnet::{Ran, program};
 
 const COMMANDS: [&str; 8] = [
     "controller",

@@ -1,0 +1,211 @@
+//! The functions that Kubernetes adds to CEL, as far as the rules of our kinds use them, and values
+//! as CEL sees them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cel::{
+    Context, Env, ExecutionError, Value,
+    extractors::This,
+    objects::{Key, Map, Opaque},
+};
+use ipnet::IpNet;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use regex::Regex;
+
+use super::network;
+use crate::cli::manifests::tree::{Data, Node};
+
+/// What stands for a Go value within an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Foreign {
+    Ip(IpAddr),
+    Cidr(IpNet),
+    Url { scheme: String, host: String },
+}
+
+impl Opaque for Foreign {
+    fn runtime_type_name(&self) -> &str {
+        match self {
+            Self::Ip(_) => "net.IP",
+            Self::Cidr(_) => "net.CIDR",
+            Self::Url { .. } => "kubernetes.URL",
+        }
+    }
+}
+
+impl From<Foreign> for Value {
+    fn from(foreign: Foreign) -> Self {
+        Self::Opaque(Arc::new(foreign))
+    }
+}
+
+type Answer = Result<Value, ExecutionError>;
+
+/// The language: CEL's own functions, and those on texts.
+pub fn language() -> Env {
+    let mut env = Env::stdlib();
+    // Fails only where one is declared already, which a new environment has not.
+    let _ = cel::extensions::strings(&mut env);
+    env
+}
+
+/// Where expressions are evaluated: with the functions of Kubernetes.
+pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
+    let mut scope = Context::with_env(env);
+    let patterns = Patterns::default();
+    // Each fails only where it is declared already; a test evaluates every rule.
+    let _ = scope.add_function(
+        "matches",
+        move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+            patterns.matches(&text, &pattern)
+        },
+    );
+    let _ = scope.add_function("isIP", |text: Arc<String>| network::ip(&text).is_some());
+    let _ = scope.add_function("isCIDR", |text: Arc<String>| network::cidr(&text).is_some());
+    let _ = scope.add_function("isURL", |text: Arc<String>| network::url(&text).is_some());
+    let _ = scope.add_function("ip", |This(from): This<Value>| to_ip(&from));
+    let _ = scope.add_function("cidr", |This(from): This<Value>| {
+        to_cidr(&from).map(Value::from)
+    });
+    let _ = scope.add_function("url", |text: Arc<String>| match network::url(&text) {
+        Some((scheme, host)) => Ok(Value::from(Foreign::Url {
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+        })),
+        None => Err(unfit("url", &text)),
+    });
+    let _ = scope.add_function("duration", |text: Arc<String>| {
+        // As nanoseconds: enough to compare one with another.
+        network::duration(&text).ok_or_else(|| unfit("duration", &text))
+    });
+    let _ = scope.add_function("family", |This(it): This<Value>| match foreign(&it) {
+        Some(Foreign::Ip(addr)) => Ok(if addr.is_ipv4() { 4_i64 } else { 6 }),
+        _ => Err(unfit("family", &it)),
+    });
+    let _ = scope.add_function("masked", |This(it): This<Value>| {
+        let net = network_of("masked", &it)?;
+        Answer::Ok(Foreign::Cidr(net.trunc()).into())
+    });
+    let _ = scope.add_function("prefixLength", |This(it): This<Value>| {
+        network_of("prefixLength", &it).map(|net| i64::from(net.prefix_len()))
+    });
+    let _ = scope.add_function("containsIP", |This(it): This<Value>, other: Value| {
+        let net = network_of("containsIP", &it)?;
+        match foreign(&to_ip(&other)?) {
+            Some(Foreign::Ip(addr)) => Ok(net.contains(addr)),
+            _ => Err(unfit("containsIP", &other)),
+        }
+    });
+    let _ = scope.add_function("containsCIDR", |This(it): This<Value>, other: Value| {
+        let net = network_of("containsCIDR", &it)?;
+        let other = to_cidr(&other)?;
+        let inner = network_of("containsCIDR", &other.into())?;
+        Ok::<_, ExecutionError>(net.contains(&inner.trunc()))
+    });
+    let _ = scope.add_function("getScheme", |This(it): This<Value>| match foreign(&it) {
+        Some(Foreign::Url { scheme, .. }) => Ok(Arc::new(scheme.clone())),
+        _ => Err(unfit("getScheme", &it)),
+    });
+    let _ = scope.add_function("getHost", |This(it): This<Value>| match foreign(&it) {
+        Some(Foreign::Url { host, .. }) => Ok(Arc::new(host.clone())),
+        _ => Err(unfit("getHost", &it)),
+    });
+    scope
+}
+
+/// Patterns are compiled once: a rule meets many values.
+#[derive(Default)]
+struct Patterns(Mutex<HashMap<String, Regex>>);
+
+impl Patterns {
+    fn matches(&self, text: &str, pattern: &str) -> Result<bool, ExecutionError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(regex) = known.get(pattern) {
+            return Ok(regex.is_match(text));
+        }
+        let regex = Regex::new(pattern)
+            .map_err(|error| ExecutionError::function_error("matches", error))?;
+        let fits = regex.is_match(text);
+        known.insert(pattern.to_owned(), regex);
+        Ok(fits)
+    }
+}
+
+fn unfit(function: &str, value: &impl fmt::Debug) -> ExecutionError {
+    ExecutionError::function_error(function, format!("{value:?} does not fit"))
+}
+
+fn foreign(value: &Value) -> Option<&Foreign> {
+    match value {
+        Value::Opaque(opaque) => opaque.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn network_of(function: &str, value: &Value) -> Result<IpNet, ExecutionError> {
+    match foreign(value) {
+        Some(Foreign::Cidr(net)) => Ok(*net),
+        _ => Err(unfit(function, value)),
+    }
+}
+
+/// From a text, or the address of a network.
+fn to_ip(from: &Value) -> Answer {
+    let addr = match (from, foreign(from)) {
+        (Value::String(text), _) => network::ip(text),
+        (_, Some(Foreign::Ip(addr))) => Some(*addr),
+        (_, Some(Foreign::Cidr(net))) => Some(net.addr()),
+        _ => None,
+    };
+    addr.map(|addr| Foreign::Ip(addr).into())
+        .ok_or_else(|| unfit("ip", from))
+}
+
+fn to_cidr(from: &Value) -> Result<Foreign, ExecutionError> {
+    let net = match (from, foreign(from)) {
+        (Value::String(text), _) => network::cidr(text),
+        (_, Some(Foreign::Cidr(net))) => Some(*net),
+        _ => None,
+    };
+    net.map(Foreign::Cidr).ok_or_else(|| unfit("cidr", from))
+}
+
+/// A value as the rules see it: what the schema does not name is not there.
+pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
+    match &node.data {
+        Data::Null => Value::Null,
+        Data::Boolean(flag) => Value::Bool(*flag),
+        Data::Number(number) => match (schema.type_.as_deref(), number.as_i64()) {
+            (Some("integer"), Some(integer)) => Value::Int(integer),
+            _ => Value::Float(number.as_f64().unwrap_or_default()),
+        },
+        Data::Text(text) => Value::String(Arc::new(text.clone())),
+        Data::List(items) => {
+            let Some(JSONSchemaPropsOrArray::Schema(of)) = &schema.items else {
+                return Value::List(Arc::default());
+            };
+            Value::List(Arc::new(items.iter().map(|item| value(of, item)).collect()))
+        }
+        Data::Map(entries) => {
+            let below = |key: &str| match &schema.additional_properties {
+                Some(JSONSchemaPropsOrBool::Schema(values)) => Some(values.as_ref()),
+                _ => schema.properties.as_ref()?.get(key),
+            };
+            let given = entries.iter().filter(|it| it.value.data != Data::Null);
+            let entries = given.filter_map(|entry| {
+                let key = Key::String(Arc::new(entry.key.clone()));
+                Some((key, value(below(&entry.key)?, &entry.value)))
+            });
+            Value::Map(Map {
+                map: Arc::new(entries.collect()),
+            })
+        }
+    }
+}

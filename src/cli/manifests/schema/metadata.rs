@@ -1,0 +1,167 @@
+//! What Kubernetes checks of every object: its name, namespace, labels and annotations.
+
+use super::Finding;
+use crate::cli::manifests::{
+    fault::Code,
+    path::FieldPath,
+    tree::{Data, Node},
+    words::{found, nearest},
+};
+
+const FIELDS: [&str; 15] = [
+    "annotations",
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "finalizers",
+    "generateName",
+    "generation",
+    "labels",
+    "managedFields",
+    "name",
+    "namespace",
+    "ownerReferences",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+];
+
+/// Checks the metadata of an object.
+pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
+    let path = FieldPath::ROOT.field("metadata");
+    let mut add = |code, field, message| findings.push(Finding::error(code, field, message));
+    let metadata = object.get("metadata");
+    if let Some(node) = metadata
+        && !matches!(node.data, Data::Map(_) | Data::Null)
+    {
+        let message = format!("expected a map, found {}", found("object", node));
+        add(Code::Schema, path, message);
+        return;
+    }
+    let entries = metadata.map(Node::entries).unwrap_or_default();
+    for entry in entries {
+        let field = path.field(&entry.key);
+        if !FIELDS.contains(&entry.key.as_str()) {
+            let message = match nearest(&entry.key, FIELDS) {
+                Some(near) => format!("unknown field: did you mean {near}?"),
+                None => "unknown field: write it below annotations".to_owned(),
+            };
+            add(Code::UnknownField, field, message);
+            continue;
+        }
+        match entry.key.as_str() {
+            _ if entry.value.data == Data::Null => {}
+            "name" | "namespace" | "generateName" => {
+                if let Some(message) = name(&entry.key, &entry.value) {
+                    add(Code::Schema, field, message);
+                }
+            }
+            "labels" | "annotations" => {
+                for (below, message) in texts(&entry.key, &entry.value, &field) {
+                    add(Code::Schema, below, message);
+                }
+            }
+            _ => {}
+        }
+    }
+    let is_named = |field| {
+        let entry = entries.iter().find(|entry| entry.key == field);
+        entry.is_some_and(|entry| entry.value.data != Data::Null)
+    };
+    if !is_named("name") {
+        let message = "the object has no name: write one such as fra-router".to_owned();
+        add(Code::Schema, path.field("name"), message);
+    }
+    if !namespaced && is_named("namespace") {
+        let message =
+            "it is in no namespace, whatever is written here: leave the field out".to_owned();
+        let field = path.field("namespace");
+        findings.push(Finding::warning(Code::Schema, field, message));
+    }
+}
+
+fn name(field: &str, node: &Node) -> Option<String> {
+    let Data::Text(text) = &node.data else {
+        return Some(format!("expected a text, found {}", found("string", node)));
+    };
+    let fits = match field {
+        "namespace" => is_label(text),
+        "generateName" => true,
+        _ => is_subdomain(text),
+    };
+    (!fits).then(|| {
+        format!(
+            "'{text}' is no {field} in Kubernetes: write lower-case letters, digits and dashes, such as \
+             fra-router"
+        )
+    })
+}
+
+fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> {
+    if !matches!(node.data, Data::Map(_) | Data::Null) {
+        let message = format!("expected a map, found {}", found("object", node));
+        return vec![(path.clone(), message)];
+    }
+    let mut faults = Vec::new();
+    for entry in node.entries() {
+        let field = path.key(&entry.key);
+        if !is_qualified(&entry.key) {
+            let message = format!(
+                "'{}' is no key: write letters, digits, -, _ or ., after a domain and a slash if any, \
+                 such as example.com/team",
+                entry.key
+            );
+            faults.push((field.clone(), message));
+        }
+        match &entry.value.data {
+            Data::Text(text) if what == "labels" && !is_label_value(text) => {
+                let message = format!(
+                    "'{text}' is no value of a label: write at most 63 letters, digits, -, _ or ."
+                );
+                faults.push((field, message));
+            }
+            Data::Text(_) => {}
+            _ => {
+                let found = found("string", &entry.value);
+                faults.push((field, format!("expected a text, found {found}")));
+            }
+        }
+    }
+    faults
+}
+
+/// RFC 1123, as Kubernetes reads it.
+fn is_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !text.is_empty()
+        && text.len() <= 63
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_subdomain(text: &str) -> bool {
+    let part = |part: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edge = |part: &str| part.starts_with('-') || part.ends_with('-');
+        !part.is_empty() && part.bytes().all(inner) && !edge(part)
+    };
+    text.len() <= 253 && text.split('.').all(part)
+}
+
+fn is_qualified(key: &str) -> bool {
+    match key.rsplit_once('/') {
+        Some((domain, name)) => is_subdomain(&domain.to_ascii_lowercase()) && is_name_part(name),
+        None => is_name_part(key),
+    }
+}
+
+fn is_label_value(text: &str) -> bool {
+    text.is_empty() || is_name_part(text)
+}
+
+fn is_name_part(text: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    let inner = |c: char| edge(c) || matches!(c, '-' | '_' | '.');
+    text.len() <= 63 && text.starts_with(edge) && text.ends_with(edge) && text.chars().all(inner)
+}

@@ -1,0 +1,128 @@
+//! What the API server checks of an object: its structure by the schema, then the CEL rules in it.
+//!
+//! The server leaves out all rules once a value is missing, too long or of the wrong type. Here only
+//! the rules on what holds such a value are left out, so that all faults are said at once.
+
+mod cel;
+mod metadata;
+mod network;
+mod rules;
+mod structure;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
+
+use super::{
+    fault::{Code, Severity},
+    path::FieldPath,
+    tree::Node,
+};
+use crate::api::schema;
+use rules::Rules;
+
+/// What is wrong with an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether the API server refuses it.
+    pub severity: Severity,
+    /// The kind of fault.
+    pub code: Code,
+    /// The field.
+    pub field: FieldPath,
+    /// What of the field.
+    pub spot: Spot,
+    /// What was found and what to write.
+    pub message: String,
+}
+
+/// The schemas of all our kinds.
+pub struct Schemas {
+    kinds: HashMap<String, Kind>,
+    rules: Rules,
+}
+
+struct Kind {
+    schema: JSONSchemaProps,
+    namespaced: bool,
+}
+
+/// What of a field is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spot {
+    /// Its value.
+    Value,
+    /// Its name.
+    Name,
+    /// This key in it.
+    Key(String),
+}
+
+impl Finding {
+    fn error(code: Code, field: FieldPath, message: String) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            spot: match code {
+                Code::UnknownField => Spot::Name,
+                _ => Spot::Value,
+            },
+            field,
+            message,
+        }
+    }
+
+    fn warning(code: Code, field: FieldPath, message: String) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(code, field, message)
+        }
+    }
+}
+
+impl Schemas {
+    /// Those of this version.
+    #[must_use]
+    pub fn new() -> Self {
+        let kinds = schema::definitions().into_iter().filter_map(kind);
+        Self {
+            kinds: kinds.collect(),
+            rules: Rules::new(),
+        }
+    }
+
+    /// The names of our kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.kinds.keys().map(String::as_str)
+    }
+
+    /// Whether objects of a kind are in namespaces.
+    #[must_use]
+    pub fn namespaced(&self, kind: &str) -> bool {
+        self.kinds.get(kind).is_some_and(|kind| kind.namespaced)
+    }
+
+    /// All that is wrong with an object of a kind, in the order of its fields.
+    #[must_use]
+    pub fn check(&mut self, kind: &str, object: &Node) -> Vec<Finding> {
+        let Some(kind) = self.kinds.get(kind) else {
+            return Vec::new();
+        };
+        let mut findings = Vec::new();
+        metadata::check(object, kind.namespaced, &mut findings);
+        structure::check(&kind.schema, object, &mut self.rules, &mut findings);
+        findings
+    }
+}
+
+fn kind(definition: CustomResourceDefinition) -> Option<(String, Kind)> {
+    let namespaced = definition.spec.scope == "Namespaced";
+    let version = definition.spec.versions.into_iter().next()?;
+    let schema = version.schema?.open_api_v3_schema?;
+    let kind = Kind { schema, namespaced };
+    Some((definition.spec.names.kind, kind))
+}

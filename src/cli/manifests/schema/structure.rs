@@ -1,0 +1,276 @@
+//! Types, bounds, and what must be there or must not.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+
+use super::{Finding, rules::Rules};
+use crate::cli::manifests::{
+    fault::Code,
+    path::FieldPath,
+    tree::{Data, Entry, Node},
+    words::{example, expected, found, nearest},
+};
+
+/// The fields of every object that its own schema does not name.
+const COMMON: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// Checks an object, rules included.
+pub fn check(
+    schema: &JSONSchemaProps,
+    object: &Node,
+    rules: &mut Rules,
+    findings: &mut Vec<Finding>,
+) {
+    Checking {
+        root: schema,
+        rules,
+        findings,
+    }
+    .value(schema, object, &FieldPath::ROOT);
+}
+
+struct Checking<'c> {
+    root: &'c JSONSchemaProps,
+    rules: &'c mut Rules,
+    findings: &'c mut Vec<Finding>,
+}
+
+impl Checking<'_> {
+    /// Whether rules can be evaluated on the value: nothing in it is missing or of a wrong shape.
+    fn value(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
+        let sound = match (schema.type_.as_deref(), &node.data) {
+            (Some("object"), Data::Map(entries)) => self.object(schema, entries, path),
+            (Some("array"), Data::List(items)) => self.list(schema, items, path),
+            (Some("string"), Data::Text(text)) => self.text(schema, text, path),
+            (Some("boolean"), Data::Boolean(_)) | (None, _) => true,
+            (Some("integer"), Data::Number(number)) if !number.is_f64() => {
+                self.number(schema, number.as_f64(), path)
+            }
+            (Some("number"), Data::Number(number)) => self.number(schema, number.as_f64(), path),
+            (Some(kind), _) => {
+                let message = format!("expected {}, found {}", expected(kind), found(kind, node));
+                self.add(Code::Schema, path, message);
+                false
+            }
+        };
+        if sound {
+            self.rules.check(schema, node, path, self.findings);
+        }
+        sound
+    }
+
+    fn object(&mut self, schema: &JSONSchemaProps, entries: &[Entry], path: &FieldPath) -> bool {
+        let mut sound = self.at_most(schema.max_properties, entries.len(), "entries", path);
+        if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
+            for entry in entries {
+                let key = path.key(&entry.key);
+                sound &= self.entry(values, &entry.value, &key);
+            }
+            return sound;
+        }
+        let empty = BTreeMap::new();
+        let properties = schema.properties.as_ref().unwrap_or(&empty);
+        for entry in entries {
+            let field = path.field(&entry.key);
+            let at_root = path.steps().is_empty();
+            match properties.get(&entry.key) {
+                // It is written by the controller, and the API server takes none from a manifest.
+                Some(_) if at_root && entry.key == "status" => {}
+                Some(schema) => sound &= self.entry(schema, &entry.value, &field),
+                None if at_root && COMMON.contains(&entry.key.as_str()) => {}
+                None => self.unknown(&entry.key, properties, &field, at_root),
+            }
+        }
+        for name in schema.required.iter().flatten() {
+            let is_it = |entry: &Entry| entry.key == *name && entry.value.data != Data::Null;
+            if !entries.iter().any(is_it) {
+                let such = properties.get(name).and_then(example);
+                let such = such.map(|example| format!(", such as {name}: {example}"));
+                let message = format!("{name} is missing: write it{}", such.unwrap_or_default());
+                self.add(Code::Schema, &path.field(name), message);
+                sound = false;
+            }
+        }
+        sound
+    }
+
+    /// What stands in a map. The API server drops it where it is nothing.
+    fn entry(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
+        if node.data != Data::Null {
+            return self.value(schema, node, path);
+        }
+        let empty = match schema.type_.as_deref() {
+            Some("array") => ", or [] for an empty list",
+            Some("object") => ", or {} for an empty map",
+            _ => "",
+        };
+        let message = format!(
+            "nothing stands here, which counts as if the field were not there: write a value{empty}, or \
+             leave it out"
+        );
+        self.findings
+            .push(Finding::warning(Code::Schema, path.clone(), message));
+        true
+    }
+
+    fn unknown(
+        &mut self,
+        name: &str,
+        properties: &BTreeMap<String, JSONSchemaProps>,
+        field: &FieldPath,
+        at_root: bool,
+    ) {
+        let common = COMMON.iter().copied().filter(|_| at_root);
+        let known: Vec<&str> = properties
+            .keys()
+            .map(String::as_str)
+            .chain(common)
+            .collect();
+        let near = nearest(name, known.iter().copied());
+        let misspelt = near.filter(|near| strsim::damerau_levenshtein(name, near) == 1);
+        let meant = match (misspelt, elsewhere(self.root, name)) {
+            (None, Some(path)) => Some(path.to_string()),
+            _ => near.map(str::to_owned),
+        };
+        let message = match meant {
+            Some(meant) => format!("unknown field: did you mean {meant}?"),
+            None => format!("unknown field: write one of {}", known.join(", ")),
+        };
+        self.add(Code::UnknownField, field, message);
+    }
+
+    fn list(&mut self, schema: &JSONSchemaProps, items: &[Node], path: &FieldPath) -> bool {
+        let mut sound = self.at_most(schema.max_items, items.len(), "items", path);
+        if let Some(JSONSchemaPropsOrArray::Schema(of)) = &schema.items {
+            for (i, item) in items.iter().enumerate() {
+                sound &= self.value(of, item, &path.index(i));
+            }
+        }
+        if schema.x_kubernetes_list_type.as_deref() == Some("set") {
+            let mut seen = HashSet::new();
+            for (i, item) in items.iter().enumerate() {
+                let value = item.to_json().to_string();
+                if seen.contains(&value) {
+                    let message = format!("{value} stands in the list twice: keep one of them");
+                    self.add(Code::Schema, &path.index(i), message);
+                }
+                seen.insert(value);
+            }
+        }
+        sound
+    }
+
+    fn text(&mut self, schema: &JSONSchemaProps, text: &str, path: &FieldPath) -> bool {
+        if let Some(choices) = &schema.enum_ {
+            let choices: Vec<&str> = choices.iter().filter_map(|it| it.0.as_str()).collect();
+            if !choices.contains(&text) {
+                let near = nearest(text, choices.iter().copied());
+                let message = match near {
+                    Some(near) => format!("'{text}' is none of the values: did you mean {near}?"),
+                    None => format!(
+                        "'{text}' is none of the values: write {}",
+                        choices.join(" or ")
+                    ),
+                };
+                self.add(Code::Schema, path, message);
+                return false;
+            }
+        }
+        let length = text.chars().count();
+        let sound = self.at_most(schema.max_length, length, "characters", path);
+        if schema
+            .min_length
+            .is_some_and(|least| i64::try_from(length).is_ok_and(|it| it < least))
+        {
+            self.add(Code::Schema, path, "it is empty: write a text".to_owned());
+        }
+        if schema.format.as_deref() == Some("date-time") && !is_date_time(text) {
+            let message = format!("'{text}' is no time: write one such as 2027-01-01T00:00:00Z");
+            self.add(Code::Schema, path, message);
+            return false;
+        }
+        sound
+    }
+
+    fn number(&mut self, schema: &JSONSchemaProps, number: Option<f64>, path: &FieldPath) -> bool {
+        let Some(number) = number else { return true };
+        if schema.minimum.is_some_and(|least| number < least) {
+            let least = schema.minimum.unwrap_or_default();
+            self.add(
+                Code::Schema,
+                path,
+                format!("{number} is too low: write at least {least}"),
+            );
+        }
+        if schema.maximum.is_some_and(|most| number > most) {
+            let most = schema.maximum.unwrap_or_default();
+            self.add(
+                Code::Schema,
+                path,
+                format!("{number} is too high: write at most {most}"),
+            );
+        }
+        true
+    }
+
+    fn at_most(&mut self, most: Option<i64>, count: usize, what: &str, path: &FieldPath) -> bool {
+        let within = most.is_none_or(|most| i64::try_from(count).is_ok_and(|count| count <= most));
+        if let (false, Some(most)) = (within, most) {
+            let message = format!("{count} {what} are too many: write at most {most}");
+            self.add(Code::Schema, path, message);
+        }
+        within
+    }
+
+    fn add(&mut self, code: Code, field: &FieldPath, message: String) {
+        self.findings
+            .push(Finding::error(code, field.clone(), message));
+    }
+}
+
+/// RFC 3339 as the API server reads it: stricter than a parser that takes a blank for the `T`.
+fn is_date_time(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let digits = |range: std::ops::Range<usize>| {
+        bytes
+            .get(range)
+            .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
+    };
+    let marks = [
+        (4, b"--"),
+        (7, b"--"),
+        (10, b"Tt"),
+        (13, b"::"),
+        (16, b"::"),
+    ];
+    let shape = marks
+        .iter()
+        .all(|(at, any)| bytes.get(*at).is_some_and(|b| any.contains(b)));
+    shape
+        && [0..4, 5..7, 8..10, 11..13, 14..16, 17..19]
+            .into_iter()
+            .all(digits)
+        && text.parse::<Timestamp>().is_ok()
+}
+
+/// Where in the spec a field of this name is, if it is in one place only.
+fn elsewhere(root: &JSONSchemaProps, name: &str) -> Option<FieldPath> {
+    let mut found = Vec::new();
+    let spec = root.properties.as_ref()?.get("spec")?;
+    collect(spec, name, &FieldPath::ROOT.field("spec"), &mut found);
+    <[FieldPath; 1]>::try_from(found).ok().map(|[only]| only)
+}
+
+fn collect(schema: &JSONSchemaProps, name: &str, path: &FieldPath, found: &mut Vec<FieldPath>) {
+    for (key, below) in schema.properties.iter().flatten() {
+        let field = path.field(key);
+        collect(below, name, &field, found);
+        if key == name {
+            found.push(field);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How values and types are called in messages.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
+
+use crate::cli::manifests::tree::{Data, Node};
+
+/// A type, as it is expected.
+pub fn expected(kind: &str) -> &'static str {
+    match kind {
+        "object" => "a map",
+        "array" => "a list",
+        "string" => "a text",
+        "boolean" => "true or false",
+        "integer" => "a whole number",
+        _ => "a number",
+    }
+}
+
+/// What stands there instead, and what to write.
+pub fn found(kind: &str, node: &Node) -> String {
+    let value = node.to_json();
+    match (kind, &node.data) {
+        (_, Data::Null) => "nothing: write it, or leave the field out".to_owned(),
+        ("array", Data::Text(text)) => format!("the text '{text}': write [\"{text}\"]"),
+        ("array", Data::Boolean(_) | Data::Number(_)) => format!("{value}: write [{value}]"),
+        ("string", Data::Boolean(_) | Data::Number(_)) => {
+            format!("{value}, which is what kubectl makes of it without quotes: write it in quotes")
+        }
+        ("integer" | "number", Data::Text(text)) if text.parse::<f64>().is_ok() => {
+            format!("the text '{text}': write it without quotes")
+        }
+        ("boolean", Data::Text(text)) if matches!(text.as_str(), "true" | "false") => {
+            format!("the text '{text}': write it without quotes")
+        }
+        (_, Data::Text(text)) => format!("the text '{text}'"),
+        (_, Data::Boolean(_) | Data::Number(_)) => format!("{value}"),
+        (_, Data::List(_)) => "a list".to_owned(),
+        (_, Data::Map(_)) => "a map".to_owned(),
+    }
+}
+
+/// The example in the description of a field.
+pub fn example(schema: &JSONSchemaProps) -> Option<&str> {
+    let description = schema.description.as_deref()?;
+    let (_, example) = description.rsplit_once("Example: ")?;
+    Some(example.lines().next()?.trim())
+}
+
+/// The known word that a misspelt one was most likely meant to be.
+pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let word = word.to_ascii_lowercase();
+    let distance = |known: &str| {
+        let known = known.to_ascii_lowercase();
+        // A word without its beginning or end: routes for enabledRoutes.
+        let part = word.len() >= 3 && (known.contains(&word) || word.contains(&known));
+        let edits = strsim::damerau_levenshtein(&word, &known);
+        let close = edits <= 1.max(known.len() / 3);
+        (close || part).then_some(edits)
+    };
+    let near = known
+        .into_iter()
+        .filter_map(|known| Some((distance(known)?, known)));
+    near.min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found() {
+        let known = [
+            "tags",
+            "enabledRoutes",
+            "keyExpiry",
+            "os",
+            "name",
+            "device",
+            "deviceSelector",
+        ];
+        for (word, near) in [
+            ("tag", Some("tags")),
+            ("Tags", Some("tags")),
+            ("routes", Some("enabledRoutes")),
+            ("keyexpiry", Some("keyExpiry")),
+            ("enabeldRoutes", Some("enabledRoutes")),
+            ("devices", Some("device")),
+            ("selector", Some("deviceSelector")),
+            ("frequency", None),
+            ("x", None),
+        ] {
+            assert_eq!(nearest(word, known), near, "{word}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `tsdp validate`: manifests checked before any cluster sees them.
+
+mod github;
+mod json;
+mod sarif;
+mod set;
+mod text;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    AnyError,
+    manifests::{self, Fault, Manifests, Severity},
+    output::{self, Color},
+};
+
+/// Checks manifests as the API server would, and together.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "tsdp validate [OPTIONS] -f <PATH>...",
+    after_help = "\
+Everything is said at once: what is no YAML, unknown fields, what the schema and the rules of the
+resources refuse, and what only the whole set shows: one object written twice, policies that wish for
+what cannot be both, a tailnet that is not there or does not allow it. Other kinds are left alone. No
+cluster is asked, no credential needed, nothing sent.
+
+YAML means what kubectl takes it for: on is true, 0777 is 511; quotes make a text of it.
+
+Exit status: 0 valid (warnings may be there), 1 not valid.
+
+Examples:
+  tsdp validate -f policies/                       a folder, with all folders in it
+  tsdp validate -f tailnet.yaml -f network.yaml    files
+  kustomize build overlays/fra | tsdp validate -f -
+  tsdp validate -f policies/ -o github             annotations in GitHub Actions
+  tsdp validate -f policies/ -o sarif >tsdp.sarif  for GitHub code scanning and others"
+)]
+pub(super) struct ValidateArgs {
+    /// What to check: files, folders with all YAML and JSON files in them, and - for the standard
+    /// input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    filenames: Vec<PathBuf>,
+    /// The same, without -f.
+    #[arg(
+        value_name = "PATH",
+        required_unless_present = "filenames",
+        hide = true
+    )]
+    paths: Vec<PathBuf>,
+    /// The namespace of objects that name none, as kubectl's.
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+    /// How faults are written.
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    output: Format,
+    /// When text is coloured.
+    #[arg(long, default_value = "auto", value_name = "WHEN")]
+    color: Color,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// As a compiler does, with the lines.
+    Text,
+    /// One JSON object.
+    Json,
+    /// SARIF 2.1.0, for code scanning.
+    Sarif,
+    /// Workflow commands of GitHub Actions.
+    Github,
+}
+
+/// What was checked.
+struct Verdict {
+    manifests: Manifests,
+    faults: Vec<Fault>,
+}
+
+impl Verdict {
+    fn count(&self, severity: Severity) -> usize {
+        let of_it = |fault: &&Fault| fault.severity == severity;
+        self.faults.iter().filter(of_it).count()
+    }
+
+    fn valid(&self) -> bool {
+        self.count(Severity::Error) == 0
+    }
+}
+
+/// Checks, prints what is wrong to the standard output and the totals to stderr.
+pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
+    let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
+    let verdict = check(&paths, &args.namespace);
+    let said = match args.output {
+        Format::Text => text::render(&verdict.faults, args.color.is_on()),
+        Format::Json => json::render(&verdict)?,
+        Format::Sarif => sarif::render(&verdict.faults)?,
+        Format::Github => github::render(&verdict.faults),
+    };
+    output::print(&said)?;
+    // Nobody may read it any more: that changes nothing.
+    let _ = writeln!(io::stderr(), "{}", summary(&verdict));
+    Ok(if verdict.valid() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn check(paths: &[PathBuf], namespace: &str) -> Verdict {
+    let (manifests, mut faults) = manifests::read(paths, namespace);
+    faults.extend(set::check(&manifests));
+    faults.sort_by_key(Fault::order);
+    Verdict { manifests, faults }
+}
+
+fn summary(verdict: &Verdict) -> String {
+    let manifests = &verdict.manifests;
+    let files = amount(manifests.files, "file", "files");
+    let others = match manifests.others {
+        0 => String::new(),
+        others => format!(
+            "; {} of other kinds left alone",
+            amount(others, "object", "objects")
+        ),
+    };
+    let checked = if manifests.found == 0 {
+        format!("nothing of tailnet.dev in {files}{others}")
+    } else {
+        let objects = amount(manifests.found, "object", "objects");
+        format!("{objects} in {files}{others}")
+    };
+    let errors = verdict.count(Severity::Error);
+    let warnings = verdict.count(Severity::Warning);
+    let warned = (warnings > 0).then(|| amount(warnings, "warning", "warnings"));
+    let outcome = match (errors, warned) {
+        (0, None) => "valid".to_owned(),
+        (0, Some(warned)) => format!("valid, with {warned}"),
+        (errors, warned) => {
+            let errors = amount(errors, "error", "errors");
+            let warned = warned.map(|warned| format!(" and {warned}"));
+            format!("not valid: {errors}{}", warned.unwrap_or_default())
+        }
+    };
+    format!("{outcome} ({checked})")
+}
+
+fn amount(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

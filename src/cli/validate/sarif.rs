@@ -1,0 +1,107 @@
+//! Faults as SARIF 2.1.0, the format of code scanning.
+
+use std::path::Path;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use crate::cli::manifests::{Code, Fault, Place, Severity};
+
+/// What stands for itself in the path of a URI is left.
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// One run with everything.
+pub fn render(faults: &[Fault]) -> serde_json::Result<String> {
+    let rules = Code::ALL
+        .iter()
+        .map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.meaning()}}));
+    let document = json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {
+                "name": "tsdp",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules.collect::<Vec<_>>(),
+            }},
+            "columnKind": "unicodeCodePoints",
+            "results": faults.iter().map(result).collect::<Vec<_>>(),
+        }],
+    });
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
+}
+
+fn result(fault: &Fault) -> Value {
+    let at = match &fault.place {
+        Some(place) => location(place),
+        None => json!({"physicalLocation": {"artifactLocation": {"uri": uri(&fault.file)}}}),
+    };
+    let mut result = json!({
+        "ruleId": fault.code.as_str(),
+        "ruleIndex": Code::ALL.iter().position(|code| *code == fault.code),
+        "level": match fault.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        "message": {"text": message(fault)},
+        "locations": [at],
+    });
+    if !fault.related.is_empty() {
+        let related = fault.related.iter().enumerate().map(|(id, related)| {
+            let mut location = location(&related.place);
+            location["id"] = json!(id);
+            location["message"] = json!({"text": related.message});
+            location
+        });
+        result["relatedLocations"] = related.collect();
+    }
+    result
+}
+
+fn message(fault: &Fault) -> String {
+    if fault.field.steps().is_empty() {
+        return fault.message.clone();
+    }
+    format!("{}: {}", fault.field, fault.message)
+}
+
+fn location(place: &Place) -> Value {
+    let span = place.span;
+    let mut region = json!({"startLine": span.start.line, "startColumn": span.start.column});
+    // A region that ends where it begins is an insertion; such a place is pointed to by its start.
+    if !span.is_empty() {
+        region["endLine"] = json!(span.end.line);
+        region["endColumn"] = json!(span.end.column);
+    }
+    json!({"physicalLocation": {
+        "artifactLocation": {"uri": uri(&place.source.name)},
+        "region": region,
+    }})
+}
+
+/// A relative path stays relative: to the root of the repository, where checks are run.
+fn uri(file: &str) -> String {
+    let file = if file == "-" { "stdin" } else { file };
+    let file = file.strip_prefix("./").unwrap_or(file);
+    let path = utf8_percent_encode(file, ESCAPED);
+    if Path::new(file).is_absolute() {
+        format!("file://{path}")
+    } else {
+        path.to_string()
+    }
+}

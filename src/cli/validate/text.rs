@@ -1,0 +1,72 @@
+//! Faults for people: as a compiler writes them.
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use crate::cli::manifests::{Fault, Place, Severity};
+
+/// All faults, each with its line.
+pub fn render(faults: &[Fault], colored: bool) -> String {
+    let renderer = if colored {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    let mut text = String::new();
+    for fault in faults {
+        text.push_str(&renderer.render(&report(fault)));
+        text.push_str("\n\n");
+    }
+    text
+}
+
+fn report(fault: &Fault) -> Vec<Group<'_>> {
+    let level = match fault.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level
+        .primary_title(fault.message.as_str())
+        .id(fault.code.as_str());
+    let mut first = match &fault.place {
+        Some(place) => title.element(snippet(place)),
+        None => title.element(Origin::path(fault.file.as_str())),
+    };
+    if let Some(subject) = subject(fault) {
+        first = first.element(Level::NOTE.no_name().message(subject));
+    }
+    let related = fault.related.iter().map(|related| {
+        Level::NOTE
+            .secondary_title(related.message.as_str())
+            .element(snippet(&related.place))
+    });
+    [first].into_iter().chain(related).collect()
+}
+
+/// The object and the field.
+fn subject(fault: &Fault) -> Option<String> {
+    let object = fault.object.as_ref()?;
+    if fault.field.steps().is_empty() {
+        return Some(object.clone());
+    }
+    Some(format!("{object}, {}", fault.field))
+}
+
+/// The line of a place, with the place underlined. What goes over several lines is shown by its first.
+fn snippet(place: &Place) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
+    let start = place.span.start;
+    let line = place.source.line(start.line).unwrap_or_default();
+    let offset = |column: usize| {
+        let mut ends = line.char_indices().map(|(at, _)| at).chain([line.len()]);
+        ends.nth(column - 1).unwrap_or(line.len())
+    };
+    let from = offset(start.column);
+    let to = if place.span.end.line == start.line {
+        offset(place.span.end.column)
+    } else {
+        line.trim_end().len()
+    };
+    Snippet::source(line)
+        .line_start(start.line)
+        .path(place.source.name.as_str())
+        .annotation(AnnotationKind::Primary.span(from..to.max(from)))
+}

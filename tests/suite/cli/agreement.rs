@@ -1,0 +1,240 @@
+//! `tsdp validate` and a real API server say the same of the same objects.
+
+use std::{collections::BTreeSet, path::Path};
+
+use futures::{StreamExt as _, stream};
+use kube::Client;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::tsdp;
+use crate::{
+    refusals::corpus,
+    support::{Kubectl, control_plane},
+};
+
+/// An object, and what it is about.
+struct Case {
+    name: String,
+    object: Value,
+}
+
+/// One of `structure.yaml`.
+#[derive(Deserialize)]
+struct Variation {
+    name: String,
+    kind: Option<String>,
+    #[serde(default)]
+    object: Map<String, Value>,
+    without: Option<String>,
+}
+
+impl From<Variation> for Case {
+    fn from(variation: Variation) -> Self {
+        let kind = variation.kind.as_deref();
+        let mut object = object(
+            kind.unwrap_or("TailscaleDevicePolicy"),
+            &json!({"device": {"hostname": "a"}}),
+        );
+        let fields = object.as_object_mut().unwrap();
+        fields.extend(variation.object);
+        if let Some(without) = &variation.without {
+            fields.remove(without).unwrap();
+        }
+        let name = variation.name;
+        Self { name, object }
+    }
+}
+
+fn object(kind: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "tailnet.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": "case"},
+        "spec": spec,
+    })
+}
+
+/// Those of `refusals.yaml`, and those about the structure.
+fn cases() -> Vec<Case> {
+    let structure: Vec<Variation> = serde_yaml::from_str(include_str!("structure.yaml")).unwrap();
+    let mut cases: Vec<Case> = structure.into_iter().map(Case::from).collect();
+    for (kind, of_kind) in corpus() {
+        cases.extend(of_kind.specs().map(|(name, spec)| Case {
+            name: format!("{kind}, {name}"),
+            object: object(&kind, &spec),
+        }));
+    }
+    cases
+}
+
+#[tokio::test]
+async fn validate_refuses_what_the_api_server_refuses_at_the_same_fields_in_the_same_words() {
+    let control_plane = control_plane().await;
+    let kubectl = Kubectl::admin(&control_plane);
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    kubectl.ok(&["apply", "--server-side", "-k", crds]).await;
+    kubectl
+        .wait_for("condition=Established", &["crd", "--all"])
+        .await;
+
+    let client = control_plane.client();
+    let compared = cases().into_iter().map(|case| {
+        let client = client.clone();
+        async move {
+            let server = ask(&client, &case.object).await;
+            disagreements(&server, &validated(&case.object))
+                .into_iter()
+                .map(|what| format!("{}: {what}", case.name))
+                .collect::<Vec<_>>()
+        }
+    });
+    let found: Vec<Vec<String>> = stream::iter(compared).buffer_unordered(4).collect().await;
+    let found = found.concat();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// What one of the two finds wrong with a field.
+#[derive(Debug, Clone)]
+struct Finding {
+    /// Its path, with a dot before each name.
+    field: String,
+    message: String,
+}
+
+#[derive(Debug)]
+struct Answer {
+    accepted: bool,
+    unknown: BTreeSet<String>,
+    findings: Vec<Finding>,
+    /// Whether rules were left out as the structure was wrong.
+    blocked: bool,
+}
+
+/// Asks the API server as `kubectl create --dry-run=server` does.
+async fn ask(client: &Client, object: &Value) -> Answer {
+    let kind = object["kind"].as_str().unwrap();
+    let path = match kind {
+        "TailscaleTailnet" => "tailscaletailnets",
+        "TailscaleDeviceInvite" => "namespaces/default/tailscaledeviceinvites",
+        _ => "namespaces/default/tailscaledevicepolicies",
+    };
+    let uri = format!("/apis/tailnet.dev/v1alpha1/{path}?dryRun=All&fieldValidation=Strict");
+    let request = http::Request::post(uri)
+        .header("content-type", "application/json")
+        .body(object.to_string().into_bytes())
+        .unwrap();
+    let refusal = match client.request::<Value>(request).await {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => Some(status),
+        Err(error) => panic!("{object}: {error}"),
+    };
+    let mut answer = Answer {
+        accepted: refusal.is_none(),
+        unknown: BTreeSet::new(),
+        findings: Vec::new(),
+        blocked: false,
+    };
+    let Some(status) = refusal else { return answer };
+    let names = status.message.split("unknown field \"").skip(1);
+    let names = names.filter_map(|rest| rest.split_once('"'));
+    answer.unknown = names.map(|(name, _)| plain(name)).collect();
+    for cause in status.details.iter().flat_map(|details| &details.causes) {
+        if cause
+            .message
+            .contains("some validation rules were not checked")
+        {
+            answer.blocked = true;
+            continue;
+        }
+        // What is found before the structure is known has its path in the message only.
+        let field = match cause.message.rsplit_once(" in ") {
+            Some((_, path)) if cause.field == "<nil>" => path,
+            _ => &cause.field,
+        };
+        answer.findings.push(Finding {
+            field: plain(field),
+            message: cause.message.clone(),
+        });
+    }
+    // It does not say where what cannot even be decoded stands.
+    answer.blocked |= answer.findings.is_empty();
+    answer
+}
+
+fn validated(object: &Value) -> Answer {
+    let args = ["validate", "-o", "json", "-f", "-"];
+    let output = tsdp(Path::new("."), &args, &object.to_string());
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let accepted = said["valid"].as_bool().unwrap();
+    assert_eq!(output.status.code(), Some(if accepted { 0 } else { 1 }));
+    let mut answer = Answer {
+        accepted,
+        unknown: BTreeSet::new(),
+        findings: Vec::new(),
+        blocked: false,
+    };
+    let faults = said["faults"].as_array().unwrap();
+    for fault in faults.iter().filter(|it| it["severity"] == "error") {
+        let field = fault["field"].as_str().unwrap_or_default();
+        if fault["code"] == "unknown-field" {
+            answer.unknown.insert(plain(field));
+            continue;
+        }
+        answer.findings.push(Finding {
+            field: plain(field),
+            message: fault["message"].as_str().unwrap().to_owned(),
+        });
+    }
+    answer
+}
+
+/// The API server writes keys with a dot in some places and in brackets in others.
+fn plain(field: &str) -> String {
+    field.replace('[', ".").replace(']', "")
+}
+
+/// Whether we point to the field that the server points to. Of labels and annotations it names only
+/// the whole map.
+fn at(ours: &Finding, server: &Finding) -> bool {
+    let whole = ["metadata.labels", "metadata.annotations"].contains(&server.field.as_str());
+    ours.field == server.field || (whole && ours.field.starts_with(&server.field))
+}
+
+fn disagreements(server: &Answer, ours: &Answer) -> Vec<String> {
+    let mut found = Vec::new();
+    if server.accepted != ours.accepted {
+        found.push(format!("the server: {server:?}, validate: {ours:?}"));
+    }
+    // Unknown fields are all that the server says, where there are any.
+    if !server.unknown.is_empty() {
+        if server.unknown != ours.unknown {
+            found.push(format!("the server: {server:?}, validate: {ours:?}"));
+        }
+        return found;
+    }
+    for finding in &server.findings {
+        let mut same = ours.findings.iter().filter(|it| at(it, finding));
+        // The server's own faults are said in other words, those of our rules in the same.
+        let of_a_rule = finding.message.contains("write ") || finding.message.contains("keep one");
+        let same_words = |ours: &str| match ours.split_once("' differs only in case") {
+            // Which key of a map it names is up to chance.
+            Some((_, words)) => finding.message.ends_with(words),
+            None => finding.message.ends_with(ours),
+        };
+        if !same.any(|it| !of_a_rule || same_words(&it.message)) {
+            found.push(format!(
+                "only the server says {finding:?}, validate: {ours:?}"
+            ));
+        }
+    }
+    for finding in ours.findings.iter().filter(|_| !server.blocked) {
+        let mut same = server.findings.iter();
+        if !same.any(|it| at(finding, it)) {
+            found.push(format!(
+                "only validate says {finding:?}, the server: {server:?}"
+            ));
+        }
+    }
+    found
+}

@@ -1,0 +1,1 @@
+//! `tsdp validate` as a process.

@@ -1,0 +1,1 @@
+//! Manifests mean what kubectl takes them for.
