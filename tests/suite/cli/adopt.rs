@@ -1,8 +1,8 @@
 //! A tailnet full of settings that were made by hand is adopted, as README.md says.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tsdp::simulator;
 
 use crate::{
@@ -19,6 +19,20 @@ fn commands() -> String {
     blocks(section, "sh").concat()
 }
 
+/// Runs a script that must succeed, with `tsdp` and `kubectl`.
+async fn run(stage: &Stage, folder: &Path, script: &str, variables: &[(&str, &str)]) -> String {
+    let mut shell = stage.kubectl.shell(script);
+    shell
+        .current_dir(folder)
+        .env("TAILSCALE_BASE_URL", stage.simulator.url())
+        .envs(variables.iter().copied());
+    let output = shell.output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{told}{error}");
+    told
+}
+
 #[tokio::test]
 async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
     const API_KEY: &str = "tskey-api-adopt";
@@ -31,14 +45,7 @@ async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
 
     let script = commands().replace("tskey-api-...", API_KEY);
     assert!(script.contains(API_KEY), "{script}");
-    let mut shell = stage.kubectl.shell(&script);
-    shell
-        .current_dir(folder.path())
-        .env("TAILSCALE_BASE_URL", stage.simulator.url());
-    let output = shell.output().await.unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}{error}");
+    let told = run(&stage, folder.path(), &script, &[]).await;
     assert!(told.contains("Nothing to change; "), "{told}");
 
     let exported = fs::read_dir(folder.path().join("tailnet")).unwrap().count();
@@ -52,6 +59,25 @@ async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
         }
     })
     .await;
+    let from_cluster = "tsdp plan --from-cluster && tsdp devices --from-cluster -o json";
+    let told = run(
+        &stage,
+        folder.path(),
+        from_cluster,
+        &[("TAILSCALE_API_KEY", API_KEY)],
+    )
+    .await;
+    let (plan, devices) = told.split_once('\n').unwrap();
+    assert!(plan.starts_with("Nothing to change; "), "{plan}");
+    let devices: Vec<Value> = serde_json::from_str(devices).unwrap();
+    let unmanaged = devices
+        .iter()
+        .filter(|device| device["managedBy"] == json!([]));
+    assert!(
+        unmanaged.clone().all(|device| device["external"] == true),
+        "{devices:#?}"
+    );
+    assert!(unmanaged.count() < devices.len());
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
     assert_eq!(stage.simulator.devices().unwrap(), before);

@@ -3,7 +3,8 @@ use std::fs;
 use serde_json::{Value, json};
 use tsdp::simulator::{self, FaultKind, FaultSpec};
 
-use super::tailnet::{Ran, Tailnet, demo_devices, examples};
+use super::tailnet::{API_KEY, Ran, Tailnet, demo_devices, examples};
+use crate::docs::blocks;
 
 /// A policy for all servers.
 fn for_servers(spec: &str) -> String {
@@ -114,7 +115,16 @@ async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
         let lines = text.lines().filter(|line| line.contains(part));
         lines.collect::<Vec<_>>().join("\n").replace('\u{1b}', "␛")
     };
-    insta::assert_snapshot!(lines(&colored, "fra-router"), @"");
+    insta::assert_snapshot!(lines(&colored, "fra-router"), @"
+    fra-router     tags                    tag:router              ␛[38;5;2mtag:fra,tag:router      ␛[39m␛[38;5;2mdeclared by            ␛[39m
+                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
+    fra-router     keyExpiry               Enabled                 ␛[38;5;2mDisabled                ␛[39m␛[38;5;2mdeclared by            ␛[39m
+                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
+    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  ␛[38;5;1m10.0.0.0/16,fd7a:10::/  ␛[39m␛[38;5;1mdeclared by            ␛[39m
+                                           0/24                    ␛[38;5;1m48                      ␛[39m␛[38;5;1mnetwork/fra-router;    ␛[39m
+    fra-router     exitNode                none                    ␛[38;5;2m0.0.0.0/0,::/0          ␛[39m␛[38;5;2mdeclared by            ␛[39m
+                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
+    ");
 }
 
 #[tokio::test]
@@ -249,7 +259,7 @@ async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
         let args = ["plan", "-f", &examples(), "--out", name];
         tailnet.run(&args).await.with_code(2);
         let text = fs::read_to_string(tailnet.path(name)).unwrap();
-        assert!(!text.contains(super::tailnet::API_KEY));
+        assert!(!text.contains(API_KEY));
         serde_json::from_str(&text).unwrap()
     };
     let first = save("first.json").await;
@@ -286,4 +296,67 @@ async fn a_tailnet_of_10_000_devices_is_planned_by_one_request() {
     let plan: Value = serde_json::from_str(&ran.with_code(2)).unwrap();
     assert_eq!(plan["totals"]["changedDevices"], 2500);
     assert_eq!(tailnet.requests(), ["GET /tailnet/-/devices?fields=all"]);
+}
+
+/// The scripts of the jobs on the page, as their YAML has them.
+fn scripts(page: &str, language: &str) -> Vec<String> {
+    let mut scripts = Vec::new();
+    for block in blocks(page, language) {
+        let block: Value = serde_yaml::from_str(&block).unwrap();
+        let steps = block.pointer("/jobs/plan/steps").and_then(Value::as_array);
+        let steps = steps.into_iter().flatten().map(|step| &step["run"]);
+        let lines = block.pointer("/plan/script").and_then(Value::as_array);
+        let all = steps.chain(lines.into_iter().flatten());
+        scripts.extend(all.filter_map(Value::as_str).map(str::to_owned));
+    }
+    scripts
+}
+
+#[tokio::test]
+async fn the_jobs_of_the_page_plan_and_tell_changes_from_errors() {
+    let scripts = scripts(include_str!("../../../docs/plan.md"), "yaml");
+    let mut scripts = scripts.iter().map(String::as_str);
+    let github = scripts.find(|script| script.contains("tsdp plan")).unwrap();
+    let rest: Vec<_> = scripts.collect();
+    let at = rest
+        .iter()
+        .position(|line| line.contains("tsdp plan"))
+        .unwrap();
+    let gitlab = rest[at..=at + 1].join("\n");
+
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let policies = tailnet.path("policies");
+    for script in [github, &gitlab] {
+        let run = async || {
+            let path = std::env::var("PATH").unwrap();
+            let program = std::path::Path::new(env!("CARGO_BIN_EXE_tsdp"))
+                .parent()
+                .unwrap();
+            let mut shell = tokio::process::Command::new("bash");
+            shell
+                // As GitHub starts a step.
+                .args(["-e", "-o", "pipefail", "-c", script])
+                .current_dir(tailnet.folder.path())
+                .env("PATH", format!("{}:{path}", program.display()))
+                .env("TAILSCALE_API_KEY", API_KEY)
+                .env("TAILSCALE_BASE_URL", tailnet.simulator.url());
+            shell.output().await.unwrap().status.success()
+        };
+        assert!(!run().await, "there are no policies: {script}");
+        fs::create_dir(&policies).unwrap();
+        fs::copy(
+            format!("{}/fra-router.yaml", examples()),
+            policies.join("a.yaml"),
+        )
+        .unwrap();
+        assert!(run().await, "changes are no error: {script}");
+        let plan = fs::read_to_string(tailnet.path("plan.md")).unwrap();
+        assert!(
+            plan.starts_with("### tsdp plan\n\n4 changes on 1 device (1 disruptive); "),
+            "{plan}"
+        );
+        fs::write(policies.join("b.yaml"), "kind: [").unwrap();
+        assert!(!run().await, "what is no manifest is an error: {script}");
+        fs::remove_dir_all(&policies).unwrap();
+    }
 }
