@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct SelectArgs {
     /// Only devices that fit, as a policy's deviceSelector has it: tags=tag:router (all of these),
     /// users=*@example.com, hostnames=fra-*, os=linux (one of each of these), or
-    /// expression=device.ephemeral. May be repeated.
+    /// expression=device.isEphemeral. May be repeated.
     #[arg(long = "select", value_name = "PART=VALUE")]
     pub parts: Vec<String>,
 }
