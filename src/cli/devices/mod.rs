@@ -33,17 +33,18 @@ Examples:
   tsdp devices --select users='*@example.com' -o json"))]
 pub(super) struct DevicesArgs {
     #[command(flatten)]
-    policies: PoliciesArgs,
-    #[command(flatten)]
     select: SelectArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
     /// The form of the output.
     #[arg(long, short, value_enum, default_value_t = Form::Table)]
     output: Form,
     /// When the table is coloured.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
+    // Last, as their headings in the help hold for what follows.
+    #[command(flatten)]
+    policies: PoliciesArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

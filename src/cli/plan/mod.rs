@@ -37,10 +37,6 @@ Examples:
   tsdp plan -f policies/ --out plan.json    and keep it
   tsdp plan --from-cluster                  what the cluster's policies would change now"))]
 pub(super) struct PlanArgs {
-    #[command(flatten)]
-    policies: PoliciesArgs,
-    #[command(flatten)]
-    connection: ConnectionArgs,
     /// The form of the output.
     #[arg(long, short, value_enum, default_value_t = Form::Table)]
     output: Form,
@@ -51,6 +47,11 @@ pub(super) struct PlanArgs {
     /// When the table is coloured.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
+    // Last, as their headings in the help hold for what follows.
+    #[command(flatten)]
+    policies: PoliciesArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
