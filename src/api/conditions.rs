@@ -30,14 +30,21 @@ pub enum Reason {
     DeviceNotFound,
     /// No device fits the `deviceSelector` now. Nothing to do: one that joins is taken up.
     NoDevices,
-    /// More than one device has the name. Name the device by its nodeId.
+    /// More than one device has the name. Name the device by its nodeId, or approve one of them.
     Ambiguous,
-    /// The bound device is gone, and the one that bears its name now has another owner. Name the
-    /// device by its nodeId if it is the right one.
+    /// The bound device is gone, and the one that bears its name now has another owner. Approve
+    /// the new one as the message says if it is the right one, or name the device by its nodeId.
     IdentityChanged,
     /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
     /// the wish back.
     DisruptionHeld,
+    /// The policy waits for somebody to approve its changes. Approve them as the message says, or take
+    /// the wishes back.
+    AwaitingApproval,
+    /// The policy would change more devices within an hour than the tailnet allows. Correct its
+    /// selector if it means too many; else approve the changes on the `TailscaleTailnet`, or raise its
+    /// `maxChangedDevices`.
+    LimitHeld,
     /// The change would make a policy let its device go: it asks for tags that the change takes away.
     /// Nothing is sent. Edit one of the two.
     SelectorFeedback,
@@ -87,6 +94,11 @@ pub enum Reason {
     TagsNotPermitted,
     /// Another device holds the IPv4 address. Choose another one, or free it.
     AddressInUse,
+    /// The IPv4 addresses of devices would be swapped. Wish for a free one for one of the devices first.
+    AddressSwap,
+    /// The tailnet has the posture attribute as another type, or in another spelling of upper and lower
+    /// case. Write it as the tailnet has it, or another key.
+    AttributeClash,
     /// Another device bears the name, or bore it a short while ago. Choose another one, or wait.
     NameTaken,
     /// The API refused the change for good (another 4xx). Correct it as the message says.
@@ -115,6 +127,8 @@ impl Reason {
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",
+            Self::AwaitingApproval => "AwaitingApproval",
+            Self::LimitHeld => "LimitHeld",
             Self::SelectorFeedback => "SelectorFeedback",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
@@ -136,6 +150,8 @@ impl Reason {
             Self::RateLimited => "RateLimited",
             Self::TagsNotPermitted => "TagsNotPermitted",
             Self::AddressInUse => "AddressInUse",
+            Self::AddressSwap => "AddressSwap",
+            Self::AttributeClash => "AttributeClash",
             Self::NameTaken => "NameTaken",
             Self::Refused => "Refused",
             Self::NotEffective => "NotEffective",

@@ -22,11 +22,12 @@ pub use invite::{
     TailscaleDeviceInviteStatus,
 };
 pub use policy::{
-    LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+    APPROVE, LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
-pub use policy_status::{DeviceStatus, PendingChange, TailscaleDevicePolicyStatus};
+pub use policy_status::{DeviceStatus, HeldPlan, PendingChange, TailscaleDevicePolicyStatus};
 pub use tailnet::{
-    RequestBudget, SecretReference, TailscaleTailnet, TailscaleTailnetSpec, TailscaleTailnetStatus,
+    HeldPolicy, RecentChanges, RequestBudget, SecretReference, TailscaleTailnet,
+    TailscaleTailnetSpec, TailscaleTailnetStatus,
 };
 
 pub use wishes::{

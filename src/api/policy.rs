@@ -170,8 +170,10 @@ pub struct TailscaleDevicePolicySpec {
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub allow_disruption: Vec<Disruption>,
 
-    /// What is done about a difference. Enforce: it is removed. Observe: it is said in status, and
-    /// nothing is sent; what the policy wishes is nothing to other policies. Absent: Enforce.
+    /// What is done about a difference. Enforce: it is removed. Approve: it is said in status, and
+    /// removed once somebody has approved it by the annotation tailnet.dev/approve: "plan:" and
+    /// status.heldPlan.hash. Observe: it is said in status, and nothing is sent; what the policy
+    /// wishes is nothing to other policies. Absent: Enforce.
     ///
     /// Example: Enforce
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,6 +212,10 @@ pub const LOOK_REQUESTS: [&str; 2] = [
     "reconcile.fluxcd.io/requestedAt",
     "tailnet.dev/reconcile-at",
 ];
+
+/// The annotation by which people approve what is held: `plan:HASH` and `node:ID`, with commas
+/// between several.
+pub const APPROVE: &str = "tailnet.dev/approve";
 
 impl TailscaleDevicePolicySpec {
     /// The name of the `TailscaleTailnet` that the policy belongs to.

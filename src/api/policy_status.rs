@@ -79,6 +79,25 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
 
+    /// The changes that wait together for an approval. Absent: none do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_plan: Option<HeldPlan>,
+
+    /// How many approvals of held plans have been used; written before the first call of each. Each
+    /// held plan has a hash of its own by it, so that no approval works twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals_used: Option<u32>,
+
+    /// The hash of the plan that was approved last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_approved_plan: Option<String>,
+
+    /// What is wrong with the annotation tailnet.dev/approve: entries that cannot be read, and those
+    /// that fit nothing that is held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub approval_faults: Vec<String>,
+
     /// The value of the annotation reconcile.fluxcd.io/requestedAt (or tailnet.dev/reconcile-at) for
     /// which the tailnet was last looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +131,28 @@ pub struct DeviceStatus {
     /// Why it is not, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// Changes that are frozen and wait for an approval: what differs later is no part of them, and what
+/// differs no more, or in another way, is not sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPlan {
+    /// What an approval names: the annotation tailnet.dev/approve with "plan:" and this.
+    ///
+    /// Example: 3f2a9c0b7d41e856
+    pub hash: String,
+
+    /// The kind of the object on which the approval is written: TailscaleDevicePolicy for a policy
+    /// whose enforcement is Approve, TailscaleTailnet for one that maxChangedDevices holds.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub approve_on: String,
+
+    /// How many changes would be made.
+    pub changes: u32,
+
+    /// On how many devices.
+    pub devices: u32,
 }
 
 /// A change that is still to be made.

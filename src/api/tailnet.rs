@@ -10,13 +10,16 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::{
+    apis::meta::v1::{Condition, Time},
+    util::intstr::IntOrString,
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{duration, rules};
-use crate::model::Refused;
+use crate::model::{ChangeLimit, Refused};
 
 /// How a tailnet is reached, with which credential, and how often it is asked.
 #[derive(
@@ -87,6 +90,16 @@ pub struct TailscaleTailnetSpec {
     /// Example: {perSecond: 5, burst: 20}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_budget: Option<RequestBudget>,
+
+    /// How many devices may be changed within an hour: a number, or a percentage of the tailnet's own
+    /// devices (at least 5 of them). What would go over it is held, the policies that would change
+    /// the most devices first, until the hour has passed, the limit is raised, or somebody approves it
+    /// by the annotation tailnet.dev/approve on this object. "100%" is no limit. Absent: 10%.
+    ///
+    /// Example: 10%
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::max_changed_devices")]
+    pub max_changed_devices: Option<IntOrString>,
 }
 
 /// A reference to a Secret in the controller's own namespace.
@@ -153,6 +166,56 @@ pub struct TailscaleTailnetStatus {
     /// The interval in effect at which posture attributes are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes_interval: Option<String>,
+
+    /// The policies that maxChangedDevices holds now, at most 20 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub held: Vec<HeldPolicy>,
+
+    /// How many policies maxChangedDevices holds now, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_total: Option<u32>,
+
+    /// How many devices were changed, in steps of five minutes; entries older than an hour count no
+    /// more. So the limit holds across a restart. Written when something is changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub recent_changes: Vec<RecentChanges>,
+
+    /// What is wrong with the annotation tailnet.dev/approve: entries that cannot be read, and those
+    /// that fit nothing that is held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub approval_faults: Vec<String>,
+}
+
+/// A policy that maxChangedDevices holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldPolicy {
+    /// Its namespace and name.
+    ///
+    /// Example: network/routers
+    pub policy: String,
+
+    /// How many devices it would change.
+    pub devices: u32,
+
+    /// What releases it: the annotation tailnet.dev/approve on this object with "plan:" and this.
+    /// Absent: its changes are still being made out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+}
+
+/// Devices that were changed within five minutes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentChanges {
+    /// The beginning of the five minutes.
+    pub since: Time,
+
+    /// How many devices.
+    pub devices: u32,
 }
 
 impl TailscaleTailnetSpec {
@@ -179,6 +242,15 @@ impl TailscaleTailnetSpec {
     /// How often posture attributes are read: at least one second.
     pub fn attributes_interval(&self) -> Result<Duration, Refused> {
         interval(self.attributes_interval.as_deref().unwrap_or("10m"))
+    }
+
+    /// How many devices may be changed within an hour.
+    pub fn max_changed_devices(&self) -> Result<ChangeLimit, Refused> {
+        match &self.max_changed_devices {
+            None => Ok(ChangeLimit::default()),
+            Some(IntOrString::Int(number)) => number.to_string().parse(),
+            Some(IntOrString::String(text)) => text.parse(),
+        }
     }
 
     /// Requests per second over time.
@@ -224,6 +296,7 @@ mod tests {
         assert_eq!(spec.attributes_interval(), Ok(Duration::from_mins(10)));
         assert_eq!(spec.requests_per_second().get(), 5);
         assert_eq!(spec.request_burst().get(), 20);
+        assert_eq!(spec.max_changed_devices(), Ok(ChangeLimit::Percent(10)));
     }
 
     #[test]

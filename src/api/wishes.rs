@@ -123,6 +123,8 @@ pub enum Enforcement {
     /// It is removed.
     #[default]
     Enforce,
+    /// It is removed once somebody has approved it.
+    Approve,
     /// It is said in status.
     Observe,
 }
@@ -140,6 +142,7 @@ impl Enforcement {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enforce => "Enforce",
+            Self::Approve => "Approve",
             Self::Observe => "Observe",
         }
     }

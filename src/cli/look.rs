@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
 use crate::{
-    model::{Attributes, Device, NodeId},
+    model::{Attributes, ChangeLimit, Device, NodeId},
     plan::{self, Declared, DevicePlan, Fleet, Survey},
     tailscale::{Client, Error, Kind},
 };
@@ -81,11 +81,13 @@ impl Look {
         Ok(())
     }
 
-    /// Compares the tailnet with policies, and reads what that needs besides.
+    /// Compares the tailnet with policies, and reads what that needs besides. What would change more
+    /// devices than the limit allows is held.
     pub async fn survey(
         &mut self,
         client: &Client,
         policies: &[Declared],
+        limit: ChangeLimit,
         now: Timestamp,
     ) -> Result<Survey, Error> {
         let first = plan::survey(policies, &self.fleet, &self.attributes, now);
@@ -97,7 +99,12 @@ impl Look {
             .await?;
         self.read_attributes(client, unread(|plan| plan.attributes_unread))
             .await?;
-        Ok(plan::survey(policies, &self.fleet, &self.attributes, now))
+        let room = limit.devices(self.fleet.own_count());
+        let (fleet, attributes) = (&self.fleet, &self.attributes);
+        Ok(match room {
+            Some(room) => plan::survey_within(policies, fleet, attributes, room, now),
+            None => plan::survey(policies, fleet, attributes, now),
+        })
     }
 
     /// The devices that are the tailnet's own, by id.

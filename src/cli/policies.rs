@@ -7,8 +7,9 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuar
 
 use super::{AnyError, manifests};
 use crate::{
-    api::TailscaleDevicePolicy,
+    api::{TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
+    model::ChangeLimit,
     plan::{Declared, PolicyKey},
 };
 
@@ -38,63 +39,106 @@ impl PoliciesArgs {
         self.from_cluster || !self.files.is_empty()
     }
 
-    /// The policies as objects, all of one tailnet.
-    pub async fn objects(&self) -> Result<Vec<DeserializeGuard<TailscaleDevicePolicy>>, AnyError> {
-        let objects = if self.from_cluster {
+    /// Reads them, and the tailnet that they belong to.
+    pub async fn read(&self) -> Result<Declarations, AnyError> {
+        let all = if self.from_cluster {
             self.of_cluster().await?
         } else {
             let namespace = self.namespace.as_deref().unwrap_or("default");
             let manifests = manifests::load(&self.files, namespace)?;
             let policies = manifests.policies.into_iter();
-            policies
-                .map(|located| DeserializeGuard(Ok(located.object)))
-                .collect()
+            let policies = policies.map(|located| DeserializeGuard(Ok(located.object)));
+            let tailnets = manifests.tailnets.into_iter();
+            All {
+                policies: policies.collect(),
+                tailnets: tailnets.map(|located| located.object).collect(),
+            }
         };
-        self.of_one_tailnet(objects)
+        self.of_one_tailnet(all)
     }
 
-    async fn of_cluster(&self) -> Result<Vec<DeserializeGuard<TailscaleDevicePolicy>>, AnyError> {
+    async fn of_cluster(&self) -> Result<All, AnyError> {
         let client = Client::try_from(controller::cluster().await?)?;
-        let api: Api<DeserializeGuard<TailscaleDevicePolicy>> = match &self.namespace {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
+        let policies: Api<DeserializeGuard<TailscaleDevicePolicy>> = match &self.namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
         };
-        let list = api.list(&ListParams::default()).await;
-        Ok(list
-            .map_err(|error| format!("cannot list the policies of the cluster: {error}"))?
-            .items)
+        let tailnets: Api<TailscaleTailnet> = Api::all(client);
+        let (all, what) = (ListParams::default(), "of the cluster cannot be listed");
+        let listed = policies.list(&all).await;
+        let policies = listed.map_err(|error| format!("the policies {what}: {error}"))?;
+        let listed = tailnets.list(&all).await;
+        let tailnets = listed.map_err(|error| format!("the tailnets {what}: {error}"))?;
+        Ok(All {
+            policies: policies.items,
+            tailnets: tailnets.items,
+        })
     }
 
-    fn of_one_tailnet(
-        &self,
-        mut objects: Vec<DeserializeGuard<TailscaleDevicePolicy>>,
-    ) -> Result<Vec<DeserializeGuard<TailscaleDevicePolicy>>, AnyError> {
+    fn of_one_tailnet(&self, mut all: All) -> Result<Declarations, AnyError> {
         // One that cannot be read may belong to any.
-        let tailnet = |object: &DeserializeGuard<TailscaleDevicePolicy>| {
+        let tailnet = |object: &PolicyObject| {
             let policy = object.0.as_ref().ok()?;
             Some(policy.spec.tailnet_name().to_owned())
         };
-        if let Some(wanted) = &self.tailnet_ref {
-            objects.retain(|object| tailnet(object).is_none_or(|name| name == *wanted));
-            return Ok(objects);
-        }
-        let tailnets: BTreeSet<String> = objects.iter().filter_map(tailnet).collect();
-        if tailnets.len() > 1 {
-            let names: Vec<_> = tailnets.into_iter().collect();
-            let names = names.join(", ");
-            return Err(format!(
-                "the policies belong to several tailnets ({names}), and this is a connection to one: \
-                 choose its policies with --tailnet-ref NAME"
-            )
-            .into());
-        }
-        Ok(objects)
+        let wanted = if let Some(wanted) = &self.tailnet_ref {
+            all.policies
+                .retain(|object| tailnet(object).is_none_or(|name| name == *wanted));
+            Some(wanted.clone())
+        } else {
+            let mut named: BTreeSet<String> = all.policies.iter().filter_map(tailnet).collect();
+            if named.len() > 1 {
+                let several: Vec<_> = named.into_iter().collect();
+                let several = several.join(", ");
+                return Err(format!(
+                    "the policies belong to several tailnets ({several}), and this is a connection to \
+                     one: choose its policies with --tailnet-ref NAME"
+                )
+                .into());
+            }
+            named.pop_first()
+        };
+        let mut tailnets = all.tailnets.into_iter();
+        let tailnet = tailnets.find(|tailnet| Some(tailnet.name_any()) == wanted);
+        Ok(Declarations {
+            policies: all.policies,
+            tailnet: tailnet.map(|tailnet| tailnet.spec),
+        })
+    }
+}
+
+/// A policy, or one that cannot be read.
+pub(super) type PolicyObject = DeserializeGuard<TailscaleDevicePolicy>;
+
+/// Everything that was read.
+struct All {
+    policies: Vec<PolicyObject>,
+    tailnets: Vec<TailscaleTailnet>,
+}
+
+/// What is declared for one tailnet.
+#[derive(Debug)]
+pub(super) struct Declarations {
+    /// Its policies.
+    pub policies: Vec<PolicyObject>,
+    /// The tailnet itself, where it is among what was read.
+    pub tailnet: Option<TailscaleTailnetSpec>,
+}
+
+impl Declarations {
+    /// How many devices may be changed: as the tailnet says, else the default.
+    pub fn limit(&self) -> Result<ChangeLimit, String> {
+        let Some(tailnet) = &self.tailnet else {
+            return Ok(ChangeLimit::default());
+        };
+        let limit = tailnet.max_changed_devices();
+        limit.map_err(|refused| format!("maxChangedDevices of the TailscaleTailnet: {refused}"))
     }
 }
 
 /// The policies as the plan takes them.
-pub(super) fn declared(objects: &[DeserializeGuard<TailscaleDevicePolicy>]) -> Vec<Declared> {
-    let key = |object: &DeserializeGuard<TailscaleDevicePolicy>| PolicyKey {
+pub(super) fn declared(objects: &[PolicyObject]) -> Vec<Declared> {
+    let key = |object: &PolicyObject| PolicyKey {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
     };

@@ -171,6 +171,7 @@ fn settings(spec: &TailscaleTailnetSpec) -> Result<Settings, Refused> {
         poll_interval: spec.poll_interval()?,
         attributes_interval: spec.attributes_interval()?,
         requests_per_second: f64::from(spec.requests_per_second().get()),
+        limit: spec.max_changed_devices()?,
     })
 }
 

@@ -18,11 +18,11 @@ use tracing::{debug, info, warn};
 use super::{board::Board, lease::Leadership, metrics::Metrics, status};
 use crate::{
     api::{
-        TailscaleDevicePolicy, TailscaleDevicePolicyStatus, TailscaleTailnet,
+        APPROVE, Reason, TailscaleDevicePolicy, TailscaleDevicePolicyStatus, TailscaleTailnet,
         TailscaleTailnetStatus,
     },
-    plan::{Change, Difference, PolicyKey},
-    tailnet::{Announcement, PolicyReport, Reporter, TailnetReport},
+    plan::{ApprovedOn, Change, Difference, PolicyKey},
+    tailnet::{Announcement, HeldPlan, PolicyReport, Reporter, TailnetReport},
 };
 
 /// The field manager of what the controller writes.
@@ -117,6 +117,14 @@ impl Reporter for StatusWriter {
                     action: "Change".to_owned(),
                     secondary: None,
                 }
+            }
+            Announcement::Held(plan) => {
+                info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "held for an approval");
+                held(plan)
+            }
+            Announcement::Approved(plan) => {
+                info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
+                approved(plan)
             }
         };
         let Some(known) = self.policies.get(key) else {
@@ -243,6 +251,40 @@ fn changed(difference: &Difference) -> Event {
         action: "Change".to_owned(),
         secondary: None,
     }
+}
+
+fn held(plan: &HeldPlan) -> Event {
+    let (reason, on) = match plan.on {
+        ApprovedOn::Policy => (Reason::AwaitingApproval, "policy"),
+        ApprovedOn::Tailnet => (Reason::LimitHeld, "TailscaleTailnet"),
+    };
+    Event {
+        type_: EventType::Normal,
+        reason: reason.to_string(),
+        note: Some(format!(
+            "{}: annotate the {on} with {APPROVE}: plan:{} to approve it.",
+            counted(plan),
+            plan.hash
+        )),
+        action: "Hold".to_owned(),
+        secondary: None,
+    }
+}
+
+/// Who wrote the annotation is in the API server's audit log, and nowhere else.
+fn approved(plan: &HeldPlan) -> Event {
+    Event {
+        type_: EventType::Normal,
+        reason: "Approved".to_owned(),
+        note: Some(format!("plan:{}: {}", plan.hash, counted(plan))),
+        action: "Approve".to_owned(),
+        secondary: None,
+    }
+}
+
+/// `changes: 12, devices: 3`.
+fn counted(plan: &HeldPlan) -> String {
+    format!("changes: {}, devices: {}", plan.changes, plan.devices)
 }
 
 /// The API server refuses longer notes.

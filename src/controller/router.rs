@@ -23,12 +23,17 @@ use super::{
     connection::Connector,
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
+    status,
     watch::{Change, ObjectName},
 };
 use crate::{
-    api::{LOOK_REQUESTS, Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
-    plan::{self, Declared, LookRequest, Memory, PolicyKey},
-    tailnet::{Engine, Failure, Input, Inquiry, Message, Retry, Settings, drive},
+    api::{
+        APPROVE, LOOK_REQUESTS, Reason, TailscaleDevicePolicy, TailscaleTailnet,
+        TailscaleTailnetSpec,
+    },
+    model::ChangeLimit,
+    plan::{self, Approvals, Declared, LookRequest, Memory, PolicyKey},
+    tailnet::{Engine, Failure, Input, Inquiry, Message, Retry, Settings, TailnetDeclared, drive},
 };
 
 /// What the router hears of.
@@ -208,6 +213,15 @@ impl Router {
 
     fn tailnet_applied(&mut self, object: TailscaleTailnet) {
         let name = object.name_any();
+        let approve = object.annotations().get(APPROVE).map(String::as_str);
+        let declared = TailnetDeclared {
+            approvals: Approvals::parse(approve),
+            recent: object
+                .status
+                .as_ref()
+                .map(status::recent)
+                .unwrap_or_default(),
+        };
         let known = Known {
             uid: object.uid().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
@@ -215,6 +229,7 @@ impl Router {
         };
         self.tailnet_board
             .seen(&name, known, self.leadership.is_leader());
+        self.send(&name, Message::Input(Input::Tailnet(declared)));
         let connector = self.connector.clone();
         let tailnet = self.engine(&name);
         if tailnet.spec.as_ref() == Some(&object.spec) {
@@ -329,6 +344,7 @@ fn unconnected() -> Settings {
         poll_interval: Duration::from_mins(1),
         attributes_interval: Duration::from_mins(10),
         requests_per_second: 5.0,
+        limit: ChangeLimit::default(),
     }
 }
 
@@ -391,8 +407,11 @@ pub(crate) fn declared(
             )]),
             memory: Memory::default(),
             request: LookRequest::default(),
+            approvals: Approvals::default(),
         },
     };
-    declared.request = LOOK_REQUESTS.map(|name| meta.annotations.as_ref()?.get(name).cloned());
+    let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
+    declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
+    declared.request = LOOK_REQUESTS.map(|name| annotation(name).cloned());
     declared
 }

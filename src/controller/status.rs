@@ -1,6 +1,7 @@
 //! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
 //! the time.
 
+mod approval;
 mod fleet;
 
 use std::collections::BTreeSet;
@@ -8,13 +9,14 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+pub(super) use self::approval::recent;
 use super::conditions::{Conditions, Verdict};
 use crate::{
     api::{
-        DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
+        APPROVE, DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{Binding, Difference, Hold, Memory, Mode},
+    plan::{Binding, Conflict, Difference, Dispute, Hold, Memory, Mode},
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -29,8 +31,8 @@ pub fn of_policy(
 ) -> TailscaleDevicePolicyStatus {
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
     let verdict = match (report.mode, &report.state) {
-        (Mode::Enforce | Mode::Observe, state) | (_, state @ State::Invalid(_)) => {
-            let verdict = verdict(state);
+        (Mode::Enforce | Mode::Approve | Mode::Observe, state) | (_, state @ State::Invalid(_)) => {
+            let verdict = approval::explain(verdict(state), report, tailnet);
             conditions.set_verdict(&verdict);
             verdict
         }
@@ -63,6 +65,7 @@ pub fn of_policy(
     };
     remember(&mut status, &report.memory);
     describe(&mut status, &report.state, old, &verdict);
+    approval::describe(&mut status, report);
     status
 }
 
@@ -84,7 +87,7 @@ pub fn of_tailnet(
     };
     let mut conditions = Conditions::new(&old.conditions, generation, now);
     conditions.set_verdict(&verdict);
-    TailscaleTailnetStatus {
+    let mut status = TailscaleTailnetStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
         tailnet: report.domain.clone().or(old.tailnet.clone()),
@@ -96,7 +99,10 @@ pub fn of_tailnet(
             .map(|lack| lack.scope().to_owned())
             .collect(),
         attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
-    }
+        ..TailscaleTailnetStatus::default()
+    };
+    approval::describe_tailnet(&mut status, report, old);
+    status
 }
 
 /// That the tailnet can be read, and what the credential will be refused: said before a policy
@@ -122,6 +128,7 @@ fn connected(lacks: &BTreeSet<Ability>) -> String {
 fn enforcement(mode: Mode) -> Enforcement {
     match mode {
         Mode::Enforce | Mode::Suspended => Enforcement::Enforce,
+        Mode::Approve => Enforcement::Approve,
         Mode::Observe => Enforcement::Observe,
     }
 }
@@ -141,7 +148,7 @@ fn verdict(state: &State) -> Verdict {
             "The first list of devices is being read.",
         ),
         State::Unavailable(failure) => failed(failure),
-        State::Unbound { named, binding } => unbound(named, binding),
+        State::Unbound { named, binding } => approvable(unbound(named, binding), binding),
         State::Bound(report) => bound(report),
         State::Fleet(report) => fleet::verdict(report),
     }
@@ -200,17 +207,34 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
     Verdict::retrying(reason, message)
 }
 
+/// A policy can be told by its annotation which device is meant.
+fn approvable(verdict: Verdict, binding: &Binding) -> Verdict {
+    let found = match binding {
+        Binding::Ambiguous(nodes) => nodes.first(),
+        Binding::IdentityChanged { found, .. } => Some(found),
+        _ => None,
+    };
+    let Some(found) = found else {
+        return verdict;
+    };
+    let message = format!(
+        "{} The annotation {APPROVE}: node:{found} on the policy says that {found} is the one.",
+        verdict.message
+    );
+    Verdict { message, ..verdict }
+}
+
 fn bound(report: &DeviceReport) -> Verdict {
     let called = format!("{} ({})", report.label, report.node);
     if !report.conflicts.is_empty() {
-        let lost = report
-            .conflicts
-            .iter()
-            .map(|lost| format!("{} to {}", lost.field, lost.winner));
-        let message = format!(
-            "Another policy that ranks first wishes otherwise for {called}: lost {}. Edit one of them.",
-            lost.collect::<Vec<_>>().join(", "),
-        );
+        let lost: Vec<_> = report.conflicts.iter().map(ToString::to_string).collect();
+        let of_this_device = |lost: &Conflict| lost.dispute == Dispute::Field;
+        let first = if report.conflicts.iter().all(of_this_device) {
+            format!("Another policy that ranks first wishes otherwise for {called}")
+        } else {
+            format!("Another policy ranks before this one, which is about {called}")
+        };
+        let message = format!("{first}: lost {}. Edit one of them.", lost.join(", "));
         return if report.working {
             Verdict::retrying(Reason::Conflicted, message)
         } else {
@@ -262,8 +286,12 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
     Some(match hold {
         Hold::Disruption(_) => Verdict::retrying(Reason::DisruptionHeld, message),
         Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
+        Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
+        Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
+        Hold::Approval(_) => Verdict::retrying(Reason::AwaitingApproval, message),
+        Hold::Limit(_) => Verdict::retrying(Reason::LimitHeld, message),
         Hold::Suspended => suspended(),
         Hold::Observed => Verdict::done(Reason::Observed, observed(report, called)),
     })

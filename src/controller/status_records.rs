@@ -105,6 +105,7 @@ fn tailnet_reports() -> impl Iterator<Item = TailnetReport> {
         policies: 6,
         lacks: BTreeSet::new(),
         attributes_interval: Duration::from_mins(10),
+        ..TailnetReport::default()
     };
     [
         report(None, Some(8)),

@@ -1,17 +1,15 @@
 //! Every state that a policy can be in, and what must stand in its status.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::NodeId,
+    model::{NodeId, ValueKind},
     plan::{
-        Binding, Bound, Change, Conflict, Difference, Disruption, Field, Hold, Memory, Mode, Owner,
-        PolicyKey, Why,
+        ApprovedOn, Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field, Form,
+        Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
     },
-    tailnet::{DeviceReport, Failure, FleetReport, PolicyReport, Retry, State},
+    tailnet::{DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry, State},
 };
 
 pub(super) const T0: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -76,13 +74,36 @@ pub(super) fn report(state: State) -> PolicyReport {
         generation: 3,
         memory: Memory {
             bound: Some(bound),
-            owned_keys: BTreeSet::new(),
-            handled: None,
+            ..Memory::default()
         },
         changed_at: None,
         mode: Mode::Enforce,
+        held: held_plan(&state),
+        approval_faults: Vec::new(),
         state,
     }
+}
+
+/// What is held for an approval in a state, as an engine would freeze it.
+fn held_plan(state: &State) -> Option<HeldPlan> {
+    let (devices, differences) = match state {
+        State::Bound(device) => (1, &device.differences),
+        State::Fleet(fleet) => (fleet.held, &fleet.differences),
+        _ => return None,
+    };
+    let mut holds = differences.iter().filter_map(|d| d.hold.as_ref());
+    let on = holds.find_map(ApprovedOn::releases)?;
+    Some(HeldPlan {
+        hash: plan_hash(),
+        on,
+        changes: devices,
+        devices,
+        limit: (on == ApprovedOn::Tailnet).then_some(5),
+    })
+}
+
+pub(super) fn plan_hash() -> PlanHash {
+    "3f2a9c0b7d41e856".parse().unwrap()
 }
 
 pub(super) fn bound(report: DeviceReport) -> State {
@@ -104,6 +125,7 @@ pub(super) fn states() -> Vec<Case> {
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
+        dispute: Dispute::Field,
     };
     let invalid = State::Invalid(vec!["spec.ipv4: no".into(), "spec.tags[0]: no".into()]);
     let rejected = failure(Reason::CredentialRejected, Retry::Later);
@@ -173,7 +195,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 7] {
+pub(super) fn unfinished_states() -> [Case; 11] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -194,8 +216,31 @@ pub(super) fn unfinished_states() -> [Case; 7] {
             ["False", "DisruptionHeld", "Reconciling", "False"],
         ),
         (
+            held(Hold::Approval(Some(plan_hash()))),
+            ["False", "AwaitingApproval", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::Limit(Some(plan_hash()))),
+            ["False", "LimitHeld", "Reconciling", "False"],
+        ),
+        (
             held(Hold::AddressInUse("db (n9)".into())),
             ["False", "AddressInUse", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::AddressSwap(vec!["db (n9)".into()])),
+            ["False", "AddressSwap", "Stalled", "False"],
+        ),
+        (
+            held(Hold::AttributeClash {
+                form: Form {
+                    key: "custom:tier".parse().unwrap(),
+                    kind: ValueKind::String,
+                },
+                same_key: true,
+                device: "db (n9)".into(),
+            }),
+            ["False", "AttributeClash", "Reconciling", "False"],
         ),
         (
             held(Hold::NameTaken("db (n9)".into())),
@@ -251,7 +296,7 @@ pub(super) fn many(matched: usize, one: DeviceReport) -> FleetReport {
     }
 }
 
-pub(super) fn fleet_states() -> [Case; 7] {
+pub(super) fn fleet_states() -> [Case; 9] {
     let failing = || {
         one_of_many(
             vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
@@ -263,7 +308,10 @@ pub(super) fn fleet_states() -> [Case; 7] {
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
+        dispute: Dispute::Field,
     };
+    let approval = Hold::Approval(Some(plan_hash()));
+    let limit = Hold::Limit(Some(plan_hash()));
     let conflicted = DeviceReport {
         conflicts: vec![lost],
         ..device()
@@ -282,6 +330,24 @@ pub(super) fn fleet_states() -> [Case; 7] {
         (
             many(1000, one_of_many(Vec::new(), Some(expired))),
             ["False", "DisruptionHeld", "Reconciling", "False"],
+        ),
+        (
+            FleetReport {
+                held: 1000,
+                different: 1000,
+                in_sync: 0,
+                ..many(1000, one_of_many(Vec::new(), Some(approval)))
+            },
+            ["False", "AwaitingApproval", "Reconciling", "False"],
+        ),
+        (
+            FleetReport {
+                held: 1000,
+                different: 1000,
+                in_sync: 0,
+                ..many(1000, one_of_many(Vec::new(), Some(limit)))
+            },
+            ["False", "LimitHeld", "Reconciling", "False"],
         ),
         (
             FleetReport {

@@ -251,6 +251,7 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
         policies: 6,
         lacks: [Ability::Routes].into(),
         attributes_interval: std::time::Duration::from_mins(10),
+        ..TailnetReport::default()
     };
     let ready = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
     assert_eq!(status_of(&ready.conditions, "Ready"), "True");

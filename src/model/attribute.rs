@@ -31,6 +31,17 @@ pub enum AttributeValue {
     Boolean(bool),
 }
 
+/// The type of an attribute's values: one for each key in the whole tailnet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ValueKind {
+    /// Text.
+    String,
+    /// A number.
+    Integer,
+    /// True or false.
+    Boolean,
+}
+
 /// What a policy wishes an attribute to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AttributeWish {
@@ -142,6 +153,16 @@ impl AttributeValue {
         }
     }
 
+    /// Its type.
+    #[must_use]
+    pub fn kind(&self) -> ValueKind {
+        match self {
+            Self::String(_) => ValueKind::String,
+            Self::Integer(_) => ValueKind::Integer,
+            Self::Boolean(_) => ValueKind::Boolean,
+        }
+    }
+
     /// The value as the API takes and gives it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -153,12 +174,36 @@ impl AttributeValue {
     }
 }
 
+impl ReportedAttribute {
+    /// Its type; `None` for what no attribute can be.
+    #[must_use]
+    pub fn kind(&self) -> Option<ValueKind> {
+        match &self.value {
+            serde_json::Value::String(_) => Some(ValueKind::String),
+            serde_json::Value::Number(_) => Some(ValueKind::Integer),
+            serde_json::Value::Bool(_) => Some(ValueKind::Boolean),
+            _ => None,
+        }
+    }
+}
+
 impl AttributeWish {
     /// Whether the reported attribute is this wish: same value, and the same expiry by the second.
     #[must_use]
     pub fn is_met_by(&self, reported: &ReportedAttribute) -> bool {
         let second = |time: Option<Timestamp>| time.map(Timestamp::as_second);
         self.value.is(&reported.value) && second(self.expiry) == second(reported.expiry)
+    }
+}
+
+/// As a manifest names it.
+impl fmt::Display for ValueKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Boolean => "boolean",
+        })
     }
 }
 

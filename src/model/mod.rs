@@ -7,6 +7,7 @@
 
 mod address;
 mod attribute;
+mod change_limit;
 mod device;
 mod invite;
 mod name;
@@ -17,8 +18,9 @@ mod tag;
 pub use address::TailnetIpv4;
 pub use attribute::{
     AttributeKey, AttributeString, AttributeValue, AttributeWish, Attributes, ReportedAttribute,
-    SafeInteger,
+    SafeInteger, ValueKind,
 };
+pub use change_limit::ChangeLimit;
 pub use device::Device;
 pub use invite::{Invite, InviteWish};
 pub use name::DeviceLabel;

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use super::{DeviceTarget, Fleet, Identity, Memory, Target};
+use super::{Approvals, DeviceTarget, Fleet, Identity, Memory, Target};
 use crate::model::{Device, NodeId, Refused};
 
 /// Who a device belongs to, as the control server says: what decides whether another machine
@@ -112,9 +112,9 @@ impl Binding {
 
 /// Finds the devices of a policy in a complete list.
 #[must_use]
-pub fn bind(target: &Target, memory: &Memory, fleet: &Fleet) -> Binding {
+pub fn bind(target: &Target, memory: &Memory, approvals: &Approvals, fleet: &Fleet) -> Binding {
     match target {
-        Target::Device(target) => bind_device(target, memory, fleet),
+        Target::Device(target) => bind_device(target, memory, approvals, fleet),
         Target::Fleet(selector) => {
             let fitting = fleet.devices().filter(|device| selector.fits(device));
             Binding::Fleet(fitting.map(|device| device.node_id.clone()).collect())
@@ -123,8 +123,14 @@ pub fn bind(target: &Target, memory: &Memory, fleet: &Fleet) -> Binding {
 }
 
 /// As long as the bound device is in the list it stays bound, whoever else takes its name. When it
-/// is gone, another one of the name is followed only if its owner is the same.
-fn bind_device(target: &DeviceTarget, memory: &Memory, fleet: &Fleet) -> Binding {
+/// is gone, another one of the name is followed only if its owner is the same, or if somebody has
+/// approved just that one. Of several of the name, the one that somebody has approved is meant.
+fn bind_device(
+    target: &DeviceTarget,
+    memory: &Memory,
+    approvals: &Approvals,
+    fleet: &Fleet,
+) -> Binding {
     let named = target.identity.to_string();
     let bound = memory.bound.as_ref().filter(|bound| bound.named == named);
     let still_there = bound.and_then(|bound| fleet.get(&bound.node));
@@ -132,6 +138,12 @@ fn bind_device(target: &DeviceTarget, memory: &Memory, fleet: &Fleet) -> Binding
         return meets(target, device);
     }
     let candidates = fleet.find(&target.identity);
+    let mut approved = candidates
+        .iter()
+        .filter(|device| approvals.nodes.contains(&device.node_id));
+    if let (Some(device), None) = (approved.next(), approved.next()) {
+        return meets(target, device);
+    }
     match (candidates.as_slice(), bound) {
         ([], _) => Binding::NotFound,
         ([device], Some(bound))

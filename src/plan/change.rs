@@ -1,9 +1,12 @@
 use std::{fmt, net::Ipv4Addr};
 
-use super::{Disruption, PolicyKey};
-use crate::model::{
-    AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, RouteSet, TagSet,
-    TailnetIpv4,
+use super::{Disruption, Form, PlanHash, PolicyKey};
+use crate::{
+    api::APPROVE,
+    model::{
+        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, RouteSet, TagSet,
+        TailnetIpv4,
+    },
 };
 
 /// A setting of a device, as the path in a manifest names it. Each attribute key is one of its own.
@@ -204,10 +207,27 @@ pub enum Hold {
     Disruption(Disruption),
     /// Another device holds this address now.
     AddressInUse(String),
+    /// Other devices hold this address and each other's, and are to have the one of the next: in a
+    /// circle back to this device.
+    AddressSwap(Vec<String>),
+    /// The tailnet has the key in another form.
+    AttributeClash {
+        /// That form.
+        form: Form,
+        /// Whether only the type is another one.
+        same_key: bool,
+        /// A device that has it.
+        device: String,
+    },
     /// Another device bears this name now.
     NameTaken(String),
     /// With these tags, this policy would no longer mean the device.
     Feedback(PolicyKey),
+    /// Somebody must approve it on the policy, by this hash once it is part of a frozen plan.
+    Approval(Option<PlanHash>),
+    /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
+    /// approve it on the tailnet, by this hash once it is part of a frozen plan.
+    Limit(Option<PlanHash>),
     /// The policy is suspended.
     Suspended,
     /// The policy only observes.
@@ -229,7 +249,45 @@ impl fmt::Display for Hold {
                  allowDisruption: [FirstTag] to allow it",
             ),
             Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
+            Self::AddressSwap(others) => write!(
+                f,
+                "{} would have to give it up first, and in the end this device its own: the API does \
+                 not swap addresses, and nobody is to be without one meanwhile. Wish for a free address \
+                 for one of them first",
+                others.join(", which waits for ")
+            ),
+            Self::AttributeClash {
+                form,
+                same_key: true,
+                device,
+            } => write!(
+                f,
+                "{device} has {}, of type {}, and the API fixes the type of a key for the whole tailnet \
+                 by its first write: give it as {}, or write another key",
+                form.key, form.kind, form.kind
+            ),
+            Self::AttributeClash { form, device, .. } => write!(
+                f,
+                "{device} has {}, and keys that differ only in case are one key for the API: write {}, \
+                 or delete that one on all devices",
+                form.key, form.key
+            ),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
+            Self::Approval(Some(hash)) => write!(
+                f,
+                "somebody must approve it: annotate the policy with {APPROVE}: plan:{hash}"
+            ),
+            Self::Limit(Some(hash)) => write!(
+                f,
+                "it would go over maxChangedDevices: annotate the TailscaleTailnet with \
+                 {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
+            ),
+            Self::Approval(None) => {
+                f.write_str("somebody must approve it: it is part of the next plan to be approved")
+            }
+            Self::Limit(None) => f.write_str(
+                "it would go over maxChangedDevices: it is part of the next plan to be approved",
+            ),
             Self::Suspended => f.write_str("the policy is suspended: write suspend: false to allow it"),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")

@@ -1,9 +1,16 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 
-use super::{AttributesExtent, Disruption, Field, ListClaim, Memory, Mode, Policy, PolicyKey};
-use crate::model::{AttributeKey, AttributeWish, DeviceLabel, Route, Tag, TailnetIpv4};
+use super::{
+    AttributesExtent, Dispute, Disruption, Field, Form, ListClaim, Memory, Mode, Permits, Policy,
+    PolicyKey, Want,
+    clashes::{Forms, Wants},
+};
+use crate::model::{AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
 
 /// A wish that decides a field, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +30,15 @@ pub struct Conflict {
     pub loser: PolicyKey,
     /// The policy whose wish does.
     pub winner: PolicyKey,
+    /// What it is that both cannot have.
+    pub dispute: Dispute,
+}
+
+/// `tags to network/first`
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}{}", self.field, self.winner, self.dispute)
+    }
 }
 
 /// Who decides what about one device.
@@ -34,8 +50,8 @@ pub struct Conflict {
 /// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same wish |
 /// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                 |
 ///
-/// Lists can be shared ([`ListClaim`]). A suspended policy decides like any other, but does not
-/// act. One that observes decides nothing.
+/// Lists can be shared ([`ListClaim`]). A policy that is suspended, or
+/// waits for an approval, decides like any other, but does not act. One that observes decides nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Who decides `authorized`.
@@ -66,29 +82,51 @@ pub struct Claims {
     pub conflicts: Vec<Conflict>,
     /// What each policy that observes would decide if it were alone.
     pub observed: BTreeMap<PolicyKey, Claims>,
+    /// When a wish ends to which others lost a key, or one that lost.
+    clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
-    suspended: BTreeSet<PolicyKey>,
+    modes: BTreeMap<PolicyKey, Mode>,
+    limited: BTreeSet<PolicyKey>,
 }
 
 impl Claims {
-    /// Settles who decides, among the policies that hold one device.
+    /// Settles who decides, among the policies that hold one device. The form of an attribute key may
+    /// be decided by a policy of another device.
     #[must_use]
-    pub fn settle(policies: &[(&Policy, &Memory)], now: Timestamp) -> Self {
+    pub fn settle(
+        policies: &[(&Policy, &Memory)],
+        forms: &Forms,
+        permits: &Permits<'_>,
+        now: Timestamp,
+    ) -> Self {
         let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
             .iter()
             .copied()
             .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
-        let mut claims = Self::among(&ranked, now);
-        let alone = |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], now));
+        let mut claims = Self::among(&ranked, forms, permits, now);
+        let nobody = Forms::default();
+        let alone =
+            |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], &nobody, permits, now));
         claims.observed = observing.into_iter().map(alone).collect();
         claims
     }
 
-    fn among(ranked: &[(&Policy, &Memory)], now: Timestamp) -> Self {
+    fn among(
+        ranked: &[(&Policy, &Memory)],
+        forms: &Forms,
+        permits: &Permits<'_>,
+        now: Timestamp,
+    ) -> Self {
         let mut claims = Self::default();
         for (policy, _) in ranked {
-            claims.admit(policy, now);
+            claims.admit(policy, permits);
+            for (key, wish) in policy.wishes.attributes.iter().flatten() {
+                claims.named.insert(key.clone());
+                if !claims.lost_form(policy, key, wish, forms, now) {
+                    claims.admit_attribute(policy, key, wish, now);
+                }
+            }
         }
         for (policy, memory) in ranked {
             claims.prune(policy, memory);
@@ -96,10 +134,22 @@ impl Claims {
         claims
     }
 
-    /// Whether something may be sent for this policy.
+    /// Whether whatever this policy decides may be done, without anybody's approval.
     #[must_use]
     pub fn acts(&self, policy: &PolicyKey) -> bool {
-        !self.suspended.contains(policy)
+        !matches!(self.mode(policy), Mode::Suspended | Mode::Approve) && !self.is_limited(policy)
+    }
+
+    /// What is done about a difference of this policy.
+    #[must_use]
+    pub fn mode(&self, policy: &PolicyKey) -> Mode {
+        self.modes.get(policy).copied().unwrap_or_default()
+    }
+
+    /// Whether the limit of changed devices holds this policy here.
+    #[must_use]
+    pub fn is_limited(&self, policy: &PolicyKey) -> bool {
+        self.limited.contains(policy)
     }
 
     /// Whether attributes must be known to compare.
@@ -111,13 +161,45 @@ impl Claims {
             || self.observed.values().any(Self::need_attributes)
     }
 
+    /// Gives up what another device is to have, by the word of a policy that ranks before.
+    pub(super) fn yield_to(
+        &mut self,
+        node: &NodeId,
+        want: &Want,
+        wants: &Wants,
+        called: impl Fn(&NodeId) -> String,
+    ) {
+        let mut lost = Vec::new();
+        if let Some(ipv4) = &want.ipv4
+            && let Some((winner, other)) = wants.before_for_ipv4(node, ipv4)
+            && let Some(claim) = self.ipv4.take()
+        {
+            lost.push((Field::Ipv4, claim.owners, winner, other));
+        }
+        if let Some(name) = &want.name
+            && let Some((winner, other)) = wants.before_for_name(node, name)
+            && let Some(claim) = self.name.take()
+        {
+            lost.push((Field::Name, claim.owners, winner, other));
+        }
+        for (field, losers, winner, other) in lost {
+            let conflicts = losers.into_iter().map(|loser| Conflict {
+                field: field.clone(),
+                loser,
+                winner: winner.clone(),
+                dispute: Dispute::Device(called(other)),
+            });
+            self.conflicts.extend(conflicts);
+        }
+    }
+
     /// When the next attribute wish ends.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let own = self.attributes.values();
         let own = own.filter_map(|claim| claim.wish.expiry);
         let observed = self.observed.values().filter_map(Self::next_expiry);
-        own.chain(observed).min()
+        own.chain(observed).chain(self.clashes_end).min()
     }
 
     /// Whether something is wished for the routes of any kind.
@@ -150,7 +232,7 @@ impl Claims {
             .is_some_and(|allowed| allowed.contains(&disruption))
     }
 
-    fn admit(&mut self, policy: &Policy, now: Timestamp) {
+    fn admit(&mut self, policy: &Policy, permits: &Permits<'_>) {
         let key = &policy.key;
         let wishes = &policy.wishes;
         let extents = policy.ownership;
@@ -192,17 +274,43 @@ impl Claims {
                 field,
                 loser: key.clone(),
                 winner,
+                dispute: Dispute::Field,
             }));
-        for (attribute, wish) in wishes.attributes.iter().flatten() {
-            self.admit_attribute(policy, attribute, wish, now);
-        }
         if wishes.attributes.is_some() && extents.attributes == AttributesExtent::Exact {
             self.sweepers.push(key.clone());
         }
         self.allowed.insert(key.clone(), policy.allowed.clone());
-        if policy.mode == Mode::Suspended {
-            self.suspended.insert(key.clone());
+        self.modes.insert(key.clone(), policy.mode);
+        if permits.limits(key) {
+            self.limited.insert(key.clone());
         }
+    }
+
+    /// Whether a policy that ranks before, be it of another device, has the key in another form.
+    fn lost_form(
+        &mut self,
+        policy: &Policy,
+        key: &AttributeKey,
+        wish: &AttributeWish,
+        forms: &Forms,
+        now: Timestamp,
+    ) -> bool {
+        let Some((winner, claim)) = forms.deciding(key, now) else {
+            return false;
+        };
+        let expired = wish.expiry.is_some_and(|expiry| expiry <= now);
+        if expired || claim.form == Form::of(key, wish) {
+            return false;
+        }
+        self.conflicts.push(Conflict {
+            field: Field::Attribute(key.clone()),
+            loser: policy.key.clone(),
+            winner: winner.clone(),
+            dispute: Dispute::Form(claim.form.clone()),
+        });
+        let ends = self.clashes_end.into_iter();
+        self.clashes_end = ends.chain(claim.expiry).chain(wish.expiry).min();
+        true
     }
 
     fn admit_attribute(
@@ -212,7 +320,6 @@ impl Claims {
         wish: &AttributeWish,
         now: Timestamp,
     ) {
-        self.named.insert(key.clone());
         // Keys that differ only in case cannot both exist in a tailnet.
         let taken = self
             .attributes
@@ -224,6 +331,7 @@ impl Claims {
                     field: Field::Attribute(key.clone()),
                     loser: policy.key.clone(),
                     winner: claim.owners[0].clone(),
+                    dispute: Dispute::Field,
                 });
             }
             Some((_, claim)) => claim.owners.push(policy.key.clone()),

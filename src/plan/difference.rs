@@ -3,19 +3,28 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, Difference, Fleet, Hold, ListClaim, Memory, Policy, PolicyKey, Why, guard,
+    Change, Claims, Clashes, Difference, Field, Fleet, Hold, ListClaim, Memory, Mode, Permits,
+    Policy, PolicyKey, Want, Why, guard,
 };
-use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
+use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
 /// What is to be done about one device, and what could not be compared yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DevicePlan {
     /// The differences, in the order of their fields; each attribute is one.
     pub differences: Vec<Difference>,
-    /// What policies wish that are suspended or only observe: to be shown, never to be removed.
+    /// What policies wish that are suspended, only observe, or wait for an approval: to be shown, and
+    /// not to be removed now.
     pub shown: Vec<Difference>,
+    /// The policies that wish to change the device now, those included that the limit of changed
+    /// devices holds. What was approved in spite of the limit is not counted.
+    pub wanted_by: BTreeSet<PolicyKey>,
+    /// What each policy that waits, or of which something was approved, asks for by itself.
+    pub asked: Vec<(PolicyKey, Change)>,
     /// Who decides what.
     pub claims: Claims,
+    /// What no other device can have, as its policies have settled it among themselves.
+    pub want: Want,
     /// Attributes are wished for, but have not been read.
     pub attributes_unread: bool,
     /// All routes that are enabled now: what a call that replaces them must carry along.
@@ -34,11 +43,11 @@ impl DevicePlan {
             && !self.routes_unread
     }
 
-    /// Whether a suspended policy decides something that does not hold.
+    /// Whether a policy that does not act now decides something that does not hold.
     #[must_use]
-    pub fn lacks_what_is_suspended(&self) -> bool {
+    pub fn lacks_what_waits(&self) -> bool {
         let mut shown = self.shown.iter();
-        shown.any(|difference| difference.hold == Some(Hold::Suspended))
+        shown.any(|difference| difference.hold != Some(Hold::Observed))
     }
 
     /// What is to be told of one policy.
@@ -59,6 +68,10 @@ impl DevicePlan {
 pub struct Surroundings<'a> {
     /// All devices: who has an address or a name that is wished for.
     pub fleet: &'a Fleet,
+    /// What was approved, and what the limit of changed devices holds.
+    pub permits: &'a Permits<'a>,
+    /// What policies of other devices claim, and what other devices have, of what a tailnet has once.
+    pub clashes: &'a Clashes,
     /// The time, for expiries.
     pub now: Timestamp,
 }
@@ -73,18 +86,28 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
-    let claims = Claims::settle(policies, around.now);
+    let mut claims = Claims::settle(policies, &around.clashes.forms, around.permits, around.now);
+    let want = Want::of(&claims, policies);
+    let called = |id: &NodeId| around.fleet.called(id);
+    claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
     let look = |claims| {
-        let mut found = Found::of(device, claims);
+        let mut found = Found::of(device, claims, around.permits);
         found.compare(attributes);
         found
     };
     let Found {
         mut differences,
         mut shown,
+        wants,
+        asked,
         ..
     } = look(&claims);
-    guard::hold(&mut differences, device, &claims, policies, around);
+    let waiting = shown
+        .iter_mut()
+        .filter(|difference| difference.hold != Some(Hold::Suspended));
+    let guarded = differences.iter_mut().chain(waiting);
+    guard::hold(guarded, device, &claims, policies, around);
+    let wanted_by = wanted(wants, differences.iter().chain(&shown));
     for observed in claims.observed.values() {
         let found = look(observed).differences.into_iter();
         shown.extend(found.map(|difference| Difference {
@@ -97,28 +120,113 @@ pub fn plan_device(
     DevicePlan {
         differences,
         shown,
+        wanted_by,
+        asked,
         attributes_unread: claims.need_attributes() && attributes.is_none(),
         enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
         routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
+        want,
         claims,
     }
+}
+
+/// The policies among these that wish for something that no guard holds.
+fn wanted<'a>(
+    wants: Vec<(Field, PolicyKey)>,
+    differences: impl Iterator<Item = &'a Difference> + Clone,
+) -> BTreeSet<PolicyKey> {
+    let may_be_made = |field: &Field, policy: &PolicyKey| {
+        differences.clone().any(|difference| {
+            matches!(difference.hold, None | Some(Hold::Limit(_)))
+                && difference.change.field() == *field
+                && difference.concerns(policy)
+        })
+    };
+    let wants = wants.into_iter();
+    let wanted = wants.filter(|(field, policy)| may_be_made(field, policy));
+    wanted.map(|(_, policy)| policy).collect()
 }
 
 struct Found<'a> {
     device: &'a Device,
     claims: &'a Claims,
+    permits: &'a Permits<'a>,
     differences: Vec<Difference>,
     shown: Vec<Difference>,
+    /// Who wishes to change what now, whether the limit holds it or not.
+    wants: Vec<(Field, PolicyKey)>,
+    asked: Vec<(PolicyKey, Change)>,
+}
+
+/// The policies that wish for one change, each by rank.
+#[derive(Default)]
+struct Owners {
+    /// Those for which it may be made.
+    acting: Vec<PolicyKey>,
+    /// Those for which somebody must approve it first.
+    waiting: Vec<(PolicyKey, Hold)>,
+    suspended: Vec<PolicyKey>,
 }
 
 impl<'a> Found<'a> {
-    fn of(device: &'a Device, claims: &'a Claims) -> Self {
+    fn of(device: &'a Device, claims: &'a Claims, permits: &'a Permits<'a>) -> Self {
         Self {
             device,
             claims,
+            permits,
             differences: Vec::new(),
             shown: Vec::new(),
+            wants: Vec::new(),
+            asked: Vec::new(),
         }
+    }
+
+    /// Why this change is not made for a policy, where it is not; guards aside.
+    fn hold(&self, policy: &PolicyKey, change: &Change) -> Option<Hold> {
+        match self.claims.mode(policy) {
+            Mode::Suspended => Some(Hold::Suspended),
+            Mode::Approve if !self.permits.approves(policy, change) => Some(Hold::Approval(None)),
+            _ if self.claims.is_limited(policy) && !self.permits.passes(policy, change) => {
+                Some(Hold::Limit(None))
+            }
+            _ => None,
+        }
+    }
+
+    /// Sorts a policy in among those that wish for a change.
+    fn place(&mut self, owners: &mut Owners, owner: PolicyKey, change: &Change) {
+        let hold = self.hold(&owner, change);
+        let counts = matches!(hold, None | Some(Hold::Limit(_)));
+        if counts && !self.permits.passes(&owner, change) {
+            self.wants.push((change.field(), owner.clone()));
+        }
+        if !self.claims.acts(&owner) || self.permits.has_approved(&owner) {
+            self.asked.push((owner.clone(), change.clone()));
+        }
+        match hold {
+            None => owners.acting.push(owner),
+            Some(Hold::Suspended) => owners.suspended.push(owner),
+            Some(hold) => owners.waiting.push((owner, hold)),
+        }
+    }
+
+    fn difference(
+        &self,
+        owners: impl IntoIterator<Item = PolicyKey>,
+        why: Why,
+        change: Change,
+        hold: Option<Hold>,
+    ) -> Option<Difference> {
+        let mut owners = owners.into_iter();
+        Some(Difference {
+            node: self.device.node_id.clone(),
+            device: self.device.label().to_string(),
+            change,
+            why,
+            owner: owners.next()?,
+            others: owners.collect(),
+            hold,
+        })
     }
 
     fn compare(&mut self, attributes: Option<&Attributes>) {
@@ -131,32 +239,35 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// A difference for the policies that act; where none of them does, it is only shown.
+    /// A difference for the policies that act; where none of them does, it is only shown: for each
+    /// policy that waits by itself, as each is approved by itself.
     fn add(&mut self, owners: &[PolicyKey], why: Why, change: Change) {
-        let (acting, suspended): (Vec<_>, Vec<_>) =
-            owners.iter().cloned().partition(|o| self.claims.acts(o));
-        let mut by_rank = acting.into_iter().chain(suspended);
-        let Some(owner) = by_rank.next() else {
-            return;
-        };
-        let acts = self.claims.acts(&owner);
-        let difference = Difference {
-            node: self.device.node_id.clone(),
-            device: self.device.label().to_string(),
-            change,
-            why,
-            owner,
-            others: by_rank.collect(),
-            hold: (!acts).then_some(Hold::Suspended),
-        };
-        if acts {
-            self.differences.push(difference);
-        } else {
-            self.shown.push(difference);
+        let mut sorted = Owners::default();
+        for owner in owners {
+            self.place(&mut sorted, owner.clone(), &change);
         }
+        let Owners {
+            acting,
+            waiting,
+            suspended,
+        } = sorted;
+        if !acting.is_empty() {
+            let waiting = waiting.into_iter().map(|(owner, _)| owner);
+            let by_rank = acting.into_iter().chain(waiting).chain(suspended);
+            let difference = self.difference(by_rank, why, change, None);
+            self.differences.extend(difference);
+            return;
+        }
+        for (owner, hold) in waiting {
+            let difference = self.difference([owner], why, change.clone(), Some(hold));
+            self.shown.extend(difference);
+        }
+        let difference = self.difference(suspended, why, change, Some(Hold::Suspended));
+        self.shown.extend(difference);
     }
 
-    /// A list may be changed for those that act, and differ further for those that are suspended.
+    /// A list may be changed for those that act, and differ further for each that waits and for those
+    /// that are suspended. Who waits is asked about what the list becomes once that policy acts too.
     fn list<T: Ord + Clone>(
         &mut self,
         claim: &ListClaim<T>,
@@ -164,21 +275,42 @@ impl<'a> Found<'a> {
         change: impl Fn(BTreeSet<T>, BTreeSet<T>) -> Change,
     ) {
         let claims = self.claims;
-        let (acting, suspended): (Vec<_>, Vec<_>) = claim
-            .unmet(before)
-            .into_iter()
-            .partition(|owner| claims.acts(owner));
-        let after = claim.settled(before, |policy| claims.acts(policy));
-        if after != *before {
-            self.add(
-                &acting,
-                Why::Declared,
-                change(before.clone(), after.clone()),
-            );
+        let to = |after: &BTreeSet<T>| change(before.clone(), after.clone());
+        let with = |policy: &PolicyKey| claim.settled(before, |q| claims.acts(q) || q == policy);
+        let mut owners = Owners::default();
+        for owner in claim.unmet(before) {
+            let change = to(&with(&owner));
+            self.place(&mut owners, owner, &change);
         }
-        let all = claim.settled(before, |_| true);
+        let Owners {
+            acting,
+            waiting,
+            suspended,
+        } = owners;
+        let acts = |policy: &PolicyKey| claims.acts(policy) || acting.contains(policy);
+        let after = claim.settled(before, acts);
+        let waiting = waiting.into_iter().map(|(owner, hold)| {
+            let after = with(&owner);
+            (owner, hold, after)
+        });
+        // Who wishes what is done anyway need not be asked.
+        let (met, waiting): (Vec<_>, Vec<_>) = waiting.partition(|(.., own)| *own == after);
+        if after != *before {
+            let met = met.into_iter().map(|(owner, ..)| owner);
+            let by_rank = acting.iter().cloned().chain(met);
+            let difference = self.difference(by_rank, Why::Declared, to(&after), None);
+            self.differences.extend(difference);
+        }
+        for (owner, hold, own) in waiting {
+            let difference = self.difference([owner], Why::Declared, to(&own), Some(hold));
+            self.shown.extend(difference);
+        }
+        let is_suspended = |policy: &PolicyKey| claims.mode(policy) == Mode::Suspended;
+        let all = claim.settled(before, |policy| acts(policy) || is_suspended(policy));
         if all != after {
-            self.add(&suspended, Why::Declared, change(before.clone(), all));
+            let hold = Some(Hold::Suspended);
+            let difference = self.difference(suspended, Why::Declared, to(&all), hold);
+            self.shown.extend(difference);
         }
     }
 

@@ -89,6 +89,15 @@ impl Fleet {
         self.devices.get(id)
     }
 
+    /// What people call a device, and its id.
+    #[must_use]
+    pub fn called(&self, id: &NodeId) -> String {
+        match self.get(id) {
+            Some(device) => format!("{} ({id})", device.label()),
+            None => id.to_string(),
+        }
+    }
+
     /// All devices, by id.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
         self.devices.values()

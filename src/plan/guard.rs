@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, DeviceTarget, Difference, Disruption, Fleet, Hold, Memory, Mode, Policy,
+    Change, Claims, DeviceTarget, Difference, Disruption, Form, Hold, Memory, Mode, Policy,
     Surroundings, Target,
 };
 use crate::model::{Device, TagSet};
 
 /// Marks what must not be done now.
-pub(super) fn hold(
-    differences: &mut [Difference],
+pub(super) fn hold<'a>(
+    differences: impl IntoIterator<Item = &'a mut Difference>,
     device: &Device,
     claims: &Claims,
     policies: &[(&Policy, &Memory)],
@@ -20,8 +20,11 @@ pub(super) fn hold(
         difference.hold = disruption(difference, device, policies, around.now)
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
-            .or_else(|| taken(&difference.change, device, around.fleet))
-            .or_else(|| feedback(&difference.change, device, policies));
+            .or_else(|| clash(&difference.change, around))
+            .or_else(|| taken(&difference.change, device, around))
+            .or_else(|| feedback(&difference.change, device, policies))
+            // What the policy waits for anyway.
+            .or_else(|| difference.hold.take());
     }
 }
 
@@ -97,15 +100,41 @@ fn disruption(
     }
 }
 
+/// The API refuses a value of another type than the key has anywhere, and a key that differs from a
+/// present one only in case.
+fn clash(change: &Change, around: &Surroundings<'_>) -> Option<Hold> {
+    let Change::Attribute {
+        key,
+        after: Some(wish),
+        ..
+    } = change
+    else {
+        return None;
+    };
+    let (form, node) = around.clashes.forms.against(&Form::of(key, wish))?;
+    Some(Hold::AttributeClash {
+        form: form.clone(),
+        same_key: form.key == *key,
+        device: around.fleet.called(node),
+    })
+}
+
 /// The API refuses an address or a name that another device has; so the call is not made, and the
 /// message can say who has it.
-fn taken(change: &Change, device: &Device, fleet: &Fleet) -> Option<Hold> {
-    let called = |other: &Device| format!("{} ({})", other.label(), other.node_id);
+fn taken(change: &Change, device: &Device, around: &Surroundings<'_>) -> Option<Hold> {
+    let fleet = around.fleet;
+    let called = |other: &Device| fleet.called(&other.node_id);
     match change {
-        Change::Ipv4 { after, .. } => fleet
-            .holder_of(after.addr())
-            .map(called)
-            .map(Hold::AddressInUse),
+        Change::Ipv4 { after, .. } => {
+            let holder = fleet.holder_of(after.addr())?;
+            let wants = &around.clashes.wants;
+            let circle = wants.circle(&device.node_id, after.addr(), fleet);
+            if circle.is_empty() {
+                return Some(Hold::AddressInUse(called(holder)));
+            }
+            let others = circle.iter().map(|id| fleet.called(id));
+            Some(Hold::AddressSwap(others.collect()))
+        }
         Change::Name { after, .. } => fleet
             .bearers_of(after)
             .find(|other| other.node_id != device.node_id)

@@ -9,15 +9,18 @@
 //! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies
 //! arrive changes nothing. What a guard holds stays in the plan with its reason.
 
+mod approval;
 mod bind;
 mod change;
 mod claims;
+mod clashes;
 mod difference;
 mod effect;
 mod expression;
 mod fleet;
 mod guard;
 mod impact;
+mod limit;
 mod lists;
 mod order;
 mod parse;
@@ -34,21 +37,24 @@ mod tailnets;
 #[cfg(test)]
 mod tests;
 
+pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
+pub use clashes::{Clashes, Dispute, Form, Want};
 pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
 pub use impact::Impact;
+pub use limit::Wants;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory, Mode,
-    Ownership, Policy, PolicyKey, Target, Wishes,
+    Ownership, Policy, PolicyKey, Rank, Target, Wishes,
 };
 pub use select::{Glob, Selector};
-pub use survey::{Survey, survey};
+pub use survey::{Survey, survey, survey_within};
 pub use table::{Style, lines, table, why};

@@ -60,7 +60,7 @@ pub fn next_call<'a>(
         difference.hold.is_none() && !blocked.contains(&difference.change.field())
     };
     let waits_for_others =
-        plan.differences.len() > 1 || plan.lacks_what_is_suspended() || !plan.complete();
+        plan.differences.len() > 1 || plan.lacks_what_waits() || !plan.complete();
     let first = plan
         .differences
         .iter()

@@ -7,8 +7,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Bound, DeviceTarget, Disruption, Extent, Glob, Identity, LookRequest, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
+    Approvals, AttributesExtent, Bound, DeviceTarget, Disruption, Extent, Glob, Identity,
+    LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
 };
 use crate::{
     api::{
@@ -33,6 +33,8 @@ pub struct Declared {
     pub memory: Memory,
     /// The looks that its annotations ask for.
     pub request: LookRequest,
+    /// What its annotation approves.
+    pub approvals: Approvals,
 }
 
 /// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
@@ -77,6 +79,7 @@ pub fn parse(
         },
         memory: status.map(memory).unwrap_or_default(),
         request: LookRequest::default(),
+        approvals: Approvals::default(),
     }
 }
 
@@ -111,6 +114,7 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
             named: status.bound_as.clone()?,
         })
     };
+    let hash = |text: Option<&String>| text.and_then(|text| text.parse().ok());
     Memory {
         bound: bound(),
         owned_keys: status
@@ -119,6 +123,9 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
             .filter_map(|key| key.parse().ok())
             .collect(),
         handled: status.last_handled_reconcile_at.clone(),
+        approvals_used: status.approvals_used.unwrap_or_default(),
+        approved: hash(status.last_approved_plan.as_ref()),
+        held: hash(status.held_plan.as_ref().map(|held| &held.hash)),
     }
 }
 
@@ -142,8 +149,9 @@ fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
 fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
     match (spec.enforcement(), spec.suspend) {
         (api::Enforcement::Observe, _) => Mode::Observe,
-        (api::Enforcement::Enforce, Some(true)) => Mode::Suspended,
+        (api::Enforcement::Enforce | api::Enforcement::Approve, Some(true)) => Mode::Suspended,
         (api::Enforcement::Enforce, Some(false) | None) => Mode::Enforce,
+        (api::Enforcement::Approve, Some(false) | None) => Mode::Approve,
     }
 }
 

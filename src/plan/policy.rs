@@ -7,7 +7,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Bound, Selector};
+use super::{Bound, PlanHash, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -58,6 +58,24 @@ impl Policy {
     pub fn rank(&self) -> (Reverse<i32>, Timestamp, &PolicyKey) {
         (Reverse(self.priority), self.created, &self.key)
     }
+
+    /// Its rank, to be kept.
+    #[must_use]
+    pub fn owned_rank(&self) -> Rank {
+        Rank(Reverse(self.priority), self.created, self.key.clone())
+    }
+}
+
+/// The place of a policy among those that claim one thing; the first one decides.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(Reverse<i32>, Timestamp, PolicyKey);
+
+impl Rank {
+    /// Whose it is.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyKey {
+        &self.2
+    }
 }
 
 /// What a policy has to remember between two looks; kept in its status.
@@ -69,6 +87,13 @@ pub struct Memory {
     pub owned_keys: BTreeSet<AttributeKey>,
     /// The last request for a look that was granted.
     pub handled: Option<String>,
+    /// How many approvals of held plans have been used. Part of the hash of the next one, so that
+    /// none works twice.
+    pub approvals_used: u32,
+    /// The plan that was approved last.
+    pub approved: Option<PlanHash>,
+    /// The plan that was told last to be held.
+    pub held: Option<PlanHash>,
 }
 
 /// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
@@ -83,7 +108,9 @@ impl Memory {
             let bound = memory.bound.as_ref();
             bound.map(|bound| (bound.node.clone(), bound.named.clone()))
         };
-        device(self) == device(needed) && self.owned_keys.is_superset(&needed.owned_keys)
+        device(self) == device(needed)
+            && self.owned_keys.is_superset(&needed.owned_keys)
+            && self.approvals_used >= needed.approvals_used
     }
 
     /// The keys that a policy owns now: those that it names, and those that it named before and
@@ -100,7 +127,7 @@ impl Memory {
         let Some(wishes) = &policy.wishes.attributes else {
             return BTreeSet::new();
         };
-        if policy.mode != Mode::Enforce {
+        if !matches!(policy.mode, Mode::Enforce | Mode::Approve) {
             return self.owned_keys.clone();
         }
         let before = self.owned_keys.iter();
@@ -115,6 +142,8 @@ pub enum Mode {
     /// It is removed.
     #[default]
     Enforce,
+    /// It is removed once somebody has approved it; what the policy decides nobody else does.
+    Approve,
     /// Nothing is sent, but what the policy decides nobody else does.
     Suspended,
     /// Nothing is sent, and nothing decided.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    AttributesExtent, Call, Change, Disruption, Extent, Hold, Memory, Mode, Policy, Surroundings,
-    Target, Wishes, next_call, plan_device,
+    AttributesExtent, Call, Change, Clashes, Disruption, Extent, Hold, Memory, Mode, Permits,
+    Policy, Surroundings, Target, Wishes, next_call, plan_device,
     scenes::{Scene, key, now, scene},
 };
 use crate::model::{
@@ -143,7 +143,7 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
         Some(false) if !is_held(|c| matches!(c, Change::Authorized { .. })) => {
             device.authorized = false;
         }
-        Some(true) if held.is_empty() && !scene.plan().lacks_what_is_suspended() => {
+        Some(true) if held.is_empty() && !scene.plan().lacks_what_waits() => {
             device.authorized = true;
         }
         _ => {}
@@ -196,7 +196,7 @@ proptest! {
         let left = scene.plan();
         let held = left.differences.iter().any(|difference| difference.hold.is_some());
         for difference in &left.differences {
-            let waits = (held || left.lacks_what_is_suspended()) && matches!(difference.change, Change::Authorized { after: true, .. });
+            let waits = (held || left.lacks_what_waits()) && matches!(difference.change, Change::Authorized { after: true, .. });
             prop_assert!(difference.hold.is_some() || waits, "{difference:?}");
         }
     }
@@ -256,7 +256,7 @@ proptest! {
         let mut device = scene.device.clone();
         device.enabled_routes = None;
         let fleet = scene.fleet();
-        let around = Surroundings { fleet: &fleet, now: now() };
+        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now() };
         let plan = plan_device(&device, None, &policies, &around);
         for difference in &plan.differences {
             let unknown = matches!(

@@ -10,9 +10,9 @@ use proptest::{
 };
 
 use super::{
-    AttributesExtent, Call, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity, Memory,
-    Mode, Ownership, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, apply,
-    apply_attributes, next_call, plan_device,
+    AttributesExtent, Call, Clashes, DevicePlan, DeviceTarget, Disruption, Extent, Fleet, Identity,
+    Memory, Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings, Target, Wishes,
+    apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -48,6 +48,8 @@ impl Scene {
         let fleet = self.fleet();
         let around = Surroundings {
             fleet: &fleet,
+            permits: &Permits::default(),
+            clashes: &Clashes::default(),
             now: now(),
         };
         plan_device(&self.device, attributes, &policies, &around)
@@ -258,6 +260,7 @@ fn ownership() -> impl Strategy<Value = Ownership> {
 fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![
         4 => Just(Mode::Enforce),
+        1 => Just(Mode::Approve),
         1 => Just(Mode::Suspended),
         1 => Just(Mode::Observe),
     ]
@@ -326,9 +329,8 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
             (
                 policy,
                 Memory {
-                    bound: None,
                     owned_keys,
-                    handled: None,
+                    ..Memory::default()
                 },
             )
         },

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{collection, prelude::*};
 
 use super::{
-    Call, Declared, DeviceTarget, Extent, Fleet, Identity, LookRequest, Memory, Mode, Policy,
-    Survey, Target, apply, apply_attributes, next_call, remembered,
+    Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Identity, LookRequest, Memory, Mode,
+    Policy, Survey, Target, apply, apply_attributes, next_call, remembered,
     scenes::{attributes, device, now, policy},
     survey,
 };
@@ -163,6 +163,7 @@ fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
         policy: Ok(policy),
         memory,
         request: LookRequest::default(),
+        approvals: Approvals::default(),
     }
 }
 
@@ -180,7 +181,7 @@ proptest! {
         for plan in world.survey().devices.values() {
             let held = plan.differences.iter().any(|difference| difference.hold.is_some());
             for difference in &plan.differences {
-                let waits = held || plan.lacks_what_is_suspended();
+                let waits = held || plan.lacks_what_waits();
                 prop_assert!(difference.hold.is_some() || waits, "{difference:#?}");
             }
         }

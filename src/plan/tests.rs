@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Bound, Declared, DeviceTarget, Fleet, Identity, Memory, Owner, PolicyKey, Target,
-    bind, parse,
+    Approvals, Binding, Bound, Declared, DeviceTarget, Fleet, Identity, Memory, Owner, PolicyKey,
+    Target, bind, parse,
 };
 use crate::{
     api::TailscaleDevicePolicySpec,
@@ -70,6 +70,7 @@ fn found(target: &DeviceTarget, memory: &Memory, devices: &[Device]) -> Binding 
     bind(
         &Target::Device(target.clone()),
         memory,
+        &Approvals::default(),
         &Fleet::new(devices.to_vec()),
     )
 }
@@ -361,7 +362,12 @@ fn a_selector_means_the_devices_that_fit_every_part() {
             .policy
             .unwrap();
         let fleet = Fleet::new(devices.to_vec());
-        let binding = bind(&policy.target, &Memory::default(), &fleet);
+        let binding = bind(
+            &policy.target,
+            &Memory::default(),
+            &Approvals::default(),
+            &fleet,
+        );
         let nodes: Vec<_> = binding.nodes().map(ToString::to_string).collect();
         assert_eq!(nodes.join(" "), expected, "{selector}");
     }

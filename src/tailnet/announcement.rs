@@ -1,4 +1,4 @@
-use super::Failure;
+use super::{Failure, HeldPlan};
 use crate::plan::{Difference, Field};
 
 /// What somebody should be told when it happens, once.
@@ -15,4 +15,8 @@ pub enum Announcement {
         /// What came back.
         failure: Failure,
     },
+    /// Changes wait for an approval.
+    Held(HeldPlan),
+    /// They were approved, and are sent.
+    Approved(HeldPlan),
 }

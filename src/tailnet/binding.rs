@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Engine, Now, held::Held};
+use super::{Engine, Now, held::Held, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{
-        Binding, Bound, Field, Fleet, Memory, Policy, PolicyKey, Surroundings, Target, bind,
-        plan_device, remembered,
+        Binding, Bound, Field, Fleet, Memory, Permit, Permits, Policy, PolicyKey, Surroundings,
+        Target, bind, plan_device, remembered,
     },
 };
 
@@ -67,7 +67,12 @@ impl Engine {
         let binding = match &held.policy {
             Err(_) => None,
             Ok(_) if just_missing => Some(Binding::NotFound),
-            Ok(policy) => Some(bind(&policy.target, &held.memory, &self.fleet)),
+            Ok(policy) => Some(bind(
+                &policy.target,
+                &held.memory,
+                &held.approvals,
+                &self.fleet,
+            )),
         };
         let unjudged = held.selector().map(|selector| {
             let devices = self.fleet.devices();
@@ -140,9 +145,21 @@ impl Engine {
 
     /// Lets a device go that a policy means no more.
     pub(super) fn let_go(&mut self, id: &NodeId, key: &PolicyKey) {
+        if let Some(held) = self.policies.get_mut(key) {
+            held.drop_device(id);
+        }
         if let Some(node) = self.nodes.get_mut(id) {
             node.policies.remove(key);
             self.stale.insert(id.clone());
+        }
+    }
+
+    /// Compares all that is to be compared anew. What is found about one device may concern others.
+    pub(super) fn replan_stale(&mut self, now: Now) {
+        while !self.stale.is_empty() {
+            for id in std::mem::take(&mut self.stale) {
+                self.replan(&id, now);
+            }
         }
     }
 
@@ -152,7 +169,10 @@ impl Engine {
             return;
         };
         if node.policies.is_empty() {
-            if node.busy == 0 {
+            self.limiter.note(id, &BTreeSet::new());
+            let busy = node.busy > 0;
+            self.drop_claims(id);
+            if !busy {
                 self.forget(id);
             }
             return;
@@ -161,6 +181,7 @@ impl Engine {
         self.unplaced.insert(id.clone());
         self.settle_ownership(id);
         let (Some(device), Some(node)) = (self.fleet.get(id), self.nodes.get(id)) else {
+            self.limiter.note(id, &BTreeSet::new());
             return;
         };
         let attributes = node.attributes.as_ref().map(|reading| &reading.values);
@@ -172,9 +193,17 @@ impl Engine {
             .collect();
         let around = Surroundings {
             fleet: &self.fleet,
+            permits: &self.permits(id, node),
+            clashes: &self.clashes,
             now: now.wall,
         };
         let plan = plan_device(device, attributes, &policies, &around);
+        self.limiter.note(id, &plan.wanted_by);
+        for key in &node.policies {
+            if let Some(held) = self.policies.get_mut(key) {
+                held.drop_what_changed(key, id, &plan);
+            }
+        }
         if let Some(node) = self.nodes.get_mut(id) {
             node.plan = plan;
             if node.needs_reads() {
@@ -183,7 +212,25 @@ impl Engine {
                 self.readers.remove(id);
             }
         }
+        self.note_claims(id);
         self.check_effect(id, now);
+    }
+
+    /// What was approved of a device's policies, and which of them the limit holds there: a device
+    /// that was changed within the hour is changed again for free.
+    fn permits<'a>(&'a self, id: &NodeId, node: &'a Node) -> Permits<'a> {
+        let is_free = self.limiter.window.has(id);
+        let policies = node.policies.iter();
+        let permits = policies.filter_map(|key| {
+            let held = self.policies.get(key)?;
+            let permit = Permit {
+                limited: !is_free && self.limiter.held.contains(key),
+                approved: held.approved.of(id),
+                passed: held.passed.of(id),
+            };
+            Some((key, permit))
+        });
+        permits.collect()
     }
 
     /// Settles which attribute keys the policies of a device own now, those about many aside. A deleted key is owned until

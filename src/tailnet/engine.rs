@@ -7,6 +7,7 @@ use super::{
     Announcement, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
     failure::Setback,
     held::Held,
+    limit::Limiter,
     node::{Circumstances, Node},
     polling::Polling,
     queues::Queues,
@@ -14,8 +15,8 @@ use super::{
 };
 use crate::{
     api::Reason,
-    model::NodeId,
-    plan::{self, Declared, Fleet, Memory, PolicyKey},
+    model::{ChangeLimit, NodeId},
+    plan::{self, Clashes, Declared, Fleet, Memory, PolicyKey},
     tailscale::Ability,
 };
 
@@ -28,6 +29,8 @@ pub struct Settings {
     pub attributes_interval: Duration,
     /// Requests per second that the budget allows.
     pub requests_per_second: f64,
+    /// How many devices may be changed within an hour.
+    pub limit: ChangeLimit,
 }
 
 /// A request under way.
@@ -52,6 +55,8 @@ pub struct Engine {
     pub(super) policies: BTreeMap<PolicyKey, Held>,
     pub(super) polling: Polling,
     pub(super) fleet: Fleet,
+    /// What the tailnet has once: who claims it, and who has it.
+    pub(super) clashes: Clashes,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// Devices that cost a read of their own now and then.
     pub(super) readers: BTreeSet<NodeId>,
@@ -75,6 +80,9 @@ pub struct Engine {
     /// Devices whose next step is to be found anew.
     pub(super) unplaced: BTreeSet<NodeId>,
     pub(super) queues: Queues,
+    pub(super) limiter: Limiter,
+    /// Policies of which an approval may fit what is frozen.
+    pub(super) approvable: BTreeSet<PolicyKey>,
     /// Policies whose report may have changed.
     pub(super) tell: BTreeSet<PolicyKey>,
     /// The list (counted) after which fleets told how far they are.
@@ -108,6 +116,7 @@ impl Engine {
             policies: BTreeMap::new(),
             polling: Polling::default(),
             fleet: Fleet::default(),
+            clashes: Clashes::default(),
             nodes: BTreeMap::new(),
             readers: BTreeSet::new(),
             missing: BTreeMap::new(),
@@ -121,6 +130,8 @@ impl Engine {
             stale: BTreeSet::new(),
             unplaced: BTreeSet::new(),
             queues: Queues::default(),
+            limiter: Limiter::default(),
+            approvable: BTreeSet::new(),
             tell: BTreeSet::new(),
             told_at: 0,
             alarms: BTreeSet::new(),
@@ -150,6 +161,7 @@ impl Engine {
                 self.unplaced.extend(self.nodes.keys().cloned());
                 self.polling.hasten(now.monotonic);
             }
+            Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}
             Input::Poll => self.polling.hasten(now.monotonic),
@@ -179,7 +191,10 @@ impl Engine {
         let batch =
             (self.may_act() && self.queues.batch_size() > 0 && self.flights.len() < MAX_IN_FLIGHT)
                 .then_some(self.queues.batch_grew + BATCH_PATIENCE);
-        [poll, alarm, batch].into_iter().flatten().min()
+        [poll, alarm, batch, self.limit_ends()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether no request is under way.
@@ -200,6 +215,7 @@ impl Engine {
             self.tell.insert(key.clone());
             let held = Held::new(declared);
             let asks = held.asks_for_a_look();
+            self.redeclare(None, held.policy.as_ref().ok());
             self.policies.insert(key.clone(), held);
             if asks {
                 self.look_for(key, now);
@@ -209,10 +225,18 @@ impl Engine {
         let asks = held.request != declared.request;
         held.request = declared.request;
         held.stored = declared.memory;
+        if held.approvals != declared.approvals {
+            held.approvals = declared.approvals;
+            self.approvable.insert(key.clone());
+            self.unbound.insert(key.clone());
+            self.tell.insert(key.clone());
+        }
         let edited = held.generation != declared.generation;
         if edited {
             held.generation = declared.generation;
-            held.policy = declared.policy;
+            let before = std::mem::replace(&mut held.policy, declared.policy);
+            let after = held.policy.as_ref().ok().cloned();
+            self.redeclare(before.as_ref().ok(), after.as_ref());
             self.take_edit(&key);
         }
         if asks {
@@ -225,6 +249,8 @@ impl Engine {
             return;
         };
         held.urgent = true;
+        // What was frozen or approved was so for the former spec.
+        held.thaw();
         for id in held.nodes() {
             if let Some(node) = self.nodes.get_mut(id) {
                 node.forget_setbacks();
@@ -237,6 +263,7 @@ impl Engine {
 
     fn drop_policy(&mut self, key: &PolicyKey) {
         if let Some(held) = self.policies.remove(key) {
+            self.redeclare(held.policy.as_ref().ok(), None);
             for id in held.nodes() {
                 self.let_go(id, key);
             }
@@ -245,6 +272,7 @@ impl Engine {
         self.unbound.remove(key);
         self.tell.remove(key);
         self.looks_asked.remove(key);
+        self.approvable.remove(key);
     }
 
     /// Takes the lead or loses it. Who takes it reads everything anew before the first write, as
@@ -256,11 +284,13 @@ impl Engine {
         }
         self.leading = leading;
         self.last_tailnet = None;
+        self.lead_limiter(now);
         if !leading {
             return;
         }
         for held in self.policies.values_mut() {
             held.last_report = None;
+            held.thaw();
             held.recorded = held.kept();
             held.memory = held.recorded.clone();
         }
@@ -335,6 +365,11 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, request: Request, differences: Vec<plan::Difference>) -> Ticket {
+        if let Request::Write(call) = &request {
+            for id in call.nodes() {
+                self.limiter.begin(id);
+            }
+        }
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.effects.push(Effect::Send(ticket, request.clone()));

@@ -148,7 +148,7 @@ impl Engine {
     }
 
     /// Whether something is to be done about a device; a look now and then is nothing.
-    fn is_working(&self, id: &NodeId) -> bool {
+    pub(super) fn is_working(&self, id: &NodeId) -> bool {
         let busy = !self.queues.is_resting(id) || self.unplaced.contains(id);
         let done = |node: &Node| node.is_done() && node.unconfirmed.is_empty();
         busy && !self.nodes.get(id).is_some_and(done)
@@ -220,6 +220,7 @@ impl Engine {
         });
         report.details = devices.collect();
         report.unjudged = self.unjudged(key);
+        self.name_batch(key, &mut report.differences);
         report
     }
 

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::PolicyReport;
 use crate::{
     model::NodeId,
-    plan::{Binding, Declared, LookRequest, Memory, Policy, Selector, Target},
+    plan::{
+        Approvals, Batch, Binding, Changes, Declared, LookRequest, Memory, Policy, Selector, Target,
+    },
 };
 
 /// A policy that the engine looks after.
@@ -32,6 +34,14 @@ pub(super) struct Held {
     pub last_report: Option<PolicyReport>,
     /// The looks that its annotations ask for.
     pub request: LookRequest,
+    /// What its annotation approves.
+    pub approvals: Approvals,
+    /// What waits for an approval.
+    pub batch: Option<Batch>,
+    /// What was approved on it and is not done yet.
+    pub approved: Changes,
+    /// What was approved in spite of the tailnet's limit and is not done yet.
+    pub passed: Changes,
 }
 
 impl Held {
@@ -49,6 +59,10 @@ impl Held {
             changed_at: None,
             last_report: None,
             request: declared.request,
+            approvals: declared.approvals,
+            batch: None,
+            approved: Changes::default(),
+            passed: Changes::default(),
         }
     }
 
@@ -86,6 +100,10 @@ impl Held {
         }
         if kept.bound == self.recorded.bound {
             kept.owned_keys.extend(self.recorded.owned_keys.clone());
+        }
+        if kept.approvals_used < self.recorded.approvals_used {
+            kept.approvals_used = self.recorded.approvals_used;
+            kept.approved.clone_from(&self.recorded.approved);
         }
         kept
     }

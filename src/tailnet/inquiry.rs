@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::{Engine, Failure, Retry, Settings};
 use crate::{
     api::Reason,
-    plan::{self, Binding, DeviceTarget, Memory, Target},
+    plan::{self, Approvals, Binding, DeviceTarget, Memory, Target},
     tailscale::Client,
 };
 
@@ -45,6 +45,11 @@ impl Engine {
             });
         }
         let target = Target::Device(target.clone());
-        Ok(plan::bind(&target, &Memory::default(), &self.fleet))
+        Ok(plan::bind(
+            &target,
+            &Memory::default(),
+            &Approvals::default(),
+            &self.fleet,
+        ))
     }
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{Attributes, Device, NodeId, RouteSet},
-    plan::{Field, Fleet, PolicyKey},
+    plan::{Difference, Field, Fleet, Hold, PolicyKey},
 };
 
 impl Engine {
@@ -15,6 +15,14 @@ impl Engine {
         let Some(flight) = self.flights.remove(&ticket) else {
             return;
         };
+        if let Request::Write(call) = &flight.request {
+            let changed = result
+                .as_ref()
+                .map_or_else(|failure| failure.unknown_outcome, |_| true);
+            for id in call.nodes() {
+                self.limiter.end(id, changed, now);
+            }
+        }
         match (flight.request, result) {
             (Request::Devices, result) => {
                 if let Some(asked) = self.polling.answered(ticket) {
@@ -131,7 +139,12 @@ impl Engine {
         self.fleet = fleet;
         self.missing.retain(|id, _| self.fleet.get(id).is_none());
         // An address or a name may be free now.
-        let held = |node: &Node| node.plan.differences.iter().any(|d| d.hold.is_some());
+        let taken =
+            |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
+        let held = |node: &Node| {
+            let mut all = node.plan.differences.iter().chain(&node.plan.shown);
+            all.any(taken)
+        };
         let held = self.nodes.iter().filter(|(_, node)| held(node));
         self.stale.extend(held.map(|(id, _)| id.clone()));
         // A policy whose device is in the list as it was before is bound as it was before.

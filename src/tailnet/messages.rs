@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Announcement, Failure, PolicyReport, Settings, TailnetReport};
+use super::{Announcement, Failure, PolicyReport, Settings, TailnetDeclared, TailnetReport};
 use crate::{
     model::{Attributes, Device, NodeId, RouteSet},
     plan::{Call, Declared, Memory, PolicyKey},
@@ -84,6 +84,8 @@ pub enum Input {
     Connection(Result<(), Failure>),
     /// The settings of the connection have changed.
     Settings(Settings),
+    /// The annotation of the tailnet's resource, or its status, was seen.
+    Tailnet(TailnetDeclared),
     /// Something has changed in the tailnet: the list is to be read at once.
     Poll,
     /// Whether this process may write.

@@ -8,7 +8,9 @@
 //! Knows nothing of Kubernetes.
 
 mod announcement;
+mod approvals;
 mod binding;
+mod clashes;
 mod drive;
 mod engine;
 mod exchange;
@@ -16,6 +18,7 @@ mod failure;
 mod fleet;
 mod held;
 mod inquiry;
+mod limit;
 mod looks;
 mod messages;
 mod node;
@@ -25,14 +28,18 @@ mod report;
 mod schedule;
 #[cfg(test)]
 mod simulation;
+mod window;
 mod writes;
 
 pub use announcement::Announcement;
+pub use approvals::HeldPlan;
 pub use drive::{Message, Reporter, drive};
 pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};
 pub(crate) use failure::{backoff, jittered};
 pub use fleet::{DETAILS, FleetReport, Unjudged};
 pub use inquiry::{Finding, Inquiry};
+pub use limit::{LimitedPolicy, TailnetDeclared};
 pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
 pub use report::{DeviceReport, PolicyReport, State, TailnetReport};
+pub use window::RecentChanges;

@@ -6,7 +6,9 @@ use std::{
 use super::{Failure, Request, failure::Setback};
 use crate::{
     model::{Attributes, NodeId, RouteSet},
-    plan::{AttributeWrites, Call, Change, DevicePlan, Difference, Field, PolicyKey, next_call},
+    plan::{
+        AttributeWrites, Call, Change, DevicePlan, Difference, Field, Form, PolicyKey, next_call,
+    },
 };
 
 /// How long a read counts as fresh for a call that carries some of what was read along.
@@ -34,6 +36,8 @@ pub(super) struct Node {
     /// The device must be looked at before anything else: what it is like is not known.
     pub look: bool,
     pub attributes: Option<Reading<Attributes>>,
+    /// The forms of its attributes, as others are told of them.
+    pub forms: BTreeSet<Form>,
     /// Its attributes must be read again, whatever their age.
     pub look_attributes: bool,
     /// Its routes, where the list does not tell them.

@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Effect, Engine, Failure, FleetReport};
+use super::{Effect, Engine, Failure, FleetReport, HeldPlan, LimitedPolicy, RecentChanges};
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{Binding, Conflict, Difference, Field, Memory, Mode, PolicyKey, Target},
@@ -20,6 +20,10 @@ pub struct PolicyReport {
     pub changed_at: Option<Timestamp>,
     /// What is done about a difference.
     pub mode: Mode,
+    /// What waits for an approval.
+    pub held: Option<HeldPlan>,
+    /// What is wrong with the annotation that approves.
+    pub approval_faults: Vec<String>,
     /// How things stand.
     pub state: State,
 }
@@ -68,7 +72,7 @@ pub struct DeviceReport {
 }
 
 /// How things stand with a tailnet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TailnetReport {
     /// Why it cannot be asked, if so.
     pub failure: Option<Failure>,
@@ -82,6 +86,14 @@ pub struct TailnetReport {
     pub lacks: BTreeSet<Ability>,
     /// How often attributes are read, as the request budget allows.
     pub attributes_interval: Duration,
+    /// Some of the policies that the limit of changed devices holds.
+    pub limited: Vec<LimitedPolicy>,
+    /// How many it holds.
+    pub limited_total: usize,
+    /// What was changed a short while ago, once that is known.
+    pub recent: Option<Vec<RecentChanges>>,
+    /// What is wrong with the annotation that approves.
+    pub approval_faults: Vec<String>,
 }
 
 impl Engine {
@@ -98,6 +110,7 @@ impl Engine {
                 continue;
             }
             self.release_keys(&key);
+            self.freeze(&key);
             let Some(report) = self.report(&key) else {
                 continue;
             };
@@ -132,7 +145,14 @@ impl Engine {
                 _ => return None,
             },
         };
+        let at_rest = match &state {
+            State::Bound(device) => !device.working,
+            State::Fleet(fleet) => fleet.working == 0,
+            _ => false,
+        };
         Some(PolicyReport {
+            held: self.held_plan_of(key),
+            approval_faults: self.approval_faults(key, at_rest),
             generation: held.generation,
             memory: held.memory.clone(),
             changed_at: held.changed_at,
@@ -170,12 +190,14 @@ impl Engine {
         let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
         let conflicts = claims.conflicts.iter().filter(|c| c.loser == *key);
         let expired = claims.expired.iter().filter(|(_, of)| *of == key);
+        let mut differences: Vec<_> = plan.of(key).cloned().collect();
+        self.name_batch(key, &mut differences);
         Some(DeviceReport {
             node: id.clone(),
             label: device.label().to_string(),
             working: !self.queues.is_resting(id) || self.unplaced.contains(id),
             unread: !plan.complete(),
-            differences: plan.of(key).cloned().collect(),
+            differences,
             conflicts: conflicts.cloned().collect(),
             expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
             failures: node
@@ -194,6 +216,10 @@ impl Engine {
             policies: self.policies.len(),
             lacks: self.lacks.clone(),
             attributes_interval: self.refresh(),
+            limited: self.limited_policies(),
+            limited_total: self.limiter.held.len(),
+            recent: self.recent_changes(),
+            approval_faults: self.tailnet_approval_faults(),
         }
     }
 }

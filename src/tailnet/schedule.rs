@@ -30,6 +30,7 @@ impl Engine {
     pub(super) fn settle(&mut self, now: Now) {
         self.poll(now);
         self.ring(now.monotonic);
+        self.expire_changes(now);
         if self.polling.seen > 0 && self.policies_listed {
             for key in std::mem::take(&mut self.unbound) {
                 self.rebind(&key);
@@ -37,13 +38,14 @@ impl Engine {
             for id in std::mem::take(&mut self.moved) {
                 self.rematch(&id);
             }
-            for id in std::mem::take(&mut self.stale) {
-                self.replan(&id, now);
-            }
+            self.use_approvals();
+            self.replan_stale(now);
+            self.keep_the_limit(now);
             if self.may_act() {
                 self.act(now);
             }
         }
+        self.note_recent_changes(now);
         self.publish();
     }
 

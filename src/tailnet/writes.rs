@@ -13,6 +13,9 @@ impl Engine {
     pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
         for id in call.nodes() {
             self.landed(id);
+            if matches!(call, Call::SetIpv4(..)) {
+                self.reconsider_waiting(id);
+            }
             if let Some(mut device) = self.fleet.get(id).cloned() {
                 apply(call, &mut device);
                 self.fleet.insert(device);
@@ -47,6 +50,11 @@ impl Engine {
             if let Some(node) = self.nodes.get_mut(&difference.node) {
                 node.setbacks.remove(&field);
                 node.unconfirmed.insert(field, difference.change.clone());
+            }
+            for owner in difference.owners() {
+                if let Some(held) = self.policies.get_mut(owner) {
+                    held.done(difference);
+                }
             }
             self.note_change(difference, now);
         }

@@ -86,7 +86,12 @@ fn the_table_of_lists_is_what_the_plan_does() {
             &device,
             None,
             &held,
-            &plan::Surroundings { fleet: &fleet, now },
+            &plan::Surroundings {
+                fleet: &fleet,
+                permits: &plan::Permits::default(),
+                clashes: &plan::Clashes::default(),
+                now,
+            },
         );
         if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {
             assert!(matches!(call, Call::SetTags(..)), "{row}: {call:?}");

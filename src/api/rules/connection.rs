@@ -59,6 +59,21 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A number of devices, or a percentage. A number in quotes is one too, as elsewhere in Kubernetes.
+pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "x-kubernetes-int-or-string": true,
+        "maxLength": 32,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int ? self >= 1 && self <= 2147483647 \
+                     : self.matches('^([1-9][0-9]{0,8}|([1-9][0-9]?|100)%)$')",
+            "message": "the limit is none: write a number of devices, such as 20, or a percentage from 1% \
+                        to 100%, which is no limit",
+        }],
+    })
+}
+
 /// Where an invite is sent.
 pub(in crate::api) fn email(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

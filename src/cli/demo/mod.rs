@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AnyError, look::Look};
 use crate::{
-    model::NodeId,
+    model::{ChangeLimit, NodeId},
     plan::{self, Declared, Style},
     simulator::Simulator,
     tailnet::{Engine, Input, Message, Settings, drive},
@@ -122,13 +122,17 @@ fn settings() -> Settings {
         poll_interval: POLL,
         attributes_interval: Duration::from_mins(10),
         requests_per_second: 100.0,
+        // The demo changes most of its few devices at once.
+        limit: ChangeLimit::NONE,
     }
 }
 
 /// A look at everything, and the differences as a table, with their number.
 async fn plan_table(client: &Client, policies: &[Declared]) -> Result<(String, usize), AnyError> {
     let mut look = Look::new(client).await?;
-    let survey = look.survey(client, policies, Timestamp::now()).await?;
+    let survey = look
+        .survey(client, policies, ChangeLimit::NONE, Timestamp::now())
+        .await?;
     let differences: Vec<_> = survey
         .devices
         .values()

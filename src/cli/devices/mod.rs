@@ -62,7 +62,7 @@ enum Form {
 /// Reads the list, by one request, and prints it.
 pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
     let policies = if args.policies.are_given() {
-        Some(policies::declared(&args.policies.objects().await?))
+        Some(policies::declared(&args.policies.read().await?.policies))
     } else {
         None
     };

@@ -137,7 +137,7 @@ fn managers(policies: &[Declared], fleet: &Fleet) -> BTreeMap<NodeId, Vec<String
         let Ok(policy) = &declared.policy else {
             continue;
         };
-        let binding = bind(&policy.target, &declared.memory, fleet);
+        let binding = bind(&policy.target, &declared.memory, &declared.approvals, fleet);
         for node in binding.nodes() {
             let of = managers.entry(node.clone()).or_default();
             of.push(policy.key.to_string());

@@ -27,7 +27,8 @@ const CHANGES: u8 = 2;
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Reads the list of devices by one request, and the attributes of those devices alone whose policies name
-some. Exit code: 0 nothing to do, 2 changes (held ones too), 1 an error.
+some. What the controller would hold is shown as held, by the limit of changed devices too (of the
+TailscaleTailnet among the manifests, else 10%). Exit code: 0 nothing to do, 2 changes (held ones too), 1 an error.
 
 {CREDENTIAL_HELP}
 
@@ -73,7 +74,8 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
             "no policies are named: write -f and a file or folder, or --from-cluster".into(),
         );
     }
-    let objects = args.policies.objects().await?;
+    let declarations = args.policies.read().await?;
+    let (limit, objects) = (declarations.limit()?, declarations.policies);
     let policies = policies::declared(&objects);
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
@@ -81,7 +83,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     let client = args.connection.client()?;
     let mut look = Look::new(&client).await?;
     let now = Timestamp::now();
-    let survey = look.survey(&client, &policies, now).await?;
+    let survey = look.survey(&client, &policies, limit, now).await?;
     let view = View::of(&policies, &survey, &look, now);
     output::print(&match args.output {
         Form::Table => view.table(Style {
@@ -93,7 +95,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         Form::Markdown => markdown::render(&view),
     })?;
     if let Some(path) = &args.out {
-        let saved = SavedPlan::new(&objects, &look, &survey, &view, now);
+        let saved = SavedPlan::new(&objects, limit, &look, &survey, &view, now);
         let text = serde_json::to_string_pretty(&saved)? + "\n";
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use kube::{ResourceExt as _, core::DeserializeGuard};
+use kube::ResourceExt as _;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::view::View;
 use crate::{
     api::{GROUP, TailscaleDevicePolicy, VERSION},
-    cli::look::Look,
-    model::{Attributes, Device, NodeId},
+    cli::{look::Look, policies::PolicyObject},
+    model::{Attributes, ChangeLimit, Device, NodeId},
     plan::Survey,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct SavedPlan<'a> {
     made_at: Timestamp,
     /// The domain of the tailnet's names: another tailnet is not the one that is meant.
     tailnet: Option<String>,
+    /// How many devices it may change.
+    max_changed_devices: String,
     /// The policies, without their status.
     policies: Vec<Value>,
     /// Of `policies`.
@@ -44,7 +46,8 @@ pub(super) struct SavedPlan<'a> {
 impl<'a> SavedPlan<'a> {
     /// Everything that the plan came from.
     pub fn new(
-        objects: &[DeserializeGuard<TailscaleDevicePolicy>],
+        objects: &[PolicyObject],
+        limit: ChangeLimit,
         look: &Look,
         survey: &'a Survey,
         view: &'a View<'a>,
@@ -62,6 +65,7 @@ impl<'a> SavedPlan<'a> {
             made_by: concat!("tsdp ", env!("CARGO_PKG_VERSION")).to_owned(),
             made_at: now,
             tailnet: look.fleet.domain(),
+            max_changed_devices: limit.to_string(),
             policies_hash: hash(&json!(policies)),
             policies,
             devices: devices.collect(),

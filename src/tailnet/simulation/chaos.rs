@@ -249,9 +249,10 @@ impl World {
                 Mode::Enforce,
                 Mode::Enforce,
                 Mode::Enforce,
+                Mode::Approve,
                 Mode::Suspended,
                 Mode::Observe,
-            ][self.rng.usize(..5)],
+            ][self.rng.usize(..6)],
             priority: self.rng.i32(-1..2),
             ..blank(key)
         }
@@ -325,7 +326,9 @@ impl World {
     }
 
     fn attribute_key(&mut self) -> AttributeKey {
-        format!("custom:k{}", self.rng.u8(..3)).parse().unwrap()
+        // Two of them differ in case only.
+        let keys = ["custom:k0", "custom:k1", "custom:k2", "custom:K2"];
+        keys[self.rng.usize(..4)].parse().unwrap()
     }
 
     fn attribute(&mut self) -> AttributeWish {

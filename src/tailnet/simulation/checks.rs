@@ -106,7 +106,17 @@ impl Told {
 
     fn names(&self, id: &NodeId, wish: impl Fn(&Policy) -> bool) -> bool {
         let mut holders = self.holders(id);
-        holders.any(|(policy, _)| policy.mode == Mode::Enforce && wish(policy))
+        holders.any(|(policy, memory)| may_act(policy, memory) && wish(policy))
+    }
+}
+
+/// Whether something may be sent for a policy: where it asks for approvals, only once it is kept that
+/// one was used.
+fn may_act(policy: &Policy, memory: &Memory) -> bool {
+    match policy.mode {
+        Mode::Enforce => true,
+        Mode::Approve => memory.approvals_used > 0,
+        Mode::Suspended | Mode::Observe => false,
     }
 }
 
@@ -225,7 +235,7 @@ impl World {
 
     fn check_attribute(&self, id: &NodeId, key: &AttributeKey) {
         let owned = |(policy, memory): &(Policy, Memory)| {
-            policy.mode == Mode::Enforce
+            may_act(policy, memory)
                 && policy.wishes.attributes.is_some()
                 && (memory.owned_keys.contains(key)
                     || policy.ownership.attributes == AttributesExtent::Exact)

@@ -17,12 +17,12 @@ use crate::{
 
 const MANY: usize = 1000;
 
-fn tag(tag: &str) -> Tag {
+pub fn tag(tag: &str) -> Tag {
     tag.parse().unwrap()
 }
 
 /// The policy 0, about all devices that have `tag:s`.
-fn fleet(wishes: Wishes) -> Policy {
+pub fn fleet(wishes: Wishes) -> Policy {
     let selector = Selector {
         tags: [tag("tag:s")].into(),
         ..Selector::default()
@@ -35,7 +35,7 @@ fn fleet(wishes: Wishes) -> Policy {
 }
 
 /// So many servers: devices that have `tag:s`.
-fn servers(count: usize) -> World {
+pub fn servers(count: usize) -> World {
     let mut world = world(count);
     for device in world.model.devices.values_mut() {
         device.tags = [tag("tag:s")].into();
@@ -43,7 +43,7 @@ fn servers(count: usize) -> World {
     world
 }
 
-fn told(world: &World) -> &FleetReport {
+pub fn told(world: &World) -> &FleetReport {
     match &world.last_reports[&policy_key(0)].state {
         State::Fleet(report) => report,
         state => panic!("{state:?}"),

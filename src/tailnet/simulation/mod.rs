@@ -1,11 +1,13 @@
 //! The engine in a simulated world: a model of a tailnet, a store of policies, a clock that jumps
 //! from event to event, all driven by one seed. What must always hold is checked at every request.
 
+mod approvals;
 mod chaos;
 mod checks;
 mod counted;
 mod faulty;
 mod fleets;
+mod limits;
 mod model;
 mod outcome;
 mod random;
@@ -17,12 +19,12 @@ use jiff::Timestamp;
 use self::model::{Faults, Model, failure};
 use super::{
     Announcement, Answer, Effect, Engine, Failure, Input, Now, PolicyReport, Request, Retry,
-    Settings, Ticket,
+    Settings, TailnetDeclared, TailnetReport, Ticket,
 };
 use crate::{
     api::Reason,
-    model::NodeId,
-    plan::{Call, Declared, LookRequest, Memory, Policy, PolicyKey},
+    model::{ChangeLimit, NodeId},
+    plan::{Approvals, Call, Declared, LookRequest, Memory, Policy, PolicyKey},
 };
 
 /// A policy as Kubernetes keeps it.
@@ -31,6 +33,7 @@ struct Kept {
     policy: Policy,
     memory: Memory,
     request: LookRequest,
+    approvals: Approvals,
 }
 
 #[derive(Debug)]
@@ -41,6 +44,8 @@ enum Event {
     Answer(Ticket, Result<Answer, Failure>),
     /// A report is kept.
     Keep(PolicyKey, Box<PolicyReport>),
+    /// A report of the tailnet is kept.
+    KeepTailnet(Box<TailnetReport>),
     /// The watch tells how a policy is now, if it is there.
     Watch(PolicyKey),
     Wake,
@@ -66,6 +71,11 @@ struct World {
     engine: Engine,
     /// Counts the engines: what was under way for a killed one reaches no other.
     life: u32,
+    settings: Settings,
+    /// The tailnet's object: what approves, and what its status keeps.
+    tailnet: TailnetDeclared,
+    /// The last report of the tailnet.
+    tailnet_report: TailnetReport,
     /// What this engine was told and keeps: for the checks.
     told: checks::Told,
     wake: Option<Duration>,
@@ -96,6 +106,9 @@ impl World {
             policies: BTreeMap::new(),
             engine: Engine::new(settings(), seed),
             life: 0,
+            settings: settings(),
+            tailnet: TailnetDeclared::default(),
+            tailnet_report: TailnetReport::default(),
             told: checks::Told::default(),
             wake: None,
             traced: std::env::var_os("TSDP_TRACE").is_some(),
@@ -124,7 +137,9 @@ impl World {
 
     /// Starts a process: leading, connected, and told of all policies.
     fn start(&mut self) {
+        self.step(Input::Settings(self.settings.clone()));
         self.step(Input::Leading(true));
+        self.tell_tailnet();
         self.step(Input::Connection(Ok(())));
         for key in self.policies.keys().cloned().collect::<Vec<_>>() {
             self.tell(&key);
@@ -148,8 +163,11 @@ impl World {
     /// Applies or edits a policy.
     fn apply(&mut self, mut policy: Policy) {
         let key = policy.key.clone();
-        let request = self.policies.get(&key).map(|kept| kept.request.clone());
-        let request = request.unwrap_or_default();
+        let before = self.policies.get(&key);
+        let request = before.map(|kept| kept.request.clone()).unwrap_or_default();
+        let approvals = before
+            .map(|kept| kept.approvals.clone())
+            .unwrap_or_default();
         let memory = if let Some(kept) = self.policies.get(&key) {
             policy.uid.clone_from(&kept.policy.uid);
             policy.created = kept.policy.created;
@@ -166,6 +184,7 @@ impl World {
                 policy,
                 memory,
                 request,
+                approvals,
             },
         );
         self.watch_soon(key);
@@ -175,6 +194,11 @@ impl World {
         self.policies.remove(key);
         self.last_reports.remove(key);
         self.watch_soon(key.clone());
+    }
+
+    /// The watch tells how the tailnet's object is now.
+    fn tell_tailnet(&mut self) {
+        self.step(Input::Tailnet(self.tailnet.clone()));
     }
 
     fn watch_soon(&mut self, key: PolicyKey) {
@@ -192,6 +216,7 @@ impl World {
                 policy: Ok(kept.policy.clone()),
                 memory: kept.memory.clone(),
                 request: kept.request.clone(),
+                approvals: kept.approvals.clone(),
             })),
         };
         self.step(input);
@@ -241,6 +266,13 @@ impl World {
                 kept.memory = report.memory.clone();
                 self.watch_soon(key.clone());
                 self.step(Input::Recorded(key, report.memory));
+            }
+            Event::KeepTailnet(report) => {
+                if let Some(recent) = &report.recent {
+                    self.tailnet.recent.clone_from(recent);
+                }
+                self.tailnet_report = *report;
+                self.tell_tailnet();
             }
             Event::Wake => {
                 if self.wake == Some(self.clock) {
@@ -340,7 +372,10 @@ impl World {
             Effect::Announce(key, announcement) => {
                 self.seen.announcements.push((key, *announcement));
             }
-            Effect::Tailnet(_) => {}
+            Effect::Tailnet(report) => {
+                // One after the other, as the controller writes them.
+                self.after(self.faults.delay, Event::KeepTailnet(Box::new(report)));
+            }
         }
     }
 
@@ -374,5 +409,6 @@ fn settings() -> Settings {
         poll_interval: Duration::from_mins(1),
         attributes_interval: Duration::from_mins(10),
         requests_per_second: 5.0,
+        limit: ChangeLimit::NONE,
     }
 }

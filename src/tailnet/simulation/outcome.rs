@@ -6,8 +6,8 @@ use super::World;
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Change, DevicePlan, Fleet, Memory, Mode, Policy, PolicyKey, Surroundings, Target,
-        bind, plan_device,
+        Binding, Change, Clashes, DevicePlan, Difference, Fleet, Hold, Memory, Mode, Permits,
+        Policy, PolicyKey, Surroundings, Target, bind, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -20,7 +20,7 @@ impl World {
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         for (key, kept) in &self.policies {
-            let binding = bind(&kept.policy.target, &kept.memory, &fleet);
+            let binding = bind(&kept.policy.target, &kept.memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
                 policies.push((&kept.policy, &kept.memory));
@@ -38,9 +38,16 @@ impl World {
             };
             assert_eq!(*told, binding, "{key}");
         }
+        let policies = self.policies.values().map(|kept| &kept.policy);
+        let clashes = Clashes::among(policies, &held_by, &self.model.attributes, self.wall());
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
-            .map(|(id, policies)| (id.clone(), self.assert_reached(id, policies, &fleet)))
+            .map(|(id, policies)| {
+                (
+                    id.clone(),
+                    self.assert_reached(id, policies, &fleet, &clashes),
+                )
+            })
             .collect();
         for (key, nodes) in fleets {
             self.assert_fleet_told(key, &nodes, &plans);
@@ -93,6 +100,7 @@ impl World {
         id: &NodeId,
         policies: &[(&Policy, &Memory)],
         fleet: &Fleet,
+        clashes: &Clashes,
     ) -> DevicePlan {
         let device = &self.model.devices[id];
         let plan = plan_device(
@@ -101,6 +109,8 @@ impl World {
             policies,
             &Surroundings {
                 fleet,
+                permits: &Permits::default(),
+                clashes,
                 now: self.wall(),
             },
         );
@@ -109,7 +119,7 @@ impl World {
             .iter()
             .any(|difference| difference.hold.is_some());
         for difference in &plan.differences {
-            let waits = (held || plan.lacks_what_is_suspended())
+            let waits = (held || plan.lacks_what_waits())
                 && matches!(difference.change, Change::Authorized { after: true, .. });
             assert!(
                 difference.hold.is_some() || waits,
@@ -138,7 +148,7 @@ impl World {
             let own = plan.of(key);
             assert_eq!(told.node, *id, "{key}");
             assert!(
-                told.differences.iter().eq(own),
+                told.differences.iter().map(unnamed).eq(own.map(unnamed)),
                 "{key} is told to differ in {told:?}"
             );
             assert!(
@@ -148,4 +158,13 @@ impl World {
         }
         plan
     }
+}
+
+/// A difference, without the hash by which it is approved.
+fn unnamed(difference: &Difference) -> Difference {
+    let mut difference = difference.clone();
+    if let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold {
+        *hash = None;
+    }
+    difference
 }

@@ -5,11 +5,7 @@ use super::tailnet::{Ran, Tailnet, program};
 
 #[tokio::test]
 async fn without_a_credential_a_command_says_what_to_set_and_sends_nothing() {
-    for command in [
-        &["devices"][..],
-        &["export"],
-        &["plan", "-f", &super::tailnet::examples()],
-    ] {
+    for command in [&["devices"][..], &["export"], &["plan", "-f", "-"]] {
         let ran: Ran = program().args(command).output().await.unwrap().into();
         assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
         assert!(

@@ -2,12 +2,12 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::tailnet::{Ran, Tailnet, demo_devices, examples};
+use super::tailnet::{EXAMPLES, Ran, Tailnet, demo_devices};
 
 #[tokio::test]
 async fn devices_are_listed_by_one_request_with_what_manages_them() {
     let tailnet = Tailnet::of(demo_devices()).await;
-    let mut command = tailnet.tsdp(&["devices", "-f", &examples()]);
+    let mut command = tailnet.tsdp(&["devices", "-f", EXAMPLES]);
     let ran: Ran = command.env("COLUMNS", "120").output().await.unwrap().into();
     insta::assert_snapshot!(ran.ok(), @"
     NAME           TAGS OR USER        ROUTES  KEY               LAST SEEN  MANAGED BY
@@ -63,9 +63,9 @@ async fn the_wide_table_shows_what_the_narrow_one_counts() {
 #[tokio::test]
 async fn machines_read_the_same_as_json_and_yaml() {
     let tailnet = Tailnet::of(demo_devices()).await;
-    let json = ["devices", "-f", &examples(), "-o", "json"];
+    let json = ["devices", "-f", EXAMPLES, "-o", "json"];
     let json: Value = serde_json::from_str(&tailnet.run(&json).await.ok()).unwrap();
-    let yaml = ["devices", "-f", &examples(), "-o", "yaml"];
+    let yaml = ["devices", "-f", EXAMPLES, "-o", "yaml"];
     let yaml: Value = serde_yaml::from_str(&tailnet.run(&yaml).await.ok()).unwrap();
     assert_eq!(json, yaml);
     let devices = json.as_array().unwrap();

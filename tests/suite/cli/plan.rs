@@ -3,11 +3,15 @@ use std::fs;
 use serde_json::{Value, json};
 use tsdp::simulator::{self, FaultKind, FaultSpec};
 
-use super::tailnet::{API_KEY, Ran, Tailnet, demo_devices, examples};
+use super::tailnet::{API_KEY, EXAMPLES, NO_LIMIT, Ran, Tailnet, demo_devices};
 use crate::docs::blocks;
 
-/// A policy for all servers.
+/// A policy for all servers, in a tailnet without a limit of changed devices.
 fn for_servers(spec: &str) -> String {
+    format!("{NO_LIMIT}\n---\n{}", policy_for_servers(spec))
+}
+
+fn policy_for_servers(spec: &str) -> String {
     format!(
         "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
          metadata: {{name: servers}}, spec: {{deviceSelector: {{tags: [\"tag:server\"]}}, {spec}}}}}"
@@ -15,7 +19,7 @@ fn for_servers(spec: &str) -> String {
 }
 
 async fn table(tailnet: &Tailnet, more: &[&str], variables: &[(&str, &str)]) -> Ran {
-    let mut command = tailnet.tsdp(&[&["plan", "-f", &examples()], more].concat());
+    let mut command = tailnet.tsdp(&[&["plan", "-f", EXAMPLES], more].concat());
     let command = command
         .env("COLUMNS", "110")
         .envs(variables.iter().copied());
@@ -87,9 +91,7 @@ async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
                                                                                            disruptive: is an
                                                                                            exit node no more
 
-    network/ams-routers: no device fits its deviceSelector
-
-    18 changes on 6 devices (8 disruptive); 7 policies, 8 devices in the tailnet.
+    18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
     "#);
     let requests = tailnet.requests();
     let lists = requests
@@ -162,6 +164,22 @@ async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
 }
 
 #[tokio::test]
+async fn what_goes_over_the_limit_of_changed_devices_is_held_and_small_repairs_are_not() {
+    let tailnet = Tailnet::large().await;
+    let few = policy_for_servers("keyExpiry: Enabled")
+        .replace("name: servers", "name: exits")
+        .replace("tag:server", "tag:exit");
+    let policies = policy_for_servers("keyExpiry: Enabled") + "\n---\n" + &few;
+    let told = tailnet.run_with(&["plan", "-f", "-"], &policies).await;
+    let told = told.with_code(2);
+    insta::assert_snapshot!(told.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
+    let held = told
+        .lines()
+        .filter(|line| line.contains("held: it would go over maxChangedDevices"));
+    assert_eq!(held.count(), 75, "{told}");
+}
+
+#[tokio::test]
 async fn what_is_held_is_said_with_what_would_release_it() {
     let devices = vec![
         json!({"hostname": "laptop", "name": "laptop.tail1.ts.net", "os": "macOS",
@@ -209,7 +227,7 @@ async fn machines_and_reviewers_read_the_same_plan() {
     devices[1]["attributes"]["custom:tier"] = json!("`| <b>@amelie");
     let tailnet = Tailnet::of(devices).await;
     let run = async |form: &str| {
-        let args = ["plan", "-f", &examples(), "-o", form];
+        let args = ["plan", "-f", EXAMPLES, "-o", form];
         tailnet.run(&args).await.with_code(2)
     };
     let json: Value = serde_json::from_str(&run("json").await).unwrap();
@@ -229,7 +247,7 @@ async fn machines_and_reviewers_read_the_same_plan() {
         8
     );
     let totals = json!({
-        "devices": 8, "policies": 7, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0,
+        "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0,
         "onlyShown": 0, "unread": 0,
     });
     assert_eq!(json["totals"], totals);
@@ -239,7 +257,7 @@ async fn machines_and_reviewers_read_the_same_plan() {
     insta::assert_snapshot!(shown.join("\n"), @"
     ### tsdp plan
 
-    18 changes on 6 devices (8 disruptive); 7 policies, 8 devices in the tailnet.
+    18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
 
     | device | setting | now | declared | why |
     |---|---|---|---|---|
@@ -256,7 +274,7 @@ async fn machines_and_reviewers_read_the_same_plan() {
 async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let save = async |name: &str| -> Value {
-        let args = ["plan", "-f", &examples(), "--out", name];
+        let args = ["plan", "-f", EXAMPLES, "--out", name];
         tailnet.run(&args).await.with_code(2);
         let text = fs::read_to_string(tailnet.path(name)).unwrap();
         assert!(!text.contains(API_KEY));
@@ -264,7 +282,7 @@ async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
     };
     let first = save("first.json").await;
     assert_eq!(first["format"], 1);
-    assert_eq!(first["policies"].as_array().unwrap().len(), 7);
+    assert_eq!(first["policies"].as_array().unwrap().len(), 6);
     assert_eq!(first["changes"].as_array().unwrap().len(), 18);
     let again = save("again.json").await;
     assert_eq!(first["policiesHash"], again["policiesHash"]);
@@ -345,7 +363,7 @@ async fn the_jobs_of_the_page_plan_and_tell_changes_from_errors() {
         assert!(!run().await, "there are no policies: {script}");
         fs::create_dir(&policies).unwrap();
         fs::copy(
-            format!("{}/fra-router.yaml", examples()),
+            tailnet.path("examples/fra-router.yaml"),
             policies.join("a.yaml"),
         )
         .unwrap();

@@ -1,6 +1,7 @@
 //! The program as a process, and the simulated tailnet that it talks to.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Output, Stdio},
 };
@@ -11,6 +12,12 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use tsdp::simulator::{self, Simulator};
 
 pub const API_KEY: &str = "tskey-api-cli";
+/// In the folder of each [`Tailnet`]: the policies of the demo.
+pub const EXAMPLES: &str = "examples";
+/// A tailnet of which all devices may be changed at once.
+pub const NO_LIMIT: &str = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, \
+     metadata: {name: default}, \
+     spec: {credentialsSecret: {name: tailscale}, maxChangedDevices: 100%}}";
 /// Variables that would decide in place of those of a test.
 const INHERITED: [&str; 12] = [
     "TAILSCALE_API_KEY",
@@ -84,9 +91,11 @@ impl Tailnet {
             api_keys: vec![API_KEY.into()],
             ..simulator::Options::default()
         };
+        let folder = tempfile::tempdir().unwrap();
+        lay_examples(&folder.path().join(EXAMPLES));
         Self {
             simulator: Simulator::start(options).await.unwrap(),
-            folder: tempfile::tempdir().unwrap(),
+            folder,
         }
     }
 
@@ -155,8 +164,20 @@ pub fn demo_devices() -> Vec<Value> {
     crate::support::demo_devices()
 }
 
-/// The manifests of the demo.
-pub fn examples() -> String {
+/// Lays the policies of the demo into a folder, with a tailnet of which all may be changed at once.
+fn lay_examples(folder: &Path) {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
-    examples.display().to_string()
+    fs::create_dir(folder).unwrap();
+    for name in [
+        "amelie-laptop",
+        "ci-runner",
+        "fra-router",
+        "lobby-kiosk",
+        "old-gateway",
+        "orders-db",
+    ] {
+        let file = format!("{name}.yaml");
+        fs::copy(examples.join(&file), folder.join(&file)).unwrap();
+    }
+    fs::write(folder.join("tailnet.yaml"), NO_LIMIT).unwrap();
 }

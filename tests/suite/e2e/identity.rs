@@ -39,7 +39,9 @@ async fn nothing_is_sent_while_no_or_more_than_one_device_is_meant() {
         .policy_says(
             "sensor",
             "False Ambiguous (Reconciling): 2 devices have the hostname sensor: nSensorA1CNTRL, \
-             nSensorB2CNTRL. Write spec.device.nodeId instead. Nothing is sent until then.",
+             nSensorB2CNTRL. Write spec.device.nodeId instead. Nothing is sent until then. The \
+             annotation tailnet.dev/approve: node:nSensorA1CNTRL on the policy says that \
+             nSensorA1CNTRL is the one.",
         )
         .await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
@@ -104,7 +106,9 @@ async fn an_impostor_that_takes_a_bound_routers_hostname_is_not_followed() {
                 "False IdentityChanged (Reconciling): The bound device {router} (owner: tagged) is gone, \
                  and nMallory1CNTRL (owner: mallory@example.com) has the hostname fra-router now. It is \
                  not followed, as its owner is another. If it is the right one, write \
-                 spec.device.nodeId: nMallory1CNTRL. Nothing is sent until then."
+                 spec.device.nodeId: nMallory1CNTRL. Nothing is sent until then. The annotation \
+                 tailnet.dev/approve: node:nMallory1CNTRL on the policy says that nMallory1CNTRL is the \
+                 one."
             ),
         )
         .await;

@@ -3,6 +3,7 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
+mod approvals;
 mod changes;
 mod figures;
 mod fleets;
@@ -11,6 +12,7 @@ mod held;
 mod identity;
 mod invites;
 mod leaders;
+mod limits;
 mod main_path;
 mod outages;
 mod scopes;

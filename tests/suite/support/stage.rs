@@ -133,9 +133,43 @@ impl Stage {
                 "pollInterval": "1s",
                 "attributesInterval": "2s",
                 "requestBudget": {"perSecond": 200, "burst": 1000},
+                // Most tests change most of their few devices.
+                "maxChangedDevices": "100%",
             },
         });
         tailnet.to_string()
+    }
+
+    /// Sets how many devices of the tailnet may be changed within an hour.
+    pub async fn max_changed_devices(&self, limit: &str) {
+        let patch = json!({"spec": {"maxChangedDevices": limit}}).to_string();
+        self.kubectl
+            .ok(&["patch", "tstn", "default", "--type=merge", "-p", &patch])
+            .await;
+    }
+
+    /// Approves by the annotation of an object: `approve(&["tsdp", "nas", "-n", "network"], "plan:…")`.
+    pub async fn approve(&self, object: &[&str], approval: &str) {
+        let annotation = format!("tailnet.dev/approve={approval}");
+        let args = [&["annotate", "--overwrite"], object, &[&annotation]].concat();
+        self.kubectl.ok(&args).await;
+    }
+
+    /// Waits until a policy in `network` holds a plan that is not `before`, and gives its hash.
+    pub async fn held_plan(&self, name: &str, before: &str) -> String {
+        let name = format!("network/{name}");
+        eventually(PATIENCE, async || {
+            let object = self.policies.as_ref().unwrap().now(&name);
+            let status = object.map(|object| object["status"].clone());
+            let hash = status
+                .as_ref()
+                .and_then(|status| status["heldPlan"]["hash"].as_str());
+            match hash {
+                Some(hash) if hash != before => Ok(hash.to_owned()),
+                _ => Err(format!("no new plan is held: {status:?}")),
+            }
+        })
+        .await
     }
 
     /// Starts the controller and waits until it is ready.

@@ -1,0 +1,108 @@
+//! What waits for an approval, as the status of a policy and of a tailnet tells it.
+
+use super::{Verdict, count, whole_second};
+use crate::{
+    api::{
+        APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, TailscaleDevicePolicyStatus,
+        TailscaleTailnetStatus,
+    },
+    plan::ApprovedOn,
+    tailnet::{self, PolicyReport, TailnetReport},
+};
+
+/// Says how to approve what is held, and what is wrong with what somebody wrote to approve it.
+pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) -> Verdict {
+    let what = match (verdict.reason, &report.held) {
+        (Reason::AwaitingApproval, Some(plan)) => format!(
+            "{}, listed under status.pending, until somebody approves: nothing of it is sent before the \
+             policy is annotated with {APPROVE}: plan:{}.",
+            waiting(plan),
+            plan.hash
+        ),
+        (Reason::LimitHeld, Some(plan)) => format!(
+            "{}: with them more devices would be changed within an hour than maxChangedDevices of the \
+             TailscaleTailnet {tailnet} allows ({}), and policies with the most devices are held first. \
+             If the selector means too many, correct it. Else annotate the TailscaleTailnet with \
+             {APPROVE}: plan:{}, or raise its maxChangedDevices. What fits again once an hour has \
+             passed goes on by itself.",
+            waiting(plan),
+            plan.limit
+                .map_or("no limit now".to_owned(), |most| most.to_string()),
+            plan.hash
+        ),
+        (Reason::AwaitingApproval | Reason::LimitHeld, None) => verdict.message,
+        _ => return verdict,
+    };
+    let message = report.approval_faults.iter().fold(what, |text, fault| {
+        format!("{text} In the annotation, {fault}.")
+    });
+    Verdict { message, ..verdict }
+}
+
+/// `12 changes of 3 devices wait`.
+fn waiting(plan: &tailnet::HeldPlan) -> String {
+    let counted = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
+    };
+    let (changes, devices) = (
+        counted(plan.changes, "change"),
+        counted(plan.devices, "device"),
+    );
+    let verb = if plan.changes == 1 { "waits" } else { "wait" };
+    format!("{changes} of {devices} {verb}")
+}
+
+pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
+    status.held_plan = report.held.as_ref().map(|plan| HeldPlan {
+        hash: plan.hash.to_string(),
+        approve_on: match plan.on {
+            ApprovedOn::Policy => "TailscaleDevicePolicy".to_owned(),
+            ApprovedOn::Tailnet => "TailscaleTailnet".to_owned(),
+        },
+        changes: count(plan.changes),
+        devices: count(plan.devices),
+    });
+    let used = report.memory.approvals_used;
+    status.approvals_used = (used > 0).then_some(used);
+    status.last_approved_plan = report.memory.approved.as_ref().map(ToString::to_string);
+    status.approval_faults.clone_from(&report.approval_faults);
+}
+
+/// What was kept of recent changes stays until this process knows better.
+pub(super) fn describe_tailnet(
+    status: &mut TailscaleTailnetStatus,
+    report: &TailnetReport,
+    old: &TailscaleTailnetStatus,
+) {
+    let limited = report.limited.iter().map(|limited| HeldPolicy {
+        policy: limited.policy.to_string(),
+        devices: count(limited.devices),
+        hash: limited.hash.as_ref().map(ToString::to_string),
+    });
+    status.held = limited.collect();
+    status.held_total = (report.limited_total > 0).then(|| count(report.limited_total));
+    status.recent_changes = match &report.recent {
+        None => old.recent_changes.clone(),
+        Some(recent) => recent
+            .iter()
+            .map(|recent| RecentChanges {
+                since: whole_second(recent.since),
+                devices: count(recent.devices),
+            })
+            .collect(),
+    };
+    status.approval_faults.clone_from(&report.approval_faults);
+}
+
+/// What a status of a tailnet has kept of recent changes.
+pub(in crate::controller) fn recent(
+    status: &TailscaleTailnetStatus,
+) -> Vec<tailnet::RecentChanges> {
+    let kept = status.recent_changes.iter();
+    kept.map(|recent| tailnet::RecentChanges {
+        since: recent.since.0,
+        devices: usize::try_from(recent.devices).unwrap_or(usize::MAX),
+    })
+    .collect()
+}

@@ -1,0 +1,112 @@
+use std::{fmt, str::FromStr};
+
+use super::Refused;
+
+/// How many devices of a tailnet may be changed within an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeLimit {
+    /// So many.
+    Devices(u32),
+    /// So many of a hundred of the tailnet's own devices; a hundred is no limit.
+    Percent(u8),
+}
+
+impl ChangeLimit {
+    /// No limit.
+    pub const NONE: Self = Self::Percent(100);
+    /// A percentage of a small tailnet is at least so many devices.
+    const AT_LEAST: usize = 5;
+
+    /// The number of devices, where the tailnet has so many of its own; `None` is no limit.
+    #[must_use]
+    pub fn devices(self, own: usize) -> Option<usize> {
+        match self {
+            Self::Devices(devices) => Some(usize::try_from(devices).unwrap_or(usize::MAX)),
+            Self::Percent(100..) => None,
+            Self::Percent(percent) => {
+                Some((own.saturating_mul(percent.into()) / 100).max(Self::AT_LEAST))
+            }
+        }
+    }
+}
+
+impl Default for ChangeLimit {
+    fn default() -> Self {
+        Self::Percent(10)
+    }
+}
+
+impl fmt::Display for ChangeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Devices(devices) => write!(f, "{devices}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl FromStr for ChangeLimit {
+    type Err = Refused;
+
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        let limit = match text.strip_suffix('%') {
+            Some(percent) => whole(percent)
+                .and_then(|percent| u8::try_from(percent).ok())
+                .filter(|percent| *percent <= 100)
+                .map(Self::Percent),
+            None => whole(text).map(Self::Devices),
+        };
+        limit.ok_or_else(|| {
+            Refused(format!(
+                "'{text}' is no limit: write a number of devices, such as 20, or a percentage from 1% \
+                 to 100%, which is no limit"
+            ))
+        })
+    }
+}
+
+/// A number above zero, without a sign or leading zeros.
+fn whole(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_is_of_the_tailnets_devices_and_at_least_five() {
+        let devices = |text: &str, own| text.parse::<ChangeLimit>().unwrap().devices(own);
+        assert_eq!(devices("10%", 1000), Some(100));
+        assert_eq!(devices("10%", 8), Some(5));
+        assert_eq!(devices("1%", 999), Some(9));
+        assert_eq!(devices("3", 1000), Some(3));
+        assert_eq!(devices("100%", 1000), None);
+        assert_eq!(ChangeLimit::default().devices(1000), Some(100));
+    }
+
+    #[test]
+    fn what_is_no_limit_is_refused_with_an_example() {
+        for text in [
+            "",
+            "0",
+            "0%",
+            "101%",
+            "1.5%",
+            "-1",
+            "+1",
+            "ten",
+            "%",
+            "1 %",
+            "05%",
+            "4294967296",
+        ] {
+            let refused = text.parse::<ChangeLimit>().unwrap_err();
+            assert!(refused.0.contains("such as 20"), "{text}: {refused}");
+        }
+        for text in ["1", "20", "4294967295", "1%", "100%"] {
+            assert_eq!(text.parse::<ChangeLimit>().unwrap().to_string(), text);
+        }
+    }
+}

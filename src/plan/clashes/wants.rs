@@ -1,0 +1,178 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
+};
+
+use crate::{
+    model::{DeviceLabel, NodeId, TailnetIpv4},
+    plan::{Claims, Fleet, Memory, Policy, PolicyKey, Rank},
+};
+
+/// What is decided for a device and no other device can have, with the rank of the policy that decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Want {
+    /// Its IPv4 address.
+    pub ipv4: Option<(TailnetIpv4, Rank)>,
+    /// Its name.
+    pub name: Option<(DeviceLabel, Rank)>,
+}
+
+impl Want {
+    /// What the policies of a device have settled among themselves.
+    #[must_use]
+    pub fn of(claims: &Claims, policies: &[(&Policy, &Memory)]) -> Self {
+        let rank = |owners: &[PolicyKey]| {
+            let first = owners.first()?;
+            let mut policies = policies.iter().map(|(policy, _)| policy);
+            Some(policies.find(|policy| policy.key == *first)?.owned_rank())
+        };
+        let ipv4 = claims.ipv4.as_ref();
+        let name = claims.name.as_ref();
+        Self {
+            ipv4: ipv4.and_then(|claim| Some((claim.wish, rank(&claim.owners)?))),
+            name: name.and_then(|claim| Some((claim.wish.clone(), rank(&claim.owners)?))),
+        }
+    }
+}
+
+/// Those who want one thing, the first in rank first.
+type Ranked = BTreeSet<(Rank, NodeId)>;
+
+/// What is wanted for each device of a tailnet.
+#[derive(Debug, Clone, Default)]
+pub struct Wants {
+    of: BTreeMap<NodeId, Want>,
+    ipv4: HashMap<Ipv4Addr, Ranked>,
+    names: HashMap<DeviceLabel, Ranked>,
+}
+
+impl Wants {
+    /// Notes what is wanted for a device now. Gives the other devices for which that may change
+    /// something.
+    pub fn put(&mut self, node: &NodeId, want: Want) -> BTreeSet<NodeId> {
+        let before = if want == Want::default() {
+            self.of.remove(node)
+        } else {
+            self.of.insert(node.clone(), want.clone())
+        };
+        let before = before.unwrap_or_default();
+        let mut affected = BTreeSet::new();
+        if before.ipv4 != want.ipv4 {
+            let key = |(addr, rank): (TailnetIpv4, Rank)| (addr.addr(), rank);
+            let (old, new) = (before.ipv4.map(key), want.ipv4.map(key));
+            affected.extend(replace(&mut self.ipv4, node, old, new));
+        }
+        if before.name != want.name {
+            affected.extend(replace(&mut self.names, node, before.name, want.name));
+        }
+        affected.remove(node);
+        affected
+    }
+
+    /// What is wanted for a device.
+    #[must_use]
+    pub fn of(&self, node: &NodeId) -> Want {
+        self.of.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Who comes before a device that wants an address.
+    #[must_use]
+    pub fn before_for_ipv4(
+        &self,
+        node: &NodeId,
+        (addr, rank): &(TailnetIpv4, Rank),
+    ) -> Option<(&PolicyKey, &NodeId)> {
+        first_before(self.ipv4.get(&addr.addr())?, node, rank)
+    }
+
+    /// Who comes before a device that wants a name.
+    #[must_use]
+    pub fn before_for_name(
+        &self,
+        node: &NodeId,
+        (name, rank): &(DeviceLabel, Rank),
+    ) -> Option<(&PolicyKey, &NodeId)> {
+        first_before(self.names.get(name)?, node, rank)
+    }
+
+    /// The devices that wait for the address of this one, or for that of one that waits for it.
+    #[must_use]
+    pub fn waiting_for(&self, node: &NodeId, fleet: &Fleet) -> BTreeSet<NodeId> {
+        let mut waiting = BTreeSet::new();
+        let mut next = vec![node];
+        while let Some(node) = next.pop() {
+            let addr = fleet.get(node).and_then(|device| device.ipv4);
+            let wanting = addr.and_then(|addr| self.ipv4.get(&addr));
+            for (_, other) in wanting.into_iter().flatten() {
+                if other != node && waiting.insert(other.clone()) {
+                    next.push(other);
+                }
+            }
+        }
+        waiting
+    }
+
+    /// The devices that would have to give each other their addresses for this one to get its own, this
+    /// one left out. Nothing where there is no such circle.
+    #[must_use]
+    pub fn circle(&self, node: &NodeId, wanted: Ipv4Addr, fleet: &Fleet) -> Vec<NodeId> {
+        let mut circle: Vec<NodeId> = Vec::new();
+        let mut holder = fleet.holder_of(wanted);
+        while let Some(device) = holder {
+            if device.node_id == *node {
+                return circle;
+            }
+            if circle.contains(&device.node_id) {
+                break;
+            }
+            circle.push(device.node_id.clone());
+            holder = self
+                .granted(&device.node_id)
+                .and_then(|wanted| fleet.holder_of(wanted));
+        }
+        Vec::new()
+    }
+
+    /// The address that a device is to have, if no other one comes before it.
+    fn granted(&self, node: &NodeId) -> Option<Ipv4Addr> {
+        let want = self.of.get(node)?.ipv4.as_ref()?;
+        self.before_for_ipv4(node, want)
+            .is_none()
+            .then(|| want.0.addr())
+    }
+}
+
+/// Two policies of one rank do not exist, but one policy may be told of two devices for a moment.
+fn first_before<'a>(
+    ranked: &'a Ranked,
+    node: &NodeId,
+    rank: &Rank,
+) -> Option<(&'a PolicyKey, &'a NodeId)> {
+    let (first, holder) = ranked.iter().find(|(_, other)| other != node)?;
+    (first < rank).then(|| (first.policy(), holder))
+}
+
+/// Moves a device from one thing that it wants to another. Gives those who want either.
+fn replace<T: std::hash::Hash + Eq>(
+    wanted: &mut HashMap<T, Ranked>,
+    node: &NodeId,
+    old: Option<(T, Rank)>,
+    new: Option<(T, Rank)>,
+) -> BTreeSet<NodeId> {
+    let mut affected = BTreeSet::new();
+    if let Some((thing, rank)) = old
+        && let Some(ranked) = wanted.get_mut(&thing)
+    {
+        ranked.remove(&(rank, node.clone()));
+        affected.extend(ranked.iter().map(|(_, other)| other.clone()));
+        if ranked.is_empty() {
+            wanted.remove(&thing);
+        }
+    }
+    if let Some((thing, rank)) = new {
+        let ranked = wanted.entry(thing).or_default();
+        affected.extend(ranked.iter().map(|(_, other)| other.clone()));
+        ranked.insert((rank, node.clone()));
+    }
+    affected
+}

@@ -1,0 +1,173 @@
+//! The limit of changed devices: which policies are held, so that it is not exceeded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::PolicyKey;
+use crate::model::NodeId;
+
+/// Which devices each policy wishes to change now. Kept up to date one device at a time.
+///
+/// Devices that were changed within the hour are no part of it: another change of theirs is free.
+#[derive(Debug, Clone, Default)]
+pub struct Wants {
+    by_policy: BTreeMap<PolicyKey, BTreeSet<NodeId>>,
+    by_node: BTreeMap<NodeId, BTreeSet<PolicyKey>>,
+}
+
+impl Wants {
+    /// Takes the policies that wish to change a device now. Says whether they are others than before.
+    pub fn set(&mut self, node: &NodeId, policies: BTreeSet<PolicyKey>) -> bool {
+        let before = self.by_node.remove(node).unwrap_or_default();
+        for key in before.difference(&policies) {
+            if let Some(nodes) = self.by_policy.get_mut(key) {
+                nodes.remove(node);
+                if nodes.is_empty() {
+                    self.by_policy.remove(key);
+                }
+            }
+        }
+        for key in policies.difference(&before) {
+            let nodes = self.by_policy.entry(key.clone()).or_default();
+            nodes.insert(node.clone());
+        }
+        let changed = before != policies;
+        if !policies.is_empty() {
+            self.by_node.insert(node.clone(), policies);
+        }
+        changed
+    }
+
+    /// The devices that a policy wishes to change.
+    pub fn of(&self, policy: &PolicyKey) -> impl ExactSizeIterator<Item = &NodeId> {
+        static NONE: BTreeSet<NodeId> = BTreeSet::new();
+        self.by_policy.get(policy).unwrap_or(&NONE).iter()
+    }
+
+    /// The policies that are held, so that no more than `room` devices are changed: those that
+    /// would change the most first, and of two that would change the same number, the one that
+    /// ranks later. A policy is held as a whole.
+    ///
+    /// Costs next to nothing while all fits, and else no more than the room and the number of
+    /// policies: a policy that is too large is not walked over.
+    #[must_use]
+    pub fn beyond<R: Ord>(
+        &self,
+        room: usize,
+        rank: impl Fn(&PolicyKey) -> R,
+    ) -> BTreeSet<PolicyKey> {
+        if self.by_node.len() <= room {
+            return BTreeSet::new();
+        }
+        let mut policies: Vec<_> = self.by_policy.iter().collect();
+        policies.sort_by_cached_key(|(key, nodes)| (nodes.len(), rank(key)));
+        let mut changed: BTreeSet<&NodeId> = BTreeSet::new();
+        let first_held = policies.iter().position(|(_, nodes)| {
+            if nodes.len() > room {
+                return true;
+            }
+            changed.extend(nodes.iter());
+            changed.len() > room
+        });
+        let held = first_held.map_or(&[][..], |first| &policies[first..]);
+        held.iter().map(|(key, _)| (*key).clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection, prelude::*};
+
+    use super::*;
+
+    fn key(number: usize) -> PolicyKey {
+        PolicyKey {
+            namespace: "network".to_owned(),
+            name: format!("policy-{number}"),
+        }
+    }
+
+    fn node(number: usize) -> NodeId {
+        format!("n{number}CNTRL").parse().unwrap()
+    }
+
+    fn rank(key: &PolicyKey) -> String {
+        key.name.clone()
+    }
+
+    /// The devices that each policy wishes to change.
+    type Wished = Vec<BTreeSet<usize>>;
+
+    fn wants(wished: &Wished) -> Wants {
+        let mut wants = Wants::default();
+        for number in 0..20 {
+            let wishing = wished.iter().enumerate();
+            let wishing = wishing.filter(|(_, nodes)| nodes.contains(&number));
+            wants.set(
+                &node(number),
+                wishing.map(|(policy, _)| key(policy)).collect(),
+            );
+        }
+        wants
+    }
+
+    fn changed<'a>(wished: impl IntoIterator<Item = &'a BTreeSet<usize>>) -> usize {
+        let all: BTreeSet<_> = wished.into_iter().flatten().collect();
+        all.len()
+    }
+
+    fn wished() -> impl Strategy<Value = Wished> {
+        collection::vec(collection::btree_set(0..20_usize, 0..12), 0..8)
+    }
+
+    #[test]
+    fn a_mistake_in_one_selector_is_held_and_the_small_repairs_are_made() {
+        let wished = vec![(0..15).collect(), [16].into(), [17, 18].into()];
+        let held = wants(&wished).beyond(5, rank);
+        assert_eq!(held, [key(0)].into());
+    }
+
+    #[test]
+    fn of_two_that_would_change_as_many_the_one_that_ranks_later_is_held() {
+        let wished = vec![[1, 2].into(), [3, 4].into()];
+        assert_eq!(wants(&wished).beyond(3, rank), [key(1)].into());
+        assert_eq!(wants(&wished).beyond(1, rank), [key(0), key(1)].into());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 512,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_limit_is_never_exceeded_and_the_biggest_are_held_first(wished in wished(), room in 0..20_usize) {
+            let held = wants(&wished).beyond(room, rank);
+            // By the words of the contract: one after the other, until the rest fits.
+            let mut order: Vec<usize> = (0..wished.len()).filter(|p| !wished[*p].is_empty()).collect();
+            order.sort_by_key(|policy| (wished[*policy].len(), key(*policy).name));
+            let mut expected = BTreeSet::new();
+            while changed(order.iter().map(|policy| &wished[*policy])) > room {
+                expected.extend(order.pop().map(key));
+            }
+            prop_assert_eq!(&held, &expected);
+            let passing = wished.iter().enumerate().filter(|(policy, _)| !held.contains(&key(*policy)));
+            prop_assert!(changed(passing.map(|(_, nodes)| nodes)) <= room);
+        }
+
+        #[test]
+        fn it_does_not_matter_in_which_order_it_became_so(before in wished(), after in wished(), room in 0..20_usize) {
+            let mut wants_now = wants(&before);
+            for number in (0..20).rev() {
+                let wishing = after.iter().enumerate().filter(|(_, nodes)| nodes.contains(&number));
+                wants_now.set(&node(number), wishing.map(|(policy, _)| key(policy)).collect());
+            }
+            prop_assert_eq!(wants_now.beyond(room, rank), wants(&after).beyond(room, rank));
+            for (number, nodes) in after.iter().enumerate() {
+                let told: BTreeSet<_> = wants_now.of(&key(number)).cloned().collect();
+                let expected: BTreeSet<_> = nodes.iter().copied().map(node).collect();
+                prop_assert_eq!(told, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The limit of changed devices: which policies it holds now.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{DETAILS, Engine, Now, RecentChanges, window::Window};
+use crate::{
+    model::NodeId,
+    plan::{Approvals, ApprovedOn, PlanHash, Policy, PolicyKey, Wants},
+};
+
+/// While changes are being made, what is kept of them lags behind by no more than this.
+const KEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What is kept of a tailnet besides its settings: its annotation, and what former processes did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TailnetDeclared {
+    /// What its annotation approves.
+    pub approvals: Approvals,
+    /// The devices that were changed a short while ago.
+    pub recent: Vec<RecentChanges>,
+}
+
+/// A policy that the limit holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitedPolicy {
+    /// Which one.
+    pub policy: PolicyKey,
+    /// How many devices it would change.
+    pub devices: usize,
+    /// What an approval names, once its changes are frozen.
+    pub hash: Option<PlanHash>,
+}
+
+/// The limit of a tailnet, and what counts against it.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    pub window: Window,
+    pub wants: Wants,
+    /// The policies that it holds.
+    pub held: BTreeSet<PolicyKey>,
+    pub approvals: Approvals,
+    /// What was kept by others, until it is taken over with the lead.
+    kept: Option<Vec<RecentChanges>>,
+    taken_over: bool,
+    /// What is to be kept now; `None` until that is known.
+    recent: Option<Vec<RecentChanges>>,
+    recent_at: Duration,
+    recent_is_old: bool,
+}
+
+impl Limiter {
+    /// A call that changes a device is sent.
+    pub fn begin(&mut self, id: &NodeId) {
+        self.window.begin(id);
+        self.wants.set(id, BTreeSet::new());
+    }
+
+    /// Such a call was answered.
+    pub fn end(&mut self, id: &NodeId, changed: bool, now: Now) {
+        self.window.end(id, changed, now);
+        self.recent_is_old |= changed;
+    }
+
+    /// Takes a device's plan into account.
+    pub fn note(&mut self, id: &NodeId, wanted_by: &BTreeSet<PolicyKey>) {
+        let free = self.window.has(id);
+        let counted = if free {
+            BTreeSet::new()
+        } else {
+            wanted_by.clone()
+        };
+        self.wants.set(id, counted);
+    }
+
+    /// Takes over what former leaders have changed, once: from then on what this process keeps is
+    /// the newer.
+    fn take_over(&mut self, now: Now) {
+        if let Some(kept) = self.kept.take().filter(|_| !self.taken_over) {
+            self.window.take_over(&kept, now);
+            self.recent = Some(self.window.recent());
+            self.taken_over = true;
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
+        let limiter = &mut self.limiter;
+        if limiter.approvals != declared.approvals {
+            limiter.approvals = declared.approvals;
+            self.approvable.extend(limiter.held.iter().cloned());
+        }
+        limiter.kept = Some(declared.recent);
+        if self.leading {
+            limiter.take_over(now);
+        }
+    }
+
+    /// Whoever takes the lead counts what the former leader has changed.
+    pub(super) fn lead_limiter(&mut self, now: Now) {
+        self.limiter.taken_over = false;
+        if self.leading {
+            self.limiter.take_over(now);
+        }
+    }
+
+    /// Devices whose last change is an hour old count anew.
+    pub(super) fn expire_changes(&mut self, now: Now) {
+        let over = self.limiter.window.expire(now.monotonic);
+        let known = over.into_iter().filter(|id| self.nodes.contains_key(id));
+        self.stale.extend(known);
+    }
+
+    /// Decides which policies are held, so that no more devices are changed than the limit allows.
+    pub(super) fn keep_the_limit(&mut self, now: Now) {
+        let limiter = &self.limiter;
+        let rank = |key: &PolicyKey| {
+            let held = self.policies.get(key)?;
+            held.policy.as_ref().ok().map(Policy::rank)
+        };
+        let held = match self.most_changes() {
+            None => BTreeSet::new(),
+            Some(most) => {
+                let room = most.saturating_sub(limiter.window.count());
+                limiter.wants.beyond(room, rank)
+            }
+        };
+        if held == limiter.held {
+            return;
+        }
+        for key in held.symmetric_difference(&limiter.held) {
+            self.stale.extend(limiter.wants.of(key).cloned());
+            self.tell.insert(key.clone());
+        }
+        self.limiter.held = held;
+        self.replan_stale(now);
+    }
+
+    /// How many devices may be changed within an hour.
+    pub(super) fn most_changes(&self) -> Option<usize> {
+        self.settings.limit.devices(self.fleet.own_count())
+    }
+
+    /// When a policy that the limit holds may be let go on.
+    pub(super) fn limit_ends(&self) -> Option<Duration> {
+        let holds = !self.limiter.held.is_empty();
+        holds.then(|| self.limiter.window.next_end()).flatten()
+    }
+
+    /// What was changed is told at rest, and now and then before.
+    pub(super) fn note_recent_changes(&mut self, now: Now) {
+        let limiter = &mut self.limiter;
+        let due = limiter.window.is_quiet() || now.monotonic >= limiter.recent_at + KEEP_EVERY;
+        if limiter.recent_is_old && due {
+            limiter.recent_is_old = false;
+            limiter.recent_at = now.monotonic;
+            limiter.recent = Some(limiter.window.recent());
+        }
+    }
+
+    pub(super) fn recent_changes(&self) -> Option<Vec<RecentChanges>> {
+        self.limiter.recent.clone()
+    }
+
+    /// Some of the policies that the limit holds.
+    pub(super) fn limited_policies(&self) -> Vec<LimitedPolicy> {
+        let limited = self.limiter.held.iter().take(DETAILS).map(|key| {
+            let held = self.policies.get(key);
+            let batch = held.and_then(|held| held.batch.as_ref());
+            let batch = batch.filter(|batch| batch.on == ApprovedOn::Tailnet);
+            LimitedPolicy {
+                policy: key.clone(),
+                devices: batch.map_or_else(
+                    || self.limiter.wants.of(key).len(),
+                    |batch| batch.changes.devices(),
+                ),
+                hash: batch.map(|batch| batch.hash.clone()),
+            }
+        });
+        limited.collect()
+    }
+}

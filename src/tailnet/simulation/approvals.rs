@@ -1,0 +1,320 @@
+//! What is held until somebody approves it: what is sent then, and that an approval works once.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    World,
+    chaos::policy_key,
+    counted::{SOON, attributes, policy, tags, world},
+    fleets::{fleet, servers, tag, told},
+    model::{device, node_id},
+};
+use crate::{
+    model::Route,
+    plan::{Approvals, Call, Extent, Hold, Mode, Ownership, PlanHash, Policy, PolicyKey, Wishes},
+    tailnet::{Announcement, HeldPlan, State},
+};
+
+impl World {
+    /// Writes the annotation of a policy.
+    pub fn approve(&mut self, key: &PolicyKey, annotation: &str) {
+        let kept = self.policies.get_mut(key).unwrap();
+        kept.approvals = Approvals::parse(Some(annotation));
+        self.watch_soon(key.clone());
+    }
+
+    /// What the last report of a policy says to be held.
+    pub fn held(&self, key: &PolicyKey) -> HeldPlan {
+        let report = &self.last_reports[key];
+        report.held.clone().unwrap_or_else(|| panic!("{report:#?}"))
+    }
+
+    pub fn hash(&self, key: &PolicyKey) -> PlanHash {
+        self.held(key).hash
+    }
+}
+
+fn asking(policy: Policy) -> Policy {
+    Policy {
+        mode: Mode::Approve,
+        ..policy
+    }
+}
+
+fn written(world: &World) -> BTreeSet<String> {
+    let nodes = world.writes().into_iter().flat_map(Call::nodes);
+    nodes.map(ToString::to_string).collect()
+}
+
+fn give(world: &mut World, number: usize, new: &str) {
+    let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+    device.tags.insert(tag(new));
+}
+
+/// So many servers that one policy wishes to give `tag:a`, once that is approved.
+fn held_servers(count: usize) -> World {
+    let mut world = servers(count);
+    world.apply(asking(fleet(tags(&["tag:s", "tag:a"]))));
+    world.start();
+    world.run_until(SOON);
+    assert!(world.writes().is_empty());
+    world
+}
+
+#[test]
+fn what_is_approved_is_sent_and_what_differs_later_is_held_under_another_hash() {
+    let mut world = held_servers(30);
+    let key = policy_key(0);
+    let plan = world.held(&key);
+    assert_eq!((plan.changes, plan.devices), (30, 30));
+    assert_eq!((told(&world).held, told(&world).different), (30, 30));
+    let named = &told(&world).differences[0].hold;
+    assert_eq!(*named, Some(Hold::Approval(Some(plan.hash.clone()))));
+
+    // One that joins later, one that somebody mends, and one that differs in another way now.
+    let mut joins = device(40);
+    joins.tags = [tag("tag:s")].into();
+    world.model.add(joins);
+    give(&mut world, 3, "tag:a");
+    give(&mut world, 4, "tag:b");
+    world.run_for(Duration::from_mins(2));
+    let waiting = world.held(&key);
+    assert_eq!((&waiting.hash, waiting.devices), (&plan.hash, 28));
+
+    world.approve(&key, &format!("plan:{}", plan.hash));
+    world.run_for(SOON);
+    let sent = written(&world);
+    assert_eq!(sent.len(), 28);
+    assert!(!sent.contains("n3CNTRL") && !sent.contains("n4CNTRL") && !sent.contains("n40CNTRL"));
+    let next = world.held(&key);
+    assert_ne!(next.hash, plan.hash);
+    assert_eq!(next.devices, 2);
+    let said = || world.seen.announcements.iter().map(|(_, said)| said);
+    let held = said().filter(|said| matches!(said, Announcement::Held(_)));
+    let approved = said().filter(|said| matches!(said, Announcement::Approved(_)));
+    assert_eq!((held.count(), approved.count()), (2, 1));
+    world.assert_converged();
+}
+
+#[test]
+fn a_used_approval_does_not_work_again() {
+    let mut world = held_servers(2);
+    let key = policy_key(0);
+    let hash = world.hash(&key);
+    world.approve(&key, &format!("plan:{hash}"));
+    world.run_for(SOON);
+    world.assert_converged();
+    assert_eq!(told(&world).in_sync, 2);
+    assert!(world.last_reports[&key].approval_faults.is_empty());
+    world.forget_seen();
+
+    // Just the same difference again.
+    for device in world.model.devices.values_mut() {
+        device.tags = [tag("tag:s")].into();
+    }
+    world.run_for(Duration::from_mins(2));
+    assert!(world.writes().is_empty());
+    let next = world.hash(&key);
+    assert_ne!(next, hash);
+    let faults = &world.last_reports[&key].approval_faults;
+    let expected =
+        format!("plan:{hash} was approved before and does not work again; plan:{next} is held now");
+    assert_eq!(*faults, [expected]);
+}
+
+#[test]
+fn an_approval_that_fits_nothing_says_what_is_held_and_blocks_nothing() {
+    let mut world = held_servers(2);
+    let key = policy_key(0);
+    let hash = world.hash(&key);
+    world.approve(&key, "plan:0000000000000000, plan:oops,yes");
+    world.run_for(SOON);
+    let faults = world.last_reports[&key].approval_faults.join("\n");
+    for part in [
+        format!("plan:0000000000000000 fits nothing that is held; plan:{hash} is held now"),
+        "'oops' is no hash of a plan: write the 16 digits of status.heldPlan.hash".to_owned(),
+        "'yes' approves nothing: write plan:HASH or node:ID".to_owned(),
+    ] {
+        assert!(faults.contains(&part), "{faults}");
+    }
+    assert!(world.writes().is_empty());
+    world.approve(&key, &format!("yes, plan:{hash}"));
+    world.run_for(SOON);
+    assert_eq!(told(&world).in_sync, 2);
+}
+
+#[test]
+fn an_edit_freezes_anew_and_an_approval_of_what_was_before_it_is_worth_nothing() {
+    let mut world = held_servers(2);
+    let key = policy_key(0);
+    let before = world.hash(&key);
+    world.apply(asking(fleet(tags(&["tag:s", "tag:a"]))));
+    world.run_for(SOON);
+    assert_ne!(world.hash(&key), before);
+    world.approve(&key, &format!("plan:{before}"));
+    world.run_for(SOON);
+    assert!(world.writes().is_empty());
+}
+
+#[test]
+fn what_is_held_is_the_same_after_a_restart_and_is_told_once() {
+    let mut world = held_servers(25);
+    let key = policy_key(0);
+    let before = world.hash(&key);
+    world.forget_seen();
+    world.kill();
+    world.run_for(SOON);
+    assert_eq!(world.hash(&key), before);
+    assert!(world.seen.announcements.is_empty());
+}
+
+/// Whenever the process is killed: each change that was approved is made at most once, and what was
+/// cut off is held again.
+#[test]
+fn an_approval_is_used_once_through_crashes() {
+    let mut cut_off = 0;
+    for seed in 0..150 {
+        let mut world = held_servers(12);
+        world.rng = fastrand::Rng::with_seed(seed);
+        world.new_faults();
+        let key = policy_key(0);
+        let approved = world.hash(&key);
+        world.approve(&key, &format!("plan:{approved}"));
+        for _ in 0..world.rng.usize(1..3) {
+            let pause = Duration::from_millis(world.rng.u64(..4000));
+            world.run_for(pause);
+            world.kill();
+        }
+        world.calm_down();
+        world.run_for(Duration::from_mins(10));
+        let used = world.policies[&key].memory.approvals_used;
+        assert_eq!(used, 1, "seed {seed}");
+        world.assert_converged();
+        cut_off += usize::from((1..12).contains(&told(&world).in_sync));
+        // What was made is undone by somebody: the same approval does not put it back.
+        for device in world.model.devices.values_mut() {
+            device.tags = [tag("tag:s")].into();
+        }
+        world.forget_seen();
+        world.run_for(Duration::from_mins(2));
+        assert!(world.writes().is_empty(), "seed {seed}");
+        assert_ne!(world.hash(&key), approved, "seed {seed}");
+        let rest = world.hash(&key);
+        world.approve(&key, &format!("plan:{approved},plan:{rest}"));
+        world.run_for(Duration::from_mins(5));
+        // What had been frozen before the last drift is approved; the rest may need one more.
+        if told(&world).in_sync < 12 {
+            let last = world.hash(&key);
+            world.approve(&key, &format!("plan:{last}"));
+            world.run_for(Duration::from_mins(5));
+        }
+        assert_eq!(told(&world).in_sync, 12, "seed {seed}");
+        world.assert_converged();
+    }
+    assert!(
+        cut_off > 10,
+        "{cut_off} of the seeds cut a plan off in the middle"
+    );
+}
+
+#[test]
+fn the_same_wish_of_a_policy_that_acts_is_sent_as_its_own() {
+    let mut world = world(1);
+    world.apply(asking(policy(0, tags(&["tag:a"]))));
+    let acts = Policy {
+        key: policy_key(1),
+        ..policy(0, tags(&["tag:a"]))
+    };
+    world.apply(acts);
+    world.start();
+    world.run_until(SOON);
+    world.assert_converged();
+    assert_eq!(world.writes().len(), 1);
+}
+
+#[test]
+fn of_a_list_the_part_of_those_that_act_goes_first_and_the_rest_waits() {
+    let at_least = |policy: Policy| Policy {
+        ownership: Ownership {
+            enabled_routes: Extent::AtLeast,
+            ..Ownership::default()
+        },
+        ..policy
+    };
+    let routes = |route: &str| Wishes {
+        enabled_routes: Some([route.parse().unwrap()].into()),
+        ..Wishes::default()
+    };
+    let mut world = world(1);
+    world.apply(asking(at_least(policy(0, routes("10.1.0.0/16")))));
+    world.apply(at_least(Policy {
+        key: policy_key(1),
+        ..policy(0, routes("10.2.0.0/16"))
+    }));
+    world.start();
+    world.run_until(SOON);
+    let now = |world: &World| -> Vec<String> {
+        let routes: Vec<Route> = world.model.devices[&node_id(0)]
+            .enabled_routes
+            .iter()
+            .flatten()
+            .copied()
+            .collect();
+        routes.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(now(&world), ["10.2.0.0/16"]);
+    let hash = world.hash(&policy_key(0));
+    world.approve(&policy_key(0), &format!("plan:{hash}"));
+    world.run_for(SOON);
+    assert_eq!(now(&world), ["10.1.0.0/16", "10.2.0.0/16"]);
+    world.assert_converged();
+}
+
+#[test]
+fn attributes_are_owned_before_they_are_set_and_each_deletion_is_approved_too() {
+    let mut world = world(1);
+    world.apply(asking(policy(0, attributes(&[("a", "gold")]))));
+    world.start();
+    world.run_until(SOON);
+    let key = policy_key(0);
+    let approve = |world: &mut World| {
+        let hash = world.hash(&key);
+        world.approve(&key, &format!("plan:{hash}"));
+        world.run_for(SOON);
+        world.writes().len()
+    };
+    assert_eq!(approve(&mut world), 1);
+    world.apply(asking(policy(0, attributes(&[]))));
+    world.run_for(SOON);
+    assert_eq!(world.writes().len(), 1);
+    assert_eq!(approve(&mut world), 2);
+    world.assert_converged();
+    assert!(world.model.attributes[&node_id(0)].is_empty());
+}
+
+#[test]
+fn a_single_device_says_how_to_approve_what_is_held() {
+    let mut world = world(1);
+    world.apply(asking(policy(0, tags(&["tag:a"]))));
+    world.start();
+    world.run_until(SOON);
+    let key = policy_key(0);
+    let hash = world.hash(&key);
+    let State::Bound(report) = &world.last_reports[&key].state else {
+        panic!("{:?}", world.last_reports[&key]);
+    };
+    assert_eq!(report.differences[0].hold, Some(Hold::Approval(Some(hash))));
+}
+
+#[test]
+fn ten_thousand_held_devices_cost_nothing_while_they_wait() {
+    let mut world = held_servers(10_000);
+    let begin = std::time::Instant::now();
+    world.forget_seen();
+    world.run_for(Duration::from_mins(10));
+    println!("ten polls of 10,000 held devices: {:?}", begin.elapsed());
+    assert!(world.seen.reports.is_empty());
+    assert!(world.writes().is_empty());
+    assert_eq!(told(&world).differences.len(), 20);
+    assert_eq!(world.held(&policy_key(0)).changes, 10_000);
+}

@@ -1,0 +1,125 @@
+//! `maxChangedDevices`: a mistake in one selector, what goes on beside it, and a restart.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::{Stage, calls, eventually};
+
+const TAILNET: [&str; 2] = ["tstn", "default"];
+
+/// Databases, and a router of somebody else.
+async fn stage(databases: usize) -> Stage {
+    let database = |number| json!({"hostname": format!("db-{number}"), "tags": ["tag:db"], "keyExpiryDisabled": false});
+    let router = json!({"hostname": "router", "tags": ["tag:router"], "keyExpiryDisabled": false});
+    let devices: Vec<Value> = (0..databases).map(database).chain([router]).collect();
+    Stage::with(devices, "tskey-api-limits").await
+}
+
+/// Waits until the tailnet's status says that so many devices were changed a short while ago.
+async fn recently_changed(stage: &Stage, devices: u64) {
+    eventually(Duration::from_secs(20), async || {
+        let status = stage.kubectl.get(&TAILNET).await["status"].clone();
+        let recent = status["recentChanges"].as_array().cloned();
+        let counts = recent
+            .iter()
+            .flatten()
+            .map(|recent| recent["devices"].as_u64());
+        if counts.map(Option::unwrap).sum::<u64>() == devices {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })
+    .await;
+}
+
+fn changed(stage: &Stage) -> usize {
+    calls(&stage.simulator).len()
+}
+
+#[tokio::test]
+async fn a_mistake_in_a_selector_is_held_while_a_repair_goes_through_until_somebody_approves() {
+    let stage = stage(60).await;
+    stage.max_changed_devices("10%").await;
+    stage
+        .policy(
+            "all",
+            r#"{deviceSelector: {tags: ["tag:db"]}, keyExpiry: Disabled}"#,
+        )
+        .await;
+    stage
+        .policy(
+            "router",
+            "{device: {hostname: router}, keyExpiry: Disabled}",
+        )
+        .await;
+    let _controller = stage.controller().await;
+    let router = stage.node("router");
+    stage
+        .policy_says(
+            "router",
+            &format!("True InSync: router ({router}) is as declared."),
+        )
+        .await;
+    let hash = stage.held_plan("all", "").await;
+    stage.policy_says("all", &format!(
+        "False LimitHeld (Reconciling): 60 changes of 60 devices wait: with them more devices would be \
+         changed within an hour than maxChangedDevices of the TailscaleTailnet default allows (6), and \
+         policies with the most devices are held first. If the selector means too many, correct it. \
+         Else annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash}, or raise its \
+         maxChangedDevices. What fits again once an hour has passed goes on by itself."
+    )).await;
+    stage
+        .event(
+            "all",
+            "LimitHeld",
+            &format!("changes: 60, devices: 60: annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash} to approve it."),
+        )
+        .await;
+    stage.polls(2).await;
+    assert_eq!(
+        calls(&stage.simulator),
+        [format!("POST /device/{router}/key")]
+    );
+    let status = stage.kubectl.get(&TAILNET).await["status"].clone();
+    let held = json!([{"policy": "network/all", "devices": 60, "hash": hash}]);
+    assert_eq!((&status["held"], &status["heldTotal"]), (&held, &json!(1)));
+    assert_eq!(status["recentChanges"][0]["devices"], 1);
+    let policy = stage.kubectl.get(&["tsdp", "all", "-n", "network"]).await["status"].clone();
+    assert_eq!(policy["heldPlan"]["approveOn"], "TailscaleTailnet");
+    assert_eq!(policy["pending"].as_array().unwrap().len(), 20);
+    assert_eq!(policy["pendingTotal"], 60);
+
+    stage.approve(&TAILNET, &format!("plan:{hash}")).await;
+    stage
+        .policy_says("all", "True InSync: All 60 devices are as declared.")
+        .await;
+    assert_eq!(changed(&stage), 61);
+    recently_changed(&stage, 61).await;
+    let status = stage.kubectl.get(&TAILNET).await["status"].clone();
+    assert!(status["held"].is_null(), "{status}");
+}
+
+#[tokio::test]
+async fn what_was_changed_within_the_hour_counts_after_a_restart() {
+    let stage = stage(4).await;
+    stage.max_changed_devices("2").await;
+    let one = |number: usize| format!("{{device: {{hostname: db-{number}}}, keyExpiry: Disabled}}");
+    let mut controller = stage.controller().await;
+    for number in 0..2 {
+        let name = format!("db-{number}");
+        stage.policy(&name, &one(number)).await;
+        stage.policy_reason(&name, "InSync").await;
+    }
+    recently_changed(&stage, 2).await;
+    controller.kill().await;
+    let _next = stage.controller().await;
+    stage.policy("db-2", &one(2)).await;
+    stage.policy_reason("db-2", "LimitHeld").await;
+    stage.polls(2).await;
+    assert_eq!(changed(&stage), 2);
+    stage.max_changed_devices("100%").await;
+    stage.policy_reason("db-2", "InSync").await;
+    assert_eq!(changed(&stage), 3);
+}
