@@ -103,6 +103,9 @@ pub enum Reason {
     NameTaken,
     /// The API refused the change for good (another 4xx). Correct it as the message says.
     Refused,
+    /// Somebody else keeps changing the setting: three times within an hour. It is tried once an hour,
+    /// until it has stayed for one. Find out who it is, or take the wish back.
+    Contested,
     /// The API accepted the call, but the setting did not change. Look at the device in the admin
     /// console.
     NotEffective,
@@ -154,6 +157,7 @@ impl Reason {
             Self::AttributeClash => "AttributeClash",
             Self::NameTaken => "NameTaken",
             Self::Refused => "Refused",
+            Self::Contested => "Contested",
             Self::NotEffective => "NotEffective",
             Self::AttributesUnread => "AttributesUnread",
             Self::PartiallyApplied => "PartiallyApplied",

@@ -13,7 +13,7 @@ pub(super) use self::approval::recent;
 use super::conditions::{Conditions, Verdict};
 use crate::{
     api::{
-        APPROVE, DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
+        DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
     plan::{Binding, Conflict, Difference, Dispute, Hold, Memory, Mode},
@@ -56,7 +56,9 @@ pub fn of_policy(
         observed_generation: Some(report.generation),
         conditions: conditions.finish(),
         tailnet: Some(tailnet.to_owned()),
-        enforcement: Some(enforcement(report.mode).as_str().to_owned()),
+        enforcement: enforcement(report.mode)
+            .map(|enforcement| enforcement.as_str().to_owned())
+            .or(old.enforcement.clone()),
         last_change_time: report
             .changed_at
             .map(whole_second)
@@ -124,12 +126,13 @@ fn connected(lacks: &BTreeSet<Ability>) -> String {
     format!("{can_be_read} The credential may not change everything: {missing}.")
 }
 
-/// What a manifest calls the mode.
-fn enforcement(mode: Mode) -> Enforcement {
+/// What a manifest calls the mode. While a policy is suspended, what was said before stands.
+fn enforcement(mode: Mode) -> Option<Enforcement> {
     match mode {
-        Mode::Enforce | Mode::Suspended => Enforcement::Enforce,
-        Mode::Approve => Enforcement::Approve,
-        Mode::Observe => Enforcement::Observe,
+        Mode::Enforce => Some(Enforcement::Enforce),
+        Mode::Approve => Some(Enforcement::Approve),
+        Mode::Observe => Some(Enforcement::Observe),
+        Mode::Suspended => None,
     }
 }
 
@@ -148,7 +151,7 @@ fn verdict(state: &State) -> Verdict {
             "The first list of devices is being read.",
         ),
         State::Unavailable(failure) => failed(failure),
-        State::Unbound { named, binding } => approvable(unbound(named, binding), binding),
+        State::Unbound { named, binding } => approval::of_binding(unbound(named, binding), binding),
         State::Bound(report) => bound(report),
         State::Fleet(report) => fleet::verdict(report),
     }
@@ -205,23 +208,6 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
         ),
     };
     Verdict::retrying(reason, message)
-}
-
-/// A policy can be told by its annotation which device is meant.
-fn approvable(verdict: Verdict, binding: &Binding) -> Verdict {
-    let found = match binding {
-        Binding::Ambiguous(nodes) => nodes.first(),
-        Binding::IdentityChanged { found, .. } => Some(found),
-        _ => None,
-    };
-    let Some(found) = found else {
-        return verdict;
-    };
-    let message = format!(
-        "{} The annotation {APPROVE}: node:{found} on the policy says that {found} is the one.",
-        verdict.message
-    );
-    Verdict { message, ..verdict }
 }
 
 fn bound(report: &DeviceReport) -> Verdict {

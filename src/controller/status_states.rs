@@ -195,7 +195,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 11] {
+pub(super) fn unfinished_states() -> [Case; 12] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -260,6 +260,10 @@ pub(super) fn unfinished_states() -> [Case; 11] {
         (
             failed(Reason::ApiError, Retry::Later),
             ["False", "ApiError", "Reconciling", "False"],
+        ),
+        (
+            failed(Reason::Contested, Retry::Later),
+            ["False", "Contested", "Reconciling", "False"],
         ),
         (
             failed(Reason::TagsNotPermitted, Retry::Never),

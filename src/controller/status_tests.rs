@@ -11,7 +11,10 @@ use super::{of_policy, of_tailnet};
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
     plan::{Binding, Expression, Field, Hold, Mode, scenes::plain_device as nas},
-    tailnet::{DeviceReport, FleetReport, PolicyReport, Retry, State, TailnetReport, Unjudged},
+    tailnet::{
+        DeviceReport, FleetReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, State,
+        TailnetReport, Unjudged,
+    },
     tailscale::Ability,
 };
 
@@ -222,8 +225,19 @@ fn a_failure_is_told_with_its_request_id_and_a_change_of_identity_with_both_node
         let message = &status.conditions[0].message;
         let expected: &[&str] = match reason {
             "ApiError" | "TagsNotPermitted" | "CredentialRejected" => &["REQ-1"],
-            "IdentityChanged" => &["n1", "n2", "eve@example.com", "spec.device.nodeId"],
+            "IdentityChanged" => &[
+                "n1",
+                "n2",
+                "eve@example.com",
+                "spec.device.nodeId",
+                "tailnet.dev/approve: node:n2",
+            ],
             "Ambiguous" => &["n1, n2", "spec.device.nodeId"],
+            "AwaitingApproval" => &["annotated with tailnet.dev/approve: plan:3f2a9c0b7d41e856"],
+            "LimitHeld" => &[
+                "maxChangedDevices of the TailscaleTailnet default allows (5)",
+                "annotate the TailscaleTailnet with tailnet.dev/approve: plan:3f2a9c0b7d41e856",
+            ],
             "DisruptionHeld" => &[
                 "allowDisruption: [ExpiredKey]",
                 "keyExpiry: Disabled → Enabled",
@@ -273,4 +287,62 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
         (down.devices, down.tailnet.as_deref()),
         (Some(8), Some("tail1234.ts.net"))
     );
+}
+
+#[test]
+fn what_waits_for_an_approval_is_listed_with_its_hash_and_the_faults_of_the_annotation() {
+    let hold = Hold::Approval(Some(plan_hash()));
+    let report = PolicyReport {
+        mode: Mode::Approve,
+        approval_faults: vec!["'x' approves nothing".into()],
+        ..report(State::Fleet(Box::new(many(
+            1000,
+            one_of_many(Vec::new(), Some(hold)),
+        ))))
+    };
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    );
+    let plan = status.held_plan.unwrap();
+    assert_eq!((plan.hash, plan.changes), (plan_hash().to_string(), 1));
+    assert_eq!(plan.approve_on, "TailscaleDevicePolicy");
+    assert_eq!(status.enforcement.as_deref(), Some("Approve"));
+    assert_eq!(status.approval_faults, ["'x' approves nothing"]);
+    let message = &status.conditions[0].message;
+    let end = "In the annotation, 'x' approves nothing.";
+    assert!(message.ends_with(end), "{message}");
+    let waits = "somebody must approve it: annotate the policy with tailnet.dev/approve: plan:";
+    assert!(status.pending[0].held.as_ref().unwrap().starts_with(waits));
+}
+
+#[test]
+fn a_tailnet_tells_what_its_limit_holds_and_keeps_what_was_changed_until_more_is_known() {
+    let limited = LimitedPolicy {
+        policy: key("laptops"),
+        devices: 840,
+        hash: Some(plan_hash()),
+    };
+    let seen = TailnetReport {
+        devices: Some(1000),
+        limited: vec![limited],
+        limited_total: 1,
+        recent: Some(vec![RecentChanges {
+            since: T0,
+            devices: 3,
+        }]),
+        ..TailnetReport::default()
+    };
+    let status = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
+    assert_eq!(status.held[0].policy, "network/laptops");
+    assert_eq!((status.held[0].devices, status.held_total), (840, Some(1)));
+    assert_eq!(super::recent(&status), seen.recent.clone().unwrap());
+    let unknown = TailnetReport {
+        recent: None,
+        ..seen
+    };
+    let later = of_tailnet(&status, &unknown, 1, T1);
+    assert_eq!(later.recent_changes, status.recent_changes);
 }

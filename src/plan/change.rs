@@ -4,8 +4,8 @@ use super::{Disruption, Form, PlanHash, PolicyKey};
 use crate::{
     api::APPROVE,
     model::{
-        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, RouteSet, TagSet,
-        TailnetIpv4,
+        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet,
+        TagSet, TailnetIpv4,
     },
 };
 
@@ -121,6 +121,37 @@ impl Change {
             Self::ExitNode { .. } => Field::ExitNode,
             Self::Name { .. } => Field::Name,
             Self::Ipv4 { .. } => Field::Ipv4,
+        }
+    }
+
+    /// Whether what a later change finds is not what this one has written.
+    #[must_use]
+    pub fn undone_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::Authorized { after, .. }, Self::Authorized { before, .. })
+            | (Self::KeyExpiryDisabled { after, .. }, Self::KeyExpiryDisabled { before, .. }) => {
+                after != before
+            }
+            (Self::Tags { after, .. }, Self::Tags { before, .. }) => after != before,
+            (Self::EnabledRoutes { after, .. }, Self::EnabledRoutes { before, .. }) => {
+                after != before
+            }
+            (Self::ExitNode { after: true, .. }, Self::ExitNode { before, .. }) => {
+                *before != Route::exit_node()
+            }
+            (Self::ExitNode { after: false, .. }, Self::ExitNode { before, .. }) => {
+                !before.is_empty()
+            }
+            (Self::Name { after, .. }, Self::Name { before, .. }) => after != before,
+            (Self::Ipv4 { after, .. }, Self::Ipv4 { before, .. }) => *before != Some(after.addr()),
+            (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {
+                match (after, before) {
+                    (Some(wish), Some(reported)) => !wish.is_met_by(reported),
+                    (None, None) => false,
+                    _ => true,
+                }
+            }
+            _ => false,
         }
     }
 

@@ -152,10 +152,13 @@ impl Claims {
         self.limited.contains(policy)
     }
 
-    /// Whether attributes must be known to compare.
+    /// Whether attributes must be known: to compare, or as they may stand in the way of the policy that
+    /// won a key.
     #[must_use]
     pub fn need_attributes(&self) -> bool {
+        let of_a_form = |lost: &Conflict| matches!(lost.dispute, Dispute::Form(_));
         !self.attributes.is_empty()
+            || self.conflicts.iter().any(of_a_form)
             || !self.prunes.is_empty()
             || !self.sweepers.is_empty()
             || self.observed.values().any(Self::need_attributes)

@@ -133,14 +133,14 @@ pub fn plan_device(
 /// The policies among these that wish for something that no guard holds.
 fn wanted<'a>(
     wants: Vec<(Field, PolicyKey)>,
-    differences: impl Iterator<Item = &'a Difference> + Clone,
+    differences: impl Iterator<Item = &'a Difference>,
 ) -> BTreeSet<PolicyKey> {
+    let may_be_made =
+        |difference: &&Difference| matches!(difference.hold, None | Some(Hold::Limit(_)));
+    let open: Vec<&Difference> = differences.filter(may_be_made).collect();
     let may_be_made = |field: &Field, policy: &PolicyKey| {
-        differences.clone().any(|difference| {
-            matches!(difference.hold, None | Some(Hold::Limit(_)))
-                && difference.change.field() == *field
-                && difference.concerns(policy)
-        })
+        let mut open = open.iter();
+        open.any(|open| open.change.field() == *field && open.concerns(policy))
     };
     let wants = wants.into_iter();
     let wanted = wants.filter(|(field, policy)| may_be_made(field, policy));

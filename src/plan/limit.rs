@@ -38,6 +38,7 @@ impl Wants {
     }
 
     /// The devices that a policy wishes to change.
+    #[must_use]
     pub fn of(&self, policy: &PolicyKey) -> impl ExactSizeIterator<Item = &NodeId> {
         static NONE: BTreeSet<NodeId> = BTreeSet::new();
         self.by_policy.get(policy).unwrap_or(&NONE).iter()

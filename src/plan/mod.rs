@@ -24,6 +24,8 @@ mod limit;
 mod lists;
 mod order;
 mod parse;
+#[cfg(test)]
+mod permitted;
 mod policy;
 #[cfg(test)]
 mod properties;

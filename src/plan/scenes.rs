@@ -43,12 +43,16 @@ impl Scene {
     }
 
     pub fn plan(&self) -> DevicePlan {
+        self.plan_with(&Permits::default())
+    }
+
+    pub fn plan_with(&self, permits: &Permits<'_>) -> DevicePlan {
         let policies: Vec<_> = self.policies.iter().map(|(p, m)| (p, m)).collect();
         let attributes = Some(&self.attributes);
         let fleet = self.fleet();
         let around = Surroundings {
             fleet: &fleet,
-            permits: &Permits::default(),
+            permits,
             clashes: &Clashes::default(),
             now: now(),
         };

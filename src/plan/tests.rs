@@ -119,6 +119,59 @@ fn another_device_of_the_name_is_followed_only_for_the_same_owner() {
     }
 }
 
+/// What becomes of a policy whose annotation approves these devices.
+fn found_with(approved: &[&str], memory: &Memory, devices: &[Device]) -> Binding {
+    let approved: Vec<String> = approved.iter().map(|id| format!("node:{id}")).collect();
+    bind(
+        &Target::Device(hostname("fra")),
+        memory,
+        &Approvals::parse(Some(&approved.join(", "))),
+        &Fleet::new(devices.to_vec()),
+    )
+}
+
+#[test]
+fn an_approved_device_is_followed_if_it_bears_the_name_and_no_bound_one_is_there() {
+    let (mine, yours) = (device("n1", AMELIE, &[]), device("n2", BERT, &[]));
+    let mut renamed = device("n3", BERT, &[]);
+    "other".clone_into(&mut renamed.hostname);
+    let memory = bound("n1", AMELIE, FRA);
+    let is = |node: &str| Binding::Device(id(node));
+    // Replaced by one of another owner, and approved.
+    let gone = [yours.clone(), renamed.clone()];
+    assert_eq!(found_with(&["n2"], &memory, &gone), is("n2"));
+    for others in [&[][..], &["n3"], &["n9"]] {
+        let binding = found_with(others, &memory, &gone);
+        assert!(
+            matches!(binding, Binding::IdentityChanged { .. }),
+            "{others:?}"
+        );
+    }
+    // Of two of the name the approved one; of two approved ones neither.
+    let both = [mine.clone(), yours.clone()];
+    assert_eq!(found_with(&["n2"], &Memory::default(), &both), is("n2"));
+    let neither = found_with(&["n1", "n2"], &Memory::default(), &both);
+    assert_eq!(neither, Binding::Ambiguous(vec![id("n1"), id("n2")]));
+    // The bound one is there, or is there again: an approval takes nothing from it.
+    assert_eq!(found_with(&["n2"], &memory, &both), is("n1"));
+    assert_eq!(found_with(&["n2"], &memory, &[renamed]), Binding::NotFound);
+}
+
+#[test]
+fn an_approved_device_must_have_what_the_policy_asks_for_besides() {
+    let target = DeviceTarget {
+        users: vec![AMELIE.to_owned()],
+        ..hostname("fra")
+    };
+    let binding = bind(
+        &Target::Device(target),
+        &bound("n1", AMELIE, FRA),
+        &Approvals::parse(Some("node:n2")),
+        &Fleet::new([device("n2", BERT, &[])]),
+    );
+    assert!(matches!(binding, Binding::Unmet { .. }), "{binding:?}");
+}
+
 #[test]
 fn two_of_a_name_are_ambiguous_and_none_is_not_found() {
     let target = hostname("fra");

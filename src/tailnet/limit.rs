@@ -11,6 +11,9 @@ use crate::{
 /// While changes are being made, what is kept of them lags behind by no more than this.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How often the limit is decided anew within one step.
+const ROUNDS: u32 = 3;
+
 /// What is kept of a tailnet besides its settings: its annotation, and what former processes did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TailnetDeclared {
@@ -112,7 +115,19 @@ impl Engine {
     }
 
     /// Decides which policies are held, so that no more devices are changed than the limit allows.
+    ///
+    /// Who is held decides what a shared list becomes, and so may decide what a guard holds and what
+    /// is still wished: hence a few rounds.
     pub(super) fn keep_the_limit(&mut self, now: Now) {
+        for _ in 0..ROUNDS {
+            if !self.decide_the_limit(now) {
+                return;
+            }
+        }
+    }
+
+    /// Says whether other policies are held than before.
+    fn decide_the_limit(&mut self, now: Now) -> bool {
         let limiter = &self.limiter;
         let rank = |key: &PolicyKey| {
             let held = self.policies.get(key)?;
@@ -126,7 +141,7 @@ impl Engine {
             }
         };
         if held == limiter.held {
-            return;
+            return false;
         }
         for key in held.symmetric_difference(&limiter.held) {
             self.stale.extend(limiter.wants.of(key).cloned());
@@ -134,6 +149,7 @@ impl Engine {
         }
         self.limiter.held = held;
         self.replan_stale(now);
+        true
     }
 
     /// How many devices may be changed within an hour.

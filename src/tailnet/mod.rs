@@ -11,6 +11,7 @@ mod announcement;
 mod approvals;
 mod binding;
 mod clashes;
+mod contest;
 mod drive;
 mod engine;
 mod exchange;

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Failure, Request, failure::Setback};
+use super::{Failure, Request, contest::Contest, failure::Setback};
 use crate::{
     model::{Attributes, NodeId, RouteSet},
     plan::{
@@ -53,6 +53,8 @@ pub(super) struct Node {
     /// What may have been written: the answer was lost.
     pub doubtful: Vec<Difference>,
     pub setbacks: BTreeMap<Field, Setback>,
+    /// What was written within the last hour or so, and whether somebody reverses it.
+    pub contests: BTreeMap<Field, Contest>,
     pub look_setback: Option<Setback>,
     pub attributes_setback: Option<Setback>,
     pub routes_setback: Option<Setback>,
@@ -140,6 +142,10 @@ impl Node {
             .iter()
             .filter(|(_, setback)| !setback.is_over(now))
             .map(|(field, _)| field.clone());
+        let contests = self.contests.iter();
+        let contested = contests
+            .filter(|(_, contest)| contest.is_paused(now))
+            .map(|(field, _)| field.clone());
         let routes = pending(self.routes_setback.as_ref(), now)
             .map(|_| [Field::EnabledRoutes, Field::ExitNode]);
         let tags = pending(self.look_setback.as_ref(), now)
@@ -155,6 +161,7 @@ impl Node {
             .map(|difference| difference.change.field())
             .filter(|field| matches!(field, Field::Attribute(_)));
         waiting
+            .chain(contested)
             .chain(routes.into_iter().flatten())
             .chain(tags)
             .chain(attributes)
@@ -210,6 +217,7 @@ impl Node {
         setbacks
             .map(|setback| setback.retry_at)
             .chain(reads.into_iter().flatten().map(|at| at + refresh))
+            .chain(self.contests.values().filter_map(Contest::wakes_at))
             .filter(|at| *at > now)
             .min()
     }
@@ -248,12 +256,18 @@ impl Node {
         let own = self.plan.differences.iter().filter(|d| d.concerns(key));
         let of_fields = own.filter_map(|difference| {
             let field = difference.change.field();
-            let setback = self.setbacks.get(&field)?;
+            let contested = self.contests.get(&field).and_then(Contest::failure_now);
+            let setback = self.setbacks.get(&field).filter(|_| contested.is_none())?;
             Some((Some(field), setback))
         });
+        let contests = self.contests.iter();
+        let contested = contests
+            .filter(move |(_, contest)| contest.concerns(std::iter::once(key)))
+            .filter_map(|(field, contest)| Some((Some(field.clone()), contest.failure_now()?)));
         of_looks
             .chain(of_fields)
             .map(|(field, setback)| (field, &setback.failure))
+            .chain(contested)
     }
 
     /// Counts one request as answered.
@@ -273,9 +287,10 @@ impl Node {
         }
     }
 
-    /// Forgets all setbacks: an edit is the user's answer to whatever failed before it.
+    /// Forgets all setbacks, and who contests what: an edit is the user's answer to whatever failed before it.
     pub fn forget_setbacks(&mut self) {
         self.setbacks.clear();
+        self.contests.clear();
         self.look_setback = None;
         self.attributes_setback = None;
         self.routes_setback = None;

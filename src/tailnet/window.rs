@@ -14,6 +14,9 @@ const HOUR: Duration = Duration::from_hours(1);
 /// What is kept is counted in steps of so many seconds, so that it stays small.
 const STEP: i64 = 300;
 
+/// How long what was changed in a step counts, from its beginning.
+const COUNTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(3600 + STEP);
+
 /// How many devices were changed in one step of the wall clock: what a status keeps of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecentChanges {
@@ -120,7 +123,7 @@ impl Window {
         let others = kept.iter().filter_map(|kept| {
             let own = own.get(&kept.since).copied().unwrap_or_default();
             let devices = kept.devices.saturating_sub(own);
-            let over = kept.since + jiff::SignedDuration::from_secs(STEP) + HOUR;
+            let over = kept.since.checked_add(COUNTS).ok()?;
             let left = Duration::try_from(over.duration_since(now.wall)).ok()?;
             // No longer than an hour, however far the wall clock has jumped.
             let ends = now.monotonic + left.min(HOUR);
@@ -230,6 +233,10 @@ mod tests {
     #[test]
     fn a_wall_clock_that_jumps_makes_nothing_last_longer_than_an_hour() {
         let mut window = Window::default();
+        let never = RecentChanges {
+            since: Timestamp::MAX,
+            devices: 5,
+        };
         let future = RecentChanges {
             since: START + Duration::from_hours(1000),
             devices: 7,
@@ -238,7 +245,7 @@ mod tests {
             since: START - Duration::from_hours(2),
             devices: 9,
         };
-        window.take_over(&[past, future], at(0));
+        window.take_over(&[past, future, never], at(0));
         assert_eq!(window.count(), 7);
         window.expire(HOUR);
         assert_eq!(window.count(), 0);

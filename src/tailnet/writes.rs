@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Announcement, Engine, Failure, Now, Request, Retry, failure::Setback};
+use super::{
+    Announcement, Engine, Failure, Now, Request, Retry, contest::Contest, failure::Setback,
+};
 use crate::{
     api::Reason,
     model::NodeId,
@@ -61,6 +63,12 @@ impl Engine {
     }
 
     fn note_change(&mut self, difference: &Difference, now: Now) {
+        if let Some(node) = self.nodes.get_mut(&difference.node) {
+            node.contests
+                .entry(difference.change.field())
+                .and_modify(|contest| contest.write(difference, now.monotonic))
+                .or_insert_with(|| Contest::new(difference, now.monotonic));
+        }
         for owner in difference.owners() {
             if let Some(held) = self.policies.get_mut(owner) {
                 held.changed_at = Some(now.wall);
@@ -165,6 +173,24 @@ impl Engine {
         }
     }
 
+    /// Says, once, that somebody else keeps changing a setting.
+    fn tell_contested(&mut self, difference: &Difference) {
+        let field = difference.change.field();
+        let node = self.nodes.get(&difference.node);
+        let contest = node.and_then(|node| node.contests.get(&field));
+        let Some(failure) = contest.and_then(Contest::failure_now).cloned() else {
+            return;
+        };
+        let failed = Announcement::Failed {
+            device: difference.device.clone(),
+            field,
+            failure,
+        };
+        for owner in difference.owners() {
+            self.announce(owner, failed.clone());
+        }
+    }
+
     /// Compares what was written with what has been seen since.
     pub(super) fn check_effect(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.nodes.get_mut(id) else {
@@ -181,6 +207,23 @@ impl Engine {
         let tried = |difference: &&Difference| difference.hold.is_none();
         node.setbacks
             .retain(|field, _| open.get(field).is_some_and(tried));
+        let mut contests = std::mem::take(&mut node.contests);
+        contests.retain(|field, contest| {
+            contest.concerns(node.policies.iter())
+                && !contest.is_over(open.contains_key(field), now.monotonic)
+        });
+        let mut contested: Vec<Difference> = Vec::new();
+        for (field, contest) in &mut contests {
+            if let Some(difference) = open.get(field).copied().filter(tried) {
+                if looked_at.get(field) == Some(&difference.change) {
+                    contest.miss();
+                }
+                let before = contest.failure_now().is_some();
+                if contest.see(difference, now.monotonic) && !before {
+                    contested.push(difference.clone());
+                }
+            }
+        }
         // A change whose answer was lost has been made if nothing differs any more.
         let in_question = node.look || node.look_attributes;
         let made: Vec<Difference> = if in_question {
@@ -196,8 +239,16 @@ impl Engine {
             .iter()
             .filter_map(|(field, written)| Some((open.get(field)?, written)))
             .filter(|(difference, written)| difference.change == **written)
+            .filter(|(difference, _)| {
+                let contest = contests.get(&difference.change.field());
+                contest.is_none_or(|contest| contest.failure_now().is_none())
+            })
             .map(|(difference, _)| (*difference).clone())
             .collect();
+        node.contests = contests;
+        for difference in contested {
+            self.tell_contested(&difference);
+        }
         for difference in made {
             self.note_change(&difference, now);
         }

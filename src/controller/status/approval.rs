@@ -6,7 +6,7 @@ use crate::{
         APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::ApprovedOn,
+    plan::{ApprovedOn, Binding},
     tailnet::{self, PolicyReport, TailnetReport},
 };
 
@@ -30,12 +30,35 @@ pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) ->
                 .map_or("no limit now".to_owned(), |most| most.to_string()),
             plan.hash
         ),
-        (Reason::AwaitingApproval | Reason::LimitHeld, None) => verdict.message,
+        (
+            Reason::AwaitingApproval
+            | Reason::LimitHeld
+            | Reason::IdentityChanged
+            | Reason::Ambiguous,
+            _,
+        ) => verdict.message,
         _ => return verdict,
     };
     let message = report.approval_faults.iter().fold(what, |text, fault| {
         format!("{text} In the annotation, {fault}.")
     });
+    Verdict { message, ..verdict }
+}
+
+/// A policy can be told by its annotation which device is meant.
+pub(super) fn of_binding(verdict: Verdict, binding: &Binding) -> Verdict {
+    let found = match binding {
+        Binding::Ambiguous(nodes) => nodes.first(),
+        Binding::IdentityChanged { found, .. } => Some(found),
+        _ => None,
+    };
+    let Some(found) = found else {
+        return verdict;
+    };
+    let message = format!(
+        "{} The annotation {APPROVE}: node:{found} on the policy says that {found} is the one.",
+        verdict.message
+    );
     Verdict { message, ..verdict }
 }
 

@@ -7,7 +7,7 @@ use proptest::{collection, option, prelude::*};
 
 use super::Form;
 use crate::{
-    model::{AttributeWish, Attributes, Device, NodeId},
+    model::{AttributeValue, AttributeWish, Attributes, Device, NodeId},
     plan::{
         Approvals, Call, Declared, DeviceTarget, Dispute, Extent, Field, Fleet, Hold, Identity,
         LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Survey, Target, Wishes, apply,
@@ -151,21 +151,23 @@ fn wants_ipv4(device: u8, last: u8) -> Policy {
     policy(device, wishes)
 }
 
-fn wish(value: &serde_json::Value, expiry: Option<i64>) -> AttributeWish {
-    use crate::model::AttributeValue;
-    let value = match value {
-        serde_json::Value::Bool(flag) => AttributeValue::Boolean(*flag),
-        serde_json::Value::Number(n) => {
-            AttributeValue::Integer(n.as_i64().unwrap().try_into().unwrap())
-        }
-        text => AttributeValue::String(text.as_str().unwrap().parse().unwrap()),
-    };
-    let expiry = expiry.map(|seconds| now() + jiff::SignedDuration::from_secs(seconds));
-    AttributeWish { value, expiry }
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::String(text.parse().unwrap())
 }
 
-fn wants_attribute(device: u8, key: &str, value: serde_json::Value) -> Policy {
-    let attributes = [(key.parse().unwrap(), wish(&value, None))].into();
+fn number(number: i64) -> AttributeValue {
+    AttributeValue::Integer(number.try_into().unwrap())
+}
+
+fn wish(value: &AttributeValue, expiry: Option<i64>) -> AttributeWish {
+    AttributeWish {
+        value: value.clone(),
+        expiry: expiry.map(|seconds| now() + jiff::SignedDuration::from_secs(seconds)),
+    }
+}
+
+fn wants_attribute(device: u8, key: &str, value: &AttributeValue) -> Policy {
+    let attributes = [(key.parse().unwrap(), wish(value, None))].into();
     let wishes = Wishes {
         attributes: Some(attributes),
         ..Wishes::default()
@@ -174,7 +176,11 @@ fn wants_attribute(device: u8, key: &str, value: serde_json::Value) -> Policy {
 }
 
 fn some_policy() -> impl Strategy<Value = Policy> {
-    let value = prop_oneof![Just("a".into()), Just(1.into()), Just(true.into())];
+    let value = prop_oneof![
+        Just(text("a")),
+        Just(number(1)),
+        Just(AttributeValue::Boolean(true))
+    ];
     let attribute = (
         prop_oneof!["custom:a", "custom:A", "custom:b"],
         value,
@@ -194,8 +200,8 @@ fn some_policy() -> impl Strategy<Value = Policy> {
     );
     (0..DEVICES, wishes, mode, -1..2_i32).prop_map(
         |(device, (attributes, ipv4, name), mode, priority)| Policy {
-            mode,
             priority,
+            mode,
             ..policy(
                 device,
                 Wishes {
@@ -217,7 +223,11 @@ fn some_tailnet() -> impl Strategy<Value = Tailnet> {
             let mut tailnet = Tailnet::new(policies);
             let key = if upper { "custom:A" } else { "custom:a" };
             for (device, flag) in present {
-                let writes = [(key.parse().unwrap(), Some(wish(&flag.into(), None)))].into();
+                let writes = [(
+                    key.parse().unwrap(),
+                    Some(wish(&AttributeValue::Boolean(flag), None)),
+                )]
+                .into();
                 apply_attributes(&writes, tailnet.attributes.get_mut(&id(device)).unwrap());
             }
             // What nobody names nobody reads.
@@ -350,10 +360,10 @@ fn a_key_has_the_form_of_the_policy_that_ranks_first_suspended_or_not() {
         let first = Policy {
             mode,
             priority: 1,
-            ..wants_attribute(0, "custom:tier", "gold".into())
+            ..wants_attribute(0, "custom:tier", &text("gold"))
         };
-        let second = wants_attribute(1, "custom:Tier", "gold".into());
-        let third = wants_attribute(2, "custom:tier", 3.into());
+        let second = wants_attribute(1, "custom:Tier", &text("gold"));
+        let third = wants_attribute(2, "custom:tier", &number(3));
         let mut tailnet = Tailnet::new(vec![third, second, first]);
         tailnet.run();
         let plans = tailnet.survey().devices;
@@ -369,12 +379,12 @@ fn a_key_has_the_form_of_the_policy_that_ranks_first_suspended_or_not() {
 #[test]
 fn a_key_that_the_tailnet_has_otherwise_is_not_written() {
     let mut tailnet = Tailnet::new(vec![
-        wants_attribute(0, "custom:tier", 3.into()),
-        wants_attribute(1, "custom:tier", 3.into()),
+        wants_attribute(0, "custom:tier", &number(3)),
+        wants_attribute(1, "custom:tier", &number(3)),
     ]);
     let writes = [(
         "custom:tier".parse().unwrap(),
-        Some(wish(&"gold".into(), None)),
+        Some(wish(&text("gold"), None)),
     )]
     .into();
     apply_attributes(&writes, tailnet.attributes.get_mut(&id(1)).unwrap());
@@ -388,13 +398,13 @@ fn a_key_that_the_tailnet_has_otherwise_is_not_written() {
     }
     // Written in another case it goes once the old one is gone everywhere.
     let mut renamed = Tailnet::new(vec![
-        wants_attribute(0, "custom:Tier", "gold".into()),
-        wants_attribute(1, "custom:Tier", "gold".into()),
+        wants_attribute(0, "custom:Tier", &text("gold")),
+        wants_attribute(1, "custom:Tier", &text("gold")),
     ]);
     for number in 0..2 {
         let writes = [(
             "custom:tier".parse().unwrap(),
-            Some(wish(&"gold".into(), None)),
+            Some(wish(&text("gold"), None)),
         )]
         .into();
         apply_attributes(&writes, renamed.attributes.get_mut(&id(number)).unwrap());

@@ -102,8 +102,8 @@ impl Wants {
         let mut next = vec![node];
         while let Some(node) = next.pop() {
             let addr = fleet.get(node).and_then(|device| device.ipv4);
-            let wanting = addr.and_then(|addr| self.ipv4.get(&addr));
-            for (_, other) in wanting.into_iter().flatten() {
+            let ranked = addr.and_then(|addr| self.ipv4.get(&addr));
+            for (_, other) in ranked.into_iter().flatten() {
                 if other != node && waiting.insert(other.clone()) {
                     next.push(other);
                 }

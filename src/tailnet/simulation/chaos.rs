@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{World, model};
 use crate::{
     model::{
-        AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route,
-        RouteSet, Tag, TagSet,
+        AttributeKey, AttributeValue, AttributeWish, Attributes, ChangeLimit, Device, NodeId,
+        ReportedAttribute, Route, RouteSet, Tag, TagSet,
     },
     plan::{
-        AttributesExtent, DeviceTarget, Disruption, Extent, Glob, Identity, Mode, Ownership,
-        Policy, PolicyKey, Selector, Target, Wishes,
+        Approvals, ApprovedOn, AttributesExtent, DeviceTarget, Disruption, Extent, Glob, Identity,
+        Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
     },
     tailnet::{Input, simulation::model::Faults},
 };
@@ -30,7 +30,7 @@ impl World {
 
     /// One thing that somebody does, or that goes wrong.
     pub fn disturb(&mut self) {
-        match self.rng.u8(..20) {
+        match self.rng.u8(..23) {
             0..=4 => self.drift(),
             5..=9 => {
                 let policy = self.policy();
@@ -53,6 +53,12 @@ impl World {
             16 => self.model.unowned_tag = self.rng.bool().then(|| self.tag()),
             17 => self.new_faults(),
             18 => self.step(Input::Connection(Ok(()))),
+            19 => self.approve_something(),
+            20 => {
+                let limits = [ChangeLimit::Devices(2), ChangeLimit::NONE];
+                let limit = limits[self.rng.usize(..2)];
+                self.limit(limit);
+            }
             _ => {}
         }
     }
@@ -70,8 +76,36 @@ impl World {
         };
     }
 
-    /// Nothing fails any more, and nobody refuses anything.
+    pub fn limit(&mut self, limit: ChangeLimit) {
+        self.settings.limit = limit;
+        self.step(Input::Settings(self.settings.clone()));
+    }
+
+    /// Somebody approves what some policy was last told to hold, where that is written.
+    fn approve_something(&mut self) {
+        let held = self.policies.keys().filter_map(|key| {
+            let report = self.last_reports.get(key)?;
+            Some((key.clone(), report.held.clone()?))
+        });
+        let held: Vec<_> = held.collect();
+        let Some((key, plan)) = self.rng.choice(held) else {
+            return;
+        };
+        let annotation = format!("plan:{}", plan.hash);
+        match plan.on {
+            ApprovedOn::Policy => self.approve(&key, &annotation),
+            ApprovedOn::Tailnet => {
+                self.tailnet.approvals = Approvals::parse(Some(&annotation));
+                self.tell_tailnet();
+            }
+        }
+    }
+
+    /// Nothing fails any more, nobody refuses anything, and what was approved and waits still is held
+    /// again.
     pub fn calm_down(&mut self) {
+        self.limit(ChangeLimit::NONE);
+        self.kill();
         self.faults = Faults {
             delay: Duration::from_millis(100),
             ..Faults::default()
@@ -299,7 +333,9 @@ impl World {
         if self.rng.u8(..2) == 0 {
             let count = self.rng.usize(..3);
             let named = (0..count).map(|_| (self.attribute_key(), self.attribute()));
-            wishes.attributes = Some(named.collect::<BTreeMap<_, _>>());
+            // A manifest with two keys that differ only in case is refused.
+            let apart: BTreeMap<_, _> = named.map(|named| (named.0.folded(), named)).collect();
+            wishes.attributes = Some(apart.into_values().collect());
         }
         if self.rng.u8(..6) == 0 {
             wishes.name = Some(format!("wished-{}", self.rng.u8(..4)).parse().unwrap());
@@ -334,18 +370,23 @@ impl World {
     fn attribute(&mut self) -> AttributeWish {
         let soon = self.wall() + jiff::SignedDuration::from_secs(self.rng.i64(1..600));
         AttributeWish {
-            value: string(["gold", "silver"][self.rng.usize(..2)]),
+            value: match self.rng.u8(..6) {
+                0 => AttributeValue::Integer(3.try_into().unwrap()),
+                even if even % 2 == 0 => string("gold"),
+                _ => string("silver"),
+            },
             expiry: (self.rng.u8(..4) == 0).then_some(soon),
         }
     }
 }
 
 fn number_of(key: &AttributeKey) -> &str {
-    key.as_str().trim_start_matches("custom:k")
+    key.as_str()
+        .trim_start_matches(|letter| letter != '0' && letter != '1' && letter != '2')
 }
 
-pub fn string(text: &str) -> crate::model::AttributeValue {
-    crate::model::AttributeValue::String(text.parse().unwrap())
+pub fn string(text: &str) -> AttributeValue {
+    AttributeValue::String(text.parse().unwrap())
 }
 
 pub fn policy_key(number: usize) -> PolicyKey {

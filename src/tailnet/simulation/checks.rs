@@ -8,7 +8,7 @@ use std::{
 use super::World;
 use crate::{
     model::{AttributeKey, Device, NodeId, Route},
-    plan::{AttributesExtent, Call, Extent, Memory, Mode, Policy, PolicyKey, Target},
+    plan::{AttributesExtent, Call, Extent, Form, Memory, Mode, Policy, PolicyKey, Target},
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
 
@@ -24,6 +24,8 @@ pub struct Told {
     flights: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
     devices: BTreeMap<NodeId, Device>,
+    /// As they were before the last list, which may be older than a look at one of them.
+    former: BTreeMap<NodeId, Device>,
 }
 
 impl Told {
@@ -74,7 +76,8 @@ impl Told {
         match answer {
             Ok(Answer::Devices { devices, .. }) => {
                 let by_id = |device: &Device| (device.node_id.clone(), device.clone());
-                self.devices = devices.iter().map(by_id).collect();
+                let told = devices.iter().map(by_id).collect();
+                self.former = std::mem::replace(&mut self.devices, told);
             }
             Ok(Answer::Device(device)) => {
                 self.devices
@@ -94,12 +97,15 @@ impl Told {
     /// The policies that the engine may know to mean a device: by what it keeps of a single one,
     /// and by what it was told last or wrote itself.
     fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, Memory)> {
-        let device = self.devices.get(id);
+        let seen = [self.devices.get(id), self.former.get(id)];
         self.policies.values().filter(move |(policy, memory)| {
             let bound = memory.bound.as_ref();
             match &policy.target {
                 Target::Device(_) => bound.is_some_and(|bound| bound.node == *id),
-                Target::Fleet(selector) => device.is_some_and(|device| selector.fits(device)),
+                Target::Fleet(selector) => {
+                    let mut seen = seen.into_iter().flatten();
+                    seen.any(|device| selector.fits(device))
+                }
             }
         })
     }
@@ -219,8 +225,11 @@ impl World {
             Call::WriteAttributes(nodes) => {
                 assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
                 for (id, writes) in nodes {
-                    for key in writes.keys() {
+                    for (key, wish) in writes {
                         self.check_attribute(id, key);
+                        if let Some(wish) = wish {
+                            self.check_form(&Form::of(key, wish));
+                        }
                     }
                 }
             }
@@ -231,6 +240,23 @@ impl World {
     fn has_drifted(&self, id: &NodeId) -> bool {
         let drifted = self.drifted.get(id);
         drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15))
+    }
+
+    /// Nobody who ranks before any policy that names a key wishes for it in another form.
+    fn check_form(&self, form: &Form) {
+        let policies = self.told.policies.values().map(|(policy, _)| policy);
+        let deciding = policies.filter(|policy| policy.mode != Mode::Observe);
+        let claims = deciding.flat_map(|policy| {
+            let wishes = policy.wishes.attributes.iter().flatten();
+            wishes.map(move |(key, wish)| (policy.rank(), key, wish))
+        });
+        let now = self.wall();
+        let first = claims
+            .filter(|(_, key, _)| key.folded() == form.key.folded())
+            .filter(|(.., wish)| wish.expiry.is_none_or(|expiry| expiry > now))
+            .min_by_key(|(rank, ..)| *rank);
+        let (rank, key, wish) = first.unwrap();
+        assert_eq!(*form, Form::of(key, wish), "{rank:?} decides");
     }
 
     fn check_attribute(&self, id: &NodeId, key: &AttributeKey) {

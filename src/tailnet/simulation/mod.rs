@@ -4,6 +4,7 @@
 mod approvals;
 mod chaos;
 mod checks;
+mod contested;
 mod counted;
 mod faulty;
 mod fleets;

@@ -19,7 +19,8 @@ fn live_through(seed: u64) -> u64 {
         world.disturb();
     }
     world.calm_down();
-    world.run_for(Duration::from_hours(1));
+    // What was contested is tried once an hour, and told for one more.
+    world.run_for(Duration::from_hours(3));
     world.assert_converged();
     world.forget_seen();
     world.run_for(Duration::from_hours(2));

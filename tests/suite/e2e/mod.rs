@@ -5,6 +5,7 @@
 
 mod approvals;
 mod changes;
+mod clashes;
 mod figures;
 mod fleets;
 mod git;

@@ -1,0 +1,138 @@
+//! What is sent of what was approved, whatever became of the device meanwhile, and what the limit of
+//! changed devices holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{
+    Changes, DevicePlan, Hold, Mode, Permit, Permits, PolicyKey,
+    scenes::{Scene, scene},
+};
+
+/// What waits for an approval, by policy.
+fn frozen(scene: &Scene, plan: &DevicePlan) -> BTreeMap<PolicyKey, Changes> {
+    let asking = scene.policies.iter().map(|(policy, _)| policy);
+    let asking = asking.filter(|policy| policy.mode == Mode::Approve);
+    let mut frozen: BTreeMap<_, _> = asking
+        .map(|policy| (policy.key.clone(), Changes::default()))
+        .collect();
+    for difference in &plan.shown {
+        if let (Some(Hold::Approval(_)), Some(changes)) =
+            (&difference.hold, frozen.get_mut(&difference.owner))
+        {
+            changes.insert(difference.node.clone(), difference.change.clone());
+        }
+    }
+    frozen
+}
+
+fn approved<'a>(scene: &Scene, frozen: &'a BTreeMap<PolicyKey, Changes>) -> Permits<'a> {
+    let permits = frozen.iter().map(|(key, changes)| {
+        let permit = Permit {
+            approved: changes.of(&scene.device.node_id),
+            ..Permit::default()
+        };
+        (key, permit)
+    });
+    permits.collect()
+}
+
+/// The same device, of which somebody has changed some settings.
+fn drifted(scene: &Scene, other: &Scene, drifts: [bool; 4]) -> Scene {
+    let mut scene = scene.clone();
+    let [tags, routes, flags, attributes] = drifts;
+    if tags {
+        scene.device.tags.clone_from(&other.device.tags);
+    }
+    if routes {
+        let routes = &other.device.enabled_routes;
+        scene.device.enabled_routes.clone_from(routes);
+    }
+    if flags {
+        scene.device.authorized = other.device.authorized;
+        scene.device.key_expiry_disabled = other.device.key_expiry_disabled;
+    }
+    if attributes {
+        scene.attributes.clone_from(&other.attributes);
+    }
+    scene
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn of_what_was_approved_all_that_is_the_same_is_sent_and_nothing_else(
+        scene in scene(), other in scene(), drifts in any::<[bool; 4]>(),
+    ) {
+        let frozen = frozen(&scene, &scene.plan());
+        let now = drifted(&scene, &other, drifts);
+        let without = now.plan();
+        let with = now.plan_with(&approved(&scene, &frozen));
+        let node = &scene.device.node_id;
+        for (policy, change) in &with.asked {
+            let Some(frozen) = frozen.get(policy) else {
+                continue;
+            };
+            let waits = with.shown.iter().any(|difference| {
+                difference.owner == *policy
+                    && difference.change == *change
+                    && matches!(difference.hold, Some(Hold::Approval(_)))
+            });
+            prop_assert!(!(waits && frozen.contains(node, change)), "{change}");
+        }
+        // What is sent because of approvals alone was approved for one of those who wish it.
+        for difference in &with.differences {
+            let is_new = difference.hold.is_none() && !without.differences.contains(difference);
+            let field = difference.change.field();
+            let meant = |policy: &PolicyKey| {
+                let asked = with.asked.iter().find(|(p, c)| p == policy && c.field() == field);
+                asked.is_some_and(|(_, change)| frozen.get(policy).is_some_and(|f| f.contains(node, change)))
+            };
+            let alike = without.differences.iter().any(|d| d.change == difference.change);
+            prop_assert!(!is_new || alike || difference.owners().any(meant), "{difference:#?}");
+        }
+    }
+
+    #[test]
+    fn nothing_waits_for_an_approval_once_all_that_waits_is_approved(scene in scene()) {
+        let frozen = frozen(&scene, &scene.plan());
+        let plan = scene.plan_with(&approved(&scene, &frozen));
+        let waits = |hold: &Option<Hold>| matches!(hold, Some(Hold::Approval(_)));
+        prop_assert!(!plan.shown.iter().any(|difference| waits(&difference.hold)), "{plan:#?}");
+    }
+
+    /// Else a policy would be held, so wish for nothing, so be let go, and so on.
+    #[test]
+    fn whether_the_limit_holds_a_policy_changes_nothing_of_what_is_wished(
+        scene in scene(), held in any::<[bool; 4]>(),
+    ) {
+        let keys: Vec<_> = scene.policies.iter().map(|(policy, _)| policy.key.clone()).collect();
+        let held: BTreeSet<_> = keys.into_iter().zip(held).filter(|(_, held)| *held).map(|(key, _)| key).collect();
+        let permits = held.iter().map(|key| (key, Permit { limited: true, ..Permit::default() }));
+        let plan = scene.plan_with(&permits.collect());
+        let free = scene.plan();
+        let suspended: BTreeSet<_> = scene.policies.iter()
+            .filter(|(policy, _)| policy.mode != Mode::Enforce)
+            .map(|(policy, _)| policy.key.clone())
+            .collect();
+        prop_assert!(free.wanted_by.is_disjoint(&suspended));
+        for difference in plan.differences.iter().filter(|difference| difference.hold.is_none()) {
+            prop_assert!(!held.contains(&difference.owner), "{difference:#?}");
+            prop_assert!(plan.wanted_by.contains(&difference.owner), "{difference:#?}");
+        }
+        let guarded = |plan: &DevicePlan| {
+            let all = plan.differences.iter().chain(&plan.shown);
+            all.clone().any(|d| matches!(d.hold, Some(Hold::Disruption(_) | Hold::Feedback(_))))
+        };
+        // What guards hold depends on what the list becomes, and so on who acts.
+        if !guarded(&plan) && !guarded(&free) {
+            prop_assert_eq!(plan.wanted_by, free.wanted_by);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What several policies, or somebody outside, cannot both have.
+
+use std::time::Duration;
+
+use super::{
+    World,
+    chaos::policy_key,
+    counted::{SOON, attributes, key, policy, tags, world},
+    model::node_id,
+};
+use crate::{
+    api::Reason,
+    model::{AttributeValue, AttributeWish},
+    plan::{Conflict, Difference, Dispute, Field, Hold, Mode, Policy, Wishes},
+    tailnet::{Announcement, DeviceReport, State},
+};
+
+fn address(last: u8) -> Wishes {
+    Wishes {
+        ipv4: Some(format!("100.80.0.{last}").parse().unwrap()),
+        ..Wishes::default()
+    }
+}
+
+fn name(name: &str) -> Wishes {
+    Wishes {
+        name: Some(name.parse().unwrap()),
+        ..Wishes::default()
+    }
+}
+
+fn number(name: &str) -> Wishes {
+    let wish = AttributeWish {
+        value: AttributeValue::Integer(3.try_into().unwrap()),
+        expiry: None,
+    };
+    Wishes {
+        attributes: Some([(key(name), wish)].into()),
+        ..Wishes::default()
+    }
+}
+
+fn told(world: &World, number: usize) -> &DeviceReport {
+    match &world.last_reports[&policy_key(number)].state {
+        State::Bound(report) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn lost(world: &World, number: usize) -> Option<(&Field, String, &Dispute)> {
+    let [
+        Conflict {
+            field,
+            winner,
+            dispute,
+            ..
+        },
+    ] = &told(world, number).conflicts[..]
+    else {
+        return None;
+    };
+    Some((field, winner.name.clone(), dispute))
+}
+
+fn hold(world: &World, number: usize) -> Option<&Hold> {
+    let [Difference { hold, .. }] = &told(world, number).differences[..] else {
+        return None;
+    };
+    hold.as_ref()
+}
+
+#[test]
+fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
+    let mut world = world(2);
+    world.apply(policy(1, number("tier")));
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    // The later one ranks first: the older one says so at once, and nothing is sent for it any more.
+    let first = policy(0, attributes(&[("Tier", "gold")]));
+    world.apply(Policy {
+        priority: 1,
+        ..first
+    });
+    world.run_for(SOON);
+    let (field, winner, dispute) = lost(&world, 1).unwrap();
+    assert_eq!(
+        (field, &*winner),
+        (&Field::Attribute(key("tier")), "policy-0")
+    );
+    assert!(matches!(dispute, Dispute::Form(_)));
+    // What is there stands in the way of the winner too, until it is deleted by hand.
+    assert!(matches!(hold(&world, 0), Some(Hold::AttributeClash { .. })));
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    world.model.attributes.get_mut(&node_id(1)).unwrap().clear();
+    world.run_for(Duration::from_mins(15));
+    assert_eq!(world.writes().len(), 1);
+    world.assert_converged();
+
+    world.delete(&policy_key(0));
+    world.model.attributes.get_mut(&node_id(0)).unwrap().clear();
+    world.run_for(SOON);
+    assert!(lost(&world, 1).is_none());
+    assert_eq!(world.writes().len(), 2);
+    world.assert_converged();
+}
+
+#[test]
+fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
+    for mode in [Mode::Suspended, Mode::Enforce] {
+        let mut world = world(3);
+        let mut first = policy(0, attributes(&[("tier", "gold")]));
+        first.mode = mode;
+        first.priority = 1;
+        first.wishes.ipv4 = address(9).ipv4;
+        if mode == Mode::Enforce {
+            // Held: what it wishes for is taken by a device of nobody.
+            first.wishes.ipv4 = address(2).ipv4;
+        }
+        let mut second = policy(1, number("tier"));
+        second.wishes.ipv4 = first.wishes.ipv4;
+        world.apply(second);
+        world.apply(first);
+        world.start();
+        world.run_until(SOON);
+        let fields: Vec<_> = told(&world, 1)
+            .conflicts
+            .iter()
+            .map(|lost| &lost.field)
+            .collect();
+        assert_eq!(
+            fields,
+            [&Field::Attribute(key("tier")), &Field::Ipv4],
+            "{mode:?}"
+        );
+        let sent = usize::from(mode == Mode::Enforce);
+        assert_eq!(
+            world.writes().len(),
+            sent,
+            "{mode:?}: {:#?}",
+            world.writes()
+        );
+        // Nor once what the first one waits for is there.
+        world.model.devices.get_mut(&node_id(2)).unwrap().ipv4 = Some([100, 80, 0, 77].into());
+        world.run_for(Duration::from_mins(5));
+        assert_eq!(world.writes().len(), 2 * sent, "{mode:?}");
+        world.assert_converged();
+    }
+}
+
+#[test]
+fn one_address_or_name_that_two_policies_want_goes_to_the_first_and_the_next_takes_over() {
+    for (wishes, field) in [(address(50), Field::Ipv4), (name("db"), Field::Name)] {
+        let mut world = world(2);
+        for number in [1, 0] {
+            world.apply(policy(number, wishes.clone()));
+        }
+        world.start();
+        world.run_until(SOON);
+        assert_eq!(world.writes().len(), 1, "{field}");
+        let expected = (&field, "policy-0".to_owned(), &Dispute::Device("db".into()));
+        let (lost_field, winner, dispute) = lost(&world, 1).unwrap();
+        assert_eq!((lost_field, &winner), (expected.0, &expected.1));
+        assert!(matches!(dispute, Dispute::Device(device) if device.ends_with("(n0CNTRL)")));
+        world.assert_converged();
+        world.apply(policy(0, Wishes::default()));
+        world.run_for(SOON);
+        // The device has it still.
+        let held = hold(&world, 1).unwrap();
+        assert!(
+            matches!(held, Hold::AddressInUse(_) | Hold::NameTaken(_)),
+            "{held:?}"
+        );
+        world.assert_converged();
+    }
+}
+
+#[test]
+fn addresses_are_never_swapped_but_pass_on_along_a_chain() {
+    let mut world = world(3);
+    // n0 → .1 (of n1), n1 → .2 (of n2), n2 → .0 (of n0).
+    for (number, last) in [(0, 1), (1, 2), (2, 0)] {
+        world.apply(policy(number, address(last)));
+    }
+    world.start();
+    world.run_until(SOON);
+    for number in 0..3 {
+        assert!(
+            matches!(hold(&world, number), Some(Hold::AddressSwap(others)) if others.len() == 2)
+        );
+    }
+    assert!(world.writes().is_empty());
+    world.assert_converged();
+    // One of them gives in, and the others follow at once.
+    world.apply(policy(2, address(9)));
+    world.run_for(SOON);
+    assert_eq!(world.writes().len(), 3);
+    world.assert_converged();
+    world.apply(policy(2, address(0)));
+    world.run_for(SOON);
+    assert_eq!(world.writes().len(), 4);
+    let addresses: Vec<_> = world
+        .model
+        .devices
+        .values()
+        .map(|d| d.ipv4.unwrap().octets()[3])
+        .collect();
+    assert_eq!(addresses, [1, 2, 0]);
+    world.assert_converged();
+}
+
+/// Somebody takes the tags away, every few minutes.
+fn contest(world: &mut World, times: usize) {
+    for _ in 0..times {
+        world.run_for(Duration::from_mins(5));
+        world
+            .model
+            .devices
+            .get_mut(&node_id(0))
+            .unwrap()
+            .tags
+            .clear();
+    }
+}
+
+fn contested(world: &World) -> bool {
+    let mut failures = told(world, 0).failures.iter();
+    failures.any(|(_, failure)| failure.reason == Reason::Contested)
+}
+
+#[test]
+fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
+    let mut world = world(1);
+    let mut both = tags(&["tag:a"]);
+    both.key_expiry_disabled = Some(true);
+    world.apply(policy(0, both.clone()));
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    contest(&mut world, 2);
+    world.run_for(Duration::from_mins(3));
+    assert!(!contested(&world));
+    assert_eq!(world.writes().len(), 2);
+    contest(&mut world, 1);
+    world.run_for(Duration::from_mins(3));
+    assert!(contested(&world), "{:#?}", told(&world, 0));
+    let (_, failure) = &told(&world, 0).failures[0];
+    let begins =
+        "Somebody else keeps changing it: 3 times so far, the last time from tag:a to none.";
+    assert!(failure.message.starts_with(begins), "{}", failure.message);
+    // For six hours: one try each, and one report for it.
+    world.forget_seen();
+    contest(&mut world, 72);
+    let writes = world.writes().len();
+    assert!((5..=6).contains(&writes), "{writes} writes in six hours");
+    assert!(contested(&world));
+    let said = world.seen.announcements.iter();
+    let failed = said.filter(|(_, said)| matches!(said, Announcement::Failed { .. }));
+    assert_eq!(failed.count(), 0, "it is said once");
+    // Another field of the device is no part of it.
+    world
+        .model
+        .devices
+        .get_mut(&node_id(0))
+        .unwrap()
+        .key_expiry_disabled = false;
+    world.run_for(Duration::from_mins(3));
+    assert!(world.model.devices[&node_id(0)].key_expiry_disabled);
+    // They stop: the next try stays, and after an hour it is over.
+    world.run_for(Duration::from_mins(70));
+    assert!(!world.model.devices[&node_id(0)].tags.is_empty());
+    world.run_for(Duration::from_mins(70));
+    assert!(!contested(&world));
+    world.assert_converged();
+    world.forget_seen();
+    world.run_for(Duration::from_hours(3));
+    assert!(world.writes().is_empty() && world.seen.reports.is_empty());
+}
+
+#[test]
+fn an_edit_forgets_who_contested_and_seldom_reversals_are_no_contest() {
+    let mut world = world(1);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    world.run_until(SOON);
+    contest(&mut world, 3);
+    world.run_for(Duration::from_mins(3));
+    assert!(contested(&world));
+    world.apply(policy(0, tags(&["tag:a", "tag:b"])));
+    world.run_for(SOON);
+    assert!(!contested(&world));
+    world.assert_converged();
+    for _ in 0..10 {
+        world.run_for(Duration::from_mins(40));
+        world
+            .model
+            .devices
+            .get_mut(&node_id(0))
+            .unwrap()
+            .tags
+            .clear();
+        world.run_for(Duration::from_mins(3));
+        assert!(!contested(&world));
+        world.assert_converged();
+    }
+    // Nor are edits of one's own: each changes what was written.
+    for number in 0..6 {
+        world.apply(policy(0, tags(&[["tag:a", "tag:b"][number % 2]])));
+        world.run_for(SOON);
+        world.assert_converged();
+    }
+}
