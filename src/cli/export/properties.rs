@@ -122,18 +122,32 @@ fn reported() -> impl Strategy<Value = ReportedAttribute> {
     (value, expiry).prop_map(|(value, expiry)| ReportedAttribute { value, expiry })
 }
 
+/// A key has one type in all of a tailnet; what no wish can hold may stand anywhere.
+fn is_of_its_type(key: &AttributeKey, reported: &mut ReportedAttribute) -> bool {
+    let value = &reported.value;
+    match key.as_str() {
+        "custom:a" => !value.is_number() && !value.is_boolean(),
+        "custom:b" => !value.is_string() && !value.is_boolean(),
+        "custom:c" => !value.is_string() && !value.is_number(),
+        _ => true,
+    }
+}
+
 fn attributes() -> impl Strategy<Value = Attributes> {
     let keys = [
         "custom:a",
-        "custom:A",
         "custom:b",
+        "custom:c",
         "custom:b:",
         "custom:no such",
         "custom:",
     ];
     let key = prop::sample::select(keys.to_vec());
     let key = key.prop_map(|key| AttributeKey::reported(key).unwrap());
-    let few = collection::btree_map(key, reported(), 0..4);
+    let few = collection::btree_map(key, reported(), 0..4).prop_map(|mut attributes| {
+        attributes.retain(is_of_its_type);
+        attributes
+    });
     let many = (0..70_usize).prop_map(|count| {
         let keys = (0..count).map(|number| format!("custom:k{number}"));
         let value = ReportedAttribute {
@@ -199,8 +213,16 @@ fn tailnet() -> impl Strategy<Value = Tailnet> {
             let last = tailnet.last().filter(|_| twin).cloned();
             let (device, attributes) = last.unwrap_or((device, attributes));
             let node_id: NodeId = format!("n{number}CNTRL").parse().unwrap();
+            // No two devices have one name or address.
+            let name = format!("{number}{}", device.name);
+            let ipv4 = device.ipv4.map(|addr| {
+                let [a, b, c, _] = addr.octets();
+                [a, b, c, u8::try_from(number).unwrap()].into()
+            });
             tailnet.push((
                 Device {
+                    name,
+                    ipv4,
                     legacy_id: number.to_string(),
                     node_id,
                     ..device
