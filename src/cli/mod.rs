@@ -1,18 +1,25 @@
 //! The command line.
 
+mod connection;
 mod controller;
 pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
+mod devices;
+mod export;
+mod look;
 pub mod manifests;
 mod output;
+mod plan;
+mod policies;
+mod select;
 #[cfg(feature = "demo")]
 mod simulate;
 mod validate;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -55,8 +62,38 @@ enum Command {
     /// Watch the policies of a cluster and keep the devices as they declare (the default).
     Controller(controller::ControllerArgs),
     /// Print the definitions of the custom resources.
+    #[command(after_help = "\
+Examples:
+  tsdp crds | kubectl apply --server-side -f -  install them
+  tsdp crds --out crds                          keep them in a folder")]
     Crds {
         /// Write them into this folder instead, one file each.
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// List the devices of a tailnet, and what manages them.
+    Devices(devices::DevicesArgs),
+    /// Describe a tailnet as it is, as policies.
+    Export(export::ExportArgs),
+    /// Show what policies would change in a tailnet.
+    Plan(plan::PlanArgs),
+    /// Print what completes commands in a shell, for its folder of completions.
+    #[command(after_help = "\
+Examples:
+  tsdp completions bash > /etc/bash_completion.d/tsdp
+  tsdp completions zsh  > \"${fpath[1]}/_tsdp\"
+  tsdp completions fish > ~/.config/fish/completions/tsdp.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual, as man reads it.
+    #[command(after_help = "\
+Examples:
+  tsdp man | man -l -                            read it
+  tsdp man --out /usr/local/share/man/man1       with a page for each command")]
+    Man {
+        /// Write a page for each command into this folder instead.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
@@ -73,7 +110,15 @@ enum Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // clap's own 2 would mean that `tsdp plan` found changes.
+        Err(asked) if asked.use_stderr() => {
+            let _ = asked.print();
+            return ExitCode::FAILURE;
+        }
+        Err(asked) => asked.exit(),
+    };
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -90,9 +135,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         .command
         .unwrap_or(Command::Controller(controller::ControllerArgs::default()));
     let logs = match &command {
-        // Their output is for the eyes; the log would stand in between.
+        Command::Controller(_) => arguments.log,
         #[cfg(feature = "demo")]
-        Command::Demo(_) if arguments.log == "info" => "warn,kube_client=off".to_owned(),
+        Command::Simulate(_) => arguments.log,
+        // Their output is for the eyes; the log would stand in between.
+        _ if arguments.log == "info" => "warn,kube_client=off".to_owned(),
         _ => arguments.log,
     };
     log_to_stderr(&logs, arguments.log_format)?;
@@ -100,6 +147,23 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     match command {
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
         Command::Crds { out } => crds::run(out.as_deref())?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tsdp", &mut script);
+            output::print(&String::from_utf8(script)?)?;
+        }
+        Command::Man { out: None } => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            output::print(&String::from_utf8(page)?)?;
+        }
+        Command::Man { out: Some(folder) } => {
+            std::fs::create_dir_all(&folder)?;
+            clap_mangen::generate_to(Arguments::command(), folder)?;
+        }
+        Command::Devices(args) => return runtime()?.block_on(devices::run(args)),
+        Command::Plan(args) => return runtime()?.block_on(plan::run(args)),
+        Command::Export(args) => return runtime()?.block_on(export::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => runtime()?.block_on(demo::run(args))?,
         #[cfg(feature = "demo")]

@@ -6,32 +6,39 @@ use std::{
 };
 
 use clap::ValueEnum;
+use comfy_table::Table;
 
-/// When output is coloured.
+/// When output is coloured. `NO_COLOR` is kept throughout, as by the library that writes the colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Always.
+    /// Everywhere, unless `NO_COLOR` is set.
     Always,
     /// Never.
     Never,
 }
 
 impl Color {
-    /// Whether what goes to stdout is coloured. A flag goes before `NO_COLOR` (no-color.org).
+    /// Whether what goes to stdout is coloured.
     pub fn is_on(self) -> bool {
-        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         match self {
-            Self::Always => true,
+            Self::Always => !unwanted,
             Self::Never => false,
-            Self::Auto => {
-                let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-                io::stdout().is_terminal() && !set("NO_COLOR") && !dumb
-            }
+            Self::Auto => io::stdout().is_terminal() && !unwanted && !dumb,
         }
     }
+}
+
+/// How many columns there are: `COLUMNS`, else those of the terminal; `None` for a file or a pipe.
+pub(super) fn width() -> Option<u16> {
+    let columns = env::var("COLUMNS").ok();
+    let columns = columns.and_then(|columns| columns.parse().ok());
+    let given = columns.filter(|columns| *columns > 0);
+    given.or_else(|| Table::new().width())
 }
 
 /// Prints data. Whoever reads it may have seen enough (`| head`): that is no error.
@@ -42,4 +49,20 @@ pub(super) fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// A text that others wrote, fit for one line of a terminal, a comment or a page: machines choose
+/// their own names. Control characters, ends of lines (those of YAML 1.1 too) and what turns the
+/// direction of a line are shown as what they are.
+pub(super) fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let turns = matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter.is_control() || turns || letter == '\u{feff}' {
+            line.extend(letter.escape_unicode());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
 }

@@ -42,6 +42,7 @@ use metrics::Metrics;
 use router::{News, Router};
 use webhook::Webhooks;
 
+pub(crate) use router::declared;
 pub use status::{of_policy, of_tailnet};
 
 /// The namespace where none is known: neither a pod's own nor one that was named.

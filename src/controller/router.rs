@@ -397,7 +397,7 @@ fn policy_key((namespace, name): ObjectName) -> PolicyKey {
 }
 
 /// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
-fn declared(
+pub(crate) fn declared(
     key: &PolicyKey,
     object: &DeserializeGuard<TailscaleDevicePolicy>,
     clear_timeout: Duration,

@@ -20,6 +20,7 @@ mod effect;
 mod expression;
 mod fleet;
 mod guard;
+mod impact;
 mod limit;
 mod lists;
 mod order;
@@ -49,14 +50,15 @@ pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
+pub use impact::Impact;
 pub use limit::Wants;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
-pub use parse::{Declared, parse, parse_target};
+pub use parse::{Declared, parse, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,
     Mode, Ownership, Policy, PolicyKey, Rank, Target, Wishes,
 };
 pub use select::{Glob, Selector};
-pub use survey::{Survey, survey};
-pub use table::table;
+pub use survey::{Survey, survey, survey_within};
+pub use table::{Style, lines, table, why};

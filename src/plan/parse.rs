@@ -100,6 +100,17 @@ pub fn parse_target(device: &DeviceReference) -> Result<DeviceTarget, Vec<String
     }
 }
 
+/// Parses a selector of devices.
+pub fn parse_selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>> {
+    let mut faults = Faults::default();
+    let selector = faults.selector(selector);
+    if faults.0.is_empty() {
+        Ok(selector)
+    } else {
+        Err(faults.0)
+    }
+}
+
 /// What a status remembers. An entry that cannot be read is one that we did not write; it is left.
 fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
     let bound = || {

@@ -101,6 +101,9 @@ proptest! {
 
     #[test]
     fn nothing_waits_for_an_approval_once_all_that_waits_is_approved(scene in scene()) {
+        // What is taken away for a policy that has let the device go may do for now what another one
+        // wishes, so that it need not be asked; once that changes it is asked.
+        let scene = Scene { let_go: Vec::new(), ..scene };
         let frozen = frozen(&scene, &scene.plan());
         let plan = scene.plan_with(&approved(&scene, &frozen));
         let waits = |hold: &Option<Hold>| matches!(hold, Some(Hold::Approval(_)));

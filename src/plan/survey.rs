@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Permits, Policy, PolicyKey,
-    Surroundings, bind, plan_device,
+    Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
+    Surroundings, Wants, bind, plan_device,
 };
 use crate::model::{Attributes, NodeId};
 
@@ -24,6 +24,48 @@ pub fn survey(
     policies: &[Declared],
     fleet: &Fleet,
     attributes: &BTreeMap<NodeId, Attributes>,
+    now: Timestamp,
+) -> Survey {
+    compare(policies, fleet, attributes, &Permits::default(), now)
+}
+
+/// As [`survey`], but policies that would change more than `room` devices together are held, as
+/// [`Wants::beyond`] chooses them.
+#[must_use]
+pub fn survey_within(
+    policies: &[Declared],
+    fleet: &Fleet,
+    attributes: &BTreeMap<NodeId, Attributes>,
+    room: usize,
+    now: Timestamp,
+) -> Survey {
+    let free = survey(policies, fleet, attributes, now);
+    let mut wants = Wants::default();
+    for (node, plan) in &free.devices {
+        wants.set(node, plan.wanted_by.clone());
+    }
+    let ranks: BTreeMap<&PolicyKey, _> = policies
+        .iter()
+        .filter_map(|declared| declared.policy.as_ref().ok())
+        .map(|policy| (&policy.key, policy.rank()))
+        .collect();
+    let held = wants.beyond(room, |key| ranks.get(key));
+    if held.is_empty() {
+        return free;
+    }
+    let limited = Permit {
+        limited: true,
+        ..Permit::default()
+    };
+    let permits = held.iter().map(|key| (key, limited)).collect();
+    compare(policies, fleet, attributes, &permits, now)
+}
+
+fn compare(
+    policies: &[Declared],
+    fleet: &Fleet,
+    attributes: &BTreeMap<NodeId, Attributes>,
+    permits: &Permits<'_>,
     now: Timestamp,
 ) -> Survey {
     let mut survey = Survey::default();
@@ -46,7 +88,7 @@ pub fn survey(
     let clashes = Clashes::among(all, &held, attributes, now);
     let around = Surroundings {
         fleet,
-        permits: &Permits::default(),
+        permits,
         clashes: &clashes,
         now,
         let_go: &[],

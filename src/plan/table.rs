@@ -1,41 +1,92 @@
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
-use super::Difference;
+use super::{Difference, Hold, Impact};
 
-/// The differences as a table for people: device, field, what is, what is wished, why, and for
-/// whom. Fits the given width; `None` leaves lines as long as they are.
+/// How a table looks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Style {
+    /// How many columns it may take; `None` leaves lines as long as they are.
+    pub width: Option<u16>,
+    /// Whether it is coloured.
+    pub color: bool,
+}
+
+impl Style {
+    /// A table with these titles, without lines.
+    #[must_use]
+    pub fn table<'a>(self, titles: impl IntoIterator<Item = &'a str>) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        // Colours are the caller's decision, not that of a library that looks for a terminal.
+        table.force_no_tty();
+        if self.color {
+            table.enforce_styling();
+        }
+        if let Some(width) = self.width {
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width);
+        }
+        table.set_header(titles);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        table
+    }
+
+    /// A cell, coloured if anything is.
+    #[must_use]
+    pub fn cell(self, text: impl ToString, color: Option<Color>) -> Cell {
+        let cell = Cell::new(text);
+        match color.filter(|_| self.color) {
+            Some(color) => cell.fg(color),
+            None => cell,
+        }
+    }
+}
+
+/// A table as text, without the blanks at the ends of its lines.
+#[must_use]
+pub fn lines(table: &Table) -> String {
+    let text = table.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n")
+}
+
+/// The differences as a table for people: device, field, what is, what is wished, why, for whom, and
+/// what people may lose by it.
 #[must_use]
 pub fn table<'a>(
-    differences: impl IntoIterator<Item = &'a Difference>,
-    width: Option<u16>,
+    differences: impl IntoIterator<Item = (&'a Difference, Option<Impact>)>,
+    style: Style,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    if let Some(width) = width {
-        table
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(width);
-    }
-    table.set_header(["DEVICE", "SETTING", "NOW", "DECLARED", "WHY"]);
-    for difference in differences {
-        let why = if let Some(hold) = &difference.hold {
-            format!("held: {hold}")
-        } else {
-            let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
-            format!("{} by {}", difference.why, owners.join(", "))
+    let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED", "WHY"]);
+    for (difference, impact) in differences {
+        let color = match (&difference.hold, &impact) {
+            (Some(Hold::Suspended | Hold::Observed), _) => Color::DarkGrey,
+            (Some(_), _) => Color::DarkYellow,
+            (None, Some(_)) => Color::DarkRed,
+            (None, None) => Color::DarkGreen,
         };
         table.add_row([
-            difference.device.clone(),
-            difference.change.field().to_string(),
-            difference.change.before(),
-            difference.change.after(),
-            why,
+            Cell::new(&difference.device),
+            Cell::new(difference.change.field()),
+            Cell::new(difference.change.before()),
+            style.cell(difference.change.after(), Some(color)),
+            style.cell(why(difference, impact.as_ref()), Some(color)),
         ]);
     }
-    table
-        .to_string()
-        .lines()
-        .map(str::trim)
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines(&table)
+}
+
+/// Why a difference is there and what becomes of it, in one sentence.
+#[must_use]
+pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
+    let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
+    let owners = owners.join(", ");
+    match (&difference.hold, impact) {
+        (Some(hold), _) => format!("held: {hold}"),
+        (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),
+        (None, None) => format!("{} by {owners}", difference.why),
+    }
 }

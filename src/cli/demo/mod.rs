@@ -4,7 +4,7 @@ mod examples;
 mod kubernetes;
 mod terminal;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -13,10 +13,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::AnyError;
+use super::{AnyError, look::Look};
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{self, Declared, Fleet},
+    plan::{self, Declared, Style},
     simulator::Simulator,
     tailnet::{Engine, Input, Message, Settings, drive},
     tailscale::{self, Budget, Client, Credential},
@@ -129,22 +129,18 @@ fn settings() -> Settings {
 
 /// A look at everything, and the differences as a table, with their number.
 async fn plan_table(client: &Client, policies: &[Declared]) -> Result<(String, usize), AnyError> {
-    let fleet = Fleet::new(client.devices().await?);
-    let mut attributes = BTreeMap::new();
-    let unread = plan::survey(policies, &fleet, &attributes, Timestamp::now());
-    for (node, plan) in &unread.devices {
-        if plan.attributes_unread {
-            attributes.insert(node.clone(), client.attributes(node).await?);
-        }
-    }
-    let survey = plan::survey(policies, &fleet, &attributes, Timestamp::now());
+    let mut look = Look::new(client).await?;
+    let survey = look
+        .survey(client, policies, ChangeLimit::NONE, Timestamp::now())
+        .await?;
     let differences: Vec<_> = survey
         .devices
         .values()
         .flat_map(|plan| &plan.differences)
         .collect();
     let count = differences.len();
-    Ok((plan::table(differences, None), count))
+    let rows = differences.into_iter().map(|difference| (difference, None));
+    Ok((plan::table(rows, Style::default()), count))
 }
 
 fn router(simulator: &Simulator) -> Result<String, AnyError> {

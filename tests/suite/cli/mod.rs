@@ -1,6 +1,13 @@
 //! The commands that need no cluster, as processes.
 
+mod adopt;
 mod agreement;
+mod connection;
+mod devices;
+mod export;
+mod plan;
+mod shell;
+mod tailnet;
 mod validate;
 mod yaml;
 

@@ -48,6 +48,24 @@ impl Kubectl {
         child.wait_with_output().await.unwrap()
     }
 
+    /// A shell in which `kubectl` is this one, and `tsdp` the program.
+    pub fn shell(&self, script: &str) -> Command {
+        let programs = [&self.program, Path::new(env!("CARGO_BIN_EXE_tsdp"))];
+        let folders = programs.map(|program| program.parent().unwrap().to_owned());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = folders.into_iter().chain(std::env::split_paths(&path));
+        let mut command = Command::new("bash");
+        command
+            .args(["-euo", "pipefail", "-c", script])
+            .env("PATH", std::env::join_paths(path).unwrap())
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECACHEDIR", self.kubeconfig.with_extension("cache"))
+            .env("KUBECTL_KUBERC", "false")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
     /// What it prints; panics with what it says when it fails.
     pub async fn ok(&self, args: &[&str]) -> String {
         succeeded(args, self.run(args, "").await)

@@ -1,0 +1,374 @@
+//! How a tailnet is reached without a cluster: by flags, and by the environment variables of
+//! Tailscale's Terraform provider.
+
+use std::{fmt, sync::Arc};
+
+use clap::Args;
+use futures::future::{BoxFuture, FutureExt as _, ready};
+use secrecy::SecretString;
+
+use crate::{
+    api::TailscaleTailnetSpec,
+    model::Refused,
+    tailscale::{
+        self, Budget, Client, Credential, IdentitySource, NoIdentity, Settings, SetupError,
+    },
+};
+
+/// The flags of a command that talks to the Tailscale API. None of them takes a secret: it would
+/// stand in the shell's history and in the list of processes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct ConnectionArgs {
+    /// The tailnet: its id, or - for that of the credential [default: `TAILSCALE_TAILNET`, else -].
+    #[arg(long, value_name = "TAILNET")]
+    tailnet: Option<String>,
+    /// The API's address [default: `TAILSCALE_BASE_URL`, else <https://api.tailscale.com>].
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// The id of an OAuth client or a federated identity [default: `TAILSCALE_OAUTH_CLIENT_ID`].
+    #[arg(long, value_name = "ID")]
+    oauth_client_id: Option<String>,
+    /// How many requests are sent to the API at most, each second.
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RATE)]
+    requests_per_second: f64,
+}
+
+/// Those of the controller: Tailscale publishes no limits.
+const DEFAULT_RATE: f64 = 5.0;
+const DEFAULT_BURST: u32 = 20;
+
+/// What the help of each command with [`ConnectionArgs`] says of the credential.
+pub(super) const CREDENTIAL_HELP: &str = "\
+The credential comes from the environment, as for Tailscale's Terraform provider:
+  TAILSCALE_API_KEY                                         an API access token, or
+  TAILSCALE_OAUTH_CLIENT_ID, TAILSCALE_OAUTH_CLIENT_SECRET  an OAuth client, or
+  TAILSCALE_OAUTH_CLIENT_ID, TAILSCALE_IDENTITY_TOKEN       a federated identity and a token for it";
+
+/// What the environment says. A variable that is empty says nothing, as for the Terraform provider.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    api_key: Option<SecretString>,
+    client_id: Option<String>,
+    client_secret: Option<SecretString>,
+    identity_token: Option<SecretString>,
+    tailnet: Option<String>,
+    base_url: Option<String>,
+}
+
+/// How a tailnet is reached.
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// Where the API is, which tailnet, and how fast it is asked.
+    pub settings: Settings,
+    /// What proves who asks.
+    pub credential: Credential,
+}
+
+/// Why a tailnet cannot be reached. Holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    /// Nothing that could prove who asks.
+    #[error(
+        "there is no credential: set TAILSCALE_API_KEY to an API access token; or set \
+         TAILSCALE_OAUTH_CLIENT_ID, and beside it TAILSCALE_OAUTH_CLIENT_SECRET (an OAuth client) or \
+         TAILSCALE_IDENTITY_TOKEN (a federated identity)"
+    )]
+    NoCredential,
+    /// Two credentials: which one is meant?
+    #[error("{0} and {1} are both set: unset one of them, a connection has one credential")]
+    TwoCredentials(&'static str, &'static str),
+    /// Half of a credential.
+    #[error("{given} is set without {lacks}: set both")]
+    HalfCredential {
+        /// What is there.
+        given: &'static str,
+        /// What is missing.
+        lacks: &'static str,
+    },
+    /// The address is no URL.
+    #[error(
+        "the API's address '{url}' is no URL ({reason}): write one such as https://api.tailscale.com"
+    )]
+    BaseUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The rate is out of range.
+    #[error("--requests-per-second: {0}")]
+    Rate(Refused),
+    /// The client cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+impl Environment {
+    /// That of this process.
+    pub fn of_process() -> Self {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let given = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let secret = |name: &str| given(name).map(SecretString::from);
+        Self {
+            api_key: secret("TAILSCALE_API_KEY"),
+            // Without the prefix: the provider's older spelling, which it still reads.
+            client_id: given("TAILSCALE_OAUTH_CLIENT_ID").or_else(|| given("OAUTH_CLIENT_ID")),
+            client_secret: secret("TAILSCALE_OAUTH_CLIENT_SECRET")
+                .or_else(|| secret("OAUTH_CLIENT_SECRET")),
+            identity_token: secret("TAILSCALE_IDENTITY_TOKEN"),
+            tailnet: given("TAILSCALE_TAILNET"),
+            base_url: given("TAILSCALE_BASE_URL"),
+        }
+    }
+
+    /// The connection that the environment and the flags describe; a flag goes before a variable.
+    pub fn connection(self, flags: &ConnectionArgs) -> Result<Connection, ConnectionError> {
+        let url = flags.base_url.clone().or(self.base_url);
+        let url = url
+            .as_deref()
+            .unwrap_or(TailscaleTailnetSpec::DEFAULT_API_URL);
+        let base_url = url.parse().map_err(|reason| ConnectionError::BaseUrl {
+            url: url.to_owned(),
+            reason: format!("{reason}"),
+        })?;
+        let tailnet = flags.tailnet.clone().or(self.tailnet);
+        let client_id = flags.oauth_client_id.clone().or(self.client_id);
+        let credential = credential(
+            self.api_key,
+            client_id,
+            self.client_secret,
+            self.identity_token,
+        )?;
+        Ok(Connection {
+            settings: Settings {
+                budget: flags.budget()?,
+                ..Settings::new(base_url, tailnet.unwrap_or_else(|| "-".to_owned()))
+            },
+            credential,
+        })
+    }
+}
+
+/// As the provider has it: a credential is never chosen among several.
+fn credential(
+    api_key: Option<SecretString>,
+    client_id: Option<String>,
+    client_secret: Option<SecretString>,
+    identity_token: Option<SecretString>,
+) -> Result<Credential, ConnectionError> {
+    const KEY: &str = "TAILSCALE_API_KEY";
+    const ID: &str = "TAILSCALE_OAUTH_CLIENT_ID";
+    const SECRET: &str = "TAILSCALE_OAUTH_CLIENT_SECRET";
+    const TOKEN: &str = "TAILSCALE_IDENTITY_TOKEN";
+    match (api_key, client_id, client_secret, identity_token) {
+        (Some(key), None, None, None) => Ok(Credential::ApiKey(key)),
+        (None, Some(client_id), Some(client_secret), None) => Ok(Credential::OAuth {
+            client_id,
+            client_secret,
+        }),
+        (None, Some(client_id), None, Some(token)) => Ok(Credential::WorkloadIdentity {
+            client_id,
+            source: Arc::new(GivenToken(token)),
+        }),
+        (None, None, None, None) => Err(ConnectionError::NoCredential),
+        (Some(_), Some(_), _, _) => Err(ConnectionError::TwoCredentials(KEY, ID)),
+        (Some(_), _, Some(_), _) => Err(ConnectionError::TwoCredentials(KEY, SECRET)),
+        (Some(_), _, _, Some(_)) => Err(ConnectionError::TwoCredentials(KEY, TOKEN)),
+        (None, _, Some(_), Some(_)) => Err(ConnectionError::TwoCredentials(SECRET, TOKEN)),
+        (None, Some(_), None, None) => Err(ConnectionError::HalfCredential {
+            given: ID,
+            lacks: "TAILSCALE_OAUTH_CLIENT_SECRET or TAILSCALE_IDENTITY_TOKEN",
+        }),
+        (None, None, Some(_), None) => Err(ConnectionError::HalfCredential {
+            given: SECRET,
+            lacks: ID,
+        }),
+        (None, None, None, Some(_)) => Err(ConnectionError::HalfCredential {
+            given: TOKEN,
+            lacks: ID,
+        }),
+    }
+}
+
+/// A token that somebody else had issued for this run, such as a CI system.
+struct GivenToken(SecretString);
+
+impl IdentitySource for GivenToken {
+    fn token(&self) -> BoxFuture<'_, Result<SecretString, NoIdentity>> {
+        ready(Ok(self.0.clone())).boxed()
+    }
+}
+
+impl fmt::Debug for GivenToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenToken")
+    }
+}
+
+impl Default for ConnectionArgs {
+    fn default() -> Self {
+        Self {
+            tailnet: None,
+            base_url: None,
+            oauth_client_id: None,
+            requests_per_second: DEFAULT_RATE,
+        }
+    }
+}
+
+impl ConnectionArgs {
+    /// A client of the tailnet that the flags and the environment of this process describe.
+    pub fn client(&self) -> Result<Client, ConnectionError> {
+        let connection = Environment::of_process().connection(self)?;
+        Ok(tailscale::Client::new(
+            connection.settings,
+            connection.credential,
+        )?)
+    }
+
+    fn budget(&self) -> Result<Budget, ConnectionError> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float saturates, and the budget refuses what is out of range"
+        )]
+        let second = self.requests_per_second.ceil() as u32;
+        Budget::new(self.requests_per_second, second.max(DEFAULT_BURST))
+            .map_err(ConnectionError::Rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::read(|name| {
+            let found = variables.iter().find(|(given, _)| *given == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn each_kind_of_credential_is_taken_and_no_mixture_of_them() {
+        let names = [
+            "TAILSCALE_API_KEY",
+            "TAILSCALE_OAUTH_CLIENT_ID",
+            "TAILSCALE_OAUTH_CLIENT_SECRET",
+            "TAILSCALE_IDENTITY_TOKEN",
+        ];
+        let good = [0b0001, 0b0110, 0b1010];
+        for set in 0_u8..16 {
+            let given: Vec<_> = (0..4).filter(|bit| set & (1 << bit) != 0).collect();
+            let variables: Vec<_> = given.iter().map(|bit| (names[*bit], "tskey-xyz")).collect();
+            let made = environment(&variables).connection(&ConnectionArgs::default());
+            assert_eq!(made.is_ok(), good.contains(&set), "{variables:?}");
+            if let Err(error) = made {
+                let error = error.to_string();
+                assert!(error.contains("set"), "{error}");
+                assert!(!error.contains("tskey-xyz"), "{error}");
+                let told = given.iter().any(|bit| error.contains(names[*bit]));
+                assert!(told || given.is_empty(), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flag_goes_before_a_variable_and_an_empty_variable_says_nothing() {
+        let key = ("TAILSCALE_API_KEY", "tskey-api-1");
+        let made = |flags: &ConnectionArgs, more: &[(&str, &str)]| {
+            let variables = [&[key], more].concat();
+            let connection = environment(&variables).connection(flags).unwrap();
+            let settings = connection.settings;
+            (settings.tailnet, settings.base_url.to_string())
+        };
+        let flags = ConnectionArgs::default();
+        let expected = |tailnet: &str, url: &str| (tailnet.to_owned(), url.to_owned());
+        let default = expected("-", "https://api.tailscale.com/");
+        assert_eq!(made(&flags, &[]), default);
+        let empty = [("TAILSCALE_TAILNET", ""), ("TAILSCALE_BASE_URL", " ")];
+        assert_eq!(made(&flags, &empty), default);
+        let named = [
+            ("TAILSCALE_TAILNET", "T1CNTRL"),
+            ("TAILSCALE_BASE_URL", "http://127.0.0.1:1"),
+        ];
+        assert_eq!(
+            made(&flags, &named),
+            expected("T1CNTRL", "http://127.0.0.1:1/")
+        );
+        let flags = ConnectionArgs {
+            tailnet: Some("T2CNTRL".into()),
+            base_url: Some("http://127.0.0.1:2".into()),
+            ..flags
+        };
+        assert_eq!(
+            made(&flags, &named),
+            expected("T2CNTRL", "http://127.0.0.1:2/")
+        );
+    }
+
+    #[test]
+    fn the_older_names_of_the_oauth_client_are_read_after_the_newer_ones() {
+        let variables = [
+            ("OAUTH_CLIENT_ID", "old"),
+            ("OAUTH_CLIENT_SECRET", "tskey-client-old"),
+            ("TAILSCALE_OAUTH_CLIENT_SECRET", "tskey-client-new"),
+        ];
+        let connection = environment(&variables).connection(&ConnectionArgs::default());
+        let Credential::OAuth {
+            client_id,
+            client_secret,
+        } = connection.unwrap().credential
+        else {
+            panic!("no OAuth client");
+        };
+        assert_eq!(client_id, "old");
+        assert_eq!(client_secret.expose_secret(), "tskey-client-new");
+    }
+
+    #[test]
+    fn an_address_or_a_rate_that_cannot_be_is_refused_with_an_example() {
+        let key = [("TAILSCALE_API_KEY", "tskey-api-1")];
+        let refused = |flags: ConnectionArgs| {
+            let made = environment(&key).connection(&flags);
+            made.map(|_| ()).unwrap_err().to_string()
+        };
+        let flags = ConnectionArgs {
+            base_url: Some("api.tailscale.com".into()),
+            ..ConnectionArgs::default()
+        };
+        assert!(refused(flags).contains("https://api.tailscale.com"));
+        let flags = ConnectionArgs {
+            requests_per_second: 0.0,
+            ..ConnectionArgs::default()
+        };
+        assert!(refused(flags).starts_with("--requests-per-second: "));
+    }
+
+    #[test]
+    fn no_secret_stands_in_what_is_printed_of_a_connection() {
+        for variables in [
+            [("TAILSCALE_API_KEY", "tskey-1"), ("X", "")],
+            [
+                ("TAILSCALE_OAUTH_CLIENT_ID", "id"),
+                ("TAILSCALE_OAUTH_CLIENT_SECRET", "tskey-2"),
+            ],
+            [
+                ("TAILSCALE_OAUTH_CLIENT_ID", "id"),
+                ("TAILSCALE_IDENTITY_TOKEN", "tskey-3"),
+            ],
+        ] {
+            let environment = environment(&variables);
+            let read = format!("{environment:?}");
+            let made = environment.connection(&ConnectionArgs::default());
+            let printed = format!("{read}{made:?}");
+            assert!(!printed.contains("tskey"), "{printed}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    cli::output::printable,
+    model::{Device, NodeId, RouteSet, TagSet},
+    plan::{self, Declared, Fleet, Owner, Selector, Style, bind},
+};
+
+/// A device as it is listed.
+#[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct View<'a> {
+    node_id: &'a NodeId,
+    name: &'a str,
+    hostname: &'a str,
+    os: &'a str,
+    client_version: &'a str,
+    update_available: bool,
+    ephemeral: bool,
+    created: Option<Timestamp>,
+    /// Of a device without tags.
+    user: &'a str,
+    tags: &'a TagSet,
+    ipv4: Option<Ipv4Addr>,
+    authorized: bool,
+    external: bool,
+    key_expiry_disabled: bool,
+    expires: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
+    /// `null` where the API does not tell them.
+    enabled_routes: Option<&'a RouteSet>,
+    advertised_routes: Option<&'a RouteSet>,
+    /// The policies that mean it; `null` where none were given.
+    managed_by: Option<Vec<String>>,
+}
+
+impl<'a> View<'a> {
+    /// The devices that fit, or all, by name.
+    pub fn of_all(
+        fleet: &'a Fleet,
+        policies: Option<&[Declared]>,
+        selector: Option<&Selector>,
+    ) -> Vec<Self> {
+        let managers = policies.map(|policies| managers(policies, fleet));
+        let devices = fleet
+            .devices()
+            .filter(|device| selector.is_none_or(|selector| selector.fits(device)));
+        let mut views: Vec<Self> = devices
+            .map(|device| Self::of(device, managers.as_ref()))
+            .collect();
+        views.sort_by_key(|view| (view.name, view.node_id));
+        views
+    }
+
+    fn of(device: &'a Device, managers: Option<&BTreeMap<NodeId, Vec<String>>>) -> Self {
+        Self {
+            node_id: &device.node_id,
+            name: &device.name,
+            hostname: &device.hostname,
+            os: &device.os,
+            client_version: &device.client_version,
+            update_available: device.update_available,
+            ephemeral: device.ephemeral,
+            created: device.created,
+            user: match Owner::of(device) {
+                Owner::User(_) => &device.user,
+                Owner::Tagged => "",
+            },
+            tags: &device.tags,
+            ipv4: device.ipv4,
+            authorized: device.authorized,
+            external: device.external,
+            key_expiry_disabled: device.key_expiry_disabled,
+            expires: device.expires,
+            last_seen: device.last_seen,
+            enabled_routes: device.enabled_routes.as_ref(),
+            advertised_routes: device.advertised_routes.as_ref(),
+            managed_by: managers
+                .map(|managers| managers.get(&device.node_id).cloned().unwrap_or_default()),
+        }
+    }
+
+    /// The label of its name: what people call it.
+    fn label(&self) -> &str {
+        self.name.split('.').next().unwrap_or_default()
+    }
+
+    /// Its tags, or else its user.
+    fn owner(&self) -> String {
+        if self.tags.is_empty() {
+            printable(self.user)
+        } else {
+            listed(self.tags)
+        }
+    }
+
+    fn key(&self, now: Timestamp) -> String {
+        match self.expires {
+            _ if self.key_expiry_disabled => "never expires".to_owned(),
+            None => "no expiry known".to_owned(),
+            Some(expires) if expires <= now => format!("expired {}", day(expires)),
+            Some(expires) => format!("until {}", day(expires)),
+        }
+    }
+
+    fn routes(&self) -> String {
+        let Some(enabled) = self.enabled_routes else {
+            return "not told".to_owned();
+        };
+        let all = self.advertised_routes.into_iter().flatten().chain(enabled);
+        match all.collect::<BTreeSet<_>>().len() {
+            0 => String::new(),
+            all => format!("{} of {all}", enabled.len()),
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.external, self.authorized) {
+            (true, _) => "shared in",
+            (false, false) => "not authorized",
+            (false, true) => "",
+        }
+    }
+}
+
+/// The policies that mean each device.
+fn managers(policies: &[Declared], fleet: &Fleet) -> BTreeMap<NodeId, Vec<String>> {
+    let mut managers: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
+    for declared in policies {
+        let Ok(policy) = &declared.policy else {
+            continue;
+        };
+        let binding = bind(&policy.target, &declared.memory, &declared.approvals, fleet);
+        for node in binding.nodes() {
+            let of = managers.entry(node.clone()).or_default();
+            of.push(policy.key.to_string());
+        }
+    }
+    for of in managers.values_mut() {
+        of.sort();
+    }
+    managers
+}
+
+fn day(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d").to_string()
+}
+
+/// The devices as a table.
+pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp) -> String {
+    let mut titles = vec!["NAME", "TAGS OR USER", "ROUTES", "KEY", "LAST SEEN"];
+    if wide {
+        titles.extend([
+            "NODE",
+            "HOSTNAME",
+            "OS",
+            "IPV4",
+            "ENABLED",
+            "ADVERTISED",
+            "STATE",
+        ]);
+    }
+    if views.iter().any(|view| view.managed_by.is_some()) {
+        titles.push("MANAGED BY");
+    }
+    let mut table = style.table(titles);
+    for view in views {
+        let last_seen = view.last_seen;
+        let last_seen = last_seen.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string());
+        let mut row = vec![
+            printable(view.label()),
+            view.owner(),
+            view.routes(),
+            view.key(now),
+            last_seen.unwrap_or_default(),
+        ];
+        if wide {
+            let routes = |routes: Option<&RouteSet>| routes.map(listed).unwrap_or_default();
+            row.extend([
+                view.node_id.to_string(),
+                printable(view.hostname),
+                printable(view.os),
+                view.ipv4.map(|ipv4| ipv4.to_string()).unwrap_or_default(),
+                routes(view.enabled_routes),
+                routes(view.advertised_routes),
+                view.state().to_owned(),
+            ]);
+        }
+        row.extend(view.managed_by.as_ref().map(|of| of.join(", ")));
+        table.add_row(row);
+    }
+    plan::lines(&table)
+}
+
+fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(",")
+}

@@ -1,0 +1,269 @@
+//! `tsdp export`: a tailnet as it is, as manifests that change nothing when they are applied.
+
+mod describe;
+mod names;
+#[cfg(test)]
+mod properties;
+mod share;
+mod text;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    AnyError,
+    connection::{CREDENTIAL_HELP, ConnectionArgs},
+    look::Look,
+    output,
+    select::SelectArgs,
+};
+use crate::{
+    api::{GROUP, TailnetReference, TailscaleDevicePolicySpec, VERSION},
+    model::{Attributes, Device, NodeId},
+    plan::{Fleet, Selector},
+};
+use describe::{Setting, describe};
+use share::Manifest;
+
+/// What is exported, and where to.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Applying what is written changes nothing; what is left out stays as it is. Review it, edit it, apply it.
+Devices shared in from other tailnets are left out, as are attributes outside of custom:.
+
+{CREDENTIAL_HELP}
+
+Examples:
+  tsdp export --out tailnet/                             a file for each device
+  tsdp export --group-by tag --out tailnet/              what devices of equal tags share, in one policy
+  tsdp export --select tags=tag:router                   the routers alone, to stdout
+  tsdp export --without-attributes | kubectl diff -f -   what it would change in a cluster"))]
+pub(super) struct ExportArgs {
+    /// Write a file for each policy into this folder, in place of all of them to stdout.
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Write over files that are there already and say something else.
+    #[arg(long, requires = "out")]
+    force: bool,
+    /// Have devices share a policy for what is the same for all that have certain tags.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    group_by: Option<GroupBy>,
+    /// Which settings are written, separated by commas. authorized, name and ipv4 are left out
+    /// unless they are named: a policy would undo what people change about them in an emergency.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SETTINGS", default_values_t = USUAL)]
+    fields: Vec<Setting>,
+    /// Leave posture attributes out: each device costs a request.
+    #[arg(long)]
+    without_attributes: bool,
+    /// The namespace to write into the manifests [default: none, as kubectl is told].
+    #[arg(long, short, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// The `TailscaleTailnet` to write into the manifests [default: none, which means "default"].
+    #[arg(long, value_name = "NAME")]
+    tailnet_ref: Option<String>,
+    #[command(flatten)]
+    select: SelectArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum GroupBy {
+    /// By all the tags of a device.
+    Tag,
+}
+
+const USUAL: [Setting; 5] = [
+    Setting::Tags,
+    Setting::KeyExpiry,
+    Setting::EnabledRoutes,
+    Setting::ExitNode,
+    Setting::PostureAttributes,
+];
+
+/// Reads the tailnet and writes the manifests. Fails, after all is written, if something of a
+/// device could not be read.
+pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
+    let selector = args.select.selector()?;
+    let client = args.connection.client()?;
+    let mut look = Look::new(&client).await?;
+    let selected = || look.own().filter(|device| selector.fits(device));
+    let nodes = |without: fn(&Device) -> bool| -> Vec<NodeId> {
+        let devices = selected().filter(|device| without(device));
+        devices.map(|device| device.node_id.clone()).collect()
+    };
+    let (all, without_routes) = (
+        nodes(|_| true),
+        nodes(|device| device.enabled_routes.is_none()),
+    );
+    let (exported, external) = (all.len(), look.fleet.devices().count() - look.own().count());
+    if args.names_routes() {
+        look.read_routes(&client, without_routes).await?;
+    }
+    if args.reads_attributes() {
+        let read = look.read_attributes(&client, all).await;
+        read.map_err(|error| format!("{error}; --without-attributes leaves them out"))?;
+    }
+    let manifests = args.manifests(&look.fleet, &look.attributes, &selector, Timestamp::now());
+    let count = manifests.len();
+    match &args.out {
+        None => output::print(&args.stream(&manifests)?)?,
+        Some(folder) => args.write(folder, &manifests)?,
+    }
+    eprintln!(
+        "{count} policies for {exported} devices{}.",
+        match external {
+            0 => String::new(),
+            more => format!("; {more} shared in from other tailnets are left out"),
+        }
+    );
+    for (node, error) in &look.failures {
+        eprintln!("tsdp: {node} could not be read as a whole: {error}");
+    }
+    Ok(if look.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A manifest in the order in which people write one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Object<'a> {
+    api_version: String,
+    kind: &'a str,
+    metadata: Metadata<'a>,
+    spec: &'a TailscaleDevicePolicySpec,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+}
+
+impl ExportArgs {
+    fn names_routes(&self) -> bool {
+        let mut fields = self.fields.iter();
+        fields.any(|field| matches!(field, Setting::EnabledRoutes | Setting::ExitNode))
+    }
+
+    fn reads_attributes(&self) -> bool {
+        !self.without_attributes && self.fields.contains(&Setting::PostureAttributes)
+    }
+
+    /// The policies that describe the devices that fit.
+    fn manifests(
+        &self,
+        fleet: &Fleet,
+        attributes: &BTreeMap<NodeId, Attributes>,
+        selector: &Selector,
+        now: Timestamp,
+    ) -> Vec<Manifest> {
+        let mut settings = self.fields.clone();
+        settings.sort();
+        settings.dedup();
+        let mut descriptions = Vec::new();
+        for device in fleet.devices().filter(|device| selector.fits(device)) {
+            let attributes = attributes.get(&device.node_id);
+            let mut description = describe(device, attributes, &settings, now);
+            if attributes.is_none() && self.reads_attributes() {
+                let gap = "postureAttributes: could not be read".to_owned();
+                description.gaps.push(gap);
+            }
+            descriptions.push(description);
+        }
+        let mut manifests = match self.group_by {
+            None => share::one_each(descriptions),
+            Some(GroupBy::Tag) => share::by_tags(descriptions, fleet),
+        };
+        for manifest in &mut manifests {
+            let tailnet = self.tailnet_ref.clone();
+            manifest.spec.tailnet_ref = tailnet.map(|name| TailnetReference { name });
+        }
+        manifests
+    }
+
+    /// All policies as one stream of documents.
+    fn stream(&self, manifests: &[Manifest]) -> Result<String, serde_yaml::Error> {
+        let mut stream = self.header();
+        for manifest in manifests {
+            stream += "---\n";
+            stream += &self.document(manifest)?;
+        }
+        Ok(stream)
+    }
+
+    /// A file for each policy. Nothing is written if a file is in the way.
+    fn write(&self, folder: &Path, manifests: &[Manifest]) -> Result<(), AnyError> {
+        let at = |path: &Path, error| format!("cannot write {}: {error}", path.display());
+        let mut files = Vec::new();
+        let mut in_the_way = Vec::new();
+        for manifest in manifests {
+            let path = folder.join(format!("{}.yaml", manifest.name));
+            let text = self.header() + &self.document(manifest)?;
+            match fs::read(&path) {
+                Ok(there) if there == text.as_bytes() => {}
+                Ok(_) if !self.force => in_the_way.push(path.display().to_string()),
+                _ => files.push((path, text)),
+            }
+        }
+        if !in_the_way.is_empty() {
+            return Err(format!(
+                "nothing is written, as these files are there already and say something else: {}; \
+                 choose another folder, or --force to write over them",
+                in_the_way.join(", ")
+            )
+            .into());
+        }
+        fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
+        for (path, text) in files {
+            fs::write(&path, text).map_err(|error| at(&path, error))?;
+        }
+        Ok(())
+    }
+
+    fn document(&self, manifest: &Manifest) -> Result<String, serde_yaml::Error> {
+        let object = serde_yaml::to_value(Object {
+            api_version: format!("{GROUP}/{VERSION}"),
+            kind: "TailscaleDevicePolicy",
+            metadata: Metadata {
+                name: &manifest.name,
+                namespace: self.namespace.as_deref(),
+            },
+            spec: &manifest.spec,
+        })?;
+        let comments = manifest.comments.iter().map(|text| text::comment(text));
+        let fields = object.as_mapping().map(text::yaml).unwrap_or_default();
+        Ok(comments.collect::<String>() + &fields)
+    }
+
+    /// How it was made: no time, so that the same tailnet gives the same files.
+    fn header(&self) -> String {
+        let mut command = vec!["Written by: tsdp export".to_owned()];
+        if self.group_by.is_some() {
+            command.push("--group-by tag".to_owned());
+        }
+        if self.fields != USUAL {
+            let names = self.fields.iter().filter_map(ValueEnum::to_possible_value);
+            let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
+            command.push(format!("--fields {}", names.join(",")));
+        }
+        if self.without_attributes {
+            command.push("--without-attributes".to_owned());
+        }
+        let parts = self.select.parts.iter();
+        command.extend(parts.map(|part| format!("--select '{part}'")));
+        text::comment(&command.join(" "))
+    }
+}

@@ -1,0 +1,82 @@
+//! Policies as text: YAML that means the same to every reader, and comments.
+
+use serde_json::json;
+use serde_yaml::{Mapping, Value};
+
+use crate::cli::output::printable;
+
+/// A comment of one line, whatever the text.
+pub(super) fn comment(text: &str) -> String {
+    format!("# {}\n", printable(text))
+}
+
+/// An object of Kubernetes as YAML, in its own order: a line for each field, lists and small things
+/// in brackets, and quotes around each text that some reader of YAML could take for something else
+/// (`on`, `0777`, `12:30`, `1e3`).
+pub(super) fn yaml(object: &Mapping) -> String {
+    let mut text = String::new();
+    write_fields(&mut text, object, 0);
+    text
+}
+
+fn write_fields(text: &mut String, fields: &Mapping, depth: usize) {
+    for (key, value) in fields {
+        text.push_str(&"  ".repeat(depth));
+        text.push_str(&flow(key));
+        match value {
+            Value::Mapping(fields) if depth == 0 || fields.values().any(is_nested) => {
+                text.push_str(":\n");
+                write_fields(text, fields, depth + 1);
+            }
+            value => {
+                text.push_str(": ");
+                text.push_str(&flow(value));
+                text.push('\n');
+            }
+        }
+    }
+}
+
+fn is_nested(value: &Value) -> bool {
+    value.is_mapping() || value.is_sequence()
+}
+
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Sequence(items) => {
+            let items: Vec<String> = items.iter().map(flow).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Mapping(fields) => {
+            let fields = fields.iter();
+            let fields = fields.map(|(key, value)| format!("{}: {}", flow(key), flow(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
+        Value::String(text) => scalar(text),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        // No policy has either.
+        Value::Null | Value::Tagged(_) => "null".to_owned(),
+    }
+}
+
+/// Words that YAML 1.1, which kubectl reads, takes for booleans or nothing.
+const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+
+/// Without quotes only what no reader takes for anything but this text: it begins with a letter,
+/// and has no letters of YAML's own.
+fn scalar(text: &str) -> String {
+    let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'/' | b'_');
+    // A colon between letters separates nothing.
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(letters);
+    let safe = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.split(':').all(plain)
+        && !text.starts_with("tag:")
+        && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if safe {
+        text.to_owned()
+    } else {
+        // The strings of JSON are strings of YAML.
+        json!(text).to_string()
+    }
+}

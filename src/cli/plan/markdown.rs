@@ -1,0 +1,82 @@
+//! A plan as a comment on a pull request.
+
+use std::fmt::Write as _;
+
+use super::view::View;
+use crate::cli::output::printable;
+
+/// GitHub takes comments of 65,536 characters, GitLab of more; what is said around it has room too.
+const LONGEST: usize = 60_000;
+
+/// The plan in `GitHub`'s Markdown: a headline, a table, and notes.
+pub(super) fn render(view: &View<'_>) -> String {
+    let mut text = format!("### tsdp plan\n\n{}\n", view.totals);
+    if !view.changes.is_empty() {
+        text += "\n| device | setting | now | declared | why |\n|---|---|---|---|---|\n";
+    }
+    for (told, change) in view.changes.iter().enumerate() {
+        let why = match (&change.held, &change.disruptive) {
+            (Some(held), _) => format!("**held**: {}", prose(held)),
+            (None, Some(lost)) => format!(
+                "{} by {}; **disruptive**: {}",
+                change.why,
+                code(&change.policies.join(", ")),
+                prose(lost)
+            ),
+            (None, None) => format!("{} by {}", change.why, code(&change.policies.join(", "))),
+        };
+        let row = format!(
+            "| {} | {} | {} | {} | {why} |\n",
+            code(change.device),
+            code(&change.field),
+            code(&change.before),
+            code(&change.after),
+        );
+        if text.len() + row.len() > LONGEST {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "\n… and {} more.", view.changes.len() - told);
+            break;
+        }
+        text += &row;
+    }
+    let mut notes = view.notes.iter().peekable();
+    if notes.peek().is_some() {
+        text.push('\n');
+    }
+    for note in notes {
+        let row = format!("- {}: {}\n", code(&note.policy), prose(&note.message));
+        if text.len() + row.len() > LONGEST {
+            text += "- …\n";
+            break;
+        }
+        text += &row;
+    }
+    text
+}
+
+/// A code span in a cell: nothing in it is markup, nobody in it is mentioned.
+fn code(text: &str) -> String {
+    format!(
+        "`{}`",
+        printable(text).replace('`', "'").replace('|', "\\|")
+    )
+}
+
+/// Words around which nothing stands that could hide them: what is markup becomes text.
+fn prose(text: &str) -> String {
+    let mut plain = String::new();
+    for letter in printable(text).chars() {
+        if matches!(
+            letter,
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~'
+        ) {
+            plain.push('\\');
+        }
+        plain.push(letter);
+        if letter == '@' {
+            // A word joiner: without it somebody of that name would be called.
+            plain.push('\u{2060}');
+        }
+    }
+    plain
+}

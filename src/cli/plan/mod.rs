@@ -1,0 +1,127 @@
+//! `tsdp plan`: what policies would change in a tailnet. Sends nothing but questions.
+
+mod markdown;
+mod saved;
+mod view;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+use super::{
+    AnyError,
+    connection::{CREDENTIAL_HELP, ConnectionArgs},
+    look::Look,
+    output::{self, Color},
+    policies::{self, PoliciesArgs},
+};
+use crate::plan::{Declared, Style};
+use saved::SavedPlan;
+use view::View;
+
+/// The exit code where something is to be changed, as with `terraform plan -detailed-exitcode`.
+const CHANGES: u8 = 2;
+
+/// What is compared, and how it is shown.
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Reads the list of devices by one request, and the attributes of those devices alone whose policies name
+some. What the controller would hold is shown as held, by the limit of changed devices too (of the
+TailscaleTailnet among the manifests, else 10%). Exit code: 0 nothing to do, 2 changes (held ones too), 1 an error.
+
+{CREDENTIAL_HELP}
+
+Examples:
+  tsdp plan -f policies/                    what these policies would change
+  tsdp plan -f policies/ -o markdown        as a comment on a pull request
+  tsdp plan -f policies/ --out plan.json    and keep it
+  tsdp plan --from-cluster                  what the cluster's policies would change now"))]
+pub(super) struct PlanArgs {
+    /// The form of the output.
+    #[arg(long, short, value_enum, default_value_t = Form::Table)]
+    output: Form,
+    /// Keep the plan in this file: the policies, what was found, and the changes. Not with
+    /// --from-cluster, as a cluster's policies are applied there.
+    #[arg(long, value_name = "FILE", conflicts_with = "from_cluster")]
+    out: Option<PathBuf>,
+    /// When the table is coloured.
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    color: Color,
+    // Last, as their headings in the help hold for what follows.
+    #[command(flatten)]
+    policies: PoliciesArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A table.
+    Table,
+    /// JSON.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// For a comment on a pull request.
+    Markdown,
+}
+
+/// Makes the plan and prints it.
+pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
+    if !args.policies.are_given() {
+        return Err(
+            "no policies are named: write -f and a file or folder, or --from-cluster".into(),
+        );
+    }
+    let declarations = args.policies.read().await?;
+    let (limit, objects) = (declarations.limit()?, declarations.policies);
+    let policies = policies::declared(&objects);
+    if !args.policies.from_cluster {
+        refuse_invalid(&policies)?;
+    }
+    let client = args.connection.client()?;
+    let mut look = Look::new(&client).await?;
+    let now = Timestamp::now();
+    let survey = look.survey(&client, &policies, limit, now).await?;
+    let view = View::of(&policies, &survey, &look, now);
+    output::print(&match args.output {
+        Form::Table => view.table(Style {
+            width: output::width(),
+            color: args.color.is_on(),
+        }),
+        Form::Json => serde_json::to_string_pretty(&view)? + "\n",
+        Form::Yaml => serde_yaml::to_string(&view)?,
+        Form::Markdown => markdown::render(&view),
+    })?;
+    if let Some(path) = &args.out {
+        let saved = SavedPlan::new(&objects, limit, &look, &survey, &view, now);
+        let text = serde_json::to_string_pretty(&saved)? + "\n";
+        let written = fs::write(path, text);
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    for (node, error) in &look.failures {
+        eprintln!("tsdp: {node} could not be compared as a whole: {error}");
+    }
+    Ok(if !look.failures.is_empty() {
+        ExitCode::FAILURE
+    } else if view.totals.asks_for_something() {
+        ExitCode::from(CHANGES)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// What an API server would have refused, all of it.
+fn refuse_invalid(policies: &[Declared]) -> Result<(), String> {
+    let faults = policies.iter().filter_map(|declared| {
+        let faults = declared.policy.as_ref().err()?;
+        let faults = faults.iter();
+        Some(faults.map(|fault| format!("\n  {}: {fault}", declared.key)))
+    });
+    let faults: String = faults.flatten().collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(format!("the policies are not valid:{faults}"))
+}

@@ -1,0 +1,257 @@
+//! A plan as it is told, whatever the form.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    cli::look::Look,
+    model::{Device, NodeId},
+    plan::{self, Binding, Declared, Difference, Hold, Impact, PolicyKey, Style, Survey, Target},
+};
+
+/// What differs, what becomes of it, and what could not be compared.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct View<'a> {
+    /// By the name of the device.
+    pub changes: Vec<ChangeView<'a>>,
+    /// Of policies that mean no device, or are not heard.
+    pub notes: Vec<Note>,
+    pub totals: Totals,
+}
+
+/// A difference.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ChangeView<'a> {
+    /// The label of the device's name.
+    pub device: &'a str,
+    pub node_id: &'a NodeId,
+    /// The setting, as a manifest names it.
+    pub field: String,
+    pub before: String,
+    pub after: String,
+    /// declared, named no more, or not named.
+    pub why: String,
+    /// The policies that wish it, the one that decides first.
+    pub policies: Vec<String>,
+    /// What people may lose by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disruptive: Option<String>,
+    /// Why nothing is sent for it, and what to write instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    #[serde(skip)]
+    pub difference: &'a Difference,
+    #[serde(skip)]
+    pub impact: Option<Impact>,
+}
+
+/// Something to know of a policy.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Note {
+    pub policy: String,
+    pub message: String,
+}
+
+/// Everything counted.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Totals {
+    /// Of the tailnet itself.
+    pub devices: usize,
+    pub policies: usize,
+    /// That would be made.
+    pub changes: usize,
+    pub changed_devices: usize,
+    /// Of those that would be made.
+    pub disruptive: usize,
+    /// That wait for somebody.
+    pub held: usize,
+    /// Of policies that only observe or are suspended.
+    pub only_shown: usize,
+    /// Devices that could not be compared as a whole.
+    pub unread: usize,
+}
+
+impl<'a> View<'a> {
+    /// Tells a survey.
+    pub fn of(policies: &[Declared], survey: &'a Survey, look: &Look, now: Timestamp) -> Self {
+        let plans = survey.devices.values();
+        let differences = plans.flat_map(|plan| plan.differences.iter().chain(&plan.shown));
+        let mut changes: Vec<_> = differences
+            .map(|difference| ChangeView::of(difference, look, now))
+            .collect();
+        changes.sort_by_key(|change| (change.device, change.node_id));
+        let mut totals = Totals {
+            devices: look.fleet.own_count(),
+            policies: policies.len(),
+            unread: look.failures.len(),
+            ..Totals::default()
+        };
+        let mut last = None;
+        for change in &changes {
+            match &change.difference.hold {
+                None => {
+                    totals.changes += 1;
+                    totals.disruptive += usize::from(change.impact.is_some());
+                    totals.changed_devices +=
+                        usize::from(last.replace(change.node_id) != Some(change.node_id));
+                }
+                Some(Hold::Suspended | Hold::Observed) => totals.only_shown += 1,
+                Some(_) => totals.held += 1,
+            }
+        }
+        Self {
+            changes,
+            notes: notes(policies, survey, look),
+            totals,
+        }
+    }
+
+    /// The plan for a terminal.
+    pub fn table(&self, style: Style) -> String {
+        let mut text = String::new();
+        if !self.changes.is_empty() {
+            let rows = self.changes.iter();
+            let rows = rows.map(|change| (change.difference, change.impact.clone()));
+            text += &plan::table(rows, style);
+            text += "\n\n";
+        }
+        let notes = self.notes.iter();
+        let notes = notes.map(|note| format!("{}: {}\n", note.policy, note.message));
+        text += &notes.collect::<String>();
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        text + &self.totals.to_string() + "\n"
+    }
+}
+
+impl<'a> ChangeView<'a> {
+    fn of(difference: &'a Difference, look: &Look, now: Timestamp) -> Self {
+        let device = look.fleet.get(&difference.node);
+        let impact = device.and_then(|device| Impact::of(&difference.change, device, now));
+        Self {
+            device: &difference.device,
+            node_id: &difference.node,
+            field: difference.change.field().to_string(),
+            before: difference.change.before(),
+            after: difference.change.after(),
+            why: difference.why.to_string(),
+            policies: difference.owners().map(ToString::to_string).collect(),
+            disruptive: impact.as_ref().map(ToString::to_string),
+            held: difference.hold.as_ref().map(ToString::to_string),
+            difference,
+            impact,
+        }
+    }
+}
+
+impl Totals {
+    /// Whether there is anything to be done, by this program or by somebody.
+    pub fn asks_for_something(&self) -> bool {
+        self.changes + self.held > 0
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changes > 0 {
+            let changes = counted(self.changes, "change");
+            let devices = counted(self.changed_devices, "device");
+            write!(f, "{changes} on {devices} ({} disruptive)", self.disruptive)?;
+        } else if self.held + self.only_shown + self.unread > 0 {
+            f.write_str("No change now")?;
+        } else {
+            f.write_str("Nothing to change")?;
+        }
+        if self.held > 0 {
+            write!(f, ", {} held", self.held)?;
+        }
+        if self.only_shown > 0 {
+            write!(f, ", {} only shown", self.only_shown)?;
+        }
+        if self.unread > 0 {
+            write!(f, ", {} not compared", counted(self.unread, "device"))?;
+        }
+        let policies = match self.policies {
+            1 => "1 policy".to_owned(),
+            many => format!("{many} policies"),
+        };
+        write!(
+            f,
+            "; {policies}, {} in the tailnet.",
+            counted(self.devices, "device")
+        )
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
+    }
+}
+
+fn notes(policies: &[Declared], survey: &Survey, look: &Look) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut add = |policy: &PolicyKey, message: String| {
+        notes.push(Note {
+            policy: policy.to_string(),
+            message,
+        });
+    };
+    for declared in policies {
+        match &declared.policy {
+            Err(faults) => add(&declared.key, format!("not valid: {}", faults.join("; "))),
+            Ok(policy) => {
+                let binding = survey.bindings.get(&declared.key);
+                if let Some(lack) = binding.and_then(|binding| lack(&policy.target, binding)) {
+                    add(&declared.key, lack);
+                }
+            }
+        }
+    }
+    for (node, plan) in &survey.devices {
+        let device = look.fleet.get(node).map(Device::label);
+        let device = device.map_or_else(|| node.to_string(), |label| label.to_string());
+        for lost in &plan.claims.conflicts {
+            let message = format!(
+                "{} ranks first and wishes otherwise for {} of {device}: edit one of the two",
+                lost.winner, lost.field
+            );
+            add(&lost.loser, message);
+        }
+    }
+    notes
+}
+
+/// Why a policy means no device.
+fn lack(target: &Target, binding: &Binding) -> Option<String> {
+    let named = match target {
+        Target::Device(target) => target.identity.to_string(),
+        Target::Fleet(_) => String::new(),
+    };
+    Some(match binding {
+        Binding::Device(_) => return None,
+        Binding::Fleet(nodes) if !nodes.is_empty() => return None,
+        Binding::Fleet(_) => "no device fits its deviceSelector".to_owned(),
+        Binding::NotFound => format!("no device has the {named}"),
+        Binding::Unmet { node, lacks } => format!("{node} has the {named}, but {lacks}"),
+        Binding::Ambiguous(nodes) => {
+            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+            format!(
+                "several devices have the {named}: write device.nodeId, one of {}",
+                nodes.join(", ")
+            )
+        }
+        Binding::IdentityChanged { bound, found, .. } => format!(
+            "{bound} is gone, and {found} of another owner has the {named} now: write \
+             device.nodeId: {found} if it is the right one"
+        ),
+    })
+}

@@ -1,0 +1,149 @@
+//! The policies that a command is about: those of files, or those of a cluster.
+
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+
+use clap::Args;
+use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+
+use super::{AnyError, manifests};
+use crate::{
+    api::{TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
+    controller,
+    model::ChangeLimit,
+    plan::{Declared, PolicyKey},
+};
+
+/// Where policies come from.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Policies")]
+pub(super) struct PoliciesArgs {
+    /// Manifests: a file, a folder with all that is in it, or - for the standard input. May be
+    /// repeated. Objects of other kinds are left alone.
+    #[arg(long = "filename", short = 'f', value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+    /// The policies of the cluster that KUBECONFIG names, with what their status remembers.
+    #[arg(long, conflicts_with = "files")]
+    pub from_cluster: bool,
+    /// The namespace of manifests that name none; with --from-cluster the only one that is read
+    /// [default: "default"; with --from-cluster all].
+    #[arg(long, short, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// Only the policies of this `TailscaleTailnet`. Needed where they belong to several.
+    #[arg(long, value_name = "NAME")]
+    tailnet_ref: Option<String>,
+}
+
+impl PoliciesArgs {
+    /// Whether any policies are named.
+    pub fn are_given(&self) -> bool {
+        self.from_cluster || !self.files.is_empty()
+    }
+
+    /// Reads them, and the tailnet that they belong to.
+    pub async fn read(&self) -> Result<Declarations, AnyError> {
+        let all = if self.from_cluster {
+            self.of_cluster().await?
+        } else {
+            let namespace = self.namespace.as_deref().unwrap_or("default");
+            let manifests = manifests::load(&self.files, namespace)?;
+            let policies = manifests.policies.into_iter();
+            let policies = policies.map(|located| DeserializeGuard(Ok(located.object)));
+            let tailnets = manifests.tailnets.into_iter();
+            All {
+                policies: policies.collect(),
+                tailnets: tailnets.map(|located| located.object).collect(),
+            }
+        };
+        self.of_one_tailnet(all)
+    }
+
+    async fn of_cluster(&self) -> Result<All, AnyError> {
+        let client = Client::try_from(controller::cluster().await?)?;
+        let policies: Api<DeserializeGuard<TailscaleDevicePolicy>> = match &self.namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let tailnets: Api<TailscaleTailnet> = Api::all(client);
+        let (all, what) = (ListParams::default(), "of the cluster cannot be listed");
+        let listed = policies.list(&all).await;
+        let policies = listed.map_err(|error| format!("the policies {what}: {error}"))?;
+        let listed = tailnets.list(&all).await;
+        let tailnets = listed.map_err(|error| format!("the tailnets {what}: {error}"))?;
+        Ok(All {
+            policies: policies.items,
+            tailnets: tailnets.items,
+        })
+    }
+
+    fn of_one_tailnet(&self, mut all: All) -> Result<Declarations, AnyError> {
+        // One that cannot be read may belong to any.
+        let tailnet = |object: &PolicyObject| {
+            let policy = object.0.as_ref().ok()?;
+            Some(policy.spec.tailnet_name().to_owned())
+        };
+        let wanted = if let Some(wanted) = &self.tailnet_ref {
+            all.policies
+                .retain(|object| tailnet(object).is_none_or(|name| name == *wanted));
+            Some(wanted.clone())
+        } else {
+            let mut named: BTreeSet<String> = all.policies.iter().filter_map(tailnet).collect();
+            if named.len() > 1 {
+                let several: Vec<_> = named.into_iter().collect();
+                let several = several.join(", ");
+                return Err(format!(
+                    "the policies belong to several tailnets ({several}), and this is a connection to \
+                     one: choose its policies with --tailnet-ref NAME"
+                )
+                .into());
+            }
+            named.pop_first()
+        };
+        let mut tailnets = all.tailnets.into_iter();
+        let tailnet = tailnets.find(|tailnet| Some(tailnet.name_any()) == wanted);
+        Ok(Declarations {
+            policies: all.policies,
+            tailnet: tailnet.map(|tailnet| tailnet.spec),
+        })
+    }
+}
+
+/// A policy, or one that cannot be read.
+pub(super) type PolicyObject = DeserializeGuard<TailscaleDevicePolicy>;
+
+/// Everything that was read.
+struct All {
+    policies: Vec<PolicyObject>,
+    tailnets: Vec<TailscaleTailnet>,
+}
+
+/// What is declared for one tailnet.
+#[derive(Debug)]
+pub(super) struct Declarations {
+    /// Its policies.
+    pub policies: Vec<PolicyObject>,
+    /// The tailnet itself, where it is among what was read.
+    pub tailnet: Option<TailscaleTailnetSpec>,
+}
+
+impl Declarations {
+    /// How many devices may be changed: as the tailnet says, else the default.
+    pub fn limit(&self) -> Result<ChangeLimit, String> {
+        let Some(tailnet) = &self.tailnet else {
+            return Ok(ChangeLimit::default());
+        };
+        let limit = tailnet.max_changed_devices();
+        limit.map_err(|refused| format!("maxChangedDevices of the TailscaleTailnet: {refused}"))
+    }
+}
+
+/// The policies as the plan takes them.
+pub(super) fn declared(objects: &[PolicyObject]) -> Vec<Declared> {
+    let key = |object: &PolicyObject| PolicyKey {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    };
+    objects
+        .iter()
+        .map(|object| controller::declared(&key(object), object, Duration::ZERO))
+        .collect()
+}

@@ -1,0 +1,85 @@
+//! A tailnet full of settings that were made by hand is adopted, as README.md says.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+use tsdp::simulator;
+
+use crate::{
+    docs::blocks,
+    support::{Stage, calls, eventually},
+};
+
+/// The commands of README's section.
+fn commands() -> String {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let section = readme.split("## Adopt an existing tailnet").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    blocks(section, "sh").concat()
+}
+
+/// Runs a script that must succeed, with `tsdp` and `kubectl`.
+async fn run(stage: &Stage, folder: &Path, script: &str, variables: &[(&str, &str)]) -> String {
+    let mut shell = stage.kubectl.shell(script);
+    shell
+        .current_dir(folder)
+        .env("TAILSCALE_BASE_URL", stage.simulator.url())
+        .envs(variables.iter().copied());
+    let output = shell.output().await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{told}{error}");
+    told
+}
+
+#[tokio::test]
+async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
+    const API_KEY: &str = "tskey-api-adopt";
+    let mut devices = simulator::generate(30, 11);
+    devices[0]["attributes"] = json!({"custom:tier": "gold", "custom:on": "on"});
+    devices[1]["enabledRoutes"] = json!(["::/0"]);
+    let stage = Stage::with(devices, API_KEY).await;
+    let before = stage.simulator.devices().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+
+    let script = commands().replace("tskey-api-...", API_KEY);
+    assert!(script.contains(API_KEY), "{script}");
+    let told = run(&stage, folder.path(), &script, &[]).await;
+    assert!(told.contains("Nothing to change; "), "{told}");
+
+    let exported = fs::read_dir(folder.path().join("tailnet")).unwrap().count();
+    let controller = stage.controller().await;
+    eventually(Duration::from_mins(1), async || {
+        let ready = stage.policies_ready();
+        if ready == exported {
+            Ok(())
+        } else {
+            Err(format!("{ready} of {exported} policies are as declared"))
+        }
+    })
+    .await;
+    let from_cluster = "tsdp plan --from-cluster && tsdp devices --from-cluster -o json";
+    let told = run(
+        &stage,
+        folder.path(),
+        from_cluster,
+        &[("TAILSCALE_API_KEY", API_KEY)],
+    )
+    .await;
+    let (plan, devices) = told.split_once('\n').unwrap();
+    assert!(plan.starts_with("Nothing to change; "), "{plan}");
+    let devices: Vec<Value> = serde_json::from_str(devices).unwrap();
+    let unmanaged = devices
+        .iter()
+        .filter(|device| device["managedBy"] == json!([]));
+    assert!(
+        unmanaged.clone().all(|device| device["external"] == true),
+        "{devices:#?}"
+    );
+    assert!(unmanaged.count() < devices.len());
+    stage.polls(2).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+    assert_eq!(stage.simulator.devices().unwrap(), before);
+    drop(controller);
+}

@@ -1,0 +1,105 @@
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::tailnet::{EXAMPLES, Ran, Tailnet, demo_devices};
+
+#[tokio::test]
+async fn devices_are_listed_by_one_request_with_what_manages_them() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let mut command = tailnet.tsdp(&["devices", "-f", EXAMPLES]);
+    let ran: Ran = command.env("COLUMNS", "120").output().await.unwrap().into();
+    insta::assert_snapshot!(ran.ok(), @"
+    NAME           TAGS OR USER        ROUTES  KEY               LAST SEEN  MANAGED BY
+    amelie-laptop  amelie@example.com          never expires                network/amelie-laptop
+    ben-phone      ben@example.com             until 2099-01-01
+    ci-runner      ci@example.com              until 2099-01-01             network/ci-runner
+    fra-router     tag:router          2 of 5  until 2099-01-01             network/fra-router
+    ip-10-0-3-7    ops@example.com             until 2099-01-01             network/orders-db
+    lobby-kiosk    kiosk@example.com   1 of 1  until 2099-01-01             network/lobby-kiosk
+    nas            amelie@example.com  1 of 1  until 2099-01-01
+    old-gateway    tag:router          3 of 3  until 2099-01-01             network/old-gateway
+    ");
+    assert_eq!(tailnet.requests(), ["GET /tailnet/-/devices?fields=all"]);
+}
+
+#[tokio::test]
+async fn the_wide_table_shows_what_the_narrow_one_counts() {
+    let mut devices = demo_devices();
+    devices.push(json!({
+        "hostname": "guest\u{1b}[31m", "name": "guest.tail0b5e.ts.net", "user": "someone@example.org",
+        "isExternal": true, "lastSeen": "2026-01-20T12:00:00Z", "connectedToControl": false,
+        "expires": "2025-12-01T00:00:00Z",
+    }));
+    let tailnet = Tailnet::of(devices).await;
+    let wide = tailnet.run(&["devices", "-o", "wide"]).await.ok();
+    insta::assert_snapshot!(wide, @r"
+    NAME           TAGS OR USER         ROUTES  KEY                 LAST SEEN         NODE            HOSTNAME         OS       IPV4        ENABLED                       ADVERTISED                               STATE
+    amelie-laptop  amelie@example.com           never expires                         n20002CNTRL     amelie-laptop    macOS    100.64.0.2
+    ben-phone      ben@example.com              until 2099-01-01                      n20007CNTRL     ben-phone        iOS      100.64.0.6
+    ci-runner      ci@example.com               until 2099-01-01                      n20005CNTRL     runner-7f        linux    100.64.0.4                                                                         not authorized
+    fra-router     tag:router           2 of 5  until 2099-01-01                      n20001CNTRL     fra-router       linux    100.64.0.1  10.0.0.0/16,192.168.0.0/24    0.0.0.0/0,10.0.0.0/16,::/0,fd7a:10::/48
+    guest          someone@example.org          expired 2025-12-01  2026-01-20 12:00  n20009CNTRL     guest\u{1b}[31m  linux    100.64.0.8                                                                         shared in
+    ip-10-0-3-7    ops@example.com              until 2099-01-01                      nRx7k2Qp4CNTRL  ip-10-0-3-7      linux    100.90.1.7
+    lobby-kiosk    kiosk@example.com    1 of 1  until 2099-01-01                      n20004CNTRL     lobby-kiosk      windows  100.64.0.3  10.9.0.0/24
+    nas            amelie@example.com   1 of 1  until 2099-01-01                      n20008CNTRL     nas              linux    100.64.0.7  192.168.178.0/24
+    old-gateway    tag:router           3 of 3  until 2099-01-01                      n20006CNTRL     old-gateway      linux    100.64.0.5  0.0.0.0/0,172.16.0.0/12,::/0  0.0.0.0/0,172.16.0.0/12,::/0
+    ");
+    let users = [
+        "devices",
+        "--select",
+        "users=*@example.com",
+        "--select",
+        "os=linux",
+    ];
+    let listed = tailnet.run(&users).await.ok();
+    let names: Vec<_> = listed
+        .lines()
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(names, ["NAME", "ci-runner", "ip-10-0-3-7", "nas"]);
+}
+
+#[tokio::test]
+async fn machines_read_the_same_as_json_and_yaml() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let json = ["devices", "-f", EXAMPLES, "-o", "json"];
+    let json: Value = serde_json::from_str(&tailnet.run(&json).await.ok()).unwrap();
+    let yaml = ["devices", "-f", EXAMPLES, "-o", "yaml"];
+    let yaml: Value = serde_yaml::from_str(&tailnet.run(&yaml).await.ok()).unwrap();
+    assert_eq!(json, yaml);
+    let devices = json.as_array().unwrap();
+    assert_eq!(devices.len(), 8);
+    let router = devices
+        .iter()
+        .find(|device| device["hostname"] == "fra-router");
+    let expected = json!({
+        "nodeId": router.unwrap()["nodeId"], "name": "fra-router.tail1234.ts.net",
+        "hostname": "fra-router", "os": "linux", "clientVersion": "1.96.2",
+        "updateAvailable": false, "ephemeral": false, "created": "2026-01-05T08:00:00Z", "user": "", "tags": ["tag:router"],
+        "ipv4": router.unwrap()["ipv4"], "authorized": true, "external": false,
+        "keyExpiryDisabled": false, "expires": "2099-01-01T00:00:00Z", "lastSeen": null,
+        "enabledRoutes": ["10.0.0.0/16", "192.168.0.0/24"],
+        "advertisedRoutes": ["0.0.0.0/0", "10.0.0.0/16", "::/0", "fd7a:10::/48"],
+        "managedBy": ["network/fra-router"],
+    });
+    assert_eq!(*router.unwrap(), expected);
+    let unmanaged = devices.iter().find(|device| device["hostname"] == "nas");
+    assert_eq!(unmanaged.unwrap()["managedBy"], json!([]));
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_ends_it_quietly() {
+    let tailnet = Tailnet::large().await;
+    for args in [&["devices"][..], &["export", "--without-attributes"]] {
+        let mut child = tailnet.tsdp(args).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ran: Ran = child.wait_with_output().await.unwrap().into();
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(
+            !ran.err.contains("pipe") && !ran.err.contains("panic"),
+            "{}",
+            ran.err
+        );
+    }
+}

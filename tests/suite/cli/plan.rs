@@ -1,0 +1,380 @@
+use std::fs;
+
+use serde_json::{Value, json};
+use tsdp::simulator::{self, FaultKind, FaultSpec};
+
+use super::tailnet::{API_KEY, EXAMPLES, NO_LIMIT, Ran, Tailnet, demo_devices};
+use crate::docs::blocks;
+
+/// A policy for all servers, in a tailnet without a limit of changed devices.
+fn for_servers(spec: &str) -> String {
+    format!("{NO_LIMIT}\n---\n{}", policy_for_servers(spec))
+}
+
+fn policy_for_servers(spec: &str) -> String {
+    format!(
+        "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
+         metadata: {{name: servers}}, spec: {{deviceSelector: {{tags: [\"tag:server\"]}}, {spec}}}}}"
+    )
+}
+
+async fn table(tailnet: &Tailnet, more: &[&str], variables: &[(&str, &str)]) -> Ran {
+    let mut command = tailnet.tsdp(&[&["plan", "-f", EXAMPLES], more].concat());
+    let command = command
+        .env("COLUMNS", "110")
+        .envs(variables.iter().copied());
+    command.output().await.unwrap().into()
+}
+
+#[tokio::test]
+async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let plain = table(&tailnet, &[], &[]).await.with_code(2);
+    insta::assert_snapshot!(plain, @r#"
+    DEVICE         SETTING                 NOW                     DECLARED                WHY
+    amelie-laptop  keyExpiry               Disabled                Enabled                 declared by
+                                                                                           network/amelie-laptop
+    amelie-laptop  postureAttributes[cust  none                    true until              declared by
+                   om:audited]                                     2035-01-01T00:00:00Z    network/amelie-laptop
+    amelie-laptop  postureAttributes[cust  none                    12                      declared by
+                   om:patchLevel]                                                          network/amelie-laptop
+    amelie-laptop  postureAttributes[cust  "silver"                "gold"                  declared by
+                   om:tier]                                                                network/amelie-laptop
+    ci-runner      authorized              false                   true                    declared by
+                                                                                           network/ci-runner
+    ci-runner      tags                    none                    tag:ci                  declared by
+                                                                                           network/ci-runner;
+                                                                                           disruptive: takes the
+                                                                                           device from
+                                                                                           ci@example.com for
+                                                                                           good
+    fra-router     tags                    tag:router              tag:fra,tag:router      declared by
+                                                                                           network/fra-router
+    fra-router     keyExpiry               Enabled                 Disabled                declared by
+                                                                                           network/fra-router
+    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  10.0.0.0/16,fd7a:10::/  declared by
+                                           0/24                    48                      network/fra-router;
+                                                                                           disruptive: withdraws
+                                                                                           192.168.0.0/24
+    fra-router     exitNode                none                    0.0.0.0/0,::/0          declared by
+                                                                                           network/fra-router
+    ip-10-0-3-7    tags                    none                    tag:db                  declared by
+                                                                                           network/orders-db;
+                                                                                           disruptive: takes the
+                                                                                           device from
+                                                                                           ops@example.com for
+                                                                                           good
+    ip-10-0-3-7    keyExpiry               Enabled                 Disabled                declared by
+                                                                                           network/orders-db
+    ip-10-0-3-7    name                    ip-10-0-3-7             orders-db               declared by
+                                                                                           network/orders-db
+    ip-10-0-3-7    ipv4                    100.90.1.7              100.80.0.10             declared by
+                                                                                           network/orders-db;
+                                                                                           disruptive: breaks
+                                                                                           connections to the
+                                                                                           old address
+    lobby-kiosk    authorized              true                    false                   declared by
+                                                                                           network/lobby-kiosk;
+                                                                                           disruptive: takes the
+                                                                                           device out of the
+                                                                                           tailnet
+    lobby-kiosk    enabledRoutes           10.9.0.0/24             none                    declared by
+                                                                                           network/lobby-kiosk;
+                                                                                           disruptive: withdraws
+                                                                                           10.9.0.0/24
+    old-gateway    enabledRoutes           172.16.0.0/12           none                    declared by
+                                                                                           network/old-gateway;
+                                                                                           disruptive: withdraws
+                                                                                           172.16.0.0/12
+    old-gateway    exitNode                0.0.0.0/0,::/0          none                    declared by
+                                                                                           network/old-gateway;
+                                                                                           disruptive: is an
+                                                                                           exit node no more
+
+    18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
+    "#);
+    let requests = tailnet.requests();
+    let lists = requests
+        .iter()
+        .filter(|request| request.contains("/devices"));
+    assert_eq!(lists.count(), 1);
+    let attributes = requests
+        .iter()
+        .filter(|request| request.ends_with("/attributes"));
+    assert_eq!((attributes.count(), requests.len()), (1, 2), "{requests:?}");
+
+    let always = ["--color", "always"];
+    for (args, variables) in [
+        (&["--color", "never"], &[][..]),
+        (&["--color", "auto"], &[("NO_COLOR", "1")]),
+        (&always, &[("NO_COLOR", "1")]),
+    ] {
+        let told = table(&tailnet, args, variables).await.with_code(2);
+        assert_eq!(told, plain, "{args:?} {variables:?}");
+    }
+    let colored = table(&tailnet, &always, &[]).await.with_code(2);
+    let lines = |text: &str, part: &str| -> String {
+        let lines = text.lines().filter(|line| line.contains(part));
+        lines.collect::<Vec<_>>().join("\n").replace('\u{1b}', "␛")
+    };
+    insta::assert_snapshot!(lines(&colored, "fra-router"), @"
+    fra-router     tags                    tag:router              ␛[38;5;2mtag:fra,tag:router      ␛[39m␛[38;5;2mdeclared by            ␛[39m
+                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
+    fra-router     keyExpiry               Enabled                 ␛[38;5;2mDisabled                ␛[39m␛[38;5;2mdeclared by            ␛[39m
+                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
+    fra-router     enabledRoutes           10.0.0.0/16,192.168.0.  ␛[38;5;1m10.0.0.0/16,fd7a:10::/  ␛[39m␛[38;5;1mdeclared by            ␛[39m
+                                           0/24                    ␛[38;5;1m48                      ␛[39m␛[38;5;1mnetwork/fra-router;    ␛[39m
+    fra-router     exitNode                none                    ␛[38;5;2m0.0.0.0/0,::/0          ␛[39m␛[38;5;2mdeclared by            ␛[39m
+                                                                                           ␛[38;5;2mnetwork/fra-router     ␛[39m
+    ");
+}
+
+#[tokio::test]
+async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
+    let tailnet = Tailnet::large().await;
+    let plan = ["plan", "-f", "-"];
+    let run = async |spec: &str| tailnet.run_with(&plan, &for_servers(spec)).await;
+
+    let told = run("keyExpiry: Disabled").await.ok();
+    insta::assert_snapshot!(told, @"Nothing to change; 1 policy, 299 devices in the tailnet.");
+    let told = run("postureAttributes: {custom:site: {string: a}}")
+        .await
+        .with_code(2);
+    insta::assert_snapshot!(told.lines().last().unwrap(), @"75 changes on 75 devices (0 disruptive); 1 policy, 299 devices in the tailnet.");
+    let told = run("authorized: false, allowDisruption: [Deauthorize]")
+        .await
+        .with_code(2);
+    assert!(
+        told.contains("disruptive: takes the device out of the tailnet"),
+        "{told}"
+    );
+    // What only observes asks for nothing, but is shown.
+    let told = run("keyExpiry: Enabled, enforcement: Observe").await.ok();
+    insta::assert_snapshot!(told.lines().last().unwrap(), @"No change now, 75 only shown; 1 policy, 299 devices in the tailnet.");
+
+    assert_eq!(run("keyExpiry: Off").await.code, Some(1));
+    assert_eq!(tailnet.run(&["plan", "-f", "absent"]).await.code, Some(1));
+    assert_eq!(tailnet.run(&["plan"]).await.code, Some(1));
+    assert_eq!(tailnet.run(&["plan", "--no-such-flag"]).await.code, Some(1));
+    tailnet
+        .simulator
+        .inject(FaultSpec::new(FaultKind::Html))
+        .unwrap();
+    assert_eq!(run("keyExpiry: Disabled").await.code, Some(1));
+}
+
+#[tokio::test]
+async fn what_goes_over_the_limit_of_changed_devices_is_held_and_small_repairs_are_not() {
+    let tailnet = Tailnet::large().await;
+    let few = policy_for_servers("keyExpiry: Enabled")
+        .replace("name: servers", "name: exits")
+        .replace("tag:server", "tag:exit");
+    let policies = policy_for_servers("keyExpiry: Enabled") + "\n---\n" + &few;
+    let told = tailnet.run_with(&["plan", "-f", "-"], &policies).await;
+    let told = told.with_code(2);
+    insta::assert_snapshot!(told.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
+    let held = told
+        .lines()
+        .filter(|line| line.contains("held: it would go over maxChangedDevices"));
+    assert_eq!(held.count(), 75, "{told}");
+}
+
+#[tokio::test]
+async fn what_is_held_is_said_with_what_would_release_it() {
+    let devices = vec![
+        json!({"hostname": "laptop", "name": "laptop.tail1.ts.net", "os": "macOS",
+               "keyExpiryDisabled": true, "expires": "2025-01-01T00:00:00Z"}),
+        json!({"hostname": "other", "name": "other.tail1.ts.net", "addresses": ["100.80.0.1"]}),
+    ];
+    let tailnet = Tailnet::of(devices).await;
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: tailnet.dev/v1alpha1\nkind: TailscaleDevicePolicy\n\
+             metadata: {{name: {name}}}\nspec: {spec}\n"
+        )
+    };
+    let policies = policy(
+        "fleet",
+        "{deviceSelector: {os: [macOS], trustClaims: true}, tags: [\"tag:a\"], keyExpiry: Enabled}",
+    ) + &policy("laptop", "{device: {hostname: laptop}, ipv4: 100.80.0.1}")
+        + &policy("later", "{device: {hostname: laptop}, keyExpiry: Disabled}")
+        + &policy("gone", "{device: {hostname: gone}, keyExpiry: Enabled}");
+    let mut told = tailnet
+        .run_with(&["plan", "-f", "-"], &policies)
+        .await
+        .with_code(2);
+    let other = tailnet.simulator.devices().unwrap();
+    for device in &other {
+        let node = device["nodeId"].as_str().unwrap();
+        told = told.replace(node, device["hostname"].as_str().unwrap());
+    }
+    insta::assert_snapshot!(told, @"
+    DEVICE  SETTING    NOW         DECLARED    WHY
+    laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no call gives it back: write allowDisruption: [FirstTag] to allow it
+    laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until somebody logs in on it: write allowDisruption: [ExpiredKey] to allow it
+    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that one another first
+
+    default/gone: no device has the hostname gone
+    default/later: default/fleet ranks first and wishes otherwise for keyExpiry of laptop: edit one of the two
+
+    No change now, 3 held; 4 policies, 2 devices in the tailnet.
+    ");
+}
+
+#[tokio::test]
+async fn machines_and_reviewers_read_the_same_plan() {
+    let mut devices = demo_devices();
+    devices[1]["attributes"]["custom:tier"] = json!("`| <b>@amelie");
+    let tailnet = Tailnet::of(devices).await;
+    let run = async |form: &str| {
+        let args = ["plan", "-f", EXAMPLES, "-o", form];
+        tailnet.run(&args).await.with_code(2)
+    };
+    let json: Value = serde_json::from_str(&run("json").await).unwrap();
+    let yaml: Value = serde_yaml::from_str(&run("yaml").await).unwrap();
+    assert_eq!(json, yaml);
+    let first = &json["changes"][0];
+    let expected = json!({
+        "device": "amelie-laptop", "nodeId": first["nodeId"], "field": "keyExpiry",
+        "before": "Disabled", "after": "Enabled", "why": "declared",
+        "policies": ["network/amelie-laptop"],
+    });
+    assert_eq!(*first, expected);
+    let lost = json["changes"].as_array().unwrap().iter();
+    assert_eq!(
+        lost.filter(|change| change["disruptive"].is_string())
+            .count(),
+        8
+    );
+    let totals = json!({
+        "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0,
+        "onlyShown": 0, "unread": 0,
+    });
+    assert_eq!(json["totals"], totals);
+
+    let markdown = run("markdown").await;
+    let shown: Vec<_> = markdown.lines().take(8).collect();
+    insta::assert_snapshot!(shown.join("\n"), @"
+    ### tsdp plan
+
+    18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
+
+    | device | setting | now | declared | why |
+    |---|---|---|---|---|
+    | `amelie-laptop` | `keyExpiry` | `Disabled` | `Enabled` | declared by `network/amelie-laptop` |
+    | `amelie-laptop` | `postureAttributes[custom:audited]` | `none` | `true until 2035-01-01T00:00:00Z` | declared by `network/amelie-laptop` |
+    ");
+    assert!(
+        markdown.contains(r#"| `"'\| <b>@amelie"` | `"gold"` |"#),
+        "{markdown}"
+    );
+}
+
+#[tokio::test]
+async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let save = async |name: &str| -> Value {
+        let args = ["plan", "-f", EXAMPLES, "--out", name];
+        tailnet.run(&args).await.with_code(2);
+        let text = fs::read_to_string(tailnet.path(name)).unwrap();
+        assert!(!text.contains(API_KEY));
+        serde_json::from_str(&text).unwrap()
+    };
+    let first = save("first.json").await;
+    assert_eq!(first["format"], 1);
+    assert_eq!(first["policies"].as_array().unwrap().len(), 6);
+    assert_eq!(first["changes"].as_array().unwrap().len(), 18);
+    let again = save("again.json").await;
+    assert_eq!(first["policiesHash"], again["policiesHash"]);
+    assert_eq!(first["devices"], again["devices"]);
+
+    let router = tailnet.simulator.devices().unwrap()[0]["nodeId"].clone();
+    let router = router.as_str().unwrap();
+    let seen = json!({"lastSeen": "2026-01-01T00:00:00Z", "connectedToControl": false});
+    tailnet.simulator.patch_device(router, &seen).unwrap();
+    assert_eq!(save("seen.json").await["devices"], first["devices"]);
+    let drift = json!({"enabledRoutes": []});
+    tailnet.simulator.patch_device(router, &drift).unwrap();
+    let moved = save("moved.json").await;
+    assert_ne!(moved["devices"][router], first["devices"][router]);
+    let devices = first["devices"].as_object().unwrap();
+    let unmoved = devices
+        .iter()
+        .filter(|(node, found)| moved["devices"][*node] == **found);
+    assert_eq!(unmoved.count(), devices.len() - 1);
+}
+
+#[tokio::test]
+async fn a_tailnet_of_10_000_devices_is_planned_by_one_request() {
+    let tailnet = Tailnet::of(simulator::generate(10_000, 3)).await;
+    let spec = "keyExpiry: Enabled, enabledRoutes: [\"10.0.0.0/16\"]";
+    let ran = tailnet
+        .run_with(&["plan", "-f", "-", "-o", "json"], &for_servers(spec))
+        .await;
+    let plan: Value = serde_json::from_str(&ran.with_code(2)).unwrap();
+    assert_eq!(plan["totals"]["changedDevices"], 2500);
+    assert_eq!(tailnet.requests(), ["GET /tailnet/-/devices?fields=all"]);
+}
+
+/// The scripts of the jobs on the page, as their YAML has them.
+fn scripts(page: &str, language: &str) -> Vec<String> {
+    let mut scripts = Vec::new();
+    for block in blocks(page, language) {
+        let block: Value = serde_yaml::from_str(&block).unwrap();
+        let steps = block.pointer("/jobs/plan/steps").and_then(Value::as_array);
+        let steps = steps.into_iter().flatten().map(|step| &step["run"]);
+        let lines = block.pointer("/plan/script").and_then(Value::as_array);
+        let all = steps.chain(lines.into_iter().flatten());
+        scripts.extend(all.filter_map(Value::as_str).map(str::to_owned));
+    }
+    scripts
+}
+
+#[tokio::test]
+async fn the_jobs_of_the_page_plan_and_tell_changes_from_errors() {
+    let scripts = scripts(include_str!("../../../docs/plan.md"), "yaml");
+    let mut scripts = scripts.iter().map(String::as_str);
+    let github = scripts.find(|script| script.contains("tsdp plan")).unwrap();
+    let rest: Vec<_> = scripts.collect();
+    let at = rest
+        .iter()
+        .position(|line| line.contains("tsdp plan"))
+        .unwrap();
+    let gitlab = rest[at..=at + 1].join("\n");
+
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let policies = tailnet.path("policies");
+    for script in [github, &gitlab] {
+        let run = async || {
+            let path = std::env::var("PATH").unwrap();
+            let program = std::path::Path::new(env!("CARGO_BIN_EXE_tsdp"))
+                .parent()
+                .unwrap();
+            let mut shell = tokio::process::Command::new("bash");
+            shell
+                // As GitHub starts a step.
+                .args(["-e", "-o", "pipefail", "-c", script])
+                .current_dir(tailnet.folder.path())
+                .env("PATH", format!("{}:{path}", program.display()))
+                .env("TAILSCALE_API_KEY", API_KEY)
+                .env("TAILSCALE_BASE_URL", tailnet.simulator.url());
+            shell.output().await.unwrap().status.success()
+        };
+        assert!(!run().await, "there are no policies: {script}");
+        fs::create_dir(&policies).unwrap();
+        fs::copy(
+            tailnet.path("examples/fra-router.yaml"),
+            policies.join("a.yaml"),
+        )
+        .unwrap();
+        assert!(run().await, "changes are no error: {script}");
+        let plan = fs::read_to_string(tailnet.path("plan.md")).unwrap();
+        assert!(
+            plan.starts_with("### tsdp plan\n\n4 changes on 1 device (1 disruptive); "),
+            "{plan}"
+        );
+        fs::write(policies.join("b.yaml"), "kind: [").unwrap();
+        assert!(!run().await, "what is no manifest is an error: {script}");
+        fs::remove_dir_all(&policies).unwrap();
+    }
+}

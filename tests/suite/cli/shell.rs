@@ -1,0 +1,69 @@
+use super::tailnet::{Ran, program};
+
+const COMMANDS: [&str; 8] = [
+    "controller",
+    "crds",
+    "devices",
+    "export",
+    "plan",
+    "completions",
+    "man",
+    "demo",
+];
+
+async fn tsdp(args: &[&str]) -> Ran {
+    program().args(args).output().await.unwrap().into()
+}
+
+#[tokio::test]
+async fn each_command_explains_itself_with_examples_and_takes_no_secret_by_a_flag() {
+    for command in COMMANDS {
+        let help = tsdp(&[command, "--help"]).await.ok();
+        assert!(help.contains("Examples:\n  tsdp "), "{help}");
+        let flags = help
+            .split_whitespace()
+            .filter(|word| word.starts_with("--"));
+        for flag in flags {
+            for secret in ["key", "secret", "token", "password"] {
+                let allowed = flag.starts_with("--filename");
+                assert!(allowed || !flag.contains(secret), "{command} {flag}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn shells_and_man_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = tsdp(&["completions", shell]).await.ok();
+        for word in COMMANDS.iter().chain(&["from-cluster"]) {
+            assert!(script.contains(word), "{shell} knows no {word}");
+        }
+    }
+    let page = tsdp(&["man"]).await.ok();
+    assert!(
+        page.contains(".TH tsdp 1") && page.contains("export"),
+        "{page}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    tsdp(&["man", "--out", folder.path().to_str().unwrap()])
+        .await
+        .ok();
+    for command in COMMANDS {
+        let path = folder.path().join(format!("tsdp-{command}.1"));
+        assert!(path.exists(), "no page {}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_on_the_command_line_is_told_on_stderr_with_code_1() {
+    for args in [
+        &["no-such-command"][..],
+        &["plan", "-o", "xml"],
+        &["export", "--force"],
+    ] {
+        let ran = tsdp(args).await;
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{args:?}");
+        assert!(ran.err.starts_with("error: "), "{}", ran.err);
+    }
+}

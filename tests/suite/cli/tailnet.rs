@@ -1,0 +1,183 @@
+//! The program as a process, and the simulated tailnet that it talks to.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{io::AsyncWriteExt as _, process::Command};
+use tsdp::simulator::{self, Simulator};
+
+pub const API_KEY: &str = "tskey-api-cli";
+/// In the folder of each [`Tailnet`]: the policies of the demo.
+pub const EXAMPLES: &str = "examples";
+/// A tailnet of which all devices may be changed at once.
+pub const NO_LIMIT: &str = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, \
+     metadata: {name: default}, \
+     spec: {credentialsSecret: {name: tailscale}, maxChangedDevices: 100%}}";
+/// Variables that would decide in place of those of a test.
+const INHERITED: [&str; 12] = [
+    "TAILSCALE_API_KEY",
+    "TAILSCALE_OAUTH_CLIENT_ID",
+    "TAILSCALE_OAUTH_CLIENT_SECRET",
+    "TAILSCALE_IDENTITY_TOKEN",
+    "TAILSCALE_TAILNET",
+    "TAILSCALE_BASE_URL",
+    "OAUTH_CLIENT_ID",
+    "OAUTH_CLIENT_SECRET",
+    "NO_COLOR",
+    "COLUMNS",
+    "TSDP_LOG",
+    "KUBECONFIG",
+];
+
+/// The program with an environment of its own.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tsdp"));
+    for name in INHERITED {
+        command.env_remove(name);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    /// What it printed, if it ended with this code.
+    pub fn with_code(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
+        self.out
+    }
+
+    pub fn ok(self) -> String {
+        self.with_code(0)
+    }
+}
+
+/// A simulated tailnet, and a folder for files.
+pub struct Tailnet {
+    pub simulator: Simulator,
+    pub folder: TempDir,
+}
+
+impl Tailnet {
+    pub async fn of(devices: Vec<Value>) -> Self {
+        let options = simulator::Options {
+            devices,
+            api_keys: vec![API_KEY.into()],
+            ..simulator::Options::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        lay_examples(&folder.path().join(EXAMPLES));
+        Self {
+            simulator: Simulator::start(options).await.unwrap(),
+            folder,
+        }
+    }
+
+    /// Three hundred devices of all kinds, some with attributes, and some with what no policy can say.
+    pub async fn large() -> Self {
+        let mut devices = simulator::generate(300, 5);
+        for (number, device) in devices.iter_mut().enumerate() {
+            if device["isExternal"] == true {
+                continue;
+            }
+            if number % 3 == 0 {
+                device["attributes"] = json!({"custom:tier": "gold", "custom:rank": number % 2});
+            }
+            if number % 50 == 1 {
+                device["enabledRoutes"] = json!(["::/0"]);
+            }
+        }
+        Self::of(devices).await
+    }
+
+    /// The program, connected to this tailnet.
+    pub fn tsdp(&self, args: &[&str]) -> Command {
+        let mut command = program();
+        command
+            .args(args)
+            .args(["--requests-per-second", "1000"])
+            .current_dir(self.folder.path())
+            .env("TAILSCALE_API_KEY", API_KEY)
+            .env("TAILSCALE_BASE_URL", self.simulator.url());
+        command
+    }
+
+    pub async fn run(&self, args: &[&str]) -> Ran {
+        self.tsdp(args).output().await.unwrap().into()
+    }
+
+    /// As [`Tailnet::run`], with this on the standard input.
+    pub async fn run_with(&self, args: &[&str], input: &str) -> Ran {
+        let mut child = self.tsdp(args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        child.wait_with_output().await.unwrap().into()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The requests so far, as `GET /tailnet/-/devices?fields=all`; then they are forgotten.
+    pub fn requests(&self) -> Vec<String> {
+        let requests = self.simulator.requests();
+        self.simulator.clear_requests();
+        requests
+            .iter()
+            .map(|request| {
+                let path = request.path.trim_start_matches("/api/v2");
+                format!("{} {path}", request.method)
+            })
+            .collect()
+    }
+}
+
+/// The devices of the demo, each a little off what `deploy/examples` declares.
+pub fn demo_devices() -> Vec<Value> {
+    crate::support::demo_devices()
+}
+
+/// Lays the policies of the demo into a folder, with a tailnet of which all may be changed at once.
+fn lay_examples(folder: &Path) {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
+    fs::create_dir(folder).unwrap();
+    for name in [
+        "amelie-laptop",
+        "ci-runner",
+        "fra-router",
+        "lobby-kiosk",
+        "old-gateway",
+        "orders-db",
+    ] {
+        let file = format!("{name}.yaml");
+        fs::copy(examples.join(&file), folder.join(&file)).unwrap();
+    }
+    fs::write(folder.join("tailnet.yaml"), NO_LIMIT).unwrap();
+}
