@@ -1,5 +1,8 @@
 //! The command line.
 
+mod approve;
+mod ask;
+mod cluster;
 mod connection;
 mod controller;
 pub mod crds;
@@ -17,9 +20,13 @@ mod select;
 mod simulate;
 mod validate;
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -59,6 +66,8 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what a policy of a cluster waits for, and approve it.
+    Approve(approve::ApproveArgs),
     /// Watch the policies of a cluster and keep the devices as they declare (the default).
     Controller(controller::ControllerArgs),
     /// Print the definitions of the custom resources.
@@ -107,10 +116,13 @@ Examples:
     Validate(validate::ValidateArgs),
 }
 
+/// The name under which kubectl finds its plugin.
+const PLUGIN: &str = "kubectl-tsdp";
+
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         // clap's own 2 would mean that `tsdp plan` found changes.
         Err(asked) if asked.use_stderr() => {
@@ -126,6 +138,22 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the arguments. kubectl runs a program of the name `kubectl-tsdp` as `kubectl tsdp`; whoever
+/// types that without a command wants to know which there are, and no controller.
+fn parse() -> Result<Arguments, clap::Error> {
+    let program = std::env::args_os().next().map(PathBuf::from);
+    let name = program.as_deref().and_then(Path::file_stem);
+    let command = if name.is_some_and(|name| name == PLUGIN) {
+        let command = Arguments::command().bin_name("kubectl tsdp");
+        command
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+    } else {
+        Arguments::command()
+    };
+    Arguments::from_arg_matches(&command.try_get_matches()?)
 }
 
 type AnyError = Box<dyn std::error::Error>;
@@ -145,6 +173,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     log_to_stderr(&logs, arguments.log_format)?;
     crate::tailscale::install_crypto_provider();
     match command {
+        Command::Approve(args) => return runtime()?.block_on(approve::run(args)),
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
         Command::Crds { out } => crds::run(out.as_deref())?,
         Command::Completions { shell } => {

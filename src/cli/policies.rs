@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use clap::Args;
-use kube::{Api, Client, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 
-use super::{AnyError, manifests};
+use super::{AnyError, cluster::ClusterArgs, manifests};
 use crate::{
     api::{TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
@@ -31,6 +31,8 @@ pub(super) struct PoliciesArgs {
     /// Only the policies of this `TailscaleTailnet`. Needed where they belong to several.
     #[arg(long, value_name = "NAME")]
     tailnet_ref: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 impl PoliciesArgs {
@@ -58,7 +60,7 @@ impl PoliciesArgs {
     }
 
     async fn of_cluster(&self) -> Result<All, AnyError> {
-        let client = Client::try_from(controller::cluster().await?)?;
+        let client = self.cluster.client().await?;
         let policies: Api<DeserializeGuard<TailscaleDevicePolicy>> = match &self.namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),

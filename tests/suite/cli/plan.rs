@@ -130,6 +130,29 @@ async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
 }
 
 #[tokio::test]
+async fn on_a_terminal_a_plan_has_its_width_and_its_colours() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let command = format!("tsdp plan -f {EXAMPLES}");
+    let run = async |line: &str| {
+        let screen = tailnet.on_terminal(line, 110, "").await.with_code(2);
+        // How far a reading is stands there for a moment and is taken back.
+        screen
+            .rsplit_once("\u{1b}[K")
+            .map(|(_, text)| text.to_owned())
+            .unwrap_or(screen)
+    };
+    let always = table(&tailnet, &["--color", "always"], &[])
+        .await
+        .with_code(2);
+    assert_eq!(run(&command).await, always);
+    let plain = table(&tailnet, &[], &[]).await.with_code(2);
+    assert_eq!(run(&format!("NO_COLOR=1 {command}")).await, plain);
+    assert_ne!(always, plain);
+    let lines = plain.lines().map(|line| line.chars().count());
+    assert!(lines.clone().all(|width| width <= 110) && lines.max() > Some(90));
+}
+
+#[tokio::test]
 async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
     let tailnet = Tailnet::large().await;
     let plan = ["plan", "-f", "-"];

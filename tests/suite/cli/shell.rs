@@ -1,6 +1,7 @@
 use super::tailnet::{Ran, program};
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
+    "approve",
     "controller",
     "crds",
     "devices",

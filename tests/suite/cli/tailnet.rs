@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 use tsdp::simulator::{self, Simulator};
 
+use crate::support::on_terminal;
+
 pub const API_KEY: &str = "tskey-api-cli";
 /// In the folder of each [`Tailnet`]: the policies of the demo.
 pub const EXAMPLES: &str = "examples";
@@ -36,7 +38,11 @@ const INHERITED: [&str; 12] = [
 
 /// The program with an environment of its own.
 pub fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tsdp"));
+    program_of(env!("CARGO_BIN_EXE_tsdp"))
+}
+
+fn program_of(path: &str) -> Command {
+    let mut command = Command::new(path);
     for name in INHERITED {
         command.env_remove(name);
     }
@@ -139,6 +145,23 @@ impl Tailnet {
         stdin.write_all(input.as_bytes()).await.unwrap();
         drop(stdin);
         child.wait_with_output().await.unwrap().into()
+    }
+
+    /// Runs a line of shell with `tsdp` in it on a real terminal, where somebody types.
+    pub async fn on_terminal(&self, line: &str, columns: u16, typed: &str) -> Ran {
+        let folder = Path::new(env!("CARGO_BIN_EXE_tsdp")).parent().unwrap();
+        let line = on_terminal(line, columns, typed);
+        let mut shell = program_of("bash");
+        let ran = shell
+            .args(["-euo", "pipefail", "-c"])
+            .arg(format!("PATH={}:$PATH; {line}", folder.display()))
+            .current_dir(self.folder.path())
+            .env("TERM", "xterm-256color")
+            .env("TAILSCALE_API_KEY", API_KEY)
+            .env("TAILSCALE_BASE_URL", self.simulator.url());
+        let mut ran = Ran::from(ran.output().await.unwrap());
+        ran.out = ran.out.replace("\r\n", "\n");
+        ran
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

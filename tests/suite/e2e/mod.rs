@@ -4,6 +4,7 @@
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
 mod approvals;
+mod approve;
 mod changes;
 mod clashes;
 mod clears;

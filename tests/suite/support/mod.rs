@@ -5,6 +5,7 @@ mod controller;
 mod kubectl;
 mod stage;
 mod statuses;
+mod terminal;
 mod wait;
 
 use tsdp::local::{Binaries, ControlPlane};
@@ -13,6 +14,7 @@ pub use controller::Controller;
 pub use kubectl::Kubectl;
 pub use stage::{Stage, calls, demo_devices};
 pub use statuses::condition;
+pub use terminal::on_terminal;
 pub use wait::eventually;
 
 /// A control plane for one test, ended with it. The first one ever is built; it says so.

@@ -1,0 +1,57 @@
+//! Everything in a cluster that waits for somebody's approval.
+
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
+
+use super::waiting::Waiting;
+use crate::{
+    api::TailscaleDevicePolicy,
+    cli::{AnyError, output},
+    plan::{Style, lines},
+};
+
+/// Prints it.
+pub(super) async fn run(
+    client: &Client,
+    namespace: Option<&str>,
+    style: Style,
+) -> Result<(), AnyError> {
+    let policies: Api<TailscaleDevicePolicy> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let listed = policies.list(&ListParams::default()).await;
+    let listed = listed.map_err(|error| format!("the policies cannot be listed: {error}"))?;
+    output::print(&table(&listed.items, style))?;
+    Ok(())
+}
+
+fn table(policies: &[TailscaleDevicePolicy], style: Style) -> String {
+    let mut table = style.table(["NAMESPACE", "NAME", "WAITS FOR", "CHANGES", "DEVICES"]);
+    for policy in policies {
+        let (what, changes, devices) = match Waiting::of(policy) {
+            Ok(Waiting::Plan {
+                hash,
+                by_limit,
+                plan,
+                ..
+            }) => {
+                let by = if by_limit { " (limit)" } else { "" };
+                let counts = (plan.changes.to_string(), plan.devices.to_string());
+                (format!("plan:{hash}{by}"), counts.0, counts.1)
+            }
+            Ok(Waiting::Device(_)) => ("node:…".to_owned(), String::new(), String::new()),
+            Ok(Waiting::Nothing(_)) | Err(_) => continue,
+        };
+        table.add_row([
+            policy.namespace().unwrap_or_default(),
+            policy.name_any(),
+            what,
+            changes,
+            devices,
+        ]);
+    }
+    if table.is_empty() {
+        return "Nothing waits for an approval.\n".to_owned();
+    }
+    lines(&table) + "\n"
+}

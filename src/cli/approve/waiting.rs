@@ -1,0 +1,154 @@
+//! What a policy waits for that somebody can approve, as its status tells it.
+
+use kube::ResourceExt as _;
+
+use crate::{
+    api::{APPROVE, HeldPlan, PendingChange, Reason, TailscaleDevicePolicy, conditions::READY},
+    cli::output::printable,
+    plan::{Approvals, PlanHash, Style, lines},
+};
+
+/// What a policy waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Waiting<'a> {
+    /// A frozen plan.
+    Plan {
+        hash: PlanHash,
+        /// Whether it is the limit of the tailnet that holds it.
+        by_limit: bool,
+        plan: &'a HeldPlan,
+        changes: Vec<&'a PendingChange>,
+    },
+    /// Somebody must say which device is meant. The message of `Ready` names those that could be.
+    Device(&'a str),
+    /// Nothing, and why: the message of `Ready`.
+    Nothing(&'a str),
+}
+
+impl<'a> Waiting<'a> {
+    /// Reads a status. An error says why it cannot be relied on yet.
+    pub fn of(policy: &'a TailscaleDevicePolicy) -> Result<Self, String> {
+        let status = policy.status.as_ref();
+        let Some(status) =
+            status.filter(|status| status.observed_generation == policy.metadata.generation)
+        else {
+            return Err(
+                "the controller has not looked at its present spec yet: try again in a moment, or \
+                 see whether the controller runs"
+                    .to_owned(),
+            );
+        };
+        let ready = status.conditions.iter().find(|held| held.type_ == READY);
+        let (reason, message) = ready.map_or(("", ""), |ready| {
+            (ready.reason.as_str(), ready.message.as_str())
+        });
+        if let Some(plan) = &status.held_plan {
+            let hash = plan.hash.parse();
+            let hash: PlanHash = hash.map_err(|refused| format!("its status is odd: {refused}"))?;
+            let held = |change: &&PendingChange| change.held.is_some();
+            return Ok(Self::Plan {
+                by_limit: plan.approve_on == "TailscaleTailnet",
+                changes: status.pending.iter().filter(held).collect(),
+                hash,
+                plan,
+            });
+        }
+        let about_devices = [Reason::IdentityChanged, Reason::Ambiguous].map(Reason::as_str);
+        Ok(if about_devices.contains(&reason) {
+            Self::Device(message)
+        } else {
+            Self::Nothing(message)
+        })
+    }
+}
+
+/// The changes of a held plan that a status tells, and how many there are.
+pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -> String {
+    let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED"]);
+    for change in changes {
+        let name = change.name.split('.').next().unwrap_or_default();
+        let name = if name.is_empty() {
+            &change.device
+        } else {
+            name
+        };
+        table.add_row([
+            printable(name),
+            printable(&change.field),
+            printable(&change.before),
+            printable(&change.after),
+        ]);
+    }
+    let shown = match usize::try_from(plan.changes) {
+        Ok(all) if all > changes.len() => format!(", {} of them shown", changes.len()),
+        _ => String::new(),
+    };
+    format!("{}\n\n{}{shown}", lines(&table), size(plan))
+}
+
+/// `2 changes on 1 device`
+pub(super) fn size(plan: &HeldPlan) -> String {
+    let counted = |count: u32, what: &str| match count {
+        1 => format!("1 {what}"),
+        many => format!("{many} {what}s"),
+    };
+    let (changes, devices) = (
+        counted(plan.changes, "change"),
+        counted(plan.devices, "device"),
+    );
+    format!("{changes} on {devices}")
+}
+
+/// The value of the annotation with one more approval: those of devices stay, as they are good for as
+/// long as they stand there; of plans only those that `still_held` says wait, as others are used up.
+pub(super) fn annotation(
+    object: &impl kube::ResourceExt,
+    entry: &str,
+    still_held: impl Fn(&PlanHash) -> bool,
+) -> String {
+    let before = object.annotations().get(APPROVE).map(String::as_str);
+    let Approvals { plans, nodes, .. } = Approvals::parse(before);
+    let plans = plans.iter().filter(|hash| still_held(hash));
+    let plans = plans.map(|hash| format!("plan:{hash}"));
+    let nodes = nodes.iter().map(|node| format!("node:{node}"));
+    let mut entries: Vec<String> = nodes.chain(plans).collect();
+    if !entries.iter().any(|other| other == entry) {
+        entries.push(entry.to_owned());
+    }
+    entries.join(",")
+}
+
+/// `network/databases`
+pub(super) fn key(policy: &TailscaleDevicePolicy) -> String {
+    format!(
+        "{}/{}",
+        policy.namespace().unwrap_or_default(),
+        policy.name_any()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::api::TailscaleDevicePolicySpec;
+
+    fn annotated(value: &str) -> TailscaleDevicePolicy {
+        let mut policy = TailscaleDevicePolicy::new("policy", TailscaleDevicePolicySpec::default());
+        policy.metadata.annotations =
+            Some(BTreeMap::from([(APPROVE.to_owned(), value.to_owned())]));
+        policy
+    }
+
+    #[test]
+    fn an_approval_joins_those_of_devices_and_of_plans_that_still_wait() {
+        let (used, held, new) = ("0000000000000001", "0000000000000002", "0000000000000003");
+        let before = annotated(&format!("plan:{used}, node:nA1CNTRL,plan:{held},what"));
+        let entry = format!("plan:{new}");
+        let still_held = |hash: &PlanHash| hash.to_string() == held;
+        let after = format!("node:nA1CNTRL,plan:{held},plan:{new}");
+        assert_eq!(annotation(&before, &entry, still_held), after);
+        assert_eq!(annotation(&annotated(&after), &entry, |_| true), after);
+    }
+}

@@ -1,0 +1,52 @@
+//! Which cluster a command talks to, chosen as kubectl chooses.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use super::AnyError;
+use crate::controller;
+
+/// The flags of kubectl that choose a cluster.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(super) struct ClusterArgs {
+    /// The kubeconfig to use [default: `KUBECONFIG`, else ~/.kube/config].
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use [default: its current one].
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+}
+
+impl ClusterArgs {
+    /// A client; its default namespace is that of the context.
+    pub async fn client(&self) -> Result<Client, AnyError> {
+        Ok(Client::try_from(self.config().await?)?)
+    }
+
+    async fn config(&self) -> Result<Config, AnyError> {
+        if self.kubeconfig.is_none() && self.context.is_none() {
+            return Ok(controller::cluster().await?);
+        }
+        let kubeconfig = match &self.kubeconfig {
+            Some(file) => Kubeconfig::read_from(file),
+            None => Kubeconfig::read(),
+        };
+        let kubeconfig =
+            kubeconfig.map_err(|error| format!("the kubeconfig cannot be used: {error}"))?;
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+        config.map_err(|error| match &self.context {
+            Some(context) => format!("--context {context}: {error}").into(),
+            None => format!("the kubeconfig cannot be used: {error}").into(),
+        })
+    }
+}
