@@ -59,8 +59,9 @@ impl Reporter for StatusWriter {
     }
 
     async fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> bool {
-        // Deleted meanwhile, or edited: a newer report follows.
-        let Some(known) = self.policies.get(key) else {
+        let known = self.policies.get(key);
+        // Deleted meanwhile, and maybe created again: a newer report follows.
+        let Some(known) = known.filter(|known| known.uid == report.uid) else {
             return true;
         };
         let settled = self.settle_finalizer(key, &known.uid, report).await;

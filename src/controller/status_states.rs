@@ -73,6 +73,7 @@ pub(super) fn report(state: State) -> PolicyReport {
         named: "hostname fra-router".into(),
     };
     PolicyReport {
+        uid: String::new(),
         generation: 3,
         memory: Memory {
             bound: Some(bound),

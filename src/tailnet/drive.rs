@@ -16,10 +16,7 @@ use super::{
     Announcement, Answer, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport,
     Request, TailnetReport, Ticket, exchange,
 };
-use crate::{
-    plan::{Memory, PolicyKey},
-    tailscale::Client,
-};
+use crate::{plan::PolicyKey, tailscale::Client};
 
 /// Where reports are kept: the status of objects, or a terminal.
 pub trait Reporter: Send + Sync + 'static {
@@ -255,8 +252,8 @@ impl<R: Reporter> Driver<R> {
             Written::Policy(key, report, kept) => {
                 self.reports.busy.remove(&key);
                 if kept {
-                    let memory: Memory = report.memory;
-                    self.step(Input::Recorded(key, memory));
+                    let PolicyReport { uid, memory, .. } = *report;
+                    self.step(Input::Recorded { key, uid, memory });
                 } else {
                     self.reports.waiting.entry(key).or_insert(*report);
                 }

@@ -170,7 +170,7 @@ impl Engine {
             Input::Poll => self.polling.hasten(now.monotonic),
             Input::Leading(leading) => self.lead(leading, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
-            Input::Recorded(key, memory) => self.recorded(&key, memory),
+            Input::Recorded { key, uid, memory } => self.recorded(&key, &uid, memory),
             Input::Wake => {}
             Input::Stop => self.stopping = true,
         }
@@ -330,8 +330,9 @@ impl Engine {
         self.unbound.extend(self.policies.keys().cloned());
     }
 
-    fn recorded(&mut self, key: &PolicyKey, memory: Memory) {
-        if let Some(held) = self.policies.get_mut(key) {
+    fn recorded(&mut self, key: &PolicyKey, uid: &str, memory: Memory) {
+        let held = self.policies.get_mut(key);
+        if let Some(held) = held.filter(|held| held.uid == uid) {
             held.recorded = memory;
             self.unplaced.extend(held.nodes().cloned());
             self.unplaced

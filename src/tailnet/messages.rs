@@ -93,7 +93,14 @@ pub enum Input {
     /// A request was answered.
     Answered(Ticket, Result<Answer, Failure>),
     /// A report is kept: what it remembers survives a crash.
-    Recorded(PolicyKey, Memory),
+    Recorded {
+        /// Of which policy.
+        key: PolicyKey,
+        /// Of which object: a later one of the same name keeps nothing of it.
+        uid: String,
+        /// What is kept.
+        memory: Memory,
+    },
     /// Time has passed ([`super::Engine::wake_at`]).
     Wake,
     /// End what is under way and begin nothing.

@@ -15,6 +15,8 @@ use crate::{
 /// How things stand with one policy; its status is derived from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyReport {
+    /// The object that it is about: not a later one of the same name.
+    pub uid: String,
     /// The generation of the spec that it is about.
     pub generation: i64,
     /// What must be there after a restart.
@@ -163,6 +165,7 @@ impl Engine {
             _ => false,
         };
         Some(PolicyReport {
+            uid: held.uid.clone(),
             held: self.held_plan_of(key),
             approval_faults: self.approval_faults(key, at_rest),
             generation: held.generation,

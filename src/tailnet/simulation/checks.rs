@@ -66,8 +66,9 @@ impl Told {
                     self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices { .. }));
                 self.list_seen |= seen;
             }
-            Input::Recorded(key, memory) => {
-                if let Some((_, kept)) = self.policies.get_mut(key) {
+            Input::Recorded { key, uid, memory } => {
+                let kept = self.policies.get_mut(key);
+                if let Some((_, kept)) = kept.filter(|(policy, _)| policy.uid == *uid) {
                     *kept = memory.clone();
                 }
             }

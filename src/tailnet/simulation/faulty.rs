@@ -76,6 +76,49 @@ fn a_device_that_always_fails_holds_up_no_other() {
     assert_eq!(named.count(), 30);
 }
 
+/// What is on its way to be kept of an object may arrive when the object is gone, and another one of
+/// the same name there.
+#[test]
+fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
+    let mut world = world(1);
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.start();
+    while world
+        .seen
+        .reports
+        .iter()
+        .all(|(_, report)| report.memory.owned_keys.is_empty())
+    {
+        world.run_for(Duration::from_millis(1));
+    }
+    let (key, former) = world.seen.reports.last().unwrap().clone();
+    world.remove(&key);
+    world.tell(&key);
+    // Long enough for the engine to have read everything that it needs before the call.
+    let slowly = world.clock + Duration::from_secs(5);
+    world.keeping.insert(key.clone(), slowly);
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.tell(&key);
+    let uid = world.policies[&key].policy.uid.clone();
+    assert_ne!(uid, former.uid);
+    world.forget_seen();
+    // Each call is checked for what was kept before it; and what was kept was kept of this object.
+    world.run_until(SOON);
+    assert_eq!(world.writes().len(), 1);
+    assert!(has(&world, "a"));
+    assert!(
+        world
+            .seen
+            .reports
+            .iter()
+            .all(|(_, report)| report.uid == uid)
+    );
+    assert_eq!(
+        world.policies[&key].memory.owned_keys,
+        former.memory.owned_keys
+    );
+}
+
 #[test]
 fn a_change_without_an_effect_is_told_and_not_repeated_at_once() {
     let mut world = world(1);

@@ -282,7 +282,16 @@ impl World {
             _ if !alive => {}
             Event::Answer(ticket, answer) => self.step(Input::Answered(ticket, answer)),
             Event::Keep(key, report) => {
-                let Some(kept) = self.policies.get_mut(&key) else {
+                let PolicyReport { uid, memory, .. } = (*report).clone();
+                let recorded = Input::Recorded {
+                    key: key.clone(),
+                    uid,
+                    memory,
+                };
+                let kept = self.policies.get_mut(&key);
+                // As the controller takes it, what is gone need not be kept.
+                let Some(kept) = kept.filter(|kept| kept.policy.uid == report.uid) else {
+                    self.step(recorded);
                     return;
                 };
                 kept.memory = report.memory.clone();
@@ -291,7 +300,7 @@ impl World {
                     self.remove(&key);
                 }
                 self.watch_soon(key.clone());
-                self.step(Input::Recorded(key, report.memory));
+                self.step(recorded);
             }
             Event::KeepTailnet(report) => {
                 if let Some(recent) = &report.recent {
