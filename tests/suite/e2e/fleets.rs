@@ -84,6 +84,52 @@ async fn one_policy_keeps_many_devices_those_that_join_and_none_that_leave() {
 }
 
 #[tokio::test]
+async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
+    let stage = stage().await;
+    let _controller = stage.controller().await;
+    let policy = |more: &str| {
+        format!(
+            r#"{{deviceSelector: {{tags: ["tag:db"], hostnames: ["db-*"]}}, keyExpiry: Disabled{more}}}"#
+        )
+    };
+    stage
+        .policy("databases", &policy(", enforcement: Observe"))
+        .await;
+    stage
+        .policy_says(
+            "databases",
+            "True Observed: 60 of 60 devices differ; status.pending lists what. Nothing is sent, as the \
+             policy only observes: write enforcement: Enforce to remove the differences.",
+        )
+        .await;
+    let told = status(&stage).await;
+    assert_eq!(
+        (&told["matchedDevices"], &told["inSyncDevices"]),
+        (&json!(60), &json!(0))
+    );
+    assert_eq!(told["pending"].as_array().unwrap().len(), 20);
+    assert_eq!(told["pendingTotal"], 60);
+
+    // A new one that is suspended is as good as ready; and keeps its claims.
+    stage.policy("suspended", &policy(", suspend: true")).await;
+    stage.policy_reason("suspended", "Suspended").await;
+    let loser = r#"{deviceSelector: {tags: ["tag:db"], hostnames: ["db-*"]}, keyExpiry: Enabled}"#;
+    stage.policy("slips-in", loser).await;
+    stage.policy_reason("slips-in", "Conflicted").await;
+    stage.polls(2).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+
+    stage.policy("suspended", &policy("")).await;
+    stage
+        .policy_says("suspended", "True InSync: All 60 devices are as declared.")
+        .await;
+    stage
+        .policy_says("databases", "True InSync: All 60 devices are as declared.")
+        .await;
+    assert_eq!(calls(&stage.simulator).len(), MANY);
+}
+
+#[tokio::test]
 async fn a_fleet_says_how_many_fail_and_who_and_that_there_are_none() {
     let stage = stage().await;
     let _controller = stage.controller().await;
