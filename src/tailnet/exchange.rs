@@ -80,6 +80,7 @@ impl From<&tailscale::Error> for Failure {
             Kind::TagsNotPermitted => Reason::TagsNotPermitted,
             Kind::Refused => Reason::Refused,
             Kind::ServerError | Kind::UnexpectedAnswer => Reason::ApiError,
+            Kind::NotSent => Reason::TailnetUnavailable,
         };
         Failure {
             reason,

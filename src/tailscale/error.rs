@@ -48,6 +48,8 @@ pub enum Kind {
     ServerError,
     /// An answer, but not one of this API: HTML, no JSON, a wrong shape, a redirect.
     UnexpectedAnswer,
+    /// It was not sent: the program ends.
+    NotSent,
 }
 
 /// Whether the same request can succeed at another time.
@@ -81,6 +83,7 @@ impl Error {
             | Kind::RateLimited
             | Kind::ServerError
             | Kind::UnexpectedAnswer
+            | Kind::NotSent
             // A device that leaves an address or a name frees it; a name only after a while.
             | Kind::AddressInUse
             | Kind::NameTaken => Retry::Later,
@@ -171,6 +174,7 @@ impl Kind {
             Self::TagsNotPermitted => "tags_not_permitted",
             Self::ServerError => "server_error",
             Self::UnexpectedAnswer => "unexpected_answer",
+            Self::NotSent => "not_sent",
         }
     }
 
@@ -222,6 +226,7 @@ impl Kind {
             }
             Self::ServerError => "the server failed",
             Self::UnexpectedAnswer => "the answer is not one of the Tailscale API",
+            Self::NotSent => "not sent",
         }
     }
 }

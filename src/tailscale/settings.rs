@@ -1,6 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use reqwest::Url;
+use tokio_util::sync::CancellationToken;
 
 use super::{Budget, endpoint::Endpoint, error::Kind};
 
@@ -19,6 +20,9 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Called after each exchange, for metrics. Must not block.
     pub observer: Option<Observer>,
+    /// Once it is cancelled nothing more is sent, not even what waits for the budget or is to be
+    /// repeated.
+    pub stop: CancellationToken,
 }
 
 /// How long to wait for the network. Waiting for the budget does not count.
@@ -59,6 +63,7 @@ impl Settings {
             user_agent: concat!("tsdp/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts::default(),
             observer: None,
+            stop: CancellationToken::new(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{error::Error as _, time::Duration};
 use reqwest::{Response, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
@@ -22,6 +23,7 @@ pub(super) struct Transport {
     timeouts: Timeouts,
     bucket: Bucket,
     observer: Option<Observer>,
+    stop: CancellationToken,
 }
 
 /// How often a request is sent in all. Who called knows better when to come back after that.
@@ -55,6 +57,7 @@ impl Transport {
             timeouts: settings.timeouts,
             bucket: Bucket::new(settings.budget),
             observer: settings.observer,
+            stop: settings.stop,
         })
     }
 
@@ -65,8 +68,12 @@ impl Transport {
         bearer: Option<&SecretString>,
     ) -> Result<Answer, Error> {
         let mut tries = 0;
+        let mut last = None;
         loop {
-            self.bucket.take().await;
+            let turn = self.stop.run_until_cancelled(self.bucket.take()).await;
+            if turn.is_none() || self.stop.is_cancelled() {
+                return Err(last.unwrap_or_else(|| not_sent(request)));
+            }
             tries += 1;
             let error = match self.exchange(request, bearer).await {
                 Ok(answer) => return Ok(answer),
@@ -85,6 +92,7 @@ impl Transport {
             if error.pause.is_none() {
                 tokio::time::sleep(backoff(tries)).await;
             }
+            last = Some(error);
         }
     }
 
@@ -228,6 +236,19 @@ fn no_answer(request: &Request, error: reqwest::Error) -> Error {
         message: causes(&error.without_url()),
         request_id: None,
         pause: None,
+    }
+}
+
+fn not_sent(request: &Request) -> Error {
+    Error {
+        endpoint: request.endpoint,
+        request: request.title(),
+        kind: Kind::NotSent,
+        status: None,
+        message: "nothing more is sent, as the program ends".to_owned(),
+        request_id: None,
+        pause: None,
+        unknown_outcome: false,
     }
 }
 
