@@ -169,11 +169,15 @@ impl Engine {
         let Some(held) = self.policies.get(key) else {
             return;
         };
-        let Ok(Policy {
-            wishes,
-            target: Target::Fleet(_),
-            ..
-        }) = &held.policy
+        // Before the first list nobody knows which devices it has.
+        let (
+            Ok(Policy {
+                wishes,
+                target: Target::Fleet(_),
+                ..
+            }),
+            Some(_),
+        ) = (&held.policy, &held.binding)
         else {
             return;
         };
