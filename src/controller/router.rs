@@ -348,8 +348,10 @@ impl Router {
             Arc::new(writer),
             self.stop_engines.clone(),
         );
-        self.engines
-            .spawn(driven.instrument(info_span!("tailnet", name)));
+        let driven = driven.instrument(info_span!("tailnet", name));
+        self.engines.spawn(async move {
+            driven.await;
+        });
         Tailnet {
             mailbox,
             spec: None,

@@ -282,7 +282,8 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
-        Hold::Approval(_) => Verdict::retrying(Reason::AwaitingApproval, message),
+        // The second one only where one plan is carried out, outside of a cluster.
+        Hold::Approval(_) | Hold::NotAgreed => Verdict::retrying(Reason::AwaitingApproval, message),
         Hold::Limit(_) => Verdict::retrying(Reason::LimitHeld, message),
         Hold::Suspended => suspended(),
         Hold::Observed => Verdict::done(Reason::Observed, observed(report, called)),

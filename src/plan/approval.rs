@@ -247,11 +247,25 @@ pub struct Permit<'a> {
 /// The permits of one device's policies. A policy that has none is not limited, and nothing is
 /// approved of it.
 #[derive(Debug, Clone, Default)]
-pub struct Permits<'a>(BTreeMap<&'a PolicyKey, Permit<'a>>);
+pub struct Permits<'a> {
+    of: BTreeMap<&'a PolicyKey, Permit<'a>>,
+    agreed: Option<&'a Changes>,
+}
 
 impl<'a> FromIterator<(&'a PolicyKey, Permit<'a>)> for Permits<'a> {
     fn from_iter<I: IntoIterator<Item = (&'a PolicyKey, Permit<'a>)>>(permits: I) -> Self {
-        Self(permits.into_iter().collect())
+        Self {
+            of: permits.into_iter().collect(),
+            agreed: None,
+        }
+    }
+}
+
+impl<'a> Permits<'a> {
+    /// Where somebody has agreed to these changes and to no others, none but them is made.
+    #[must_use]
+    pub fn only(self, agreed: Option<&'a Changes>) -> Self {
+        Self { agreed, ..self }
     }
 }
 
@@ -260,23 +274,29 @@ impl Permits<'_> {
         changes.is_some_and(|changes| changes.get(&change.field()) == Some(change))
     }
 
+    /// Whether a change is none of those that somebody has agreed to.
+    pub(super) fn exclude(&self, node: &NodeId, change: &Change) -> bool {
+        self.agreed
+            .is_some_and(|agreed| !agreed.contains(node, change))
+    }
+
     pub(super) fn limits(&self, policy: &PolicyKey) -> bool {
-        self.0.get(policy).is_some_and(|permit| permit.limited)
+        self.of.get(policy).is_some_and(|permit| permit.limited)
     }
 
     /// Whether anything was approved of a policy here.
     pub(super) fn has_approved(&self, policy: &PolicyKey) -> bool {
-        let permit = self.0.get(policy);
+        let permit = self.of.get(policy);
         permit.is_some_and(|permit| permit.approved.is_some() || permit.passed.is_some())
     }
 
     pub(super) fn approves(&self, policy: &PolicyKey, change: &Change) -> bool {
-        let permit = self.0.get(policy);
+        let permit = self.of.get(policy);
         permit.is_some_and(|permit| Self::has(permit.approved, change))
     }
 
     pub(super) fn passes(&self, policy: &PolicyKey, change: &Change) -> bool {
-        let permit = self.0.get(policy);
+        let permit = self.of.get(policy);
         permit.is_some_and(|permit| Self::has(permit.passed, change))
     }
 }

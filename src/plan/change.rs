@@ -262,6 +262,8 @@ pub enum Hold {
     /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
     /// approve it on the tailnet, by this hash once it is part of a frozen plan.
     Limit(Option<PlanHash>),
+    /// Somebody has agreed to other changes and to no more.
+    NotAgreed,
     /// The policy is suspended.
     Suspended,
     /// The policy only observes.
@@ -322,6 +324,9 @@ impl fmt::Display for Hold {
             Self::Limit(None) => f.write_str(
                 "it would go over maxChangedDevices: it is part of the next plan to be approved",
             ),
+            Self::NotAgreed => {
+                f.write_str("it was no part of the plan that was agreed to: make another plan")
+            }
             Self::Suspended => f.write_str("the policy is suspended: write suspend: false to allow it"),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")

@@ -24,8 +24,15 @@ pub(super) fn hold<'a>(
             .or_else(|| taken(&difference.change, device, around))
             .or_else(|| feedback(&difference.change, device, policies))
             // What the policy waits for anyway.
-            .or_else(|| difference.hold.take());
+            .or_else(|| difference.hold.take())
+            .or_else(|| not_agreed(difference, around));
     }
+}
+
+/// What came up after somebody has agreed to a plan, or is another change by now.
+fn not_agreed(difference: &Difference, around: &Surroundings<'_>) -> Option<Hold> {
+    let excluded = around.permits.exclude(&difference.node, &difference.change);
+    excluded.then_some(Hold::NotAgreed)
 }
 
 /// Tags decide which device some policies mean. A change of tags that makes a policy let its device

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -15,6 +15,8 @@ pub struct Survey {
     pub bindings: BTreeMap<PolicyKey, Binding>,
     /// What is to be done about each device that a policy means.
     pub devices: BTreeMap<NodeId, DevicePlan>,
+    /// The policies that the limit of changed devices holds.
+    pub limited: BTreeSet<PolicyKey>,
 }
 
 /// Compares a whole tailnet with all its policies, without an engine: for a look that sends
@@ -30,19 +32,20 @@ pub fn survey(
 }
 
 /// As [`survey`], but policies that would change more than `room` devices together are held, as
-/// [`Wants::beyond`] chooses them.
+/// [`Wants::beyond`] chooses them. Those that somebody has `released` are not held and not counted.
 #[must_use]
 pub fn survey_within(
     policies: &[Declared],
     fleet: &Fleet,
     attributes: &BTreeMap<NodeId, Attributes>,
     room: usize,
+    released: &BTreeSet<PolicyKey>,
     now: Timestamp,
 ) -> Survey {
     let free = survey(policies, fleet, attributes, now);
     let mut wants = Wants::default();
     for (node, plan) in &free.devices {
-        wants.set(node, plan.wanted_by.clone());
+        wants.set(node, plan.wanted_by.difference(released).cloned().collect());
     }
     let ranks: BTreeMap<&PolicyKey, _> = policies
         .iter()
@@ -58,7 +61,10 @@ pub fn survey_within(
         ..Permit::default()
     };
     let permits = held.iter().map(|key| (key, limited)).collect();
-    compare(policies, fleet, attributes, &permits, now)
+    Survey {
+        limited: held.clone(),
+        ..compare(policies, fleet, attributes, &permits, now)
+    }
 }
 
 fn compare(

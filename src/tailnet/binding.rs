@@ -244,13 +244,17 @@ impl Engine {
         let permits = policies.filter_map(|key| {
             let held = self.policies.get(key)?;
             let permit = Permit {
-                limited: !is_free && self.limiter.held.contains(key),
+                limited: match &self.agreed {
+                    Some(agreed) => agreed.limited.contains(key),
+                    None => !is_free && self.limiter.held.contains(key),
+                },
                 approved: held.approved.of(id),
                 passed: held.passed.of(id),
             };
             Some((key, permit))
         });
-        permits.collect()
+        let agreed = self.agreed.as_ref().map(|agreed| &agreed.changes);
+        permits.collect::<Permits<'_>>().only(agreed)
     }
 
     /// Settles which attribute keys the policies of a device own now, those about many aside. A deleted key is owned until

@@ -53,8 +53,8 @@ const WRITERS: usize = 8;
 /// Before a report is tried again that could not be kept.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Drives an engine until `stop` is cancelled, the requests under way have ended and the reports
-/// are kept.
+/// Drives an engine until `stop` is cancelled or it is finished, the requests under way have ended and
+/// the reports are kept. Gives it back for a last look.
 ///
 /// The mailbox is unbounded as the engine takes a message at once, whatever the API does; one slow
 /// tailnet so never holds up those who write to several.
@@ -63,7 +63,7 @@ pub async fn drive<R: Reporter>(
     mailbox: mpsc::UnboundedReceiver<Message>,
     reporter: Arc<R>,
     stop: CancellationToken,
-) {
+) -> Engine {
     let (announcements, mut said) = mpsc::unbounded_channel::<(PolicyKey, Announcement)>();
     let speaker = Arc::clone(&reporter);
     // One after the other, as they happened.
@@ -82,9 +82,15 @@ pub async fn drive<R: Reporter>(
         announcements,
     };
     driver.run(mailbox, stop).await;
-    drop(driver);
+    let Driver {
+        engine,
+        announcements,
+        ..
+    } = driver;
+    drop(announcements);
     // What was said last is still on its way.
     let _ = told.await;
+    engine
 }
 
 struct Driver<R> {
@@ -121,7 +127,12 @@ impl<R: Reporter> Driver<R> {
         let mut stopping = false;
         loop {
             self.write_reports();
-            if stopping && self.engine.is_idle() && self.reports.are_kept() {
+            let ends = if stopping {
+                self.engine.is_idle()
+            } else {
+                self.engine.is_finished()
+            };
+            if ends && self.reports.are_kept() {
                 break;
             }
             let wake = self.engine.wake_at().map(|at| self.started + at);

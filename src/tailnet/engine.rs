@@ -9,6 +9,7 @@ use super::{
     held::Held,
     limit::Limiter,
     node::{Circumstances, Node},
+    once::Agreed,
     polling::Polling,
     queues::Queues,
     schedule::{BATCH_PATIENCE, MAX_IN_FLIGHT},
@@ -47,6 +48,8 @@ pub(super) struct Flight {
 #[derive(Debug)]
 pub struct Engine {
     pub(super) settings: Settings,
+    /// What somebody has agreed to, where that is all that it is to do.
+    pub(super) agreed: Option<Agreed>,
     pub(super) rng: fastrand::Rng,
     pub(super) leading: bool,
     pub(super) stopping: bool,
@@ -105,6 +108,7 @@ impl Engine {
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
             settings,
+            agreed: None,
             rng: fastrand::Rng::with_seed(seed),
             leading: false,
             stopping: false,
@@ -409,6 +413,10 @@ impl Engine {
         now: Now,
     ) -> Setback {
         let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
-        Setback::new(failure, before, now.monotonic, rare, &mut self.rng)
+        let setback = Setback::new(failure, before, now.monotonic, rare, &mut self.rng);
+        match &self.agreed {
+            Some(_) => setback.or_the_last(),
+            None => setback,
+        }
     }
 }

@@ -36,6 +36,10 @@ pub(super) struct Setback {
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_mins(5);
+/// So often is something tried that is not tried for ever.
+const TRIES: u32 = 3;
+/// Later than any engine lasts that ends by itself.
+const NEVER: Duration = Duration::from_hours(24 * 365);
 
 impl Setback {
     /// What only an edit mends is asked again all the same, but rarely: the edit may be made
@@ -58,6 +62,20 @@ impl Setback {
             attempts,
             retry_at: now + delay,
         }
+    }
+
+    /// For an engine that is to end: what only an edit mends, and what has failed a few times, is
+    /// not tried again.
+    pub fn or_the_last(mut self) -> Self {
+        if self.failure.retry == Retry::Never || self.attempts >= TRIES {
+            self.retry_at = NEVER;
+        }
+        self
+    }
+
+    /// Whether it is not tried again.
+    pub fn is_the_last(&self) -> bool {
+        self.retry_at >= NEVER
     }
 
     pub fn is_over(&self, now: Duration) -> bool {

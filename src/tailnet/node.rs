@@ -251,15 +251,7 @@ impl Node {
     /// The failures that concern a policy: of looks that it needs (without a field), and of its own
     /// differences.
     pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, &Failure)> {
-        let claims = &self.plan.claims;
-        let attributes = self.attributes_setback.as_ref();
-        let routes = self.routes_setback.as_ref();
-        let looks = [
-            self.look_setback.as_ref(),
-            attributes.filter(|_| claims.need_attributes()),
-            routes.filter(|_| claims.need_routes()),
-        ];
-        let of_looks = looks.into_iter().flatten().map(|setback| (None, setback));
+        let of_looks = self.looks_in_force().map(|setback| (None, setback));
         let own = self.plan.differences.iter().filter(|d| d.concerns(key));
         let of_fields = own.filter_map(|difference| {
             let field = difference.change.field();
@@ -275,6 +267,19 @@ impl Node {
             .chain(of_fields)
             .map(|(field, setback)| (field, &setback.failure))
             .chain(contested)
+    }
+
+    /// The looks that it needs and that have failed.
+    pub fn looks_in_force(&self) -> impl Iterator<Item = &Setback> {
+        let claims = &self.plan.claims;
+        let attributes = self.attributes_setback.as_ref();
+        let routes = self.routes_setback.as_ref();
+        let looks = [
+            self.look_setback.as_ref(),
+            attributes.filter(|_| claims.need_attributes()),
+            routes.filter(|_| claims.need_routes()),
+        ];
+        looks.into_iter().flatten()
     }
 
     /// Counts one request as answered.

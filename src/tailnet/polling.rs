@@ -113,6 +113,18 @@ impl Polling {
         self.failure.as_ref().filter(for_sure)
     }
 
+    /// The failure after which whoever does not wait for ever gives up.
+    pub fn gave_up(&self) -> Option<&Failure> {
+        let for_good = |failure: &&Failure| {
+            self.failures >= DOWN_AFTER
+                || matches!(
+                    failure.reason,
+                    Reason::CredentialRejected | Reason::CredentialsMissing | Reason::Forbidden
+                )
+        };
+        self.failure.as_ref().filter(for_good)
+    }
+
     /// The last failure, told by the tailnet's own status from the first on.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()

@@ -70,6 +70,17 @@ impl World {
         }
     }
 
+    /// Policies come, and devices change, before anybody looks.
+    pub fn disturb_policies(&mut self) {
+        if self.rng.bool() {
+            let mut policy = self.policy();
+            policy.deletion = Deletion::Retain;
+            self.apply(policy);
+        } else {
+            self.drift();
+        }
+    }
+
     pub fn new_faults(&mut self) {
         let share = |rng: &mut fastrand::Rng| if rng.bool() { rng.f64() * 0.2 } else { 0.0 };
         self.faults = Faults {

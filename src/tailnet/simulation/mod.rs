@@ -11,6 +11,7 @@ mod faulty;
 mod fleets;
 mod limits;
 mod model;
+mod once;
 mod outcome;
 mod random;
 

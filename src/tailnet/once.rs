@@ -1,0 +1,116 @@
+//! An engine that carries out one plan that somebody has agreed to, and is finished then.
+//!
+//! It looks at everything anew before the first write, as always. What it finds to differ otherwise
+//! than was agreed to is held ([`crate::plan::Hold::NotAgreed`]), so that nothing is sent that nobody has seen.
+
+use std::collections::BTreeSet;
+
+use super::{Engine, Failure, Settings, contest::Contest, failure::Setback, node::Node};
+use crate::plan::{Changes, Difference, PolicyKey};
+
+/// What somebody has agreed to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// The changes that are made: no others.
+    pub changes: Changes,
+    /// The policies that the limit of changed devices held. They have the same part in shared lists
+    /// as they had then, however many devices are changed meanwhile.
+    pub limited: BTreeSet<PolicyKey>,
+}
+
+/// What differs still.
+#[derive(Debug)]
+pub struct Undone<'a> {
+    /// The difference.
+    pub difference: &'a Difference,
+    /// Why it could not be removed, where that was tried.
+    pub failure: Option<&'a Failure>,
+}
+
+impl Engine {
+    /// An engine that makes these changes, tries each a few times at most, and is finished then.
+    #[must_use]
+    pub fn once(settings: Settings, seed: u64, agreed: Agreed) -> Self {
+        Self {
+            agreed: Some(agreed),
+            ..Self::new(settings, seed)
+        }
+    }
+
+    /// Whether all that it was to do is done, or has failed for good. Never so for one that was not made
+    /// by [`Engine::once`].
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        if self.agreed.is_none() || !self.is_idle() {
+            return false;
+        }
+        if self.given_up().is_some() {
+            return true;
+        }
+        self.leading
+            && self.policies_listed
+            && self.connection.is_ok()
+            && self.polling.is_closed()
+            && self.unplaced.is_empty()
+            && self.queues.at_work().next().is_none()
+            && !self.nodes.values().any(Node::is_tried_again)
+    }
+
+    /// Why the tailnet cannot be asked, if it has given up to ask.
+    #[must_use]
+    pub fn given_up(&self) -> Option<&Failure> {
+        self.polling.gave_up()
+    }
+
+    /// Whether the list of devices has been seen.
+    #[must_use]
+    pub fn has_looked(&self) -> bool {
+        self.polling.seen > 0
+    }
+
+    /// What differs still, by device, but for what policies that do not act wish.
+    pub fn undone(&self) -> impl Iterator<Item = Undone<'_>> {
+        self.nodes.values().flat_map(|node| {
+            let differences = node.plan.differences.iter();
+            differences.map(|difference| Undone {
+                difference,
+                failure: node.failure_of(difference),
+            })
+        })
+    }
+
+    /// The devices that could not be looked at as was needed: their names, and why.
+    pub fn unseen(&self) -> impl Iterator<Item = (String, &Failure)> {
+        self.nodes.iter().flat_map(|(id, node)| {
+            let label = self.fleet.get(id).map(|device| device.label().to_string());
+            let label = label.unwrap_or_else(|| id.to_string());
+            let setbacks = node.looks_in_force();
+            setbacks.map(move |setback| (label.clone(), &setback.failure))
+        })
+    }
+}
+
+impl Node {
+    /// Whether something that failed will be tried again: its alarm rings for it, or before it.
+    fn is_tried_again(&self) -> bool {
+        let mut setbacks = self.setbacks_in_force();
+        self.alarm.is_some_and(|alarm| {
+            setbacks.any(|setback| setback.retry_at >= alarm && !setback.is_the_last())
+        })
+    }
+
+    /// What makes something wait that is to be done.
+    fn setbacks_in_force(&self) -> impl Iterator<Item = &Setback> {
+        let open = self.plan.differences.iter();
+        let open = open.filter(|difference| difference.hold.is_none());
+        let of_fields = open.filter_map(|difference| self.setbacks.get(&difference.change.field()));
+        of_fields.chain(self.looks_in_force())
+    }
+
+    fn failure_of(&self, difference: &Difference) -> Option<&Failure> {
+        let field = difference.change.field();
+        let contested = self.contests.get(&field).and_then(Contest::failure_now);
+        let setback = self.setbacks.get(&field).map(|setback| &setback.failure);
+        contested.or(setback)
+    }
+}

@@ -1,0 +1,200 @@
+//! An engine that makes the changes that somebody has agreed to: no others, and not for ever.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    World,
+    chaos::policy_key,
+    counted::{SOON, attributes, key, tags},
+    fleets::{fleet, servers},
+    model::node_id,
+};
+use crate::{
+    api::Reason,
+    model::{Attributes, Device, NodeId, RouteSet},
+    plan::{self, Changes, Declared, Field, Fleet, Hold},
+    tailnet::{Agreed, Engine},
+};
+
+/// Long enough for three tries of everything.
+const AT_MOST: Duration = Duration::from_mins(30);
+
+impl World {
+    /// Agrees to some of what differs now, and starts an engine for that.
+    fn start_once(&mut self, share: f64) -> Changes {
+        let policies: Vec<Declared> = self.policies.values().map(declared).collect();
+        let fleet = Fleet::new(self.model.devices.values().cloned());
+        let survey = plan::survey(&policies, &fleet, &self.model.attributes, self.wall());
+        let mut changes = Changes::default();
+        for difference in survey.devices.values().flat_map(|plan| &plan.differences) {
+            if difference.hold.is_none() && self.rng.f64() < share {
+                changes.insert(difference.node.clone(), difference.change.clone());
+            }
+        }
+        let agreed = Agreed {
+            changes: changes.clone(),
+            ..Agreed::default()
+        };
+        // As `tsdp apply` has it.
+        self.settings.poll_interval = Duration::from_hours(24);
+        self.settings.attributes_interval = Duration::from_hours(24);
+        self.engine = Engine::once(self.settings.clone(), self.rng.u64(..), agreed);
+        self.start();
+        changes
+    }
+
+    fn run_to_the_end(&mut self) {
+        while !self.engine.is_finished() {
+            assert!(self.clock < AT_MOST, "it does not end");
+            self.run_for(Duration::from_secs(1));
+        }
+    }
+}
+
+fn declared(kept: &super::Kept) -> Declared {
+    Declared {
+        key: kept.policy.key.clone(),
+        uid: kept.policy.uid.clone(),
+        generation: kept.policy.generation,
+        policy: Ok(kept.policy.clone()),
+        memory: kept.memory.clone(),
+        request: kept.request.clone(),
+        approvals: kept.approvals.clone(),
+        leaving: None,
+    }
+}
+
+/// The settings in which a device is another one than before.
+fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTreeSet<Field> {
+    let routes = |device: &Device| -> (RouteSet, RouteSet) {
+        let enabled = device.enabled_routes.clone().unwrap_or_default();
+        enabled.iter().partition(|route| route.is_exit_node())
+    };
+    let ((a, a_attributes), (b, b_attributes)) = (before, after);
+    let ((a_exit, a_subnets), (b_exit, b_subnets)) = (routes(a), routes(b));
+    let settings = [
+        (Field::Authorized, a.authorized != b.authorized),
+        (Field::Tags, a.tags != b.tags),
+        (
+            Field::KeyExpiry,
+            a.key_expiry_disabled != b.key_expiry_disabled,
+        ),
+        (Field::EnabledRoutes, a_subnets != b_subnets),
+        (Field::ExitNode, a_exit != b_exit),
+        (Field::Name, a.label() != b.label()),
+        (Field::Ipv4, a.ipv4 != b.ipv4),
+    ];
+    let settings = settings.into_iter().filter(|(_, other)| *other);
+    let keys: BTreeSet<_> = a_attributes.keys().chain(b_attributes.keys()).collect();
+    let keys = keys.into_iter();
+    let keys = keys.filter(|key| a_attributes.get(*key) != b_attributes.get(*key));
+    let keys = keys.map(|key| Field::Attribute(key.clone()));
+    settings.map(|(field, _)| field).chain(keys).collect()
+}
+
+fn carry_out_some(seed: u64) {
+    let mut world = World::new(seed);
+    world.populate();
+    for _ in 0..world.rng.usize(5..30) {
+        world.disturb_policies();
+    }
+    // What tags do by themselves nobody has agreed to.
+    world.model.tags_disable_expiry = false;
+    if world.rng.bool() {
+        world.new_faults();
+    }
+    if world.rng.bool() {
+        world.model.broken = Some(node_id(world.rng.usize(..5)));
+    }
+    let share = world.rng.f64() * 1.5;
+    let none = Attributes::default();
+    let before = (world.model.devices.clone(), world.model.attributes.clone());
+    let agreed = world.start_once(share);
+    world.run_to_the_end();
+    let of = |attributes: &std::collections::BTreeMap<NodeId, Attributes>, id: &NodeId| {
+        attributes.get(id).unwrap_or(&none).clone()
+    };
+    for (id, device) in &before.0 {
+        let now = (&world.model.devices[id], &of(&world.model.attributes, id));
+        let touched = touched((device, &of(&before.1, id)), now);
+        let fields = agreed.of(id).into_iter().flatten();
+        let fields: BTreeSet<Field> = fields.map(|(field, _)| field.clone()).collect();
+        assert!(
+            touched.is_subset(&fields),
+            "{id}: {touched:?} of {fields:?}"
+        );
+    }
+    // What it has not made it says.
+    for undone in world.engine.undone() {
+        let difference = undone.difference;
+        let told = difference.hold.is_some() || undone.failure.is_some();
+        let waits = difference.change.field() == Field::Authorized;
+        let unseen = world.engine.unseen().next().is_some();
+        assert!(told || waits || unseen, "{difference:?}");
+    }
+    if world.engine.given_up().is_some() {
+        // Whoever drives it ends here.
+        return;
+    }
+    world.forget_seen();
+    world.run_for(Duration::from_hours(1));
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+}
+
+#[test]
+fn what_was_agreed_to_is_done_and_nothing_else_and_it_ends() {
+    for seed in 0..300 {
+        let lived = std::panic::catch_unwind(|| carry_out_some(seed));
+        assert!(lived.is_ok(), "seed {seed} failed");
+    }
+}
+
+#[test]
+fn without_faults_all_that_was_agreed_to_is_made() {
+    let mut world = servers(100);
+    world.apply(fleet(tags(&["tag:s", "tag:a"])));
+    let agreed = world.start_once(0.5);
+    world.run_to_the_end();
+    assert!((30..70).contains(&agreed.count()));
+    assert_eq!(world.writes().len(), agreed.count());
+    let left: Vec<_> = world.engine.undone().collect();
+    assert_eq!(left.len(), 100 - agreed.count());
+    let others = |it: &super::super::Undone<'_>| it.difference.hold == Some(Hold::NotAgreed);
+    assert!(left.iter().all(others));
+}
+
+#[test]
+fn what_fails_again_and_again_is_given_up_and_told() {
+    let mut world = servers(30);
+    world.model.broken = Some(node_id(17));
+    world.apply(fleet(attributes(&[("a", "gold")])));
+    world.start_once(2.0);
+    world.run_to_the_end();
+    assert!(world.clock < Duration::from_mins(1), "{:?}", world.clock);
+    let left: Vec<_> = world.engine.unseen().map(|(_, it)| it.reason).collect();
+    let undone: Vec<_> = world
+        .engine
+        .undone()
+        .map(|it| it.difference.node.clone())
+        .collect();
+    assert!(
+        left == [Reason::ApiError] || undone == [node_id(17)],
+        "{left:?} {undone:?}"
+    );
+}
+
+#[test]
+fn a_fleet_that_was_edited_while_nobody_watched_loses_what_it_names_no_more() {
+    let mut world = servers(3);
+    world.apply(fleet(attributes(&[("a", "gold"), ("b", "gold")])));
+    world.start();
+    world.run_until(SOON);
+    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+    kept.policy.wishes = attributes(&[("a", "gold")]);
+    kept.policy.generation += 1;
+    world.kill();
+    world.run_for(SOON);
+    world.assert_converged();
+    let left = |id| world.model.attributes[id].contains_key(&key("b"));
+    assert!(!world.model.devices.keys().any(left));
+}
