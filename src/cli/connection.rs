@@ -6,6 +6,7 @@ use std::{fmt, sync::Arc};
 use clap::Args;
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::TailscaleTailnetSpec,
@@ -223,11 +224,22 @@ impl Default for ConnectionArgs {
 impl ConnectionArgs {
     /// A client of the tailnet that the flags and the environment of this process describe.
     pub fn client(&self) -> Result<Client, ConnectionError> {
+        self.client_until(CancellationToken::new())
+    }
+
+    /// As [`Self::client`], but it sends nothing any more once this is cancelled.
+    pub fn client_until(&self, stop: CancellationToken) -> Result<Client, ConnectionError> {
         let connection = Environment::of_process().connection(self)?;
-        Ok(tailscale::Client::new(
-            connection.settings,
-            connection.credential,
-        )?)
+        let settings = Settings {
+            stop,
+            ..connection.settings
+        };
+        Ok(tailscale::Client::new(settings, connection.credential)?)
+    }
+
+    /// How many requests are sent at most, each second.
+    pub fn rate(&self) -> f64 {
+        self.requests_per_second
     }
 
     fn budget(&self) -> Result<Budget, ConnectionError> {

@@ -1,7 +1,7 @@
 //! One look at a tailnet, for commands that compare or describe it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, IsTerminal as _, Write as _},
 };
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     model::{Attributes, ChangeLimit, Device, NodeId},
-    plan::{self, Declared, DevicePlan, Fleet, Survey},
+    plan::{self, Declared, DevicePlan, Fleet, PolicyKey, Survey},
     tailscale::{Client, Error, Kind},
 };
 
@@ -99,12 +99,23 @@ impl Look {
             .await?;
         self.read_attributes(client, unread(|plan| plan.attributes_unread))
             .await?;
-        let room = limit.devices(self.fleet.own_count());
+        Ok(self.compare(policies, limit, &BTreeSet::new(), now))
+    }
+
+    /// Compares what was read with policies. The limit does not hold those that somebody has
+    /// `released`.
+    pub fn compare(
+        &self,
+        policies: &[Declared],
+        limit: ChangeLimit,
+        released: &BTreeSet<PolicyKey>,
+        now: Timestamp,
+    ) -> Survey {
         let (fleet, attributes) = (&self.fleet, &self.attributes);
-        Ok(match room {
-            Some(room) => plan::survey_within(policies, fleet, attributes, room, now),
+        match limit.devices(fleet.own_count()) {
+            Some(room) => plan::survey_within(policies, fleet, attributes, room, released, now),
             None => plan::survey(policies, fleet, attributes, now),
-        })
+        }
     }
 
     /// The devices that are the tailnet's own, by id.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod apply;
 mod approve;
 mod ask;
 mod cluster;
@@ -9,7 +10,9 @@ pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
 mod devices;
+mod earlier;
 mod export;
+mod git;
 mod look;
 pub mod manifests;
 mod output;
@@ -68,6 +71,8 @@ enum LogFormat {
 enum Command {
     /// Show what a policy of a cluster waits for, and approve it.
     Approve(approve::ApproveArgs),
+    /// Make the changes that policies ask for in a tailnet.
+    Apply(apply::ApplyArgs),
     /// Watch the policies of a cluster and keep the devices as they declare (the default).
     Controller(controller::ControllerArgs),
     /// Print the definitions of the custom resources.
@@ -174,6 +179,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     crate::tailscale::install_crypto_provider();
     match command {
         Command::Approve(args) => return runtime()?.block_on(approve::run(args)),
+        Command::Apply(args) => return runtime()?.block_on(apply::run(args)),
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
         Command::Crds { out } => crds::run(out.as_deref())?,
         Command::Completions { shell } => {

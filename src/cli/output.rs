@@ -43,11 +43,24 @@ pub(super) fn width() -> Option<u16> {
 
 /// Prints data. Whoever reads it may have seen enough (`| head`): that is no error.
 pub(super) fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    match written {
+    match print_to_the_end(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
+    }
+}
+
+/// Prints data that somebody is to see: that nobody reads it any more is an error.
+pub(super) fn print_to_the_end(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// A text in green, where it is to be coloured.
+pub(super) fn green(text: &str, color: bool) -> String {
+    if color {
+        format!("\u{1b}[32m{text}\u{1b}[39m")
+    } else {
+        text.to_owned()
     }
 }
 

@@ -41,13 +41,23 @@ impl PoliciesArgs {
         self.from_cluster || !self.files.is_empty()
     }
 
+    /// The namespace of manifests that name none.
+    pub fn default_namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or("default")
+    }
+
+    /// Whether a policy is not left out by `--tailnet-ref`.
+    pub fn concerns(&self, policy: &TailscaleDevicePolicy) -> bool {
+        let wanted = self.tailnet_ref.as_ref();
+        wanted.is_none_or(|wanted| wanted == policy.spec.tailnet_name())
+    }
+
     /// Reads them, and the tailnet that they belong to.
     pub async fn read(&self) -> Result<Declarations, AnyError> {
         let all = if self.from_cluster {
             self.of_cluster().await?
         } else {
-            let namespace = self.namespace.as_deref().unwrap_or("default");
-            let manifests = manifests::load(&self.files, namespace)?;
+            let manifests = manifests::load(&self.files, self.default_namespace())?;
             let policies = manifests.policies.into_iter();
             let policies = policies.map(|located| DeserializeGuard(Ok(located.object)));
             let tailnets = manifests.tailnets.into_iter();

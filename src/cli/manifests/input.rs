@@ -88,7 +88,8 @@ impl Input {
     }
 }
 
-fn is_manifest(path: &Path) -> bool {
+/// Whether kubectl would read this file of a folder.
+pub fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
 }

@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use crate::api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
 
+pub(in crate::cli) use self::input::is_manifest;
 pub use self::{
     fault::{Code, Fault, Faults, Related, Severity},
     objects::Document,

@@ -1,27 +1,27 @@
 //! `tsdp plan`: what policies would change in a tailnet. Sends nothing but questions.
 
 mod markdown;
+mod proposal;
 mod saved;
 mod view;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 
 use super::{
     AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
-    look::Look,
+    earlier::EarlierArgs,
     output::{self, Color},
     policies::{self, PoliciesArgs},
 };
 use crate::plan::{Declared, Style};
-use saved::SavedPlan;
-use view::View;
+pub(super) use proposal::Proposal;
+pub(super) use saved::SavedPlan;
 
 /// The exit code where something is to be changed, as with `terraform plan -detailed-exitcode`.
-const CHANGES: u8 = 2;
+pub(super) const CHANGES: u8 = 2;
 
 /// What is compared, and how it is shown.
 #[derive(Debug, Args)]
@@ -35,7 +35,8 @@ TailscaleTailnet among the manifests, else 10%). Exit code: 0 nothing to do, 2 c
 Examples:
   tsdp plan -f policies/                    what these policies would change
   tsdp plan -f policies/ -o markdown        as a comment on a pull request
-  tsdp plan -f policies/ --out plan.json    and keep it
+  tsdp plan -f policies/ --out plan.json    and keep it, for tsdp apply plan.json
+  tsdp plan -f policies/ --prune-from HEAD~1  with the attributes that are named no more
   tsdp plan --from-cluster                  what the cluster's policies would change now"))]
 pub(super) struct PlanArgs {
     /// The form of the output.
@@ -48,6 +49,8 @@ pub(super) struct PlanArgs {
     /// When the table is coloured.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
+    #[command(flatten)]
+    earlier: EarlierArgs,
     // Last, as their headings in the help hold for what follows.
     #[command(flatten)]
     policies: PoliciesArgs,
@@ -80,11 +83,10 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
     }
+    let earlier = args.earlier.read(&args.policies, &policies)?;
     let client = args.connection.client()?;
-    let mut look = Look::new(&client).await?;
-    let now = Timestamp::now();
-    let survey = look.survey(&client, &policies, limit, now).await?;
-    let view = View::of(&policies, &survey, &look, now);
+    let proposal = Proposal::make(&client, policies, &earlier, limit).await?;
+    let view = proposal.view();
     output::print(&match args.output {
         Form::Table => view.table(Style {
             width: output::width(),
@@ -95,15 +97,15 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         Form::Markdown => markdown::render(&view),
     })?;
     if let Some(path) = &args.out {
-        let saved = SavedPlan::new(&objects, limit, &look, &survey, &view, now);
+        let saved = SavedPlan::of(&objects, earlier, &proposal, &view)?;
         let text = serde_json::to_string_pretty(&saved)? + "\n";
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    for (node, error) in &look.failures {
+    for (node, error) in &proposal.look.failures {
         eprintln!("tsdp: {node} could not be compared as a whole: {error}");
     }
-    Ok(if !look.failures.is_empty() {
+    Ok(if !proposal.look.failures.is_empty() {
         ExitCode::FAILURE
     } else if view.totals.asks_for_something() {
         ExitCode::from(CHANGES)
@@ -113,7 +115,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
 }
 
 /// What an API server would have refused, all of it.
-fn refuse_invalid(policies: &[Declared]) -> Result<(), String> {
+pub(super) fn refuse_invalid(policies: &[Declared]) -> Result<(), String> {
     let faults = policies.iter().filter_map(|declared| {
         let faults = declared.policy.as_ref().err()?;
         let faults = faults.iter();

@@ -1,28 +1,34 @@
 //! A plan in a file: enough to tell later whether it still holds, and to carry it out then.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, core::DeserializeGuard};
 use ring::digest::{SHA256, digest};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
-use super::view::View;
+use super::{Proposal, view::View};
 use crate::{
     api::{GROUP, TailscaleDevicePolicy, VERSION},
-    cli::{look::Look, policies::PolicyObject},
-    model::{Attributes, ChangeLimit, Device, NodeId},
-    plan::Survey,
+    cli::{
+        AnyError,
+        earlier::Earlier,
+        manifests::{self, Faults, Severity, Source},
+        policies::PolicyObject,
+    },
+    model::{Attributes, ChangeLimit, Device},
 };
 
 /// The version of the format: another one is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Devices that are named where the tailnet has moved.
+const TOLD: usize = 20;
 
 /// Holds no credential, nor anything that a policy does not say or the list does not show.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SavedPlan<'a> {
+pub(in crate::cli) struct SavedPlan {
     /// [`FORMAT`]
     format: u32,
     /// The program that made it, and its version.
@@ -36,42 +42,193 @@ pub(super) struct SavedPlan<'a> {
     policies: Vec<Value>,
     /// Of `policies`.
     policies_hash: String,
-    /// What the plan found of each device that a policy means.
-    devices: BTreeMap<&'a NodeId, String>,
-    /// The plan.
+    /// What they named at an earlier time.
+    #[serde(default, skip_serializing_if = "Earlier::is_empty")]
+    earlier: Earlier,
+    /// What the plan found of each device that a policy means, by node id.
+    devices: BTreeMap<String, Found>,
+    /// The plan as it was told.
     #[serde(flatten)]
-    view: &'a View<'a>,
+    told: Map<String, Value>,
 }
 
-impl<'a> SavedPlan<'a> {
+/// A device as the plan found it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    /// What people call it.
+    device: String,
+    /// A fingerprint of each of its settings.
+    settings: BTreeMap<String, String>,
+}
+
+impl SavedPlan {
     /// Everything that the plan came from.
-    pub fn new(
+    pub fn of(
         objects: &[PolicyObject],
-        limit: ChangeLimit,
-        look: &Look,
-        survey: &'a Survey,
-        view: &'a View<'a>,
-        now: Timestamp,
-    ) -> Self {
+        earlier: Earlier,
+        proposal: &Proposal,
+        view: &View<'_>,
+    ) -> serde_json::Result<Self> {
         let policies = objects.iter().filter_map(|object| object.0.as_ref().ok());
         let mut policies: Vec<Value> = policies.map(manifest).collect();
         policies.sort_by_key(|policy| policy["metadata"].to_string());
-        let devices = survey.devices.keys().filter_map(|node| {
-            let device = look.fleet.get(node)?;
-            Some((node, fingerprint(device, look.attributes.get(node))))
-        });
-        Self {
+        Ok(Self {
             format: FORMAT,
             made_by: concat!("tsdp ", env!("CARGO_PKG_VERSION")).to_owned(),
-            made_at: now,
-            tailnet: look.fleet.domain(),
-            max_changed_devices: limit.to_string(),
+            made_at: proposal.now,
+            tailnet: proposal.look.fleet.domain(),
+            max_changed_devices: proposal.limit.to_string(),
             policies_hash: hash(&json!(policies)),
             policies,
-            devices: devices.collect(),
-            view,
+            earlier,
+            devices: found(proposal),
+            told: serde_json::from_value(json!(view))?,
+        })
+    }
+
+    /// Reads a plan; `None` where the file holds something else.
+    pub fn read(path: &Path) -> Result<Option<Self>, String> {
+        let called = path.display();
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            // Whoever reads it for manifests says so.
+            Err(_) if path.is_dir() => return Ok(None),
+            Err(error) => return Err(format!("cannot read {called}: {error}")),
+        };
+        let Ok(value) = serde_json::from_str::<Value>(&text) else {
+            return Ok(None);
+        };
+        if value.get("policiesHash").is_none() {
+            return Ok(None);
+        }
+        if value["format"] != FORMAT {
+            return Err(format!(
+                "{called} is a plan of format {}, made by {}, and this is tsdp {}, which reads format \
+                 {FORMAT}: make another plan by this program",
+                value["format"],
+                value["madeBy"].as_str().unwrap_or("another program"),
+                env!("CARGO_PKG_VERSION"),
+            ));
+        }
+        let plan: Self = serde_json::from_value(value)
+            .map_err(|error| format!("{called} is no whole plan: {error}"))?;
+        if hash(&json!(plan.policies)) != plan.policies_hash {
+            return Err(format!(
+                "{called} was edited: its policies are not those that were planned. Make another plan"
+            ));
+        }
+        Ok(Some(plan))
+    }
+
+    /// Its policies, checked as those of files are.
+    pub fn policies(&self) -> Result<Vec<PolicyObject>, AnyError> {
+        let policies = self.policies.iter().map(ToString::to_string);
+        let source = Source {
+            name: "the plan".to_owned(),
+            text: policies.collect::<Vec<_>>().join("\n---\n"),
+        };
+        let (read, faults) = manifests::read_sources(&[Arc::new(source)], "default", Vec::new());
+        if faults.iter().any(|it| it.severity == Severity::Error) {
+            return Err(Faults(faults).into());
+        }
+        let policies = read.policies.into_iter();
+        Ok(policies
+            .map(|located| DeserializeGuard(Ok(located.object)))
+            .collect())
+    }
+
+    /// How many devices it may change.
+    pub fn limit(&self) -> Result<ChangeLimit, String> {
+        let limit = self.max_changed_devices.parse();
+        limit.map_err(|refused| format!("maxChangedDevices of the plan: {refused}"))
+    }
+
+    /// What its policies named at an earlier time.
+    pub fn earlier(&self) -> &Earlier {
+        &self.earlier
+    }
+
+    /// When and by what it was made.
+    pub fn origin(&self) -> String {
+        let age = Timestamp::now().duration_since(self.made_at).as_secs();
+        let (count, unit) = match age.max(0) {
+            seconds @ ..120 => (seconds, "seconds"),
+            seconds @ ..7200 => (seconds / 60, "minutes"),
+            seconds @ ..172_800 => (seconds / 3600, "hours"),
+            seconds => (seconds / 86_400, "days"),
+        };
+        format!("{count} {unit} ago by {}", self.made_by)
+    }
+
+    /// Refuses what is compared now, unless it is what was compared then.
+    pub fn refuse_moved(&self, now: &Proposal) -> Result<(), String> {
+        let domain = now.look.fleet.domain();
+        if domain != self.tailnet {
+            let name = |domain: &Option<String>| domain.clone().unwrap_or("no tailnet".to_owned());
+            return Err(format!(
+                "the plan was made for {}, and this is {}: nothing was sent",
+                name(&self.tailnet),
+                name(&domain)
+            ));
+        }
+        let found = found(now);
+        let moved = moved(&self.devices, &found);
+        if !moved.is_empty() {
+            let more = moved.len().saturating_sub(TOLD);
+            let more = (more > 0).then(|| format!("\n  … and {more} more"));
+            let text: String = moved.into_iter().take(TOLD).chain(more).collect();
+            return Err(format!(
+                "the tailnet has moved since the plan was made ({}), so nothing was sent:{text}\n\
+                 Make another plan",
+                self.origin()
+            ));
+        }
+        let changes = json!(now.view().changes);
+        if self.told.get("changes") != Some(&changes) {
+            return Err(format!(
+                "the same policies ask for other changes than the plan that was made {}, so nothing was \
+                 sent: make another plan",
+                self.origin()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What is said of each device that is another one than it was.
+fn moved(before: &BTreeMap<String, Found>, now: &BTreeMap<String, Found>) -> Vec<String> {
+    let mut moved = Vec::new();
+    for (node, then) in before {
+        let called = &then.device;
+        let Some(now) = now.get(node) else {
+            moved.push(format!(
+                "\n  {called} ({node}) is gone, or no policy means it"
+            ));
+            continue;
+        };
+        let settings = then.settings.iter();
+        let other = settings.filter(|(setting, print)| now.settings.get(*setting) != Some(print));
+        let other: Vec<_> = other.map(|(setting, _)| setting.as_str()).collect();
+        if !other.is_empty() {
+            moved.push(format!("\n  {called}: {}", other.join(", ")));
         }
     }
+    let new = now.iter().filter(|(node, _)| !before.contains_key(*node));
+    moved.extend(new.map(|(node, now)| format!("\n  {} ({node}) is new", now.device)));
+    moved
+}
+
+fn found(proposal: &Proposal) -> BTreeMap<String, Found> {
+    let look = &proposal.look;
+    let devices = proposal.survey.devices.keys().filter_map(|node| {
+        let device = look.fleet.get(node)?;
+        let found = Found {
+            device: device.label().to_string(),
+            settings: fingerprints(device, look.attributes.get(node)),
+        };
+        Some((node.to_string(), found))
+    });
+    devices.collect()
 }
 
 fn manifest(policy: &TailscaleDevicePolicy) -> Value {
@@ -85,24 +242,38 @@ fn manifest(policy: &TailscaleDevicePolicy) -> Value {
 
 /// Tells whether a device is still as the plan found it: its settings and who it is; not what moves by
 /// itself, such as when it was last seen and what client it runs.
-fn fingerprint(device: &Device, attributes: Option<&Attributes>) -> String {
-    hash(&json!({
-        "name": device.name,
-        "hostname": device.hostname,
-        "user": device.user,
-        "os": device.os,
-        "tags": device.tags,
-        "ipv4": device.ipv4,
-        "authorized": device.authorized,
-        "external": device.external,
-        "keyExpiryDisabled": device.key_expiry_disabled,
-        "expires": device.expires,
-        "enabledRoutes": device.enabled_routes,
-        "attributes": attributes.map(|attributes| {
-            let by_key = attributes.iter().map(|(key, value)| (key.to_string(), json!(value)));
-            by_key.collect::<BTreeMap<_, _>>()
-        }),
-    }))
+fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<String, String> {
+    let settings = [
+        ("name", json!(device.name)),
+        ("hostname", json!(device.hostname)),
+        ("user", json!(device.user)),
+        ("os", json!(device.os)),
+        ("tags", json!(device.tags)),
+        ("ipv4", json!(device.ipv4)),
+        ("authorized", json!(device.authorized)),
+        ("external", json!(device.external)),
+        ("keyExpiry", json!(device.key_expiry_disabled)),
+        ("expires", json!(device.expires)),
+        ("enabledRoutes", json!(device.enabled_routes)),
+        (
+            "postureAttributes",
+            json!(attributes.map(|attributes| {
+                let by_key = attributes
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), json!(value)));
+                by_key.collect::<BTreeMap<_, _>>()
+            })),
+        ),
+    ];
+    let settings = settings.into_iter();
+    settings
+        .map(|(setting, value)| {
+            let mut print = hash(&value);
+            // Enough to tell two states of one setting apart.
+            print.truncate("sha256:".len() + 16);
+            (setting.to_owned(), print)
+        })
+        .collect()
 }
 
 /// The SHA-256 of JSON whose maps are sorted.

@@ -14,7 +14,7 @@ use crate::{
 /// What differs, what becomes of it, and what could not be compared.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct View<'a> {
+pub(in crate::cli) struct View<'a> {
     /// By the name of the device.
     pub changes: Vec<ChangeView<'a>>,
     /// Of policies that mean no device, or are not heard.
@@ -25,7 +25,7 @@ pub(super) struct View<'a> {
 /// A difference.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ChangeView<'a> {
+pub(in crate::cli) struct ChangeView<'a> {
     /// The label of the device's name.
     pub device: &'a str,
     pub node_id: &'a NodeId,
@@ -52,7 +52,7 @@ pub(super) struct ChangeView<'a> {
 /// Something to know of a policy.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Note {
+pub(in crate::cli) struct Note {
     pub policy: String,
     pub message: String,
 }
@@ -60,7 +60,7 @@ pub(super) struct Note {
 /// Everything counted.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Totals {
+pub(in crate::cli) struct Totals {
     /// Of the tailnet itself.
     pub devices: usize,
     pub policies: usize,

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod agreement;
+mod apply;
 mod connection;
 mod devices;
 mod export;

@@ -1,6 +1,7 @@
 use super::tailnet::{Ran, program};
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
+    "apply",
     "approve",
     "controller",
     "crds",

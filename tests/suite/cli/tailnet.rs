@@ -92,10 +92,27 @@ pub struct Tailnet {
 
 impl Tailnet {
     pub async fn of(devices: Vec<Value>) -> Self {
-        let options = simulator::Options {
+        Self::with(simulator::Options {
             devices,
-            api_keys: vec![API_KEY.into()],
             ..simulator::Options::default()
+        })
+        .await
+    }
+
+    /// That of the demo, in which the tags of its policies can be given.
+    pub async fn demo() -> Self {
+        Self::with(simulator::Options {
+            devices: demo_devices(),
+            policy_file: Some(crate::support::POLICY_FILE.to_owned()),
+            ..simulator::Options::default()
+        })
+        .await
+    }
+
+    async fn with(options: simulator::Options) -> Self {
+        let options = simulator::Options {
+            api_keys: vec![API_KEY.into()],
+            ..options
         };
         let folder = tempfile::tempdir().unwrap();
         lay_examples(&folder.path().join(EXAMPLES));

@@ -12,7 +12,7 @@ use tsdp::local::{Binaries, ControlPlane};
 
 pub use controller::Controller;
 pub use kubectl::Kubectl;
-pub use stage::{Stage, calls, demo_devices};
+pub use stage::{POLICY_FILE, Stage, calls, demo_devices};
 pub use statuses::condition;
 pub use terminal::on_terminal;
 pub use wait::eventually;

@@ -18,7 +18,7 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The credential of most tests.
 const API_KEY: &str = "tskey-api-e2e";
-const POLICY_FILE: &str =
+pub const POLICY_FILE: &str =
     r#"{"tagOwners": {"tag:router": [], "tag:fra": [], "tag:db": [], "tag:ci": []}}"#;
 
 /// A cluster with everything that `deploy/` brings but a running controller, a simulated tailnet,

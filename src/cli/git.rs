@@ -1,0 +1,172 @@
+//! Files as they were at a revision, by the program git.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Arc,
+    thread,
+};
+
+use super::manifests::{self, Source};
+
+/// The manifests that stood in these files and folders at a revision.
+pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<Source>>, String> {
+    let mut sources = Vec::new();
+    for path in paths {
+        if path == Path::new("-") {
+            return Err(
+                "the standard input has no former revision: name the folder of the former \
+                        manifests"
+                    .to_owned(),
+            );
+        }
+        let of_path = Place::of(path);
+        let commit = of_path.commit(revision)?;
+        let entries = of_path.entries(&commit)?;
+        let texts = of_path.texts(&entries)?;
+        for (entry, text) in entries.into_iter().zip(texts) {
+            let name = format!("{revision}:{}", entry.path);
+            sources.push(Arc::new(Source { name, text }));
+        }
+    }
+    Ok(sources)
+}
+
+/// A file, or all of a folder.
+struct Place<'a> {
+    /// Where git is run.
+    folder: &'a Path,
+    /// The one file of it that is meant.
+    file: Option<&'a Path>,
+}
+
+/// A file at a revision.
+struct Entry {
+    object: String,
+    path: String,
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a Path) -> Self {
+        if path.is_dir() {
+            return Self {
+                folder: path,
+                file: None,
+            };
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        Self {
+            folder: folder.unwrap_or(Path::new(".")),
+            file: path.file_name().map(Path::new),
+        }
+    }
+
+    fn git(&self) -> Command {
+        let mut command = Command::new("git");
+        command.arg("-C").arg(self.folder);
+        command
+    }
+
+    /// The commit that a revision names: from here on nothing that somebody typed is an option.
+    fn commit(&self, revision: &str) -> Result<String, String> {
+        let mut command = self.git();
+        command.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
+        command.arg(format!("{revision}^{{commit}}"));
+        match run(&mut command) {
+            Ok(commit) => Ok(commit.trim().to_owned()),
+            Err(said) if said.is_empty() => {
+                let folder = self.folder.display();
+                Err(format!("git knows no such revision in {folder}"))
+            }
+            Err(said) => Err(said),
+        }
+    }
+
+    fn entries(&self, commit: &str) -> Result<Vec<Entry>, String> {
+        let mut command = self.git();
+        command.args(["ls-tree", "-r", "-z", commit, "--"]);
+        command.args(self.file);
+        let listed = run(&mut command)?;
+        let entries = listed.split('\0').filter_map(|line| {
+            let (about, path) = line.split_once('\t')?;
+            let mut about = about.split(' ');
+            let (mode, object) = (about.next()?, about.nth(1)?);
+            // Links and other repositories are no files.
+            let is_file = mode.starts_with("100");
+            // As in a folder of files.
+            let is_hidden = path.split('/').any(|name| name.starts_with('.'));
+            let is_manifest = !is_hidden && manifests::is_manifest(Path::new(path));
+            let is_meant = self.file.is_some() || is_manifest;
+            (is_file && is_meant).then(|| Entry {
+                object: object.to_owned(),
+                path: path.to_owned(),
+            })
+        });
+        Ok(entries.collect())
+    }
+
+    fn texts(&self, entries: &[Entry]) -> Result<Vec<String>, String> {
+        let asked: Vec<_> = entries.iter().map(|it| it.object.as_str()).collect();
+        let asked = asked.join("\n") + "\n";
+        let mut command = self.git();
+        command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
+        let mut child = start(&mut command)?;
+        let stdin = child.stdin.take();
+        // git answers while it is asked; who only asks at first would wait for ever.
+        let asking =
+            thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(asked.as_bytes())));
+        let answered = child.wait_with_output().map_err(cannot_run)?;
+        // What git has not read it has not answered either.
+        let _ = asking.join();
+        let mut rest = answered.stdout.as_slice();
+        let texts = entries.iter().map(|entry| {
+            let broken = || format!("git cannot show {}", entry.path);
+            let end = rest
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .ok_or_else(broken)?;
+            let (head, body) = rest.split_at(end + 1);
+            let head = String::from_utf8_lossy(head);
+            let size = head
+                .trim()
+                .rsplit(' ')
+                .next()
+                .and_then(|size| size.parse().ok());
+            let size: usize = size.ok_or_else(broken)?;
+            let text = body.get(..size).ok_or_else(broken)?;
+            rest = body.get(size + 1..).unwrap_or_default();
+            String::from_utf8(text.to_vec()).map_err(|_| format!("{} is no text", entry.path))
+        });
+        texts.collect()
+    }
+}
+
+fn start(command: &mut Command) -> Result<std::process::Child, String> {
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().map_err(cannot_run)
+}
+
+fn run(command: &mut Command) -> Result<String, String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = start(command.stdin(Stdio::null()))?
+        .wait_with_output()
+        .map_err(cannot_run)?;
+    if !status.success() {
+        return Err(String::from_utf8_lossy(&stderr).trim().to_owned());
+    }
+    String::from_utf8(stdout).map_err(|_| "git lists names that are no text".to_owned())
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "as the errors of a Result are mapped"
+)]
+fn cannot_run(error: std::io::Error) -> String {
+    format!("git cannot be run ({error}): install it, or name the folder of the former manifests")
+}

@@ -1,0 +1,61 @@
+//! What policies would change in a tailnet now, and all that this came from.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::view::View;
+use crate::{
+    cli::{earlier::Earlier, look::Look},
+    model::ChangeLimit,
+    plan::{Declared, PolicyKey, Survey},
+    tailscale::{Client, Error},
+};
+
+/// A look at a tailnet, and its comparison with policies.
+pub(in crate::cli) struct Proposal {
+    pub policies: Vec<Declared>,
+    /// How many devices may be changed.
+    pub limit: ChangeLimit,
+    /// The policies that somebody has released from the limit.
+    pub released: BTreeSet<PolicyKey>,
+    pub look: Look,
+    pub survey: Survey,
+    /// When it was made.
+    pub now: Timestamp,
+}
+
+impl Proposal {
+    /// Looks and compares.
+    pub async fn make(
+        client: &Client,
+        mut policies: Vec<Declared>,
+        earlier: &Earlier,
+        limit: ChangeLimit,
+    ) -> Result<Self, Error> {
+        let mut look = Look::new(client).await?;
+        earlier.remind(&mut policies, &look.fleet);
+        let now = Timestamp::now();
+        let survey = look.survey(client, &policies, limit, now).await?;
+        Ok(Self {
+            policies,
+            limit,
+            released: BTreeSet::new(),
+            look,
+            survey,
+            now,
+        })
+    }
+
+    /// Compares anew what was read, as policies were released.
+    pub fn compare(&mut self) {
+        self.survey = self
+            .look
+            .compare(&self.policies, self.limit, &self.released, self.now);
+    }
+
+    /// As it is told.
+    pub fn view(&self) -> View<'_> {
+        View::of(&self.policies, &self.survey, &self.look, self.now)
+    }
+}

@@ -1,0 +1,135 @@
+use std::process::Stdio;
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use super::*;
+
+/// Starts to make 75 changes, each answered late, and waits until a few of them are made.
+async fn begin(tailnet: &Tailnet) -> (Child, Vec<String>) {
+    let policies = without_limit(&servers("keyExpiry: Enabled"));
+    fs::write(tailnet.path("policies.yaml"), policies).unwrap();
+    let slow = FaultSpec {
+        path: Some("/api/v2/device/*/key".to_owned()),
+        seconds: Some(0.4),
+        ..FaultSpec::new(FaultKind::Delay)
+    };
+    tailnet.simulator.inject(slow).unwrap();
+    let mut command = tailnet.tsdp(&["apply", "-f", "policies.yaml", "--yes"]);
+    let mut child = command.spawn().unwrap();
+    let mut made = Vec::new();
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    while made.len() < 3 {
+        let line = lines.next_line().await.unwrap().unwrap();
+        if line.contains(" keyExpiry: Disabled → Enabled") {
+            made.push(line);
+        }
+    }
+    (child, made)
+}
+
+/// `12 of 75 changes made, 63 not sent.`
+fn counted(summary: &str) -> (usize, usize) {
+    let words: Vec<_> = summary.split_whitespace().collect();
+    let before = |word: &str, back: usize| {
+        let at = words.iter().position(|it| it.trim_end_matches('.') == word);
+        words[at.unwrap() - back].parse().unwrap()
+    };
+    (before("of", 1), before("sent", 2))
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_after_the_calls_under_way_and_the_summary_is_what_was_done() {
+    for signal in ["INT", "TERM"] {
+        let tailnet = Tailnet::large().await;
+        let (child, _) = begin(&tailnet).await;
+        let pid = child.id().unwrap().to_string();
+        let sent = tailnet.simulator.requests().len();
+        let killed = Command::new("kill")
+            .args(["-s", signal, &pid])
+            .status()
+            .await;
+        assert!(killed.unwrap().success());
+        let ran = Ran::from(child.wait_with_output().await.unwrap());
+        assert_eq!(ran.code, Some(130), "{ran:?}");
+        let summary = ran.out.lines().last().unwrap();
+        assert!(summary.starts_with("Interrupted. "), "{summary}");
+        let after = tailnet.simulator.requests().len();
+        // Those that had been begun when the signal was on its way.
+        assert!(after <= sent + 8, "{sent} {after}");
+        let (made, not_sent) = counted(summary);
+        assert_eq!(
+            (made, made + not_sent),
+            (writes(&tailnet).len(), 75),
+            "{summary}"
+        );
+        assert_eq!(
+            ran.err
+                .lines()
+                .filter(|line| line.ends_with(" keyExpiry"))
+                .count(),
+            not_sent
+        );
+    }
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_the_budget_are_not_sent_any_more() {
+    let tailnet = Tailnet::large().await;
+    let policies = without_limit(&servers("keyExpiry: Enabled"));
+    fs::write(tailnet.path("policies.yaml"), policies).unwrap();
+    let mut command = super::super::tailnet::program();
+    command
+        .args([
+            "apply",
+            "-f",
+            "policies.yaml",
+            "--yes",
+            "--requests-per-second",
+            "2",
+        ])
+        .current_dir(tailnet.folder.path())
+        .env("TAILSCALE_API_KEY", API_KEY)
+        .env("TAILSCALE_BASE_URL", tailnet.simulator.url());
+    let mut child = command.spawn().unwrap();
+    // The burst is 20, so that from then on calls wait.
+    while tailnet.simulator.requests().len() < 22 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let pid = child.id().unwrap().to_string();
+    let killed = Command::new("kill")
+        .args(["-s", "INT", &pid])
+        .status()
+        .await;
+    assert!(killed.unwrap().success());
+    child.wait().await.unwrap();
+    let requests = tailnet.simulator.requests().len();
+    assert!(requests <= 23, "{requests}");
+}
+
+#[tokio::test]
+async fn it_ends_in_order_when_nobody_reads_its_output_any_more() {
+    let tailnet = Tailnet::large().await;
+    let (mut child, _) = begin(&tailnet).await;
+    drop(child.stdout.take());
+    let ran = Ran::from(child.wait_with_output().await.unwrap());
+    assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    let (made, _) = counted(ran.err.lines().last().unwrap());
+    assert_eq!(made, writes(&tailnet).len());
+    assert!(made < 75);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_where_nobody_sees_the_plan() {
+    let tailnet = Tailnet::demo().await;
+    let mut command = tailnet.tsdp(&["apply", "-f", EXAMPLES, "--yes"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ran = Ran::from(child.wait_with_output().await.unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("nothing was sent"), "{}", ran.err);
+    assert_eq!(writes(&tailnet), [""; 0]);
+}

@@ -1,0 +1,156 @@
+use std::{path::Path, process::Command};
+
+use super::*;
+
+fn policy(name: &str, spec: &str) -> String {
+    format!(
+        "---\n{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
+         metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+    )
+}
+
+const BEFORE: &str = "postureAttributes: {custom:a: {string: x}, custom:b: {string: z}}";
+const AFTER: &str = "postureAttributes: {custom:a: {string: x}}";
+
+/// One device and a fleet, with these attributes.
+fn policies(attributes: &str) -> String {
+    policy(
+        "one",
+        &format!("device: {{hostname: fra-router}}, {attributes}"),
+    ) + &policy(
+        "fleet",
+        &format!("deviceSelector: {{tags: [\"tag:old\"]}}, {attributes}"),
+    )
+}
+
+/// A tailnet whose policies named two attributes, which were set, and name one of them now.
+async fn edited() -> Tailnet {
+    let tailnet = Tailnet::demo().await;
+    let gateway = node(&tailnet, "old-gateway");
+    let tags = json!({"tags": ["tag:old"]});
+    tailnet.simulator.patch_device(&gateway, &tags).unwrap();
+    fs::create_dir(tailnet.path("now")).unwrap();
+    fs::write(tailnet.path("now/a.yaml"), policies(BEFORE)).unwrap();
+    tailnet.run(&["apply", "-f", "now", "--yes"]).await.ok();
+    tailnet
+}
+
+fn edit(tailnet: &Tailnet) {
+    fs::write(tailnet.path("now/a.yaml"), policies(AFTER)).unwrap();
+}
+
+fn git(folder: &Path, args: &[&str]) {
+    let ran = Command::new("git")
+        .args(["-c", "user.name=a", "-c", "user.email=a@example.com"])
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+}
+
+/// The plan and the apply of what was named at this earlier time.
+async fn prunes(tailnet: &Tailnet, from: &str) {
+    let args = ["-f", "now", "--prune-from", from];
+    let out = tailnet
+        .run(&[&["plan"], &args[..]].concat())
+        .await
+        .with_code(2);
+    assert_eq!(out.matches("named no more").count(), 2, "{out}");
+    assert!(out.contains("\n2 changes on 2 devices "), "{out}");
+    let out = tailnet
+        .run(&[&["apply", "--yes"], &args[..]].concat())
+        .await
+        .ok();
+    assert!(
+        out.contains("postureAttributes[custom:b]: \"z\" → none"),
+        "{out}"
+    );
+    assert!(out.ends_with("\n2 changes made.\n"), "{out}");
+    for hostname in ["fra-router", "old-gateway"] {
+        let attributes = device(tailnet, hostname)["attributes"].clone();
+        assert_eq!(attributes["custom:a"], "x", "{attributes}");
+        assert!(attributes.get("custom:b").is_none(), "{attributes}");
+    }
+    tailnet.run(&[&["plan"], &args[..]].concat()).await.ok();
+}
+
+#[tokio::test]
+async fn what_is_named_no_more_is_deleted_where_a_former_folder_names_it() {
+    let tailnet = edited().await;
+    fs::create_dir(tailnet.path("then")).unwrap();
+    fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then/a.yaml")).unwrap();
+    edit(&tailnet);
+    // Without it nobody remembers.
+    tailnet.run(&["plan", "-f", "now"]).await.ok();
+    prunes(&tailnet, "then").await;
+}
+
+#[tokio::test]
+async fn what_is_named_no_more_is_deleted_where_a_git_revision_names_it() {
+    let tailnet = edited().await;
+    let folder = tailnet.folder.path();
+    git(folder, &["init", "--quiet"]);
+    git(folder, &["add", "now"]);
+    git(folder, &["commit", "--quiet", "-m", "before"]);
+    edit(&tailnet);
+    fs::write(tailnet.path("now/.hidden.yaml"), "no: [manifest").unwrap();
+    git(folder, &["add", "now"]);
+    git(folder, &["commit", "--quiet", "-m", "after"]);
+    for (from, said) in [
+        ("no-such-revision", "git knows no such revision"),
+        ("HEAD~7", "git knows no such revision"),
+    ] {
+        let args = ["plan", "-f", "now", "--prune-from", from];
+        let ran = tailnet.run(&args).await;
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.contains(said), "{}", ran.err);
+    }
+    tailnet
+        .run(&["plan", "-f", "now", "--prune-from", "HEAD"])
+        .await
+        .ok();
+    prunes(&tailnet, "HEAD~1").await;
+}
+
+#[tokio::test]
+async fn a_kept_plan_remembers_what_was_named() {
+    let tailnet = edited().await;
+    fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
+    edit(&tailnet);
+    let args = [
+        "plan",
+        "-f",
+        "now",
+        "--prune-from",
+        "then.yaml",
+        "--out",
+        "plan.json",
+    ];
+    tailnet.run(&args).await.with_code(2);
+    let out = tailnet.run(&["apply", "plan.json", "--yes"]).await.ok();
+    assert!(out.ends_with("\n2 changes made.\n"), "{out}");
+}
+
+#[tokio::test]
+async fn what_another_device_or_a_policy_that_is_gone_had_stays() {
+    let tailnet = edited().await;
+    fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
+    let other = policy(
+        "one",
+        &format!("device: {{hostname: lobby-kiosk}}, {AFTER}"),
+    );
+    fs::write(tailnet.path("now/a.yaml"), other).unwrap();
+    let args = ["apply", "-f", "now", "--prune-from", "then.yaml", "--yes"];
+    let ran = tailnet.run(&args).await;
+    assert!(
+        ran.err
+            .contains("default/fleet is gone since; what it has set stays"),
+        "{}",
+        ran.err
+    );
+    assert!(ran.ok().ends_with("\n1 change made.\n"));
+    for hostname in ["fra-router", "old-gateway"] {
+        assert_eq!(device(&tailnet, hostname)["attributes"]["custom:b"], "z");
+    }
+}

@@ -1,0 +1,154 @@
+use super::*;
+
+const APPLY: [&str; 3] = ["apply", "plan.json", "--yes"];
+
+async fn keep(tailnet: &Tailnet) -> Value {
+    let args = ["plan", "-f", EXAMPLES, "--out", "plan.json"];
+    tailnet.run(&args).await.with_code(2);
+    let text = fs::read_to_string(tailnet.path("plan.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn write(tailnet: &Tailnet, plan: &Value) {
+    fs::write(tailnet.path("plan.json"), plan.to_string()).unwrap();
+}
+
+/// That nothing is sent, and what is said.
+async fn refused(tailnet: &Tailnet) -> String {
+    tailnet.requests();
+    let ran = tailnet.run(&APPLY).await;
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(writes(tailnet), [""; 0]);
+    ran.err
+}
+
+#[tokio::test]
+async fn a_kept_plan_is_carried_out_as_it_was_shown() {
+    let tailnet = Tailnet::demo().await;
+    keep(&tailnet).await;
+    // What was planned counts, not what has become of the manifests.
+    fs::remove_dir_all(tailnet.path(EXAMPLES)).unwrap();
+    let ran = tailnet.run(&APPLY).await;
+    assert!(ran.err.contains(" seconds ago by tsdp "), "{}", ran.err);
+    let out = ran.ok();
+    assert!(
+        out.contains("\n18 changes on 6 devices (8 disruptive); "),
+        "{out}"
+    );
+    assert!(out.ends_with("\n18 changes made.\n"), "{out}");
+    // Done once, the tailnet has moved.
+    let said = refused(&tailnet).await;
+    assert!(said.contains("the tailnet has moved since"), "{said}");
+}
+
+#[tokio::test]
+async fn a_plan_in_the_place_of_manifests_is_known_by_its_format() {
+    let tailnet = Tailnet::demo().await;
+    keep(&tailnet).await;
+    let ran = tailnet.run(&["apply", "-f", "plan.json", "--yes"]).await;
+    assert!(ran.ok().ends_with("\n18 changes made.\n"));
+    let ran = tailnet.run(&["apply", EXAMPLES, "--yes"]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("write -f examples"), "{}", ran.err);
+    let ran = tailnet.run(&["apply", "absent.json", "--yes"]).await;
+    assert!(ran.err.contains("cannot read absent.json"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_plan_is_refused_where_a_device_that_it_means_has_moved() {
+    let tailnet = Tailnet::demo().await;
+    keep(&tailnet).await;
+    let router = node(&tailnet, "fra-router");
+    let patch = |patch: Value| tailnet.simulator.patch_device(&router, &patch).unwrap();
+    let before = device(&tailnet, "fra-router");
+    patch(json!({"enabledRoutes": [], "keyExpiryDisabled": true}));
+    let said = refused(&tailnet).await;
+    assert!(
+        said.contains("\n  fra-router: enabledRoutes, keyExpiry\n"),
+        "{said}"
+    );
+    patch(json!({
+        "enabledRoutes": before["enabledRoutes"], "keyExpiryDisabled": before["keyExpiryDisabled"],
+        "lastSeen": "2026-01-01T00:00:00Z",
+    }));
+    let gateway = node(&tailnet, "old-gateway");
+    tailnet.simulator.remove_device(&gateway).unwrap();
+    let said = refused(&tailnet).await;
+    assert!(
+        said.contains(&format!("old-gateway ({gateway}) is gone")),
+        "{said}"
+    );
+    assert!(!said.contains("fra-router:"), "{said}");
+}
+
+#[tokio::test]
+async fn a_plan_that_was_edited_or_is_not_for_this_program_or_tailnet_is_refused() {
+    let tailnet = Tailnet::demo().await;
+    let plan = keep(&tailnet).await;
+    let mut edited = plan.clone();
+    edited["policies"][0]["spec"]["priority"] = json!(7);
+    write(&tailnet, &edited);
+    assert!(refused(&tailnet).await.contains("plan.json was edited"));
+
+    let mut edited = plan.clone();
+    edited["changes"].as_array_mut().unwrap().pop();
+    write(&tailnet, &edited);
+    assert!(
+        refused(&tailnet)
+            .await
+            .contains("ask for other changes than the plan")
+    );
+
+    let mut edited = plan.clone();
+    edited["maxChangedDevices"] = json!("1");
+    write(&tailnet, &edited);
+    assert!(
+        refused(&tailnet)
+            .await
+            .contains("ask for other changes than the plan")
+    );
+
+    let mut newer = plan.clone();
+    newer["format"] = json!(99);
+    newer["madeBy"] = json!("tsdp 9.0.0");
+    write(&tailnet, &newer);
+    let said = refused(&tailnet).await;
+    assert!(
+        said.contains("a plan of format 99, made by tsdp 9.0.0"),
+        "{said}"
+    );
+
+    write(&tailnet, &plan);
+    let other = Tailnet::of(vec![json!({"hostname": "a", "name": "a.tail9.ts.net"})]).await;
+    write(&other, &plan);
+    let said = refused(&other).await;
+    assert!(said.contains("and this is tail9.ts.net"), "{said}");
+    assert!(
+        tailnet
+            .run(&APPLY)
+            .await
+            .ok()
+            .ends_with("\n18 changes made.\n")
+    );
+}
+
+#[tokio::test]
+async fn the_limit_of_a_kept_plan_is_released_like_that_of_manifests() {
+    let tailnet = Tailnet::large().await;
+    fs::write(tailnet.path("a.yaml"), servers("keyExpiry: Enabled")).unwrap();
+    let args = ["plan", "-f", "a.yaml", "--out", "plan.json"];
+    tailnet.run(&args).await.with_code(2);
+    let out = tailnet.run(&APPLY).await.with_code(2);
+    assert!(
+        out.ends_with("No change now, 75 held; 1 policy, 299 devices in the tailnet.\n"),
+        "{out}"
+    );
+    let args = [&APPLY[..], &["--max-changed-devices", "100%"]].concat();
+    assert!(
+        tailnet
+            .run(&args)
+            .await
+            .ok()
+            .ends_with("\n75 changes made.\n")
+    );
+}
