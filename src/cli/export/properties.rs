@@ -128,7 +128,7 @@ fn is_of_its_type(key: &AttributeKey, reported: &mut ReportedAttribute) -> bool 
     match key.as_str() {
         "custom:a" => !value.is_number() && !value.is_boolean(),
         "custom:b" => !value.is_string() && !value.is_boolean(),
-        "custom:c" => !value.is_string() && !value.is_number(),
+        "custom:c" | "custom:b:" => !value.is_string() && !value.is_number(),
         _ => true,
     }
 }
