@@ -80,6 +80,9 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     if release::release(&mut proposal, &args.approve, !args.yes)? {
         args.show(&proposal)?;
     }
+    for hint in release::hints(&proposal) {
+        eprintln!("{hint}");
+    }
     let totals = proposal.view().totals;
     for (node, error) in &proposal.look.failures {
         eprintln!("tsdp: {node} could not be compared as a whole: {error}");
@@ -111,9 +114,15 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
 /// Whether somebody says yes.
 fn agreed(changes: usize, devices: usize) -> Result<bool, AnyError> {
     let question = format!(
-        "Make {changes} on {devices}?",
-        changes = counted(changes, "change"),
-        devices = counted(devices, "device"),
+        "Make {} on {}?",
+        match changes {
+            1 => "this change".to_owned(),
+            many => format!("these {many} changes"),
+        },
+        match devices {
+            1 => "1 device".to_owned(),
+            many => format!("{many} devices"),
+        },
     );
     let agreed = ask::agrees(&question, "yes")?;
     agreed.ok_or_else(|| {
@@ -121,13 +130,6 @@ fn agreed(changes: usize, devices: usize) -> Result<bool, AnyError> {
          a question"
             .into()
     })
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("this 1 {what}"),
-        many => format!("these {many} {what}s"),
-    }
 }
 
 impl ApplyArgs {

@@ -83,6 +83,27 @@ pub(super) fn release(
     Ok(changed)
 }
 
+/// How what is held still is released: what the manifests and the cluster say helps only there.
+pub(super) fn hints(proposal: &Proposal) -> Vec<String> {
+    let approvals = waiting(proposal, ApprovedOn::Policy).into_iter();
+    let approvals = approvals.map(|(key, waiting)| {
+        format!(
+            "{key} waits for an approval: {}; write --approve {key}",
+            waiting.counted()
+        )
+    });
+    let limited = waiting(proposal, ApprovedOn::Tailnet).into_iter();
+    let limited = limited.map(|(key, waiting)| {
+        format!(
+            "{key} is held by the limit of changed devices ({}): {}; write --max-changed-devices and a \
+             number, or say its name on a terminal",
+            described(proposal),
+            waiting.counted()
+        )
+    });
+    approvals.chain(limited).collect()
+}
+
 impl Waiting<'_> {
     fn counted(&self) -> String {
         let plural = |count, what: &str| {

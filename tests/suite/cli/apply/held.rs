@@ -14,6 +14,9 @@ const RELEASE: &str = "Only 'network/servers' is taken: ";
 async fn what_the_limit_holds_is_not_covered_by_yes_and_small_repairs_are_made() {
     let tailnet = Tailnet::large().await;
     let ran = apply(&tailnet, &many_and_few(), &["--yes"]).await;
+    let said = "network/servers is held by the limit of changed devices (10%, 29 devices): 75 changes on \
+                75 devices; write --max-changed-devices";
+    assert!(ran.err.contains(said), "{}", ran.err);
     let out = ran.with_code(2);
     assert!(
         out.contains("held: it would go over maxChangedDevices"),
@@ -66,6 +69,11 @@ async fn a_policy_that_waits_for_an_approval_is_released_by_its_name_alone() {
     let tailnet = Tailnet::large().await;
     let policy = without_limit(&servers("keyExpiry: Enabled, enforcement: Approve"));
     let ran = apply(&tailnet, &policy, &["--yes"]).await;
+    assert!(
+        ran.err.contains("write --approve network/servers"),
+        "{}",
+        ran.err
+    );
     let out = ran.with_code(2);
     assert!(out.contains("No change now, 75 held"), "{out}");
     for (name, said) in [
@@ -136,4 +144,30 @@ async fn what_the_manifest_must_allow_and_what_only_observes_is_shown_and_never_
     let out = apply(&tailnet, &observing, &["--yes"]).await.ok();
     assert!(out.contains("only shown"), "{out}");
     assert_eq!(writes(&tailnet), [""; 0]);
+}
+
+#[tokio::test]
+async fn of_a_shared_list_the_part_that_is_held_stays_away_though_its_device_is_changed() {
+    let tailnet = Tailnet::large().await;
+    let policy = |name: &str, selector: &str, route: &str| {
+        format!(
+            "---\n{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
+             metadata: {{name: {name}}}, spec: {{deviceSelector: {{{selector}}}, \
+             enabledRoutes: [{route}], ownership: {{enabledRoutes: AtLeast}}, keyExpiry: Enabled}}}}\n"
+        )
+    };
+    let few = policy("few", "tags: [\"tag:exit\"]", "10.77.0.0/16");
+    let all = policy("many", "os: [linux], trustClaims: true", "10.88.0.0/16");
+    let out = apply(&tailnet, &(few + &all), &["--yes"])
+        .await
+        .with_code(2);
+    let summary = out.lines().last().unwrap();
+    assert!(summary.starts_with("30 changes made, "), "{summary}");
+    assert!(!summary.contains("other than planned"), "{summary}");
+    let devices = tailnet.simulator.devices().unwrap();
+    let with = |route: &str| {
+        let has = |device: &&Value| device["enabledRoutes"].to_string().contains(route);
+        devices.iter().filter(has).count()
+    };
+    assert_eq!((with("10.77.0.0/16"), with("10.88.0.0/16")), (15, 0));
 }

@@ -2,6 +2,7 @@
 
 mod held;
 mod interrupted;
+mod page;
 mod pruned;
 mod saved;
 mod terminal;
@@ -145,7 +146,7 @@ async fn on_a_terminal_only_yes_is_taken_for_an_answer() {
         let shown = terminal.until(QUESTION).await;
         assert!(shown.contains("18 changes on 6 devices"), "{shown}");
         assert!(
-            shown.ends_with("Make these 18 changes on these 6 devices? "),
+            shown.ends_with("Make these 18 changes on 6 devices? "),
             "{shown}"
         );
         terminal.type_line(answer).await;
@@ -254,4 +255,30 @@ async fn policies_of_a_cluster_are_applied_there() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.err.contains("write -f"), "{}", ran.err);
     assert_eq!(tailnet.requests(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_was_changed_is_green_where_colours_are_wanted() {
+    let green = "\u{1b}[32mfra-router tags: tag:router → tag:fra,tag:router\u{1b}[39m\n";
+    for (color, no_color, colored) in [
+        ("always", false, true),
+        ("always", true, false),
+        ("auto", false, false),
+        ("never", false, false),
+    ] {
+        let tailnet = Tailnet::demo().await;
+        let args = ["apply", "-f", EXAMPLES, "--yes", "--color", color];
+        let mut command = tailnet.tsdp(&args);
+        if no_color {
+            command.env("NO_COLOR", "1");
+        }
+        let ran = Ran::from(command.output().await.unwrap());
+        assert_eq!(
+            ran.out.contains(green),
+            colored,
+            "{color} {no_color}: {}",
+            ran.out
+        );
+        assert_eq!(ran.ok().contains('\u{1b}'), colored);
+    }
 }
