@@ -72,6 +72,8 @@ enum Command {
     /// Show what a policy of a cluster waits for, and approve it.
     Approve(approve::ApproveArgs),
     /// Make the changes that policies ask for in a tailnet.
+    // Whoever writes it is told where a cluster's policies are applied.
+    #[command(mut_arg("from_cluster", |arg| arg.hide(true)))]
     Apply(apply::ApplyArgs),
     /// Watch the policies of a cluster and keep the devices as they declare (the default).
     Controller(controller::ControllerArgs),

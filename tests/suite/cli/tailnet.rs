@@ -64,11 +64,14 @@ pub struct Ran {
 
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
-        Self {
+        let ran = Self {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
-        }
+        };
+        let told = format!("{}{}", ran.out, ran.err);
+        assert!(!told.contains(API_KEY), "a credential is told: {told}");
+        ran
     }
 }
 

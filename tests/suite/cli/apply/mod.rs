@@ -282,3 +282,33 @@ async fn what_was_changed_is_green_where_colours_are_wanted() {
         assert_eq!(ran.ok().contains('\u{1b}'), colored);
     }
 }
+
+#[tokio::test]
+async fn a_device_that_cannot_be_read_stops_no_other_and_is_named() {
+    let tailnet = Tailnet::large().await;
+    let devices = tailnet.simulator.devices().unwrap();
+    let is_server = |device: &&Value| device["tags"].to_string().contains("\"tag:server\"");
+    let server = devices.iter().find(is_server).unwrap();
+    let text = |field: &str| server[field].as_str().unwrap();
+    let (node, hostname) = (text("nodeId"), text("hostname"));
+    let path = format!("/api/v2/device/{node}/attributes");
+    tailnet.simulator.inject(status(&path, 500)).unwrap();
+    let policies = without_limit(&servers("postureAttributes: {custom:site: {string: a}}"));
+    let ran = apply(&tailnet, &policies, &["--yes"]).await;
+    assert!(
+        ran.err.contains(&format!(
+            "tsdp: {node} could not be compared as a whole: GET "
+        )),
+        "{}",
+        ran.err
+    );
+    assert!(
+        ran.err.contains(&format!(
+            "Failed:\n  {hostname}: GET /device/{node}/attributes"
+        )),
+        "{}",
+        ran.err
+    );
+    let out = ran.with_code(1);
+    assert!(out.ends_with("\n74 changes made, 1 failed.\n"), "{out}");
+}

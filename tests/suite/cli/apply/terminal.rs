@@ -74,6 +74,8 @@ impl Terminal {
         let mut rest = Vec::new();
         out.read_to_end(&mut rest).await.unwrap();
         let code = self.child.wait().await.unwrap().code();
-        (self.seen + &String::from_utf8_lossy(&rest), code)
+        let rest = self.seen + &String::from_utf8_lossy(&rest);
+        assert!(!rest.contains(API_KEY), "a credential is told: {rest}");
+        (rest, code)
     }
 }
