@@ -38,6 +38,9 @@ pub enum Reason {
     /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
     /// the wish back.
     DisruptionHeld,
+    /// Something that the policy does once (`expireKeyAt`) is held, as it would do nothing, or as there is
+    /// no room to remember it. Do what the message says, or take the wish back.
+    ActHeld,
     /// The policy waits for somebody to approve its changes. Approve them as the message says, or take
     /// the wishes back.
     AwaitingApproval,
@@ -136,6 +139,7 @@ impl Reason {
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",
+            Self::ActHeld => "ActHeld",
             Self::AwaitingApproval => "AwaitingApproval",
             Self::LimitHeld => "LimitHeld",
             Self::SelectorFeedback => "SelectorFeedback",

@@ -3,6 +3,7 @@
 //! Plain data as it stands in a manifest: values are parsed into those of [`crate::model`] where a
 //! plan is made. Knows nothing of HTTP.
 
+mod acts;
 pub mod conditions;
 mod duration;
 mod rules;
@@ -15,6 +16,7 @@ mod policy_status;
 mod tailnet;
 mod wishes;
 
+pub use acts::{ActRecords, ActStatus, ActTotals, DeletedDevice, KeyExpiries, Reap, StartedExpiry};
 pub use conditions::Reason;
 pub use device::{DeviceReference, DeviceSelector};
 pub use invite::{

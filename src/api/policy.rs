@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement, KeyExpiry, Ownership,
-    PostureAttribute, policy_status::TailscaleDevicePolicyStatus, rules,
+    PostureAttribute, Reap, policy_status::TailscaleDevicePolicyStatus, rules,
 };
 
 /// What shall hold for devices of a tailnet: exactly one of device and deviceSelector says which. A setting that is not named here is never touched.
@@ -143,6 +143,25 @@ pub struct TailscaleDevicePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tailnet_ipv4")]
     pub ipv4: Option<String>,
+
+    /// When the devices' keys are expired, once, as an RFC 3339 time: each device then has to sign in
+    /// again. At most once for each device and time, also after a restart; a later, different time is
+    /// another act. Missed, and never done, where the time lies before the policy's creation, or was
+    /// more than an hour past before it could begin. Not beside keyExpiry: Disabled. Absent: never.
+    ///
+    /// Example: "2027-01-01T18:00:00Z"
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::time")]
+    pub expire_key_at: Option<String>,
+
+    /// Deletes devices of deviceSelector that have been away for long. Never one that is connected,
+    /// protected, shared in from another tailnet, or of which it is not known when it was last seen.
+    /// Only beside deviceSelector. Absent: none is deleted.
+    ///
+    /// Example: {inactiveFor: 720h, maxPerDay: 5}
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Reap")]
+    pub reap: Option<Reap>,
 
     /// How much of a list or map the policy owns. Absent: the whole of each list, and the posture
     /// attributes that it names.

@@ -11,6 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{ActRecords, ActStatus, ActTotals};
+
 /// What the controller found and did. Written only when it changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -83,6 +85,19 @@ pub struct TailscaleDevicePolicyStatus {
     /// How many changes are still to be made, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
+
+    /// What the policy does once (expireKeyAt, reap), at most 20 acts: first what needs attention.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub acts: Vec<ActStatus>,
+
+    /// How many acts there are, exactly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_totals: Option<ActTotals>,
+
+    /// What has been done once; written before the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act_records: Option<ActRecords>,
 
     /// The changes that wait together for an approval. Absent: none do.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -22,7 +22,7 @@ use crate::{
         TailscaleTailnetStatus,
     },
     plan::{ApprovedOn, Change, Difference, PolicyKey},
-    tailnet::{Announcement, HeldPlan, PolicyReport, Reporter, State, TailnetReport},
+    tailnet::{Announcement, HeldPlan, MissedExpiry, PolicyReport, Reporter, State, TailnetReport},
 };
 
 /// The field manager of what the controller writes.
@@ -132,6 +132,10 @@ impl Reporter for StatusWriter {
             Announcement::Approved(plan) => {
                 info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
                 approved(plan)
+            }
+            Announcement::Missed(missed) => {
+                warn!(policy = %key, at = %missed.at, devices = missed.total, "expireKeyAt is missed: {}", missed.why);
+                self::missed(missed)
             }
         };
         if let Some(known) = self.policies.get(key) {
@@ -251,6 +255,8 @@ fn changed(difference: &Difference) -> Event {
         Change::ExitNode { .. } => "ExitNodeChanged",
         Change::Name { .. } => "NameChanged",
         Change::Ipv4 { .. } => "Ipv4Changed",
+        Change::ExpireKey { .. } => "KeyExpired",
+        Change::Delete { .. } => "DeviceDeleted",
     };
     Event {
         type_: EventType::Normal,
@@ -289,6 +295,26 @@ fn approved(plan: &HeldPlan) -> Event {
         reason: "Approved".to_owned(),
         note: Some(format!("plan:{}: {}", plan.hash, counted(plan))),
         action: "Approve".to_owned(),
+        secondary: None,
+    }
+}
+
+/// `fra-laptop and 2 others: expireKeyAt 2026-12-01T18:00:00Z is missed and never done: …`
+fn missed(missed: &MissedExpiry) -> Event {
+    let named = missed.devices.join(", ");
+    let others = match missed.total.saturating_sub(missed.devices.len()) {
+        0 => String::new(),
+        1 => " and 1 other".to_owned(),
+        many => format!(" and {many} others"),
+    };
+    Event {
+        type_: EventType::Warning,
+        reason: "ExpiryMissed".to_owned(),
+        note: Some(bounded(format!(
+            "{named}{others}: expireKeyAt {} is missed and never done: {}. A later time is another act.",
+            missed.at, missed.why
+        ))),
+        action: "Expire".to_owned(),
         secondary: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
 //! the time.
 
+mod acts;
 mod approval;
 mod clear;
 mod fleet;
@@ -17,7 +18,7 @@ use crate::{
         DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{Binding, Conflict, Difference, Dispute, Hold, Memory, Mode},
+    plan::{Binding, Conflict, Difference, Dispute, Field, Hold, Memory, Mode},
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -36,6 +37,7 @@ pub fn of_policy(
         | (_, state @ (State::Invalid(_) | State::Leaving(_))) => {
             let verdict = clear::verdict(verdict(state), report);
             let verdict = approval::explain(verdict, report, tailnet);
+            let verdict = acts::explain(verdict, report);
             conditions.set_verdict(&verdict);
             verdict
         }
@@ -72,6 +74,7 @@ pub fn of_policy(
     describe(&mut status, &report.state, old, &verdict);
     approval::describe(&mut status, report);
     clear::describe(&mut status, report);
+    acts::describe(&mut status, report);
     status
 }
 
@@ -120,7 +123,7 @@ fn connected(lacks: &BTreeSet<Ability>) -> String {
     }
     let missing = lacks.iter().map(|lack| {
         let fields = match lack {
-            Ability::Devices => "authorized, tags, keyExpiry, name and ipv4",
+            Ability::Devices => "authorized, tags, keyExpiry, name, ipv4, expireKeyAt and reap",
             Ability::Routes => "enabledRoutes and exitNode",
             Ability::Attributes => "postureAttributes",
         };
@@ -248,6 +251,9 @@ fn bound(report: &DeviceReport) -> Verdict {
             format!("{called} is being brought to what is declared."),
         );
     }
+    if let Some(verdict) = deleting(&report.differences) {
+        return verdict;
+    }
     if let Some(difference) = report.differences.first() {
         let change = &difference.change;
         return Verdict::retrying(
@@ -269,6 +275,20 @@ fn bound(report: &DeviceReport) -> Verdict {
     )
 }
 
+/// A deletion waits for a list that can be trusted.
+fn deleting(differences: &[Difference]) -> Option<Verdict> {
+    let deletion = |difference: &&Difference| difference.change.field() == Field::Reap;
+    let first = differences.iter().find(deletion)?;
+    Some(Verdict::working(
+        Reason::Progressing,
+        format!(
+            "{} ({}) is about to be deleted, as it has been away for long: straight after a list of the \
+             tailnet that has about the same devices as the one before.",
+            first.device, first.node
+        ),
+    ))
+}
+
 /// The first difference that is held, and what releases it.
 fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
     let mut differences = report.differences.iter();
@@ -280,6 +300,8 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
         Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
         Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
+        Hold::KeyNeverExpires => Verdict::retrying(Reason::ActHeld, message),
+        Hold::TooManyExpiries => Verdict::stalled(Reason::ActHeld, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
         // The second one only where one plan is carried out, outside of a cluster.

@@ -10,7 +10,8 @@ use crate::{
         Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
     },
     tailnet::{
-        ClearReport, DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry, State,
+        ActReport, ClearReport, DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry,
+        State,
     },
 };
 
@@ -84,6 +85,7 @@ pub(super) fn report(state: State) -> PolicyReport {
         held: held_plan(&state),
         approval_faults: Vec::new(),
         clearing: None,
+        acts: ActReport::default(),
         state,
     }
 }
@@ -200,7 +202,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 12] {
+pub(super) fn unfinished_states() -> [Case; 14] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -250,6 +252,14 @@ pub(super) fn unfinished_states() -> [Case; 12] {
         (
             held(Hold::NameTaken("db (n9)".into())),
             ["False", "NameTaken", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::KeyNeverExpires),
+            ["False", "ActHeld", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::TooManyExpiries),
+            ["False", "ActHeld", "Stalled", "False"],
         ),
         (
             held(Hold::Feedback(key("a"))),

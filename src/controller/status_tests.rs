@@ -1,5 +1,7 @@
 //! Every state that a policy can be in, as its status tells it.
 
+#[path = "status_acts_tests.rs"]
+mod acts;
 #[path = "status_clear_tests.rs"]
 mod clear;
 #[path = "status_records.rs"]

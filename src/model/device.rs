@@ -43,6 +43,8 @@ pub struct Device {
     pub key_expiry_disabled: bool,
     /// When its key expires, or would if expiry were enabled. `None`: never set.
     pub expires: Option<Timestamp>,
+    /// Whether it is connected to the control server now. `None`: not told.
+    pub connected: Option<bool>,
     /// When it was last connected. `None` while it is connected or where it never was.
     pub last_seen: Option<Timestamp>,
     /// The routes that are approved, those of an exit node included. `None`: not told, which is

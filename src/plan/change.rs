@@ -1,6 +1,8 @@
 use std::{fmt, net::Ipv4Addr};
 
-use super::{Disruption, Form, PlanHash, PolicyKey};
+use jiff::Timestamp;
+
+use super::{Disruption, Form, MOST_EXPIRIES, PlanHash, PolicyKey};
 use crate::{
     api::APPROVE,
     model::{
@@ -28,6 +30,10 @@ pub enum Field {
     Name,
     /// `ipv4`
     Ipv4,
+    /// `expireKeyAt`
+    ExpireKeyAt,
+    /// `reap`
+    Reap,
 }
 
 impl fmt::Display for Field {
@@ -41,6 +47,8 @@ impl fmt::Display for Field {
             Self::ExitNode => f.write_str("exitNode"),
             Self::Name => f.write_str("name"),
             Self::Ipv4 => f.write_str("ipv4"),
+            Self::ExpireKeyAt => f.write_str("expireKeyAt"),
+            Self::Reap => f.write_str("reap"),
         }
     }
 }
@@ -106,6 +114,18 @@ pub enum Change {
         /// What is wished.
         after: TailnetIpv4,
     },
+    /// Its key expired, once.
+    ExpireKey {
+        /// The time that was wished for.
+        at: Timestamp,
+        /// When the key expires otherwise.
+        before: Option<Timestamp>,
+    },
+    /// The device taken out of the tailnet for good.
+    Delete {
+        /// When it was last seen.
+        last_seen: Timestamp,
+    },
 }
 
 impl Change {
@@ -121,6 +141,8 @@ impl Change {
             Self::ExitNode { .. } => Field::ExitNode,
             Self::Name { .. } => Field::Name,
             Self::Ipv4 { .. } => Field::Ipv4,
+            Self::ExpireKey { .. } => Field::ExpireKeyAt,
+            Self::Delete { .. } => Field::Reap,
         }
     }
 
@@ -166,6 +188,11 @@ impl Change {
             Self::EnabledRoutes { before, .. } | Self::ExitNode { before, .. } => listed(before),
             Self::Name { before, .. } => before.to_string(),
             Self::Ipv4 { before, .. } => or_none(before.as_ref()),
+            Self::ExpireKey { before, .. } => match before {
+                Some(before) => format!("expires {before}"),
+                None => "never expires".to_owned(),
+            },
+            Self::Delete { last_seen } => format!("last seen {last_seen}"),
         }
     }
 
@@ -182,6 +209,8 @@ impl Change {
             Self::ExitNode { after: false, .. } => "none".to_owned(),
             Self::Name { after, .. } => after.to_string(),
             Self::Ipv4 { after, .. } => after.to_string(),
+            Self::ExpireKey { at, .. } => format!("expired as of {at}"),
+            Self::Delete { .. } => "deleted".to_owned(),
         }
     }
 }
@@ -257,6 +286,10 @@ pub enum Hold {
     NameTaken(String),
     /// With these tags, this policy would no longer mean the device.
     Feedback(PolicyKey),
+    /// The device's key never expires, whenever it would.
+    KeyNeverExpires,
+    /// The policy would expire more keys at one time than its status can keep.
+    TooManyExpiries,
     /// Somebody must approve it on the policy, by this hash once it is part of a frozen plan.
     Approval(Option<PlanHash>),
     /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
@@ -331,6 +364,15 @@ impl fmt::Display for Hold {
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")
             }
+            Self::KeyNeverExpires => f.write_str(
+                "key expiry is disabled, so that the key would go on working: write keyExpiry: Enabled \
+                 too. Where that is not done within an hour of the time, the act is missed",
+            ),
+            Self::TooManyExpiries => write!(
+                f,
+                "a policy can expire the keys of {MOST_EXPIRIES} devices at one time: narrow its \
+                 deviceSelector, and write another policy for the others"
+            ),
             Self::Feedback(policy) => write!(
                 f,
                 "with these tags {policy} would no longer mean the device: correct either its \

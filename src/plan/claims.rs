@@ -156,6 +156,11 @@ impl Claims {
         self.modes.get(policy).copied().unwrap_or_default()
     }
 
+    /// Whether this policy is one of those that were settled here.
+    pub(super) fn hears(&self, policy: &PolicyKey) -> bool {
+        self.modes.contains_key(policy)
+    }
+
     /// Whether the limit of changed devices holds this policy here.
     #[must_use]
     pub fn is_limited(&self, policy: &PolicyKey) -> bool {

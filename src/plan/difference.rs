@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, Clashes, Difference, Field, Fleet, Hold, LetGo, ListClaim, Memory, Mode,
-    Permits, Policy, PolicyKey, Want, Why, guard,
+    Act, Change, Claims, Clashes, Difference, Field, Fleet, Hold, LetGo, ListClaim, Memory, Mode,
+    Permits, Policy, PolicyKey, Want, Why, acts::Acts, guard,
 };
 use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
@@ -31,6 +31,10 @@ pub struct DevicePlan {
     pub enabled_routes: RouteSet,
     /// Routes are wished for, but the list did not tell them.
     pub routes_unread: bool,
+    /// What is done once, and how far that is.
+    pub acts: Vec<Act>,
+    /// When what is to be done once changes, though nothing happens.
+    pub wakes: Option<Timestamp>,
 }
 
 impl DevicePlan {
@@ -76,6 +80,9 @@ pub struct Surroundings<'a> {
     pub now: Timestamp,
     /// What policies take from it that have let it go.
     pub let_go: &'a [LetGo],
+    /// The policies whose turn it is to delete it, should it have been away for long enough: how
+    /// many a policy deletes in a day is decided among all of its devices.
+    pub turns: &'a BTreeSet<PolicyKey>,
 }
 
 /// Compares one device with the wishes of all the policies that hold it.
@@ -98,9 +105,11 @@ pub fn plan_device(
     let want = Want::of(&claims, policies);
     let called = |id: &NodeId| around.fleet.called(id);
     claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
+    let acts = Acts::of(device, policies, around);
     let look = |claims| {
         let mut found = Found::of(device, claims, around.permits);
         found.compare(attributes);
+        found.acts(&acts);
         found
     };
     let Found {
@@ -123,6 +132,13 @@ pub fn plan_device(
             ..difference
         }));
     }
+    // Nothing is changed about a device that is to be deleted.
+    let is_deleted = |difference: &Difference| {
+        difference.hold.is_none() && matches!(difference.change, Change::Delete { .. })
+    };
+    if differences.iter().any(is_deleted) {
+        differences.retain(is_deleted);
+    }
     differences.sort_by_key(|difference| difference.change.field());
     shown.sort_by_key(|difference| difference.change.field());
     DevicePlan {
@@ -135,6 +151,8 @@ pub fn plan_device(
         routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
         want,
         claims,
+        acts: acts.acts,
+        wakes: acts.wakes,
     }
 }
 
@@ -372,6 +390,17 @@ impl<'a> Found<'a> {
                 after: claim.wish,
             };
             self.add(&claim.owners, Why::Declared, change);
+        }
+    }
+
+    /// What is to be done once, for those of the policies that are heard here.
+    fn acts(&mut self, acts: &Acts) {
+        for (change, owners) in &acts.changes {
+            let heard = owners.iter().filter(|owner| self.claims.hears(owner));
+            let heard: Vec<PolicyKey> = heard.cloned().collect();
+            if !heard.is_empty() {
+                self.add(&heard, Why::Declared, change.clone());
+            }
         }
     }
 

@@ -63,7 +63,8 @@ impl Fleet {
         }
     }
 
-    fn remove(&mut self, id: &NodeId) {
+    /// Takes a device out that is in the tailnet no more.
+    pub fn remove(&mut self, id: &NodeId) {
         let Some(device) = self.devices.remove(id).filter(|device| !device.external) else {
             return;
         };

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Change, Claims, DeviceTarget, Difference, Disruption, Form, Hold, Memory, Mode, Policy,
-    Surroundings, Target,
+    Surroundings, Target, acts,
 };
 use crate::model::{Device, TagSet};
 
@@ -23,6 +23,7 @@ pub(super) fn hold<'a>(
             .or_else(|| clash(&difference.change, around))
             .or_else(|| taken(&difference.change, device, around))
             .or_else(|| feedback(&difference.change, device, policies))
+            .or_else(|| acts::hold(difference, device, policies))
             // What the policy waits for anyway.
             .or_else(|| difference.hold.take())
             .or_else(|| not_agreed(difference, around));

@@ -16,6 +16,8 @@ pub enum Impact {
     TakenFromUser(String),
     /// The key's time is past: the device must log in again.
     KeyExpired,
+    /// The device leaves the tailnet, and nothing brings it back but its own user.
+    Deleted,
     /// These routes go, and the networks behind them.
     RoutesTaken(RouteSet),
     /// It is an exit node no more.
@@ -49,6 +51,8 @@ impl Impact {
             Change::Ipv4 {
                 before: Some(_), ..
             } => Some(Self::Ipv4Changed),
+            Change::ExpireKey { .. } => Some(Self::KeyExpired),
+            Change::Delete { .. } => Some(Self::Deleted),
             _ => None,
         }
     }
@@ -63,6 +67,7 @@ impl fmt::Display for Impact {
             Self::KeyExpired => f.write_str("cuts the device off until somebody logs in on it"),
             Self::RoutesTaken(routes) => write!(f, "withdraws {}", joined(routes)),
             Self::ExitNodeTaken => f.write_str("is an exit node no more"),
+            Self::Deleted => f.write_str("deletes the device for good"),
             Self::Ipv4Changed => f.write_str("breaks connections to the old address"),
         }
     }
@@ -96,6 +101,7 @@ mod tests {
             external: false,
             key_expiry_disabled: true,
             expires: Some(Timestamp::UNIX_EPOCH),
+            connected: None,
             last_seen: None,
             enabled_routes: None,
             advertised_routes: None,

@@ -9,6 +9,7 @@
 //! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies
 //! arrive changes nothing. What a guard holds stays in the plan with its reason.
 
+mod acts;
 mod approval;
 mod bind;
 mod change;
@@ -40,6 +41,10 @@ mod tailnets;
 #[cfg(test)]
 mod tests;
 
+pub use acts::{
+    Act, ActRecords, DeletionRecord, ExpiryRecord, MOST_EXPIRIES, Missed, Reap, Reaping, Stage,
+    expiry, reaping,
+};
 pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
 pub use bind::{Binding, Bound, Owner, bind, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};

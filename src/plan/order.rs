@@ -26,6 +26,10 @@ pub enum Call {
     SetName(NodeId, DeviceLabel),
     /// `POST /device/{id}/ip`
     SetIpv4(NodeId, TailnetIpv4),
+    /// `POST /device/{id}/expire`
+    ExpireKey(NodeId),
+    /// `DELETE /device/{id}`
+    Delete(NodeId),
 }
 
 impl Call {
@@ -39,7 +43,9 @@ impl Call {
             | Self::SetKeyExpiryDisabled(node, _)
             | Self::SetRoutes(node, _)
             | Self::SetName(node, _)
-            | Self::SetIpv4(node, _) => vec![node],
+            | Self::SetIpv4(node, _)
+            | Self::ExpireKey(node)
+            | Self::Delete(node) => vec![node],
         }
     }
 }
@@ -48,7 +54,8 @@ impl Call {
 ///
 /// The order is the one in which no device is let in before its restrictions, and no identity
 /// changes after what depends on it: `authorized: false`, tags, key expiry, attributes, routes,
-/// name, IPv4, and `authorized: true` last, only once nothing else is left.
+/// name, IPv4, the end of its key, and `authorized: true` last, only once nothing else is left. A
+/// device that is to be deleted gets no other call.
 ///
 /// `blocked` names fields that must wait (a call for them failed a moment ago).
 #[must_use]
@@ -83,14 +90,16 @@ fn lets_in(change: &Change) -> bool {
 /// The place of a change in the order; what shares a place goes with one call.
 fn step(change: &Change) -> u8 {
     match change {
-        Change::Authorized { after: false, .. } => 0,
-        Change::Tags { .. } => 1,
-        Change::KeyExpiryDisabled { .. } => 2,
-        Change::Attribute { .. } => 3,
-        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => 4,
-        Change::Name { .. } => 5,
-        Change::Ipv4 { .. } => 6,
-        Change::Authorized { after: true, .. } => 7,
+        Change::Delete { .. } => 0,
+        Change::Authorized { after: false, .. } => 1,
+        Change::Tags { .. } => 2,
+        Change::KeyExpiryDisabled { .. } => 3,
+        Change::Attribute { .. } => 4,
+        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => 5,
+        Change::Name { .. } => 6,
+        Change::Ipv4 { .. } => 7,
+        Change::ExpireKey { .. } => 8,
+        Change::Authorized { after: true, .. } => 9,
     }
 }
 
@@ -115,6 +124,8 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Call {
         }
         Change::Name { after, .. } => Call::SetName(node, after.clone()),
         Change::Ipv4 { after, .. } => Call::SetIpv4(node, *after),
+        Change::ExpireKey { .. } => Call::ExpireKey(node),
+        Change::Delete { .. } => Call::Delete(node),
     }
 }
 

@@ -5,19 +5,21 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Approvals, AttributesExtent, Belongings, Bound, Deletion, DeviceTarget, Disruption, Extent,
-    Glob, Holdings, Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Selector,
-    Target, Wishes,
+    ActRecords, Approvals, AttributesExtent, Belongings, Bound, Deletion, DeletionRecord,
+    DeviceTarget, Disruption, ExpiryRecord, Extent, Glob, Holdings, Identity, LookRequest, Memory,
+    Mode, Ownership, Policy, PolicyKey, Reap, Selector, Target, Wishes,
 };
 use crate::{
     api::{
         self, DeviceReference, DeviceSelector, KeyExpiry, PostureAttribute,
         TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus,
     },
-    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, Route, SafeInteger},
+    model::{
+        AttributeKey, AttributeString, AttributeValue, AttributeWish, Refused, Route, SafeInteger,
+    },
 };
 
 /// A policy as it was declared: parsed, or refused whole with all its faults.
@@ -133,7 +135,37 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
         approved: hash(status.last_approved_plan.as_ref()),
         held: hash(status.held_plan.as_ref().map(|held| &held.hash)),
         holdings: Arc::new(status.holdings.as_ref().map(holdings).unwrap_or_default()),
+        acts: Arc::new(status.act_records.as_ref().map(acts).unwrap_or_default()),
     }
+}
+
+fn acts(status: &api::ActRecords) -> ActRecords {
+    let mut acts = ActRecords::default();
+    for kept in &status.key_expiries {
+        let Ok(at) = kept.at.parse() else {
+            continue;
+        };
+        let record: &mut ExpiryRecord = acts.expiries.entry(at).or_default();
+        let started = kept.started.iter().filter_map(|started| {
+            let before = started.expires_before.as_ref().map(|time| time.parse());
+            Some((started.node_id.parse().ok()?, before.transpose().ok()?))
+        });
+        record.started.extend(started);
+        record
+            .done
+            .extend(readable(&kept.done, |id| id.parse().ok()));
+        record.missed_told |= kept.missed_told;
+    }
+    let deletions = status.deletions.iter().filter_map(|kept| {
+        let record = DeletionRecord {
+            at: kept.at.0,
+            name: kept.name.clone(),
+            done: kept.done,
+        };
+        Some((kept.node_id.parse().ok()?, record))
+    });
+    acts.deletions.extend(deletions);
+    acts
 }
 
 fn holdings(status: &api::Holdings) -> Holdings {
@@ -334,6 +366,7 @@ impl Faults {
                 "false cuts the device off: write allowDisruption: [Deauthorize] too",
             );
         }
+        let (expire_key_at, reap) = self.acts(spec);
         Wishes {
             authorized: spec.authorized,
             tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
@@ -349,7 +382,42 @@ impl Faults {
                 .map(|wishes| self.attributes(wishes)),
             name: self.one("name", spec.name.as_ref()),
             ipv4: self.one("ipv4", spec.ipv4.as_ref()),
+            expire_key_at,
+            reap,
         }
+    }
+
+    fn acts(&mut self, spec: &TailscaleDevicePolicySpec) -> (Option<Timestamp>, Option<Reap>) {
+        let at = self.time("expireKeyAt", spec.expire_key_at.as_ref());
+        if at.is_some() && spec.key_expiry == Some(KeyExpiry::Disabled) {
+            self.add(
+                "expireKeyAt",
+                "a key whose expiry is disabled goes on working when it is expired: write keyExpiry: \
+                 Enabled, or leave one of the two out",
+            );
+        }
+        let Some(reap) = &spec.reap else {
+            return (at, None);
+        };
+        if spec.device_selector.is_none() {
+            self.add(
+                "reap",
+                "write deviceSelector instead of device, or leave reap out",
+            );
+        }
+        let inactive_for = self.value_of("reap.inactiveFor", reap.inactive_for());
+        let inactive_for = inactive_for.and_then(|length| SignedDuration::try_from(length).ok());
+        let max_per_day = self.value_of("reap.maxPerDay", reap.max_per_day());
+        let reap = inactive_for.zip(max_per_day);
+        let reap = reap.map(|(inactive_for, max_per_day)| Reap {
+            inactive_for,
+            max_per_day,
+        });
+        (at, reap)
+    }
+
+    fn value_of<T>(&mut self, path: &str, value: Result<T, Refused>) -> Option<T> {
+        value.map_err(|refused| self.add(path, refused)).ok()
     }
 
     fn attributes(

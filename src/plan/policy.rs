@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Bound, Holdings, PlanHash, Selector};
+use super::{ActRecords, Bound, Holdings, PlanHash, Reap, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -99,6 +99,8 @@ pub struct Memory {
     pub held: Option<PlanHash>,
     /// What it would have to clear. Shared, as thousands of devices may stand there.
     pub holdings: Arc<Holdings>,
+    /// What it has done once. Shared likewise.
+    pub acts: Arc<ActRecords>,
 }
 
 /// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
@@ -118,6 +120,7 @@ impl Memory {
             && self.approvals_used >= needed.approvals_used
             && (Arc::ptr_eq(&self.holdings, &needed.holdings)
                 || self.holdings.cover(&needed.holdings))
+            && (Arc::ptr_eq(&self.acts, &needed.acts) || self.acts.cover(&needed.acts))
     }
 
     /// The keys that a policy owns now: those that it names, and those that it named before and
@@ -261,6 +264,18 @@ pub struct Wishes {
     pub name: Option<DeviceLabel>,
     /// Its IPv4 address.
     pub ipv4: Option<TailnetIpv4>,
+    /// When its key is to be expired, once.
+    pub expire_key_at: Option<Timestamp>,
+    /// Whether it is deleted once it has been away for long.
+    pub reap: Option<Reap>,
+}
+
+impl Wishes {
+    /// Whether something is to be done once.
+    #[must_use]
+    pub fn has_acts(&self) -> bool {
+        self.expire_key_at.is_some() || self.reap.is_some()
+    }
 }
 
 /// A change that may cut somebody off and is made only where the policy allows it.

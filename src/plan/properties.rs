@@ -23,7 +23,10 @@ fn place(call: &Call) -> usize {
         Call::SetRoutes(..) => 4,
         Call::SetName(..) => 5,
         Call::SetIpv4(..) => 6,
-        Call::SetAuthorized(_, true) => 7,
+        Call::ExpireKey(_) => 7,
+        Call::SetAuthorized(_, true) => 8,
+        // Gets no other call.
+        Call::Delete(_) => 9,
     }
 }
 
@@ -256,7 +259,7 @@ proptest! {
         let mut device = scene.device.clone();
         device.enabled_routes = None;
         let fleet = scene.fleet();
-        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now(), let_go: &[] };
+        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now(), let_go: &[], turns: &BTreeSet::new() };
         let plan = plan_device(&device, None, &policies, &around);
         for difference in &plan.differences {
             let unknown = matches!(

@@ -57,6 +57,7 @@ impl Scene {
             clashes: &Clashes::default(),
             now: now(),
             let_go: &self.let_go,
+            turns: &BTreeSet::new(),
         };
         plan_device(&self.device, attributes, &policies, &around)
     }
@@ -189,6 +190,7 @@ pub(crate) fn plain_device() -> Device {
         external: false,
         key_expiry_disabled: false,
         expires: None,
+        connected: None,
         last_seen: None,
         enabled_routes: Some(RouteSet::new()),
         advertised_routes: None,
@@ -232,6 +234,8 @@ fn wishes() -> impl Strategy<Value = Wishes> {
             attributes: attributes.map(|wishes| without_twins(&wishes)),
             name: name.map(|name| format!("name-{name}").parse().unwrap()),
             ipv4: address.map(|address| format!("100.80.0.{address}").parse().unwrap()),
+            expire_key_at: None,
+            reap: None,
         },
     )
 }

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::{
     Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
-    Surroundings, Wants, bind, plan_device,
+    Reaping, Surroundings, Wants, bind, plan_device, reaping,
 };
-use crate::model::{Attributes, NodeId};
+use crate::model::{Attributes, Device, NodeId};
 
 /// What all policies together ask of a tailnet at one moment.
 #[derive(Debug, Clone, Default)]
@@ -98,12 +98,48 @@ fn compare(
         clashes: &clashes,
         now,
         let_go: &[],
+        turns: &BTreeSet::new(),
     };
+    let mut begun: BTreeMap<&PolicyKey, usize> = BTreeMap::new();
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {
+            let turns = turns(device, &policies, &mut begun, now);
+            let around = Surroundings {
+                turns: &turns,
+                ..around
+            };
             let plan = plan_device(device, attributes.get(&node), &policies, &around);
             survey.devices.insert(node, plan);
         }
     }
     survey
+}
+
+/// The policies whose turn it is to delete a device: as many devices of each as it may still delete
+/// today, besides those that it has begun.
+fn turns<'a>(
+    device: &Device,
+    policies: &[(&'a Policy, &Memory)],
+    begun: &mut BTreeMap<&'a PolicyKey, usize>,
+    now: Timestamp,
+) -> BTreeSet<PolicyKey> {
+    let has_turn = |(policy, memory): &&(&'a Policy, &Memory)| {
+        let inactive = matches!(
+            reaping(policy, device, false, now),
+            Some(Reaping::Inactive(_))
+        );
+        let (Some(reap), true) = (policy.wishes.reap, inactive) else {
+            return false;
+        };
+        let record = memory.acts.deletions.get(&device.node_id);
+        if record.is_some_and(|record| record.counts(now)) {
+            return true;
+        }
+        let before = || memory.acts.deleted(now, &BTreeSet::new());
+        let begun = begun.entry(&policy.key).or_insert_with(before);
+        *begun += 1;
+        *begun <= reap.max_per_day as usize
+    };
+    let turns = policies.iter().filter(has_turn);
+    turns.map(|(policy, _)| policy.key.clone()).collect()
 }

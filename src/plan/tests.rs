@@ -36,6 +36,7 @@ fn device(node: &str, user: &str, tags: &[&str]) -> Device {
         external: false,
         key_expiry_disabled: false,
         expires: None,
+        connected: None,
         last_seen: None,
         enabled_routes: None,
         advertised_routes: None,

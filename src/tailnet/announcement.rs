@@ -1,4 +1,4 @@
-use super::{Failure, HeldPlan};
+use super::{Failure, HeldPlan, MissedExpiry};
 use crate::plan::{Difference, Field};
 
 /// What somebody should be told when it happens, once.
@@ -19,4 +19,6 @@ pub enum Announcement {
     Held(HeldPlan),
     /// They were approved, and are sent.
     Approved(HeldPlan),
+    /// Keys are not expired at a time, and never will be for it.
+    Missed(MissedExpiry),
 }

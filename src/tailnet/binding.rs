@@ -157,6 +157,8 @@ impl Engine {
     pub(super) fn let_go(&mut self, id: &NodeId, key: &PolicyKey) {
         if let Some(held) = self.policies.get_mut(key) {
             held.drop_device(id);
+            let next = held.end_turn(id);
+            self.stale.extend(next);
         }
         if let Some(node) = self.nodes.get_mut(id) {
             node.policies.remove(key);
@@ -175,6 +177,7 @@ impl Engine {
 
     /// Compares a device anew with all that is wished for it.
     pub(super) fn replan(&mut self, id: &NodeId, now: Now) {
+        self.see_deleted(id, now);
         let Some(node) = self.nodes.get(id) else {
             return;
         };
@@ -190,7 +193,9 @@ impl Engine {
         self.tell.extend(node.all_policies().cloned());
         self.unplaced.insert(id.clone());
         self.settle_ownership(id);
+        self.settle_acts(id, now);
         self.compare(id, now);
+        self.begin_expiries(id);
         if self.see_cleared(id, now) {
             self.replan(id, now);
         }
@@ -210,12 +215,18 @@ impl Engine {
             .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.memory)))
             .collect();
         let let_go = self.due(node, id);
+        let turns = node.policies.iter().filter(|key| {
+            let held = self.policies.get(*key);
+            held.is_some_and(|held| held.work.has_turn(id))
+        });
+        let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
         let around = Surroundings {
             fleet: &self.fleet,
             permits: &self.permits(id, node),
             clashes: &self.clashes,
             now: now.wall,
             let_go: &let_go,
+            turns: &turns,
         };
         let plan = plan_device(device, attributes, &policies, &around);
         self.limiter.note(id, &plan.wanted_by);

@@ -58,6 +58,8 @@ pub struct Engine {
     pub(super) policies: BTreeMap<PolicyKey, Held>,
     pub(super) polling: Polling,
     pub(super) fleet: Fleet,
+    /// Devices that were deleted, with the count of answers then: an older list may have them still.
+    pub(super) deleted: BTreeMap<NodeId, u64>,
     /// What the tailnet has once: who claims it, and who has it.
     pub(super) clashes: Clashes,
     pub(super) nodes: BTreeMap<NodeId, Node>,
@@ -122,6 +124,7 @@ impl Engine {
             policies: BTreeMap::new(),
             polling: Polling::default(),
             fleet: Fleet::default(),
+            deleted: BTreeMap::new(),
             clashes: Clashes::default(),
             nodes: BTreeMap::new(),
             readers: BTreeSet::new(),
@@ -372,6 +375,7 @@ impl Engine {
         Circumstances {
             remembered: node.all_policies().all(|key| self.is_remembered(key)),
             refresh: self.refresh(),
+            list_trusted: self.polling.is_trusted(now),
             now,
         }
     }

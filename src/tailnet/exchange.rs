@@ -44,6 +44,8 @@ async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
         Call::SetRoutes(id, routes) => client.set_routes(id, routes).await.map(|_| ()),
         Call::SetName(id, label) => client.set_name(id, label).await,
         Call::SetIpv4(id, addr) => client.set_ipv4(id, *addr).await,
+        Call::ExpireKey(id) => client.expire_key(id).await,
+        Call::Delete(id) => client.delete(id).await,
         Call::WriteAttributes(patch) => match only_entry(patch) {
             Some((id, key, Some(wish))) => client.set_attribute(id, key, wish).await,
             Some((id, key, None)) => client.delete_attribute(id, key).await,

@@ -1,10 +1,10 @@
 //! A policy as an engine holds it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Abandoned, PolicyReport};
+use super::{Abandoned, PolicyReport, acts::ActWork};
 use crate::{
     model::NodeId,
     plan::{
@@ -48,6 +48,8 @@ pub(super) struct Held {
     pub leaving: Option<Duration>,
     /// What it leaves behind, once it has been given up.
     pub abandoned: Option<Abandoned>,
+    /// What it is doing once.
+    pub work: ActWork,
 }
 
 impl Held {
@@ -72,6 +74,7 @@ impl Held {
             too_many: false,
             leaving: None,
             abandoned: None,
+            work: ActWork::default(),
         }
     }
 
@@ -109,6 +112,9 @@ impl Held {
         }
         if kept.bound == self.recorded.bound {
             kept.owned_keys.extend(self.recorded.owned_keys.clone());
+        }
+        if !self.recorded.acts.is_empty() && kept.acts != self.recorded.acts {
+            Arc::make_mut(&mut kept.acts).merge(&self.recorded.acts);
         }
         if kept.approvals_used < self.recorded.approvals_used {
             kept.approvals_used = self.recorded.approvals_used;

@@ -105,8 +105,13 @@ impl Engine {
 
     fn take_devices(&mut self, devices: Vec<Device>, asked_at: u64) {
         let mut fleet = Fleet::default();
+        // What was deleted since the list was asked for may be in it still.
+        self.deleted.retain(|_, at| *at > asked_at);
         for device in devices {
             let id = device.node_id.clone();
+            if self.deleted.contains_key(&id) {
+                continue;
+            }
             let known = self.fleet.get(&id);
             let Some(node) = self.nodes.get_mut(&id) else {
                 if known != Some(&device) {
@@ -135,8 +140,14 @@ impl Engine {
         }
         let gone = self.fleet.devices().map(|device| &device.node_id);
         let gone = gone.filter(|id| fleet.get(id).is_none());
-        self.moved.extend(gone.cloned());
+        let gone: Vec<NodeId> = gone.cloned().collect();
+        let own = |id: &&NodeId| self.fleet.get(id).is_some_and(|device| !device.external);
+        if !self.is_plausible(gone.iter().filter(own).count()) {
+            self.polling.doubt();
+        }
+        self.moved.extend(gone);
         self.fleet = fleet;
+        self.look_for_inactive();
         self.missing.retain(|id, _| self.fleet.get(id).is_none());
         self.look_for_parted();
         // An address or a name may be free now.

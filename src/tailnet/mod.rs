@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of Kubernetes.
 
+mod acts;
 mod announcement;
 mod approvals;
 mod binding;
@@ -34,6 +35,7 @@ mod simulation;
 mod window;
 mod writes;
 
+pub use acts::{ActDetail, ActReport, MissedExpiry};
 pub use announcement::Announcement;
 pub use approvals::HeldPlan;
 pub use clear::{Abandoned, ClearReport};

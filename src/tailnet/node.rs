@@ -86,6 +86,8 @@ pub(super) struct Circumstances {
     pub remembered: bool,
     /// The age at which attributes are read again.
     pub refresh: Duration,
+    /// A device may be deleted for what the last list says.
+    pub list_trusted: bool,
     pub now: Duration,
 }
 
@@ -99,6 +101,7 @@ impl Node {
         let Circumstances {
             remembered,
             refresh,
+            list_trusted,
             now,
         } = given;
         if self.busy > 0 {
@@ -116,7 +119,7 @@ impl Node {
         if self.routes_due(refresh, now) {
             return Step::Look(Request::Routes(id.clone()));
         }
-        match next_call(&self.plan, &self.blocked(now)) {
+        match next_call(&self.plan, &self.blocked(list_trusted, now)) {
             Some(_) if !remembered => Step::Wait,
             // Somebody may have approved a route or given a tag since the list: a call that
             // replaces a whole list carries what nobody here decides, as it is now.
@@ -128,6 +131,10 @@ impl Node {
             Some((Call::SetTags(..), _))
                 if self.plan.claims.share_tags() && !is_fresh(self.device_read, now) =>
             {
+                Step::Look(Request::Device(id.clone()))
+            }
+            // What is done once and for good is done for what is so now.
+            Some((Call::ExpireKey(_) | Call::Delete(_), _)) if !is_fresh(self.device_read, now) => {
                 Step::Look(Request::Device(id.clone()))
             }
             Some((Call::WriteAttributes(mut writes), differences)) => Step::WriteAttributes(
@@ -142,8 +149,13 @@ impl Node {
         }
     }
 
+    /// Whether the device was looked at a moment ago.
+    pub fn was_just_read(&self, now: Duration) -> bool {
+        is_fresh(self.device_read, now)
+    }
+
     /// The fields that must wait, as a call for them (or the read before it) failed a moment ago.
-    fn blocked(&self, now: Duration) -> BTreeSet<Field> {
+    fn blocked(&self, list_trusted: bool, now: Duration) -> BTreeSet<Field> {
         let waiting = self
             .setbacks
             .iter()
@@ -158,6 +170,9 @@ impl Node {
         let tags = pending(self.look_setback.as_ref(), now)
             .filter(|_| self.plan.claims.share_tags())
             .map(|_| Field::Tags);
+        let looks_fail = pending(self.look_setback.as_ref(), now).is_some();
+        let deletion = (looks_fail || !list_trusted).then_some(Field::Reap);
+        let expiry = looks_fail.then_some(Field::ExpireKeyAt);
         // After a lost answer nobody knows what the attributes are.
         let unknown = self
             .plan
@@ -171,6 +186,8 @@ impl Node {
             .chain(contested)
             .chain(routes.into_iter().flatten())
             .chain(tags)
+            .chain(deletion)
+            .chain(expiry)
             .chain(attributes)
             .collect()
     }

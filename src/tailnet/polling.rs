@@ -25,7 +25,16 @@ pub(super) struct Polling {
     pub seen: u64,
     failures: u32,
     failure: Option<Failure>,
+    /// When the last complete list came.
+    last: Duration,
+    /// Until when no list is trusted, as one had lost many devices.
+    doubted_until: Duration,
 }
+
+/// How long a list counts as just read.
+const JUST_READ: Duration = Duration::from_mins(1);
+/// How long lists are doubted after one that had lost many devices: the next ones may lack them too.
+const DOUBTED_FOR: Duration = Duration::from_hours(1);
 
 /// After so many lists in a row have failed, policies say so; one lost answer is no news.
 const DOWN_AFTER: u32 = 3;
@@ -68,6 +77,7 @@ impl Polling {
     pub fn restart(&mut self, now: Duration) {
         *self = Self {
             next: now,
+            doubted_until: self.doubted_until,
             ..Self::default()
         };
     }
@@ -76,6 +86,7 @@ impl Polling {
         self.seen += 1;
         self.failures = 0;
         self.failure = None;
+        self.last = now;
         self.next = now;
         if !self.again {
             self.next += jittered(interval, rng);
@@ -98,6 +109,20 @@ impl Polling {
     /// The circuit: while lists fail, nothing is written.
     pub fn is_closed(&self) -> bool {
         self.seen > 0 && self.failures == 0
+    }
+
+    /// Lists are not trusted for a while.
+    pub fn doubt(&mut self) {
+        self.doubted_until = self.last + DOUBTED_FOR;
+    }
+
+    /// Whether the last list can be trusted so far that a device may be deleted for what it says. The
+    /// first one can be compared with none.
+    pub fn is_trusted(&self, now: Duration) -> bool {
+        self.is_closed()
+            && self.seen > 1
+            && now >= self.doubted_until
+            && now < self.last + JUST_READ
     }
 
     /// The failure that policies should tell, if they should.

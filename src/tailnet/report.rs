@@ -3,8 +3,8 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 
 use super::{
-    Abandoned, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan, LimitedPolicy,
-    RecentChanges,
+    Abandoned, ActReport, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan,
+    LimitedPolicy, RecentChanges,
 };
 use crate::{
     model::{AttributeKey, NodeId},
@@ -31,6 +31,8 @@ pub struct PolicyReport {
     pub approval_faults: Vec<String>,
     /// How far it is with devices that it has let go.
     pub clearing: Option<ClearReport>,
+    /// How far it is with what it does once.
+    pub acts: ActReport,
     /// How things stand.
     pub state: State,
 }
@@ -123,6 +125,7 @@ impl Engine {
             }
             self.release_keys(&key);
             self.freeze(&key);
+            self.tell_missed(&key);
             let Some(report) = self.report(&key) else {
                 continue;
             };
@@ -177,6 +180,7 @@ impl Engine {
                 .map(|policy| policy.mode)
                 .unwrap_or_default(),
             clearing: self.clear_report(key),
+            acts: self.act_report(key),
             state,
         })
     }

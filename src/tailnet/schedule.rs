@@ -66,6 +66,7 @@ impl Engine {
 
     fn act(&mut self, now: Now) {
         for id in std::mem::take(&mut self.unplaced) {
+            self.begin_deletions(&id, now);
             self.place(&id, now);
         }
         loop {
@@ -98,8 +99,11 @@ impl Engine {
             Step::WriteAttributes(..) => Place::Batch,
             Step::Confirm => Place::Written,
         };
-        // Whatever else happens, an attribute whose time has passed is no wish any more.
-        let expiry = node.plan.claims.next_expiry().map(|expiry| {
+        // Whatever else happens, an attribute whose time has passed is no wish any more, and a time for
+        // an act comes.
+        let wakes = node.plan.claims.next_expiry().into_iter();
+        let wakes = wakes.chain(node.plan.wakes).min();
+        let expiry = wakes.map(|expiry| {
             let left = Duration::try_from(expiry.duration_since(now.wall));
             now.monotonic + left.unwrap_or_default()
         });
@@ -147,6 +151,11 @@ impl Engine {
             .map(|node| node.next_step(id, self.circumstances(node, now.monotonic)));
         match step {
             Some(Step::Look(request)) => self.send_for(id, request, Vec::new(), now),
+            // What is done once is recorded first.
+            Some(Step::Call(_, differences)) if !self.have_begun(&differences, now) => {
+                self.queues.put(id, Place::Waiting, now.monotonic);
+                self.unplaced.insert(id.clone());
+            }
             Some(Step::Call(call, differences)) => {
                 self.send_for(id, Request::Write(call), differences, now);
             }

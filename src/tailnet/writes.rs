@@ -18,6 +18,9 @@ impl Engine {
             if matches!(call, Call::SetIpv4(..)) {
                 self.reconsider_waiting(id);
             }
+            if matches!(call, Call::Delete(_)) {
+                self.take_deleted(id);
+            }
             if let Some(mut device) = self.fleet.get(id).cloned() {
                 apply(call, &mut device);
                 self.fleet.insert(device);
@@ -51,8 +54,11 @@ impl Engine {
             let field = difference.change.field();
             if let Some(node) = self.nodes.get_mut(&difference.node) {
                 node.setbacks.remove(&field);
-                node.unconfirmed.insert(field, difference.change.clone());
+                if field != Field::Reap {
+                    node.unconfirmed.insert(field, difference.change.clone());
+                }
             }
+            self.finish_act(difference);
             for owner in difference.owners() {
                 if let Some(held) = self.policies.get_mut(owner) {
                     held.done(difference);
@@ -62,8 +68,10 @@ impl Engine {
         }
     }
 
-    fn note_change(&mut self, difference: &Difference, now: Now) {
-        if let Some(node) = self.nodes.get_mut(&difference.node) {
+    pub(super) fn note_change(&mut self, difference: &Difference, now: Now) {
+        // Nobody can reverse what is done once.
+        let node = self.nodes.get_mut(&difference.node);
+        if let Some(node) = node.filter(|_| !difference.is_act()) {
             node.contests
                 .entry(difference.change.field())
                 .and_modify(|contest| contest.write(difference, now.monotonic))
@@ -232,6 +240,9 @@ impl Engine {
             let doubtful = std::mem::take(&mut node.doubtful).into_iter();
             doubtful
                 .filter(|difference| !open.contains_key(&difference.change.field()))
+                .filter(|difference| {
+                    !difference.is_act() || difference.act_shows(self.fleet.get(id), now.wall)
+                })
                 .collect()
         };
         // A wish that was edited since, or a change by somebody else, is a new difference.

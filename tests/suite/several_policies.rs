@@ -52,6 +52,7 @@ fn device(tags: TagSet) -> Device {
         external: false,
         key_expiry_disabled: false,
         expires: None,
+        connected: None,
         last_seen: None,
         enabled_routes: Some(RouteSet::new()),
         advertised_routes: None,
@@ -92,6 +93,7 @@ fn the_table_of_lists_is_what_the_plan_does() {
                 clashes: &plan::Clashes::default(),
                 now,
                 let_go: &[],
+                turns: &BTreeSet::new(),
             },
         );
         if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {

@@ -58,7 +58,17 @@ pub(super) fn policy() -> Value {
         |spec: &str| format!("(has({spec}.deletionPolicy) && {spec}.deletionPolicy == 'Clear')");
     let tailnet =
         |spec: &str| format!("(has({spec}.tailnetRef) ? {spec}.tailnetRef.name : 'default')");
-    json!([rule(
+    json!([{
+        "rule": "!has(self.reap) || has(self.deviceSelector)",
+        "message": "reap deletes devices of a deviceSelector that have been away for long: write \
+                    deviceSelector instead of device, or leave reap out",
+        "fieldPath": ".reap",
+    }, {
+        "rule": "!has(self.expireKeyAt) || !has(self.keyExpiry) || self.keyExpiry != 'Disabled'",
+        "message": "a key whose expiry is disabled goes on working when it is expired: write \
+                    keyExpiry: Enabled, or leave keyExpiry or expireKeyAt out",
+        "fieldPath": ".expireKeyAt",
+    }, rule(
         &format!("{given} > 0"),
         "no device is named: write device for one, or deviceSelector for all that fit",
     ), rule(

@@ -171,6 +171,37 @@ pub(in crate::api) fn attribute_integer(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// For how long a device has been away before it is deleted.
+pub(in crate::api) fn inactivity(_: &mut SchemaGenerator) -> Schema {
+    let is_duration = "self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''";
+    json_schema!({
+        "type": "string",
+        "maxLength": 32,
+        "x-kubernetes-validations": [
+            naming(
+                is_duration,
+                "is no duration: write hours, minutes and seconds, such as 720h or 2160h",
+            ),
+            naming(
+                &format!("!({is_duration}) || duration(self) >= duration('24h')"),
+                "is too short: write at least 24h",
+            ),
+        ],
+    })
+}
+
+/// How many devices are deleted in a day.
+pub(in crate::api) fn deletions_per_day(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "integer",
+        "format": "int32",
+        "x-kubernetes-validations": [rule(
+            "self >= 1 && self <= 1000",
+            "the number of deletions is out of range: write one from 1 to 1000",
+        )],
+    })
+}
+
 /// An RFC 3339 time.
 pub(in crate::api) fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})

@@ -72,8 +72,8 @@ impl Reporter for Terminal {
             } => {
                 println!("  {device:<14} {field}: {}", failure.message);
             }
-            // Nothing of the demo waits for anybody.
-            Announcement::Held(_) | Announcement::Approved(_) => {}
+            // Nothing of the demo waits for anybody, or is done once.
+            Announcement::Held(_) | Announcement::Approved(_) | Announcement::Missed(_) => {}
         }
     }
 }

@@ -197,6 +197,7 @@ prop_compose! {
             external,
             key_expiry_disabled,
             expires: expires.map(|hours| now() + SignedDuration::from_hours(hours)),
+            connected: None,
             last_seen: None,
             enabled_routes,
             advertised_routes,

@@ -1,6 +1,6 @@
 //! The status of a policy about many devices.
 
-use super::{Known, Verdict, bound, count, failed, failures, held, pending, worst};
+use super::{Known, Verdict, bound, count, deleting, failed, failures, held, pending, worst};
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
     tailnet::{DeviceReport, FleetReport},
@@ -58,6 +58,9 @@ fn of_those_that_are_meant(report: &FleetReport) -> Verdict {
             report.in_sync
         );
         return Verdict::working(Reason::Progressing, message);
+    }
+    if let Some(verdict) = deleting(&report.differences) {
+        return verdict;
     }
     if report.different > 0 {
         let message = some(report, all - report.in_sync, "wait", |device| {

@@ -243,6 +243,8 @@ impl World {
                     assert!(kept, "{call:?} withdraws routes");
                 }
             }
+            Call::ExpireKey(id) => self.check_expiry(id),
+            Call::Delete(id) => self.check_deletion(id),
             Call::WriteAttributes(nodes) => {
                 assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
                 for (id, writes) in nodes {
@@ -255,6 +257,48 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A key is expired for a policy that has kept that it began, in time, as long as the device has the
+    /// key of then.
+    fn check_expiry(&self, id: &NodeId) {
+        let now = self.wall();
+        let device = &self.told.devices[id];
+        let begun = |(policy, memory): &(Policy, Memory)| {
+            let at = policy.wishes.expire_key_at?;
+            let record = memory.acts.expiries.get(&at)?;
+            let same = record.started.get(id) == Some(&device.expires);
+            let known = same && !record.done.contains(id);
+            Some(known && may_act(policy, memory) && at >= policy.created && at <= now)
+        };
+        let holders: Vec<_> = self.told.holders(id).collect();
+        let begun = holders.iter().any(|holder| begun(holder) == Some(true));
+        assert!(begun, "the key of {id} is expired for nobody: {holders:?}");
+        assert!(!device.external && !device.key_expiry_disabled);
+    }
+
+    /// A device is deleted that all that was told last says to be away, for a policy that has kept that
+    /// it began, and that keeps within its count for the day.
+    fn check_deletion(&self, id: &NodeId) {
+        let now = self.wall();
+        let device = &self.told.devices[id];
+        let away = now.duration_since(device.last_seen.unwrap());
+        let begun = |(policy, memory): &(Policy, Memory)| {
+            let reap = policy.wishes.reap?;
+            let records = &memory.acts.deletions;
+            let day = jiff::SignedDuration::from_hours(24);
+            let counting = records
+                .values()
+                .filter(|it| now.duration_since(it.at) < day);
+            assert!(counting.count() <= reap.max_per_day as usize, "{records:?}");
+            let begun = records.get(id).is_some_and(|record| !record.done);
+            let of_many = matches!(policy.target, Target::Fleet(_));
+            Some(begun && of_many && may_act(policy, memory) && away >= reap.inactive_for)
+        };
+        let holders: Vec<_> = self.told.holders(id).collect();
+        let begun = holders.iter().any(|holder| begun(holder) == Some(true));
+        assert!(begun, "{id} is deleted for nobody: {holders:?}");
+        assert!(!device.external && device.connected == Some(false));
     }
 
     /// Whether somebody else changed the device too short a while ago for a read to show it.

@@ -75,6 +75,8 @@ fn kinds(world: &World) -> Vec<&'static str> {
         Call::SetRoutes(..) => "routes",
         Call::SetName(..) => "name",
         Call::SetIpv4(..) => "ip",
+        Call::ExpireKey(_) => "expire",
+        Call::Delete(_) => "delete",
     };
     world.writes().iter().map(kind).collect()
 }

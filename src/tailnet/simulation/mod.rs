@@ -1,6 +1,7 @@
 //! The engine in a simulated world: a model of a tailnet, a store of policies, a clock that jumps
 //! from event to event, all driven by one seed. What must always hold is checked at every request.
 
+mod acts;
 mod approvals;
 mod chaos;
 mod checks;

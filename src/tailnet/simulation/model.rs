@@ -33,6 +33,11 @@ pub struct Model {
     pub left_out: Option<NodeId>,
     /// Deletions of attributes are accepted, but nothing happens.
     pub keeps_attributes: bool,
+    /// Devices whose keys were expired by a call, and when.
+    pub expired: Vec<(Timestamp, NodeId)>,
+    /// Devices that were deleted by a call, and when.
+    pub deleted: Vec<(Timestamp, NodeId)>,
+    now: Timestamp,
 }
 
 impl Model {
@@ -48,6 +53,7 @@ impl Model {
 
     /// The server removes attributes whose time has passed.
     pub fn expire(&mut self, now: Timestamp) {
+        self.now = now;
         for attributes in self.attributes.values_mut() {
             attributes.retain(|_, value| value.expiry.is_none_or(|expiry| expiry > now));
         }
@@ -114,7 +120,7 @@ impl Model {
             }
             _ => {}
         }
-        let disable = self.tags_disable_expiry;
+        let (disable, now) = (self.tags_disable_expiry, self.now);
         let id = call.nodes()[0].clone();
         let Some(device) = self.devices.get_mut(&id) else {
             return Ok(());
@@ -129,6 +135,17 @@ impl Model {
             Call::SetRoutes(_, routes) => device.enabled_routes = Some(routes.clone()),
             Call::SetName(_, label) => device.name = format!("{label}.tail1.ts.net"),
             Call::SetIpv4(_, addr) => device.ipv4 = Some(addr.addr()),
+            Call::ExpireKey(_) => {
+                let later = device.expires.is_none_or(|expires| expires > now);
+                if later {
+                    device.expires = Some(now);
+                    self.expired.push((now, id));
+                }
+            }
+            Call::Delete(_) => {
+                self.remove(&id);
+                self.deleted.push((now, id));
+            }
             Call::WriteAttributes(_) => {}
         }
         Ok(())
@@ -197,6 +214,7 @@ pub fn device(number: usize) -> Device {
         external: false,
         key_expiry_disabled: false,
         expires: None,
+        connected: None,
         last_seen: None,
         enabled_routes: Some(RouteSet::new()),
         advertised_routes: Some(Route::exit_node()),

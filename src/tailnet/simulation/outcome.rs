@@ -115,6 +115,7 @@ impl World {
                 clashes,
                 now: self.wall(),
                 let_go: &[],
+                turns: &BTreeSet::new(),
             },
         );
         let held = plan

@@ -133,6 +133,7 @@ fn plain(node: NodeId) -> Device {
         external: false,
         key_expiry_disabled: false,
         expires: None,
+        connected: None,
         last_seen: None,
         enabled_routes: None,
         advertised_routes: None,

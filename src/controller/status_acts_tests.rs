@@ -1,0 +1,106 @@
+//! What a status says of that which is done once, and what it keeps of it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    T0, of_policy,
+    states::{bound, device, key, node, report},
+};
+use crate::{
+    api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
+    plan::{self, ActRecords, Field, Hold, Memory, Missed, Stage},
+    tailnet::{ActDetail, ActReport, PolicyReport},
+};
+
+fn of(acts: ActReport, records: ActRecords) -> TailscaleDevicePolicyStatus {
+    let report = PolicyReport {
+        acts,
+        memory: Memory {
+            acts: Arc::new(records),
+            ..Memory::default()
+        },
+        ..report(bound(device()))
+    };
+    of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    )
+}
+
+fn act(stage: Stage, held: Option<&Hold>) -> ActDetail {
+    ActDetail {
+        stage,
+        node: node("n1"),
+        label: "fra-laptop".into(),
+        field: Field::ExpireKeyAt,
+        held: held.map(ToString::to_string),
+    }
+}
+
+#[test]
+fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
+    let missed = Stage::Missed(Missed::TooLate);
+    let status = of(
+        ActReport {
+            totals: BTreeMap::from([(Stage::Due, 1), (missed, 40), (Stage::Done, 3)]),
+            details: vec![
+                act(Stage::Due, Some(&Hold::KeyNeverExpires)),
+                act(missed, None),
+                act(Stage::Done, None),
+            ],
+        },
+        ActRecords::default(),
+    );
+    let told: Vec<_> = status.acts.iter().map(|act| act.state.as_str()).collect();
+    assert_eq!(told, ["Due", "Missed", "Done"]);
+    let message = status.acts[0].message.as_ref().unwrap();
+    assert!(
+        message.starts_with("held: key expiry is disabled"),
+        "{message}"
+    );
+    assert_eq!(
+        status.acts[1].message.as_deref(),
+        Some("the time was more than an hour past before it could begin; it is never done")
+    );
+    let totals = status.act_totals.unwrap();
+    let totals = (totals.due, totals.missed, totals.done, totals.scheduled);
+    assert_eq!(totals, (Some(1), Some(40), Some(3), None));
+    // What was missed makes nobody wait: the manifest may keep its time for ever.
+    let ready = &status.conditions[0];
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", "InSync")
+    );
+    assert!(
+        ready
+            .message
+            .ends_with("expireKeyAt is missed for 40 devices, as the time was more than an hour past before it could begin; a later time is another act."),
+        "{}", ready.message
+    );
+}
+
+#[test]
+fn what_was_done_once_is_kept_and_read_back_as_it_was() {
+    let mut records = ActRecords::default();
+    let at = "2026-12-01T18:00:00Z".parse().unwrap();
+    let before = "2027-01-02T03:04:05.678Z".parse().unwrap();
+    for (id, before) in [("n1", Some(before)), ("n2", None), ("n3", None)] {
+        records.begin_expiry(at, &node(id), before);
+    }
+    records.finish_expiry(at, &node("n3"));
+    records.expiries.get_mut(&at).unwrap().missed_told = true;
+    records.begin_deletion(&node("n4"), "old".into(), T0);
+    records.deletions.get_mut(&node("n4")).unwrap().done = true;
+    let status = of(ActReport::default(), records.clone());
+    let kept = serde_json::to_value(&status).unwrap();
+    assert_eq!(
+        kept["actRecords"]["keyExpiries"][0]["started"][0],
+        serde_json::json!({"nodeId": "n1", "expiresBefore": "2027-01-02T03:04:05.678Z"})
+    );
+    let status: TailscaleDevicePolicyStatus = serde_json::from_value(kept).unwrap();
+    let spec = TailscaleDevicePolicySpec::default();
+    let parsed = plan::parse(key("a"), String::new(), 1, T0, &spec, Some(&status));
+    assert_eq!(*parsed.memory.acts, records);
+}

@@ -1,0 +1,317 @@
+//! One-shot acts: expiring the key of a device at a time, and deleting devices that have been away for long.
+//!
+//! They are no states to converge to, so each is begun by a record that is kept before the call
+//! ([`ActRecords`]), and decided by that record alone from then on:
+//!
+//! | `expireKeyAt`                                     | stage     |                                 |
+//! |---------------------------------------------------|-----------|---------------------------------|
+//! | lies ahead                                        | Scheduled |                                 |
+//! | before the policy's creation                      | Missed    | never sent                      |
+//! | no record, more than an hour past                 | Missed    | never sent                      |
+//! | no record, within the hour                        | Due       | a record is made, then the call |
+//! | no record, within the hour, the key is past       | Done      | a record is made, no call       |
+//! | recorded, and `expires` is what it was then       | Started   | the call                        |
+//! | recorded, and `expires` is something else         | Done      | never sent again                |
+//!
+//! A device is deleted only where all is known and says so ([`reaping`]); how many a policy deletes in
+//! a day is counted by the records. Both are differences like any other once they are due, so that
+//! order, guards, approvals, the limit and reports are the same.
+
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Change, Claims, Difference, Field, Hold, Memory, Mode, Policy, PolicyKey, Surroundings, Target,
+};
+use crate::model::Device;
+
+pub use records::{ActRecords, DeletionRecord, ExpiryRecord, MOST_EXPIRIES};
+
+/// How long after its time an expiry may still begin.
+pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
+/// The wall clock can be set while an alarm waits: the time is compared again this often.
+const LOOK_AT_THE_CLOCK: SignedDuration = SignedDuration::from_mins(10);
+
+/// Which devices are deleted for having been away, and how many in a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reap {
+    /// Not seen for so long.
+    pub inactive_for: SignedDuration,
+    /// At most so many within any 24 hours.
+    pub max_per_day: u32,
+}
+
+/// How far a policy is with an act on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It can begin now.
+    Due,
+    /// It has begun: the record is made.
+    Started,
+    /// It never will be done.
+    Missed(Missed),
+    /// Its time lies ahead.
+    Scheduled,
+    /// As many devices as the policy may delete in a day have their turn before this one.
+    Waiting,
+    /// It has been done.
+    Done,
+}
+
+/// Why an act will never be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missed {
+    /// The policy is younger than the time: somebody has restored it, or written an old time.
+    BeforeCreation,
+    /// The device was seen too late.
+    TooLate,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BeforeCreation => "the time lies before the creation of the policy",
+            Self::TooLate => "the time was more than an hour past before it could begin",
+        })
+    }
+}
+
+/// An act of a policy on the device in question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// Whose it is.
+    pub policy: PolicyKey,
+    /// [`Field::ExpireKeyAt`] or [`Field::Reap`].
+    pub field: Field,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a policy is with expiring the key of a device; `None` where it wishes for none.
+#[must_use]
+pub fn expiry(policy: &Policy, memory: &Memory, device: &Device, now: Timestamp) -> Option<Stage> {
+    let at = policy.wishes.expire_key_at?;
+    if device.external {
+        return None;
+    }
+    let record = memory.acts.expiries.get(&at);
+    if record.is_some_and(|record| record.done.contains(&device.node_id)) {
+        return Some(Stage::Done);
+    }
+    if at < policy.created {
+        return Some(Stage::Missed(Missed::BeforeCreation));
+    }
+    if now < at {
+        return Some(Stage::Scheduled);
+    }
+    if let Some(before) = record.and_then(|record| record.started.get(&device.node_id)) {
+        // Whoever changed it since, the key of then is gone.
+        let same = *before == device.expires;
+        return Some(if same { Stage::Started } else { Stage::Done });
+    }
+    if now.duration_since(at) > GRACE {
+        return Some(Stage::Missed(Missed::TooLate));
+    }
+    Some(if is_past(device, now) {
+        Stage::Done
+    } else {
+        Stage::Due
+    })
+}
+
+/// Whether the key has run out.
+fn is_past(device: &Device, now: Timestamp) -> bool {
+    !device.key_expiry_disabled && device.expires.is_some_and(|expires| expires <= now)
+}
+
+/// What a policy that deletes devices makes of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaping {
+    /// It is kept until this time at least.
+    KeptUntil(Timestamp),
+    /// It is to be deleted, as it was last seen at this time.
+    Inactive(Timestamp),
+}
+
+/// Whether a device has been away for so long that a policy deletes it; `None` where that is no
+/// question, or not known. Never one that is connected or may be, that was shared in, of which it is
+/// not known when it was last seen, or that is protected.
+#[must_use]
+pub fn reaping(
+    policy: &Policy,
+    device: &Device,
+    protected: bool,
+    now: Timestamp,
+) -> Option<Reaping> {
+    let reap = policy.wishes.reap?;
+    let of_many = matches!(policy.target, Target::Fleet(_));
+    if !of_many || protected || device.external || device.connected != Some(false) {
+        return None;
+    }
+    let last_seen = device.last_seen?;
+    let due = last_seen.checked_add(reap.inactive_for).ok()?;
+    Some(if due <= now {
+        Reaping::Inactive(last_seen)
+    } else {
+        Reaping::KeptUntil(due)
+    })
+}
+
+/// The acts of a device's policies.
+#[derive(Debug, Default)]
+pub(super) struct Acts {
+    /// How far each is.
+    pub acts: Vec<Act>,
+    /// What can be done now, by the rank of the policies.
+    pub changes: Vec<(Change, Vec<PolicyKey>)>,
+    /// When something about them changes though nothing happens.
+    pub wakes: Option<Timestamp>,
+}
+
+impl Acts {
+    /// What the policies of a device have to do about it once.
+    pub fn of(device: &Device, policies: &[(&Policy, &Memory)], around: &Surroundings<'_>) -> Self {
+        let mut acts = Self::default();
+        let acting = |(policy, _): &&(&Policy, &Memory)| policy.wishes.has_acts();
+        let mut ranked: Vec<_> = policies.iter().filter(acting).collect();
+        ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
+        for (policy, memory) in ranked {
+            acts.expire(policy, memory, device, around.now);
+            acts.reap(policy, memory, device, around);
+        }
+        acts
+    }
+
+    fn expire(&mut self, policy: &Policy, memory: &Memory, device: &Device, now: Timestamp) {
+        let (Some(at), Some(stage)) = (
+            policy.wishes.expire_key_at,
+            expiry(policy, memory, device, now),
+        ) else {
+            return;
+        };
+        self.note(policy, Field::ExpireKeyAt, stage);
+        match stage {
+            Stage::Due | Stage::Started => {
+                let before = device.expires;
+                self.wish(policy, Change::ExpireKey { at, before });
+                // A moment after the hour, what has not begun is missed.
+                let over = at + GRACE + SignedDuration::from_secs(1);
+                self.wake(over, now);
+            }
+            Stage::Scheduled => self.wake(at.min(now + LOOK_AT_THE_CLOCK), now),
+            Stage::Missed(_) | Stage::Waiting | Stage::Done => {}
+        }
+    }
+
+    fn reap(
+        &mut self,
+        policy: &Policy,
+        memory: &Memory,
+        device: &Device,
+        around: &Surroundings<'_>,
+    ) {
+        let last_seen = match reaping(policy, device, false, around.now) {
+            None => return,
+            Some(Reaping::KeptUntil(until)) => return self.wake(until, around.now),
+            Some(Reaping::Inactive(last_seen)) => last_seen,
+        };
+        let record = memory.acts.deletions.get(&device.node_id);
+        let record = record.filter(|record| record.counts(around.now));
+        let stage = match record {
+            Some(record) if record.done => Stage::Done,
+            _ if !around.turns.contains(&policy.key) => Stage::Waiting,
+            Some(_) => Stage::Started,
+            None => Stage::Due,
+        };
+        self.note(policy, Field::Reap, stage);
+        match stage {
+            Stage::Due | Stage::Started => self.wish(policy, Change::Delete { last_seen }),
+            _ => {
+                if let Some(lapse) = memory.acts.next_lapse(around.now) {
+                    self.wake(lapse, around.now);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, policy: &Policy, field: Field, stage: Stage) {
+        self.acts.push(Act {
+            policy: policy.key.clone(),
+            field,
+            stage,
+        });
+    }
+
+    fn wish(&mut self, policy: &Policy, change: Change) {
+        let known = self.changes.iter_mut().find(|(known, _)| *known == change);
+        match known {
+            Some((_, owners)) => owners.push(policy.key.clone()),
+            None => self.changes.push((change, vec![policy.key.clone()])),
+        }
+    }
+
+    fn wake(&mut self, at: Timestamp, now: Timestamp) {
+        let before = self.wakes.filter(|before| *before > now);
+        if at > now {
+            self.wakes = Some(before.map_or(at, |before| before.min(at)));
+        }
+    }
+}
+
+/// Why an act must not be done now, though its time has come.
+pub(super) fn hold(
+    difference: &Difference,
+    device: &Device,
+    policies: &[(&Policy, &Memory)],
+) -> Option<Hold> {
+    let Change::ExpireKey { at, .. } = &difference.change else {
+        return None;
+    };
+    if device.key_expiry_disabled {
+        return Some(Hold::KeyNeverExpires);
+    }
+    let full = |(policy, memory): &(&Policy, &Memory)| {
+        difference.concerns(&policy.key) && memory.acts.is_full(*at, &device.node_id)
+    };
+    policies.iter().any(full).then_some(Hold::TooManyExpiries)
+}
+
+impl Difference {
+    /// Whether it is done once, and recorded before.
+    #[must_use]
+    pub fn is_act(&self) -> bool {
+        matches!(
+            self.change,
+            Change::ExpireKey { .. } | Change::Delete { .. }
+        )
+    }
+
+    /// Whether a device shows that an act whose answer was lost has been done.
+    #[must_use]
+    pub fn act_shows(&self, device: Option<&Device>, now: Timestamp) -> bool {
+        match (&self.change, device) {
+            (Change::Delete { .. }, device) => device.is_none(),
+            (Change::ExpireKey { .. }, Some(device)) => is_past(device, now),
+            _ => false,
+        }
+    }
+
+    /// Whether the record of an act is to be made for one of its policies: it can be done now, or
+    /// as soon as somebody approves.
+    #[must_use]
+    pub fn begins_for(&self, policy: &PolicyKey, claims: &Claims) -> bool {
+        let decides = matches!(claims.mode(policy), Mode::Enforce | Mode::Approve);
+        let waits = matches!(self.hold, Some(Hold::Approval(_) | Hold::Limit(_)));
+        match self.change {
+            Change::ExpireKey { .. } => decides && (self.hold.is_none() || waits),
+            // What waits has no call to come, and must not count for the day.
+            Change::Delete { .. } => decides && self.hold.is_none(),
+            _ => false,
+        }
+    }
+}

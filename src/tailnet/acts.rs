@@ -1,0 +1,412 @@
+//! One-shot acts: what is recorded of them before a call, whose turn it is to be deleted, and how far
+//! each is ([`crate::plan::expiry`], [`crate::plan::reaping`] decide).
+//!
+//! A device is deleted only straight after a list that can be trusted: complete, a moment old, not the
+//! first one, and long after any that had lost many devices at once; and only if a look at the device
+//! itself, right before the call, says the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use super::{Announcement, DETAILS, Engine, Now, held::Held, node::Node};
+use crate::{
+    model::{Device, NodeId},
+    plan::{
+        ActRecords, Change, Difference, Field, Missed, Mode, PolicyKey, Reaping, Stage, expiry,
+        reaping,
+    },
+};
+
+/// Devices that are named where something was missed.
+const NAMED: usize = 3;
+/// So many devices may leave between two lists without a reason to doubt the later one.
+const FEW: usize = 5;
+
+/// An expiry that never will be done, for the devices for which that was found at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissedExpiry {
+    /// The time that was wished for.
+    pub at: Timestamp,
+    /// Why.
+    pub why: Missed,
+    /// Some of the devices.
+    pub devices: Vec<String>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// How far a policy is with what it does once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActReport {
+    /// How many acts there are, by how far they are.
+    pub totals: BTreeMap<Stage, usize>,
+    /// Some of them: first what needs attention most.
+    pub details: Vec<ActDetail>,
+}
+
+/// An act on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActDetail {
+    /// How far it is.
+    pub stage: Stage,
+    /// The device.
+    pub node: NodeId,
+    /// What people call it.
+    pub label: String,
+    /// [`Field::ExpireKeyAt`] or [`Field::Reap`].
+    pub field: Field,
+    /// Why it is held, if it is.
+    pub held: Option<String>,
+}
+
+/// What a process keeps of the acts of a policy in memory alone.
+#[derive(Debug, Default)]
+pub(super) struct ActWork {
+    /// The devices whose turn it is to be deleted.
+    turns: BTreeSet<NodeId>,
+    /// Those for which there is no room today.
+    waiting: BTreeSet<NodeId>,
+    /// What is to be told.
+    missed: Option<MissedExpiry>,
+}
+
+impl ActWork {
+    /// Whether it is the turn of a device to be deleted.
+    pub fn has_turn(&self, id: &NodeId) -> bool {
+        self.turns.contains(id)
+    }
+}
+
+impl Held {
+    fn records(&mut self) -> &mut ActRecords {
+        Arc::make_mut(&mut self.memory.acts)
+    }
+
+    fn has_acts(&self) -> bool {
+        let wished = |held: &Self| {
+            let policy = held.policy.as_ref();
+            policy.is_ok_and(|policy| policy.wishes.has_acts())
+        };
+        !self.memory.acts.is_empty()
+            || !self.work.turns.is_empty()
+            || !self.work.waiting.is_empty()
+            || wished(self)
+    }
+
+    /// Notes what became of an expiry. Says whether that changes what is kept.
+    fn settle_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
+        let Ok(policy) = &self.policy else {
+            return false;
+        };
+        let (wished, mode) = (policy.wishes.expire_key_at, policy.mode);
+        let stage = expiry(policy, &self.memory, device, now);
+        let times = self.memory.acts.expiries.keys().copied();
+        let over: Vec<Timestamp> = times
+            .filter(|at| self.memory.acts.is_over(*at, wished, now))
+            .collect();
+        for at in &over {
+            self.records().expiries.remove(at);
+        }
+        // What only observes keeps nothing, as it does nothing.
+        let (Some(at), false) = (wished, mode == Mode::Observe) else {
+            return !over.is_empty();
+        };
+        let id = &device.node_id;
+        let record = self.memory.acts.expiries.get(&at);
+        match stage {
+            Some(Stage::Done)
+                if !record.is_some_and(|record| record.done.contains(id))
+                    && !self.memory.acts.is_full(at, id) =>
+            {
+                self.records().finish_expiry(at, id);
+                true
+            }
+            Some(Stage::Missed(why)) => {
+                let told = record.is_some_and(|record| record.missed_told);
+                self.miss(device, at, why, told);
+                !told
+            }
+            _ => !over.is_empty(),
+        }
+    }
+
+    /// That an expiry is missed is told once for each time, with the devices for which it is found at
+    /// once.
+    fn miss(&mut self, device: &Device, at: Timestamp, why: Missed, told: bool) {
+        if !told {
+            self.records().expiries.entry(at).or_default().missed_told = true;
+            self.work.missed = Some(MissedExpiry {
+                at,
+                why,
+                devices: Vec::new(),
+                total: 0,
+            });
+        }
+        if let Some(missed) = self.work.missed.as_mut().filter(|missed| missed.at == at) {
+            missed.total += 1;
+            if missed.devices.len() < NAMED {
+                missed.devices.push(device.label().to_string());
+            }
+        }
+    }
+
+    /// Gives a device its turn to be deleted, or takes it. Gives the device that may have it now
+    /// instead.
+    fn settle_turn(&mut self, device: &Device, protected: bool, now: Timestamp) -> Option<NodeId> {
+        let id = &device.node_id;
+        let policy = self.policy.as_ref().ok();
+        let inactive = policy.is_some_and(|policy| {
+            let reaping = reaping(policy, device, protected, now);
+            matches!(reaping, Some(Reaping::Inactive(_)))
+        });
+        let record = self.memory.acts.deletions.get(id);
+        let record = record.filter(|record| record.counts(now));
+        if !inactive || record.is_some_and(|record| record.done) {
+            return self.end_turn(id);
+        }
+        let reap = policy.and_then(|policy| policy.wishes.reap);
+        let most = reap.map_or(0, |reap| reap.max_per_day as usize);
+        let taken = self.memory.acts.deleted(now, &self.work.turns) + self.work.turns.len();
+        if record.is_some() || self.work.turns.contains(id) || taken < most {
+            self.work.turns.insert(id.clone());
+            self.work.waiting.remove(id);
+        } else {
+            self.work.waiting.insert(id.clone());
+        }
+        None
+    }
+
+    /// It is no device's turn any more that is not to be deleted. Gives the device that may have it
+    /// instead.
+    pub fn end_turn(&mut self, id: &NodeId) -> Option<NodeId> {
+        self.work.waiting.remove(id);
+        let had = self.work.turns.remove(id);
+        had.then(|| self.work.waiting.first().cloned()).flatten()
+    }
+}
+
+impl Engine {
+    /// Brings up to date what the policies of a device keep of their acts, before it is compared.
+    pub(super) fn settle_acts(&mut self, id: &NodeId, now: Now) {
+        let (Some(node), Some(device)) = (self.nodes.get(id), self.fleet.get(id).cloned()) else {
+            return;
+        };
+        let acting = |key: &&PolicyKey| self.policies.get(*key).is_some_and(Held::has_acts);
+        let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
+        for key in keys {
+            let Some(held) = self.policies.get_mut(&key) else {
+                continue;
+            };
+            // Only who leads records anything.
+            if self.leading && held.settle_expiry(&device, now.wall) {
+                self.tell.insert(key.clone());
+            }
+            let next = held.settle_turn(&device, false, now.wall);
+            self.stale.extend(next);
+        }
+    }
+
+    /// Makes the records of keys that are about to be expired, or will be when somebody approves: as
+    /// soon as the time has come, whether or not a call can be sent now. They are kept before the
+    /// call ([`crate::plan::Memory::covers`]).
+    pub(super) fn begin_expiries(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.get(id).filter(|_| self.leading) else {
+            return;
+        };
+        let claims = &node.plan.claims;
+        for difference in node.plan.differences.iter().chain(&node.plan.shown) {
+            let Change::ExpireKey { at, before } = difference.change else {
+                continue;
+            };
+            for owner in difference.owners() {
+                let held = self.policies.get_mut(owner);
+                let Some(held) = held.filter(|_| difference.begins_for(owner, claims)) else {
+                    continue;
+                };
+                let record = held.memory.acts.expiries.get(&at);
+                let known = record.is_some_and(|record| record.started.contains_key(id));
+                if !known && held.records().begin_expiry(at, id, before) {
+                    self.tell.insert(owner.clone());
+                }
+            }
+        }
+    }
+
+    /// Makes the records of a deletion right before it, once a fresh look has confirmed that it is
+    /// due: each counts for the day, whatever becomes of it.
+    pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
+        let trusted = self.leading && self.polling.is_trusted(now.monotonic);
+        let Some(node) = self.nodes.get(id).filter(|_| trusted) else {
+            return;
+        };
+        if !node.was_just_read(now.monotonic) {
+            return;
+        }
+        let claims = &node.plan.claims;
+        for difference in &node.plan.differences {
+            if difference.change.field() != Field::Reap {
+                continue;
+            }
+            for owner in difference.owners() {
+                let held = self.policies.get_mut(owner);
+                let held = held.filter(|_| difference.begins_for(owner, claims));
+                let new = |held: &&mut Held| held.memory.acts.needs_deletion(id, now.wall);
+                if let Some(held) = held.filter(new) {
+                    let name = difference.device.clone();
+                    held.records().begin_deletion(id, name, now.wall);
+                    self.tell.insert(owner.clone());
+                }
+            }
+        }
+    }
+
+    /// Whether the records of acts are made, for all policies for which they are done now.
+    pub(super) fn have_begun(&self, differences: &[Difference], now: Now) -> bool {
+        let begun = |difference: &Difference, owner: &PolicyKey| {
+            let (Some(held), Some(node)) =
+                (self.policies.get(owner), self.nodes.get(&difference.node))
+            else {
+                return true;
+            };
+            if !difference.begins_for(owner, &node.plan.claims) {
+                return true;
+            }
+            let records = &held.memory.acts;
+            match difference.change {
+                Change::ExpireKey { at, .. } => {
+                    let record = records.expiries.get(&at);
+                    record.is_some_and(|record| record.started.contains_key(&difference.node))
+                }
+                Change::Delete { .. } => !records.needs_deletion(&difference.node, now.wall),
+                _ => true,
+            }
+        };
+        let mut differences = differences.iter();
+        differences.all(|difference| difference.owners().all(|owner| begun(difference, owner)))
+    }
+
+    /// An act has been accepted.
+    pub(super) fn finish_act(&mut self, difference: &Difference) {
+        let id = &difference.node;
+        for owner in difference.owners() {
+            let Some(held) = self.policies.get_mut(owner) else {
+                continue;
+            };
+            match difference.change {
+                Change::ExpireKey { at, .. } => {
+                    let record = held.memory.acts.expiries.get(&at);
+                    if record.is_some_and(|record| record.started.contains_key(id)) {
+                        held.records().finish_expiry(at, id);
+                    }
+                }
+                Change::Delete { .. } => {
+                    if let Some(record) = held.records().deletions.get_mut(id) {
+                        record.done = true;
+                    }
+                }
+                _ => {}
+            }
+            self.tell.insert(owner.clone());
+        }
+    }
+
+    /// A device was deleted: it is in the tailnet no more, whatever a list says that was asked for
+    /// before.
+    pub(super) fn take_deleted(&mut self, id: &NodeId) {
+        self.deleted.insert(id.clone(), self.answers);
+        self.reconsider(id);
+        self.fleet.remove(id);
+    }
+
+    /// Deletions of which the answer was lost have been made if the device is gone.
+    pub(super) fn see_deleted(&mut self, id: &NodeId, now: Now) {
+        if self.fleet.get(id).is_some() {
+            return;
+        }
+        let Some(node) = self.nodes.get_mut(id) else {
+            return;
+        };
+        let is_deletion =
+            |difference: &mut Difference| matches!(difference.change, Change::Delete { .. });
+        let made: Vec<Difference> = node.doubtful.extract_if(.., is_deletion).collect();
+        for difference in made {
+            self.finish_act(&difference);
+            self.note_change(&difference, now);
+        }
+    }
+
+    /// Whether a list that has lost these devices can be believed.
+    pub(super) fn is_plausible(&self, gone: usize) -> bool {
+        gone <= FEW.max(self.fleet.own_count() / 10)
+    }
+
+    /// A device to be deleted waits for a list that can be trusted.
+    pub(super) fn look_for_inactive(&mut self) {
+        let waits = |node: &Node| {
+            let mut differences = node.plan.differences.iter();
+            differences.any(|difference| difference.change.field() == Field::Reap)
+        };
+        let waiting = self.nodes.iter().filter(|(_, node)| waits(node));
+        self.stale.extend(waiting.map(|(id, _)| id.clone()));
+    }
+
+    /// Says what was missed.
+    pub(super) fn tell_missed(&mut self, key: &PolicyKey) {
+        let held = self.policies.get_mut(key);
+        if let Some(missed) = held.and_then(|held| held.work.missed.take()) {
+            self.announce(key, Announcement::Missed(missed));
+        }
+    }
+
+    /// How far a policy is with what it does once.
+    pub(super) fn act_report(&self, key: &PolicyKey) -> ActReport {
+        let mut report = ActReport::default();
+        let Some(held) = self.policies.get(key).filter(|held| held.has_acts()) else {
+            return report;
+        };
+        let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
+        for (id, node) in held.nodes().filter_map(|id| self.nodes.get_key_value(id)) {
+            for act in node.plan.acts.iter().filter(|act| act.policy == *key) {
+                *report.totals.entry(act.stage).or_default() += 1;
+                ranked.insert((act.stage, id, act.field.clone()));
+                if ranked.len() > DETAILS {
+                    ranked.pop_last();
+                }
+            }
+        }
+        let details = ranked.into_iter().filter_map(|(stage, id, field)| {
+            let (node, device) = (self.nodes.get(id)?, self.fleet.get(id)?);
+            let mut own = node.plan.of(key);
+            let own = own.find(|difference| difference.change.field() == field);
+            Some(ActDetail {
+                stage,
+                node: id.clone(),
+                label: device.label().to_string(),
+                held: own.and_then(|own| own.hold.as_ref().map(ToString::to_string)),
+                field,
+            })
+        });
+        report.details = details.collect();
+        let gone = held.memory.acts.deletions.iter();
+        let gone: Vec<_> = gone
+            .filter(|(id, record)| record.done && self.fleet.get(id).is_none())
+            .collect();
+        if !gone.is_empty() {
+            *report.totals.entry(Stage::Done).or_default() += gone.len();
+        }
+        let room = DETAILS.saturating_sub(report.details.len());
+        let gone = gone.into_iter().take(room);
+        report.details.extend(gone.map(|(id, record)| ActDetail {
+            stage: Stage::Done,
+            node: id.clone(),
+            label: record.name.clone(),
+            field: Field::Reap,
+            held: None,
+        }));
+        report
+    }
+}
