@@ -151,7 +151,7 @@ pub fn plan_device(
         routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
         want,
         claims,
-        acts: acts.acts,
+        acts: acts.stages,
         wakes: acts.wakes,
     }
 }

@@ -166,7 +166,7 @@ pub fn reaping(
 #[derive(Debug, Default)]
 pub(super) struct Acts {
     /// How far each is.
-    pub acts: Vec<Act>,
+    pub stages: Vec<Act>,
     /// What can be done now, by the rank of the policies.
     pub changes: Vec<(Change, Vec<PolicyKey>)>,
     /// When something about them changes though nothing happens.
@@ -240,7 +240,7 @@ impl Acts {
     }
 
     fn note(&mut self, policy: &Policy, field: Field, stage: Stage) {
-        self.acts.push(Act {
+        self.stages.push(Act {
             policy: policy.key.clone(),
             field,
             stage,

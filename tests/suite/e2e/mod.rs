@@ -3,6 +3,7 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
+mod acts;
 mod approvals;
 mod approve;
 mod changes;
