@@ -150,7 +150,7 @@ pub struct KeyExpiries {
     pub done: Vec<String>,
 
     /// Somebody has been told that it is missed for some devices.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     #[schemars(!default)]
     pub missed_told: bool,
 }
@@ -182,7 +182,7 @@ pub struct DeletedDevice {
     pub at: Time,
 
     /// Whether the API has accepted it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     #[schemars(!default)]
     pub done: bool,
 }

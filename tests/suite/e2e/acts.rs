@@ -76,8 +76,9 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
     .await;
     // It stood there before the call.
     let kept = status(&stage, "laptop").await["actRecords"]["keyExpiries"].clone();
-    let started = json!([{"at": at, "started": [{"nodeId": node, "expiresBefore": FAR}]}]);
-    assert_eq!(kept, started);
+    let started = json!([{"nodeId": node, "expiresBefore": FAR}]);
+    assert_eq!(kept[0]["at"], at);
+    assert_eq!(kept[0]["started"], started);
     controller.kill().await;
     stage.simulator.clear_faults();
 
