@@ -301,7 +301,7 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
         Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
         Hold::KeyNeverExpires => Verdict::retrying(Reason::ActHeld, message),
-        Hold::TooManyExpiries => Verdict::stalled(Reason::ActHeld, message),
+        Hold::TooManyExpiries | Hold::NoMemory => Verdict::stalled(Reason::ActHeld, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
         // The second one only where one plan is carried out, outside of a cluster.

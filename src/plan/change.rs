@@ -290,6 +290,8 @@ pub enum Hold {
     KeyNeverExpires,
     /// The policy would expire more keys at one time than its status can keep.
     TooManyExpiries,
+    /// It is done once, and the policy has no status in which that could be remembered.
+    NoMemory,
     /// Somebody must approve it on the policy, by this hash once it is part of a frozen plan.
     Approval(Option<PlanHash>),
     /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
@@ -367,6 +369,10 @@ impl fmt::Display for Hold {
             Self::KeyNeverExpires => f.write_str(
                 "key expiry is disabled, so that the key would go on working: write keyExpiry: Enabled \
                  too. Where that is not done within an hour of the time, the act is missed",
+            ),
+            Self::NoMemory => f.write_str(
+                "it is done once, and only in a cluster there is a status that remembers it: the controller \
+                 does it there",
             ),
             Self::TooManyExpiries => write!(
                 f,

@@ -62,6 +62,12 @@ impl Policy {
         (Reverse(self.priority), self.created, &self.key)
     }
 
+    /// Whether it is known from a file alone, so that it has no status that could be kept.
+    #[must_use]
+    pub fn is_in_no_cluster(&self) -> bool {
+        self.uid.is_empty()
+    }
+
     /// Its rank, to be kept.
     #[must_use]
     pub fn owned_rank(&self) -> Rank {

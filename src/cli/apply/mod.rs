@@ -261,8 +261,9 @@ fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<Declared>, String>
     refuse_invalid(&policies)?;
     for declared in &mut policies {
         if let Ok(policy) = &mut declared.policy {
-            // What a policy has let go is known to the controller alone.
+            // What a policy has let go, and what it has done once, is known to the controller alone.
             policy.deletion = Deletion::Retain;
+            policy.uid.clear();
         }
     }
     Ok(policies)

@@ -144,7 +144,10 @@ impl Reporter for Progress {
                 failure,
             } => self.failed(device, field, failure),
             // What is held was shown before.
-            Announcement::Changed(_) | Announcement::Held(_) | Announcement::Approved(_) => {}
+            Announcement::Changed(_)
+            | Announcement::Held(_)
+            | Announcement::Approved(_)
+            | Announcement::Missed(_) => {}
         }
     }
 }

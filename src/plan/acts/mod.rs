@@ -269,6 +269,15 @@ pub(super) fn hold(
     device: &Device,
     policies: &[(&Policy, &Memory)],
 ) -> Option<Hold> {
+    if !difference.is_act() {
+        return None;
+    }
+    let forgets = |(policy, _): &(&Policy, &Memory)| {
+        difference.concerns(&policy.key) && policy.is_in_no_cluster()
+    };
+    if policies.iter().any(forgets) {
+        return Some(Hold::NoMemory);
+    }
     let Change::ExpireKey { at, .. } = &difference.change else {
         return None;
     };

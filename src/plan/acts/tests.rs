@@ -26,7 +26,7 @@ fn policy(wishes: Wishes) -> Policy {
             namespace: "network".to_owned(),
             name: "policy".to_owned(),
         },
-        uid: String::new(),
+        uid: "uid".to_owned(),
         generation: 1,
         priority: 0,
         created: now() - 30 * DAY,
@@ -200,6 +200,16 @@ fn no_more_keys_are_expired_than_can_be_remembered() {
     records.expiries.get_mut(&at).unwrap().started.pop_last();
     records.begin_expiry(at, &device().node_id, device().expires);
     assert_eq!(plan_of(&remembers(records)).differences[0].hold, None);
+}
+
+#[test]
+fn what_no_status_can_remember_is_not_done() {
+    for (mut policy, device) in [(expires_at(now()), device()), (reaps(), away(60 * DAY))] {
+        policy.uid.clear();
+        let plan = plan(&device, &[(&policy, &Memory::default())]);
+        assert_eq!(plan.differences[0].hold, Some(Hold::NoMemory));
+        assert!(next_call(&plan, &BTreeSet::new()).is_none());
+    }
 }
 
 #[test]

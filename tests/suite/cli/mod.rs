@@ -1,5 +1,6 @@
 //! The commands that need no cluster, as processes.
 
+mod acts;
 mod adopt;
 mod agreement;
 mod apply;
