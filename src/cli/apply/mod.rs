@@ -230,11 +230,7 @@ impl ApplyArgs {
         mailbox.send(Message::Client(Ok(client)))?;
         let progress = Progress::new(differences.len(), self.color.is_on(), stop.clone());
         let progress = Arc::new(progress);
-        let stopped = stop.clone();
-        let watch = tokio::spawn(async move {
-            interrupted.cancelled().await;
-            stopped.cancel();
-        });
+        let watch = tokio::spawn(end_by_signal(interrupted, stop.clone()));
         let engine = drive(engine, received, Arc::clone(&progress), stop.clone()).await;
         watch.abort();
         drop(mailbox);
@@ -245,13 +241,26 @@ impl ApplyArgs {
 
     fn settings(&self) -> Settings {
         Settings {
-            // Once is enough: it ends long before.
-            poll_interval: Duration::from_hours(24),
-            attributes_interval: Duration::from_hours(24),
+            // As the controller's: what a long run has not come to yet may move meanwhile.
+            poll_interval: Duration::from_mins(1),
+            attributes_interval: Duration::from_mins(10),
             requests_per_second: self.connection.rate(),
             // What the limit holds has been decided, and is no part of what was agreed to.
             limit: ChangeLimit::NONE,
         }
+    }
+}
+
+/// The first signal ends it in order; who cannot wait for an answer that does not come sends another.
+async fn end_by_signal(interrupted: CancellationToken, stop: CancellationToken) {
+    interrupted.cancelled().await;
+    stop.cancel();
+    // Before it is told of.
+    let again = on_signal();
+    eprintln!("Ending after the calls under way; once more ends it at once, whatever they do.");
+    if let Ok(again) = again {
+        again.cancelled().await;
+        std::process::exit(outcome::INTERRUPTED.into());
     }
 }
 

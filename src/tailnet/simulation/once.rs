@@ -33,9 +33,6 @@ impl World {
             changes: changes.clone(),
             ..Agreed::default()
         };
-        // As `tsdp apply` has it.
-        self.settings.poll_interval = Duration::from_hours(24);
-        self.settings.attributes_interval = Duration::from_hours(24);
         self.life += 1;
         self.told = checks::Told::default();
         self.wake = None;
@@ -144,13 +141,7 @@ fn carry_out_some(seed: u64) {
         let unseen = world.engine.unseen().next().is_some();
         assert!(told || waits || unseen, "{difference:?}");
     }
-    if world.engine.given_up().is_some() {
-        // Whoever drives it ends here.
-        return;
-    }
-    world.forget_seen();
-    world.run_for(Duration::from_hours(1));
-    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    assert!(world.engine.is_idle());
 }
 
 fn apply_until_nothing_is_left(seed: u64) -> usize {

@@ -1,4 +1,7 @@
-use std::process::Stdio;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -30,6 +33,13 @@ async fn begin(tailnet: &Tailnet) -> (Child, Vec<String>) {
     (child, made)
 }
 
+async fn send(signal: &str, child: &Child) {
+    let pid = child.id().unwrap().to_string();
+    let mut kill = Command::new("kill");
+    let killed = kill.args(["-s", signal, &pid]).status().await;
+    assert!(killed.unwrap().success());
+}
+
 /// `12 of 75 changes made, 63 not sent.`
 fn counted(summary: &str) -> (usize, usize) {
     let words: Vec<_> = summary.split_whitespace().collect();
@@ -45,13 +55,8 @@ async fn a_signal_ends_it_after_the_calls_under_way_and_the_summary_is_what_was_
     for signal in ["INT", "TERM"] {
         let tailnet = Tailnet::large().await;
         let (child, _) = begin(&tailnet).await;
-        let pid = child.id().unwrap().to_string();
         let sent = tailnet.simulator.requests().len();
-        let killed = Command::new("kill")
-            .args(["-s", signal, &pid])
-            .status()
-            .await;
-        assert!(killed.unwrap().success());
+        send(signal, &child).await;
         let ran = Ran::from(child.wait_with_output().await.unwrap());
         assert_eq!(ran.code, Some(130), "{ran:?}");
         let summary = ran.out.lines().last().unwrap();
@@ -96,14 +101,9 @@ async fn calls_that_wait_for_the_budget_are_not_sent_any_more() {
     let mut child = command.spawn().unwrap();
     // The burst is 20, so that from then on calls wait.
     while tailnet.simulator.requests().len() < 22 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let pid = child.id().unwrap().to_string();
-    let killed = Command::new("kill")
-        .args(["-s", "INT", &pid])
-        .status()
-        .await;
-    assert!(killed.unwrap().success());
+    send("INT", &child).await;
     child.wait().await.unwrap();
     let requests = tailnet.simulator.requests().len();
     assert!(requests <= 23, "{requests}");
@@ -132,4 +132,41 @@ async fn nothing_is_sent_where_nobody_sees_the_plan() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.err.contains("nothing was sent"), "{}", ran.err);
     assert_eq!(writes(&tailnet), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_second_signal_waits_for_no_answer() {
+    let tailnet = Tailnet::large().await;
+    let policies = without_limit(&servers("keyExpiry: Enabled"));
+    fs::write(tailnet.path("policies.yaml"), policies).unwrap();
+    let hangs = FaultSpec {
+        path: Some("/api/v2/device/*/key".to_owned()),
+        seconds: Some(25.0),
+        ..FaultSpec::new(FaultKind::Delay)
+    };
+    tailnet.simulator.inject(hangs).unwrap();
+    let mut command = tailnet.tsdp(&["apply", "-f", "policies.yaml", "--yes"]);
+    let mut child = command.spawn().unwrap();
+    while writes_so_far(&tailnet) < 8 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    send("INT", &child).await;
+    let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    let told = lines.next_line().await.unwrap().unwrap();
+    assert!(
+        told.starts_with("Ending after the calls under way"),
+        "{told}"
+    );
+    let begin = Instant::now();
+    send("INT", &child).await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+fn writes_so_far(tailnet: &Tailnet) -> usize {
+    let requests = tailnet.simulator.requests();
+    requests
+        .iter()
+        .filter(|request| request.method != "GET")
+        .count()
 }
