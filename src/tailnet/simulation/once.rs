@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::Reason,
-    model::{Attributes, Device, NodeId, RouteSet},
+    model::{AttributeKey, Attributes, Device, NodeId, RouteSet},
     plan::{self, Changes, Declared, Difference, Field, Fleet, Hold},
     tailnet::{Agreed, Engine},
 };
@@ -97,6 +97,9 @@ fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTr
     let keys: BTreeSet<_> = a_attributes.keys().chain(b_attributes.keys()).collect();
     let keys = keys.into_iter();
     let keys = keys.filter(|key| a_attributes.get(*key) != b_attributes.get(*key));
+    // Its time may have passed.
+    let ends = |key: &&AttributeKey| a_attributes.get(*key).is_some_and(|it| it.expiry.is_some());
+    let keys = keys.filter(|key| !(ends(key) && !b_attributes.contains_key(*key)));
     let keys = keys.map(|key| Field::Attribute(key.clone()));
     settings.map(|(field, _)| field).chain(keys).collect()
 }
