@@ -99,7 +99,7 @@ fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTr
     let keys = keys.filter(|key| a_attributes.get(*key) != b_attributes.get(*key));
     // Its time may have passed.
     let ends = |key: &&AttributeKey| a_attributes.get(*key).is_some_and(|it| it.expiry.is_some());
-    let keys = keys.filter(|key| !(ends(key) && !b_attributes.contains_key(*key)));
+    let keys = keys.filter(|key| !ends(key) || b_attributes.contains_key(*key));
     let keys = keys.map(|key| Field::Attribute(key.clone()));
     settings.map(|(field, _)| field).chain(keys).collect()
 }
