@@ -57,7 +57,13 @@ pub enum Reason {
     /// The policy is about more than 10,000 devices, which `deletionPolicy: Clear` cannot keep. Nothing
     /// is sent for it. Narrow `deviceSelector`, or write `deletionPolicy: Retain`.
     TooManyDevices,
-    /// The policy is suspended: nothing is sent for it. Take `suspend` back to go on.
+    /// No rule of the tailnet's `allowedPolicies` allows the policy, or what it asks of a device. Write
+    /// the rule that the message names, or take the wish back.
+    NotAllowed,
+    /// The policy wishes to change a device that the tailnet's `protectedDevices` protects. Nothing is
+    /// sent for that device. Leave it out of the policy.
+    Protected,
+    /// The policy, or its tailnet, is suspended: nothing is sent for it. Take `suspend` back to go on.
     Suspended,
     /// There is a difference, and the policy only observes. Write `enforcement: Enforce` to remove it.
     Observed,
@@ -145,6 +151,8 @@ impl Reason {
             Self::SelectorFeedback => "SelectorFeedback",
             Self::Clearing => "Clearing",
             Self::TooManyDevices => "TooManyDevices",
+            Self::NotAllowed => "NotAllowed",
+            Self::Protected => "Protected",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
             Self::Waiting => "Waiting",

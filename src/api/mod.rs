@@ -10,6 +10,7 @@ mod rules;
 pub mod schema;
 
 mod device;
+mod guards;
 mod invite;
 mod policy;
 mod policy_status;
@@ -19,6 +20,7 @@ mod wishes;
 pub use acts::{ActRecords, ActStatus, ActTotals, DeletedDevice, KeyExpiries, Reap, StartedExpiry};
 pub use conditions::Reason;
 pub use device::{DeviceReference, DeviceSelector};
+pub use guards::{AllowedNamespaces, AllowedPolicies, GuardedDevices, PolicyField};
 pub use invite::{
     InviteDeletionPolicy, TailscaleDeviceInvite, TailscaleDeviceInviteSpec,
     TailscaleDeviceInviteStatus,

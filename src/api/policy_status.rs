@@ -23,7 +23,7 @@ pub struct TailscaleDevicePolicyStatus {
 
     /// Ready is the last word. Reconciling is True while work is under way or will be retried;
     /// Stalled is True when only an edit helps. InSync: no difference at the last look. Accepted:
-    /// False for a policy that is invalid.
+    /// False for a policy that is invalid, or that the tailnet does not allow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -4,7 +4,9 @@
 
 #![allow(
     clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
     rustdoc::bare_urls,
+    rustdoc::broken_intra_doc_links,
     reason = "`kubectl explain` shows the comments as they stand"
 )]
 
@@ -18,10 +20,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration, rules};
+use super::{AllowedPolicies, GuardedDevices, duration, rules};
 use crate::model::{ChangeLimit, Refused};
 
-/// How a tailnet is reached, with which credential, and how often it is asked.
+/// How a tailnet is reached, with which credential, how often it is asked, and what may be done there.
 #[derive(
     CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
 )]
@@ -32,7 +34,7 @@ use crate::model::{ChangeLimit, Refused};
     plural = "tailscaletailnets",
     shortname = "tstn",
     category = "tailscale",
-    doc = "A connection to a tailnet: its API, the credential, and how often it is asked.",
+    doc = "A connection to a tailnet: its API, the credential, how often it is asked, and what may be done through it.",
     status = "TailscaleTailnetStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet"}"#,
@@ -100,6 +102,32 @@ pub struct TailscaleTailnetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::max_changed_devices")]
     pub max_changed_devices: Option<IntOrString>,
+
+    /// The policies that are allowed, and what they may change: what fits one of these rules. A policy
+    /// that fits none is refused: nothing is sent for it, and its status names the rule that would allow
+    /// it. "[{}]" allows every policy of every namespace, and whoever can write one then holds the whole
+    /// tailnet; an empty list allows none. Absent: all that a policy can say, of policies in the
+    /// controller's own namespace alone.
+    ///
+    /// Example: [{namespaces: {names: [network]}, fields: [tags, enabledRoutes]}]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::allowed_policies")]
+    pub allowed_policies: Option<Vec<AllowedPolicies>>,
+
+    /// Devices that no policy changes: those that fit one of these. What a policy wishes for them is
+    /// held, and said in its status. Absent: none.
+    ///
+    /// Example: [{tags: ["tag:never-touch"]}]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::protected_devices")]
+    pub protected_devices: Option<Vec<GuardedDevices>>,
+
+    /// true: nothing is sent for any policy of this tailnet until it is taken back. Its devices are still
+    /// read, and policies can still be deleted. Absent: false.
+    ///
+    /// Example: true
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
 }
 
 /// A reference to a Secret in the controller's own namespace.
@@ -251,6 +279,14 @@ impl TailscaleTailnetSpec {
             Some(IntOrString::Int(number)) => number.to_string().parse(),
             Some(IntOrString::String(text)) => text.parse(),
         }
+    }
+
+    /// Whether some rule of `allowedPolicies` goes by the labels of namespaces.
+    #[must_use]
+    pub fn goes_by_labels(&self) -> bool {
+        let rules = self.allowed_policies.iter().flatten();
+        let mut namespaces = rules.filter_map(|rule| rule.namespaces.as_ref());
+        namespaces.any(|namespaces| namespaces.match_labels.is_some())
     }
 
     /// Requests per second over time.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     model::{Attributes, ChangeLimit, Device, NodeId},
-    plan::{self, Declared, DevicePlan, Fleet, PolicyKey, Survey},
+    plan::{self, Declared, DevicePlan, Fleet, Guards, PolicyKey, Survey},
     tailscale::{Client, Error, Kind},
 };
 
@@ -87,10 +87,11 @@ impl Look {
         &mut self,
         client: &Client,
         policies: &[Declared],
+        guards: &Guards,
         limit: ChangeLimit,
         now: Timestamp,
     ) -> Result<Survey, Error> {
-        let first = plan::survey(policies, &self.fleet, &self.attributes, now);
+        let first = plan::survey(policies, guards, &self.fleet, &self.attributes, now);
         let unread = |what: fn(&DevicePlan) -> bool| -> Vec<NodeId> {
             let unread = first.devices.iter().filter(|(_, plan)| what(plan));
             unread.map(|(node, _)| node.clone()).collect()
@@ -99,7 +100,7 @@ impl Look {
             .await?;
         self.read_attributes(client, unread(|plan| plan.attributes_unread))
             .await?;
-        Ok(self.compare(policies, limit, &BTreeSet::new(), now))
+        Ok(self.compare(policies, guards, limit, &BTreeSet::new(), now))
     }
 
     /// Compares what was read with policies. The limit does not hold those that somebody has
@@ -107,14 +108,17 @@ impl Look {
     pub fn compare(
         &self,
         policies: &[Declared],
+        guards: &Guards,
         limit: ChangeLimit,
         released: &BTreeSet<PolicyKey>,
         now: Timestamp,
     ) -> Survey {
         let (fleet, attributes) = (&self.fleet, &self.attributes);
         match limit.devices(fleet.own_count()) {
-            Some(room) => plan::survey_within(policies, fleet, attributes, room, released, now),
-            None => plan::survey(policies, fleet, attributes, now),
+            Some(room) => {
+                plan::survey_within(policies, guards, fleet, attributes, room, released, now)
+            }
+            None => plan::survey(policies, guards, fleet, attributes, now),
         }
     }
 

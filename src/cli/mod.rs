@@ -13,6 +13,7 @@ mod devices;
 mod earlier;
 mod export;
 mod git;
+mod guards;
 mod look;
 pub mod manifests;
 mod output;

@@ -1,16 +1,21 @@
 //! The policies that a command is about: those of files, or those of a cluster.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
 
-use super::{AnyError, cluster::ClusterArgs, manifests};
+use super::{AnyError, cluster::ClusterArgs, guards::DeclaredGuards, manifests};
 use crate::{
     api::{TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
     model::ChangeLimit,
-    plan::{Declared, PolicyKey},
+    plan::{Declared, Labels, PolicyKey},
 };
 
 /// Where policies come from.
@@ -28,6 +33,10 @@ pub(super) struct PoliciesArgs {
     /// [default: "default"; with --from-cluster all].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// The controller's own namespace: where the `TailscaleTailnet` has no allowedPolicies, only policies
+    /// of this one are allowed.
+    #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
+    controller_namespace: String,
     /// Only the policies of this `TailscaleTailnet`. Needed where they belong to several.
     #[arg(long, value_name = "NAME")]
     tailnet_ref: Option<String>,
@@ -69,6 +78,7 @@ impl PoliciesArgs {
             All {
                 policies: policies.collect(),
                 tailnets: tailnets.map(|located| located.object).collect(),
+                namespaces: manifests.namespaces,
             }
         };
         self.of_one_tailnet(all)
@@ -80,15 +90,27 @@ impl PoliciesArgs {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
-        let tailnets: Api<TailscaleTailnet> = Api::all(client);
+        let tailnets: Api<TailscaleTailnet> = Api::all(client.clone());
+        let namespaces: Api<Namespace> = Api::all(client);
         let (all, what) = (ListParams::default(), "of the cluster cannot be listed");
         let listed = policies.list(&all).await;
         let policies = listed.map_err(|error| format!("the policies {what}: {error}"))?;
         let listed = tailnets.list(&all).await;
         let tailnets = listed.map_err(|error| format!("the tailnets {what}: {error}"))?;
+        // Not everybody may list namespaces, and few rules go by their labels.
+        let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
+        if tailnets.items.iter().any(|it| it.spec.goes_by_labels()) {
+            let listed = namespaces.list(&all).await;
+            let listed = listed.map_err(|error| format!("the namespaces {what}: {error}"))?;
+            labels.extend(listed.items.into_iter().map(|namespace| {
+                let name = namespace.name_any();
+                (name, namespace.metadata.labels.unwrap_or_default())
+            }));
+        }
         Ok(All {
             policies: policies.items,
             tailnets: tailnets.items,
+            namespaces: labels,
         })
     }
 
@@ -117,9 +139,13 @@ impl PoliciesArgs {
         };
         let mut tailnets = all.tailnets.into_iter();
         let tailnet = tailnets.find(|tailnet| Some(tailnet.name_any()) == wanted);
+        let tailnet = tailnet.map(|tailnet| tailnet.spec);
+        let own = &self.controller_namespace;
+        let guards = DeclaredGuards::new(tailnet.as_ref(), own, all.namespaces);
         Ok(Declarations {
             policies: all.policies,
-            tailnet: tailnet.map(|tailnet| tailnet.spec),
+            tailnet,
+            guards,
         })
     }
 }
@@ -131,6 +157,7 @@ pub(super) type PolicyObject = DeserializeGuard<TailscaleDevicePolicy>;
 struct All {
     policies: Vec<PolicyObject>,
     tailnets: Vec<TailscaleTailnet>,
+    namespaces: BTreeMap<String, Labels>,
 }
 
 /// What is declared for one tailnet.
@@ -140,6 +167,8 @@ pub(super) struct Declarations {
     pub policies: Vec<PolicyObject>,
     /// The tailnet itself, where it is among what was read.
     pub tailnet: Option<TailscaleTailnetSpec>,
+    /// What it permits; where it is not among what was read, nobody has declared anything.
+    pub guards: DeclaredGuards,
 }
 
 impl Declarations {

@@ -115,8 +115,8 @@ impl<'a> Conditions<'a> {
         self.set(ACCEPTED, "True", Reason::Accepted, "The policy is valid.");
     }
 
-    pub fn refused(&mut self, faults: &str) {
-        self.set(ACCEPTED, "False", Reason::Invalid, faults);
+    pub fn refused(&mut self, verdict: &Verdict) {
+        self.set(ACCEPTED, "False", verdict.reason, &verdict.message);
     }
 
     pub fn in_sync(&mut self) {

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     api::{Reason, TailscaleTailnetSpec},
     model::Refused,
+    plan::GuardrailsSource,
     tailnet::{Failure, Input, Message, Retry, Settings},
     tailscale::{self, Budget, Client, Credential},
 };
@@ -45,7 +46,7 @@ impl Connector {
         mailbox: mpsc::UnboundedSender<Message>,
     ) {
         self.webhooks.refuse(&tailnet);
-        match settings(&spec) {
+        match settings(&spec, &self.namespace) {
             Ok(settings) => {
                 let _ = mailbox.send(Message::Input(Input::Settings(settings)));
             }
@@ -166,12 +167,17 @@ impl Connector {
     }
 }
 
-fn settings(spec: &TailscaleTailnetSpec) -> Result<Settings, Refused> {
+fn settings(spec: &TailscaleTailnetSpec, own_namespace: &str) -> Result<Settings, Refused> {
+    let source = GuardrailsSource {
+        spec,
+        own_namespace,
+    };
     Ok(Settings {
         poll_interval: spec.poll_interval()?,
         attributes_interval: spec.attributes_interval()?,
         requests_per_second: f64::from(spec.requests_per_second().get()),
         limit: spec.max_changed_devices()?,
+        guardrails: source.try_into()?,
     })
 }
 

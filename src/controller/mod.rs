@@ -1,9 +1,9 @@
 //! The Kubernetes side: watches, status, events, leader election, health and metrics.
 //!
 //! ```text
-//! policies ─┐                     ┌─► engine of tailnet a ─► status, events
-//! tailnets ─┴─► watch ─► router ──┤        ▲
-//!                                 │        └── connection ◄─ Secret
+//! policies ───┐                   ┌─► engine of tailnet a ─► status, events
+//! tailnets ───┼► watch ─► router ─┤        ▲
+//! namespaces ─┘                   │        └── connection ◄─ Secret
 //! lease ───────────────────────────┴─► engine of tailnet b …
 //! ```
 //!
@@ -28,8 +28,8 @@ mod webhook;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use k8s_openapi::NamespaceResourceScope;
-use kube::{Api, Client, Config, Resource};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
+use kube::{Api, Client, Config, Resource, runtime::watcher};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -46,7 +46,7 @@ pub(crate) use router::declared;
 pub use status::{of_policy, of_tailnet};
 
 /// The namespace where none is known: neither a pod's own nor one that was named.
-const DEFAULT_NAMESPACE: &str = "tsdp-system";
+pub const DEFAULT_NAMESPACE: &str = "tsdp-system";
 /// The name of the lease.
 const LEASE: &str = "tsdp";
 /// How long the work under way may take to end, below the 30 s that Kubernetes gives a pod.
@@ -200,6 +200,24 @@ fn watch_all(
     let health = liveness.watch("tailnets".to_owned());
     let watched = watch::run::<TailscaleTailnet, _>(tailnets, health, news.clone(), News::Tailnet);
     tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
+    for (source, (name, which)) in labelled(namespaces).into_iter().enumerate() {
+        let tell = move |change| News::Namespace(source, change);
+        let (api, health) = (Api::all(client.clone()), liveness.watch(name));
+        let watched = watch::run_on::<Namespace, _>(api, which, health, news.clone(), tell);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
+    }
+}
+
+/// The watches of namespaces, for their labels: of all, or of these alone.
+fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
+    if namespaces.is_empty() {
+        return vec![("namespaces".to_owned(), watcher::Config::default())];
+    }
+    let of = |name: &String| {
+        let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        (format!("namespace {name}"), which)
+    };
+    namespaces.iter().map(of).collect()
 }
 
 /// The objects of all namespaces, or of these alone; each with a name for the watch.

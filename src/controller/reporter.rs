@@ -129,6 +129,16 @@ impl Reporter for StatusWriter {
                 info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "held for an approval");
                 held(plan)
             }
+            Announcement::Refused(forbidden) => {
+                warn!(policy = %key, "not allowed: {forbidden}");
+                Event {
+                    type_: EventType::Warning,
+                    reason: Reason::NotAllowed.to_string(),
+                    note: Some(bounded(forbidden.to_string())),
+                    action: "Refuse".to_owned(),
+                    secondary: None,
+                }
+            }
             Announcement::Approved(plan) => {
                 info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
                 approved(plan)

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Resource as _, ResourceExt as _, core::DeserializeGuard,
     runtime::events::Reporter as EventSource,
@@ -33,7 +34,7 @@ use crate::{
         TailscaleTailnetSpec,
     },
     model::ChangeLimit,
-    plan::{self, Approvals, Declared, LookRequest, Memory, PolicyKey},
+    plan::{self, Approvals, Declared, Guardrails, Labels, LookRequest, Memory, PolicyKey},
     tailnet::{Engine, Failure, Input, Inquiry, Message, Retry, Settings, TailnetDeclared, drive},
 };
 
@@ -43,6 +44,8 @@ pub(super) enum News {
     Policy(usize, Change<TailscaleDevicePolicy>),
     /// Of a tailnet.
     Tailnet(Change<TailscaleTailnet>),
+    /// Of a namespace, by the watch of this number.
+    Namespace(usize, Change<Namespace>),
     /// Whether this process leads.
     Leading(bool),
     /// Somebody works beside the engine of this tailnet.
@@ -57,6 +60,10 @@ pub(super) struct Router {
     /// The watches of policies that have not listed yet.
     unlisted: BTreeSet<usize>,
     tailnets_listed: bool,
+    /// The watches of namespaces that have not listed yet.
+    unlisted_namespaces: BTreeSet<usize>,
+    /// The labels of each namespace, and the watch that shows it.
+    namespaces: BTreeMap<String, (Labels, usize)>,
     /// The tailnet of each policy, and the watch that shows it.
     policies: HashMap<PolicyKey, (String, usize)>,
     tailnets: BTreeMap<String, Tailnet>,
@@ -90,6 +97,8 @@ impl Router {
             leadership,
             unlisted: (0..sources).collect(),
             tailnets_listed: false,
+            unlisted_namespaces: (0..sources).collect(),
+            namespaces: BTreeMap::new(),
             policies: HashMap::new(),
             tailnets: BTreeMap::new(),
             policy_board: Arc::default(),
@@ -111,6 +120,7 @@ impl Router {
             match item {
                 News::Policy(source, change) => self.policy(source, change),
                 News::Tailnet(change) => self.tailnet(change),
+                News::Namespace(source, change) => self.namespace(source, change),
                 News::Inquiry(tailnet, inquiry) => self.send(&tailnet, Message::Inquiry(inquiry)),
                 News::Leading(leading) => self.tell_all(|| Input::Leading(leading)),
             }
@@ -284,10 +294,42 @@ impl Router {
         }
         self.connector.webhooks.refuse(name);
         self.send(name, Message::Client(Err(no_tailnet(name))));
+        // Nobody permits or forbids anything there any more.
+        self.send(name, Message::Input(Input::Settings(unconnected())));
+    }
+
+    fn namespace(&mut self, source: usize, change: Change<Namespace>) {
+        match change {
+            Change::Applied(object) => {
+                let labels = object.meta().labels.clone().unwrap_or_default();
+                let name = object.name_any();
+                self.namespaces
+                    .insert(name.clone(), (labels.clone(), source));
+                self.tell_all(|| Input::Namespace(name.clone(), Some(labels.clone())));
+            }
+            Change::Deleted((_, name)) => self.namespace_gone(&name),
+            Change::Listed(names) => {
+                let gone = self.namespaces.iter().filter(|(name, (_, from))| {
+                    *from == source && !names.contains(&(String::new(), (*name).clone()))
+                });
+                let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
+                for name in &gone {
+                    self.namespace_gone(name);
+                }
+                let was_listed = self.all_listed();
+                self.unlisted_namespaces.remove(&source);
+                self.listed_now(was_listed);
+            }
+        }
+    }
+
+    fn namespace_gone(&mut self, name: &str) {
+        self.namespaces.remove(name);
+        self.tell_all(|| Input::Namespace(name.to_owned(), None));
     }
 
     fn all_listed(&self) -> bool {
-        self.unlisted.is_empty() && self.tailnets_listed
+        self.unlisted.is_empty() && self.tailnets_listed && self.unlisted_namespaces.is_empty()
     }
 
     /// Nothing is written before everything has been listed.
@@ -322,6 +364,10 @@ impl Router {
         let (mailbox, received) = mpsc::unbounded_channel();
         let leading = self.leadership.is_leader();
         let mut first = vec![Message::Input(Input::Leading(leading))];
+        let labels = self.namespaces.iter().map(|(name, (labels, _))| {
+            Message::Input(Input::Namespace(name.clone(), Some(labels.clone())))
+        });
+        first.extend(labels);
         if self.all_listed() {
             first.push(Message::Input(Input::PoliciesListed));
         }
@@ -367,6 +413,7 @@ fn unconnected() -> Settings {
         attributes_interval: Duration::from_mins(10),
         requests_per_second: 5.0,
         limit: ChangeLimit::default(),
+        guardrails: Guardrails::default(),
     }
 }
 

@@ -18,7 +18,9 @@ use crate::{
         DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{Binding, Conflict, Difference, Dispute, Field, Hold, Memory, Mode},
+    plan::{
+        Binding, Conflict, Difference, Dispute, Field, Forbidden, Hold, Memory, Mode, Suspender,
+    },
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -34,21 +36,21 @@ pub fn of_policy(
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
     let verdict = match (report.mode, &report.state) {
         (Mode::Enforce | Mode::Approve | Mode::Observe, state)
-        | (_, state @ (State::Invalid(_) | State::Leaving(_))) => {
+        | (_, state @ (State::Invalid(_) | State::NotAllowed(_) | State::Leaving(_))) => {
             let verdict = clear::verdict(verdict(state), report);
             let verdict = approval::explain(verdict, report, tailnet);
             let verdict = acts::explain(verdict, report);
             conditions.set_verdict(&verdict);
             verdict
         }
-        (Mode::Suspended, _) => {
-            let verdict = suspended();
+        (Mode::Suspended(by), _) => {
+            let verdict = suspended(by, tailnet);
             conditions.set_suspended(&verdict);
             verdict
         }
     };
     match &report.state {
-        State::Invalid(faults) => conditions.refused(&faults.join("; ")),
+        State::Invalid(_) | State::NotAllowed(_) => conditions.refused(&verdict),
         _ => conditions.accepted(),
     }
     match clear::in_sync(in_sync(&report.state), report) {
@@ -91,6 +93,11 @@ pub fn of_tailnet(
         (None, None) => Verdict::working(
             Reason::NotStarted,
             "The first list of devices is being read.",
+        ),
+        (None, Some(_)) if report.suspended => Verdict::done(
+            Reason::Suspended,
+            "The tailnet's devices can be read. It is suspended: nothing is sent for any of its policies \
+             until spec.suspend is taken back.",
         ),
         (None, Some(_)) => Verdict::done(Reason::Connected, connected(&report.lacks)),
     };
@@ -139,20 +146,36 @@ fn enforcement(mode: Mode) -> Option<Enforcement> {
         Mode::Enforce => Some(Enforcement::Enforce),
         Mode::Approve => Some(Enforcement::Approve),
         Mode::Observe => Some(Enforcement::Observe),
-        Mode::Suspended => None,
+        Mode::Suspended(_) => None,
     }
 }
 
-fn suspended() -> Verdict {
-    Verdict::done(
-        Reason::Suspended,
-        "The policy is suspended: nothing is sent for it until spec.suspend is taken back.",
+fn suspended(by: Suspender, tailnet: &str) -> Verdict {
+    let message = match by {
+        Suspender::Policy => {
+            "The policy is suspended: nothing is sent for it until spec.suspend is taken back."
+                .to_owned()
+        }
+        Suspender::Tailnet => format!(
+            "The TailscaleTailnet {tailnet} is suspended: nothing is sent for any of its policies until \
+             its spec.suspend is taken back."
+        ),
+    };
+    Verdict::done(Reason::Suspended, message)
+}
+
+/// The policy itself is refused.
+fn not_allowed(forbidden: &Forbidden) -> Verdict {
+    Verdict::stalled(
+        Reason::NotAllowed,
+        format!("{forbidden}. Nothing is sent until then."),
     )
 }
 
 fn verdict(state: &State) -> Verdict {
     match state {
         State::Invalid(faults) => Verdict::stalled(Reason::Invalid, faults.join("; ")),
+        State::NotAllowed(forbidden) => not_allowed(forbidden),
         State::Starting => Verdict::working(
             Reason::NotStarted,
             "The first list of devices is being read.",
@@ -307,7 +330,10 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         // The second one only where one plan is carried out, outside of a cluster.
         Hold::Approval(_) | Hold::NotAgreed => Verdict::retrying(Reason::AwaitingApproval, message),
         Hold::Limit(_) => Verdict::retrying(Reason::LimitHeld, message),
-        Hold::Suspended => suspended(),
+        Hold::Protected(_) => Verdict::stalled(Reason::Protected, message),
+        Hold::NotAllowed(_) => Verdict::stalled(Reason::NotAllowed, message),
+        // Whose policies are so is said by the mode of the report.
+        Hold::Suspended(_) => Verdict::done(Reason::Suspended, message),
         Hold::Observed => Verdict::done(Reason::Observed, observed(report, called)),
     })
 }
@@ -365,9 +391,11 @@ fn in_sync(state: &State) -> Known {
         State::Bound(_) => Known::Yes,
         State::Fleet(report) => fleet::in_sync(report),
         State::Unavailable(_) | State::Leaving(_) => Known::AsBefore,
-        State::Invalid(_) | State::Starting | State::Unbound { .. } | State::TooMany(_) => {
-            Known::NotYet
-        }
+        State::Invalid(_)
+        | State::NotAllowed(_)
+        | State::Starting
+        | State::Unbound { .. }
+        | State::TooMany(_) => Known::NotYet,
     }
 }
 
@@ -419,7 +447,7 @@ fn describe(
             status.pending.clone_from(&old.pending);
             status.pending_total = old.pending_total;
         }
-        State::Unbound { .. } | State::Invalid(_) => {
+        State::Unbound { .. } | State::Invalid(_) | State::NotAllowed(_) => {
             status.matched_devices = Some(0);
             status.in_sync_devices = Some(0);
         }

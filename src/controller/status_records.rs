@@ -74,7 +74,7 @@ fn records() -> BTreeMap<String, String> {
 }
 
 /// What an object looks like before, between and instead of the controller's looks.
-fn moments() -> [(&'static str, Value); 4] {
+fn moments() -> [(&'static str, Value); 5] {
     let report = report(states().swap_remove(0).0);
     let in_sync = of_policy(
         &TailscaleDevicePolicyStatus::default(),
@@ -86,6 +86,13 @@ fn moments() -> [(&'static str, Value); 4] {
     edited["metadata"]["generation"] = json!(GENERATION + 1);
     let mut suspended = policy(&json!(in_sync));
     suspended["spec"]["suspend"] = json!(true);
+    let report = TailnetReport {
+        suspended: true,
+        ..tailnet_reports().next().unwrap()
+    };
+    let old = TailscaleTailnetStatus::default();
+    let mut suspended_tailnet = tailnet(&json!(of_tailnet(&old, &report, GENERATION, T0)));
+    suspended_tailnet["spec"]["suspend"] = json!(true);
     let mut without_status = policy(&Value::Null);
     without_status.as_object_mut().unwrap().remove("status");
     [
@@ -94,6 +101,7 @@ fn moments() -> [(&'static str, Value); 4] {
         ("policy-without-status", without_status),
         ("policy-edited", edited),
         ("policy-suspended", suspended),
+        ("tailnet-suspended", suspended_tailnet),
     ]
 }
 

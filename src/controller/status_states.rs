@@ -6,8 +6,8 @@ use crate::{
     api::Reason,
     model::{NodeId, Route, ValueKind},
     plan::{
-        ApprovedOn, Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field, Form,
-        Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
+        ApprovedOn, Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field,
+        Forbidden, Form, Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
     },
     tailnet::{
         ActReport, ClearReport, DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry,
@@ -123,6 +123,15 @@ pub(super) fn unbound(binding: Binding) -> State {
     }
 }
 
+pub(super) fn forbidden() -> Forbidden {
+    let fault = "no rule of allowedPolicies allows this field".to_owned();
+    Forbidden {
+        faults: vec![("spec.tags".to_owned(), fault)],
+        line: "allowedPolicies: [{namespaces: {names: [network]}, fields: [tags]}]".to_owned(),
+        unjudged: false,
+    }
+}
+
 /// A state, and what must stand in its status: Ready, its reason, what stands beside it, `InSync`.
 pub(super) type Case = (State, [&'static str; 4]);
 
@@ -162,6 +171,10 @@ pub(super) fn states() -> Vec<Case> {
             ["False", "CredentialRejected", "Reconciling", "Unknown"],
         ),
         (invalid, ["False", "Invalid", "Stalled", "Unknown"]),
+        (
+            State::NotAllowed(Box::new(forbidden())),
+            ["False", "NotAllowed", "Stalled", "Unknown"],
+        ),
     ];
     cases.extend(unbound_states());
     cases.extend(unfinished_states());
@@ -202,7 +215,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 14] {
+pub(super) fn unfinished_states() -> [Case; 16] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -221,6 +234,14 @@ pub(super) fn unfinished_states() -> [Case; 14] {
         (
             held(expired),
             ["False", "DisruptionHeld", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::Protected("{tags: [\"tag:never-touch\"]}".to_owned())),
+            ["False", "Protected", "Stalled", "False"],
+        ),
+        (
+            held(Hold::NotAllowed(forbidden().line)),
+            ["False", "NotAllowed", "Stalled", "False"],
         ),
         (
             held(Hold::Approval(Some(plan_hash()))),

@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::{of_policy, of_tailnet};
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    plan::{Binding, Expression, Field, Hold, Mode, scenes::plain_device as nas},
+    plan::{Binding, Expression, Field, Hold, Mode, Suspender, scenes::plain_device as nas},
     tailnet::{
         DeviceReport, FleetReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, State,
         TailnetReport, Unjudged,
@@ -86,6 +86,7 @@ fn status_of(conditions: &[Condition], type_: &str) -> String {
 fn each_state_reads_as_the_contract_says() {
     for (state, [ready, reason, beside, in_sync]) in states() {
         let name = format!("{state:?}");
+        let refused = matches!(state, State::Invalid(_) | State::NotAllowed(_));
         let status = of_policy(
             &TailscaleDevicePolicyStatus::default(),
             &report(state),
@@ -100,7 +101,7 @@ fn each_state_reads_as_the_contract_says() {
             let expected = if type_ == beside { "True" } else { "" };
             assert_eq!(status_of(conditions, type_), expected, "{type_} of {name}");
         }
-        let accepted = if reason == "Invalid" { "False" } else { "True" };
+        let accepted = if refused { "False" } else { "True" };
         assert_eq!(status_of(conditions, "Accepted"), accepted, "{name}");
         assert!(
             conditions
@@ -155,17 +156,27 @@ fn a_suspended_policy_keeps_its_last_word_and_a_new_one_is_ready() {
     let differs = |mode| PolicyReport {
         mode,
         ..report(bound(DeviceReport {
-            differences: vec![difference(Some(Hold::Suspended))],
+            differences: vec![difference(Some(Hold::Suspended(Suspender::Policy)))],
             ..device()
         }))
     };
     let new = TailscaleDevicePolicyStatus::default();
     let word = |before: &TailscaleDevicePolicyStatus| {
-        let status = of_policy(before, &differs(Mode::Suspended), "default", T1);
+        let status = of_policy(
+            before,
+            &differs(Mode::Suspended(Suspender::Policy)),
+            "default",
+            T1,
+        );
         assert_eq!(status.pending_total, Some(1));
         assert_eq!(status_of(&status.conditions, "InSync"), "False");
         assert_eq!(status_of(&status.conditions, "Reconciling"), "");
-        let again = of_policy(&status, &differs(Mode::Suspended), "default", T1);
+        let again = of_policy(
+            &status,
+            &differs(Mode::Suspended(Suspender::Policy)),
+            "default",
+            T1,
+        );
         assert_eq!(again, status);
         let stalled = status_of(&status.conditions, "Stalled");
         let ready = &status.conditions[0];

@@ -30,7 +30,7 @@ pub(super) enum Change<K> {
     Listed(BTreeSet<ObjectName>),
 }
 
-/// Watches for ever; failures are tried again with a growing pause.
+/// Watches all for ever; failures are tried again with a growing pause.
 pub(super) async fn run<K, N>(
     api: Api<DeserializeGuard<K>>,
     health: Arc<Watch>,
@@ -39,9 +39,20 @@ pub(super) async fn run<K, N>(
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
-    let mut events = watcher::watcher(api, watcher::Config::default())
-        .default_backoff()
-        .boxed();
+    run_on(api, watcher::Config::default(), health, news, tell).await;
+}
+
+/// As [`run`], but watches those alone that are chosen.
+pub(super) async fn run_on<K, N>(
+    api: Api<DeserializeGuard<K>>,
+    which: watcher::Config,
+    health: Arc<Watch>,
+    news: mpsc::UnboundedSender<N>,
+    tell: impl Fn(Change<K>) -> N,
+) where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    let mut events = watcher::watcher(api, which).default_backoff().boxed();
     let mut listing = BTreeSet::new();
     while let Some(event) = events.next().await {
         let change = match event {

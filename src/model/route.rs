@@ -29,6 +29,20 @@ impl Route {
         self.0.prefix_len() == 0
     }
 
+    /// A network of which routes may be allowed: as a wished route, but `0.0.0.0/0` and `::/0` are all.
+    pub fn network(text: &str) -> Result<Self, Refused> {
+        match text.parse::<IpNet>() {
+            Ok(net) if net.prefix_len() == 0 && net == net.trunc() => Ok(Self(net)),
+            _ => text.parse(),
+        }
+    }
+
+    /// Whether this network has the whole of another one in it.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// A route as the API reports it. Host bits, should it keep any, are masked: the same network.
     pub fn reported(text: &str) -> Result<Self, Refused> {
         text.parse::<IpNet>()

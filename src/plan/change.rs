@@ -2,7 +2,7 @@ use std::{fmt, net::Ipv4Addr};
 
 use jiff::Timestamp;
 
-use super::{Disruption, Form, MOST_EXPIRIES, PlanHash, PolicyKey};
+use super::{Disruption, Form, MOST_EXPIRIES, PlanHash, PolicyKey, Suspender};
 use crate::{
     api::APPROVE,
     model::{
@@ -300,7 +300,11 @@ pub enum Hold {
     /// Somebody has agreed to other changes and to no more.
     NotAgreed,
     /// The policy is suspended.
-    Suspended,
+    Suspended(Suspender),
+    /// No policy changes the device; by this entry of `protectedDevices`.
+    Protected(String),
+    /// No rule of `allowedPolicies` allows this on the device; this one would.
+    NotAllowed(String),
     /// The policy only observes.
     Observed,
 }
@@ -362,7 +366,20 @@ impl fmt::Display for Hold {
             Self::NotAgreed => {
                 f.write_str("it was no part of the plan that was agreed to: make another plan")
             }
-            Self::Suspended => f.write_str("the policy is suspended: write suspend: false to allow it"),
+            Self::Suspended(Suspender::Policy) => {
+                f.write_str("the policy is suspended: write suspend: false to allow it")
+            }
+            Self::Suspended(Suspender::Tailnet) => f.write_str(
+                "the TailscaleTailnet is suspended: write suspend: false there to allow it",
+            ),
+            Self::Protected(by) => write!(
+                f,
+                "no policy changes this device, as protectedDevices of the TailscaleTailnet has {by}"
+            ),
+            Self::NotAllowed(line) => write!(
+                f,
+                "no rule of the TailscaleTailnet allows it on this device; one that would: {line}"
+            ),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")
             }

@@ -6,8 +6,8 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    AttributesExtent, Dispute, Disruption, Field, Form, LetGo, ListClaim, Memory, Mode, Permits,
-    Policy, PolicyKey, Want,
+    AttributesExtent, Dispute, Disruption, Field, Form, Hold, LetGo, ListClaim, Memory, Mode,
+    Permits, Policy, PolicyKey, Reaches, Scope, Want,
     clashes::{Forms, Wants},
 };
 use crate::model::{
@@ -92,6 +92,8 @@ pub struct Claims {
     clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
     modes: BTreeMap<PolicyKey, Mode>,
+    /// How far the policies reach on the device.
+    reaches: Reaches,
     limited: BTreeSet<PolicyKey>,
 }
 
@@ -104,6 +106,7 @@ impl Claims {
         let_go: &[LetGo],
         forms: &Forms,
         permits: &Permits<'_>,
+        reaches: Reaches,
         now: Timestamp,
     ) -> Self {
         let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
@@ -111,11 +114,18 @@ impl Claims {
             .copied()
             .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
-        let mut claims = Self::among(&ranked, forms, permits, now);
         let nobody = Forms::default();
-        let alone =
-            |of: (&Policy, &Memory)| (of.0.key.clone(), Self::among(&[of], &nobody, permits, now));
-        claims.observed = observing.into_iter().map(alone).collect();
+        let alone = |of: (&Policy, &Memory)| {
+            let key = &of.0.key;
+            let reaches = reaches.of_an_observer(key);
+            (
+                key.clone(),
+                Self::among(&[of], &nobody, permits, reaches, now),
+            )
+        };
+        let observed = observing.into_iter().map(alone).collect();
+        let mut claims = Self::among(&ranked, forms, permits, reaches, now);
+        claims.observed = observed;
         for let_go in let_go {
             claims.clear(let_go, permits);
         }
@@ -126,9 +136,13 @@ impl Claims {
         ranked: &[(&Policy, &Memory)],
         forms: &Forms,
         permits: &Permits<'_>,
+        reaches: Reaches,
         now: Timestamp,
     ) -> Self {
-        let mut claims = Self::default();
+        let mut claims = Self {
+            reaches,
+            ..Self::default()
+        };
         for (policy, _) in ranked {
             claims.admit(policy, permits);
             for (key, wish) in policy.wishes.attributes.iter().flatten() {
@@ -147,7 +161,19 @@ impl Claims {
     /// Whether whatever this policy decides may be done, without anybody's approval.
     #[must_use]
     pub fn acts(&self, policy: &PolicyKey) -> bool {
-        !matches!(self.mode(policy), Mode::Suspended | Mode::Approve) && !self.is_limited(policy)
+        !matches!(self.mode(policy), Mode::Suspended(_) | Mode::Approve) && !self.is_limited(policy)
+    }
+
+    /// Whether whatever this policy decides of a field may be done.
+    #[must_use]
+    pub fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
+        self.acts(policy) && self.bars(policy, field).is_none()
+    }
+
+    /// Why a policy may not change this field of the device, by the guards of the tailnet.
+    #[must_use]
+    pub fn bars(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
+        self.reaches.bars(policy, field)
     }
 
     /// What is done about a difference of this policy.
@@ -232,15 +258,18 @@ impl Claims {
     /// Whether the routes call would carry entries that nobody here decides.
     #[must_use]
     pub fn share_routes(&self) -> bool {
-        let decides_exit = |claim: &Claim<bool>| claim.owners.iter().any(|owner| self.acts(owner));
-        self.enabled_routes.carries(|policy| self.acts(policy))
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::ExitNode);
+        let decides_exit = |claim: &Claim<bool>| claim.owners.iter().any(acts);
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::EnabledRoutes);
+        self.enabled_routes.carries(acts, Scope::bounds_routes)
             || !self.exit_node.as_ref().is_some_and(decides_exit)
     }
 
     /// Whether the tags call would carry tags that nobody here decides.
     #[must_use]
     pub fn share_tags(&self) -> bool {
-        self.tags.carries(|policy| self.acts(policy))
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::Tags);
+        self.tags.carries(acts, Scope::bounds_tags)
     }
 
     /// Whether this policy's author agreed to this disruption.
@@ -255,6 +284,7 @@ impl Claims {
         let key = &policy.key;
         let wishes = &policy.wishes;
         let extents = policy.ownership;
+        let scope = self.reaches.scope(key);
         let mut conflicts: Vec<(Field, PolicyKey)> = Vec::new();
         let mut lose = |field, winner: Option<PolicyKey>| {
             conflicts.extend(winner.map(|winner| (field, winner)));
@@ -265,7 +295,10 @@ impl Claims {
             claim(&mut self.authorized, authorized, key),
         );
         if let Some(tags) = &wishes.tags {
-            lose(Field::Tags, self.tags.admit(key, tags, extents.tags));
+            lose(
+                Field::Tags,
+                self.tags.admit(key, tags, extents.tags, scope.clone()),
+            );
         }
         let key_expiry = wishes.key_expiry_disabled.as_ref();
         lose(
@@ -275,7 +308,7 @@ impl Claims {
         if let Some(routes) = &wishes.enabled_routes {
             let winner = self
                 .enabled_routes
-                .admit(key, routes, extents.enabled_routes);
+                .admit(key, routes, extents.enabled_routes, scope);
             lose(Field::EnabledRoutes, winner);
         }
         let exit_node = wishes.exit_node.as_ref();
@@ -382,7 +415,10 @@ impl Claims {
     }
 
     /// What no policy of the device wishes is taken away. Comes after all wishes.
-    fn clear(&mut self, LetGo { policy, belongings }: &LetGo, permits: &Permits<'_>) {
+    fn clear(&mut self, let_go: &LetGo, permits: &Permits<'_>) {
+        let LetGo {
+            policy, belongings, ..
+        } = let_go;
         if permits.limits(policy) {
             self.limited.insert(policy.clone());
         }
@@ -394,6 +430,8 @@ impl Claims {
             .routes
             .iter()
             .partition(|route| route.is_exit_node());
+        let scope = self.reaches.scope(policy);
+        let subnets = subnets.into_iter().filter(|it| scope.covers(it)).collect();
         self.enabled_routes.withdraw(policy, &subnets);
         if exit.is_empty() {
             return;

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Deletion, Memory, Mode, Policy, PolicyKey};
+use super::{Allowance, Deletion, Memory, Mode, Policy, PolicyKey};
 use crate::model::{AttributeKey, NodeId, Route, RouteSet};
 
 /// The most devices that a policy under `Clear` can hold: their ids stand in its status, and a
@@ -49,6 +49,8 @@ pub struct LetGo {
     pub policy: PolicyKey,
     /// What it put there.
     pub belongings: Belongings,
+    /// What the tailnet allows it.
+    pub allowance: Allowance,
 }
 
 /// The devices of a policy under `Clear`; kept in its status before the first call.
@@ -184,6 +186,7 @@ mod tests {
                 name: "let-go".to_owned(),
             },
             belongings: Belongings { keys, routes },
+            allowance: Allowance::default(),
         })
     }
 

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Act, Change, Claims, Clashes, Difference, Field, Fleet, Hold, LetGo, ListClaim, Memory, Mode,
-    Permits, Policy, PolicyKey, Want, Why, acts::Acts, guard,
+    Act, Change, Claims, Clashes, Difference, Entry, Field, Fleet, Guardrails, Hold, LetGo,
+    ListClaim, Memory, Mode, Permits, Policy, PolicyKey, Reaches, Want, Why, acts::Acts, guard,
 };
 use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
@@ -83,6 +83,8 @@ pub struct Surroundings<'a> {
     /// The policies whose turn it is to delete it, should it have been away for long enough: how
     /// many a policy deletes in a day is decided among all of its devices.
     pub turns: &'a BTreeSet<PolicyKey>,
+    /// What the tailnet permits.
+    pub guardrails: &'a Guardrails,
 }
 
 /// Compares one device with the wishes of all the policies that hold it.
@@ -100,6 +102,7 @@ pub fn plan_device(
         around.let_go,
         &around.clashes.forms,
         around.permits,
+        Reaches::on(device, policies, around.let_go, around.guardrails),
         around.now,
     );
     let want = Want::of(&claims, policies);
@@ -121,7 +124,7 @@ pub fn plan_device(
     } = look(&claims);
     let waiting = shown
         .iter_mut()
-        .filter(|difference| difference.hold != Some(Hold::Suspended));
+        .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
     let guarded = differences.iter_mut().chain(waiting);
     guard::hold(guarded, device, &claims, policies, around);
     let wanted_by = wanted(wants, differences.iter().chain(&shown));
@@ -192,6 +195,7 @@ struct Owners {
     /// Those for which somebody must approve it first.
     waiting: Vec<(PolicyKey, Hold)>,
     suspended: Vec<PolicyKey>,
+    suspender: Option<Hold>,
 }
 
 impl<'a> Found<'a> {
@@ -210,7 +214,8 @@ impl<'a> Found<'a> {
     /// Why this change is not made for a policy, where it is not; guards aside.
     fn hold(&self, policy: &PolicyKey, change: &Change) -> Option<Hold> {
         match self.claims.mode(policy) {
-            Mode::Suspended => Some(Hold::Suspended),
+            Mode::Suspended(by) => Some(Hold::Suspended(by)),
+            _ if let Some(barred) = self.claims.bars(policy, &change.field()) => Some(barred),
             Mode::Approve if !self.permits.approves(policy, change) => Some(Hold::Approval(None)),
             _ if self.claims.is_limited(policy) && !self.permits.passes(policy, change) => {
                 Some(Hold::Limit(None))
@@ -231,7 +236,10 @@ impl<'a> Found<'a> {
         }
         match hold {
             None => owners.acting.push(owner),
-            Some(Hold::Suspended) => owners.suspended.push(owner),
+            Some(hold @ Hold::Suspended(_)) => {
+                owners.suspended.push(owner);
+                owners.suspender = Some(hold);
+            }
             Some(hold) => owners.waiting.push((owner, hold)),
         }
     }
@@ -276,6 +284,7 @@ impl<'a> Found<'a> {
             acting,
             waiting,
             suspended,
+            suspender,
         } = sorted;
         if !acting.is_empty() {
             let waiting = waiting.into_iter().map(|(owner, _)| owner);
@@ -288,13 +297,13 @@ impl<'a> Found<'a> {
             let difference = self.difference([owner], why, change.clone(), Some(hold));
             self.shown.extend(difference);
         }
-        let difference = self.difference(suspended, why, change, Some(Hold::Suspended));
+        let difference = self.difference(suspended, why, change, suspender);
         self.shown.extend(difference);
     }
 
     /// A list may be changed for those that act, and differ further for each that waits and for those
     /// that are suspended. Who waits is asked about what the list becomes once that policy acts too.
-    fn list<T: Ord + Clone>(
+    fn list<T: Entry>(
         &mut self,
         claim: &ListClaim<T>,
         before: &BTreeSet<T>,
@@ -302,7 +311,9 @@ impl<'a> Found<'a> {
     ) {
         let claims = self.claims;
         let to = |after: &BTreeSet<T>| change(before.clone(), after.clone());
-        let with = |policy: &PolicyKey| claim.settled(before, |q| claims.acts(q) || q == policy);
+        let field = to(before).field();
+        let acts = |policy: &PolicyKey| claims.acts_on(policy, &field);
+        let with = |policy: &PolicyKey| claim.settled(before, |q| acts(q) || q == policy);
         let mut owners = Owners::default();
         let unmet = claim.unmet(before);
         for owner in unmet.iter().cloned().chain(claim.withdrawing(before)) {
@@ -320,8 +331,9 @@ impl<'a> Found<'a> {
             acting,
             waiting,
             suspended,
+            suspender,
         } = owners;
-        let acts = |policy: &PolicyKey| claims.acts(policy) || acting.contains(policy);
+        let acts = |policy: &PolicyKey| acts(policy) || acting.contains(policy);
         let after = claim.settled(before, acts);
         let waiting = waiting.into_iter().map(|(owner, hold)| {
             let after = with(&owner);
@@ -341,11 +353,10 @@ impl<'a> Found<'a> {
             let difference = self.difference([owner], why, to(&own), Some(hold));
             self.shown.extend(difference);
         }
-        let is_suspended = |policy: &PolicyKey| claims.mode(policy) == Mode::Suspended;
+        let is_suspended = |policy: &PolicyKey| matches!(claims.mode(policy), Mode::Suspended(_));
         let all = claim.settled(before, |policy| acts(policy) || is_suspended(policy));
         if all != after {
-            let hold = Some(Hold::Suspended);
-            let difference = self.difference(suspended, Why::Declared, to(&all), hold);
+            let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
             self.shown.extend(difference);
         }
     }

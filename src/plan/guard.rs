@@ -16,7 +16,13 @@ pub(super) fn hold<'a>(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) {
+    // What the tailnet forbids anyway needs no other word.
+    let forbidden =
+        |hold: &Option<Hold>| matches!(hold, Some(Hold::Protected(_) | Hold::NotAllowed(_)));
     for difference in differences {
+        if forbidden(&difference.hold) {
+            continue;
+        }
         difference.hold = disruption(difference, device, policies, around.now)
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)

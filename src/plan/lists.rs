@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Extent, PolicyKey};
+use super::{Entry, Extent, PolicyKey, Scope};
 
 /// What the policies of one device wish for a list of its settings: its tags or its routes.
 ///
@@ -27,6 +27,31 @@ struct Part<T> {
     owner: PolicyKey,
     wish: BTreeSet<T>,
     exact: bool,
+    /// Where rules bound what the policy owns, an exact wish means the entries inside: it takes no
+    /// others, and does not stand against a policy that owns those.
+    scope: Scope,
+}
+
+impl<T: Entry> Part<T> {
+    /// Whether it decides that an entry that nobody wishes is not there.
+    fn takes(&self, entry: &T) -> bool {
+        self.exact && self.scope.covers(entry)
+    }
+
+    /// Whether what ranks before cannot be had together with this wish. `whole` is all that is wished
+    /// before.
+    fn excludes(
+        &self,
+        wish: &BTreeSet<T>,
+        extent: Extent,
+        scope: &Scope,
+        whole: &BTreeSet<T>,
+    ) -> bool {
+        let taken = |entry: &T| self.takes(entry) && !whole.contains(entry);
+        let given = |entry: &T| scope.covers(entry) && !wish.contains(entry);
+        self.exact
+            && (wish.iter().any(taken) || (extent == Extent::Exact && self.wish.iter().any(given)))
+    }
 }
 
 impl<T> Default for ListClaim<T> {
@@ -39,7 +64,7 @@ impl<T> Default for ListClaim<T> {
     }
 }
 
-impl<T: Ord + Clone> ListClaim<T> {
+impl<T: Entry> ListClaim<T> {
     /// Whether nobody wishes anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -52,27 +77,20 @@ impl<T: Ord + Clone> ListClaim<T> {
         owner: &PolicyKey,
         wish: &BTreeSet<T>,
         extent: Extent,
+        scope: Scope,
     ) -> Option<PolicyKey> {
-        let part = |exact| Part {
-            owner: owner.clone(),
-            wish: wish.clone(),
-            exact,
-        };
-        let Some(first) = self.parts.iter().find(|part| part.exact) else {
-            self.parts.push(part(extent == Extent::Exact));
-            return None;
-        };
         let whole = self.whole();
-        let fits = match extent {
-            Extent::Exact => first.wish == *wish || whole == *wish,
-            Extent::AtLeast => wish.is_subset(&whole),
-        };
-        if !fits {
+        let mut before = self.parts.iter();
+        if let Some(first) = before.find(|part| part.excludes(wish, extent, &scope, &whole)) {
             self.lost.extend(wish.iter().cloned());
             return Some(first.owner.clone());
         }
-        let same = extent == Extent::Exact && first.wish == *wish;
-        self.parts.push(part(same));
+        self.parts.push(Part {
+            owner: owner.clone(),
+            wish: wish.clone(),
+            exact: extent == Extent::Exact,
+            scope,
+        });
         None
     }
 
@@ -101,14 +119,12 @@ impl<T: Ord + Clone> ListClaim<T> {
         before: &BTreeSet<T>,
         acts: impl Fn(&PolicyKey) -> bool,
     ) -> BTreeSet<T> {
-        let replaces = |part: &Part<T>| part.exact && acts(&part.owner);
-        let mut after = if self.parts.iter().any(replaces) {
-            before.intersection(&self.whole()).cloned().collect()
-        } else {
-            before.clone()
-        };
-        let acting = self.parts.iter().filter(|part| acts(&part.owner));
-        after.extend(acting.flat_map(|part| part.wish.iter().cloned()));
+        let whole = self.whole();
+        let acting: Vec<&Part<T>> = self.parts.iter().filter(|it| acts(&it.owner)).collect();
+        let taken = |entry: &T| !whole.contains(entry) && acting.iter().any(|it| it.takes(entry));
+        let mut after = before.clone();
+        after.retain(|entry| !taken(entry));
+        after.extend(acting.iter().flat_map(|part| part.wish.iter().cloned()));
         let withdrawn = |entry: &T| {
             let owners = self.withdrawn.get(entry);
             owners.is_some_and(|owners| owners.iter().any(&acts))
@@ -121,18 +137,23 @@ impl<T: Ord + Clone> ListClaim<T> {
     pub(super) fn unmet(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
         let whole = self.whole();
         let unmet = |part: &&Part<T>| {
-            !part.wish.is_subset(before) || (part.exact && !before.is_subset(&whole))
+            let taken = |entry: &T| part.takes(entry) && !whole.contains(entry);
+            !part.wish.is_subset(before) || before.iter().any(taken)
         };
         let parts = self.parts.iter().filter(unmet);
         parts.map(|part| part.owner.clone()).collect()
     }
 
     /// Whether a call that replaces the list carries entries along that no acting policy decides.
-    pub(super) fn carries(&self, acts: impl Fn(&PolicyKey) -> bool) -> bool {
+    pub(super) fn carries(
+        &self,
+        acts: impl Fn(&PolicyKey) -> bool,
+        bounded: impl Fn(&Scope) -> bool,
+    ) -> bool {
         let replaced = self
             .parts
             .iter()
-            .any(|part| part.exact && acts(&part.owner));
+            .any(|part| part.exact && acts(&part.owner) && !bounded(&part.scope));
         !replaced || self.parts.iter().any(|part| !acts(&part.owner))
     }
 

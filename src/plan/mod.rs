@@ -21,6 +21,7 @@ mod effect;
 mod expression;
 mod fleet;
 mod guard;
+mod guardrails;
 mod impact;
 mod limit;
 mod lists;
@@ -55,6 +56,10 @@ pub use difference::{DevicePlan, Surroundings, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
+pub use guardrails::{
+    Allowance, Entry, Forbidden, Guardrails, GuardrailsSource, Guards, Labels, Reach, Reaches,
+    Refusal, Scope,
+};
 pub use impact::Impact;
 pub use limit::Wants;
 pub use lists::ListClaim;
@@ -62,7 +67,7 @@ pub use order::{AttributeWrites, Call, next_call};
 pub use parse::{Declared, parse, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,
-    Mode, Ownership, Policy, PolicyKey, Rank, Target, Wishes,
+    Mode, Ownership, Policy, PolicyKey, Rank, Suspender, Target, Wishes,
 };
 pub use select::{Glob, Selector};
 pub use survey::{Survey, survey, survey_within};

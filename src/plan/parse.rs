@@ -8,9 +8,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ActRecords, Approvals, AttributesExtent, Belongings, Bound, Deletion, DeletionRecord,
-    DeviceTarget, Disruption, ExpiryRecord, Extent, Glob, Holdings, Identity, LookRequest, Memory,
-    Mode, Ownership, Policy, PolicyKey, Reap, Selector, Target, Wishes,
+    ActRecords, Allowance, Approvals, AttributesExtent, Belongings, Bound, Deletion,
+    DeletionRecord, DeviceTarget, Disruption, ExpiryRecord, Extent, Glob, Holdings, Identity,
+    LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Reap, Selector, Suspender, Target,
+    Wishes,
 };
 use crate::{
     api::{
@@ -67,6 +68,7 @@ pub fn parse(
         wishes,
         ownership: ownership(spec),
         mode: mode(spec),
+        allowance: Allowance::default(),
         allowed: spec
             .allow_disruption
             .iter()
@@ -216,7 +218,9 @@ fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
 fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
     match (spec.enforcement(), spec.suspend) {
         (api::Enforcement::Observe, _) => Mode::Observe,
-        (api::Enforcement::Enforce | api::Enforcement::Approve, Some(true)) => Mode::Suspended,
+        (api::Enforcement::Enforce | api::Enforcement::Approve, Some(true)) => {
+            Mode::Suspended(Suspender::Policy)
+        }
         (api::Enforcement::Enforce, Some(false) | None) => Mode::Enforce,
         (api::Enforcement::Approve, Some(false) | None) => Mode::Approve,
     }
@@ -306,6 +310,7 @@ impl Faults {
         let tags = selector.tags.as_deref().unwrap_or_default();
         Selector {
             tags: self.set("deviceSelector.tags", tags),
+            tag_patterns: Vec::new(),
             users: texts(&selector.users)
                 .iter()
                 .map(|text| Glob::new(text))

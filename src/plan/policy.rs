@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{ActRecords, Bound, Holdings, PlanHash, Reap, Selector};
+use super::{ActRecords, Allowance, Bound, Holdings, PlanHash, Reap, Selector};
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -53,6 +53,8 @@ pub struct Policy {
     pub allowed: BTreeSet<Disruption>,
     /// What becomes of what it lets go.
     pub deletion: Deletion,
+    /// What the tailnet allows it; everything until it has been asked ([`super::Guardrails::admit`]).
+    pub allowance: Allowance,
 }
 
 impl Policy {
@@ -161,9 +163,18 @@ pub enum Mode {
     /// It is removed once somebody has approved it; what the policy decides nobody else does.
     Approve,
     /// Nothing is sent, but what the policy decides nobody else does.
-    Suspended,
+    Suspended(Suspender),
     /// Nothing is sent, and nothing decided.
     Observe,
+}
+
+/// What keeps a policy from being acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspender {
+    /// It says so itself.
+    Policy,
+    /// Its tailnet does, for all policies.
+    Tailnet,
 }
 
 /// What becomes of what a policy has put on a device, once it lets the device go.

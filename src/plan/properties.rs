@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    AttributesExtent, Call, Change, Clashes, Disruption, Extent, Hold, Memory, Mode, Permits,
-    Policy, Surroundings, Target, Wishes, next_call, plan_device,
+    AttributesExtent, Call, Change, Clashes, Disruption, Extent, Guardrails, Hold, Memory, Mode,
+    Permits, Policy, Surroundings, Target, Wishes, next_call, plan_device,
     scenes::{Scene, key, now, scene},
 };
 use crate::model::{
@@ -259,7 +259,7 @@ proptest! {
         let mut device = scene.device.clone();
         device.enabled_routes = None;
         let fleet = scene.fleet();
-        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now(), let_go: &[], turns: &BTreeSet::new() };
+        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now(), let_go: &[], turns: &BTreeSet::new(), guardrails: &Guardrails::default() };
         let plan = plan_device(&device, None, &policies, &around);
         for difference in &plan.differences {
             let unknown = matches!(

@@ -10,9 +10,10 @@ use proptest::{
 };
 
 use super::{
-    AttributesExtent, Call, Clashes, Deletion, DevicePlan, DeviceTarget, Disruption, Extent, Fleet,
-    Identity, LetGo, Memory, Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings,
-    Target, Wishes, apply, apply_attributes, next_call, plan_device,
+    Allowance, AttributesExtent, Call, Clashes, Deletion, DevicePlan, DeviceTarget, Disruption,
+    Extent, Fleet, Guardrails, Identity, LetGo, Memory, Mode, Ownership, Permits, Policy,
+    PolicyKey, Selector, Surroundings, Suspender, Target, Wishes, apply, apply_attributes,
+    next_call, plan_device,
 };
 use crate::model::{
     AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
@@ -35,6 +36,7 @@ pub(super) struct Scene {
     pub neighbours: Vec<Device>,
     pub policies: Vec<(Policy, Memory)>,
     pub let_go: Vec<LetGo>,
+    pub guardrails: Guardrails,
 }
 
 impl Scene {
@@ -58,6 +60,7 @@ impl Scene {
             now: now(),
             let_go: &self.let_go,
             turns: &BTreeSet::new(),
+            guardrails: &self.guardrails,
         };
         plan_device(&self.device, attributes, &policies, &around)
     }
@@ -271,7 +274,7 @@ fn mode() -> impl Strategy<Value = Mode> {
     prop_oneof![
         4 => Just(Mode::Enforce),
         1 => Just(Mode::Approve),
-        1 => Just(Mode::Suspended),
+        1 => Just(Mode::Suspended(Suspender::Policy)),
         1 => Just(Mode::Observe),
     ]
 }
@@ -336,6 +339,7 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 mode,
                 allowed: allowed.into_iter().collect(),
                 deletion: Deletion::default(),
+                allowance: Allowance::default(),
             };
             (
                 policy,
@@ -366,6 +370,7 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
                 neighbours,
                 policies,
                 let_go: Vec::new(),
+                guardrails: Guardrails::default(),
             }
         },
     )

@@ -7,6 +7,8 @@ use crate::model::{Device, TagSet};
 pub struct Selector {
     /// A device has all of these.
     pub tags: TagSet,
+    /// A device has a tag for each of these.
+    pub tag_patterns: Vec<Glob>,
     /// Its user fits one of these. A tagged device has no user.
     pub users: Vec<Glob>,
     /// What the machine calls itself fits one of these, whatever the case.
@@ -34,11 +36,13 @@ impl Selector {
 
     /// Whether all parts but the expression fit.
     fn fits_besides(&self, device: &Device) -> bool {
+        let tag = |pattern: &Glob| device.tags.iter().any(|tag| pattern.fits(tag.as_str()));
         let user = || device.tags.is_empty() && any(&self.users, &device.user);
         let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
         let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));
         !device.external
             && self.tags.is_subset(&device.tags)
+            && self.tag_patterns.iter().all(tag)
             && (self.users.is_empty() || user())
             && (self.hostnames.is_empty() || hostname())
             && (self.os.is_empty() || os())

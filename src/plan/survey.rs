@@ -3,10 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    Binding, Clashes, Declared, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
-    Reaping, Surroundings, Wants, bind, plan_device, reaping,
+    Binding, Clashes, Declared, DevicePlan, Fleet, Forbidden, Guards, Memory, Permit, Permits,
+    Policy, PolicyKey, Reaping, Surroundings, Wants, bind, plan_device, reaping,
 };
-use crate::model::{Attributes, Device, NodeId};
+use crate::{
+    api::PolicyField,
+    model::{Attributes, Device, NodeId},
+};
 
 /// What all policies together ask of a tailnet at one moment.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +20,8 @@ pub struct Survey {
     pub devices: BTreeMap<NodeId, DevicePlan>,
     /// The policies that the limit of changed devices holds.
     pub limited: BTreeSet<PolicyKey>,
+    /// The policies that the tailnet does not allow: they ask for nothing.
+    pub refused: BTreeMap<PolicyKey, Forbidden>,
 }
 
 /// Compares a whole tailnet with all its policies, without an engine: for a look that sends
@@ -24,11 +29,19 @@ pub struct Survey {
 #[must_use]
 pub fn survey(
     policies: &[Declared],
+    guards: &Guards,
     fleet: &Fleet,
     attributes: &BTreeMap<NodeId, Attributes>,
     now: Timestamp,
 ) -> Survey {
-    compare(policies, fleet, attributes, &Permits::default(), now)
+    compare(
+        policies,
+        guards,
+        fleet,
+        attributes,
+        &Permits::default(),
+        now,
+    )
 }
 
 /// As [`survey`], but policies that would change more than `room` devices together are held, as
@@ -36,13 +49,14 @@ pub fn survey(
 #[must_use]
 pub fn survey_within(
     policies: &[Declared],
+    guards: &Guards,
     fleet: &Fleet,
     attributes: &BTreeMap<NodeId, Attributes>,
     room: usize,
     released: &BTreeSet<PolicyKey>,
     now: Timestamp,
 ) -> Survey {
-    let free = survey(policies, fleet, attributes, now);
+    let free = survey(policies, guards, fleet, attributes, now);
     let mut wants = Wants::default();
     for (node, plan) in &free.devices {
         wants.set(node, plan.wanted_by.difference(released).cloned().collect());
@@ -63,23 +77,33 @@ pub fn survey_within(
     let permits = held.iter().map(|key| (key, limited)).collect();
     Survey {
         limited: held.clone(),
-        ..compare(policies, fleet, attributes, &permits, now)
+        ..compare(policies, guards, fleet, attributes, &permits, now)
     }
 }
 
 fn compare(
     policies: &[Declared],
+    guards: &Guards,
     fleet: &Fleet,
     attributes: &BTreeMap<NodeId, Attributes>,
     permits: &Permits<'_>,
     now: Timestamp,
 ) -> Survey {
     let mut survey = Survey::default();
-    let mut held: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
+    let mut admitted: Vec<(&Declared, Policy)> = Vec::new();
     for declared in policies {
-        let Ok(policy) = &declared.policy else {
+        let Ok(policy) = declared.policy.clone() else {
             continue;
         };
+        match guards.admit(policy) {
+            Ok(policy) => admitted.push((declared, policy)),
+            Err(forbidden) => {
+                survey.refused.insert(declared.key.clone(), forbidden);
+            }
+        }
+    }
+    let mut held: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
+    for (declared, policy) in &admitted {
         let binding = bind(&policy.target, &declared.memory, &declared.approvals, fleet);
         for node in binding.nodes() {
             held.entry(node.clone())
@@ -88,9 +112,7 @@ fn compare(
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
-    let all = policies
-        .iter()
-        .filter_map(|declared| declared.policy.as_ref().ok());
+    let all = admitted.iter().map(|(_, policy)| policy);
     let clashes = Clashes::among(all, &held, attributes, now);
     let around = Surroundings {
         fleet,
@@ -99,11 +121,12 @@ fn compare(
         now,
         let_go: &[],
         turns: &BTreeSet::new(),
+        guardrails: &guards.guardrails,
     };
     let mut begun: BTreeMap<&PolicyKey, usize> = BTreeMap::new();
     for (node, policies) in held {
         if let Some(device) = fleet.get(&node) {
-            let turns = turns(device, &policies, &mut begun, now);
+            let turns = turns(device, &policies, &mut begun, &around);
             let around = Surroundings {
                 turns: &turns,
                 ..around
@@ -121,11 +144,13 @@ fn turns<'a>(
     device: &Device,
     policies: &[(&'a Policy, &Memory)],
     begun: &mut BTreeMap<&'a PolicyKey, usize>,
-    now: Timestamp,
+    around: &Surroundings<'_>,
 ) -> BTreeSet<PolicyKey> {
+    let now = around.now;
     let has_turn = |(policy, memory): &&(&'a Policy, &Memory)| {
+        let barred = around.guardrails.bars(policy, PolicyField::Reap, device);
         let inactive = matches!(
-            reaping(policy, device, false, now),
+            reaping(policy, device, barred.is_some(), now),
             Some(Reaping::Inactive(_))
         );
         let (Some(reap), true) = (policy.wishes.reap, inactive) else {

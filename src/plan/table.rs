@@ -63,7 +63,7 @@ pub fn table<'a>(
     let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED", "WHY"]);
     for (difference, impact) in differences {
         let color = match (&difference.hold, &impact) {
-            (Some(Hold::Suspended | Hold::Observed), _) => Color::DarkGrey,
+            (Some(Hold::Suspended(_) | Hold::Observed), _) => Color::DarkGrey,
             (Some(_), _) => Color::DarkYellow,
             (None, Some(_)) => Color::DarkRed,
             (None, None) => Color::DarkGreen,

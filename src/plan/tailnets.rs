@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{collection, prelude::*};
 
 use super::{
-    Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Identity, LookRequest, Memory, Mode,
-    Policy, Survey, Target, apply, apply_attributes, next_call, remembered,
+    Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Guards, Identity, LookRequest, Memory,
+    Mode, Policy, Survey, Target, apply, apply_attributes, next_call, remembered,
     scenes::{attributes, device, now, policy},
     survey,
 };
@@ -22,6 +22,7 @@ struct World {
     devices: BTreeMap<NodeId, Device>,
     attributes: BTreeMap<NodeId, Attributes>,
     policies: Vec<Declared>,
+    guards: Guards,
 }
 
 impl World {
@@ -30,7 +31,13 @@ impl World {
     }
 
     fn survey(&self) -> Survey {
-        survey(&self.policies, &self.fleet(), &self.attributes, now())
+        survey(
+            &self.policies,
+            &self.guards,
+            &self.fleet(),
+            &self.attributes,
+            now(),
+        )
     }
 
     /// Makes all calls, those of the first device that has any first; each policy remembers the
@@ -137,6 +144,7 @@ fn world() -> impl Strategy<Value = World> {
         let ids = devices.iter().map(|device| device.node_id.clone());
         World {
             attributes: ids.zip(attributes).collect(),
+            guards: Guards::default(),
             devices: devices
                 .into_iter()
                 .map(|it| (it.node_id.clone(), it))

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::{Announcement, DETAILS, Engine, Now, held::Held, node::Node};
 use crate::{
+    api::PolicyField,
     model::{Device, NodeId},
     plan::{
         ActRecords, Change, Difference, Field, Missed, Mode, PolicyKey, Reaping, Stage, expiry,
@@ -198,6 +199,13 @@ impl Engine {
         let acting = |key: &&PolicyKey| self.policies.get(*key).is_some_and(Held::has_acts);
         let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
         for key in keys {
+            let guardrails = &self.guards.guardrails;
+            let policy = self.policies.get(&key).map(|held| held.policy.as_ref());
+            // What a guard forbids takes nobody's turn.
+            let protected = policy.is_some_and(|policy| {
+                let bars = |policy| guardrails.bars(policy, PolicyField::Reap, &device);
+                policy.is_ok_and(|policy| bars(policy).is_some())
+            });
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
@@ -205,7 +213,7 @@ impl Engine {
             if self.leading && held.settle_expiry(&device, now.wall) {
                 self.tell.insert(key.clone());
             }
-            let next = held.settle_turn(&device, false, now.wall);
+            let next = held.settle_turn(&device, protected, now.wall);
             self.stale.extend(next);
         }
     }

@@ -1,5 +1,5 @@
 use super::{Failure, HeldPlan, MissedExpiry};
-use crate::plan::{Difference, Field};
+use crate::plan::{Difference, Field, Forbidden};
 
 /// What somebody should be told when it happens, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,4 +21,6 @@ pub enum Announcement {
     Approved(HeldPlan),
     /// Keys are not expired at a time, and never will be for it.
     Missed(MissedExpiry),
+    /// The tailnet does not allow the policy.
+    Refused(Forbidden),
 }

@@ -227,6 +227,7 @@ impl Engine {
             now: now.wall,
             let_go: &let_go,
             turns: &turns,
+            guardrails: &self.guards.guardrails,
         };
         let plan = plan_device(device, attributes, &policies, &around);
         self.limiter.note(id, &plan.wanted_by);

@@ -13,8 +13,8 @@ use crate::{
     api::Reason,
     model::NodeId,
     plan::{
-        Belongings, Binding, Deletion, Difference, Field, Holdings, LetGo, MOST_HELD, Mode, Policy,
-        PolicyKey, Why,
+        Belongings, Binding, Deletion, Difference, Field, Hold, Holdings, LetGo, MOST_HELD, Mode,
+        Policy, PolicyKey, Refusal, Suspender, Why,
     },
     tailnet::DETAILS,
 };
@@ -196,6 +196,7 @@ impl Engine {
             Some(LetGo {
                 policy: key.clone(),
                 belongings: held.memory.holdings.due(id),
+                allowance: held.policy.as_ref().ok()?.allowance.clone(),
             })
         });
         due.collect()
@@ -324,12 +325,22 @@ impl Engine {
 
     /// Why what is left will not be cleared.
     fn hopeless(&self, held: &Held, key: &PolicyKey, now: Now) -> Option<String> {
+        let given_up = |held: &Held| held.leaving.is_some_and(|at| now.monotonic >= at);
         let policy = match &held.policy {
             Ok(policy) => policy,
-            Err(faults) => return Some(format!("the policy is invalid: {}", faults.join("; "))),
+            Err(refusal @ Refusal::Invalid(_)) => {
+                return Some(format!("the policy is invalid: {refusal}"));
+            }
+            Err(refusal) if self.may_be_allowed_yet(refusal) && !given_up(held) => return None,
+            Err(refusal) => return Some(format!("the policy is not allowed: {refusal}")),
         };
         match policy.mode {
-            Mode::Suspended => return Some("the policy is suspended".to_owned()),
+            Mode::Suspended(Suspender::Policy) => {
+                return Some("the policy is suspended".to_owned());
+            }
+            Mode::Suspended(Suspender::Tailnet) => {
+                return Some("the TailscaleTailnet is suspended".to_owned());
+            }
             Mode::Observe => return Some("the policy only observes".to_owned()),
             Mode::Approve => {
                 return Some("nothing is done for the policy without an approval".to_owned());
@@ -340,9 +351,34 @@ impl Engine {
         if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
             return Some(failure.message.clone());
         }
-        held.leaving.filter(|at| now.monotonic >= *at)?;
+        if let Some(forbidden) = self.forbidden(held, key) {
+            return Some(forbidden);
+        }
+        if !given_up(held) {
+            return None;
+        }
         let trouble = self.clear_report(key).and_then(|report| report.trouble);
         Some(trouble.unwrap_or_else(|| "it took too long".to_owned()))
+    }
+
+    /// What is left is all held by the guards of the tailnet, of which time mends nothing.
+    fn forbidden(&self, held: &Held, key: &PolicyKey) -> Option<String> {
+        let is_forbidden = |difference: &Difference| {
+            matches!(
+                difference.hold,
+                Some(Hold::Protected(_) | Hold::NotAllowed(_))
+            )
+        };
+        let mut first = None;
+        for id in held.memory.holdings.parted() {
+            let node = self.nodes.get(id)?;
+            let own = || node.plan.of(key).filter(|d| d.why == Why::LetGo);
+            if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
+                return None;
+            }
+            first = first.or(trouble(node, key, own().next()?));
+        }
+        first
     }
 
     fn abandon(&self, key: &PolicyKey, why: String) -> Abandoned {

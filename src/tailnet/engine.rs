@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
-    plan::{self, Clashes, Declared, Fleet, Memory, PolicyKey},
+    plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, Memory, PolicyKey},
     tailscale::Ability,
 };
 
@@ -32,6 +32,8 @@ pub struct Settings {
     pub requests_per_second: f64,
     /// How many devices may be changed within an hour.
     pub limit: ChangeLimit,
+    /// What is permitted.
+    pub guardrails: Guardrails,
 }
 
 /// A request under way.
@@ -55,6 +57,8 @@ pub struct Engine {
     pub(super) stopping: bool,
     pub(super) connection: Result<(), Failure>,
     pub(super) policies_listed: bool,
+    /// What is permitted, and the labels of namespaces.
+    pub(super) guards: Guards,
     pub(super) policies: BTreeMap<PolicyKey, Held>,
     pub(super) polling: Polling,
     pub(super) fleet: Fleet,
@@ -109,6 +113,10 @@ impl Engine {
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
+            guards: Guards {
+                guardrails: settings.guardrails.clone(),
+                ..Guards::default()
+            },
             settings,
             agreed: None,
             rng: fastrand::Rng::with_seed(seed),
@@ -166,11 +174,13 @@ impl Engine {
             }
             Input::Settings(settings) if settings == self.settings => {}
             Input::Settings(settings) => {
+                self.take_guardrails(&settings);
                 self.settings = settings;
                 // The ages at which things are read again may have changed.
                 self.unplaced.extend(self.nodes.keys().cloned());
                 self.polling.hasten(now.monotonic);
             }
+            Input::Namespace(name, labels) => self.take_labels(name, labels),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}
@@ -224,7 +234,8 @@ impl Engine {
             self.unbound.insert(key.clone());
             self.tell.insert(key.clone());
             let leaving = declared.leaving;
-            let held = Held::new(declared);
+            let policy = self.admit(&declared.policy);
+            let held = Held::new(declared, policy);
             let asks = held.asks_for_a_look();
             self.redeclare(None, held.policy.as_ref().ok());
             self.policies.insert(key.clone(), held);
@@ -245,10 +256,14 @@ impl Engine {
         }
         let edited = held.generation != declared.generation;
         if edited {
-            held.generation = declared.generation;
-            let before = std::mem::replace(&mut held.policy, declared.policy);
-            let after = held.policy.as_ref().ok().cloned();
-            self.redeclare(before.as_ref().ok(), after.as_ref());
+            let policy = self.admit(&declared.policy);
+            let after = policy.as_ref().ok().cloned();
+            let before = self.policies.get_mut(&key).and_then(|held| {
+                held.generation = declared.generation;
+                held.declared = declared.policy;
+                std::mem::replace(&mut held.policy, policy).ok()
+            });
+            self.redeclare(before.as_ref(), after.as_ref());
             self.take_edit(&key);
             self.take_leave(&key, declared.leaving, now);
         }
@@ -257,7 +272,7 @@ impl Engine {
         }
     }
 
-    fn take_edit(&mut self, key: &PolicyKey) {
+    pub(super) fn take_edit(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };

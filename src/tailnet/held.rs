@@ -8,7 +8,8 @@ use super::{Abandoned, PolicyReport, acts::ActWork};
 use crate::{
     model::NodeId,
     plan::{
-        Approvals, Batch, Binding, Changes, Declared, LookRequest, Memory, Policy, Selector, Target,
+        Approvals, Batch, Binding, Changes, Declared, LookRequest, Memory, Policy, Refusal,
+        Selector, Target,
     },
 };
 
@@ -17,7 +18,10 @@ use crate::{
 pub(super) struct Held {
     pub uid: String,
     pub generation: i64,
-    pub policy: Result<Policy, Vec<String>>,
+    /// What is declared, or what is wrong with it.
+    pub declared: Result<Policy, Vec<String>>,
+    /// What counts of it, or why nothing does.
+    pub policy: Result<Policy, Refusal>,
     /// What its status remembered when last watched.
     pub stored: Memory,
     /// What is surely kept: a crash would not lose it.
@@ -53,11 +57,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub fn new(declared: Declared) -> Self {
+    pub fn new(declared: Declared, policy: Result<Policy, Refusal>) -> Self {
         Self {
             uid: declared.uid,
             generation: declared.generation,
-            policy: declared.policy,
+            declared: declared.policy,
+            policy,
             stored: declared.memory.clone(),
             recorded: declared.memory.clone(),
             memory: declared.memory,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Announcement, Failure, PolicyReport, Settings, TailnetDeclared, TailnetReport};
 use crate::{
     model::{Attributes, Device, NodeId, RouteSet},
-    plan::{Call, Declared, Memory, PolicyKey},
+    plan::{Call, Declared, Labels, Memory, PolicyKey},
     tailscale::Ability,
 };
 
@@ -84,6 +84,8 @@ pub enum Input {
     Connection(Result<(), Failure>),
     /// The settings of the connection have changed.
     Settings(Settings),
+    /// The labels of a namespace were seen; `None`: it is gone.
+    Namespace(String, Option<Labels>),
     /// The annotation of the tailnet's resource, or its status, was seen.
     Tailnet(TailnetDeclared),
     /// Something has changed in the tailnet: the list is to be read at once.

@@ -19,6 +19,7 @@ mod engine;
 mod exchange;
 mod failure;
 mod fleet;
+mod guardrails;
 mod held;
 mod inquiry;
 mod limit;

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Conflict, Difference, Field, Memory, Mode, PolicyKey, Target},
+    plan::{
+        Binding, Conflict, Difference, Field, Forbidden, Memory, Mode, PolicyKey, Refusal, Target,
+    },
     tailscale::Ability,
 };
 
@@ -42,6 +44,8 @@ pub struct PolicyReport {
 pub enum State {
     /// It cannot be read; all its faults.
     Invalid(Vec<String>),
+    /// The tailnet does not allow it.
+    NotAllowed(Box<Forbidden>),
     /// The first list has not come yet.
     Starting,
     /// The tailnet cannot be asked.
@@ -94,6 +98,8 @@ pub struct TailnetReport {
     pub domain: Option<String>,
     /// Its own devices, once the list has been seen.
     pub devices: Option<usize>,
+    /// Nothing is sent for any policy.
+    pub suspended: bool,
     /// The policies that name it.
     pub policies: usize,
     /// What the credential is known not to permit.
@@ -133,7 +139,12 @@ impl Engine {
                 continue;
             };
             if held.last_report.as_ref() != Some(&report) {
-                held.last_report = Some(report.clone());
+                let before = held.last_report.replace(report.clone());
+                if matches!(report.state, State::NotAllowed(_))
+                    && before.is_none_or(|before| before.state != report.state)
+                {
+                    self.announce_refusal(&key);
+                }
                 self.effects.push(Effect::Report(key, Box::new(report)));
             }
         }
@@ -151,7 +162,9 @@ impl Engine {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
             _ if held.leaving.is_some() => State::Leaving(held.abandoned.clone().map(Box::new)),
-            Err(faults) => State::Invalid(faults.clone()),
+            Err(refusal) if self.may_be_allowed_yet(refusal) => return None,
+            Err(Refusal::Invalid(faults)) => State::Invalid(faults.clone()),
+            Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
             Ok(_) if held.too_many => State::TooMany(held.nodes().count()),
             Ok(policy) => match (self.outage(), &held.binding) {
                 (Some(failure), _) => State::Unavailable(failure.clone()),
@@ -233,6 +246,7 @@ impl Engine {
             failure: failure.cloned(),
             domain: self.fleet.domain(),
             devices: (self.polling.seen > 0).then(|| self.fleet.own_count()),
+            suspended: self.guards.guardrails.suspended(),
             policies: self.policies.len(),
             lacks: self.lacks.clone(),
             attributes_interval: self.refresh(),

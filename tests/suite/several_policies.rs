@@ -94,6 +94,7 @@ fn the_table_of_lists_is_what_the_plan_does() {
                 now,
                 let_go: &[],
                 turns: &BTreeSet::new(),
+                guardrails: &plan::Guardrails::default(),
             },
         );
         if let Some((call, _)) = plan::next_call(&plan, &BTreeSet::new()) {

@@ -89,7 +89,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     }
     let unread = !proposal.look.failures.is_empty();
     if totals.changes == 0 {
-        return Ok(match (unread, totals.held) {
+        return Ok(match (unread, totals.held + totals.refused) {
             (true, _) => ExitCode::FAILURE,
             (false, 0) => ExitCode::SUCCESS,
             (false, _) => ExitCode::from(CHANGES),
@@ -107,6 +107,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     }
     Ok(match outcome.code() {
         0 | CHANGES if unread => ExitCode::FAILURE,
+        0 if totals.refused > 0 => ExitCode::from(CHANGES),
         code => ExitCode::from(code),
     })
 }
@@ -161,15 +162,22 @@ impl ApplyArgs {
         };
         let policies = declared(&declarations.policies)?;
         let earlier = self.earlier.read(&self.policies, &policies)?;
-        Ok(Proposal::make(client, policies, &earlier, limit).await?)
+        let guards = declarations.guards.read()?;
+        Ok(Proposal::make(client, policies, guards, &earlier, limit).await?)
     }
 
     /// What was kept, if it still is what would be proposed now.
     async fn propose_anew(&self, client: &Client, saved: &SavedPlan) -> Result<Proposal, AnyError> {
         eprintln!("The plan was made {}.", saved.origin());
         let policies = declared(&saved.policies()?)?;
-        let mut proposal =
-            Proposal::make(client, policies, saved.earlier(), saved.limit()?).await?;
+        let mut proposal = Proposal::make(
+            client,
+            policies,
+            saved.guards()?,
+            saved.earlier(),
+            saved.limit()?,
+        )
+        .await?;
         saved.refuse_moved(&proposal)?;
         if let Some(limit) = self.max_changed_devices {
             proposal.limit = limit;
@@ -220,11 +228,16 @@ impl ApplyArgs {
             changes,
             limited: proposal.survey.limited.clone(),
         };
-        let engine = Engine::once(self.settings(), fastrand::u64(..), agreed);
+        let engine = Engine::once(self.settings(proposal), fastrand::u64(..), agreed);
         let (mailbox, received) = mpsc::unbounded_channel();
         let policies = proposal.policies.iter().cloned();
         let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
-        for input in policies.chain([Input::PoliciesListed, Input::Leading(true)]) {
+        let labels = proposal.guards.namespaces.iter();
+        let labels = labels.map(|(name, of)| Input::Namespace(name.clone(), Some(of.clone())));
+        for input in labels
+            .chain(policies)
+            .chain([Input::PoliciesListed, Input::Leading(true)])
+        {
             mailbox.send(Message::Input(input))?;
         }
         mailbox.send(Message::Client(Ok(client)))?;
@@ -239,7 +252,7 @@ impl ApplyArgs {
         Ok(Outcome::of(&differences, &made, &engine, cut_short))
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, proposal: &Proposal) -> Settings {
         Settings {
             // As the controller's: what a long run has not come to yet may move meanwhile.
             poll_interval: Duration::from_mins(1),
@@ -247,6 +260,7 @@ impl ApplyArgs {
             requests_per_second: self.connection.rate(),
             // What the limit holds has been decided, and is no part of what was agreed to.
             limit: ChangeLimit::NONE,
+            guardrails: proposal.guards.guardrails.clone(),
         }
     }
 }

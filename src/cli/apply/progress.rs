@@ -147,7 +147,8 @@ impl Reporter for Progress {
             Announcement::Changed(_)
             | Announcement::Held(_)
             | Announcement::Approved(_)
-            | Announcement::Missed(_) => {}
+            | Announcement::Missed(_)
+            | Announcement::Refused(_) => {}
         }
     }
 }

@@ -73,7 +73,7 @@ async fn install(cluster: &ControlPlane, url: &str) -> Result<(), AnyError> {
          ---\napiVersion: tailnet.dev/v1alpha1\nkind: TailscaleTailnet\nmetadata: {{name: default}}\n\
          spec:\n  apiURL: {url}\n  credentialsSecret: {{name: tailscale}}\n  pollInterval: 2s\n  \
          attributesInterval: 10s\n  requestBudget: {{perSecond: 50, burst: 50}}\n  \
-         maxChangedDevices: 100%\n",
+         maxChangedDevices: 100%\n  allowedPolicies: [{{namespaces: {{names: [network]}}}}]\n",
         key = examples::API_KEY,
     );
     apply(cluster, &connection).await

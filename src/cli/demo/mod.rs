@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AnyError, look::Look};
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{self, Declared, Style},
+    plan::{self, Declared, Guardrails, Guards, Style},
     simulator::Simulator,
     tailnet::{Engine, Input, Message, Settings, drive},
     tailscale::{self, Budget, Client, Credential},
@@ -124,6 +124,7 @@ fn settings() -> Settings {
         requests_per_second: 100.0,
         // The demo changes most of its few devices at once.
         limit: ChangeLimit::NONE,
+        guardrails: Guardrails::default(),
     }
 }
 
@@ -131,7 +132,13 @@ fn settings() -> Settings {
 async fn plan_table(client: &Client, policies: &[Declared]) -> Result<(String, usize), AnyError> {
     let mut look = Look::new(client).await?;
     let survey = look
-        .survey(client, policies, ChangeLimit::NONE, Timestamp::now())
+        .survey(
+            client,
+            policies,
+            &Guards::default(),
+            ChangeLimit::NONE,
+            Timestamp::now(),
+        )
         .await?;
     let differences: Vec<_> = survey
         .devices

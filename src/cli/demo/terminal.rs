@@ -73,7 +73,10 @@ impl Reporter for Terminal {
                 println!("  {device:<14} {field}: {}", failure.message);
             }
             // Nothing of the demo waits for anybody, or is done once.
-            Announcement::Held(_) | Announcement::Approved(_) | Announcement::Missed(_) => {}
+            Announcement::Held(_)
+            | Announcement::Approved(_)
+            | Announcement::Missed(_)
+            | Announcement::Refused(_) => {}
         }
     }
 }

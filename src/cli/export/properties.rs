@@ -12,7 +12,7 @@ use super::{ConnectionArgs, ExportArgs, GroupBy, SelectArgs, Setting, USUAL, tex
 use crate::{
     api::TailscaleDevicePolicy,
     model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, Tag},
-    plan::{self, Declared, Fleet, PolicyKey, Selector, Survey, survey},
+    plan::{self, Declared, Fleet, Guards, PolicyKey, Selector, Survey, survey},
 };
 
 type Tailnet = Vec<(Device, Attributes)>;
@@ -65,7 +65,7 @@ fn observed(tailnet: &Tailnet) -> (Fleet, BTreeMap<NodeId, Attributes>) {
 
 fn look(policies: &[Declared], tailnet: &Tailnet, now: Timestamp) -> Survey {
     let (fleet, attributes) = observed(tailnet);
-    survey(policies, &fleet, &attributes, now)
+    survey(policies, &Guards::default(), &fleet, &attributes, now)
 }
 
 /// The same tailnet after somebody has changed each setting that can be changed.

@@ -64,11 +64,13 @@ pub enum Code {
     Conflict,
     /// The tailnet that is named is not among the manifests.
     MissingTailnet,
+    /// The guards of the tailnet do not allow it.
+    NotAllowed,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Unreadable,
         Self::Syntax,
         Self::DuplicateKey,
@@ -79,6 +81,7 @@ impl Code {
         Self::DuplicateObject,
         Self::Conflict,
         Self::MissingTailnet,
+        Self::NotAllowed,
     ];
 
     /// The word that stands for it.
@@ -95,6 +98,7 @@ impl Code {
             Self::DuplicateObject => "duplicate-object",
             Self::Conflict => "conflict",
             Self::MissingTailnet => "missing-tailnet",
+            Self::NotAllowed => "not-allowed",
         }
     }
 
@@ -112,6 +116,7 @@ impl Code {
             Self::DuplicateObject => "One object stands twice.",
             Self::Conflict => "Two policies wish for what cannot be both.",
             Self::MissingTailnet => "The tailnet that is named is not among the manifests.",
+            Self::NotAllowed => "The guards of the tailnet do not allow it.",
         }
     }
 }

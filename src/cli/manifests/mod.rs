@@ -21,11 +21,14 @@ mod tree;
 mod words;
 mod yaml;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde_json::Value;
 
-use crate::api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
+use crate::{
+    api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet},
+    plan::Labels,
+};
 
 pub(in crate::cli) use self::input::is_manifest;
 pub use self::{
@@ -53,6 +56,8 @@ pub struct Manifests {
     pub tailnets: Vec<Located<TailscaleTailnet>>,
     /// The invites.
     pub invites: Vec<Located<TailscaleDeviceInvite>>,
+    /// The labels of the namespaces that are among them.
+    pub namespaces: BTreeMap<String, Labels>,
     /// How many objects of our kinds there are, those with faults included.
     pub found: usize,
     /// How many objects of other kinds there are: they are left alone.

@@ -259,6 +259,25 @@ impl<'n> Reading<'n> {
         false
     }
 
+    /// The labels of a namespace decide which policies a tailnet allows.
+    fn namespace(&mut self, root: &Node) {
+        let metadata = root.get("metadata");
+        let Some(name) = metadata.and_then(|it| it.get("name")?.text()) else {
+            return;
+        };
+        let labels = metadata.and_then(|it| it.get("labels"));
+        let labels = match labels.map(|labels| &labels.data) {
+            Some(Data::Map(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        let labels = labels.iter().filter_map(|label| {
+            let value = label.value.text()?;
+            Some((label.key.clone(), value.to_owned()))
+        });
+        let labels = labels.collect();
+        self.manifests.namespaces.insert(name.to_owned(), labels);
+    }
+
     /// An object of another kind is left alone, unless it was meant to be one of ours.
     fn other(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
         let (group, _) = version.split_once('/').unwrap_or(("", version));
@@ -283,6 +302,9 @@ impl<'n> Reading<'n> {
             )
         } else {
             self.manifests.others += 1;
+            if (version, kind) == ("v1", "Namespace") {
+                self.namespace(root);
+            }
             return;
         };
         let document = self.document(source, root.clone(), kind);

@@ -14,7 +14,7 @@ use super::{
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     earlier::EarlierArgs,
     output::{self, Color},
-    policies::{self, PoliciesArgs},
+    policies::{self, Declarations, PoliciesArgs},
 };
 use crate::plan::{Declared, Style};
 pub(super) use proposal::Proposal;
@@ -78,14 +78,19 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         );
     }
     let declarations = args.policies.read().await?;
-    let (limit, objects) = (declarations.limit()?, declarations.policies);
+    let limit = declarations.limit()?;
+    let Declarations {
+        policies: objects,
+        guards,
+        ..
+    } = declarations;
     let policies = policies::declared(&objects);
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
     }
     let earlier = args.earlier.read(&args.policies, &policies)?;
     let client = args.connection.client()?;
-    let proposal = Proposal::make(&client, policies, &earlier, limit).await?;
+    let proposal = Proposal::make(&client, policies, guards.read()?, &earlier, limit).await?;
     let view = proposal.view();
     output::print(&match args.output {
         Form::Table => view.table(Style {
@@ -97,7 +102,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         Form::Markdown => markdown::render(&view),
     })?;
     if let Some(path) = &args.out {
-        let saved = SavedPlan::of(&objects, earlier, &proposal, &view)?;
+        let saved = SavedPlan::of(&objects, guards, earlier, &proposal, &view)?;
         let text = serde_json::to_string_pretty(&saved)? + "\n";
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;

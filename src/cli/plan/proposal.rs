@@ -8,13 +8,15 @@ use super::view::View;
 use crate::{
     cli::{earlier::Earlier, look::Look},
     model::ChangeLimit,
-    plan::{Declared, PolicyKey, Survey},
+    plan::{Declared, Guards, PolicyKey, Survey},
     tailscale::{Client, Error},
 };
 
 /// A look at a tailnet, and its comparison with policies.
 pub(in crate::cli) struct Proposal {
     pub policies: Vec<Declared>,
+    /// What the tailnet permits.
+    pub guards: Guards,
     /// How many devices may be changed.
     pub limit: ChangeLimit,
     /// The policies that somebody has released from the limit.
@@ -30,15 +32,17 @@ impl Proposal {
     pub async fn make(
         client: &Client,
         mut policies: Vec<Declared>,
+        guards: Guards,
         earlier: &Earlier,
         limit: ChangeLimit,
     ) -> Result<Self, Error> {
         let mut look = Look::new(client).await?;
         earlier.remind(&mut policies, &look.fleet);
         let now = Timestamp::now();
-        let survey = look.survey(client, &policies, limit, now).await?;
+        let survey = look.survey(client, &policies, &guards, limit, now).await?;
         Ok(Self {
             policies,
+            guards,
             limit,
             released: BTreeSet::new(),
             look,
@@ -49,9 +53,13 @@ impl Proposal {
 
     /// Compares anew what was read, as policies were released.
     pub fn compare(&mut self) {
-        self.survey = self
-            .look
-            .compare(&self.policies, self.limit, &self.released, self.now);
+        self.survey = self.look.compare(
+            &self.policies,
+            &self.guards,
+            self.limit,
+            &self.released,
+            self.now,
+        );
     }
 
     /// As it is told.

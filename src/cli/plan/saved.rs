@@ -14,14 +14,16 @@ use crate::{
     cli::{
         AnyError,
         earlier::Earlier,
+        guards::DeclaredGuards,
         manifests::{self, Faults, Severity, Source},
         policies::PolicyObject,
     },
     model::{Attributes, ChangeLimit, Device},
+    plan::Guards,
 };
 
 /// The version of the format: another one is refused.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Devices that are named where the tailnet has moved.
 const TOLD: usize = 20;
 
@@ -40,7 +42,9 @@ pub(in crate::cli) struct SavedPlan {
     max_changed_devices: String,
     /// The policies, without their status.
     policies: Vec<Value>,
-    /// Of `policies`.
+    /// What the tailnet permits.
+    guards: DeclaredGuards,
+    /// Of `policies` and `guards`.
     policies_hash: String,
     /// What they named at an earlier time.
     #[serde(default, skip_serializing_if = "Earlier::is_empty")]
@@ -65,6 +69,7 @@ impl SavedPlan {
     /// Everything that the plan came from.
     pub fn of(
         objects: &[PolicyObject],
+        guards: DeclaredGuards,
         earlier: Earlier,
         proposal: &Proposal,
         view: &View<'_>,
@@ -78,8 +83,9 @@ impl SavedPlan {
             made_at: proposal.now,
             tailnet: proposal.look.fleet.domain(),
             max_changed_devices: proposal.limit.to_string(),
-            policies_hash: hash(&json!(policies)),
+            policies_hash: hash(&json!([policies, guards])),
             policies,
+            guards,
             earlier,
             devices: found(proposal),
             told: serde_json::from_value(json!(view))?,
@@ -112,9 +118,9 @@ impl SavedPlan {
         }
         let plan: Self = serde_json::from_value(value)
             .map_err(|error| format!("{called} is no whole plan: {error}"))?;
-        if hash(&json!(plan.policies)) != plan.policies_hash {
+        if hash(&json!([plan.policies, plan.guards])) != plan.policies_hash {
             return Err(format!(
-                "{called} was edited: its policies are not those that were planned. Make another plan"
+                "{called} was edited: its policies and guards are not those that were planned. Make another plan"
             ));
         }
         Ok(Some(plan))
@@ -141,6 +147,11 @@ impl SavedPlan {
     pub fn limit(&self) -> Result<ChangeLimit, String> {
         let limit = self.max_changed_devices.parse();
         limit.map_err(|refused| format!("maxChangedDevices of the plan: {refused}"))
+    }
+
+    /// What the tailnet permits.
+    pub fn guards(&self) -> Result<Guards, String> {
+        self.guards.read()
     }
 
     /// What its policies named at an earlier time.

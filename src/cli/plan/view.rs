@@ -8,7 +8,10 @@ use serde::Serialize;
 use crate::{
     cli::look::Look,
     model::{Device, NodeId},
-    plan::{self, Binding, Declared, Difference, Hold, Impact, PolicyKey, Style, Survey, Target},
+    plan::{
+        self, Binding, Declared, Difference, Forbidden, Hold, Impact, PolicyKey, Style, Survey,
+        Target,
+    },
 };
 
 /// What differs, what becomes of it, and what could not be compared.
@@ -71,6 +74,8 @@ pub(in crate::cli) struct Totals {
     pub disruptive: usize,
     /// That wait for somebody.
     pub held: usize,
+    /// Policies that the tailnet does not allow.
+    pub refused: usize,
     /// Of policies that only observe or are suspended.
     pub only_shown: usize,
     /// Devices that could not be compared as a whole.
@@ -89,6 +94,7 @@ impl<'a> View<'a> {
         let mut totals = Totals {
             devices: look.fleet.own_count(),
             policies: policies.len(),
+            refused: survey.refused.len(),
             unread: look.failures.len(),
             ..Totals::default()
         };
@@ -101,7 +107,7 @@ impl<'a> View<'a> {
                     totals.changed_devices +=
                         usize::from(last.replace(change.node_id) != Some(change.node_id));
                 }
-                Some(Hold::Suspended | Hold::Observed) => totals.only_shown += 1,
+                Some(Hold::Suspended(_) | Hold::Observed) => totals.only_shown += 1,
                 Some(_) => totals.held += 1,
             }
         }
@@ -154,7 +160,7 @@ impl<'a> ChangeView<'a> {
 impl Totals {
     /// Whether there is anything to be done, by this program or by somebody.
     pub fn asks_for_something(&self) -> bool {
-        self.changes + self.held > 0
+        self.changes + self.held + self.refused > 0
     }
 }
 
@@ -164,13 +170,21 @@ impl fmt::Display for Totals {
             let changes = counted(self.changes, "change");
             let devices = counted(self.changed_devices, "device");
             write!(f, "{changes} on {devices} ({} disruptive)", self.disruptive)?;
-        } else if self.held + self.only_shown + self.unread > 0 {
+        } else if self.held + self.refused + self.only_shown + self.unread > 0 {
             f.write_str("No change now")?;
         } else {
             f.write_str("Nothing to change")?;
         }
         if self.held > 0 {
             write!(f, ", {} held", self.held)?;
+        }
+        if self.refused > 0 {
+            let policies = if self.refused == 1 {
+                "policy"
+            } else {
+                "policies"
+            };
+            write!(f, ", {} {policies} not allowed", self.refused)?;
         }
         if self.only_shown > 0 {
             write!(f, ", {} only shown", self.only_shown)?;
@@ -208,6 +222,9 @@ fn notes(policies: &[Declared], survey: &Survey, look: &Look) -> Vec<Note> {
     for declared in policies {
         match &declared.policy {
             Err(faults) => add(&declared.key, format!("not valid: {}", faults.join("; "))),
+            Ok(_) if let Some(forbidden) = survey.refused.get(&declared.key) => {
+                add(&declared.key, not_allowed(forbidden));
+            }
             Ok(policy) => {
                 let binding = survey.bindings.get(&declared.key);
                 if let Some(lack) = binding.and_then(|binding| lack(&policy.target, binding)) {
@@ -228,6 +245,16 @@ fn notes(policies: &[Declared], survey: &Survey, look: &Look) -> Vec<Note> {
         }
     }
     notes
+}
+
+fn not_allowed(forbidden: &Forbidden) -> String {
+    let unjudged = if forbidden.unjudged {
+        ". A rule goes by the labels of its namespace, which are not known: add the Namespace to the \
+         manifests"
+    } else {
+        ""
+    };
+    format!("not allowed: {forbidden}{unjudged}")
 }
 
 /// Why a policy means no device.

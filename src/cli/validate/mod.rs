@@ -20,6 +20,7 @@ use super::{
     manifests::{self, Fault, Manifests, Severity},
     output::{self, Color},
 };
+use crate::controller;
 
 /// Checks manifests as the API server would, and together.
 #[derive(Debug, Args)]
@@ -28,7 +29,8 @@ use super::{
     after_help = "\
 Everything is said at once: what is no YAML, unknown fields, what the schema and the rules of the
 resources refuse, and what only the whole set shows: one object written twice, policies that wish for
-what cannot be both, a tailnet that is not there. Other kinds are left alone. No cluster is asked, no
+what cannot be both, wishes that the tailnet's guards in the same folder forbid (allowedPolicies; the
+labels of namespaces are those of the Namespace objects there), a tailnet that is not there. Other kinds are left alone. No cluster is asked, no
 credential needed, nothing sent.
 
 YAML means what kubectl takes it for: on is true, 0777 is 511; quotes make a text of it.
@@ -57,6 +59,10 @@ pub(super) struct ValidateArgs {
     /// The namespace of objects that name none, as kubectl's.
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
+    /// The controller's own namespace: where a `TailscaleTailnet` has no allowedPolicies, only policies of
+    /// this one are allowed.
+    #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
+    controller_namespace: String,
     /// How faults are written.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     output: Format,
@@ -97,7 +103,7 @@ impl Verdict {
 /// Checks, prints what is wrong to the standard output and the totals to stderr.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
-    let verdict = check(&paths, &args.namespace, Timestamp::now());
+    let verdict = check(&paths, args, Timestamp::now());
     let said = match args.output {
         Format::Text => text::render(&verdict.faults, args.color.is_on()),
         Format::Json => json::render(&verdict)?,
@@ -114,9 +120,9 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     })
 }
 
-fn check(paths: &[PathBuf], namespace: &str, now: Timestamp) -> Verdict {
-    let (manifests, mut faults) = manifests::read(paths, namespace);
-    faults.extend(set::check(&manifests, now));
+fn check(paths: &[PathBuf], args: &ValidateArgs, now: Timestamp) -> Verdict {
+    let (manifests, mut faults) = manifests::read(paths, &args.namespace);
+    faults.extend(set::check(&manifests, &args.controller_namespace, now));
     faults.sort_by_key(Fault::order);
     Verdict { manifests, faults }
 }

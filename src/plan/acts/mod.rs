@@ -28,7 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Change, Claims, Difference, Field, Hold, Memory, Mode, Policy, PolicyKey, Surroundings, Target,
 };
-use crate::model::Device;
+use crate::{api::PolicyField, model::Device};
 
 pub use records::{ActRecords, DeletionRecord, ExpiryRecord, MOST_EXPIRIES};
 
@@ -224,6 +224,8 @@ impl Acts {
         let record = record.filter(|record| record.counts(around.now));
         let stage = match record {
             Some(record) if record.done => Stage::Done,
+            // It is held, and takes nobody's turn.
+            _ if around.bar(policy, device) => Stage::Due,
             _ if !around.turns.contains(&policy.key) => Stage::Waiting,
             Some(_) => Stage::Started,
             None => Stage::Due,
@@ -260,6 +262,14 @@ impl Acts {
         if at > now {
             self.wakes = Some(before.map_or(at, |before| before.min(at)));
         }
+    }
+}
+
+impl Surroundings<'_> {
+    /// Whether a guard of the tailnet forbids a policy to delete a device.
+    fn bar(&self, policy: &Policy, device: &Device) -> bool {
+        let guardrails = self.guardrails;
+        guardrails.bars(policy, PolicyField::Reap, device).is_some()
     }
 }
 

@@ -7,9 +7,9 @@ use proptest::{option, prelude::*};
 
 use super::{
     super::{
-        Change, Clashes, Deletion, DevicePlan, DeviceTarget, Fleet, Hold, Identity, Memory, Mode,
-        Ownership, Permits, Policy, PolicyKey, Selector, Surroundings, Target, Wishes, next_call,
-        plan_device,
+        Allowance, Change, Clashes, Deletion, DevicePlan, DeviceTarget, Fleet, Guardrails, Hold,
+        Identity, Memory, Mode, Ownership, Permits, Policy, PolicyKey, Selector, Surroundings,
+        Suspender, Target, Wishes, next_call, plan_device,
         scenes::{now, plain_device},
     },
     ActRecords, DeletionRecord, MOST_EXPIRIES, Missed, Reap, Reaping, Stage, expiry, reaping,
@@ -36,6 +36,7 @@ fn policy(wishes: Wishes) -> Policy {
         mode: Mode::Enforce,
         allowed: BTreeSet::new(),
         deletion: Deletion::Retain,
+        allowance: Allowance::default(),
     }
 }
 
@@ -93,6 +94,7 @@ fn stage(policy: &Policy, memory: &Memory, device: &Device) -> Option<Stage> {
 fn plan(device: &Device, policies: &[(&Policy, &Memory)]) -> DevicePlan {
     let turns = policies.iter().map(|(policy, _)| policy.key.clone());
     let around = Surroundings {
+        guardrails: &Guardrails::default(),
         fleet: &Fleet::new([device.clone()]),
         permits: &Permits::default(),
         clashes: &Clashes::default(),
@@ -322,6 +324,7 @@ fn a_device_whose_turn_it_is_not_waits_until_a_deletion_counts_no_more() {
     let memory = remembers(records);
     let device = away(60 * DAY);
     let around = Surroundings {
+        guardrails: &Guardrails::default(),
         fleet: &Fleet::new([device.clone()]),
         permits: &Permits::default(),
         clashes: &Clashes::default(),
@@ -356,7 +359,10 @@ fn a_deletion_counts_for_no_less_than_a_day() {
 #[test]
 fn a_suspended_policy_and_one_that_observes_do_nothing_and_say_what_they_would() {
     for (mode, hold) in [
-        (Mode::Suspended, Hold::Suspended),
+        (
+            Mode::Suspended(Suspender::Policy),
+            Hold::Suspended(Suspender::Policy),
+        ),
         (Mode::Observe, Hold::Observed),
     ] {
         for (mut policy, device) in [(expires_at(now()), device()), (reaps(), away(60 * DAY))] {

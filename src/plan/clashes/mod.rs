@@ -23,7 +23,7 @@ use jiff::Timestamp;
 pub use forms::{Form, Forms};
 pub use wants::{Want, Wants};
 
-use super::{Claims, Memory, Permits, Policy};
+use super::{Claims, Memory, Permits, Policy, Reaches};
 use crate::model::{Attributes, NodeId};
 
 /// What the policies of a tailnet claim of what it has only once.
@@ -50,7 +50,14 @@ impl Clashes {
             clashes.forms.declare(None, Some(policy));
         }
         for (node, policies) in held {
-            let claims = Claims::settle(policies, &[], &clashes.forms, &Permits::default(), now);
+            let claims = Claims::settle(
+                policies,
+                &[],
+                &clashes.forms,
+                &Permits::default(),
+                Reaches::default(),
+                now,
+            );
             let read = attributes.get(node).filter(|_| claims.need_attributes());
             let forms = read.map(Form::all).unwrap_or_default();
             clashes.forms.note(node, &BTreeSet::new(), &forms);

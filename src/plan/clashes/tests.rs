@@ -9,9 +9,9 @@ use super::Form;
 use crate::{
     model::{AttributeValue, AttributeWish, Attributes, Device, NodeId},
     plan::{
-        Approvals, Call, Declared, Deletion, DeviceTarget, Dispute, Extent, Field, Fleet, Hold,
-        Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Survey, Target, Wishes,
-        apply, apply_attributes, next_call,
+        Allowance, Approvals, Call, Declared, Deletion, DeviceTarget, Dispute, Extent, Field,
+        Fleet, Guards, Hold, Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey,
+        Survey, Suspender, Target, Wishes, apply, apply_attributes, next_call,
         scenes::{now, plain_device},
         survey,
     },
@@ -64,7 +64,13 @@ impl Tailnet {
 
     fn survey(&self) -> Survey {
         let fleet = Fleet::new(self.devices.values().cloned());
-        survey(&self.policies, &fleet, &self.attributes, now())
+        survey(
+            &self.policies,
+            &Guards::default(),
+            &fleet,
+            &self.attributes,
+            now(),
+        )
     }
 
     /// What the API would refuse.
@@ -141,6 +147,7 @@ fn policy(device: u8, wishes: Wishes) -> Policy {
         mode: Mode::Enforce,
         deletion: Deletion::Retain,
         allowed: BTreeSet::new(),
+        allowance: Allowance::default(),
     }
 }
 
@@ -192,7 +199,7 @@ fn some_policy() -> impl Strategy<Value = Policy> {
         .prop_map(|(key, value, expiry)| [(key.parse().unwrap(), wish(&value, expiry))].into());
     let mode = prop_oneof![
         6 => Just(Mode::Enforce),
-        1 => Just(Mode::Suspended),
+        1 => Just(Mode::Suspended(Suspender::Policy)),
         1 => Just(Mode::Observe),
     ];
     let wishes = (
@@ -356,7 +363,7 @@ fn addresses_that_would_be_swapped_are_held_in_circles_of_any_length() {
 fn a_key_has_the_form_of_the_policy_that_ranks_first_suspended_or_not() {
     for (mode, loses) in [
         (Mode::Enforce, true),
-        (Mode::Suspended, true),
+        (Mode::Suspended(Suspender::Policy), true),
         (Mode::Observe, false),
     ] {
         let first = Policy {

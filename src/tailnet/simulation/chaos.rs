@@ -9,8 +9,9 @@ use crate::{
         ReportedAttribute, Route, RouteSet, Tag, TagSet,
     },
     plan::{
-        Approvals, ApprovedOn, AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Glob,
-        Identity, Mode, Ownership, Policy, PolicyKey, Selector, Target, Wishes,
+        Allowance, Approvals, ApprovedOn, AttributesExtent, Deletion, DeviceTarget, Disruption,
+        Extent, Glob, Identity, Mode, Ownership, Policy, PolicyKey, Selector, Suspender, Target,
+        Wishes,
     },
     tailnet::{Input, simulation::model::Faults},
 };
@@ -302,7 +303,7 @@ impl World {
                 Mode::Enforce,
                 Mode::Enforce,
                 Mode::Approve,
-                Mode::Suspended,
+                Mode::Suspended(Suspender::Policy),
                 Mode::Observe,
             ][self.rng.usize(..6)],
             priority: self.rng.i32(-1..2),
@@ -437,5 +438,6 @@ pub fn blank(key: PolicyKey) -> Policy {
         mode: Mode::default(),
         allowed: std::collections::BTreeSet::new(),
         deletion: Deletion::default(),
+        allowance: Allowance::default(),
     }
 }

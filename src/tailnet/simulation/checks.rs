@@ -7,9 +7,11 @@ use std::{
 
 use super::World;
 use crate::{
+    api::PolicyField,
     model::{AttributeKey, Device, NodeId, Route},
     plan::{
-        AttributesExtent, Belongings, Call, Extent, Form, Memory, Mode, Policy, PolicyKey, Target,
+        AttributesExtent, Belongings, Call, Entry, Extent, Form, Guards, Memory, Mode, Policy,
+        PolicyKey, Reach, Target,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -22,7 +24,10 @@ pub struct Told {
     /// Lists that were asked for since the lead was taken.
     lists: BTreeSet<Ticket>,
     list_seen: bool,
+    /// As they count: one that is refused counts as one that observes.
     policies: BTreeMap<PolicyKey, (Policy, Memory)>,
+    declared: BTreeMap<PolicyKey, Policy>,
+    guards: Guards,
     flights: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
     devices: BTreeMap<NodeId, Device>,
@@ -35,6 +40,8 @@ impl Told {
         match input {
             Input::Policy(declared) => {
                 let policy = declared.policy.clone().unwrap();
+                self.declared.insert(declared.key.clone(), policy.clone());
+                let policy = self.admitted(policy);
                 let memory = match self.policies.remove(&declared.key) {
                     Some((before, mut memory)) if before.uid == declared.uid => {
                         if !self.leading {
@@ -52,6 +59,18 @@ impl Told {
             }
             Input::PolicyGone(key) => {
                 self.policies.remove(key);
+                self.declared.remove(key);
+            }
+            Input::Settings(settings) => {
+                self.guards.guardrails = settings.guardrails.clone();
+                self.judge_anew();
+            }
+            Input::Namespace(name, labels) => {
+                match labels {
+                    Some(labels) => self.guards.namespaces.insert(name.clone(), labels.clone()),
+                    None => self.guards.namespaces.remove(name),
+                };
+                self.judge_anew();
             }
             Input::PoliciesListed => self.listed = true,
             Input::Leading(leading) => {
@@ -74,6 +93,49 @@ impl Told {
             }
             _ => {}
         }
+    }
+
+    fn admitted(&self, policy: Policy) -> Policy {
+        let refused = Policy {
+            mode: Mode::Observe,
+            ..policy.clone()
+        };
+        self.guards.admit(policy).unwrap_or(refused)
+    }
+
+    fn judge_anew(&mut self) {
+        for (key, policy) in &self.declared {
+            let policy = self.admitted(policy.clone());
+            if let Some((counts, _)) = self.policies.get_mut(key) {
+                *counts = policy;
+            }
+        }
+    }
+
+    /// Whether the guards permit to touch one of these fields of a device, as it was told last, for any
+    /// policy.
+    fn permit(&self, id: &NodeId, fields: &[PolicyField]) -> bool {
+        let guardrails = &self.guards.guardrails;
+        let may = |(policy, memory): &(Policy, Memory), device: &Device| {
+            let mut fields = fields.iter();
+            let barred = |field: &PolicyField| guardrails.bars(policy, *field, device).is_some();
+            may_act(policy, memory) && fields.any(|field| !barred(field))
+        };
+        let seen = [self.devices.get(id), self.former.get(id)];
+        let mut seen = seen.into_iter().flatten();
+        seen.any(|device| self.policies.values().any(|policy| may(policy, device)))
+    }
+
+    /// Whether the guards permit that this entry of a list is given or taken.
+    fn own<T: Entry>(&self, id: &NodeId, entry: &T) -> bool {
+        let seen = [self.devices.get(id), self.former.get(id)];
+        let mut seen = seen.into_iter().flatten();
+        seen.any(|device| {
+            let mut policies = self.policies.values();
+            policies.any(|(policy, memory)| {
+                may_act(policy, memory) && Reach::of(policy, device).owns(entry)
+            })
+        })
     }
 
     fn learn(&mut self, ticket: Ticket, answer: &Result<Answer, Failure>) {
@@ -137,7 +199,7 @@ fn may_act(policy: &Policy, memory: &Memory) -> bool {
     match policy.mode {
         Mode::Enforce => true,
         Mode::Approve => memory.approvals_used > 0,
-        Mode::Suspended | Mode::Observe => false,
+        Mode::Suspended(_) | Mode::Observe => false,
     }
 }
 
@@ -177,6 +239,7 @@ impl World {
                 }
             }
             self.check_call(call);
+            self.check_guards(call);
         }
         self.told.flights.insert(ticket, request.clone());
     }
@@ -299,6 +362,40 @@ impl World {
         let begun = holders.iter().any(|holder| begun(holder) == Some(true));
         assert!(begun, "{id} is deleted for nobody: {holders:?}");
         assert!(!device.external && device.connected == Some(false));
+    }
+
+    /// No call does what the guards forbid.
+    fn check_guards(&self, call: &Call) {
+        let fields: &[PolicyField] = match call {
+            Call::SetAuthorized(..) => &[PolicyField::Authorized],
+            Call::SetTags(..) => &[PolicyField::Tags],
+            Call::SetKeyExpiryDisabled(..) => &[PolicyField::KeyExpiry],
+            Call::WriteAttributes(_) => &[PolicyField::PostureAttributes],
+            Call::SetRoutes(..) => &[PolicyField::EnabledRoutes, PolicyField::ExitNode],
+            Call::SetName(..) => &[PolicyField::Name],
+            Call::SetIpv4(..) => &[PolicyField::Ipv4],
+            Call::ExpireKey(_) => &[PolicyField::ExpireKeyAt],
+            Call::Delete(_) => &[PolicyField::Reap],
+        };
+        for id in call.nodes() {
+            assert!(self.told.permit(id, fields), "{call:?} is forbidden");
+            let Some(device) = self.model.devices.get(id).filter(|_| !self.has_drifted(id)) else {
+                continue;
+            };
+            match call {
+                Call::SetTags(_, tags) => {
+                    let mut changed = device.tags.symmetric_difference(tags);
+                    assert!(changed.all(|tag| self.told.own(id, tag)), "{call:?}");
+                }
+                Call::SetRoutes(_, routes) => {
+                    let before = device.enabled_routes.iter().flatten().copied().collect();
+                    let mut changed = routes.symmetric_difference(&before);
+                    let own = |route: &Route| route.is_exit_node() || self.told.own(id, route);
+                    assert!(changed.all(own), "{call:?}: {before:?}");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Whether somebody else changed the device too short a while ago for a read to show it.

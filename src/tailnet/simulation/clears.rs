@@ -11,7 +11,10 @@ use super::{
 use crate::{
     api::Reason,
     model::{NodeId, ReportedAttribute, Route, RouteSet, Tag},
-    plan::{Call, Deletion, Extent, MOST_HELD, Mode, Ownership, Policy, Selector, Target, Wishes},
+    plan::{
+        Call, Deletion, Extent, MOST_HELD, Mode, Ownership, Policy, Selector, Suspender, Target,
+        Wishes,
+    },
     tailnet::{Failure, Input, Retry, State, simulation::model::Faults},
 };
 
@@ -255,7 +258,10 @@ fn what_another_policy_wishes_stays() {
 #[test]
 fn what_is_not_sent_for_a_policy_is_not_cleared_either_and_it_goes_at_once() {
     for (mode, why) in [
-        (Mode::Suspended, "the policy is suspended"),
+        (
+            Mode::Suspended(Suspender::Policy),
+            "the policy is suspended",
+        ),
         (Mode::Observe, "the policy only observes"),
     ] {
         let mut world = settled(1, single(0, 0));

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{AttributeValue, AttributeWish},
-    plan::{Conflict, Difference, Dispute, Field, Hold, Mode, Policy, Wishes},
+    plan::{Conflict, Difference, Dispute, Field, Hold, Mode, Policy, Suspender, Wishes},
     tailnet::{Announcement, DeviceReport, State},
 };
 
@@ -107,7 +107,7 @@ fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
 
 #[test]
 fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
-    for mode in [Mode::Suspended, Mode::Enforce] {
+    for mode in [Mode::Suspended(Suspender::Policy), Mode::Enforce] {
         let mut world = world(3);
         let mut first = policy(0, attributes(&[("tier", "gold")]));
         first.mode = mode;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{AttributeKey, AttributeWish, Device, ReportedAttribute, Route},
-    plan::{Call, Extent, Mode, Ownership, Policy, PolicyKey, Wishes},
+    plan::{Call, Extent, Mode, Ownership, Policy, PolicyKey, Suspender, Wishes},
     tailnet::{Input, Request},
 };
 
@@ -177,7 +177,7 @@ fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
 fn nothing_is_sent_for_a_suspended_policy_and_nobody_slips_in_meanwhile() {
     let mut world = world(1);
     let first = Policy {
-        mode: Mode::Suspended,
+        mode: Mode::Suspended(Suspender::Policy),
         ..policy(0, tags(&["tag:a"]))
     };
     let second = Policy {

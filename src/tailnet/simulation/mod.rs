@@ -10,6 +10,7 @@ mod contested;
 mod counted;
 mod faulty;
 mod fleets;
+mod guarded;
 mod limits;
 mod model;
 mod once;
@@ -28,7 +29,10 @@ use super::{
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
-    plan::{Approvals, Call, Declared, LookRequest, Memory, Policy, PolicyKey},
+    plan::{
+        Approvals, Call, Declared, Guardrails, Guards, Labels, LookRequest, Memory, Policy,
+        PolicyKey,
+    },
 };
 
 /// A policy as Kubernetes keeps it.
@@ -82,6 +86,8 @@ struct World {
     settings: Settings,
     /// The tailnet's object: what approves, and what its status keeps.
     tailnet: TailnetDeclared,
+    /// The labels of the namespaces.
+    namespaces: BTreeMap<String, Labels>,
     /// The last report of the tailnet.
     tailnet_report: TailnetReport,
     /// What this engine was told and keeps: for the checks.
@@ -116,6 +122,7 @@ impl World {
             life: 0,
             settings: settings(),
             tailnet: TailnetDeclared::default(),
+            namespaces: BTreeMap::new(),
             tailnet_report: TailnetReport::default(),
             told: checks::Told::default(),
             wake: None,
@@ -126,6 +133,14 @@ impl World {
             drifted: BTreeMap::new(),
             last_reports: BTreeMap::new(),
             keeping: BTreeMap::new(),
+        }
+    }
+
+    /// What is permitted now.
+    fn guards(&self) -> Guards {
+        Guards {
+            guardrails: self.settings.guardrails.clone(),
+            namespaces: self.namespaces.clone(),
         }
     }
 
@@ -151,6 +166,9 @@ impl World {
         self.step(Input::Connection(Ok(())));
         for key in self.policies.keys().cloned().collect::<Vec<_>>() {
             self.tell(&key);
+        }
+        for (name, labels) in self.namespaces.clone() {
+            self.step(Input::Namespace(name, Some(labels)));
         }
         self.step(Input::PoliciesListed);
     }
@@ -449,5 +467,6 @@ fn settings() -> Settings {
         attributes_interval: Duration::from_mins(10),
         requests_per_second: 5.0,
         limit: ChangeLimit::NONE,
+        guardrails: Guardrails::default(),
     }
 }

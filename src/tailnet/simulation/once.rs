@@ -45,7 +45,9 @@ impl World {
     fn differences(&self) -> Vec<Difference> {
         let policies: Vec<Declared> = self.policies.values().map(declared).collect();
         let fleet = Fleet::new(self.model.devices.values().cloned());
-        let survey = plan::survey(&policies, &fleet, &self.model.attributes, self.wall());
+        let guards = self.guards();
+        let attributes = &self.model.attributes;
+        let survey = plan::survey(&policies, &guards, &fleet, attributes, self.wall());
         let plans = survey.devices.into_values();
         let differences = plans.flat_map(|plan| plan.differences);
         differences.filter(|it| it.hold.is_none()).collect()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Kept, World};
+use super::World;
 use crate::{
     model::NodeId,
     plan::{
@@ -19,14 +19,28 @@ impl World {
         let mut held_by: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
+        let guards = self.guards();
+        let mut admitted: BTreeMap<&PolicyKey, Policy> = BTreeMap::new();
         for (key, kept) in &self.policies {
+            match guards.admit(kept.policy.clone()) {
+                Ok(policy) => {
+                    admitted.insert(key, policy);
+                }
+                Err(forbidden) => {
+                    let told = &self.last_reports[key].state;
+                    assert_eq!(*told, State::NotAllowed(Box::new(forbidden)), "{key}");
+                }
+            }
+        }
+        for (key, policy) in &admitted {
+            let kept = &self.policies[*key];
             assert!(kept.leaving.is_none(), "{key} is held up: {kept:?}");
-            let binding = bind(&kept.policy.target, &kept.memory, &kept.approvals, &fleet);
+            let binding = bind(&policy.target, &kept.memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
-                policies.push((&kept.policy, &kept.memory));
+                policies.push((policy, &kept.memory));
             }
-            assert_holdings(kept, &binding, &fleet);
+            self.assert_holdings(policy, &kept.memory, &binding, &fleet);
             match binding {
                 Binding::Device(_) => {}
                 Binding::Fleet(nodes) => fleets.push((key, nodes)),
@@ -40,8 +54,12 @@ impl World {
             };
             assert_eq!(*told, binding, "{key}");
         }
-        let policies = self.policies.values().map(|kept| &kept.policy);
-        let clashes = Clashes::among(policies, &held_by, &self.model.attributes, self.wall());
+        let clashes = Clashes::among(
+            admitted.values(),
+            &held_by,
+            &self.model.attributes,
+            self.wall(),
+        );
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
             .map(|(id, policies)| {
@@ -116,6 +134,7 @@ impl World {
                 now: self.wall(),
                 let_go: &[],
                 turns: &BTreeSet::new(),
+                guardrails: &self.settings.guardrails,
             },
         );
         let held = plan
@@ -173,36 +192,44 @@ fn unnamed(difference: &Difference) -> Difference {
     difference
 }
 
-/// A policy keeps what it would have to clear, and nothing else but devices of which its expression
-/// cannot tell; what it has let go is cleared.
-fn assert_holdings(kept: &Kept, binding: &Binding, fleet: &Fleet) {
-    let (policy, holdings) = (&kept.policy, &kept.memory.holdings);
-    let key = &policy.key;
-    if policy.deletion == Deletion::Retain {
-        assert!(holdings.is_empty(), "{key} keeps {holdings:?}");
-    }
-    if !policy.clears() {
-        return;
-    }
-    assert!(
-        holdings.let_go.is_empty(),
-        "{key} has not cleared {holdings:?}"
-    );
-    let puts = policy.has_belongings(&kept.memory);
-    if matches!(binding, Binding::Device(_) | Binding::Fleet(_)) && puts {
-        let unjudged = |id: &NodeId| match (&policy.target, fleet.get(id)) {
-            (Target::Fleet(selector), Some(device)) => selector.judge(device).is_err(),
-            _ => false,
+impl World {
+    /// A policy keeps what it would have to clear, and nothing else but devices of which its expression
+    /// cannot tell; what it has let go is cleared.
+    fn assert_holdings(&self, policy: &Policy, memory: &Memory, binding: &Binding, fleet: &Fleet) {
+        let holdings = &memory.holdings;
+        let key = &policy.key;
+        if policy.deletion == Deletion::Retain {
+            assert!(holdings.is_empty(), "{key} keeps {holdings:?}");
+        }
+        if !policy.clears() {
+            return;
+        }
+        // What the guards hold stays as it is.
+        let guarded = |id: &&NodeId| {
+            fleet
+                .get(id)
+                .is_some_and(|device| self.settings.guardrails.protects(device).is_some())
         };
-        let mut kept = holdings.nodes.iter();
         assert!(
-            kept.all(|id| binding.holds(id) || unjudged(id)),
-            "{key}: {holdings:?}"
+            holdings.parted().iter().all(guarded),
+            "{key} has not cleared {holdings:?}"
         );
-        let mut held = binding.nodes();
-        assert!(
-            held.all(|id| holdings.nodes.contains(id)),
-            "{key}: {holdings:?}"
-        );
+        let puts = policy.has_belongings(memory);
+        if matches!(binding, Binding::Device(_) | Binding::Fleet(_)) && puts {
+            let unjudged = |id: &NodeId| match (&policy.target, fleet.get(id)) {
+                (Target::Fleet(selector), Some(device)) => selector.judge(device).is_err(),
+                _ => false,
+            };
+            let mut kept = holdings.nodes.iter();
+            assert!(
+                kept.all(|id| binding.holds(id) || unjudged(id)),
+                "{key}: {holdings:?}"
+            );
+            let mut held = binding.nodes();
+            assert!(
+                held.all(|id| holdings.nodes.contains(id)),
+                "{key}: {holdings:?}"
+            );
+        }
     }
 }

@@ -270,7 +270,7 @@ async fn machines_and_reviewers_read_the_same_plan() {
         8
     );
     let totals = json!({
-        "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0,
+        "devices": 8, "policies": 6, "changes": 18, "changedDevices": 6, "disruptive": 8, "held": 0, "refused": 0,
         "onlyShown": 0, "unread": 0,
     });
     assert_eq!(json["totals"], totals);
@@ -400,4 +400,46 @@ async fn the_jobs_of_the_page_plan_and_tell_changes_from_errors() {
         assert!(!run().await, "what is no manifest is an error: {script}");
         fs::remove_dir_all(&policies).unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_plan_shows_what_the_guards_refuse_and_hold() {
+    let devices = vec![
+        json!({"hostname": "a", "tags": ["tag:server"], "keyExpiryDisabled": false}),
+        json!({"hostname": "b", "tags": ["tag:server", "tag:never"], "keyExpiryDisabled": false}),
+    ];
+    let tailnet = Tailnet::of(devices).await;
+    let guards = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {name: default}, \
+                  spec: {credentialsSecret: {name: tailscale}, protectedDevices: [{tags: ['tag:never']}], \
+                  allowedPolicies: [{namespaces: {names: [default]}, fields: [keyExpiry]}]}}";
+    let held = format!(
+        "{guards}\n---\n{}",
+        policy_for_servers("keyExpiry: Disabled")
+    );
+    let args = ["plan", "-f", "-", "-o", "json"];
+    let plan: Value =
+        serde_json::from_str(&tailnet.run_with(&args, &held).await.with_code(2)).unwrap();
+    assert_eq!(plan["totals"]["changes"], 1);
+    assert_eq!(plan["totals"]["held"], 1);
+    let held = plan["changes"].as_array().unwrap().iter();
+    let held: Vec<&str> = held.filter_map(|change| change["held"].as_str()).collect();
+    assert_eq!(
+        held,
+        [
+            "no policy changes this device, as protectedDevices of the TailscaleTailnet has {tags: \
+          [\"tag:never\"]}"
+        ]
+    );
+    let refused = format!("{guards}\n---\n{}", policy_for_servers("exitNode: true"));
+    let plan = tailnet
+        .run_with(&["plan", "-f", "-"], &refused)
+        .await
+        .with_code(2);
+    assert_eq!(
+        plan,
+        "default/servers: not allowed: spec.exitNode: no rule of allowedPolicies allows this field. To \
+         allow it, give the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: \
+         [default]}, fields: [exitNode]}]\n\nNo change now, 1 policy not allowed; 1 policy, 2 devices in \
+         the tailnet.\n"
+    );
 }

@@ -19,7 +19,7 @@ pub const EXAMPLES: &str = "examples";
 /// A tailnet of which all devices may be changed at once.
 pub const NO_LIMIT: &str = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, \
      metadata: {name: default}, \
-     spec: {credentialsSecret: {name: tailscale}, maxChangedDevices: 100%}}";
+     spec: {credentialsSecret: {name: tailscale}, maxChangedDevices: 100%, allowedPolicies: [{}]}}";
 /// Variables that would decide in place of those of a test.
 const INHERITED: [&str; 12] = [
     "TAILSCALE_API_KEY",

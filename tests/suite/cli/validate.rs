@@ -36,7 +36,7 @@ const TAILNET: &str = "\
 apiVersion: tailnet.dev/v1alpha1
 kind: TailscaleTailnet
 metadata: {name: default}
-spec: {credentialsSecret: {name: tailscale}}
+spec: {credentialsSecret: {name: tailscale}, allowedPolicies: [{}]}
 ";
 
 fn folder(files: &[(&str, &str)]) -> TempDir {
@@ -374,4 +374,83 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         said.starts_with("not valid: ") && said.lines().count() == 1,
         "{said}"
     );
+}
+
+const GUARDED: &str = "\
+apiVersion: tailnet.dev/v1alpha1
+kind: TailscaleTailnet
+metadata: {name: default}
+spec:
+  credentialsSecret: {name: tailscale}
+  allowedPolicies:
+    - namespaces: {names: [default]}
+      fields: [tags]
+    - namespaces: {names: [db], matchLabels: {team: db}}
+";
+
+#[test]
+fn wishes_that_the_guards_in_the_same_folder_forbid_are_told_with_their_place() {
+    let folder = folder(&[("tailnet.yaml", GUARDED), ("router.yaml", GOOD)]);
+    let output = validate(folder.path(), &["-f", "."]);
+    assert_eq!(status(&output), 1);
+    insta::assert_snapshot!(text(&output.stdout), @r"
+error[not-allowed]: no rule of allowedPolicies allows this field: give the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [default]}, fields: [exitNode]}]
+ --> ./router.yaml:4:50
+  |
+4 | spec: {device: {hostname: ber-router}, exitNode: true}
+  |                                                  ^^^^
+  |
+  = TailscaleDevicePolicy default/ber-router, spec.exitNode
+note: what is allowed
+ --> ./tailnet.yaml:6:3
+  |
+6 |   allowedPolicies:
+  |   ^^^^^^^^^^^^^^^
+");
+    // With the labels of a namespace that are not known it is a warning, with those that fit nothing.
+    let elsewhere = GOOD.replace("{name: ber-router}", "{name: ber-router, namespace: db}");
+    fs::write(folder.path().join("router.yaml"), &elsewhere).unwrap();
+    let output = validate(folder.path(), &["-f", "."]);
+    assert_eq!(status(&output), 0);
+    let said = text(&output.stdout);
+    assert!(said.starts_with("warning[not-allowed]: "), "{said}");
+    assert!(
+        said.contains("add the Namespace to the manifests"),
+        "{said}"
+    );
+    let namespace = |team| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: db, labels: {{team: {team}}}}}\n"
+        )
+    };
+    fs::write(folder.path().join("namespace.yaml"), namespace("db")).unwrap();
+    let output = validate(folder.path(), &["-f", "."]);
+    assert_eq!((status(&output), text(&output.stdout).as_str()), (0, ""));
+    fs::write(folder.path().join("namespace.yaml"), namespace("web")).unwrap();
+    assert_eq!(status(&validate(folder.path(), &["-f", "."])), 1);
+}
+
+#[test]
+fn without_rules_only_the_namespace_of_the_controller_is_allowed() {
+    let plain = TAILNET.replace(", allowedPolicies: [{}]", "");
+    let folder = folder(&[("tailnet.yaml", &plain), ("router.yaml", GOOD)]);
+    assert_eq!(status(&validate(folder.path(), &["-f", "."])), 1);
+    let args = ["-f", ".", "--controller-namespace", "default"];
+    assert_eq!(status(&validate(folder.path(), &args)), 0);
+    // Where no tailnet is among the manifests, nobody has declared any guards.
+    fs::remove_file(folder.path().join("tailnet.yaml")).unwrap();
+    assert_eq!(status(&validate(folder.path(), &["-f", "."])), 0);
+}
+
+#[test]
+fn a_guard_that_cannot_be_read_is_told_with_its_place() {
+    let tailnet = TAILNET.replace(
+        "allowedPolicies: [{}]",
+        "protectedDevices: [{tags: ['tag:a'], expression: device.nothing}]",
+    );
+    let folder = folder(&[("tailnet.yaml", &tailnet)]);
+    let output = validate(folder.path(), &["-f", "."]);
+    assert_eq!(status(&output), 1);
+    let said = text(&output.stdout);
+    assert!(said.contains("spec.protectedDevices[0]"), "{said}");
 }

@@ -12,6 +12,7 @@ mod clears;
 mod figures;
 mod fleets;
 mod git;
+mod guards;
 mod held;
 mod identity;
 mod invites;

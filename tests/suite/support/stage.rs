@@ -135,6 +135,8 @@ impl Stage {
                 "requestBudget": {"perSecond": 200, "burst": 1000},
                 // Most tests change most of their few devices.
                 "maxChangedDevices": "100%",
+                // Tests write policies into several namespaces.
+                "allowedPolicies": [{}],
             },
         });
         tailnet.to_string()

@@ -8,13 +8,23 @@ use super::model::Model;
 use crate::{
     api::TailscaleDevicePolicy,
     cli::manifests::{Code, Fault, FieldPath, Located, Related, Severity},
-    plan::{self, Conflict, Dispute, Field, PolicyKey},
+    plan::{self, Conflict, Dispute, Field, Guards, PolicyKey},
 };
 
 /// The conflicts between the policies of one tailnet.
-pub fn check(policies: &[&Located<TailscaleDevicePolicy>], now: Timestamp) -> Vec<Fault> {
+pub fn check(
+    policies: &[&Located<TailscaleDevicePolicy>],
+    guards: &Guards,
+    now: Timestamp,
+) -> Vec<Fault> {
     let model = Model::new(policies);
-    let survey = plan::survey(&model.policies, &model.fleet, &model.attributes, now);
+    let survey = plan::survey(
+        &model.policies,
+        guards,
+        &model.fleet,
+        &model.attributes,
+        now,
+    );
     let keys = model.policies.iter().map(|declared| &declared.key);
     let located: BTreeMap<&PolicyKey, &Located<TailscaleDevicePolicy>> =
         keys.zip(policies.iter().copied()).collect();

@@ -1,6 +1,7 @@
 //! What only the whole set shows: between objects that are right by themselves.
 
 mod conflicts;
+mod guards;
 mod model;
 #[cfg(test)]
 mod tests;
@@ -15,16 +16,21 @@ use crate::{
 };
 
 /// All that is wrong between the objects, at this time.
-pub fn check(manifests: &Manifests, now: Timestamp) -> Vec<Fault> {
+pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Fault> {
     let mut by_tailnet: BTreeMap<&str, Vec<&Located<TailscaleDevicePolicy>>> = BTreeMap::new();
     for policy in &manifests.policies {
         let tailnet = policy.object.spec.tailnet_name();
         by_tailnet.entry(tailnet).or_default().push(policy);
     }
     let mut faults = missing_tailnets(manifests);
-    for policies in by_tailnet.values() {
-        faults.extend(conflicts::check(policies, now));
+    for (tailnet, policies) in by_tailnet {
+        let mut tailnets = manifests.tailnets.iter();
+        let tailnet = tailnets.find(|it| name(it) == tailnet);
+        let guards = guards::of(tailnet, manifests, controller_namespace);
+        faults.extend(guards::check(&policies, &guards, tailnet));
+        faults.extend(conflicts::check(&policies, &guards, now));
     }
+    faults.extend(guards::unreadable(manifests, controller_namespace));
     faults
 }
 

@@ -21,7 +21,7 @@ fn faults(text: &str) -> Vec<String> {
     });
     let (manifests, faults) = read_sources(&[source], "default", Vec::new());
     assert_eq!(faults, []);
-    let faults = check(&manifests, Timestamp::UNIX_EPOCH);
+    let faults = check(&manifests, "tsdp-system", Timestamp::UNIX_EPOCH);
     let said = |fault: &Fault| format!("{:?} {fault}", fault.severity);
     faults.iter().map(said).collect()
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::ChangeLimit,
-    plan::{Field, Hold, Memory, Missed, Mode, Policy, Stage, Wishes},
+    plan::{Field, Hold, Memory, Missed, Mode, Policy, Stage, Suspender, Wishes},
     tailnet::{Input, Request, State},
 };
 
@@ -226,7 +226,10 @@ fn an_expiry_waits_for_its_approval_however_long_and_is_sent_once() {
 fn a_policy_that_observes_or_is_suspended_expires_nothing_and_says_what_it_would() {
     for (mode, hold) in [
         (Mode::Observe, Hold::Observed),
-        (Mode::Suspended, Hold::Suspended),
+        (
+            Mode::Suspended(Suspender::Policy),
+            Hold::Suspended(Suspender::Policy),
+        ),
     ] {
         let mut world = scheduled();
         let quiet = Policy {

@@ -1,0 +1,304 @@
+//! What a tailnet permits: which policies, what they may change, and on which devices.
+//!
+//! | guard              | judged for                | what it does                                       |
+//! |--------------------|---------------------------|----------------------------------------------------|
+//! | `allowedPolicies`  | a policy ([`Guardrails::admit`])  | refused whole: nothing that it wishes counts |
+//! |                    | a device ([`Reach`])      | held there; `Exact` owns only what is inside       |
+//! | `protectedDevices` | a device                  | whatever is wished for it is held                  |
+//! | `suspend`          | all policies              | each is as if it were suspended itself             |
+//!
+//! A rule allows what fits all of its parts, and what *one* rule allows is allowed: a policy may give a
+//! tag to a device if there is a rule for its namespace, the field `tags`, that tag and that device. Parts
+//! of different rules never add up.
+
+mod line;
+mod parse;
+mod reach;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+pub use parse::GuardrailsSource;
+pub use reach::{Entry, Reach, Reaches, Scope};
+
+use super::{Glob, Hold, Mode, Policy, Selector, Suspender, Wishes};
+use crate::{
+    api::PolicyField,
+    model::{Device, Route},
+};
+use line::Line;
+
+/// The labels of a namespace.
+pub type Labels = BTreeMap<String, String>;
+
+/// The guards of a tailnet. By default there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guardrails {
+    /// Absent: nobody has declared any, and everything is allowed.
+    rules: Option<Vec<Arc<Rule>>>,
+    /// The namespace of the policies that are allowed where `allowedPolicies` is absent.
+    implied: Option<String>,
+    protected: Vec<Guarded>,
+    suspended: bool,
+}
+
+/// Policies that are allowed, and what they may change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Rule {
+    names: Option<BTreeSet<String>>,
+    labels: Option<Labels>,
+    fields: Option<BTreeSet<PolicyField>>,
+    tags: Option<Vec<Glob>>,
+    routes: Option<Vec<Route>>,
+    devices: Option<Vec<Guarded>>,
+}
+
+/// Devices that a guard is about, and how the manifest says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Guarded {
+    selector: Selector,
+    text: String,
+}
+
+/// The guards of a tailnet, with what is known of namespaces. By default there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guards {
+    /// What the tailnet declares.
+    pub guardrails: Guardrails,
+    /// The labels of the namespaces that are known.
+    pub namespaces: BTreeMap<String, Labels>,
+}
+
+impl Guards {
+    /// The policy as it counts, or why it is refused.
+    pub fn admit(&self, policy: Policy) -> Result<Policy, Forbidden> {
+        let labels = self.namespaces.get(&policy.key.namespace);
+        self.guardrails.admit(policy, labels)
+    }
+}
+
+/// What rules allow one policy, whatever the device. By default everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allowance(Option<Arc<[Arc<Rule>]>>);
+
+/// Why a policy is refused, and what would allow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forbidden {
+    /// What no rule allows: the path of the field, and what about it.
+    pub faults: Vec<(String, String)>,
+    /// The rule that would allow the policy as it stands.
+    pub line: String,
+    /// A rule goes by labels, and those of the namespace are not known.
+    pub unjudged: bool,
+}
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (path, fault)) in self.faults.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            write!(f, "{separator}{path}: {fault}")?;
+        }
+        write!(
+            f,
+            ". To allow it, give the TailscaleTailnet a rule such as {}",
+            self.line
+        )
+    }
+}
+
+/// Why the policy that is declared is not the one that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It cannot be read, or asks for what cannot be; all its faults.
+    Invalid(Vec<String>),
+    /// The tailnet does not allow it.
+    NotAllowed(Forbidden),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(faults) => f.write_str(&faults.join("; ")),
+            Self::NotAllowed(forbidden) => forbidden.fmt(f),
+        }
+    }
+}
+
+impl Guardrails {
+    /// Whether nothing is sent for any policy.
+    #[must_use]
+    pub fn suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// The policy as it counts here, or why it is refused. `labels` are those of its namespace; unknown
+    /// ones fit no rule that goes by labels.
+    pub fn admit(&self, policy: Policy, labels: Option<&Labels>) -> Result<Policy, Forbidden> {
+        let allowance = self.allowance(&policy, labels)?;
+        let mode = match policy.mode {
+            Mode::Enforce | Mode::Approve | Mode::Suspended(_) if self.suspended => {
+                Mode::Suspended(Suspender::Tailnet)
+            }
+            mode => mode,
+        };
+        Ok(Policy {
+            mode,
+            allowance,
+            ..policy
+        })
+    }
+
+    /// Why a policy may not do this to a device, if so: what a one-shot act asks before it is made. The
+    /// policy is one that was admitted. Entries of lists are another question ([`Reach`]).
+    #[must_use]
+    pub fn bars(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
+        let protected = || self.protects(device).map(Hold::Protected);
+        let not_allowed = || {
+            let reach = Reach::of(policy, device);
+            reach.barred(field).map(Hold::NotAllowed)
+        };
+        protected().or_else(not_allowed)
+    }
+
+    /// What protects a device, as the manifest says it. One of which an expression cannot tell is
+    /// protected.
+    #[must_use]
+    pub fn protects(&self, device: &Device) -> Option<String> {
+        let mut protected = self.protected.iter();
+        let by = protected.find(|guarded| guarded.selector.judge(device).unwrap_or(true))?;
+        Some(by.text.clone())
+    }
+
+    fn allowance(&self, policy: &Policy, labels: Option<&Labels>) -> Result<Allowance, Forbidden> {
+        let Some(rules) = &self.rules else {
+            return Ok(Allowance::default());
+        };
+        let namespace = &policy.key.namespace;
+        let own = rules.iter().filter(|rule| rule.is_for(namespace, labels));
+        let own: Vec<Arc<Rule>> = own.cloned().collect();
+        let faults = if own.is_empty() {
+            vec![("metadata.namespace".to_owned(), self.no_rule(namespace))]
+        } else {
+            faults(policy, &own)
+        };
+        if faults.is_empty() {
+            return Ok(Allowance(Some(own.into())));
+        }
+        let of_unknown = |rule: &Arc<Rule>| rule.labels.is_some() && rule.names_fit(namespace);
+        Err(Forbidden {
+            faults,
+            line: Line::for_policy(policy, &own).to_string(),
+            unjudged: labels.is_none() && rules.iter().any(of_unknown),
+        })
+    }
+
+    fn no_rule(&self, namespace: &str) -> String {
+        match &self.implied {
+            Some(own) => format!(
+                "policies of {namespace} are not allowed: without allowedPolicies only those of {own} are"
+            ),
+            None => format!("no rule of allowedPolicies is for the namespace {namespace}"),
+        }
+    }
+}
+
+impl Rule {
+    fn names_fit(&self, namespace: &str) -> bool {
+        let names = self.names.as_ref();
+        names.is_none_or(|names| names.contains(namespace))
+    }
+
+    fn is_for(&self, namespace: &str, labels: Option<&Labels>) -> bool {
+        let has = |(key, value): (&String, &String)| {
+            labels.is_some_and(|labels| labels.get(key) == Some(value))
+        };
+        let wanted = self.labels.as_ref();
+        self.names_fit(namespace) && wanted.is_none_or(|wanted| wanted.iter().all(has))
+    }
+
+    fn allows(&self, field: PolicyField) -> bool {
+        let fields = self.fields.as_ref();
+        fields.is_none_or(|fields| fields.contains(&field))
+    }
+
+    fn allows_exit_node(&self) -> bool {
+        let Some(routes) = &self.routes else {
+            return true;
+        };
+        let mut exit = Route::exit_node().into_iter();
+        exit.all(|route| routes.iter().any(|network| network.covers(&route)))
+    }
+}
+
+/// What no rule among these allows, on whatever device.
+fn faults(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
+    let mut faults = Vec::new();
+    let mut add = |field: PolicyField, fault: String| faults.push((format!("spec.{field}"), fault));
+    for field in policy.wishes.fields() {
+        let mut allowing = rules.iter().filter(|rule| rule.allows(field)).peekable();
+        if allowing.peek().is_none() {
+            add(
+                field,
+                "no rule of allowedPolicies allows this field".to_owned(),
+            );
+            continue;
+        }
+        let outside = match field {
+            PolicyField::Tags => reach::outside(allowing, policy.wishes.tags.as_ref()),
+            PolicyField::EnabledRoutes => {
+                reach::outside(allowing, policy.wishes.enabled_routes.as_ref())
+            }
+            PolicyField::ExitNode if !allowing.any(|rule| rule.allows_exit_node()) => {
+                vec!["0.0.0.0/0 and ::/0".to_owned()]
+            }
+            _ => Vec::new(),
+        };
+        if !outside.is_empty() {
+            let entries = outside.join(", ");
+            add(
+                field,
+                format!("no rule of allowedPolicies allows {entries}"),
+            );
+        }
+    }
+    faults
+}
+
+impl Wishes {
+    /// The fields that are named.
+    #[must_use]
+    pub fn fields(&self) -> Vec<PolicyField> {
+        // Each by its name, so that a new wish cannot be forgotten here.
+        let Self {
+            authorized,
+            tags,
+            key_expiry_disabled,
+            enabled_routes,
+            exit_node,
+            attributes,
+            name,
+            ipv4,
+            expire_key_at,
+            reap,
+        } = self;
+        let named = [
+            (authorized.is_some(), PolicyField::Authorized),
+            (tags.is_some(), PolicyField::Tags),
+            (key_expiry_disabled.is_some(), PolicyField::KeyExpiry),
+            (enabled_routes.is_some(), PolicyField::EnabledRoutes),
+            (exit_node.is_some(), PolicyField::ExitNode),
+            (attributes.is_some(), PolicyField::PostureAttributes),
+            (name.is_some(), PolicyField::Name),
+            (ipv4.is_some(), PolicyField::Ipv4),
+            (expire_key_at.is_some(), PolicyField::ExpireKeyAt),
+            (reap.is_some(), PolicyField::Reap),
+        ];
+        let named = named.into_iter().filter(|(named, _)| *named);
+        named.map(|(_, field)| field).collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! From a manifest to guards.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Guarded, Guardrails, Rule, line};
+use crate::{
+    api::{AllowedPolicies, DeviceSelector, GuardedDevices, TailscaleTailnetSpec},
+    model::{Refused, Route},
+    plan::{Glob, Selector, parse_selector},
+};
+
+/// Where guards come from.
+#[derive(Debug, Clone, Copy)]
+pub struct GuardrailsSource<'a> {
+    /// What the tailnet declares.
+    pub spec: &'a TailscaleTailnetSpec,
+    /// The controller's own namespace, whose policies are allowed where nothing else is declared.
+    pub own_namespace: &'a str,
+}
+
+impl TryFrom<GuardrailsSource<'_>> for Guardrails {
+    type Error = Refused;
+
+    /// The API server's rules refuse most faults at apply; what is found here was kept before a rule
+    /// existed, or comes from a file that no API server has seen.
+    fn try_from(source: GuardrailsSource<'_>) -> Result<Self, Refused> {
+        let GuardrailsSource {
+            spec,
+            own_namespace,
+        } = source;
+        let protected = devices(spec.protected_devices.as_deref(), "spec.protectedDevices")?;
+        let Some(allowed) = &spec.allowed_policies else {
+            return Ok(Self {
+                protected: protected.unwrap_or_default(),
+                suspended: spec.suspend.unwrap_or_default(),
+                ..Self::of_namespace(own_namespace)
+            });
+        };
+        let rules = allowed.iter().enumerate();
+        let rules = rules.map(|(i, it)| rule(it, &format!("spec.allowedPolicies[{i}]")));
+        Ok(Self {
+            rules: Some(rules.collect::<Result<_, _>>()?),
+            implied: None,
+            protected: protected.unwrap_or_default(),
+            suspended: spec.suspend.unwrap_or_default(),
+        })
+    }
+}
+
+impl Guardrails {
+    /// Those of a connection that declares none: only policies of one namespace are allowed, the
+    /// controller's own.
+    #[must_use]
+    pub fn of_namespace(own: &str) -> Self {
+        let rule = Rule {
+            names: Some(BTreeSet::from([own.to_owned()])),
+            ..Rule::default()
+        };
+        Self {
+            rules: Some(vec![Arc::new(rule)]),
+            implied: Some(own.to_owned()),
+            ..Self::default()
+        }
+    }
+}
+
+fn rule(given: &AllowedPolicies, path: &str) -> Result<Arc<Rule>, Refused> {
+    let namespaces = given.namespaces.as_ref();
+    let names = namespaces.and_then(|it| it.names.as_ref());
+    let routes = given.routes.as_ref().map(|routes| {
+        let networks = routes.iter().map(|route| {
+            let network = Route::network(route);
+            network.map_err(|refused| Refused(format!("{path}.routes: {refused}")))
+        });
+        networks.collect::<Result<Vec<_>, _>>()
+    });
+    Ok(Arc::new(Rule {
+        names: names.map(|names| names.iter().cloned().collect()),
+        labels: namespaces.and_then(|it| it.match_labels.clone()),
+        fields: given.fields.as_ref().map(|it| it.iter().copied().collect()),
+        tags: given.tags.as_deref().map(globs),
+        routes: routes.transpose()?,
+        devices: devices(given.devices.as_deref(), &format!("{path}.devices"))?,
+    }))
+}
+
+fn devices(given: Option<&[GuardedDevices]>, path: &str) -> Result<Option<Vec<Guarded>>, Refused> {
+    let Some(given) = given else {
+        return Ok(None);
+    };
+    let guarded = given.iter().enumerate().map(|(i, devices)| {
+        let selector = selector(devices);
+        let selector = selector.map_err(|fault| Refused(format!("{path}[{i}]: {fault}")))?;
+        Ok(Guarded {
+            selector,
+            text: text(devices),
+        })
+    });
+    guarded.collect::<Result<_, _>>().map(Some)
+}
+
+/// As a selector of a policy, but for the tags, which may be patterns.
+fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
+    let tags = devices.tags.as_deref().unwrap_or_default();
+    if devices.tags.is_some() && tags.is_empty() {
+        return Err("write at least one tag, or leave tags out".to_owned());
+    }
+    let rest = DeviceSelector {
+        tags: None,
+        users: devices.users.clone(),
+        hostnames: devices.hostnames.clone(),
+        os: devices.os.clone(),
+        expression: devices.expression.clone(),
+        // Tags are facts too.
+        trust_claims: (!tags.is_empty()).then_some(true).or(devices.trust_claims),
+    };
+    let nothing = DeviceSelector {
+        trust_claims: rest.trust_claims,
+        ..DeviceSelector::default()
+    };
+    let parsed = if rest == nothing && !tags.is_empty() {
+        Selector::default()
+    } else {
+        parse_selector(&rest).map_err(|faults| faults.join("; "))?
+    };
+    Ok(Selector {
+        tag_patterns: globs(tags),
+        ..parsed
+    })
+}
+
+fn globs(patterns: &[String]) -> Vec<Glob> {
+    patterns.iter().map(|pattern| Glob::new(pattern)).collect()
+}
+
+/// As the manifest says it, in one line.
+fn text(devices: &GuardedDevices) -> String {
+    let lists = [
+        ("tags", &devices.tags),
+        ("users", &devices.users),
+        ("hostnames", &devices.hostnames),
+        ("os", &devices.os),
+    ];
+    let lists = lists.into_iter().filter_map(|(name, given)| {
+        let given = given.as_ref()?;
+        Some(format!("{name}: {}", line::list(given.iter().cloned())))
+    });
+    let expression = devices.expression.as_ref();
+    let expression = expression.map(|it| format!("expression: {}", line::quoted(it)));
+    let parts: Vec<String> = lists.chain(expression).collect();
+    format!("{{{}}}", parts.join(", "))
+}

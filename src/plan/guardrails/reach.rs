@@ -1,0 +1,246 @@
+//! How far a policy reaches on one device.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::Arc,
+};
+
+use super::{Allowance, Guardrails, Line, Rule};
+use crate::{
+    api::PolicyField,
+    model::{Device, Route, Tag},
+    plan::{Field, Glob, Hold, LetGo, Memory, Policy, PolicyKey, Wishes},
+};
+
+/// An entry of a list, of which rules may allow some.
+pub trait Entry: Ord + Clone + Display {
+    /// Whether a rule allows this one.
+    #[doc(hidden)]
+    fn is_inside(&self, scope: &Scope) -> bool;
+}
+
+impl Entry for Tag {
+    fn is_inside(&self, scope: &Scope) -> bool {
+        let fits = |globs: &Arc<[Glob]>| globs.iter().any(|glob| glob.fits(self.as_str()));
+        scope.tags.as_ref().is_none_or(fits)
+    }
+}
+
+impl Entry for Route {
+    fn is_inside(&self, scope: &Scope) -> bool {
+        let fits = |networks: &Arc<[Route]>| networks.iter().any(|it| it.covers(self));
+        scope.routes.as_ref().is_none_or(fits)
+    }
+}
+
+/// The entries of lists that a policy owns at most. By default all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    tags: Option<Arc<[Glob]>>,
+    routes: Option<Arc<[Route]>>,
+}
+
+impl Scope {
+    /// Whether an entry is inside.
+    #[must_use]
+    pub fn covers<T: Entry>(&self, entry: &T) -> bool {
+        entry.is_inside(self)
+    }
+
+    /// Whether there may be tags outside.
+    #[must_use]
+    pub fn bounds_tags(&self) -> bool {
+        self.tags.is_some()
+    }
+
+    /// Whether there may be routes outside.
+    #[must_use]
+    pub fn bounds_routes(&self) -> bool {
+        self.routes.is_some()
+    }
+
+    /// What these rules allow together. One without a bound allows all.
+    fn of(rules: &[&Arc<Rule>]) -> Self {
+        let allowing = |field: PolicyField| rules.iter().filter(move |rule| rule.allows(field));
+        let tags = allowing(PolicyField::Tags).map(|rule| rule.tags.as_ref());
+        let routes = allowing(PolicyField::EnabledRoutes).map(|rule| rule.routes.as_ref());
+        Self {
+            tags: tags
+                .collect::<Option<Vec<_>>>()
+                .map(|bounds| bounds.into_iter().flatten().cloned().collect()),
+            routes: routes
+                .collect::<Option<Vec<_>>>()
+                .map(|bounds| bounds.into_iter().flatten().copied().collect()),
+        }
+    }
+}
+
+/// The entries that none of these rules allows.
+pub(super) fn outside<'a, T: Entry + 'a>(
+    rules: impl Iterator<Item = &'a Arc<Rule>>,
+    wished: Option<&BTreeSet<T>>,
+) -> Vec<String> {
+    let scope = Scope::of(&rules.collect::<Vec<_>>());
+    let outside = wished.into_iter().flatten().filter(|it| !scope.covers(*it));
+    outside.map(ToString::to_string).collect()
+}
+
+/// How far one policy reaches on one device. By default everything is allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// The fields that the policy may not change here.
+    barred: BTreeSet<PolicyField>,
+    /// The rule that would allow it.
+    line: String,
+    /// The entries of lists that it owns here.
+    scope: Scope,
+}
+
+impl Reach {
+    /// How far an admitted policy reaches on a device.
+    #[must_use]
+    pub fn of(policy: &Policy, device: &Device) -> Self {
+        Self::new(&policy.key, &policy.wishes, &policy.allowance, device)
+    }
+
+    fn new(key: &PolicyKey, wishes: &Wishes, allowance: &Allowance, device: &Device) -> Self {
+        let Some(rules) = &allowance.0 else {
+            return Self::default();
+        };
+        let here: Vec<&Arc<Rule>> = rules.iter().filter(|rule| rule.is_about(device)).collect();
+        let scope = Scope::of(&here);
+        let mut tags = wishes.tags.iter().flatten();
+        let mut routes = wishes.enabled_routes.iter().flatten();
+        let (tags_inside, routes_inside) = (
+            tags.all(|tag| scope.covers(tag)),
+            routes.all(|route| scope.covers(route)),
+        );
+        let allows = |field: PolicyField| {
+            here.iter().any(|rule| match field {
+                PolicyField::ExitNode => rule.allows(field) && rule.allows_exit_node(),
+                PolicyField::Tags => rule.allows(field) && tags_inside,
+                PolicyField::EnabledRoutes => rule.allows(field) && routes_inside,
+                _ => rule.allows(field),
+            })
+        };
+        let barred = PolicyField::ALL.into_iter().filter(|field| !allows(*field));
+        let barred: BTreeSet<PolicyField> = barred.collect();
+        let line = if barred.is_empty() {
+            String::new()
+        } else {
+            Line::for_device(key, wishes, device).to_string()
+        };
+        Self {
+            barred,
+            line,
+            scope,
+        }
+    }
+
+    /// Whether the policy may give or take an entry of a list here.
+    #[must_use]
+    pub fn owns<T: Entry>(&self, entry: &T) -> bool {
+        self.scope.covers(entry)
+    }
+
+    /// The rule that would allow the policy to change this field here, where none does.
+    #[must_use]
+    pub fn barred(&self, field: PolicyField) -> Option<String> {
+        self.barred.contains(&field).then(|| self.line.clone())
+    }
+}
+
+impl Rule {
+    /// A device of which an expression cannot tell is not meant.
+    fn is_about(&self, device: &Device) -> bool {
+        let devices = self.devices.as_ref();
+        devices.is_none_or(|devices| devices.iter().any(|it| it.selector.fits(device)))
+    }
+}
+
+/// How far all the policies of one device reach there. By default everything is allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reaches {
+    protected: Option<String>,
+    /// Those policies for which rules bound something.
+    of: BTreeMap<PolicyKey, Reach>,
+}
+
+impl Reaches {
+    /// Of policies that hold a device, and of those that have let it go.
+    #[must_use]
+    pub fn on(
+        device: &Device,
+        policies: &[(&Policy, &Memory)],
+        let_go: &[LetGo],
+        guardrails: &Guardrails,
+    ) -> Self {
+        let mut of = BTreeMap::new();
+        for LetGo {
+            policy, allowance, ..
+        } in let_go
+        {
+            if allowance.0.is_some() {
+                let reach = Reach::new(policy, &Wishes::default(), allowance, device);
+                of.insert(policy.clone(), reach);
+            }
+        }
+        let holding = policies.iter().map(|(policy, _)| *policy);
+        for policy in holding.filter(|policy| policy.allowance.0.is_some()) {
+            of.insert(policy.key.clone(), Reach::of(policy, device));
+        }
+        Self {
+            protected: guardrails.protects(device),
+            of,
+        }
+    }
+
+    /// The same, for a policy that observes: what it would own, and no word of what it may not do.
+    #[must_use]
+    pub fn of_an_observer(&self, policy: &PolicyKey) -> Self {
+        let reach = self.of.get(policy).map(|reach| Reach {
+            barred: BTreeSet::new(),
+            line: String::new(),
+            scope: reach.scope.clone(),
+        });
+        Self {
+            protected: None,
+            of: reach.map(|it| (policy.clone(), it)).into_iter().collect(),
+        }
+    }
+
+    /// Why a policy may not change this field here, if so.
+    #[must_use]
+    pub fn bars(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
+        if let Some(by) = &self.protected {
+            return Some(Hold::Protected(by.clone()));
+        }
+        let barred = self.of.get(policy)?.barred(field.into())?;
+        Some(Hold::NotAllowed(barred))
+    }
+
+    /// What a policy owns of the lists of the device.
+    #[must_use]
+    pub fn scope(&self, policy: &PolicyKey) -> Scope {
+        let reach = self.of.get(policy);
+        reach.map(|reach| reach.scope.clone()).unwrap_or_default()
+    }
+}
+
+impl From<&Field> for PolicyField {
+    fn from(field: &Field) -> Self {
+        match field {
+            Field::Authorized => Self::Authorized,
+            Field::Tags => Self::Tags,
+            Field::KeyExpiry => Self::KeyExpiry,
+            Field::Attribute(_) => Self::PostureAttributes,
+            Field::EnabledRoutes => Self::EnabledRoutes,
+            Field::ExitNode => Self::ExitNode,
+            Field::Name => Self::Name,
+            Field::Ipv4 => Self::Ipv4,
+            Field::ExpireKeyAt => Self::ExpireKeyAt,
+            Field::Reap => Self::Reap,
+        }
+    }
+}

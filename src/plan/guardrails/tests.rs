@@ -1,0 +1,467 @@
+use std::collections::BTreeMap;
+
+use proptest::{option, prelude::*, sample::select, strategy::ValueTree as _};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    api::TailscaleTailnetSpec,
+    model::{Route, TagSet},
+    plan::{
+        Call, DevicePlan, Extent, Memory, PolicyKey,
+        scenes::{Scene, plain_device, policy, scene},
+    },
+};
+
+/// The guards of a tailnet that declares these, of a controller in `tsdp-system`.
+fn guardrails(spec: &Value) -> Guardrails {
+    let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
+    let fields = given.as_object_mut().unwrap();
+    fields.extend(spec.as_object().unwrap().clone());
+    let spec: TailscaleTailnetSpec = serde_json::from_value(given).unwrap();
+    let source = GuardrailsSource {
+        spec: &spec,
+        own_namespace: "tsdp-system",
+    };
+    source.try_into().unwrap()
+}
+
+fn wishing(namespace: &str, wishes: Wishes) -> Policy {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (any, _) = policy().new_tree(&mut runner).unwrap().current();
+    Policy {
+        key: PolicyKey {
+            namespace: namespace.to_owned(),
+            name: "any".to_owned(),
+        },
+        mode: Mode::Enforce,
+        wishes,
+        ..any
+    }
+}
+
+fn tags(tags: &[&str]) -> TagSet {
+    tags.iter().map(|tag| tag.parse().unwrap()).collect()
+}
+
+fn labels(team: &str) -> Labels {
+    BTreeMap::from([("team".to_owned(), team.to_owned())])
+}
+
+#[test]
+fn without_a_word_only_the_own_namespace_is_allowed() {
+    let guardrails = guardrails(&json!({}));
+    let policy = |namespace: &str| {
+        let wishes = Wishes {
+            tags: Some(tags(&["tag:a"])),
+            ..Wishes::default()
+        };
+        guardrails.admit(wishing(namespace, wishes), None)
+    };
+    assert!(policy("tsdp-system").is_ok());
+    assert_eq!(
+        policy("network").unwrap_err().to_string(),
+        "metadata.namespace: policies of network are not allowed: without allowedPolicies only those of \
+         tsdp-system are. To allow it, give the TailscaleTailnet a rule such as allowedPolicies: \
+         [{namespaces: {names: [network]}, fields: [tags]}]"
+    );
+}
+
+#[test]
+fn an_empty_rule_allows_everything_and_no_rule_nothing() {
+    let wishes = Wishes {
+        exit_node: Some(true),
+        ..Wishes::default()
+    };
+    let open = guardrails(&json!({"allowedPolicies": [{}]}));
+    assert!(open.admit(wishing("any", wishes.clone()), None).is_ok());
+    let shut = guardrails(&json!({"allowedPolicies": []}));
+    assert!(shut.admit(wishing("tsdp-system", wishes), None).is_err());
+}
+
+#[test]
+fn each_part_of_a_rule_counts_and_parts_of_different_rules_do_not_add_up() {
+    let rules = guardrails(&json!({"allowedPolicies": [
+        {"namespaces": {"names": ["network"]}, "fields": ["tags", "exitNode"], "tags": ["tag:net-*"],
+         "routes": ["10.0.0.0/8", "0.0.0.0/0"]},
+        {"namespaces": {"matchLabels": {"team": "db"}}, "fields": ["tags"], "tags": ["tag:db"]},
+        {"namespaces": {"names": ["both"], "matchLabels": {"team": "db"}}, "fields": ["keyExpiry"]},
+    ]}));
+    let judged = |namespace: &str, team: &str, wishes: Wishes| {
+        let labels = labels(team);
+        rules.admit(wishing(namespace, wishes), Some(&labels))
+    };
+    let tagged = |list: &[&str]| Wishes {
+        tags: Some(tags(list)),
+        ..Wishes::default()
+    };
+    let key = Wishes {
+        key_expiry_disabled: Some(true),
+        ..Wishes::default()
+    };
+    assert!(judged("network", "", tagged(&["tag:net-a", "tag:net-"])).is_ok());
+    assert!(judged("other", "db", tagged(&["tag:db"])).is_ok());
+    assert!(judged("network", "db", tagged(&["tag:net-a", "tag:db"])).is_ok());
+    assert!(judged("both", "db", key.clone()).is_ok());
+    for (namespace, team, wishes, fault) in [
+        (
+            "network",
+            "",
+            tagged(&["tag:net-a", "tag:db"]),
+            "spec.tags: no rule of allowedPolicies allows tag:db. To allow it, give the TailscaleTailnet a \
+             rule such as allowedPolicies: [{namespaces: {names: [network]}, fields: [tags], tags: \
+             [\"tag:db\", \"tag:net-a\"]}]",
+        ),
+        (
+            "both",
+            "",
+            key.clone(),
+            "metadata.namespace: no rule of allowedPolicies is for the namespace both. To allow it, give \
+             the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [both]}, fields: \
+             [keyExpiry]}]",
+        ),
+        (
+            "network",
+            "db",
+            key,
+            "spec.keyExpiry: no rule of allowedPolicies allows this field. To allow it, give the \
+             TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [network]}, fields: \
+             [keyExpiry]}]",
+        ),
+        (
+            "network",
+            "",
+            Wishes {
+                exit_node: Some(false),
+                ..Wishes::default()
+            },
+            "spec.exitNode: no rule of allowedPolicies allows 0.0.0.0/0 and ::/0. To allow it, give the \
+             TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [network]}, fields: \
+             [exitNode], routes: [\"0.0.0.0/0\", \"::/0\"]}]",
+        ),
+    ] {
+        let refused = judged(namespace, team, wishes).unwrap_err();
+        assert_eq!(refused.to_string(), fault);
+    }
+}
+
+#[test]
+fn labels_that_nobody_knows_fit_no_rule_and_that_is_said() {
+    let rules = guardrails(&json!({"allowedPolicies": [
+        {"namespaces": {"matchLabels": {"team": "network"}}},
+    ]}));
+    let policy = || wishing("network", Wishes::default());
+    assert!(rules.admit(policy(), None).unwrap_err().unjudged);
+    let others = rules.admit(policy(), Some(&labels("db"))).unwrap_err();
+    assert!(!others.unjudged);
+    assert!(rules.admit(policy(), Some(&labels("network"))).is_ok());
+}
+
+#[test]
+fn a_name_that_yaml_would_take_for_something_else_stands_in_quotes() {
+    for (namespace, expected) in [("on", "\"on\""), ("007", "\"007\""), ("net-7", "net-7")] {
+        let refused = guardrails(&json!({})).admit(wishing(namespace, Wishes::default()), None);
+        let line = refused.unwrap_err().line;
+        assert_eq!(
+            line,
+            format!("allowedPolicies: [{{namespaces: {{names: [{expected}]}}}}]")
+        );
+    }
+}
+
+#[test]
+fn what_an_act_may_not_touch_is_said_with_the_reason() {
+    let rules = guardrails(&json!({
+        "allowedPolicies": [{"devices": [{"tags": ["tag:net-*"]}], "fields": ["expireKeyAt"]}],
+        "protectedDevices": [{"tags": ["tag:never"], "hostnames": ["h*"]}],
+    }));
+    let policy = rules
+        .admit(wishing("any", Wishes::default()), None)
+        .unwrap();
+    let device = |list: &[&str]| Device {
+        tags: tags(list),
+        ..plain_device()
+    };
+    let bars = |field, device: &Device| {
+        let hold = rules.bars(&policy, field, device);
+        hold.map(|hold| hold.to_string()).unwrap_or_default()
+    };
+    let net = device(&["tag:net-a"]);
+    assert_eq!(bars(PolicyField::ExpireKeyAt, &net), "");
+    let reap = bars(PolicyField::Reap, &net);
+    assert!(
+        reap.contains("devices: [{tags: [\"tag:net-a\"]}]"),
+        "{reap}"
+    );
+    let mine = bars(PolicyField::ExpireKeyAt, &device(&[]));
+    assert!(
+        mine.contains("devices: [{users: [\"amelie@example.com\"]}]"),
+        "{mine}"
+    );
+    assert_eq!(
+        bars(
+            PolicyField::ExpireKeyAt,
+            &device(&["tag:net-a", "tag:never"])
+        ),
+        "no policy changes this device, as protectedDevices of the TailscaleTailnet has {tags: \
+         [\"tag:never\"], hostnames: [\"h*\"]}"
+    );
+}
+
+#[test]
+fn a_device_of_which_an_expression_cannot_tell_is_protected_and_not_allowed() {
+    let selector = json!([{"trustClaims": true, "expression": "device.lastSeen < '2026'"}]);
+    let protecting = guardrails(&json!({"allowedPolicies": [{}], "protectedDevices": selector}));
+    assert!(protecting.protects(&plain_device()).is_some());
+    let allowing = guardrails(&json!({"allowedPolicies": [{"devices": selector}]}));
+    let policy = allowing
+        .admit(wishing("any", Wishes::default()), None)
+        .unwrap();
+    assert!(
+        allowing
+            .bars(&policy, PolicyField::Tags, &plain_device())
+            .is_some()
+    );
+}
+
+#[test]
+fn a_guard_that_cannot_be_read_is_refused_with_its_place() {
+    let spec: TailscaleTailnetSpec = serde_json::from_value(json!({
+        "credentialsSecret": {"name": "a"},
+        "protectedDevices": [{"tags": ["tag:a"], "expression": "device.nothing"}],
+    }))
+    .unwrap();
+    let source = GuardrailsSource {
+        spec: &spec,
+        own_namespace: "",
+    };
+    let refused = Guardrails::try_from(source).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("spec.protectedDevices[0]: "),
+        "{refused}"
+    );
+}
+
+fn fields() -> impl Strategy<Value = Option<Vec<&'static str>>> {
+    let all: Vec<&str> = PolicyField::ALL.iter().map(|it| it.as_str()).collect();
+    option::weighted(0.3, proptest::sample::subsequence(all, 6..10))
+}
+
+fn rule() -> impl Strategy<Value = Value> {
+    let tags = option::weighted(
+        0.6,
+        select(vec![vec!["tag:a"], vec!["tag:?"], vec!["tag:b", "tag:c"]]),
+    );
+    let routes = option::weighted(
+        0.6,
+        select(vec![
+            vec!["10.0.0.0/8"],
+            vec!["10.0.0.0/16", "0.0.0.0/0", "::/0"],
+            vec!["fc00::/7"],
+        ]),
+    );
+    let devices = option::weighted(
+        0.4,
+        select(vec![
+            json!([{"tags": ["tag:a"]}]),
+            json!([{"users": ["*"]}, {"tags": ["tag:?"]}]),
+            json!([{"trustClaims": true, "expression": "size(device.tags) != 1"}]),
+        ]),
+    );
+    (fields(), tags, routes, devices).prop_map(|(fields, tags, routes, devices)| {
+        let mut rule = json!({});
+        let parts = [
+            ("fields", json!(fields)),
+            ("tags", json!(tags)),
+            ("routes", json!(routes)),
+            ("devices", json!(devices)),
+        ];
+        for (name, part) in parts {
+            if !part.is_null() {
+                rule[name] = part;
+            }
+        }
+        rule
+    })
+}
+
+fn random_guardrails() -> impl Strategy<Value = Value> {
+    let protected = option::weighted(
+        0.2,
+        select(vec![
+            json!([{"tags": ["tag:c"]}]),
+            json!([{"trustClaims": true, "expression": "device.lastSeen < '2026'"}]),
+        ]),
+    );
+    let rules = proptest::collection::vec(rule(), 1..4);
+    (rules, protected, prop::bool::weighted(0.1)).prop_map(|(rules, protected, suspend)| {
+        let mut spec = json!({"allowedPolicies": rules, "suspend": suspend});
+        if let Some(protected) = protected {
+            spec["protectedDevices"] = protected;
+        }
+        spec
+    })
+}
+
+/// The scene with those policies alone that are admitted, as they count.
+fn guarded(scene: &Scene, guardrails: &Guardrails) -> Scene {
+    let mut scene = scene.clone();
+    scene.policies = scene
+        .policies
+        .into_iter()
+        .filter_map(|(policy, memory)| Some((guardrails.admit(policy, None).ok()?, memory)))
+        .collect();
+    scene.guardrails = guardrails.clone();
+    scene
+}
+
+/// What the words of the contract say of one entry: there is a rule with this field, for this device, and
+/// with this entry.
+fn a_rule_allows(spec: &Value, field: &str, device: &Device, entry: Option<&str>) -> bool {
+    spec["allowedPolicies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|rule| {
+            let alone = guardrails(&json!({"allowedPolicies": [{"devices": rule["devices"]}]}));
+            let wishes = Wishes::default();
+            let about_all = rule.get("devices").is_none();
+            let about = about_all || {
+                let policy = alone.admit(wishing("any", wishes), None).unwrap();
+                alone.bars(&policy, PolicyField::Name, device).is_none()
+            };
+            let fields = rule.get("fields").and_then(Value::as_array);
+            let of_field = fields.is_none_or(|fields| fields.contains(&json!(field)));
+            let list = rule.get(if field == "tags" { "tags" } else { "routes" });
+            let inside = match (entry, list.and_then(Value::as_array)) {
+                (Some(entry), Some(list)) => list.iter().any(|bound| {
+                    let bound = bound.as_str().unwrap();
+                    if field == "tags" {
+                        bound == "tag:?" || bound == entry
+                    } else {
+                        let bound = Route::network(bound).unwrap();
+                        bound.covers(&Route::reported(entry).unwrap())
+                    }
+                }),
+                _ => true,
+            };
+            about && of_field && inside
+        })
+}
+
+fn field_of(call: &Call) -> Option<&'static str> {
+    Some(match call {
+        Call::SetAuthorized(..) => "authorized",
+        Call::SetTags(..) => "tags",
+        Call::SetKeyExpiryDisabled(..) => "keyExpiry",
+        Call::WriteAttributes(_) => "postureAttributes",
+        Call::SetName(..) => "name",
+        Call::SetIpv4(..) => "ipv4",
+        Call::ExpireKey(_) => "expireKeyAt",
+        Call::Delete(_) => "reap",
+        Call::SetRoutes(..) => return None,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 768,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// The rules are for every namespace here, so that what one of them allows is allowed to all.
+    #[test]
+    fn no_call_ever_exceeds_the_guards(scene in scene(), spec in random_guardrails()) {
+        let guardrails = guardrails(&spec);
+        let mut scene = guarded(&scene, &guardrails);
+        while let Some((call, _)) = crate::plan::next_call(&scene.plan(), &BTreeSet::new()) {
+            let before = scene.device.clone();
+            prop_assert!(!guardrails.suspended(), "{call:?} though suspended");
+            prop_assert!(guardrails.protects(&before).is_none(), "{call:?} on a protected device");
+            scene.make(&call);
+            if let Some(field) = field_of(&call) {
+                prop_assert!(a_rule_allows(&spec, field, &before, None), "{call:?}");
+            }
+            for tag in before.tags.symmetric_difference(&scene.device.tags) {
+                prop_assert!(a_rule_allows(&spec, "tags", &before, Some(tag.as_str())), "{tag}: {call:?}");
+            }
+            let routes = |device: &Device| device.enabled_routes.clone().unwrap();
+            for route in routes(&before).symmetric_difference(&routes(&scene.device)) {
+                let field = if route.is_exit_node() { "exitNode" } else { "enabledRoutes" };
+                prop_assert!(
+                    a_rule_allows(&spec, field, &before, Some(&route.to_string())), "{route}: {call:?}",
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_policies_changes_nothing(
+        scene in scene(), spec in random_guardrails(), turn in 0..4_usize,
+    ) {
+        let guardrails = guardrails(&spec);
+        let scene = guarded(&scene, &guardrails);
+        let mut other = scene.clone();
+        let turn = turn.min(other.policies.len());
+        other.policies.rotate_left(turn);
+        let told = |plan: DevicePlan| (plan.differences, plan.shown);
+        prop_assert_eq!(told(scene.plan()), told(other.plan()));
+    }
+
+    /// What is forbidden is seen, with the reason.
+    #[test]
+    fn a_difference_that_a_guard_holds_is_shown(scene in scene(), spec in random_guardrails()) {
+        let guardrails = guardrails(&spec);
+        let scene = guarded(&scene, &guardrails);
+        let plan = scene.plan();
+        for (policy, _) in scene.policies.iter().filter(|(policy, _)| policy.mode == Mode::Enforce) {
+            let lost = |field| {
+                let mut conflicts = plan.claims.conflicts.iter();
+                conflicts.any(|lost| lost.loser == policy.key && lost.field == field)
+            };
+            let Some(wish) = policy.wishes.authorized.filter(|_| !lost(crate::plan::Field::Authorized)) else {
+                continue;
+            };
+            if wish != scene.device.authorized {
+                let mut told = plan.of(&policy.key);
+                let told = told.find(|it| it.change.field() == crate::plan::Field::Authorized);
+                let told = told.expect("it differs");
+                if guardrails.bars(policy, PolicyField::Authorized, &scene.device).is_some() {
+                    prop_assert!(told.hold.is_some(), "{told:?}");
+                }
+            }
+        }
+    }
+
+    /// Two teams that each own their tags leave each other's alone.
+    #[test]
+    fn exact_owns_only_what_is_inside(scene in scene(), ranks in any::<bool>()) {
+        let rules = guardrails(&json!({"allowedPolicies": [
+            {"namespaces": {"names": ["one"]}, "tags": ["tag:a"]},
+            {"namespaces": {"names": ["two"]}, "tags": ["tag:b"]},
+        ]}));
+        let team = |namespace: &str, tag: &str, priority| {
+            let wishes = Wishes { tags: Some(tags(&[tag])), ..Wishes::default() };
+            let mut policy = wishing(namespace, wishes);
+            policy.ownership.tags = Extent::Exact;
+            policy.priority = priority;
+            policy.allowed = [crate::plan::Disruption::FirstTag].into();
+            policy.target = crate::plan::Target::Device(crate::plan::DeviceTarget {
+                identity: crate::plan::Identity::Hostname("host".to_owned()),
+                tags: TagSet::new(),
+                users: Vec::new(),
+            });
+            (policy, Memory::default())
+        };
+        let policies = vec![team("one", "tag:a", i32::from(ranks)), team("two", "tag:b", 0)];
+        let mut scene = guarded(&Scene { policies, ..scene }, &rules);
+        let mut expected = scene.device.tags.clone();
+        expected.extend(tags(&["tag:a", "tag:b"]));
+        let plan = scene.plan();
+        prop_assert!(plan.claims.conflicts.is_empty(), "{:?}", plan.claims.conflicts);
+        prop_assert!(plan.claims.share_tags(), "a fresh read is needed for the tags of others");
+        scene.run();
+        prop_assert_eq!(scene.device.tags, expected);
+    }
+}

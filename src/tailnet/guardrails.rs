@@ -1,0 +1,82 @@
+//! What the tailnet permits, and the labels of namespaces: from the policy that is declared to the one
+//! that counts.
+
+use super::{Announcement, Engine, Settings};
+use crate::plan::{Labels, Policy, PolicyKey, Refusal};
+
+impl Engine {
+    /// The policy that counts, or why none does.
+    pub(super) fn admit(&self, declared: &Result<Policy, Vec<String>>) -> Result<Policy, Refusal> {
+        let policy = declared.clone().map_err(Refusal::Invalid)?;
+        self.guards.admit(policy).map_err(Refusal::NotAllowed)
+    }
+
+    /// Takes the guards of new settings.
+    pub(super) fn take_guardrails(&mut self, settings: &Settings) {
+        if self.guards.guardrails == settings.guardrails {
+            return;
+        }
+        self.guards.guardrails = settings.guardrails.clone();
+        // Which devices are protected may have changed.
+        self.stale.extend(self.nodes.keys().cloned());
+        let all: Vec<PolicyKey> = self.policies.keys().cloned().collect();
+        for key in &all {
+            self.judge_anew(key);
+        }
+    }
+
+    /// Takes the labels of a namespace; `None` where it is gone.
+    pub(super) fn take_labels(&mut self, namespace: String, labels: Option<Labels>) {
+        if self.guards.namespaces.get(&namespace) == labels.as_ref() {
+            return;
+        }
+        let concerned = self.policies.keys();
+        let concerned = concerned.filter(|key| key.namespace == namespace);
+        let concerned: Vec<PolicyKey> = concerned.cloned().collect();
+        match labels {
+            Some(labels) => self.guards.namespaces.insert(namespace, labels),
+            None => self.guards.namespaces.remove(&namespace),
+        };
+        for key in &concerned {
+            self.judge_anew(key);
+        }
+    }
+
+    /// What counts of a policy may be something else by now: to its tailnet that is an edit.
+    fn judge_anew(&mut self, key: &PolicyKey) {
+        let Some(held) = self.policies.get(key) else {
+            return;
+        };
+        let policy = self.admit(&held.declared);
+        if policy == held.policy {
+            return;
+        }
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
+        let before = std::mem::replace(&mut held.policy, policy);
+        let after = held.policy.as_ref().ok().cloned();
+        self.redeclare(before.as_ref().ok(), after.as_ref());
+        self.take_edit(key);
+    }
+
+    /// Whether it is too early to say that a policy is refused: not everything has been listed, or its
+    /// namespace is so new that its labels have not been seen.
+    pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::Invalid(_) => false,
+            Refusal::NotAllowed(forbidden) => forbidden.unjudged || !self.policies_listed,
+        }
+    }
+
+    /// Says that a policy is refused, when that is told for the first time.
+    pub(super) fn announce_refusal(&mut self, key: &PolicyKey) {
+        let Some(held) = self.policies.get(key) else {
+            return;
+        };
+        if let Err(Refusal::NotAllowed(forbidden)) = &held.policy {
+            let announcement = Announcement::Refused(forbidden.clone());
+            self.announce(key, announcement);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Guards that are edited while the engine runs, and namespaces that are relabelled. What no call may do
+//! is checked at each request (`checks.rs`).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{World, chaos};
+use crate::{
+    api::TailscaleTailnetSpec,
+    model::{Route, RouteSet, TagSet},
+    plan::{Deletion, Guardrails, GuardrailsSource, Hold, Labels, Mode, Suspender, Wishes},
+    tailnet::{Announcement, Input, State},
+};
+
+const SEEDS: u64 = 200;
+
+/// The guards of a tailnet that declares these.
+fn guardrails(spec: &Value) -> Guardrails {
+    let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
+    given
+        .as_object_mut()
+        .unwrap()
+        .extend(spec.as_object().unwrap().clone());
+    let spec: TailscaleTailnetSpec = serde_json::from_value(given).unwrap();
+    let source = GuardrailsSource {
+        spec: &spec,
+        own_namespace: "tsdp-system",
+    };
+    source.try_into().unwrap()
+}
+
+impl World {
+    fn guard(&mut self, spec: &Value) {
+        self.settings.guardrails = guardrails(spec);
+        self.step(Input::Settings(self.settings.clone()));
+    }
+
+    fn label(&mut self, team: Option<&str>) {
+        let labels: Labels = team
+            .map(|team| ("team".to_owned(), team.to_owned()))
+            .into_iter()
+            .collect();
+        self.namespaces.insert("network".to_owned(), labels.clone());
+        self.step(Input::Namespace("network".to_owned(), Some(labels)));
+    }
+
+    fn change_the_guards(&mut self) {
+        let all = [
+            json!({}),
+            json!({"allowedPolicies": [{}]}),
+            json!({"allowedPolicies": [{}], "suspend": true}),
+            json!({"allowedPolicies": [{}], "protectedDevices": [{"tags": ["tag:a"]}]}),
+            json!({"allowedPolicies": [{"namespaces": {"matchLabels": {"team": "network"}}}]}),
+            json!({"allowedPolicies": [
+                {"tags": ["tag:a", "tag:b"], "routes": ["10.0.0.0/9"]},
+                {"tags": ["tag:*"], "devices": [{"tags": ["tag:c"]}]},
+            ]}),
+            json!({"allowedPolicies": [
+                {"fields": ["tags", "enabledRoutes", "exitNode", "postureAttributes"]},
+                {"devices": [{"tags": ["tag:b"]}]},
+            ], "protectedDevices": [{"trustClaims": true, "hostnames": ["host-1"]}]}),
+        ];
+        match self.rng.u8(..4) {
+            0 => self.label(Some("network")),
+            1 => self.label(None),
+            _ => {
+                let spec = &all[self.rng.usize(..all.len())];
+                self.guard(spec);
+            }
+        }
+    }
+}
+
+fn live_through(seed: u64) {
+    let mut world = World::new(seed);
+    world.populate();
+    world.label(Some("network"));
+    world.guard(&json!({"allowedPolicies": [{}]}));
+    world.start();
+    for _ in 0..world.rng.usize(5..60) {
+        let pause = Duration::from_millis(world.rng.u64(..30_000));
+        world.run_for(pause);
+        if world.rng.u8(..3) == 0 {
+            world.change_the_guards();
+        } else {
+            world.disturb();
+        }
+    }
+    world.calm_down();
+    world.run_for(Duration::from_hours(3));
+    world.assert_converged();
+    world.forget_seen();
+    world.run_for(Duration::from_hours(1));
+    assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+}
+
+#[test]
+fn whatever_happens_no_call_exceeds_the_guards_and_all_that_is_allowed_is_reached() {
+    for seed in 0..SEEDS {
+        let lived = std::panic::catch_unwind(|| live_through(seed));
+        assert!(lived.is_ok(), "seed {seed}");
+    }
+}
+
+/// A world with one policy that gives a device a tag.
+fn tagging() -> World {
+    let mut world = World::new(7);
+    world.populate();
+    world.label(Some("network"));
+    let mut policy = chaos::blank(chaos::policy_key(0));
+    policy.target = chaos::hostname("host-0");
+    policy.wishes.tags = Some(["tag:z".parse().unwrap()].into());
+    world
+        .guard(&json!({"allowedPolicies": [{"namespaces": {"matchLabels": {"team": "network"}}}]}));
+    world.apply(policy);
+    world
+}
+
+#[test]
+fn a_namespace_that_loses_its_label_is_refused_from_then_on() {
+    let mut world = tagging();
+    world.start();
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(world.writes().len(), 1, "{:#?}", world.writes());
+    world.forget_seen();
+    world.label(None);
+    let state = &world.last_reports[&chaos::policy_key(0)].state;
+    assert!(matches!(state, State::NotAllowed(_)), "{state:?}");
+    let refused = |(_, it): &&(_, Announcement)| matches!(it, Announcement::Refused(_));
+    assert_eq!(world.seen.announcements.iter().filter(refused).count(), 1);
+    for device in world.model.devices.values_mut() {
+        device.tags = TagSet::new();
+    }
+    world.run_for(Duration::from_hours(1));
+    assert_eq!(world.writes().len(), 0);
+    world.label(Some("network"));
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(world.writes().len(), 1);
+}
+
+#[test]
+fn while_the_tailnet_is_suspended_nothing_is_sent_and_the_list_is_read() {
+    let mut world = tagging();
+    world.guard(&json!({"allowedPolicies": [{}], "suspend": true}));
+    world.start();
+    world.run_for(Duration::from_mins(10));
+    assert_eq!(world.writes().len(), 0);
+    assert!(world.tailnet_report.suspended);
+    let report = &world.last_reports[&chaos::policy_key(0)];
+    assert_eq!(report.mode, Mode::Suspended(Suspender::Tailnet));
+    world.guard(&json!({"allowedPolicies": [{}]}));
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(world.writes().len(), 1);
+    assert!(!world.tailnet_report.suspended);
+}
+
+/// What a protected device has is left to it, and the end of the policy is not held up.
+#[test]
+fn nothing_is_cleared_on_a_protected_device_and_the_deletion_ends_at_once() {
+    let mut world = World::new(7);
+    world.populate();
+    let mut policy = chaos::blank(chaos::policy_key(0));
+    policy.target = chaos::hostname("host-0");
+    policy.deletion = Deletion::Clear;
+    let route: Route = "10.99.0.0/16".parse().unwrap();
+    policy.wishes = Wishes {
+        enabled_routes: Some(RouteSet::from([route])),
+        ..Wishes::default()
+    };
+    world.guard(&json!({"allowedPolicies": [{}]}));
+    world.apply(policy);
+    world.start();
+    world.run_for(Duration::from_mins(2));
+    world.forget_seen();
+    let protected = json!([{"trustClaims": true, "hostnames": ["host-0"]}]);
+    world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));
+    world.delete(&chaos::policy_key(0));
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(world.writes().len(), 0);
+    let [(_, report)] = world.seen.ends.as_slice() else {
+        panic!("{:#?}", world.seen.ends);
+    };
+    let State::Leaving(Some(abandoned)) = &report.state else {
+        panic!("{report:#?}");
+    };
+    assert!(abandoned.why.contains("protectedDevices"), "{abandoned:?}");
+}
+
+#[test]
+fn what_is_wished_for_a_protected_device_is_held_and_told() {
+    let mut world = tagging();
+    let protected = json!([{"trustClaims": true, "hostnames": ["host-0"]}]);
+    world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));
+    world.start();
+    world.run_for(Duration::from_hours(1));
+    assert_eq!(world.writes().len(), 0);
+    let State::Bound(report) = &world.last_reports[&chaos::policy_key(0)].state else {
+        panic!("{:#?}", world.last_reports);
+    };
+    let holds: Vec<_> = report.differences.iter().map(|it| &it.hold).collect();
+    assert!(matches!(holds[..], [Some(Hold::Protected(_))]), "{holds:?}");
+}
