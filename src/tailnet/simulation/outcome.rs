@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 use crate::{
+    api::PolicyField,
     model::NodeId,
     plan::{
         Binding, Change, Clashes, Deletion, DevicePlan, Difference, Fleet, Hold, Memory, Mode,
@@ -157,8 +158,11 @@ impl World {
                 report.memory, **memory,
                 "{key}: what was told is not what is kept"
             );
-            // What is suspended may still have something to delete.
-            if policy.mode == Mode::Enforce {
+            // What is suspended, or barred by a guard, may still have something to delete.
+            let field = PolicyField::PostureAttributes;
+            let barred = |device| self.settings.guardrails.bars(policy, field, device);
+            let mut devices = self.model.devices.values();
+            if policy.mode == Mode::Enforce && !devices.any(|it| barred(it).is_some()) {
                 let owned = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
                 assert!(memory.owned_keys.iter().eq(owned), "{key} owns {memory:?}");
             }

@@ -152,3 +152,49 @@ async fn the_limit_of_a_kept_plan_is_released_like_that_of_manifests() {
             .ends_with("\n75 changes made.\n")
     );
 }
+
+/// The guards are part of what was planned, whatever has become of the manifests.
+#[tokio::test]
+async fn the_guards_are_kept_with_the_plan_and_hold_when_it_is_carried_out() {
+    let devices = vec![
+        json!({"hostname": "a", "tags": ["tag:server"], "keyExpiryDisabled": false}),
+        json!({"hostname": "b", "tags": ["tag:server", "tag:never"], "keyExpiryDisabled": false}),
+    ];
+    let tailnet = Tailnet::of(devices).await;
+    let guards = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {name: default}, \
+                  spec: {credentialsSecret: {name: tailscale}, maxChangedDevices: 100%, \
+                  protectedDevices: [{tags: ['tag:never']}], \
+                  allowedPolicies: [{namespaces: {matchLabels: {team: a}}, fields: [keyExpiry]}]}}\n---\n\
+                  {apiVersion: v1, kind: Namespace, metadata: {name: default, labels: {team: a}}}";
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {{name: {name}, \
+             namespace: default}}, spec: {{deviceSelector: {{tags: [\"tag:server\"]}}, {spec}}}}}"
+        )
+    };
+    let keys = policy("keys", "keyExpiry: Disabled");
+    let refused = policy("exits", "exitNode: true");
+    fs::write(
+        tailnet.path("all.yaml"),
+        format!("{guards}\n---\n{keys}\n---\n{refused}"),
+    )
+    .unwrap();
+    let args = ["plan", "-f", "all.yaml", "--out", "plan.json"];
+    tailnet.run(&args).await.with_code(2);
+    let text = fs::read_to_string(tailnet.path("plan.json")).unwrap();
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    let mut edited = plan.clone();
+    edited["guards"]["tailnet"]["protectedDevices"] = json!([]);
+    write(&tailnet, &edited);
+    let ran = tailnet.run(&APPLY).await;
+    assert!(ran.err.contains("plan.json was edited"), "{}", ran.err);
+    write(&tailnet, &plan);
+    tailnet.requests();
+    let out = tailnet.run(&APPLY).await.with_code(2);
+    assert!(out.ends_with("\n1 change made, 1 held.\n"), "{out}");
+    assert!(
+        out.contains("default/exits: not allowed: spec.exitNode"),
+        "{out}"
+    );
+    assert_eq!(writes(&tailnet).len(), 1);
+}
