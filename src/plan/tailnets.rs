@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{collection, prelude::*};
 
 use super::{
-    Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Guards, Identity, LookRequest, Memory,
-    Mode, Policy, Survey, Target, apply, apply_attributes, next_call, remembered,
+    Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Guardrails, Guards, Identity,
+    LookRequest, Memory, Mode, Policy, Survey, Target, apply, apply_attributes,
+    guardrails::tests::{guardrails, random_guardrails},
+    next_call, remembered,
     scenes::{attributes, device, now, policy},
     survey,
 };
@@ -84,7 +86,8 @@ impl World {
             let Target::Device(target) = &policy.target else {
                 continue;
             };
-            let found = bindings[&declared.key].nodes().next();
+            let found = bindings.get(&declared.key);
+            let found = found.and_then(|binding| binding.nodes().next());
             if let Some(device) = found.and_then(|id| self.devices.get(id)) {
                 declared.memory.bound = Some(remembered(target, device));
             }
@@ -100,7 +103,8 @@ impl World {
             .filter_map(|declared| declared.policy.as_ref().ok());
         let acting = acting.filter(|policy| policy.mode == Mode::Enforce);
         acting
-            .flat_map(|policy| bindings[&policy.key].nodes().cloned())
+            .filter_map(|policy| bindings.get(&policy.key))
+            .flat_map(|binding| binding.nodes().cloned())
             .collect()
     }
 }
@@ -137,25 +141,37 @@ fn meaning((mut policy, memory): (Policy, Memory), which: usize) -> (Policy, Mem
     (policy, memory)
 }
 
+/// Every other tailnet declares guards.
+fn guards() -> impl Strategy<Value = Guards> {
+    let declared = random_guardrails().prop_map(|spec| guardrails(&spec));
+    let guardrails = prop_oneof![Just(Guardrails::default()), declared];
+    guardrails.prop_map(|guardrails| Guards {
+        guardrails,
+        ..Guards::default()
+    })
+}
+
 fn world() -> impl Strategy<Value = World> {
     let policies = collection::vec((policy(), 0..6_usize), 0..5);
     let attributes = collection::vec(attributes(), 3);
-    (devices(), attributes, policies).prop_map(|(devices, attributes, policies)| {
-        let ids = devices.iter().map(|device| device.node_id.clone());
-        World {
-            attributes: ids.zip(attributes).collect(),
-            guards: Guards::default(),
-            devices: devices
-                .into_iter()
-                .map(|it| (it.node_id.clone(), it))
-                .collect(),
-            policies: policies
-                .into_iter()
-                .enumerate()
-                .map(|(number, (policy, which))| declared(number, meaning(policy, which)))
-                .collect(),
-        }
-    })
+    (devices(), attributes, policies, guards()).prop_map(
+        |(devices, attributes, policies, guards)| {
+            let ids = devices.iter().map(|device| device.node_id.clone());
+            World {
+                attributes: ids.zip(attributes).collect(),
+                guards,
+                devices: devices
+                    .into_iter()
+                    .map(|it| (it.node_id.clone(), it))
+                    .collect(),
+                policies: policies
+                    .into_iter()
+                    .enumerate()
+                    .map(|(number, (policy, which))| declared(number, meaning(policy, which)))
+                    .collect(),
+            }
+        },
+    )
 }
 
 fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
@@ -229,6 +245,27 @@ proptest! {
         meant.extend(after.meant());
         for (id, device) in &world.devices {
             if !meant.contains(id) {
+                prop_assert_eq!(&after.devices[id], device);
+                prop_assert_eq!(&after.attributes[id], &world.attributes[id]);
+            }
+        }
+    }
+
+    /// Refused policies are to the plan as if they were not there.
+    #[test]
+    fn a_policy_that_is_refused_claims_nothing(world in world()) {
+        let survey = world.survey();
+        let mut without = world.clone();
+        without.policies.retain(|declared| !survey.refused.contains_key(&declared.key));
+        prop_assert_eq!(survey.devices, without.survey().devices);
+    }
+
+    #[test]
+    fn a_protected_device_is_left_as_it_is(world in world()) {
+        let mut after = world.clone();
+        after.run();
+        for (id, device) in &world.devices {
+            if world.guards.guardrails.protects(device).is_some() || world.guards.guardrails.suspended() {
                 prop_assert_eq!(&after.devices[id], device);
                 prop_assert_eq!(&after.attributes[id], &world.attributes[id]);
             }

@@ -15,7 +15,7 @@ mod line;
 mod parse;
 mod reach;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The guards of a tailnet that declares these, of a controller in `tsdp-system`.
-fn guardrails(spec: &Value) -> Guardrails {
+pub(in crate::plan) fn guardrails(spec: &Value) -> Guardrails {
     let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
     let fields = given.as_object_mut().unwrap();
     fields.extend(spec.as_object().unwrap().clone());
@@ -285,7 +285,8 @@ fn rule() -> impl Strategy<Value = Value> {
     })
 }
 
-fn random_guardrails() -> impl Strategy<Value = Value> {
+/// What a tailnet may declare.
+pub(in crate::plan) fn random_guardrails() -> impl Strategy<Value = Value> {
     let protected = option::weighted(
         0.2,
         select(vec![
