@@ -31,7 +31,7 @@ fn guardrails(spec: &Value) -> Guardrails {
 }
 
 impl World {
-    fn guard(&mut self, spec: &Value) {
+    pub fn guard(&mut self, spec: &Value) {
         self.settings.guardrails = guardrails(spec);
         self.step(Input::Settings(self.settings.clone()));
     }
@@ -52,6 +52,7 @@ impl World {
             json!({"allowedPolicies": [{}], "suspend": true}),
             json!({"allowedPolicies": [{}], "protectedDevices": [{"tags": ["tag:a"]}]}),
             json!({"allowedPolicies": [{"namespaces": {"matchLabels": {"team": "network"}}}]}),
+            json!({"allowedPolicies": [{"tags": ["tag:a", "tag:b"], "routes": ["10.0.0.0/16"]}]}),
             json!({"allowedPolicies": [
                 {"tags": ["tag:a", "tag:b"], "routes": ["10.0.0.0/9"]},
                 {"tags": ["tag:*"], "devices": [{"tags": ["tag:c"]}]},

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use serde_json::json;
+
 use super::{
     super::{
         World,
@@ -14,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{Mode, Policy, Stage, Target, Wishes},
+    plan::{Hold, Mode, Policy, Stage, Target, Wishes},
     tailnet::{Input, Request, State},
 };
 
@@ -240,4 +242,33 @@ fn a_policy_about_one_device_deletes_nothing() {
     world.start();
     world.run_for(HOUR);
     assert_eq!(world.deletions(), 0);
+}
+
+#[test]
+fn a_device_that_a_guard_protects_is_not_deleted_and_takes_nobody_s_turn() {
+    let mut world = abandoned(4, 2);
+    let protected = json!([{"trustClaims": true, "hostnames": ["host-0", "host-1"]}]);
+    world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));
+    world.run_for(HOUR);
+    let gone: BTreeSet<NodeId> = deleted(&world).into_iter().collect();
+    assert_eq!(gone, [node_id(2), node_id(3)].into());
+    let State::Fleet(told) = &world.last_reports[&policy_key(0)].state else {
+        panic!("{:#?}", world.last_reports);
+    };
+    let holds: Vec<_> = told.differences.iter().map(|it| &it.hold).collect();
+    assert!(
+        matches!(
+            holds[..],
+            [Some(Hold::Protected(_)), Some(Hold::Protected(_))]
+        ),
+        "{holds:?}"
+    );
+}
+
+#[test]
+fn a_rule_for_other_fields_allows_no_deletion() {
+    let mut world = abandoned(4, 2);
+    world.guard(&json!({"allowedPolicies": [{"fields": ["keyExpiry"]}]}));
+    world.run_for(HOUR);
+    assert_eq!(deleted(&world), []);
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use serde_json::json;
+
 use super::{
     super::{
         World,
@@ -320,4 +322,13 @@ fn keys_of_more_devices_than_the_limit_allows_are_held_as_a_whole() {
     world.run_for(Duration::from_mins(2));
     assert_eq!(world.model.expired.len(), 100);
     world.assert_converged();
+}
+
+#[test]
+fn the_key_of_a_protected_device_is_not_expired() {
+    let mut world = scheduled();
+    let protected = json!([{"trustClaims": true, "hostnames": ["*"]}]);
+    world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));
+    world.run_for(6 * HOUR);
+    assert_eq!(world.expiries(), 0);
 }
