@@ -38,8 +38,8 @@ pub enum Reason {
     /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
     /// the wish back.
     DisruptionHeld,
-    /// Something that the policy does once (`expireKeyAt`) is held, as it would do nothing, or as there is
-    /// no room to remember it. Do what the message says, or take the wish back.
+    /// Something that the policy does once (`expireKeyAt`) is held, as it would do nothing. Do what the
+    /// message says, or take the wish back.
     ActHeld,
     /// The policy waits for somebody to approve its changes. Approve them as the message says, or take
     /// the wishes back.
@@ -54,8 +54,9 @@ pub enum Reason {
     /// Devices that the policy has let go are being cleared, as `deletionPolicy: Clear` asks for. Wait,
     /// or do what the message says.
     Clearing,
-    /// The policy is about more than 10,000 devices, which `deletionPolicy: Clear` cannot keep. Nothing
-    /// is sent for it. Narrow `deviceSelector`, or write `deletionPolicy: Retain`.
+    /// The policy is about more devices than its status can keep: 10,000 under `deletionPolicy: Clear`,
+    /// for which nothing is sent then, and 5,000 whose keys are to be expired at one time. Narrow
+    /// `deviceSelector`, or write `deletionPolicy: Retain`.
     TooManyDevices,
     /// No rule of the tailnet's `allowedPolicies` allows the policy, or what it asks of a device. Write
     /// the rule that the message names, or take the wish back.

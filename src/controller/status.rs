@@ -323,8 +323,9 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
         Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
         Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
-        Hold::KeyNeverExpires => Verdict::retrying(Reason::ActHeld, message),
-        Hold::TooManyExpiries | Hold::NoMemory => Verdict::stalled(Reason::ActHeld, message),
+        // The second one only outside of a cluster, where nobody has a status.
+        Hold::KeyNeverExpires | Hold::NoMemory => Verdict::retrying(Reason::ActHeld, message),
+        Hold::TooManyExpiries => Verdict::stalled(Reason::TooManyDevices, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
         // The second one only where one plan is carried out, outside of a cluster.

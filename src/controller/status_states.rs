@@ -280,7 +280,7 @@ pub(super) fn unfinished_states() -> [Case; 16] {
         ),
         (
             held(Hold::TooManyExpiries),
-            ["False", "ActHeld", "Stalled", "False"],
+            ["False", "TooManyDevices", "Stalled", "False"],
         ),
         (
             held(Hold::Feedback(key("a"))),
