@@ -23,6 +23,7 @@ mod router;
 mod secret;
 mod server;
 mod status;
+mod succession;
 mod watch;
 mod webhook;
 
@@ -36,7 +37,7 @@ use tracing::{info, warn};
 
 use crate::api::{TailscaleDevicePolicy, TailscaleTailnet};
 use connection::Connector;
-use lease::{Election, Leadership, Timings};
+use lease::{Election, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
 use router::{News, Router};
@@ -133,7 +134,10 @@ pub async fn run(
     info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
     let (news, received) = mpsc::unbounded_channel();
     watch_all(&client, &options.policy_namespaces, &liveness, &news, &stop);
-    forward_lead(leadership.clone(), news.clone(), stop.clone());
+    let policies = in_namespaces("policies", &client, &options.policy_namespaces);
+    let policies = policies.into_iter().map(|(_, api)| api).collect();
+    let leads = succession::forward_lead(leadership.clone(), policies, news.clone());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(leads));
     let sources = options.policy_namespaces.len().max(1);
     let mut beside = JoinSet::new();
     if options.invites {
@@ -233,25 +237,6 @@ where
         (format!("{what} of {name}"), api)
     };
     namespaces.iter().map(of).collect()
-}
-
-fn forward_lead(
-    mut leadership: Leadership,
-    news: mpsc::UnboundedSender<News>,
-    stop: CancellationToken,
-) {
-    tokio::spawn(stop.run_until_cancelled_owned(async move {
-        loop {
-            leadership.won().await;
-            if news.send(News::Leading(true)).is_err() {
-                return;
-            }
-            leadership.lost().await;
-            if news.send(News::Leading(false)).is_err() {
-                return;
-            }
-        }
-    }));
 }
 
 /// Tells this process from every other one, also from the next one in the same pod.

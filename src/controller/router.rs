@@ -26,6 +26,7 @@ use super::{
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
     status,
+    succession::Kept,
     watch::{Change, ObjectName},
 };
 use crate::{
@@ -46,8 +47,10 @@ pub(super) enum News {
     Tailnet(Change<TailscaleTailnet>),
     /// Of a namespace, by the watch of this number.
     Namespace(usize, Change<Namespace>),
-    /// Whether this process leads.
-    Leading(bool),
+    /// This process leads; what former leaders kept.
+    Won(Vec<Kept>),
+    /// It leads no more.
+    Lost,
     /// Somebody works beside the engine of this tailnet.
     Inquiry(String, Inquiry),
 }
@@ -57,6 +60,8 @@ pub(super) struct Router {
     connector: Connector,
     leadership: Leadership,
     events_from: EventSource,
+    /// Whether the engines have been told that this process leads.
+    leading: bool,
     /// The watches of policies that have not listed yet.
     unlisted: BTreeSet<usize>,
     tailnets_listed: bool,
@@ -95,6 +100,7 @@ impl Router {
             events_from: event_source(),
             connector,
             leadership,
+            leading: false,
             unlisted: (0..sources).collect(),
             tailnets_listed: false,
             unlisted_namespaces: (0..sources).collect(),
@@ -122,7 +128,13 @@ impl Router {
                 News::Tailnet(change) => self.tailnet(change),
                 News::Namespace(source, change) => self.namespace(source, change),
                 News::Inquiry(tailnet, inquiry) => self.send(&tailnet, Message::Inquiry(inquiry)),
-                News::Leading(leading) => self.tell_all(|| Input::Leading(leading)),
+                News::Won(kept) => {
+                    for kept in kept {
+                        self.take_over(kept);
+                    }
+                    self.lead(true);
+                }
+                News::Lost => self.lead(false),
             }
         }
         self.stop_engines.cancel();
@@ -203,6 +215,29 @@ impl Router {
             .seen(&key, known, self.leadership.is_leader());
         self.policies.insert(key, (tailnet.clone(), source));
         self.send(&tailnet, Message::Input(Input::Policy(Box::new(declared))));
+    }
+
+    fn lead(&mut self, leading: bool) {
+        self.leading = leading;
+        self.tell_all(|| Input::Leading(leading));
+    }
+
+    /// Takes what a former leader kept of a policy, which the watch may not have told yet.
+    fn take_over(&mut self, kept: Kept) {
+        let Kept {
+            key,
+            uid,
+            status,
+            memory,
+        } = kept;
+        let known = self.policy_board.get(&key);
+        let known = known.filter(|known| known.uid == uid);
+        let (Some(known), Some((tailnet, _))) = (known, self.policies.get(&key).cloned()) else {
+            return;
+        };
+        self.policy_board
+            .seen(&key, Known { status, ..known }, false);
+        self.send(&tailnet, Message::Input(Input::Kept { key, uid, memory }));
     }
 
     fn policy_gone(&mut self, key: &PolicyKey) {
@@ -362,8 +397,7 @@ impl Router {
 
     fn start(&mut self, name: &str) -> Tailnet {
         let (mailbox, received) = mpsc::unbounded_channel();
-        let leading = self.leadership.is_leader();
-        let mut first = vec![Message::Input(Input::Leading(leading))];
+        let mut first = vec![Message::Input(Input::Leading(self.leading))];
         let labels = self.namespaces.iter().map(|(name, (labels, _))| {
             Message::Input(Input::Namespace(name.clone(), Some(labels.clone())))
         });

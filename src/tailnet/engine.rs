@@ -166,6 +166,12 @@ impl Engine {
         match input {
             Input::Policy(declared) => self.take_policy(*declared, now),
             Input::PolicyGone(key) => self.drop_policy(&key),
+            Input::Kept { key, uid, memory } => {
+                let held = self.policies.get_mut(&key);
+                if let Some(held) = held.filter(|held| held.uid == uid) {
+                    held.stored = memory;
+                }
+            }
             Input::PoliciesListed => self.policies_listed = true,
             Input::Connection(connection) => {
                 self.connection = connection;

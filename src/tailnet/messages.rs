@@ -78,6 +78,16 @@ pub enum Input {
     Policy(Box<Declared>),
     /// A policy was deleted, or belongs to another tailnet now.
     PolicyGone(PolicyKey),
+    /// What a former leader kept of a policy; comes before the lead does, and after all that the watch
+    /// has told by then.
+    Kept {
+        /// Of which policy.
+        key: PolicyKey,
+        /// Of which object.
+        uid: String,
+        /// What its status remembers.
+        memory: Memory,
+    },
     /// Every policy that there was at the start has been handed over.
     PoliciesListed,
     /// There is a client to send requests with, or there is none and why.

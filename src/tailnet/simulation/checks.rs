@@ -85,7 +85,7 @@ impl Told {
                     self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices { .. }));
                 self.list_seen |= seen;
             }
-            Input::Recorded { key, uid, memory } => {
+            Input::Recorded { key, uid, memory } | Input::Kept { key, uid, memory } => {
                 let kept = self.policies.get_mut(key);
                 if let Some((_, kept)) = kept.filter(|(policy, _)| policy.uid == *uid) {
                     *kept = memory.clone();

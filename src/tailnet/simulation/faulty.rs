@@ -295,6 +295,33 @@ fn what_was_recorded_is_not_lost_with_the_lead_though_the_watch_lags() {
 }
 
 #[test]
+fn what_a_former_leader_kept_counts_though_the_watch_of_the_new_one_lags() {
+    let mut world = settled();
+    world.step(Input::Leading(false));
+    let person = world.model.attributes[&node_id(0)][&key("a")].clone();
+    let attributes = world.model.attributes.get_mut(&node_id(0)).unwrap();
+    attributes.insert(key("c"), person);
+    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+    kept.memory.owned_keys.insert(key("c"));
+    let (uid, memory) = (kept.policy.uid.clone(), kept.memory.clone());
+    let of = |uid: String| Input::Kept {
+        key: policy_key(0),
+        uid,
+        memory: memory.clone(),
+    };
+    // Of another object of the name it counts for nothing.
+    world.step(of("another".to_owned()));
+    world.step(Input::Leading(true));
+    world.run_for(SOON);
+    assert!(has(&world, "c"));
+    world.step(Input::Leading(false));
+    world.step(of(uid));
+    world.step(Input::Leading(true));
+    world.run_for(SOON);
+    assert!(!has(&world, "c"));
+}
+
+#[test]
 fn a_new_leader_reads_attributes_before_it_trusts_them() {
     let mut world = settled();
     world.step(Input::Leading(false));
