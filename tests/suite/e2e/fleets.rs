@@ -110,18 +110,19 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
     assert_eq!(told["pending"].as_array().unwrap().len(), 20);
     assert_eq!(told["pendingTotal"], 60);
 
-    // A new one that is suspended is as good as ready; and keeps its claims.
-    stage.policy("suspended", &policy(", suspend: true")).await;
-    stage.policy_reason("suspended", "Suspended").await;
+    // A new one that is suspended is as good as ready; and keeps its claims. (Of the same second, the name
+    // decides who is the older one.)
+    stage.policy("first", &policy(", suspend: true")).await;
+    stage.policy_reason("first", "Suspended").await;
     let loser = r#"{deviceSelector: {tags: ["tag:db"], hostnames: ["db-*"]}, keyExpiry: Enabled}"#;
     stage.policy("slips-in", loser).await;
     stage.policy_reason("slips-in", "Conflicted").await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    stage.policy("suspended", &policy("")).await;
+    stage.policy("first", &policy("")).await;
     stage
-        .policy_says("suspended", "True InSync: All 60 devices are as declared.")
+        .policy_says("first", "True InSync: All 60 devices are as declared.")
         .await;
     stage
         .policy_says("databases", "True InSync: All 60 devices are as declared.")
