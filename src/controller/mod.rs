@@ -12,6 +12,7 @@
 mod board;
 mod conditions;
 mod connection;
+mod declared;
 mod finalizer;
 mod identity;
 mod invites;
@@ -43,7 +44,7 @@ use metrics::Metrics;
 use router::{News, Router};
 use webhook::Webhooks;
 
-pub(crate) use router::declared;
+pub(crate) use declared::declared;
 pub use status::{of_policy, of_tailnet};
 
 /// The namespace where none is known: neither a pod's own nor one that was named.

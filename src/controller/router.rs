@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Resource as _, ResourceExt as _, core::DeserializeGuard,
@@ -22,6 +21,7 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{
     board::Known,
     connection::Connector,
+    declared::declared,
     finalizer::{self, Finalizers},
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
@@ -30,12 +30,9 @@ use super::{
     watch::{Change, ObjectName},
 };
 use crate::{
-    api::{
-        APPROVE, LOOK_REQUESTS, Reason, TailscaleDevicePolicy, TailscaleTailnet,
-        TailscaleTailnetSpec,
-    },
+    api::{APPROVE, Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     model::ChangeLimit,
-    plan::{self, Approvals, Declared, Guardrails, Labels, LookRequest, Memory, PolicyKey},
+    plan::{Approvals, Guardrails, Labels, PolicyKey},
     tailnet::{Engine, Failure, Input, Inquiry, Message, Retry, Settings, TailnetDeclared, drive},
 };
 
@@ -477,52 +474,4 @@ fn unreadable_tailnet(name: &str, error: &str) -> Failure {
 
 fn policy_key((namespace, name): ObjectName) -> PolicyKey {
     PolicyKey { namespace, name }
-}
-
-/// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
-pub(crate) fn declared(
-    key: &PolicyKey,
-    object: &DeserializeGuard<TailscaleDevicePolicy>,
-    clear_timeout: Duration,
-) -> Declared {
-    let meta = object.meta();
-    let uid = meta.uid.clone().unwrap_or_default();
-    let generation = meta.generation.unwrap_or_default();
-    let created = meta
-        .creation_timestamp
-        .as_ref()
-        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let mut declared = match &object.0 {
-        Ok(policy) => plan::parse(
-            key.clone(),
-            uid,
-            generation,
-            created,
-            &policy.spec,
-            policy.status.as_ref(),
-        ),
-        Err(invalid) => Declared {
-            key: key.clone(),
-            uid,
-            generation,
-            policy: Err(vec![format!(
-                "the object cannot be read: {}",
-                invalid.error
-            )]),
-            memory: Memory::default(),
-            request: LookRequest::default(),
-            approvals: Approvals::default(),
-            leaving: None,
-        },
-    };
-    if !finalizer::stands_on(meta) {
-        // Holdings are kept by both: the status alone does not outlive a deletion.
-        declared.memory.holdings = Arc::default();
-    }
-    let deleted = meta.deletion_timestamp.as_ref();
-    declared.leaving = deleted.map(|time| time.0 + clear_timeout);
-    let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
-    declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
-    declared.request = LOOK_REQUESTS.map(|name| annotation(name).cloned());
-    declared
 }

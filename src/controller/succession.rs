@@ -14,11 +14,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{
-    lease::Leadership,
-    reporter::API_SERVER,
-    router::{News, declared},
-};
+use super::{declared::declared, lease::Leadership, reporter::API_SERVER, router::News};
 use crate::{
     api::{TailscaleDevicePolicy, TailscaleDevicePolicyStatus},
     plan::{Declared, Memory, PolicyKey},
