@@ -88,6 +88,8 @@ pub struct Claims {
     pub conflicts: Vec<Conflict>,
     /// What each policy that observes would decide if it were alone.
     pub observed: BTreeMap<PolicyKey, Claims>,
+    /// What each policy would decide if it were alone, of what no rule allows it on this device.
+    pub barred: BTreeMap<PolicyKey, Claims>,
     /// When a wish ends to which others lost a key, or one that lost.
     clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
@@ -130,6 +132,22 @@ impl Claims {
             claims.clear(let_go, permits);
         }
         claims
+    }
+
+    /// Sets wishes aside that no rule allows on the device: they decide nothing, and are shown.
+    pub(super) fn set_aside(&mut self, barred: &[(&Policy, &Memory)], now: Timestamp) {
+        for of in barred {
+            let key = &of.0.key;
+            let reaches = self.reaches.of_an_observer(key);
+            let (forms, permits) = (Forms::default(), Permits::default());
+            let alone = Self::among(&[*of], &forms, &permits, reaches, now);
+            self.barred.insert(key.clone(), alone);
+        }
+    }
+
+    /// What decides nothing here, and is shown.
+    fn aside(&self) -> impl Iterator<Item = &Self> {
+        self.observed.values().chain(self.barred.values())
     }
 
     fn among(
@@ -203,7 +221,7 @@ impl Claims {
             || !self.prunes.is_empty()
             || !self.clears.is_empty()
             || !self.sweepers.is_empty()
-            || self.observed.values().any(Self::need_attributes)
+            || self.aside().any(Self::need_attributes)
     }
 
     /// Gives up what another device is to have, by the word of a policy that ranks before.
@@ -243,8 +261,8 @@ impl Claims {
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let own = self.attributes.values();
         let own = own.filter_map(|claim| claim.wish.expiry);
-        let observed = self.observed.values().filter_map(Self::next_expiry);
-        own.chain(observed).chain(self.clashes_end).min()
+        let aside = self.aside().filter_map(Self::next_expiry);
+        own.chain(aside).chain(self.clashes_end).min()
     }
 
     /// Whether something is wished for the routes of any kind.
@@ -252,7 +270,7 @@ impl Claims {
     pub fn need_routes(&self) -> bool {
         !self.enabled_routes.is_empty()
             || self.exit_node.is_some()
-            || self.observed.values().any(Self::need_routes)
+            || self.aside().any(Self::need_routes)
     }
 
     /// Whether the routes call would carry entries that nobody here decides.

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Act, Change, Claims, Clashes, Difference, Entry, Field, Fleet, Guardrails, Hold, LetGo,
-    ListClaim, Memory, Mode, Permits, Policy, PolicyKey, Reaches, Want, Why, acts::Acts, guard,
+    Act, Change, Claims, Difference, Entry, Field, Hold, ListClaim, Memory, Mode, Permits, Policy,
+    PolicyKey, Reaches, Surroundings, Want, Why, acts::Acts, guard,
 };
 use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
@@ -51,7 +51,7 @@ impl DevicePlan {
     #[must_use]
     pub fn lacks_what_waits(&self) -> bool {
         let mut shown = self.shown.iter();
-        shown.any(|difference| difference.hold != Some(Hold::Observed))
+        shown.any(|it| !matches!(it.hold, Some(Hold::Observed | Hold::NotAllowed(_))))
     }
 
     /// What is to be told of one policy.
@@ -67,26 +67,6 @@ impl DevicePlan {
     }
 }
 
-/// What decides about a device besides itself and its policies.
-#[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'a> {
-    /// All devices: who has an address or a name that is wished for.
-    pub fleet: &'a Fleet,
-    /// What was approved, and what the limit of changed devices holds.
-    pub permits: &'a Permits<'a>,
-    /// What policies of other devices claim, and what other devices have, of what a tailnet has once.
-    pub clashes: &'a Clashes,
-    /// The time, for expiries.
-    pub now: Timestamp,
-    /// What policies take from it that have let it go.
-    pub let_go: &'a [LetGo],
-    /// The policies whose turn it is to delete it, should it have been away for long enough: how
-    /// many a policy deletes in a day is decided among all of its devices.
-    pub turns: &'a BTreeSet<PolicyKey>,
-    /// What the tailnet permits.
-    pub guardrails: &'a Guardrails,
-}
-
 /// Compares one device with the wishes of all the policies that hold it.
 ///
 /// `attributes` is `None` until they have been read: unknown is not empty.
@@ -97,14 +77,19 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
+    let reaches = Reaches::on(device, policies, around.let_go, around.guardrails);
+    let parted = reaches.part(policies);
+    let all = policies;
+    let policies = &parted.counting(all);
     let mut claims = Claims::settle(
         policies,
         around.let_go,
         &around.clashes.forms,
         around.permits,
-        Reaches::on(device, policies, around.let_go, around.guardrails),
+        reaches,
         around.now,
     );
+    claims.set_aside(&parted.barred(all), around.now);
     let want = Want::of(&claims, policies);
     let called = |id: &NodeId| around.fleet.called(id);
     claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
@@ -132,6 +117,14 @@ pub fn plan_device(
         let found = look(observed).differences.into_iter();
         shown.extend(found.map(|difference| Difference {
             hold: Some(Hold::Observed),
+            ..difference
+        }));
+    }
+    for barred in claims.barred.values() {
+        let mut found = Found::of(device, barred, around.permits);
+        found.compare(attributes);
+        shown.extend(found.differences.into_iter().map(|difference| Difference {
+            hold: claims.bars(&difference.owner, &difference.change.field()),
             ..difference
         }));
     }

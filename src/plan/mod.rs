@@ -35,6 +35,7 @@ mod properties;
 #[cfg(test)]
 pub(crate) mod scenes;
 mod select;
+mod surroundings;
 mod survey;
 mod table;
 #[cfg(test)]
@@ -52,13 +53,13 @@ pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
 pub use clashes::{Clashes, Dispute, Form, Want};
 pub use clear::{Belongings, Holdings, LetGo, MOST_HELD};
-pub use difference::{DevicePlan, Surroundings, plan_device};
+pub use difference::{DevicePlan, plan_device};
 pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionFault};
 pub use fleet::Fleet;
 pub use guardrails::{
-    Allowance, Entry, Forbidden, Guardrails, GuardrailsSource, Guards, Labels, Reach, Reaches,
-    Refusal, Scope,
+    Allowance, Entry, Forbidden, Guardrails, GuardrailsSource, Guards, Labels, Parted, Reach,
+    Reaches, Refusal, Scope,
 };
 pub use impact::Impact;
 pub use limit::Wants;
@@ -70,5 +71,6 @@ pub use policy::{
     Mode, Ownership, Policy, PolicyKey, Rank, Suspender, Target, Wishes,
 };
 pub use select::{Glob, Selector};
+pub use surroundings::Surroundings;
 pub use survey::{Survey, survey, survey_within};
 pub use table::{Style, lines, table, why};

@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    Binding, Clashes, Declared, DevicePlan, Fleet, Forbidden, Guards, Memory, Permit, Permits,
-    Policy, PolicyKey, Reaping, Surroundings, Wants, bind, plan_device, reaping,
+    Binding, Clashes, Declared, DevicePlan, Fleet, Forbidden, Guards, Memory, Parted, Permit,
+    Permits, Policy, PolicyKey, Reaches, Reaping, Surroundings, Wants, bind, plan_device, reaping,
 };
 use crate::{
     api::PolicyField,
@@ -113,7 +113,12 @@ fn compare(
         survey.bindings.insert(policy.key.clone(), binding);
     }
     let all = admitted.iter().map(|(_, policy)| policy);
-    let clashes = Clashes::among(all, &held, attributes, now);
+    let parted = part(&held, fleet, guards);
+    let counting = held.iter().filter_map(|(node, policies)| {
+        let parted = parted.get(node)?;
+        Some((node.clone(), parted.counting(policies)))
+    });
+    let clashes = Clashes::among(all, &counting.collect(), attributes, now);
     let around = Surroundings {
         fleet,
         permits,
@@ -136,6 +141,20 @@ fn compare(
         }
     }
     survey
+}
+
+/// Of each device, what its policies wish that they may have there.
+fn part(
+    held: &BTreeMap<NodeId, Vec<(&Policy, &Memory)>>,
+    fleet: &Fleet,
+    guards: &Guards,
+) -> BTreeMap<NodeId, Parted> {
+    let parted = held.iter().filter_map(|(node, policies)| {
+        let device = fleet.get(node)?;
+        let reaches = Reaches::on(device, policies, &[], &guards.guardrails);
+        Some((node.clone(), reaches.part(policies)))
+    });
+    parted.collect()
 }
 
 /// The policies whose turn it is to delete a device: as many devices of each as it may still delete

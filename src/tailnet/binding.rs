@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Engine, Now, held::Held, node::Node};
 use crate::{
+    api::PolicyField,
     model::{AttributeKey, NodeId},
     plan::{
-        Binding, Bound, Field, Fleet, Memory, Permit, Permits, Policy, PolicyKey, Surroundings,
-        Target, bind, plan_device, remembered,
+        Binding, Bound, Field, Fleet, Memory, Permit, Permits, Policy, PolicyKey, Reach,
+        Surroundings, Target, bind, plan_device, remembered,
     },
 };
 
@@ -275,10 +276,19 @@ impl Engine {
         let Some(node) = self.nodes.get(id) else {
             return;
         };
+        let device = self.fleet.get(id);
+        // What no rule allows here keeps no key from being deleted.
+        let may = |policy: &Policy| {
+            let barred = device.and_then(|device| {
+                Reach::of(policy, device).barred(PolicyField::PostureAttributes)
+            });
+            barred.is_none()
+        };
         let named: BTreeSet<AttributeKey> = node
             .policies
             .iter()
             .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
+            .filter(|policy| may(policy))
             .filter_map(|policy| policy.wishes.attributes.as_ref())
             .flat_map(|wishes| wishes.keys().cloned())
             .collect();

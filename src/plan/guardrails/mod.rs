@@ -24,7 +24,7 @@ use std::{
 };
 
 pub use parse::GuardrailsSource;
-pub use reach::{Entry, Reach, Reaches, Scope};
+pub use reach::{Entry, Parted, Reach, Reaches, Scope};
 
 use super::{Glob, Hold, Mode, Policy, Selector, Suspender, Wishes};
 use crate::{
@@ -270,6 +270,34 @@ fn faults(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
 }
 
 impl Wishes {
+    /// Those for some fields alone. One-shot acts, which are no claim on anything, are among them.
+    pub(super) fn only(&self, wanted: impl Fn(PolicyField) -> bool) -> Self {
+        fn of<T: Clone>(wanted: bool, wish: Option<&T>) -> Option<T> {
+            wish.filter(|_| wanted).cloned()
+        }
+        Self {
+            authorized: of(wanted(PolicyField::Authorized), self.authorized.as_ref()),
+            tags: of(wanted(PolicyField::Tags), self.tags.as_ref()),
+            key_expiry_disabled: of(
+                wanted(PolicyField::KeyExpiry),
+                self.key_expiry_disabled.as_ref(),
+            ),
+            enabled_routes: of(
+                wanted(PolicyField::EnabledRoutes),
+                self.enabled_routes.as_ref(),
+            ),
+            exit_node: of(wanted(PolicyField::ExitNode), self.exit_node.as_ref()),
+            attributes: of(
+                wanted(PolicyField::PostureAttributes),
+                self.attributes.as_ref(),
+            ),
+            name: of(wanted(PolicyField::Name), self.name.as_ref()),
+            ipv4: of(wanted(PolicyField::Ipv4), self.ipv4.as_ref()),
+            expire_key_at: self.expire_key_at,
+            reap: self.reap,
+        }
+    }
+
     /// The fields that are named.
     #[must_use]
     pub fn fields(&self) -> Vec<PolicyField> {

@@ -10,7 +10,7 @@ use super::{Allowance, Guardrails, Line, Rule};
 use crate::{
     api::PolicyField,
     model::{Device, Route, Tag},
-    plan::{Field, Glob, Hold, LetGo, Memory, Policy, PolicyKey, Wishes},
+    plan::{Field, Glob, Hold, LetGo, Memory, Mode, Policy, PolicyKey, Wishes},
 };
 
 /// An entry of a list, of which rules may allow some.
@@ -210,6 +210,30 @@ impl Reaches {
         }
     }
 
+    /// Tells what policies wish that they may have here from what they may not.
+    #[must_use]
+    pub fn part(&self, policies: &[(&Policy, &Memory)]) -> Parted {
+        let parts = policies.iter().map(|(policy, _)| self.part_one(policy));
+        Parted(parts.collect())
+    }
+
+    fn part_one(&self, policy: &Policy) -> Option<(Policy, Policy)> {
+        let reach = self.of.get(&policy.key)?;
+        let named = policy.wishes.fields();
+        if policy.mode == Mode::Observe || !named.iter().any(|it| reach.barred.contains(it)) {
+            return None;
+        }
+        let with = |mode, wishes| Policy {
+            wishes,
+            mode,
+            ..policy.clone()
+        };
+        let counts = policy.wishes.only(|field| !reach.barred.contains(&field));
+        let barred = policy.wishes.only(|field| reach.barred.contains(&field));
+        // What it would do if it were allowed.
+        Some((with(policy.mode, counts), with(Mode::Enforce, barred)))
+    }
+
     /// Why a policy may not change this field here, if so.
     #[must_use]
     pub fn bars(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
@@ -225,6 +249,45 @@ impl Reaches {
     pub fn scope(&self, policy: &PolicyKey) -> Scope {
         let reach = self.of.get(policy);
         reach.map(|reach| reach.scope.clone()).unwrap_or_default()
+    }
+}
+
+/// Policies as they count on a device, and what they wish there besides and no rule allows: nobody else
+/// loses anything to that. `None` for one that may have everything, or only observes.
+#[derive(Debug)]
+pub struct Parted(Vec<Option<(Policy, Policy)>>);
+
+impl Parted {
+    /// These policies, which were parted, as they count.
+    #[must_use]
+    pub fn counting<'a>(
+        &'a self,
+        policies: &[(&'a Policy, &'a Memory)],
+    ) -> Vec<(&'a Policy, &'a Memory)> {
+        let counting = policies
+            .iter()
+            .zip(&self.0)
+            .map(|((policy, memory), part)| {
+                let counts = part.as_ref().map_or(*policy, |(counts, _)| counts);
+                (counts, *memory)
+            });
+        counting.collect()
+    }
+
+    /// Those of them that wish for what no rule allows, with just that.
+    #[must_use]
+    pub fn barred<'a>(
+        &'a self,
+        policies: &[(&'a Policy, &'a Memory)],
+    ) -> Vec<(&'a Policy, &'a Memory)> {
+        let barred = policies
+            .iter()
+            .zip(&self.0)
+            .filter_map(|((_, memory), part)| {
+                let (_, barred) = part.as_ref()?;
+                Some((barred, *memory))
+            });
+        barred.collect()
     }
 }
 

@@ -417,11 +417,12 @@ proptest! {
         let scene = guarded(&scene, &guardrails);
         let plan = scene.plan();
         for (policy, _) in scene.policies.iter().filter(|(policy, _)| policy.mode == Mode::Enforce) {
+            let barred = Reach::of(policy, &scene.device).barred(PolicyField::Authorized);
             let lost = |field| {
                 let mut conflicts = plan.claims.conflicts.iter();
                 conflicts.any(|lost| lost.loser == policy.key && lost.field == field)
             };
-            let Some(wish) = policy.wishes.authorized.filter(|_| !lost(crate::plan::Field::Authorized)) else {
+            let Some(wish) = policy.wishes.authorized.filter(|_| barred.is_some() || !lost(crate::plan::Field::Authorized)) else {
                 continue;
             };
             if wish != scene.device.authorized {
@@ -433,6 +434,24 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// Whoever may not touch a device takes nothing from those who may.
+    #[test]
+    fn what_is_not_allowed_on_a_device_stands_in_nobody_s_way(scene in scene(), spec in random_guardrails()) {
+        let guardrails = guardrails(&spec);
+        let with = guarded(&scene, &guardrails);
+        let mut without = with.clone();
+        let (device, fleet) = (&scene.device, scene.fleet());
+        without.policies.retain(|(policy, _)| {
+            let named = policy.wishes.fields();
+            let barred = |field: &PolicyField| Reach::of(policy, device).barred(*field).is_some();
+            policy.mode == Mode::Observe || !named.iter().all(barred)
+        });
+        prop_assume!(fleet.own_count() > 0 && guardrails.protects(device).is_none());
+        let (with, without) = (with.plan(), without.plan());
+        prop_assert_eq!(with.differences, without.differences);
+        prop_assert_eq!(with.claims.conflicts, without.claims.conflicts);
     }
 
     /// Two teams that each own their tags leave each other's alone.
