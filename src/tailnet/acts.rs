@@ -17,8 +17,8 @@ use crate::{
     api::PolicyField,
     model::{Device, NodeId},
     plan::{
-        ActRecords, Change, Difference, Field, Missed, Mode, PolicyKey, Reaping, Stage, expiry,
-        reaping,
+        ActRecords, Change, Difference, Field, Missed, Mode, PolicyKey, Reaping, Stage, Why,
+        expiry, reaping,
     },
 };
 
@@ -98,6 +98,15 @@ impl Held {
             || wished(self)
     }
 
+    /// What a process has done that ended before it could say so: the key has run out since.
+    fn found_done(&self, device: &Device, now: Timestamp) -> Option<Change> {
+        let at = self.policy.as_ref().ok()?.wishes.expire_key_at?;
+        let record = self.memory.acts.expiries.get(&at)?;
+        let before = *record.started.get(&device.node_id)?;
+        let expired = device.expires.is_some_and(|expires| expires <= now);
+        (expired && before != device.expires).then_some(Change::ExpireKey { at, before })
+    }
+
     /// Notes what became of an expiry. Says whether that changes what is kept.
     fn settle_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
         let Ok(policy) = &self.policy else {
@@ -171,14 +180,30 @@ impl Held {
         }
         let reap = policy.and_then(|policy| policy.wishes.reap);
         let most = reap.map_or(0, |reap| reap.max_per_day as usize);
-        let taken = self.memory.acts.deleted(now, &self.work.turns) + self.work.turns.len();
-        if record.is_some() || self.work.turns.contains(id) || taken < most {
+        let mut others = self.work.turns.clone();
+        others.remove(id);
+        let taken = self.memory.acts.deleted(now, &others) + others.len();
+        if record.is_some() || taken < most {
             self.work.turns.insert(id.clone());
             self.work.waiting.remove(id);
         } else {
+            // Another process may have deleted some since it had its turn.
+            self.work.turns.remove(id);
             self.work.waiting.insert(id.clone());
         }
         None
+    }
+
+    /// Whether a deletion may begin now, or begin anew: of those that count for the day there are few
+    /// enough.
+    fn may_begin_deletion(&self, id: &NodeId, now: Timestamp) -> bool {
+        let records = &self.memory.acts;
+        let begun = records.deletions.get(id);
+        let begun = begun.is_some_and(|record| record.counts(now));
+        let policy = self.policy.as_ref().ok();
+        let reap = policy.and_then(|policy| policy.wishes.reap);
+        let most = reap.map_or(0, |reap| reap.max_per_day as usize);
+        records.needs_deletion(id, now) && (begun || records.deleted(now, &BTreeSet::new()) < most)
     }
 
     /// It is no device's turn any more that is not to be deleted. Gives the device that may have it
@@ -196,6 +221,7 @@ impl Engine {
         let (Some(node), Some(device)) = (self.nodes.get(id), self.fleet.get(id).cloned()) else {
             return;
         };
+        let doubtful = node.doubtful.iter().any(Difference::is_act);
         let acting = |key: &&PolicyKey| self.policies.get(*key).is_some_and(Held::has_acts);
         let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
         for key in keys {
@@ -209,12 +235,26 @@ impl Engine {
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
+            // What a lost answer was about is told when it is looked at.
+            let found = held.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only who leads records anything.
             if self.leading && held.settle_expiry(&device, now.wall) {
                 self.tell.insert(key.clone());
             }
             let next = held.settle_turn(&device, protected, now.wall);
             self.stale.extend(next);
+            if let Some(change) = found.filter(|_| self.leading) {
+                let difference = Difference {
+                    node: id.clone(),
+                    device: device.label().to_string(),
+                    change,
+                    why: Why::Declared,
+                    owner: key,
+                    others: Vec::new(),
+                    hold: None,
+                };
+                self.note_change(&difference, now);
+            }
         }
     }
 
@@ -262,7 +302,7 @@ impl Engine {
             for owner in difference.owners() {
                 let held = self.policies.get_mut(owner);
                 let held = held.filter(|_| difference.begins_for(owner, claims));
-                let new = |held: &&mut Held| held.memory.acts.needs_deletion(id, now.wall);
+                let new = |held: &&mut Held| held.may_begin_deletion(id, now.wall);
                 if let Some(held) = held.filter(new) {
                     let name = difference.device.clone();
                     held.records().begin_deletion(id, name, now.wall);
@@ -399,9 +439,11 @@ impl Engine {
             })
         });
         report.details = details.collect();
+        // One that was begun before a crash, and is gone.
+        let listed = self.polling.seen > 0;
         let gone = held.memory.acts.deletions.iter();
         let gone: Vec<_> = gone
-            .filter(|(id, record)| record.done && self.fleet.get(id).is_none())
+            .filter(|(id, record)| (record.done || listed) && self.fleet.get(id).is_none())
             .collect();
         if !gone.is_empty() {
             *report.totals.entry(Stage::Done).or_default() += gone.len();

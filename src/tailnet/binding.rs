@@ -205,6 +205,12 @@ impl Engine {
     fn compare(&mut self, id: &NodeId, now: Now) {
         let (Some(device), Some(node)) = (self.fleet.get(id), self.nodes.get(id)) else {
             self.limiter.note(id, &BTreeSet::new());
+            // What is done once is not done to what is not there.
+            if let Some(node) = self.nodes.get_mut(id) {
+                node.plan
+                    .differences
+                    .retain(|difference| !difference.is_act());
+            }
             return;
         };
         let attributes = node.attributes.as_ref().map(|reading| &reading.values);

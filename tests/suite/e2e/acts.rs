@@ -88,6 +88,8 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
     assert_eq!(status["acts"][0]["state"], "Done");
     let expired = &stage.simulator.device(&node).unwrap()["expires"];
     assert!(expired.as_str().unwrap() < FAR, "{expired}");
+    let said = format!("fra-laptop (declared): expireKeyAt: expires {FAR} → expired as of {at}");
+    stage.event("laptop", "KeyExpired", &said).await;
     let sent = expiries(&stage);
     // Its user signs in again.
     let signed_in = json!({"expires": FAR, "connectedToControl": true});

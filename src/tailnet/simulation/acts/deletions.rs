@@ -1,6 +1,6 @@
 //! Devices that are deleted, one guard after the other.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{Hold, Mode, Policy, Stage, Target, Wishes},
+    plan::{Deletion, Hold, Mode, Policy, Stage, Target, Wishes},
     tailnet::{Input, Request, State},
 };
 
@@ -271,4 +271,75 @@ fn a_rule_for_other_fields_allows_no_deletion() {
     world.guard(&json!({"allowedPolicies": [{"fields": ["keyExpiry"]}]}));
     world.run_for(HOUR);
     assert_eq!(deleted(&world), []);
+}
+
+#[test]
+fn what_a_former_leader_has_deleted_counts_though_this_process_had_plans_of_its_own() {
+    let mut world = abandoned(8, 2);
+    world.step(Input::Leading(false));
+    world.run_for(Duration::from_mins(5));
+    // The other one deletes two devices meanwhile, and keeps it.
+    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+    let records = Arc::make_mut(&mut kept.memory.acts);
+    let now = world.start + jiff::SignedDuration::try_from(world.clock).unwrap();
+    for number in 0..2 {
+        records.begin_deletion(&node_id(number), String::new(), now);
+    }
+    world.tell(&policy_key(0));
+    for number in 0..2 {
+        world.model.remove(&node_id(number));
+    }
+    world.step(Input::Leading(true));
+    world.run_for(HOUR);
+    assert_eq!(world.deletions(), 0);
+    assert_eq!(world.stages(), [(Stage::Waiting, 6), (Stage::Done, 2)]);
+    world.run_for(DAY);
+    assert_eq!(deleted(&world).len(), 2);
+}
+
+#[test]
+fn a_list_of_before_a_deletion_does_not_bring_the_device_back() {
+    let mut world = abandoned(1, 5);
+    let look = |request: &Request| matches!(request, Request::Device(_));
+    while world.count(look) == 0 {
+        world.run_for(Duration::from_millis(1));
+    }
+    // It is answered before the call is, and the answer comes long after it.
+    world.faults.list_delay = Duration::from_secs(20);
+    world.step(Input::Poll);
+    let mut lists = world.engine.polling.seen;
+    for _ in 0..600 {
+        world.run_for(Duration::from_millis(100));
+        if world.engine.polling.seen > lists && world.deletions() > 0 {
+            lists = world.engine.polling.seen;
+            assert_eq!(world.engine.fleet.get(&node_id(0)), None);
+        }
+    }
+    world.run_for(HOUR);
+    assert_eq!(world.deletions(), 1);
+    assert_eq!(world.count(|r| matches!(r, Request::Device(_))), 1);
+    world.assert_converged();
+}
+
+#[test]
+fn a_device_that_is_deleted_has_nothing_to_be_cleared() {
+    let mut world = abandoned(1, 5);
+    let mut wishes = reaping(5);
+    wishes.exit_node = Some(true);
+    world.apply(Policy {
+        deletion: Deletion::Clear,
+        ..fleet(wishes)
+    });
+    world.run_for(HOUR);
+    assert_eq!(world.deletions(), 1);
+    assert!(
+        world.policies[&policy_key(0)]
+            .memory
+            .holdings
+            .let_go
+            .is_empty()
+    );
+    let looks = |request: &Request| *request == Request::Device(node_id(0));
+    assert_eq!(world.count(looks), 1);
+    world.assert_converged();
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-
 use serde_json::json;
 
 use super::{
@@ -89,6 +88,7 @@ fn an_edit_that_is_taken_back_within_the_hour_does_not_expire_the_key_again() {
     let mut world = scheduled();
     world.run_until(after_it(SOON));
     world.sign_in(0);
+    world.step(Input::Poll);
     let first = world.policies[&policy_key(0)].policy.clone();
     world.apply(policy(0, expiring(world.is_in(DAY))));
     world.run_for(SOON);
@@ -324,6 +324,19 @@ fn keys_of_more_devices_than_the_limit_allows_are_held_as_a_whole() {
     world.assert_converged();
 }
 
+#[test]
+fn what_a_killed_process_has_done_is_told_by_the_next_one() {
+    let mut world = scheduled();
+    while world.expiries() == 0 {
+        world.run_for(Duration::from_millis(1));
+    }
+    world.kill();
+    world.run_for(Duration::from_mins(5));
+    assert_eq!(world.model.expired.len(), 1);
+    assert_eq!(world.changes_told(), 1);
+    let changed = world.last_reports[&policy_key(0)].changed_at;
+    assert!(changed.is_some());
+}
 #[test]
 fn the_key_of_a_protected_device_is_not_expired() {
     let mut world = scheduled();
