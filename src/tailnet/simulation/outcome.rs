@@ -209,10 +209,15 @@ impl World {
             return;
         }
         // What the guards hold stays as it is.
+        let cleared = [
+            PolicyField::PostureAttributes,
+            PolicyField::EnabledRoutes,
+            PolicyField::ExitNode,
+        ];
         let guarded = |id: &&NodeId| {
-            fleet
-                .get(id)
-                .is_some_and(|device| self.settings.guardrails.protects(device).is_some())
+            let bars = |device, field| self.settings.guardrails.bars(policy, field, device);
+            let barred = |device| cleared.iter().any(|it| bars(device, *it).is_some());
+            fleet.get(id).is_some_and(barred)
         };
         assert!(
             holdings.parted().iter().all(guarded),
