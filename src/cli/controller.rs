@@ -4,8 +4,12 @@ use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use clap::Args;
 
-use super::{AnyError, on_signal};
-use crate::controller::{self, Options, lease::Timings};
+use super::{
+    AnyError,
+    connection::{ConnectionArgs, Environment},
+    on_signal,
+};
+use crate::controller::{self, FromEnvironment, Options, lease::Timings};
 
 /// How the controller is run.
 #[derive(Debug, Args)]
@@ -38,6 +42,11 @@ pub(super) struct ControllerArgs {
     /// has `audience` (workload identity).
     #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
     service_account: Option<String>,
+    /// Make the connection that the environment describes (the variables of Tailscale's Terraform
+    /// provider) the tailnet "default", until there is a `TailscaleTailnet` of that name. Only policies
+    /// of the controller's own namespace are taken there.
+    #[arg(long)]
+    tailnet_from_env: bool,
     /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
     /// writing after two thirds of that.
     #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
@@ -62,6 +71,7 @@ impl Default for ControllerArgs {
             listen: default_listen(),
             webhook_listen: None,
             service_account: None,
+            tailnet_from_env: false,
             lease_duration: LEASE_DURATION,
             clear_timeout: CLEAR_TIMEOUT_SECONDS,
         }
@@ -70,6 +80,15 @@ impl Default for ControllerArgs {
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8080))
+}
+
+fn from_environment() -> Result<FromEnvironment, String> {
+    let described = Environment::of_process().connection(&ConnectionArgs::default());
+    let described = described.map_err(|error| format!("--tailnet-from-env: {error}"))?;
+    Ok(FromEnvironment {
+        settings: described.settings,
+        credential: described.credential,
+    })
 }
 
 /// Runs until Ctrl-C or SIGTERM.
@@ -83,6 +102,7 @@ pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
         service_account: args.service_account,
         lease: Timings::of_lease(args.lease_duration),
         clear_timeout: Duration::from_secs(args.clear_timeout),
+        environment: args.tailnet_from_env.then(from_environment).transpose()?,
     };
     controller::run(controller::cluster().await?, options, on_signal()?).await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! From a Secret to a client: again whenever the credential changes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::{
+    environment::Environment,
     identity::OwnAccount,
     metrics::Metrics,
     secret::{self, Data, Login},
@@ -19,8 +20,8 @@ use super::{
 };
 use crate::{
     api::{Reason, TailscaleTailnetSpec},
-    model::Refused,
-    plan::GuardrailsSource,
+    model::{ChangeLimit, Refused},
+    plan::{Guardrails, GuardrailsSource},
     tailnet::{Failure, Input, Message, Retry, Settings},
     tailscale::{self, Budget, Client, Credential},
 };
@@ -35,6 +36,8 @@ pub(super) struct Connector {
     pub service_account: Option<String>,
     pub webhooks: Webhooks,
     pub metrics: Arc<Metrics>,
+    /// The connection of the environment, as long as no resource has taken its place.
+    pub environment: Option<Environment>,
 }
 
 impl Connector {
@@ -167,7 +170,10 @@ impl Connector {
     }
 }
 
-fn settings(spec: &TailscaleTailnetSpec, own_namespace: &str) -> Result<Settings, Refused> {
+pub(super) fn settings(
+    spec: &TailscaleTailnetSpec,
+    own_namespace: &str,
+) -> Result<Settings, Refused> {
     let source = GuardrailsSource {
         spec,
         own_namespace,
@@ -179,6 +185,33 @@ fn settings(spec: &TailscaleTailnetSpec, own_namespace: &str) -> Result<Settings
         limit: spec.max_changed_devices()?,
         guardrails: source.try_into()?,
     })
+}
+
+/// Until the settings of the tailnet are known; nothing is asked before that.
+pub(super) fn unconnected() -> Settings {
+    Settings {
+        poll_interval: Duration::from_mins(1),
+        attributes_interval: Duration::from_mins(10),
+        requests_per_second: 5.0,
+        limit: ChangeLimit::default(),
+        guardrails: Guardrails::default(),
+    }
+}
+
+pub(super) fn no_tailnet(name: &str) -> Failure {
+    let message = format!(
+        "There is no TailscaleTailnet '{name}'. Create it, or correct spec.tailnetRef. Nothing is \
+         sent until then."
+    );
+    failure(Reason::TailnetNotFound, message, Retry::Later)
+}
+
+pub(super) fn unreadable_tailnet(name: &str, error: &str) -> Failure {
+    let message = format!(
+        "The TailscaleTailnet '{name}' cannot be read: {error}. Correct it. Nothing is sent until \
+         then."
+    );
+    failure(Reason::Invalid, message, Retry::Never)
 }
 
 fn missing(place: &str) -> Failure {

@@ -13,6 +13,7 @@ mod board;
 mod conditions;
 mod connection;
 mod declared;
+mod environment;
 mod finalizer;
 mod identity;
 mod invites;
@@ -38,6 +39,7 @@ use tracing::{info, warn};
 
 use crate::api::{TailscaleDevicePolicy, TailscaleTailnet};
 use connection::Connector;
+use environment::Environment;
 use lease::{Election, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
@@ -45,6 +47,7 @@ use router::{News, Router};
 use webhook::Webhooks;
 
 pub(crate) use declared::declared;
+pub use environment::{EnvironmentError, FromEnvironment};
 pub use status::{of_policy, of_tailnet};
 
 /// The namespace where none is known: neither a pod's own nor one that was named.
@@ -77,6 +80,8 @@ pub struct Options {
     pub lease: Timings,
     /// After its deletion, how long a policy may wait for its devices to be cleared.
     pub clear_timeout: Duration,
+    /// The tailnet `default`, where no resource describes it.
+    pub environment: Option<FromEnvironment>,
 }
 
 /// Why the controller could not start.
@@ -88,6 +93,9 @@ pub enum StartError {
     /// The configuration of the cluster is of no use.
     #[error("the cluster's configuration cannot be used: {0}")]
     Client(Box<kube::Error>),
+    /// The environment describes no connection.
+    #[error("the connection that the environment describes cannot be made: {0}")]
+    Environment(#[from] EnvironmentError),
     /// The address is taken or not ours.
     #[error("cannot listen on {0}: {1}; choose another one by {2}")]
     Listen(SocketAddr, std::io::Error, &'static str),
@@ -122,6 +130,10 @@ pub async fn run(
         let served = webhooks.clone().serve(address, serving.clone()).await;
         served.map_err(|error| StartError::Listen(address, error, "--webhook-listen"))?;
     }
+    let environment = options.environment;
+    let environment = environment
+        .map(|from| Environment::connect(from, &namespace, &metrics))
+        .transpose()?;
     let electing = CancellationToken::new();
     let (leadership, election) = Election::spawn(
         client.clone(),
@@ -158,6 +170,7 @@ pub async fn run(
         service_account: options.service_account,
         webhooks,
         metrics,
+        environment,
     };
     let router = Router::new(connector, leadership, sources, options.clear_timeout);
     let ending = router.run(received, stop.clone()).await;

@@ -16,12 +16,13 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
     board::Known,
-    connection::Connector,
+    connection::{Connector, no_tailnet, unconnected, unreadable_tailnet},
     declared::declared,
+    environment::{self, Environment},
     finalizer::{self, Finalizers},
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
@@ -30,10 +31,9 @@ use super::{
     watch::{Change, ObjectName},
 };
 use crate::{
-    api::{APPROVE, Reason, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
-    model::ChangeLimit,
-    plan::{Approvals, Guardrails, Labels, PolicyKey},
-    tailnet::{Engine, Failure, Input, Inquiry, Message, Retry, Settings, TailnetDeclared, drive},
+    api::{APPROVE, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
+    plan::{Approvals, Labels, PolicyKey},
+    tailnet::{Engine, Input, Inquiry, Message, TailnetDeclared, drive},
 };
 
 /// What the router hears of.
@@ -248,28 +248,69 @@ impl Router {
 
     fn tailnet(&mut self, change: Change<TailscaleTailnet>) {
         match change {
-            Change::Applied(object) => match object.0 {
-                Ok(object) if object.metadata.deletion_timestamp.is_none() => {
-                    self.tailnet_applied(object);
-                }
-                Ok(object) => self.tailnet_gone(&object.name_any()),
-                Err(invalid) => {
-                    let name = invalid.metadata.name.unwrap_or_default();
-                    self.tailnet_unreadable(&name, &invalid.error);
-                }
-            },
+            Change::Applied(object) => {
+                self.give_way_to(&object.name_any());
+                self.tailnet_seen(*object);
+            }
             Change::Deleted((_, name)) => self.tailnet_gone(&name),
             Change::Listed(names) => {
-                let gone = |name: &&String| !names.contains(&(String::new(), (*name).clone()));
+                let first = !self.tailnets_listed;
+                let gone = |name: &&String| {
+                    let listed = names.contains(&(String::new(), (*name).clone()));
+                    // What the environment describes was never there, so that it cannot go.
+                    !listed && (first || self.stand_in(name).is_none())
+                };
                 let gone: Vec<_> = self.tailnets.keys().filter(gone).cloned().collect();
                 let was_listed = self.all_listed();
                 self.tailnets_listed = true;
                 for name in &gone {
                     self.tailnet_gone(name);
                 }
+                if self.stand_in(environment::DEFAULT).is_some() {
+                    self.engine(environment::DEFAULT);
+                }
                 self.listed_now(was_listed);
             }
         }
+    }
+
+    fn tailnet_seen(&mut self, object: DeserializeGuard<TailscaleTailnet>) {
+        match object.0 {
+            Ok(object) if object.metadata.deletion_timestamp.is_none() => {
+                self.tailnet_applied(object);
+            }
+            Ok(object) => self.tailnet_gone(&object.name_any()),
+            Err(invalid) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                self.tailnet_unreadable(&name, &invalid.error);
+            }
+        }
+    }
+
+    /// A resource takes the place of what the environment describes, for as long as the process lives.
+    fn give_way_to(&mut self, tailnet: &str) {
+        if self.stand_in(tailnet).is_some() {
+            info!("a TailscaleTailnet takes the place of the connection of the environment");
+            self.connector.environment = None;
+        }
+    }
+
+    /// The connection of the environment, if it is that of this tailnet.
+    fn stand_in(&self, tailnet: &str) -> Option<&Environment> {
+        let environment = self.connector.environment.as_ref();
+        environment.filter(|_| tailnet == environment::DEFAULT)
+    }
+
+    /// What the engine of a tailnet is told for which there is no resource.
+    fn without_resource(&self, name: &str) -> Vec<Message> {
+        self.stand_in(name).map_or_else(
+            || {
+                // Nobody permits or forbids anything there.
+                let settings = Message::Input(Input::Settings(unconnected()));
+                vec![Message::Client(Err(no_tailnet(name))), settings]
+            },
+            Environment::messages,
+        )
     }
 
     fn tailnet_applied(&mut self, object: TailscaleTailnet) {
@@ -325,9 +366,9 @@ impl Router {
             connection.abort();
         }
         self.connector.webhooks.refuse(name);
-        self.send(name, Message::Client(Err(no_tailnet(name))));
-        // Nobody permits or forbids anything there any more.
-        self.send(name, Message::Input(Input::Settings(unconnected())));
+        for message in self.without_resource(name) {
+            self.send(name, message);
+        }
     }
 
     fn namespace(&mut self, source: usize, change: Change<Namespace>) {
@@ -403,7 +444,7 @@ impl Router {
             first.push(Message::Input(Input::PoliciesListed));
         }
         if self.tailnets_listed {
-            first.push(Message::Client(Err(no_tailnet(name))));
+            first.extend(self.without_resource(name));
         }
         for message in first {
             let _ = mailbox.send(message);
@@ -434,41 +475,6 @@ impl Router {
             spec: None,
             connection: None,
         }
-    }
-}
-
-/// Until the settings of the tailnet are known; nothing is asked before that.
-fn unconnected() -> Settings {
-    Settings {
-        poll_interval: Duration::from_mins(1),
-        attributes_interval: Duration::from_mins(10),
-        requests_per_second: 5.0,
-        limit: ChangeLimit::default(),
-        guardrails: Guardrails::default(),
-    }
-}
-
-fn no_tailnet(name: &str) -> Failure {
-    Failure {
-        reason: Reason::TailnetNotFound,
-        message: format!(
-            "There is no TailscaleTailnet '{name}'. Create it, or correct spec.tailnetRef. Nothing is \
-             sent until then."
-        ),
-        retry: Retry::Later,
-        unknown_outcome: false,
-    }
-}
-
-fn unreadable_tailnet(name: &str, error: &str) -> Failure {
-    Failure {
-        reason: Reason::Invalid,
-        message: format!(
-            "The TailscaleTailnet '{name}' cannot be read: {error}. Correct it. Nothing is sent until \
-             then."
-        ),
-        retry: Retry::Never,
-        unknown_outcome: false,
     }
 }
 

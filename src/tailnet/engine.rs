@@ -340,6 +340,10 @@ impl Engine {
             self.look_for(key, now);
         }
         self.begin_anew(now);
+        // No list will come that gives an occasion to say why there is none.
+        if self.connection.is_err() {
+            self.tell_all();
+        }
     }
 
     /// Forgets what was read, and reads it anew.

@@ -39,6 +39,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
         service_account: None,
         lease: Timings::default(),
         clear_timeout: controller::CLEAR_TIMEOUT,
+        environment: None,
     };
     let controller = tokio::spawn(controller::run(config, options, stop.clone()));
     let shown = stop.run_until_cancelled(show(&cluster)).await;

@@ -6,12 +6,13 @@ use super::{
     World,
     chaos::policy_key,
     counted::{SOON, attributes, counts, everything, key, policy, tags, world},
-    model::{device, node_id},
+    model::{device, failure, node_id},
 };
 use crate::{
+    api::Reason,
     model::NodeId,
     plan::{Memory, Wishes},
-    tailnet::{Announcement, Input, Request, State},
+    tailnet::{Announcement, Input, Request, Retry, State},
 };
 
 /// One device whose policy names two attributes, and that has them.
@@ -330,6 +331,25 @@ fn a_new_leader_reads_attributes_before_it_trusts_them() {
     world.run_for(SOON);
     world.assert_converged();
     assert!(has(&world, "a"));
+}
+
+#[test]
+fn who_takes_the_lead_of_a_tailnet_that_cannot_be_asked_says_so() {
+    let mut world = world(1);
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.step(Input::Connection(Err(failure(
+        Reason::TailnetNotFound,
+        Retry::Later,
+    ))));
+    world.tell(&policy_key(0));
+    world.step(Input::PoliciesListed);
+    world.run_for(SOON);
+    assert!(world.seen.reports.is_empty());
+    world.step(Input::Leading(true));
+    world.run_for(SOON);
+    let states = world.seen.reports.iter().map(|(_, report)| &report.state);
+    let states: Vec<_> = states.collect();
+    assert!(matches!(states[..], [State::Unavailable(_)]), "{states:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod clashes;
 mod clears;
 mod figures;
 mod fleets;
+mod from_environment;
 mod git;
 mod guards;
 mod held;

@@ -1,0 +1,70 @@
+//! The connection that the environment of the process describes (`--tailnet-from-env`). It is the tailnet
+//! `default` until there is a `TailscaleTailnet` of that name, which takes its place for good.
+
+use std::sync::Arc;
+
+use super::{connection, metrics::Metrics};
+use crate::{
+    api::TailscaleTailnetSpec,
+    model::Refused,
+    tailnet::{Input, Message, Settings},
+    tailscale::{self, Client, Credential, SetupError},
+};
+
+/// The name under which policies find it.
+pub(super) const DEFAULT: &str = "default";
+
+/// What the environment says.
+#[derive(Debug, Clone)]
+pub struct FromEnvironment {
+    /// Where the API is, which tailnet, and how fast it is asked.
+    pub settings: tailscale::Settings,
+    /// What proves who asks.
+    pub credential: Credential,
+}
+
+/// The connection, made.
+#[derive(Clone)]
+pub(super) struct Environment {
+    client: Client,
+    settings: Settings,
+}
+
+/// Why the connection of the environment cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    /// The client cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The defaults cannot be used.
+    #[error("{0}")]
+    Settings(#[from] Refused),
+}
+
+impl Environment {
+    /// Makes it. What no resource says is as in one that says nothing: only policies of the controller's
+    /// own namespace are allowed.
+    pub fn connect(
+        from: FromEnvironment,
+        own_namespace: &str,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, EnvironmentError> {
+        let settings = connection::settings(&TailscaleTailnetSpec::default(), own_namespace)?;
+        let observed = tailscale::Settings {
+            observer: Some(metrics.observer(DEFAULT)),
+            ..from.settings
+        };
+        Ok(Self {
+            client: Client::new(observed, from.credential)?,
+            settings,
+        })
+    }
+
+    /// What the engine is told of it.
+    pub fn messages(&self) -> Vec<Message> {
+        vec![
+            Message::Input(Input::Settings(self.settings.clone())),
+            Message::Client(Ok(self.client.clone())),
+        ]
+    }
+}
