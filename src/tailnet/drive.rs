@@ -1,11 +1,6 @@
 //! The engine's connection to the world: a client, a clock, and a place for reports.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -15,6 +10,7 @@ use tracing::{Instrument as _, info_span};
 use super::{
     Announcement, Answer, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport,
     Request, TailnetReport, Ticket, exchange,
+    report_queue::{Reports, Written},
 };
 use crate::{plan::PolicyKey, tailscale::Client};
 
@@ -47,11 +43,6 @@ pub enum Message {
     /// Somebody works beside the engine.
     Inquiry(Inquiry),
 }
-
-/// Reports that are being kept at once.
-const WRITERS: usize = 8;
-/// Before a report is tried again that could not be kept.
-const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Drives an engine until `stop` is cancelled or it is finished, the requests under way have ended and
 /// the reports are kept. Gives it back for a last look.
@@ -103,21 +94,6 @@ struct Driver<R> {
     announcements: mpsc::UnboundedSender<(PolicyKey, Announcement)>,
 }
 
-/// Reports to keep: of each policy at most the newest, and only one at a time.
-#[derive(Default)]
-struct Reports {
-    waiting: BTreeMap<PolicyKey, PolicyReport>,
-    tailnet: Option<TailnetReport>,
-    busy: BTreeSet<PolicyKey>,
-    tailnet_busy: bool,
-    writers: JoinSet<Written>,
-}
-
-enum Written {
-    Policy(PolicyKey, Box<PolicyReport>, bool),
-    Tailnet(Box<TailnetReport>, bool),
-}
-
 impl<R: Reporter> Driver<R> {
     async fn run(
         &mut self,
@@ -126,7 +102,7 @@ impl<R: Reporter> Driver<R> {
     ) {
         let mut stopping = false;
         loop {
-            self.write_reports();
+            self.reports.write(&self.reporter);
             let ends = if stopping {
                 self.engine.is_idle()
             } else {
@@ -153,11 +129,7 @@ impl<R: Reporter> Driver<R> {
                         self.step(Input::Answered(ticket, result));
                     }
                 }
-                Some(written) = self.reports.writers.join_next() => {
-                    if let Ok(written) = written {
-                        self.written(written);
-                    }
-                }
+                Some(written) = self.reports.join_next() => self.written(written),
                 () = sleep_until(wake) => self.step(Input::Wake),
             }
         }
@@ -197,10 +169,8 @@ impl<R: Reporter> Driver<R> {
         for effect in self.engine.step(input, now) {
             match effect {
                 Effect::Send(ticket, request) => self.send(ticket, request),
-                Effect::Report(key, report) => {
-                    self.reports.waiting.insert(key, *report);
-                }
-                Effect::Tailnet(report) => self.reports.tailnet = Some(report),
+                Effect::Report(key, report) => self.reports.put_policy(key, *report),
+                Effect::Tailnet(report) => self.reports.put_tailnet(report),
                 Effect::Announce(key, announcement) => {
                     // The other end goes only after this driver.
                     let _ = self.announcements.send((key, *announcement));
@@ -225,75 +195,11 @@ impl<R: Reporter> Driver<R> {
         self.requests.spawn(exchange.instrument(span));
     }
 
-    fn write_reports(&mut self) {
-        if !self.reports.tailnet_busy
-            && let Some(report) = self.reports.tailnet.take()
-        {
-            self.reports.tailnet_busy = true;
-            let reporter = Arc::clone(&self.reporter);
-            self.reports.writers.spawn(async move {
-                let kept = reporter.tailnet(&report).await;
-                again_later(kept).await;
-                Written::Tailnet(Box::new(report), kept)
-            });
-        }
-        while self.reports.busy.len() < WRITERS
-            && let Some((key, report)) = self.reports.next()
-        {
-            self.reports.busy.insert(key.clone());
-            let reporter = Arc::clone(&self.reporter);
-            let span = info_span!("reconcile", policy = %key, generation = report.generation);
-            let write = async move {
-                let kept = reporter.policy(&key, &report).await;
-                again_later(kept).await;
-                Written::Policy(key, Box::new(report), kept)
-            };
-            self.reports.writers.spawn(write.instrument(span));
-        }
-    }
-
     fn written(&mut self, written: Written) {
-        match written {
-            Written::Tailnet(report, kept) => {
-                self.reports.tailnet_busy = false;
-                if !kept {
-                    self.reports.tailnet.get_or_insert(*report);
-                }
-            }
-            Written::Policy(key, report, kept) => {
-                self.reports.busy.remove(&key);
-                if kept {
-                    let PolicyReport { uid, memory, .. } = *report;
-                    self.step(Input::Recorded { key, uid, memory });
-                } else {
-                    self.reports.waiting.entry(key).or_insert(*report);
-                }
-            }
+        if let Some((key, report)) = self.reports.finish(written) {
+            let PolicyReport { uid, memory, .. } = report;
+            self.step(Input::Recorded { key, uid, memory });
         }
-    }
-}
-
-impl Reports {
-    fn next(&mut self) -> Option<(PolicyKey, PolicyReport)> {
-        let key = self
-            .waiting
-            .keys()
-            .find(|key| !self.busy.contains(*key))?
-            .clone();
-        self.waiting.remove_entry(&key)
-    }
-
-    fn are_kept(&self) -> bool {
-        self.waiting.is_empty()
-            && self.tailnet.is_none()
-            && self.busy.is_empty()
-            && !self.tailnet_busy
-    }
-}
-
-async fn again_later(kept: bool) {
-    if !kept {
-        tokio::time::sleep(WRITE_AGAIN).await;
     }
 }
 

@@ -30,6 +30,7 @@ mod once;
 mod polling;
 mod queues;
 mod report;
+mod report_queue;
 mod schedule;
 #[cfg(test)]
 mod simulation;
