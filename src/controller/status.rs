@@ -101,6 +101,7 @@ pub fn of_tailnet(
         ),
         (None, Some(_)) => Verdict::done(Reason::Connected, connected(&report.lacks)),
     };
+    let verdict = acts::with_clock(verdict, report.clock_skew);
     let mut conditions = Conditions::new(&old.conditions, generation, now);
     conditions.set_verdict(&verdict);
     let mut status = TailscaleTailnetStatus {
@@ -324,7 +325,9 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
         Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
         // The second one only outside of a cluster, where nobody has a status.
-        Hold::KeyNeverExpires | Hold::NoMemory => Verdict::retrying(Reason::ActHeld, message),
+        Hold::KeyNeverExpires | Hold::NoMemory | Hold::JoinTimeUnknown | Hold::ClockSkew(_) => {
+            Verdict::retrying(Reason::ActHeld, message)
+        }
         Hold::TooManyExpiries => Verdict::stalled(Reason::TooManyDevices, message),
         Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
         Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    T0, of_policy,
+    T0, of_policy, of_tailnet,
     states::{bound, device, key, node, report},
 };
 use crate::{
-    api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
+    api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
     plan::{self, ActRecords, Field, Hold, Memory, Missed, Stage},
-    tailnet::{ActDetail, ActReport, PolicyReport},
+    tailnet::{ActDetail, ActReport, PolicyReport, TailnetReport},
 };
 
 fn of(acts: ActReport, records: ActRecords) -> TailscaleDevicePolicyStatus {
@@ -50,6 +50,7 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
                 act(missed, None),
                 act(Stage::Done, None),
             ],
+            ..ActReport::default()
         },
         ActRecords::default(),
     );
@@ -79,6 +80,27 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
             .ends_with("expireKeyAt is missed for 40 devices, as the time was more than an hour past before it could begin; a later time is another act."),
         "{}", ready.message
     );
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_reported_on_the_policy_and_on_the_tailnet() {
+    let clock_skew = Some(jiff::SignedDuration::from_hours(24 * 20));
+    let report = ActReport {
+        clock_skew,
+        ..ActReport::default()
+    };
+    let policy = of(report, ActRecords::default());
+    let report = TailnetReport {
+        devices: Some(3),
+        clock_skew,
+        ..TailnetReport::default()
+    };
+    let tailnet = of_tailnet(&TailscaleTailnetStatus::default(), &report, 1, T0);
+    for ready in [&policy.conditions[0], &tailnet.conditions[0]] {
+        assert_eq!(ready.type_, "Ready");
+        let told = "the controller is 20 days ahead of the Tailscale API's";
+        assert!(ready.message.contains(told), "{}", ready.message);
+    }
 }
 
 #[test]

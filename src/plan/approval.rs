@@ -9,6 +9,8 @@ use std::{
 
 use ring::digest::{SHA256, digest};
 
+use jiff::SignedDuration;
+
 use super::{Change, Difference, Field, Hold, Policy, PolicyKey};
 use crate::model::{NodeId, Refused};
 
@@ -250,6 +252,7 @@ pub struct Permit<'a> {
 pub struct Permits<'a> {
     of: BTreeMap<&'a PolicyKey, Permit<'a>>,
     agreed: Option<&'a Changes>,
+    clock_skew: Option<SignedDuration>,
 }
 
 impl<'a> FromIterator<(&'a PolicyKey, Permit<'a>)> for Permits<'a> {
@@ -257,6 +260,7 @@ impl<'a> FromIterator<(&'a PolicyKey, Permit<'a>)> for Permits<'a> {
         Self {
             of: permits.into_iter().collect(),
             agreed: None,
+            clock_skew: None,
         }
     }
 }
@@ -267,11 +271,22 @@ impl<'a> Permits<'a> {
     pub fn only(self, agreed: Option<&'a Changes>) -> Self {
         Self { agreed, ..self }
     }
+
+    /// Where the local clock is so far ahead of the API's (or behind it), no one-shot action begins.
+    #[must_use]
+    pub fn with_clock_skew(self, clock_skew: Option<SignedDuration>) -> Self {
+        Self { clock_skew, ..self }
+    }
 }
 
 impl Permits<'_> {
     fn has(changes: Option<&BTreeMap<Field, Change>>, change: &Change) -> bool {
         changes.is_some_and(|changes| changes.get(&change.field()) == Some(change))
+    }
+
+    /// How far the local clock is ahead of the API's, where that is too far.
+    pub(super) fn clock_skew(&self) -> Option<SignedDuration> {
+        self.clock_skew
     }
 
     /// Whether a change is none of those that somebody has agreed to.

@@ -1,8 +1,8 @@
 use std::{fmt, net::Ipv4Addr};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{Disruption, Form, MOST_EXPIRIES, PlanHash, PolicyKey, Suspender};
+use super::{ClockSkew, Disruption, Form, MOST_EXPIRIES, PlanHash, PolicyKey, Suspender};
 use crate::{
     api::APPROVE,
     model::{
@@ -288,6 +288,10 @@ pub enum Hold {
     Feedback(PolicyKey),
     /// The device's key never expires, whenever it would.
     KeyNeverExpires,
+    /// It is not known whether the device had joined at the time of a one-shot action.
+    JoinTimeUnknown,
+    /// The local clock is so far ahead of the API's (or behind it).
+    ClockSkew(SignedDuration),
     /// The policy would expire more keys at one time than its status can keep.
     TooManyExpiries,
     /// It is done once, and the policy has no status in which that could be remembered.
@@ -387,6 +391,11 @@ impl fmt::Display for Hold {
                 "key expiry is disabled, so that the key would go on working: write keyExpiry: Enabled \
                  too. Where that is not done within an hour of the time, the act is missed",
             ),
+            Self::JoinTimeUnknown => f.write_str(
+                "the API does not say when the device joined the tailnet, so that it may have joined \
+                 after the time",
+            ),
+            Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
             Self::NoMemory => f.write_str(
                 "it is done once, and only in a cluster there is a status that remembers it: the controller \
                  does it there",

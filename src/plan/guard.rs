@@ -29,7 +29,7 @@ pub(super) fn hold<'a>(
             .or_else(|| clash(&difference.change, around))
             .or_else(|| taken(&difference.change, device, around))
             .or_else(|| feedback(&difference.change, device, policies))
-            .or_else(|| acts::hold(difference, device, policies))
+            .or_else(|| acts::hold(difference, device, policies, around.permits.clock_skew()))
             // What the policy waits for anyway.
             .or_else(|| difference.hold.take())
             .or_else(|| not_agreed(difference, around));

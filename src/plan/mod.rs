@@ -44,8 +44,8 @@ mod tailnets;
 mod tests;
 
 pub use acts::{
-    Act, ActRecords, DeletionRecord, ExpiryRecord, MOST_EXPIRIES, Missed, Reap, Reaping, Stage,
-    expiry, reaping,
+    Act, ActRecords, ClockSkew, DeletionRecord, ExpiryRecord, MOST_EXPIRIES, Missed, Reap, Reaping,
+    Stage, expiry, reaping,
 };
 pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
 pub use bind::{Binding, Bound, Owner, bind, remembered};

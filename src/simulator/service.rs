@@ -80,7 +80,10 @@ async fn serve_api(shared: &Shared, request: Request) -> Delivery {
         return Delivery::Nothing;
     };
     shared.lock().journal.close(number, answer.status.as_u16());
-    let answer = answer.header(REQUEST_ID, &request_id);
+    let now = shared.lock().now();
+    let answer = answer
+        .header(REQUEST_ID, &request_id)
+        .header("date", &httpdate::fmt_http_date(now.into()));
     match effect {
         Some(Effect::Truncate) => Delivery::Truncated(answer),
         _ => Delivery::Whole(answer),

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Announcement, DETAILS, Engine, Now, held::Held, node::Node};
 use crate::{
@@ -47,6 +47,8 @@ pub struct ActReport {
     pub totals: BTreeMap<Stage, usize>,
     /// Some of them: first what needs attention most.
     pub details: Vec<ActDetail>,
+    /// How far the local clock is ahead of the API's, where that is too far for any of them.
+    pub clock_skew: Option<SignedDuration>,
 }
 
 /// An act on a device.
@@ -416,6 +418,7 @@ impl Engine {
         let Some(held) = self.policies.get(key).filter(|held| held.has_acts()) else {
             return report;
         };
+        report.clock_skew = self.clock.skew();
         let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
         for (id, node) in held.nodes().filter_map(|id| self.nodes.get_key_value(id)) {
             for act in node.plan.acts.iter().filter(|act| act.policy == *key) {

@@ -273,7 +273,8 @@ impl Engine {
             Some((key, permit))
         });
         let agreed = self.agreed.as_ref().map(|agreed| &agreed.changes);
-        permits.collect::<Permits<'_>>().only(agreed)
+        let permits = permits.collect::<Permits<'_>>();
+        permits.only(agreed).with_clock_skew(self.clock.skew())
     }
 
     /// Settles which attribute keys the policies of a device own now, those about many aside. A deleted key is owned until

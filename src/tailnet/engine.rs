@@ -4,7 +4,8 @@ use std::{
 };
 
 use super::{
-    Announcement, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
+    Announcement, Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
+    clock::ApiClock,
     failure::Setback,
     held::Held,
     limit::Limiter,
@@ -61,6 +62,8 @@ pub struct Engine {
     pub(super) guards: Guards,
     pub(super) policies: BTreeMap<PolicyKey, Held>,
     pub(super) polling: Polling,
+    /// What the API says about the time.
+    pub(super) clock: ApiClock,
     pub(super) fleet: Fleet,
     /// Devices that were deleted, with the count of answers then: an older list may have them still.
     pub(super) deleted: BTreeMap<NodeId, u64>,
@@ -131,6 +134,7 @@ impl Engine {
             policies_listed: false,
             policies: BTreeMap::new(),
             polling: Polling::default(),
+            clock: ApiClock::default(),
             fleet: Fleet::default(),
             deleted: BTreeMap::new(),
             clashes: Clashes::default(),
@@ -163,6 +167,10 @@ impl Engine {
     /// Takes what happened and says what to do about it.
     #[must_use]
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        if let Input::Answered(_, Ok(Answer::Devices { date, .. })) = &input {
+            self.clock.read(*date, now.monotonic);
+        }
+        let now = self.tell_the_time(now);
         match input {
             Input::Policy(declared) => self.take_policy(*declared, now),
             Input::PolicyGone(key) => self.drop_policy(&key),
@@ -174,6 +182,7 @@ impl Engine {
             }
             Input::PoliciesListed => self.policies_listed = true,
             Input::Connection(connection) => {
+                self.clock.forget();
                 self.connection = connection;
                 self.begin_anew(now);
                 self.tell_all();

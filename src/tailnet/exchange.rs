@@ -13,9 +13,10 @@ use crate::{
 /// Sends one request.
 pub(super) async fn send(client: &Client, request: &Request) -> Result<Answer, Failure> {
     let answer = match request {
-        Request::Devices => match client.devices().await {
-            Ok(devices) => Ok(Answer::Devices {
-                devices,
+        Request::Devices => match client.list().await {
+            Ok(list) => Ok(Answer::Devices {
+                devices: list.devices,
+                date: list.date,
                 lacks: client.lacks().await,
             }),
             Err(error) => Err(error),

@@ -55,7 +55,7 @@ impl Engine {
     fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
         let before = self.polling.outage().cloned();
         match result {
-            Ok(Answer::Devices { devices, lacks }) => {
+            Ok(Answer::Devices { devices, lacks, .. }) => {
                 self.lacks = lacks;
                 self.polling
                     .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);

@@ -58,6 +58,8 @@ pub enum Answer {
     Devices {
         /// All devices of the tailnet.
         devices: Vec<Device>,
+        /// The API's clock when it answered, if the answer has it.
+        date: Option<Timestamp>,
         /// What the credential is known not to permit.
         lacks: BTreeSet<Ability>,
     },

@@ -13,6 +13,7 @@ mod approvals;
 mod binding;
 mod clashes;
 mod clear;
+mod clock;
 mod contest;
 mod drive;
 mod engine;

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Abandoned, ActReport, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan,
@@ -112,6 +112,8 @@ pub struct TailnetReport {
     pub limited_total: usize,
     /// What was changed a short while ago, once that is known.
     pub recent: Option<Vec<RecentChanges>>,
+    /// How far the local clock is ahead of the API's, where that is too far.
+    pub clock_skew: Option<SignedDuration>,
     /// What is wrong with the annotation that approves.
     pub approval_faults: Vec<String>,
 }
@@ -253,6 +255,7 @@ impl Engine {
             limited: self.limited_policies(),
             limited_total: self.limiter.held.len(),
             recent: self.recent_changes(),
+            clock_skew: self.clock.skew(),
             approval_faults: self.tailnet_approval_faults(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use reqwest::{
     StatusCode,
-    header::{HeaderMap, RETRY_AFTER},
+    header::{DATE, HeaderMap, RETRY_AFTER},
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -22,6 +22,8 @@ pub(super) struct Answer {
     pub status: StatusCode,
     pub request_id: Option<String>,
     pub body: Vec<u8>,
+    /// The server's clock when it answered.
+    pub date: Option<Timestamp>,
     /// What the request proved itself with.
     pub secret: Option<SecretString>,
 }
@@ -64,6 +66,13 @@ impl Answer {
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("x-tailscale-request-id")?.to_str().ok()?;
     Some(id.chars().take(100).collect())
+}
+
+/// The server's clock.
+pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let text = headers.get(DATE)?.to_str().ok()?;
+    let time = httpdate::parse_http_date(text.trim()).ok()?;
+    Timestamp::try_from(time).ok()
 }
 
 /// What the API said in an error answer: `{"message": …}`, and at the token endpoint the words of
@@ -156,6 +165,15 @@ mod tests {
             assert_eq!(seconds(odd), None, "{odd}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn the_server_s_clock_is_read_where_it_is_readable() {
+        let read = |text: &str| date(&HeaderMap::from_iter([(DATE, text.parse().unwrap())]));
+        let time = read("Wed, 21 Oct 2026 07:28:57 GMT").map(|time| time.to_string());
+        assert_eq!(time.as_deref(), Some("2026-10-21T07:28:57Z"));
+        assert_eq!(read("yesterday"), None);
+        assert_eq!(date(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::json;
 
@@ -61,6 +62,15 @@ struct Inner {
 
 /// For each device the attributes to set (`Some`) and to delete (`None`).
 pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<AttributeWish>>>;
+
+/// The devices of a tailnet, as one answer of the API lists them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceList {
+    /// All of them.
+    pub devices: Vec<Device>,
+    /// The API's clock when it answered, if the answer has it.
+    pub date: Option<Timestamp>,
+}
 
 /// Why there can be no client with these settings.
 #[derive(Debug, thiserror::Error)]
@@ -123,9 +133,18 @@ impl Client {
 
     /// All devices of the tailnet: the complete list, or an error.
     pub async fn devices(&self) -> Result<Vec<Device>, Error> {
+        self.list().await.map(|list| list.devices)
+    }
+
+    /// All devices of the tailnet with the API's clock: the complete list, or an error.
+    pub async fn list(&self) -> Result<DeviceList, Error> {
         let path = ["tailnet", &self.0.tailnet, "devices"];
         let request = Request::new(Endpoint::Devices, Method::GET, path).all_fields();
-        wire::devices(&self.0.send(&request).await?)
+        let answer = self.0.send(&request).await?;
+        Ok(DeviceList {
+            devices: wire::devices(&answer)?,
+            date: answer.date,
+        })
     }
 
     /// What the credential is known not to permit. Of a user's API key nothing is known, nor of any

@@ -179,6 +179,7 @@ async fn accepted(
         request: request.title(),
         status: response.status(),
         request_id: answer::request_id(response.headers()),
+        date: answer::date(response.headers()),
         body: Vec::new(),
         secret: secret.cloned(),
     };

@@ -1,16 +1,19 @@
 //! What a status says of that which is done once.
 
 use super::{Verdict, count, whole_second};
+use jiff::SignedDuration;
+
 use crate::{
-    api::{self, ActStatus, ActTotals, TailscaleDevicePolicyStatus},
+    api::{self, ActStatus, ActTotals, Reason, TailscaleDevicePolicyStatus},
     controller::conditions::Progress,
-    plan::{self, Field, Stage},
+    plan::{self, ClockSkew, Field, Stage},
     tailnet::{ActDetail, PolicyReport},
 };
 
 /// That something was missed is said, but nothing is waited for: the manifest may keep its time for
 /// long after it.
 pub(super) fn explain(verdict: Verdict, report: &PolicyReport) -> Verdict {
+    let verdict = with_clock(verdict, report.acts.clock_skew);
     let totals = report.acts.totals.iter();
     let missed: Vec<_> = totals
         .filter_map(|(stage, count)| match stage {
@@ -29,6 +32,16 @@ pub(super) fn explain(verdict: Verdict, report: &PolicyReport) -> Verdict {
         format!(" expireKeyAt is missed for {devices}, as {why}; a later time is another act.")
     });
     let message = missed.fold(verdict.message, |text, missed| text + &missed);
+    Verdict { message, ..verdict }
+}
+
+/// That no one-shot action begins, as the clock is wrong.
+pub(super) fn with_clock(verdict: Verdict, skew: Option<SignedDuration>) -> Verdict {
+    let Some(skew) = skew.filter(|_| verdict.reason != Reason::ActHeld) else {
+        return verdict;
+    };
+    let skew = ClockSkew(skew).to_string();
+    let message = format!("{} But {skew}.", verdict.message);
     Verdict { message, ..verdict }
 }
 

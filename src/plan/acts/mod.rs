@@ -8,6 +8,8 @@
 //! | lies ahead                                        | Scheduled |                                 |
 //! | before the policy's creation                      | Missed    | never sent                      |
 //! | no record, more than an hour past                 | Missed    | never sent                      |
+//! | no record, the device joined after it             | Missed    | never sent                      |
+//! | no record, the key was made after it              | Missed    | never sent                      |
 //! | no record, within the hour                        | Due       | a record is made, then the call |
 //! | no record, within the hour, the key is past       | Done      | a record is made, no call       |
 //! | recorded, and `expires` is what it was then       | Started   | the call                        |
@@ -18,6 +20,7 @@
 //! order, guards, approvals, the limit and reports are the same.
 
 mod records;
+mod skew;
 #[cfg(test)]
 mod tests;
 
@@ -31,9 +34,15 @@ use super::{
 use crate::{api::PolicyField, model::Device};
 
 pub use records::{ActRecords, DeletionRecord, ExpiryRecord, MOST_EXPIRIES};
+pub use skew::ClockSkew;
 
 /// How long after its time an expiry may still begin.
 pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
+/// No key is valid for longer: the most that a tailnet's key expiry can be set to, and a minute
+/// more, as nothing says how exactly it is counted.
+const LONGEST_KEY: SignedDuration = SignedDuration::from_mins(180 * 24 * 60 + 1);
+/// No device was seen before Tailscale existed.
+const FIRST_SEEN: Timestamp = Timestamp::constant(1_546_300_800, 0);
 /// The wall clock can be set while an alarm waits: the time is compared again this often.
 const LOOK_AT_THE_CLOCK: SignedDuration = SignedDuration::from_mins(10);
 
@@ -70,6 +79,10 @@ pub enum Missed {
     BeforeCreation,
     /// The device was seen too late.
     TooLate,
+    /// The device has joined since.
+    JoinedLater,
+    /// The key was made after the time.
+    NewerKey,
 }
 
 impl fmt::Display for Missed {
@@ -77,6 +90,8 @@ impl fmt::Display for Missed {
         f.write_str(match self {
             Self::BeforeCreation => "the time lies before the creation of the policy",
             Self::TooLate => "the time was more than an hour past before it could begin",
+            Self::JoinedLater => "the device joined the tailnet after the time",
+            Self::NewerKey => "somebody has logged in on the device after the time",
         })
     }
 }
@@ -114,6 +129,12 @@ pub fn expiry(policy: &Policy, memory: &Memory, device: &Device, now: Timestamp)
         let same = *before == device.expires;
         return Some(if same { Stage::Started } else { Stage::Done });
     }
+    if device.created.is_some_and(|created| created > at) {
+        return Some(Stage::Missed(Missed::JoinedLater));
+    }
+    if has_newer_key(device, at) {
+        return Some(Stage::Missed(Missed::NewerKey));
+    }
     if now.duration_since(at) > GRACE {
         return Some(Stage::Missed(Missed::TooLate));
     }
@@ -122,6 +143,13 @@ pub fn expiry(policy: &Policy, memory: &Memory, device: &Device, now: Timestamp)
     } else {
         Stage::Due
     })
+}
+
+/// Whether the key was surely made after a time: it expires later than any key of then.
+fn has_newer_key(device: &Device, at: Timestamp) -> bool {
+    let latest = at.checked_add(LONGEST_KEY).ok();
+    let expires = device.expires.zip(latest);
+    expires.is_some_and(|(expires, latest)| expires > latest)
 }
 
 /// Whether the key has run out.
@@ -140,7 +168,8 @@ pub enum Reaping {
 
 /// Whether a device has been away for so long that a policy deletes it; `None` where that is no
 /// question, or not known. Never one that is connected or may be, that was shared in, of which it is
-/// not known when it was last seen, or that is protected.
+/// not known when it was last seen, or that is protected; nor one whose last contact is implausible, as it
+/// lies before the device joined, before Tailscale existed, or in the future.
 #[must_use]
 pub fn reaping(
     policy: &Policy,
@@ -153,7 +182,9 @@ pub fn reaping(
     if !of_many || protected || device.external || device.connected != Some(false) {
         return None;
     }
-    let last_seen = device.last_seen?;
+    let joined = device.created.unwrap_or(FIRST_SEEN).max(FIRST_SEEN);
+    let plausible = |seen: &Timestamp| (joined..=now).contains(seen);
+    let last_seen = device.last_seen.filter(plausible)?;
     let due = last_seen.checked_add(reap.inactive_for).ok()?;
     Some(if due <= now {
         Reaping::Inactive(last_seen)
@@ -278,6 +309,7 @@ pub(super) fn hold(
     difference: &Difference,
     device: &Device,
     policies: &[(&Policy, &Memory)],
+    clock_skew: Option<SignedDuration>,
 ) -> Option<Hold> {
     if !difference.is_act() {
         return None;
@@ -288,11 +320,17 @@ pub(super) fn hold(
     if policies.iter().any(forgets) {
         return Some(Hold::NoMemory);
     }
+    if let Some(skew) = clock_skew {
+        return Some(Hold::ClockSkew(skew));
+    }
     let Change::ExpireKey { at, .. } = &difference.change else {
         return None;
     };
     if device.key_expiry_disabled {
         return Some(Hold::KeyNeverExpires);
+    }
+    if device.created.is_none() {
+        return Some(Hold::JoinTimeUnknown);
     }
     let full = |(policy, memory): &(&Policy, &Memory)| {
         difference.concerns(&policy.key) && memory.acts.is_full(*at, &device.node_id)

@@ -331,7 +331,8 @@ impl World {
             let at = policy.wishes.expire_key_at?;
             let record = memory.acts.expiries.get(&at)?;
             let same = record.started.get(id) == Some(&device.expires);
-            let known = same && !record.done.contains(id);
+            let joined = device.created.is_some_and(|created| created <= at);
+            let known = same && joined && !record.done.contains(id);
             Some(known && may_act(policy, memory) && at >= policy.created && at <= now)
         };
         let holders: Vec<_> = self.told.holders(id).collect();

@@ -19,7 +19,7 @@ mod random;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use self::model::{Faults, Model, failure};
 use super::{
@@ -74,6 +74,8 @@ struct Seen {
 struct World {
     clock: Duration,
     start: Timestamp,
+    /// How far the process's wall clock is ahead of the world's.
+    skew: SignedDuration,
     rng: fastrand::Rng,
     events: BTreeMap<(Duration, u64), (u32, Event)>,
     next_event: u64,
@@ -109,6 +111,7 @@ impl World {
         Self {
             clock: Duration::ZERO,
             start: "2026-01-01T00:00:00Z".parse().unwrap(),
+            skew: SignedDuration::ZERO,
             rng: fastrand::Rng::with_seed(seed),
             events: BTreeMap::new(),
             next_event: 0,
@@ -379,7 +382,7 @@ impl World {
         );
         let now = Now {
             monotonic: self.clock,
-            wall: self.wall(),
+            wall: self.wall() + self.skew,
         };
         self.trace(&input);
         self.told.note(&input);

@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// What the control server knows, and the facts about it that nobody has verified, as switches.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub devices: BTreeMap<NodeId, Device>,
@@ -37,6 +38,8 @@ pub struct Model {
     pub expired: Vec<(Timestamp, NodeId)>,
     /// Devices that were deleted by a call, and when.
     pub deleted: Vec<(Timestamp, NodeId)>,
+    /// Answers do not have the time.
+    pub hides_the_time: bool,
     now: Timestamp,
 }
 
@@ -67,6 +70,7 @@ impl Model {
                     listed.filter(|device| self.left_out.as_ref() != Some(&device.node_id));
                 Ok(Answer::Devices {
                     devices: listed.map(|device| self.told(device)).collect(),
+                    date: (!self.hides_the_time).then_some(self.now),
                     lacks: BTreeSet::new(),
                 })
             }
@@ -209,7 +213,7 @@ pub fn device(number: usize) -> Device {
         client_version: "1.96.2".to_owned(),
         update_available: false,
         ephemeral: false,
-        created: None,
+        created: Some("2025-01-05T08:00:00Z".parse().unwrap()),
         authorized: true,
         external: false,
         key_expiry_disabled: false,

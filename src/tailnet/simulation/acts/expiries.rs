@@ -290,18 +290,22 @@ fn a_device_that_joins_a_fleet_within_the_hour_is_expired_and_a_later_one_is_not
         let mut joins = device(number);
         joins.tags = [tag("tag:s")].into();
         world.model.add(joins);
-        world.sign_in(number);
     };
     join(&mut world, 50);
+    // Its user has signed in before the time: it was tagged since.
+    let device = world.model.devices.get_mut(&node_id(50)).unwrap();
+    device.expires = Some(world.start + SignedDuration::from_hours(100 * 24));
     world.run_for(Duration::from_mins(30));
     assert_eq!(world.model.expired.len(), 31);
     world.run_for(HOUR);
     join(&mut world, 51);
     join(&mut world, 52);
+    world.sign_in(52);
     world.run_for(HOUR);
     assert_eq!(world.model.expired.len(), 31);
-    let missed = Stage::Missed(Missed::TooLate);
-    assert_eq!(world.stages(), [(missed, 2), (Stage::Done, 31)]);
+    let missed = [Missed::TooLate, Missed::NewerKey].map(|why| (Stage::Missed(why), 1));
+    let done = (Stage::Done, 31);
+    assert_eq!(world.stages(), [missed[0], missed[1], done]);
     assert_eq!(world.missed_told(), 1);
     world.assert_converged();
 }

@@ -1,6 +1,7 @@
 //! What is done once: keys that are expired and devices that are deleted, through crashes, lost answers
 //! and restored backups. What must hold at each call is checked in `checks.rs`.
 
+mod clocks;
 mod deletions;
 mod expiries;
 
@@ -123,7 +124,7 @@ fn begin(seed: u64) -> (World, Wishes) {
 
 /// One thing that somebody does, or that goes wrong.
 fn disturb(world: &mut World) {
-    match world.rng.u8(..11) {
+    match world.rng.u8(..13) {
         0..=2 => {
             // In the middle of a call, now and then.
             world.step(Input::Poll);
@@ -135,6 +136,8 @@ fn disturb(world: &mut World) {
         4 | 5 => world.new_faults(),
         6 => world.faults.list_down = world.rng.bool(),
         7 => restore_a_backup(world),
+        8 => set_the_clock(world),
+        9 => join(world),
         _ => {
             let number = world.rng.usize(..FLEET);
             if world.model.devices.contains_key(&node_id(number)) {
@@ -142,6 +145,26 @@ fn disturb(world: &mut World) {
             }
         }
     }
+}
+
+/// The clock of the machine is set, wrong more often than right.
+fn set_the_clock(world: &mut World) {
+    let hours = [-40 * 24, -3, 0, 2, 40 * 24][world.rng.usize(..5)];
+    world.skew = SignedDuration::from_hours(hours);
+}
+
+/// A device of the fleet is joined anew, under the id of one that has been deleted.
+fn join(world: &mut World) {
+    let gone = (0..FLEET).find(|number| !world.model.devices.contains_key(&node_id(*number)));
+    let Some(number) = gone else {
+        return;
+    };
+    let mut device = device(number);
+    device.tags = [tag("tag:s")].into();
+    device.connected = Some(true);
+    device.created = Some(world.wall());
+    world.model.add(device);
+    world.sign_in(number);
 }
 
 /// Somebody leaves, comes back, or signs in: not while a call may still be on its way.
@@ -197,6 +220,7 @@ fn live_through(seed: u64) -> [usize; 2] {
             times += 1;
         }
     }
+    world.skew = SignedDuration::ZERO;
     world.calm_down();
     world.run_for(DAY);
     world.assert_converged();

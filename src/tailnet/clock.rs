@@ -1,0 +1,138 @@
+//! The API's clock, as a reference for the local one.
+//!
+//! What depends on the time (a device is inactive, the time of an expiry has come) must not depend on the
+//! clock of the machine that happens to run the controller. Each list comes with the API's time; the
+//! monotonic clock carries that on until the next one. Where the wall clock differs from it by more than
+//! [`TOLERANCE`], the engine goes by the API's time and begins no one-shot action.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Engine, Now};
+
+/// So far the two clocks may be apart: an answer is on its way for a while, and nobody deletes a
+/// device for five minutes.
+const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+/// What is reported changes only with a difference of more than this.
+const STEADY: SignedDuration = SignedDuration::from_mins(2);
+
+/// What the answers of the API say about the time.
+#[derive(Debug, Default)]
+pub(super) struct ApiClock {
+    /// The API's time, with the monotonic time at which it came.
+    read: Option<(Timestamp, Duration)>,
+    /// How far the wall clock is ahead, as it is reported.
+    skew: Option<SignedDuration>,
+}
+
+impl ApiClock {
+    /// Takes the time of an answer. One without a time leaves the last one in force.
+    pub fn read(&mut self, date: Option<Timestamp>, now: Duration) {
+        if let Some(date) = date {
+            self.read = Some((date, now));
+        }
+    }
+
+    /// Another API may have another clock.
+    pub fn forget(&mut self) {
+        self.read = None;
+    }
+
+    /// How far the wall clock is ahead of the API's (or, negative, behind it), where that is too far.
+    pub fn skew(&self) -> Option<SignedDuration> {
+        self.skew
+    }
+
+    /// The time by the API's clock now.
+    fn time(&self, now: Duration) -> Option<Timestamp> {
+        let (date, at) = self.read?;
+        let since = SignedDuration::try_from(now.saturating_sub(at)).ok()?;
+        date.checked_add(since).ok()
+    }
+
+    /// Compares the clocks. Says whether the reported difference is another one than before.
+    fn compare(&mut self, now: Now) -> bool {
+        let skew = self
+            .time(now.monotonic)
+            .map(|time| now.wall.duration_since(time))
+            .filter(|skew| skew.abs() > TOLERANCE)
+            .map(whole_minutes);
+        let same = match (skew, self.skew) {
+            (Some(skew), Some(before)) => (skew - before).abs() < STEADY,
+            (skew, before) => skew.is_none() && before.is_none(),
+        };
+        if !same {
+            self.skew = skew;
+        }
+        !same
+    }
+}
+
+fn whole_minutes(time: SignedDuration) -> SignedDuration {
+    let seconds = time.as_secs().saturating_add(30);
+    SignedDuration::from_mins(seconds.div_euclid(60))
+}
+
+impl Engine {
+    /// The time to go by: the wall clock's, or the API's where the two are too far apart.
+    pub(super) fn tell_the_time(&mut self, now: Now) -> Now {
+        if self.clock.compare(now) {
+            self.stale.extend(self.nodes.keys().cloned());
+            self.tell_all();
+        }
+        match (self.clock.skew(), self.clock.time(now.monotonic)) {
+            (Some(_), Some(wall)) => Now { wall, ..now },
+            _ => now,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    fn at(seconds: u64, ahead: i64) -> Now {
+        let monotonic = Duration::from_secs(seconds);
+        let wall = START + monotonic + SignedDuration::from_secs(ahead);
+        Now { monotonic, wall }
+    }
+
+    #[test]
+    fn clocks_that_agree_within_minutes_are_not_reported() {
+        let mut clock = ApiClock::default();
+        assert!(!clock.compare(at(0, 100_000)));
+        assert_eq!(clock.skew(), None);
+        clock.read(Some(START), Duration::ZERO);
+        assert!(!clock.compare(at(0, 299)) && !clock.compare(at(900, -299)));
+        assert_eq!(clock.skew(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_between_two_lists_is_seen_at_once_and_reported_once() {
+        let mut clock = ApiClock::default();
+        clock.read(Some(START), Duration::ZERO);
+        assert!(clock.compare(at(30, 3600)));
+        assert_eq!(clock.skew(), Some(SignedDuration::from_hours(1)));
+        assert_eq!(clock.time(at(30, 3600).monotonic), Some(at(30, 0).wall));
+        // The second of a list that was on its way is no news.
+        clock.read(Some(at(88, 0).wall), Duration::from_secs(90));
+        assert!(!clock.compare(at(90, 3600)));
+        assert!(clock.compare(at(100, -7200)));
+        assert!(clock.compare(at(110, 0)));
+        assert_eq!(clock.skew(), None);
+    }
+
+    #[test]
+    fn an_answer_without_a_time_leaves_the_last_one_and_another_api_does_not() {
+        let mut clock = ApiClock::default();
+        clock.read(Some(START), Duration::ZERO);
+        clock.read(None, Duration::from_mins(1));
+        assert!(clock.compare(at(60, 3600)));
+        clock.forget();
+        assert!(clock.compare(at(60, 3600)));
+        assert_eq!(clock.skew(), None);
+    }
+}
