@@ -15,6 +15,7 @@ mod invite;
 mod policy;
 mod policy_status;
 mod tailnet;
+mod unreadable;
 mod wishes;
 
 pub use acts::{ActRecords, ActStatus, ActTotals, DeletedDevice, KeyExpiries, Reap, StartedExpiry};
@@ -36,6 +37,7 @@ pub use tailnet::{
     TailscaleTailnetSpec, TailscaleTailnetStatus,
 };
 
+pub use unreadable::{DeserializeGuard, Unreadable};
 pub use wishes::{
     AttributesOwnership, DeletionPolicy, Disruption, Enforcement, KeyExpiry, ListOwnership,
     Ownership, PostureAttribute,

@@ -7,7 +7,6 @@ use std::{
 };
 
 use clap::Args;
-use kube::core::DeserializeGuard;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     manifests::{self, Faults, Severity},
     policies::{self, PoliciesArgs},
 };
+use crate::api::DeserializeGuard;
 use crate::{
     model::AttributeKey,
     plan::{

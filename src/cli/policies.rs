@@ -8,11 +8,11 @@ use std::{
 
 use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kube::{Api, ResourceExt as _, api::ListParams};
 
 use super::{AnyError, cluster::ClusterArgs, guards::DeclaredGuards, manifests};
 use crate::{
-    api::{TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
+    api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
     model::ChangeLimit,
     plan::{Declared, Labels, PolicyKey},

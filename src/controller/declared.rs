@@ -1,14 +1,17 @@
 //! From an object of the cluster to a policy as the plan takes it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Resource as _, core::DeserializeGuard};
+use kube::Resource as _;
 
 use super::finalizer;
 use crate::{
-    api::{APPROVE, LOOK_REQUESTS, TailscaleDevicePolicy},
-    plan::{self, Approvals, Declared, LookRequest, Memory, PolicyKey},
+    api::{
+        APPROVE, DeserializeGuard, LOOK_REQUESTS, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+        TailscaleDevicePolicyStatus, Unreadable,
+    },
+    plan::{self, Approvals, Declared, PolicyKey},
 };
 
 /// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
@@ -33,28 +36,34 @@ pub(crate) fn declared(
             &policy.spec,
             policy.status.as_ref(),
         ),
-        Err(invalid) => Declared {
-            key: key.clone(),
-            uid,
-            generation,
-            policy: Err(vec![format!(
-                "the object cannot be read: {}",
-                invalid.error
-            )]),
-            memory: Memory::default(),
-            request: LookRequest::default(),
-            approvals: Approvals::default(),
-            leaving: None,
-        },
+        Err(unreadable) => unread(key.clone(), uid, generation, created, unreadable),
     };
-    if !finalizer::stands_on(meta) {
-        // Holdings are kept by both: the status alone does not outlive a deletion.
-        declared.memory.holdings = Arc::default();
-    }
+    declared.standing.lacks_finalizer = !finalizer::stands_on(meta);
     let deleted = meta.deletion_timestamp.as_ref();
     declared.leaving = deleted.map(|time| time.0 + clear_timeout);
     let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
     declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
     declared.request = LOOK_REQUESTS.map(|name| annotation(name).cloned());
+    declared
+}
+
+/// What can be read of an object counts, so that it keeps its precedence and its records.
+fn unread(
+    key: PolicyKey,
+    uid: String,
+    generation: i64,
+    created: Timestamp,
+    object: &Unreadable,
+) -> Declared {
+    let (spec, mut fields) = object.spec::<TailscaleDevicePolicySpec>();
+    if fields.is_empty() {
+        // Something else cannot be read, such as the spec as a whole.
+        fields.push("device".to_owned());
+    }
+    let status: TailscaleDevicePolicyStatus = object.status();
+    let mut declared =
+        plan::parse_readable(key, uid, generation, created, &spec, Some(&status), &fields);
+    declared.policy = Err(vec![format!("the object cannot be read: {}", object.error)]);
+    declared.standing.left_alone = object.has_status();
     declared
 }

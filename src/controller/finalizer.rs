@@ -9,7 +9,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
     runtime::events::{Event, EventType},
 };
 use serde_json::json;
@@ -21,7 +20,7 @@ use super::{
     reporter::{API_SERVER, MANAGER, StatusWriter, bounded},
 };
 use crate::{
-    api::TailscaleDevicePolicy,
+    api::{DeserializeGuard, TailscaleDevicePolicy},
     plan::PolicyKey,
     tailnet::{Abandoned, PolicyReport, State},
 };

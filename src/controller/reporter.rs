@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
-    core::DeserializeGuard,
     runtime::events::{Event, EventType, Recorder, Reporter as EventSource},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,8 +17,8 @@ use tracing::{debug, info, warn};
 use super::{board::Board, finalizer::Finalizers, lease::Leadership, metrics::Metrics, status};
 use crate::{
     api::{
-        APPROVE, Reason, TailscaleDevicePolicy, TailscaleDevicePolicyStatus, TailscaleTailnet,
-        TailscaleTailnetStatus,
+        APPROVE, DeserializeGuard, Reason, TailscaleDevicePolicy, TailscaleDevicePolicyStatus,
+        TailscaleTailnet, TailscaleTailnetStatus,
     },
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{Announcement, HeldPlan, MissedExpiry, PolicyReport, Reporter, State, TailnetReport},
@@ -64,24 +63,26 @@ impl Reporter for StatusWriter {
         let Some(known) = known.filter(|known| known.uid == report.uid) else {
             return true;
         };
-        let settled = self.settle_finalizer(key, &known.uid, report).await;
         let over = report.memory.holdings.is_empty();
         if over && matches!(report.state, State::Leaving(_)) {
-            return settled;
+            return self.settle_finalizer(key, &known.uid, report).await;
+        }
+        // It is there as long as the status records managed devices: put before, taken after.
+        if !over && !self.settle_finalizer(key, &known.uid, report).await {
+            return false;
         }
         let new = status::of_policy(&known.status, report, &self.tailnet, Timestamp::now());
         self.metrics
             .policy_ready(&self.tailnet, key, &new.conditions);
-        if new == known.status {
-            return settled;
-        }
-        let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
-            Api::namespaced(self.client.clone(), &key.namespace);
-        let kept = self.write(&api, &key.name, &known.uid, &new).await;
-        if kept {
+        if new != known.status {
+            let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
+                Api::namespaced(self.client.clone(), &key.namespace);
+            if !self.write(&api, &key.name, &known.uid, &new).await {
+                return false;
+            }
             self.policies.wrote(key, &known.uid, new);
         }
-        kept && settled
+        !over || self.settle_finalizer(key, &known.uid, report).await
     }
 
     async fn tailnet(&self, report: &TailnetReport) -> bool {

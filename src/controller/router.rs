@@ -7,10 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{
-    Resource as _, ResourceExt as _, core::DeserializeGuard,
-    runtime::events::Reporter as EventSource,
-};
+use kube::{Resource as _, ResourceExt as _, runtime::events::Reporter as EventSource};
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
@@ -31,7 +28,10 @@ use super::{
     watch::{Change, ObjectName},
 };
 use crate::{
-    api::{APPROVE, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
+    api::{
+        APPROVE, DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+        TailscaleTailnet, TailscaleTailnetSpec,
+    },
     plan::{Approvals, Labels, PolicyKey},
     tailnet::{Engine, Input, Inquiry, Message, TailnetDeclared, drive},
 };
@@ -179,10 +179,14 @@ impl Router {
         }
         let tailnet = match &object.0 {
             Ok(policy) => policy.spec.tailnet_name().to_owned(),
-            Err(_) => self
-                .policies
-                .get(&key)
-                .map_or("default".to_owned(), |(name, _)| name.clone()),
+            Err(unreadable) => {
+                warn!(policy = %key, "this policy cannot be read: {}; it is left as it is", unreadable.error);
+                let named = || unreadable.spec::<TailscaleDevicePolicySpec>().0;
+                self.policies.get(&key).map_or_else(
+                    || named().tailnet_name().to_owned(),
+                    |(name, _)| name.clone(),
+                )
+            }
         };
         if self
             .policies

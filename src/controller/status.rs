@@ -157,6 +157,9 @@ fn suspended(by: Suspender, tailnet: &str) -> Verdict {
             "The policy is suspended: nothing is sent for it until spec.suspend is taken back."
                 .to_owned()
         }
+        Suspender::Invalid => {
+            "The policy is invalid: nothing is sent for it until it is corrected.".to_owned()
+        }
         Suspender::Tailnet => format!(
             "The TailscaleTailnet {tailnet} is suspended: nothing is sent for any of its policies until \
              its spec.suspend is taken back."

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use kube::{Api, ResourceExt as _, api::ListParams, core::DeserializeGuard};
+use kube::{Api, ResourceExt as _, api::ListParams};
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{declared::declared, lease::Leadership, reporter::API_SERVER, router::News};
 use crate::{
-    api::{TailscaleDevicePolicy, TailscaleDevicePolicyStatus},
+    api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicyStatus},
     plan::{Declared, Memory, PolicyKey},
 };
 

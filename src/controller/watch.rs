@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 use futures::StreamExt as _;
 use kube::{
     Api, Resource, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{
         WatchStreamExt as _,
         watcher::{self, Event},
@@ -16,6 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::liveness::Watch;
+use crate::api::DeserializeGuard;
 
 /// Namespace (empty for what has none) and name.
 pub(super) type ObjectName = (String, String);

@@ -373,6 +373,9 @@ impl fmt::Display for Hold {
             Self::Suspended(Suspender::Policy) => {
                 f.write_str("the policy is suspended: write suspend: false to allow it")
             }
+            Self::Suspended(Suspender::Invalid) => {
+                f.write_str("the policy is invalid: correct it")
+            }
             Self::Suspended(Suspender::Tailnet) => f.write_str(
                 "the TailscaleTailnet is suspended: write suspend: false there to allow it",
             ),

@@ -170,6 +170,11 @@ impl Claims {
                 }
             }
         }
+        let invalid = ranked.iter().filter(|(policy, _)| policy.is_invalid());
+        for (_, memory) in invalid {
+            // Nobody knows which of them it still declares.
+            claims.named.extend(memory.owned_keys.iter().cloned());
+        }
         for (policy, memory) in ranked {
             claims.prune(policy, memory);
         }

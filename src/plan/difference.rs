@@ -77,6 +77,19 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
+    let replaced: Vec<Option<Policy>> = policies
+        .iter()
+        .map(|(policy, _)| {
+            let unreadable = !policy.wishes.unreadable.is_empty();
+            unreadable.then(|| policy.with_observed(device, attributes))
+        })
+        .collect();
+    let policies: Vec<(&Policy, &Memory)> = policies
+        .iter()
+        .zip(&replaced)
+        .map(|((policy, memory), replaced)| (replaced.as_ref().unwrap_or(policy), *memory))
+        .collect();
+    let policies = policies.as_slice();
     let reaches = Reaches::on(device, policies, around.let_go, around.guardrails);
     let parted = reaches.part(policies);
     let all = policies;

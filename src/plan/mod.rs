@@ -27,6 +27,7 @@ mod limit;
 mod lists;
 mod order;
 mod parse;
+mod partial;
 #[cfg(test)]
 mod permitted;
 mod policy;
@@ -65,7 +66,7 @@ pub use impact::Impact;
 pub use limit::Wants;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call};
-pub use parse::{Declared, parse, parse_selector, parse_target};
+pub use parse::{Declared, Standing, parse, parse_readable, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,
     Mode, Ownership, Policy, PolicyKey, Rank, Suspender, Target, Wishes,

@@ -40,8 +40,22 @@ pub struct Declared {
     pub request: LookRequest,
     /// What its annotation approves.
     pub approvals: Approvals,
+    /// What else is known of the object.
+    pub standing: Standing,
     /// It is being deleted, and kept until what it put on devices is cleared, or until this time.
     pub leaving: Option<Timestamp>,
+}
+
+/// What is known of the object of a policy besides its spec and its records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What an invalid spec still declares for certain.
+    pub readable: Option<Policy>,
+    /// The object cannot be read as a whole, and somebody has written a status to it: nothing is written
+    /// to it, as that could lose what this version does not know.
+    pub left_alone: bool,
+    /// The finalizer is missing.
+    pub lacks_finalizer: bool,
 }
 
 /// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
@@ -54,6 +68,20 @@ pub fn parse(
     created: Timestamp,
     spec: &TailscaleDevicePolicySpec,
     status: Option<&TailscaleDevicePolicyStatus>,
+) -> Declared {
+    parse_readable(key, uid, generation, created, spec, status, &[])
+}
+
+/// Parses what can be read of a policy; `unread` are the fields of its spec that cannot.
+#[must_use]
+pub fn parse_readable(
+    key: PolicyKey,
+    uid: String,
+    generation: i64,
+    created: Timestamp,
+    spec: &TailscaleDevicePolicySpec,
+    status: Option<&TailscaleDevicePolicyStatus>,
+    unread: &[String],
 ) -> Declared {
     let mut faults = Faults::default();
     let target = faults.target(spec);
@@ -77,16 +105,24 @@ pub fn parse(
             .collect(),
         deletion: deletion(spec),
     };
+    for field in unread {
+        faults.add(field, "this version of the controller cannot read it");
+    }
+    let memory = status.map(memory).unwrap_or_default();
+    let mut standing = Standing::default();
+    let policy = if faults.0.is_empty() {
+        Ok(policy)
+    } else {
+        standing.readable = policy.readable_part(&faults.0, &memory);
+        Err(faults.0)
+    };
     Declared {
         key,
         uid,
         generation,
-        policy: if faults.0.is_empty() {
-            Ok(policy)
-        } else {
-            Err(faults.0)
-        },
-        memory: status.map(memory).unwrap_or_default(),
+        policy,
+        memory,
+        standing,
         request: LookRequest::default(),
         approvals: Approvals::default(),
         leaving: None,
@@ -389,6 +425,7 @@ impl Faults {
             ipv4: self.one("ipv4", spec.ipv4.as_ref()),
             expire_key_at,
             reap,
+            unreadable: BTreeSet::new(),
         }
     }
 

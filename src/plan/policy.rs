@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{ActRecords, Allowance, Bound, Holdings, PlanHash, Reap, Selector};
+use crate::api::PolicyField;
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
@@ -175,6 +176,8 @@ pub enum Suspender {
     Policy,
     /// Its tailnet does, for all policies.
     Tailnet,
+    /// Its spec is invalid, and keeps its precedence until it is corrected.
+    Invalid,
 }
 
 /// What becomes of what a policy has put on a device, once it lets the device go.
@@ -285,6 +288,8 @@ pub struct Wishes {
     pub expire_key_at: Option<Timestamp>,
     /// Whether it is deleted once it has been away for long.
     pub reap: Option<Reap>,
+    /// Fields of an invalid spec that cannot be read: they stay as they are.
+    pub unreadable: BTreeSet<PolicyField>,
 }
 
 impl Wishes {

@@ -239,6 +239,7 @@ fn wishes() -> impl Strategy<Value = Wishes> {
             ipv4: address.map(|address| format!("100.80.0.{address}").parse().unwrap()),
             expire_key_at: None,
             reap: None,
+            unreadable: BTreeSet::new(),
         },
     )
 }

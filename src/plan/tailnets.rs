@@ -7,7 +7,7 @@ use proptest::{collection, prelude::*};
 
 use super::{
     Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Guardrails, Guards, Identity,
-    LookRequest, Memory, Mode, Policy, Survey, Target, apply, apply_attributes,
+    LookRequest, Memory, Mode, Policy, Standing, Survey, Target, apply, apply_attributes,
     guardrails::tests::{guardrails, random_guardrails},
     next_call, remembered,
     scenes::{attributes, device, now, policy},
@@ -188,6 +188,7 @@ fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
         memory,
         request: LookRequest::default(),
         approvals: Approvals::default(),
+        standing: Standing::default(),
         leaving: None,
     }
 }

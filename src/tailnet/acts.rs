@@ -111,9 +111,12 @@ impl Held {
 
     /// Notes what became of an expiry. Says whether that changes what is kept.
     fn settle_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
-        let Ok(policy) = &self.policy else {
+        let Ok(policy) = self.policy.as_ref() else {
             return false;
         };
+        if self.is_invalid() {
+            return false;
+        }
         let (wished, mode) = (policy.wishes.expire_key_at, policy.mode);
         let stage = expiry(policy, &self.memory, device, now);
         let times = self.memory.acts.expiries.keys().copied();

@@ -17,9 +17,12 @@ impl Held {
     /// a fleet.
     fn remembered_of(&self, binding: Option<&Binding>, fleet: &Fleet) -> Option<Bound> {
         let before = self.memory.bound.clone();
-        let Ok(policy) = &self.policy else {
+        let Ok(policy) = self.policy.as_ref() else {
             return before;
         };
+        if self.is_invalid() {
+            return before;
+        }
         match (&policy.target, binding) {
             (Target::Fleet(_), _) => None,
             (Target::Device(target), Some(Binding::Device(id))) => {
@@ -33,6 +36,7 @@ impl Held {
     /// What a policy about many devices names is owned from its first look on, and is so kept
     /// before the first call. Says whether it is one.
     fn adopt_keys(&mut self) -> bool {
+        let is_invalid = self.is_invalid();
         let Ok(Policy {
             wishes,
             target: Target::Fleet(_),
@@ -42,6 +46,7 @@ impl Held {
             return false;
         };
         match &wishes.attributes {
+            _ if is_invalid => {}
             Some(wishes) => self.memory.owned_keys.extend(wishes.keys().cloned()),
             None => self.memory.owned_keys.clear(),
         }
@@ -313,6 +318,7 @@ impl Engine {
         {
             if let Some(held) = self.policies.get_mut(key)
                 && let Ok(policy) = &held.policy
+                && !held.is_invalid()
             {
                 held.memory.owned_keys = held.memory.still_owned(policy, &named, gone);
             }

@@ -60,7 +60,7 @@ impl Held {
 
     fn retains(&self) -> bool {
         let policy = self.policy.as_ref();
-        policy.is_ok_and(|policy| policy.deletion == Deletion::Retain)
+        policy.is_ok_and(|policy| policy.deletion == Deletion::Retain) && !self.is_invalid()
     }
 
     /// Lets the devices go that the policy means no more, with what it put there until now. A single
@@ -68,6 +68,9 @@ impl Held {
     /// many of which the selector's expression cannot tell is kept too.
     pub fn part(&mut self, binding: Option<&Binding>) {
         let leaving = self.leaving.is_some();
+        if self.is_invalid() && !leaving {
+            return;
+        }
         let parted = |id: &NodeId| match binding {
             _ if leaving => true,
             Some(Binding::Device(now)) => id != now,
@@ -88,7 +91,7 @@ impl Held {
         let (Ok(policy), Some(binding)) = (&self.policy, binding) else {
             return false;
         };
-        if !policy.clears() {
+        if !policy.clears() || self.is_invalid() {
             return false;
         }
         let (routes, puts) = (policy.named_routes(), policy.has_belongings(&self.memory));
@@ -133,7 +136,8 @@ impl Engine {
 
     /// Lets a device go that has left a fleet.
     pub(super) fn part_with_one(&mut self, id: &NodeId, key: &PolicyKey) {
-        if let Some(held) = self.policies.get_mut(key) {
+        let held = self.policies.get_mut(key);
+        if let Some(held) = held.filter(|held| !held.is_invalid()) {
             let keys = held.memory.owned_keys.clone();
             held.holdings().let_go([id.clone()].into(), &keys);
             self.watch_one(id, key);
@@ -261,6 +265,8 @@ impl Engine {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
+        // What cannot be read is left as it is: its deletion waits for a version that can.
+        let at = at.filter(|_| !held.standing.left_alone);
         held.leaving = at.map(|at| {
             let left = Duration::try_from(at.duration_since(now.wall));
             now.monotonic + left.unwrap_or_default()
@@ -335,6 +341,14 @@ impl Engine {
             Err(refusal) => return Some(format!("the policy is not allowed: {refusal}")),
         };
         match policy.mode {
+            Mode::Suspended(Suspender::Invalid) => {
+                let errors = held.declared.as_ref().err();
+                let errors = errors.map(|errors| errors.join("; "));
+                return Some(format!(
+                    "the policy is invalid: {}",
+                    errors.unwrap_or_default()
+                ));
+            }
             Mode::Suspended(Suspender::Policy) => {
                 return Some("the policy is suspended".to_owned());
             }

@@ -249,7 +249,8 @@ impl Engine {
             self.unbound.insert(key.clone());
             self.tell.insert(key.clone());
             let leaving = declared.leaving;
-            let policy = self.admit(&declared.policy);
+            let known = declared.standing.readable.as_ref();
+            let policy = self.admit(&declared.policy, known);
             let held = Held::new(declared, policy);
             let asks = held.asks_for_a_look();
             self.redeclare(None, held.policy.as_ref().ok());
@@ -263,6 +264,11 @@ impl Engine {
         let asks = held.request != declared.request;
         held.request = declared.request;
         held.stored = declared.memory;
+        held.standing = declared.standing;
+        if held.note_finalizer() {
+            held.last_report = None;
+            self.tell.insert(key.clone());
+        }
         if held.approvals != declared.approvals {
             held.approvals = declared.approvals;
             self.approvable.insert(key.clone());
@@ -271,10 +277,19 @@ impl Engine {
         }
         let edited = held.generation != declared.generation;
         if edited {
-            let policy = self.admit(&declared.policy);
+            let known = self.policies.get(&key);
+            let known =
+                known.and_then(|held| held.last_valid.as_ref().or(held.standing.readable.as_ref()));
+            let policy = self.admit(&declared.policy, known);
             let after = policy.as_ref().ok().cloned();
             let before = self.policies.get_mut(&key).and_then(|held| {
                 held.generation = declared.generation;
+                held.last_valid = declared
+                    .policy
+                    .as_ref()
+                    .ok()
+                    .cloned()
+                    .or(held.last_valid.take());
                 held.declared = declared.policy;
                 std::mem::replace(&mut held.policy, policy).ok()
             });
@@ -339,6 +354,7 @@ impl Engine {
             held.thaw();
             held.recorded = held.kept();
             held.memory = held.recorded.clone();
+            held.note_finalizer();
         }
         let asking = self
             .policies

@@ -166,7 +166,8 @@ impl Engine {
 
     /// Lets attribute keys go that a fleet named before and that no device of it has any more.
     pub(super) fn release_keys(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get(key) else {
+        let held = self.policies.get(key);
+        let Some(held) = held.filter(|held| !held.is_invalid()) else {
             return;
         };
         // Before the first list nobody knows which devices it has.

@@ -5,10 +5,23 @@ use super::{Announcement, Engine, Settings};
 use crate::plan::{Labels, Policy, PolicyKey, Refusal};
 
 impl Engine {
-    /// The policy that counts, or why none does.
-    pub(super) fn admit(&self, declared: &Result<Policy, Vec<String>>) -> Result<Policy, Refusal> {
-        let policy = declared.clone().map_err(Refusal::Invalid)?;
-        self.guards.admit(policy).map_err(Refusal::NotAllowed)
+    /// The policy that counts, or why none does. An invalid one keeps its precedence for what it last
+    /// declared (`known`), where the guards allow that.
+    pub(super) fn admit(
+        &self,
+        declared: &Result<Policy, Vec<String>>,
+        known: Option<&Policy>,
+    ) -> Result<Policy, Refusal> {
+        let errors = match declared {
+            Ok(policy) => {
+                let admitted = self.guards.admit(policy.clone());
+                return admitted.map_err(Refusal::NotAllowed);
+            }
+            Err(errors) => errors,
+        };
+        let known = known.cloned().map(Policy::while_invalid);
+        let admitted = known.and_then(|known| self.guards.admit(known).ok());
+        admitted.ok_or_else(|| Refusal::Invalid(errors.clone()))
     }
 
     /// Takes the guards of new settings.
@@ -47,7 +60,8 @@ impl Engine {
         let Some(held) = self.policies.get(key) else {
             return;
         };
-        let policy = self.admit(&held.declared);
+        let known = held.last_valid.as_ref().or(held.standing.readable.as_ref());
+        let policy = self.admit(&held.declared, known);
         if policy == held.policy {
             return;
         }

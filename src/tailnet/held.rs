@@ -9,7 +9,7 @@ use crate::{
     model::NodeId,
     plan::{
         Approvals, Batch, Binding, Changes, Declared, LookRequest, Memory, Policy, Refusal,
-        Selector, Target,
+        Selector, Standing, Target,
     },
 };
 
@@ -22,6 +22,10 @@ pub(super) struct Held {
     pub declared: Result<Policy, Vec<String>>,
     /// What counts of it, or why nothing does.
     pub policy: Result<Policy, Refusal>,
+    /// What else is known of its object.
+    pub standing: Standing,
+    /// What it last validly declared.
+    pub last_valid: Option<Policy>,
     /// What its status remembered when last watched.
     pub stored: Memory,
     /// What is surely kept: a crash would not lose it.
@@ -58,10 +62,12 @@ pub(super) struct Held {
 
 impl Held {
     pub fn new(declared: Declared, policy: Result<Policy, Refusal>) -> Self {
-        Self {
+        let mut held = Self {
             uid: declared.uid,
             generation: declared.generation,
+            last_valid: declared.policy.as_ref().ok().cloned(),
             declared: declared.policy,
+            standing: declared.standing,
             policy,
             stored: declared.memory.clone(),
             recorded: declared.memory.clone(),
@@ -80,7 +86,24 @@ impl Held {
             leaving: None,
             abandoned: None,
             work: ActWork::default(),
+        };
+        held.note_finalizer();
+        held
+    }
+
+    /// Without the finalizer the status alone does not outlive a deletion: what it records of managed
+    /// devices counts as not recorded until the finalizer is back. Says whether that is so.
+    pub fn note_finalizer(&mut self) -> bool {
+        let lost = self.standing.lacks_finalizer && !self.recorded.holdings.is_empty();
+        if lost {
+            self.recorded.holdings = Arc::default();
         }
+        lost
+    }
+
+    /// Whether its spec is invalid: what is recorded of it is left as it is.
+    pub fn is_invalid(&self) -> bool {
+        self.declared.is_err()
     }
 
     /// The request for a look that its status is to name once that is granted.

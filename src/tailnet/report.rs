@@ -163,7 +163,9 @@ impl Engine {
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
+            _ if held.standing.left_alone => return None,
             _ if held.leaving.is_some() => State::Leaving(held.abandoned.clone().map(Box::new)),
+            _ if let Err(errors) = &held.declared => State::Invalid(errors.clone()),
             Err(refusal) if self.may_be_allowed_yet(refusal) => return None,
             Err(Refusal::Invalid(faults)) => State::Invalid(faults.clone()),
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use jiff::Timestamp;
-use kube::{ResourceExt as _, core::DeserializeGuard};
+use kube::ResourceExt as _;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Proposal, view::View};
 use crate::{
-    api::{GROUP, TailscaleDevicePolicy, VERSION},
+    api::{DeserializeGuard, GROUP, TailscaleDevicePolicy, VERSION},
     cli::{
         AnyError,
         earlier::Earlier,

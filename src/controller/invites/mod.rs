@@ -18,7 +18,7 @@ mod status;
 
 use std::sync::Arc;
 
-use kube::{Api, ResourceExt as _, core::DeserializeGuard};
+use kube::{Api, ResourceExt as _};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -34,7 +34,7 @@ use super::{
     router,
     watch::{self, Change},
 };
-use crate::api::TailscaleDeviceInvite;
+use crate::api::{DeserializeGuard, TailscaleDeviceInvite};
 use queue::{Key, Queue};
 use reconcile::{Done, Job};
 

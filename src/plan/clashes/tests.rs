@@ -11,7 +11,7 @@ use crate::{
     plan::{
         Allowance, Approvals, Call, Declared, Deletion, DeviceTarget, Dispute, Extent, Field,
         Fleet, Guards, Hold, Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey,
-        Survey, Suspender, Target, Wishes, apply, apply_attributes, next_call,
+        Standing, Survey, Suspender, Target, Wishes, apply, apply_attributes, next_call,
         scenes::{now, plain_device},
         survey,
     },
@@ -52,6 +52,7 @@ impl Tailnet {
                     memory: Memory::default(),
                     request: LookRequest::default(),
                     approvals: Approvals::default(),
+                    standing: Standing::default(),
                     leaving: None,
                 }
             });

@@ -141,6 +141,7 @@ impl Guardrails {
     pub fn admit(&self, policy: Policy, labels: Option<&Labels>) -> Result<Policy, Forbidden> {
         let allowance = self.allowance(&policy, labels)?;
         let mode = match policy.mode {
+            Mode::Suspended(Suspender::Invalid) => policy.mode,
             Mode::Enforce | Mode::Approve | Mode::Suspended(_) if self.suspended => {
                 Mode::Suspended(Suspender::Tailnet)
             }
@@ -295,6 +296,12 @@ impl Wishes {
             ipv4: of(wanted(PolicyField::Ipv4), self.ipv4.as_ref()),
             expire_key_at: self.expire_key_at,
             reap: self.reap,
+            unreadable: self
+                .unreadable
+                .iter()
+                .copied()
+                .filter(|field| wanted(*field))
+                .collect(),
         }
     }
 
@@ -313,6 +320,7 @@ impl Wishes {
             ipv4,
             expire_key_at,
             reap,
+            unreadable,
         } = self;
         let named = [
             (authorized.is_some(), PolicyField::Authorized),
@@ -327,6 +335,7 @@ impl Wishes {
             (reap.is_some(), PolicyField::Reap),
         ];
         let named = named.into_iter().filter(|(named, _)| *named);
-        named.map(|(_, field)| field).collect()
+        let named = named.map(|(_, field)| field);
+        named.chain(unreadable.iter().copied()).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{World, model};
+use super::{Broken, Kept, World, model};
 use crate::{
     model::{
         AttributeKey, AttributeValue, AttributeWish, Attributes, ChangeLimit, Device, NodeId,
@@ -31,7 +31,7 @@ impl World {
 
     /// One thing that somebody does, or that goes wrong.
     pub fn disturb(&mut self) {
-        match self.rng.u8(..23) {
+        match self.rng.u8(..25) {
             0..=4 => self.drift(),
             5..=9 => {
                 let mut policy = self.policy();
@@ -62,6 +62,11 @@ impl World {
             17 => self.new_faults(),
             18 => self.step(Input::Connection(Ok(()))),
             19 => self.approve_something(),
+            21 => self.break_some_spec(),
+            22 => {
+                let key = policy_key(self.rng.usize(..POLICIES));
+                self.replace(&key);
+            }
             20 => {
                 let limits = [ChangeLimit::Devices(2), ChangeLimit::NONE];
                 let limit = limits[self.rng.usize(..2)];
@@ -124,6 +129,7 @@ impl World {
     /// again.
     pub fn calm_down(&mut self) {
         self.limit(ChangeLimit::NONE);
+        self.correct_all();
         self.kill();
         self.faults = Faults {
             delay: Duration::from_millis(100),
@@ -141,6 +147,30 @@ impl World {
         let pause = Duration::from_millis(self.rng.u64(..20_000));
         self.run_for(pause);
         self.step(Input::Leading(true));
+    }
+
+    /// Somebody makes a mistake in a manifest, or a newer release writes it.
+    fn break_some_spec(&mut self) {
+        let key = policy_key(self.rng.usize(..POLICIES));
+        let broken = [Broken::Invalid, Broken::Unreadable][self.rng.usize(..2)];
+        let kept = self.policies.get(&key);
+        if kept.is_some_and(|kept| kept.leaving.is_none()) {
+            self.break_spec(&key, broken);
+        }
+    }
+
+    /// All manifests are corrected.
+    fn correct_all(&mut self) {
+        let broken = |kept: &&mut Kept| kept.broken != Broken::Valid;
+        let mut corrected = Vec::new();
+        for kept in self.policies.values_mut().filter(broken) {
+            kept.broken = Broken::Valid;
+            kept.policy.generation += 1;
+            corrected.push(kept.policy.key.clone());
+        }
+        for key in corrected {
+            self.watch_soon(key);
+        }
     }
 
     fn some_device(&mut self) -> Option<NodeId> {

@@ -39,7 +39,9 @@ impl Told {
     pub fn note(&mut self, input: &Input) {
         match input {
             Input::Policy(declared) => {
-                let policy = declared.policy.clone().unwrap();
+                let readable = declared.standing.readable.clone();
+                let policy = declared.policy.clone();
+                let policy = policy.unwrap_or_else(|_| readable.unwrap().while_invalid());
                 self.declared.insert(declared.key.clone(), policy.clone());
                 let policy = self.admitted(policy);
                 let memory = match self.policies.remove(&declared.key) {
@@ -239,9 +241,27 @@ impl World {
                 }
             }
             self.check_call(call);
+            self.check_precedence(call);
             self.check_guards(call);
         }
         self.told.flights.insert(ticket, request.clone());
+    }
+
+    /// A policy whose spec is invalid keeps its precedence.
+    fn check_precedence(&self, call: &Call) {
+        let names: fn(&Policy) -> bool = match call {
+            Call::SetAuthorized(..) => |p| p.wishes.authorized.is_some(),
+            Call::SetKeyExpiryDisabled(..) => |p| p.wishes.key_expiry_disabled.is_some(),
+            Call::SetTags(..) => |p| p.wishes.tags.is_some() && p.ownership.tags == Extent::Exact,
+            _ => return,
+        };
+        for id in call.nodes() {
+            let holders = self.told.holders(id).map(|(policy, _)| policy);
+            let deciding = holders.filter(|policy| policy.mode != Mode::Observe && names(policy));
+            let first = deciding.min_by_key(|policy| policy.rank());
+            let invalid = first.filter(|policy| policy.is_invalid());
+            assert!(invalid.is_none(), "{call:?} takes from {invalid:?}");
+        }
     }
 
     /// A call touches what a policy names, on a device that it is known to hold, and nothing else.

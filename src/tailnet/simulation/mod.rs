@@ -3,6 +3,7 @@
 
 mod acts;
 mod approvals;
+mod broken;
 mod chaos;
 mod checks;
 mod clears;
@@ -31,7 +32,7 @@ use crate::{
     model::{ChangeLimit, NodeId},
     plan::{
         Approvals, Call, Declared, Guardrails, Guards, Labels, LookRequest, Memory, Policy,
-        PolicyKey,
+        PolicyKey, Standing,
     },
 };
 
@@ -42,8 +43,23 @@ struct Kept {
     memory: Memory,
     request: LookRequest,
     approvals: Approvals,
+    /// What is wrong with its spec.
+    broken: Broken,
+    /// The finalizer is on it.
+    anchored: bool,
     /// It is being deleted, and held up until this time.
     leaving: Option<Timestamp>,
+}
+
+/// What is wrong with a spec.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Broken {
+    #[default]
+    Valid,
+    /// It can be read, but is invalid.
+    Invalid,
+    /// A newer release has written it.
+    Unreadable,
 }
 
 #[derive(Debug)]
@@ -193,6 +209,7 @@ impl World {
     fn apply(&mut self, mut policy: Policy) {
         let key = policy.key.clone();
         let before = self.policies.get(&key);
+        let anchored = before.is_some_and(|kept| kept.anchored);
         let request = before.map(|kept| kept.request.clone()).unwrap_or_default();
         let approvals = before
             .map(|kept| kept.approvals.clone())
@@ -214,6 +231,8 @@ impl World {
                 memory,
                 request,
                 approvals,
+                broken: Broken::Valid,
+                anchored,
                 leaving: None,
             },
         );
@@ -224,7 +243,7 @@ impl World {
     fn delete(&mut self, key: &PolicyKey) {
         let until = self.wall() + CLEAR_TIMEOUT;
         match self.policies.get_mut(key) {
-            Some(kept) if !kept.memory.holdings.is_empty() => {
+            Some(kept) if kept.anchored => {
                 if kept.leaving.is_none() {
                     kept.leaving = Some(until);
                     kept.policy.generation += 1;
@@ -233,6 +252,24 @@ impl World {
             _ => self.remove(key),
         }
         self.watch_soon(key.clone());
+    }
+
+    /// An edit that makes a policy invalid, or one that this version cannot read.
+    fn break_spec(&mut self, key: &PolicyKey, broken: Broken) {
+        if let Some(kept) = self.policies.get_mut(key) {
+            kept.broken = broken;
+            kept.policy.generation += 1;
+            self.watch_soon(key.clone());
+        }
+    }
+
+    /// The object is replaced by the manifest, which names no finalizer.
+    fn replace(&mut self, key: &PolicyKey) {
+        let kept = self.policies.get_mut(key);
+        if let Some(kept) = kept.filter(|kept| kept.leaving.is_none()) {
+            kept.anchored = false;
+            self.watch_soon(key.clone());
+        }
     }
 
     fn remove(&mut self, key: &PolicyKey) {
@@ -257,7 +294,15 @@ impl World {
                 key: key.clone(),
                 uid: kept.policy.uid.clone(),
                 generation: kept.policy.generation,
-                policy: Ok(kept.policy.clone()),
+                policy: match kept.broken {
+                    Broken::Valid => Ok(kept.policy.clone()),
+                    _ => Err(vec!["spec.tags: broken".to_owned()]),
+                },
+                standing: Standing {
+                    readable: (kept.broken != Broken::Valid).then(|| kept.policy.clone()),
+                    left_alone: kept.broken == Broken::Unreadable,
+                    lacks_finalizer: !kept.anchored,
+                },
                 memory: kept.memory.clone(),
                 request: kept.request.clone(),
                 approvals: kept.approvals.clone(),
@@ -317,7 +362,11 @@ impl World {
                     self.step(recorded);
                     return;
                 };
+                // What is made unreadable meanwhile takes what was on its way.
+                let overdue = report.generation < kept.policy.generation;
+                assert!(kept.broken != Broken::Unreadable || overdue, "{report:?}");
                 kept.memory = report.memory.clone();
+                kept.anchored = !kept.memory.holdings.is_empty();
                 if kept.leaving.is_some() && kept.memory.holdings.is_empty() {
                     self.seen.ends.push((key.clone(), (*report).clone()));
                     self.remove(&key);

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{AttributeKey, Attributes, Device, NodeId, RouteSet},
-    plan::{self, Changes, Declared, Difference, Field, Fleet, Hold},
+    plan::{self, Changes, Declared, Difference, Field, Fleet, Hold, Standing},
     tailnet::{Agreed, Engine},
 };
 
@@ -71,6 +71,7 @@ fn declared(kept: &super::Kept) -> Declared {
         memory: kept.memory.clone(),
         request: kept.request.clone(),
         approvals: kept.approvals.clone(),
+        standing: Standing::default(),
         leaving: None,
     }
 }

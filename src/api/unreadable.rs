@@ -1,0 +1,186 @@
+//! An object that this version may not be able to read, such as one that a newer release wrote.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+/// An object, or what can be read of it: one that cannot be read must neither stop a watch nor lose
+/// what it records.
+///
+/// kube's own type of this name keeps nothing but the metadata.
+#[derive(Debug, Clone)]
+pub struct DeserializeGuard<K>(pub Result<K, Unreadable>);
+
+/// An object that this version cannot read.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// Why not.
+    pub error: String,
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    spec: Map<String, Value>,
+    status: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Parts {
+    #[serde(default)]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
+impl Unreadable {
+    /// What can be read of its spec, and the names of the fields that cannot.
+    #[must_use]
+    pub fn spec<S: DeserializeOwned + Default>(&self) -> (S, Vec<String>) {
+        readable(&self.spec)
+    }
+
+    /// What can be read of its status.
+    #[must_use]
+    pub fn status<S: DeserializeOwned + Default>(&self) -> S {
+        readable(&self.status).0
+    }
+
+    /// Whether anybody has written a status yet; the schema's default is none.
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        let default = |(name, value): (&String, &Value)| {
+            name == "observedGeneration" && value.as_i64() == Some(-1)
+        };
+        !self.status.iter().all(default)
+    }
+}
+
+/// Each field is read by itself, so that one of a newer release hides no other.
+fn readable<S: DeserializeOwned + Default>(fields: &Map<String, Value>) -> (S, Vec<String>) {
+    let alone = |name: &String, value: &Value| {
+        let alone = Map::from_iter([(name.clone(), value.clone())]);
+        S::deserialize(Value::Object(alone)).is_ok()
+    };
+    let (kept, lost): (Vec<_>, Vec<_>) =
+        fields.iter().partition(|(name, value)| alone(name, value));
+    let kept = kept
+        .into_iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    let kept = S::deserialize(Value::Object(kept.collect())).unwrap_or_default();
+    (
+        kept,
+        lost.into_iter().map(|(name, _)| name.clone()).collect(),
+    )
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Resource> Deserialize<'de> for DeserializeGuard<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let whole = serde_value::Value::deserialize(deserializer)?;
+        let error = match K::deserialize(whole.clone()) {
+            Ok(object) => return Ok(Self(Ok(object))),
+            Err(error) => error.to_string(),
+        };
+        let parts =
+            Parts::deserialize(whole).map_err(serde_value::DeserializerError::into_error)?;
+        Ok(Self(Err(Unreadable {
+            error,
+            metadata: parts.metadata,
+            spec: fields(parts.spec),
+            status: fields(parts.status),
+        })))
+    }
+}
+
+impl<K: Resource> Resource for DeserializeGuard<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match &self.0 {
+            Ok(object) => object.meta(),
+            Err(unreadable) => &unreadable.metadata,
+        }
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        match &mut self.0 {
+            Ok(object) => object.meta_mut(),
+            Err(unreadable) => &mut unreadable.metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::{
+        TailscaleDevicePolicy, TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus,
+    };
+
+    fn read(spec: &Value, status: &Value) -> DeserializeGuard<TailscaleDevicePolicy> {
+        let object = json!({
+            "apiVersion": "tailnet.dev/v1alpha1",
+            "kind": "TailscaleDevicePolicy",
+            "metadata": {"name": "a", "namespace": "network"},
+            "spec": spec,
+            "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn a_value_of_a_newer_release_hides_no_other_field() {
+        let spec =
+            json!({"device": {"hostname": "nas"}, "enforcement": "Simulate", "tags": ["tag:a"]});
+        let status = json!({"nodeId": "n1", "ownedAttributes": ["custom:a"], "devices": 7});
+        let unreadable = read(&spec, &status).0.unwrap_err();
+        assert!(
+            unreadable.error.contains("Simulate"),
+            "{}",
+            unreadable.error
+        );
+        assert_eq!(unreadable.metadata.name.as_deref(), Some("a"));
+        let (spec, lost) = unreadable.spec::<TailscaleDevicePolicySpec>();
+        assert_eq!(spec.tags, Some(vec!["tag:a".to_owned()]));
+        assert_eq!(lost, ["enforcement"]);
+        let status: TailscaleDevicePolicyStatus = unreadable.status();
+        assert_eq!(status.node_id.as_deref(), Some("n1"));
+        assert_eq!(status.owned_attributes, ["custom:a"]);
+        assert!(unreadable.has_status());
+    }
+
+    #[test]
+    fn what_the_schema_puts_there_is_no_status() {
+        let of = |status| read(&json!(7), &status).0.unwrap_err().has_status();
+        assert!(!of(json!(null)) && !of(json!({"observedGeneration": -1})));
+        assert!(of(json!({"observedGeneration": 1})));
+    }
+}

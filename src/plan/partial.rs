@@ -1,0 +1,216 @@
+//! What an invalid spec still declares for certain.
+//!
+//! A mistake in a manifest must not hand its fields to a policy that ranks below, as that one may remove
+//! what stands there. Until it is corrected, an invalid policy keeps its precedence and sends nothing:
+//! for what it last validly declared while the process that knows it lives, and else for what can be read
+//! of it. A field that cannot be read stays on its devices as it is ([`Wishes::unreadable`]); a
+//! device that cannot be read is the recorded one.
+
+use std::collections::BTreeMap;
+
+use super::{
+    DeviceTarget, Extent, Identity, Memory, Mode, Ownership, Policy, Selector, Suspender, Target,
+    Wishes,
+};
+use crate::{
+    api::PolicyField,
+    model::{AttributeKey, AttributeValue, AttributeWish, Attributes, Device, Route},
+};
+
+impl Policy {
+    /// The policy as it counts while its spec is invalid.
+    #[must_use]
+    pub fn while_invalid(self) -> Self {
+        let mode = match self.mode {
+            Mode::Observe => Mode::Observe,
+            _ => Mode::Suspended(Suspender::Invalid),
+        };
+        Self { mode, ..self }
+    }
+
+    /// Whether its spec is invalid, so that its records are left as they are.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.mode == Mode::Suspended(Suspender::Invalid)
+    }
+
+    /// What can be read of an invalid spec; `None` where nobody can tell which devices it is about.
+    /// Each error begins with the path of its field.
+    pub(super) fn readable_part(mut self, errors: &[String], memory: &Memory) -> Option<Self> {
+        for error in errors {
+            let path = error.strip_prefix("spec.").unwrap_or(error);
+            let end = path.find(['.', '[', ':']).unwrap_or(path.len());
+            match &path[..end] {
+                "device" => {
+                    self.target = Target::Device(DeviceTarget {
+                        identity: Identity::NodeId(memory.bound.as_ref()?.node.clone()),
+                        tags: std::collections::BTreeSet::new(),
+                        users: Vec::new(),
+                    });
+                }
+                "deviceSelector" if self.target == Target::Fleet(Selector::default()) => {
+                    return None;
+                }
+                field => self.wishes.leave(field),
+            }
+        }
+        Some(self.while_invalid())
+    }
+
+    /// The policy on one device, with what cannot be read replaced by what is observed there.
+    pub(super) fn with_observed(&self, device: &Device, attributes: Option<&Attributes>) -> Self {
+        let mut policy = self.clone();
+        let unreadable = std::mem::take(&mut policy.wishes.unreadable);
+        let (wishes, ownership) = (&mut policy.wishes, &mut policy.ownership);
+        for field in unreadable {
+            observe(wishes, ownership, field, device, attributes);
+        }
+        policy
+    }
+}
+
+impl Wishes {
+    /// Desires nothing of a field but that it stays as it is.
+    fn leave(&mut self, field: &str) {
+        let mut all = PolicyField::ALL.into_iter();
+        let Some(field) = all.find(|known| known.as_str() == field) else {
+            return;
+        };
+        self.unreadable.insert(field);
+    }
+}
+
+fn observe(
+    wishes: &mut Wishes,
+    ownership: &mut Ownership,
+    field: PolicyField,
+    device: &Device,
+    attributes: Option<&Attributes>,
+) {
+    match field {
+        PolicyField::Authorized => wishes.authorized = Some(device.authorized),
+        PolicyField::KeyExpiry => wishes.key_expiry_disabled = Some(device.key_expiry_disabled),
+        PolicyField::Tags => {
+            wishes.tags = Some(device.tags.clone());
+            ownership.tags = Extent::Exact;
+        }
+        PolicyField::EnabledRoutes => {
+            let subnets = device.enabled_routes.iter().flatten();
+            let subnets = subnets.filter(|route| !route.is_exit_node());
+            wishes.enabled_routes = Some(subnets.copied().collect());
+            ownership.enabled_routes = Extent::Exact;
+        }
+        PolicyField::ExitNode => {
+            let mut routes = device.enabled_routes.iter().flatten();
+            wishes.exit_node = Some(routes.any(Route::is_exit_node));
+        }
+        PolicyField::PostureAttributes => {
+            let declared = wishes.attributes.get_or_insert_default();
+            declared.extend(observed(attributes));
+        }
+        PolicyField::Name => wishes.name = Some(device.label()),
+        PolicyField::Ipv4 => {
+            wishes.ipv4 = device.ipv4.and_then(|ipv4| ipv4.to_string().parse().ok());
+        }
+        PolicyField::ExpireKeyAt => wishes.expire_key_at = None,
+        PolicyField::Reap => wishes.reap = None,
+    }
+}
+
+/// The attributes of a device, as a policy would declare them.
+fn observed(attributes: Option<&Attributes>) -> BTreeMap<AttributeKey, AttributeWish> {
+    let attributes = attributes.into_iter().flatten();
+    let desired = attributes.filter_map(|(key, reported)| {
+        let value = match &reported.value {
+            serde_json::Value::String(text) => AttributeValue::String(text.parse().ok()?),
+            serde_json::Value::Bool(flag) => AttributeValue::Boolean(*flag),
+            number => AttributeValue::Integer(number.as_i64()?.try_into().ok()?),
+        };
+        let expiry = reported.expiry;
+        Some((key.clone(), AttributeWish { value, expiry }))
+    });
+    desired.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{
+        api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
+        plan::{PolicyKey, Standing, parse_readable, scenes},
+    };
+
+    fn readable(yaml: &str, node: Option<&str>, unread: &[&str]) -> Option<Policy> {
+        let spec: TailscaleDevicePolicySpec = serde_yaml::from_str(yaml).unwrap();
+        let status = node.map(|node| TailscaleDevicePolicyStatus {
+            node_id: Some(node.to_owned()),
+            node_owner: Some("tagged".to_owned()),
+            bound_as: Some("hostname fra".to_owned()),
+            ..TailscaleDevicePolicyStatus::default()
+        });
+        let key = PolicyKey {
+            namespace: "network".to_owned(),
+            name: "a".to_owned(),
+        };
+        let unread: Vec<String> = unread.iter().map(ToString::to_string).collect();
+        let (uid, created) = (String::new(), Timestamp::UNIX_EPOCH);
+        let declared = parse_readable(key, uid, 1, created, &spec, status.as_ref(), &unread);
+        assert!(declared.policy.is_err());
+        let Standing { readable, .. } = declared.standing;
+        readable
+    }
+
+    #[test]
+    fn a_field_that_cannot_be_read_stays_as_it_is_and_the_others_keep_their_precedence() {
+        let yaml = "{device: {hostname: fra}, tags: [nonsense], exitNode: true}";
+        let policy = readable(yaml, None, &[]).unwrap();
+        assert!(policy.is_invalid());
+        assert_eq!(policy.wishes.unreadable, [PolicyField::Tags].into());
+        let device = Device {
+            tags: ["tag:a".parse().unwrap()].into(),
+            ..scenes::plain_device()
+        };
+        let policy = policy.with_observed(&device, None);
+        assert_eq!(policy.wishes.tags, Some(device.tags));
+        assert_eq!(policy.wishes.exit_node, Some(true));
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_read_is_the_recorded_one_or_none() {
+        let yaml = "{device: {hostname: fra, nodeId: n1CNTRL}, exitNode: true}";
+        assert_eq!(readable(yaml, None, &[]), None);
+        let policy = readable(yaml, Some("n7CNTRL"), &[]).unwrap();
+        let expected = Target::Device(DeviceTarget {
+            identity: Identity::NodeId("n7CNTRL".parse().unwrap()),
+            tags: BTreeSet::new(),
+            users: Vec::new(),
+        });
+        assert_eq!(policy.target, expected);
+    }
+
+    #[test]
+    fn a_selector_of_which_a_part_cannot_be_read_counts_for_the_rest_of_it() {
+        let yaml = "{deviceSelector: {tags: ['tag:a'], expression: 'device.'}, exitNode: true}";
+        let policy = readable(yaml, None, &[]).unwrap();
+        let Target::Fleet(selector) = policy.target else {
+            panic!("{policy:?}");
+        };
+        assert_eq!(selector.tags, ["tag:a".parse().unwrap()].into());
+        let yaml = "{deviceSelector: {trustClaims: true, expression: 'device.'}, exitNode: true}";
+        assert_eq!(readable(yaml, None, &[]), None);
+    }
+
+    #[test]
+    fn an_enforcement_of_a_newer_release_sends_nothing_and_keeps_its_precedence() {
+        let yaml = "{device: {hostname: fra}, exitNode: true}";
+        let policy = readable(yaml, None, &["enforcement"]).unwrap();
+        assert!(policy.is_invalid() && policy.wishes.unreadable.is_empty());
+        let yaml = "{device: {hostname: fra}, exitNode: true, enforcement: Observe}";
+        let policy = readable(yaml, None, &["priority"]).unwrap();
+        assert_eq!(policy.mode, Mode::Observe);
+    }
+}

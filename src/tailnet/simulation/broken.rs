@@ -1,0 +1,181 @@
+//! Specs that are invalid or cannot be read, and finalizers that somebody removes.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Broken, World,
+    chaos::policy_key,
+    counted::{SOON, attributes, key, policy, tags, world},
+    model::node_id,
+};
+use crate::{
+    model::{Route, TagSet},
+    plan::{AttributesExtent, Deletion, Mode, Ownership, Policy, Suspender},
+    tailnet::State,
+};
+
+fn tag_set(names: &[&str]) -> TagSet {
+    names.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+/// An older policy has tags and an attribute on a device; a younger one would have others, and is the
+/// exclusive owner of the attributes.
+fn two_policies() -> World {
+    let mut world = world(1);
+    let mut first = policy(0, attributes(&[("a", "gold")]));
+    first.wishes.tags = Some(tag_set(&["tag:a"]));
+    first.priority = 1;
+    world.apply(first);
+    let mut second = policy(0, attributes(&[("b", "gold")]));
+    second.key = policy_key(1);
+    second.wishes.tags = Some(tag_set(&["tag:b"]));
+    second.ownership = Ownership {
+        attributes: AttributesExtent::Exact,
+        ..Ownership::default()
+    };
+    world.apply(second);
+    world.start();
+    world.run_until(SOON);
+    assert_eq!(world.model.devices[&node_id(0)].tags, tag_set(&["tag:a"]));
+    world.forget_seen();
+    world
+}
+
+fn assert_untouched(world: &World) {
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    let keys: Vec<_> = world.model.attributes[&node_id(0)]
+        .keys()
+        .cloned()
+        .collect();
+    assert_eq!(keys, [key("a"), key("b")]);
+}
+
+#[test]
+fn an_edit_that_makes_a_policy_invalid_hands_nothing_to_one_that_ranks_below() {
+    for broken in [Broken::Invalid, Broken::Unreadable] {
+        for restart in [false, true] {
+            let mut world = two_policies();
+            let before = world.policies[&policy_key(0)].memory.clone();
+            world.break_spec(&policy_key(0), broken);
+            world.run_for(SOON);
+            if restart {
+                world.kill();
+            }
+            world.run_for(Duration::from_hours(2));
+            assert_untouched(&world);
+            assert_eq!(world.policies[&policy_key(0)].memory, before);
+            // Corrected, it acts again; deleted, it hands its fields over.
+            world.apply(policy(0, tags(&["tag:c"])));
+            world.run_for(SOON);
+            assert_eq!(world.model.devices[&node_id(0)].tags, tag_set(&["tag:c"]));
+            world.delete(&policy_key(0));
+            world.run_for(SOON);
+            assert_eq!(world.model.devices[&node_id(0)].tags, tag_set(&["tag:b"]));
+            world.assert_converged();
+        }
+    }
+}
+
+#[test]
+fn an_invalid_policy_is_reported_as_such_and_one_that_cannot_be_read_not_at_all() {
+    let mut world = two_policies();
+    world.break_spec(&policy_key(0), Broken::Unreadable);
+    world.run_for(SOON);
+    let about = |world: &World| {
+        let reports = world.seen.reports.iter();
+        reports.filter(|(key, _)| *key == policy_key(0)).count()
+    };
+    assert_eq!(about(&world), 0);
+    world.break_spec(&policy_key(0), Broken::Invalid);
+    world.run_for(SOON);
+    assert_eq!(about(&world), 1);
+    let report = &world.last_reports[&policy_key(0)];
+    assert!(matches!(report.state, State::Invalid(_)));
+    assert_eq!(report.mode, Mode::Suspended(Suspender::Invalid));
+}
+
+fn clearing() -> World {
+    let mut world = world(1);
+    let mut clears = policy(0, attributes(&[("a", "gold")]));
+    clears.wishes.exit_node = Some(true);
+    clears.deletion = Deletion::Clear;
+    world.apply(clears);
+    world.start();
+    world.run_until(SOON);
+    assert!(world.policies[&policy_key(0)].anchored);
+    world
+}
+
+fn is_clear(world: &World) -> bool {
+    let routes = world.model.devices[&node_id(0)].enabled_routes.clone();
+    let routes = routes.unwrap_or_default();
+    world.model.attributes[&node_id(0)].is_empty() && !routes.iter().any(Route::is_exit_node)
+}
+
+#[test]
+fn a_finalizer_that_somebody_removes_is_put_back_though_nothing_else_changes() {
+    for restart in [false, true] {
+        let mut world = clearing();
+        world.forget_seen();
+        world.replace(&policy_key(0));
+        if restart {
+            world.kill();
+        }
+        world.run_for(SOON);
+        assert!(world.policies[&policy_key(0)].anchored, "{restart}");
+        assert!(world.writes().is_empty());
+        let written: BTreeSet<_> = world.seen.reports.iter().map(|(key, _)| key).collect();
+        assert_eq!(written.len(), 1);
+        world.delete(&policy_key(0));
+        world.run_for(SOON);
+        assert!(is_clear(&world), "{:#?}", world.model);
+        assert!(world.policies.is_empty());
+    }
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_is_not_seen_off() {
+    for restart in [false, true] {
+        let mut world = clearing();
+        let before = world.policies[&policy_key(0)].memory.clone();
+        world.break_spec(&policy_key(0), Broken::Unreadable);
+        world.run_for(SOON);
+        world.delete(&policy_key(0));
+        if restart {
+            world.kill();
+        }
+        world.run_for(Duration::from_hours(24));
+        assert_eq!(world.policies[&policy_key(0)].memory, before);
+        assert!(!is_clear(&world));
+        // A version that can read it comes.
+        let kept: &mut _ = world.policies.get_mut(&policy_key(0)).unwrap();
+        kept.broken = Broken::Valid;
+        kept.leaving = Some(world.start + jiff::SignedDuration::from_hours(25));
+        world.kill();
+        world.run_for(SOON);
+        assert!(is_clear(&world) && world.policies.is_empty());
+    }
+}
+
+#[test]
+fn an_invalid_policy_of_many_devices_keeps_what_it_set_on_all_of_them() {
+    let mut world = super::fleets::servers(4);
+    let fleet = |number, names: &[&str], priority| Policy {
+        key: policy_key(number),
+        priority,
+        ..super::fleets::fleet(tags(names))
+    };
+    world.apply(fleet(0, &["tag:s", "tag:a"], 1));
+    world.apply(fleet(1, &["tag:s"], 0));
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    world.break_spec(&policy_key(0), Broken::Invalid);
+    world.run_for(SOON);
+    world.kill();
+    world.run_for(SOON);
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    for device in world.model.devices.values() {
+        assert_eq!(device.tags, tag_set(&["tag:a", "tag:s"]));
+    }
+}
