@@ -104,6 +104,11 @@ pub enum Input {
     Poll,
     /// Whether this process may write.
     Leading(bool),
+    /// One request can be sent at once ([`super::Engine::wants_turn`]). A turn that is not used within
+    /// this step is lost to the engine.
+    Turn,
+    /// A request was not sent, and has no effect: its reasons no longer held.
+    NotSent(Ticket),
     /// A request was answered.
     Answered(Ticket, Result<Answer, Failure>),
     /// A report is kept: what it remembers survives a crash.
@@ -124,8 +129,16 @@ pub enum Input {
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Send a request and hand in its answer under this ticket.
-    Send(Ticket, Request),
+    /// Send a request and hand in its answer under this ticket. At most one in each step, as each needs
+    /// a turn. A write is sent only as long as [`super::Engine::still_wants`] it.
+    Send {
+        /// Tells its answer from others.
+        ticket: Ticket,
+        /// What to send.
+        request: Request,
+        /// Not after this time (monotonic), as the reads that it rests on are too old then.
+        until: Option<Duration>,
+    },
     /// Keep a report of a policy, then hand in [`Input::Recorded`].
     Report(PolicyKey, Box<PolicyReport>),
     /// Keep a report of the tailnet.

@@ -72,6 +72,8 @@ enum Grant {
 struct State {
     token: Option<Token>,
     fetched: u64,
+    /// The serial number of the newest token that was accepted.
+    accepted: u64,
     failure: Option<(Instant, Error)>,
 }
 
@@ -139,6 +141,39 @@ impl Auth {
             Self::ApiKey(_) => None,
             Self::Tokens(tokens) => tokens.state.lock().await.token.as_ref()?.scopes.clone(),
         }
+    }
+
+    /// The token to send at once, without asking for one; `None` where that takes a request.
+    pub async fn ready(&self) -> Option<Bearer> {
+        match self {
+            Self::ApiKey(bearer) => Some(bearer.clone()),
+            Self::Tokens(tokens) => {
+                let state = tokens.state.lock().await;
+                let token = state.token.as_ref();
+                let token = token.filter(|token| Instant::now() < token.expires_at);
+                token.map(|token| token.bearer.clone())
+            }
+        }
+    }
+
+    /// Notes that a token was accepted.
+    pub async fn accepted(&self, bearer: &Bearer) {
+        if let Self::Tokens(tokens) = self {
+            let mut state = tokens.state.lock().await;
+            state.accepted = state.accepted.max(bearer.serial);
+        }
+    }
+
+    /// Discards a token that was answered with 401. Says whether another one may do better: not where
+    /// this one was never accepted.
+    pub async fn discard(&self, rejected: &Bearer) -> bool {
+        let Self::Tokens(tokens) = self else {
+            return false;
+        };
+        let mut state = tokens.state.lock().await;
+        let is_it = |token: &mut Token| token.bearer.serial == rejected.serial;
+        state.token.take_if(is_it);
+        state.accepted >= rejected.serial
     }
 
     /// Another token in place of one that was answered with 401; `None` if there can be no other.
@@ -229,10 +264,10 @@ impl Token {
 async fn fetch(transport: &Transport, grant: &Grant) -> Result<wire::Granted, Error> {
     let granted = async {
         let answer = match grant {
-            Grant::ClientCredentials(request) => transport.send(request, None).await?,
+            Grant::ClientCredentials(request) => transport.send(request, None, None).await?,
             Grant::Exchange { client_id, source } => {
                 let request = exchange(client_id, source.token().await)?;
-                transport.send(&request, None).await?
+                transport.send(&request, None, None).await?
             }
         };
         let granted = wire::granted(&answer)?;

@@ -1,6 +1,6 @@
 use std::{
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -50,59 +50,139 @@ impl Default for Budget {
     }
 }
 
-/// The bucket of one client. Who asks first is served first.
+/// The bucket of one tailnet; it outlives the clients that take from it, so that a new client keeps to
+/// the pause that the server asked a former one for. First come, first served.
 #[derive(Debug)]
-pub(super) struct Bucket {
-    budget: Budget,
-    /// When the bucket will be full, if nothing is taken: this one instant says how many tokens
-    /// it holds at any other. Each token taken moves it by one interval.
-    full_at: Mutex<Instant>,
+pub struct Bucket {
+    level: Mutex<Level>,
     /// Held while waiting: tokio's mutex is fair.
     queue: tokio::sync::Mutex<()>,
 }
 
+#[derive(Debug)]
+struct Level {
+    budget: Budget,
+    /// When the bucket will be full, if nothing is taken: this one instant says how many tokens
+    /// it has at any other. Each token taken moves it by one interval.
+    full_at: Instant,
+    /// Nobody is let through before: a server asked for that.
+    paused_until: Instant,
+    /// Counts the pauses: a token taken before one is not given back after it.
+    pauses: u64,
+}
+
+impl Level {
+    fn end_pauses_without_a_burst(&mut self) {
+        if self.paused_until > Instant::now() {
+            let full_at = self.paused_until + self.budget.last_tokens();
+            self.full_at = self.full_at.max(full_at);
+        }
+    }
+}
+
+/// A token taken from a bucket: one request may be sent. One that is dropped unused goes back.
+#[derive(Debug)]
+pub struct Token {
+    bucket: Arc<Bucket>,
+    interval: Duration,
+    pauses: u64,
+    used: bool,
+}
+
+impl Token {
+    /// The request is sent.
+    pub(super) fn spend(mut self) {
+        self.used = true;
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if !self.used {
+            self.bucket.give_back(self.interval, self.pauses);
+        }
+    }
+}
+
 impl Bucket {
+    /// A full bucket.
+    #[must_use]
     pub fn new(budget: Budget) -> Self {
+        let now = Instant::now();
         Self {
-            budget,
-            full_at: Mutex::new(Instant::now()),
+            level: Mutex::new(Level {
+                budget,
+                full_at: now,
+                paused_until: now,
+                pauses: 0,
+            }),
             queue: tokio::sync::Mutex::new(()),
         }
     }
 
+    /// Changes how fast it fills; what was taken and the pause under way stay.
+    pub(super) fn set_budget(&self, budget: Budget) {
+        let mut level = self.lock();
+        level.budget = budget;
+        level.end_pauses_without_a_burst();
+    }
+
     /// Takes a token, waiting until there is one.
-    pub async fn take(&self) {
+    pub(super) async fn take(self: &Arc<Self>) -> Token {
         let _turn = self.queue.lock().await;
         // More than once around only if a pause begins while waiting.
-        while let Err(wait) = self.try_take() {
-            tokio::time::sleep(wait).await;
+        loop {
+            match self.try_take() {
+                Ok(token) => return token,
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
         }
     }
 
-    fn try_take(&self) -> Result<(), Duration> {
-        let mut full_at = self.lock();
+    fn try_take(self: &Arc<Self>) -> Result<Token, Duration> {
+        let mut level = self.lock();
         let now = Instant::now();
-        let wait = full_at
-            .saturating_duration_since(now)
-            .saturating_sub(self.budget.last_tokens());
-        if wait.is_zero() {
-            *full_at = (*full_at).max(now) + self.budget.interval;
-            Ok(())
-        } else {
-            Err(wait)
+        let empty_until = level
+            .full_at
+            .checked_sub(level.budget.last_tokens())
+            .unwrap_or(now);
+        let wait = empty_until
+            .max(level.paused_until)
+            .saturating_duration_since(now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        let interval = level.budget.interval;
+        level.full_at = level.full_at.max(now) + interval;
+        Ok(Token {
+            bucket: Arc::clone(self),
+            interval,
+            pauses: level.pauses,
+            used: false,
+        })
+    }
+
+    fn give_back(&self, interval: Duration, pauses: u64) {
+        let mut level = self.lock();
+        if level.pauses == pauses
+            && let Some(full_at) = level.full_at.checked_sub(interval)
+        {
+            level.full_at = full_at;
         }
     }
 
     /// Lets nobody through before `pause` has passed, and then one at a time: a server that asked
     /// for a pause is not greeted with a burst.
-    pub fn pause(&self, pause: Duration) {
-        let mut full_at = self.lock();
-        *full_at = (*full_at).max(Instant::now() + pause + self.budget.last_tokens());
+    pub(super) fn pause(&self, pause: Duration) {
+        let mut level = self.lock();
+        level.paused_until = level.paused_until.max(Instant::now() + pause);
+        level.pauses += 1;
+        level.end_pauses_without_a_burst();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Instant> {
-        // An instant cannot be left half written.
-        self.full_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Level> {
+        // No field can be left half written.
+        self.level.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,7 +199,7 @@ mod tests {
         for _ in 0..count {
             let bucket = Arc::clone(bucket);
             waiting.push(tokio::spawn(async move {
-                bucket.take().await;
+                bucket.take().await.spend();
                 start.elapsed().as_millis()
             }));
         }
@@ -160,10 +240,30 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_gives_up_takes_no_token_and_blocks_nobody() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
-        bucket.take().await;
+        bucket.take().await.spend();
         let impatient = tokio::time::timeout(Duration::from_millis(100), bucket.take()).await;
         assert!(impatient.is_err());
         assert_eq!(let_through(&bucket, 1).await, [900]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_not_used_goes_back_but_not_into_a_pause() {
+        let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
+        drop(bucket.take().await);
+        assert_eq!(let_through(&bucket, 1).await, [0]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let token = bucket.take().await;
+        bucket.pause(Duration::from_secs(10));
+        drop(token);
+        assert_eq!(let_through(&bucket, 1).await, [10_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_budget_does_not_end_a_pause() {
+        let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
+        bucket.pause(Duration::from_secs(200));
+        bucket.set_budget(Budget::new(0.1, 100).unwrap());
+        assert_eq!(let_through(&bucket, 1).await, [200_000]);
     }
 
     #[test]

@@ -80,14 +80,18 @@ impl Endpoint {
         }
     }
 
-    /// Whether sending it twice does what sending it once does.
-    ///
-    /// Every write sets a value, except three: a device that came back in between would be deleted
-    /// again, a key that was renewed in between would be expired again, and a second invite sent.
-    pub(super) fn is_repeatable(self) -> bool {
-        !matches!(
+    /// Whether it changes nothing, so that sending it twice does no harm. The requests for a token are
+    /// among them: a second token is as good as the first.
+    pub(super) fn is_read(self) -> bool {
+        matches!(
             self,
-            Self::DeleteDevice | Self::ExpireKey | Self::CreateDeviceInvite
+            Self::Devices
+                | Self::Device
+                | Self::Routes
+                | Self::Attributes
+                | Self::DeviceInvites
+                | Self::Token
+                | Self::TokenExchange
         )
     }
 

@@ -48,7 +48,7 @@ pub enum Kind {
     ServerError,
     /// An answer, but not one of this API: HTML, no JSON, a wrong shape, a redirect.
     UnexpectedAnswer,
-    /// It was not sent: the program ends.
+    /// It was not sent: the program ends, or the reasons for it no longer held.
     NotSent,
 }
 

@@ -19,10 +19,10 @@ impl Client {
     pub async fn device_invites(&self, id: &NodeId) -> Result<Vec<Invite>, Error> {
         let path = ["device", id.as_str(), "device-invites"];
         let request = Request::new(Endpoint::DeviceInvites, Method::GET, path);
-        invites(&self.0.send(&request).await?)
+        invites(&self.send(&request).await?)
     }
 
-    /// Makes an invite. Needs a user's own API token. Not repeated where the outcome is unknown.
+    /// Makes an invite. Needs a user's own API token.
     pub async fn create_device_invite(
         &self,
         id: &NodeId,
@@ -39,7 +39,7 @@ impl Client {
         let request = Request::new(Endpoint::CreateDeviceInvite, Method::POST, path);
         // The API takes several at once.
         let request = request.body(Body::Json(json!([body])));
-        let answer = self.0.send(&request).await?;
+        let answer = self.send(&request).await?;
         let mut made = invites(&answer)?.into_iter();
         match (made.next(), made.next()) {
             (Some(invite), None) => Ok(invite),

@@ -2,8 +2,11 @@
 //!
 //! Knows nothing of Kubernetes and decides nothing: what to ask and what to do about a failure is
 //! the caller's. Two things are done here so that no caller can forget them: every request takes a
-//! token from the [`Budget`], which a server's `Retry-After` stalls; and a request that failed in
-//! passing is sent again, a few times, where a repeat does no harm.
+//! token from the [`Budget`], which a server's `Retry-After` stalls; and a read that failed in
+//! passing is repeated a few times. A write is never repeated here: its reasons may be gone by then.
+//!
+//! A write whose reasons may go while it waits is sent with a [`Permit`] ([`Client::permitted`]), and one
+//! that must not wait at all with a [`Turn`] that was taken before the decision ([`Client::turn`]).
 //!
 //! The usual environment holds for connections: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` (HTTP proxies; none of SOCKS), and `SSL_CERT_FILE` and `SSL_CERT_DIR`, which take the
@@ -16,6 +19,7 @@ mod endpoint;
 mod error;
 mod identity;
 mod invites;
+mod permit;
 mod request;
 mod scopes;
 mod settings;
@@ -25,7 +29,7 @@ mod wire;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use jiff::Timestamp;
@@ -37,28 +41,40 @@ use crate::model::{
     TailnetIpv4,
 };
 use answer::Answer;
-use auth::Auth;
+use auth::{Auth, Bearer};
 use request::{Body, Request};
+use budget::Token;
 use transport::Transport;
 
 pub use auth::Credential;
-pub use budget::Budget;
+pub use budget::{Bucket, Budget};
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Retry};
 pub use identity::{IdentitySource, NoIdentity};
+pub use permit::Permit;
 pub use scopes::Ability;
 pub use settings::{Observation, Observer, Settings, Timeouts};
 pub use wire::Routes;
 
 /// A connection to one tailnet. Clones share the budget, the token and the connections.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    /// Taken before for the next request of this clone.
+    turn: Arc<Mutex<Option<Turn>>>,
+    /// What the writes of this clone are subject to.
+    permit: Option<Permit>,
+}
 
 struct Inner {
     transport: Transport,
     auth: Auth,
     tailnet: String,
 }
+
+/// The right to send one request at once: all that it could have waited for is there.
+#[derive(Debug)]
+pub struct Turn(Token);
 
 /// For each device the attributes to set (`Some`) and to delete (`None`).
 pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<AttributeWish>>>;
@@ -124,11 +140,63 @@ impl Client {
         let auth = Auth::new(credential).ok_or(SetupError::Credential)?;
         let transport = Transport::new(settings)
             .map_err(|error| SetupError::Http(transport::causes(&error.without_url())))?;
-        Ok(Self(Arc::new(Inner {
-            transport,
-            auth,
-            tailnet,
-        })))
+        Ok(Self {
+            inner: Arc::new(Inner {
+                transport,
+                auth,
+                tailnet,
+            }),
+            turn: Arc::default(),
+            permit: None,
+        })
+    }
+
+    /// Waits until a request can be sent: for an access token, then for the budget. `None` once the
+    /// client is closed. Whether an access token could be had is told by the request itself.
+    pub async fn turn(&self) -> Option<Turn> {
+        let inner = &self.inner;
+        let _ = inner.auth.bearer(&inner.transport).await;
+        inner.transport.token().await.map(Turn)
+    }
+
+    /// A client whose next request goes out at once, with this turn.
+    #[must_use]
+    pub fn with_turn(&self, turn: Turn) -> Self {
+        Self {
+            turn: Arc::new(Mutex::new(Some(turn))),
+            ..self.clone()
+        }
+    }
+
+    /// A client whose write is sent only if the permit holds at that moment, and at most once. One
+    /// that is not sent fails with [`Kind::NotSent`].
+    #[must_use]
+    pub fn permitted(&self, permit: Permit) -> Self {
+        Self {
+            permit: Some(permit),
+            ..self.clone()
+        }
+    }
+
+    /// Sends nothing from now on by any clone, not even what waits; what has been sent is still
+    /// answered.
+    pub fn close(&self) {
+        self.inner.transport.stop();
+    }
+
+    /// Whether the other one is a clone of this client.
+    #[must_use]
+    pub fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    async fn send(&self, request: &Request) -> Result<Answer, Error> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let token = turn.map(|Turn(token)| token);
+        match self.permit.as_ref().filter(|_| !request.endpoint.is_read()) {
+            Some(permit) => self.inner.send_once(request, token, permit).await,
+            None => self.inner.send(request, token).await,
+        }
     }
 
     /// All devices of the tailnet: the complete list, or an error.
@@ -138,9 +206,9 @@ impl Client {
 
     /// All devices of the tailnet with the API's clock: the complete list, or an error.
     pub async fn list(&self) -> Result<DeviceList, Error> {
-        let path = ["tailnet", &self.0.tailnet, "devices"];
+        let path = ["tailnet", &self.inner.tailnet, "devices"];
         let request = Request::new(Endpoint::Devices, Method::GET, path).all_fields();
-        let answer = self.0.send(&request).await?;
+        let answer = self.send(&request).await?;
         Ok(DeviceList {
             devices: wire::devices(&answer)?,
             date: answer.date,
@@ -150,7 +218,7 @@ impl Client {
     /// What the credential is known not to permit. Of a user's API key nothing is known, nor of any
     /// credential before its first answer.
     pub async fn lacks(&self) -> BTreeSet<Ability> {
-        let scopes = self.0.auth.scopes().await;
+        let scopes = self.inner.auth.scopes().await;
         scopes.map(|scopes| scopes.lack()).unwrap_or_default()
     }
 
@@ -158,28 +226,28 @@ impl Client {
     pub async fn device(&self, id: &NodeId) -> Result<Device, Error> {
         let path = ["device", id.as_str()];
         let request = Request::new(Endpoint::Device, Method::GET, path).all_fields();
-        wire::device(&self.0.send(&request).await?)
+        wire::device(&self.send(&request).await?)
     }
 
-    /// Deletes a device. Not repeated where the outcome is unknown.
+    /// Deletes a device.
     pub async fn delete(&self, id: &NodeId) -> Result<(), Error> {
         let path = ["device", id.as_str()];
         let request = Request::new(Endpoint::DeleteDevice, Method::DELETE, path);
-        self.0.send(&request).await.map(drop)
+        self.send(&request).await.map(drop)
     }
 
-    /// Expires a device's key. Not repeated where the outcome is unknown.
+    /// Expires a device's key.
     pub async fn expire_key(&self, id: &NodeId) -> Result<(), Error> {
         let path = ["device", id.as_str(), "expire"];
         let request = Request::new(Endpoint::ExpireKey, Method::POST, path);
-        self.0.send(&request).await.map(drop)
+        self.send(&request).await.map(drop)
     }
 
     /// The routes of one device.
     pub async fn routes(&self, id: &NodeId) -> Result<Routes, Error> {
         let path = ["device", id.as_str(), "routes"];
         let request = Request::new(Endpoint::Routes, Method::GET, path);
-        wire::routes(&self.0.send(&request).await?)
+        wire::routes(&self.send(&request).await?)
     }
 
     /// Replaces the enabled routes, those of an exit node included.
@@ -231,7 +299,7 @@ impl Client {
     pub async fn attributes(&self, id: &NodeId) -> Result<Attributes, Error> {
         let path = ["device", id.as_str(), "attributes"];
         let request = Request::new(Endpoint::Attributes, Method::GET, path);
-        wire::attributes(&self.0.send(&request).await?)
+        wire::attributes(&self.send(&request).await?)
     }
 
     /// Sets one attribute. A wish without expiry clears one that there was.
@@ -247,23 +315,23 @@ impl Client {
         }
         let path = ["device", id.as_str(), "attributes", key.as_str()];
         let request = Request::new(Endpoint::SetAttribute, Method::POST, path);
-        self.0.send(&request.body(Body::Json(body))).await.map(drop)
+        self.send(&request.body(Body::Json(body))).await.map(drop)
     }
 
     /// Deletes one attribute.
     pub async fn delete_attribute(&self, id: &NodeId, key: &AttributeKey) -> Result<(), Error> {
         let path = ["device", id.as_str(), "attributes", key.as_str()];
         let request = Request::new(Endpoint::DeleteAttribute, Method::DELETE, path);
-        self.0.send(&request).await.map(drop)
+        self.send(&request).await.map(drop)
     }
 
     /// Sets and deletes attributes of many devices at once. Whether a part of it is done where the
     /// whole fails is not documented.
     pub async fn patch_attributes(&self, changes: &AttributePatch) -> Result<(), Error> {
-        let path = ["tailnet", &self.0.tailnet, "device-attributes"];
+        let path = ["tailnet", &self.inner.tailnet, "device-attributes"];
         let request = Request::new(Endpoint::PatchAttributes, Method::PATCH, path);
         let body = Body::Json(wire::attribute_patch(changes));
-        self.0.send(&request.body(body)).await.map(drop)
+        self.send(&request.body(body)).await.map(drop)
     }
 
     /// `POST /device/{id}/{what}`
@@ -275,22 +343,80 @@ impl Client {
         body: serde_json::Value,
     ) -> Result<Answer, Error> {
         let request = Request::new(endpoint, Method::POST, ["device", id.as_str(), what]);
-        self.0.send(&request.body(Body::Json(body))).await
+        self.send(&request.body(Body::Json(body))).await
     }
 }
 
 impl Inner {
     /// Sends a request with a token; with another one if the first has lost its validity.
-    async fn send(&self, request: &Request) -> Result<Answer, Error> {
+    async fn send(&self, request: &Request, token: Option<Token>) -> Result<Answer, Error> {
         let bearer = self.auth.bearer(&self.transport).await?;
-        let outcome = self.transport.send(request, Some(&bearer.secret)).await;
-        let Err(error) = &outcome else { return outcome };
-        if error.kind() != Kind::CredentialRejected {
+        let outcome = self
+            .transport
+            .send(request, Some(&bearer.secret), token)
+            .await;
+        let rejected =
+            |outcome: &Result<_, Error>| matches!(outcome, Err(error) if error.kind == Kind::CredentialRejected);
+        if !rejected(&outcome) {
+            self.note_accepted(&outcome, &bearer).await;
             return outcome;
         }
         match self.auth.replace(&self.transport, &bearer).await {
-            Some(other) => self.transport.send(request, Some(&other?.secret)).await,
+            Some(other) => {
+                let other = other?;
+                let outcome = self.transport.send(request, Some(&other.secret), None).await;
+                self.note_accepted(&outcome, &other).await;
+                outcome
+            }
             None => outcome,
+        }
+    }
+
+    /// Sends a write once, while its permit holds. One that meets an access token that has lost its
+    /// validity is not sent with another one: the caller decides anew once there is one.
+    async fn send_once(
+        &self,
+        request: &Request,
+        token: Option<Token>,
+        permit: &Permit,
+    ) -> Result<Answer, Error> {
+        let bearer = match self.auth.ready().await {
+            Some(bearer) => bearer,
+            None => self.auth.bearer(&self.transport).await?,
+        };
+        let token = match token {
+            Some(token) => token,
+            None => {
+                let token = tokio::select! {
+                    biased;
+                    () = permit.revoked() => None,
+                    token = self.transport.token() => token,
+                };
+                token.ok_or_else(|| transport::not_sent(request, transport::STOPPED))?
+            }
+        };
+        let outcome = self
+            .transport
+            .send_once(request, &bearer.secret, token, permit)
+            .await;
+        match outcome {
+            Err(error) if error.kind == Kind::CredentialRejected => {
+                Err(if self.auth.discard(&bearer).await {
+                    transport::not_sent(request, "its access token was no longer valid")
+                } else {
+                    error
+                })
+            }
+            outcome => {
+                self.note_accepted(&outcome, &bearer).await;
+                outcome
+            }
+        }
+    }
+
+    async fn note_accepted(&self, outcome: &Result<Answer, Error>, bearer: &Bearer) {
+        if outcome.is_ok() {
+            self.auth.accepted(bearer).await;
         }
     }
 }
@@ -298,7 +424,7 @@ impl Inner {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("tailnet", &self.0.tailnet)
+            .field("tailnet", &self.inner.tailnet)
             .finish_non_exhaustive()
     }
 }

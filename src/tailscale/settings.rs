@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
-use super::{Budget, endpoint::Endpoint, error::Kind};
+use super::{Bucket, Budget, endpoint::Endpoint, error::Kind};
 
 /// How to reach a tailnet.
 #[derive(Clone)]
@@ -14,6 +14,9 @@ pub struct Settings {
     pub tailnet: String,
     /// How many requests may be sent.
     pub budget: Budget,
+    /// The bucket that this client takes from, where an earlier client of the same tailnet has used it.
+    /// `None`: one of its own.
+    pub bucket: Option<Arc<Bucket>>,
     /// The header `User-Agent`.
     pub user_agent: String,
     /// How long to wait.
@@ -60,6 +63,7 @@ impl Settings {
             base_url,
             tailnet: tailnet.into(),
             budget: Budget::default(),
+            bucket: None,
             user_agent: concat!("tsdp/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts::default(),
             observer: None,

@@ -1,8 +1,8 @@
 //! Sends requests: within the budget, again where that is safe, and told in the log.
 
-use std::{error::Error as _, time::Duration};
+use std::{convert::Infallible, error::Error as _, sync::Arc, time::Duration};
 
-use reqwest::{Response, Url, redirect};
+use reqwest::{RequestBuilder, Response, Url, header::CONTENT_TYPE, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -10,9 +10,10 @@ use tracing::debug;
 
 use super::{
     answer::{self, Answer},
-    budget::Bucket,
+    budget::{Bucket, Token},
     endpoint::Endpoint,
     error::{Error, Kind},
+    permit::{Permit, PermittedBody},
     request::{Body, Request},
     settings::{Observation, Observer, Settings, Timeouts},
 };
@@ -21,7 +22,7 @@ pub(super) struct Transport {
     http: reqwest::Client,
     base: Url,
     timeouts: Timeouts,
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
     observer: Option<Observer>,
     stop: CancellationToken,
 }
@@ -51,40 +52,55 @@ impl Transport {
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(10))
             .build()?;
+        let bucket = match settings.bucket {
+            Some(bucket) => {
+                bucket.set_budget(settings.budget);
+                bucket
+            }
+            None => Arc::new(Bucket::new(settings.budget)),
+        };
         Ok(Self {
             http,
             base: settings.base_url,
             timeouts: settings.timeouts,
-            bucket: Bucket::new(settings.budget),
+            bucket,
             observer: settings.observer,
-            stop: settings.stop,
+            stop: settings.stop.child_token(),
         })
     }
 
-    /// Sends the request, and sends it again where that can help and does no harm.
+    /// Waits for a token of the budget; `None` once the client is stopped.
+    pub async fn token(&self) -> Option<Token> {
+        let token = self.stop.run_until_cancelled(self.bucket.take()).await;
+        token.filter(|_| !self.stop.is_cancelled())
+    }
+
+    /// Sends the request with a token that was taken before, or with the next one. What only reads is
+    /// sent again where that can help; a write never is, as its reasons may be gone by then.
     pub async fn send(
         &self,
         request: &Request,
         bearer: Option<&SecretString>,
+        mut token: Option<Token>,
     ) -> Result<Answer, Error> {
         let mut tries = 0;
         let mut last = None;
         loop {
-            let turn = self.stop.run_until_cancelled(self.bucket.take()).await;
-            if turn.is_none() || self.stop.is_cancelled() {
-                return Err(last.unwrap_or_else(|| not_sent(request)));
-            }
+            let token = match token.take() {
+                Some(token) => Some(token),
+                None => self.token().await,
+            };
+            let Some(token) = token.filter(|_| !self.stop.is_cancelled()) else {
+                return Err(last.unwrap_or_else(|| not_sent(request, STOPPED)));
+            };
             tries += 1;
-            let error = match self.exchange(request, bearer).await {
+            let error = match self.exchange(request, bearer, token, None).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if let Some(pause) = error.pause {
-                self.bucket.pause(pause);
-            }
-            let harmless = request.endpoint.is_repeatable() || !error.unknown_outcome;
             let soon = error.pause.is_none_or(|pause| pause <= LONGEST_WAIT);
-            if tries == MAX_TRIES || !error.is_transient() || !harmless || !soon {
+            let may_repeat = request.endpoint.is_read() && error.is_transient();
+            if tries == MAX_TRIES || !may_repeat || !soon {
                 return Err(error);
             }
             // After a pause the bucket decides; else nobody knows how long, so each comes back at
@@ -96,14 +112,54 @@ impl Transport {
         }
     }
 
-    /// One request and its answer, observed.
+    /// Sends the request at most once, and only while its permit holds.
+    pub async fn send_once(
+        &self,
+        request: &Request,
+        bearer: &SecretString,
+        token: Token,
+        permit: &Permit,
+    ) -> Result<Answer, Error> {
+        let revoke_once_stopped = async {
+            self.stop.cancelled().await;
+            permit.revoke();
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            () = permit.revoked() => Err(not_sent(request, REVOKED)),
+            never = revoke_once_stopped => match never {},
+            outcome = self.exchange(request, Some(bearer), token, Some(permit)) => outcome,
+        }
+    }
+
+    /// Sends nothing from now on, not even what waits; what has been sent is still answered.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// One request and its answer, observed. A pause that the server asks for holds for all requests.
     async fn exchange(
         &self,
         request: &Request,
         bearer: Option<&SecretString>,
+        token: Token,
+        permit: Option<&Permit>,
     ) -> Result<Answer, Error> {
+        token.spend();
         let start = Instant::now();
-        let outcome = self.ask(request, bearer).await;
+        let outcome = self.ask(request, bearer, permit).await;
+        if let Err(error) = &outcome
+            && error.kind == Kind::NotSent
+        {
+            return outcome;
+        }
+        if let Err(Error {
+            pause: Some(pause), ..
+        }) = &outcome
+        {
+            self.bucket.pause(*pause);
+        }
         let duration = start.elapsed();
         let (status, request_id, failure) = match &outcome {
             Ok(answer) => (Some(answer.status), &answer.request_id, None),
@@ -129,7 +185,12 @@ impl Transport {
         outcome
     }
 
-    async fn ask(&self, request: &Request, bearer: Option<&SecretString>) -> Result<Answer, Error> {
+    async fn ask(
+        &self,
+        request: &Request,
+        bearer: Option<&SecretString>,
+        permit: Option<&Permit>,
+    ) -> Result<Answer, Error> {
         let timeout = match request.endpoint {
             Endpoint::Devices => self.timeouts.list,
             _ => self.timeouts.request,
@@ -141,18 +202,22 @@ impl Transport {
         if let Some(token) = bearer {
             builder = builder.bearer_auth(token.expose_secret());
         }
-        builder = match &request.body {
-            Body::None => builder,
-            Body::Json(value) => builder.json(value),
-            Body::ClientCredentials {
-                client_id,
-                client_secret,
-            } => builder.form(&[
+        builder = match (&request.body, permit) {
+            (body, Some(permit)) => permitted(builder, body, permit),
+            (Body::None, None) => builder,
+            (Body::Json(value), None) => builder.json(value),
+            (
+                Body::ClientCredentials {
+                    client_id,
+                    client_secret,
+                },
+                None,
+            ) => builder.form(&[
                 ("grant_type", "client_credentials"),
                 ("client_id", client_id),
                 ("client_secret", client_secret.expose_secret()),
             ]),
-            Body::TokenExchange { client_id, jwt } => builder.form(&[
+            (Body::TokenExchange { client_id, jwt }, None) => builder.form(&[
                 ("client_id", client_id.as_str()),
                 ("jwt", jwt.expose_secret()),
             ]),
@@ -163,9 +228,24 @@ impl Transport {
                 accepted(request, response, secret).await
             }
             Ok(response) => Err(rejected(request, response, secret).await),
+            Err(_) if permit.is_some_and(Permit::is_revoked) => Err(not_sent(request, REVOKED)),
             Err(error) => Err(no_answer(request, error)),
         }
     }
+}
+
+/// A request whose body asks for the permit when it is written to a connection.
+fn permitted(builder: RequestBuilder, body: &Body, permit: &Permit) -> RequestBuilder {
+    let (builder, bytes) = match body {
+        // The forms that ask for a token have no permit.
+        Body::None | Body::ClientCredentials { .. } | Body::TokenExchange { .. } => (builder, None),
+        Body::Json(value) => (
+            builder.header(CONTENT_TYPE, "application/json"),
+            Some(value.to_string().into_bytes()),
+        ),
+    };
+    let body = PermittedBody::new(permit.clone(), bytes);
+    builder.body(reqwest::Body::wrap(body))
 }
 
 /// An answer of success.
@@ -240,13 +320,17 @@ fn no_answer(request: &Request, error: reqwest::Error) -> Error {
     }
 }
 
-fn not_sent(request: &Request) -> Error {
+/// Why something was not sent.
+pub(super) const STOPPED: &str = "nothing is sent any longer by this connection";
+const REVOKED: &str = "its reasons no longer hold";
+
+pub(super) fn not_sent(request: &Request, why: &str) -> Error {
     Error {
         endpoint: request.endpoint,
         request: request.title(),
         kind: Kind::NotSent,
         status: None,
-        message: "nothing more is sent, as the program ends".to_owned(),
+        message: why.to_owned(),
         request_id: None,
         pause: None,
         unknown_outcome: false,
