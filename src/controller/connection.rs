@@ -1,6 +1,9 @@
 //! From a Secret to a client: again whenever the credential changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -22,8 +25,8 @@ use crate::{
     api::{Reason, TailscaleTailnetSpec},
     model::{ChangeLimit, Refused},
     plan::{Guardrails, GuardrailsSource},
-    tailnet::{Failure, Input, Message, Retry, Settings},
-    tailscale::{self, Budget, Client, Credential},
+    tailnet::{Failure, Message, Retry, Settings},
+    tailscale::{self, Bucket, Budget, Client, Credential},
 };
 
 /// What every connection is made with.
@@ -40,25 +43,90 @@ pub(super) struct Connector {
     pub environment: Option<Environment>,
 }
 
+/// The bucket of one tailnet's requests, and the API that it is for: it outlives the clients.
+#[derive(Debug, Clone)]
+pub(super) struct TailnetBudget {
+    url: String,
+    bucket: Arc<Bucket>,
+}
+
+impl TailnetBudget {
+    /// A full bucket.
+    pub fn new(url: &str, budget: Budget) -> Self {
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            bucket: Arc::new(Bucket::new(budget)),
+        }
+    }
+
+    /// Whether it is the budget of this API.
+    pub fn is_of(&self, url: &str) -> bool {
+        self.url == url.trim_end_matches('/')
+    }
+
+    pub fn bucket(&self) -> Arc<Bucket> {
+        Arc::clone(&self.bucket)
+    }
+}
+
+/// The way from a connection to the engine of its tailnet, for as long as the connection is the one that
+/// counts: nothing of an earlier one arrives after it was replaced.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    mailbox: mpsc::UnboundedSender<Message>,
+    open: Arc<Mutex<bool>>,
+}
+
+impl Line {
+    pub fn new(mailbox: mpsc::UnboundedSender<Message>) -> Self {
+        Self {
+            mailbox,
+            open: Arc::new(Mutex::new(true)),
+        }
+    }
+
+    /// Hands the client over; `false` where nobody takes it any longer.
+    fn hand_over(&self, client: Result<Client, Failure>) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let message = Message::Connection {
+            settings: None,
+            client,
+        };
+        *open && self.mailbox.send(message).is_ok()
+    }
+
+    pub fn close(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    }
+}
+
+/// The part of a spec that decides which API is asked, and as whom: any other edit keeps the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    url: String,
+    tailnet: String,
+    secret: String,
+}
+
+impl Endpoint {
+    pub fn of(spec: &TailscaleTailnetSpec) -> Self {
+        Self {
+            url: spec.api_url().to_owned(),
+            tailnet: spec.tailnet().to_owned(),
+            secret: spec.credentials_secret.name.clone(),
+        }
+    }
+}
+
 impl Connector {
     /// Keeps a tailnet connected as its spec and its Secret say, for ever.
     pub async fn keep(
         self,
         tailnet: String,
         spec: TailscaleTailnetSpec,
-        mailbox: mpsc::UnboundedSender<Message>,
+        budget: TailnetBudget,
+        line: Line,
     ) {
-        self.webhooks.refuse(&tailnet);
-        match settings(&spec, &self.namespace) {
-            Ok(settings) => {
-                let _ = mailbox.send(Message::Input(Input::Settings(settings)));
-            }
-            Err(refused) => {
-                let invalid = failure(Reason::Invalid, refused.0, Retry::Never);
-                let _ = mailbox.send(Message::Client(Err(invalid)));
-                return;
-            }
-        }
         let name = spec.credentials_secret.name.as_str();
         let secrets: Api<Secret> = Api::namespaced(self.cluster.clone(), &self.namespace);
         let place = format!("{}/{name}", self.namespace);
@@ -75,7 +143,7 @@ impl Connector {
                     if last.is_none() {
                         let message = format!("The Secret {place} cannot be read: {error}.");
                         let unread = failure(Reason::CredentialsMissing, message, Retry::Later);
-                        let _ = mailbox.send(Message::Client(Err(unread)));
+                        line.hand_over(Err(unread));
                     }
                     continue;
                 }
@@ -85,14 +153,14 @@ impl Connector {
             }
             let client = match &data {
                 None => Err(missing(&place)),
-                Some(data) => self.connect(&place, &tailnet, &spec, data),
+                Some(data) => self.connect(&place, &tailnet, &spec, &budget, data),
             };
             if client.is_ok() {
                 info!("the credential of the Secret {place} is in use");
             }
-            self.take_webhooks(&place, &tailnet, data.as_ref(), &mailbox);
+            self.take_webhooks(&place, &tailnet, data.as_ref(), &line.mailbox);
             last = Some(data);
-            if mailbox.send(Message::Client(client)).is_err() {
+            if !line.hand_over(client) {
                 return;
             }
         }
@@ -103,6 +171,7 @@ impl Connector {
         place: &str,
         tailnet: &str,
         spec: &TailscaleTailnetSpec,
+        budget: &TailnetBudget,
         data: &Data,
     ) -> Result<Client, Failure> {
         let credential = self.credential(data).map_err(|fault| {
@@ -113,10 +182,9 @@ impl Connector {
         let url = spec.api_url().parse();
         let url =
             url.map_err(|fault| invalid(format!("spec.apiURL {}: {fault}", spec.api_url())))?;
-        let per_second = f64::from(spec.requests_per_second().get());
         let settings = tailscale::Settings {
-            budget: Budget::new(per_second, spec.request_burst().get())
-                .map_err(|fault| invalid(fault.0))?,
+            budget: request_budget(spec).map_err(|fault| invalid(fault.0))?,
+            bucket: Some(budget.bucket()),
             observer: Some(self.metrics.observer(tailnet)),
             ..tailscale::Settings::new(url, spec.tailnet())
         };
@@ -170,6 +238,12 @@ impl Connector {
     }
 }
 
+/// How many requests a spec allows.
+pub(super) fn request_budget(spec: &TailscaleTailnetSpec) -> Result<Budget, Refused> {
+    let per_second = f64::from(spec.requests_per_second().get());
+    Budget::new(per_second, spec.request_burst().get())
+}
+
 pub(super) fn settings(
     spec: &TailscaleTailnetSpec,
     own_namespace: &str,
@@ -196,6 +270,19 @@ pub(super) fn unconnected() -> Settings {
         limit: ChangeLimit::default(),
         guardrails: Guardrails::default(),
     }
+}
+
+/// Until the credential has been read.
+pub(super) fn connecting() -> Failure {
+    failure(
+        Reason::Progressing,
+        "The connection is being made.".to_owned(),
+        Retry::Later,
+    )
+}
+
+pub(super) fn invalid_tailnet(refused: Refused) -> Failure {
+    failure(Reason::Invalid, refused.0, Retry::Never)
 }
 
 pub(super) fn no_tailnet(name: &str) -> Failure {

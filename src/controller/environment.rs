@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use super::{connection, metrics::Metrics};
+use super::{
+    connection::{self, TailnetBudget},
+    metrics::Metrics,
+};
 use crate::{
     api::TailscaleTailnetSpec,
     model::Refused,
-    tailnet::{Input, Message, Settings},
+    tailnet::{Message, Settings},
     tailscale::{self, Client, Credential, SetupError},
 };
 
@@ -28,6 +31,7 @@ pub struct FromEnvironment {
 pub(super) struct Environment {
     client: Client,
     settings: Settings,
+    budget: TailnetBudget,
 }
 
 /// Why the connection of the environment cannot be made.
@@ -50,21 +54,29 @@ impl Environment {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, EnvironmentError> {
         let settings = connection::settings(&TailscaleTailnetSpec::default(), own_namespace)?;
+        let budget = TailnetBudget::new(from.settings.base_url.as_str(), from.settings.budget);
         let observed = tailscale::Settings {
             observer: Some(metrics.observer(DEFAULT)),
+            bucket: Some(budget.bucket()),
             ..from.settings
         };
         Ok(Self {
             client: Client::new(observed, from.credential)?,
             settings,
+            budget,
         })
     }
 
     /// What the engine is told of it.
-    pub fn messages(&self) -> Vec<Message> {
-        vec![
-            Message::Input(Input::Settings(self.settings.clone())),
-            Message::Client(Ok(self.client.clone())),
-        ]
+    pub fn message(&self) -> Message {
+        Message::Connection {
+            settings: Some(Box::new(self.settings.clone())),
+            client: Ok(self.client.clone()),
+        }
+    }
+
+    /// The budget that it has used.
+    pub fn budget(&self) -> TailnetBudget {
+        self.budget.clone()
     }
 }

@@ -17,7 +17,10 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
     board::Known,
-    connection::{Connector, no_tailnet, unconnected, unreadable_tailnet},
+    connection::{
+        self, Connector, Endpoint, Line, TailnetBudget, connecting, invalid_tailnet, no_tailnet,
+        unconnected, unreadable_tailnet,
+    },
     declared::declared,
     environment::{self, Environment},
     finalizer::{self, Finalizers},
@@ -83,7 +86,26 @@ pub(super) struct Router {
 struct Tailnet {
     mailbox: mpsc::UnboundedSender<Message>,
     spec: Option<TailscaleTailnetSpec>,
-    connection: Option<AbortHandle>,
+    connection: Option<Connection>,
+    /// What its requests have used; kept when the connection or the resource goes.
+    budget: Option<TailnetBudget>,
+}
+
+/// What keeps a tailnet connected.
+struct Connection {
+    endpoint: Endpoint,
+    line: Line,
+    task: AbortHandle,
+}
+
+impl Tailnet {
+    /// Ends the connection: nothing of it reaches the engine any longer.
+    fn disconnect(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.line.close();
+            connection.task.abort();
+        }
+    }
 }
 
 impl Router {
@@ -293,8 +315,10 @@ impl Router {
 
     /// A resource takes the place of what the environment describes, for as long as the process lives.
     fn give_way_to(&mut self, tailnet: &str) {
-        if self.stand_in(tailnet).is_some() {
+        if let Some(environment) = self.stand_in(tailnet) {
             info!("a TailscaleTailnet takes the place of the connection of the environment");
+            let budget = environment.budget();
+            self.engine(tailnet).budget = Some(budget);
             self.connector.environment = None;
         }
     }
@@ -306,14 +330,14 @@ impl Router {
     }
 
     /// What the engine of a tailnet is told for which there is no resource.
-    fn without_resource(&self, name: &str) -> Vec<Message> {
+    fn without_resource(&self, name: &str) -> Message {
         self.stand_in(name).map_or_else(
-            || {
-                // Nobody permits or forbids anything there.
-                let settings = Message::Input(Input::Settings(unconnected()));
-                vec![Message::Client(Err(no_tailnet(name))), settings]
+            // Nobody permits or forbids anything there.
+            || Message::Connection {
+                settings: Some(Box::new(unconnected())),
+                client: Err(no_tailnet(name)),
             },
-            Environment::messages,
+            Environment::message,
         )
     }
 
@@ -336,19 +360,62 @@ impl Router {
         self.tailnet_board
             .seen(&name, known, self.leadership.is_leader());
         self.send(&name, Message::Input(Input::Tailnet(declared)));
+        self.connect(&name, object.spec);
+    }
+
+    /// Connects a tailnet as its spec says. What is permitted holds at once; where another API is asked,
+    /// or as somebody else, the former connection ends in the same moment.
+    fn connect(&mut self, name: &str, spec: TailscaleTailnetSpec) {
         let connector = self.connector.clone();
-        let tailnet = self.engine(&name);
-        if tailnet.spec.as_ref() == Some(&object.spec) {
+        let settings = connection::settings(&spec, &connector.namespace);
+        let budget = connection::request_budget(&spec);
+        let tailnet = self.engine(name);
+        if tailnet.spec.as_ref() == Some(&spec) {
             return;
         }
-        tailnet.spec = Some(object.spec.clone());
-        if let Some(connection) = tailnet.connection.take() {
-            connection.abort();
+        tailnet.spec = Some(spec.clone());
+        let endpoint = Endpoint::of(&spec);
+        let (settings, budget) = match (settings, budget) {
+            (Ok(settings), Ok(budget)) => (settings, budget),
+            (Err(refused), _) | (_, Err(refused)) => {
+                tailnet.disconnect();
+                connector.webhooks.refuse(name);
+                let _ = tailnet.mailbox.send(Message::Connection {
+                    settings: None,
+                    client: Err(invalid_tailnet(refused)),
+                });
+                return;
+            }
+        };
+        let url = spec.api_url();
+        let budget = match tailnet.budget.take().filter(|budget| budget.is_of(url)) {
+            Some(before) => {
+                before.bucket().set_budget(budget);
+                before
+            }
+            None => TailnetBudget::new(url, budget),
+        };
+        tailnet.budget = Some(budget.clone());
+        let connection = tailnet.connection.as_ref();
+        if connection.is_some_and(|connection| connection.endpoint == endpoint) {
+            let settings = Message::Input(Input::Settings(settings));
+            let _ = tailnet.mailbox.send(settings);
+            return;
         }
-        let mailbox = tailnet.mailbox.clone();
-        let connected = connector.keep(name.clone(), object.spec, mailbox);
+        tailnet.disconnect();
+        connector.webhooks.refuse(name);
+        let _ = tailnet.mailbox.send(Message::Connection {
+            settings: Some(Box::new(settings)),
+            client: Err(connecting()),
+        });
+        let line = Line::new(tailnet.mailbox.clone());
+        let connected = connector.keep(name.to_owned(), spec, budget, line.clone());
         let span = info_span!("connection", tailnet = %name);
-        tailnet.connection = Some(tokio::spawn(connected.instrument(span)).abort_handle());
+        tailnet.connection = Some(Connection {
+            endpoint,
+            line,
+            task: tokio::spawn(connected.instrument(span)).abort_handle(),
+        });
     }
 
     /// A connection that is there stays as it was last readable.
@@ -358,7 +425,9 @@ impl Router {
             "this TailscaleTailnet cannot be read: {error}"
         );
         if self.engine(name).spec.is_none() {
-            self.send(name, Message::Client(Err(unreadable_tailnet(name, error))));
+            let client = Err(unreadable_tailnet(name, error));
+            let settings = None;
+            self.send(name, Message::Connection { settings, client });
         }
     }
 
@@ -366,13 +435,10 @@ impl Router {
         self.tailnet_board.gone(&name.to_owned());
         let tailnet = self.engine(name);
         tailnet.spec = None;
-        if let Some(connection) = tailnet.connection.take() {
-            connection.abort();
-        }
+        tailnet.disconnect();
         self.connector.webhooks.refuse(name);
-        for message in self.without_resource(name) {
-            self.send(name, message);
-        }
+        let message = self.without_resource(name);
+        self.send(name, message);
     }
 
     fn namespace(&mut self, source: usize, change: Change<Namespace>) {
@@ -448,7 +514,7 @@ impl Router {
             first.push(Message::Input(Input::PoliciesListed));
         }
         if self.tailnets_listed {
-            first.extend(self.without_resource(name));
+            first.push(self.without_resource(name));
         }
         for message in first {
             let _ = mailbox.send(message);
@@ -478,6 +544,7 @@ impl Router {
             mailbox,
             spec: None,
             connection: None,
+            budget: None,
         }
     }
 }

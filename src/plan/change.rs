@@ -146,6 +146,15 @@ impl Change {
         }
     }
 
+    /// The attribute that it is about, if it is about one.
+    #[must_use]
+    pub fn attribute(&self) -> Option<&AttributeKey> {
+        match self {
+            Self::Attribute { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     /// Whether what a later change finds is not what this one has written.
     #[must_use]
     pub fn undone_by(&self, later: &Self) -> bool {

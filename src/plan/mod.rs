@@ -65,7 +65,7 @@ pub use guardrails::{
 pub use impact::Impact;
 pub use limit::Wants;
 pub use lists::ListClaim;
-pub use order::{AttributeWrites, Call, next_call};
+pub use order::{AttributeWrites, Call, next_call, still_planned};
 pub use parse::{Declared, Standing, parse, parse_readable, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,

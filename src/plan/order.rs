@@ -83,6 +83,26 @@ pub fn next_call<'a>(
     Some((call(&together, plan), together))
 }
 
+/// Whether a plan still has all these differences of one device, none of them held, and a call that was
+/// made from them would still be the same.
+#[must_use]
+pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan) -> bool {
+    let still = |difference: &&&Difference| {
+        let same = |now: &&Difference| now.change == difference.change && now.hold.is_none();
+        plan.differences.iter().any(|now| same(&now))
+    };
+    let Some(first) = differences.first() else {
+        return false;
+    };
+    let waits = lets_in(&first.change)
+        && (plan.differences.len() > 1 || plan.lacks_what_waits() || !plan.complete());
+    let carries = match made {
+        Call::SetRoutes(_, routes) => *routes == wanted_routes(differences, plan),
+        _ => true,
+    };
+    differences.iter().all(|difference| still(&difference)) && !waits && carries
+}
+
 fn lets_in(change: &Change) -> bool {
     matches!(change, Change::Authorized { after: true, .. })
 }

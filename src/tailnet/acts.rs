@@ -296,7 +296,7 @@ impl Engine {
         let Some(node) = self.nodes.get(id).filter(|_| trusted) else {
             return;
         };
-        if !node.was_just_read(now.monotonic) {
+        if !node.was_just_read(self.fresh_for(), now.monotonic) {
             return;
         }
         let claims = &node.plan.claims;

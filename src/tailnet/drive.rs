@@ -3,13 +3,13 @@
 use std::{future::Future, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info_span};
 
 use super::{
-    Announcement, Answer, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport,
-    Request, TailnetReport, Ticket, exchange,
+    Announcement, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport, Settings,
+    TailnetReport, exchange,
+    requests::{Outcome, Progress, Requests},
     report_queue::{Reports, Written},
 };
 use crate::{plan::PolicyKey, tailscale::Client};
@@ -38,8 +38,15 @@ pub trait Reporter: Send + Sync + 'static {
 pub enum Message {
     /// Something for the engine.
     Input(Input),
-    /// The client to send requests with from now on, or why there is none.
-    Client(Result<Client, Failure>),
+    /// The client to send requests with from now on, or why there is none. With the settings that hold
+    /// from the same moment on, where they have changed: what one connection permits is never done by
+    /// another.
+    Connection {
+        /// How the tailnet is looked after from now on; `None`: as before.
+        settings: Option<Box<Settings>>,
+        /// The client.
+        client: Result<Client, Failure>,
+    },
     /// Somebody works beside the engine.
     Inquiry(Inquiry),
 }
@@ -66,9 +73,8 @@ pub async fn drive<R: Reporter>(
     let mut driver = Driver {
         engine,
         reporter,
-        client: None,
         started: Instant::now(),
-        requests: JoinSet::new(),
+        requests: Requests::new(),
         reports: Reports::default(),
         announcements,
     };
@@ -87,9 +93,8 @@ pub async fn drive<R: Reporter>(
 struct Driver<R> {
     engine: Engine,
     reporter: Arc<R>,
-    client: Option<Client>,
     started: Instant,
-    requests: JoinSet<(Ticket, Result<Answer, Failure>)>,
+    requests: Requests,
     reports: Reports,
     announcements: mpsc::UnboundedSender<(PolicyKey, Announcement)>,
 }
@@ -118,42 +123,59 @@ impl<R: Reporter> Driver<R> {
                     self.step(Input::Stop);
                 }
                 message = mailbox.recv() => match message {
-                    Some(Message::Input(input)) => self.step(input),
-                    Some(Message::Client(client)) => self.connect(client),
-                    Some(Message::Inquiry(inquiry)) => self.answer(inquiry),
+                    Some(message) => self.take(message),
                     // Whoever told us what to do is gone.
                     None => stop.cancel(),
                 },
-                Some(answer) = self.requests.join_next() => {
-                    if let Ok((ticket, result)) = answer {
+                progress = self.requests.next() => match progress {
+                    Progress::Turn(turn) => {
+                        // What is known by now decides what is sent.
+                        for _ in 0..mailbox.len() {
+                            if let Ok(message) = mailbox.try_recv() {
+                                self.take(message);
+                            }
+                        }
+                        self.requests.begin_turn(turn);
+                        self.step(Input::Turn);
+                        self.requests.end_turn();
+                    }
+                    Progress::Outcome(ticket, Outcome::Answered(result)) => {
                         self.step(Input::Answered(ticket, result));
                     }
-                }
+                    Progress::Outcome(ticket, Outcome::NotSent) => {
+                        self.step(Input::NotSent(ticket));
+                    }
+                },
                 Some(written) = self.reports.join_next() => self.written(written),
                 () = sleep_until(wake) => self.step(Input::Wake),
             }
         }
     }
 
-    fn connect(&mut self, client: Result<Client, Failure>) {
-        let connection = match client {
-            Ok(client) => {
-                self.client = Some(client);
-                Ok(())
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => self.step(input),
+            Message::Connection { settings, client } => {
+                let (client, connected) = match client {
+                    Ok(client) => (Some(client), Ok(())),
+                    Err(failure) => (None, Err(failure)),
+                };
+                self.requests.connect(client);
+                self.step(Input::Connection {
+                    settings,
+                    connected,
+                });
             }
-            Err(failure) => {
-                self.client = None;
-                Err(failure)
-            }
-        };
-        self.step(Input::Connection(connection));
+            Message::Inquiry(inquiry) => self.answer(inquiry),
+        }
     }
 
     fn answer(&self, inquiry: Inquiry) {
+        let client = self.requests.client();
         let found = self.engine.find(&inquiry.target).and_then(|binding| {
             Ok(Finding {
                 binding,
-                client: self.client.clone().ok_or_else(exchange::disconnected)?,
+                client: client.cloned().ok_or_else(exchange::disconnected)?,
                 settings: self.engine.settings.clone(),
             })
         });
@@ -168,7 +190,16 @@ impl<R: Reporter> Driver<R> {
         };
         for effect in self.engine.step(input, now) {
             match effect {
-                Effect::Send(ticket, request) => self.send(ticket, request),
+                Effect::Send {
+                    ticket,
+                    request,
+                    until,
+                } => {
+                    let reporter = Arc::clone(&self.reporter);
+                    let may_write = Arc::new(move || reporter.may_write());
+                    let until = until.map(|until| self.started + until);
+                    self.requests.send(ticket, request, until, may_write);
+                }
                 Effect::Report(key, report) => self.reports.put_policy(key, *report),
                 Effect::Tailnet(report) => self.reports.put_tailnet(report),
                 Effect::Announce(key, announcement) => {
@@ -177,22 +208,10 @@ impl<R: Reporter> Driver<R> {
                 }
             }
         }
-    }
-
-    fn send(&mut self, ticket: Ticket, request: Request) {
-        let is_write = matches!(request, Request::Write(_));
-        let client = self
-            .client
-            .clone()
-            .filter(|_| !is_write || self.reporter.may_write());
-        let span = info_span!("request", ticket = ticket.0, request = request.name());
-        let exchange = async move {
-            match client {
-                Some(client) => (ticket, exchange::send(&client, &request).await),
-                None => (ticket, Err(exchange::disconnected())),
-            }
-        };
-        self.requests.spawn(exchange.instrument(span));
+        let engine = &self.engine;
+        self.requests
+            .revoke(|ticket| engine.still_wants(ticket, now));
+        self.requests.want_turn(engine.wants_turn());
     }
 
     fn written(&mut self, written: Written) {

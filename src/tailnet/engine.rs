@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use super::{
     polling::Polling,
     queues::Queues,
     schedule::{BATCH_PATIENCE, MAX_IN_FLIGHT},
+    send::{Half, Turns},
 };
 use crate::{
     api::Reason,
@@ -45,6 +46,8 @@ pub(super) struct Flight {
     pub epoch: u64,
     /// The differences that it removes.
     pub differences: Vec<plan::Difference>,
+    /// When it was sent (monotonic): what it reads is as old as that.
+    pub sent_at: Duration,
 }
 
 /// One tailnet, looked after: see the module's documentation.
@@ -109,6 +112,9 @@ pub struct Engine {
     /// Policies whose annotations ask for a look, with the last request before they did.
     pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
     pub(super) effects: Vec<Effect>,
+    pub(super) turns: Turns,
+    /// Parts of refused batches that are sent by themselves.
+    pub(super) halves: VecDeque<Half>,
 }
 
 impl Engine {
@@ -161,6 +167,8 @@ impl Engine {
             last_tailnet: None,
             looks_asked: BTreeMap::new(),
             effects: Vec::new(),
+            turns: Turns::default(),
+            halves: VecDeque::new(),
         }
     }
 
@@ -181,33 +189,42 @@ impl Engine {
                 }
             }
             Input::PoliciesListed => self.policies_listed = true,
-            Input::Connection(connection) => {
+            Input::Connection {
+                settings,
+                connected,
+            } => {
+                if let Some(settings) = settings {
+                    self.take_settings(*settings, now);
+                }
                 self.clock.forget();
-                self.connection = connection;
+                self.connection = connected;
                 self.begin_anew(now);
                 self.tell_all();
             }
-            Input::Settings(settings) if settings == self.settings => {}
-            Input::Settings(settings) => {
-                self.take_guardrails(&settings);
-                self.settings = settings;
-                // The ages at which things are read again may have changed.
-                self.unplaced.extend(self.nodes.keys().cloned());
-                self.polling.hasten(now.monotonic);
-            }
+            Input::Settings(settings) => self.take_settings(settings, now),
             Input::Namespace(name, labels) => self.take_labels(name, labels),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}
             Input::Poll => self.polling.hasten(now.monotonic),
             Input::Leading(leading) => self.lead(leading, now),
+            Input::Turn => self.turns.grant(),
+            Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
             Input::Recorded { key, uid, memory } => self.recorded(&key, &uid, memory),
             Input::Wake => {}
             Input::Stop => self.stopping = true,
         }
         self.settle(now);
+        self.turns.end_step();
         std::mem::take(&mut self.effects)
+    }
+
+    /// Whether a request is to be sent as soon as there is a turn for it ([`Input::Turn`]). Which one it
+    /// is, is decided only then.
+    #[must_use]
+    pub fn wants_turn(&self) -> bool {
+        self.turns.is_wanted()
     }
 
     /// The time (monotonic) at which [`Input::Wake`] should come, if nothing else does before.
@@ -216,16 +233,18 @@ impl Engine {
         if self.stopping {
             return None;
         }
-        let poll = self
-            .connection
-            .is_ok()
+        // While something waits for a turn, that is the next occasion to send anything.
+        let waits_for_turn = self.turns.is_wanted();
+        let poll = (self.connection.is_ok() && !waits_for_turn)
             .then(|| self.polling.wake_at())
             .flatten();
         let alarm = self.alarms.first().map(|(at, _)| *at);
         // Without a free place in the air, the next answer is what the batch waits for.
-        let batch =
-            (self.may_act() && self.queues.batch_size() > 0 && self.flights.len() < MAX_IN_FLIGHT)
-                .then_some(self.queues.batch_grew + BATCH_PATIENCE);
+        let batch = (self.may_act()
+            && !waits_for_turn
+            && self.queues.batch_size() > 0
+            && self.flights.len() < MAX_IN_FLIGHT)
+            .then_some(self.queues.batch_grew + BATCH_PATIENCE);
         [poll, alarm, batch, self.limit_ends(), self.next_leave()]
             .into_iter()
             .flatten()
@@ -236,6 +255,17 @@ impl Engine {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.flights.is_empty()
+    }
+
+    fn take_settings(&mut self, settings: Settings, now: Now) {
+        if settings == self.settings {
+            return;
+        }
+        self.take_guardrails(&settings);
+        self.settings = settings;
+        // The ages at which things are read again may have changed.
+        self.unplaced.extend(self.nodes.keys().cloned());
+        self.polling.hasten(now.monotonic);
     }
 
     fn take_policy(&mut self, declared: Declared, now: Now) {
@@ -374,6 +404,7 @@ impl Engine {
     /// Forgets what was read, and reads it anew.
     fn begin_anew(&mut self, now: Now) {
         self.epoch += 1;
+        self.drop_halves();
         self.polling.restart(now.monotonic);
         self.missing.clear();
         for node in self.nodes.values_mut() {
@@ -426,30 +457,13 @@ impl Engine {
             remembered: node.all_policies().all(|key| self.is_remembered(key)),
             refresh: self.refresh(),
             list_trusted: self.polling.is_trusted(now),
+            fresh_for: self.fresh_for(),
             now,
         }
     }
 
     pub(super) fn tell_all(&mut self) {
         self.tell.extend(self.policies.keys().cloned());
-    }
-
-    pub(super) fn send(&mut self, request: Request, differences: Vec<plan::Difference>) -> Ticket {
-        if let Request::Write(call) = &request {
-            for id in call.nodes() {
-                self.limiter.begin(id);
-            }
-        }
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        self.effects.push(Effect::Send(ticket, request.clone()));
-        let flight = Flight {
-            request,
-            epoch: self.epoch,
-            differences,
-        };
-        self.flights.insert(ticket, flight);
-        ticket
     }
 
     /// Says something, to those who wrote the policy.

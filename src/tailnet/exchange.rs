@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Answer, Failure, Request, Retry};
+use super::{Answer, Failure, Request, Retry, requests::Outcome};
 use crate::{
     api::Reason,
     model::{AttributeKey, AttributeWish, NodeId},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Sends one request.
-pub(super) async fn send(client: &Client, request: &Request) -> Result<Answer, Failure> {
+pub(super) async fn send(client: &Client, request: &Request) -> Outcome {
     let answer = match request {
         Request::Devices => match client.list().await {
             Ok(list) => Ok(Answer::Devices {
@@ -32,7 +32,10 @@ pub(super) async fn send(client: &Client, request: &Request) -> Result<Answer, F
         Request::Attributes(id) => client.attributes(id).await.map(Answer::Attributes),
         Request::Write(call) => write(client, call).await.map(|()| Answer::Written),
     };
-    answer.map_err(|error| Failure::from(&error))
+    match answer {
+        Err(error) if error.kind() == Kind::NotSent => Outcome::NotSent,
+        answer => Outcome::Answered(answer.map_err(|error| Failure::from(&error))),
+    }
 }
 
 async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {

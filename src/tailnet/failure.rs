@@ -73,6 +73,18 @@ impl Setback {
         self
     }
 
+    /// Whether it is the first or second failure of a kind that tends to pass: nobody is told yet.
+    pub fn is_quiet(&self) -> bool {
+        let passes = matches!(
+            self.failure.reason,
+            Reason::ApiUnreachable | Reason::ApiError | Reason::RateLimited
+        );
+        passes
+            && self.failure.retry != Retry::Never
+            && self.attempts < TRIES
+            && !self.is_the_last()
+    }
+
     /// Whether it is not tried again.
     pub fn is_the_last(&self) -> bool {
         self.retry_at >= NEVER

@@ -159,7 +159,8 @@ impl Engine {
 
     /// Whether something is to be done about a device; a look now and then is nothing.
     pub(super) fn is_working(&self, id: &NodeId) -> bool {
-        let busy = !self.queues.is_resting(id) || self.unplaced.contains(id);
+        let retries = self.nodes.get(id).is_some_and(Node::retries_quietly);
+        let busy = !self.queues.is_resting(id) || self.unplaced.contains(id) || retries;
         let done = |node: &Node| node.is_done() && node.unconfirmed.is_empty();
         busy && !self.nodes.get(id).is_some_and(done)
     }

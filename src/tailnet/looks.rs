@@ -1,5 +1,7 @@
 //! What the answers of the API make of the snapshot.
 
+use std::time::Duration;
+
 use super::{
     Answer, Engine, Failure, Now, Request, Retry, Ticket, failure::Setback, node::Node,
     node::Reading, polling::Asked,
@@ -29,6 +31,10 @@ impl Engine {
                     self.take_list(asked, result, now);
                 }
             }
+            (Request::Write(call), result) if flight.epoch < self.epoch => {
+                let made = result.map_or_else(|failure| failure.unknown_outcome, |_| true);
+                self.take_outdated(&call, &flight.differences, made);
+            }
             (Request::Write(call), Ok(_)) => self.take_written(&call, &flight.differences, now),
             (Request::Write(call), Err(failure)) => {
                 self.take_refused(&call, &flight.differences, &failure, now);
@@ -39,9 +45,11 @@ impl Engine {
                 self.landed(&id);
             }
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
-                self.take_device(*device, now);
+                self.take_device(*device, flight.sent_at);
             }
-            (Request::Routes(id), Ok(Answer::Routes(routes))) => self.take_routes(&id, routes, now),
+            (Request::Routes(id), Ok(Answer::Routes(routes))) => {
+                self.take_routes(&id, routes, flight.sent_at, now);
+            }
             (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
                 self.take_attributes(&id, values, now);
             }
@@ -169,7 +177,7 @@ impl Engine {
         self.unbound.extend(in_question.map(|(key, _)| key.clone()));
     }
 
-    fn take_device(&mut self, device: Device, now: Now) {
+    fn take_device(&mut self, device: Device, asked_at: Duration) {
         let id = device.node_id.clone();
         self.landed(&id);
         let Some(node) = self.nodes.get_mut(&id) else {
@@ -177,18 +185,18 @@ impl Engine {
         };
         let device = with_known_routes(device, node);
         seen(node);
-        node.device_read = Some(now.monotonic);
+        node.device_read = Some(asked_at);
         self.fleet.insert(device);
         self.reconsider(&id);
     }
 
-    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, now: Now) {
+    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, asked_at: Duration, now: Now) {
         self.landed(id);
         let Some(node) = self.nodes.get_mut(id) else {
             return;
         };
         node.routes_setback = None;
-        node.routes_read = Some(now.monotonic);
+        node.routes_read = Some(asked_at);
         if node.plan.routes_unread || node.routes.is_some() {
             node.routes = Some(Reading {
                 values: routes.clone(),

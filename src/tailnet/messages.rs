@@ -92,8 +92,13 @@ pub enum Input {
     },
     /// Every policy that there was at the start has been handed over.
     PoliciesListed,
-    /// There is a client to send requests with, or there is none and why.
-    Connection(Result<(), Failure>),
+    /// There is another client to send requests with, or there is none and why.
+    Connection {
+        /// The settings that come with it; `None`: as before.
+        settings: Option<Box<Settings>>,
+        /// Why there is none, if so.
+        connected: Result<(), Failure>,
+    },
     /// The settings of the connection have changed.
     Settings(Settings),
     /// The labels of a namespace were seen; `None`: it is gone.
@@ -124,6 +129,17 @@ pub enum Input {
     Wake,
     /// End what is under way and begin nothing.
     Stop,
+}
+
+impl Input {
+    /// Another client, under the same settings.
+    #[must_use]
+    pub fn connection(connected: Result<(), Failure>) -> Self {
+        Self::Connection {
+            settings: None,
+            connected,
+        }
+    }
 }
 
 /// Something to do.

@@ -32,7 +32,9 @@ mod polling;
 mod queues;
 mod report;
 mod report_queue;
+mod requests;
 mod schedule;
+mod send;
 #[cfg(test)]
 mod simulation;
 mod window;

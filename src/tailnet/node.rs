@@ -11,9 +11,6 @@ use crate::{
     },
 };
 
-/// How long a read counts as fresh for a call that carries some of what was read along.
-const FRESH: Duration = Duration::from_secs(10);
-
 /// What was read of a device by a request of its own, and when.
 #[derive(Debug, Clone)]
 pub(super) struct Reading<T> {
@@ -32,6 +29,8 @@ pub(super) struct Node {
     pub alarm: Option<Duration>,
     /// Requests about it that are under way.
     pub busy: u32,
+    /// Parts of refused batches that have something to write to it and wait for their turn.
+    pub halves: u32,
     /// The engine's count of answers when it was written or looked at last; an older list does not
     /// count.
     pub touched: u64,
@@ -88,6 +87,8 @@ pub(super) struct Circumstances {
     pub refresh: Duration,
     /// A device may be deleted for what the last list says.
     pub list_trusted: bool,
+    /// How old a read may be that a call rests on.
+    pub fresh_for: Duration,
     pub now: Duration,
 }
 
@@ -98,15 +99,21 @@ impl Node {
     }
 
     pub fn next_step(&self, id: &NodeId, given: Circumstances) -> Step {
+        if self.busy > 0 || self.halves > 0 {
+            return Step::Wait;
+        }
+        self.step_if_idle(id, given)
+    }
+
+    /// The next step, were nothing under way.
+    pub fn step_if_idle(&self, id: &NodeId, given: Circumstances) -> Step {
         let Circumstances {
             remembered,
             refresh,
             list_trusted,
+            fresh_for,
             now,
         } = given;
-        if self.busy > 0 {
-            return Step::Wait;
-        }
         if self.look {
             return match pending(self.look_setback.as_ref(), now) {
                 Some(retry_at) => Step::Rest(Some(retry_at)),
@@ -122,20 +129,17 @@ impl Node {
         match next_call(&self.plan, &self.blocked(list_trusted, now)) {
             Some(_) if !remembered => Step::Wait,
             // Somebody may have approved a route or given a tag since the list: a call that
-            // replaces a whole list carries what nobody here decides, as it is now.
-            Some((Call::SetRoutes(..), _))
-                if self.plan.claims.share_routes() && !is_fresh(self.routes_read, now) =>
+            // replaces a whole list carries what nobody here decides, as it is now; and what cannot be
+            // taken back is done for what is so now.
+            Some((call, _))
+                if self
+                    .rests_on(&call)
+                    .is_some_and(|read| !is_fresh(read, fresh_for, now)) =>
             {
-                Step::Look(Request::Routes(id.clone()))
-            }
-            Some((Call::SetTags(..), _))
-                if self.plan.claims.share_tags() && !is_fresh(self.device_read, now) =>
-            {
-                Step::Look(Request::Device(id.clone()))
-            }
-            // What is done once and for good is done for what is so now.
-            Some((Call::ExpireKey(_) | Call::Delete(_), _)) if !is_fresh(self.device_read, now) => {
-                Step::Look(Request::Device(id.clone()))
+                Step::Look(match call {
+                    Call::SetRoutes(..) => Request::Routes(id.clone()),
+                    _ => Request::Device(id.clone()),
+                })
             }
             Some((Call::WriteAttributes(mut writes), differences)) => Step::WriteAttributes(
                 writes.remove(id).unwrap_or_default(),
@@ -150,12 +154,12 @@ impl Node {
     }
 
     /// Whether the device was looked at a moment ago.
-    pub fn was_just_read(&self, now: Duration) -> bool {
-        is_fresh(self.device_read, now)
+    pub fn was_just_read(&self, fresh_for: Duration, now: Duration) -> bool {
+        is_fresh(self.device_read, fresh_for, now)
     }
 
     /// The fields that must wait, as a call for them (or the read before it) failed a moment ago.
-    fn blocked(&self, list_trusted: bool, now: Duration) -> BTreeSet<Field> {
+    pub fn blocked(&self, list_trusted: bool, now: Duration) -> BTreeSet<Field> {
         let waiting = self
             .setbacks
             .iter()
@@ -274,7 +278,7 @@ impl Node {
             let field = difference.change.field();
             let contested = self.contests.get(&field).and_then(Contest::failure_now);
             let setback = self.setbacks.get(&field).filter(|_| contested.is_none())?;
-            Some((Some(field), setback))
+            (!setback.is_quiet()).then_some((Some(field), setback))
         });
         let contests = self.contests.iter();
         let contested = contests
@@ -284,6 +288,15 @@ impl Node {
             .chain(of_fields)
             .map(|(field, setback)| (field, &setback.failure))
             .chain(contested)
+    }
+
+    /// Whether a write failed in passing and is repeated soon: that is still work under way.
+    pub fn retries_quietly(&self) -> bool {
+        let mut open = self.plan.differences.iter().filter(|d| d.hold.is_none());
+        open.any(|difference| {
+            let backoff = self.setbacks.get(&difference.change.field());
+            backoff.is_some_and(Setback::is_quiet)
+        })
     }
 
     /// The looks that it needs and that have failed.
@@ -326,8 +339,8 @@ impl Node {
     }
 }
 
-fn is_fresh(read: Option<Duration>, now: Duration) -> bool {
-    read.is_some_and(|at| now < at + FRESH)
+fn is_fresh(read: Option<Duration>, fresh_for: Duration, now: Duration) -> bool {
+    read.is_some_and(|at| now < at + fresh_for)
 }
 
 fn pending(setback: Option<&Setback>, now: Duration) -> Option<Duration> {

@@ -232,7 +232,9 @@ impl Engine {
         Some(DeviceReport {
             node: id.clone(),
             label: device.label().to_string(),
-            working: !self.queues.is_resting(id) || self.unplaced.contains(id),
+            working: !self.queues.is_resting(id)
+                || self.unplaced.contains(id)
+                || node.retries_quietly(),
             unread: !plan.complete(),
             differences,
             conflicts: conflicts.cloned().collect(),

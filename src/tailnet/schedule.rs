@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Engine, Now, Request,
+    Engine, Now, Request, Ticket,
     held::Held,
     node::{Node, Step},
     polling::Asked,
@@ -28,7 +28,11 @@ const MANY: usize = 20;
 impl Engine {
     /// Brings everything up to date with what is known now, and begins what can be begun.
     pub(super) fn settle(&mut self, now: Now) {
-        self.poll(now);
+        self.turns.begin_step();
+        // The list does not take every turn where others wait too.
+        if !self.turns.went_to_list() {
+            self.poll(now);
+        }
         self.ring(now.monotonic);
         self.expire_changes(now);
         if self.polling.seen > 0 && self.policies_listed {
@@ -45,15 +49,17 @@ impl Engine {
                 self.act(now);
             }
         }
+        self.poll(now);
         self.note_recent_changes(now);
         self.see_off(now);
         self.publish();
     }
 
     fn poll(&mut self, now: Now) {
-        if !self.stopping && self.connection.is_ok() && self.polling.is_due(now.monotonic) {
-            let ticket = self.send(Request::Devices, Vec::new());
-            let at = self.answers;
+        let due = self.polling.is_due(now.monotonic);
+        if !self.stopping && self.connection.is_ok() && due && self.turns.take() {
+            self.send(Request::Devices, Vec::new(), now);
+            let (ticket, at) = (Ticket(self.next_ticket), self.answers);
             self.polling.asked(Asked { ticket, at });
         }
     }
@@ -61,7 +67,12 @@ impl Engine {
     /// While the list fails, or has not been seen since the lead was taken, nothing is sent but
     /// the list itself.
     pub(super) fn may_act(&self) -> bool {
-        self.leading && !self.stopping && self.connection.is_ok() && self.polling.is_closed()
+        !self.stopping && self.may_write()
+    }
+
+    /// Whether a write may be under way.
+    pub(super) fn may_write(&self) -> bool {
+        self.leading && self.connection.is_ok() && self.polling.is_closed()
     }
 
     fn act(&mut self, now: Now) {
@@ -69,16 +80,23 @@ impl Engine {
             self.begin_deletions(&id, now);
             self.place(&id, now);
         }
+        if self.flights.len() < MAX_IN_FLIGHT {
+            self.send_halves(now);
+        }
         loop {
             while self.flights.len() < MAX_IN_FLIGHT
                 && let Some(id) = self.queues.next_ready()
+                && self.turns.take()
             {
                 self.begin(&id, now);
             }
             self.write_attributes(now);
             self.confirm_writes(now);
             // What was taken out of a batch may have become ready.
-            if self.flights.len() >= MAX_IN_FLIGHT || self.queues.next_ready().is_none() {
+            if self.flights.len() >= MAX_IN_FLIGHT
+                || self.queues.next_ready().is_none()
+                || !self.turns.is_granted()
+            {
                 return;
             }
         }
@@ -143,8 +161,9 @@ impl Engine {
         }
     }
 
-    /// Sends what a device needs next, if that is a request of its own.
+    /// Sends what a device needs next, if that is a request of its own; else the turn is given back.
     fn begin(&mut self, id: &NodeId, now: Now) {
+        self.turns.give_back();
         let step = self
             .nodes
             .get(id)
@@ -165,10 +184,12 @@ impl Engine {
     }
 
     fn send_for(&mut self, id: &NodeId, request: Request, removed: Vec<Difference>, now: Now) {
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.nodes.get_mut(id)
+            && self.turns.take()
+        {
             node.busy += 1;
             self.queues.put(id, Place::Waiting, now.monotonic);
-            self.send(request, removed);
+            self.send(request, removed, now);
         }
     }
 
@@ -179,7 +200,7 @@ impl Engine {
             let chunk = self.queues.batch(BATCH_SIZE);
             let patient = self.queues.on_the_way() > 0
                 && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE;
-            if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) {
+            if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.turns.take() {
                 return;
             }
             self.send_batch(&chunk, now);
@@ -206,8 +227,10 @@ impl Engine {
             writes.insert(id.clone(), own);
             differences.extend(removed);
         }
-        if !writes.is_empty() {
-            self.send(Request::Write(Call::WriteAttributes(writes)), differences);
+        if writes.is_empty() {
+            self.turns.give_back();
+        } else {
+            self.send(Request::Write(Call::WriteAttributes(writes)), differences, now);
         }
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Announcement, Engine, Failure, Now, Request, Retry, contest::Contest, failure::Setback,
+    Announcement, Engine, Failure, Now, Retry, contest::Contest, failure::Setback,
 };
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{AttributeWrites, Call, Difference, Field, apply, apply_attributes},
+    plan::{Call, Difference, Field, apply, apply_attributes},
 };
 
 impl Engine {
@@ -85,6 +85,25 @@ impl Engine {
         }
     }
 
+    /// A write that was decided for a former connection or term has been answered: whatever became of
+    /// it, the device is read before anything else is done about it.
+    pub(super) fn take_outdated(&mut self, call: &Call, differences: &[Difference], made: bool) {
+        for id in call.nodes() {
+            self.landed(id);
+            let Some(node) = self.nodes.get_mut(id) else {
+                continue;
+            };
+            match call {
+                Call::WriteAttributes(_) => node.look_attributes = true,
+                _ => node.look = true,
+            }
+            if made {
+                let own = differences.iter().filter(|d| d.node == *id);
+                node.doubtful.extend(own.cloned());
+            }
+        }
+    }
+
     pub(super) fn take_refused(
         &mut self,
         call: &Call,
@@ -98,11 +117,8 @@ impl Engine {
         if let Call::WriteAttributes(writes) = call
             && self.may_act()
             && self.may_be_one_entry(failure, differences)
-            && let Some(halves) = halves(writes)
+            && self.split(writes)
         {
-            for half in halves {
-                self.send_half(half, differences);
-            }
             return;
         }
         self.hasten_after(failure, now);
@@ -145,17 +161,6 @@ impl Engine {
         !befalls_all && (failure.retry == Retry::Never || failed_before)
     }
 
-    fn send_half(&mut self, half: BTreeMap<NodeId, AttributeWrites>, differences: &[Difference]) {
-        for id in half.keys() {
-            if let Some(node) = self.nodes.get_mut(id) {
-                node.busy += 1;
-            }
-        }
-        let removed = differences.iter().filter(|d| concerns(&half, d));
-        let removed = removed.cloned().collect();
-        self.send(Request::Write(Call::WriteAttributes(half)), removed);
-    }
-
     fn setback_of(&self, difference: &Difference) -> Option<&Setback> {
         let node = self.nodes.get(&difference.node)?;
         node.setbacks.get(&difference.change.field())
@@ -168,8 +173,12 @@ impl Engine {
             return;
         };
         let field = difference.change.field();
+        let quiet = setback.is_quiet();
         let before = node.setbacks.insert(field.clone(), setback);
-        if before.is_none_or(|before| before.failure.reason != failure.reason) {
+        let is_new = before.is_none_or(|before| {
+            before.is_quiet() || before.failure.reason != failure.reason
+        });
+        if is_new && !quiet {
             let failed = Announcement::Failed {
                 device: difference.device.clone(),
                 field,
@@ -281,38 +290,5 @@ fn not_effective(difference: &Difference) -> Failure {
         ),
         retry: Retry::Later,
         unknown_outcome: false,
-    }
-}
-
-/// A batch in two; `None` where it is a single entry.
-fn halves(
-    writes: &BTreeMap<NodeId, AttributeWrites>,
-) -> Option<[BTreeMap<NodeId, AttributeWrites>; 2]> {
-    let entries: Vec<_> = writes
-        .iter()
-        .flat_map(|(node, writes)| writes.iter().map(move |(key, wish)| (node, key, wish)))
-        .collect();
-    if entries.len() < 2 {
-        return None;
-    }
-    let (first, second) = entries.split_at(entries.len() / 2);
-    Some([first, second].map(|half| {
-        let mut writes: BTreeMap<NodeId, AttributeWrites> = BTreeMap::new();
-        for (node, key, wish) in half {
-            writes
-                .entry((*node).clone())
-                .or_default()
-                .insert((*key).clone(), (*wish).clone());
-        }
-        writes
-    }))
-}
-
-fn concerns(writes: &BTreeMap<NodeId, AttributeWrites>, difference: &Difference) -> bool {
-    match difference.change.field() {
-        Field::Attribute(key) => writes
-            .get(&difference.node)
-            .is_some_and(|writes| writes.contains_key(&key)),
-        _ => false,
     }
 }

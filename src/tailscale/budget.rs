@@ -121,7 +121,7 @@ impl Bucket {
     }
 
     /// Changes how fast it fills; what was taken and the pause under way stay.
-    pub(super) fn set_budget(&self, budget: Budget) {
+    pub fn set_budget(&self, budget: Budget) {
         let mut level = self.lock();
         level.budget = budget;
         level.end_pauses_without_a_burst();

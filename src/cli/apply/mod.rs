@@ -240,7 +240,10 @@ impl ApplyArgs {
         {
             mailbox.send(Message::Input(input))?;
         }
-        mailbox.send(Message::Client(Ok(client)))?;
+        mailbox.send(Message::Connection {
+            settings: None,
+            client: Ok(client),
+        })?;
         let progress = Progress::new(differences.len(), self.color.is_on(), stop.clone());
         let progress = Arc::new(progress);
         let watch = tokio::spawn(end_by_signal(interrupted, stop.clone()));

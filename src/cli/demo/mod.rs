@@ -71,7 +71,10 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     for input in policies.chain([Input::PoliciesListed, Input::Leading(true)]) {
         mailbox.send(Message::Input(input))?;
     }
-    mailbox.send(Message::Client(Ok(client)))?;
+    mailbox.send(Message::Connection {
+            settings: None,
+            client: Ok(client),
+        })?;
     terminal.changed_since(0, differences).await;
     terminal.all_in_sync(&names).await;
     println!(

@@ -60,7 +60,7 @@ impl World {
             }
             16 => self.model.unowned_tag = self.rng.bool().then(|| self.tag()),
             17 => self.new_faults(),
-            18 => self.step(Input::Connection(Ok(()))),
+            18 => self.step(Input::connection(Ok(()))),
             19 => self.approve_something(),
             21 => self.break_some_spec(),
             22 => {
@@ -97,7 +97,18 @@ impl World {
             list_down: false,
             delay: Duration::from_millis(10 << self.rng.u32(..9)),
             list_delay: Duration::from_secs(self.rng.u64(..10)),
+            queue: self.wait(),
+            connect: self.wait(),
         };
+    }
+
+    /// Mostly none; at times longer than any read stays fresh.
+    fn wait(&mut self) -> Duration {
+        match self.rng.u8(..4) {
+            0 => Duration::from_millis(self.rng.u64(..2_000)),
+            1 => Duration::from_millis(self.rng.u64(..20_000)),
+            _ => Duration::ZERO,
+        }
     }
 
     pub fn limit(&mut self, limit: ChangeLimit) {

@@ -312,7 +312,7 @@ fn one_list_without_a_device_does_not_make_it_cleared() {
 #[test]
 fn a_removed_tailnet_lets_go_at_once() {
     let mut world = settled(2, fleet());
-    world.step(Input::Connection(Err(Failure {
+    world.step(Input::connection(Err(Failure {
         reason: Reason::TailnetNotFound,
         message: "There is no TailscaleTailnet 'default'.".to_owned(),
         retry: Retry::Later,

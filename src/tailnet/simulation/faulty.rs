@@ -337,7 +337,7 @@ fn a_new_leader_reads_attributes_before_it_trusts_them() {
 fn who_takes_the_lead_of_a_tailnet_that_cannot_be_asked_says_so() {
     let mut world = world(1);
     world.apply(policy(0, attributes(&[("a", "gold")])));
-    world.step(Input::Connection(Err(failure(
+    world.step(Input::connection(Err(failure(
         Reason::TailnetNotFound,
         Retry::Later,
     ))));

@@ -64,6 +64,10 @@ enum Broken {
 
 #[derive(Debug)]
 enum Event {
+    /// The budget lets one request through.
+    Turn,
+    /// There is a connection for a write, which may be sent until a time.
+    Depart(Ticket, Request, Option<Duration>),
     /// A request reaches the API.
     Arrive(Ticket, Request),
     /// An answer reaches the engine.
@@ -111,6 +115,8 @@ struct World {
     /// What this engine was told and keeps: for the checks.
     told: checks::Told,
     wake: Option<Duration>,
+    /// The engine waits for the budget.
+    waits_for_turn: bool,
     traced: bool,
     steps: u64,
     steps_at_once: usize,
@@ -145,6 +151,7 @@ impl World {
             tailnet_report: TailnetReport::default(),
             told: checks::Told::default(),
             wake: None,
+            waits_for_turn: false,
             traced: std::env::var_os("TSDP_TRACE").is_some(),
             steps: 0,
             steps_at_once: 0,
@@ -182,7 +189,7 @@ impl World {
         self.step(Input::Settings(self.settings.clone()));
         self.step(Input::Leading(true));
         self.tell_tailnet();
-        self.step(Input::Connection(Ok(())));
+        self.step(Input::connection(Ok(())));
         for key in self.policies.keys().cloned().collect::<Vec<_>>() {
             self.tell(&key);
         }
@@ -202,6 +209,7 @@ impl World {
         self.engine = Engine::new(settings(), self.rng.u64(..));
         self.told = checks::Told::default();
         self.wake = None;
+        self.waits_for_turn = false;
         self.start();
     }
 
@@ -348,6 +356,13 @@ impl World {
             }
             Event::Watch(key) => self.tell(&key),
             _ if !alive => {}
+            Event::Turn => {
+                self.waits_for_turn = false;
+                if self.engine.wants_turn() {
+                    self.step(Input::Turn);
+                }
+            }
+            Event::Depart(ticket, request, until) => self.depart(ticket, request, until),
             Event::Answer(ticket, answer) => self.step(Input::Answered(ticket, answer)),
             Event::Keep(key, report) => {
                 let PolicyReport { uid, memory, .. } = (*report).clone();
@@ -438,6 +453,16 @@ impl World {
         for effect in self.engine.step(input, now) {
             self.carry_out(effect);
         }
+        if self.engine.wants_turn() && !self.waits_for_turn {
+            self.waits_for_turn = true;
+            let wait = self.faults.queue;
+            let wait = if wait.is_zero() {
+                wait
+            } else {
+                wait.mul_f64(self.rng.f64())
+            };
+            self.after(wait, Event::Turn);
+        }
         let wake = self.engine.wake_at();
         if self.wake != wake {
             self.wake = wake;
@@ -458,11 +483,18 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         self.trace(&effect);
         match effect {
-            Effect::Send(ticket, request) => {
-                self.check(ticket, &request);
-                self.seen.requests.push(request.clone());
-                let delay = self.delay();
-                self.after(delay, Event::Arrive(ticket, request));
+            Effect::Send {
+                ticket,
+                request,
+                until,
+            } => {
+                let is_write = matches!(request, Request::Write(_));
+                if is_write && !self.faults.connect.is_zero() {
+                    let wait = self.faults.connect.mul_f64(self.rng.f64());
+                    self.after(wait, Event::Depart(ticket, request, until));
+                } else {
+                    self.send(ticket, request);
+                }
             }
             Effect::Report(key, report) => {
                 self.last_reports.insert(key.clone(), (*report).clone());
@@ -484,6 +516,27 @@ impl World {
                 self.after(self.faults.delay, Event::KeepTailnet(Box::new(report)));
             }
         }
+    }
+
+    /// The moment at which a write is sent, or not: as the client asks its permit.
+    fn depart(&mut self, ticket: Ticket, request: Request, until: Option<Duration>) {
+        let now = Now {
+            monotonic: self.clock,
+            wall: self.wall(),
+        };
+        let in_time = until.is_none_or(|until| self.clock < until);
+        if in_time && self.engine.still_wants(ticket, now) {
+            self.send(ticket, request);
+        } else {
+            self.step(Input::NotSent(ticket));
+        }
+    }
+
+    fn send(&mut self, ticket: Ticket, request: Request) {
+        self.check(ticket, &request);
+        self.seen.requests.push(request.clone());
+        let delay = self.delay();
+        self.after(delay, Event::Arrive(ticket, request));
     }
 
     fn writes(&self) -> Vec<&Call> {

@@ -246,4 +246,8 @@ pub struct Faults {
     pub delay: Duration,
     /// How much longer the answer of the list is on the way.
     pub list_delay: Duration,
+    /// The longest wait for the budget.
+    pub queue: Duration,
+    /// The longest wait of a write for a connection.
+    pub connect: Duration,
 }

@@ -1,0 +1,168 @@
+//! Requests on their way: the turn that the next one waits for, and the permits of the writes.
+
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::{task::JoinSet, time::Instant};
+use tracing::{Instrument as _, info_span};
+
+use super::{Answer, Failure, Request, Ticket, exchange};
+use crate::tailscale::{Client, Permit, Turn};
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was answered, or the answer was lost.
+    Answered(Result<Answer, Failure>),
+    /// It was not sent and has no effect.
+    NotSent,
+}
+
+/// What happens to requests.
+pub(super) enum Progress {
+    /// One can be sent now.
+    Turn(Turn),
+    /// One has ended.
+    Outcome(Ticket, Outcome),
+}
+
+/// Whether writes may be sent at this moment; asked right before each.
+pub(super) type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// Before a write is decided anew that was not sent, as this process may not write: the engine is about
+/// to be told.
+const PAUSE: Duration = Duration::from_millis(100);
+
+type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
+
+/// Sends what an engine decides, by one client at a time.
+pub(super) struct Requests {
+    client: Option<Client>,
+    /// What the next request waits for.
+    waiting: Option<Waiting>,
+    turn: Option<Turn>,
+    permits: BTreeMap<Ticket, Permit>,
+    tasks: JoinSet<(Ticket, Outcome)>,
+}
+
+impl Requests {
+    pub fn new() -> Self {
+        Self {
+            client: None,
+            waiting: None,
+            turn: None,
+            permits: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// Takes another client. Whatever waits in the former one is not sent any longer, whoever made it
+    /// wait there.
+    pub fn connect(&mut self, client: Option<Client>) {
+        self.waiting = None;
+        self.revoke(|_| false);
+        let before = std::mem::replace(&mut self.client, client);
+        if let Some(before) = before {
+            let stays = self.client.as_ref();
+            if stays.is_none_or(|client| !client.is_clone_of(&before)) {
+                before.close();
+            }
+        }
+    }
+
+    /// Waits for a turn while one is wanted.
+    pub fn want_turn(&mut self, wanted: bool) {
+        if !wanted {
+            self.waiting = None;
+        } else if self.waiting.is_none()
+            && let Some(client) = self.client.clone()
+        {
+            self.waiting = Some(Box::pin(async move { client.turn().await }));
+        }
+    }
+
+    /// What comes next: a turn that is waited for, or the outcome of a request; for ever where there is
+    /// neither.
+    pub async fn next(&mut self) -> Progress {
+        loop {
+            let waiting = &mut self.waiting;
+            let turn = async {
+                match waiting {
+                    Some(waiting) => waiting.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                turn = turn => {
+                    self.waiting = None;
+                    // A closed client gives none; another one is about to take its place.
+                    if let Some(turn) = turn {
+                        return Progress::Turn(turn);
+                    }
+                }
+                // Nothing cancels a task, and a panic ends the process.
+                Some(done) = self.tasks.join_next() => if let Ok((ticket, outcome)) = done {
+                    self.permits.remove(&ticket);
+                    return Progress::Outcome(ticket, outcome);
+                },
+            }
+        }
+    }
+
+    /// Takes the turn for the request that is sent now.
+    pub fn begin_turn(&mut self, turn: Turn) {
+        self.turn = Some(turn);
+    }
+
+    /// A turn that was not needed goes back to the budget.
+    pub fn end_turn(&mut self) {
+        self.turn = None;
+    }
+
+    /// Sends a request with the turn at hand. A write is sent only while `may_write` says so, and not
+    /// after `until`.
+    pub fn send(
+        &mut self,
+        ticket: Ticket,
+        request: Request,
+        until: Option<Instant>,
+        may_write: MayWrite,
+    ) {
+        let span = info_span!("request", ticket = ticket.0, request = request.name());
+        let (Some(client), Some(turn)) = (&self.client, self.turn.take()) else {
+            self.tasks
+                .spawn(async move { (ticket, Outcome::NotSent) });
+            return;
+        };
+        let mut client = client.with_turn(turn);
+        let allowed = Arc::clone(&may_write);
+        let is_write = matches!(request, Request::Write(_));
+        if is_write {
+            let in_time = move || until.is_none_or(|until| Instant::now() < until);
+            let permit = Permit::new(move || may_write() && in_time());
+            self.permits.insert(ticket, permit.clone());
+            client = client.permitted(permit);
+        }
+        let exchange = async move {
+            let outcome = exchange::send(&client, &request).await;
+            if is_write && matches!(outcome, Outcome::NotSent) && !allowed() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            (ticket, outcome)
+        };
+        self.tasks.spawn(exchange.instrument(span));
+    }
+
+    /// Revokes the writes that have not been sent and are not wanted any longer.
+    pub fn revoke(&mut self, still_wanted: impl Fn(Ticket) -> bool) {
+        self.permits.retain(|_, permit| permit.is_waiting());
+        for (ticket, permit) in &self.permits {
+            if !still_wanted(*ticket) {
+                permit.revoke();
+            }
+        }
+    }
+}

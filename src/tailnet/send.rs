@@ -1,0 +1,287 @@
+//! When a request is sent, and whether its reasons still hold.
+//!
+//! Nothing is decided before it can be sent. The engine says that it wants a turn; whoever drives it
+//! waits for the budget and grants one; only then the engine picks the request, from what it knows at
+//! that moment. What still waits for a connection afterwards is revoked as soon as it is no longer what
+//! the plan says ([`Engine::still_wants`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Effect, Engine, Now, Request, Ticket,
+    engine::Flight,
+    node::{Node, Step},
+};
+use crate::{
+    model::{AttributeKey, NodeId},
+    plan::{AttributeWrites, Call, Difference, still_planned},
+};
+
+/// How long a read counts as fresh for a call that carries some of what was read along, at least.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The turn of this step, and whether one is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    granted: bool,
+    wanted: bool,
+    /// The last turn went to the list of devices.
+    polled: bool,
+}
+
+impl Turns {
+    /// One request can be sent in this step.
+    pub fn grant(&mut self) {
+        self.granted = true;
+    }
+
+    /// Whether a request waits for a turn.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Whether the last turn went to the list of devices.
+    pub fn went_to_list(&self) -> bool {
+        self.polled
+    }
+
+    pub fn begin_step(&mut self) {
+        self.wanted = false;
+    }
+
+    pub fn end_step(&mut self) {
+        self.granted = false;
+    }
+
+    pub fn is_granted(&self) -> bool {
+        self.granted
+    }
+
+    /// Takes the turn of this step; `false`: there is none, and one is wanted.
+    pub fn take(&mut self) -> bool {
+        self.wanted |= !self.granted;
+        std::mem::take(&mut self.granted)
+    }
+
+    /// Gives a turn back that is not needed after all.
+    pub fn give_back(&mut self) {
+        self.granted = true;
+    }
+}
+
+/// A part of a refused batch, by its attributes: what is written to them is decided when it is sent.
+#[derive(Debug)]
+pub(super) struct Half(BTreeMap<NodeId, BTreeSet<AttributeKey>>);
+
+impl Half {
+    /// Two parts of a batch; `None` where it is a single entry.
+    fn of(writes: &BTreeMap<NodeId, AttributeWrites>) -> Option<[Self; 2]> {
+        let entries: Vec<(&NodeId, &AttributeKey)> = writes
+            .iter()
+            .flat_map(|(node, writes)| writes.keys().map(move |key| (node, key)))
+            .collect();
+        if entries.len() < 2 {
+            return None;
+        }
+        let (first, second) = entries.split_at(entries.len() / 2);
+        Some([first, second].map(|half| {
+            let mut keys: BTreeMap<NodeId, BTreeSet<AttributeKey>> = BTreeMap::new();
+            for (node, key) in half {
+                keys.entry((*node).clone())
+                    .or_default()
+                    .insert((*key).clone());
+            }
+            Self(keys)
+        }))
+    }
+}
+
+impl Engine {
+    pub(super) fn send(&mut self, request: Request, differences: Vec<Difference>, now: Now) {
+        self.turns.polled = request == Request::Devices;
+        let mut until = None;
+        if let Request::Write(call) = &request {
+            for id in call.nodes() {
+                self.limiter.begin(id);
+            }
+            let rests_on = call.nodes().into_iter().filter_map(|id| {
+                let read = self.nodes.get(id)?.rests_on(call)?;
+                Some(read.unwrap_or_default() + self.fresh_for())
+            });
+            until = rests_on.min();
+        }
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.effects.push(Effect::Send {
+            ticket,
+            request: request.clone(),
+            until,
+        });
+        let flight = Flight {
+            request,
+            epoch: self.epoch,
+            differences,
+            sent_at: now.monotonic,
+        };
+        self.flights.insert(ticket, flight);
+    }
+
+    /// How old a read may be for a call that carries some of what was read along: a few seconds, or as
+    /// long as the budget needs for the call to follow the read.
+    pub(super) fn fresh_for(&self) -> Duration {
+        let two_requests = 2.0 / self.settings.requests_per_second;
+        FRESH.max(Duration::try_from_secs_f64(two_requests).unwrap_or_default())
+    }
+
+    /// Whether the reasons for a write that waits to be sent still hold: this process leads, the
+    /// connection is the one that it was decided for, and the plan still has just these changes.
+    #[must_use]
+    pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
+        let Some(flight) = self.flights.get(&ticket) else {
+            return false;
+        };
+        let Request::Write(call) = &flight.request else {
+            return true;
+        };
+        let list_trusted = self.polling.is_trusted(now.monotonic);
+        let wanted = |id: &&NodeId| {
+            let own: Vec<&Difference> = flight
+                .differences
+                .iter()
+                .filter(|difference| difference.node == **id)
+                .collect();
+            self.nodes.get(*id).is_some_and(|node| {
+                let blocked = node.blocked(list_trusted, now.monotonic);
+                let mut fields = own.iter().map(|difference| difference.change.field());
+                !fields.any(|field| blocked.contains(&field))
+                    && still_planned(call, &own, &node.plan)
+            })
+        };
+        flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
+    }
+
+    /// A request was not sent: all is as before, and what to do is decided anew.
+    pub(super) fn not_sent(&mut self, ticket: Ticket, now: Now) {
+        let Some(flight) = self.flights.remove(&ticket) else {
+            return;
+        };
+        match flight.request {
+            Request::Devices => {
+                if self.polling.answered(ticket).is_some() {
+                    self.polling.hasten(now.monotonic);
+                }
+            }
+            Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => {
+                self.decide_anew(&id);
+            }
+            Request::Write(call) => {
+                for id in call.nodes() {
+                    self.limiter.end(id, false, now);
+                    self.decide_anew(id);
+                }
+            }
+        }
+    }
+
+    fn decide_anew(&mut self, id: &NodeId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.busy = node.busy.saturating_sub(1);
+        }
+        self.stale.insert(id.clone());
+    }
+
+    /// Splits a refused batch; `false` where it is a single entry.
+    pub(super) fn split(&mut self, writes: &BTreeMap<NodeId, AttributeWrites>) -> bool {
+        let Some(halves) = Half::of(writes) else {
+            return false;
+        };
+        for half in halves {
+            for id in half.0.keys() {
+                if let Some(node) = self.nodes.get_mut(id) {
+                    node.halves += 1;
+                }
+            }
+            self.halves.push_back(half);
+        }
+        true
+    }
+
+    /// Sends the next part of a refused batch, as far as it is still to be written.
+    pub(super) fn send_halves(&mut self, now: Now) {
+        while let Some(half) = self.halves.pop_front() {
+            if !self.turns.take() {
+                self.halves.push_front(half);
+                return;
+            }
+            let mut writes: BTreeMap<NodeId, AttributeWrites> = BTreeMap::new();
+            let mut differences = Vec::new();
+            for (id, keys) in &half.0 {
+                let (own, removed) = self.part_of(id, keys, now);
+                let Some(node) = self.nodes.get_mut(id) else {
+                    continue;
+                };
+                node.halves = node.halves.saturating_sub(1);
+                if own.is_empty() {
+                    self.unplaced.insert(id.clone());
+                } else {
+                    node.busy += 1;
+                    writes.insert(id.clone(), own);
+                    differences.extend(removed);
+                }
+            }
+            if writes.is_empty() {
+                self.turns.give_back();
+            } else {
+                self.send(Request::Write(Call::WriteAttributes(writes)), differences, now);
+            }
+        }
+    }
+
+    /// What is still to be written of these attributes of a device.
+    fn part_of(
+        &self,
+        id: &NodeId,
+        keys: &BTreeSet<AttributeKey>,
+        now: Now,
+    ) -> (AttributeWrites, Vec<Difference>) {
+        let Some(node) = self.nodes.get(id) else {
+            return Default::default();
+        };
+        let given = self.circumstances(node, now.monotonic);
+        let Step::WriteAttributes(mut writes, mut differences) = node.step_if_idle(id, given)
+        else {
+            return Default::default();
+        };
+        writes.retain(|key, _| keys.contains(key));
+        differences.retain(|difference| difference.change.attribute().is_some_and(|key| keys.contains(key)));
+        (writes, differences)
+    }
+
+    /// Forgets the parts of refused batches: whatever they were is decided anew.
+    pub(super) fn drop_halves(&mut self) {
+        for half in std::mem::take(&mut self.halves) {
+            for id in half.0.into_keys() {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.halves = node.halves.saturating_sub(1);
+                }
+                self.unplaced.insert(id);
+            }
+        }
+    }
+}
+
+impl Node {
+    /// The read on which a call rests that carries along what the policies do not own, or that cannot be
+    /// taken back: `None` where it rests on none; else when it was made, if it was.
+    pub fn rests_on(&self, call: &Call) -> Option<Option<Duration>> {
+        match call {
+            Call::SetRoutes(..) if self.plan.claims.share_routes() => Some(self.routes_read),
+            Call::SetTags(..) if self.plan.claims.share_tags() => Some(self.device_read),
+            Call::ExpireKey(_) | Call::Delete(_) => Some(self.device_read),
+            _ => None,
+        }
+    }
+}
