@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Announcement, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport, Settings,
     TailnetReport, exchange,
-    requests::{Outcome, Progress, Requests},
     report_queue::{Reports, Written},
+    requests::{Outcome, Progress, Requests},
 };
 use crate::{plan::PolicyKey, tailscale::Client};
 
@@ -75,6 +75,7 @@ pub async fn drive<R: Reporter>(
         reporter,
         started: Instant::now(),
         requests: Requests::new(),
+        writable: CancellationToken::new(),
         reports: Reports::default(),
         announcements,
     };
@@ -95,6 +96,8 @@ struct Driver<R> {
     reporter: Arc<R>,
     started: Instant,
     requests: Requests,
+    /// Cancelled when the tailnet can no longer be written to as it was up to now.
+    writable: CancellationToken,
     reports: Reports,
     announcements: mpsc::UnboundedSender<(PolicyKey, Announcement)>,
 }
@@ -161,6 +164,7 @@ impl<R: Reporter> Driver<R> {
                     Err(failure) => (None, Err(failure)),
                 };
                 self.requests.connect(client);
+                self.end_writes();
                 self.step(Input::Connection {
                     settings,
                     connected,
@@ -177,6 +181,7 @@ impl<R: Reporter> Driver<R> {
                 binding,
                 client: client.cloned().ok_or_else(exchange::disconnected)?,
                 settings: self.engine.settings.clone(),
+                writable: self.writable.clone(),
             })
         });
         // Who asked may have gone meanwhile.
@@ -209,9 +214,18 @@ impl<R: Reporter> Driver<R> {
             }
         }
         let engine = &self.engine;
+        if !engine.is_writable() {
+            self.end_writes();
+        }
+        let engine = &self.engine;
         self.requests
             .revoke(|ticket| engine.still_wants(ticket, now));
         self.requests.want_turn(engine.wants_turn());
+    }
+
+    /// Nobody who works beside the engine writes any longer by what they were told up to now.
+    fn end_writes(&mut self) {
+        std::mem::take(&mut self.writable).cancel();
     }
 
     fn written(&mut self, written: Written) {

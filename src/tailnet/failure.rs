@@ -79,10 +79,7 @@ impl Setback {
             self.failure.reason,
             Reason::ApiUnreachable | Reason::ApiError | Reason::RateLimited
         );
-        passes
-            && self.failure.retry != Retry::Never
-            && self.attempts < TRIES
-            && !self.is_the_last()
+        passes && self.failure.retry != Retry::Never && self.attempts < TRIES && !self.is_the_last()
     }
 
     /// Whether it is not tried again.

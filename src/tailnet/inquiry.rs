@@ -1,6 +1,7 @@
 //! Questions of those who work beside the engine, through the same client and so the same budget.
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Failure, Retry, Settings};
 use crate::{
@@ -27,6 +28,9 @@ pub struct Finding {
     pub client: Client,
     /// How the tailnet is looked after.
     pub settings: Settings,
+    /// Cancelled as soon as nothing may be written to the tailnet any longer by what was found: another
+    /// connection takes the place of this one, the tailnet is suspended, or this process no longer leads.
+    pub writable: CancellationToken,
 }
 
 impl Engine {

@@ -133,8 +133,7 @@ impl Requests {
     ) {
         let span = info_span!("request", ticket = ticket.0, request = request.name());
         let (Some(client), Some(turn)) = (&self.client, self.turn.take()) else {
-            self.tasks
-                .spawn(async move { (ticket, Outcome::NotSent) });
+            self.tasks.spawn(async move { (ticket, Outcome::NotSent) });
             return;
         };
         let mut client = client.with_turn(turn);

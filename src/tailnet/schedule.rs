@@ -230,7 +230,11 @@ impl Engine {
         if writes.is_empty() {
             self.turns.give_back();
         } else {
-            self.send(Request::Write(Call::WriteAttributes(writes)), differences, now);
+            self.send(
+                Request::Write(Call::WriteAttributes(writes)),
+                differences,
+                now,
+            );
         }
     }
 

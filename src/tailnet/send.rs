@@ -163,6 +163,12 @@ impl Engine {
         flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
     }
 
+    /// Whether anything may be written to the tailnet, for whatever reason.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.leading && self.connection.is_ok() && !self.guards.guardrails.suspended()
+    }
+
     /// A request was not sent: all is as before, and what to do is decided anew.
     pub(super) fn not_sent(&mut self, ticket: Ticket, now: Now) {
         let Some(flight) = self.flights.remove(&ticket) else {
@@ -235,7 +241,11 @@ impl Engine {
             if writes.is_empty() {
                 self.turns.give_back();
             } else {
-                self.send(Request::Write(Call::WriteAttributes(writes)), differences, now);
+                self.send(
+                    Request::Write(Call::WriteAttributes(writes)),
+                    differences,
+                    now,
+                );
             }
         }
     }
@@ -256,7 +266,12 @@ impl Engine {
             return Default::default();
         };
         writes.retain(|key, _| keys.contains(key));
-        differences.retain(|difference| difference.change.attribute().is_some_and(|key| keys.contains(key)));
+        differences.retain(|difference| {
+            difference
+                .change
+                .attribute()
+                .is_some_and(|key| keys.contains(key))
+        });
         (writes, differences)
     }
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Announcement, Engine, Failure, Now, Retry, contest::Contest, failure::Setback,
-};
+use super::{Announcement, Engine, Failure, Now, Retry, contest::Contest, failure::Setback};
 use crate::{
     api::Reason,
     model::NodeId,
@@ -175,9 +173,8 @@ impl Engine {
         let field = difference.change.field();
         let quiet = setback.is_quiet();
         let before = node.setbacks.insert(field.clone(), setback);
-        let is_new = before.is_none_or(|before| {
-            before.is_quiet() || before.failure.reason != failure.reason
-        });
+        let is_new = before
+            .is_none_or(|before| before.is_quiet() || before.failure.reason != failure.reason);
         if is_new && !quiet {
             let failed = Announcement::Failed {
                 device: difference.device.clone(),

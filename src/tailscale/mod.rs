@@ -42,8 +42,8 @@ use crate::model::{
 };
 use answer::Answer;
 use auth::{Auth, Bearer};
-use request::{Body, Request};
 use budget::Token;
+use request::{Body, Request};
 use transport::Transport;
 
 pub use auth::Credential;
@@ -191,7 +191,11 @@ impl Client {
     }
 
     async fn send(&self, request: &Request) -> Result<Answer, Error> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let turn = self
+            .turn
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let token = turn.map(|Turn(token)| token);
         match self.permit.as_ref().filter(|_| !request.endpoint.is_read()) {
             Some(permit) => self.inner.send_once(request, token, permit).await,
@@ -355,8 +359,7 @@ impl Inner {
             .transport
             .send(request, Some(&bearer.secret), token)
             .await;
-        let rejected =
-            |outcome: &Result<_, Error>| matches!(outcome, Err(error) if error.kind == Kind::CredentialRejected);
+        let rejected = |outcome: &Result<_, Error>| matches!(outcome, Err(error) if error.kind == Kind::CredentialRejected);
         if !rejected(&outcome) {
             self.note_accepted(&outcome, &bearer).await;
             return outcome;
@@ -364,7 +367,10 @@ impl Inner {
         match self.auth.replace(&self.transport, &bearer).await {
             Some(other) => {
                 let other = other?;
-                let outcome = self.transport.send(request, Some(&other.secret), None).await;
+                let outcome = self
+                    .transport
+                    .send(request, Some(&other.secret), None)
+                    .await;
                 self.note_accepted(&outcome, &other).await;
                 outcome
             }

@@ -80,12 +80,10 @@ impl Permit {
     }
 
     fn leave_waiting_for(&self, phase: u8) -> bool {
-        let left = self.0.phase.compare_exchange(
-            WAITING,
-            phase,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let left =
+            self.0
+                .phase
+                .compare_exchange(WAITING, phase, Ordering::AcqRel, Ordering::Acquire);
         left.is_ok()
     }
 }

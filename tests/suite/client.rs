@@ -5,6 +5,7 @@ mod calls;
 mod environment;
 mod failures;
 mod identity;
+mod permits;
 mod repeats;
 mod script;
 mod shapes;

@@ -72,9 +72,9 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
         mailbox.send(Message::Input(input))?;
     }
     mailbox.send(Message::Connection {
-            settings: None,
-            client: Ok(client),
-        })?;
+        settings: None,
+        client: Ok(client),
+    })?;
     terminal.changed_since(0, differences).await;
     terminal.all_in_sync(&names).await;
     println!(

@@ -8,6 +8,7 @@ use std::{
 
 use kube::ResourceExt as _;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::reconcile::{Done, Job};
 use crate::{api::TailscaleDeviceInvite, controller::watch::ObjectName};
@@ -23,6 +24,8 @@ pub(super) struct Queue {
     /// The watches that have not listed yet. Before all have, it is not known who holds what.
     unlisted: BTreeSet<usize>,
     busy: BTreeSet<String>,
+    /// The objects that are looked at now; cancelled when one is gone or edited meanwhile.
+    running: BTreeMap<Key, CancellationToken>,
 }
 
 #[derive(Debug)]
@@ -41,6 +44,7 @@ impl Queue {
             entries: BTreeMap::new(),
             unlisted: (0..sources).collect(),
             busy: BTreeSet::new(),
+            running: BTreeMap::new(),
         }
     }
 
@@ -54,6 +58,10 @@ impl Queue {
         now: Instant,
     ) {
         let key = (object.namespace().unwrap_or_default(), object.name_any());
+        self.cancel_unless(&key, |running| {
+            running.uid() == object.uid()
+                && running.metadata.generation == object.metadata.generation
+        });
         let before = self.entries.get(&key).map(|entry| (entry, &entry.object));
         let (mut due, mut attempts) = (Some(now), 0);
         if let Some((entry, before)) = before
@@ -80,13 +88,28 @@ impl Queue {
     }
 
     pub fn gone(&mut self, key: &Key) {
+        self.cancel_unless(key, |_| false);
         self.entries.remove(key);
+    }
+
+    /// What is under way for an object counts no longer, unless it is still for this one.
+    fn cancel_unless(&self, key: &Key, still: impl Fn(&TailscaleDeviceInvite) -> bool) {
+        let entry = self.entries.get(key);
+        if !entry.is_some_and(|entry| still(&entry.object))
+            && let Some(running) = self.running.get(key)
+        {
+            running.cancel();
+        }
     }
 
     /// These are all that a watch knows of.
     pub fn listed(&mut self, source: usize, names: &BTreeSet<Key>) {
-        self.entries
-            .retain(|key, entry| entry.source != source || names.contains(key));
+        let of_source = self.entries.iter().filter(|(_, it)| it.source == source);
+        let gone = of_source.filter(|(key, _)| !names.contains(*key));
+        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.gone(key);
+        }
         self.unlisted.remove(&source);
     }
 
@@ -110,10 +133,13 @@ impl Queue {
         let others = self.entries.iter().filter(|(other, _)| **other != key);
         let held = others.filter_map(|(_, other)| other.object.status.as_ref()?.invite_id.clone());
         let others = held.collect();
+        let obsolete = CancellationToken::new();
+        self.running.insert(key, obsolete.clone());
         Some(Job {
             object,
             others,
             attempts,
+            obsolete,
         })
     }
 
@@ -125,6 +151,7 @@ impl Queue {
     /// A look has ended.
     pub fn finished(&mut self, key: &Key, done: Done, now: Instant) {
         self.busy.remove(done.object.spec.tailnet_name());
+        self.running.remove(key);
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -217,6 +244,32 @@ mod tests {
 
         assert_eq!(second.object.name_any(), "b");
         assert!(second.others.contains("17"));
+    }
+
+    #[test]
+    fn what_is_under_way_is_obsolete_once_its_object_is_edited_or_gone() {
+        let now = Instant::now();
+        let edited = |queue: &mut Queue| {
+            let mut edited = object("a", "default");
+            edited.metadata.generation = Some(2);
+            queue.seen(0, edited, true, now);
+        };
+        let listed = |queue: &mut Queue| queue.listed(0, &BTreeSet::new());
+        let same = |queue: &mut Queue| queue.seen(0, object("a", "default"), true, now);
+        let gone = |queue: &mut Queue| queue.gone(&("network".to_owned(), "a".to_owned()));
+        let happens: [(&dyn Fn(&mut Queue), bool); 4] = [
+            (&edited, true),
+            (&listed, true),
+            (&same, false),
+            (&gone, true),
+        ];
+        for (happens, expected) in happens {
+            let mut queue = Queue::new(0);
+            queue.seen(0, object("a", "default"), true, now);
+            let job = queue.start(now).unwrap();
+            happens(&mut queue);
+            assert_eq!(job.obsolete.is_cancelled(), expected);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One look at one invite: ask, decide, act, say so.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
@@ -11,6 +11,7 @@ use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{
@@ -28,7 +29,8 @@ use crate::{
     },
     model::{Invite, InviteWish, NodeId},
     plan::{self, Binding, DeviceTarget, Identity},
-    tailnet::{Failure, Finding, Inquiry},
+    tailnet::{Failure, Finding, Inquiry, Retry},
+    tailscale::{Kind, Permit},
 };
 
 /// A look to take.
@@ -39,6 +41,8 @@ pub(super) struct Job {
     pub others: BTreeSet<String>,
     /// The how-manieth try this is, 1 for the first.
     pub attempts: u32,
+    /// Cancelled once the object is gone or edited: nothing more is made for it as it was.
+    pub obsolete: CancellationToken,
 }
 
 /// A look that was taken.
@@ -60,6 +64,18 @@ struct Interrupted;
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// Where the tailnet's own interval is not known.
 const INTERVAL: Duration = Duration::from_mins(10);
+
+fn suspended() -> Failure {
+    Failure {
+        reason: Reason::Suspended,
+        message:
+            "The TailscaleTailnet is suspended: the invite is made once its spec.suspend is taken \
+                  back."
+                .to_owned(),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
 
 impl Job {
     pub fn key(&self) -> Key {
@@ -118,7 +134,7 @@ impl Look<'_> {
             Err(failure) => return Ok(Outcome::Unconnected(failure)),
         };
         self.interval = finding.settings.attributes_interval;
-        let Binding::Device(node) = finding.binding else {
+        let Binding::Device(node) = finding.binding.clone() else {
             let binding = finding.binding;
             return Ok(Outcome::Unbound { named, binding });
         };
@@ -142,11 +158,14 @@ impl Look<'_> {
                 let invite = ours.unwrap_or_default().to_owned();
                 return Ok(Outcome::Gone { node, invite });
             }
+            Step::Create if finding.settings.guardrails.suspended() => {
+                return Ok(Outcome::Unconnected(suspended()));
+            }
             Step::Create => {
                 self.intend(&node).await?;
-                match finding.client.create_device_invite(&node, &wish).await {
+                match self.create(&finding, &node, &wish).await? {
                     Ok(invite) => self.created(&node, invite).await,
-                    Err(error) => return failed(Failure::from(&error)),
+                    Err(failure) => return failed(failure),
                 }
             }
         };
@@ -193,6 +212,42 @@ impl Look<'_> {
         } else {
             Err(Interrupted)
         }
+    }
+
+    /// Makes the invite, unless the object, the connection or the lead has changed until it is sent:
+    /// nobody could take a second one back.
+    async fn create(
+        &self,
+        finding: &Finding,
+        node: &NodeId,
+        wish: &InviteWish,
+    ) -> Result<Result<Invite, Failure>, Interrupted> {
+        let leadership = self.context.leadership.clone();
+        let permit = Permit::new(move || leadership.is_leader());
+        let client = finding.client.permitted(permit.clone());
+        let revoke = async {
+            tokio::select! {
+                () = self.job.obsolete.cancelled() => {}
+                () = finding.writable.cancelled() => {}
+            }
+            permit.revoke();
+            std::future::pending::<Infallible>().await
+        };
+        let created = tokio::select! {
+            biased;
+            never = revoke => match never {},
+            created = client.create_device_invite(node, wish) => created,
+        };
+        match created {
+            Err(error) if error.kind() == Kind::NotSent && self.is_interrupted() => {
+                Err(Interrupted)
+            }
+            created => Ok(created.map_err(|error| Failure::from(&error))),
+        }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.job.obsolete.is_cancelled() || !self.context.leadership.is_leader()
     }
 
     async fn created(&self, node: &NodeId, invite: Invite) -> Invite {

@@ -2,12 +2,15 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use secrecy::SecretString;
-use tsdp::tailscale::{Client, Credential, Kind, Retry};
+use tsdp::tailscale::{Client, Credential, Kind, Permit, Retry};
 
 use super::{API_KEY, Reply, Script, Seen, client, node, settings};
 
@@ -109,6 +112,36 @@ async fn a_rejected_token_is_replaced_once_and_the_request_sent_again() {
     // Even one that is never repeated: a rejected request has no effect.
     client.delete(&node("n1")).await.unwrap();
     assert_eq!(tokens(&script), ["token1", "token2"]);
+}
+
+/// A write whose reasons may go is not sent with another token: its caller decides anew.
+#[tokio::test(start_paused = true)]
+async fn a_write_with_a_permit_comes_back_unsent_where_its_token_has_lost_its_validity() {
+    let valid = Arc::new(AtomicUsize::new(1));
+    let script = granting({
+        let valid = Arc::clone(&valid);
+        move |seen, _| {
+            let token = format!("token{}", valid.load(Ordering::SeqCst));
+            let header = seen.authorization.clone().unwrap_or_default();
+            let rejected = !is_token_request(seen) && !header.ends_with(&token);
+            rejected.then(|| Reply::new(401, r#"{"message":"API token invalid"}"#))
+        }
+    })
+    .await;
+    let client = oauth(&script);
+    let write = async || {
+        let client = client.permitted(Permit::new(|| true));
+        client.delete(&node("n1")).await
+    };
+    write().await.unwrap();
+    valid.store(2, Ordering::SeqCst);
+    assert_eq!(write().await.unwrap_err().kind(), Kind::NotSent);
+    write().await.unwrap();
+    // One that was never accepted will not be at the next try either.
+    valid.store(9, Ordering::SeqCst);
+    assert_eq!(write().await.unwrap_err().kind(), Kind::NotSent);
+    let rejected = write().await.unwrap_err().kind();
+    assert_eq!(rejected, Kind::CredentialRejected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,7 @@ mod guards;
 mod held;
 mod identity;
 mod invites;
+mod late;
 mod leaders;
 mod limits;
 mod main_path;
