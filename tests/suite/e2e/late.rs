@@ -60,7 +60,7 @@ async fn what_changes_during_a_pause_of_the_api_decides_what_is_sent_after_it() 
     stage
         .policy(
             "laptop",
-            "{device: {hostname: amelie-laptop}, keyExpiry: Disabled}",
+            "{device: {hostname: amelie-laptop}, keyExpiry: Enabled}",
         )
         .await;
     stage
@@ -95,7 +95,7 @@ async fn what_changes_during_a_pause_of_the_api_decides_what_is_sent_after_it() 
         [format!("POST /device/{router}/tags")]
     );
     let untouched = stage.simulator.device(&laptop).unwrap();
-    assert_eq!(untouched["keyExpiryDisabled"], false);
+    assert_eq!(untouched["keyExpiryDisabled"], true);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_tailnet_that_is_suspended_or_another_one_by_then_gets_no_request() {
     .await;
     stage.policy_reason("router", "Protected").await;
     let other = simulator::Options {
-        devices: vec![json!({"hostname": "elsewhere"})],
+        devices: vec![json!({"nodeId": "nElsewhere1CNTRL", "hostname": "elsewhere"})],
         api_keys: vec!["tskey-api-other".into()],
         ..simulator::Options::default()
     };
