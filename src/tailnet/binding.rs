@@ -7,8 +7,8 @@ use crate::{
     api::PolicyField,
     model::{AttributeKey, NodeId},
     plan::{
-        Binding, Bound, Field, Fleet, Memory, Permit, Permits, Policy, PolicyKey, Reach,
-        Surroundings, Target, bind, plan_device, remembered,
+        Binding, Bound, DevicePlan, Field, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
+        Reach, Surroundings, Target, bind, plan_device, remembered,
     },
 };
 
@@ -193,6 +193,9 @@ impl Engine {
             self.drop_claims(id);
             if !busy {
                 self.forget(id);
+            } else if let Some(node) = self.nodes.get_mut(id) {
+                // Nothing is desired of it any longer: what waits to be sent is not sent.
+                node.plan = DevicePlan::default();
             }
             return;
         }
