@@ -72,7 +72,7 @@ struct Inner {
     tailnet: String,
 }
 
-/// The right to send one request at once: all that it could have waited for is there.
+/// The right to send one request without waiting for the budget.
 #[derive(Debug)]
 pub struct Turn(Token);
 
@@ -151,15 +151,12 @@ impl Client {
         })
     }
 
-    /// Waits until a request can be sent: for an access token, then for the budget. `None` once the
-    /// client is closed. Whether an access token could be had is told by the request itself.
+    /// Waits until the budget allows a request; `None` once the client is closed.
     pub async fn turn(&self) -> Option<Turn> {
-        let inner = &self.inner;
-        let _ = inner.auth.bearer(&inner.transport).await;
-        inner.transport.token().await.map(Turn)
+        self.inner.transport.token().await.map(Turn)
     }
 
-    /// A client whose next request goes out at once, with this turn.
+    /// A client whose next request does not wait for the budget.
     #[must_use]
     pub fn with_turn(&self, turn: Turn) -> Self {
         Self {

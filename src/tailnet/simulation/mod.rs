@@ -12,6 +12,7 @@ mod counted;
 mod faulty;
 mod fleets;
 mod guarded;
+mod late;
 mod limits;
 mod model;
 mod once;

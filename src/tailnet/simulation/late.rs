@@ -1,0 +1,182 @@
+//! A write is decided, and its reasons go before it can be sent: while it waits for a connection.
+
+use std::time::Duration;
+
+use super::{
+    Event, World,
+    chaos::policy_key,
+    counted::{SOON, attributes, policy, tags, world},
+    model::node_id,
+};
+use crate::{
+    model::{Route, RouteSet, TagSet},
+    plan::{Call, Extent, Mode, Ownership, Policy, Suspender, Wishes},
+    tailnet::{Input, Request},
+};
+
+impl World {
+    /// Lets a write be decided that then waits for its connection for half a minute.
+    fn decide(&mut self) -> Call {
+        self.faults.connect = Duration::from_hours(1);
+        for _ in 0..10_000 {
+            let departs = |event: &Event| matches!(event, Event::Depart(..));
+            let mut waiting = self.events.extract_if(.., |_, (_, event)| departs(event));
+            if let Some((_, (_, event))) = waiting.next() {
+                drop(waiting);
+                let Event::Depart(_, Request::Write(call), _) = &event else {
+                    panic!("{event:?}");
+                };
+                let call = call.clone();
+                self.after(Duration::from_secs(30), event);
+                self.faults.connect = Duration::ZERO;
+                return call;
+            }
+            drop(waiting);
+            self.run_for(Duration::from_millis(10));
+        }
+        panic!("no write is decided");
+    }
+
+    fn sent(&self, call: &Call) -> bool {
+        self.writes().contains(&call)
+    }
+}
+
+fn key_expiry() -> Wishes {
+    Wishes {
+        key_expiry_disabled: Some(true),
+        ..Wishes::default()
+    }
+}
+
+fn deciding(wishes: Wishes) -> World {
+    let mut world = world(1);
+    world.apply(policy(0, wishes));
+    world.start();
+    world
+}
+
+fn at_least(wishes: Wishes) -> Policy {
+    Policy {
+        ownership: Ownership {
+            tags: Extent::AtLeast,
+            enabled_routes: Extent::AtLeast,
+            ..Ownership::default()
+        },
+        ..policy(0, wishes)
+    }
+}
+
+#[test]
+fn what_is_no_longer_desired_is_not_sent() {
+    let changes: [(&str, fn(&mut World)); 6] = [
+        ("edited", |world| world.apply(policy(0, tags(&["tag:b"])))),
+        ("suspended", |world| {
+            world.apply(Policy {
+                mode: Mode::Suspended(Suspender::Policy),
+                ..policy(0, key_expiry())
+            });
+        }),
+        ("deleted", |world| world.delete(&policy_key(0))),
+        ("without the lead", |world| {
+            world.step(Input::Leading(false))
+        }),
+        ("connected anew", |world| {
+            // The new connection has not been made yet.
+            let failure = super::failure(
+                crate::api::Reason::Progressing,
+                crate::tailnet::Retry::Later,
+            );
+            world.step(Input::connection(Err(failure)));
+        }),
+        ("in an outage", |world| {
+            world.faults.list_down = true;
+            world.step(Input::Poll);
+        }),
+    ];
+    for (what, change) in changes {
+        let mut world = deciding(key_expiry());
+        let call = world.decide();
+        change(&mut world);
+        // Long enough for the write to depart, had its reasons held.
+        world.run_for(Duration::from_mins(3));
+        assert!(!world.sent(&call), "{what}: {call:?} was sent");
+    }
+}
+
+#[test]
+fn an_edit_that_is_taken_back_at_once_changes_nothing() {
+    let routes = |routes: &[&str]| Wishes {
+        enabled_routes: Some(routes.iter().map(|r| r.parse().unwrap()).collect()),
+        ..Wishes::default()
+    };
+    let mut world = deciding(routes(&["10.0.0.0/16"]));
+    world.run_until(SOON);
+    world.forget_seen();
+    world.apply(policy(0, routes(&[])));
+    world.decide();
+    world.apply(policy(0, routes(&["10.0.0.0/16"])));
+    world.run_for(Duration::from_mins(4));
+    assert!(world.writes().is_empty(), "{:?}", world.writes());
+    world.assert_converged();
+}
+
+/// A list that carries what nobody here decides is as old as the read that it was made from.
+#[test]
+fn what_a_person_adds_while_a_shared_list_waits_is_not_taken_away() {
+    let person = "10.9.0.0/16".parse::<Route>().unwrap();
+    let wishes = [
+        tags(&["tag:a"]),
+        Wishes {
+            enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+            ..Wishes::default()
+        },
+    ];
+    for wishes in wishes {
+        let mut world = world(1);
+        world.apply(at_least(wishes));
+        world.start();
+        let call = world.decide();
+        world.run_for(Duration::from_secs(1));
+        let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+        device.tags.insert("tag:b".parse().unwrap());
+        device.enabled_routes = Some([person].into());
+        world.run_for(Duration::from_mins(4));
+        assert!(!world.sent(&call), "{call:?}");
+        world.assert_converged();
+        let device = &world.model.devices[&node_id(0)];
+        let kept: (&TagSet, &RouteSet) = (&device.tags, device.enabled_routes.as_ref().unwrap());
+        assert!(kept.0.contains(&"tag:b".parse().unwrap()), "{kept:?}");
+        assert!(kept.1.contains(&person), "{kept:?}");
+    }
+}
+
+#[test]
+fn what_is_still_desired_is_sent_once_there_is_a_connection() {
+    let mut world = deciding(attributes(&[("a", "gold")]));
+    let call = world.decide();
+    world.run_for(Duration::from_mins(3));
+    assert_eq!(world.writes(), [&call]);
+    world.assert_converged();
+}
+
+/// The budget lets few requests through: those that are wanted when their turn comes.
+#[test]
+fn what_waits_for_the_budget_is_not_decided_yet() {
+    let mut world = deciding(key_expiry());
+    world.run_for(Duration::from_secs(5));
+    world.forget_seen();
+    world.faults.queue = Duration::from_secs(60);
+    let mut edited = policy(0, key_expiry());
+    edited.wishes.name = Some("first".parse().unwrap());
+    world.apply(edited.clone());
+    world.run_for(Duration::from_secs(1));
+    edited.wishes.name = Some("second".parse().unwrap());
+    world.apply(edited);
+    world.run_for(Duration::from_mins(20));
+    world.assert_converged();
+    let [Call::SetName(_, name)] = world.writes()[..] else {
+        panic!("{:?}", world.writes());
+    };
+    assert_eq!(name.to_string(), "second");
+}
