@@ -52,6 +52,14 @@ pub struct AttributeWish {
     pub expiry: Option<Timestamp>,
 }
 
+impl AttributeWish {
+    /// Whether its time has passed: nobody desires it for this any longer.
+    #[must_use]
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expiry.is_some_and(|expiry| expiry <= now)
+    }
+}
+
 /// A custom attribute as the API reports it.
 ///
 /// The value is kept as it came: a float, or a string that no wish could hold, is a value that

@@ -78,8 +78,11 @@ pub struct Claims {
     pub sweepers: Vec<PolicyKey>,
     /// The attributes that any policy names.
     pub named: BTreeSet<AttributeKey>,
-    /// Attributes whose wished expiry has passed: no wish any more.
-    pub expired: BTreeMap<AttributeKey, PolicyKey>,
+    /// The attributes that any policy desires: names, with an expiry that has not passed.
+    desired: BTreeSet<AttributeKey>,
+    /// Attributes whose desired expiry has passed, each with a policy that names it so: nobody
+    /// desires them for it any longer.
+    pub expired: BTreeSet<(AttributeKey, PolicyKey)>,
     /// Who decides `name`.
     pub name: Option<Claim<DeviceLabel>>,
     /// Who decides `ipv4`.
@@ -90,7 +93,7 @@ pub struct Claims {
     pub observed: BTreeMap<PolicyKey, Claims>,
     /// What each policy would decide if it were alone, of what no rule allows it on this device.
     pub barred: BTreeMap<PolicyKey, Claims>,
-    /// When a wish ends to which others lost a key, or one that lost.
+    /// When a desired attribute ends that overrides others, or one that is overridden.
     clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
     modes: BTreeMap<PolicyKey, Mode>,
@@ -165,8 +168,14 @@ impl Claims {
             claims.admit(policy, permits);
             for (key, wish) in policy.wishes.attributes.iter().flatten() {
                 claims.named.insert(key.clone());
+                if wish.has_expired(now) {
+                    let expired = (key.clone(), policy.key.clone());
+                    claims.expired.insert(expired);
+                    continue;
+                }
+                claims.desired.insert(key.clone());
                 if !claims.lost_form(policy, key, wish, forms, now) {
-                    claims.admit_attribute(policy, key, wish, now);
+                    claims.admit_attribute(policy, key, wish);
                 }
             }
         }
@@ -373,8 +382,7 @@ impl Claims {
         let Some((winner, claim)) = forms.deciding(key, now) else {
             return false;
         };
-        let expired = wish.expiry.is_some_and(|expiry| expiry <= now);
-        if expired || claim.form == Form::of(key, wish) {
+        if claim.form == Form::of(key, wish) {
             return false;
         }
         self.conflicts.push(Conflict {
@@ -388,13 +396,7 @@ impl Claims {
         true
     }
 
-    fn admit_attribute(
-        &mut self,
-        policy: &Policy,
-        key: &AttributeKey,
-        wish: &AttributeWish,
-        now: Timestamp,
-    ) {
+    fn admit_attribute(&mut self, policy: &Policy, key: &AttributeKey, wish: &AttributeWish) {
         // Keys that differ only in case cannot both exist in a tailnet.
         let taken = self
             .attributes
@@ -408,11 +410,11 @@ impl Claims {
                     winner: claim.owners[0].clone(),
                     dispute: Dispute::Field,
                 });
+                // From then on nothing is desired that another policy could override.
+                let ends = self.clashes_end.into_iter();
+                self.clashes_end = ends.chain(wish.expiry).min();
             }
             Some((_, claim)) => claim.owners.push(policy.key.clone()),
-            None if wish.expiry.is_some_and(|expiry| expiry <= now) => {
-                self.expired.insert(key.clone(), policy.key.clone());
-            }
             None => {
                 let claim = Claim {
                     wish: wish.clone(),
@@ -423,14 +425,20 @@ impl Claims {
         }
     }
 
+    /// Whether a policy no longer desires an attribute that it names: it neither sets nor deletes it.
+    fn is_expired_for(&self, key: &AttributeKey, policy: &PolicyKey) -> bool {
+        let expired = (key.clone(), policy.clone());
+        self.expired.contains(&expired)
+    }
+
     /// `postureAttributes` gone as a whole releases the keys; a key gone from it deletes it,
-    /// unless another policy names it.
+    /// unless another policy desires it.
     fn prune(&mut self, policy: &Policy, memory: &Memory) {
         if policy.wishes.attributes.is_none() {
             return;
         }
         for key in &memory.owned_keys {
-            if !self.named.contains(key) {
+            if !self.desired.contains(key) && !self.is_expired_for(key, &policy.key) {
                 let owners = self.prunes.entry(key.clone()).or_default();
                 owners.push(policy.key.clone());
             }
@@ -445,8 +453,13 @@ impl Claims {
         if permits.limits(policy) {
             self.limited.insert(policy.clone());
         }
-        for key in belongings.keys.difference(&self.named) {
-            let owners = self.clears.entry(key.clone()).or_default();
+        let nobody_desires = belongings.keys.difference(&self.desired);
+        let cleared: Vec<_> = nobody_desires
+            .filter(|key| !self.is_expired_for(key, policy))
+            .cloned()
+            .collect();
+        for key in cleared {
+            let owners = self.clears.entry(key).or_default();
             owners.push(policy.clone());
         }
         let (exit, subnets): (RouteSet, RouteSet) = belongings

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::plan::{
         Change, Why,
-        scenes::{Scene, key, scene},
+        scenes::{Scene, key, now, scene},
     };
 
     fn routes() -> impl Strategy<Value = RouteSet> {
@@ -201,8 +201,9 @@ mod tests {
     fn wished(scene: &Scene) -> Belongings {
         let mut wished = Belongings::default();
         for (policy, _) in scene.ranked() {
-            let named = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
-            wished.keys.extend(named.cloned());
+            let named = policy.wishes.attributes.iter().flatten();
+            let desired = named.filter(|(_, wish)| !wish.has_expired(now()));
+            wished.keys.extend(desired.map(|(key, _)| key.clone()));
             wished.routes.extend(policy.named_routes());
         }
         wished

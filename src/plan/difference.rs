@@ -462,23 +462,22 @@ impl<'a> Found<'a> {
             }
         }
         for (key, before) in attributes {
-            if !claims.named.contains(key) {
-                self.leftover(key, before);
-            }
+            self.leftover(key, before);
         }
     }
 
-    /// An attribute that no policy names goes if one named it before, now or on a device that it has
-    /// let go, or owns them all.
+    /// An attribute that no policy desires goes if one desired it before, now or on a device that it
+    /// has released, or if one owns them all and nobody names it.
     fn leftover(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
         let claims = self.claims;
         let pruners = claims.prunes.get(key);
         let clearers = claims.clears.get(key);
+        let named = claims.named.contains(key);
         let owners: Vec<_> = pruners
             .into_iter()
             .chain(clearers)
             .flatten()
-            .chain(&claims.sweepers)
+            .chain(claims.sweepers.iter().filter(|_| !named))
             .cloned()
             .collect();
         let why = match (pruners, clearers) {

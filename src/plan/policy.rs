@@ -65,6 +65,14 @@ impl Policy {
         (Reverse(self.priority), self.created, &self.key)
     }
 
+    /// Whether it names an attribute whose expiry has passed: it no longer desires it.
+    #[must_use]
+    pub fn has_expired(&self, key: &AttributeKey, now: Timestamp) -> bool {
+        let named = self.wishes.attributes.as_ref();
+        let desired = named.and_then(|named| named.get(key));
+        desired.is_some_and(|desired| desired.has_expired(now))
+    }
+
     /// Whether it is known from a file alone, so that it has no status that could be kept.
     #[must_use]
     pub fn is_in_no_cluster(&self) -> bool {

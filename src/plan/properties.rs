@@ -165,21 +165,25 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
     (device, attributes)
 }
 
-/// Whether a policy that acts may delete this attribute: it named it before or owns all, and no
-/// policy that decides anything names it.
+/// Whether a policy that acts may delete this attribute: it named it before, and nobody desires it; or
+/// it owns all, and no policy that decides anything names it.
 fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
     let ranked = scene.ranked();
     let names = |policy: &Policy| {
         let wishes = policy.wishes.attributes.as_ref();
         wishes.is_some_and(|wishes| wishes.contains_key(key))
     };
-    let owns = |policy: &Policy, memory: &Memory| {
-        policy.mode == Mode::Enforce
-            && policy.wishes.attributes.is_some()
-            && (memory.owned_keys.contains(key)
-                || policy.ownership.attributes == AttributesExtent::Exact)
+    let desires = |policy: &Policy| names(policy) && !policy.has_expired(key, now());
+    let acts = |policy: &Policy| policy.mode == Mode::Enforce && policy.wishes.attributes.is_some();
+    let named_before = |policy: &Policy, memory: &Memory| {
+        acts(policy) && memory.owned_keys.contains(key) && !names(policy)
     };
-    !ranked.iter().any(|(policy, _)| names(policy)) && ranked.iter().any(|(p, m)| owns(p, m))
+    let owns_all =
+        |policy: &Policy| acts(policy) && policy.ownership.attributes == AttributesExtent::Exact;
+    let desired = ranked.iter().any(|(policy, _)| desires(policy));
+    let named = ranked.iter().any(|(policy, _)| names(policy));
+    (!desired && ranked.iter().any(|(p, m)| named_before(p, m)))
+        || (!named && ranked.iter().any(|(p, _)| owns_all(p)))
 }
 
 proptest! {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use jiff::Timestamp;
+
 use super::{Engine, Now, held::Held, node::Node};
 use crate::{
     api::PolicyField,
@@ -53,6 +55,14 @@ impl Held {
         true
     }
 
+    /// What it names with an expiry that has passed it no longer owns.
+    fn disown_expired(&mut self, now: Timestamp) {
+        if let Ok(policy) = &self.policy {
+            let owned = &mut self.memory.owned_keys;
+            owned.retain(|key| !policy.has_expired(key, now));
+        }
+    }
+
     fn remember(&mut self, bound: Option<Bound>) {
         let node = |bound: &Option<Bound>| bound.as_ref().map(|bound| bound.node.clone());
         if node(&self.memory.bound) != node(&bound) {
@@ -65,8 +75,11 @@ impl Held {
 
 impl Engine {
     /// Finds the devices of a policy anew.
-    pub(super) fn rebind(&mut self, key: &PolicyKey) {
+    pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
         self.retain(key);
+        if let Some(held) = self.policies.get_mut(key) {
+            held.disown_expired(now);
+        }
         let just_missing = self.just_missing(key);
         let Some(held) = self.policies.get_mut(key) else {
             return;
@@ -104,6 +117,7 @@ impl Engine {
         } else {
             self.fleets.remove(key);
         }
+        held.disown_expired(now);
         let too_many = held.hold(binding.as_ref());
         self.refuse_many(key, too_many);
         self.watch_parted(key);
@@ -201,7 +215,8 @@ impl Engine {
         }
         self.tell.extend(node.all_policies().cloned());
         self.unplaced.insert(id.clone());
-        self.settle_ownership(id);
+        self.settle_ownership(id, now.wall);
+        self.disown_expired(id, now.wall);
         self.settle_acts(id, now);
         self.compare(id, now);
         self.begin_expiries(id);
@@ -287,7 +302,7 @@ impl Engine {
 
     /// Settles which attribute keys the policies of a device own now, those about many aside. A deleted key is owned until
     /// it has been seen that it is gone.
-    fn settle_ownership(&mut self, id: &NodeId) {
+    fn settle_ownership(&mut self, id: &NodeId, now: Timestamp) {
         let Some(node) = self.nodes.get(id) else {
             return;
         };
@@ -305,7 +320,9 @@ impl Engine {
             .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
             .filter(|policy| may(policy))
             .filter_map(|policy| policy.wishes.attributes.as_ref())
-            .flat_map(|wishes| wishes.keys().cloned())
+            .flatten()
+            .filter(|(_, wish)| !wish.has_expired(now))
+            .map(|(key, _)| key.clone())
             .collect();
         let gone = |key: &AttributeKey| {
             let read = node.attributes.as_ref();
@@ -324,6 +341,19 @@ impl Engine {
                 && !held.is_invalid()
             {
                 held.memory.owned_keys = held.memory.still_owned(policy, &named, gone);
+            }
+        }
+    }
+
+    /// The server removes an attribute whose expiry has passed. What somebody sets there later is
+    /// theirs.
+    fn disown_expired(&mut self, id: &NodeId, now: Timestamp) {
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
+        for key in &node.policies {
+            if let Some(held) = self.policies.get_mut(key) {
+                held.disown_expired(now);
             }
         }
     }

@@ -263,7 +263,7 @@ impl FleetReport {
         self.differences.extend(own().take(room).cloned());
         self.different += own().count();
         let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
-        let expired = claims.expired.iter().filter(|(_, of)| *of == key);
+        let expired = claims.expired.iter().filter(|(_, of)| of == key);
         self.expired
             .extend(expired.map(|(attribute, _)| attribute.clone()));
         self.matched += 1;

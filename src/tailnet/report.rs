@@ -226,7 +226,7 @@ impl Engine {
         let plan = &node.plan;
         let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
         let conflicts = claims.conflicts.iter().filter(|c| c.loser == *key);
-        let expired = claims.expired.iter().filter(|(_, of)| *of == key);
+        let expired = claims.expired.iter().filter(|(_, of)| of == key);
         let mut differences: Vec<_> = plan.of(key).cloned().collect();
         self.name_batch(key, &mut differences);
         Some(DeviceReport {

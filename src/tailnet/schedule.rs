@@ -37,7 +37,7 @@ impl Engine {
         self.expire_changes(now);
         if self.polling.seen > 0 && self.policies_listed {
             for key in std::mem::take(&mut self.unbound) {
-                self.rebind(&key);
+                self.rebind(&key, now.wall);
             }
             for id in std::mem::take(&mut self.moved) {
                 self.rematch(&id);

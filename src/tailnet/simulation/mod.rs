@@ -9,6 +9,7 @@ mod checks;
 mod clears;
 mod contested;
 mod counted;
+mod expired;
 mod faulty;
 mod fleets;
 mod guarded;

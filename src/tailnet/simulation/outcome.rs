@@ -163,8 +163,13 @@ impl World {
             let barred = |device| self.settings.guardrails.bars(policy, field, device);
             let mut devices = self.model.devices.values();
             if policy.mode == Mode::Enforce && !devices.any(|it| barred(it).is_some()) {
-                let owned = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
-                assert!(memory.owned_keys.iter().eq(owned), "{key} owns {memory:?}");
+                let named = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
+                let now = self.wall();
+                let desired = named.filter(|key| !policy.has_expired(key, now));
+                assert!(
+                    memory.owned_keys.iter().eq(desired),
+                    "{key} owns {memory:?}"
+                );
             }
             if matches!(policy.target, Target::Fleet(_)) {
                 continue;
