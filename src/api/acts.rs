@@ -129,6 +129,11 @@ pub struct ActRecords {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4000), extend("x-kubernetes-list-type" = "atomic"))]
     pub deletions: Vec<DeletedDevice>,
+
+    /// The latest expireKeyAt that the policy no longer declares and of which the record was dropped:
+    /// no key is expired for it or an earlier time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_until: Option<String>,
 }
 
 /// The devices whose keys are expired at one time.

@@ -203,6 +203,8 @@ fn acts(status: &api::ActRecords) -> ActRecords {
         Some((kept.node_id.parse().ok()?, record))
     });
     acts.deletions.extend(deletions);
+    let dropped = status.dropped_until.as_ref();
+    acts.dropped_until = dropped.and_then(|time| time.parse().ok());
     acts
 }
 

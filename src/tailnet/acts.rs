@@ -119,12 +119,9 @@ impl Held {
         }
         let (wished, mode) = (policy.wishes.expire_key_at, policy.mode);
         let stage = expiry(policy, &self.memory, device, now);
-        let times = self.memory.acts.expiries.keys().copied();
-        let over: Vec<Timestamp> = times
-            .filter(|at| self.memory.acts.is_over(*at, wished, now))
-            .collect();
+        let over = self.memory.acts.over(wished, now);
         for at in &over {
-            self.records().expiries.remove(at);
+            self.records().drop_expiry(*at);
         }
         // What only observes keeps nothing, as it does nothing.
         let (Some(at), false) = (wished, mode == Mode::Observe) else {

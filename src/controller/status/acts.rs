@@ -116,5 +116,6 @@ fn records(records: &plan::ActRecords) -> api::ActRecords {
     api::ActRecords {
         key_expiries: expiries.collect(),
         deletions: deletions.collect(),
+        dropped_until: records.dropped_until.map(|time| time.to_string()),
     }
 }

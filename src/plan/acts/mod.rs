@@ -5,8 +5,9 @@
 //!
 //! | `expireKeyAt`                                     | stage     |                                 |
 //! |---------------------------------------------------|-----------|---------------------------------|
-//! | lies ahead                                        | Scheduled |                                 |
 //! | before the policy's creation                      | Missed    | never sent                      |
+//! | declared before, and the record dropped since     | Missed    | never sent                      |
+//! | lies ahead                                        | Scheduled |                                 |
 //! | no record, more than an hour past                 | Missed    | never sent                      |
 //! | no record, the device joined after it             | Missed    | never sent                      |
 //! | no record, the key was made after it              | Missed    | never sent                      |
@@ -83,6 +84,9 @@ pub enum Missed {
     JoinedLater,
     /// The key was made after the time.
     NewerKey,
+    /// The same time or a later one was declared before and taken out: its records are gone, so
+    /// nobody knows what was done for it.
+    DeclaredBefore,
 }
 
 impl fmt::Display for Missed {
@@ -92,6 +96,10 @@ impl fmt::Display for Missed {
             Self::TooLate => "the time was more than an hour past before it could begin",
             Self::JoinedLater => "the device joined the tailnet after the time",
             Self::NewerKey => "somebody has logged in on the device after the time",
+            Self::DeclaredBefore => {
+                "the policy declared this time or a later one before, and dropped it more than an hour \
+                 after it"
+            }
         })
     }
 }
@@ -121,10 +129,14 @@ pub fn expiry(policy: &Policy, memory: &Memory, device: &Device, now: Timestamp)
     if at < policy.created {
         return Some(Stage::Missed(Missed::BeforeCreation));
     }
+    let started = record.and_then(|record| record.started.get(&device.node_id));
+    if started.is_none() && memory.acts.is_dropped(at) {
+        return Some(Stage::Missed(Missed::DeclaredBefore));
+    }
     if now < at {
         return Some(Stage::Scheduled);
     }
-    if let Some(before) = record.and_then(|record| record.started.get(&device.node_id)) {
+    if let Some(before) = started {
         // Whoever changed it since, the key of then is gone.
         let same = *before == device.expires;
         return Some(if same { Stage::Started } else { Stage::Done });

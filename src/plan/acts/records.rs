@@ -22,6 +22,9 @@ pub struct ActRecords {
     pub expiries: BTreeMap<Timestamp, ExpiryRecord>,
     /// The devices that were deleted within the last day, or are being deleted.
     pub deletions: BTreeMap<NodeId, DeletionRecord>,
+    /// The latest time of which the record was dropped: no action begins for it or an earlier one,
+    /// whatever the clock says by now.
+    pub dropped_until: Option<Timestamp>,
 }
 
 /// The devices whose keys are expired for one time.
@@ -59,7 +62,7 @@ impl ActRecords {
     /// Whether nothing has been done once.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.expiries.is_empty() && self.deletions.is_empty()
+        self.expiries.is_empty() && self.deletions.is_empty() && self.dropped_until.is_none()
     }
 
     /// Whether what `needed` says is kept here too, so that a crash after a call would lose nothing.
@@ -91,6 +94,7 @@ impl ActRecords {
             record.started.retain(|id, _| !done.contains(id));
             record.missed_told |= other.missed_told;
         }
+        self.dropped_until = self.dropped_until.max(other.dropped_until);
         for (id, other) in &other.deletions {
             let known = self.deletions.get(id);
             if known.is_none_or(|known| known.at < other.at) {
@@ -125,11 +129,24 @@ impl ActRecords {
         record.done.insert(id.clone());
     }
 
-    /// Whether a time that is wished no more could still be acted upon if it were wished again; else
-    /// it can be forgotten.
+    /// The times that are no longer declared and more than an hour past: their records can be dropped.
     #[must_use]
-    pub fn is_over(&self, at: Timestamp, wished: Option<Timestamp>, now: Timestamp) -> bool {
-        Some(at) != wished && now.duration_since(at) > GRACE
+    pub fn over(&self, declared: Option<Timestamp>, now: Timestamp) -> Vec<Timestamp> {
+        let is_over = |at: &Timestamp| Some(*at) != declared && now.duration_since(*at) > GRACE;
+        self.expiries.keys().copied().filter(is_over).collect()
+    }
+
+    /// Drops the record of a time. The clock may be wrong, so the latest of these times is kept:
+    /// nothing begins for it again.
+    pub fn drop_expiry(&mut self, at: Timestamp) {
+        self.expiries.remove(&at);
+        self.dropped_until = self.dropped_until.max(Some(at));
+    }
+
+    /// Whether an action for a time may have been recorded before, in a record that is gone.
+    #[must_use]
+    pub fn is_dropped(&self, at: Timestamp) -> bool {
+        self.dropped_until >= Some(at)
     }
 
     /// Whether the record of a deletion is to be made, or made anew, before a call.

@@ -349,3 +349,32 @@ fn the_key_of_a_protected_device_is_not_expired() {
     world.run_for(6 * HOUR);
     assert_eq!(world.expiries(), 0);
 }
+
+#[test]
+fn a_time_that_is_taken_out_while_the_clock_is_ahead_and_put_back_expires_nothing_again() {
+    for number in [0, 1] {
+        let mut world = scheduled();
+        let declared = world.policies[&policy_key(0)].policy.clone();
+        world.run_until(after_it(SOON));
+        assert_eq!(world.expiries(), 1);
+        world.sign_in(0);
+        // The clock of the machine is set ahead, and back later.
+        let right = world.start;
+        world.start += SignedDuration::from_hours(30);
+        world.apply(policy(0, Wishes::default()));
+        world.run_for(Duration::from_mins(1));
+        world.start = right;
+        if number == 1 {
+            world.kill();
+        }
+        world.apply(declared);
+        world.run_for(Duration::from_mins(30));
+        assert_eq!(world.expiries(), 1);
+        let missed = Stage::Missed(Missed::DeclaredBefore);
+        assert_eq!(world.stages(), [(missed, 1)]);
+        // A later time is another action.
+        world.apply(policy(0, expiring(world.is_in(HOUR))));
+        world.run_for(HOUR + Duration::from_mins(2));
+        assert_eq!(world.expiries(), 2);
+    }
+}
