@@ -39,8 +39,8 @@ pub(crate) fn declared(
         Err(unreadable) => unread(key.clone(), uid, generation, created, unreadable),
     };
     declared.standing.lacks_finalizer = !finalizer::stands_on(meta);
-    let deleted = meta.deletion_timestamp.as_ref();
-    declared.leaving = deleted.map(|time| time.0 + clear_timeout);
+    // When the deletion was asked for says nothing: no controller may have run since.
+    declared.leaving = meta.deletion_timestamp.as_ref().map(|_| clear_timeout);
     let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
     declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
     declared.request = LOOK_REQUESTS.map(|name| annotation(name).cloned());

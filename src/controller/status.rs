@@ -39,6 +39,7 @@ pub fn of_policy(
         | (_, state @ (State::Invalid(_) | State::NotAllowed(_) | State::Leaving(_))) => {
             let verdict = clear::verdict(verdict(state), report);
             let verdict = approval::explain(verdict, report, tailnet);
+            let verdict = clear::explain(verdict, report);
             let verdict = acts::explain(verdict, report);
             conditions.set_verdict(&verdict);
             verdict

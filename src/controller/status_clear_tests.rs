@@ -39,7 +39,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
     );
     assert_eq!(
         ready.message,
-        "One device that it let go is still to be cleared. fra (n1): the server failed (REQ-1)"
+        "One device that it released is still to be cleared. fra (n1): the server failed (REQ-1)"
     );
     assert_eq!(status_of(&waits.conditions, "Reconciling"), "True");
     assert_eq!(status_of(&waits.conditions, "InSync"), "False");
@@ -58,7 +58,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
     let leaving = of(clearing(None), State::Leaving(None));
     assert_eq!(
         leaving.conditions[0].message,
-        "The policy is being deleted. One device that it let go is still to be cleared."
+        "The policy is being deleted. One device that it released is still to be cleared."
     );
     assert_eq!(
         (leaving.matched_devices, leaving.in_sync_devices),

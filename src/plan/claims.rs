@@ -74,6 +74,8 @@ pub struct Claims {
     pub clears: BTreeMap<AttributeKey, Vec<PolicyKey>>,
     /// Nobody decides `exitNode`, but policies that have let the device go take it back.
     pub clears_exit_node: bool,
+    /// The policies that have released the device and take something from it, if it is there.
+    pub releasing: BTreeSet<PolicyKey>,
     /// The policies that own all attributes of the device, by rank: what nobody names is deleted.
     pub sweepers: Vec<PolicyKey>,
     /// The attributes that any policy names.
@@ -448,10 +450,17 @@ impl Claims {
     /// What no policy of the device wishes is taken away. Comes after all wishes.
     fn clear(&mut self, let_go: &LetGo, permits: &Permits<'_>) {
         let LetGo {
-            policy, belongings, ..
+            policy,
+            belongings,
+            mode,
+            ..
         } = let_go;
         if permits.limits(policy) {
             self.limited.insert(policy.clone());
+        }
+        self.modes.entry(policy.clone()).or_insert(*mode);
+        if !belongings.is_empty() {
+            self.releasing.insert(policy.clone());
         }
         let nobody_desires = belongings.keys.difference(&self.desired);
         let cleared: Vec<_> = nobody_desires

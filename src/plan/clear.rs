@@ -35,6 +35,12 @@ impl Belongings {
         self.keys.is_empty() && self.routes.is_empty()
     }
 
+    /// Whether all that another one has is part of this.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.keys.is_subset(&self.keys) && other.routes.is_subset(&self.routes)
+    }
+
     /// Takes in what another one has.
     pub fn merge(&mut self, other: &Self) {
         self.keys.extend(other.keys.iter().cloned());
@@ -51,6 +57,8 @@ pub struct LetGo {
     pub belongings: Belongings,
     /// What the tailnet allows it.
     pub allowance: Allowance,
+    /// Whether that waits for an approval.
+    pub mode: Mode,
 }
 
 /// The devices of a policy under `Clear`; kept in its status before the first call.
@@ -88,8 +96,9 @@ impl Holdings {
     #[must_use]
     pub fn cover(&self, needed: &Self) -> bool {
         let kept = |(belongings, nodes): (&Belongings, &BTreeSet<NodeId>)| {
-            let kept = self.let_go.get(belongings);
-            kept.is_some_and(|kept| nodes.is_subset(kept))
+            let same = self.let_go.get(belongings);
+            let more = |id: &NodeId| self.due(id).covers(belongings);
+            same.is_some_and(|same| nodes.is_subset(same)) || nodes.iter().all(more)
         };
         needed.routes.is_subset(&self.routes)
             && needed.nodes.is_subset(&self.nodes)
@@ -125,6 +134,17 @@ impl Holdings {
         due
     }
 
+    /// A part of what is to be taken from a device is gone.
+    pub fn forget(&mut self, id: &NodeId, gone: &Belongings) {
+        let mut rest = self.due(id);
+        rest.keys.retain(|key| !gone.keys.contains(key));
+        rest.routes.retain(|route| !gone.routes.contains(route));
+        self.cleared(id);
+        if !rest.is_empty() {
+            self.let_go.entry(rest).or_default().insert(id.clone());
+        }
+    }
+
     /// A device that was let go is cleared.
     pub fn cleared(&mut self, id: &NodeId) {
         for nodes in self.let_go.values_mut() {
@@ -135,11 +155,11 @@ impl Holdings {
 }
 
 impl Policy {
-    /// Whether what it lets go is cleared now. While it is suspended, or only observes, nothing is
-    /// sent for it.
+    /// Whether what it releases is cleared now, or as soon as somebody approves. While it is
+    /// suspended, or only observes, nothing is sent for it.
     #[must_use]
     pub fn clears(&self) -> bool {
-        self.deletion == Deletion::Clear && self.mode == Mode::Enforce
+        self.deletion == Deletion::Clear && matches!(self.mode, Mode::Enforce | Mode::Approve)
     }
 
     /// The routes that it would withdraw.
@@ -187,6 +207,7 @@ mod tests {
             },
             belongings: Belongings { keys, routes },
             allowance: Allowance::default(),
+            mode: Mode::Enforce,
         })
     }
 

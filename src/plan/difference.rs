@@ -125,7 +125,12 @@ pub fn plan_device(
         .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
     let guarded = differences.iter_mut().chain(waiting);
     guard::hold(guarded, device, &claims, policies, around);
-    let wanted_by = wanted(wants, differences.iter().chain(&shown));
+    let mut wanted_by = wanted(wants, differences.iter().chain(&shown));
+    if !is_known(device, attributes, &claims) {
+        // A release is known before its devices are read, and must not begin in part.
+        let acts = |policy: &&PolicyKey| claims.mode(policy) == Mode::Enforce;
+        wanted_by.extend(claims.releasing.iter().filter(acts).cloned());
+    }
     for observed in claims.observed.values() {
         let found = look(observed).differences.into_iter();
         shown.extend(found.map(|difference| Difference {
@@ -163,6 +168,12 @@ pub fn plan_device(
         acts: acts.stages,
         wakes: acts.wakes,
     }
+}
+
+/// Whether all has been read that is to be compared.
+fn is_known(device: &Device, attributes: Option<&Attributes>, claims: &Claims) -> bool {
+    (!claims.need_attributes() || attributes.is_some())
+        && (!claims.need_routes() || device.enabled_routes.is_some())
 }
 
 /// The policies among these that wish for something that no guard holds.

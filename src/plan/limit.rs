@@ -7,7 +7,8 @@ use crate::model::NodeId;
 
 /// Which devices each policy wishes to change now. Kept up to date one device at a time.
 ///
-/// Devices that were changed within the hour are no part of it: another change of theirs is free.
+/// Devices that were changed within the hour are no part of it, but for what was held before: another
+/// change of theirs is free.
 #[derive(Debug, Clone, Default)]
 pub struct Wants {
     by_policy: BTreeMap<PolicyKey, BTreeSet<NodeId>>,
@@ -35,6 +36,21 @@ impl Wants {
             self.by_node.insert(node.clone(), policies);
         }
         changed
+    }
+
+    /// The policies that want to change a device.
+    #[must_use]
+    pub fn by(&self, node: &NodeId) -> &BTreeSet<PolicyKey> {
+        static NOBODY: BTreeSet<PolicyKey> = BTreeSet::new();
+        self.by_node.get(node).unwrap_or(&NOBODY)
+    }
+
+    /// The policies that want to change more devices than this.
+    #[must_use]
+    pub fn larger_than(&self, most: usize) -> BTreeSet<PolicyKey> {
+        let policies = self.by_policy.iter();
+        let large = policies.filter(|(_, nodes)| nodes.len() > most);
+        large.map(|(key, _)| key.clone()).collect()
     }
 
     /// The devices that a policy wishes to change.

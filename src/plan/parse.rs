@@ -3,6 +3,7 @@ use std::{
     fmt::Display,
     str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -42,8 +43,9 @@ pub struct Declared {
     pub approvals: Approvals,
     /// What else is known of the object.
     pub standing: Standing,
-    /// It is being deleted, and kept until what it put on devices is cleared, or until this time.
-    pub leaving: Option<Timestamp>,
+    /// It is being deleted, and kept until what it put on devices is cleared, or until nothing could be
+    /// cleared for so long.
+    pub leaving: Option<Duration>,
 }
 
 /// What is known of the object of a policy besides its spec and its records.

@@ -110,7 +110,7 @@ impl Engine {
             return None;
         }
         let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
-        for id in held.nodes() {
+        for id in held.managed() {
             if self.is_working(id) {
                 return None;
             }

@@ -261,7 +261,7 @@ impl Engine {
         };
         let plan = plan_device(device, attributes, &policies, &around);
         self.limiter.note(id, &plan.wanted_by);
-        for key in &node.policies {
+        for key in node.all_policies() {
             if let Some(held) = self.policies.get_mut(key) {
                 held.drop_what_changed(key, id, &plan);
             }
@@ -278,17 +278,15 @@ impl Engine {
         self.check_effect(id, now);
     }
 
-    /// What was approved of a device's policies, and which of them the limit holds there: a device
-    /// that was changed within the hour is changed again for free.
+    /// What was approved of a device's policies, and which of them the limit holds there.
     fn permits<'a>(&'a self, id: &NodeId, node: &'a Node) -> Permits<'a> {
-        let is_free = self.limiter.window.has(id);
-        let policies = node.policies.iter();
+        let policies = node.all_policies();
         let permits = policies.filter_map(|key| {
             let held = self.policies.get(key)?;
             let permit = Permit {
                 limited: match &self.agreed {
                     Some(agreed) => agreed.limited.contains(key),
-                    None => !is_free && self.limiter.held.contains(key),
+                    None => self.limiter.holds(id, key),
                 },
                 approved: held.approved.of(id),
                 passed: held.passed.of(id),

@@ -1,26 +1,21 @@
-//! `deletionPolicy: Clear`: what is kept of the devices that a policy holds, those that it lets go,
-//! and the end of a policy that is being deleted.
+//! `deletionPolicy: Clear`: what is kept of the devices that a policy holds, and of those that it
+//! releases.
 //!
 //! A policy under `Clear` is *held up* (by whoever keeps the reports) as long as its memory has
-//! holdings. When it is being deleted, all its devices are let go; each is forgotten once it is
-//! cleared or is in the list no more. What can be cleared by nobody is given up, at once where that is
-//! sure and else after a bounded time, and said.
+//! holdings. When it is being deleted, all its devices are released; each is forgotten once it is
+//! cleared or no longer in the list. When it is given up instead is decided in `deleting.rs`.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Engine, Now, held::Held, node::Node};
+use super::{Engine, Now, deadline::Progress, held::Held, node::Node};
 use crate::{
-    api::Reason,
-    model::NodeId,
+    model::{AttributeKey, Device, NodeId, Route},
     plan::{
-        Belongings, Binding, Deletion, Difference, Field, Hold, Holdings, LetGo, MOST_HELD, Mode,
-        Policy, PolicyKey, Refusal, Suspender, Why,
+        Belongings, Binding, Deletion, Difference, Field, Holdings, LetGo, MOST_HELD, Policy,
+        PolicyKey, Why,
     },
     tailnet::DETAILS,
 };
-
-/// Devices that are named where something was given up.
-const NAMED: usize = 3;
 
 /// How far a policy is with the devices that it has let go.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,19 +30,6 @@ pub struct ClearReport {
     pub trouble: Option<String>,
 }
 
-/// What a policy that is being deleted leaves behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Abandoned {
-    /// Some of the devices.
-    pub devices: Vec<String>,
-    /// How many there are.
-    pub total: usize,
-    /// What stays on one or more of them.
-    pub belongings: Belongings,
-    /// Why.
-    pub why: String,
-}
-
 impl Held {
     fn holdings(&mut self) -> &mut Holdings {
         Arc::make_mut(&mut self.memory.holdings)
@@ -58,7 +40,7 @@ impl Held {
         self.policy.as_ref().is_ok_and(Policy::clears)
     }
 
-    fn retains(&self) -> bool {
+    pub fn retains(&self) -> bool {
         let policy = self.policy.as_ref();
         policy.is_ok_and(|policy| policy.deletion == Deletion::Retain) && !self.is_invalid()
     }
@@ -197,10 +179,12 @@ impl Engine {
     pub(super) fn due(&self, node: &Node, id: &NodeId) -> Vec<LetGo> {
         let due = node.clearing.iter().filter_map(|key| {
             let held = self.policies.get(key).filter(|held| held.clears())?;
+            let policy = held.policy.as_ref().ok()?;
             Some(LetGo {
                 policy: key.clone(),
                 belongings: held.memory.holdings.due(id),
-                allowance: held.policy.as_ref().ok()?.allowance.clone(),
+                allowance: policy.allowance.clone(),
+                mode: policy.mode,
             })
         });
         due.collect()
@@ -237,6 +221,9 @@ impl Engine {
             due.is_empty() || gone || (held.clears() && !unknown && is_cleared(node, key, &due))
         };
         let cleared: Vec<PolicyKey> = node.clearing.iter().filter(cleared).cloned().collect();
+        if !cleared.is_empty() {
+            self.note_progress(&Progress::Cleared(id.clone()), now);
+        }
         for key in &cleared {
             if let Some(node) = self.nodes.get_mut(id) {
                 node.clearing.remove(key);
@@ -247,7 +234,26 @@ impl Engine {
             self.tell.insert(key.clone());
             self.count_anew(key);
         }
+        self.disown_gone(id);
         !cleared.is_empty()
+    }
+
+    /// Part of what a policy put on a device that it has released may be gone before the rest can be
+    /// cleared: what somebody sets there later is theirs.
+    fn disown_gone(&mut self, id: &NodeId) {
+        let (Some(node), Some(device)) = (self.nodes.get(id), self.fleet.get(id)) else {
+            return;
+        };
+        for key in &node.clearing {
+            let Some(held) = self.policies.get_mut(key) else {
+                continue;
+            };
+            let gone = node.gone(device, held.memory.holdings.due(id));
+            if !gone.is_empty() {
+                held.holdings().forget(id, &gone);
+                self.tell.insert(key.clone());
+            }
+        }
     }
 
     /// One short list is no proof that a device is gone; the next one is asked for at once.
@@ -258,167 +264,6 @@ impl Engine {
             self.polling.hasten(now.monotonic);
         }
         seen > first_missed
-    }
-
-    /// Takes a policy that is being deleted, to be given up at a time.
-    pub(super) fn take_leave(&mut self, key: &PolicyKey, at: Option<jiff::Timestamp>, now: Now) {
-        let Some(held) = self.policies.get_mut(key) else {
-            return;
-        };
-        // What cannot be read is left as it is: its deletion waits for a version that can.
-        let at = at.filter(|_| !held.standing.left_alone);
-        held.leaving = at.map(|at| {
-            let left = Duration::try_from(at.duration_since(now.wall));
-            now.monotonic + left.unwrap_or_default()
-        });
-        if at.is_some() {
-            self.leaving.insert(key.clone());
-            self.unbound.insert(key.clone());
-            self.tell.insert(key.clone());
-        }
-    }
-
-    /// Begins anew with the policies that are being deleted.
-    pub(super) fn leave_anew(&mut self) {
-        for (key, held) in &mut self.policies {
-            held.abandoned = None;
-            if held.leaving.is_some() {
-                self.leaving.insert(key.clone());
-            }
-        }
-    }
-
-    /// When a policy is given up next.
-    pub(super) fn next_leave(&self) -> Option<Duration> {
-        if !self.leading || !self.policies_listed {
-            return None;
-        }
-        let leaving = self.leaving.iter();
-        leaving
-            .filter_map(|key| self.policies.get(key)?.leaving)
-            .min()
-    }
-
-    /// Sees policies off that are being deleted: those of which nothing is left to clear, and those
-    /// that are given up.
-    pub(super) fn see_off(&mut self, now: Now) {
-        if !self.leading || !self.policies_listed {
-            return;
-        }
-        for key in self.leaving.clone() {
-            let Some(held) = self.policies.get(&key) else {
-                continue;
-            };
-            if held.memory.holdings.is_empty() || held.retains() {
-                self.end(&key, None);
-            } else if let Some(why) = self.hopeless(held, &key, now) {
-                self.end(&key, Some(why));
-            }
-        }
-    }
-
-    fn end(&mut self, key: &PolicyKey, why: Option<String>) {
-        self.leaving.remove(key);
-        self.tell.insert(key.clone());
-        let abandoned = why.map(|why| self.abandon(key, why));
-        let Some(held) = self.policies.get_mut(key) else {
-            return;
-        };
-        held.abandoned = abandoned;
-        let holdings = std::mem::take(&mut held.memory.holdings);
-        self.forget_parted(key, &holdings);
-    }
-
-    /// Why what is left will not be cleared.
-    fn hopeless(&self, held: &Held, key: &PolicyKey, now: Now) -> Option<String> {
-        let given_up = |held: &Held| held.leaving.is_some_and(|at| now.monotonic >= at);
-        let policy = match &held.policy {
-            Ok(policy) => policy,
-            Err(refusal @ Refusal::Invalid(_)) => {
-                return Some(format!("the policy is invalid: {refusal}"));
-            }
-            Err(refusal) if self.may_be_allowed_yet(refusal) && !given_up(held) => return None,
-            Err(refusal) => return Some(format!("the policy is not allowed: {refusal}")),
-        };
-        match policy.mode {
-            Mode::Suspended(Suspender::Invalid) => {
-                let errors = held.declared.as_ref().err();
-                let errors = errors.map(|errors| errors.join("; "));
-                return Some(format!(
-                    "the policy is invalid: {}",
-                    errors.unwrap_or_default()
-                ));
-            }
-            Mode::Suspended(Suspender::Policy) => {
-                return Some("the policy is suspended".to_owned());
-            }
-            Mode::Suspended(Suspender::Tailnet) => {
-                return Some("the TailscaleTailnet is suspended".to_owned());
-            }
-            Mode::Observe => return Some("the policy only observes".to_owned()),
-            Mode::Approve => {
-                return Some("nothing is done for the policy without an approval".to_owned());
-            }
-            Mode::Enforce => {}
-        }
-        let connection = self.connection.as_ref().err();
-        if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
-            return Some(failure.message.clone());
-        }
-        if let Some(forbidden) = self.forbidden(held, key) {
-            return Some(forbidden);
-        }
-        if !given_up(held) {
-            return None;
-        }
-        let trouble = self.clear_report(key).and_then(|report| report.trouble);
-        Some(trouble.unwrap_or_else(|| "it took too long".to_owned()))
-    }
-
-    /// What is left is all held by the guards of the tailnet, of which time mends nothing.
-    fn forbidden(&self, held: &Held, key: &PolicyKey) -> Option<String> {
-        let is_forbidden = |difference: &Difference| {
-            matches!(
-                difference.hold,
-                Some(Hold::Protected(_) | Hold::NotAllowed(_))
-            )
-        };
-        let mut first = None;
-        for id in held.memory.holdings.parted() {
-            let node = self.nodes.get(id)?;
-            let own = || node.plan.of(key).filter(|d| d.why == Why::LetGo);
-            if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
-                return None;
-            }
-            first = first.or(trouble(node, key, own().next()?));
-        }
-        first
-    }
-
-    fn abandon(&self, key: &PolicyKey, why: String) -> Abandoned {
-        let mut belongings = Belongings::default();
-        let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
-        if let Some(held) = self.policies.get(key) {
-            let holdings = &held.memory.holdings;
-            if !holdings.nodes.is_empty() {
-                belongings.keys.clone_from(&held.memory.owned_keys);
-                belongings.routes.clone_from(&holdings.routes);
-            }
-            let due = holdings.let_go.keys();
-            due.for_each(|due| belongings.merge(due));
-            devices = holdings.nodes.iter().collect();
-            devices.extend(holdings.parted());
-        }
-        let called = |id: &&NodeId| match self.fleet.get(id) {
-            Some(device) => format!("{} ({id})", device.label()),
-            None => id.to_string(),
-        };
-        Abandoned {
-            total: devices.len(),
-            devices: devices.iter().take(NAMED).map(called).collect(),
-            belongings,
-            why,
-        }
     }
 
     /// How far a policy is with what it has let go; `None` where there is nothing.
@@ -445,6 +290,7 @@ impl Engine {
                 report.trouble = own().next().and_then(|first| trouble(node, key, first));
             }
         }
+        self.name_batch(key, &mut report.differences);
         Some(report)
     }
 
@@ -467,6 +313,36 @@ impl Engine {
                 let node = self.nodes.get(id);
                 node.is_some_and(|node| node.clearing.contains(key))
             })
+    }
+}
+
+impl Node {
+    /// What of this is known not to be there.
+    fn gone(&self, device: &Device, of: Belongings) -> Belongings {
+        let written = |field: &Field| {
+            self.unconfirmed.contains_key(field) || self.looked_at.contains_key(field)
+        };
+        let attributes = self.attributes.as_ref().map(|reading| &reading.values);
+        let is_gone = |key: &AttributeKey| {
+            attributes.is_some_and(|values| !values.contains_key(key))
+                && !written(&Field::Attribute(key.clone()))
+        };
+        let enabled = device.enabled_routes.as_ref();
+        let is_disabled = |route: &Route| {
+            let field = if route.is_exit_node() {
+                Field::ExitNode
+            } else {
+                Field::EnabledRoutes
+            };
+            enabled.is_some_and(|enabled| !enabled.contains(route)) && !written(&field)
+        };
+        if self.busy > 0 || self.look || self.look_attributes {
+            return Belongings::default();
+        }
+        Belongings {
+            keys: of.keys.into_iter().filter(is_gone).collect(),
+            routes: of.routes.into_iter().filter(is_disabled).collect(),
+        }
     }
 }
 
@@ -499,7 +375,7 @@ fn is_cleared(node: &Node, key: &PolicyKey, due: &Belongings) -> bool {
         && !node.looked_at.keys().any(concerned)
 }
 
-fn trouble(node: &Node, key: &PolicyKey, difference: &Difference) -> Option<String> {
+pub(super) fn trouble(node: &Node, key: &PolicyKey, difference: &Difference) -> Option<String> {
     let called = format!("{} ({})", difference.device, difference.node);
     if let Some((field, failure)) = node.failures(key).next() {
         let field = field.map_or(String::new(), |field| format!(" {field}:"));

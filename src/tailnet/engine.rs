@@ -285,7 +285,7 @@ impl Engine {
             let asks = held.asks_for_a_look();
             self.redeclare(None, held.policy.as_ref().ok());
             self.policies.insert(key.clone(), held);
-            self.take_leave(&key, leaving, now);
+            self.take_leave(&key, leaving);
             if asks {
                 self.look_for(key, now);
             }
@@ -325,7 +325,7 @@ impl Engine {
             });
             self.redeclare(before.as_ref(), after.as_ref());
             self.take_edit(&key);
-            self.take_leave(&key, declared.leaving, now);
+            self.take_leave(&key, declared.leaving);
         }
         if asks {
             self.look_for(key, now);

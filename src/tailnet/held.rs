@@ -1,10 +1,10 @@
 //! A policy as an engine holds it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Abandoned, PolicyReport, acts::ActWork};
+use super::{Abandoned, PolicyReport, acts::ActWork, deadline::Deadline};
 use crate::{
     model::NodeId,
     plan::{
@@ -52,8 +52,8 @@ pub(super) struct Held {
     pub passed: Changes,
     /// Under `Clear`, it is about more devices than can be kept: nothing is sent for it.
     pub too_many: bool,
-    /// It is being deleted; what is not cleared by this time is given up.
-    pub leaving: Option<Duration>,
+    /// It is being deleted; what is not cleared in this time is given up.
+    pub leaving: Option<Deadline>,
     /// What it leaves behind, once it has been given up.
     pub abandoned: Option<Abandoned>,
     /// What it is doing once.
@@ -118,6 +118,14 @@ impl Held {
     /// The devices that it means, as of the last look.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.binding.iter().flat_map(Binding::nodes)
+    }
+
+    /// Whatever it may change: the devices that it targets, and those that it has released and that
+    /// are not cleared yet.
+    pub fn managed(&self) -> BTreeSet<&NodeId> {
+        let mut managed = self.memory.holdings.parted();
+        managed.extend(self.nodes());
+        managed
     }
 
     /// Its selector, if it is about many devices.

@@ -38,7 +38,13 @@ pub struct LimitedPolicy {
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     pub window: Window,
+    /// What counts against it.
     pub wants: Wants,
+    /// What policies want to change, whether it counts or is free.
+    all: Wants,
+    /// The policies that want to change more devices than may be changed within an hour: nothing of
+    /// that is a small correction, so that nothing of it is free.
+    large: BTreeSet<PolicyKey>,
     /// The policies that it holds.
     pub held: BTreeSet<PolicyKey>,
     pub approvals: Approvals,
@@ -55,7 +61,8 @@ impl Limiter {
     /// A call that changes a device is sent.
     pub fn begin(&mut self, id: &NodeId) {
         self.window.begin(id);
-        self.wants.set(id, BTreeSet::new());
+        let waiting = self.waiting(id);
+        self.wants.set(id, waiting);
     }
 
     /// Such a call was answered.
@@ -64,15 +71,55 @@ impl Limiter {
         self.recent_is_old |= changed;
     }
 
-    /// Takes a device's plan into account.
+    /// Takes a device's plan into account. A device that was changed within the hour is changed again
+    /// for free, but not for many at once, and not for what is held already: what is frozen under a
+    /// hash waits for its own approval, or for room, whatever another policy has changed meanwhile.
     pub fn note(&mut self, id: &NodeId, wanted_by: &BTreeSet<PolicyKey>) {
-        let free = self.window.has(id);
-        let counted = if free {
-            BTreeSet::new()
-        } else {
-            wanted_by.clone()
-        };
+        self.all.set(id, wanted_by.clone());
+        let mut counted = wanted_by.clone();
+        if self.window.has(id) {
+            let waiting = self.waiting(id);
+            counted.retain(|key| self.large.contains(key) || waiting.contains(key));
+        }
         self.wants.set(id, counted);
+    }
+
+    /// Finds the policies again that want to change more devices than this, or any number. Gives the
+    /// devices of those that were not so before, or no longer are.
+    fn find_large(&mut self, most: Option<usize>) -> BTreeSet<NodeId> {
+        let mut concerned = BTreeSet::new();
+        let large = most.map(|most| self.all.larger_than(most));
+        let large = large.unwrap_or_default();
+        for key in large.symmetric_difference(&self.large) {
+            let waits = large.contains(key) || self.held.contains(key);
+            for id in self.all.of(key) {
+                let mut counted = self.wants.by(id).clone();
+                if waits || !self.window.has(id) {
+                    counted.insert(key.clone());
+                } else {
+                    counted.remove(key);
+                }
+                self.wants.set(id, counted);
+                concerned.insert(id.clone());
+            }
+        }
+        self.large = large;
+        concerned
+    }
+
+    /// The policies that are held and that want to change a device.
+    fn waiting(&self, id: &NodeId) -> BTreeSet<PolicyKey> {
+        self.wants
+            .by(id)
+            .intersection(&self.held)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether a policy is held on a device: everywhere but where its change is free.
+    pub fn holds(&self, id: &NodeId, key: &PolicyKey) -> bool {
+        let is_free = self.window.has(id) && !self.wants.by(id).contains(key);
+        self.held.contains(key) && !is_free
     }
 
     /// Takes over what former leaders have changed, once: from then on what this process keeps is
@@ -128,19 +175,22 @@ impl Engine {
 
     /// Says whether other policies are held than before.
     fn decide_the_limit(&mut self, now: Now) -> bool {
+        let most = self.most_changes();
+        let concerned = self.limiter.find_large(most);
+        self.stale.extend(concerned);
         let limiter = &self.limiter;
         let rank = |key: &PolicyKey| {
             let held = self.policies.get(key)?;
             held.policy.as_ref().ok().map(Policy::rank)
         };
-        let held = match self.most_changes() {
+        let held = match most {
             None => BTreeSet::new(),
             Some(most) => {
                 let room = most.saturating_sub(limiter.window.count());
                 limiter.wants.beyond(room, rank)
             }
         };
-        if held == limiter.held {
+        if held == limiter.held && self.stale.is_empty() {
             return false;
         }
         for key in held.symmetric_difference(&limiter.held) {

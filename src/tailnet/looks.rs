@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Engine, Failure, Now, Request, Retry, Ticket, failure::Setback, node::Node,
-    node::Reading, polling::Asked,
+    Answer, Engine, Failure, Now, Request, Retry, Ticket, deadline::Progress, failure::Setback,
+    node::Node, node::Reading, polling::Asked,
 };
 use crate::{
     api::Reason,
@@ -24,6 +24,12 @@ impl Engine {
             for id in call.nodes() {
                 self.limiter.end(id, changed, now);
             }
+        }
+        if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
+            (&flight.request, &result)
+        {
+            let step = Progress::Read(id.clone(), flight.request.name());
+            self.note_progress(&step, now);
         }
         match (flight.request, result) {
             (Request::Devices, result) => {

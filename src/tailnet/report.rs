@@ -179,11 +179,13 @@ impl Engine {
                 _ => return None,
             },
         };
+        let released = || held.memory.holdings.parted();
         let at_rest = match &state {
             State::Bound(device) => !device.working,
             State::Fleet(fleet) => fleet.working == 0,
+            State::Leaving(_) => true,
             _ => false,
-        };
+        } && !released().into_iter().any(|id| self.is_working(id));
         Some(PolicyReport {
             uid: held.uid.clone(),
             held: self.held_plan_of(key),

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Announcement, Engine, Failure, Now, Retry, contest::Contest, failure::Setback};
+use super::{
+    Announcement, Engine, Failure, Now, Retry, contest::Contest, deadline::Progress,
+    failure::Setback,
+};
 use crate::{
     api::Reason,
     model::NodeId,
@@ -63,6 +66,9 @@ impl Engine {
                 }
             }
             self.note_change(difference, now);
+            let field = difference.change.field();
+            let step = Progress::Changed(difference.node.clone(), field);
+            self.note_progress(&step, now);
         }
     }
 

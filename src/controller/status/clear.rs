@@ -6,26 +6,61 @@ use super::{Known, Verdict, count, pending};
 use crate::{
     api::{self, Reason, TailscaleDevicePolicyStatus},
     controller::conditions::Progress,
-    plan::{self, MOST_HELD},
+    plan::{self, ApprovedOn, MOST_HELD},
     tailnet::{ClearReport, DETAILS, PolicyReport, State},
 };
 
-/// A policy is not done as long as a device that it let go is not cleared.
+/// A policy is not done as long as a device that it released is not cleared. Where that is held, it
+/// says so as for any other change.
 pub(super) fn verdict(verdict: Verdict, report: &PolicyReport) -> Verdict {
     let leaving = matches!(report.state, State::Leaving(_));
     let unfinished = leaving || verdict.progress == Progress::Done;
     match &report.clearing {
         Some(clearing) if unfinished => {
-            let begin = if leaving {
-                "The policy is being deleted. "
-            } else {
-                ""
-            };
-            let message = format!("{begin}{}", left(clearing));
-            Verdict::retrying(Reason::Clearing, message)
+            let reason = held(clearing).unwrap_or(Reason::Clearing);
+            let message = format!("{}{}", begin(report), left(clearing));
+            Verdict::retrying(reason, message)
         }
         _ => verdict,
     }
+}
+
+fn begin(report: &PolicyReport) -> &'static str {
+    if matches!(report.state, State::Leaving(_)) {
+        "The policy is being deleted. "
+    } else {
+        ""
+    }
+}
+
+/// Why the devices wait, where an approval releases them.
+fn held(clearing: &ClearReport) -> Option<Reason> {
+    let mut holds = clearing
+        .differences
+        .iter()
+        .filter_map(|it| it.hold.as_ref());
+    Some(match holds.find_map(ApprovedOn::releases)? {
+        ApprovedOn::Policy => Reason::AwaitingApproval,
+        ApprovedOn::Tailnet => Reason::LimitHeld,
+    })
+}
+
+/// Says before what is held that it is about devices that were released, and how many.
+pub(super) fn explain(verdict: Verdict, report: &PolicyReport) -> Verdict {
+    let is_held = matches!(verdict.reason, Reason::LimitHeld | Reason::AwaitingApproval);
+    let (Some(clearing), Some(_), true) = (&report.clearing, &report.held, is_held) else {
+        return verdict;
+    };
+    if held(clearing).is_none() {
+        return verdict;
+    }
+    let message = format!(
+        "{}{} {} With deletionPolicy: Retain they stay as they are.",
+        begin(report),
+        released(clearing),
+        verdict.message
+    );
+    Verdict { message, ..verdict }
 }
 
 pub(super) fn leaving() -> Verdict {
@@ -42,13 +77,17 @@ pub(super) fn too_many(devices: usize) -> Verdict {
 }
 
 fn left(clearing: &ClearReport) -> String {
-    let devices = match clearing.left {
-        1 => "One device that it let go is".to_owned(),
-        many => format!("{many} devices that it let go are"),
-    };
     let trouble = clearing.trouble.as_ref();
     let trouble = trouble.map_or(String::new(), |trouble| format!(" {trouble}"));
-    format!("{devices} still to be cleared.{trouble}")
+    format!("{}{trouble}", released(clearing))
+}
+
+fn released(clearing: &ClearReport) -> String {
+    let devices = match clearing.left {
+        1 => "One device that it released is".to_owned(),
+        many => format!("{many} devices that it released are"),
+    };
+    format!("{devices} still to be cleared.")
 }
 
 pub(super) fn in_sync(known: Known, report: &PolicyReport) -> Known {

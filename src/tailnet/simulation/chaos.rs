@@ -40,7 +40,7 @@ impl World {
                 }
                 // What is being deleted takes no edit that changes anything.
                 let kept = self.policies.get(&policy.key);
-                if kept.is_none_or(|kept| kept.leaving.is_none()) {
+                if kept.is_none_or(|kept| !kept.leaving) {
                     self.apply(policy);
                 }
             }
@@ -165,7 +165,7 @@ impl World {
         let key = policy_key(self.rng.usize(..POLICIES));
         let broken = [Broken::Invalid, Broken::Unreadable][self.rng.usize(..2)];
         let kept = self.policies.get(&key);
-        if kept.is_some_and(|kept| kept.leaving.is_none()) {
+        if kept.is_some_and(|kept| !kept.leaving) {
             self.break_spec(&key, broken);
         }
     }

@@ -112,7 +112,7 @@ fn held_up(world: &World) -> bool {
 }
 
 /// What stands in the last report of the policy that went: why something was left, and how much.
-fn left_behind(world: &World) -> Option<(usize, String)> {
+pub fn left_behind(world: &World) -> Option<(usize, String)> {
     let (_, report) = world.seen.ends.last().expect("no policy was seen off");
     let State::Leaving(abandoned) = &report.state else {
         panic!("{report:?}");

@@ -19,6 +19,7 @@ mod model;
 mod once;
 mod outcome;
 mod random;
+mod released;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -49,8 +50,8 @@ struct Kept {
     broken: Broken,
     /// The finalizer is on it.
     anchored: bool,
-    /// It is being deleted, and held up until this time.
-    leaving: Option<Timestamp>,
+    /// It is being deleted, and held up.
+    leaving: bool,
 }
 
 /// What is wrong with a spec.
@@ -243,7 +244,7 @@ impl World {
                 approvals,
                 broken: Broken::Valid,
                 anchored,
-                leaving: None,
+                leaving: false,
             },
         );
         self.watch_soon(key);
@@ -251,11 +252,10 @@ impl World {
 
     /// Deletes a policy: what has something to clear is held up.
     fn delete(&mut self, key: &PolicyKey) {
-        let until = self.wall() + CLEAR_TIMEOUT;
         match self.policies.get_mut(key) {
             Some(kept) if kept.anchored => {
-                if kept.leaving.is_none() {
-                    kept.leaving = Some(until);
+                if !kept.leaving {
+                    kept.leaving = true;
                     kept.policy.generation += 1;
                 }
             }
@@ -276,7 +276,7 @@ impl World {
     /// The object is replaced by the manifest, which names no finalizer.
     fn replace(&mut self, key: &PolicyKey) {
         let kept = self.policies.get_mut(key);
-        if let Some(kept) = kept.filter(|kept| kept.leaving.is_none()) {
+        if let Some(kept) = kept.filter(|kept| !kept.leaving) {
             kept.anchored = false;
             self.watch_soon(key.clone());
         }
@@ -316,7 +316,7 @@ impl World {
                 memory: kept.memory.clone(),
                 request: kept.request.clone(),
                 approvals: kept.approvals.clone(),
-                leaving: kept.leaving,
+                leaving: kept.leaving.then_some(CLEAR_TIMEOUT),
             })),
         };
         self.step(input);
@@ -384,7 +384,7 @@ impl World {
                 assert!(kept.broken != Broken::Unreadable || overdue, "{report:?}");
                 kept.memory = report.memory.clone();
                 kept.anchored = !kept.memory.holdings.is_empty();
-                if kept.leaving.is_some() && kept.memory.holdings.is_empty() {
+                if kept.leaving && kept.memory.holdings.is_empty() {
                     self.seen.ends.push((key.clone(), (*report).clone()));
                     self.remove(&key);
                 }

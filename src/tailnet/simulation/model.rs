@@ -40,6 +40,8 @@ pub struct Model {
     pub deleted: Vec<(Timestamp, NodeId)>,
     /// Answers do not have the time.
     pub hides_the_time: bool,
+    /// Devices that were changed by calls, whether or not the answers arrived.
+    pub changed: BTreeSet<NodeId>,
     now: Timestamp,
 }
 
@@ -82,7 +84,11 @@ impl Model {
                 self.device(id)?;
                 Ok(Answer::Attributes(self.attributes[id].clone()))
             }
-            Request::Write(call) => self.write(call).map(|()| Answer::Written),
+            Request::Write(call) => {
+                self.write(call)?;
+                self.changed.extend(call.nodes().into_iter().cloned());
+                Ok(Answer::Written)
+            }
         }
     }
 

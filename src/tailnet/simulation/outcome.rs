@@ -35,7 +35,7 @@ impl World {
         }
         for (key, policy) in &admitted {
             let kept = &self.policies[*key];
-            assert!(kept.leaving.is_none(), "{key} is held up: {kept:?}");
+            assert!(!kept.leaving, "{key} is held up: {kept:?}");
             let binding = bind(&policy.target, &kept.memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();

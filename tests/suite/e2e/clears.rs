@@ -303,7 +303,7 @@ async fn what_nobody_can_clear_holds_a_policy_up_for_a_while_only() {
     stage
         .policy_says(
             "router",
-            "False Clearing (Reconciling): The policy is being deleted. One device that it let go is \
+            "False Clearing (Reconciling): The policy is being deleted. One device that it released is \
              still to be cleared. GET /tailnet/-/devices: the credential was rejected, check that it \
              is right, not expired and not revoked: API token invalid (HTTP 401, request REQ-…)",
         )

@@ -123,3 +123,61 @@ async fn what_was_changed_within_the_hour_counts_after_a_restart() {
     stage.policy_reason("db-2", "InSync").await;
     assert_eq!(changed(&stage), 3);
 }
+
+#[tokio::test]
+async fn what_a_policy_releases_counts_against_the_limit_and_waits_for_an_approval() {
+    let stage = stage(20).await;
+    stage.max_changed_devices("100%").await;
+    let _controller = stage.controller().await;
+    let clear = |tag: &str| {
+        format!(
+            r#"{{deviceSelector: {{tags: ["{tag}"]}}, postureAttributes: {{"custom:tier": {{string: gold}}}},
+                deletionPolicy: Clear}}"#
+        )
+    };
+    stage.policy("tier", &clear("tag:db")).await;
+    stage
+        .policy_says("tier", "True InSync: All 20 devices are as declared.")
+        .await;
+    // The window has no room left for any of them.
+    stage.max_changed_devices("5").await;
+    stage.simulator.clear_requests();
+
+    // A typo in the selector.
+    stage.policy("tier", &clear("tag:dp")).await;
+    stage.policy_reason("tier", "LimitHeld").await;
+    let hash = stage.held_plan("tier", "").await;
+    stage.polls(2).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+
+    // Deleted, it is held under another hash, and keeps its finalizer.
+    let args = ["delete", "tsdp", "tier", "-n", "network", "--wait=false"];
+    stage.kubectl.ok(&args).await;
+    let hash = stage.held_plan("tier", &hash).await;
+    stage.policy_says("tier", &format!(
+        "False LimitHeld (Reconciling): The policy is being deleted. 20 devices that it released are \
+         still to be cleared. 20 changes of 20 devices wait: with them more devices would be changed \
+         within an hour than maxChangedDevices of the TailscaleTailnet default allows (5), and \
+         policies with the most devices are held first. If the selector means too many, correct it. \
+         Else annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash}, or raise its \
+         maxChangedDevices. What fits again once an hour has passed goes on by itself. With \
+         deletionPolicy: Retain they stay as they are."
+    )).await;
+    stage.polls(2).await;
+    assert_eq!(calls(&stage.simulator), [""; 0]);
+
+    stage.approve(&TAILNET, &format!("plan:{hash}")).await;
+    let gone = [
+        "wait",
+        "--for=delete",
+        "tsdp/tier",
+        "-n",
+        "network",
+        "--timeout=40s",
+    ];
+    stage.kubectl.ok(&gone).await;
+    for number in 0..20 {
+        let device = stage.simulator.device(&stage.node(&format!("db-{number}")));
+        assert_eq!(device.unwrap()["attributes"], json!({}));
+    }
+}

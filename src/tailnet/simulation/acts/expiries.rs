@@ -358,6 +358,7 @@ fn a_time_that_is_taken_out_while_the_clock_is_ahead_and_put_back_expires_nothin
         world.run_until(after_it(SOON));
         assert_eq!(world.expiries(), 1);
         world.sign_in(0);
+        world.step(Input::Poll);
         // The clock of the machine is set ahead, and back later.
         let right = world.start;
         world.start += SignedDuration::from_hours(30);

@@ -1,0 +1,236 @@
+//! The end of a policy under `deletionPolicy: Clear` that is being deleted: once its devices are clear,
+//! or once what is left is given up. At once where nobody can clear it, else after a bounded time
+//! without progress ([`Deadline`]); never while a person is asked.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    Engine, Now,
+    clear::trouble,
+    deadline::{Deadline, Progress, Waits},
+    held::Held,
+};
+use crate::{
+    api::Reason,
+    model::NodeId,
+    plan::{Belongings, Difference, Hold, Mode, PolicyKey, Refusal, Suspender, Why},
+};
+
+/// Devices that are named where something was given up.
+const NAMED: usize = 3;
+
+/// What a policy that is being deleted leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Abandoned {
+    /// Some of the devices.
+    pub devices: Vec<String>,
+    /// How many there are.
+    pub total: usize,
+    /// What stays on one or more of them.
+    pub belongings: Belongings,
+    /// Why.
+    pub why: String,
+}
+
+impl Engine {
+    /// Takes a policy that is being deleted, with the time that it may take without any progress.
+    pub(super) fn take_leave(&mut self, key: &PolicyKey, patience: Option<Duration>) {
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
+        // What cannot be read is left as it is: its deletion waits for a version that can.
+        let patience = patience.filter(|_| !held.standing.left_alone);
+        held.leaving = patience.map(Deadline::new);
+        if patience.is_some() {
+            self.leaving.insert(key.clone());
+            self.unbound.insert(key.clone());
+            self.tell.insert(key.clone());
+        }
+    }
+
+    /// Begins anew with the policies that are being deleted.
+    pub(super) fn leave_anew(&mut self) {
+        for (key, held) in &mut self.policies {
+            held.abandoned = None;
+            if let Some(deadline) = &mut held.leaving {
+                deadline.restart();
+                self.leaving.insert(key.clone());
+            }
+        }
+    }
+
+    /// When a policy is given up next.
+    pub(super) fn next_leave(&self) -> Option<Duration> {
+        if !self.leading || !self.policies_listed {
+            return None;
+        }
+        let leaving = self.leaving.iter();
+        leaving
+            .filter_map(|key| self.policies.get(key)?.leaving.as_ref()?.ends_at())
+            .min()
+    }
+
+    /// Sees policies off that are being deleted: those of which nothing is left to clear, and those
+    /// that are given up.
+    pub(super) fn see_off(&mut self, now: Now) {
+        if !self.leading || !self.policies_listed {
+            return;
+        }
+        for key in self.leaving.clone() {
+            let waits = self.waits(&key);
+            let Some(held) = self.policies.get_mut(&key) else {
+                continue;
+            };
+            if let Some(deadline) = &mut held.leaving {
+                deadline.count(waits, now.monotonic);
+            }
+            let Some(held) = self.policies.get(&key) else {
+                continue;
+            };
+            if held.memory.holdings.is_empty() || held.retains() {
+                self.end(&key, None);
+            } else if let Some(why) = self.hopeless(held, &key) {
+                self.end(&key, Some(why));
+            }
+        }
+    }
+
+    /// What a policy that is being deleted waits for. A person may take any time; then what is held
+    /// goes on, so that nothing of it is given up, though the tailnet may not answer meanwhile.
+    fn waits(&self, key: &PolicyKey) -> Waits {
+        let frozen = self
+            .policies
+            .get(key)
+            .is_some_and(|held| held.batch.is_some());
+        if frozen || self.limiter.held.contains(key) {
+            return Waits::Held;
+        }
+        if self.connection.is_err() || !self.polling.is_closed() {
+            return Waits::Unreachable;
+        }
+        if !self.is_remembered(key) {
+            return Waits::Held;
+        }
+        Waits::Clearing
+    }
+
+    /// A step has been made for the policies that clear a device.
+    pub(super) fn note_progress(&mut self, step: &Progress, now: Now) {
+        let (Progress::Read(id, _) | Progress::Changed(id, _) | Progress::Cleared(id)) = step;
+        let Some(node) = self.nodes.get(id) else {
+            return;
+        };
+        for key in &node.clearing {
+            let held = self.policies.get_mut(key);
+            if let Some(deadline) = held.and_then(|held| held.leaving.as_mut()) {
+                deadline.progress(step.clone(), now.monotonic);
+            }
+        }
+    }
+
+    fn end(&mut self, key: &PolicyKey, why: Option<String>) {
+        self.leaving.remove(key);
+        self.tell.insert(key.clone());
+        let abandoned = why.map(|why| self.abandon(key, why));
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
+        held.abandoned = abandoned;
+        let holdings = std::mem::take(&mut held.memory.holdings);
+        self.forget_parted(key, &holdings);
+    }
+
+    /// Why what is left will not be cleared.
+    fn hopeless(&self, held: &Held, key: &PolicyKey) -> Option<String> {
+        let deadline = held.leaving.as_ref();
+        let is_over = deadline.is_some_and(Deadline::is_over);
+        let policy = match &held.policy {
+            Ok(policy) => policy,
+            Err(refusal @ Refusal::Invalid(_)) => {
+                return Some(format!("the policy is invalid: {refusal}"));
+            }
+            Err(refusal) if self.may_be_allowed_yet(refusal) && !is_over => return None,
+            Err(refusal) => return Some(format!("the policy is not allowed: {refusal}")),
+        };
+        match policy.mode {
+            Mode::Suspended(Suspender::Invalid) => {
+                let errors = held.declared.as_ref().err();
+                let errors = errors.map(|errors| errors.join("; "));
+                return Some(format!(
+                    "the policy is invalid: {}",
+                    errors.unwrap_or_default()
+                ));
+            }
+            Mode::Suspended(Suspender::Policy) => {
+                return Some("the policy is suspended".to_owned());
+            }
+            Mode::Suspended(Suspender::Tailnet) => {
+                return Some("the TailscaleTailnet is suspended".to_owned());
+            }
+            Mode::Observe => return Some("the policy only observes".to_owned()),
+            Mode::Approve | Mode::Enforce => {}
+        }
+        let connection = self.connection.as_ref().err();
+        if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
+            return Some(failure.message.clone());
+        }
+        if let Some(forbidden) = self.forbidden(held, key) {
+            return Some(forbidden);
+        }
+        if !is_over {
+            return None;
+        }
+        let trouble = self.clear_report(key).and_then(|report| report.trouble);
+        let patience = deadline.map(Deadline::patience).unwrap_or_default();
+        Some(trouble.unwrap_or_else(|| {
+            let seconds = patience.as_secs();
+            format!("nothing was cleared for {seconds} seconds (--clear-timeout)")
+        }))
+    }
+
+    /// What is left is all held by the guards of the tailnet, of which time mends nothing.
+    fn forbidden(&self, held: &Held, key: &PolicyKey) -> Option<String> {
+        let is_forbidden = |difference: &Difference| {
+            matches!(
+                difference.hold,
+                Some(Hold::Protected(_) | Hold::NotAllowed(_))
+            )
+        };
+        let mut first = None;
+        for id in held.memory.holdings.parted() {
+            let node = self.nodes.get(id)?;
+            let own = || node.plan.of(key).filter(|d| d.why == Why::LetGo);
+            if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
+                return None;
+            }
+            first = first.or(trouble(node, key, own().next()?));
+        }
+        first
+    }
+
+    fn abandon(&self, key: &PolicyKey, why: String) -> Abandoned {
+        let mut belongings = Belongings::default();
+        let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
+        if let Some(held) = self.policies.get(key) {
+            let holdings = &held.memory.holdings;
+            if !holdings.nodes.is_empty() {
+                belongings.keys.clone_from(&held.memory.owned_keys);
+                belongings.routes.clone_from(&holdings.routes);
+            }
+            let due = holdings.let_go.keys();
+            due.for_each(|due| belongings.merge(due));
+            devices = holdings.nodes.iter().collect();
+            devices.extend(holdings.parted());
+        }
+        let called = |id: &&NodeId| match self.fleet.get(id) {
+            Some(device) => format!("{} ({id})", device.label()),
+            None => id.to_string(),
+        };
+        Abandoned {
+            total: devices.len(),
+            devices: devices.iter().take(NAMED).map(called).collect(),
+            belongings,
+            why,
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! What a policy under `Clear` releases is a change like any other: it counts against the limit, waits
+//! for approvals, and takes the time that it needs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    CLEAR_TIMEOUT, World,
+    chaos::{policy_key, string},
+    clears::left_behind,
+    counted::{SOON, attributes, key},
+    fleets::{fleet, servers, tag},
+    limits::{approve_on_tailnet, changed},
+    model::{Faults, node_id},
+};
+use crate::{
+    model::{AttributeWish, ChangeLimit, NodeId, ReportedAttribute, Route},
+    plan::{
+        ApprovedOn, Deletion, Extent, Hold, Mode, Ownership, Policy, PolicyKey, Selector, Target,
+        Wishes,
+    },
+    tailnet::{Input, State},
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn first() -> PolicyKey {
+    policy_key(0)
+}
+
+fn clearing(wishes: Wishes) -> Policy {
+    Policy {
+        deletion: Deletion::Clear,
+        ..fleet(wishes)
+    }
+}
+
+fn gold() -> Policy {
+    clearing(attributes(&[("a", "gold")]))
+}
+
+/// Of devices that have another tag.
+fn elsewhere(policy: Policy) -> Policy {
+    Policy {
+        target: Target::Fleet(Selector {
+            tags: [tag("tag:nobody")].into(),
+            ..Selector::default()
+        }),
+        ..policy
+    }
+}
+
+fn limit(world: &mut World, limit: ChangeLimit) {
+    world.settings.limit = limit;
+    world.step(Input::Settings(world.settings.clone()));
+}
+
+/// So many devices as the policy desires them, longer ago than the limit counts, which is five now.
+fn settled(count: usize, policy: Policy) -> World {
+    let mut world = servers(count);
+    world.apply(policy);
+    world.start();
+    world.run_until(2 * HOUR);
+    world.assert_converged();
+    limit(&mut world, ChangeLimit::Devices(5));
+    world.run_for(SOON);
+    world.forget_seen();
+    world
+}
+
+/// How many devices still have what the policy put there.
+fn marked(world: &World) -> usize {
+    let attributes = world.model.attributes.values();
+    attributes.filter(|it| it.contains_key(&key("a"))).count()
+}
+
+fn is_there(world: &World) -> bool {
+    world.policies.contains_key(&first())
+}
+
+/// All is held under a hash that is approved on the tailnet, and the policy says so.
+fn assert_held(world: &World, devices: usize) {
+    assert!(world.writes().is_empty(), "{:?}", world.writes());
+    let report = &world.last_reports[&first()];
+    let plan = world.held(&first());
+    assert_eq!((plan.on, plan.devices), (ApprovedOn::Tailnet, devices));
+    let clearing = report.clearing.as_ref().unwrap();
+    assert_eq!(clearing.left, devices);
+    let hold = &clearing.differences[0].hold;
+    assert_eq!(*hold, Some(Hold::Limit(Some(plan.hash.clone()))));
+    let limited = &world.tailnet_report.limited;
+    assert_eq!(limited.len(), 1);
+    assert_eq!(limited[0].hash, Some(plan.hash));
+}
+
+/// The selector is edited away, or the policy is deleted.
+fn release(world: &mut World, deleted: bool) {
+    if deleted {
+        world.delete(&first());
+    } else {
+        world.apply(elsewhere(gold()));
+    }
+    world.run_for(Duration::from_mins(2));
+}
+
+#[test]
+fn more_devices_than_the_limit_allows_are_not_cleared_before_somebody_approves() {
+    for deleted in [false, true] {
+        let mut world = settled(20, gold());
+        release(&mut world, deleted);
+        assert_held(&world, 20);
+        // However long that takes, and whoever leads.
+        world.run_for(5 * HOUR);
+        assert_held(&world, 20);
+        world.kill();
+        world.run_for(Duration::from_mins(30));
+        assert_held(&world, 20);
+        assert_eq!(marked(&world), 20);
+
+        let hash = world.hash(&first());
+        approve_on_tailnet(&mut world, &format!("plan:{hash}"));
+        world.run_for(Duration::from_mins(2));
+        assert_eq!((marked(&world), is_there(&world)), (0, !deleted));
+        if deleted {
+            assert_eq!(left_behind(&world), None);
+        }
+        world.assert_converged();
+    }
+}
+
+#[test]
+fn a_typo_right_after_a_rollout_is_held_though_all_its_devices_count_already() {
+    let mut world = servers(20);
+    world.apply(gold());
+    world.start();
+    world.run_until(SOON);
+    limit(&mut world, ChangeLimit::Devices(5));
+    world.forget_seen();
+    release(&mut world, false);
+    assert_held(&world, 20);
+    // Neither is an edit free.
+    world.apply(clearing(attributes(&[("a", "silver")])));
+    world.run_for(Duration::from_mins(5));
+    assert!(world.writes().is_empty());
+    assert_eq!(world.held(&first()).devices, 20);
+}
+
+#[test]
+fn a_typo_in_a_selector_that_is_corrected_costs_nothing() {
+    let mut world = settled(20, gold());
+    release(&mut world, false);
+    assert_held(&world, 20);
+    world.apply(gold());
+    world.run_for(2 * HOUR);
+    assert!(world.writes().is_empty());
+    world.assert_converged();
+}
+
+#[test]
+fn a_few_devices_are_cleared_at_once_and_others_once_there_is_room() {
+    let mut world = settled(20, gold());
+    let leave = |world: &mut World, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+            device.tags = [tag("tag:b")].into();
+        }
+        world.run_for(Duration::from_mins(3));
+    };
+    leave(&mut world, 0..4);
+    assert_eq!(marked(&world), 16);
+    leave(&mut world, 4..8);
+    assert_eq!(marked(&world), 16);
+    assert_eq!(world.held(&first()).devices, 4);
+    world.run_for(HOUR);
+    assert_eq!(marked(&world), 12);
+    world.assert_converged();
+}
+
+#[test]
+fn what_is_held_goes_with_a_higher_limit_and_stays_with_another_deletion_policy() {
+    for retain in [false, true] {
+        let mut world = settled(20, gold());
+        release(&mut world, true);
+        if retain {
+            let kept = world.policies.get_mut(&first()).unwrap();
+            kept.policy.deletion = Deletion::Retain;
+            kept.policy.generation += 1;
+            world.tell(&first());
+        } else {
+            limit(&mut world, ChangeLimit::NONE);
+        }
+        world.run_for(Duration::from_mins(2));
+        assert_eq!(marked(&world), if retain { 20 } else { 0 });
+        assert!(!is_there(&world));
+    }
+}
+
+#[test]
+fn a_policy_that_asks_first_asks_about_what_it_releases_too() {
+    for deleted in [false, true] {
+        let mut world = settled(3, gold());
+        let asking = Policy {
+            mode: Mode::Approve,
+            ..gold()
+        };
+        world.apply(asking.clone());
+        world.run_for(SOON);
+        if deleted {
+            world.delete(&first());
+        } else {
+            world.apply(elsewhere(asking));
+        }
+        world.run_for(5 * CLEAR_TIMEOUT);
+        assert!(world.writes().is_empty());
+        let plan = world.held(&first());
+        assert_eq!((plan.on, plan.devices), (ApprovedOn::Policy, 3));
+        world.approve(&first(), &format!("plan:{}", plan.hash));
+        world.run_for(Duration::from_mins(2));
+        assert_eq!((marked(&world), is_there(&world)), (0, !deleted));
+        world.assert_converged();
+    }
+}
+
+/// Two policies want to change the same devices, and both are held.
+#[test]
+fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
+    let mut world = servers(20);
+    world.settings.limit = ChangeLimit::Devices(5);
+    for device in world.model.devices.values_mut() {
+        device.enabled_routes = Some(["10.0.0.0/16".parse().unwrap()].into());
+    }
+    world.apply(fleet(attributes(&[("a", "gold")])));
+    world.apply(Policy {
+        key: policy_key(1),
+        ..fleet(Wishes {
+            enabled_routes: Some(BTreeSet::new()),
+            ..Wishes::default()
+        })
+    });
+    world.start();
+    world.run_until(Duration::from_mins(3));
+    // A few were changed before it was known how many there are.
+    let before = changed(&world).len();
+    assert!(before <= 5);
+    let other = world.held(&policy_key(1));
+    let hash = world.hash(&first());
+    approve_on_tailnet(&mut world, &format!("plan:{hash}"));
+    world.run_for(Duration::from_mins(30));
+    assert_eq!(marked(&world), 20);
+    let routes = |world: &World| {
+        let devices = world.model.devices.values();
+        devices
+            .filter(|it| it.enabled_routes.as_ref().is_some_and(|it| !it.is_empty()))
+            .count()
+    };
+    assert_eq!(routes(&world), 20);
+    assert_eq!(world.hash(&policy_key(1)), other.hash);
+
+    // A small correction of what was changed within the hour is free.
+    let attributes = world.model.attributes.get_mut(&node_id(3)).unwrap();
+    attributes.clear();
+    world.run_for(Duration::from_mins(15));
+    assert_eq!(marked(&world), 20);
+    // Too large for any hour.
+    world.run_for(3 * HOUR);
+    assert_eq!(routes(&world), 20);
+    approve_on_tailnet(&mut world, &format!("plan:{}", other.hash));
+    world.run_for(Duration::from_mins(3));
+    assert_eq!(routes(&world), 0);
+    world.assert_converged();
+}
+
+#[test]
+fn a_value_that_a_person_sets_while_the_release_is_held_is_theirs() {
+    let mut world = servers(20);
+    let mut wishes = attributes(&[("b", "gold")]);
+    let desired = AttributeWish {
+        value: string("gold"),
+        expiry: Some(world.wall() + 3 * HOUR),
+    };
+    wishes
+        .attributes
+        .as_mut()
+        .unwrap()
+        .insert(key("a"), desired);
+    world.apply(clearing(wishes.clone()));
+    world.start();
+    world.run_until(2 * HOUR);
+    limit(&mut world, ChangeLimit::Devices(5));
+    world.delete(&first());
+    world.run_for(2 * HOUR);
+    assert!(is_there(&world) && marked(&world) == 0);
+    for attributes in world.model.attributes.values_mut() {
+        let value = ReportedAttribute {
+            value: string("theirs").to_json(),
+            expiry: None,
+        };
+        attributes.insert(key("a"), value);
+    }
+    world.run_for(HOUR);
+    limit(&mut world, ChangeLimit::NONE);
+    world.run_for(Duration::from_mins(5));
+    assert!(!is_there(&world));
+    assert_eq!(marked(&world), 20);
+}
+
+#[test]
+fn a_policy_that_was_deleted_while_nobody_looked_is_cleared_whatever_the_clock_says() {
+    let minutes = jiff::SignedDuration::from_mins;
+    for (pause, ahead) in [
+        (3 * HOUR, minutes(0)),
+        (SOON, minutes(15)),
+        (SOON, minutes(-90)),
+    ] {
+        let mut world = settled(3, gold());
+        limit(&mut world, ChangeLimit::NONE);
+        // The process ends.
+        world.life += 1;
+        world.wake = None;
+        world.policies.get_mut(&first()).unwrap().leaving = true;
+        world.run_for(pause);
+        world.start += ahead;
+        world.kill();
+        world.run_for(Duration::from_mins(2));
+        assert_eq!((marked(&world), is_there(&world)), (0, false));
+        assert_eq!(left_behind(&world), None);
+    }
+}
+
+#[test]
+fn what_fails_ends_on_time_though_the_clock_was_set_back() {
+    let mut world = settled(3, gold());
+    world.model.broken = Some(node_id(2));
+    world.delete(&first());
+    world.run_for(Duration::from_mins(1));
+    world.start -= jiff::SignedDuration::from_hours(5);
+    world.run_for(CLEAR_TIMEOUT);
+    assert!(!is_there(&world));
+    assert_eq!(left_behind(&world).unwrap().0, 1);
+}
+
+/// An attribute, a route and an exit node on each device, and an API that takes minutes to answer.
+#[test]
+fn what_makes_progress_is_not_given_up() {
+    let wishes = Wishes {
+        enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+        exit_node: Some(true),
+        ..attributes(&[("a", "gold")])
+    };
+    let mut world = settled(30, clearing(wishes));
+    limit(&mut world, ChangeLimit::NONE);
+    world.faults.delay = Duration::from_mins(4);
+    let begin = world.clock;
+    world.delete(&first());
+    while is_there(&world) {
+        world.run_for(Duration::from_mins(1));
+        assert!(world.clock < begin + 10 * HOUR);
+    }
+    let taken = world.clock - begin;
+    assert!(taken > 2 * CLEAR_TIMEOUT, "{taken:?}");
+    assert_eq!(left_behind(&world), None);
+    assert_eq!(marked(&world), 0);
+}
+
+#[test]
+fn an_outage_ends_after_a_while_and_an_approval_may_come_later() {
+    let mut world = settled(20, gold());
+    world.delete(&first());
+    world.run_for(Duration::from_mins(2));
+    assert_held(&world, 20);
+    // While a person is asked, an outage gives up nothing.
+    world.faults.list_down = true;
+    world.run_for(3 * CLEAR_TIMEOUT);
+    assert!(is_there(&world));
+    let hash = world.hash(&first());
+    approve_on_tailnet(&mut world, &format!("plan:{hash}"));
+    world.run_for(CLEAR_TIMEOUT - Duration::from_secs(5));
+    assert!(is_there(&world));
+    world.run_for(Duration::from_secs(10));
+    assert!(!is_there(&world));
+    assert_eq!(left_behind(&world).unwrap().0, 20);
+}
+
+/// The devices whose settings were changed, each with when that was.
+type Log = Vec<(Duration, NodeId)>;
+
+/// Runs a few minutes at most, and logs what is changed in each step.
+fn run(world: &mut World, log: &mut Log, steps: u64) {
+    for _ in 0..steps {
+        world.run_for(Duration::from_secs(10));
+        let now = world.clock;
+        let changed = std::mem::take(&mut world.model.changed);
+        log.extend(changed.into_iter().map(|id| (now, id)));
+    }
+}
+
+impl World {
+    /// One thing that happens to policies that clear, or to their devices.
+    fn disturb_clears(&mut self) {
+        let number = self.rng.usize(..3);
+        let key = policy_key(number);
+        match self.rng.u8(..9) {
+            0..=2 if self.policies.get(&key).is_none_or(|kept| !kept.leaving) => {
+                let policy = self.clearing_policy(number);
+                self.apply(policy);
+            }
+            3 => self.delete(&key),
+            4..=5 => {
+                let id = node_id(self.rng.usize(..12));
+                let tags = ["tag:a", "tag:b"][self.rng.usize(..2)];
+                self.model.devices.get_mut(&id).unwrap().tags = [tag(tags)].into();
+            }
+            6 => self.new_faults(),
+            7 => self.approve_on_policies(),
+            _ => {}
+        }
+    }
+
+    fn clearing_policy(&mut self, number: usize) -> Policy {
+        let tags = ["tag:a", "tag:b"][self.rng.usize(..2)];
+        let route = |number| format!("10.{number}.0.0/16").parse::<Route>().unwrap();
+        let mut wishes = attributes(&[(["a", "b", "c"][number], "gold")]);
+        wishes.enabled_routes = self.rng.bool().then(|| [route(number)].into());
+        Policy {
+            key: policy_key(number),
+            target: Target::Fleet(Selector {
+                tags: [tag(tags)].into(),
+                ..Selector::default()
+            }),
+            mode: [Mode::Enforce, Mode::Enforce, Mode::Approve][self.rng.usize(..3)],
+            ownership: Ownership {
+                enabled_routes: Extent::AtLeast,
+                ..Ownership::default()
+            },
+            ..clearing(wishes)
+        }
+    }
+
+    /// Somebody approves all that waits for an approval on its own policy.
+    fn approve_on_policies(&mut self) {
+        let held = self.last_reports.iter().filter_map(|(key, report)| {
+            let plan = report.held.as_ref()?;
+            let on_policy = plan.on == ApprovedOn::Policy && self.policies.contains_key(key);
+            on_policy.then(|| (key.clone(), plan.hash.clone()))
+        });
+        for (key, hash) in held.collect::<Vec<_>>() {
+            self.approve(&key, &format!("plan:{hash}"));
+        }
+    }
+}
+
+/// Within no hour more devices are changed than the limit allows, whatever is released; nothing is
+/// given up; and in the end every finalizer is gone.
+#[test]
+fn whatever_is_released_the_limit_is_never_exceeded_and_nothing_given_up() {
+    for seed in 0..60 {
+        let mut world = World::new(seed);
+        world.settings.limit = ChangeLimit::Devices(3);
+        for number in 0..12 {
+            let mut device = super::model::device(number);
+            device.tags = [tag("tag:a")].into();
+            world.model.add(device);
+        }
+        world.start();
+        let mut log = Log::new();
+        for _ in 0..30 {
+            world.disturb_clears();
+            let steps = world.rng.u64(1..60);
+            run(&mut world, &mut log, steps);
+        }
+        for (begin, _) in &log {
+            // A call is seen up to some seconds after it was sent.
+            let end = *begin + Duration::from_mins(59);
+            let within = log.iter().filter(|(at, _)| begin <= at && *at < end);
+            let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();
+            assert!(
+                devices.len() <= 3,
+                "seed {seed}: {devices:?} from {begin:?}"
+            );
+        }
+        world.faults = Faults::default();
+        limit(&mut world, ChangeLimit::NONE);
+        for number in 0..3 {
+            world.delete(&policy_key(number));
+        }
+        for _ in 0..20 {
+            world.run_for(Duration::from_mins(1));
+            world.approve_on_policies();
+        }
+        assert!(
+            world.policies.is_empty(),
+            "seed {seed}: {:?}",
+            world.policies
+        );
+        for (key, report) in &world.seen.ends {
+            let given_up = !matches!(&report.state, State::Leaving(None));
+            assert!(!given_up, "seed {seed}: {key}: {report:?}");
+        }
+        let mut left = world.model.attributes.values();
+        assert!(left.all(BTreeMap::is_empty), "seed {seed}");
+    }
+}
