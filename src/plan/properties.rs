@@ -180,10 +180,9 @@ fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
     };
     let owns_all =
         |policy: &Policy| acts(policy) && policy.ownership.attributes == AttributesExtent::Exact;
-    let desired = ranked.iter().any(|(policy, _)| desires(policy));
-    let named = ranked.iter().any(|(policy, _)| names(policy));
-    (!desired && ranked.iter().any(|(p, m)| named_before(p, m)))
-        || (!named && ranked.iter().any(|(p, _)| owns_all(p)))
+    let by_anybody = |test: &dyn Fn(&Policy) -> bool| ranked.iter().any(|(policy, _)| test(policy));
+    (!by_anybody(&desires) && ranked.iter().any(|(p, m)| named_before(p, m)))
+        || (!by_anybody(&names) && ranked.iter().any(|(p, _)| owns_all(p)))
 }
 
 proptest! {

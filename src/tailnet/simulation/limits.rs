@@ -200,8 +200,8 @@ fn the_limit_is_never_exceeded() {
             for _ in 0..world.rng.u64(1..60) {
                 world.run_for(Duration::from_secs(10));
                 let now = world.clock;
-                let changed = std::mem::take(&mut world.model.changed);
-                changes.extend(changed.into_iter().map(|id| (now, id)));
+                let latest = std::mem::take(&mut world.model.changed);
+                changes.extend(latest.into_iter().map(|id| (now, id)));
             }
         }
         for (begin, _) in &changes {
