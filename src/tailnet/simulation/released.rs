@@ -341,7 +341,7 @@ fn what_fails_ends_on_time_though_the_clock_was_set_back() {
     assert_eq!(left_behind(&world).unwrap().0, 1);
 }
 
-/// An attribute, a route and an exit node on each device, and an API that takes minutes to answer.
+/// An attribute, a route and an exit node on each device, and a budget of about a request a minute.
 #[test]
 fn what_makes_progress_is_not_given_up() {
     let wishes = Wishes {
@@ -350,8 +350,9 @@ fn what_makes_progress_is_not_given_up() {
         ..attributes(&[("a", "gold")])
     };
     let mut world = settled(30, clearing(wishes));
+    world.settings.requests_per_second = 0.01;
+    world.faults.queue = Duration::from_mins(2);
     limit(&mut world, ChangeLimit::NONE);
-    world.faults.delay = Duration::from_mins(4);
     let begin = world.clock;
     world.delete(&first());
     while is_there(&world) {
