@@ -1,10 +1,13 @@
 //! What is known of the objects in the cluster: as much as a status needs.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     hash::Hash,
     sync::{Mutex, PoisonError},
 };
+
+use super::status_patch::Target;
 
 /// An object as it was seen or written last.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,12 +16,26 @@ pub(super) struct Known<S> {
     pub uid: String,
     /// Counts the edits of its spec.
     pub generation: i64,
-    /// Its status.
+    /// Its resourceVersion: a status is written over this version, and no other.
+    pub version: String,
+    /// Its status, and what else the controller writes.
     pub status: S,
 }
 
+impl<S> Known<S> {
+    /// This version of the object, which has this name.
+    pub fn target<'a>(&'a self, name: &'a str) -> Target<'a> {
+        Target {
+            name,
+            uid: &self.uid,
+            at: &self.version,
+        }
+    }
+}
+
 /// The objects of one kind by name; shared between the router, which sees them, and the reporters,
-/// which write their status.
+/// which write their status. The newest version of each counts, wherever it comes from: a watch may
+/// still show one from before our own write.
 #[derive(Debug)]
 pub(super) struct Board<K, S>(Mutex<HashMap<K, Known<S>>>);
 
@@ -29,15 +46,12 @@ impl<K, S> Default for Board<K, S> {
 }
 
 impl<K: Eq + Hash + Clone, S: Clone> Board<K, S> {
-    /// Takes an object as a watch shows it. While we write the status ourselves, ours is newer
-    /// than what a watch still shows; so `ours` keeps it.
-    pub fn seen(&self, key: &K, seen: Known<S>, ours: bool) {
+    /// Takes an object as it was read, unless a newer version of it is known.
+    pub fn seen(&self, key: &K, seen: Known<S>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get_mut(key) {
-            Some(before) if ours && before.uid == seen.uid => before.generation = seen.generation,
-            _ => {
-                known.insert(key.clone(), seen);
-            }
+        let before = known.get(key);
+        if before.is_none_or(|before| !is_older(&seen.version, &before.version)) {
+            known.insert(key.clone(), seen);
         }
     }
 
@@ -58,11 +72,73 @@ impl<K: Eq + Hash + Clone, S: Clone> Board<K, S> {
             .cloned()
     }
 
-    /// We have written this status.
-    pub fn wrote(&self, key: &K, uid: &str, status: S) {
+    /// We have written to the object, which made it this version.
+    pub fn wrote(&self, key: &K, uid: &str, version: String, change: impl FnOnce(&mut S)) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = known.get_mut(key).filter(|known| known.uid == uid) {
-            known.status = status;
+        let known = known.get_mut(key).filter(|known| known.uid == uid);
+        if let Some(known) = known.filter(|known| !is_older(&version, &known.version)) {
+            change(&mut known.status);
+            known.version = version;
         }
+    }
+}
+
+/// Whether a resourceVersion is older than another one of the same kind of object. Kubernetes
+/// guarantees that they are decimal numbers that grow; others are taken as they come.
+pub(super) fn is_older(version: &str, other: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(version) || !is_number(other) {
+        return false;
+    }
+    let by_length = version.len().cmp(&other.len());
+    by_length.then_with(|| version.cmp(other)) == Ordering::Less
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(version: &str, status: &str) -> Known<String> {
+        Known {
+            uid: "a".to_owned(),
+            generation: 1,
+            version: version.to_owned(),
+            status: status.to_owned(),
+        }
+    }
+
+    fn status(board: &Board<u8, String>) -> String {
+        board.get(&0).unwrap().status
+    }
+
+    #[test]
+    fn what_a_watch_shows_from_before_our_write_does_not_replace_it() {
+        let board = Board::default();
+        board.seen(&0, known("9", "before"));
+        board.wrote(&0, "a", "11".to_owned(), |status| {
+            *status = "ours".to_owned();
+        });
+        board.seen(&0, known("10", "an edit from before"));
+        assert_eq!(status(&board), "ours");
+        board.seen(&0, known("11", "ours, as the watch shows it"));
+        assert_eq!(status(&board), "ours, as the watch shows it");
+    }
+
+    #[test]
+    fn what_was_written_since_our_write_replaces_it_though_our_answer_comes_later() {
+        let board = Board::default();
+        board.seen(&0, known("9", "before"));
+        board.seen(&0, known("12", "another leader's"));
+        board.wrote(&0, "a", "11".to_owned(), |status| {
+            *status = "ours".to_owned();
+        });
+        assert_eq!(board.get(&0).unwrap(), known("12", "another leader's"));
+    }
+
+    #[test]
+    fn versions_compare_as_numbers_and_others_not_at_all() {
+        assert!(is_older("9", "10") && is_older("18446744073709551616", "18446744073709551617"));
+        assert!(!is_older("10", "9") && !is_older("10", "10"));
+        assert!(!is_older("a", "b") && !is_older("", "1") && !is_older("1", ""));
     }
 }

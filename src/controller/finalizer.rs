@@ -16,21 +16,19 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
-    board::Board,
     reporter::{API_SERVER, MANAGER, StatusWriter, bounded},
+    status_patch::{NotWritten, Target},
+    stored,
 };
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy},
     plan::PolicyKey,
-    tailnet::{Abandoned, PolicyReport, State},
+    tailnet::{Abandoned, PolicyReport, State, Term},
 };
 
 const FINALIZER: &str = "tailnet.dev/clear";
 /// A manager of its own, so that a status that is applied does not take the finalizer away.
 const FINALIZER_MANAGER: &str = "tsdp-clear";
-
-/// Whether the finalizer stands on each policy.
-pub(super) type Finalizers = Board<PolicyKey, bool>;
 
 pub(super) fn stands_on(meta: &ObjectMeta) -> bool {
     let mut finalizers = meta.finalizers.iter().flatten();
@@ -39,98 +37,114 @@ pub(super) fn stands_on(meta: &ObjectMeta) -> bool {
 
 /// What became of a finalizer that was to be put on a policy, or taken from it.
 enum Patched {
-    Done,
+    /// The policy is this version now.
+    Done(String),
     /// The policy is gone.
     Gone,
+    /// The policy has changed since it was read.
+    Outdated,
     Failed(String),
 }
 
 impl StatusWriter {
-    /// Brings the finalizer to what a report asks for. `false` where that is to be tried again.
+    /// Brings the finalizer to what a report asks for.
     pub(super) async fn settle_finalizer(
         &self,
+        term: Term,
         key: &PolicyKey,
-        uid: &str,
         report: &PolicyReport,
-    ) -> bool {
+    ) -> Result<(), NotWritten> {
+        let known = self.own(key, report).ok_or(NotWritten::Gone)?;
+        let uid = known.uid.as_str();
         let wanted = !report.memory.holdings.is_empty();
-        let known = self.finalizers.get(key).filter(|known| known.uid == uid);
-        if known.is_some_and(|known| known.status == wanted) {
-            return true;
+        if known.status.held_up == wanted {
+            return Ok(());
         }
-        if !self.leadership.is_leader() {
-            return false;
+        if !self.leadership.leads(term) {
+            return Err(NotWritten::Failed);
         }
         if let State::Leaving(Some(abandoned)) = &report.state {
             let note = note(abandoned);
             warn!(policy = %key, "{note}");
             self.publish(key, uid, &not_cleared(note)).await;
         }
-        let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
-            Api::namespaced(self.client.clone(), &key.namespace);
+        let api = self.api(key);
         let patched = async {
             if wanted {
-                put(&api, &key.name, uid).await
+                put(&api, known.target(&key.name)).await
             } else {
-                take(&api, &key.name, uid).await
+                self.take_finalizer(&api, key, uid).await
             }
         };
         let fault = match timeout(API_SERVER, patched).await {
-            Ok(Patched::Done) => {
-                self.finalizers.wrote(key, uid, wanted);
-                return true;
+            Ok(Patched::Done(version)) => {
+                let policies = &self.policies;
+                policies.wrote(key, uid, version, |stored| stored.held_up = wanted);
+                return Ok(());
             }
-            Ok(Patched::Gone) => return true,
+            Ok(Patched::Gone) => return Err(NotWritten::Gone),
+            Ok(Patched::Outdated) => return Err(NotWritten::Outdated),
             Ok(Patched::Failed(fault)) => fault,
             Err(_) => "no answer in time".to_owned(),
         };
         let act = if wanted { "put on" } else { "taken from" };
         warn!(policy = %key, "the finalizer {FINALIZER} could not be {act} the policy: {fault}; trying again");
-        false
+        Err(NotWritten::Failed)
+    }
+
+    /// Takes away what is there by now and nothing that was added meanwhile: the API server refuses
+    /// the patch if the object has changed since it was read.
+    async fn take_finalizer(&self, api: &Policies, key: &PolicyKey, uid: &str) -> Patched {
+        let object = match api.get_opt(&key.name).await {
+            Ok(Some(object)) if object.meta().uid.as_deref() == Some(uid) => object,
+            Ok(_) => return Patched::Gone,
+            Err(error) => return Patched::Failed(error.to_string()),
+        };
+        let stored = stored::policy(&object, Some(&self.tailnet));
+        let version = stored.version.clone();
+        self.policies.seen(key, stored);
+        if !stands_on(object.meta()) {
+            return Patched::Done(version);
+        }
+        let others = object.meta().finalizers.iter().flatten();
+        let others: Vec<_> = others.filter(|other| *other != FINALIZER).collect();
+        let patch = Patch::Merge(json!({
+            "metadata": {"resourceVersion": version, "finalizers": others},
+        }));
+        let params = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        patched(api.patch(&key.name, &params, &patch).await)
     }
 }
 
 type Policies = Api<DeserializeGuard<TailscaleDevicePolicy>>;
 
-async fn put(api: &Policies, name: &str, uid: &str) -> Patched {
+async fn put(api: &Policies, over: Target<'_>) -> Patched {
+    let Target { name, uid, at } = over;
     let patch = Patch::Apply(json!({
         "apiVersion": TailscaleDevicePolicy::api_version(&()),
         "kind": TailscaleDevicePolicy::kind(&()),
-        // Refused should another object of the name have taken the place of this one.
-        "metadata": {"name": name, "uid": uid, "finalizers": [FINALIZER]},
+        // Refused should another object of the name have taken the place of this one, or its deletion
+        // have begun.
+        "metadata": {
+            "name": name, "uid": uid, "resourceVersion": at, "finalizers": [FINALIZER],
+        },
     }));
     let params = PatchParams::apply(FINALIZER_MANAGER);
-    match api.patch(name, &params, &patch).await {
-        Ok(_) => Patched::Done,
-        // Also where the policy is gone, or goes already and takes no new finalizer: nothing may be
-        // sent for it without one. The watch soon tells that it is gone.
-        Err(error) => Patched::Failed(error.to_string()),
+    match patched(api.patch(name, &params, &patch).await) {
+        // Nothing may be sent for it without a finalizer. The watch soon tells that it is gone.
+        Patched::Gone => Patched::Failed("it is gone".to_owned()),
+        patched => patched,
     }
 }
 
-/// Takes away what is there by now and nothing that was added meanwhile: the API server refuses the
-/// patch if the object has changed since it was read.
-async fn take(api: &Policies, name: &str, uid: &str) -> Patched {
-    let object = match api.get_opt(name).await {
-        Ok(Some(object)) if object.meta().uid.as_deref() == Some(uid) => object,
-        Ok(_) => return Patched::Gone,
-        Err(error) => return Patched::Failed(error.to_string()),
-    };
-    if !stands_on(object.meta()) {
-        return Patched::Done;
-    }
-    let others = object.meta().finalizers.iter().flatten();
-    let others: Vec<_> = others.filter(|other| *other != FINALIZER).collect();
-    let patch = Patch::Merge(json!({
-        "metadata": {"resourceVersion": object.meta().resource_version, "finalizers": others},
-    }));
-    let params = PatchParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    match api.patch(name, &params, &patch).await {
-        Ok(_) => Patched::Done,
+fn patched(answer: kube::Result<DeserializeGuard<TailscaleDevicePolicy>>) -> Patched {
+    match answer {
+        Ok(object) => Patched::Done(object.meta().resource_version.clone().unwrap_or_default()),
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Patched::Gone,
+        Err(kube::Error::Api(answer)) if answer.is_conflict() => Patched::Outdated,
         Err(error) => Patched::Failed(error.to_string()),
     }
 }

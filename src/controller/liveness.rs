@@ -32,14 +32,17 @@ struct State {
 }
 
 impl Liveness {
-    /// Adds a watch that has not listed anything yet.
+    /// The watch of this name: a new one that has not listed anything yet, or the one that is
+    /// restarted, which stays as healthy as it was.
     pub fn watch(&self, name: String) -> Arc<Watch> {
-        let watch = Arc::new(Watch {
-            name: name.clone(),
-            state: Mutex::default(),
+        let mut watches = locked(&self.watches);
+        let watch = watches.entry(name).or_insert_with_key(|name| {
+            Arc::new(Watch {
+                name: name.clone(),
+                state: Mutex::default(),
+            })
         });
-        locked(&self.watches).insert(name, Arc::clone(&watch));
-        watch
+        Arc::clone(watch)
     }
 
     /// What keeps the controller from being ready, a line for each watch; empty: it is ready.

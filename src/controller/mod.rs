@@ -15,6 +15,7 @@ mod connection;
 mod declared;
 mod environment;
 mod finalizer;
+mod handover;
 mod identity;
 mod invites;
 pub mod lease;
@@ -25,25 +26,26 @@ mod router;
 mod secret;
 mod server;
 mod status;
-mod succession;
+mod status_patch;
+mod stored;
 mod watch;
+mod watches;
 mod webhook;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
-use kube::{Api, Client, Config, Resource, runtime::watcher};
+use kube::{Client, Config};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::{TailscaleDevicePolicy, TailscaleTailnet};
 use connection::Connector;
 use environment::Environment;
 use lease::{Election, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
-use router::{News, Router};
+use router::Router;
+use watches::{Watches, in_namespaces};
 use webhook::Webhooks;
 
 pub(crate) use declared::declared;
@@ -146,12 +148,9 @@ pub async fn run(
 
     info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
     let (news, received) = mpsc::unbounded_channel();
-    watch_all(&client, &options.policy_namespaces, &liveness, &news, &stop);
-    let policies = in_namespaces("policies", &client, &options.policy_namespaces);
-    let policies = policies.into_iter().map(|(_, api)| api).collect();
-    let leads = succession::forward_lead(leadership.clone(), policies, news.clone());
-    tokio::spawn(stop.clone().run_until_cancelled_owned(leads));
-    let sources = options.policy_namespaces.len().max(1);
+    let terms = handover::forward_terms(leadership.clone(), news.clone());
+    tokio::spawn(stop.clone().run_until_cancelled_owned(terms));
+    let namespaces = options.policy_namespaces;
     let mut beside = JoinSet::new();
     if options.invites {
         let context = invites::Context {
@@ -160,10 +159,11 @@ pub async fn run(
             metrics: Arc::clone(&metrics),
             router: news.clone(),
         };
-        let watched = in_namespaces("invites", &client, &options.policy_namespaces);
+        let watched = in_namespaces("invites", &client, &namespaces);
         let liveness = Arc::clone(&liveness);
         beside.spawn(invites::run(context, watched, liveness, stop.clone()));
     }
+    let watches = Watches::new(client.clone(), namespaces, liveness, news);
     let connector = Connector {
         cluster: client,
         namespace,
@@ -172,7 +172,7 @@ pub async fn run(
         metrics,
         environment,
     };
-    let router = Router::new(connector, leadership, sources, options.clear_timeout);
+    let router = Router::new(connector, leadership, watches, options.clear_timeout);
     let ending = router.run(received, stop.clone()).await;
 
     info!("stopping: the calls under way are ended, no other is started");
@@ -198,59 +198,6 @@ fn own_namespace(config: &Config) -> String {
     } else {
         DEFAULT_NAMESPACE.to_owned()
     }
-}
-
-fn watch_all(
-    client: &Client,
-    namespaces: &[String],
-    liveness: &Arc<Liveness>,
-    news: &mpsc::UnboundedSender<News>,
-    stop: &CancellationToken,
-) {
-    let policies = in_namespaces("policies", client, namespaces);
-    for (source, (name, api)) in policies.into_iter().enumerate() {
-        let tell = move |change| News::Policy(source, change);
-        let watched =
-            watch::run::<TailscaleDevicePolicy, _>(api, liveness.watch(name), news.clone(), tell);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
-    }
-    let tailnets = Api::all(client.clone());
-    let health = liveness.watch("tailnets".to_owned());
-    let watched = watch::run::<TailscaleTailnet, _>(tailnets, health, news.clone(), News::Tailnet);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
-    for (source, (name, which)) in labelled(namespaces).into_iter().enumerate() {
-        let tell = move |change| News::Namespace(source, change);
-        let (api, health) = (Api::all(client.clone()), liveness.watch(name));
-        let watched = watch::run_on::<Namespace, _>(api, which, health, news.clone(), tell);
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watched));
-    }
-}
-
-/// The watches of namespaces, for their labels: of all, or of these alone.
-fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
-    if namespaces.is_empty() {
-        return vec![("namespaces".to_owned(), watcher::Config::default())];
-    }
-    let of = |name: &String| {
-        let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        (format!("namespace {name}"), which)
-    };
-    namespaces.iter().map(of).collect()
-}
-
-/// The objects of all namespaces, or of these alone; each with a name for the watch.
-fn in_namespaces<K>(what: &str, client: &Client, namespaces: &[String]) -> Vec<(String, Api<K>)>
-where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    if namespaces.is_empty() {
-        return vec![(what.to_owned(), Api::all(client.clone()))];
-    }
-    let of = |name: &String| {
-        let api = Api::namespaced(client.clone(), name);
-        (format!("{what} of {name}"), api)
-    };
-    namespaces.iter().map(of).collect()
 }
 
 /// Tells this process from every other one, also from the next one in the same pod.

@@ -6,28 +6,39 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
-    api::{Patch, PatchParams},
     runtime::events::{Event, EventType, Recorder, Reporter as EventSource},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{board::Board, finalizer::Finalizers, lease::Leadership, metrics::Metrics, status};
+use super::{
+    board::{Board, Known},
+    lease::Leadership,
+    metrics::Metrics,
+    status,
+    status_patch::{NotWritten, Target, write_status},
+    stored::{self, StoredPolicy},
+};
 use crate::{
     api::{
-        APPROVE, DeserializeGuard, Reason, TailscaleDevicePolicy, TailscaleDevicePolicyStatus,
-        TailscaleTailnet, TailscaleTailnetStatus,
+        APPROVE, DeserializeGuard, Reason, TailscaleDevicePolicy, TailscaleTailnet,
+        TailscaleTailnetStatus,
     },
     plan::{ApprovedOn, Change, Difference, PolicyKey},
-    tailnet::{Announcement, HeldPlan, MissedExpiry, PolicyReport, Reporter, State, TailnetReport},
+    tailnet::{
+        Announcement, HeldPlan, MissedExpiry, PolicyReport, Recorded, Reporter, State,
+        TailnetReport, Term,
+    },
 };
 
 /// The field manager of what the controller writes.
 pub(super) const MANAGER: &str = "tsdp";
 /// kube's client has no read timeout of its own.
 pub(super) const API_SERVER: Duration = Duration::from_secs(5);
+
+/// How often a status is derived again at once when the object has changed.
+const TRIES: u32 = 3;
 
 /// As whom Events are written.
 pub(super) fn event_source() -> EventSource {
@@ -37,7 +48,7 @@ pub(super) fn event_source() -> EventSource {
     }
 }
 
-pub(super) type Policies = Board<PolicyKey, TailscaleDevicePolicyStatus>;
+pub(super) type Policies = Board<PolicyKey, StoredPolicy>;
 pub(super) type Tailnets = Board<String, TailscaleTailnetStatus>;
 
 /// Writes the status of one tailnet's objects, and their Events.
@@ -46,63 +57,41 @@ pub(super) struct StatusWriter {
     pub client: Client,
     pub events_from: EventSource,
     pub policies: Arc<Policies>,
-    pub finalizers: Arc<Finalizers>,
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
 }
 
 impl Reporter for StatusWriter {
-    fn may_write(&self) -> bool {
-        self.leadership.is_leader()
+    fn may_write(&self, term: Term) -> bool {
+        self.leadership.leads(term)
     }
 
-    async fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> bool {
-        let known = self.policies.get(key);
-        // Deleted meanwhile, and maybe created again: a newer report follows.
-        let Some(known) = known.filter(|known| known.uid == report.uid) else {
-            return true;
-        };
-        let over = report.memory.holdings.is_empty();
-        if over && matches!(report.state, State::Leaving(_)) {
-            return self.settle_finalizer(key, &known.uid, report).await;
-        }
-        // It is there as long as the status records managed devices: put before, taken after.
-        if !over && !self.settle_finalizer(key, &known.uid, report).await {
-            return false;
-        }
-        let new = status::of_policy(&known.status, report, &self.tailnet, Timestamp::now());
-        self.metrics
-            .policy_ready(&self.tailnet, key, &new.conditions);
-        if new != known.status {
-            let api: Api<DeserializeGuard<TailscaleDevicePolicy>> =
-                Api::namespaced(self.client.clone(), &key.namespace);
-            if !self.write(&api, &key.name, &known.uid, &new).await {
-                return false;
+    async fn policy(&self, term: Term, key: &PolicyKey, report: &PolicyReport) -> Recorded {
+        for _ in 0..TRIES {
+            match self.try_policy(term, key, report).await {
+                Ok(()) => return Recorded::Yes,
+                Err(NotWritten::Gone) => return Recorded::Gone,
+                Err(NotWritten::Outdated) if self.read_policy(key).await => {}
+                Err(NotWritten::Outdated | NotWritten::Failed) => break,
             }
-            self.policies.wrote(key, &known.uid, new);
         }
-        !over || self.settle_finalizer(key, &known.uid, report).await
+        Recorded::No
     }
 
-    async fn tailnet(&self, report: &TailnetReport) -> bool {
+    async fn tailnet(&self, term: Term, report: &TailnetReport) -> bool {
         self.metrics.tailnet(&self.tailnet, report);
-        let Some(known) = self.tailnets.get(&self.tailnet) else {
-            return true;
-        };
-        let new = status::of_tailnet(&known.status, report, known.generation, Timestamp::now());
-        if new == known.status {
-            return true;
+        for _ in 0..TRIES {
+            match self.try_tailnet(term, report).await {
+                Ok(()) | Err(NotWritten::Gone) => return true,
+                Err(NotWritten::Outdated) if self.read_tailnet().await => {}
+                Err(NotWritten::Outdated | NotWritten::Failed) => break,
+            }
         }
-        let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
-        let kept = self.write(&api, &self.tailnet, &known.uid, &new).await;
-        if kept {
-            self.tailnets.wrote(&self.tailnet, &known.uid, new);
-        }
-        kept
+        false
     }
 
-    async fn announce(&self, key: &PolicyKey, announcement: &Announcement) {
+    async fn announce(&self, term: Term, key: &PolicyKey, announcement: &Announcement) {
         let event = match announcement {
             Announcement::Changed(difference) => {
                 info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
@@ -149,13 +138,125 @@ impl Reporter for StatusWriter {
                 self::missed(missed)
             }
         };
-        if let Some(known) = self.policies.get(key) {
+        // Whoever leads now reports by itself.
+        if self.leadership.leads(term)
+            && let Some(known) = self.policies.get(key)
+            && known.status.tailnet == self.tailnet
+        {
             self.publish(key, &known.uid, &event).await;
         }
     }
 }
 
 impl StatusWriter {
+    async fn try_policy(
+        &self,
+        term: Term,
+        key: &PolicyKey,
+        report: &PolicyReport,
+    ) -> Result<(), NotWritten> {
+        let clears = !report.memory.holdings.is_empty();
+        let is_leaving = matches!(report.state, State::Leaving(_));
+        // The finalizer is there as long as the status records managed devices: put before, taken
+        // after. It makes the policy another version.
+        if clears || is_leaving {
+            self.settle_finalizer(term, key, report).await?;
+        }
+        if is_leaving && !clears {
+            return Ok(());
+        }
+        let known = self.own(key, report).ok_or(NotWritten::Gone)?;
+        let old = &known.status.status;
+        let new = status::of_policy(old, report, &self.tailnet, Timestamp::now());
+        self.metrics
+            .policy_ready(&self.tailnet, key, &new.conditions);
+        if new != *old {
+            let (api, over) = (self.api(key), known.target(&key.name));
+            let version = self.write(term, &api, over, &new).await?;
+            let policies = &self.policies;
+            policies.wrote(key, &known.uid, version, |stored| stored.status = new);
+        }
+        if clears {
+            return Ok(());
+        }
+        self.settle_finalizer(term, key, report).await
+    }
+
+    async fn try_tailnet(&self, term: Term, report: &TailnetReport) -> Result<(), NotWritten> {
+        let known = self.tailnets.get(&self.tailnet).ok_or(NotWritten::Gone)?;
+        let new = status::of_tailnet(&known.status, report, known.generation, Timestamp::now());
+        if new == known.status {
+            return Ok(());
+        }
+        let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
+        let over = known.target(&self.tailnet);
+        let version = self.write(term, &api, over, &new).await?;
+        let (tailnets, name) = (&self.tailnets, &self.tailnet);
+        tailnets.wrote(name, &known.uid, version, |status| *status = new);
+        Ok(())
+    }
+
+    /// The policy that a report is about, as long as it is there and belongs to this tailnet. A later
+    /// object of its name has a report of its own, and so has another tailnet's policy.
+    pub(super) fn own(
+        &self,
+        key: &PolicyKey,
+        report: &PolicyReport,
+    ) -> Option<Known<StoredPolicy>> {
+        let known = self.policies.get(key)?;
+        let own = known.uid == report.uid && known.status.tailnet == self.tailnet;
+        own.then_some(known)
+    }
+
+    pub(super) fn api(&self, key: &PolicyKey) -> Api<DeserializeGuard<TailscaleDevicePolicy>> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+
+    /// Reads a policy that has changed before its watch showed it. `false` where that failed.
+    async fn read_policy(&self, key: &PolicyKey) -> bool {
+        match timeout(API_SERVER, self.api(key).get_opt(&key.name)).await {
+            Ok(Ok(object)) => {
+                if let Some(object) = object {
+                    let stored = stored::policy(&object, Some(&self.tailnet));
+                    self.policies.seen(key, stored);
+                }
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    async fn read_tailnet(&self) -> bool {
+        let api: Api<TailscaleTailnet> = Api::all(self.client.clone());
+        match timeout(API_SERVER, api.get_opt(&self.tailnet)).await {
+            Ok(Ok(object)) => {
+                if let Some(object) = object {
+                    self.tailnets.seen(&self.tailnet, stored::tailnet(&object));
+                }
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Guarded, as the answer is the whole object: one whose spec cannot be read has a status too.
+    async fn write<K, S>(
+        &self,
+        term: Term,
+        api: &Api<DeserializeGuard<K>>,
+        over: Target<'_>,
+        status: &S,
+    ) -> Result<String, NotWritten>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        S: Serialize,
+    {
+        if !self.leadership.leads(term) {
+            return Err(NotWritten::Failed);
+        }
+        write_status(api, over, status, &self.metrics).await
+    }
+
     /// Writes an Event about a policy, if that can be done at once.
     pub(super) async fn publish(&self, key: &PolicyKey, uid: &str, event: &Event) {
         let about = ObjectReference {
@@ -173,83 +274,6 @@ impl StatusWriter {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
             Err(_) => debug!(policy = %key, "the Event was not written in time"),
-        }
-    }
-
-    /// Guarded, as the answer is the whole object: one whose spec cannot be read has a status too.
-    async fn write<K, S>(
-        &self,
-        api: &Api<DeserializeGuard<K>>,
-        name: &str,
-        uid: &str,
-        status: &S,
-    ) -> bool
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-        S: Serialize,
-    {
-        let written = write_status(api, name, uid, status, &self.leadership, &self.metrics).await;
-        written != Written::Not
-    }
-}
-
-/// What became of a status that was to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Written {
-    /// It stands there.
-    Kept,
-    /// The object is gone, or another of its name has taken its place.
-    Gone,
-    /// Not this time.
-    Not,
-}
-
-/// Writes the status of an object while this process leads; bounded in time.
-pub(super) async fn write_status<K, S>(
-    api: &Api<K>,
-    name: &str,
-    uid: &str,
-    status: &S,
-    leadership: &Leadership,
-    metrics: &Metrics,
-) -> Written
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    S: Serialize,
-{
-    if !leadership.is_leader() {
-        return Written::Not;
-    }
-    let patch = Patch::Apply(json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        // Refused should another object of the name have taken the place of this one.
-        "metadata": {"name": name, "uid": uid},
-        "status": status,
-    }));
-    let params = PatchParams::apply(MANAGER).force();
-    let patched = api.patch_status(name, &params, &patch);
-    match timeout(API_SERVER, patched).await {
-        Ok(Ok(_)) => {
-            metrics.status_written();
-            Written::Kept
-        }
-        Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() || answer.is_conflict() => {
-            Written::Gone
-        }
-        Ok(Err(error)) => {
-            warn!(
-                "the status of {} {name} was not written: {error}; trying again",
-                K::kind(&())
-            );
-            Written::Not
-        }
-        Err(_) => {
-            warn!(
-                "the status of {} {name} was not written in time; trying again",
-                K::kind(&())
-            );
-            Written::Not
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Hands each change to the engine of its tailnet.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -16,41 +16,34 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
-    board::Known,
     connection::{
         self, Connector, Endpoint, Line, TailnetBudget, connecting, invalid_tailnet, no_tailnet,
         unconnected, unreadable_tailnet,
     },
     declared::declared,
     environment::{self, Environment},
-    finalizer::{self, Finalizers},
+    finalizer,
+    handover::Handover,
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
-    status,
-    succession::Kept,
+    status, stored,
     watch::{Change, ObjectName},
+    watches::{Event, Watches},
 };
 use crate::{
     api::{
-        APPROVE, DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
-        TailscaleTailnet, TailscaleTailnetSpec,
+        APPROVE, DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec,
     },
     plan::{Approvals, Labels, PolicyKey},
-    tailnet::{Engine, Input, Inquiry, Message, TailnetDeclared, drive},
+    tailnet::{Engine, Input, Inquiry, Message, TailnetDeclared, Term, drive},
 };
 
 /// What the router hears of.
 pub(super) enum News {
-    /// Of a policy, by the watch of this number.
-    Policy(usize, Change<TailscaleDevicePolicy>),
-    /// Of a tailnet.
-    Tailnet(Change<TailscaleTailnet>),
-    /// Of a namespace, by the watch of this number.
-    Namespace(usize, Change<Namespace>),
-    /// This process leads; what former leaders kept.
-    Won(Vec<Kept>),
-    /// It leads no more.
-    Lost,
+    /// An event of the watches of this round.
+    Watched(u64, Event),
+    /// The term in which this process leads, if it does.
+    Term(Option<Term>),
     /// Somebody works beside the engine of this tailnet.
     Inquiry(String, Inquiry),
 }
@@ -60,20 +53,16 @@ pub(super) struct Router {
     connector: Connector,
     leadership: Leadership,
     events_from: EventSource,
-    /// Whether the engines have been told that this process leads.
-    leading: bool,
-    /// The watches of policies that have not listed yet.
-    unlisted: BTreeSet<usize>,
+    watches: Watches,
+    handover: Handover,
+    /// Whether the tailnets have ever been listed.
     tailnets_listed: bool,
-    /// The watches of namespaces that have not listed yet.
-    unlisted_namespaces: BTreeSet<usize>,
     /// The labels of each namespace, and the watch that shows it.
     namespaces: BTreeMap<String, (Labels, usize)>,
     /// The tailnet of each policy, and the watch that shows it.
     policies: HashMap<PolicyKey, (String, usize)>,
     tailnets: BTreeMap<String, Tailnet>,
     policy_board: Arc<Policies>,
-    finalizers: Arc<Finalizers>,
     tailnet_board: Arc<Tailnets>,
     engines: JoinSet<()>,
     stop_engines: CancellationToken,
@@ -85,6 +74,8 @@ pub(super) struct Router {
 /// exists or not: so its policies are told.
 struct Tailnet {
     mailbox: mpsc::UnboundedSender<Message>,
+    /// The term that the engine knows of.
+    term: Option<Term>,
     spec: Option<TailscaleTailnetSpec>,
     connection: Option<Connection>,
     /// What its requests have used; kept when the connection or the resource goes.
@@ -112,22 +103,20 @@ impl Router {
     pub fn new(
         connector: Connector,
         leadership: Leadership,
-        sources: usize,
+        watches: Watches,
         clear_timeout: Duration,
     ) -> Self {
         Self {
             events_from: event_source(),
             connector,
             leadership,
-            leading: false,
-            unlisted: (0..sources).collect(),
+            handover: Handover::new(watches.count()),
+            watches,
             tailnets_listed: false,
-            unlisted_namespaces: (0..sources).collect(),
             namespaces: BTreeMap::new(),
             policies: HashMap::new(),
             tailnets: BTreeMap::new(),
             policy_board: Arc::default(),
-            finalizers: Arc::default(),
             tailnet_board: Arc::default(),
             engines: JoinSet::new(),
             stop_engines: CancellationToken::new(),
@@ -141,20 +130,16 @@ impl Router {
         mut news: mpsc::UnboundedReceiver<News>,
         stop: CancellationToken,
     ) -> Self {
+        self.watches.restart();
         while let Some(Some(item)) = stop.run_until_cancelled(news.recv()).await {
             match item {
-                News::Policy(source, change) => self.policy(source, change),
-                News::Tailnet(change) => self.tailnet(change),
-                News::Namespace(source, change) => self.namespace(source, change),
+                News::Watched(round, event) if round == self.watches.round() => self.watched(event),
+                // From before the lists that count.
+                News::Watched(..) => {}
                 News::Inquiry(tailnet, inquiry) => self.send(&tailnet, Message::Inquiry(inquiry)),
-                News::Won(kept) => {
-                    for kept in kept {
-                        self.take_over(kept);
-                    }
-                    self.lead(true);
-                }
-                News::Lost => self.lead(false),
+                News::Term(term) => self.take_term(term),
             }
+            self.start_terms();
         }
         self.stop_engines.cancel();
         self
@@ -165,9 +150,49 @@ impl Router {
         while self.engines.join_next().await.is_some() {}
     }
 
+    fn watched(&mut self, event: Event) {
+        let completes = event.completes();
+        match event {
+            Event::Policy(source, change) => self.policy(source, change),
+            Event::Tailnet(change) => self.tailnet(change),
+            Event::Namespace(source, change) => self.namespace(source, change),
+        }
+        if completes.is_some_and(|source| self.handover.listed(source)) {
+            self.tell_all(|| Input::PoliciesListed);
+        }
+    }
+
+    /// Ends the term that the engines know of. The next one starts with lists of its own.
+    fn take_term(&mut self, term: Option<Term>) {
+        for tailnet in self.tailnets.values_mut() {
+            if tailnet.term.take().is_some() {
+                let _ = tailnet.mailbox.send(Message::Input(Input::Term(None)));
+            }
+        }
+        self.handover.begin(term);
+        if term.is_some() {
+            self.watches.restart();
+        }
+    }
+
+    /// Starts the term for the engines that are ready for it.
+    fn start_terms(&mut self) {
+        let Some(term) = self.handover.ready() else {
+            return;
+        };
+        for tailnet in self.tailnets.values_mut() {
+            if tailnet.term != Some(term) {
+                tailnet.term = Some(term);
+                let _ = tailnet
+                    .mailbox
+                    .send(Message::Input(Input::Term(Some(term))));
+            }
+        }
+    }
+
     fn policy(&mut self, source: usize, change: Change<TailscaleDevicePolicy>) {
         match change {
-            Change::Applied(object) => self.policy_applied(source, *object),
+            Change::Applied(object) => self.policy_applied(source, &object),
             Change::Deleted(name) => self.policy_gone(&policy_key(name)),
             Change::Listed(names) => {
                 let gone =
@@ -184,14 +209,11 @@ impl Router {
                 for key in &gone {
                     self.policy_gone(key);
                 }
-                let was_listed = self.all_listed();
-                self.unlisted.remove(&source);
-                self.listed_now(was_listed);
             }
         }
     }
 
-    fn policy_applied(&mut self, source: usize, object: DeserializeGuard<TailscaleDevicePolicy>) {
+    fn policy_applied(&mut self, source: usize, object: &DeserializeGuard<TailscaleDevicePolicy>) {
         let key = policy_key((object.namespace().unwrap_or_default(), object.name_any()));
         // What is being deleted declares nothing any more, whoever else's finalizer holds it up.
         let held_up = finalizer::stands_on(object.meta());
@@ -199,73 +221,23 @@ impl Router {
             self.policy_gone(&key);
             return;
         }
-        let tailnet = match &object.0 {
-            Ok(policy) => policy.spec.tailnet_name().to_owned(),
-            Err(unreadable) => {
-                warn!(policy = %key, "this policy cannot be read: {}; it is left as it is", unreadable.error);
-                let named = || unreadable.spec::<TailscaleDevicePolicySpec>().0;
-                self.policies.get(&key).map_or_else(
-                    || named().tailnet_name().to_owned(),
-                    |(name, _)| name.clone(),
-                )
-            }
-        };
-        if self
-            .policies
-            .get(&key)
-            .is_some_and(|(before, _)| *before != tailnet)
-        {
+        if let Err(unreadable) = &object.0 {
+            warn!(policy = %key, "this policy cannot be read: {}; it is left as it is", unreadable.error);
+        }
+        let before = self.policies.get(&key).map(|(name, _)| name.clone());
+        let stored = stored::policy(object, before.as_deref());
+        let tailnet = stored.status.tailnet.clone();
+        if before.is_some_and(|before| before != tailnet) {
             self.policy_gone(&key);
         }
-        let declared = declared(&key, &object, self.clear_timeout);
-        let status = object
-            .0
-            .ok()
-            .and_then(|policy| policy.status)
-            .unwrap_or_default();
-        let known = Known {
-            uid: declared.uid.clone(),
-            generation: declared.generation,
-            status,
-        };
-        let anchored = Known {
-            uid: declared.uid.clone(),
-            generation: declared.generation,
-            status: held_up,
-        };
-        self.finalizers.seen(&key, anchored, false);
-        self.policy_board
-            .seen(&key, known, self.leadership.is_leader());
+        self.policy_board.seen(&key, stored);
+        let declared = declared(&key, object, self.clear_timeout);
         self.policies.insert(key, (tailnet.clone(), source));
         self.send(&tailnet, Message::Input(Input::Policy(Box::new(declared))));
     }
 
-    fn lead(&mut self, leading: bool) {
-        self.leading = leading;
-        self.tell_all(|| Input::Leading(leading));
-    }
-
-    /// Takes what a former leader kept of a policy, which the watch may not have told yet.
-    fn take_over(&mut self, kept: Kept) {
-        let Kept {
-            key,
-            uid,
-            status,
-            memory,
-        } = kept;
-        let known = self.policy_board.get(&key);
-        let known = known.filter(|known| known.uid == uid);
-        let (Some(known), Some((tailnet, _))) = (known, self.policies.get(&key).cloned()) else {
-            return;
-        };
-        self.policy_board
-            .seen(&key, Known { status, ..known }, false);
-        self.send(&tailnet, Message::Input(Input::Kept { key, uid, memory }));
-    }
-
     fn policy_gone(&mut self, key: &PolicyKey) {
         self.policy_board.gone(key);
-        self.finalizers.gone(key);
         self.connector.metrics.policy_gone(key);
         if let Some((tailnet, _)) = self.policies.remove(key) {
             self.send(&tailnet, Message::Input(Input::PolicyGone(key.clone())));
@@ -287,7 +259,6 @@ impl Router {
                     !listed && (first || self.stand_in(name).is_none())
                 };
                 let gone: Vec<_> = self.tailnets.keys().filter(gone).cloned().collect();
-                let was_listed = self.all_listed();
                 self.tailnets_listed = true;
                 for name in &gone {
                     self.tailnet_gone(name);
@@ -295,7 +266,6 @@ impl Router {
                 if self.stand_in(environment::DEFAULT).is_some() {
                     self.engine(environment::DEFAULT);
                 }
-                self.listed_now(was_listed);
             }
         }
     }
@@ -352,13 +322,7 @@ impl Router {
                 .map(status::recent)
                 .unwrap_or_default(),
         };
-        let known = Known {
-            uid: object.uid().unwrap_or_default(),
-            generation: object.metadata.generation.unwrap_or_default(),
-            status: object.status.unwrap_or_default(),
-        };
-        self.tailnet_board
-            .seen(&name, known, self.leadership.is_leader());
+        self.tailnet_board.seen(&name, stored::tailnet(&object));
         self.send(&name, Message::Input(Input::Tailnet(declared)));
         self.connect(&name, object.spec);
     }
@@ -459,9 +423,6 @@ impl Router {
                 for name in &gone {
                     self.namespace_gone(name);
                 }
-                let was_listed = self.all_listed();
-                self.unlisted_namespaces.remove(&source);
-                self.listed_now(was_listed);
             }
         }
     }
@@ -469,17 +430,6 @@ impl Router {
     fn namespace_gone(&mut self, name: &str) {
         self.namespaces.remove(name);
         self.tell_all(|| Input::Namespace(name.to_owned(), None));
-    }
-
-    fn all_listed(&self) -> bool {
-        self.unlisted.is_empty() && self.tailnets_listed && self.unlisted_namespaces.is_empty()
-    }
-
-    /// Nothing is written before everything has been listed.
-    fn listed_now(&mut self, was_listed: bool) {
-        if self.all_listed() && !was_listed {
-            self.tell_all(|| Input::PoliciesListed);
-        }
     }
 
     fn tell_all(&self, input: impl Fn() -> Input) {
@@ -505,12 +455,11 @@ impl Router {
 
     fn start(&mut self, name: &str) -> Tailnet {
         let (mailbox, received) = mpsc::unbounded_channel();
-        let mut first = vec![Message::Input(Input::Leading(self.leading))];
         let labels = self.namespaces.iter().map(|(name, (labels, _))| {
             Message::Input(Input::Namespace(name.clone(), Some(labels.clone())))
         });
-        first.extend(labels);
-        if self.all_listed() {
+        let mut first: Vec<Message> = labels.collect();
+        if self.handover.complete_once() {
             first.push(Message::Input(Input::PoliciesListed));
         }
         if self.tailnets_listed {
@@ -524,7 +473,6 @@ impl Router {
             client: self.connector.cluster.clone(),
             events_from: self.events_from.clone(),
             policies: Arc::clone(&self.policy_board),
-            finalizers: Arc::clone(&self.finalizers),
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),
             metrics: Arc::clone(&self.connector.metrics),
@@ -542,6 +490,7 @@ impl Router {
         });
         Tailnet {
             mailbox,
+            term: None,
             spec: None,
             connection: None,
             budget: None,

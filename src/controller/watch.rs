@@ -1,6 +1,6 @@
 //! A watch as a row of changes.
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kube::{
@@ -11,7 +11,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tracing::{debug, warn};
 
 use super::liveness::Watch;
@@ -30,20 +30,12 @@ pub(super) enum Change<K> {
     Listed(BTreeSet<ObjectName>),
 }
 
-/// Watches all for ever; failures are tried again with a growing pause.
-pub(super) async fn run<K, N>(
-    api: Api<DeserializeGuard<K>>,
-    health: Arc<Watch>,
-    news: mpsc::UnboundedSender<N>,
-    tell: impl Fn(Change<K>) -> N,
-) where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
-{
-    run_on(api, watcher::Config::default(), health, news, tell).await;
-}
+/// How long a list may take, up to the next object of it. kube's client has no read timeout of its
+/// own, and a new leader waits for its lists: a connection that is dead must not keep it waiting.
+const LIST: Duration = Duration::from_secs(10);
 
-/// As [`run`], but watches those alone that are chosen.
-pub(super) async fn run_on<K, N>(
+/// Watches what is chosen for ever; failures are tried again with a growing pause.
+pub(super) async fn run<K, N>(
     api: Api<DeserializeGuard<K>>,
     which: watcher::Config,
     health: Arc<Watch>,
@@ -52,12 +44,30 @@ pub(super) async fn run_on<K, N>(
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
-    let mut events = watcher::watcher(api, which).default_backoff().boxed();
+    let start = || {
+        let events = watcher::watcher(api.clone(), which.clone());
+        events.default_backoff().boxed()
+    };
+    let (mut events, mut is_listing) = (start(), true);
     let mut listing = BTreeSet::new();
-    while let Some(event) = events.next().await {
+    loop {
+        let event = if is_listing {
+            let Ok(event) = timeout(LIST, events.next()).await else {
+                complain(&health, &format!("no answer within {LIST:?}"));
+                events = start();
+                continue;
+            };
+            event
+        } else {
+            events.next().await
+        };
+        let Some(event) = event else {
+            return;
+        };
         let change = match event {
             Ok(Event::Init) => {
                 listing.clear();
+                is_listing = true;
                 continue;
             }
             Ok(Event::InitApply(object)) => {
@@ -66,6 +76,7 @@ pub(super) async fn run_on<K, N>(
             }
             Ok(Event::InitDone) => {
                 health.listed();
+                is_listing = false;
                 Change::Listed(std::mem::take(&mut listing))
             }
             Ok(Event::Apply(object)) => {
@@ -77,7 +88,9 @@ pub(super) async fn run_on<K, N>(
                 Change::Deleted(name(&object))
             }
             Err(error) => {
-                complain(&health, &error);
+                complain(&health, &trouble(&error));
+                // The next event comes after a pause.
+                is_listing = false;
                 continue;
             }
         };
@@ -91,9 +104,8 @@ fn name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> ObjectNa
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-fn complain(health: &Watch, error: &watcher::Error) {
-    let text = trouble(error);
-    if health.failed(&text) {
+fn complain(health: &Watch, text: &str) {
+    if health.failed(text) {
         warn!(watch = health.name(), "{text}");
     } else {
         debug!(watch = health.name(), "{text}");

@@ -240,12 +240,12 @@ impl Engine {
             // What a lost answer was about is told when it is looked at.
             let found = held.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only who leads records anything.
-            if self.leading && held.settle_expiry(&device, now.wall) {
+            if self.term.is_some() && held.settle_expiry(&device, now.wall) {
                 self.tell.insert(key.clone());
             }
             let next = held.settle_turn(&device, protected, now.wall);
             self.stale.extend(next);
-            if let Some(change) = found.filter(|_| self.leading) {
+            if let Some(change) = found.filter(|_| self.leads()) {
                 let difference = Difference {
                     node: id.clone(),
                     device: device.label().to_string(),
@@ -264,7 +264,7 @@ impl Engine {
     /// soon as the time has come, whether or not a call can be sent now. They are kept before the
     /// call ([`crate::plan::Memory::covers`]).
     pub(super) fn begin_expiries(&mut self, id: &NodeId) {
-        let Some(node) = self.nodes.get(id).filter(|_| self.leading) else {
+        let Some(node) = self.nodes.get(id).filter(|_| self.leads()) else {
             return;
         };
         let claims = &node.plan.claims;
@@ -289,7 +289,7 @@ impl Engine {
     /// Makes the records of a deletion right before it, once a fresh look has confirmed that it is
     /// due: each counts for the day, whatever becomes of it.
     pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
-        let trusted = self.leading && self.polling.is_trusted(now.monotonic);
+        let trusted = self.leads() && self.polling.is_trusted(now.monotonic);
         let Some(node) = self.nodes.get(id).filter(|_| trusted) else {
             return;
         };

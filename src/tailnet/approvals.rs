@@ -153,7 +153,7 @@ impl Engine {
     /// Uses the approvals that fit what is frozen. That one was used must be kept before the first
     /// call for it ([`crate::plan::Memory::covers`]).
     pub(super) fn use_approvals(&mut self) {
-        if !self.leading {
+        if !self.leads() {
             return;
         }
         for key in std::mem::take(&mut self.approvable) {

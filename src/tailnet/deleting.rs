@@ -61,7 +61,7 @@ impl Engine {
 
     /// When a policy is given up next.
     pub(super) fn next_leave(&self) -> Option<Duration> {
-        if !self.leading || !self.policies_listed {
+        if !self.leads() || !self.policies_listed {
             return None;
         }
         let leaving = self.leaving.iter();
@@ -73,7 +73,7 @@ impl Engine {
     /// Sees policies off that are being deleted: those of which nothing is left to clear, and those
     /// that are given up.
     pub(super) fn see_off(&mut self, now: Now) {
-        if !self.leading || !self.policies_listed {
+        if !self.leads() || !self.policies_listed {
             return;
         }
         for key in self.leaving.clone() {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Announcement, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport, Settings,
-    TailnetReport, exchange,
+    TailnetReport, Term, exchange,
     report_queue::{Reports, Written},
     requests::{Outcome, Progress, Requests},
 };
@@ -16,21 +16,39 @@ use crate::{plan::PolicyKey, tailscale::Client};
 
 /// Where reports are kept: the status of objects, or a terminal.
 pub trait Reporter: Send + Sync + 'static {
-    /// Whether a change may be sent at this moment. The engine hears of a lost lead by a message;
-    /// a process that was stopped for a while must not send before that message comes.
-    fn may_write(&self) -> bool {
+    /// Whether this process leads in this term at this moment. Once it does not, it never will again:
+    /// the lead is regained in a new term. The engine learns of the end of a term by a message; a
+    /// process that was stopped for a while must not write before that message comes.
+    fn may_write(&self, _term: Term) -> bool {
         true
     }
-    /// Keeps the report of a policy; `false` where that did not succeed and is to be tried again.
-    fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> impl Future<Output = bool> + Send;
-    /// Keeps the report of the tailnet; `false` as above.
-    fn tailnet(&self, report: &TailnetReport) -> impl Future<Output = bool> + Send;
+    /// Records the report of a policy.
+    fn policy(
+        &self,
+        term: Term,
+        key: &PolicyKey,
+        report: &PolicyReport,
+    ) -> impl Future<Output = Recorded> + Send;
+    /// Records the report of the tailnet; `false` where that failed and must be tried again.
+    fn tailnet(&self, term: Term, report: &TailnetReport) -> impl Future<Output = bool> + Send;
     /// Tells people. Not tried again: the status says the same.
     fn announce(
         &self,
+        term: Term,
         key: &PolicyKey,
         announcement: &Announcement,
     ) -> impl Future<Output = ()> + Send;
+}
+
+/// What became of the report of a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is recorded, and would survive a crash.
+    Yes,
+    /// The policy is gone, or belongs to another tailnet now: there is nothing to record it on.
+    Gone,
+    /// It must be tried again.
+    No,
 }
 
 /// What a driver is told.
@@ -62,17 +80,18 @@ pub async fn drive<R: Reporter>(
     reporter: Arc<R>,
     stop: CancellationToken,
 ) -> Engine {
-    let (announcements, mut said) = mpsc::unbounded_channel::<(PolicyKey, Announcement)>();
+    let (announcements, mut said) = mpsc::unbounded_channel::<(Term, PolicyKey, Announcement)>();
     let speaker = Arc::clone(&reporter);
     // One after the other, as they happened.
     let told = tokio::spawn(async move {
-        while let Some((key, announcement)) = said.recv().await {
-            speaker.announce(&key, &announcement).await;
+        while let Some((term, key, announcement)) = said.recv().await {
+            speaker.announce(term, &key, &announcement).await;
         }
     });
     let mut driver = Driver {
         engine,
         reporter,
+        term: None,
         started: Instant::now(),
         requests: Requests::new(),
         writable: CancellationToken::new(),
@@ -94,12 +113,14 @@ pub async fn drive<R: Reporter>(
 struct Driver<R> {
     engine: Engine,
     reporter: Arc<R>,
+    /// The term that the engine knows of.
+    term: Option<Term>,
     started: Instant,
     requests: Requests,
     /// Cancelled when the tailnet can no longer be written to as it was up to now.
     writable: CancellationToken,
     reports: Reports,
-    announcements: mpsc::UnboundedSender<(PolicyKey, Announcement)>,
+    announcements: mpsc::UnboundedSender<(Term, PolicyKey, Announcement)>,
 }
 
 impl<R: Reporter> Driver<R> {
@@ -110,13 +131,13 @@ impl<R: Reporter> Driver<R> {
     ) {
         let mut stopping = false;
         loop {
-            self.reports.write(&self.reporter);
+            self.write_reports();
             let ends = if stopping {
                 self.engine.is_idle()
             } else {
                 self.engine.is_finished()
             };
-            if ends && self.reports.are_kept() {
+            if ends && self.reports.are_recorded() {
                 break;
             }
             let wake = self.engine.wake_at().map(|at| self.started + at);
@@ -189,6 +210,14 @@ impl<R: Reporter> Driver<R> {
     }
 
     fn step(&mut self, input: Input) {
+        match &input {
+            Input::Term(term) if *term != self.term => {
+                self.term = *term;
+                self.reports.clear();
+            }
+            Input::PolicyGone(key) => self.reports.forget(key),
+            _ => {}
+        }
         let now = Now {
             monotonic: self.started.elapsed(),
             wall: Timestamp::now(),
@@ -200,8 +229,9 @@ impl<R: Reporter> Driver<R> {
                     request,
                     until,
                 } => {
-                    let reporter = Arc::clone(&self.reporter);
-                    let may_write = Arc::new(move || reporter.may_write());
+                    let (term, reporter) = (self.term, Arc::clone(&self.reporter));
+                    let may_write =
+                        Arc::new(move || term.is_some_and(|term| reporter.may_write(term)));
                     let until = until.map(|until| self.started + until);
                     self.requests.send(ticket, request, until, may_write);
                 }
@@ -209,7 +239,9 @@ impl<R: Reporter> Driver<R> {
                 Effect::Tailnet(report) => self.reports.put_tailnet(report),
                 Effect::Announce(key, announcement) => {
                     // The other end goes only after this driver.
-                    let _ = self.announcements.send((key, *announcement));
+                    if let Some(term) = self.term {
+                        let _ = self.announcements.send((term, key, *announcement));
+                    }
                 }
             }
         }
@@ -226,6 +258,15 @@ impl<R: Reporter> Driver<R> {
     /// Nobody who works beside the engine writes any longer by what they were told up to now.
     fn end_writes(&mut self) {
         std::mem::take(&mut self.writable).cancel();
+    }
+
+    /// What is still unwritten when its term is over is never written, even if the message of its end
+    /// does not come, as while this process stops.
+    fn write_reports(&mut self) {
+        match self.term.filter(|term| self.reporter.may_write(*term)) {
+            Some(term) => self.reports.write(term, &self.reporter),
+            None => self.reports.clear(),
+        }
     }
 
     fn written(&mut self, written: Written) {

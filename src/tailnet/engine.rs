@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    Announcement, Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
+    Announcement, Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
     clock::ApiClock,
     failure::Setback,
     held::Held,
@@ -57,7 +57,8 @@ pub struct Engine {
     /// What somebody has agreed to, where that is all that it is to do.
     pub(super) agreed: Option<Agreed>,
     pub(super) rng: fastrand::Rng,
-    pub(super) leading: bool,
+    /// The term in which it may write.
+    pub(super) term: Option<Term>,
     pub(super) stopping: bool,
     pub(super) connection: Result<(), Failure>,
     pub(super) policies_listed: bool,
@@ -129,7 +130,7 @@ impl Engine {
             settings,
             agreed: None,
             rng: fastrand::Rng::with_seed(seed),
-            leading: false,
+            term: None,
             stopping: false,
             connection: Err(Failure {
                 reason: Reason::Progressing,
@@ -182,12 +183,6 @@ impl Engine {
         match input {
             Input::Policy(declared) => self.take_policy(*declared, now),
             Input::PolicyGone(key) => self.drop_policy(&key),
-            Input::Kept { key, uid, memory } => {
-                let held = self.policies.get_mut(&key);
-                if let Some(held) = held.filter(|held| held.uid == uid) {
-                    held.stored = memory;
-                }
-            }
             Input::PoliciesListed => self.policies_listed = true,
             Input::Connection {
                 settings,
@@ -207,7 +202,7 @@ impl Engine {
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}
             Input::Poll => self.polling.hasten(now.monotonic),
-            Input::Leading(leading) => self.lead(leading, now),
+            Input::Term(term) => self.take_term(term, now),
             Input::Turn => self.turns.grant(),
             Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
@@ -365,26 +360,28 @@ impl Engine {
         self.approvable.remove(key);
     }
 
-    /// Takes the lead or loses it. Who takes it reads everything anew before the first write, as
-    /// the former leader may have changed things a moment ago; and it remembers what the former
-    /// leader kept, not what it made out by itself while it only watched.
-    fn lead(&mut self, leading: bool, now: Now) {
-        if leading == self.leading {
+    /// Whether this process may write.
+    pub(super) const fn leads(&self) -> bool {
+        self.term.is_some()
+    }
+
+    /// Starts a term of leadership, or ends one. A new leader reads everything again before the first
+    /// write, as the previous leader may have changed things a moment ago. Of what is recorded only
+    /// the stored statuses count: neither what this process found while it only watched, nor what it
+    /// recorded in an earlier term, as another leader may have released it since.
+    fn take_term(&mut self, term: Option<Term>, now: Now) {
+        if term == self.term {
             return;
         }
-        self.leading = leading;
+        self.term = term;
         self.last_tailnet = None;
         self.lead_limiter(now);
-        if !leading {
+        if term.is_none() {
             return;
         }
         self.leave_anew();
         for held in self.policies.values_mut() {
-            held.last_report = None;
-            held.thaw();
-            held.recorded = held.kept();
-            held.memory = held.recorded.clone();
-            held.note_finalizer();
+            held.start_term();
         }
         let asking = self
             .policies
@@ -468,7 +465,7 @@ impl Engine {
 
     /// Says something, to those who wrote the policy.
     pub(super) fn announce(&mut self, key: &PolicyKey, announcement: Announcement) {
-        if self.leading {
+        if self.leads() {
             self.effects
                 .push(Effect::Announce(key.clone(), Box::new(announcement)));
         }

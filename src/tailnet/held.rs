@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub standing: Standing,
     /// What it last validly declared.
     pub last_valid: Option<Policy>,
-    /// What its status remembered when last watched.
+    /// What its status recorded when last watched; a term starts with it.
     pub stored: Memory,
     /// What is surely kept: a crash would not lose it.
     pub recorded: Memory,
@@ -136,26 +136,15 @@ impl Held {
         }
     }
 
-    /// What is kept for it, as far as is known: what was watched last, and what this process wrote
-    /// itself, of which the watch may not have told yet.
-    pub fn kept(&self) -> Memory {
-        let mut kept = self.stored.clone();
-        if kept.bound.is_none() {
-            kept.bound.clone_from(&self.recorded.bound);
-        }
-        if kept.handled.is_none() {
-            kept.handled.clone_from(&self.recorded.handled);
-        }
-        if kept.bound == self.recorded.bound {
-            kept.owned_keys.extend(self.recorded.owned_keys.clone());
-        }
-        if !self.recorded.acts.is_empty() && kept.acts != self.recorded.acts {
-            Arc::make_mut(&mut kept.acts).merge(&self.recorded.acts);
-        }
-        if kept.approvals_used < self.recorded.approvals_used {
-            kept.approvals_used = self.recorded.approvals_used;
-            kept.approved.clone_from(&self.recorded.approved);
-        }
-        kept
+    /// Forgets what this process made of it in an earlier term: only what is stored counts.
+    pub fn start_term(&mut self) {
+        self.thaw();
+        self.memory = self.stored.clone();
+        self.recorded = self.stored.clone();
+        self.last_report = None;
+        // Another leader may have changed something since.
+        self.changed_at = None;
+        self.work = ActWork::default();
+        self.note_finalizer();
     }
 }

@@ -141,7 +141,7 @@ impl Engine {
             self.approvable.extend(limiter.held.iter().cloned());
         }
         limiter.kept = Some(declared.recent);
-        if self.leading {
+        if self.term.is_some() {
             limiter.take_over(now);
         }
     }
@@ -149,7 +149,7 @@ impl Engine {
     /// Whoever takes the lead counts what the former leader has changed.
     pub(super) fn lead_limiter(&mut self, now: Now) {
         self.limiter.taken_over = false;
-        if self.leading {
+        if self.leads() {
             self.limiter.take_over(now);
         }
     }

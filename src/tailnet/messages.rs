@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Announcement, Failure, PolicyReport, Settings, TailnetDeclared, TailnetReport};
+use super::{Announcement, Failure, PolicyReport, Settings, TailnetDeclared, TailnetReport, Term};
 use crate::{
     model::{Attributes, Device, NodeId, RouteSet},
     plan::{Call, Declared, Labels, Memory, PolicyKey},
@@ -80,16 +80,6 @@ pub enum Input {
     Policy(Box<Declared>),
     /// A policy was deleted, or belongs to another tailnet now.
     PolicyGone(PolicyKey),
-    /// What a former leader kept of a policy; comes before the lead does, and after all that the watch
-    /// has told by then.
-    Kept {
-        /// Of which policy.
-        key: PolicyKey,
-        /// Of which object.
-        uid: String,
-        /// What its status remembers.
-        memory: Memory,
-    },
     /// Every policy that there was at the start has been handed over.
     PoliciesListed,
     /// There is another client to send requests with, or there is none and why.
@@ -107,8 +97,9 @@ pub enum Input {
     Tailnet(TailnetDeclared),
     /// Something has changed in the tailnet: the list is to be read at once.
     Poll,
-    /// Whether this process may write.
-    Leading(bool),
+    /// The term in which this process may write; `None`: it does not lead. A term starts only after
+    /// policies, tailnets and namespaces have been listed anew, and those lists have been handed over.
+    Term(Option<Term>),
     /// One request can be sent at once ([`super::Engine::wants_turn`]). A turn that is not used within
     /// this step is lost to the engine.
     Turn,

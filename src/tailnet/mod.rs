@@ -39,6 +39,7 @@ mod schedule;
 mod send;
 #[cfg(test)]
 mod simulation;
+mod term;
 mod window;
 mod writes;
 
@@ -47,7 +48,7 @@ pub use announcement::Announcement;
 pub use approvals::HeldPlan;
 pub use clear::ClearReport;
 pub use deleting::Abandoned;
-pub use drive::{Message, Reporter, drive};
+pub use drive::{Message, Recorded, Reporter, drive};
 pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};
 pub(crate) use failure::{backoff, jittered};
@@ -57,4 +58,5 @@ pub use limit::{LimitedPolicy, TailnetDeclared};
 pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
 pub use once::{Agreed, Undone};
 pub use report::{DeviceReport, PolicyReport, State, TailnetReport};
+pub use term::Term;
 pub use window::RecentChanges;

@@ -47,7 +47,7 @@ impl Engine {
         if self.given_up().is_some() {
             return true;
         }
-        self.leading
+        self.leads()
             && self.policies_listed
             && self.connection.is_ok()
             && self.polling.is_closed()

@@ -7,6 +7,7 @@ use super::{
     LimitedPolicy, RecentChanges,
 };
 use crate::{
+    api::Reason,
     model::{AttributeKey, NodeId},
     plan::{
         Binding, Conflict, Difference, Field, Forbidden, Memory, Mode, PolicyKey, Refusal, Target,
@@ -122,7 +123,7 @@ impl Engine {
     /// Gives out the reports that have changed. While stopping too: what the last calls did is to
     /// be told.
     pub(super) fn publish(&mut self) {
-        if !self.leading {
+        if !self.leads() {
             self.tell.clear();
             return;
         }
@@ -171,6 +172,8 @@ impl Engine {
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
             Ok(_) if held.too_many => State::TooMany(held.nodes().count()),
             Ok(policy) => match (self.outage(), &held.binding) {
+                // A moment later there is a connection, or a reason why not.
+                (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
                 (None, None) if held.memory.bound.is_none() => State::Starting,
                 (None, Some(binding)) if self.polling.seen > 0 => {

@@ -1,15 +1,15 @@
-//! Reports on their way to where they are kept: of each policy the newest, and one at a time.
+//! Reports on their way to where they are recorded: of each policy the newest, and one at a time.
+//!
+//! A report belongs to a term of leadership and to the tailnet of its engine. At the end of the term
+//! the queue is emptied, and a policy that leaves the tailnet takes its report with it, even one that
+//! is being written: whoever looks after the policy next has newer facts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{Instrument as _, info_span};
 
-use super::{PolicyReport, Reporter, TailnetReport};
+use super::{PolicyReport, Recorded, Reporter, TailnetReport, Term};
 use crate::plan::PolicyKey;
 
 /// Reports that are being written at once.
@@ -22,14 +22,22 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Reports {
     waiting: BTreeMap<PolicyKey, PolicyReport>,
     tailnet: Option<TailnetReport>,
-    busy: BTreeSet<PolicyKey>,
+    busy: BTreeMap<PolicyKey, Writer>,
     tailnet_busy: bool,
     writers: JoinSet<Written>,
+    started: u64,
+}
+
+/// A writer at work.
+struct Writer {
+    /// Tells it from a later one for a policy of the same name.
+    number: u64,
+    task: AbortHandle,
 }
 
 /// A report that a writer is done with, and whether it is recorded.
 pub(super) enum Written {
-    Policy(PolicyKey, Box<PolicyReport>, bool),
+    Policy(u64, PolicyKey, Box<PolicyReport>, Recorded),
     Tailnet(Box<TailnetReport>, bool),
 }
 
@@ -44,8 +52,26 @@ impl Reports {
         self.tailnet = Some(report);
     }
 
+    /// Drops everything, and aborts the writers at work.
+    pub fn clear(&mut self) {
+        if !self.are_recorded() {
+            *self = Self {
+                started: self.started,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Drops the report of a policy that was deleted, or belongs to another tailnet now.
+    pub fn forget(&mut self, key: &PolicyKey) {
+        self.waiting.remove(key);
+        if let Some(writer) = self.busy.remove(key) {
+            writer.task.abort();
+        }
+    }
+
     /// Whether nothing waits or is under way.
-    pub fn are_kept(&self) -> bool {
+    pub fn are_recorded(&self) -> bool {
         self.waiting.is_empty()
             && self.tailnet.is_none()
             && self.busy.is_empty()
@@ -53,73 +79,94 @@ impl Reports {
     }
 
     /// Starts to write what waits, as far as there are writers.
-    pub fn write<R: Reporter>(&mut self, reporter: &Arc<R>) {
+    pub fn write<R: Reporter>(&mut self, term: Term, reporter: &Arc<R>) {
         if !self.tailnet_busy
             && let Some(report) = self.tailnet.take()
         {
             self.tailnet_busy = true;
             let reporter = Arc::clone(reporter);
             self.writers.spawn(async move {
-                let kept = reporter.tailnet(&report).await;
-                again_later(kept).await;
-                Written::Tailnet(Box::new(report), kept)
+                let recorded = reporter.tailnet(term, &report).await;
+                again_later(recorded).await;
+                Written::Tailnet(Box::new(report), recorded)
             });
         }
-        while self.busy.len() < WRITERS
-            && let Some((key, report)) = self.next()
-        {
-            self.busy.insert(key.clone());
-            let reporter = Arc::clone(reporter);
-            let span = info_span!("reconcile", policy = %key, generation = report.generation);
-            let write = async move {
-                let kept = reporter.policy(&key, &report).await;
-                again_later(kept).await;
-                Written::Policy(key, Box::new(report), kept)
-            };
-            self.writers.spawn(write.instrument(span));
+        let free = WRITERS.saturating_sub(self.busy.len());
+        let next = self
+            .waiting
+            .keys()
+            .filter(|key| !self.busy.contains_key(*key));
+        for key in next.take(free).cloned().collect::<Vec<_>>() {
+            if let Some(report) = self.waiting.remove(&key) {
+                self.start(term, reporter, key, report);
+            }
         }
+    }
+
+    fn start<R: Reporter>(
+        &mut self,
+        term: Term,
+        reporter: &Arc<R>,
+        key: PolicyKey,
+        report: PolicyReport,
+    ) {
+        self.started += 1;
+        let number = self.started;
+        let reporter = Arc::clone(reporter);
+        let span = info_span!("reconcile", policy = %key, generation = report.generation);
+        let about = key.clone();
+        let write = async move {
+            let recorded = reporter.policy(term, &about, &report).await;
+            again_later(recorded != Recorded::No).await;
+            Written::Policy(number, about, Box::new(report), recorded)
+        };
+        let task = self.writers.spawn(write.instrument(span));
+        self.busy.insert(key, Writer { number, task });
     }
 
     /// Waits for a writer that is done; `None` where none is at work.
     pub async fn join_next(&mut self) -> Option<Written> {
-        // A writer that panicked has written nothing that could be told.
-        self.writers.join_next().await?.ok()
+        // Those that were aborted have nothing to say.
+        loop {
+            if let Ok(written) = self.writers.join_next().await? {
+                return Some(written);
+            }
+        }
     }
 
     /// Takes note of a writer that is done: the report of a policy that is recorded now. One that
     /// is not recorded waits again, unless a newer one does.
     pub fn finish(&mut self, written: Written) -> Option<(PolicyKey, PolicyReport)> {
         match written {
-            Written::Tailnet(report, kept) => {
+            Written::Tailnet(report, recorded) => {
                 self.tailnet_busy = false;
-                if !kept {
+                if !recorded {
                     self.tailnet.get_or_insert(*report);
                 }
                 None
             }
-            Written::Policy(key, report, kept) => {
-                self.busy.remove(&key);
-                if kept {
-                    return Some((key, *report));
+            Written::Policy(number, key, report, recorded) => {
+                // It is another one's turn where the policy was forgotten meanwhile.
+                let ours = self.busy.get(&key).is_some_and(|it| it.number == number);
+                if !ours {
+                    return None;
                 }
-                self.waiting.entry(key).or_insert(*report);
+                self.busy.remove(&key);
+                match recorded {
+                    Recorded::Yes => return Some((key, *report)),
+                    Recorded::Gone => {}
+                    Recorded::No => {
+                        self.waiting.entry(key).or_insert(*report);
+                    }
+                }
                 None
             }
         }
     }
-
-    fn next(&mut self) -> Option<(PolicyKey, PolicyReport)> {
-        let key = self
-            .waiting
-            .keys()
-            .find(|key| !self.busy.contains(*key))?
-            .clone();
-        self.waiting.remove_entry(&key)
-    }
 }
 
-async fn again_later(kept: bool) {
-    if !kept {
+async fn again_later(recorded: bool) {
+    if !recorded {
         tokio::time::sleep(WRITE_AGAIN).await;
     }
 }

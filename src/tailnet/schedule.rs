@@ -72,7 +72,7 @@ impl Engine {
 
     /// Whether a write may be under way.
     pub(super) fn may_write(&self) -> bool {
-        self.leading && self.connection.is_ok() && self.polling.is_closed()
+        self.leads() && self.connection.is_ok() && self.polling.is_closed()
     }
 
     fn act(&mut self, now: Now) {

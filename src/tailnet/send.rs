@@ -166,7 +166,7 @@ impl Engine {
     /// Whether anything may be written to the tailnet, for whatever reason.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.leading && self.connection.is_ok() && !self.guards.guardrails.suspended()
+        self.leads() && self.connection.is_ok() && !self.guards.guardrails.suspended()
     }
 
     /// A request was not sent: all is as before, and what to do is decided anew.

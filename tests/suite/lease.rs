@@ -12,7 +12,10 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tsdp::controller::lease::{Election, Leadership, Timings};
+use tsdp::{
+    controller::lease::{Election, Leadership, Timings},
+    tailnet::Term,
+};
 
 use crate::support::{Kubectl, control_plane, eventually};
 
@@ -36,14 +39,15 @@ async fn a_leader_that_gets_no_answers_stops_before_another_starts() {
     let cable = CancellationToken::new();
     let behind_cable = client_through(&control_plane.kubeconfig(), cable.clone()).await;
     let mut first = elector(behind_cable, "first", 3);
-    first.leadership.won().await;
+    first.leadership.next(None).await;
     let second = elector(control_plane.client(), "second", 3);
 
     // From here on its requests are neither answered nor refused.
     cable.cancel();
 
     takes_over(&second, &first).await;
-    first.leadership.lost().await;
+    let term = Some(Term::FIRST);
+    assert_eq!(first.leadership.next(term).await, None);
 }
 
 #[tokio::test]
@@ -56,7 +60,7 @@ async fn a_released_lease_is_taken_long_before_it_would_run_out() {
     first.shutdown.cancel();
     first.task.await.unwrap();
 
-    assert!(!first.leadership.is_leader());
+    assert!(first.leadership.term().is_none());
     wins(&second).await;
 }
 
@@ -125,7 +129,7 @@ fn elector(client: Client, identity: &str, lease_seconds: u16) -> Elector {
 
 async fn wins(elector: &Elector) {
     eventually(LIMIT, async || {
-        if elector.leadership.is_leader() {
+        if elector.leadership.term().is_some() {
             Ok(())
         } else {
             Err("it does not lead")
@@ -136,10 +140,10 @@ async fn wins(elector: &Elector) {
 
 async fn takes_over(new: &Elector, old: &Elector) {
     eventually(LIMIT, async || {
-        if !new.leadership.is_leader() {
+        if new.leadership.term().is_none() {
             return Err("the new one does not lead");
         }
-        assert!(!old.leadership.is_leader(), "both lead");
+        assert!(old.leadership.term().is_none(), "both lead");
         Ok(())
     })
     .await;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     model::ChangeLimit,
     plan::{Changes, Declared, Deletion, Difference, Style},
-    tailnet::{Agreed, Engine, Input, Message, Settings, drive},
+    tailnet::{Agreed, Engine, Input, Message, Settings, Term, drive},
     tailscale::Client,
 };
 use outcome::Outcome;
@@ -236,7 +236,7 @@ impl ApplyArgs {
         let labels = labels.map(|(name, of)| Input::Namespace(name.clone(), Some(of.clone())));
         for input in labels
             .chain(policies)
-            .chain([Input::PoliciesListed, Input::Leading(true)])
+            .chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))])
         {
             mailbox.send(Message::Input(input))?;
         }

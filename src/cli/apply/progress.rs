@@ -12,7 +12,9 @@ use crate::{
     cli::output::{self, green, printable},
     model::NodeId,
     plan::{Difference, Field, PolicyKey},
-    tailnet::{Announcement, Failure, PolicyReport, Reporter, Retry, TailnetReport},
+    tailnet::{
+        Announcement, Failure, PolicyReport, Recorded, Reporter, Retry, TailnetReport, Term,
+    },
 };
 
 /// Prints what is changed as it happens.
@@ -120,19 +122,19 @@ impl Progress {
 }
 
 impl Reporter for Progress {
-    fn may_write(&self) -> bool {
+    fn may_write(&self, _: Term) -> bool {
         !self.stop.is_cancelled()
     }
 
-    async fn policy(&self, _: &PolicyKey, _: &PolicyReport) -> bool {
+    async fn policy(&self, _: Term, _: &PolicyKey, _: &PolicyReport) -> Recorded {
+        Recorded::Yes
+    }
+
+    async fn tailnet(&self, _: Term, _: &TailnetReport) -> bool {
         true
     }
 
-    async fn tailnet(&self, _: &TailnetReport) -> bool {
-        true
-    }
-
-    async fn announce(&self, key: &PolicyKey, announcement: &Announcement) {
+    async fn announce(&self, _: Term, key: &PolicyKey, announcement: &Announcement) {
         match announcement {
             // Each policy that wishes it is told of it.
             Announcement::Changed(difference) if difference.owner == *key => {

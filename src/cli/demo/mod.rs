@@ -18,7 +18,7 @@ use crate::{
     model::{ChangeLimit, NodeId},
     plan::{self, Declared, Guardrails, Guards, Style},
     simulator::Simulator,
-    tailnet::{Engine, Input, Message, Settings, drive},
+    tailnet::{Engine, Input, Message, Settings, Term, drive},
     tailscale::{self, Budget, Client, Credential},
 };
 use terminal::Terminal;
@@ -68,7 +68,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     let policies = policies
         .into_iter()
         .map(|policy| Input::Policy(Box::new(policy)));
-    for input in policies.chain([Input::PoliciesListed, Input::Leading(true)]) {
+    for input in policies.chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))]) {
         mailbox.send(Message::Input(input))?;
     }
     mailbox.send(Message::Connection {

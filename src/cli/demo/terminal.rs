@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     plan::PolicyKey,
-    tailnet::{Announcement, PolicyReport, Reporter, State, TailnetReport},
+    tailnet::{Announcement, PolicyReport, Recorded, Reporter, State, TailnetReport, Term},
 };
 
 /// Prints what is changed, and knows which policies are in sync.
@@ -42,7 +42,7 @@ impl Terminal {
 }
 
 impl Reporter for Terminal {
-    async fn policy(&self, key: &PolicyKey, report: &PolicyReport) -> bool {
+    async fn policy(&self, _: Term, key: &PolicyKey, report: &PolicyReport) -> Recorded {
         let in_sync = match &report.state {
             State::Bound(device) => {
                 !device.working && !device.unread && device.differences.is_empty()
@@ -52,14 +52,14 @@ impl Reporter for Terminal {
         self.in_sync.send_modify(|known| {
             known.insert(key.clone(), in_sync);
         });
+        Recorded::Yes
+    }
+
+    async fn tailnet(&self, _: Term, _: &TailnetReport) -> bool {
         true
     }
 
-    async fn tailnet(&self, _: &TailnetReport) -> bool {
-        true
-    }
-
-    async fn announce(&self, _: &PolicyKey, announcement: &Announcement) {
+    async fn announce(&self, _: Term, _: &PolicyKey, announcement: &Announcement) {
         match announcement {
             Announcement::Changed(difference) => {
                 println!("  {:<14} {}", difference.device, difference.change);

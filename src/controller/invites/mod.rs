@@ -18,7 +18,7 @@ mod status;
 
 use std::sync::Arc;
 
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt as _, runtime::watcher};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -34,7 +34,10 @@ use super::{
     router,
     watch::{self, Change},
 };
-use crate::api::{DeserializeGuard, TailscaleDeviceInvite};
+use crate::{
+    api::{DeserializeGuard, TailscaleDeviceInvite},
+    tailnet::Term,
+};
 use queue::{Key, Queue};
 use reconcile::{Done, Job};
 
@@ -47,57 +50,67 @@ pub(super) struct Context {
     pub router: mpsc::UnboundedSender<router::News>,
 }
 
-/// A change, and the watch that it comes from.
-type News = (usize, Change<TailscaleDeviceInvite>);
+/// A change, the watch that it comes from, and the round of that watch.
+type News = (u64, usize, Change<TailscaleDeviceInvite>);
 
-/// Looks after the invites that these watches (with their names) show, until `stop` is cancelled and the work under way
+/// A watch to run: its name, and of what it is.
+type Watched = (String, Api<DeserializeGuard<TailscaleDeviceInvite>>);
+
+/// Looks after the invites that these watches show, until `stop` is cancelled and the work under way
 /// has ended.
 pub(super) async fn run(
     context: Context,
-    watched: Vec<(String, Api<DeserializeGuard<TailscaleDeviceInvite>>)>,
+    watched: Vec<Watched>,
     liveness: Arc<Liveness>,
     stop: CancellationToken,
 ) {
     let (tell, news) = mpsc::unbounded_channel();
-    let sources = watched.len();
-    for (source, (name, api)) in watched.into_iter().enumerate() {
-        let health = liveness.watch(name);
-        let watch = watch::run(api, health, tell.clone(), move |change| (source, change));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(watch));
-    }
-    let invites = Invites {
+    let mut invites = Invites {
         leadership: context.leadership.clone(),
         context: Arc::new(context),
-        queue: Queue::new(sources),
+        term: None,
+        queue: Queue::new(watched.len()),
+        watched,
+        liveness,
+        tell,
+        round: 0,
+        watches: JoinSet::new(),
         work: JoinSet::new(),
     };
+    invites.watch();
     invites.run(news, stop).await;
 }
 
 struct Invites {
     context: Arc<Context>,
     leadership: Leadership,
+    term: Option<Term>,
     queue: Queue,
+    watched: Vec<Watched>,
+    liveness: Arc<Liveness>,
+    tell: mpsc::UnboundedSender<News>,
+    round: u64,
+    watches: JoinSet<()>,
     work: JoinSet<(Key, Done)>,
 }
 
 impl Invites {
     async fn run(mut self, mut news: mpsc::UnboundedReceiver<News>, stop: CancellationToken) {
-        let mut leads = false;
         loop {
-            if leads {
-                while let Some(job) = self.queue.start(Instant::now()) {
+            if let Some(term) = self.term {
+                while let Some(job) = self.queue.start(term, Instant::now()) {
                     self.start(job);
                 }
             }
-            let wake = self.queue.wake_at().filter(|_| leads);
+            let wake = self.queue.wake_at().filter(|_| self.term.is_some());
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = turned(&mut self.leadership, leads) => {
-                    leads = !leads;
-                    self.queue.all_are_due(Instant::now());
+                term = self.leadership.next(self.term) => self.take_term(term),
+                Some((round, source, change)) = news.recv() => {
+                    if round == self.round {
+                        self.changed(source, change);
+                    }
                 }
-                Some((source, change)) = news.recv() => self.changed(source, change, leads),
                 Some(done) = self.work.join_next() => {
                     if let Ok((key, done)) = done {
                         self.queue.finished(&key, done, Instant::now());
@@ -109,11 +122,35 @@ impl Invites {
         while self.work.join_next().await.is_some() {}
     }
 
-    fn changed(&mut self, source: usize, change: Change<TailscaleDeviceInvite>, leads: bool) {
+    /// Nothing of an earlier term goes on, and a new one starts from what is stored since it was won.
+    fn take_term(&mut self, term: Option<Term>) {
+        self.term = term;
+        self.work = JoinSet::new();
+        self.queue.start_term(self.watched.len(), Instant::now());
+        if term.is_some() {
+            self.watch();
+        }
+    }
+
+    /// Starts all watches, with a list of everything.
+    fn watch(&mut self) {
+        self.round += 1;
+        self.watches = JoinSet::new();
+        for (source, (name, api)) in self.watched.iter().enumerate() {
+            let (api, tell, round) = (api.clone(), self.tell.clone(), self.round);
+            let health = self.liveness.watch(name.clone());
+            let tag = move |change| (round, source, change);
+            let which = watcher::Config::default();
+            self.watches
+                .spawn(async move { watch::run(api, which, health, tell, tag).await });
+        }
+    }
+
+    fn changed(&mut self, source: usize, change: Change<TailscaleDeviceInvite>) {
         match change {
             Change::Applied(object) => match object.0 {
                 Ok(invite) if invite.metadata.deletion_timestamp.is_none() => {
-                    self.queue.seen(source, invite, leads, Instant::now());
+                    self.queue.seen(source, invite, Instant::now());
                 }
                 Ok(invite) => {
                     let key = (invite.namespace().unwrap_or_default(), invite.name_any());
@@ -140,15 +177,6 @@ impl Invites {
         let context = Arc::clone(&self.context);
         let work = async move { (key, reconcile::reconcile(&context, job).await) };
         self.work.spawn(work.instrument(span));
-    }
-}
-
-/// Waits until the lead is won or, while it is ours, lost.
-async fn turned(leadership: &mut Leadership, leads: bool) {
-    if leads {
-        leadership.lost().await;
-    } else {
-        leadership.won().await;
     }
 }
 

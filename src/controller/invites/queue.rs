@@ -11,7 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::reconcile::{Done, Job};
-use crate::{api::TailscaleDeviceInvite, controller::watch::ObjectName};
+use crate::{
+    api::TailscaleDeviceInvite,
+    controller::{board::is_older, watch::ObjectName},
+    tailnet::Term,
+};
 
 /// Namespace and name.
 pub(super) type Key = ObjectName;
@@ -48,15 +52,22 @@ impl Queue {
         }
     }
 
-    /// Takes an object as a watch shows it. While we write the status ourselves, ours is newer than
-    /// what a watch still shows.
-    pub fn seen(
-        &mut self,
-        source: usize,
-        mut object: TailscaleDeviceInvite,
-        ours: bool,
-        now: Instant,
-    ) {
+    /// A term of leadership starts or ends: what was begun in the last one is forgotten, and nothing
+    /// starts before everything has been listed again.
+    pub fn start_term(&mut self, sources: usize, now: Instant) {
+        self.unlisted = (0..sources).collect();
+        self.busy.clear();
+        for obsolete in std::mem::take(&mut self.running).into_values() {
+            obsolete.cancel();
+        }
+        for entry in self.entries.values_mut() {
+            entry.due = Some(now);
+            entry.attempts = 0;
+        }
+    }
+
+    /// Takes an object as a watch shows it. A status that we wrote since is newer.
+    pub fn seen(&mut self, source: usize, mut object: TailscaleDeviceInvite, now: Instant) {
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         self.cancel_unless(&key, |running| {
             running.uid() == object.uid()
@@ -67,8 +78,9 @@ impl Queue {
         if let Some((entry, before)) = before
             && before.uid() == object.uid()
         {
-            if ours {
+            if is_older(&version(&object), &version(before)) {
                 object.status.clone_from(&before.status);
+                object.metadata.resource_version = Some(version(before));
             }
             // What the annotations ask for is no more than to look at once.
             let is_asked = before.metadata.generation != object.metadata.generation
@@ -113,14 +125,8 @@ impl Queue {
         self.unlisted.remove(&source);
     }
 
-    pub fn all_are_due(&mut self, now: Instant) {
-        for entry in self.entries.values_mut() {
-            entry.due = Some(now);
-        }
-    }
-
     /// Takes out what is due first, if anything is and its tailnet is free.
-    pub fn start(&mut self, now: Instant) -> Option<Job> {
+    pub fn start(&mut self, term: Term, now: Instant) -> Option<Job> {
         let (due, key) = self.next()?;
         if due > now {
             return None;
@@ -136,6 +142,7 @@ impl Queue {
         let obsolete = CancellationToken::new();
         self.running.insert(key, obsolete.clone());
         Some(Job {
+            term,
             object,
             others,
             attempts,
@@ -159,9 +166,12 @@ impl Queue {
         if entry.object.uid() != done.object.uid() {
             return;
         }
-        let mut object = TailscaleDeviceInvite::clone(&entry.object);
-        object.status = Some(done.status);
-        entry.object = Arc::new(object);
+        if !is_older(&done.version, &version(&entry.object)) {
+            let mut object = TailscaleDeviceInvite::clone(&entry.object);
+            object.status = Some(done.status);
+            object.metadata.resource_version = Some(done.version);
+            entry.object = Arc::new(object);
+        }
         entry.attempts = if done.failed { entry.attempts + 1 } else { 0 };
         let next = done.pause.map(|pause: Duration| now + pause);
         // It may have been edited meanwhile.
@@ -181,6 +191,10 @@ impl Queue {
     }
 }
 
+fn version(object: &TailscaleDeviceInvite) -> String {
+    object.resource_version().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +210,7 @@ mod tests {
         let mut object = TailscaleDeviceInvite::new(name, spec);
         object.metadata.namespace = Some("network".to_owned());
         object.metadata.uid = Some(format!("uid of {name}"));
+        object.metadata.resource_version = Some("9".to_owned());
         object
     }
 
@@ -207,6 +222,7 @@ mod tests {
                 invite_id: Some(invite.to_owned()),
                 ..TailscaleDeviceInviteStatus::default()
             },
+            version: "10".to_owned(),
             pause: Some(Duration::from_mins(10)),
             failed: false,
         };
@@ -217,12 +233,12 @@ mod tests {
     fn nothing_is_looked_at_before_every_watch_has_listed() {
         let now = Instant::now();
         let mut queue = Queue::new(2);
-        queue.seen(0, object("a", "default"), true, now);
+        queue.seen(0, object("a", "default"), now);
         let names = [("network".to_owned(), "a".to_owned())];
         queue.listed(0, &BTreeSet::from(names));
-        assert!(queue.start(now).is_none() && queue.wake_at().is_none());
+        assert!(queue.start(Term::FIRST, now).is_none() && queue.wake_at().is_none());
         queue.listed(1, &BTreeSet::new());
-        assert!(queue.start(now).is_some());
+        assert!(queue.start(Term::FIRST, now).is_some());
     }
 
     #[test]
@@ -230,17 +246,17 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::new(0);
         for (name, tailnet) in [("a", "default"), ("b", "default"), ("c", "other")] {
-            queue.seen(0, object(name, tailnet), true, now);
+            queue.seen(0, object(name, tailnet), now);
         }
-        let first = queue.start(now).unwrap();
-        let elsewhere = queue.start(now).unwrap();
+        let first = queue.start(Term::FIRST, now).unwrap();
+        let elsewhere = queue.start(Term::FIRST, now).unwrap();
         assert_eq!(elsewhere.object.name_any(), "c");
-        assert!(queue.start(now).is_none());
+        assert!(queue.start(Term::FIRST, now).is_none());
 
         finish(&mut queue, &first, "17", now);
         // The watch still shows the object as it was.
-        queue.seen(0, object("a", "default"), true, now);
-        let second = queue.start(now).unwrap();
+        queue.seen(0, object("a", "default"), now);
+        let second = queue.start(Term::FIRST, now).unwrap();
 
         assert_eq!(second.object.name_any(), "b");
         assert!(second.others.contains("17"));
@@ -252,10 +268,10 @@ mod tests {
         let edited = |queue: &mut Queue| {
             let mut edited = object("a", "default");
             edited.metadata.generation = Some(2);
-            queue.seen(0, edited, true, now);
+            queue.seen(0, edited, now);
         };
         let listed = |queue: &mut Queue| queue.listed(0, &BTreeSet::new());
-        let same = |queue: &mut Queue| queue.seen(0, object("a", "default"), true, now);
+        let same = |queue: &mut Queue| queue.seen(0, object("a", "default"), now);
         let gone = |queue: &mut Queue| queue.gone(&("network".to_owned(), "a".to_owned()));
         let happens: [(&dyn Fn(&mut Queue), bool); 4] = [
             (&edited, true),
@@ -265,25 +281,44 @@ mod tests {
         ];
         for (happens, expected) in happens {
             let mut queue = Queue::new(0);
-            queue.seen(0, object("a", "default"), true, now);
-            let job = queue.start(now).unwrap();
+            queue.seen(0, object("a", "default"), now);
+            let job = queue.start(Term::FIRST, now).unwrap();
             happens(&mut queue);
             assert_eq!(job.obsolete.is_cancelled(), expected);
         }
     }
 
     #[test]
+    fn a_new_term_waits_for_the_lists_and_starts_from_what_they_show() {
+        let now = Instant::now();
+        let mut queue = Queue::new(0);
+        queue.seen(0, object("a", "default"), now);
+        let job = queue.start(Term::FIRST, now).unwrap();
+        finish(&mut queue, &job, "17", now);
+        queue.start_term(1, now);
+        assert!(queue.start(Term::FIRST.next(), now).is_none());
+        // Another leader has written meanwhile.
+        let mut theirs = object("a", "default");
+        theirs.metadata.resource_version = Some("12".to_owned());
+        queue.seen(0, theirs, now);
+        queue.listed(0, &BTreeSet::from([job.key()]));
+        let job = queue.start(Term::FIRST.next(), now).unwrap();
+        assert_eq!(job.object.status, None);
+        assert_eq!(job.term, Term::FIRST.next());
+    }
+
+    #[test]
     fn an_edit_during_a_look_is_looked_at_at_once() {
         let now = Instant::now();
         let mut queue = Queue::new(0);
-        queue.seen(0, object("a", "default"), true, now);
-        let job = queue.start(now).unwrap();
+        queue.seen(0, object("a", "default"), now);
+        let job = queue.start(Term::FIRST, now).unwrap();
         let mut asked = object("a", "default");
         asked.annotations_mut().insert("asked".into(), "now".into());
-        queue.seen(0, asked, true, now);
+        queue.seen(0, asked, now);
         finish(&mut queue, &job, "17", now);
         assert_eq!(queue.wake_at(), Some(now));
-        let job = queue.start(now).unwrap();
+        let job = queue.start(Term::FIRST, now).unwrap();
         finish(&mut queue, &job, "17", now);
         assert_eq!(queue.wake_at(), Some(now + Duration::from_mins(10)));
     }

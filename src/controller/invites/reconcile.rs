@@ -24,18 +24,21 @@ use super::{
 use crate::{
     api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
     controller::{
-        reporter::{API_SERVER, Written, event_source, write_status},
+        reporter::{API_SERVER, event_source},
         router,
+        status_patch::{NotWritten, Target, write_status},
     },
     model::{Invite, InviteWish, NodeId},
     plan::{self, Binding, DeviceTarget, Identity},
-    tailnet::{Failure, Finding, Inquiry, Retry},
+    tailnet::{Failure, Finding, Inquiry, Retry, Term},
     tailscale::{Kind, Permit},
 };
 
 /// A look to take.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// The term of leadership that it belongs to.
+    pub term: Term,
     pub object: Arc<TailscaleDeviceInvite>,
     /// The invites that other objects hold.
     pub others: BTreeSet<String>,
@@ -51,6 +54,8 @@ pub(super) struct Done {
     pub object: Arc<TailscaleDeviceInvite>,
     /// The status as it stands in the cluster now.
     pub status: TailscaleDeviceInviteStatus,
+    /// The version of the object that has this status.
+    pub version: String,
     /// When to look again; `None`: not before an edit.
     pub pause: Option<Duration>,
     /// Whether the next look is another try.
@@ -88,6 +93,7 @@ impl Job {
 pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
     let mut look = Look {
         status: job.object.status.clone().unwrap_or_default(),
+        version: job.object.resource_version().unwrap_or_default(),
         interval: INTERVAL,
         context,
         job: &job,
@@ -107,6 +113,7 @@ pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
     };
     Done {
         status: look.status,
+        version: look.version,
         object: job.object,
         pause,
         failed,
@@ -118,6 +125,8 @@ struct Look<'a> {
     job: &'a Job,
     /// As it stands in the cluster.
     status: TailscaleDeviceInviteStatus,
+    /// The version of the object that has it.
+    version: String,
     interval: Duration,
 }
 
@@ -207,7 +216,7 @@ impl Look<'_> {
             let intent = status::intent(&self.status, node, self.subject());
             self.write(intent).await?;
         }
-        if self.context.leadership.is_leader() {
+        if self.context.leadership.leads(self.job.term) {
             Ok(())
         } else {
             Err(Interrupted)
@@ -222,8 +231,8 @@ impl Look<'_> {
         node: &NodeId,
         wish: &InviteWish,
     ) -> Result<Result<Invite, Failure>, Interrupted> {
-        let leadership = self.context.leadership.clone();
-        let permit = Permit::new(move || leadership.is_leader());
+        let (leadership, term) = (self.context.leadership.clone(), self.job.term);
+        let permit = Permit::new(move || leadership.leads(term));
         let client = finding.client.permitted(permit.clone());
         let revoke = async {
             tokio::select! {
@@ -247,7 +256,7 @@ impl Look<'_> {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.job.obsolete.is_cancelled() || !self.context.leadership.is_leader()
+        self.job.obsolete.is_cancelled() || !self.context.leadership.leads(self.job.term)
     }
 
     async fn created(&self, node: &NodeId, invite: Invite) -> Invite {
@@ -262,7 +271,7 @@ impl Look<'_> {
     }
 
     async fn out(&self, node: NodeId, invite: &Invite) -> Result<Out, Interrupted> {
-        if !self.context.leadership.is_leader() {
+        if !self.context.leadership.leads(self.job.term) {
             return Err(Interrupted);
         }
         let object = &self.job.object;
@@ -310,17 +319,48 @@ impl Look<'_> {
             Api::namespaced(self.context.client.clone(), &namespace);
         let (leadership, metrics) = (&self.context.leadership, &self.context.metrics);
         loop {
-            if !leadership.is_leader() {
+            if !leadership.leads(self.job.term) {
                 return Err(Interrupted);
             }
-            match write_status(&api, &name, &uid, &new, leadership, metrics).await {
-                Written::Kept => break,
-                Written::Gone => return Err(Interrupted),
-                Written::Not => sleep(WRITE_AGAIN).await,
+            let over = Target {
+                name: &name,
+                uid: &uid,
+                at: &self.version,
+            };
+            match write_status(&api, over, &new, metrics).await {
+                Ok(version) => {
+                    self.version = version;
+                    break;
+                }
+                Err(NotWritten::Gone) => return Err(Interrupted),
+                // Nobody else writes a status in this term: what has changed is the spec, say, and the
+                // watch shows that too.
+                Err(NotWritten::Outdated) => self.read_version(&api, &name, &uid).await?,
+                Err(NotWritten::Failed) => sleep(WRITE_AGAIN).await,
             }
         }
         self.status = new;
         Ok(())
+    }
+
+    /// Reads which version of the object is stored now.
+    async fn read_version(
+        &mut self,
+        api: &Api<TailscaleDeviceInvite>,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), Interrupted> {
+        match timeout(API_SERVER, api.get_metadata_opt(name)).await {
+            Ok(Ok(Some(object))) if object.uid().as_deref() == Some(uid) => {
+                self.version = object.resource_version().unwrap_or_default();
+                Ok(())
+            }
+            Ok(Ok(_)) => Err(Interrupted),
+            Ok(Err(_)) | Err(_) => {
+                sleep(WRITE_AGAIN).await;
+                Ok(())
+            }
+        }
     }
 
     async fn announce(&self, reason: Reason, note: String) {

@@ -30,6 +30,8 @@ pub(super) struct Candidate {
     seen: Option<Seen>,
     /// Set by a write of ours that succeeded.
     leads_until: Option<Instant>,
+    /// Counts how often it has taken the lease: a renewal in time is no new hold.
+    holds: u64,
 }
 
 #[derive(Debug)]
@@ -47,12 +49,23 @@ impl Candidate {
             timings,
             seen: None,
             leads_until: None,
+            holds: 0,
         }
     }
 
     /// The end of our leadership unless it is renewed; none if we do not lead.
     pub(super) fn leads_until(&self, now: Instant) -> Option<Instant> {
         self.leads_until.filter(|until| now < *until)
+    }
+
+    /// Which hold on the lease we have, by number, and its end unless it is renewed.
+    pub(super) fn lead(&self) -> Option<(u64, Instant)> {
+        self.leads_until.map(|until| (self.holds, until))
+    }
+
+    /// Leads no longer, whoever holds the lease.
+    pub(super) fn resign(&mut self) {
+        self.leads_until = None;
     }
 
     /// Who holds the lease, as last seen.
@@ -95,6 +108,9 @@ impl Candidate {
     /// A write of [`Self::next_move`] succeeded; `sent` is a time before it was sent.
     pub(super) fn wrote(&mut self, lease: Lease, sent: Instant) {
         // Others count the lease's duration from when they see the write, which is after `sent`.
+        if self.leads_until(sent).is_none() {
+            self.holds += 1;
+        }
         self.leads_until = Some(sent + self.timings.renew_deadline());
         self.seen = Some(Seen { lease, since: sent });
     }

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::tailnet::Term;
 use candidate::{Candidate, Move};
 
 /// How long a lease holds, in whole seconds; the other times follow in client-go's proportions.
@@ -59,33 +60,59 @@ impl Default for Timings {
     }
 }
 
-/// Whether this process may write.
+/// The lead, as it was won or renewed last.
+#[derive(Debug, Clone, Copy)]
+struct Lead {
+    term: Term,
+    /// The hold on the lease that it rests on.
+    hold: u64,
+    /// When it ends unless it is renewed.
+    until: Instant,
+}
+
+impl Lead {
+    /// By the clock, so that a process that was stopped for a while does not write on.
+    fn holds(&self) -> bool {
+        Instant::now() < self.until
+    }
+}
+
+/// Whether this process may write, and in which term.
 #[derive(Debug, Clone)]
-pub struct Leadership(watch::Receiver<Option<Instant>>);
+pub struct Leadership(watch::Receiver<Option<Lead>>);
 
 impl Leadership {
-    /// To be asked before each write: true only while nobody else can have taken the lease.
-    ///
-    /// Looks at the clock too, so that a process that was stopped for a while does not write on.
+    /// The term in which this process leads now, if it does.
     #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.0.borrow().is_some_and(|until| Instant::now() < until)
+    pub fn term(&self) -> Option<Term> {
+        self.0.borrow().filter(Lead::holds).map(|lead| lead.term)
     }
 
-    /// Waits until this process leads; for ever once the election has ended.
-    pub async fn won(&mut self) {
-        if self.0.wait_for(Option::is_some).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    /// To be asked before each write: true only in the present term, and while nobody else can have
+    /// taken the lease. Once false for a term, it stays false.
+    #[must_use]
+    pub fn leads(&self, term: Term) -> bool {
+        self.term() == Some(term)
     }
 
-    /// Waits until this process does not lead.
-    pub async fn lost(&mut self) {
-        let ended = self.0.wait_for(Option::is_none).await.is_err();
-        let until = *self.0.borrow();
-        // An election that was cut off says nothing more; its lease runs out.
-        if let (true, Some(until)) = (ended, until) {
-            sleep_until(until).await;
+    /// Waits until the term is another one than `known`, and gives it. A lead that is lost and won
+    /// again before anybody asks is another term, so that no loss is missed.
+    pub async fn next(&mut self, known: Option<Term>) -> Option<Term> {
+        loop {
+            let lead = self.0.borrow_and_update().filter(Lead::holds);
+            let term = lead.map(|lead| lead.term);
+            if term != known {
+                return term;
+            }
+            match lead {
+                Some(lead) => tokio::select! {
+                    // An election that was cut off says nothing more; its lease runs out.
+                    () = sleep_until(lead.until) => {}
+                    Ok(()) = self.0.changed() => {}
+                },
+                None if self.0.changed().await.is_err() => std::future::pending().await,
+                None => {}
+            }
         }
     }
 }
@@ -96,7 +123,8 @@ pub struct Election {
     name: String,
     timings: Timings,
     candidate: Candidate,
-    leadership: watch::Sender<Option<Instant>>,
+    leadership: watch::Sender<Option<Lead>>,
+    next_term: Term,
     failing: bool,
 }
 
@@ -122,6 +150,7 @@ impl Election {
             timings,
             candidate: Candidate::new(name, identity, timings),
             leadership: sender,
+            next_term: Term::FIRST,
             failing: false,
         };
         (Leadership(receiver), tokio::spawn(election.run(shutdown)))
@@ -132,8 +161,8 @@ impl Election {
             if shutdown.run_until_cancelled(self.attempt()).await.is_none() {
                 break;
             }
+            self.publish();
             let leads_until = self.candidate.leads_until(Instant::now());
-            self.publish(leads_until);
             let retry = Instant::now() + self.timings.retry();
             let next = leads_until.map_or(retry, |until| until.min(retry));
             if shutdown
@@ -144,9 +173,10 @@ impl Election {
                 break;
             }
             // The next attempt may take long to tell that leadership has run out.
-            self.publish(self.candidate.leads_until(Instant::now()));
+            self.publish();
         }
-        self.publish(None);
+        self.candidate.resign();
+        self.publish();
         self.release().await;
     }
 
@@ -239,21 +269,32 @@ impl Election {
         }
     }
 
-    /// Readers are woken when leadership is won or lost, not at each renewal.
-    fn publish(&self, until: Option<Instant>) {
+    /// Readers are woken when a term starts or ends, not at each renewal.
+    fn publish(&mut self) {
+        let lead = self.candidate.lead();
+        let next_term = &mut self.next_term;
+        let name = &self.name;
         self.leadership.send_if_modified(|current| {
-            let changed = current.is_some() != until.is_some();
-            *current = until;
-            if changed {
-                let leads = until.is_some();
-                info!(
-                    lease = self.name,
-                    leads,
-                    "election: leadership {}",
-                    if leads { "won" } else { "lost" }
-                );
+            // By the clock under this lock: a term that any reader has seen run out does not go on.
+            let now = Instant::now();
+            let before = current.take();
+            let Some((hold, until)) = lead.filter(|(_, until)| now < *until) else {
+                if before.is_some() {
+                    info!(lease = name, leads = false, "election: leadership lost");
+                }
+                return before.is_some();
+            };
+            let same = before.filter(|lead| lead.hold == hold && now < lead.until);
+            let term = same.map_or(*next_term, |lead| lead.term);
+            *current = Some(Lead { term, hold, until });
+            if same.is_none() {
+                *next_term = term.next();
+                info!(lease = name, leads = true, %term, "election: leadership won");
             }
-            changed
+            same.is_none()
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! What people and machines do to the world: edits, drift, devices that come and go, failures.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Broken, Kept, World, model};
 use crate::{
@@ -153,11 +156,26 @@ impl World {
         self.model.unowned_tag = None;
     }
 
+    /// A term starts after everything has been listed anew.
+    pub fn start_term(&mut self) {
+        self.tell_tailnet();
+        let known = self.policies.keys().chain(self.engine.policies.keys());
+        for key in known.cloned().collect::<BTreeSet<PolicyKey>>() {
+            self.tell(&key);
+        }
+        self.term = self.term.next();
+        self.step(Input::Term(Some(self.term)));
+    }
+
+    pub fn end_term(&mut self) {
+        self.step(Input::Term(None));
+    }
+
     pub fn lose_the_lead(&mut self) {
-        self.step(Input::Leading(false));
+        self.end_term();
         let pause = Duration::from_millis(self.rng.u64(..20_000));
         self.run_for(pause);
-        self.step(Input::Leading(true));
+        self.start_term();
     }
 
     /// Somebody makes a mistake in a manifest, or a newer release writes it.

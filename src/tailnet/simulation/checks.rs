@@ -27,6 +27,8 @@ pub struct Told {
     /// As they count: one that is refused counts as one that observes.
     policies: BTreeMap<PolicyKey, (Policy, Memory)>,
     declared: BTreeMap<PolicyKey, Policy>,
+    /// What the status of each recorded when it was watched last.
+    stored: BTreeMap<PolicyKey, Memory>,
     guards: Guards,
     flights: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
@@ -44,23 +46,17 @@ impl Told {
                 let policy = policy.unwrap_or_else(|_| readable.unwrap().while_invalid());
                 self.declared.insert(declared.key.clone(), policy.clone());
                 let policy = self.admitted(policy);
+                let stored = declared.memory.clone();
+                self.stored.insert(declared.key.clone(), stored.clone());
                 let memory = match self.policies.remove(&declared.key) {
-                    Some((before, mut memory)) if before.uid == declared.uid => {
-                        if !self.leading {
-                            // Another one may have kept something meanwhile.
-                            let kept = declared.memory.clone();
-                            memory.bound = kept.bound.or(memory.bound);
-                            memory.owned_keys.extend(kept.owned_keys);
-                            memory.holdings = kept.holdings;
-                        }
-                        memory
-                    }
-                    _ => declared.memory.clone(),
+                    Some((before, memory)) if before.uid == declared.uid => memory,
+                    _ => stored,
                 };
                 self.policies.insert(declared.key.clone(), (policy, memory));
             }
             Input::PolicyGone(key) => {
                 self.policies.remove(key);
+                self.stored.remove(key);
                 self.declared.remove(key);
             }
             Input::Settings(settings) => {
@@ -75,8 +71,14 @@ impl Told {
                 self.judge_anew();
             }
             Input::PoliciesListed => self.listed = true,
-            Input::Leading(leading) => {
-                self.leading = *leading;
+            Input::Term(term) => {
+                self.leading = term.is_some();
+                // A term starts with what is stored, and nothing else.
+                if self.leading {
+                    for (key, (_, memory)) in &mut self.policies {
+                        *memory = self.stored[key].clone();
+                    }
+                }
                 self.lists.clear();
                 self.list_seen = false;
             }
@@ -87,7 +89,7 @@ impl Told {
                     self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices { .. }));
                 self.list_seen |= seen;
             }
-            Input::Recorded { key, uid, memory } | Input::Kept { key, uid, memory } => {
+            Input::Recorded { key, uid, memory } => {
                 let kept = self.policies.get_mut(key);
                 if let Some((_, kept)) = kept.filter(|(policy, _)| policy.uid == *uid) {
                     *kept = memory.clone();

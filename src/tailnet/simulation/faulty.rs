@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{Memory, Wishes},
+    plan::Wishes,
     tailnet::{Announcement, Input, Request, Retry, State},
 };
 
@@ -263,7 +263,7 @@ fn a_deletion_without_an_effect_is_not_forgotten() {
 #[test]
 fn a_new_leader_deletes_what_the_former_one_owned() {
     let mut world = settled();
-    world.step(Input::Leading(false));
+    world.end_term();
     // The former leader set b for an edit that this process never saw: there it was named again.
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
     kept.memory.owned_keys.insert(key("c"));
@@ -275,59 +275,62 @@ fn a_new_leader_deletes_what_the_former_one_owned() {
         .unwrap()
         .insert(key("c"), person);
     world.tell(&policy_key(0));
-    world.step(Input::Leading(true));
+    world.start_term();
     world.run_for(SOON);
     world.assert_converged();
     assert!(!has(&world, "c"));
 }
 
-#[test]
-fn what_was_recorded_is_not_lost_with_the_lead_though_the_watch_lags() {
-    let mut world = settled();
-    // The watch tells an edit from before the last status.
-    world.policies.get_mut(&policy_key(0)).unwrap().memory = Memory::default();
-    world.step(Input::Leading(false));
-    world.apply(policy(0, attributes(&[])));
-    world.tell(&policy_key(0));
-    world.step(Input::Leading(true));
-    world.run_for(SOON);
-    world.assert_converged();
-    assert!(!has(&world, "a") && !has(&world, "b"));
-}
-
-#[test]
-fn what_a_former_leader_kept_counts_though_the_watch_of_the_new_one_lags() {
-    let mut world = settled();
-    world.step(Input::Leading(false));
-    let person = world.model.attributes[&node_id(0)][&key("a")].clone();
+/// A person sets the value that the policy desires for `a` under another key too.
+fn a_person_sets(world: &mut World, name: &str) {
     let attributes = world.model.attributes.get_mut(&node_id(0)).unwrap();
-    attributes.insert(key("c"), person);
+    let value = attributes[&key("a")].clone();
+    attributes.insert(key(name), value);
+}
+
+#[test]
+fn a_key_that_another_leader_has_released_is_not_owned_in_a_later_term() {
+    let mut world = settled();
+    world.end_term();
+    // The other leader deletes b for an edit, and the policy owns it no longer; a person sets it.
+    world.apply(policy(0, attributes(&[("a", "gold")])));
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.memory.owned_keys.insert(key("c"));
-    let (uid, memory) = (kept.policy.uid.clone(), kept.memory.clone());
-    let of = |uid: String| Input::Kept {
-        key: policy_key(0),
-        uid,
-        memory: memory.clone(),
-    };
-    // Of another object of the name it counts for nothing.
-    world.step(of("another".to_owned()));
-    world.step(Input::Leading(true));
+    kept.memory.owned_keys.remove(&key("b"));
     world.run_for(SOON);
-    assert!(has(&world, "c"));
-    world.step(Input::Leading(false));
-    world.step(of(uid));
-    world.step(Input::Leading(true));
+    a_person_sets(&mut world, "b");
+    world.start_term();
     world.run_for(SOON);
-    assert!(!has(&world, "c"));
+    assert!(has(&world, "b"));
+}
+
+#[test]
+fn a_term_that_follows_another_at_once_starts_from_what_is_stored() {
+    let mut world = settled();
+    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+    kept.memory.owned_keys.remove(&key("b"));
+    // The message of the end between the two was never sent.
+    world.start_term();
+    world.apply(policy(0, attributes(&[("a", "gold")])));
+    world.run_for(SOON);
+    assert!(has(&world, "b"));
+}
+
+#[test]
+fn the_time_of_the_last_change_is_not_that_of_an_earlier_term() {
+    let mut world = settled();
+    assert!(world.last_reports[&policy_key(0)].changed_at.is_some());
+    world.end_term();
+    world.start_term();
+    world.run_for(SOON);
+    assert_eq!(world.last_reports[&policy_key(0)].changed_at, None);
 }
 
 #[test]
 fn a_new_leader_reads_attributes_before_it_trusts_them() {
     let mut world = settled();
-    world.step(Input::Leading(false));
+    world.end_term();
     world.model.attributes.get_mut(&node_id(0)).unwrap().clear();
-    world.step(Input::Leading(true));
+    world.start_term();
     world.run_for(SOON);
     world.assert_converged();
     assert!(has(&world, "a"));
@@ -345,7 +348,7 @@ fn who_takes_the_lead_of_a_tailnet_that_cannot_be_asked_says_so() {
     world.step(Input::PoliciesListed);
     world.run_for(SOON);
     assert!(world.seen.reports.is_empty());
-    world.step(Input::Leading(true));
+    world.start_term();
     world.run_for(SOON);
     let states = world.seen.reports.iter().map(|(_, report)| &report.state);
     let states: Vec<_> = states.collect();

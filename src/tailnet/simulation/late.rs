@@ -79,7 +79,7 @@ fn what_is_no_longer_desired_is_not_sent() {
         }),
         ("deleted", |world| world.delete(&policy_key(0))),
         ("without the lead", |world| {
-            world.step(Input::Leading(false))
+            world.end_term();
         }),
         ("connected anew", |world| {
             // The new connection has not been made yet.

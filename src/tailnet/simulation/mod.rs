@@ -28,7 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use self::model::{Faults, Model, failure};
 use super::{
     Announcement, Answer, Effect, Engine, Failure, Input, Now, PolicyReport, Request, Retry,
-    Settings, TailnetDeclared, TailnetReport, Ticket,
+    Settings, TailnetDeclared, TailnetReport, Term, Ticket,
 };
 use crate::{
     api::Reason,
@@ -106,6 +106,8 @@ struct World {
     faults: Faults,
     policies: BTreeMap<PolicyKey, Kept>,
     engine: Engine,
+    /// The term of leadership, if it leads; else the last one.
+    term: Term,
     /// Counts the engines: what was under way for a killed one reaches no other.
     life: u32,
     settings: Settings,
@@ -147,6 +149,7 @@ impl World {
             },
             policies: BTreeMap::new(),
             engine: Engine::new(settings(), seed),
+            term: Term::FIRST,
             life: 0,
             settings: settings(),
             tailnet: TailnetDeclared::default(),
@@ -190,16 +193,12 @@ impl World {
     /// Starts a process: leading, connected, and told of all policies.
     fn start(&mut self) {
         self.step(Input::Settings(self.settings.clone()));
-        self.step(Input::Leading(true));
-        self.tell_tailnet();
-        self.step(Input::connection(Ok(())));
-        for key in self.policies.keys().cloned().collect::<Vec<_>>() {
-            self.tell(&key);
-        }
         for (name, labels) in self.namespaces.clone() {
             self.step(Input::Namespace(name, Some(labels)));
         }
         self.step(Input::PoliciesListed);
+        self.start_term();
+        self.step(Input::connection(Ok(())));
     }
 
     /// Ends the process at once, as SIGKILL does, and starts another.

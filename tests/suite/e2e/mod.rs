@@ -26,6 +26,7 @@ mod scopes;
 mod secrets;
 mod shared;
 mod start_up;
+mod terms;
 mod unreadable;
 mod view;
 mod webhook;

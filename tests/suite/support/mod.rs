@@ -1,6 +1,7 @@
 //! What the tests share: a control plane, its kubectl, and waiting for what takes time; and the stage
 //! on which the controller acts.
 
+mod cable;
 mod controller;
 mod kubectl;
 mod stage;
@@ -10,6 +11,7 @@ mod wait;
 
 use tsdp::local::{Binaries, ControlPlane};
 
+pub use cable::Cable;
 pub use controller::Controller;
 pub use kubectl::Kubectl;
 pub use stage::{POLICY_FILE, Stage, calls, demo_devices};

@@ -276,7 +276,7 @@ fn a_rule_for_other_fields_allows_no_deletion() {
 #[test]
 fn what_a_former_leader_has_deleted_counts_though_this_process_had_plans_of_its_own() {
     let mut world = abandoned(8, 2);
-    world.step(Input::Leading(false));
+    world.end_term();
     world.run_for(Duration::from_mins(5));
     // The other one deletes two devices meanwhile, and keeps it.
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
@@ -289,7 +289,7 @@ fn what_a_former_leader_has_deleted_counts_though_this_process_had_plans_of_its_
     for number in 0..2 {
         world.model.remove(&node_id(number));
     }
-    world.step(Input::Leading(true));
+    world.start_term();
     world.run_for(HOUR);
     assert_eq!(world.deletions(), 0);
     assert_eq!(world.stages(), [(Stage::Waiting, 6), (Stage::Done, 2)]);

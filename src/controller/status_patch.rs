@@ -1,0 +1,83 @@
+//! A status is written over the very version that it was derived from.
+//!
+//! The API server refuses the patch if the object has changed since: a patch that was held up on its
+//! way, and arrives after another leader has written, never takes away what that one recorded.
+
+use std::fmt::Debug;
+
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::{
+    metrics::Metrics,
+    reporter::{API_SERVER, MANAGER},
+};
+
+/// The version of the object that is written to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub name: &'a str,
+    /// No later object of the name.
+    pub uid: &'a str,
+    /// Its resourceVersion: no other version.
+    pub at: &'a str,
+}
+
+/// Why something was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotWritten {
+    /// The object is gone, or is another one's to write now.
+    Gone,
+    /// The object has changed since it was read, or another one of its name has taken its place.
+    Outdated,
+    /// Not this time.
+    Failed,
+}
+
+/// Writes the status of an object, and gives the version that this makes it; bounded in time. The
+/// caller leads.
+pub(super) async fn write_status<K, S>(
+    api: &Api<K>,
+    over: Target<'_>,
+    status: &S,
+    metrics: &Metrics,
+) -> Result<String, NotWritten>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    S: Serialize,
+{
+    let Target { name, uid, at } = over;
+    let kind = K::kind(&());
+    let patch = Patch::Apply(json!({
+        "apiVersion": K::api_version(&()),
+        "kind": kind,
+        "metadata": {"name": name, "uid": uid, "resourceVersion": at},
+        "status": status,
+    }));
+    let params = PatchParams::apply(MANAGER).force();
+    match timeout(API_SERVER, api.patch_status(name, &params, &patch)).await {
+        Ok(Ok(written)) => {
+            metrics.status_written();
+            Ok(written.meta().resource_version.clone().unwrap_or_default())
+        }
+        Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() => Err(NotWritten::Gone),
+        Ok(Err(kube::Error::Api(answer))) if answer.is_conflict() => {
+            debug!("the {kind} {name} has changed since it was read");
+            Err(NotWritten::Outdated)
+        }
+        Ok(Err(error)) => {
+            warn!("the status of {kind} {name} was not written: {error}; trying again");
+            Err(NotWritten::Failed)
+        }
+        Err(_) => {
+            warn!("the status of {kind} {name} was not written in time; trying again");
+            Err(NotWritten::Failed)
+        }
+    }
+}

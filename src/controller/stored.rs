@@ -1,0 +1,59 @@
+//! What a status of a policy is derived from and written over.
+
+use kube::{Resource as _, ResourceExt as _};
+
+use super::{board::Known, finalizer};
+use crate::api::{
+    DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+    TailscaleDevicePolicyStatus, TailscaleTailnet, TailscaleTailnetStatus,
+};
+
+/// A policy as it is stored, as far as the controller writes it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StoredPolicy {
+    /// The tailnet that it belongs to: the engine of no other one writes its status.
+    pub tailnet: String,
+    /// Its status.
+    pub status: TailscaleDevicePolicyStatus,
+    /// Whether the controller's finalizer holds it up.
+    pub held_up: bool,
+}
+
+/// `before`: the tailnet that it belonged to as far as is known, for one whose spec cannot be read.
+pub(super) fn policy(
+    object: &DeserializeGuard<TailscaleDevicePolicy>,
+    before: Option<&str>,
+) -> Known<StoredPolicy> {
+    let meta = object.meta();
+    let (tailnet, status) = match &object.0 {
+        Ok(policy) => {
+            let status = policy.status.clone().unwrap_or_default();
+            (policy.spec.tailnet_name().to_owned(), status)
+        }
+        Err(unreadable) => {
+            let named = || unreadable.spec::<TailscaleDevicePolicySpec>().0;
+            let tailnet = before.map(str::to_owned);
+            let tailnet = tailnet.unwrap_or_else(|| named().tailnet_name().to_owned());
+            (tailnet, unreadable.status())
+        }
+    };
+    Known {
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        version: meta.resource_version.clone().unwrap_or_default(),
+        status: StoredPolicy {
+            tailnet,
+            status,
+            held_up: finalizer::stands_on(meta),
+        },
+    }
+}
+
+pub(super) fn tailnet(object: &TailscaleTailnet) -> Known<TailscaleTailnetStatus> {
+    Known {
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        version: object.resource_version().unwrap_or_default(),
+        status: object.status.clone().unwrap_or_default(),
+    }
+}
