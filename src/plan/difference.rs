@@ -1,7 +1,10 @@
+mod wanted;
+
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use self::wanted::{is_known, wanted};
 use super::{
     Act, Change, Claims, Difference, Entry, Field, Hold, ListClaim, Memory, Mode, Permits, Policy,
     PolicyKey, Reaches, Surroundings, Want, Why, acts::Acts, guard,
@@ -168,29 +171,6 @@ pub fn plan_device(
         acts: acts.stages,
         wakes: acts.wakes,
     }
-}
-
-/// Whether all has been read that is to be compared.
-fn is_known(device: &Device, attributes: Option<&Attributes>, claims: &Claims) -> bool {
-    (!claims.need_attributes() || attributes.is_some())
-        && (!claims.need_routes() || device.enabled_routes.is_some())
-}
-
-/// The policies among these that wish for something that no guard holds.
-fn wanted<'a>(
-    wants: Vec<(Field, PolicyKey)>,
-    differences: impl Iterator<Item = &'a Difference>,
-) -> BTreeSet<PolicyKey> {
-    let may_be_made =
-        |difference: &&Difference| matches!(difference.hold, None | Some(Hold::Limit(_)));
-    let open: Vec<&Difference> = differences.filter(may_be_made).collect();
-    let may_be_made = |field: &Field, policy: &PolicyKey| {
-        let mut open = open.iter();
-        open.any(|open| open.change.field() == *field && open.concerns(policy))
-    };
-    let wants = wants.into_iter();
-    let wanted = wants.filter(|(field, policy)| may_be_made(field, policy));
-    wanted.map(|(_, policy)| policy).collect()
 }
 
 struct Found<'a> {

@@ -20,6 +20,7 @@ mod once;
 mod outcome;
 mod random;
 mod released;
+mod released_at_random;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,10 +1,7 @@
 //! What a policy under `Clear` releases is a change like any other: it counts against the limit, waits
 //! for approvals, and takes the time that it needs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     CLEAR_TIMEOUT, World,
@@ -13,15 +10,12 @@ use super::{
     counted::{SOON, attributes, key},
     fleets::{fleet, servers, tag},
     limits::{approve_on_tailnet, changed},
-    model::{Faults, node_id},
+    model::node_id,
 };
 use crate::{
-    model::{AttributeWish, ChangeLimit, NodeId, ReportedAttribute, Route},
-    plan::{
-        ApprovedOn, Deletion, Extent, Hold, Mode, Ownership, Policy, PolicyKey, Selector, Target,
-        Wishes,
-    },
-    tailnet::{Input, State},
+    model::{AttributeWish, ChangeLimit, ReportedAttribute},
+    plan::{ApprovedOn, Deletion, Hold, Mode, Policy, PolicyKey, Selector, Target, Wishes},
+    tailnet::Input,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -30,7 +24,7 @@ fn first() -> PolicyKey {
     policy_key(0)
 }
 
-fn clearing(wishes: Wishes) -> Policy {
+pub fn clearing(wishes: Wishes) -> Policy {
     Policy {
         deletion: Deletion::Clear,
         ..fleet(wishes)
@@ -52,7 +46,7 @@ fn elsewhere(policy: Policy) -> Policy {
     }
 }
 
-fn limit(world: &mut World, limit: ChangeLimit) {
+pub fn limit(world: &mut World, limit: ChangeLimit) {
     world.settings.limit = limit;
     world.step(Input::Settings(world.settings.clone()));
 }
@@ -382,124 +376,4 @@ fn an_outage_ends_after_a_while_and_an_approval_may_come_later() {
     world.run_for(Duration::from_secs(10));
     assert!(!is_there(&world));
     assert_eq!(left_behind(&world).unwrap().0, 20);
-}
-
-/// The devices whose settings were changed, each with when that was.
-type Log = Vec<(Duration, NodeId)>;
-
-/// Runs a few minutes at most, and logs what is changed in each step.
-fn run(world: &mut World, log: &mut Log, steps: u64) {
-    for _ in 0..steps {
-        world.run_for(Duration::from_secs(10));
-        let now = world.clock;
-        let changed = std::mem::take(&mut world.model.changed);
-        log.extend(changed.into_iter().map(|id| (now, id)));
-    }
-}
-
-impl World {
-    /// One thing that happens to policies that clear, or to their devices.
-    fn disturb_clears(&mut self) {
-        let number = self.rng.usize(..3);
-        let key = policy_key(number);
-        match self.rng.u8(..9) {
-            0..=2 if self.policies.get(&key).is_none_or(|kept| !kept.leaving) => {
-                let policy = self.clearing_policy(number);
-                self.apply(policy);
-            }
-            3 => self.delete(&key),
-            4..=5 => {
-                let id = node_id(self.rng.usize(..12));
-                let tags = ["tag:a", "tag:b"][self.rng.usize(..2)];
-                self.model.devices.get_mut(&id).unwrap().tags = [tag(tags)].into();
-            }
-            6 => self.new_faults(),
-            7 => self.approve_on_policies(),
-            _ => {}
-        }
-    }
-
-    fn clearing_policy(&mut self, number: usize) -> Policy {
-        let tags = ["tag:a", "tag:b"][self.rng.usize(..2)];
-        let route = |number| format!("10.{number}.0.0/16").parse::<Route>().unwrap();
-        let mut wishes = attributes(&[(["a", "b", "c"][number], "gold")]);
-        wishes.enabled_routes = self.rng.bool().then(|| [route(number)].into());
-        Policy {
-            key: policy_key(number),
-            target: Target::Fleet(Selector {
-                tags: [tag(tags)].into(),
-                ..Selector::default()
-            }),
-            mode: [Mode::Enforce, Mode::Enforce, Mode::Approve][self.rng.usize(..3)],
-            ownership: Ownership {
-                enabled_routes: Extent::AtLeast,
-                ..Ownership::default()
-            },
-            ..clearing(wishes)
-        }
-    }
-
-    /// Somebody approves all that waits for an approval on its own policy.
-    fn approve_on_policies(&mut self) {
-        let held = self.last_reports.iter().filter_map(|(key, report)| {
-            let plan = report.held.as_ref()?;
-            let on_policy = plan.on == ApprovedOn::Policy && self.policies.contains_key(key);
-            on_policy.then(|| (key.clone(), plan.hash.clone()))
-        });
-        for (key, hash) in held.collect::<Vec<_>>() {
-            self.approve(&key, &format!("plan:{hash}"));
-        }
-    }
-}
-
-/// Within no hour more devices are changed than the limit allows, whatever is released; nothing is
-/// given up; and in the end every finalizer is gone.
-#[test]
-fn whatever_is_released_the_limit_is_never_exceeded_and_nothing_given_up() {
-    for seed in 0..60 {
-        let mut world = World::new(seed);
-        world.settings.limit = ChangeLimit::Devices(3);
-        for number in 0..12 {
-            let mut device = super::model::device(number);
-            device.tags = [tag("tag:a")].into();
-            world.model.add(device);
-        }
-        world.start();
-        let mut log = Log::new();
-        for _ in 0..30 {
-            world.disturb_clears();
-            let steps = world.rng.u64(1..60);
-            run(&mut world, &mut log, steps);
-        }
-        for (begin, _) in &log {
-            // A call is seen up to some seconds after it was sent.
-            let end = *begin + Duration::from_mins(59);
-            let within = log.iter().filter(|(at, _)| begin <= at && *at < end);
-            let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();
-            assert!(
-                devices.len() <= 3,
-                "seed {seed}: {devices:?} from {begin:?}"
-            );
-        }
-        world.faults = Faults::default();
-        limit(&mut world, ChangeLimit::NONE);
-        for number in 0..3 {
-            world.delete(&policy_key(number));
-        }
-        for _ in 0..20 {
-            world.run_for(Duration::from_mins(1));
-            world.approve_on_policies();
-        }
-        assert!(
-            world.policies.is_empty(),
-            "seed {seed}: {:?}",
-            world.policies
-        );
-        for (key, report) in &world.seen.ends {
-            let given_up = !matches!(&report.state, State::Leaving(None));
-            assert!(!given_up, "seed {seed}: {key}: {report:?}");
-        }
-        let mut left = world.model.attributes.values();
-        assert!(left.all(BTreeMap::is_empty), "seed {seed}");
-    }
 }
