@@ -51,8 +51,9 @@ pub(super) struct ControllerArgs {
     /// writing after two thirds of that.
     #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
     lease_duration: NonZeroU16,
-    /// After the deletion of a policy with deletionPolicy: Clear, how long it may wait for devices that
-    /// cannot be cleared, in seconds. Then it goes, and an Event says what was left.
+    /// How long a deleted policy with deletionPolicy: Clear may take without any progress, in seconds,
+    /// counted from when this controller leads. Then it goes, and an Event says what was left. While
+    /// maxChangedDevices or an approval holds it, the time stands still.
     #[arg(long, default_value_t = CLEAR_TIMEOUT_SECONDS, value_name = "SECONDS")]
     clear_timeout: u64,
 }
