@@ -11,7 +11,10 @@ use kube::{
     Api, Client as Cluster,
     runtime::{WatchStreamExt as _, watcher},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -118,6 +121,54 @@ impl Endpoint {
     }
 }
 
+/// Reads of the credential that a term of leadership asks for.
+pub(super) struct Reread {
+    asks: watch::Receiver<u64>,
+    round: u64,
+    /// Since when the round waits for the credential.
+    waits: Option<Instant>,
+    done: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Reread {
+    /// The first round is the present one.
+    pub fn new(mut asks: watch::Receiver<u64>, done: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        let round = *asks.borrow_and_update();
+        Self {
+            round,
+            asks,
+            waits: Some(Instant::now()),
+            done: Box::new(done),
+        }
+    }
+
+    /// Waits for the next round; for ever once nobody asks any longer.
+    async fn asked(&mut self) {
+        if self.asks.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.round = *self.asks.borrow_and_update();
+        self.waits = Some(Instant::now());
+    }
+
+    /// The credential was read, or it was waited for long enough, and the engine has what came of it.
+    fn done(&mut self) {
+        if self.waits.take().is_some() {
+            (self.done)(self.round);
+        }
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.waits
+            .is_some_and(|since| since.elapsed() > REREAD_PATIENCE)
+    }
+}
+
+/// How long a list of the Secret may take.
+const LIST: Duration = Duration::from_secs(10);
+/// Before a new leader says that a credential cannot be read that it has read before.
+const REREAD_PATIENCE: Duration = Duration::from_secs(20);
+
 impl Connector {
     /// Keeps a tailnet connected as its spec and its Secret say, for ever.
     pub async fn keep(
@@ -126,43 +177,65 @@ impl Connector {
         spec: TailscaleTailnetSpec,
         budget: TailnetBudget,
         line: Line,
+        mut reread: Reread,
     ) {
         let name = spec.credentials_secret.name.as_str();
         let secrets: Api<Secret> = Api::namespaced(self.cluster.clone(), &self.namespace);
         let place = format!("{}/{name}", self.namespace);
-        let mut events = watcher::watch_object(secrets, name)
-            .default_backoff()
-            .boxed();
+        let watch = || {
+            watcher::watch_object(secrets.clone(), name)
+                .default_backoff()
+                .boxed()
+        };
+        let mut events = watch();
         // None: nothing has been seen yet. Some(None): there is no such Secret.
         let mut last: Option<Option<Data>> = None;
-        while let Some(event) = events.next().await {
+        loop {
+            let is_waited_for = reread.waits.is_some();
+            let event = tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => event.map_err(|error| error.to_string()),
+                    None => return,
+                },
+                () = reread.asked() => {
+                    events = watch();
+                    continue;
+                }
+                // The connection to the API server may be dead.
+                () = sleep(LIST), if is_waited_for => {
+                    events = watch();
+                    Err(format!("no answer within {LIST:?}"))
+                }
+            };
             let data = match event {
                 Ok(secret) => secret.map(|secret| secret.data.unwrap_or_default()),
                 Err(error) => {
                     warn!("the Secret {place} cannot be watched: {error}");
-                    if last.is_none() {
+                    if last.is_none() || reread.is_overdue() {
                         let message = format!("The Secret {place} cannot be read: {error}.");
                         let unread = failure(Reason::CredentialsMissing, message, Retry::Later);
                         line.hand_over(Err(unread));
+                        last = None;
+                        reread.done();
                     }
                     continue;
                 }
             };
-            if last.as_ref() == Some(&data) {
-                continue;
+            if last.as_ref() != Some(&data) {
+                let client = match &data {
+                    None => Err(missing(&place)),
+                    Some(data) => self.connect(&place, &tailnet, &spec, &budget, data),
+                };
+                if client.is_ok() {
+                    info!("the credential of the Secret {place} is in use");
+                }
+                self.take_webhooks(&place, &tailnet, data.as_ref(), &line.mailbox);
+                last = Some(data);
+                if !line.hand_over(client) {
+                    return;
+                }
             }
-            let client = match &data {
-                None => Err(missing(&place)),
-                Some(data) => self.connect(&place, &tailnet, &spec, &budget, data),
-            };
-            if client.is_ok() {
-                info!("the credential of the Secret {place} is in use");
-            }
-            self.take_webhooks(&place, &tailnet, data.as_ref(), &line.mailbox);
-            last = Some(data);
-            if !line.hand_over(client) {
-                return;
-            }
+            reread.done();
         }
     }
 

@@ -28,6 +28,7 @@ mod server;
 mod status;
 mod status_patch;
 mod stored;
+mod tailnet;
 mod watch;
 mod watches;
 mod webhook;

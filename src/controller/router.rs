@@ -8,18 +8,12 @@ use std::{
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource as _, ResourceExt as _, runtime::events::Reporter as EventSource};
-use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, JoinSet},
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::{
-    connection::{
-        self, Connector, Endpoint, Line, TailnetBudget, connecting, invalid_tailnet, no_tailnet,
-        unconnected, unreadable_tailnet,
-    },
+    connection::{Connector, no_tailnet, unconnected, unreadable_tailnet},
     declared::declared,
     environment::{self, Environment},
     finalizer,
@@ -27,13 +21,12 @@ use super::{
     lease::Leadership,
     reporter::{Policies, StatusWriter, Tailnets, event_source},
     status, stored,
+    tailnet::Tailnet,
     watch::{Change, ObjectName},
     watches::{Event, Watches},
 };
 use crate::{
-    api::{
-        APPROVE, DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec,
-    },
+    api::{APPROVE, DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
     plan::{Approvals, Labels, PolicyKey},
     tailnet::{Engine, Input, Inquiry, Message, TailnetDeclared, Term, drive},
 };
@@ -44,6 +37,8 @@ pub(super) enum News {
     Watched(u64, Event),
     /// The term in which this process leads, if it does.
     Term(Option<Term>),
+    /// The connection of this number, of this tailnet, has read its credential in this round.
+    Reread(String, u64, u64),
     /// Somebody works beside the engine of this tailnet.
     Inquiry(String, Inquiry),
 }
@@ -68,35 +63,6 @@ pub(super) struct Router {
     stop_engines: CancellationToken,
     /// After its deletion, how long a policy may wait for its devices to be cleared.
     clear_timeout: Duration,
-}
-
-/// An engine, and what connects it. A tailnet that policies name has one, whether its resource
-/// exists or not: so its policies are told.
-struct Tailnet {
-    mailbox: mpsc::UnboundedSender<Message>,
-    /// The term that the engine knows of.
-    term: Option<Term>,
-    spec: Option<TailscaleTailnetSpec>,
-    connection: Option<Connection>,
-    /// What its requests have used; kept when the connection or the resource goes.
-    budget: Option<TailnetBudget>,
-}
-
-/// What keeps a tailnet connected.
-struct Connection {
-    endpoint: Endpoint,
-    line: Line,
-    task: AbortHandle,
-}
-
-impl Tailnet {
-    /// Ends the connection: nothing of it reaches the engine any longer.
-    fn disconnect(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.line.close();
-            connection.task.abort();
-        }
-    }
 }
 
 impl Router {
@@ -138,6 +104,9 @@ impl Router {
                 News::Watched(..) => {}
                 News::Inquiry(tailnet, inquiry) => self.send(&tailnet, Message::Inquiry(inquiry)),
                 News::Term(term) => self.take_term(term),
+                News::Reread(tailnet, number, round) => {
+                    self.engine(&tailnet).reread_done(number, round);
+                }
             }
             self.start_terms();
         }
@@ -165,27 +134,23 @@ impl Router {
     /// Ends the term that the engines know of. The next one starts with lists of its own.
     fn take_term(&mut self, term: Option<Term>) {
         for tailnet in self.tailnets.values_mut() {
-            if tailnet.term.take().is_some() {
-                let _ = tailnet.mailbox.send(Message::Input(Input::Term(None)));
-            }
+            tailnet.end_term();
         }
         self.handover.begin(term);
         if term.is_some() {
             self.watches.restart();
+            for tailnet in self.tailnets.values() {
+                tailnet.reread(self.watches.round());
+            }
         }
     }
 
     /// Starts the term for the engines that are ready for it.
     fn start_terms(&mut self) {
-        let Some(term) = self.handover.ready() else {
-            return;
-        };
-        for tailnet in self.tailnets.values_mut() {
-            if tailnet.term != Some(term) {
-                tailnet.term = Some(term);
-                let _ = tailnet
-                    .mailbox
-                    .send(Message::Input(Input::Term(Some(term))));
+        if let Some(term) = self.handover.ready() {
+            let round = self.watches.round();
+            for tailnet in self.tailnets.values_mut() {
+                tailnet.start_term(term, round);
             }
         }
     }
@@ -288,7 +253,7 @@ impl Router {
         if let Some(environment) = self.stand_in(tailnet) {
             info!("a TailscaleTailnet takes the place of the connection of the environment");
             let budget = environment.budget();
-            self.engine(tailnet).budget = Some(budget);
+            self.engine(tailnet).inherit(budget);
             self.connector.environment = None;
         }
     }
@@ -324,62 +289,10 @@ impl Router {
         };
         self.tailnet_board.seen(&name, stored::tailnet(&object));
         self.send(&name, Message::Input(Input::Tailnet(declared)));
-        self.connect(&name, object.spec);
-    }
-
-    /// Connects a tailnet as its spec says. What is permitted holds at once; where another API is asked,
-    /// or as somebody else, the former connection ends in the same moment.
-    fn connect(&mut self, name: &str, spec: TailscaleTailnetSpec) {
         let connector = self.connector.clone();
-        let settings = connection::settings(&spec, &connector.namespace);
-        let budget = connection::request_budget(&spec);
-        let tailnet = self.engine(name);
-        if tailnet.spec.as_ref() == Some(&spec) {
-            return;
-        }
-        tailnet.spec = Some(spec.clone());
-        let endpoint = Endpoint::of(&spec);
-        let (settings, budget) = match (settings, budget) {
-            (Ok(settings), Ok(budget)) => (settings, budget),
-            (Err(refused), _) | (_, Err(refused)) => {
-                tailnet.disconnect();
-                connector.webhooks.refuse(name);
-                let _ = tailnet.mailbox.send(Message::Connection {
-                    settings: None,
-                    client: Err(invalid_tailnet(refused)),
-                });
-                return;
-            }
-        };
-        let url = spec.api_url();
-        let budget = match tailnet.budget.take().filter(|budget| budget.is_of(url)) {
-            Some(before) => {
-                before.bucket().set_budget(budget);
-                before
-            }
-            None => TailnetBudget::new(url, budget),
-        };
-        tailnet.budget = Some(budget.clone());
-        let connection = tailnet.connection.as_ref();
-        if connection.is_some_and(|connection| connection.endpoint == endpoint) {
-            let settings = Message::Input(Input::Settings(settings));
-            let _ = tailnet.mailbox.send(settings);
-            return;
-        }
-        tailnet.disconnect();
-        connector.webhooks.refuse(name);
-        let _ = tailnet.mailbox.send(Message::Connection {
-            settings: Some(Box::new(settings)),
-            client: Err(connecting()),
-        });
-        let line = Line::new(tailnet.mailbox.clone());
-        let connected = connector.keep(name.to_owned(), spec, budget, line.clone());
-        let span = info_span!("connection", tailnet = %name);
-        tailnet.connection = Some(Connection {
-            endpoint,
-            line,
-            task: tokio::spawn(connected.instrument(span)).abort_handle(),
-        });
+        let (round, news) = (self.watches.round(), self.watches.news());
+        self.engine(&name)
+            .connect(&name, object.spec, connector, (round, news));
     }
 
     /// A connection that is there stays as it was last readable.
@@ -388,7 +301,7 @@ impl Router {
             tailnet = name,
             "this TailscaleTailnet cannot be read: {error}"
         );
-        if self.engine(name).spec.is_none() {
+        if !self.engine(name).has_spec() {
             let client = Err(unreadable_tailnet(name, error));
             let settings = None;
             self.send(name, Message::Connection { settings, client });
@@ -398,8 +311,7 @@ impl Router {
     fn tailnet_gone(&mut self, name: &str) {
         self.tailnet_board.gone(&name.to_owned());
         let tailnet = self.engine(name);
-        tailnet.spec = None;
-        tailnet.disconnect();
+        tailnet.forget_spec();
         self.connector.webhooks.refuse(name);
         let message = self.without_resource(name);
         self.send(name, message);
@@ -434,13 +346,12 @@ impl Router {
 
     fn tell_all(&self, input: impl Fn() -> Input) {
         for tailnet in self.tailnets.values() {
-            let _ = tailnet.mailbox.send(Message::Input(input()));
+            tailnet.send(Message::Input(input()));
         }
     }
 
     fn send(&mut self, tailnet: &str, message: Message) {
-        // An engine ends only when the process does; what is told then is told anew at the start.
-        let _ = self.engine(tailnet).mailbox.send(message);
+        self.engine(tailnet).send(message);
     }
 
     fn engine(&mut self, name: &str) -> &mut Tailnet {
@@ -488,13 +399,7 @@ impl Router {
         self.engines.spawn(async move {
             driven.await;
         });
-        Tailnet {
-            mailbox,
-            term: None,
-            spec: None,
-            connection: None,
-            budget: None,
-        }
+        Tailnet::new(mailbox)
     }
 }
 

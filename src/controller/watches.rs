@@ -75,6 +75,11 @@ impl Watches {
         self.round
     }
 
+    /// Where news goes.
+    pub fn news(&self) -> mpsc::UnboundedSender<News> {
+        self.news.clone()
+    }
+
     /// Drops all watches, and starts each again with a list of everything.
     pub fn restart(&mut self) {
         self.round += 1;

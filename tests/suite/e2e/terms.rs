@@ -208,7 +208,39 @@ async fn a_status_on_its_way_is_refused_once_another_leader_has_written() {
 }
 
 #[tokio::test]
-async fn a_policy_that_moves_to_another_tailnet_takes_its_report_with_it() {
+async fn a_leader_that_comes_back_writes_with_the_credential_that_is_stored_now() {
+    let stage = Stage::new().await;
+    let cable = Cable::to(stage.kubeconfig()).await;
+    let first = Controller::ready(cable.kubeconfig(), &ARGS, &[]).await;
+    let nas = stage.node("nas");
+    stage
+        .policy("nas", "{device: {hostname: nas}, keyExpiry: Disabled}")
+        .await;
+    stage.policy_says("nas", &in_sync("nas", &nas)).await;
+
+    cable.cut();
+    first.logs("leadership lost").await;
+    let mut second = Controller::ready(stage.kubeconfig(), &ARGS, &[]).await;
+    has_won(&second, 1).await;
+    // The former key is still accepted by the API, and is no longer to be used.
+    stage.secret(&json!({"api_key": "tskey-api-wrong"})).await;
+    stage.policy_reason("nas", "CredentialRejected").await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    second.kill().await;
+    let drift = json!({"keyExpiryDisabled": false});
+    stage.simulator.patch_device(&nas, &drift).unwrap();
+    stage.simulator.clear_requests();
+
+    cable.mend();
+    has_won(&first, 2).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(calls(&stage.simulator), [] as [String; 0]);
+    stage.policy_reason("nas", "CredentialRejected").await;
+}
+
+#[tokio::test]
+async fn policies_that_move_to_another_tailnet_take_their_reports_with_them() {
+    const NAMES: [&str; 8] = ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"];
     let stage = Stage::new().await;
     let tailnet = stage
         .tailnet_manifest()
@@ -216,32 +248,34 @@ async fn a_policy_that_moves_to_another_tailnet_takes_its_report_with_it() {
     stage.kubectl.apply(&tailnet).await;
     let controller = stage.controller().await;
     let nas = stage.node("nas");
-    stage
-        .policy("nas", "{device: {hostname: nas}, keyExpiry: Enabled}")
-        .await;
-    stage.policy_says("nas", &in_sync("nas", &nas)).await;
-    let right = |verbs: Value| {
+    let each = async |spec: &str| {
+        for name in NAMES {
+            stage.policy(name, spec).await;
+        }
+    };
+    each("{device: {hostname: nas}, keyExpiry: Enabled}").await;
+    for name in NAMES {
+        stage.policy_says(name, &in_sync("nas", &nas)).await;
+    }
+    let rights = |verbs: Value| {
         json!([{"op": "replace", "path": "/rules/1/verbs", "value": verbs}]).to_string()
     };
-    let (none, patch) = (right(json!(["get"])), right(json!(["patch"])));
-    let role = |right| ["patch", "clusterrole", "tsdp", "--type=json", "-p", right];
+    let (none, patch) = (rights(json!(["get"])), rights(json!(["patch"])));
+    let role = |rights| ["patch", "clusterrole", "tsdp", "--type=json", "-p", rights];
     stage.kubectl.ok(&role(&none)).await;
 
-    // The report of this drift cannot be written; then the policy moves.
-    stage
-        .policy("nas", "{device: {hostname: nas}, keyExpiry: Disabled}")
-        .await;
+    // The reports of this edit cannot be written; then the policies move.
+    each("{device: {hostname: nas}, keyExpiry: Disabled}").await;
     controller.logs("was not written").await;
-    stage
-        .policy(
-            "nas",
-            "{device: {hostname: nas}, keyExpiry: Disabled, tailnetRef: {name: other}}",
-        )
-        .await;
+    each("{device: {hostname: nas}, keyExpiry: Disabled, tailnetRef: {name: other}}").await;
     stage.polls(4).await;
     stage.kubectl.ok(&role(&patch)).await;
-    stage.policy_says("nas", &in_sync("nas", &nas)).await;
-    stage.polls(4).await;
-    assert_eq!(status(&stage, "nas").await["tailnet"], "other");
-    stage.policy_says("nas", &in_sync("nas", &nas)).await;
+    for name in NAMES {
+        stage.policy_says(name, &in_sync("nas", &nas)).await;
+    }
+    stage.polls(6).await;
+    for name in NAMES {
+        assert_eq!(status(&stage, name).await["tailnet"], "other");
+        stage.policy_says(name, &in_sync("nas", &nas)).await;
+    }
 }

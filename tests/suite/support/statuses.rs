@@ -87,7 +87,17 @@ impl Drop for Statuses {
 impl Seen {
     fn note(&mut self, object: &DynamicObject) {
         let value = serde_json::to_value(object).unwrap();
-        if let Err(fault) = honest(&value) {
+        let forgets = self.now.get(&name(object)).is_some_and(|before| {
+            let used = |object: &Value| object["status"]["approvalsUsed"].as_i64().unwrap_or(0);
+            let same = before["metadata"]["uid"] == value["metadata"]["uid"];
+            same && used(&value) < used(before)
+        });
+        let forgets = if forgets {
+            Err("it forgets a used approval")
+        } else {
+            Ok(())
+        };
+        if let Err(fault) = honest(&value).and(forgets) {
             self.faults
                 .push(format!("{}: {fault}: {}", name(object), value["status"]));
         }
