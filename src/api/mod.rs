@@ -4,6 +4,7 @@
 //! plan is made. Knows nothing of HTTP.
 
 mod acts;
+mod attribute_record;
 pub mod conditions;
 mod duration;
 mod rules;
@@ -19,6 +20,7 @@ mod unreadable;
 mod wishes;
 
 pub use acts::{ActRecords, ActStatus, ActTotals, DeletedDevice, KeyExpiries, Reap, StartedExpiry};
+pub use attribute_record::{AttributeRecord, DeviceDigest, DigestGroup, ListedDevices};
 pub use conditions::Reason;
 pub use device::{DeviceReference, DeviceSelector};
 pub use guards::{AllowedNamespaces, AllowedPolicies, GuardedDevices, PolicyField};

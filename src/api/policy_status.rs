@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActRecords, ActStatus, ActTotals};
+use super::{ActRecords, ActStatus, ActTotals, AttributeRecord};
 
 /// What the controller found and did. Written only when it changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -58,11 +58,16 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_as: Option<String>,
 
-    /// The keys of the posture attributes that the policy owns, written before the first is set:
-    /// one that the spec names no more is deleted.
+    /// The keys of the posture attributes that the policy owns on one device or more, recorded before
+    /// the first is set. One that the spec no longer declares is deleted on the devices of
+    /// attributeRecord.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub owned_attributes: Vec<String>,
+
+    /// On which devices the policy owns them; recorded before the first request there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribute_record: Option<AttributeRecord>,
 
     /// Under deletionPolicy: Clear, what is to be cleared and where; written before the first call.
     /// As long as it stands here, the policy has the finalizer tailnet.dev/clear.

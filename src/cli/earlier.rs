@@ -1,54 +1,46 @@
-//! What manifests said at an earlier time. The controller remembers which attributes a policy has
-//! named, in its status; files remember nothing, but somebody may have kept their former state.
+//! What manifests said at an earlier time. The controller records in the status of a policy which
+//! attributes it owns on which devices; files record nothing, but somebody may have kept their former
+//! state.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::Args;
+use jiff::Timestamp;
+use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
     AnyError, git,
     manifests::{self, Faults, Severity},
-    policies::{self, PoliciesArgs},
+    policies::{PoliciesArgs, PolicyObject},
 };
-use crate::api::DeserializeGuard;
 use crate::{
-    model::AttributeKey,
-    plan::{
-        Approvals, Binding, Declared, Deletion, Fleet, Memory, Mode, Policy, PolicyKey, Target,
-        bind, remembered,
-    },
+    api::{self, TailscaleDevicePolicy, TailscaleDevicePolicySpec},
+    plan::{self, Declared, Fleet, Guards, Memory, OwnedKeys, PolicyKey, survey},
 };
 
 /// Where the former state of the manifests is.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct EarlierArgs {
-    /// Delete the attributes that a policy named there and names no more: a file or folder with the
-    /// former manifests, or a git revision of the files of -f, such as HEAD~1.
+    /// Delete the attributes that a policy declared there and no longer declares, on the devices that it
+    /// targeted there: a file or folder with the former manifests, or a git revision of the files of -f,
+    /// such as HEAD~1.
     #[arg(long, value_name = "PATH|REVISION", conflicts_with = "from_cluster")]
     prune_from: Option<String>,
 }
 
-/// What the policies of an earlier time named.
+/// What the policies of an earlier time declared, by `namespace/name`: those of the same tailnet.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Earlier(BTreeMap<String, Named>);
-
-/// The attributes that a policy named.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Named {
-    /// Of this one device, as the manifest named it; `None` for a fleet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
-    attributes: BTreeSet<String>,
-}
+pub(super) struct Earlier(BTreeMap<String, TailscaleDevicePolicySpec>);
 
 impl EarlierArgs {
     /// Reads the former state, and says on stderr what of it is not acted on.
-    pub fn read(&self, args: &PoliciesArgs, now: &[Declared]) -> Result<Earlier, AnyError> {
+    pub fn read(&self, args: &PoliciesArgs, now: &[PolicyObject]) -> Result<Earlier, AnyError> {
         let Some(from) = &self.prune_from else {
             return Ok(Earlier::default());
         };
@@ -64,55 +56,62 @@ impl EarlierArgs {
             let faults = Faults(faults);
             return Err(format!("the former manifests of --prune-from {from}: {faults}").into());
         }
-        let objects = read.policies.into_iter();
-        let objects: Vec<_> = objects
-            .filter(|located| args.concerns(&located.object))
-            .map(|located| DeserializeGuard(Ok(located.object)))
-            .collect();
-        let then = policies::declared(&objects);
-        let then: Vec<&Policy> = then
-            .iter()
-            .filter_map(|it| it.policy.as_ref().ok())
-            .collect();
+        let then = read.policies.into_iter().map(|located| located.object);
+        let then: Vec<TailscaleDevicePolicy> = then.filter(|it| args.concerns(it)).collect();
         tell_gone(&then, now);
-        let named = then.into_iter().filter_map(Named::of);
-        Ok(Earlier(named.collect()))
+        let then = then
+            .into_iter()
+            .filter(|then| is_of_the_same_tailnet(then, now));
+        let specs = then.map(|then| (called(&then), then.spec));
+        Ok(Earlier(specs.collect()))
     }
+}
+
+fn called(policy: &impl ResourceExt) -> String {
+    format!(
+        "{}/{}",
+        policy.namespace().unwrap_or_default(),
+        policy.name_any()
+    )
+}
+
+/// In another tailnet the policy has set nothing: it stays in the former one.
+fn is_of_the_same_tailnet(then: &TailscaleDevicePolicy, now: &[PolicyObject]) -> bool {
+    let called_so = called(then);
+    let mut now = now.iter().filter_map(|object| object.0.as_ref().ok());
+    let Some(now) = now.find(|now| called(*now) == called_so) else {
+        return true;
+    };
+    let (before, after) = (then.spec.tailnet_name(), now.spec.tailnet_name());
+    if before != after && then.spec.posture_attributes.is_some() {
+        eprintln!(
+            "tsdp: {called_so} had the tailnetRef {before} and has {after} now; the attributes that it has set \
+             in the former tailnet stay as they are"
+        );
+    }
+    before == after
 }
 
 /// What a policy that is gone has put on devices stays, as under `Retain`: which devices it held under
 /// `Clear` is known to the controller alone.
-fn tell_gone(then: &[&Policy], now: &[Declared]) {
-    let is_gone = |policy: &&&Policy| !now.iter().any(|declared| declared.key == policy.key);
-    let leaves = |policy: &&&Policy| {
-        policy.deletion == Deletion::Clear || policy.wishes.attributes.is_some()
+fn tell_gone(then: &[TailscaleDevicePolicy], now: &[PolicyObject]) {
+    let is_gone =
+        |then: &&TailscaleDevicePolicy| !now.iter().any(|now| called(now) == called(*then));
+    let clears = |then: &TailscaleDevicePolicy| {
+        then.spec.deletion_policy == Some(api::DeletionPolicy::Clear)
     };
-    let gone = then.iter().filter(is_gone).filter(leaves);
-    for policy in gone {
+    let leaves =
+        |then: &&TailscaleDevicePolicy| clears(then) || then.spec.posture_attributes.is_some();
+    for policy in then.iter().filter(is_gone).filter(leaves) {
         eprintln!(
             "tsdp: {} is gone since; what it has set stays as it is{}",
-            policy.key,
-            match policy.deletion {
-                Deletion::Clear => ": deletionPolicy Clear is carried out by the controller alone",
-                Deletion::Retain => "",
+            called(policy),
+            if clears(policy) {
+                ": deletionPolicy Clear is carried out by the controller alone"
+            } else {
+                ""
             }
         );
-    }
-}
-
-impl Named {
-    /// What a policy has set; one that sends nothing has set nothing.
-    fn of(policy: &Policy) -> Option<(String, Self)> {
-        let acts = matches!(policy.mode, Mode::Enforce | Mode::Approve);
-        let attributes = policy.wishes.attributes.as_ref().filter(|_| acts)?;
-        let named = Self {
-            device: match &policy.target {
-                Target::Device(target) => Some(target.identity.to_string()),
-                Target::Fleet(_) => None,
-            },
-            attributes: attributes.keys().map(ToString::to_string).collect(),
-        };
-        Some((policy.key.to_string(), named))
     }
 }
 
@@ -122,45 +121,41 @@ impl Earlier {
         self.0.is_empty()
     }
 
-    /// Has policies remember what they named, as their status would. Of one device only where it is the
-    /// device that they mean now: what they set on another one stays, as under `Retain`.
-    pub fn remind(&self, policies: &mut [Declared], fleet: &Fleet) {
-        for declared in policies {
-            let Ok(policy) = &declared.policy else {
-                continue;
-            };
-            if let Some(named) = self.of(&declared.key) {
-                let memory = named.memory(&policy.target, &declared.approvals, fleet);
-                declared.memory = memory.unwrap_or_default();
+    /// Gives policies the record that their status would have: of the keys that they declared, on the
+    /// devices that they targeted then. The devices are compared as they are now.
+    pub fn remind(&self, policies: &mut [Declared], fleet: &Fleet, now: Timestamp) {
+        let then: Vec<Declared> = policies
+            .iter()
+            .filter_map(|declared| {
+                let spec = self.0.get(&declared.key.to_string())?;
+                let then = plan::parse(
+                    declared.key.clone(),
+                    String::new(),
+                    0,
+                    Timestamp::UNIX_EPOCH,
+                    spec,
+                    None,
+                );
+                Some(Declared {
+                    approvals: declared.approvals.clone(),
+                    ..then
+                })
+            })
+            .collect();
+        let then = survey(&then, &Guards::default(), fleet, &BTreeMap::new(), now);
+        let mut owned: BTreeMap<PolicyKey, OwnedKeys> = BTreeMap::new();
+        for (node, plan) in &then.devices {
+            for (policy, keys) in plan.claims.declared_keys() {
+                owned.entry(policy).or_default().add(node, keys);
             }
         }
-    }
-
-    fn of(&self, key: &PolicyKey) -> Option<&Named> {
-        self.0.get(&key.to_string())
-    }
-}
-
-impl Named {
-    fn memory(&self, target: &Target, approvals: &Approvals, fleet: &Fleet) -> Option<Memory> {
-        let bound = match (target, &self.device) {
-            (Target::Fleet(_), None) => None,
-            (Target::Device(device), Some(named)) if device.identity.to_string() == *named => {
-                let found = bind(target, &Memory::default(), approvals, fleet);
-                let Binding::Device(node) = found else {
-                    return None;
+        for declared in policies {
+            if self.0.contains_key(&declared.key.to_string()) {
+                declared.memory = Memory {
+                    owned: Arc::new(owned.remove(&declared.key).unwrap_or_default()),
+                    ..Memory::default()
                 };
-                Some(remembered(device, fleet.get(&node)?))
             }
-            _ => return None,
-        };
-        let keys = self.attributes.iter();
-        Some(Memory {
-            bound,
-            owned_keys: keys
-                .filter_map(|key| key.parse::<AttributeKey>().ok())
-                .collect(),
-            ..Memory::default()
-        })
+        }
     }
 }

@@ -5,6 +5,7 @@ mod acts;
 mod approval;
 mod clear;
 mod fleet;
+mod recorded;
 
 use std::collections::BTreeSet;
 
@@ -18,9 +19,7 @@ use crate::{
         DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{
-        Binding, Conflict, Difference, Dispute, Field, Forbidden, Hold, Memory, Mode, Suspender,
-    },
+    plan::{Binding, Conflict, Difference, Dispute, Field, Forbidden, Hold, Mode, Suspender},
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -41,6 +40,7 @@ pub fn of_policy(
             let verdict = approval::explain(verdict, report, tailnet);
             let verdict = clear::explain(verdict, report);
             let verdict = acts::explain(verdict, report);
+            let verdict = recorded::explain(verdict, report);
             conditions.set_verdict(&verdict);
             verdict
         }
@@ -73,7 +73,7 @@ pub fn of_policy(
             .or(old.last_change_time.clone()),
         ..TailscaleDevicePolicyStatus::default()
     };
-    remember(&mut status, &report.memory);
+    recorded::describe(&mut status, report);
     describe(&mut status, &report.state, old, &verdict);
     approval::describe(&mut status, report);
     clear::describe(&mut status, report);
@@ -405,17 +405,6 @@ fn in_sync(state: &State) -> Known {
         | State::Unbound { .. }
         | State::TooMany(_) => Known::NotYet,
     }
-}
-
-fn remember(status: &mut TailscaleDevicePolicyStatus, memory: &Memory) {
-    if let Some(bound) = &memory.bound {
-        status.node_id = Some(bound.node.to_string());
-        status.node_owner = Some(bound.owner.to_string());
-        status.bound_as = Some(bound.named.clone());
-    }
-    status.last_handled_reconcile_at.clone_from(&memory.handled);
-    status.holdings = clear::holdings(&memory.holdings);
-    status.owned_attributes = memory.owned_keys.iter().map(ToString::to_string).collect();
 }
 
 fn describe(

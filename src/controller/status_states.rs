@@ -1,5 +1,7 @@
 //! Every state that a policy can be in, and what must stand in its status.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -80,6 +82,8 @@ pub(super) fn report(state: State) -> PolicyReport {
             bound: Some(bound),
             ..Memory::default()
         },
+        owned: Arc::default(),
+        unrecorded: 0,
         changed_at: None,
         mode: Mode::Enforce,
         held: held_plan(&state),

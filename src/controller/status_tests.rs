@@ -361,3 +361,28 @@ fn a_tailnet_tells_what_its_limit_holds_and_keeps_what_was_changed_until_more_is
     let later = of_tailnet(&status, &unknown, 1, T1);
     assert_eq!(later.recent_changes, status.recent_changes);
 }
+
+#[test]
+fn devices_that_cannot_be_recorded_are_reported_with_what_to_do() {
+    let (state, _) = states().swap_remove(0);
+    let report = PolicyReport {
+        unrecorded: 7,
+        ..report(state)
+    };
+    let status = of_policy(
+        &TailscaleDevicePolicyStatus::default(),
+        &report,
+        "default",
+        T0,
+    );
+    let message = &status.conditions[0].message;
+    assert!(
+        message.ends_with(
+            "A status has no room to record 7 of the devices as managed: an attribute that \
+             spec.postureAttributes no longer declares stays on them. Write several policies with narrower \
+             selectors to have it deleted."
+        ),
+        "{message}"
+    );
+    assert_eq!(status.attribute_record.unwrap().unrecorded_devices, Some(7));
+}

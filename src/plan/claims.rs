@@ -9,8 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     AttributesExtent, Dispute, Disruption, Field, Form, Hold, LetGo, ListClaim, Memory, Mode,
-    Permits, Policy, PolicyKey, Reaches, Scope, Want,
-    clashes::{Forms, Wants},
+    Permits, Policy, PolicyKey, Reaches, Scope, clashes::Forms,
 };
 use crate::model::{AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
 
@@ -114,6 +113,7 @@ impl Claims {
         forms: &Forms,
         permits: &Permits<'_>,
         reaches: Reaches,
+        node: &NodeId,
         now: Timestamp,
     ) -> Self {
         let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
@@ -127,11 +127,11 @@ impl Claims {
             let reaches = reaches.of_an_observer(key);
             (
                 key.clone(),
-                Self::among(&[of], &nobody, permits, reaches, now),
+                Self::among(&[of], node, &nobody, permits, reaches, now),
             )
         };
         let observed = observing.into_iter().map(alone).collect();
-        let mut claims = Self::among(&ranked, forms, permits, reaches, now);
+        let mut claims = Self::among(&ranked, node, forms, permits, reaches, now);
         claims.observed = observed;
         for let_go in let_go {
             claims.clear(let_go, permits);
@@ -140,12 +140,17 @@ impl Claims {
     }
 
     /// Sets wishes aside that no rule allows on the device: they decide nothing, and are shown.
-    pub(super) fn set_aside(&mut self, barred: &[(&Policy, &Memory)], now: Timestamp) {
+    pub(super) fn set_aside(
+        &mut self,
+        barred: &[(&Policy, &Memory)],
+        node: &NodeId,
+        now: Timestamp,
+    ) {
         for of in barred {
             let key = &of.0.key;
             let reaches = self.reaches.of_an_observer(key);
             let (forms, permits) = (Forms::default(), Permits::default());
-            let alone = Self::among(&[*of], &forms, &permits, reaches, now);
+            let alone = Self::among(&[*of], node, &forms, &permits, reaches, now);
             self.barred.insert(key.clone(), alone);
         }
     }
@@ -157,6 +162,7 @@ impl Claims {
 
     fn among(
         ranked: &[(&Policy, &Memory)],
+        node: &NodeId,
         forms: &Forms,
         permits: &Permits<'_>,
         reaches: Reaches,
@@ -184,10 +190,12 @@ impl Claims {
         let invalid = ranked.iter().filter(|(policy, _)| policy.is_invalid());
         for (_, memory) in invalid {
             // Nobody knows which of them it still declares.
-            claims.named.extend(memory.owned_keys.iter().cloned());
+            let owned = memory.owned.known_at(node).into_iter().flatten();
+            claims.named.extend(owned.clone().cloned());
+            claims.desired.extend(owned.cloned());
         }
         for (policy, memory) in ranked {
-            claims.prune(policy, memory);
+            claims.prune(policy, memory.owned.known_at(node));
         }
         claims
     }
@@ -238,38 +246,6 @@ impl Claims {
             || !self.clears.is_empty()
             || !self.sweepers.is_empty()
             || self.aside().any(Self::need_attributes)
-    }
-
-    /// Gives up what another device is to have, by the word of a policy that ranks before.
-    pub(super) fn yield_to(
-        &mut self,
-        node: &NodeId,
-        want: &Want,
-        wants: &Wants,
-        called: impl Fn(&NodeId) -> String,
-    ) {
-        let mut lost = Vec::new();
-        if let Some(ipv4) = &want.ipv4
-            && let Some((winner, other)) = wants.before_for_ipv4(node, ipv4)
-            && let Some(claim) = self.ipv4.take()
-        {
-            lost.push((Field::Ipv4, claim.owners, winner, other));
-        }
-        if let Some(name) = &want.name
-            && let Some((winner, other)) = wants.before_for_name(node, name)
-            && let Some(claim) = self.name.take()
-        {
-            lost.push((Field::Name, claim.owners, winner, other));
-        }
-        for (field, losers, winner, other) in lost {
-            let conflicts = losers.into_iter().map(|loser| Conflict {
-                field: field.clone(),
-                loser,
-                winner: winner.clone(),
-                dispute: Dispute::Device(called(other)),
-            });
-            self.conflicts.extend(conflicts);
-        }
     }
 
     /// When the next attribute wish ends.
@@ -433,13 +409,13 @@ impl Claims {
         self.expired.contains(&expired)
     }
 
-    /// `postureAttributes` gone as a whole releases the keys; a key gone from it deletes it,
-    /// unless another policy desires it.
-    fn prune(&mut self, policy: &Policy, memory: &Memory) {
+    /// `postureAttributes` gone as a whole releases the keys; a key that the policy owns here and no
+    /// longer declares is deleted, unless another policy desires it.
+    fn prune(&mut self, policy: &Policy, owned: Option<&BTreeSet<AttributeKey>>) {
         if policy.wishes.attributes.is_none() {
             return;
         }
-        for key in &memory.owned_keys {
+        for key in owned.into_iter().flatten() {
             if !self.desired.contains(key) && !self.is_expired_for(key, &policy.key) {
                 let owners = self.prunes.entry(key.clone()).or_default();
                 owners.push(policy.key.clone());

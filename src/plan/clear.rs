@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Allowance, Deletion, Memory, Mode, Policy, PolicyKey};
+use super::{Allowance, Deletion, Memory, Mode, OwnedKeys, Policy, PolicyKey};
 use crate::model::{AttributeKey, NodeId, Route, RouteSet};
 
 /// The most devices that a policy under `Clear` can hold: their ids stand in its status, and a
@@ -66,7 +66,7 @@ pub struct LetGo {
 pub struct Holdings {
     /// The devices that it holds.
     pub nodes: BTreeSet<NodeId>,
-    /// The routes that it names on them. The attribute keys are [`Memory::owned_keys`].
+    /// The routes that it names on them. The attribute keys are [`Memory::owned`].
     pub routes: RouteSet,
     /// The devices that it has let go and that are not cleared yet, by what is to be taken from them:
     /// what the policy names by now may be something else.
@@ -105,17 +105,17 @@ impl Holdings {
             && needed.let_go.iter().all(kept)
     }
 
-    /// Lets devices go on which the policy owns these keys.
-    pub fn let_go(&mut self, parted: BTreeSet<NodeId>, keys: &BTreeSet<AttributeKey>) {
-        for id in &parted {
-            self.nodes.remove(id);
-        }
-        let belongings = Belongings {
-            keys: keys.clone(),
-            routes: self.routes.clone(),
-        };
-        if !belongings.is_empty() && !parted.is_empty() {
-            self.let_go.entry(belongings).or_default().extend(parted);
+    /// Lets devices go, with the keys that the policy owns on each of them.
+    pub fn let_go(&mut self, parted: BTreeSet<NodeId>, owned: &OwnedKeys) {
+        for id in parted {
+            self.nodes.remove(&id);
+            let belongings = Belongings {
+                keys: owned.known_at(&id).cloned().unwrap_or_default(),
+                routes: self.routes.clone(),
+            };
+            if !belongings.is_empty() {
+                self.let_go.entry(belongings).or_default().insert(id);
+            }
         }
     }
 
@@ -176,7 +176,7 @@ impl Policy {
     #[must_use]
     pub fn has_belongings(&self, memory: &Memory) -> bool {
         let mut named = self.wishes.attributes.iter().flat_map(BTreeMap::keys);
-        named.next().is_some() || !memory.owned_keys.is_empty() || !self.named_routes().is_empty()
+        named.next().is_some() || !memory.owned.is_empty() || !self.named_routes().is_empty()
     }
 }
 

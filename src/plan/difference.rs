@@ -1,13 +1,13 @@
 mod wanted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use self::wanted::{is_known, wanted};
 use super::{
     Act, Change, Claims, Difference, Entry, Field, Hold, ListClaim, Memory, Mode, Permits, Policy,
-    PolicyKey, Reaches, Surroundings, Want, Why, acts::Acts, guard,
+    PolicyKey, Reaches, Surroundings, Want, Why, acts::Acts, guard, managed,
 };
 use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
 
@@ -28,6 +28,9 @@ pub struct DevicePlan {
     pub claims: Claims,
     /// What no other device can have, as its policies have settled it among themselves.
     pub want: Want,
+    /// The attribute keys that each policy manages here: it declares them, it takes precedence, nothing
+    /// holds it, and they have been read.
+    pub managed: BTreeMap<PolicyKey, BTreeSet<AttributeKey>>,
     /// Attributes are wished for, but have not been read.
     pub attributes_unread: bool,
     /// All routes that are enabled now: what a call that replaces them must carry along.
@@ -103,9 +106,10 @@ pub fn plan_device(
         &around.clashes.forms,
         around.permits,
         reaches,
+        &device.node_id,
         around.now,
     );
-    claims.set_aside(&parted.barred(all), around.now);
+    claims.set_aside(&parted.barred(all), &device.node_id, around.now);
     let want = Want::of(&claims, policies);
     let called = |id: &NodeId| around.fleet.called(id);
     claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
@@ -121,6 +125,7 @@ pub fn plan_device(
         mut shown,
         wants,
         asked,
+        acting,
         ..
     } = look(&claims);
     let waiting = shown
@@ -134,6 +139,8 @@ pub fn plan_device(
         let acts = |policy: &&PolicyKey| claims.mode(policy) == Mode::Enforce;
         wanted_by.extend(claims.releasing.iter().filter(acts).cloned());
     }
+    let managed =
+        attributes.map(|_| managed::keys(&claims, acting, &differences.iter().chain(&shown)));
     for observed in claims.observed.values() {
         let found = look(observed).differences.into_iter();
         shown.extend(found.map(|difference| Difference {
@@ -167,6 +174,7 @@ pub fn plan_device(
         enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
         routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
         want,
+        managed: managed.unwrap_or_default(),
         claims,
         acts: acts.stages,
         wakes: acts.wakes,
@@ -182,6 +190,8 @@ struct Found<'a> {
     /// Who wishes to change what now, whether the limit holds it or not.
     wants: Vec<(Field, PolicyKey)>,
     asked: Vec<(PolicyKey, Change)>,
+    /// For whom an attribute is set now, guards aside.
+    acting: Vec<(AttributeKey, PolicyKey)>,
 }
 
 /// The policies that wish for one change, each by rank.
@@ -205,6 +215,7 @@ impl<'a> Found<'a> {
             shown: Vec::new(),
             wants: Vec::new(),
             asked: Vec::new(),
+            acting: Vec::new(),
         }
     }
 
@@ -232,7 +243,17 @@ impl<'a> Found<'a> {
             self.asked.push((owner.clone(), change.clone()));
         }
         match hold {
-            None => owners.acting.push(owner),
+            None => {
+                if let Change::Attribute {
+                    key,
+                    after: Some(_),
+                    ..
+                } = change
+                {
+                    self.acting.push((key.clone(), owner.clone()));
+                }
+                owners.acting.push(owner);
+            }
             Some(hold @ Hold::Suspended(_)) => {
                 owners.suspended.push(owner);
                 owners.suspender = Some(hold);

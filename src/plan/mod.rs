@@ -25,7 +25,9 @@ mod guardrails;
 mod impact;
 mod limit;
 mod lists;
+mod managed;
 mod order;
+mod owned;
 mod parse;
 mod partial;
 #[cfg(test)]
@@ -66,6 +68,7 @@ pub use impact::Impact;
 pub use limit::Wants;
 pub use lists::ListClaim;
 pub use order::{AttributeWrites, Call, next_call, still_planned};
+pub use owned::{Digest, OwnedGroup, OwnedKeys, OwnedRecord, Room};
 pub use parse::{Declared, Standing, parse, parse_readable, parse_selector, parse_target};
 pub use policy::{
     AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,

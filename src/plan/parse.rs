@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     ActRecords, Allowance, Approvals, AttributesExtent, Belongings, Bound, Deletion,
     DeletionRecord, DeviceTarget, Disruption, ExpiryRecord, Extent, Glob, Holdings, Identity,
-    LookRequest, Memory, Mode, Ownership, Policy, PolicyKey, Reap, Selector, Suspender, Target,
-    Wishes,
+    LookRequest, Memory, Mode, OwnedKeys, Ownership, Policy, PolicyKey, Reap, Selector, Suspender,
+    Target, Wishes,
 };
 use crate::{
     api::{
@@ -110,7 +110,8 @@ pub fn parse_readable(
     for field in unread {
         faults.add(field, "this version of the controller cannot read it");
     }
-    let memory = status.map(memory).unwrap_or_default();
+    let memory = status.map(|status| memory(status, &uid, spec.tailnet_name()));
+    let memory = memory.unwrap_or_default();
     let mut standing = Standing::default();
     let policy = if faults.0.is_empty() {
         Ok(policy)
@@ -120,7 +121,6 @@ pub fn parse_readable(
     };
     Declared {
         key,
-        uid,
         generation,
         policy,
         memory,
@@ -128,6 +128,7 @@ pub fn parse_readable(
         request: LookRequest::default(),
         approvals: Approvals::default(),
         leaving: None,
+        uid,
     }
 }
 
@@ -154,7 +155,10 @@ pub fn parse_selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>
 }
 
 /// What a status remembers. An entry that cannot be read is one that we did not write; it is left.
-fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
+/// The devices and keys of another tailnet are none of this one.
+fn memory(status: &TailscaleDevicePolicyStatus, uid: &str, tailnet: &str) -> Memory {
+    let is_of_tailnet = status.tailnet.as_ref().is_none_or(|of| of == tailnet);
+    let owned = is_of_tailnet.then(|| OwnedKeys::of_status(status, uid));
     let bound = || {
         Some(Bound {
             node: status.node_id.as_deref()?.parse().ok()?,
@@ -164,12 +168,8 @@ fn memory(status: &TailscaleDevicePolicyStatus) -> Memory {
     };
     let hash = |text: Option<&String>| text.and_then(|text| text.parse().ok());
     Memory {
-        bound: bound(),
-        owned_keys: status
-            .owned_attributes
-            .iter()
-            .filter_map(|key| key.parse().ok())
-            .collect(),
+        bound: bound().filter(|_| is_of_tailnet),
+        owned: Arc::new(owned.unwrap_or_default()),
         handled: status.last_handled_reconcile_at.clone(),
         approvals_used: status.approvals_used.unwrap_or_default(),
         approved: hash(status.last_approved_plan.as_ref()),

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{ActRecords, Allowance, Bound, Holdings, PlanHash, Reap, Selector};
+use super::{ActRecords, Allowance, Bound, Fleet, Holdings, OwnedKeys, PlanHash, Reap, Selector};
 use crate::api::PolicyField;
 use crate::model::{
     AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
@@ -103,8 +103,9 @@ impl Rank {
 pub struct Memory {
     /// The device that it was bound to when last seen.
     pub bound: Option<Bound>,
-    /// The attribute keys that it owns: named, or named before and not deleted yet.
-    pub owned_keys: BTreeSet<AttributeKey>,
+    /// The attribute keys that it owns, device by device: declared, or declared before and not
+    /// deleted yet. Shared, as thousands of devices may be recorded there.
+    pub owned: Arc<OwnedKeys>,
     /// The last request for a look that was granted.
     pub handled: Option<String>,
     /// How many approvals of held plans have been used. Part of the hash of the next one, so that
@@ -128,38 +129,39 @@ impl Memory {
     /// lose nothing. An owner that changed is no reason to wait: it is told with the next report.
     #[must_use]
     pub fn covers(&self, needed: &Self) -> bool {
+        self.covers_all_but_keys(needed)
+            && (Arc::ptr_eq(&self.owned, &needed.owned) || self.owned.covers(&needed.owned))
+    }
+
+    /// With what a status records of the devices of a complete list.
+    #[must_use]
+    pub fn met(&self, fleet: &Fleet) -> Self {
+        let mut met = self.clone();
+        if met.owned.unmet().is_some() {
+            Arc::make_mut(&mut met.owned).meet_all(fleet);
+        }
+        met
+    }
+
+    /// As [`Self::covers`], of what a request for one device rests on: of the keys that the policy
+    /// owns, those on this device.
+    #[must_use]
+    pub fn covers_at(&self, id: &NodeId, needed: &Self) -> bool {
+        self.covers_all_but_keys(needed) && self.owned.covers_at(id, &needed.owned)
+    }
+
+    /// As [`Self::covers`], of everything but the keys that the policy owns.
+    #[must_use]
+    pub fn covers_all_but_keys(&self, needed: &Self) -> bool {
         let device = |memory: &Self| {
             let bound = memory.bound.as_ref();
             bound.map(|bound| (bound.node.clone(), bound.named.clone()))
         };
         device(self) == device(needed)
-            && self.owned_keys.is_superset(&needed.owned_keys)
             && self.approvals_used >= needed.approvals_used
             && (Arc::ptr_eq(&self.holdings, &needed.holdings)
                 || self.holdings.cover(&needed.holdings))
             && (Arc::ptr_eq(&self.acts, &needed.acts) || self.acts.cover(&needed.acts))
-    }
-
-    /// The keys that a policy owns now: those that it names, and those that it named before and
-    /// that are still to be deleted. A key that any policy of the device names (`named`) is not to
-    /// be deleted: whoever names it owns it. `postureAttributes` gone as a whole releases all. A policy
-    /// that sends nothing comes to own nothing.
-    #[must_use]
-    pub fn still_owned(
-        &self,
-        policy: &Policy,
-        named: &BTreeSet<AttributeKey>,
-        gone: impl Fn(&AttributeKey) -> bool,
-    ) -> BTreeSet<AttributeKey> {
-        let Some(wishes) = &policy.wishes.attributes else {
-            return BTreeSet::new();
-        };
-        if !matches!(policy.mode, Mode::Enforce | Mode::Approve) {
-            return self.owned_keys.clone();
-        }
-        let before = self.owned_keys.iter();
-        let to_delete = before.filter(|key| !named.contains(key) && !gone(key));
-        wishes.keys().chain(to_delete).cloned().collect()
     }
 }
 

@@ -176,7 +176,8 @@ fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
     let desires = |policy: &Policy| names(policy) && !policy.has_expired(key, now());
     let acts = |policy: &Policy| policy.mode == Mode::Enforce && policy.wishes.attributes.is_some();
     let named_before = |policy: &Policy, memory: &Memory| {
-        acts(policy) && memory.owned_keys.contains(key) && !names(policy)
+        let owned = memory.owned.known_at(&scene.device.node_id);
+        acts(policy) && owned.is_some_and(|owned| owned.contains(key)) && !names(policy)
     };
     let owns_all =
         |policy: &Policy| acts(policy) && policy.ownership.attributes == AttributesExtent::Exact;

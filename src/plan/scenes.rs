@@ -1,6 +1,9 @@
 //! Random devices with random policies, and the way to carry out a plan on them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use proptest::{
@@ -11,8 +14,8 @@ use proptest::{
 
 use super::{
     Allowance, AttributesExtent, Call, Clashes, Deletion, DevicePlan, DeviceTarget, Disruption,
-    Extent, Fleet, Guardrails, Identity, LetGo, Memory, Mode, Ownership, Permits, Policy,
-    PolicyKey, Selector, Surroundings, Suspender, Target, Wishes, apply, apply_attributes,
+    Extent, Fleet, Guardrails, Identity, LetGo, Memory, Mode, OwnedKeys, Ownership, Permits,
+    Policy, PolicyKey, Selector, Surroundings, Suspender, Target, Wishes, apply, apply_attributes,
     next_call, plan_device,
 };
 use crate::model::{
@@ -345,7 +348,7 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
             (
                 policy,
                 Memory {
-                    owned_keys,
+                    owned: Arc::new(OwnedKeys::on(&node(), owned_keys)),
                     ..Memory::default()
                 },
             )

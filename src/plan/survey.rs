@@ -90,29 +90,27 @@ fn compare(
     now: Timestamp,
 ) -> Survey {
     let mut survey = Survey::default();
-    let mut admitted: Vec<(&Declared, Policy)> = Vec::new();
+    let mut admitted: Vec<(&Declared, Policy, Memory)> = Vec::new();
     for declared in policies {
         let Ok(policy) = declared.policy.clone() else {
             continue;
         };
         match guards.admit(policy) {
-            Ok(policy) => admitted.push((declared, policy)),
+            Ok(policy) => admitted.push((declared, policy, declared.memory.met(fleet))),
             Err(forbidden) => {
                 survey.refused.insert(declared.key.clone(), forbidden);
             }
         }
     }
     let mut held: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
-    for (declared, policy) in &admitted {
-        let binding = bind(&policy.target, &declared.memory, &declared.approvals, fleet);
+    for (declared, policy, memory) in &admitted {
+        let binding = bind(&policy.target, memory, &declared.approvals, fleet);
         for node in binding.nodes() {
-            held.entry(node.clone())
-                .or_default()
-                .push((policy, &declared.memory));
+            held.entry(node.clone()).or_default().push((policy, memory));
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
-    let all = admitted.iter().map(|(_, policy)| policy);
+    let all = admitted.iter().map(|(_, policy, _)| policy);
     let parted = part(&held, fleet, guards);
     let counting = held.iter().filter_map(|(node, policies)| {
         let parted = parted.get(node)?;

@@ -6,11 +6,10 @@ use jiff::Timestamp;
 
 use super::{Engine, Now, held::Held, node::Node};
 use crate::{
-    api::PolicyField,
-    model::{AttributeKey, NodeId},
+    model::NodeId,
     plan::{
-        Binding, Bound, DevicePlan, Field, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
-        Reach, Surroundings, Target, bind, plan_device, remembered,
+        Binding, Bound, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
+        Surroundings, Target, bind, plan_device, remembered,
     },
 };
 
@@ -34,43 +33,6 @@ impl Held {
             _ => before,
         }
     }
-
-    /// What a policy about many devices names is owned from its first look on, and is so kept
-    /// before the first call. Says whether it is one.
-    fn adopt_keys(&mut self) -> bool {
-        let is_invalid = self.is_invalid();
-        let Ok(Policy {
-            wishes,
-            target: Target::Fleet(_),
-            ..
-        }) = &self.policy
-        else {
-            return false;
-        };
-        match &wishes.attributes {
-            _ if is_invalid => {}
-            Some(wishes) => self.memory.owned_keys.extend(wishes.keys().cloned()),
-            None => self.memory.owned_keys.clear(),
-        }
-        true
-    }
-
-    /// What it names with an expiry that has passed it no longer owns.
-    fn disown_expired(&mut self, now: Timestamp) {
-        if let Ok(policy) = &self.policy {
-            let owned = &mut self.memory.owned_keys;
-            owned.retain(|key| !policy.has_expired(key, now));
-        }
-    }
-
-    fn remember(&mut self, bound: Option<Bound>) {
-        let node = |bound: &Option<Bound>| bound.as_ref().map(|bound| bound.node.clone());
-        if node(&self.memory.bound) != node(&bound) {
-            // What was named on another device was never set on this one.
-            self.memory.owned_keys.clear();
-        }
-        self.memory.bound = bound;
-    }
 }
 
 impl Engine {
@@ -78,6 +40,7 @@ impl Engine {
     pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
         self.retain(key);
         if let Some(held) = self.policies.get_mut(key) {
+            held.meet_devices(&self.fleet, self.polling.seen);
             held.disown_expired(now);
         }
         let just_missing = self.just_missing(key);
@@ -107,17 +70,17 @@ impl Engine {
         }
         // Before anything is forgotten about the devices that are let go.
         held.part(binding.as_ref());
+        held.release_unmatched(binding.as_ref(), &self.fleet, self.polling.seen);
         let remembered = held.remembered_of(binding.as_ref(), &self.fleet);
         if held.memory.bound != remembered {
-            held.remember(remembered);
+            held.memory.bound = remembered;
             self.tell.insert(key.clone());
         }
-        if held.leaving.is_none() && held.adopt_keys() {
+        if held.leaving.is_none() && held.selector().is_some() {
             self.fleets.insert(key.clone());
         } else {
             self.fleets.remove(key);
         }
-        held.disown_expired(now);
         let too_many = held.hold(binding.as_ref());
         self.refuse_many(key, too_many);
         self.watch_parted(key);
@@ -215,10 +178,10 @@ impl Engine {
         }
         self.tell.extend(node.all_policies().cloned());
         self.unplaced.insert(id.clone());
-        self.settle_ownership(id, now.wall);
-        self.disown_expired(id, now.wall);
+        self.settle_ownership(id, now);
         self.settle_acts(id, now);
         self.compare(id, now);
+        self.adopt_keys(id, now);
         self.begin_expiries(id);
         if self.see_cleared(id, now) {
             self.replan(id, now);
@@ -296,64 +259,6 @@ impl Engine {
         let agreed = self.agreed.as_ref().map(|agreed| &agreed.changes);
         let permits = permits.collect::<Permits<'_>>();
         permits.only(agreed).with_clock_skew(self.clock.skew())
-    }
-
-    /// Settles which attribute keys the policies of a device own now, those about many aside. A deleted key is owned until
-    /// it has been seen that it is gone.
-    fn settle_ownership(&mut self, id: &NodeId, now: Timestamp) {
-        let Some(node) = self.nodes.get(id) else {
-            return;
-        };
-        let device = self.fleet.get(id);
-        // What no rule allows here keeps no key from being deleted.
-        let may = |policy: &Policy| {
-            let barred = device.and_then(|device| {
-                Reach::of(policy, device).barred(PolicyField::PostureAttributes)
-            });
-            barred.is_none()
-        };
-        let named: BTreeSet<AttributeKey> = node
-            .policies
-            .iter()
-            .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
-            .filter(|policy| may(policy))
-            .filter_map(|policy| policy.wishes.attributes.as_ref())
-            .flatten()
-            .filter(|(_, wish)| !wish.has_expired(now))
-            .map(|(key, _)| key.clone())
-            .collect();
-        let gone = |key: &AttributeKey| {
-            let read = node.attributes.as_ref();
-            read.is_some_and(|reading| !reading.values.contains_key(key))
-                && !node
-                    .unconfirmed
-                    .contains_key(&Field::Attribute(key.clone()))
-        };
-        for key in node
-            .policies
-            .iter()
-            .filter(|key| !self.fleets.contains(*key))
-        {
-            if let Some(held) = self.policies.get_mut(key)
-                && let Ok(policy) = &held.policy
-                && !held.is_invalid()
-            {
-                held.memory.owned_keys = held.memory.still_owned(policy, &named, gone);
-            }
-        }
-    }
-
-    /// The server removes an attribute whose expiry has passed. What somebody sets there later is
-    /// theirs.
-    fn disown_expired(&mut self, id: &NodeId, now: Timestamp) {
-        let Some(node) = self.nodes.get(id) else {
-            return;
-        };
-        for key in &node.policies {
-            if let Some(held) = self.policies.get_mut(key) {
-                held.disown_expired(now);
-            }
-        }
     }
 
     fn forget(&mut self, id: &NodeId) {

@@ -62,8 +62,8 @@ impl Held {
         let nodes = self.memory.holdings.nodes.iter();
         let parted: BTreeSet<NodeId> = nodes.filter(|id| parted(id)).cloned().collect();
         if !parted.is_empty() {
-            let keys = self.memory.owned_keys.clone();
-            self.holdings().let_go(parted, &keys);
+            let owned = Arc::clone(&self.memory.owned);
+            self.holdings().let_go(parted, &owned);
         }
     }
 
@@ -120,8 +120,8 @@ impl Engine {
     pub(super) fn part_with_one(&mut self, id: &NodeId, key: &PolicyKey) {
         let held = self.policies.get_mut(key);
         if let Some(held) = held.filter(|held| !held.is_invalid()) {
-            let keys = held.memory.owned_keys.clone();
-            held.holdings().let_go([id.clone()].into(), &keys);
+            let owned = Arc::clone(&held.memory.owned);
+            held.holdings().let_go([id.clone()].into(), &owned);
             self.watch_one(id, key);
             self.tell.insert(key.clone());
         }
@@ -308,7 +308,7 @@ impl Engine {
         self.told_at == self.polling.seen
             && !self.stopping
             && self.outage().is_none()
-            && self.is_remembered(key)
+            && !self.must_record(key)
             && at_work.any(|id| {
                 let node = self.nodes.get(id);
                 node.is_some_and(|node| node.clearing.contains(key))

@@ -108,7 +108,7 @@ impl Engine {
         if self.connection.is_err() || !self.polling.is_closed() {
             return Waits::Unreachable;
         }
-        if !self.is_remembered(key) {
+        if self.must_record(key) {
             return Waits::Held;
         }
         Waits::Clearing
@@ -214,7 +214,7 @@ impl Engine {
         if let Some(held) = self.policies.get(key) {
             let holdings = &held.memory.holdings;
             if !holdings.nodes.is_empty() {
-                belongings.keys.clone_from(&held.memory.owned_keys);
+                belongings.keys = held.memory.owned.names();
                 belongings.routes.clone_from(&holdings.routes);
             }
             let due = holdings.let_go.keys();

@@ -11,6 +11,7 @@ use super::{
     limit::Limiter,
     node::{Circumstances, Node},
     once::Agreed,
+    owned::WaitingRecords,
     polling::Polling,
     queues::Queues,
     schedule::{BATCH_PATIENCE, MAX_IN_FLIGHT},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
-    plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, Memory, PolicyKey},
+    plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, Memory, PolicyKey, Room},
     tailscale::Ability,
 };
 
@@ -112,6 +113,12 @@ pub struct Engine {
     pub(super) last_tailnet: Option<TailnetReport>,
     /// Policies whose annotations ask for a look, with the last request before they did.
     pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
+    /// Devices that wait until it is recorded what is owned there.
+    pub(super) waiting_records: WaitingRecords,
+    /// The list (counted) after which absent devices were released.
+    pub(super) released_at: u64,
+    /// How much the record of the keys that a policy owns may hold.
+    pub(super) record_room: Room,
     pub(super) effects: Vec<Effect>,
     pub(super) turns: Turns,
     /// Parts of refused batches that are sent by themselves.
@@ -167,6 +174,9 @@ impl Engine {
             lacks: BTreeSet::new(),
             last_tailnet: None,
             looks_asked: BTreeMap::new(),
+            waiting_records: WaitingRecords::default(),
+            released_at: 0,
+            record_room: Room::default(),
             effects: Vec::new(),
             turns: Turns::default(),
             halves: VecDeque::new(),
@@ -240,10 +250,8 @@ impl Engine {
             && self.queues.batch_size() > 0
             && self.flights.len() < MAX_IN_FLIGHT)
             .then_some(self.queues.batch_grew + BATCH_PATIENCE);
-        [poll, alarm, batch, self.limit_ends(), self.next_leave()]
-            .into_iter()
-            .flatten()
-            .min()
+        let ends = [self.limit_ends(), self.next_leave(), self.records_due_at()];
+        [poll, alarm, batch].into_iter().chain(ends).flatten().min()
     }
 
     /// Whether no request is under way.
@@ -443,15 +451,13 @@ impl Engine {
         self.connection.as_ref().err().or(self.polling.outage())
     }
 
-    pub(super) fn is_remembered(&self, key: &PolicyKey) -> bool {
-        self.policies
-            .get(key)
-            .is_some_and(|held| held.recorded.covers(&held.memory))
-    }
-
-    pub(super) fn circumstances(&self, node: &Node, now: Duration) -> Circumstances {
+    pub(super) fn circumstances(&self, id: &NodeId, node: &Node, now: Duration) -> Circumstances {
+        let is_recorded = |key: &PolicyKey| {
+            let held = self.policies.get(key);
+            held.is_some_and(|held| held.recorded.covers_at(id, &held.memory))
+        };
         Circumstances {
-            remembered: node.all_policies().all(|key| self.is_remembered(key)),
+            remembered: node.all_policies().all(is_recorded),
             refresh: self.refresh(),
             list_trusted: self.polling.is_trusted(now),
             fresh_for: self.fresh_for(),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::{DeviceReport, Engine, held::Held, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Difference, ExpressionFault, Field, Policy, PolicyKey, Target},
+    plan::{Binding, Difference, ExpressionFault, Policy, PolicyKey, Target},
 };
 
 /// Devices and differences that a report has in detail; its totals are exact.
@@ -73,6 +73,7 @@ impl Engine {
         let device = self.fleet.get(id);
         let mut changed: Vec<(PolicyKey, bool)> = Vec::new();
         let mut left: Vec<PolicyKey> = Vec::new();
+        let mut matching: Vec<(PolicyKey, bool)> = Vec::new();
         for key in &self.fleets {
             let Some(Held {
                 policy:
@@ -107,6 +108,7 @@ impl Engine {
             if moved {
                 changed.push((key.clone(), fits));
             }
+            matching.push((key.clone(), fits || now_unjudged));
             if !fits && !now_unjudged && memory.holdings.nodes.contains(id) {
                 left.push(key.clone());
             }
@@ -123,6 +125,11 @@ impl Engine {
         }
         for key in left {
             self.part_with_one(id, &key);
+        }
+        for (key, matches) in matching {
+            if let Some(held) = self.policies.get_mut(&key) {
+                held.see_device(id, self.fleet.get(id), matches, self.polling.seen);
+            }
         }
     }
 
@@ -153,7 +160,7 @@ impl Engine {
             && self.told_at == self.polling.seen
             && !self.stopping
             && self.outage().is_none()
-            && self.is_remembered(key)
+            && !self.must_record(key)
             && at_work.any(|id| binding.holds(id) && self.is_working(id))
     }
 
@@ -163,56 +170,6 @@ impl Engine {
         let busy = !self.queues.is_resting(id) || self.unplaced.contains(id) || retries;
         let done = |node: &Node| node.is_done() && node.unconfirmed.is_empty();
         busy && !self.nodes.get(id).is_some_and(done)
-    }
-
-    /// Lets attribute keys go that a fleet named before and that no device of it has any more.
-    pub(super) fn release_keys(&mut self, key: &PolicyKey) {
-        let held = self.policies.get(key);
-        let Some(held) = held.filter(|held| !held.is_invalid()) else {
-            return;
-        };
-        // Before the first list nobody knows which devices it has.
-        let (
-            Ok(Policy {
-                wishes,
-                target: Target::Fleet(_),
-                ..
-            }),
-            Some(_),
-        ) = (&held.policy, &held.binding)
-        else {
-            return;
-        };
-        let named = |owned: &AttributeKey| {
-            let wishes = wishes.attributes.as_ref();
-            wishes.is_some_and(|wishes| wishes.contains_key(owned))
-        };
-        let owned = held.memory.owned_keys.iter().filter(|owned| !named(owned));
-        let released: Vec<AttributeKey> = owned
-            .filter(|owned| !held.nodes().any(|id| self.may_have(id, owned)))
-            .cloned()
-            .collect();
-        if released.is_empty() {
-            return;
-        }
-        self.stale.extend(held.nodes().cloned());
-        if let Some(held) = self.policies.get_mut(key) {
-            held.memory
-                .owned_keys
-                .retain(|owned| !released.contains(owned));
-        }
-    }
-
-    /// Whether a device may still have an attribute that is to be deleted.
-    fn may_have(&self, id: &NodeId, key: &AttributeKey) -> bool {
-        let Some(node) = self.nodes.get(id) else {
-            return false;
-        };
-        let field = Field::Attribute(key.clone());
-        let read = node.attributes.as_ref();
-        let gone = read.is_some_and(|reading| !reading.values.contains_key(key));
-        node.plan.claims.prunes.contains_key(key)
-            && (!gone || node.unconfirmed.contains_key(&field))
     }
 
     pub(super) fn fleet_report(&self, key: &PolicyKey, binding: &Binding) -> FleetReport {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Abandoned, PolicyReport, acts::ActWork, deadline::Deadline};
+use super::{Abandoned, PolicyReport, acts::ActWork, deadline::Deadline, owned::KeyRecord};
 use crate::{
     model::NodeId,
     plan::{
@@ -58,6 +58,8 @@ pub(super) struct Held {
     pub abandoned: Option<Abandoned>,
     /// What it is doing once.
     pub work: ActWork,
+    /// How the keys that it owns are recorded.
+    pub keys: KeyRecord,
 }
 
 impl Held {
@@ -86,6 +88,7 @@ impl Held {
             leaving: None,
             abandoned: None,
             work: ActWork::default(),
+            keys: KeyRecord::default(),
         };
         held.note_finalizer();
         held
@@ -145,6 +148,7 @@ impl Held {
         // Another leader may have changed something since.
         self.changed_at = None;
         self.work = ActWork::default();
+        self.keys = KeyRecord::default();
         self.note_finalizer();
     }
 }

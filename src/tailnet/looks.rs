@@ -24,6 +24,9 @@ impl Engine {
             for id in call.nodes() {
                 self.limiter.end(id, changed, now);
             }
+            if changed {
+                self.note_sent(call);
+            }
         }
         if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
             (&flight.request, &result)

@@ -30,6 +30,7 @@ mod looks;
 mod messages;
 mod node;
 mod once;
+mod owned;
 mod polling;
 mod queues;
 mod report;

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,7 +10,8 @@ use crate::{
     api::Reason,
     model::{AttributeKey, NodeId},
     plan::{
-        Binding, Conflict, Difference, Field, Forbidden, Memory, Mode, PolicyKey, Refusal, Target,
+        Binding, Conflict, Difference, Field, Forbidden, Memory, Mode, OwnedRecord, PolicyKey,
+        Refusal, Target,
     },
     tailscale::Ability,
 };
@@ -24,6 +25,10 @@ pub struct PolicyReport {
     pub generation: i64,
     /// What must be there after a restart.
     pub memory: Memory,
+    /// The keys that it owns, as they are recorded in its status.
+    pub owned: Arc<OwnedRecord>,
+    /// Devices of which no record of its keys could be kept.
+    pub unrecorded: usize,
     /// When a change was last made for it, by this process.
     pub changed_at: Option<Timestamp>,
     /// What is done about a difference.
@@ -132,7 +137,7 @@ impl Engine {
                 self.tell.insert(key);
                 continue;
             }
-            self.release_keys(&key);
+            self.record_keys(&key);
             self.freeze(&key);
             self.tell_missed(&key);
             let Some(report) = self.report(&key) else {
@@ -195,6 +200,8 @@ impl Engine {
             approval_faults: self.approval_faults(key, at_rest),
             generation: held.generation,
             memory: held.memory.clone(),
+            owned: Arc::clone(&held.keys.record),
+            unrecorded: held.keys.unrecorded.len(),
             changed_at: held.changed_at,
             mode: held
                 .policy
@@ -221,7 +228,7 @@ impl Engine {
                 binding: binding.clone(),
             });
         };
-        let can_wait = report.working && self.is_remembered(key) && !self.stopping;
+        let can_wait = report.working && !self.must_record(key) && !self.stopping;
         (!can_wait).then(|| State::Bound(Box::new(report)))
     }
 

@@ -36,6 +36,7 @@ impl Engine {
         self.ring(now.monotonic);
         self.expire_changes(now);
         if self.polling.seen > 0 && self.policies_listed {
+            self.release_absent();
             for key in std::mem::take(&mut self.unbound) {
                 self.rebind(&key, now.wall);
             }
@@ -52,6 +53,7 @@ impl Engine {
         self.poll(now);
         self.note_recent_changes(now);
         self.see_off(now);
+        self.count_waiting_records(now);
         self.publish();
     }
 
@@ -108,7 +110,7 @@ impl Engine {
             self.queues.remove(id);
             return;
         };
-        let step = node.next_step(id, self.circumstances(node, now.monotonic));
+        let step = node.next_step(id, self.circumstances(id, node, now.monotonic));
         let place = match &step {
             Step::Rest(_) => Place::Resting,
             Step::Wait => Place::Waiting,
@@ -167,7 +169,7 @@ impl Engine {
         let step = self
             .nodes
             .get(id)
-            .map(|node| node.next_step(id, self.circumstances(node, now.monotonic)));
+            .map(|node| node.next_step(id, self.circumstances(id, node, now.monotonic)));
         match step {
             Some(Step::Look(request)) => self.send_for(id, request, Vec::new(), now),
             // What is done once is recorded first.
@@ -214,7 +216,7 @@ impl Engine {
             let step = self
                 .nodes
                 .get(id)
-                .map(|node| node.next_step(id, self.circumstances(node, now.monotonic)));
+                .map(|node| node.next_step(id, self.circumstances(id, node, now.monotonic)));
             let Some(Step::WriteAttributes(own, removed)) = step else {
                 // Its time has come for something else, such as a read.
                 self.place(id, now);

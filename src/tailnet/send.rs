@@ -260,7 +260,7 @@ impl Engine {
         let Some(node) = self.nodes.get(id) else {
             return Default::default();
         };
-        let given = self.circumstances(node, now.monotonic);
+        let given = self.circumstances(id, node, now.monotonic);
         let Step::WriteAttributes(mut writes, mut differences) = node.step_if_idle(id, given)
         else {
             return Default::default();

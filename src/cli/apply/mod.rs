@@ -161,7 +161,7 @@ impl ApplyArgs {
             None => declarations.limit()?,
         };
         let policies = declared(&declarations.policies)?;
-        let earlier = self.earlier.read(&self.policies, &policies)?;
+        let earlier = self.earlier.read(&self.policies, &declarations.policies)?;
         let guards = declarations.guards.read()?;
         Ok(Proposal::make(client, policies, guards, &earlier, limit).await?)
     }

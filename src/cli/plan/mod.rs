@@ -88,7 +88,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
     }
-    let earlier = args.earlier.read(&args.policies, &policies)?;
+    let earlier = args.earlier.read(&args.policies, &objects)?;
     let client = args.connection.client()?;
     let proposal = Proposal::make(&client, policies, guards.read()?, &earlier, limit).await?;
     let view = proposal.view();

@@ -37,8 +37,8 @@ impl Proposal {
         limit: ChangeLimit,
     ) -> Result<Self, Error> {
         let mut look = Look::new(client).await?;
-        earlier.remind(&mut policies, &look.fleet);
         let now = Timestamp::now();
+        earlier.remind(&mut policies, &look.fleet, now);
         let survey = look.survey(client, &policies, &guards, limit, now).await?;
         Ok(Self {
             policies,

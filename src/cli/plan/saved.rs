@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The version of the format: another one is refused.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Devices that are named where the tailnet has moved.
 const TOLD: usize = 20;
 
@@ -46,7 +46,7 @@ pub(in crate::cli) struct SavedPlan {
     guards: DeclaredGuards,
     /// Of `policies` and `guards`.
     policies_hash: String,
-    /// What they named at an earlier time.
+    /// What they declared at an earlier time.
     #[serde(default, skip_serializing_if = "Earlier::is_empty")]
     earlier: Earlier,
     /// What the plan found of each device that a policy means, by node id.

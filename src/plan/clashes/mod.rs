@@ -56,6 +56,7 @@ impl Clashes {
                 &clashes.forms,
                 &Permits::default(),
                 Reaches::default(),
+                node,
                 now,
             );
             let read = attributes.get(node).filter(|_| claims.need_attributes());

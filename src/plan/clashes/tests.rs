@@ -1,6 +1,9 @@
 //! Several devices, and policies that want what a tailnet has once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use proptest::{collection, option, prelude::*};
@@ -10,8 +13,8 @@ use crate::{
     model::{AttributeValue, AttributeWish, Attributes, Device, NodeId},
     plan::{
         Allowance, Approvals, Call, Declared, Deletion, DeviceTarget, Dispute, Extent, Field,
-        Fleet, Guards, Hold, Identity, LookRequest, Memory, Mode, Ownership, Policy, PolicyKey,
-        Standing, Survey, Suspender, Target, Wishes, apply, apply_attributes, next_call,
+        Fleet, Guards, Hold, Identity, LookRequest, Memory, Mode, OwnedKeys, Ownership, Policy,
+        PolicyKey, Standing, Survey, Suspender, Target, Wishes, apply, apply_attributes, next_call,
         scenes::{now, plain_device},
         survey,
     },
@@ -418,8 +421,8 @@ fn a_key_that_the_tailnet_has_otherwise_is_not_written() {
         )]
         .into();
         apply_attributes(&writes, renamed.attributes.get_mut(&id(number)).unwrap());
-        renamed.policies[usize::from(number)].memory.owned_keys =
-            ["custom:tier".parse().unwrap()].into();
+        let owned = OwnedKeys::on(&id(number), ["custom:tier".parse().unwrap()].into());
+        renamed.policies[usize::from(number)].memory.owned = Arc::new(owned);
     }
     renamed.run();
     assert_eq!(holds(&renamed), []);

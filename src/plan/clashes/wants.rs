@@ -5,7 +5,7 @@ use std::{
 
 use crate::{
     model::{DeviceLabel, NodeId, TailnetIpv4},
-    plan::{Claims, Fleet, Memory, Policy, PolicyKey, Rank},
+    plan::{Claims, Conflict, Dispute, Field, Fleet, Memory, Policy, PolicyKey, Rank},
 };
 
 /// What is decided for a device and no other device can have, with the rank of the policy that decides.
@@ -175,4 +175,38 @@ fn replace<T: std::hash::Hash + Eq>(
         ranked.insert((rank, node.clone()));
     }
     affected
+}
+
+impl Claims {
+    /// Gives up what another device is to have, by the word of a policy that ranks before.
+    pub(in crate::plan) fn yield_to(
+        &mut self,
+        node: &NodeId,
+        want: &Want,
+        wants: &Wants,
+        called: impl Fn(&NodeId) -> String,
+    ) {
+        let mut lost = Vec::new();
+        if let Some(ipv4) = &want.ipv4
+            && let Some((winner, other)) = wants.before_for_ipv4(node, ipv4)
+            && let Some(claim) = self.ipv4.take()
+        {
+            lost.push((Field::Ipv4, claim.owners, winner, other));
+        }
+        if let Some(name) = &want.name
+            && let Some((winner, other)) = wants.before_for_name(node, name)
+            && let Some(claim) = self.name.take()
+        {
+            lost.push((Field::Name, claim.owners, winner, other));
+        }
+        for (field, losers, winner, other) in lost {
+            let conflicts = losers.into_iter().map(|loser| Conflict {
+                field: field.clone(),
+                loser,
+                winner: winner.clone(),
+                dispute: Dispute::Device(called(other)),
+            });
+            self.conflicts.extend(conflicts);
+        }
+    }
 }

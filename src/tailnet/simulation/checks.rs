@@ -35,10 +35,54 @@ pub struct Told {
     devices: BTreeMap<NodeId, Device>,
     /// As they were before the last list, which may be older than a look at one of them.
     former: BTreeMap<NodeId, Device>,
+    /// What each policy object (by its UID) may have set, whatever process sent it: the keys that it
+    /// has declared while it was to be enforced, on the devices that it targeted then.
+    pub managed: Managed,
 }
+
+type Managed = BTreeSet<(String, AttributeKey, NodeId)>;
 
 impl Told {
     pub fn note(&mut self, input: &Input) {
+        self.note_facts(input);
+        match input {
+            Input::Policy(_) => self.note_managed(None),
+            Input::Answered(_, Ok(Answer::Devices { .. } | Answer::Device(_))) => {
+                let changed = self.devices.values();
+                let changed = changed.filter(|it| self.former.get(&it.node_id) != Some(it));
+                let changed: BTreeSet<NodeId> = changed.map(|it| it.node_id.clone()).collect();
+                self.note_managed(Some(&changed));
+            }
+            _ => {}
+        }
+    }
+
+    /// Policies may have come to manage devices: all of them, or those that have changed.
+    fn note_managed(&mut self, changed: Option<&BTreeSet<NodeId>>) {
+        for (policy, memory) in self.policies.values() {
+            if !matches!(policy.mode, Mode::Enforce | Mode::Approve) {
+                continue;
+            }
+            let seen = self.devices.values();
+            let seen =
+                seen.filter(|it| changed.is_none_or(|changed| changed.contains(&it.node_id)));
+            let targeted = seen.filter(|device| match &policy.target {
+                Target::Fleet(selector) => selector.fits(device),
+                Target::Device(_) => memory
+                    .bound
+                    .as_ref()
+                    .is_some_and(|it| it.node == device.node_id),
+            });
+            let targeted: Vec<&NodeId> = targeted.map(|device| &device.node_id).collect();
+            for key in policy.wishes.attributes.iter().flat_map(BTreeMap::keys) {
+                let facts = targeted.iter();
+                let facts = facts.map(|id| (policy.uid.clone(), key.clone(), (*id).clone()));
+                self.managed.extend(facts);
+            }
+        }
+    }
+
+    fn note_facts(&mut self, input: &Input) {
         match input {
             Input::Policy(declared) => {
                 let readable = declared.standing.readable.clone();
@@ -342,7 +386,7 @@ impl World {
                 assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
                 for (id, writes) in nodes {
                     for (key, wish) in writes {
-                        self.check_attribute(id, key);
+                        self.check_attribute(id, key, wish.is_none());
                         if let Some(wish) = wish {
                             self.check_form(&Form::of(key, wish));
                         }
@@ -452,11 +496,16 @@ impl World {
         assert_eq!(*form, Form::of(key, wish), "{rank:?} decides");
     }
 
-    fn check_attribute(&self, id: &NodeId, key: &AttributeKey) {
+    /// An attribute is written for a policy that is recorded to own it there; and one is deleted only
+    /// where some version of that policy has declared it.
+    fn check_attribute(&self, id: &NodeId, key: &AttributeKey, deletes: bool) {
+        let device = self.told.devices.get(id);
         let owned = |(policy, memory): &(Policy, Memory)| {
+            let recorded = device.is_some_and(|device| memory.owned.at(device).contains(key));
+            let fact = (policy.uid.clone(), key.clone(), id.clone());
             may_act(policy, memory)
                 && policy.wishes.attributes.is_some()
-                && (memory.owned_keys.contains(key)
+                && ((recorded && (!deletes || self.told.managed.contains(&fact)))
                     || policy.ownership.attributes == AttributesExtent::Exact)
         };
         let holders: Vec<_> = self.told.holders(id).collect();

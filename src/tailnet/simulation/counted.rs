@@ -115,8 +115,9 @@ fn every_setting_differs_and_each_costs_one_call_in_the_safe_order() {
     assert_eq!(kinds(&world), order);
     // One look after the tags, one to confirm; attributes are read before and after.
     assert_eq!(counts(&world), [1, 2, 0, 2, 7]);
-    // What must be remembered is told before the first call, how it went after the last.
-    assert_eq!(world.seen.reports.len(), 2);
+    // The device is recorded before the first request, the keys before the one that sets them, and how
+    // it went after the last.
+    assert_eq!(world.seen.reports.len(), 3);
     assert_eq!(world.seen.announcements.len(), 9);
 }
 
@@ -294,13 +295,7 @@ fn a_key_that_is_named_no_more_is_deleted_and_then_forgotten() {
     assert_eq!(world.writes().len(), 1);
     let left: Vec<_> = world.model.attributes[&node_id(0)].keys().collect();
     assert_eq!(left, [&key("a")]);
-    assert!(
-        world.policies[&policy_key(0)]
-            .memory
-            .owned_keys
-            .iter()
-            .eq([&key("a")])
-    );
+    assert!(world.owned(&policy_key(0)).names().iter().eq([&key("a")]));
 }
 
 #[test]
@@ -315,7 +310,7 @@ fn posture_attributes_gone_as_a_whole_are_released_and_an_empty_map_deletes_them
         world.run_for(SOON);
         world.assert_converged();
         assert_eq!(world.writes().len(), writes);
-        assert!(world.policies[&policy_key(0)].memory.owned_keys.is_empty());
+        assert!(world.owned(&policy_key(0)).is_empty());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Single faults, and what the engine makes of them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     World,
@@ -88,7 +88,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
         .seen
         .reports
         .iter()
-        .all(|(_, report)| report.memory.owned_keys.is_empty())
+        .all(|(_, report)| report.memory.owned.is_empty())
     {
         world.run_for(Duration::from_millis(1));
     }
@@ -114,10 +114,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
             .iter()
             .all(|(_, report)| report.uid == uid)
     );
-    assert_eq!(
-        world.policies[&key].memory.owned_keys,
-        former.memory.owned_keys
-    );
+    assert_eq!(world.owned(&key).names(), former.memory.owned.names());
 }
 
 #[test]
@@ -266,7 +263,9 @@ fn a_new_leader_deletes_what_the_former_one_owned() {
     world.end_term();
     // The former leader set b for an edit that this process never saw: there it was named again.
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.memory.owned_keys.insert(key("c"));
+    let fact = (kept.policy.uid.clone(), key("c"), node_id(0));
+    world.told.managed.insert(fact);
+    Arc::make_mut(&mut kept.memory.owned).add(&node_id(0), [key("c")]);
     let person = world.model.attributes[&node_id(0)][&key("a")].clone();
     world
         .model
@@ -288,14 +287,21 @@ fn a_person_sets(world: &mut World, name: &str) {
     attributes.insert(key(name), value);
 }
 
+/// Another leader has recorded that the policy no longer owns a key.
+fn disown(world: &mut World, name: &str) {
+    let mut owned = world.owned(&policy_key(0));
+    owned.retain(&node_id(0), |it| *it != key(name));
+    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+    kept.memory.owned = Arc::new(owned);
+}
+
 #[test]
 fn a_key_that_another_leader_has_released_is_not_owned_in_a_later_term() {
     let mut world = settled();
     world.end_term();
     // The other leader deletes b for an edit, and the policy owns it no longer; a person sets it.
     world.apply(policy(0, attributes(&[("a", "gold")])));
-    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.memory.owned_keys.remove(&key("b"));
+    disown(&mut world, "b");
     world.run_for(SOON);
     a_person_sets(&mut world, "b");
     world.start_term();
@@ -306,8 +312,7 @@ fn a_key_that_another_leader_has_released_is_not_owned_in_a_later_term() {
 #[test]
 fn a_term_that_follows_another_at_once_starts_from_what_is_stored() {
     let mut world = settled();
-    let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.memory.owned_keys.remove(&key("b"));
+    disown(&mut world, "b");
     // The message of the end between the two was never sent.
     world.start_term();
     world.apply(policy(0, attributes(&[("a", "gold")])));

@@ -155,7 +155,7 @@ fn a_key_that_is_named_no_more_is_owned_until_the_last_device_has_lost_it() {
     world.model.broken = Some(node_id(29));
     world.apply(fleet(attributes(&[("a", "gold")])));
     world.run_for(Duration::from_mins(20));
-    let owned = |world: &World| world.policies[&policy_key(0)].memory.owned_keys.clone();
+    let owned = |world: &World| world.owned(&policy_key(0)).names();
     assert!(owned(&world).contains(&key("b")));
     world.model.broken = None;
     world.run_for(Duration::from_mins(30));

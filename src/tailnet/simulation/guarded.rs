@@ -16,7 +16,7 @@ use crate::{
 const SEEDS: u64 = 200;
 
 /// The guards of a tailnet that declares these.
-fn guardrails(spec: &Value) -> Guardrails {
+pub fn guardrails(spec: &Value) -> Guardrails {
     let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
     given
         .as_object_mut()

@@ -18,7 +18,10 @@ mod limits;
 mod model;
 mod once;
 mod outcome;
+mod owned;
+mod owned_history;
 mod random;
+mod recorded;
 mod released;
 mod released_at_random;
 
@@ -36,7 +39,7 @@ use crate::{
     model::{ChangeLimit, NodeId},
     plan::{
         Approvals, Call, Declared, Guardrails, Guards, Labels, LookRequest, Memory, Policy,
-        PolicyKey, Standing,
+        PolicyKey, Room, Standing,
     },
 };
 
@@ -132,6 +135,8 @@ struct World {
     last_reports: BTreeMap<PolicyKey, PolicyReport>,
     /// When the last report of a policy will be kept.
     keeping: BTreeMap<PolicyKey, Duration>,
+    /// How much the records of owned keys may hold.
+    record_room: Room,
 }
 
 impl World {
@@ -166,6 +171,7 @@ impl World {
             drifted: BTreeMap::new(),
             last_reports: BTreeMap::new(),
             keeping: BTreeMap::new(),
+            record_room: Room::default(),
         }
     }
 
@@ -210,7 +216,10 @@ impl World {
         self.drifted
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
         self.engine = Engine::new(settings(), self.rng.u64(..));
+        self.engine.record_room = self.record_room;
+        let managed = std::mem::take(&mut self.told.managed);
         self.told = checks::Told::default();
+        self.told.managed = managed;
         self.wake = None;
         self.waits_for_turn = false;
         self.start();
@@ -382,7 +391,7 @@ impl World {
                 // What is made unreadable meanwhile takes what was on its way.
                 let overdue = report.generation < kept.policy.generation;
                 assert!(kept.broken != Broken::Unreadable || overdue, "{report:?}");
-                kept.memory = report.memory.clone();
+                kept.memory = recorded::through_status(&report);
                 kept.anchored = !kept.memory.holdings.is_empty();
                 if kept.leaving && kept.memory.holdings.is_empty() {
                     self.seen.ends.push((key.clone(), (*report).clone()));

@@ -1,11 +1,14 @@
 //! What the world should be like in the end, and whether it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::World;
 use crate::{
     api::PolicyField,
-    model::NodeId,
+    model::{AttributeKey, Device, NodeId},
     plan::{
         Binding, Change, Clashes, Deletion, DevicePlan, Difference, Fleet, Hold, Memory, Mode,
         Permits, Policy, PolicyKey, Surroundings, Target, bind, plan_device,
@@ -21,11 +24,11 @@ impl World {
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         let guards = self.guards();
-        let mut admitted: BTreeMap<&PolicyKey, Policy> = BTreeMap::new();
+        let mut admitted: BTreeMap<&PolicyKey, (Policy, Memory)> = BTreeMap::new();
         for (key, kept) in &self.policies {
             match guards.admit(kept.policy.clone()) {
                 Ok(policy) => {
-                    admitted.insert(key, policy);
+                    admitted.insert(key, (policy, kept.memory.met(&fleet)));
                 }
                 Err(forbidden) => {
                     let told = &self.last_reports[key].state;
@@ -33,15 +36,15 @@ impl World {
                 }
             }
         }
-        for (key, policy) in &admitted {
+        for (key, (policy, memory)) in &admitted {
             let kept = &self.policies[*key];
             assert!(!kept.leaving, "{key} is held up: {kept:?}");
-            let binding = bind(&policy.target, &kept.memory, &kept.approvals, &fleet);
+            let binding = bind(&policy.target, memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
-                policies.push((policy, &kept.memory));
+                policies.push((policy, memory));
             }
-            self.assert_holdings(policy, &kept.memory, &binding, &fleet);
+            self.assert_holdings(policy, memory, &binding, &fleet);
             match binding {
                 Binding::Device(_) => {}
                 Binding::Fleet(nodes) => fleets.push((key, nodes)),
@@ -56,7 +59,7 @@ impl World {
             assert_eq!(*told, binding, "{key}");
         }
         let clashes = Clashes::among(
-            admitted.values(),
+            admitted.values().map(|(policy, _)| policy),
             &held_by,
             &self.model.attributes,
             self.wall(),
@@ -154,23 +157,8 @@ impl World {
             let key = &policy.key;
             let report = &self.last_reports[key];
             assert_eq!(report.generation, policy.generation, "{key}");
-            assert_eq!(
-                report.memory, **memory,
-                "{key}: what was told is not what is kept"
-            );
-            // What is suspended, or barred by a guard, may still have something to delete.
-            let field = PolicyField::PostureAttributes;
-            let barred = |device| self.settings.guardrails.bars(policy, field, device);
-            let mut devices = self.model.devices.values();
-            if policy.mode == Mode::Enforce && !devices.any(|it| barred(it).is_some()) {
-                let named = policy.wishes.attributes.iter().flat_map(BTreeMap::keys);
-                let now = self.wall();
-                let desired = named.filter(|key| !policy.has_expired(key, now));
-                assert!(
-                    memory.owned_keys.iter().eq(desired),
-                    "{key} owns {memory:?}"
-                );
-            }
+            assert_kept(&report.memory, memory, key);
+            self.assert_owned(policy, memory, device, &plan);
             if matches!(policy.target, Target::Fleet(_)) {
                 continue;
             }
@@ -192,6 +180,16 @@ impl World {
     }
 }
 
+/// What is reported is what is kept.
+fn assert_kept(reported: &Memory, kept: &Memory, key: &PolicyKey) {
+    assert_eq!(reported.owned.groups(), kept.owned.groups(), "{key}");
+    let but_keys = |memory: &Memory| Memory {
+        owned: Arc::default(),
+        ..memory.clone()
+    };
+    assert_eq!(but_keys(reported), but_keys(kept), "{key}");
+}
+
 /// A difference, without the hash by which it is approved.
 fn unnamed(difference: &Difference) -> Difference {
     let mut difference = difference.clone();
@@ -202,6 +200,34 @@ fn unnamed(difference: &Difference) -> Difference {
 }
 
 impl World {
+    /// A policy owns what it manages on a device, and nothing else but what it still declares: what it
+    /// no longer declares is deleted. What is suspended, or denied by a guardrail, may be there still.
+    fn assert_owned(&self, policy: &Policy, memory: &Memory, device: &Device, plan: &DevicePlan) {
+        let key = &policy.key;
+        let field = PolicyField::PostureAttributes;
+        let is_denied = self
+            .settings
+            .guardrails
+            .bars(policy, field, device)
+            .is_some();
+        if policy.mode != Mode::Enforce || is_denied {
+            return;
+        }
+        let nothing = BTreeSet::new();
+        let owned = memory.owned.known_at(&device.node_id).unwrap_or(&nothing);
+        let managed = plan.managed.get(key).unwrap_or(&nothing);
+        assert!(
+            managed.is_subset(owned),
+            "{key} manages {managed:?}, and owns {owned:?}"
+        );
+        let declared = policy.wishes.attributes.as_ref();
+        let desires = |it: &AttributeKey| {
+            let declared = declared.is_some_and(|declared| declared.contains_key(it));
+            declared && !policy.has_expired(it, self.wall())
+        };
+        assert!(owned.iter().all(desires), "{key} owns {owned:?}");
+    }
+
     /// A policy keeps what it would have to clear, and nothing else but devices of which its expression
     /// cannot tell; what it has let go is cleared.
     fn assert_holdings(&self, policy: &Policy, memory: &Memory, binding: &Binding, fleet: &Fleet) {

@@ -154,3 +154,63 @@ async fn what_another_device_or_a_policy_that_is_gone_had_stays() {
         assert_eq!(device(&tailnet, hostname)["attributes"]["custom:b"], "z");
     }
 }
+
+/// Gives the gateway a tag and a value of its own of the key that is dropped.
+fn give(tailnet: &Tailnet, hostname: &str, tags: &[&str]) {
+    let id = node(tailnet, hostname);
+    let change = json!({"tags": tags, "attributes": {"custom:b": "human"}});
+    tailnet.simulator.patch_device(&id, &change).unwrap();
+}
+
+#[tokio::test]
+async fn a_key_is_pruned_only_on_devices_that_the_former_manifest_targeted() {
+    let tailnet = edited().await;
+    give(&tailnet, "lobby-kiosk", &["tag:new"]);
+    fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
+    let moved = policy(
+        "fleet",
+        &format!("deviceSelector: {{tags: [\"tag:new\"]}}, {AFTER}"),
+    );
+    fs::write(tailnet.path("now/a.yaml"), moved).unwrap();
+    let args = ["apply", "-f", "now", "--prune-from", "then.yaml", "--yes"];
+    tailnet.run(&args).await.ok();
+    let kiosk = device(&tailnet, "lobby-kiosk")["attributes"].clone();
+    assert_eq!(
+        (&kiosk["custom:a"], &kiosk["custom:b"]),
+        (&json!("x"), &json!("human"))
+    );
+    // The device of a policy may become one of many, and is the same.
+    let both = policy(
+        "one",
+        &format!(
+            "deviceSelector: {{hostnames: [\"fra-router\", \"lobby-kiosk\"], trustClaims: true}}, {AFTER}"
+        ),
+    );
+    fs::write(tailnet.path("now/a.yaml"), both).unwrap();
+    let out = tailnet.run(&args).await.ok();
+    assert!(
+        out.contains("postureAttributes[custom:b]: \"z\" → none"),
+        "{out}"
+    );
+    assert_eq!(
+        device(&tailnet, "lobby-kiosk")["attributes"]["custom:b"],
+        "human"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_pruned_under_another_tailnet_ref() {
+    let tailnet = edited().await;
+    fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
+    let moved = policies(&format!("tailnetRef: {{name: other}}, {AFTER}"));
+    fs::write(tailnet.path("now/a.yaml"), moved).unwrap();
+    let args = ["plan", "-f", "now", "--prune-from", "then.yaml"];
+    let ran = tailnet.run(&args).await;
+    assert!(
+        ran.err
+            .contains("default/one had the tailnetRef default and has other now"),
+        "{}",
+        ran.err
+    );
+    ran.ok();
+}

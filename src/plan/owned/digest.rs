@@ -1,0 +1,240 @@
+//! Numbers for many devices, in a few bits a device.
+//!
+//! Three cells of a table, chosen by a hash of the nodeId, and a mask from the same hash give the number
+//! of a device when they are combined by XOR. (The literature calls it a static function, or an XOR
+//! filter; the table is solved from the last cell that only one device has.) A device that was in the
+//! tailnet when the table was made always gets its own number, 0 where it had none. One that was created
+//! later is told by the time of its creation, as the control server reports it. What remains is a device
+//! that was there and that no list had shown: it gets a number by mistake in about one of 2^bits cases.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
+use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
+
+use crate::model::{Device, NodeId};
+
+/// More bits for each cell make no difference that anybody could notice.
+const MOST_BITS: usize = 32;
+/// With fewer, a device that no list had shown would be taken for a known one too often.
+const LEAST_BITS: usize = 3;
+/// With so many, the devices without a number need not be in the table: a few tables are tried, and one
+/// in which none of them gets a number by mistake is soon found.
+const BITS_FOR_MEMBERS: usize = 16;
+/// How many tables are tried.
+const SEEDS: u32 = 32;
+
+/// A number for each of many devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    seed: u32,
+    bits: usize,
+    cells: Vec<u32>,
+    /// When the newest device of the tailnet was created: a newer one was not there.
+    newest: Option<Timestamp>,
+}
+
+impl Digest {
+    /// Makes a table of at most `room` bits, in which the `members` have their numbers and no device of
+    /// `others` has one. `None` where that is impossible.
+    #[must_use]
+    pub fn new(
+        members: &BTreeMap<&NodeId, u32>,
+        others: &[&NodeId],
+        newest: Option<Timestamp>,
+        room: usize,
+    ) -> Option<Self> {
+        let largest = members.values().max()?;
+        let fits = |bits: &usize| *bits >= LEAST_BITS && u64::from(*largest) >> *bits == 0;
+        let few = bits_for(members.len(), room);
+        let mut entries: Vec<(&NodeId, u32)> = members.iter().map(|(id, it)| (*id, *it)).collect();
+        let table = |entries: &[(&NodeId, u32)], seed, bits| {
+            let cells = solve(entries, seed, bits)?;
+            Some(Self {
+                seed,
+                bits,
+                cells,
+                newest,
+            })
+        };
+        if few >= BITS_FOR_MEMBERS {
+            let is_exact = |it: &Self| {
+                others
+                    .iter()
+                    .all(|id| it.number(id) > *largest || it.number(id) == 0)
+            };
+            let found = (0..SEEDS)
+                .filter_map(|seed| table(&entries, seed, few))
+                .find(is_exact);
+            if found.is_some() {
+                return found;
+            }
+        }
+        entries.extend(others.iter().map(|id| (*id, 0)));
+        let bits = Some(bits_for(entries.len(), room)).filter(fits)?;
+        (0..SEEDS).find_map(|seed| table(&entries, seed, bits))
+    }
+
+    /// Reads a table.
+    #[must_use]
+    pub fn read(seed: u32, bits: u32, text: &str, newest: Option<Timestamp>) -> Option<Self> {
+        let bytes = BASE64_STANDARD_NO_PAD.decode(text).ok()?;
+        let bits = usize::try_from(bits).ok()?;
+        if !(LEAST_BITS..=MOST_BITS).contains(&bits) {
+            return None;
+        }
+        let cells = unpack(&bytes, bits);
+        (cells.len() >= 3 && cells.len().is_multiple_of(3)).then_some(Self {
+            seed,
+            bits,
+            cells,
+            newest,
+        })
+    }
+
+    /// Which of the tables it is, how many bits a cell has, and the cells as text.
+    #[must_use]
+    pub fn write(&self) -> (u32, u32, String) {
+        let bits = u32::try_from(self.bits).unwrap_or_default();
+        let text = BASE64_STANDARD_NO_PAD.encode(pack(&self.cells, self.bits));
+        (self.seed, bits, text)
+    }
+
+    /// When the newest device was created that the tailnet had.
+    #[must_use]
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.newest
+    }
+
+    /// The number of a device; 0 where it has none.
+    #[must_use]
+    pub fn of(&self, device: &Device) -> u32 {
+        let is_newer = match (device.created, self.newest) {
+            (Some(created), Some(newest)) => created > newest,
+            _ => false,
+        };
+        if is_newer {
+            return 0;
+        }
+        self.number(&device.node_id)
+    }
+
+    fn number(&self, id: &NodeId) -> u32 {
+        let Place { cells, mask } = Place::of(id, self.seed, self.cells.len() / 3, self.bits);
+        let values = cells.iter().filter_map(|cell| self.cells.get(*cell));
+        values.fold(mask, |number, value| number ^ value)
+    }
+}
+
+fn shift(bits: usize) -> u32 {
+    u32::try_from(bits).unwrap_or(u32::MAX)
+}
+
+/// How many cells each third of a table has: 1.23 cells for each device are enough to solve it.
+fn block(entries: usize) -> usize {
+    entries * 41 / 100 + 12
+}
+
+fn bits_for(entries: usize, room: usize) -> usize {
+    (room / (3 * block(entries))).min(MOST_BITS)
+}
+
+/// Where the number of a device is kept.
+struct Place {
+    cells: [usize; 3],
+    mask: u32,
+}
+
+impl Place {
+    fn of(id: &NodeId, seed: u32, block: usize, bits: usize) -> Self {
+        let text = [&seed.to_be_bytes(), id.as_str().as_bytes()].concat();
+        let hash = digest(&SHA256, &text);
+        let word = |number: usize| {
+            let bytes = hash.as_ref().iter().skip(4 * number).take(4);
+            bytes.fold(0, |word: u32, byte| word << 8 | u32::from(*byte))
+        };
+        let cell = |number: usize| {
+            let inside = usize::try_from(word(number)).unwrap_or_default() % block.max(1);
+            number * block + inside
+        };
+        Self {
+            cells: [cell(0), cell(1), cell(2)],
+            mask: word(3) & mask(bits),
+        }
+    }
+}
+
+fn mask(bits: usize) -> u32 {
+    u32::MAX
+        .checked_shr(32_u32.saturating_sub(shift(bits)))
+        .unwrap_or_default()
+}
+
+/// Finds cells that give each entry its number; `None` where this seed has no solution that could be
+/// found.
+fn solve(entries: &[(&NodeId, u32)], seed: u32, bits: usize) -> Option<Vec<u32>> {
+    let block = block(entries.len());
+    let places: Vec<Place> = entries
+        .iter()
+        .map(|(id, _)| Place::of(id, seed, block, bits))
+        .collect();
+    let mut left = vec![(0_usize, 0_usize); 3 * block];
+    for (number, place) in places.iter().enumerate() {
+        for cell in place.cells {
+            let (count, all) = &mut left[cell];
+            *count += 1;
+            *all ^= number;
+        }
+    }
+    let mut alone: Vec<usize> = (0..left.len()).filter(|cell| left[*cell].0 == 1).collect();
+    let mut solved: Vec<(usize, usize)> = Vec::with_capacity(entries.len());
+    while let Some(cell) = alone.pop() {
+        let (count, number) = left[cell];
+        if count != 1 {
+            continue;
+        }
+        solved.push((number, cell));
+        for other in places[number].cells {
+            let (count, all) = &mut left[other];
+            *count -= 1;
+            *all ^= number;
+            if *count == 1 {
+                alone.push(other);
+            }
+        }
+    }
+    if solved.len() < entries.len() {
+        return None;
+    }
+    let mut cells = vec![0; 3 * block];
+    for (number, cell) in solved.into_iter().rev() {
+        let place = &places[number];
+        let others = place.cells.iter().filter(|other| **other != cell);
+        let others = others.fold(0, |value, other| value ^ cells[*other]);
+        cells[cell] = entries[number].1 ^ place.mask ^ others;
+    }
+    Some(cells)
+}
+
+fn pack(cells: &[u32], bits: usize) -> Vec<u8> {
+    let mut bytes = vec![0_u8; (cells.len() * bits).div_ceil(8)];
+    let all = cells
+        .iter()
+        .flat_map(|cell| (0..bits).rev().map(move |bit| cell >> bit & 1 == 1));
+    for (place, _) in all.enumerate().filter(|(_, is_set)| *is_set) {
+        bytes[place / 8] |= 128 >> (place % 8);
+    }
+    bytes
+}
+
+fn unpack(bytes: &[u8], bits: usize) -> Vec<u32> {
+    let is_set = |place: usize| u32::from(bytes[place / 8] >> (7 - place % 8) & 1);
+    let cell = |number: usize| {
+        let places = number * bits..(number + 1) * bits;
+        places.fold(0, |cell: u32, place| cell << 1 | is_set(place))
+    };
+    // What is left over at the end fills up a byte, or is no whole third of a table.
+    let cells = bytes.len() * 8 / bits / 3 * 3;
+    (0..cells).map(cell).collect()
+}

@@ -1,0 +1,256 @@
+//! The attribute keys that a policy owns, device by device.
+//!
+//! A key that a policy no longer declares is deleted only where the policy is recorded to have managed
+//! it: on this device, in this tailnet. [`OwnedRecord`] is the form that fits into a status.
+
+mod digest;
+mod record;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+pub use self::{
+    digest::Digest,
+    record::{OwnedGroup, OwnedRecord, Room},
+};
+use super::Fleet;
+use crate::model::{AttributeKey, Device, NodeId};
+
+/// Some attribute keys. Shared, as most devices of a fleet have the same.
+type Keys = Arc<BTreeSet<AttributeKey>>;
+
+/// The attribute keys that a policy owns, for each device that it manages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnedKeys {
+    by_device: BTreeMap<NodeId, Keys>,
+    /// What a status says, of the devices that have not been seen since it was read.
+    unmet: Option<Unmet>,
+}
+
+/// A record, and the devices of which it has been asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unmet {
+    record: Arc<OwnedRecord>,
+    met: Arc<BTreeSet<NodeId>>,
+}
+
+impl OwnedKeys {
+    /// These keys on one device.
+    #[must_use]
+    pub fn on(id: &NodeId, keys: BTreeSet<AttributeKey>) -> Self {
+        let mut owned = Self::default();
+        owned.add(id, keys);
+        owned
+    }
+
+    /// Everything that a status records.
+    #[must_use]
+    pub fn recorded(record: OwnedRecord) -> Self {
+        let unmet = (!record.is_empty()).then(|| Unmet {
+            record: Arc::new(record),
+            met: Arc::default(),
+        });
+        Self {
+            unmet,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the policy owns no key on any device.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_device.is_empty() && self.unmet.is_none()
+    }
+
+    /// The keys that the policy owns on a device, met or not.
+    #[must_use]
+    pub fn at(&self, device: &Device) -> Keys {
+        let known = self.by_device.get(&device.node_id);
+        let unmet = self.unmet.as_ref();
+        let unmet = unmet.filter(|unmet| !unmet.met.contains(&device.node_id));
+        match (known, unmet.and_then(|unmet| unmet.record.at(device))) {
+            (None, None) => Arc::default(),
+            (Some(known), None) => Arc::clone(known),
+            (None, Some(recorded)) => Arc::new(recorded.clone()),
+            (Some(known), Some(recorded)) => Arc::new(known.union(recorded).cloned().collect()),
+        }
+    }
+
+    /// The keys on a device that has been met.
+    #[must_use]
+    pub fn known_at(&self, id: &NodeId) -> Option<&BTreeSet<AttributeKey>> {
+        self.by_device.get(id).map(AsRef::as_ref)
+    }
+
+    /// The devices that have been met and on which the policy owns something.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.by_device.keys()
+    }
+
+    /// All keys that the policy owns, wherever that is.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<AttributeKey> {
+        let mut names = BTreeSet::new();
+        let mut last: Option<&Keys> = None;
+        for keys in self.by_device.values() {
+            if !last.is_some_and(|last| Arc::ptr_eq(last, keys)) {
+                names.extend(keys.iter().cloned());
+            }
+            last = Some(keys);
+        }
+        if let Some(unmet) = &self.unmet {
+            names.extend(unmet.record.names().cloned());
+        }
+        names
+    }
+
+    /// The devices, by the keys that the policy owns there.
+    #[must_use]
+    pub fn groups(&self) -> BTreeMap<&BTreeSet<AttributeKey>, Vec<&NodeId>> {
+        let mut groups: BTreeMap<&BTreeSet<AttributeKey>, Vec<&NodeId>> = BTreeMap::new();
+        for (id, keys) in &self.by_device {
+            groups.entry(keys).or_default().push(id);
+        }
+        groups
+    }
+
+    /// The policy comes to own these keys on a device.
+    pub fn add(&mut self, id: &NodeId, keys: impl IntoIterator<Item = AttributeKey>) {
+        let before = self.by_device.get(id);
+        let mut all: BTreeSet<AttributeKey> = before.map(|it| (**it).clone()).unwrap_or_default();
+        all.extend(keys);
+        self.set(id, all);
+    }
+
+    /// Of the keys on a device, keeps those that fulfil the condition. Says whether one goes.
+    pub fn retain(&mut self, id: &NodeId, keep: impl Fn(&AttributeKey) -> bool) -> bool {
+        let Some(keys) = self.by_device.get(id) else {
+            return false;
+        };
+        if keys.iter().all(&keep) {
+            return false;
+        }
+        let kept = keys.iter().filter(|key| keep(key)).cloned().collect();
+        self.set(id, kept);
+        true
+    }
+
+    /// The policy no longer owns these keys anywhere.
+    pub fn disown(&mut self, keys: &BTreeSet<AttributeKey>) {
+        let mut before: Option<(Keys, Keys)> = None;
+        self.by_device.retain(|_, owned| {
+            let kept = match &before {
+                Some((same, kept)) if Arc::ptr_eq(same, owned) => Arc::clone(kept),
+                _ if owned.is_disjoint(keys) => Arc::clone(owned),
+                _ => Arc::new(owned.difference(keys).cloned().collect()),
+            };
+            before = Some((std::mem::replace(owned, Arc::clone(&kept)), kept));
+            !owned.is_empty()
+        });
+    }
+
+    fn set(&mut self, id: &NodeId, keys: BTreeSet<AttributeKey>) {
+        if keys.is_empty() {
+            self.by_device.remove(id);
+            return;
+        }
+        // Most devices of a fleet have what another one has.
+        let some_other = self.by_device.values().next();
+        let shared = some_other.filter(|other| ***other == keys).cloned();
+        let keys = shared.unwrap_or_else(|| Arc::new(keys));
+        self.by_device.insert(id.clone(), keys);
+    }
+
+    /// The policy no longer manages a device. Says whether it owned something there.
+    pub fn release(&mut self, id: &NodeId) -> bool {
+        self.by_device.remove(id).is_some()
+    }
+
+    /// Takes from the record what it says of the devices of a complete list.
+    pub fn meet_all(&mut self, fleet: &Fleet) {
+        let unmet = self.unmet.as_ref().filter(|_| self.is_new());
+        let Some(record) = unmet.map(|unmet| Arc::clone(&unmet.record)) else {
+            return;
+        };
+        for device in fleet.devices() {
+            let keys = self.at(device);
+            if !keys.is_empty() {
+                self.set(&device.node_id, (*keys).clone());
+            }
+        }
+        // One that a list lacks may be in the next one.
+        let absent = record.listed().filter(|(id, _)| fleet.get(id).is_none());
+        for (id, keys) in absent {
+            self.add(id, keys.iter().cloned());
+        }
+        let met = fleet.devices().map(|device| device.node_id.clone());
+        let met = Arc::new(met.collect());
+        self.unmet = record.numbers.is_some().then_some(Unmet { record, met });
+    }
+
+    /// Takes from the record what it says of a device that an earlier list lacked.
+    pub fn meet(&mut self, device: &Device) {
+        let id = &device.node_id;
+        if self
+            .unmet
+            .as_ref()
+            .is_none_or(|unmet| unmet.met.contains(id))
+        {
+            return;
+        }
+        let keys = self.at(device);
+        self.set(id, (*keys).clone());
+        if let Some(unmet) = &mut self.unmet {
+            Arc::make_mut(&mut unmet.met).insert(id.clone());
+        }
+    }
+
+    /// Every device that the record can be about has been met, or is gone.
+    pub fn forget_record(&mut self) {
+        self.unmet = None;
+    }
+
+    /// The record that was read, as long as there may be devices that have not been met.
+    #[must_use]
+    pub fn unmet(&self) -> Option<&Arc<OwnedRecord>> {
+        self.unmet.as_ref().map(|unmet| &unmet.record)
+    }
+
+    /// Whether a record was read of which no device has been met.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.unmet
+            .as_ref()
+            .is_some_and(|unmet| unmet.met.is_empty())
+    }
+
+    /// The record that was read, before any device has been met: it is still what it was.
+    #[must_use]
+    pub fn untouched(&self) -> Option<&Arc<OwnedRecord>> {
+        let unmet = self.unmet.as_ref()?;
+        (self.by_device.is_empty() && unmet.met.is_empty()).then_some(&unmet.record)
+    }
+
+    /// Whether what `needed` says of a device is known here too.
+    #[must_use]
+    pub fn covers_at(&self, id: &NodeId, needed: &Self) -> bool {
+        let Some(needed) = needed.by_device.get(id) else {
+            return true;
+        };
+        let known = self.by_device.get(id);
+        known.is_some_and(|known| Arc::ptr_eq(known, needed) || known.is_superset(needed))
+    }
+
+    /// Whether what `needed` says is known here too.
+    #[must_use]
+    pub fn covers(&self, needed: &Self) -> bool {
+        let mut nodes = needed.by_device.keys();
+        nodes.all(|id| self.covers_at(id, needed))
+    }
+}
+
+#[cfg(test)]
+mod tests;

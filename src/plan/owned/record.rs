@@ -1,0 +1,201 @@
+//! What a status keeps of the keys that a policy owns, within a fixed number of bytes.
+//!
+//! Devices are many and exceptions few: as long as the nodeIds fit they are listed, by the keys that the
+//! policy owns there. Beyond that the largest groups go into a [`Digest`], and the few other devices are
+//! listed. What does not fit at all is not recorded, so that the policy does not own it: it stays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Digest, OwnedKeys};
+use crate::{
+    model::{AttributeKey, Device, NodeId},
+    plan::Fleet,
+};
+
+/// How much a record may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of lists, where there is no digest.
+    pub lists: usize,
+    /// Bytes of lists beside a digest.
+    pub few: usize,
+    /// Bytes of the keys of the groups in a digest.
+    pub keys: usize,
+    /// Bits of a digest.
+    pub bits: usize,
+}
+
+impl Default for Room {
+    /// About 200 devices in lists, or 10,000 in a digest: at most ten of the sixteen KiB of a status.
+    fn default() -> Self {
+        Self {
+            lists: 4 << 10,
+            few: 1 << 10,
+            keys: 2 << 10,
+            bits: 38_400,
+        }
+    }
+}
+
+/// Devices on which a policy owns the same keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnedGroup {
+    /// The keys.
+    pub keys: BTreeSet<AttributeKey>,
+    /// The devices.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+/// The keys that a policy owns, as its status keeps them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// The domain of the devices: the policy owns nothing in another tailnet.
+    pub domain: Option<String>,
+    /// Devices by name.
+    pub groups: Vec<OwnedGroup>,
+    /// Devices in a digest: the keys of those that have the number 1, 2 …, and how many they are.
+    pub numbered: Vec<(BTreeSet<AttributeKey>, usize)>,
+    /// The numbers of devices.
+    pub numbers: Option<Arc<Digest>>,
+}
+
+impl OwnedRecord {
+    /// Records what a policy owns, in a tailnet with these devices. Gives the devices too of which no
+    /// record could be kept.
+    #[must_use]
+    pub fn of(owned: &OwnedKeys, fleet: &Fleet, room: Room) -> (Self, BTreeSet<NodeId>) {
+        let mut groups: Vec<(&BTreeSet<AttributeKey>, Vec<&NodeId>)> =
+            owned.groups().into_iter().collect();
+        let mut record = Self {
+            domain: fleet.domain(),
+            ..Self::default()
+        };
+        let all: usize = groups.iter().map(|group| text_of(group)).sum();
+        if all <= room.lists {
+            record.groups = groups.into_iter().map(listed).collect();
+            return (record, BTreeSet::new());
+        }
+        groups.sort_by_key(|(keys, nodes)| (nodes.len(), *keys));
+        let few = count_within(room.few, groups.iter().map(text_of));
+        let many = groups.split_off(few);
+        record.groups = groups.into_iter().map(listed).collect();
+        let left_out = record.number(many, fleet, room);
+        (record, left_out)
+    }
+
+    /// Puts large groups into a digest. Gives the devices that do not fit.
+    fn number(
+        &mut self,
+        mut many: Vec<(&BTreeSet<AttributeKey>, Vec<&NodeId>)>,
+        fleet: &Fleet,
+        room: Room,
+    ) -> BTreeSet<NodeId> {
+        // The largest first: it is the last one that is left out.
+        many.reverse();
+        let mut fitting = count_within(room.keys, many.iter().map(|(keys, _)| text_of_keys(keys)));
+        let newest = fleet.devices().filter_map(|device| device.created).max();
+        while fitting > 0 {
+            let members: BTreeMap<&NodeId, u32> = (1..)
+                .zip(&many[..fitting])
+                .flat_map(|(number, (_, nodes))| nodes.iter().map(move |id| (*id, number)))
+                .collect();
+            let others = fleet.devices().map(|device| &device.node_id);
+            let others: Vec<&NodeId> = others.filter(|id| !members.contains_key(id)).collect();
+            if let Some(digest) = Digest::new(&members, &others, newest, room.bits) {
+                self.numbers = Some(Arc::new(digest));
+                break;
+            }
+            fitting -= 1;
+        }
+        let (numbered, left_out) = many.split_at(fitting);
+        self.numbered = numbered
+            .iter()
+            .map(|(keys, nodes)| ((*keys).clone(), nodes.len()))
+            .collect();
+        left_out
+            .iter()
+            .flat_map(|(_, nodes)| nodes)
+            .map(|id| (*id).clone())
+            .collect()
+    }
+
+    /// Whether nothing is recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.numbered.is_empty()
+    }
+
+    /// The keys on a device.
+    #[must_use]
+    pub fn at(&self, device: &Device) -> Option<&BTreeSet<AttributeKey>> {
+        let domain = device.name.split_once('.').map(|(_, domain)| domain);
+        if self.domain.is_some() && self.domain.as_deref() != domain {
+            return None;
+        }
+        let listed = self
+            .groups
+            .iter()
+            .find(|group| group.nodes.contains(&device.node_id));
+        if let Some(listed) = listed {
+            return Some(&listed.keys);
+        }
+        let number = self.numbers.as_ref()?.of(device).checked_sub(1)?;
+        let group = self.numbered.get(usize::try_from(number).ok()?);
+        group.map(|(keys, _)| keys)
+    }
+
+    /// Whether it says just this of all devices of a tailnet.
+    #[must_use]
+    pub fn says(&self, owned: &OwnedKeys, fleet: &Fleet) -> bool {
+        let same = |device: &Device| self.at(device) == owned.known_at(&device.node_id);
+        let listed: BTreeSet<&NodeId> = self.listed().map(|(id, _)| id).collect();
+        let mut absent = owned.nodes().filter(|id| fleet.get(id).is_none());
+        self.domain == fleet.domain()
+            && fleet.devices().all(same)
+            && absent.all(|id| listed.contains(id))
+    }
+
+    /// The devices that stand in it by name.
+    pub fn listed(&self) -> impl Iterator<Item = (&NodeId, &BTreeSet<AttributeKey>)> {
+        let groups = self.groups.iter();
+        groups.flat_map(|group| group.nodes.iter().map(|id| (id, &group.keys)))
+    }
+
+    /// All keys, wherever the policy owns them.
+    pub fn names(&self) -> impl Iterator<Item = &AttributeKey> {
+        let listed = self.groups.iter().map(|group| &group.keys);
+        listed
+            .chain(self.numbered.iter().map(|(keys, _)| keys))
+            .flatten()
+    }
+}
+
+/// How many of these, from the first on, fit into so many bytes.
+fn count_within(room: usize, texts: impl Iterator<Item = usize>) -> usize {
+    let sums = texts.scan(0, |sum, text| {
+        *sum += text;
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= room).count()
+}
+
+fn listed((keys, nodes): (&BTreeSet<AttributeKey>, Vec<&NodeId>)) -> OwnedGroup {
+    OwnedGroup {
+        keys: keys.clone(),
+        nodes: nodes.into_iter().cloned().collect(),
+    }
+}
+
+/// The bytes of a group in JSON, with the names of its fields.
+fn text_of((keys, nodes): &(&BTreeSet<AttributeKey>, Vec<&NodeId>)) -> usize {
+    let nodes: usize = nodes.iter().map(|id| id.as_str().len() + 3).sum();
+    text_of_keys(keys) + nodes
+}
+
+fn text_of_keys(keys: &BTreeSet<AttributeKey>) -> usize {
+    let keys: usize = keys.iter().map(|key| key.as_str().len() + 3).sum();
+    keys + 40
+}

@@ -1,0 +1,119 @@
+//! The record as the status of a policy has it.
+
+use std::collections::BTreeSet;
+
+use super::{Digest, OwnedGroup, OwnedKeys, OwnedRecord};
+use crate::{
+    api::{AttributeRecord, DeviceDigest, DigestGroup, ListedDevices, TailscaleDevicePolicyStatus},
+    model::{AttributeKey, NodeId},
+};
+
+impl OwnedKeys {
+    /// What the status of a policy with this UID records.
+    ///
+    /// A status of an older version has names alone. They count on the device that it is bound to, and
+    /// on those that it lists to be cleared. Of a fleet nobody knows on which devices the policy has
+    /// managed them: there it owns what it still declares, once it has been compared, and nothing else.
+    #[must_use]
+    pub fn of_status(status: &TailscaleDevicePolicyStatus, uid: &str) -> Self {
+        let record = match &status.attribute_record {
+            Some(record) if record.uid.as_ref().is_some_and(|of| of != uid) => {
+                return Self::default();
+            }
+            Some(record) => read(record),
+            None => names_alone(status),
+        };
+        Self::recorded(record)
+    }
+}
+
+fn names_alone(status: &TailscaleDevicePolicyStatus) -> OwnedRecord {
+    let holdings = status.holdings.iter().flat_map(|it| &it.node_ids);
+    let nodes = status.node_id.iter().chain(holdings);
+    let group = OwnedGroup {
+        keys: readable(&status.owned_attributes),
+        nodes: nodes.filter_map(|id| id.parse().ok()).collect(),
+    };
+    OwnedRecord {
+        groups: Some(group).into_iter().filter(is_about_something).collect(),
+        ..OwnedRecord::default()
+    }
+}
+
+fn is_about_something(group: &OwnedGroup) -> bool {
+    !group.keys.is_empty() && !group.nodes.is_empty()
+}
+
+fn readable(keys: &[String]) -> BTreeSet<AttributeKey> {
+    keys.iter().filter_map(|key| key.parse().ok()).collect()
+}
+
+fn read(record: &AttributeRecord) -> OwnedRecord {
+    let groups = record.listed.iter().map(|listed| OwnedGroup {
+        keys: readable(&listed.attributes),
+        nodes: listed
+            .node_ids
+            .iter()
+            .filter_map(|id| id.parse::<NodeId>().ok())
+            .collect(),
+    });
+    let numbers = record.digest.as_ref().and_then(|digest| {
+        let newest = digest.newest.as_ref().and_then(|time| time.parse().ok());
+        Digest::read(digest.seed?, digest.bits?, digest.table.as_ref()?, newest)
+    });
+    let groups_of_digest = record.digest.iter().flat_map(|digest| &digest.groups);
+    let numbered = groups_of_digest.map(|group| {
+        let devices = group.devices.and_then(|count| count.try_into().ok());
+        (readable(&group.attributes), devices.unwrap_or_default())
+    });
+    OwnedRecord {
+        domain: record.domain.clone(),
+        groups: groups.filter(is_about_something).collect(),
+        // Without the table nobody can tell which devices they are.
+        numbered: numbered.filter(|_| numbers.is_some()).collect(),
+        numbers: numbers.map(Into::into),
+    }
+}
+
+impl OwnedRecord {
+    /// As the status of a policy with this UID has it; `None` where there is nothing to say.
+    #[must_use]
+    pub fn to_status(&self, uid: &str, unrecorded: usize) -> Option<AttributeRecord> {
+        if self.is_empty() && unrecorded == 0 {
+            return None;
+        }
+        let listed = self.groups.iter().map(|group| ListedDevices {
+            attributes: texts(&group.keys),
+            node_ids: texts(&group.nodes),
+        });
+        let digest = self.numbers.as_ref().map(|numbers| {
+            let (seed, bits, table) = numbers.write();
+            let groups = self.numbered.iter().map(|(keys, devices)| DigestGroup {
+                attributes: texts(keys),
+                devices: Some(count(*devices)),
+            });
+            DeviceDigest {
+                groups: groups.collect(),
+                newest: numbers.newest().map(|time| time.to_string()),
+                seed: Some(seed),
+                bits: Some(bits),
+                table: Some(table),
+            }
+        });
+        Some(AttributeRecord {
+            uid: (!uid.is_empty()).then(|| uid.to_owned()),
+            domain: self.domain.clone(),
+            listed: listed.collect(),
+            digest,
+            unrecorded_devices: (unrecorded > 0).then(|| count(unrecorded)),
+        })
+    }
+}
+
+fn texts<T: ToString>(items: &BTreeSet<T>) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,134 @@
+//! One policy through a random history, beside an exact account of what it manages.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    World,
+    chaos::{blank, hostname, policy_key},
+    counted::{attributes, key},
+    fleets::tag,
+    model::{device, node_id},
+    owned::{MONTH, human, with_tag},
+};
+use crate::{
+    model::{Device, NodeId},
+    plan::{Mode, Policy, Target, Wishes},
+};
+
+/// What one policy manages, beside an exact account of it.
+struct Account {
+    managed: BTreeSet<(NodeId, String)>,
+}
+
+/// Edits, joins, leaves and human values, at random, each after the one before has come to rest.
+#[test]
+fn a_random_history_deletes_what_was_managed_and_nothing_else() {
+    for seed in 0..30 {
+        history(seed);
+    }
+}
+
+fn history(seed: u64) {
+    let mut world = World::new(seed);
+    for number in 0..6 {
+        let mut device = device(number);
+        device.tags = [tag(["tag:s", "tag:t"][number % 2])].into();
+        device.created = Some(MONTH.parse().unwrap());
+        world.model.add(device);
+    }
+    if seed.is_multiple_of(2) {
+        world.record_digests();
+    }
+    world.start();
+    let mut account = Account {
+        managed: BTreeSet::new(),
+    };
+    let mut current: Option<Policy> = None;
+    for _ in 0..12 {
+        let down = world.rng.bool();
+        if down {
+            world.life += 1;
+        }
+        // People change devices, their attributes and the manifest.
+        for _ in 0..world.rng.usize(..4) {
+            let number = world.rng.usize(..6);
+            if world.rng.bool() {
+                let name = ["x", "y"][world.rng.usize(..2)];
+                human(&mut world, number, name);
+            } else {
+                let to = tag(["tag:s", "tag:t"][world.rng.usize(..2)]);
+                world.model.devices.get_mut(&node_id(number)).unwrap().tags = [to].into();
+            }
+        }
+        // A running process first sees what they did.
+        if let Some(policy) = current.filter(|_| !down) {
+            account.settle(&mut world, &policy, seed);
+        }
+        let policy = some_policy(&mut world);
+        world.apply(policy.clone());
+        if down {
+            world.kill();
+        }
+        account.settle(&mut world, &policy, seed);
+        current = Some(policy);
+    }
+}
+
+fn some_policy(world: &mut World) -> Policy {
+    let target = match world.rng.u8(..3) {
+        0 => hostname(&format!("host-{}", world.rng.u8(..6))),
+        1 => with_tag("tag:s"),
+        _ => with_tag("tag:t"),
+    };
+    let keys = [("x", "gold"), ("y", "gold")];
+    let named: Vec<_> = keys.into_iter().filter(|_| world.rng.bool()).collect();
+    let modes = [Mode::Enforce, Mode::Enforce, Mode::Enforce, Mode::Observe];
+    Policy {
+        target,
+        wishes: if world.rng.u8(..5) == 0 {
+            Wishes {
+                key_expiry_disabled: Some(true),
+                ..Wishes::default()
+            }
+        } else {
+            attributes(&named)
+        },
+        mode: modes[world.rng.usize(..4)],
+        ..blank(policy_key(0))
+    }
+}
+
+impl Account {
+    /// Lets the world come to rest, and sees that it is as it must be.
+    fn settle(&mut self, world: &mut World, policy: &Policy, seed: u64) {
+        let before = world.model.attributes.clone();
+        world.run_for(Duration::from_mins(25));
+        let fits = |device: &Device| match &policy.target {
+            Target::Fleet(selector) => selector.fits(device),
+            Target::Device(target) => {
+                target.identity.to_string() == format!("hostname {}", device.hostname)
+            }
+        };
+        for (id, device) in &world.model.devices {
+            for name in ["x", "y"] {
+                let fact = (id.clone(), name.to_owned());
+                let now = world.model.attributes[id].contains_key(&key(name));
+                let then = before[id].contains_key(&key(name));
+                let named = policy.wishes.attributes.as_ref();
+                let is_named = named.is_some_and(|named| named.contains_key(&key(name)));
+                let acts = policy.mode == Mode::Enforce && fits(device);
+                let expected = match (acts, is_named) {
+                    (true, true) => true,
+                    (true, false) if named.is_some() && self.managed.contains(&fact) => false,
+                    _ => then,
+                };
+                assert_eq!(now, expected, "seed {seed}: {name} of {id}: {policy:?}");
+                if acts && is_named {
+                    self.managed.insert(fact);
+                } else if !fits(device) || named.is_none() || (acts && !is_named) {
+                    self.managed.remove(&fact);
+                }
+            }
+        }
+    }
+}
