@@ -263,10 +263,9 @@ impl Node {
         claims.need_attributes() || (claims.need_routes() && self.routes.is_some())
     }
 
-    /// Whether nothing that could be done is left to do.
+    /// Whether nothing that could be done is left to do: what is held is not, nor what waits for it.
     pub fn is_done(&self) -> bool {
-        let held = |difference: &Difference| difference.hold.is_some();
-        self.plan.complete() && self.plan.differences.iter().all(held)
+        self.plan.complete() && next_call(&self.plan, &BTreeSet::new()).is_none()
     }
 
     /// The failures that concern a policy: of looks that it needs (without a field), and of its own
