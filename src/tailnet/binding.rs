@@ -133,6 +133,9 @@ impl Engine {
     pub(super) fn take_up(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.nodes.entry(id.clone()).or_default();
         node.policies.insert(key.clone());
+        if let Some(held) = self.policies.get_mut(key) {
+            held.reclaim(id);
+        }
         self.stale.insert(id.clone());
     }
 

@@ -103,6 +103,15 @@ impl Held {
         }
     }
 
+    /// A device that was released under `Clear`, and from which not everything is taken yet, is targeted
+    /// again: what the policy put there is its own as before.
+    pub fn reclaim(&mut self, id: &NodeId) {
+        let keys = self.memory.holdings.due(id).keys;
+        if !keys.is_empty() {
+            self.owned().add(id, keys);
+        }
+    }
+
     /// A device has moved into the fleet or out of it, or is lacking in the list.
     pub fn see_device(&mut self, id: &NodeId, device: Option<&Device>, matches: bool, list: u64) {
         // What is recorded for an invalid policy is left as it is.
