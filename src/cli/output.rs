@@ -2,11 +2,13 @@
 
 use std::{
     env,
+    fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
 };
 
 use clap::ValueEnum;
 use comfy_table::Table;
+use serde::Serialize;
 
 /// When output is coloured. `NO_COLOR` is kept throughout, as by the library that writes the colours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -64,14 +66,37 @@ pub(super) fn green(text: &str, color: bool) -> String {
     }
 }
 
+/// JSON for people and programs: letters that a terminal acts upon, or that turn the direction of a line,
+/// are escaped. They can only be part of strings.
+pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string_pretty(value)?;
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter != '\n' && is_unprintable(letter) {
+            // Each of them is in the basic plane, so that one escape is enough.
+            let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
+        } else {
+            escaped.push(letter);
+        }
+    }
+    Ok(escaped + "\n")
+}
+
+fn is_unprintable(letter: char) -> bool {
+    let turns = matches!(
+        letter,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    letter.is_control() || turns || letter == '\u{feff}'
+}
+
 /// A text that others wrote, fit for one line of a terminal, a comment or a page: machines choose
 /// their own names. Control characters, ends of lines (those of YAML 1.1 too) and what turns the
 /// direction of a line are shown as what they are.
 pub(super) fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {
-        let turns = matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || turns || letter == '\u{feff}' {
+        if is_unprintable(letter) {
             line.extend(letter.escape_unicode());
         } else {
             line.push(letter);

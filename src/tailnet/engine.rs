@@ -14,7 +14,7 @@ use super::{
     owned::WaitingRecords,
     polling::Polling,
     queues::Queues,
-    schedule::{BATCH_PATIENCE, MAX_IN_FLIGHT},
+    schedule::BATCH_PATIENCE,
     send::{Half, Turns},
 };
 use crate::{
@@ -121,6 +121,8 @@ pub struct Engine {
     pub(super) record_room: Room,
     pub(super) effects: Vec<Effect>,
     pub(super) turns: Turns,
+    /// When the next request may be sent that waits as too many are under way.
+    pub(super) lane_opens_at: Option<Duration>,
     /// Parts of refused batches that are sent by themselves.
     pub(super) halves: VecDeque<Half>,
 }
@@ -179,6 +181,7 @@ impl Engine {
             record_room: Room::default(),
             effects: Vec::new(),
             turns: Turns::default(),
+            lane_opens_at: None,
             halves: VecDeque::new(),
         }
     }
@@ -248,10 +251,12 @@ impl Engine {
         let batch = (self.may_act()
             && !waits_for_turn
             && self.queues.batch_size() > 0
-            && self.flights.len() < MAX_IN_FLIGHT)
-            .then_some(self.queues.batch_grew + BATCH_PATIENCE);
+            && self.lane_opens_at.is_none())
+        .then_some(self.queues.batch_grew + BATCH_PATIENCE);
+        let lane = self.lane_opens_at.filter(|_| self.may_act());
         let ends = [self.limit_ends(), self.next_leave(), self.records_due_at()];
-        [poll, alarm, batch].into_iter().chain(ends).flatten().min()
+        let own = [poll, alarm, batch, lane];
+        own.into_iter().chain(ends).flatten().min()
     }
 
     /// Whether no request is under way.

@@ -34,7 +34,36 @@ pub(super) async fn send(client: &Client, request: &Request) -> Outcome {
     };
     match answer {
         Err(error) if error.kind() == Kind::NotSent => Outcome::NotSent,
-        answer => Outcome::Answered(answer.map_err(|error| Failure::from(&error))),
+        answer => Outcome::Answered(answer.map_err(|error| match request {
+            Request::Devices => of_list(&error),
+            _ => Failure::from(&error),
+        })),
+    }
+}
+
+/// What fails where the list is read concerns the connection: no device is missing, and no edit of a
+/// policy helps.
+fn of_list(error: &tailscale::Error) -> Failure {
+    let failure = Failure::from(error);
+    match error.kind() {
+        Kind::NotFound | Kind::Refused => Failure {
+            reason: Reason::ApiError,
+            message: format!(
+                "{} Check spec.apiURL and spec.tailnet of the TailscaleTailnet.",
+                failure.message
+            ),
+            retry: match failure.retry {
+                Retry::Never => Retry::Later,
+                retry => retry,
+            },
+            ..failure
+        },
+        Kind::PlanRefused | Kind::TagsNotPermitted => Failure {
+            reason: Reason::ApiError,
+            retry: Retry::Later,
+            ..failure
+        },
+        _ => failure,
     }
 }
 

@@ -14,9 +14,6 @@ use crate::{
     plan::{AttributeWrites, Call, Difference, Field, PolicyKey},
 };
 
-/// Requests under way at once. The budget sits in the client; this bounds what waits for it, so
-/// that urgent work does not queue behind routine work.
-pub(super) const MAX_IN_FLIGHT: usize = 8;
 /// Devices in one batch of attribute writes (the contract's number; the API documents none).
 const BATCH_SIZE: usize = 50;
 /// How long a batch waits for another device to join. A device that hangs holds it up no longer.
@@ -29,6 +26,7 @@ impl Engine {
     /// Brings everything up to date with what is known now, and begins what can be begun.
     pub(super) fn settle(&mut self, now: Now) {
         self.turns.begin_step();
+        self.lane_opens_at = None;
         // The list does not take every turn where others wait too.
         if !self.turns.went_to_list() {
             self.poll(now);
@@ -82,11 +80,11 @@ impl Engine {
             self.begin_deletions(&id, now);
             self.place(&id, now);
         }
-        if self.flights.len() < MAX_IN_FLIGHT {
+        if self.has_lane(now) {
             self.send_halves(now);
         }
         loop {
-            while self.flights.len() < MAX_IN_FLIGHT
+            while self.has_lane(now)
                 && let Some(id) = self.queues.next_ready()
                 && self.turns.take()
             {
@@ -95,9 +93,7 @@ impl Engine {
             self.write_attributes(now);
             self.confirm_writes(now);
             // What was taken out of a batch may have become ready.
-            if self.flights.len() >= MAX_IN_FLIGHT
-                || self.queues.next_ready().is_none()
-                || !self.turns.is_granted()
+            if !self.has_lane(now) || self.queues.next_ready().is_none() || !self.turns.is_granted()
             {
                 return;
             }
@@ -198,9 +194,9 @@ impl Engine {
     /// Sends attribute writes together: as soon as a batch is full, nobody else is on the way, or
     /// none has joined for a while.
     fn write_attributes(&mut self, now: Now) {
-        while self.flights.len() < MAX_IN_FLIGHT {
+        while self.has_lane(now) {
             let chunk = self.queues.batch(BATCH_SIZE);
-            let patient = self.queues.on_the_way() > 0
+            let patient = self.queues.on_the_way() > self.slow_requests(now)
                 && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE;
             if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.turns.take() {
                 return;
@@ -243,6 +239,8 @@ impl Engine {
     /// Looks at what was written: at each device, or at all by one list.
     fn confirm_writes(&mut self, now: Now) {
         let on_the_way = self.queues.on_the_way() + self.queues.batch_size();
+        // A device that hangs may do so for long.
+        let on_the_way = on_the_way.saturating_sub(self.slow_requests(now));
         let written = self.queues.written();
         if written.is_empty() {
             return;
@@ -271,7 +269,7 @@ impl Engine {
         } else {
             Request::Attributes(id.clone())
         };
-        if self.flights.len() < MAX_IN_FLIGHT {
+        if self.has_lane(now) {
             self.send_for(id, request, Vec::new(), now);
         }
     }

@@ -23,6 +23,14 @@ use crate::{
 /// How long a read counts as fresh for a call that carries some of what was read along, at least.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Requests about devices that are under way at once. This bounds what is in doubt at any time.
+const MAX_LANES: usize = 8;
+/// A request that has been under way for so long blocks no lane any longer: eight devices that hang
+/// must not hold up all others.
+const SLOW_AFTER: Duration = Duration::from_secs(3);
+/// Slow requests that are under way beside the others.
+const MAX_SLOW: usize = 32;
+
 /// The turn of this step, and whether one is wanted.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -100,6 +108,32 @@ impl Half {
 }
 
 impl Engine {
+    /// Whether another request about a device may be sent. Where not, it is noted when the next one
+    /// under way counts as slow.
+    pub(super) fn has_lane(&mut self, now: Now) -> bool {
+        let slow_from = self
+            .flights
+            .values()
+            .map(|flight| flight.sent_at + SLOW_AFTER);
+        let quick: Vec<Duration> = slow_from.filter(|at| *at > now.monotonic).collect();
+        let slow = self.flights.len() - quick.len();
+        self.lane_opens_at = None;
+        if quick.len() >= MAX_LANES {
+            let slow_soon = slow < MAX_SLOW;
+            self.lane_opens_at = quick.into_iter().min().filter(|_| slow_soon);
+            return false;
+        }
+        slow < MAX_SLOW
+    }
+
+    /// How many requests about devices are slow: nobody waits for their devices.
+    pub(super) fn slow_requests(&self, now: Now) -> usize {
+        let is_slow = |flight: &&Flight| {
+            flight.request != Request::Devices && now.monotonic >= flight.sent_at + SLOW_AFTER
+        };
+        self.flights.values().filter(is_slow).count()
+    }
+
     pub(super) fn send(&mut self, request: Request, differences: Vec<Difference>, now: Now) {
         self.turns.polled = request == Request::Devices;
         let mut until = None;

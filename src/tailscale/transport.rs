@@ -37,9 +37,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
 
-/// How much of an answer's body is read: a list of far more devices than a tailnet may have, but
-/// no endless one.
-const BODY_LIMIT: usize = 256 * 1024 * 1024;
+/// How much of a list of devices is read: 10,000 devices take about 20 MB. An endless one must not take
+/// more memory than the shipped limit allows.
+const LIST_LIMIT: usize = 32 * 1024 * 1024;
+
+/// How much of any other answer is read.
+const BODY_LIMIT: usize = 1024 * 1024;
 
 impl Transport {
     pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
@@ -263,9 +266,19 @@ async fn accepted(
         body: Vec::new(),
         secret: secret.cloned(),
     };
-    let whole = read_body(&mut response, &mut answer.body, BODY_LIMIT).await;
+    let limit = match request.endpoint {
+        Endpoint::Devices => LIST_LIMIT,
+        _ => BODY_LIMIT,
+    };
+    let whole = read_body(&mut response, &mut answer.body, limit).await;
     match whole {
-        _ if answer.body.len() >= BODY_LIMIT => Err(answer.unexpected("an answer without end")),
+        _ if answer.body.len() >= limit => {
+            answer.body.clear();
+            Err(answer.unexpected(&format!(
+                "expected at most {} MiB, found more",
+                limit / 1024 / 1024
+            )))
+        }
         Err(error) if request.endpoint.has_answer() => Err(Error {
             status: Some(answer.status),
             request_id: answer.request_id,

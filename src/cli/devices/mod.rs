@@ -73,7 +73,7 @@ pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
     let views = View::of_all(&look.fleet, policies.as_deref(), selector.as_ref());
     let wide = args.output == Form::Wide;
     let text = match args.output {
-        Form::Json => serde_json::to_string_pretty(&views)? + "\n",
+        Form::Json => output::json(&views)?,
         Form::Yaml => serde_yaml::to_string(&views)?,
         Form::Table | Form::Wide => {
             let style = Style {

@@ -97,13 +97,13 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
             width: output::width(),
             color: args.color.is_on(),
         }),
-        Form::Json => serde_json::to_string_pretty(&view)? + "\n",
+        Form::Json => output::json(&view)?,
         Form::Yaml => serde_yaml::to_string(&view)?,
         Form::Markdown => markdown::render(&view),
     })?;
     if let Some(path) = &args.out {
         let saved = SavedPlan::of(&objects, guards, earlier, &proposal, &view)?;
-        let text = serde_json::to_string_pretty(&saved)? + "\n";
+        let text = output::json(&saved)?;
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Verdict;
-use crate::cli::manifests::{Fault, Place, Severity};
+use crate::cli::{
+    manifests::{Fault, Place, Severity},
+    output,
+};
 
 /// One object with everything.
 pub fn render(verdict: &Verdict) -> serde_json::Result<String> {
@@ -17,7 +20,7 @@ pub fn render(verdict: &Verdict) -> serde_json::Result<String> {
         "warnings": verdict.count(Severity::Warning),
         "faults": verdict.faults.iter().map(fault).collect::<Vec<_>>(),
     });
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    output::json(&document)
 }
 
 fn fault(fault: &Fault) -> Value {

@@ -5,7 +5,10 @@ use std::path::Path;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::cli::manifests::{Code, Fault, Place, Severity};
+use crate::cli::{
+    manifests::{Code, Fault, Place, Severity},
+    output,
+};
 
 /// What stands for itself in the path of a URI is left.
 const ESCAPED: &AsciiSet = &CONTROLS
@@ -43,7 +46,7 @@ pub fn render(faults: &[Fault]) -> serde_json::Result<String> {
             "results": faults.iter().map(result).collect::<Vec<_>>(),
         }],
     });
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    output::json(&document)
 }
 
 fn result(fault: &Fault) -> Value {

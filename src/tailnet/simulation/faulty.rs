@@ -77,6 +77,46 @@ fn a_device_that_always_fails_holds_up_no_other() {
     assert_eq!(named.count(), 30);
 }
 
+/// Hanging requests block their lane for a moment, not until they are given up.
+#[test]
+fn devices_that_never_answer_delay_no_other() {
+    for hanging in [8, 20] {
+        let mut world = world(hanging + 1);
+        for number in 0..=hanging {
+            let desired = if number % 2 == 0 {
+                attributes(&[("a", "gold")])
+            } else {
+                tags(&["tag:a"])
+            };
+            world.apply(policy(number, desired));
+        }
+        world.start();
+        world.run_until(SOON);
+        let ids = (0..hanging).map(node_id);
+        world.model.hanging = ids.collect();
+        for number in 0..hanging {
+            // Drift that a read or a write of each of them would correct.
+            let attributes = world.model.attributes.get_mut(&node_id(number));
+            attributes.unwrap().clear();
+            let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+            device.tags.clear();
+        }
+        world.run_for(Duration::from_mins(10));
+        let healthy = node_id(hanging);
+        world.apply(policy(hanging, attributes(&[("a", "silver")])));
+        let changed = |world: &World| {
+            let value = world.model.attributes[&healthy].get(&key("a"));
+            value.is_some_and(|value| value.value == "silver")
+        };
+        let start = world.clock;
+        while !changed(&world) {
+            world.run_for(Duration::from_millis(100));
+            let waited = world.clock - start;
+            assert!(waited < Duration::from_secs(12), "{hanging}: {waited:?}");
+        }
+    }
+}
+
 /// What is on its way to be kept of an object may arrive when the object is gone, and another one of
 /// the same name there.
 #[test]

@@ -139,6 +139,14 @@ struct World {
     record_room: Room,
 }
 
+/// A request that failed and may have taken effect.
+fn lost(reason: Reason, retry: Retry) -> Failure {
+    Failure {
+        unknown_outcome: true,
+        ..failure(reason, retry)
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         Self {
@@ -361,6 +369,15 @@ impl World {
                 if request == Request::Devices {
                     delay += self.faults.list_delay;
                 }
+                let hangs = |id: &NodeId| self.model.hanging.contains(id);
+                let hangs = model::device_of(&request).is_some_and(hangs);
+                let answer = if hangs {
+                    // As the client gives up.
+                    delay = Duration::from_secs(30);
+                    Err(lost(Reason::ApiUnreachable, Retry::Later))
+                } else {
+                    answer
+                };
                 if alive {
                     self.after(delay, Event::Answer(ticket, answer));
                 }
@@ -418,10 +435,6 @@ impl World {
 
     /// A request at the API: answered, or hit by one of the faults.
     fn arrive(&mut self, request: &Request) -> Result<Answer, Failure> {
-        let lost = |reason, retry| Failure {
-            unknown_outcome: true,
-            ..failure(reason, retry)
-        };
         if self.faults.list_down && *request == Request::Devices {
             return Err(failure(Reason::ApiError, Retry::Later));
         }

@@ -40,6 +40,8 @@ pub struct Model {
     pub deleted: Vec<(Timestamp, NodeId)>,
     /// Answers do not have the time.
     pub hides_the_time: bool,
+    /// Requests for these devices are never answered.
+    pub hanging: BTreeSet<NodeId>,
     /// Devices that were changed by calls, whether or not the answers arrived.
     pub changed: BTreeSet<NodeId>,
     now: Timestamp,
@@ -192,6 +194,15 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// The device that a request is about, if it is about one.
+pub fn device_of(request: &Request) -> Option<&NodeId> {
+    match request {
+        Request::Devices => None,
+        Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => Some(id),
+        Request::Write(call) => call.nodes().first().copied(),
     }
 }
 
