@@ -16,6 +16,7 @@ mod declared;
 mod environment;
 mod finalizer;
 mod handover;
+mod http_server;
 mod identity;
 mod invites;
 pub mod lease;

@@ -7,9 +7,10 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     routing::get,
 };
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{liveness::Liveness, metrics::Metrics};
+use super::{http_server, liveness::Liveness, metrics::Metrics};
 
 /// Serves until `stop` is cancelled; returns once the address is bound.
 pub(super) async fn serve(
@@ -18,7 +19,7 @@ pub(super) async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -30,12 +31,7 @@ pub(super) async fn serve(
                 ([(CONTENT_TYPE, text)], metrics.encode())
             }),
         );
-    tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::warn!("health and metrics are no longer served: {error}");
-        }
-    });
+    tokio::spawn(http_server::serve(listener, router, stop));
     Ok(())
 }
 

@@ -25,9 +25,12 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use crate::tailnet::{Input, Message};
+use crate::{
+    controller::http_server,
+    tailnet::{Input, Message},
+};
 
 /// The tailnets that webhooks can wake, and with which secret.
 #[derive(Clone, Default)]
@@ -77,13 +80,7 @@ impl Webhooks {
         let router = Router::new()
             .route("/webhook/{tailnet}", post(receive))
             .with_state(self);
-        tokio::spawn(async move {
-            let served =
-                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-            if let Err(error) = served.await {
-                warn!("webhooks are no longer taken: {error}");
-            }
-        });
+        tokio::spawn(http_server::serve(listener, router, stop));
         Ok(())
     }
 
