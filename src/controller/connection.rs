@@ -29,7 +29,7 @@ use crate::{
     model::{ChangeLimit, Refused},
     plan::{Guardrails, GuardrailsSource},
     tailnet::{Failure, Message, Retry, Settings},
-    tailscale::{self, Bucket, Budget, Client, Credential},
+    tailscale::{self, Bucket, Budget, Client, Credential, SetupError},
 };
 
 /// What every connection is made with.
@@ -262,7 +262,7 @@ impl Connector {
             ..tailscale::Settings::new(url, spec.tailnet())
         };
         Client::new(settings, credential)
-            .map_err(|error| failure(Reason::ApiUnreachable, error.to_string(), Retry::Later))
+            .map_err(|error| unusable(place, &error))
     }
 
     fn credential(&self, data: &Data) -> Result<Credential, &'static str> {
@@ -372,6 +372,22 @@ pub(super) fn unreadable_tailnet(name: &str, error: &str) -> Failure {
          then."
     );
     failure(Reason::Invalid, message, Retry::Never)
+}
+
+/// Settings or a credential that no client can be made with: only an edit helps, but for the system's
+/// certificates.
+fn unusable(place: &str, error: &SetupError) -> Failure {
+    match error {
+        SetupError::BaseUrl => failure(Reason::Invalid, format!("spec.apiURL: {error}"), Retry::Never),
+        SetupError::Tailnet(_) => {
+            failure(Reason::Invalid, format!("spec.tailnet: {error}"), Retry::Never)
+        }
+        SetupError::Credential => {
+            let message = format!("The Secret {place}: {error}.");
+            failure(Reason::CredentialsMissing, message, Retry::Never)
+        }
+        SetupError::Http(_) => failure(Reason::ApiUnreachable, error.to_string(), Retry::Later),
+    }
 }
 
 fn missing(place: &str) -> Failure {

@@ -14,6 +14,15 @@ use crate::{
     plan::{self, Approvals, Declared, PolicyKey},
 };
 
+/// Characters of a request that are repeated in the status once it is handled: a time has about 35, and an
+/// annotation may be far larger than a status.
+const MAX_REQUEST: usize = 256;
+
+/// A request for an immediate reconciliation, as the status repeats it.
+fn handled(request: &str) -> String {
+    request.chars().take(MAX_REQUEST).collect()
+}
+
 /// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
 pub(crate) fn declared(
     key: &PolicyKey,
@@ -43,7 +52,7 @@ pub(crate) fn declared(
     declared.leaving = meta.deletion_timestamp.as_ref().map(|_| clear_timeout);
     let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
     declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
-    declared.request = LOOK_REQUESTS.map(|name| annotation(name).cloned());
+    declared.request = LOOK_REQUESTS.map(|name| annotation(name).map(|request| handled(request)));
     declared
 }
 
