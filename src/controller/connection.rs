@@ -261,8 +261,7 @@ impl Connector {
             observer: Some(self.metrics.observer(tailnet)),
             ..tailscale::Settings::new(url, spec.tailnet())
         };
-        Client::new(settings, credential)
-            .map_err(|error| unusable(place, &error))
+        Client::new(settings, credential).map_err(|error| unusable(place, &error))
     }
 
     fn credential(&self, data: &Data) -> Result<Credential, &'static str> {
@@ -378,10 +377,16 @@ pub(super) fn unreadable_tailnet(name: &str, error: &str) -> Failure {
 /// certificates.
 fn unusable(place: &str, error: &SetupError) -> Failure {
     match error {
-        SetupError::BaseUrl => failure(Reason::Invalid, format!("spec.apiURL: {error}"), Retry::Never),
-        SetupError::Tailnet(_) => {
-            failure(Reason::Invalid, format!("spec.tailnet: {error}"), Retry::Never)
-        }
+        SetupError::BaseUrl => failure(
+            Reason::Invalid,
+            format!("spec.apiURL: {error}"),
+            Retry::Never,
+        ),
+        SetupError::Tailnet(_) => failure(
+            Reason::Invalid,
+            format!("spec.tailnet: {error}"),
+            Retry::Never,
+        ),
         SetupError::Credential => {
             let message = format!("The Secret {place}: {error}.");
             failure(Reason::CredentialsMissing, message, Retry::Never)
