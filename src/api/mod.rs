@@ -35,7 +35,7 @@ pub use policy_status::{
     DeviceStatus, HeldPlan, Holdings, LetGo, PendingChange, TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
-    HeldPolicy, RecentChanges, RequestBudget, SecretReference, TailscaleTailnet,
+    HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,
     TailscaleTailnetSpec, TailscaleTailnetStatus,
 };
 

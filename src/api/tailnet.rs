@@ -210,11 +210,44 @@ pub struct TailscaleTailnetStatus {
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub recent_changes: Vec<RecentChanges>,
 
+    /// The nodeIds of the devices that are about to be changed, written before the first request:
+    /// after a crash they count as changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub reserved_devices: Vec<String>,
+
+    /// How many devices policies have deleted within a day, in steps of five minutes; written before each
+    /// deletion. So maxPerDay holds for a policy that is deleted and created anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40), extend("x-kubernetes-list-type" = "atomic"))]
+    pub recent_deletions: Vec<RecentDeletions>,
+
     /// What is wrong with the annotation tailnet.dev/approve: entries that cannot be read, and those
     /// that fit nothing that is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub approval_faults: Vec<String>,
+}
+
+/// Devices that a policy has deleted within five minutes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentDeletions {
+    /// The namespace and name of the policy. Absent: several policies.
+    ///
+    /// Example: network/forgotten-runners
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+
+    /// The uid of the policy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+
+    /// The beginning of the five minutes.
+    pub since: Time,
+
+    /// How many devices.
+    pub devices: u32,
 }
 
 /// A policy that maxChangedDevices holds.

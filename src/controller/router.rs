@@ -286,6 +286,16 @@ impl Router {
                 .as_ref()
                 .map(status::recent)
                 .unwrap_or_default(),
+            reserved: object
+                .status
+                .as_ref()
+                .map(status::reserved)
+                .unwrap_or_default(),
+            deletions: object
+                .status
+                .as_ref()
+                .map(status::deletions)
+                .unwrap_or_default(),
         };
         self.tailnet_board.seen(&name, stored::tailnet(&object));
         self.send(&name, Message::Input(Input::Tailnet(declared)));

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-pub(super) use self::approval::recent;
+pub(super) use self::approval::{deletions, recent, reserved};
 use super::conditions::{Conditions, Verdict};
 use crate::{
     api::{

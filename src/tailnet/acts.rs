@@ -73,6 +73,8 @@ pub(super) struct ActWork {
     turns: BTreeSet<NodeId>,
     /// Those for which there is no room today.
     waiting: BTreeSet<NodeId>,
+    /// Deletions of a policy that is gone, which count for this one, too.
+    inherited: usize,
     /// What is to be told.
     missed: Option<MissedExpiry>,
 }
@@ -184,7 +186,7 @@ impl Held {
         let most = reap.map_or(0, |reap| reap.max_per_day as usize);
         let mut others = self.work.turns.clone();
         others.remove(id);
-        let taken = self.memory.acts.deleted(now, &others) + others.len();
+        let taken = self.memory.acts.deleted(now, &others) + others.len() + self.work.inherited;
         if record.is_some() || taken < most {
             self.work.turns.insert(id.clone());
             self.work.waiting.remove(id);
@@ -205,7 +207,8 @@ impl Held {
         let policy = self.policy.as_ref().ok();
         let reap = policy.and_then(|policy| policy.wishes.reap);
         let most = reap.map_or(0, |reap| reap.max_per_day as usize);
-        records.needs_deletion(id, now) && (begun || records.deleted(now, &BTreeSet::new()) < most)
+        let deleted = records.deleted(now, &BTreeSet::new()) + self.work.inherited;
+        records.needs_deletion(id, now) && (begun || deleted < most)
     }
 
     /// It is no device's turn any more that is not to be deleted. Gives the device that may have it
@@ -226,6 +229,10 @@ impl Engine {
         let doubtful = node.doubtful.iter().any(Difference::is_act);
         let acting = |key: &&PolicyKey| self.policies.get(*key).is_some_and(Held::has_acts);
         let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
+        let inherited: BTreeMap<PolicyKey, usize> = keys
+            .iter()
+            .map(|key| (key.clone(), self.inherited_deletions(key)))
+            .collect();
         for key in keys {
             let guardrails = &self.guards.guardrails;
             let policy = self.policies.get(&key).map(|held| held.policy.as_ref());
@@ -237,6 +244,7 @@ impl Engine {
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
+            held.work.inherited = inherited.get(&key).copied().unwrap_or_default();
             // What a lost answer was about is told when it is looked at.
             let found = held.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only who leads records anything.
@@ -257,6 +265,30 @@ impl Engine {
                 };
                 self.note_change(&difference, now);
             }
+        }
+    }
+
+    /// How many deletions of policies that are gone count for a policy.
+    fn inherited_deletions(&self, key: &PolicyKey) -> usize {
+        let held = self.policies.get(key);
+        let Some((held, policy)) = held.and_then(|held| Some((held, held.policy.as_ref().ok()?)))
+        else {
+            return 0;
+        };
+        let exists = |key: &PolicyKey, uid: &str| {
+            let known = self.policies.get(key);
+            known.is_some_and(|known| known.uid == uid)
+        };
+        let has_own = !held.memory.acts.deletions.is_empty();
+        let log = &self.limiter.deletions;
+        log.inherited(key, &held.uid, policy.created, has_own, exists)
+    }
+
+    /// Once deletions of a day ago no longer count, others have their turn.
+    pub(super) fn expire_deletions(&mut self, now: Now) {
+        if self.limiter.deletions.expire(now.wall) {
+            let waiting = self.policies.values().flat_map(|held| &held.work.waiting);
+            self.stale.extend(waiting.cloned());
         }
     }
 
@@ -307,7 +339,13 @@ impl Engine {
                 let new = |held: &&mut Held| held.may_begin_deletion(id, now.wall);
                 if let Some(held) = held.filter(new) {
                     let name = difference.device.clone();
+                    let again = held.memory.acts.deletions.contains_key(id);
                     held.records().begin_deletion(id, name, now.wall);
+                    if !again {
+                        let revision = self.limiter.reservations.next_revision();
+                        let log = &mut self.limiter.deletions;
+                        log.add(owner, &held.uid, now.wall, revision);
+                    }
                     self.tell.insert(owner.clone());
                 }
             }
@@ -331,7 +369,13 @@ impl Engine {
                     let record = records.expiries.get(&at);
                     record.is_some_and(|record| record.started.contains_key(&difference.node))
                 }
-                Change::Delete { .. } => !records.needs_deletion(&difference.node, now.wall),
+                Change::Delete { .. } => {
+                    let limiter = &self.limiter;
+                    let counted = limiter
+                        .reservations
+                        .has_recorded(limiter.deletions.revision);
+                    counted && !records.needs_deletion(&difference.node, now.wall)
+                }
                 _ => true,
             }
         };

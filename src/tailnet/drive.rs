@@ -236,7 +236,7 @@ impl<R: Reporter> Driver<R> {
                     self.requests.send(ticket, request, until, may_write);
                 }
                 Effect::Report(key, report) => self.reports.put_policy(key, *report),
-                Effect::Tailnet(report) => self.reports.put_tailnet(report),
+                Effect::Tailnet(report) => self.reports.put_tailnet(*report),
                 Effect::Announce(key, announcement) => {
                     // The other end goes only after this driver.
                     if let Some(term) = self.term {
@@ -270,9 +270,8 @@ impl<R: Reporter> Driver<R> {
     }
 
     fn written(&mut self, written: Written) {
-        if let Some((key, report)) = self.reports.finish(written) {
-            let PolicyReport { uid, memory, .. } = report;
-            self.step(Input::Recorded { key, uid, memory });
+        if let Some(recorded) = self.reports.finish(written) {
+            self.step(recorded);
         }
     }
 }

@@ -220,6 +220,7 @@ impl Engine {
             Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
             Input::Recorded { key, uid, memory } => self.recorded(&key, &uid, memory),
+            Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
             Input::Wake => {}
             Input::Stop => self.stopping = true,
         }
@@ -462,7 +463,7 @@ impl Engine {
             held.is_some_and(|held| held.recorded.covers_at(id, &held.memory))
         };
         Circumstances {
-            remembered: node.all_policies().all(is_recorded),
+            remembered: node.all_policies().all(is_recorded) && self.may_change(id),
             refresh: self.refresh(),
             list_trusted: self.polling.is_trusted(now),
             fresh_for: self.fresh_for(),

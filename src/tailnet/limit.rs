@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{DETAILS, Engine, Now, RecentChanges, window::Window};
+use super::{
+    DETAILS, Engine, Now, RecentChanges, RecentDeletions, deletions::DeletionLog,
+    reserve::Reservations, window::Window,
+};
 use crate::{
     model::NodeId,
     plan::{Approvals, ApprovedOn, PlanHash, Policy, PolicyKey, Wants},
 };
-
-/// While changes are being made, what is kept of them lags behind by no more than this.
-const KEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the limit is decided anew within one step.
 const ROUNDS: u32 = 3;
@@ -21,6 +21,10 @@ pub struct TailnetDeclared {
     pub approvals: Approvals,
     /// The devices that were changed a short while ago.
     pub recent: Vec<RecentChanges>,
+    /// Those that may have been changed since.
+    pub reserved: BTreeSet<NodeId>,
+    /// The devices that were deleted within a day.
+    pub deletions: Vec<RecentDeletions>,
 }
 
 /// A policy that the limit holds.
@@ -49,12 +53,13 @@ pub(super) struct Limiter {
     pub held: BTreeSet<PolicyKey>,
     pub approvals: Approvals,
     /// What was kept by others, until it is taken over with the lead.
-    kept: Option<Vec<RecentChanges>>,
+    kept: Option<TailnetDeclared>,
     taken_over: bool,
     /// What is to be kept now; `None` until that is known.
     recent: Option<Vec<RecentChanges>>,
-    recent_at: Duration,
     recent_is_old: bool,
+    pub reservations: Reservations,
+    pub deletions: DeletionLog,
 }
 
 impl Limiter {
@@ -126,10 +131,21 @@ impl Limiter {
     /// the newer.
     fn take_over(&mut self, now: Now) {
         if let Some(kept) = self.kept.take().filter(|_| !self.taken_over) {
-            self.window.take_over(&kept, now);
+            self.window.take_over(&kept.recent, &kept.reserved, now);
+            self.deletions.take_over(kept.deletions);
             self.recent = Some(self.window.recent());
+            self.reservations.next_revision();
             self.taken_over = true;
         }
+    }
+
+    /// Brings up to date what is to be kept. Says whether that is something new.
+    pub fn note_recent(&mut self) -> bool {
+        let is_old = std::mem::take(&mut self.recent_is_old);
+        if is_old {
+            self.recent = Some(self.window.recent());
+        }
+        is_old
     }
 }
 
@@ -137,10 +153,10 @@ impl Engine {
     pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
         let limiter = &mut self.limiter;
         if limiter.approvals != declared.approvals {
-            limiter.approvals = declared.approvals;
+            limiter.approvals.clone_from(&declared.approvals);
             self.approvable.extend(limiter.held.iter().cloned());
         }
-        limiter.kept = Some(declared.recent);
+        limiter.kept = Some(declared);
         if self.term.is_some() {
             limiter.take_over(now);
         }
@@ -149,6 +165,7 @@ impl Engine {
     /// Whoever takes the lead counts what the former leader has changed.
     pub(super) fn lead_limiter(&mut self, now: Now) {
         self.limiter.taken_over = false;
+        self.limiter.reservations.clear();
         if self.leads() {
             self.limiter.take_over(now);
         }
@@ -211,17 +228,6 @@ impl Engine {
     pub(super) fn limit_ends(&self) -> Option<Duration> {
         let holds = !self.limiter.held.is_empty();
         holds.then(|| self.limiter.window.next_end()).flatten()
-    }
-
-    /// What was changed is told at rest, and now and then before.
-    pub(super) fn note_recent_changes(&mut self, now: Now) {
-        let limiter = &mut self.limiter;
-        let due = limiter.window.is_quiet() || now.monotonic >= limiter.recent_at + KEEP_EVERY;
-        if limiter.recent_is_old && due {
-            limiter.recent_is_old = false;
-            limiter.recent_at = now.monotonic;
-            limiter.recent = Some(limiter.window.recent());
-        }
     }
 
     pub(super) fn recent_changes(&self) -> Option<Vec<RecentChanges>> {

@@ -116,6 +116,8 @@ pub enum Input {
         /// What is kept.
         memory: Memory,
     },
+    /// A report of the tailnet is kept: the one of this revision.
+    TailnetRecorded(u64),
     /// Time has passed ([`super::Engine::wake_at`]).
     Wake,
     /// End what is under way and begin nothing.
@@ -148,8 +150,8 @@ pub enum Effect {
     },
     /// Keep a report of a policy, then hand in [`Input::Recorded`].
     Report(PolicyKey, Box<PolicyReport>),
-    /// Keep a report of the tailnet.
-    Tailnet(TailnetReport),
+    /// Keep a report of the tailnet, then hand in [`Input::TailnetRecorded`].
+    Tailnet(Box<TailnetReport>),
     /// Say that something was changed or refused.
     Announce(PolicyKey, Box<Announcement>),
 }

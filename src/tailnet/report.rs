@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Abandoned, ActReport, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan,
-    LimitedPolicy, RecentChanges,
+    LimitedPolicy, RecentChanges, RecentDeletions,
 };
 use crate::{
     api::Reason,
@@ -118,6 +118,12 @@ pub struct TailnetReport {
     pub limited_total: usize,
     /// What was changed a short while ago, once that is known.
     pub recent: Option<Vec<RecentChanges>>,
+    /// The devices that may be changed next: for another process they count as changed.
+    pub reserved: BTreeSet<NodeId>,
+    /// What was deleted within a day.
+    pub deletions: Vec<RecentDeletions>,
+    /// Counts what has to be kept before a request.
+    pub revision: u64,
     /// How far the local clock is ahead of the API's, where that is too far.
     pub clock_skew: Option<SignedDuration>,
     /// What is wrong with the annotation that approves.
@@ -160,7 +166,7 @@ impl Engine {
         let report = self.tailnet_report();
         if self.last_tailnet.as_ref() != Some(&report) {
             self.last_tailnet = Some(report.clone());
-            self.effects.push(Effect::Tailnet(report));
+            self.effects.push(Effect::Tailnet(Box::new(report)));
         }
     }
 
@@ -271,6 +277,9 @@ impl Engine {
             limited: self.limited_policies(),
             limited_total: self.limiter.held.len(),
             recent: self.recent_changes(),
+            reserved: self.limiter.reservations.devices(),
+            deletions: self.limiter.deletions.recent(),
+            revision: self.limiter.reservations.revision(),
             clock_skew: self.clock.skew(),
             approval_faults: self.tailnet_approval_faults(),
         }

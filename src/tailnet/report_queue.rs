@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{Instrument as _, info_span};
 
-use super::{PolicyReport, Recorded, Reporter, TailnetReport, Term};
+use super::{Input, PolicyReport, Recorded, Reporter, TailnetReport, Term};
 use crate::plan::PolicyKey;
 
 /// Reports that are being written at once.
@@ -134,15 +134,16 @@ impl Reports {
         }
     }
 
-    /// Takes note of a writer that is done: the report of a policy that is recorded now. One that
-    /// is not recorded waits again, unless a newer one does.
-    pub fn finish(&mut self, written: Written) -> Option<(PolicyKey, PolicyReport)> {
+    /// Takes note of a writer that is done: what the engine is to be told of a report that is recorded
+    /// now. One that is not recorded waits again, unless a newer one does.
+    pub fn finish(&mut self, written: Written) -> Option<Input> {
         match written {
             Written::Tailnet(report, recorded) => {
                 self.tailnet_busy = false;
-                if !recorded {
-                    self.tailnet.get_or_insert(*report);
+                if recorded {
+                    return Some(Input::TailnetRecorded(report.revision));
                 }
+                self.tailnet.get_or_insert(*report);
                 None
             }
             Written::Policy(number, key, report, recorded) => {
@@ -153,7 +154,10 @@ impl Reports {
                 }
                 self.busy.remove(&key);
                 match recorded {
-                    Recorded::Yes => return Some((key, *report)),
+                    Recorded::Yes => {
+                        let PolicyReport { uid, memory, .. } = *report;
+                        return Some(Input::Recorded { key, uid, memory });
+                    }
                     Recorded::Gone => {}
                     Recorded::No => {
                         self.waiting.entry(key).or_insert(*report);

@@ -33,6 +33,7 @@ impl Engine {
         }
         self.ring(now.monotonic);
         self.expire_changes(now);
+        self.expire_deletions(now);
         if self.polling.seen > 0 && self.policies_listed {
             self.release_absent();
             for key in std::mem::take(&mut self.unbound) {
@@ -49,7 +50,9 @@ impl Engine {
             }
         }
         self.poll(now);
-        self.note_recent_changes(now);
+        if self.leads() {
+            self.reserve();
+        }
         self.see_off(now);
         self.count_waiting_records(now);
         self.publish();
@@ -104,9 +107,12 @@ impl Engine {
     fn place(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.nodes.get(id) else {
             self.queues.remove(id);
+            self.limiter.reservations.ask(id, false);
             return;
         };
         let step = node.next_step(id, self.circumstances(id, node, now.monotonic));
+        let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
+        self.limiter.reservations.ask(id, waits);
         let place = match &step {
             Step::Rest(_) => Place::Resting,
             Step::Wait => Place::Waiting,
@@ -135,7 +141,7 @@ impl Engine {
         }
     }
 
-    fn is_urgent(&self, node: &Node) -> bool {
+    pub(super) fn is_urgent(&self, node: &Node) -> bool {
         let mut policies = node.all_policies();
         let few = |held: &Held| {
             held.nodes().nth(MANY).is_none() && held.memory.holdings.parted_count() <= MANY

@@ -66,9 +66,13 @@ impl Window {
                 self.under_way.remove(id);
             }
         }
-        if !changed {
-            return;
+        if changed {
+            self.count_device(id, now);
         }
+    }
+
+    /// A device counts from now on.
+    fn count_device(&mut self, id: &NodeId, now: Now) {
         let ends = now.monotonic + HOUR;
         let step = step(now.wall);
         let before = self.changed.insert(id.clone(), Changed { ends, step });
@@ -83,8 +87,9 @@ impl Window {
         self.changed.contains_key(id) || self.under_way.contains_key(id)
     }
 
-    pub fn is_quiet(&self) -> bool {
-        self.under_way.is_empty()
+    /// Whether a call that changes a device is under way.
+    pub fn is_under_way(&self, id: &NodeId) -> bool {
+        self.under_way.contains_key(id)
     }
 
     /// How many devices were changed, or are being changed.
@@ -118,7 +123,9 @@ impl Window {
 
     /// Takes over what was kept of the changes of other processes. What this one has changed is in
     /// it too, and not counted twice.
-    pub fn take_over(&mut self, kept: &[RecentChanges], now: Now) {
+    ///
+    /// What they had reserved may have been changed until now.
+    pub fn take_over(&mut self, kept: &[RecentChanges], reserved: &BTreeSet<NodeId>, now: Now) {
         let own = self.own();
         let others = kept.iter().filter_map(|kept| {
             let own = own.get(&kept.since).copied().unwrap_or_default();
@@ -131,6 +138,9 @@ impl Window {
             (devices > 0 && ends > now.monotonic).then_some(Earlier { ends, changes })
         });
         self.earlier = others.collect();
+        for id in reserved {
+            self.count_device(id, now);
+        }
     }
 
     /// What is to be kept of all this.
@@ -217,7 +227,7 @@ mod tests {
         let counts: Vec<_> = kept.iter().map(|recent| recent.devices).collect();
         assert_eq!(counts, [2, 1]);
         let mut second = Window::default();
-        second.take_over(&kept, at(30));
+        second.take_over(&kept, &BTreeSet::new(), at(30));
         assert_eq!(second.count(), 3);
         second.expire(Duration::from_mins(66));
         assert_eq!(second.count(), 1);
@@ -226,8 +236,19 @@ mod tests {
         // Its own changes are in what it kept, and not counted twice.
         change(&mut first, 4, at(31));
         let kept = first.recent();
-        first.take_over(&kept, at(32));
+        first.take_over(&kept, &BTreeSet::new(), at(32));
         assert_eq!(first.count(), 4);
+    }
+
+    #[test]
+    fn a_device_that_another_process_had_reserved_counts_by_itself() {
+        let mut window = Window::default();
+        window.take_over(&[], &[node(1), node(2)].into(), at(0));
+        assert_eq!((window.count(), window.has(&node(1))), (2, true));
+        change(&mut window, 1, at(1));
+        assert_eq!(window.count(), 2);
+        window.expire(HOUR);
+        assert_eq!(window.count(), 1);
     }
 
     #[test]
@@ -245,7 +266,7 @@ mod tests {
             since: START - Duration::from_hours(2),
             devices: 9,
         };
-        window.take_over(&[past, future, never], at(0));
+        window.take_over(&[past, future, never], &BTreeSet::new(), at(0));
         assert_eq!(window.count(), 7);
         window.expire(HOUR);
         assert_eq!(window.count(), 0);

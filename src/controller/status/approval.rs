@@ -1,12 +1,15 @@
 //! What waits for an approval, as the status of a policy and of a tailnet tells it.
 
+use std::collections::BTreeSet;
+
 use super::{Verdict, count, whole_second};
 use crate::{
     api::{
-        APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, TailscaleDevicePolicyStatus,
-        TailscaleTailnetStatus,
+        APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, RecentDeletions,
+        TailscaleDevicePolicyStatus, TailscaleTailnetStatus,
     },
-    plan::{ApprovedOn, Binding},
+    model::NodeId,
+    plan::{ApprovedOn, Binding, PolicyKey},
     tailnet::{self, PolicyReport, TailnetReport},
 };
 
@@ -115,7 +118,52 @@ pub(super) fn describe_tailnet(
             })
             .collect(),
     };
+    let reserved = report.reserved.iter();
+    status.reserved_devices = reserved.map(ToString::to_string).collect();
+    let deletions = report.deletions.iter();
+    status.recent_deletions = deletions
+        .map(|recent| RecentDeletions {
+            policy: recent.policy.as_ref().map(ToString::to_string),
+            uid: recent.uid.clone(),
+            since: whole_second(recent.since),
+            devices: count(recent.devices),
+        })
+        .collect();
+    if report.recent.is_none() {
+        let kept = old.reserved_devices.iter();
+        let kept = kept.filter(|id| !status.reserved_devices.contains(id));
+        let kept: Vec<String> = kept.cloned().collect();
+        status.reserved_devices.extend(kept);
+        let kept = old.recent_deletions.iter().cloned();
+        status.recent_deletions.extend(kept);
+    }
     status.approval_faults.clone_from(&report.approval_faults);
+}
+
+/// The devices that a status of a tailnet has as reserved.
+pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> BTreeSet<NodeId> {
+    let reserved = status.reserved_devices.iter();
+    reserved.filter_map(|id| id.parse().ok()).collect()
+}
+
+/// The deletions that a status of a tailnet has recorded.
+pub(in crate::controller) fn deletions(
+    status: &TailscaleTailnetStatus,
+) -> Vec<tailnet::RecentDeletions> {
+    let policy = |text: &String| {
+        let (namespace, name) = text.split_once('/')?;
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Some(PolicyKey { namespace, name })
+    };
+    let recorded = status.recent_deletions.iter();
+    recorded
+        .map(|recent| tailnet::RecentDeletions {
+            policy: recent.policy.as_ref().and_then(policy),
+            uid: recent.uid.clone(),
+            since: recent.since.0,
+            devices: usize::try_from(recent.devices).unwrap_or(usize::MAX),
+        })
+        .collect()
 }
 
 /// What a status of a tailnet has kept of recent changes.

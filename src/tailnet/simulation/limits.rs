@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use jiff::SignedDuration;
+
 use super::{
     World,
     chaos::policy_key,
@@ -138,6 +140,77 @@ fn what_was_changed_within_the_hour_counts_after_a_restart() {
     world.assert_converged();
 }
 
+/// A policy that changes thirty servers of a hundred and thirty at most, killed four times while it does.
+#[test]
+fn four_kills_change_no_more_devices_than_the_limit_allows() {
+    for pause in [300, 700, 1_100, 2_300, 4_700] {
+        let mut world = limited(servers(130), ChangeLimit::Devices(30));
+        world.start();
+        world.run_until(SOON);
+        for number in 0..130 {
+            let mut one = policy(number, tags(&["tag:s", "tag:a"]));
+            one.priority = i32::try_from(number).unwrap();
+            world.apply(one);
+        }
+        world.forget_seen();
+        for _ in 0..4 {
+            world.run_for(Duration::from_millis(pause));
+            world.kill();
+        }
+        world.run_for(Duration::from_mins(50));
+        let changed = changed(&world).len();
+        assert!(
+            (1..=30).contains(&changed),
+            "{changed} after kills each {pause}"
+        );
+    }
+}
+
+#[test]
+fn devices_are_reserved_together_and_given_back_at_rest() {
+    let mut world = limited(servers(100), ChangeLimit::Percent(80));
+    world.apply(fleet(tags(&["tag:s", "tag:a"])));
+    for device in world.model.devices.values_mut().skip(60) {
+        device.tags = [tag("tag:s"), tag("tag:a")].into();
+    }
+    world.start();
+    let mut most = 0;
+    let mut records = BTreeSet::new();
+    for _ in 0..200 {
+        world.run_for(Duration::from_millis(200));
+        most = most.max(world.tailnet.reserved.len());
+        records.insert(world.tailnet_report.revision);
+    }
+    assert_eq!(changed(&world).len(), 60);
+    assert_eq!(most, 50);
+    assert!(records.len() < 10, "{records:?}");
+    assert!(world.tailnet.reserved.is_empty());
+    let counted = world.tailnet.recent.iter().map(|recent| recent.devices);
+    assert_eq!(counted.sum::<usize>(), 60);
+    // Without a limit nothing of it is written.
+    let mut world = limited(servers(100), ChangeLimit::NONE);
+    world.apply(fleet(tags(&["tag:s", "tag:a"])));
+    world.start();
+    world.run_for(SOON);
+    assert_eq!(changed(&world).len(), 100);
+    assert!(world.tailnet.recent.is_empty());
+}
+
+#[test]
+fn nothing_is_changed_while_no_reservation_can_be_recorded() {
+    let mut world = limited(servers(10), ChangeLimit::Devices(20));
+    world.start();
+    world.run_until(SOON);
+    world.loses_tailnet_reports = true;
+    world.apply(fleet(tags(&["tag:s", "tag:a"])));
+    world.run_for(Duration::from_mins(10));
+    assert!(world.writes().is_empty());
+    world.kill();
+    world.loses_tailnet_reports = false;
+    world.run_for(SOON);
+    assert_eq!(changed(&world).len(), 10);
+}
+
 #[test]
 fn a_call_that_is_refused_for_good_uses_nothing_up() {
     let mut world = limited(world(10), ChangeLimit::Devices(2));
@@ -160,7 +233,7 @@ fn a_call_that_is_refused_for_good_uses_nothing_up() {
     assert_eq!(world.model.devices[&node_id(3)].tags, [tag("tag:z")].into());
 }
 
-/// Whatever happens but a crash: within no hour more devices are changed than the limit allows.
+/// Whatever happens, crashes included: within no hour more devices are changed than the limit allows.
 #[test]
 fn the_limit_is_never_exceeded() {
     for seed in 0..60 {
@@ -177,10 +250,9 @@ fn the_limit_is_never_exceeded() {
                 ["tag:a", "tag:b", "tag:c"][usize::from(number % 3)],
             ])
         };
-        let mut changes: Vec<(Duration, NodeId)> = Vec::new();
         for _ in 0..40 {
             let number = world.rng.u8(..12);
-            match world.rng.u8(..6) {
+            match world.rng.u8(..8) {
                 0 => world.apply(fleet(wished(number))),
                 1..=2 => world.apply(Policy {
                     priority: i32::from(number % 2),
@@ -188,6 +260,8 @@ fn the_limit_is_never_exceeded() {
                 }),
                 3 => world.delete(&policy_key(0)),
                 4 => world.new_faults(),
+                5 => world.kill(),
+                6 => world.lose_the_lead(),
                 _ => {
                     let drifts = world
                         .model
@@ -198,15 +272,17 @@ fn the_limit_is_never_exceeded() {
                 }
             }
             for _ in 0..world.rng.u64(1..60) {
-                world.run_for(Duration::from_secs(10));
-                let now = world.clock;
-                let latest = std::mem::take(&mut world.model.changed);
-                changes.extend(latest.into_iter().map(|id| (now, id)));
+                let pause = world.rng.u64(100..20_000);
+                world.run_for(Duration::from_millis(pause));
+                if world.rng.u8(..20) == 0 {
+                    world.kill();
+                }
             }
         }
-        for (begin, _) in &changes {
-            // A call is seen up to some seconds after it was sent.
-            let end = *begin + Duration::from_mins(59);
+        let changes = &world.model.written;
+        for (begin, _) in changes {
+            // The hour begins with the answer, up to some seconds after the effect.
+            let end = *begin + SignedDuration::from_mins(59);
             let within = changes.iter().filter(|(at, _)| begin <= at && *at < end);
             let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();
             assert!(

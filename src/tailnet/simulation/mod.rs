@@ -119,6 +119,8 @@ struct World {
     tailnet: TailnetDeclared,
     /// The labels of the namespaces.
     namespaces: BTreeMap<String, Labels>,
+    /// No report of the tailnet is kept.
+    loses_tailnet_reports: bool,
     /// The last report of the tailnet.
     tailnet_report: TailnetReport,
     /// What this engine was told and keeps: for the checks.
@@ -137,6 +139,8 @@ struct World {
     keeping: BTreeMap<PolicyKey, Duration>,
     /// How much the records of owned keys may hold.
     record_room: Room,
+    /// When the last report of the tailnet will be kept.
+    keeping_tailnet: Duration,
 }
 
 /// A request that failed and may have taken effect.
@@ -168,6 +172,7 @@ impl World {
             settings: settings(),
             tailnet: TailnetDeclared::default(),
             namespaces: BTreeMap::new(),
+            loses_tailnet_reports: false,
             tailnet_report: TailnetReport::default(),
             told: checks::Told::default(),
             wake: None,
@@ -180,6 +185,7 @@ impl World {
             last_reports: BTreeMap::new(),
             keeping: BTreeMap::new(),
             record_room: Room::default(),
+            keeping_tailnet: Duration::ZERO,
         }
     }
 
@@ -417,12 +423,17 @@ impl World {
                 self.watch_soon(key.clone());
                 self.step(recorded);
             }
+            Event::KeepTailnet(_) if self.loses_tailnet_reports => {}
             Event::KeepTailnet(report) => {
                 if let Some(recent) = &report.recent {
                     self.tailnet.recent.clone_from(recent);
+                    self.tailnet.reserved.clone_from(&report.reserved);
+                    self.tailnet.deletions.clone_from(&report.deletions);
                 }
+                let revision = report.revision;
                 self.tailnet_report = *report;
                 self.tell_tailnet();
+                self.step(Input::TailnetRecorded(revision));
             }
             Event::Wake => {
                 if self.wake == Some(self.clock) {
@@ -537,7 +548,9 @@ impl World {
             }
             Effect::Tailnet(report) => {
                 // One after the other, as the controller writes them.
-                self.after(self.faults.delay, Event::KeepTailnet(Box::new(report)));
+                let at = self.keeping_tailnet.max(self.clock + self.faults.delay);
+                self.keeping_tailnet = at;
+                self.after(at.saturating_sub(self.clock), Event::KeepTailnet(report));
             }
         }
     }

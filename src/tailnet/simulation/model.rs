@@ -36,6 +36,8 @@ pub struct Model {
     pub keeps_attributes: bool,
     /// Devices whose keys were expired by a call, and when.
     pub expired: Vec<(Timestamp, NodeId)>,
+    /// Devices that were changed by a call, and when.
+    pub written: Vec<(Timestamp, NodeId)>,
     /// Devices that were deleted by a call, and when.
     pub deleted: Vec<(Timestamp, NodeId)>,
     /// Answers do not have the time.
@@ -89,6 +91,8 @@ impl Model {
             Request::Write(call) => {
                 self.write(call)?;
                 self.changed.extend(call.nodes().into_iter().cloned());
+                let written = call.nodes().into_iter().cloned();
+                self.written.extend(written.map(|id| (self.now, id)));
                 Ok(Answer::Written)
             }
         }

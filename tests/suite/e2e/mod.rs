@@ -19,6 +19,7 @@ mod identity;
 mod invites;
 mod late;
 mod leaders;
+mod left_alone;
 mod limits;
 mod main_path;
 mod outages;

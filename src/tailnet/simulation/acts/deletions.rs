@@ -84,6 +84,40 @@ fn no_more_are_deleted_within_a_day_than_allowed_however_often_the_process_dies(
 }
 
 #[test]
+fn a_policy_that_is_deleted_and_created_anew_has_no_count_of_its_own() {
+    for (name, restored) in [(0, false), (1, false), (0, true)] {
+        let mut world = abandoned(12, 5);
+        world.run_for(HOUR);
+        assert_eq!(deleted(&world).len(), 5);
+        if restored {
+            // Its status was lost.
+            let kept = world.policies.get_mut(&policy_key(0)).unwrap();
+            kept.memory.acts = Arc::default();
+            world.kill();
+        } else {
+            world.delete(&policy_key(0));
+            world.run_for(Duration::from_mins(1));
+            let mut anew = fleet(reaping(5));
+            anew.key = policy_key(name);
+            world.apply(anew);
+        }
+        world.run_for(20 * HOUR);
+        assert_eq!(deleted(&world).len(), 5, "{name}");
+        world.run_for(4 * HOUR);
+        assert_eq!(deleted(&world).len(), 10, "{name}");
+    }
+}
+
+#[test]
+fn a_crash_before_the_tailnet_counts_a_deletion_deletes_nothing() {
+    let mut world = abandoned(3, 5);
+    world.run_until(SOON);
+    world.loses_tailnet_reports = true;
+    world.run_for(HOUR);
+    assert_eq!(world.deletions(), 0);
+}
+
+#[test]
 fn a_device_that_comes_back_at_the_last_moment_stays() {
     let mut world = abandoned(1, 5);
     world.run_until(SOON);

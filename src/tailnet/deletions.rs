@@ -1,0 +1,214 @@
+//! The deletions of the last day, as the tailnet's status counts them.
+//!
+//! A policy counts its own deletions in its status, by device. That count goes with the object, so that
+//! deleting and recreating a policy (under the same name or another) would begin anew. Hence the tailnet
+//! counts them too, before each request: they count for a policy that was created after them, if the
+//! policy that made them is gone, and for the same policy if its own status was lost.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::plan::PolicyKey;
+
+/// Counted in steps, so that it stays small.
+const STEP: i64 = 300;
+/// How long a deletion counts, from the beginning of its step: as long as in the policy's own status.
+const COUNTS: SignedDuration = SignedDuration::from_secs(24 * 3600 + 600 + STEP);
+/// More entries than these are merged, so that a status stays small. Merged ones count longer, and never
+/// less.
+const MOST: usize = 40;
+
+/// How many devices a policy has deleted, or was about to, within a step: what a status keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentDeletions {
+    /// Whose they are; of merged entries nobody knows.
+    pub policy: Option<PolicyKey>,
+    /// The object of that name.
+    pub uid: String,
+    /// The beginning of the step.
+    pub since: Timestamp,
+    /// How many.
+    pub devices: usize,
+}
+
+/// What is known of the deletions of the last day.
+#[derive(Debug, Default)]
+pub(super) struct DeletionLog {
+    entries: Vec<RecentDeletions>,
+    /// The revision of the tailnet's record that has all of them.
+    pub revision: u64,
+}
+
+impl DeletionLog {
+    /// A deletion is about to be made.
+    pub fn add(&mut self, policy: &PolicyKey, uid: &str, now: Timestamp, revision: u64) {
+        let since = step(now);
+        let same = |entry: &&mut RecentDeletions| {
+            entry.policy.as_ref() == Some(policy) && entry.uid == uid && entry.since == since
+        };
+        match self.entries.iter_mut().find(same) {
+            Some(entry) => entry.devices += 1,
+            None => self.entries.push(RecentDeletions {
+                policy: Some(policy.clone()),
+                uid: uid.to_owned(),
+                since,
+                devices: 1,
+            }),
+        }
+        self.revision = revision;
+        self.merge();
+    }
+
+    /// Takes over what a previous leader has recorded. What this process knows besides may be newer than
+    /// what a watch shows.
+    pub fn take_over(&mut self, recorded: Vec<RecentDeletions>) {
+        for entry in recorded {
+            let same = |known: &&mut RecentDeletions| {
+                known.policy == entry.policy && known.uid == entry.uid && known.since == entry.since
+            };
+            match self.entries.iter_mut().find(same) {
+                Some(known) => known.devices = known.devices.max(entry.devices),
+                None => self.entries.push(entry),
+            }
+        }
+        self.merge();
+    }
+
+    /// Forgets what no longer counts. Says whether there was any.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|entry| counts(entry, now));
+        self.entries.len() < before
+    }
+
+    pub fn recent(&self) -> Vec<RecentDeletions> {
+        self.entries.clone()
+    }
+
+    /// How many deletions count for a policy besides those that its own status records.
+    pub fn inherited(
+        &self,
+        policy: &PolicyKey,
+        uid: &str,
+        created: Timestamp,
+        has_own: bool,
+        exists: impl Fn(&PolicyKey, &str) -> bool,
+    ) -> usize {
+        let inherits = |entry: &&RecentDeletions| match &entry.policy {
+            None => true,
+            Some(by) if by == policy && entry.uid == uid => !has_own,
+            Some(by) => created >= entry.since && !exists(by, &entry.uid),
+        };
+        let inherited = self.entries.iter().filter(inherits);
+        inherited.map(|entry| entry.devices).sum()
+    }
+
+    /// First the steps of each policy, then those of all policies.
+    fn merge(&mut self) {
+        if self.entries.len() <= MOST {
+            return;
+        }
+        let mut merged: BTreeMap<(Option<PolicyKey>, String), RecentDeletions> = BTreeMap::new();
+        for entry in self.entries.drain(..) {
+            let key = (entry.policy.clone(), entry.uid.clone());
+            merged
+                .entry(key)
+                .and_modify(|known| known.absorb(&entry))
+                .or_insert(entry);
+        }
+        self.entries = merged.into_values().collect();
+        self.entries
+            .sort_by_key(|entry| std::cmp::Reverse(entry.since));
+        for entry in self.entries.split_off(self.entries.len().min(MOST)) {
+            if let Some(last) = self.entries.last_mut() {
+                last.absorb(&entry);
+                last.policy = None;
+            }
+        }
+    }
+}
+
+impl RecentDeletions {
+    fn absorb(&mut self, other: &Self) {
+        self.devices += other.devices;
+        self.since = self.since.max(other.since);
+    }
+}
+
+fn counts(entry: &RecentDeletions, now: Timestamp) -> bool {
+    let since = now.duration_since(entry.since);
+    // One from the future was written by a clock that was wrong; it does not count for ever.
+    since.abs() < COUNTS
+}
+
+fn step(time: Timestamp) -> Timestamp {
+    let seconds = time.as_second();
+    Timestamp::from_second(seconds - seconds.rem_euclid(STEP)).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    fn key(number: usize) -> PolicyKey {
+        PolicyKey {
+            namespace: "network".to_owned(),
+            name: format!("policy-{number}"),
+        }
+    }
+
+    fn log(entries: usize) -> DeletionLog {
+        let mut log = DeletionLog::default();
+        for number in 0..entries {
+            let step = i32::try_from(number).unwrap() * 300;
+            let at = START + SignedDuration::from_secs(step.into());
+            log.add(&key(number % 7), "uid", at, 1);
+        }
+        log
+    }
+
+    fn total(log: &DeletionLog) -> usize {
+        log.entries.iter().map(|entry| entry.devices).sum()
+    }
+
+    #[test]
+    fn deletions_count_for_a_successor_for_a_day_and_not_for_others() {
+        let mut log = DeletionLog::default();
+        log.add(&key(0), "old", START, 1);
+        log.add(&key(0), "old", START, 2);
+        let later = START + SignedDuration::from_mins(10);
+        let nobody = |_: &PolicyKey, _: &str| false;
+        assert_eq!(log.inherited(&key(0), "new", later, false, nobody), 2);
+        assert_eq!(log.inherited(&key(1), "other", later, false, nobody), 2);
+        // It was there before, with a count of its own.
+        let before = START - SignedDuration::from_hours(1);
+        assert_eq!(log.inherited(&key(1), "other", before, false, nobody), 0);
+        // The policy that made them is still there.
+        assert_eq!(
+            log.inherited(&key(1), "other", later, false, |_, _| true),
+            0
+        );
+        // Its own status has them, or was lost.
+        assert_eq!(log.inherited(&key(0), "old", before, true, nobody), 0);
+        assert_eq!(log.inherited(&key(0), "old", before, false, nobody), 2);
+        assert!(!log.expire(START + SignedDuration::from_hours(24)));
+        assert!(log.expire(START + SignedDuration::from_hours(25)));
+        assert_eq!(total(&log), 0);
+    }
+
+    #[test]
+    fn many_entries_are_merged_and_none_is_lost() {
+        assert_eq!(log(40).entries.len(), 40);
+        let merged = log(41);
+        assert_eq!((merged.entries.len(), total(&merged)), (7, 41));
+        let mut many = DeletionLog::default();
+        for number in 0..90 {
+            many.add(&key(number), "uid", START, 1);
+        }
+        assert!(many.entries.len() <= MOST);
+        assert_eq!(total(&many), 90);
+    }
+}
