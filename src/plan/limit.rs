@@ -53,12 +53,6 @@ impl Wants {
         large.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Whether any policy wants to change a device, and the limit counts that.
-    #[must_use]
-    pub fn has(&self, node: &NodeId) -> bool {
-        self.by_node.contains_key(node)
-    }
-
     /// The devices that a policy wishes to change.
     #[must_use]
     pub fn of(&self, policy: &PolicyKey) -> impl ExactSizeIterator<Item = &NodeId> {

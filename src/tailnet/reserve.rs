@@ -98,18 +98,11 @@ impl Engine {
 
     /// How many more devices the limit leaves, those that are reserved and not changed yet aside.
     fn room_to_reserve(&self) -> usize {
-        let Limiter {
-            window,
-            wants,
-            reservations,
-            ..
-        } = &self.limiter;
-        let reserved = reservations.reserved.keys();
-        let unused = reserved
-            .filter(|id| !window.has(id) && wants.has(id))
-            .count();
+        let limiter = &self.limiter;
+        let reserved = limiter.reservations.reserved.keys();
+        let unused = reserved.filter(|id| !limiter.window.has(id)).count();
         let most = self.most_changes().unwrap_or(usize::MAX);
-        most.saturating_sub(window.count() + unused)
+        most.saturating_sub(limiter.window.count() + unused)
     }
 
     /// Reserves what is to be changed next, and gives back what is at rest: all of it once nothing is
@@ -136,18 +129,12 @@ impl Engine {
         let asked = std::mem::take(&mut self.limiter.reservations.asked);
         let urgent = |id: &NodeId| self.nodes.get(id).is_some_and(|node| self.is_urgent(node));
         let (first, later): (Vec<_>, Vec<_>) = asked.into_iter().partition(urgent);
-        let Limiter {
-            reservations,
-            wants,
-            window,
-            ..
-        } = &mut self.limiter;
-        let before = reservations.reserved.len();
-        let revision = reservations.revision + 1;
+        let before = self.limiter.reservations.reserved.len();
+        let revision = self.limiter.reservations.revision + 1;
         for (ids, most) in [(first, 2 * CHUNK), (later, CHUNK)] {
             for id in ids {
-                // What was changed within the hour, or is approved to go over the limit, needs no room.
-                let counts = wants.has(&id) && !window.has(&id);
+                let counts = self.limiter.needs_room(&id);
+                let reservations = &mut self.limiter.reservations;
                 if reservations.reserved.len() >= most || (counts && room == 0) {
                     reservations.asked.insert(id);
                     continue;
@@ -156,13 +143,20 @@ impl Engine {
                 reservations.reserved.insert(id, revision);
             }
         }
-        if reservations.reserved.len() > before {
-            reservations.revision = revision;
+        if self.limiter.reservations.reserved.len() > before {
+            self.limiter.reservations.revision = revision;
         }
     }
 }
 
 impl Limiter {
+    /// Whether a change of a device would use up some of the limit. What was changed within the hour, or
+    /// is approved to go over the limit, does not, whatever policies that are held want besides.
+    fn needs_room(&self, id: &NodeId) -> bool {
+        let mut wanted_by = self.wants.by(id).iter();
+        !self.window.has(id) && wanted_by.any(|key| !self.held.contains(key))
+    }
+
     /// What is at rest is counted as it was changed, and no longer reserved.
     fn give_back(&mut self, rests: &[NodeId]) {
         for id in rests {
