@@ -131,11 +131,7 @@ impl Node {
             // Somebody may have approved a route or given a tag since the list: a call that
             // replaces a whole list carries what nobody here decides, as it is now; and what cannot be
             // taken back is done for what is so now.
-            Some((call, _))
-                if self
-                    .rests_on(&call)
-                    .is_some_and(|read| !is_fresh(read, fresh_for, now)) =>
-            {
+            Some((call, _)) if !self.rests_on(&call).is_fresh(fresh_for, now) => {
                 Step::Look(match call {
                     Call::SetRoutes(..) => Request::Routes(id.clone()),
                     _ => Request::Device(id.clone()),

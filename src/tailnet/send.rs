@@ -142,8 +142,8 @@ impl Engine {
                 self.limiter.begin(id);
             }
             let rests_on = call.nodes().into_iter().filter_map(|id| {
-                let read = self.nodes.get(id)?.rests_on(call)?;
-                Some(read.unwrap_or_default() + self.fresh_for())
+                let basis = self.nodes.get(id)?.rests_on(call);
+                basis.until(self.fresh_for())
             });
             until = rests_on.min();
         }
@@ -324,13 +324,38 @@ impl Engine {
 
 impl Node {
     /// The read on which a call rests that carries along what the policies do not own, or that cannot be
-    /// taken back: `None` where it rests on none; else when it was made, if it was.
-    pub fn rests_on(&self, call: &Call) -> Option<Option<Duration>> {
+    /// taken back.
+    pub fn rests_on(&self, call: &Call) -> Basis {
         match call {
-            Call::SetRoutes(..) if self.plan.claims.share_routes() => Some(self.routes_read),
-            Call::SetTags(..) if self.plan.claims.share_tags() => Some(self.device_read),
-            Call::ExpireKey(_) | Call::Delete(_) => Some(self.device_read),
-            _ => None,
+            Call::SetRoutes(..) if self.plan.claims.share_routes() => Basis::Read(self.routes_read),
+            Call::SetTags(..) if self.plan.claims.share_tags() => Basis::Read(self.device_read),
+            Call::ExpireKey(_) | Call::Delete(_) => Basis::Read(self.device_read),
+            _ => Basis::None,
+        }
+    }
+}
+
+/// What a call rests on besides the plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Basis {
+    /// Nothing.
+    None,
+    /// A read of the device that must be fresh; when it was made (monotonic), if it was.
+    Read(Option<Duration>),
+}
+
+impl Basis {
+    /// Whether the call may be sent now.
+    pub fn is_fresh(self, fresh_for: Duration, now: Duration) -> bool {
+        self.until(fresh_for).is_none_or(|until| now < until)
+    }
+
+    /// The time from which on the call may not be sent; `None`: at any time.
+    pub fn until(self, fresh_for: Duration) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            // What was never read was never fresh.
+            Self::Read(read) => Some(read.map_or(Duration::ZERO, |at| at + fresh_for)),
         }
     }
 }

@@ -387,17 +387,16 @@ impl Inner {
             Some(bearer) => bearer,
             None => self.auth.bearer(&self.transport).await?,
         };
-        let token = match token {
-            Some(token) => token,
-            None => {
-                let token = tokio::select! {
-                    biased;
-                    () = permit.revoked() => None,
-                    token = self.transport.token() => token,
-                };
-                token.ok_or_else(|| transport::not_sent(request, transport::STOPPED))?
+        let token = if token.is_some() {
+            token
+        } else {
+            tokio::select! {
+                biased;
+                () = permit.revoked() => None,
+                token = self.transport.token() => token,
             }
         };
+        let token = token.ok_or_else(|| transport::not_sent(request, transport::STOPPED))?;
         let outcome = self
             .transport
             .send_once(request, &bearer.secret, token, permit)

@@ -265,25 +265,21 @@ mod tests {
     #[test]
     fn what_is_under_way_is_obsolete_once_its_object_is_edited_or_gone() {
         let now = Instant::now();
-        let edited = |queue: &mut Queue| {
+        type Happens = fn(&mut Queue, Instant);
+        let edited: Happens = |queue, now| {
             let mut edited = object("a", "default");
             edited.metadata.generation = Some(2);
             queue.seen(0, edited, now);
         };
-        let listed = |queue: &mut Queue| queue.listed(0, &BTreeSet::new());
-        let same = |queue: &mut Queue| queue.seen(0, object("a", "default"), now);
-        let gone = |queue: &mut Queue| queue.gone(&("network".to_owned(), "a".to_owned()));
-        let happens: [(&dyn Fn(&mut Queue), bool); 4] = [
-            (&edited, true),
-            (&listed, true),
-            (&same, false),
-            (&gone, true),
-        ];
+        let listed: Happens = |queue, _| queue.listed(0, &BTreeSet::new());
+        let same: Happens = |queue, now| queue.seen(0, object("a", "default"), now);
+        let gone: Happens = |queue, _| queue.gone(&("network".to_owned(), "a".to_owned()));
+        let happens = [(edited, true), (listed, true), (same, false), (gone, true)];
         for (happens, expected) in happens {
             let mut queue = Queue::new(0);
             queue.seen(0, object("a", "default"), now);
             let job = queue.start(Term::FIRST, now).unwrap();
-            happens(&mut queue);
+            happens(&mut queue, now);
             assert_eq!(job.obsolete.is_cancelled(), expected);
         }
     }

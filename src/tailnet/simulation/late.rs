@@ -42,6 +42,9 @@ impl World {
     }
 }
 
+/// What happens while a write waits.
+type Change = fn(&mut World);
+
 fn key_expiry() -> Wishes {
     Wishes {
         key_expiry_disabled: Some(true),
@@ -69,7 +72,7 @@ fn at_least(wishes: Wishes) -> Policy {
 
 #[test]
 fn what_is_no_longer_desired_is_not_sent() {
-    let changes: [(&str, fn(&mut World)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("edited", |world| world.apply(policy(0, tags(&["tag:b"])))),
         ("suspended", |world| {
             world.apply(Policy {
