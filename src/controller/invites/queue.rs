@@ -262,10 +262,11 @@ mod tests {
         assert!(second.others.contains("17"));
     }
 
+    type Happens = fn(&mut Queue, Instant);
+
     #[test]
     fn what_is_under_way_is_obsolete_once_its_object_is_edited_or_gone() {
         let now = Instant::now();
-        type Happens = fn(&mut Queue, Instant);
         let edited: Happens = |queue, now| {
             let mut edited = object("a", "default");
             edited.metadata.generation = Some(2);

@@ -169,7 +169,7 @@ fn what_waits_for_the_budget_is_not_decided_yet() {
     let mut world = deciding(key_expiry());
     world.run_for(Duration::from_secs(5));
     world.forget_seen();
-    world.faults.queue = Duration::from_secs(60);
+    world.faults.queue = Duration::from_mins(1);
     let mut edited = policy(0, key_expiry());
     edited.wishes.name = Some("first".parse().unwrap());
     world.apply(edited.clone());

@@ -14,6 +14,8 @@ use super::{API_KEY, Reply, Script, client, node, settings};
 
 const NO_DEVICES: &str = r#"{"devices":[]}"#;
 
+type Write = fn(Client) -> BoxFuture<'static, Result<(), Error>>;
+
 fn passing_failures() -> Vec<Reply> {
     vec![
         Reply::hang_up(),
@@ -43,7 +45,7 @@ async fn a_read_is_repeated_after_a_passing_failure_and_a_write_never() {
             times == 2 && outcome.is_ok(),
             "{failure:?} {times} {outcome:?}"
         );
-        let writes: [fn(Client) -> BoxFuture<'static, Result<(), Error>>; 3] = [
+        let writes: [Write; 3] = [
             |c| Box::pin(async move { c.set_authorized(&node("n1"), true).await }),
             |c| Box::pin(async move { c.delete(&node("n1")).await }),
             |c| Box::pin(async move { c.expire_key(&node("n1")).await }),

@@ -47,8 +47,8 @@ async fn a_leader_that_comes_back_knows_of_every_edit_and_deletion_before_it_wri
         stage.node("nas"),
         stage.node("amelie-laptop"),
     );
-    let routes = "{device: {hostname: fra-router}, enabledRoutes: [10.0.0.0/16]}";
-    stage.policy("router", routes).await;
+    let spec = "{device: {hostname: fra-router}, enabledRoutes: [10.0.0.0/16]}";
+    stage.policy("router", spec).await;
     let rack = r#"{device: {hostname: nas}, postureAttributes: {"custom:rack": {integer: 7}}}"#;
     stage.policy("nas", rack).await;
     let key = "{device: {hostname: amelie-laptop}, keyExpiry: Disabled}";
