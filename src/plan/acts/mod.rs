@@ -39,9 +39,6 @@ pub use skew::ClockSkew;
 
 /// How long after its time an expiry may still begin.
 pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
-/// No key is valid for longer: the most that a tailnet's key expiry can be set to, and a minute
-/// more, as nothing says how exactly it is counted.
-const LONGEST_KEY: SignedDuration = SignedDuration::from_mins(180 * 24 * 60 + 1);
 /// No device was seen before Tailscale existed.
 const FIRST_SEEN: Timestamp = Timestamp::constant(1_546_300_800, 0);
 /// The wall clock can be set while an alarm waits: the time is compared again this often.
@@ -82,8 +79,6 @@ pub enum Missed {
     TooLate,
     /// The device has joined since.
     JoinedLater,
-    /// The key was made after the time.
-    NewerKey,
     /// The same time or a later one was declared before and taken out: its records are gone, so
     /// nobody knows what was done for it.
     DeclaredBefore,
@@ -95,7 +90,6 @@ impl fmt::Display for Missed {
             Self::BeforeCreation => "the time lies before the creation of the policy",
             Self::TooLate => "the time was more than an hour past before it could begin",
             Self::JoinedLater => "the device joined the tailnet after the time",
-            Self::NewerKey => "somebody has logged in on the device after the time",
             Self::DeclaredBefore => {
                 "the policy declared this time or a later one before, and dropped it more than an hour \
                  after it"
@@ -144,9 +138,6 @@ pub fn expiry(policy: &Policy, memory: &Memory, device: &Device, now: Timestamp)
     if device.created.is_some_and(|created| created > at) {
         return Some(Stage::Missed(Missed::JoinedLater));
     }
-    if has_newer_key(device, at) {
-        return Some(Stage::Missed(Missed::NewerKey));
-    }
     if now.duration_since(at) > GRACE {
         return Some(Stage::Missed(Missed::TooLate));
     }
@@ -155,13 +146,6 @@ pub fn expiry(policy: &Policy, memory: &Memory, device: &Device, now: Timestamp)
     } else {
         Stage::Due
     })
-}
-
-/// Whether the key was surely made after a time: it expires later than any key of then.
-fn has_newer_key(device: &Device, at: Timestamp) -> bool {
-    let latest = at.checked_add(LONGEST_KEY).ok();
-    let expires = device.expires.zip(latest);
-    expires.is_some_and(|(expires, latest)| expires > latest)
 }
 
 /// Whether the key has run out.

@@ -120,7 +120,7 @@ fn a_key_is_expired_once_its_time_has_come_and_for_an_hour_after_it() {
 }
 
 #[test]
-fn the_key_of_a_device_that_joined_after_the_time_or_was_logged_in_since_is_left() {
+fn the_key_of_a_device_that_joined_after_the_time_is_left() {
     let policy = expires_at(now() - MINUTE);
     let of = |device: &Device| stage(&policy, &Memory::default(), device);
     let joined = |ago: SignedDuration| Device {
@@ -130,14 +130,6 @@ fn the_key_of_a_device_that_joined_after_the_time_or_was_logged_in_since_is_left
     assert_eq!(of(&joined(MINUTE)), Some(Stage::Due));
     let later = Some(Stage::Missed(Missed::JoinedLater));
     assert_eq!(of(&joined(SignedDuration::from_secs(59))), later);
-    // Whatever is read later of it.
-    let expiring = |ahead: SignedDuration| Device {
-        expires: Some(now() + ahead),
-        ..device()
-    };
-    assert_eq!(of(&expiring(180 * DAY)), Some(Stage::Due));
-    let newer = Some(Stage::Missed(Missed::NewerKey));
-    assert_eq!(of(&expiring(180 * DAY + 2 * HOUR)), newer);
 }
 
 #[test]

@@ -137,11 +137,37 @@ async fn a_write_with_a_permit_comes_back_unsent_where_its_token_has_lost_its_va
     valid.store(2, Ordering::SeqCst);
     assert_eq!(write().await.unwrap_err().kind(), Kind::NotSent);
     write().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
     // One that was never accepted will not be at the next try either.
     valid.store(9, Ordering::SeqCst);
     assert_eq!(write().await.unwrap_err().kind(), Kind::NotSent);
     let rejected = write().await.unwrap_err().kind();
     assert_eq!(rejected, Kind::CredentialRejected);
+}
+
+/// Whatever life the server promises: not one token more for each request.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_lose_their_validity_at_once_do_not_cost_a_token_for_each_request() {
+    let used = Arc::new(Mutex::new(String::new()));
+    let script = granting(move |seen, _| {
+        let header = seen.authorization.clone().unwrap_or_default();
+        let mut used = used.lock().unwrap();
+        // Each token is good for one request.
+        let again = !is_token_request(seen) && *used == header;
+        *used = header;
+        again.then(|| Reply::new(401, r#"{"message":"API token invalid"}"#))
+    })
+    .await;
+    let client = oauth(&script);
+    for _ in 0..60 {
+        let _ = client.devices().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let requests = token_requests(&script);
+    assert!(
+        (5..=10).contains(&requests),
+        "{requests} tokens in a minute"
+    );
 }
 
 #[tokio::test(start_paused = true)]
