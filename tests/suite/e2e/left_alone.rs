@@ -31,7 +31,15 @@ async fn newer_definitions(stage: &Stage) {
     let lax = json!([{
         "op": "replace",
         "path": "/spec/versions/0/schema/openAPIV3Schema",
-        "value": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        "value": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"status": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "default": {"observedGeneration": -1},
+            }},
+        },
     }]);
     let crd = "crd/tailscaledevicepolicies.tailnet.dev";
     stage
