@@ -210,6 +210,14 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
                  into the tailnet. Nothing is sent until then."
             ),
         ),
+        Binding::Missing(node) => (
+            Reason::DeviceNotFound,
+            format!(
+                "The last lists of devices lack {node}, the bound device of the {named}, and the API has \
+                 not confirmed that it has left the tailnet. Nothing is sent to it, and no other device \
+                 takes its place, until a list has it again or the API answers that it is gone."
+            ),
+        ),
         Binding::Unmet { node, lacks } => (
             Reason::DeviceNotFound,
             format!(

@@ -107,6 +107,7 @@ fn held_plan(state: &State) -> Option<HeldPlan> {
         hash: plan_hash(),
         on,
         changes: devices,
+        open: devices,
         devices,
         limit: (on == ApprovedOn::Tailnet).then_some(5),
     })

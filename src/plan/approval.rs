@@ -187,16 +187,19 @@ impl Changes {
     }
 }
 
-/// What is held of one policy until somebody approves it. It is frozen: what differs later is no
-/// part of it, and what differs no more, or in another way, falls out of it for good.
+/// What is held of one policy until somebody approves it. It is frozen: its hash names just these
+/// changes, for good. What differs later is no part of it, and of what it has only those changes are
+/// sent that are still open when it is approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// What an approval names.
     pub hash: PlanHash,
     /// Where the approval is written.
     pub on: ApprovedOn,
-    /// What is sent once it is approved.
-    pub changes: Changes,
+    /// What the hash was made of.
+    changes: Changes,
+    /// Those of them that still differ just so.
+    open: Changes,
 }
 
 impl Batch {
@@ -223,7 +226,42 @@ impl Batch {
             }
         }
         let hash = PlanHash::of(&text);
-        Some(Self { hash, on, changes })
+        Some(Self {
+            hash,
+            on,
+            open: changes.clone(),
+            changes,
+        })
+    }
+
+    /// What the hash was made of.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// Those of its changes that are sent once it is approved.
+    #[must_use]
+    pub fn open(&self) -> &Changes {
+        &self.open
+    }
+
+    /// Takes a new comparison of a device: what differs just as it did is open, and what does so no
+    /// longer is not. What has not been read stays as it is.
+    pub fn compare(
+        &mut self,
+        node: &NodeId,
+        differs: impl Fn(&Change) -> bool,
+        unread: impl Fn(&Change) -> bool,
+    ) {
+        self.open
+            .retain(node, |change| differs(change) || unread(change));
+        let of_node = self.changes.of(node).into_iter();
+        for change in of_node.flat_map(BTreeMap::values) {
+            if differs(change) {
+                self.open.insert(node.clone(), change.clone());
+            }
+        }
     }
 
     /// Whether this difference is part of it.

@@ -66,6 +66,8 @@ pub enum Binding {
     Fleet(BTreeSet<NodeId>),
     /// None in the list bears the name.
     NotFound,
+    /// The last lists lack the bound device, and nothing proves that it has left the tailnet.
+    Missing(NodeId),
     /// The one of that name lacks what the policy asks for besides.
     Unmet {
         /// The device of that name.
@@ -171,8 +173,10 @@ pub fn remembered(target: &DeviceTarget, device: &Device) -> Bound {
     }
 }
 
-/// An id names one device for ever; a name can pass to another.
-fn may_change(identity: &Identity) -> bool {
+/// Whether what an identity names may be another device one day: an id names one for ever, a name can
+/// pass to another.
+#[must_use]
+pub fn may_change(identity: &Identity) -> bool {
     matches!(identity, Identity::Name(_) | Identity::Hostname(_))
 }
 

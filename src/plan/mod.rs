@@ -51,7 +51,7 @@ pub use acts::{
     Stage, expiry, reaping,
 };
 pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
-pub use bind::{Binding, Bound, Owner, bind, remembered};
+pub use bind::{Binding, Bound, Owner, bind, may_change, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
 pub use clashes::{Clashes, Dispute, Form, Want};

@@ -414,6 +414,7 @@ impl Engine {
         self.deleted.insert(id.clone(), self.answers);
         self.reconsider(id);
         self.fleet.remove(id);
+        self.absence.prove(id, self.polling.seen);
     }
 
     /// Deletions of which the answer was lost have been made if the device is gone.

@@ -26,6 +26,8 @@ pub struct HeldPlan {
     pub changes: usize,
     /// On how many devices.
     pub devices: usize,
+    /// How many of the changes still differ just so: the others are not sent.
+    pub open: usize,
     /// How many devices may be changed within an hour, where that is what holds it.
     pub limit: Option<usize>,
 }
@@ -38,8 +40,8 @@ impl Held {
         self.passed = Changes::default();
     }
 
-    /// What differs no more, or in another way, is part neither of what is frozen nor of what was
-    /// approved, and never will be again. What has not been read is taken to be as it was.
+    /// What no longer differs, or differs in another way, is no part of what was approved, and never
+    /// will be again; of what is frozen it is not sent. What has not been read is taken to be as it was.
     pub fn drop_what_changed(&mut self, key: &PolicyKey, id: &NodeId, plan: &DevicePlan) {
         let unread = |change: &Change| match change.field() {
             Field::Attribute(_) => plan.attributes_unread,
@@ -54,9 +56,9 @@ impl Held {
         self.approved.retain(id, same);
         self.passed.retain(id, same);
         if let Some(batch) = &mut self.batch {
-            batch.changes.retain(id, same);
+            batch.compare(id, asked, unread);
         }
-        self.batch.take_if(|batch| batch.changes.is_empty());
+        self.batch.take_if(|batch| batch.open().is_empty());
     }
 
     /// What was approved has been done: should it differ again, that is another difference.
@@ -71,9 +73,9 @@ impl Held {
         self.approved.retain(id, |_| false);
         self.passed.retain(id, |_| false);
         if let Some(batch) = &mut self.batch {
-            batch.changes.retain(id, |_| false);
+            batch.compare(id, |_| false, |_| false);
         }
-        self.batch.take_if(|batch| batch.changes.is_empty());
+        self.batch.take_if(|batch| batch.open().is_empty());
     }
 }
 
@@ -89,6 +91,11 @@ impl Engine {
         let Some(batch) = self.held_of(key, is_limited) else {
             return;
         };
+        // The first list may lack some of the devices.
+        if !self.can_compare_lists() {
+            self.polling.compare_soon();
+            return;
+        }
         let plan = self.held_plan(&batch);
         let Some(held) = self.policies.get_mut(key) else {
             return;
@@ -138,8 +145,9 @@ impl Engine {
         HeldPlan {
             hash: batch.hash.clone(),
             on: batch.on,
-            changes: batch.changes.count(),
-            devices: batch.changes.devices(),
+            changes: batch.changes().count(),
+            devices: batch.changes().devices(),
+            open: batch.open().count(),
             limit: limit.filter(|_| batch.on == ApprovedOn::Tailnet),
         }
     }
@@ -169,12 +177,12 @@ impl Engine {
             };
             held.memory.approvals_used = held.memory.approvals_used.saturating_add(1);
             held.memory.approved = Some(batch.hash.clone());
-            self.stale.extend(batch.changes.nodes().cloned());
+            self.stale.extend(batch.open().nodes().cloned());
             let plan = self.held_plan(&batch);
             if let Some(held) = self.policies.get_mut(&key) {
                 match batch.on {
-                    ApprovedOn::Policy => held.approved.extend(batch.changes),
-                    ApprovedOn::Tailnet => held.passed.extend(batch.changes),
+                    ApprovedOn::Policy => held.approved.extend(batch.open().clone()),
+                    ApprovedOn::Tailnet => held.passed.extend(batch.open().clone()),
                 }
             }
             self.announce(&key, Announcement::Approved(plan));

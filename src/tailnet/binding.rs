@@ -9,7 +9,7 @@ use crate::{
     model::NodeId,
     plan::{
         Binding, Bound, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
-        Surroundings, Target, bind, plan_device, remembered,
+        Surroundings, Target, bind, may_change, plan_device, remembered,
     },
 };
 
@@ -43,20 +43,15 @@ impl Engine {
             held.meet_devices(&self.fleet, self.polling.seen);
             held.disown_expired(now);
         }
-        let just_missing = self.just_missing(key);
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(held) = self.policies.get(key) else {
             return;
         };
-        let binding = match &held.policy {
-            _ if held.leaving.is_some() => None,
-            Err(_) => None,
-            Ok(_) if just_missing => Some(Binding::NotFound),
-            Ok(policy) => Some(bind(
-                &policy.target,
-                &held.memory,
-                &held.approvals,
-                &self.fleet,
-            )),
+        let binding = self.find_devices(held);
+        if binding.is_none() && held.policy.is_ok() && held.leaving.is_none() {
+            self.polling.compare_soon();
+        }
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
         };
         let unjudged = held.selector().map(|selector| {
             let devices = self.fleet.devices();
@@ -69,7 +64,9 @@ impl Engine {
             self.tell.insert(key.clone());
         }
         // Before anything is forgotten about the devices that are let go.
-        held.part(binding.as_ref());
+        let (fleet, absence) = (&self.fleet, &self.absence);
+        let lacking = |id: &NodeId| fleet.get(id).is_none_or(|device| device.external);
+        held.part(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
         held.release_unmatched(binding.as_ref(), &self.fleet, self.polling.seen);
         let remembered = held.remembered_of(binding.as_ref(), &self.fleet);
         if held.memory.bound != remembered {
@@ -107,26 +104,32 @@ impl Engine {
         }
     }
 
-    /// Whether a bound device is missing in a list for the first time: one short list is no proof
-    /// that it is gone.
-    fn just_missing(&mut self, key: &PolicyKey) -> bool {
-        let Some(held) = self.policies.get(key) else {
-            return false;
-        };
-        let (Ok(policy), Some(bound)) = (&held.policy, &held.memory.bound) else {
-            return false;
-        };
-        let Target::Device(target) = &policy.target else {
-            return false;
-        };
-        if bound.named != target.identity.to_string() || self.fleet.get(&bound.node).is_some() {
-            return false;
+    /// Which devices a policy means now; `None` while that cannot be decided.
+    fn find_devices(&self, held: &Held) -> Option<Binding> {
+        let policy = held.policy.as_ref().ok()?;
+        if held.leaving.is_some() {
+            return None;
         }
-        let first_missed = *self
-            .missing
-            .entry(bound.node.clone())
-            .or_insert(self.polling.seen);
-        self.polling.seen <= first_missed
+        // Nobody takes the place of a device before it is proven that it is gone.
+        let lacking = |id: &&NodeId| self.fleet.get(id).is_none_or(|device| device.external);
+        let bound = held.bound_node();
+        let lost = bound.filter(lacking).filter(|id| !self.absence.is_gone(id));
+        if let Some(id) = lost {
+            let is_reported = self.absence.is_reported(id, self.polling.seen);
+            return is_reported.then(|| Binding::Missing(id.clone()));
+        }
+        let binding = bind(&policy.target, &held.memory, &held.approvals, &self.fleet);
+        let claimed = matches!(
+            &policy.target,
+            Target::Device(target) if may_change(&target.identity)
+        );
+        // Another one may have the name, and be lacking in the first list.
+        let found = match &binding {
+            Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
+            _ => None,
+        };
+        let new = found.filter(|id| bound != Some(*id) && !held.approvals.nodes.contains(*id));
+        (!claimed || new.is_none() || self.can_compare_lists()).then_some(binding)
     }
 
     /// Takes up a device that a policy means now.

@@ -47,8 +47,9 @@ impl Held {
 
     /// Lets the devices go that the policy means no more, with what it put there until now. A single
     /// one is let go only for another one: a name that nobody bears is more likely a mistake. One of
-    /// many of which the selector's expression cannot tell is kept too.
-    pub fn part(&mut self, binding: Option<&Binding>) {
+    /// many of which the selector's expression cannot tell is kept too, and so is one that lists lack
+    /// without a proof that it is gone.
+    pub fn part(&mut self, binding: Option<&Binding>, may_return: impl Fn(&NodeId) -> bool) {
         let leaving = self.leaving.is_some();
         if self.is_invalid() && !leaving {
             return;
@@ -56,7 +57,9 @@ impl Held {
         let parted = |id: &NodeId| match binding {
             _ if leaving => true,
             Some(Binding::Device(now)) => id != now,
-            Some(Binding::Fleet(nodes)) => !nodes.contains(id) && !self.unjudged.contains(id),
+            Some(Binding::Fleet(nodes)) => {
+                !nodes.contains(id) && !self.unjudged.contains(id) && !may_return(id)
+            }
             _ => false,
         };
         let nodes = self.memory.holdings.nodes.iter();
@@ -190,14 +193,6 @@ impl Engine {
         due.collect()
     }
 
-    /// Devices that were let go and that the list does not have need a look: they may be gone.
-    pub(super) fn look_for_parted(&mut self) {
-        let holdings = self.policies.values().map(|held| &held.memory.holdings);
-        let parted = holdings.flat_map(|holdings| holdings.parted());
-        let missing = parted.filter(|id| self.fleet.get(id).is_none());
-        self.stale.extend(missing.cloned());
-    }
-
     /// Forgets what is cleared of a device: none of it is there any more, or somebody else wishes it;
     /// or the device is gone. Says whether that changes what is to be done.
     pub(super) fn see_cleared(&mut self, id: &NodeId, now: Now) -> bool {
@@ -209,7 +204,7 @@ impl Engine {
             return false;
         }
         let unknown = self.fleet.get(id).is_none_or(|device| device.external);
-        let gone = unknown && self.is_gone(id, now);
+        let gone = unknown && self.absence.is_gone(id);
         let Some(node) = self.nodes.get(id) else {
             return false;
         };
@@ -254,16 +249,6 @@ impl Engine {
                 self.tell.insert(key.clone());
             }
         }
-    }
-
-    /// One short list is no proof that a device is gone; the next one is asked for at once.
-    fn is_gone(&mut self, id: &NodeId, now: Now) -> bool {
-        let seen = self.polling.seen;
-        let first_missed = *self.missing.entry(id.clone()).or_insert(seen);
-        if seen <= first_missed {
-            self.polling.hasten(now.monotonic);
-        }
-        seen > first_missed
     }
 
     /// How far a policy is with what it has let go; `None` where there is nothing.

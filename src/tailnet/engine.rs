@@ -5,6 +5,7 @@ use std::{
 
 use super::{
     Announcement, Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
+    absence::Absence,
     clock::ApiClock,
     failure::Setback,
     held::Held,
@@ -77,8 +78,8 @@ pub struct Engine {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// Devices that cost a read of their own now and then.
     pub(super) readers: BTreeSet<NodeId>,
-    /// Bound devices that are not in the list, with the list (counted) that missed them first.
-    pub(super) missing: BTreeMap<NodeId, u64>,
+    /// Devices that the last list lacks.
+    pub(super) absence: Absence,
     pub(super) flights: BTreeMap<Ticket, Flight>,
     pub(super) next_ticket: u64,
     /// Counts the times when everything known before lost its worth: a new connection, a new lead.
@@ -156,7 +157,7 @@ impl Engine {
             clashes: Clashes::default(),
             nodes: BTreeMap::new(),
             readers: BTreeSet::new(),
-            missing: BTreeMap::new(),
+            absence: Absence::default(),
             flights: BTreeMap::new(),
             next_ticket: 0,
             epoch: 0,
@@ -256,7 +257,8 @@ impl Engine {
         .then_some(self.queues.batch_grew + BATCH_PATIENCE);
         let lane = self.lane_opens_at.filter(|_| self.may_act());
         let ends = [self.limit_ends(), self.next_leave(), self.records_due_at()];
-        let own = [poll, alarm, batch, lane];
+        let lookup = self.next_lookup().filter(|_| !waits_for_turn);
+        let own = [poll, alarm, batch, lane, lookup];
         own.into_iter().chain(ends).flatten().min()
     }
 
@@ -417,7 +419,7 @@ impl Engine {
         self.epoch += 1;
         self.drop_halves();
         self.polling.restart(now.monotonic);
-        self.missing.clear();
+        self.absence.restart();
         for node in self.nodes.values_mut() {
             node.attributes = None;
             node.routes = None;
@@ -463,6 +465,7 @@ impl Engine {
             held.is_some_and(|held| held.recorded.covers_at(id, &held.memory))
         };
         Circumstances {
+            missing: self.absence.is_missing(id),
             remembered: node.all_policies().all(is_recorded) && self.may_change(id),
             refresh: self.refresh(),
             list_trusted: self.polling.is_trusted(now),

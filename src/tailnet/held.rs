@@ -131,6 +131,15 @@ impl Held {
         managed
     }
 
+    /// The device that it is recorded to be bound to, as long as the manifest names the device so.
+    pub fn bound_node(&self) -> Option<&NodeId> {
+        let Target::Device(target) = &self.policy.as_ref().ok()?.target else {
+            return None;
+        };
+        let bound = self.memory.bound.as_ref()?;
+        (bound.named == target.identity.to_string()).then_some(&bound.node)
+    }
+
     /// Its selector, if it is about many devices.
     pub fn selector(&self) -> Option<&Selector> {
         match &self.policy.as_ref().ok()?.target {

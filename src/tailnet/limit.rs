@@ -244,7 +244,7 @@ impl Engine {
                 policy: key.clone(),
                 devices: batch.map_or_else(
                     || self.limiter.wants.of(key).len(),
-                    |batch| batch.changes.devices(),
+                    |batch| batch.changes().devices(),
                 ),
                 hash: batch.map(|batch| batch.hash.clone()),
             }

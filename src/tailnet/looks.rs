@@ -1,6 +1,9 @@
 //! What the answers of the API make of the snapshot.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Answer, Engine, Failure, Now, Request, Retry, Ticket, deadline::Progress, failure::Setback,
@@ -27,6 +30,9 @@ impl Engine {
             if changed {
                 self.note_sent(call);
             }
+        }
+        if self.take_lookup(ticket, &result, now) {
+            return;
         }
         if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
             (&flight.request, &result)
@@ -84,7 +90,8 @@ impl Engine {
                 self.polling.failed(now.monotonic, failure, &mut self.rng);
             }
         }
-        if self.polling.outage() != before.as_ref() || self.polling.seen == 1 {
+        // What the first list lacks is known with the second.
+        if self.polling.outage() != before.as_ref() || self.polling.seen <= 2 {
             self.tell_all();
         }
     }
@@ -121,53 +128,97 @@ impl Engine {
     }
 
     fn take_devices(&mut self, devices: Vec<Device>, asked_at: u64) {
-        let mut fleet = Fleet::default();
         // What was deleted since the list was asked for may be in it still.
         self.deleted.retain(|_, at| *at > asked_at);
+        if self.polling.seen == 1 {
+            self.leave_other_tailnet(&devices);
+        }
+        let (devices, contradicted) = listed_once(devices);
+        let mut fleet = Fleet::default();
         for device in devices {
-            let id = device.node_id.clone();
-            if self.deleted.contains_key(&id) {
-                continue;
-            }
-            let known = self.fleet.get(&id);
-            let Some(node) = self.nodes.get_mut(&id) else {
-                if known != Some(&device) {
-                    self.moved.insert(id);
-                }
-                fleet.insert(device);
-                continue;
-            };
+            let listed = contradicted.contains(&device.node_id);
+            self.take_listed(device, listed, asked_at, &mut fleet);
+        }
+        let dropped = self.keep_missing(&mut fleet);
+        self.moved.extend(dropped);
+        self.fleet = fleet;
+        self.look_for_inactive();
+        self.reconsider_taken();
+        // A policy whose device is in the list as it was before is bound as it was before.
+        let (fleet, stale) = (&self.fleet, &self.stale);
+        let changed = |id: &NodeId| fleet.get(id).is_none() || stale.contains(id);
+        let nodes = self.nodes.keys();
+        let changed: BTreeSet<NodeId> = nodes.filter(|id| changed(id)).cloned().collect();
+        self.question_bindings(|id| id.is_some_and(|id| changed.contains(id)));
+    }
+
+    /// The first list after a new connection that has none of the devices known until then is of
+    /// another tailnet: nobody has to prove that those are gone.
+    fn leave_other_tailnet(&mut self, devices: &[Device]) {
+        let mut own = devices.iter().filter(|device| !device.external);
+        if devices.is_empty() || own.any(|device| self.fleet.get(&device.node_id).is_some()) {
+            return;
+        }
+        let former = std::mem::take(&mut self.fleet);
+        let former = former.devices().map(|device| device.node_id.clone());
+        self.moved.extend(former);
+    }
+
+    /// Takes a device of a list. `contradicted`: the list has it twice, each time otherwise.
+    fn take_listed(
+        &mut self,
+        device: Device,
+        contradicted: bool,
+        asked_at: u64,
+        fleet: &mut Fleet,
+    ) {
+        let id = device.node_id.clone();
+        let known = self.fleet.get(&id);
+        let was_own = known.is_some_and(|known| !known.external);
+        if self.deleted.contains_key(&id) || (device.external && was_own) {
+            return;
+        }
+        if !device.external && self.absence.find(&id) {
+            self.stale.insert(id.clone());
+        }
+        let Some(node) = self.nodes.get_mut(&id) else {
             match known {
-                // What was written or looked at since the list was asked for may not be in it.
-                Some(ours) if node.busy > 0 || node.touched > asked_at => {
-                    fleet.insert(ours.clone());
-                }
+                Some(ours) if contradicted => fleet.insert(ours.clone()),
+                None if contradicted => {}
                 known => {
-                    let device = with_known_routes(device, node);
-                    let changed = known != Some(&device);
-                    if seen(node) || changed {
-                        self.stale.insert(id.clone());
-                    }
-                    if changed {
+                    if known != Some(&device) {
                         self.moved.insert(id);
                     }
                     fleet.insert(device);
                 }
             }
+            return;
+        };
+        match known {
+            // What was written or looked at since the list was asked for may not be in it.
+            Some(ours) if node.busy > 0 || node.touched > asked_at => fleet.insert(ours.clone()),
+            // Only the device itself can tell.
+            Some(ours) if contradicted => {
+                node.look = true;
+                self.unplaced.insert(id);
+                fleet.insert(ours.clone());
+            }
+            known => {
+                let device = with_known_routes(device, node);
+                let changed = known != Some(&device);
+                if seen(node) || changed {
+                    self.stale.insert(id.clone());
+                }
+                if changed {
+                    self.moved.insert(id);
+                }
+                fleet.insert(device);
+            }
         }
-        let gone = self.fleet.devices().map(|device| &device.node_id);
-        let gone = gone.filter(|id| fleet.get(id).is_none());
-        let gone: Vec<NodeId> = gone.cloned().collect();
-        let own = |id: &&NodeId| self.fleet.get(id).is_some_and(|device| !device.external);
-        if !self.is_plausible(gone.iter().filter(own).count()) {
-            self.polling.doubt();
-        }
-        self.moved.extend(gone);
-        self.fleet = fleet;
-        self.look_for_inactive();
-        self.missing.retain(|id, _| self.fleet.get(id).is_none());
-        self.look_for_parted();
-        // An address or a name may be free now.
+    }
+
+    /// An address or a name may be free now.
+    pub(super) fn reconsider_taken(&mut self) {
         let taken =
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
         let held = |node: &Node| {
@@ -176,14 +227,6 @@ impl Engine {
         };
         let held = self.nodes.iter().filter(|(_, node)| held(node));
         self.stale.extend(held.map(|(id, _)| id.clone()));
-        // A policy whose device is in the list as it was before is bound as it was before.
-        let unchanged = |id: &NodeId| self.fleet.get(id).is_some() && !self.stale.contains(id);
-        let in_question = self
-            .policies
-            .iter()
-            .filter(|(key, _)| !self.fleets.contains(*key))
-            .filter(|(_, held)| !held.nodes().next().is_some_and(unchanged));
-        self.unbound.extend(in_question.map(|(key, _)| key.clone()));
     }
 
     fn take_device(&mut self, device: Device, asked_at: Duration) {
@@ -269,6 +312,24 @@ impl Engine {
             self.polling.hasten(now.monotonic);
         }
     }
+}
+
+/// The devices of a list, each once, and those that the list has twice, each time otherwise.
+fn listed_once(devices: Vec<Device>) -> (Vec<Device>, BTreeSet<NodeId>) {
+    let mut once: BTreeMap<NodeId, Device> = BTreeMap::new();
+    let mut contradicted = BTreeSet::new();
+    for device in devices {
+        match once.get(&device.node_id) {
+            Some(before) if *before != device => {
+                contradicted.insert(device.node_id);
+            }
+            Some(_) => {}
+            None => {
+                once.insert(device.node_id.clone(), device);
+            }
+        }
+    }
+    (once.into_values().collect(), contradicted)
 }
 
 /// A device as it was told, with its routes as they were read where they are not told.

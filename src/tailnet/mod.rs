@@ -7,6 +7,7 @@
 //!
 //! Knows nothing of Kubernetes.
 
+mod absence;
 mod acts;
 mod announcement;
 mod approvals;

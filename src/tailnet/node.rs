@@ -83,6 +83,8 @@ pub(super) enum Step {
 pub(super) struct Circumstances {
     /// What the policies must not forget is kept.
     pub remembered: bool,
+    /// The last list lacks the device.
+    pub missing: bool,
     /// The age at which attributes are read again.
     pub refresh: Duration,
     /// A device may be deleted for what the last list says.
@@ -109,11 +111,16 @@ impl Node {
     pub fn step_if_idle(&self, id: &NodeId, given: Circumstances) -> Step {
         let Circumstances {
             remembered,
+            missing,
             refresh,
             list_trusted,
             fresh_for,
             now,
         } = given;
+        // Whether it is there still is found out elsewhere.
+        if missing {
+            return Step::Rest(None);
+        }
         if self.look {
             return match pending(self.look_setback.as_ref(), now) {
                 Some(retry_at) => Step::Rest(Some(retry_at)),

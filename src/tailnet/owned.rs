@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Engine, Now, held::Held};
+use super::{Engine, Now, absence::Absence, held::Held};
 use crate::{
     api::PolicyField,
     model::{AttributeKey, Device, NodeId},
@@ -137,8 +137,8 @@ impl Held {
         }
     }
 
-    /// Releases devices that two lists have lacked. Says whether there are any.
-    fn release_absent(&mut self, fleet: &Fleet, list: u64) -> bool {
+    /// Releases devices that are proven gone. Says whether there are any.
+    fn release_absent(&mut self, fleet: &Fleet, absence: &Absence, list: u64) -> bool {
         if self.memory.owned.unmet().is_some() && list > self.keys.met_at + 1 {
             self.owned().forget_record();
         }
@@ -148,10 +148,11 @@ impl Held {
         let mut gone: Vec<NodeId> = Vec::new();
         self.keys.absent.retain(|id, first| {
             let is_absent = fleet.get(id).is_none();
-            if is_absent && list > *first {
+            let is_gone = is_absent && list > *first && absence.is_gone(id);
+            if is_gone {
                 gone.push(id.clone());
             }
-            is_absent && list <= *first
+            is_absent && !is_gone
         });
         for id in &gone {
             self.owned().release(id);
@@ -349,7 +350,7 @@ impl Engine {
         }
     }
 
-    /// A list has come: devices that are lacking again are gone.
+    /// A list has come: devices may be proven gone since the last one.
     pub(super) fn release_absent(&mut self) {
         let list = self.polling.seen;
         if self.released_at == list {
@@ -357,7 +358,7 @@ impl Engine {
         }
         self.released_at = list;
         for (key, held) in &mut self.policies {
-            if held.release_absent(&self.fleet, list) {
+            if held.release_absent(&self.fleet, &self.absence, list) {
                 self.tell.insert(key.clone());
             }
         }

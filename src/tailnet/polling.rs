@@ -31,6 +31,8 @@ pub(super) struct Polling {
     doubted_until: Duration,
 }
 
+/// How soon after a list the next one is asked for, where the two have to be compared.
+const COMPARED_AFTER: Duration = Duration::from_secs(5);
 /// How long a list counts as just read.
 const JUST_READ: Duration = Duration::from_mins(1);
 /// How long lists are doubted after one that had lost many devices: the next ones may lack them too.
@@ -64,6 +66,11 @@ impl Polling {
     pub fn hasten(&mut self, now: Duration) {
         self.next = self.next.min(now);
         self.again = self.asked.is_some();
+    }
+
+    /// Asks for another list shortly after the last one, as only two can tell.
+    pub fn compare_soon(&mut self) {
+        self.next = self.next.min(self.last + COMPARED_AFTER);
     }
 
     /// Asks for a list that is at least as new as this count of answers.

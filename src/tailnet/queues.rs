@@ -99,6 +99,11 @@ impl Queues {
         self.waiting + self.urgent.len() + self.routine.len()
     }
 
+    /// Whether a device of a new or edited policy is to be served.
+    pub fn has_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
     /// Up to `size` devices whose attributes can be written.
     pub fn batch(&self, size: usize) -> Vec<NodeId> {
         self.batch.iter().take(size).cloned().collect()

@@ -203,7 +203,7 @@ impl Engine {
         Some(PolicyReport {
             uid: held.uid.clone(),
             held: self.held_plan_of(key),
-            approval_faults: self.approval_faults(key, at_rest),
+            approval_faults: self.approval_faults(key, at_rest && self.can_compare_lists()),
             generation: held.generation,
             memory: held.memory.clone(),
             owned: Arc::clone(&held.keys.record),
@@ -227,8 +227,14 @@ impl Engine {
                 return Some(State::Fleet(Box::new(self.fleet_report(key, binding))));
             }
         };
-        let mut nodes = binding.nodes();
-        let Some(report) = nodes.next().and_then(|id| self.device_report(key, id)) else {
+        let bound = binding.nodes().next();
+        if let Some(missing) = bound.filter(|id| self.absence.is_reported(id, self.polling.seen)) {
+            return Some(State::Unbound {
+                named: identity.to_string(),
+                binding: Binding::Missing(missing.clone()),
+            });
+        }
+        let Some(report) = bound.and_then(|id| self.device_report(key, id)) else {
             return Some(State::Unbound {
                 named: identity.to_string(),
                 binding: binding.clone(),

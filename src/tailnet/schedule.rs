@@ -86,6 +86,9 @@ impl Engine {
         if self.has_lane(now) {
             self.send_halves(now);
         }
+        if !self.queues.has_urgent() {
+            self.send_lookups(now);
+        }
         loop {
             while self.has_lane(now)
                 && let Some(id) = self.queues.next_ready()

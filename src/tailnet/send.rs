@@ -24,7 +24,7 @@ use crate::{
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Requests about devices that are under way at once. This bounds what is in doubt at any time.
-const MAX_LANES: usize = 8;
+pub(super) const MAX_LANES: usize = 8;
 /// A request that has been under way for so long blocks no lane any longer: eight devices that hang
 /// must not hold up all others.
 const SLOW_AFTER: Duration = Duration::from_secs(3);
@@ -190,7 +190,8 @@ impl Engine {
             self.nodes.get(*id).is_some_and(|node| {
                 let blocked = node.blocked(list_trusted, now.monotonic);
                 let mut fields = own.iter().map(|difference| difference.change.field());
-                !fields.any(|field| blocked.contains(&field))
+                !self.absence.is_missing(id)
+                    && !fields.any(|field| blocked.contains(&field))
                     && still_planned(call, &own, &node.plan)
             })
         };
@@ -208,6 +209,9 @@ impl Engine {
         let Some(flight) = self.flights.remove(&ticket) else {
             return;
         };
+        if self.absence.take_back(ticket, now.monotonic) {
+            return;
+        }
         match flight.request {
             Request::Devices => {
                 if self.polling.answered(ticket).is_some() {

@@ -268,6 +268,7 @@ fn lack(target: &Target, binding: &Binding) -> Option<String> {
         Binding::Fleet(nodes) if !nodes.is_empty() => return None,
         Binding::Fleet(_) => "no device fits its deviceSelector".to_owned(),
         Binding::NotFound => format!("no device has the {named}"),
+        Binding::Missing(node) => format!("the list lacks {node}, the bound device of the {named}"),
         Binding::Unmet { node, lacks } => format!("{node} has the {named}, but {lacks}"),
         Binding::Ambiguous(nodes) => {
             let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();

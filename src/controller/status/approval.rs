@@ -76,7 +76,13 @@ fn waiting(plan: &tailnet::HeldPlan) -> String {
         counted(plan.devices, "device"),
     );
     let verb = if plan.changes == 1 { "waits" } else { "wait" };
-    format!("{changes} of {devices} {verb}")
+    let past = plan.changes.saturating_sub(plan.open);
+    let past = match past {
+        0 => String::new(),
+        1 => " (1 of them no longer applies and is not sent)".to_owned(),
+        many => format!(" ({many} of them no longer apply and are not sent)"),
+    };
+    format!("{changes} of {devices} {verb}{past}")
 }
 
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {

@@ -79,7 +79,8 @@ fn what_is_approved_is_sent_and_what_differs_later_is_held_under_another_hash() 
     give(&mut world, 4, "tag:b");
     world.run_for(Duration::from_mins(2));
     let waiting = world.held(&key);
-    assert_eq!((&waiting.hash, waiting.devices), (&plan.hash, 28));
+    assert_eq!((&waiting.hash, waiting.devices), (&plan.hash, 30));
+    assert_eq!(waiting.open, 28);
 
     world.approve(&key, &format!("plan:{}", plan.hash));
     world.run_for(SOON);

@@ -34,7 +34,7 @@ impl World {
 
     /// One thing that somebody does, or that goes wrong.
     pub fn disturb(&mut self) {
-        match self.rng.u8(..25) {
+        match self.rng.u8(..27) {
             0..=4 => self.drift(),
             5..=9 => {
                 let mut policy = self.policy();
@@ -75,6 +75,7 @@ impl World {
                 let limit = limits[self.rng.usize(..2)];
                 self.limit(limit);
             }
+            23 | 24 => self.shorten_lists(),
             _ => {}
         }
     }
@@ -152,6 +153,8 @@ impl World {
         self.model.refuses_attributes_of = None;
         self.model.broken = None;
         self.model.left_out = None;
+        self.model.short.clear();
+        self.model.twice.clear();
         self.model.keeps_attributes = false;
         self.model.unowned_tag = None;
     }
@@ -202,7 +205,7 @@ impl World {
         }
     }
 
-    fn some_device(&mut self) -> Option<NodeId> {
+    pub fn some_device(&mut self) -> Option<NodeId> {
         self.rng
             .bool()
             .then(|| model::node_id(self.rng.usize(..DEVICES)))

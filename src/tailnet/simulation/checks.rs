@@ -7,11 +7,11 @@ use std::{
 
 use super::World;
 use crate::{
-    api::PolicyField,
+    api::{PolicyField, Reason},
     model::{AttributeKey, Device, NodeId, Route},
     plan::{
-        AttributesExtent, Belongings, Call, Entry, Extent, Form, Guards, Memory, Mode, Policy,
-        PolicyKey, Reach, Target,
+        AttributesExtent, Belongings, Call, Entry, Extent, Form, Guards, Memory, Mode, PlanHash,
+        Policy, PolicyKey, Reach, Target,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -25,24 +25,39 @@ pub struct Told {
     lists: BTreeSet<Ticket>,
     list_seen: bool,
     /// As they count: one that is refused counts as one that observes.
-    policies: BTreeMap<PolicyKey, (Policy, Memory)>,
+    pub(super) policies: BTreeMap<PolicyKey, (Policy, Memory)>,
     declared: BTreeMap<PolicyKey, Policy>,
     /// What the status of each recorded when it was watched last.
     stored: BTreeMap<PolicyKey, Memory>,
     guards: Guards,
     flights: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
-    devices: BTreeMap<NodeId, Device>,
+    pub(super) devices: BTreeMap<NodeId, Device>,
     /// As they were before the last list, which may be older than a look at one of them.
-    former: BTreeMap<NodeId, Device>,
+    pub(super) former: BTreeMap<NodeId, Device>,
     /// What each policy object (by its UID) may have set, whatever process sent it: the keys that it
     /// has declared while it was to be enforced, on the devices that it targeted then.
     pub managed: Managed,
+    /// The devices of the last list.
+    last_list: BTreeSet<NodeId>,
+    /// Devices that the API itself says are gone.
+    pub(super) gone: BTreeSet<NodeId>,
+    /// What each hash of a frozen plan was told to be made of, for the life of the world.
+    pub(super) frozen: BTreeMap<(PolicyKey, PlanHash), [usize; 2]>,
 }
 
 type Managed = BTreeSet<(String, AttributeKey, NodeId)>;
 
 impl Told {
+    /// What another process knows: nothing. What was set and which plans were shown stays so.
+    pub fn of_next_life(self) -> Self {
+        Self {
+            frozen: self.frozen,
+            managed: self.managed,
+            ..Self::default()
+        }
+    }
+
     pub fn note(&mut self, input: &Input) {
         self.note_facts(input);
         match input {
@@ -192,12 +207,27 @@ impl Told {
                 let by_id = |device: &Device| (device.node_id.clone(), device.clone());
                 let told = devices.iter().map(by_id).collect();
                 self.former = std::mem::replace(&mut self.devices, told);
+                self.last_list = self.devices.keys().cloned().collect();
+                self.gone.retain(|id| !self.last_list.contains(id));
             }
             Ok(Answer::Device(device)) => {
-                self.devices
-                    .insert(device.node_id.clone(), (**device).clone());
+                let id = device.node_id.clone();
+                if device.external {
+                    self.gone.insert(id.clone());
+                } else {
+                    self.gone.remove(&id);
+                }
+                self.devices.insert(id, (**device).clone());
+            }
+            Err(failure) if failure.reason == Reason::DeviceNotFound => {
+                if let Some(Request::Device(id)) = self.flights.get(&ticket) {
+                    self.gone.insert(id.clone());
+                }
             }
             Ok(Answer::Written) => {
+                if let Some(Request::Write(Call::Delete(id))) = self.flights.get(&ticket) {
+                    self.gone.insert(id.clone());
+                }
                 if let Some(Request::Write(Call::SetTags(id, tags))) = self.flights.get(&ticket)
                     && let Some(device) = self.devices.get_mut(id)
                 {
@@ -285,6 +315,10 @@ impl World {
                     );
                     assert!(!shared || both_attributes, "{call:?} beside {other:?}");
                 }
+            }
+            for id in call.nodes() {
+                let listed = self.told.last_list.contains(id);
+                assert!(listed, "{call:?}, but the last list lacks {id}");
             }
             self.check_call(call);
             self.check_precedence(call);

@@ -167,7 +167,8 @@ fn what_is_still_desired_is_sent_once_there_is_a_connection() {
 #[test]
 fn what_waits_for_the_budget_is_not_decided_yet() {
     let mut world = deciding(key_expiry());
-    world.run_for(Duration::from_secs(5));
+    // A name is bound once a second list has been read.
+    world.run_for(Duration::from_secs(15));
     world.forget_seen();
     world.faults.queue = Duration::from_mins(1);
     let mut edited = policy(0, key_expiry());

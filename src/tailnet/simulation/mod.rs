@@ -5,6 +5,7 @@ mod acts;
 mod approvals;
 mod broken;
 mod chaos;
+mod check_reports;
 mod checks;
 mod clears;
 mod contested;
@@ -24,6 +25,8 @@ mod random;
 mod recorded;
 mod released;
 mod released_at_random;
+mod short_lists;
+mod short_plans;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -231,9 +234,7 @@ impl World {
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
         self.engine = Engine::new(settings(), self.rng.u64(..));
         self.engine.record_room = self.record_room;
-        let managed = std::mem::take(&mut self.told.managed);
-        self.told = checks::Told::default();
-        self.told.managed = managed;
+        self.told = std::mem::take(&mut self.told).of_next_life();
         self.wake = None;
         self.waits_for_turn = false;
         self.start();
@@ -532,6 +533,7 @@ impl World {
                 }
             }
             Effect::Report(key, report) => {
+                self.check_report(&key, &report);
                 self.last_reports.insert(key.clone(), (*report).clone());
                 self.seen.reports.push((key.clone(), (*report).clone()));
                 // One after the other, as the controller writes them.

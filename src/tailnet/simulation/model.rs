@@ -1,7 +1,7 @@
 //! A model of a tailnet, with rules of its own: what the API would do, and how it can fail.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -32,6 +32,10 @@ pub struct Model {
     pub broken: Option<NodeId>,
     /// The list leaves this device out.
     pub left_out: Option<NodeId>,
+    /// What the next lists lack, one after the other.
+    pub short: VecDeque<BTreeSet<NodeId>>,
+    /// The next list has these devices twice, the second time with another hostname.
+    pub twice: BTreeSet<NodeId>,
     /// Deletions of attributes are accepted, but nothing happens.
     pub keeps_attributes: bool,
     /// Devices whose keys were expired by a call, and when.
@@ -71,11 +75,24 @@ impl Model {
     pub fn answer(&mut self, request: &Request) -> Result<Answer, Failure> {
         match request {
             Request::Devices => {
+                let lacking = self.short.pop_front().unwrap_or_default();
+                let twice = std::mem::take(&mut self.twice);
+                let again = |device: &Device| {
+                    let hostname = format!("{}-again", device.hostname);
+                    let device = device.clone();
+                    let other = Device { hostname, ..device };
+                    twice.contains(&other.node_id).then_some(other)
+                };
                 let listed = self.devices.values();
-                let listed =
-                    listed.filter(|device| self.left_out.as_ref() != Some(&device.node_id));
+                let listed = listed
+                    .filter(|device| self.left_out.as_ref() != Some(&device.node_id))
+                    .filter(|device| !lacking.contains(&device.node_id));
                 Ok(Answer::Devices {
-                    devices: listed.map(|device| self.told(device)).collect(),
+                    devices: listed
+                        .flat_map(|device| [Some(device.clone()), again(device)])
+                        .flatten()
+                        .map(|device| self.told(&device))
+                        .collect(),
                     date: (!self.hides_the_time).then_some(self.now),
                     lacks: BTreeSet::new(),
                 })

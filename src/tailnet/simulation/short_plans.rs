@@ -1,0 +1,167 @@
+//! Lists that lack devices which are there: what a fleet counts, and what a frozen plan is made of.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    World,
+    chaos::policy_key,
+    counted::{policy, tags, world},
+    fleets::{fleet, servers, tag, told},
+    model::node_id,
+    short_lists::A_WHILE,
+};
+use crate::{
+    model::ChangeLimit,
+    plan::{Call, Mode, Policy},
+    tailnet::{Request, State},
+};
+
+/// Four servers that one policy would give `tag:a`, once that is approved.
+fn frozen(policy: Policy) -> World {
+    let mut world = servers(8);
+    for number in 4..8 {
+        let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+        device.tags = [tag("tag:other")].into();
+    }
+    world.apply(policy);
+    world.start();
+    world.run_for(A_WHILE);
+    let plan = world.held(&policy_key(0));
+    assert_eq!((plan.changes, plan.devices, plan.open), (4, 4, 4));
+    world
+}
+
+fn asking() -> Policy {
+    Policy {
+        mode: Mode::Approve,
+        ..fleet(tags(&["tag:s", "tag:a"]))
+    }
+}
+
+#[test]
+fn a_frozen_plan_is_the_same_whatever_lists_lack() {
+    for lists in [1, 2, 6] {
+        for restarts in [false, true] {
+            let mut world = frozen(asking());
+            let plan = world.held(&policy_key(0));
+            world.lack(lists, [0, 1]);
+            if restarts && lists == 1 {
+                world.kill();
+            }
+            world.outlive_short_lists();
+            assert_eq!(world.held(&policy_key(0)), plan);
+            world.approve(&policy_key(0), &format!("plan:{}", plan.hash));
+            world.run_for(A_WHILE);
+            assert_eq!(world.writes().len(), 4, "{lists} lists");
+            world.assert_converged();
+        }
+    }
+}
+
+#[test]
+fn what_is_approved_while_lists_lack_a_part_of_it_is_sent_once_they_have_it_again() {
+    let mut world = frozen(asking());
+    let plan = world.held(&policy_key(0));
+    world.lack(5, [0, 1]);
+    world.run_for(Duration::from_secs(90));
+    world.approve(&policy_key(0), &format!("plan:{}", plan.hash));
+    world.run_for(Duration::from_secs(30));
+    let sent = world.writes().into_iter().flat_map(Call::nodes);
+    assert_eq!(sent.collect::<BTreeSet<_>>().len(), 2);
+    world.outlive_short_lists();
+    world.run_for(A_WHILE);
+    assert_eq!(world.writes().len(), 4);
+    world.assert_converged();
+}
+
+#[test]
+fn what_leaves_a_frozen_plan_for_good_is_told_and_the_hash_names_what_it_did() {
+    let mut world = frozen(asking());
+    let plan = world.held(&policy_key(0));
+    world.model.remove(&node_id(0));
+    world.run_for(A_WHILE);
+    let now = world.held(&policy_key(0));
+    assert_eq!((&now.hash, now.changes, now.devices), (&plan.hash, 4, 4));
+    assert_eq!(now.open, 3);
+    assert_eq!(told(&world).matched, 3);
+    world.approve(&policy_key(0), &format!("plan:{}", plan.hash));
+    world.run_for(A_WHILE);
+    assert_eq!(world.writes().len(), 3);
+    world.assert_converged();
+}
+
+#[test]
+fn a_fleet_counts_a_device_until_it_is_proven_gone() {
+    let mut world = servers(30);
+    world.apply(fleet(tags(&["tag:s"])));
+    world.start();
+    world.run_for(A_WHILE);
+    world.forget_seen();
+    for lists in [1, 2, 4] {
+        world.lack(lists, 0..15);
+        world.outlive_short_lists();
+        world.run_for(A_WHILE);
+    }
+    let counted = world.seen.reports.iter().map(|(_, report)| &report.state);
+    let mut counted = counted.filter_map(|state| match state {
+        State::Fleet(fleet) => Some(fleet.matched),
+        _ => None,
+    });
+    assert!(counted.all(|matched| matched == 30));
+    world.model.remove(&node_id(0));
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(told(&world).matched, 29);
+    assert_eq!(world.lookups(0), 3);
+}
+
+#[test]
+fn one_half_list_of_a_large_tailnet_costs_one_more_list_and_no_looks() {
+    let mut world = servers(1_000);
+    world.apply(fleet(tags(&["tag:s"])));
+    world.start();
+    world.run_for(A_WHILE);
+    world.forget_seen();
+    world.lack(1, 0..500);
+    world.run_for(Duration::from_mins(10));
+    let lists = world.count(|request| *request == Request::Devices);
+    assert!(lists <= 12, "{lists} lists");
+    assert_eq!(world.seen.requests.len(), lists);
+    assert!(world.seen.reports.is_empty() && world.seen.announcements.is_empty());
+}
+
+#[test]
+fn a_device_that_no_policy_is_about_is_given_up_without_a_look() {
+    let mut world = world(20);
+    world.apply(policy(0, tags(&["tag:a"])));
+    world.start();
+    world.run_for(A_WHILE);
+    world.forget_seen();
+    world.model.remove(&node_id(5));
+    world.run_for(A_WHILE);
+    assert_eq!(
+        world.count(|request| matches!(request, Request::Device(_))),
+        0
+    );
+    assert_eq!(world.tailnet_report.devices, Some(19));
+}
+
+#[test]
+fn short_lists_do_not_change_how_many_devices_may_be_changed() {
+    // A tenth of 100: ten may be changed.
+    let mut world = servers(100);
+    world.limit(ChangeLimit::default());
+    world.apply(fleet(tags(&["tag:s"])));
+    world.start();
+    world.run_for(A_WHILE);
+    world.lack(3, 50..100);
+    world.run_for(Duration::from_secs(70));
+    for number in 0..8 {
+        let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+        device.tags.insert(tag("tag:x"));
+    }
+    world.outlive_short_lists();
+    assert_eq!(world.tailnet_report.limited_total, 0);
+    assert_eq!(world.tailnet_report.devices, Some(100));
+    world.run_for(A_WHILE);
+    assert_eq!(world.writes().len(), 8);
+}
