@@ -68,12 +68,7 @@ impl PoliciesArgs {
         } else {
             let manifests = manifests::load(&self.files, self.default_namespace())?;
             let policies = manifests.policies.into_iter();
-            let policies = policies.map(|located| {
-                let mut policy = located.object;
-                // A copy from a cluster has no part in what the object there remembers.
-                policy.metadata.uid = None;
-                DeserializeGuard(Ok(policy))
-            });
+            let policies = policies.map(|located| DeserializeGuard(Ok(located.object)));
             let tailnets = manifests.tailnets.into_iter();
             All {
                 policies: policies.collect(),

@@ -19,9 +19,12 @@ use super::{
     yaml::{self, YamlError},
 };
 use crate::{
-    api::{GROUP, TailscaleDevicePolicy, VERSION},
+    api::{APPROVE, GROUP, TailscaleDevicePolicy, VERSION},
     plan::{self, PolicyKey},
 };
+
+/// What a file says in `metadata` that counts.
+const DECLARED_METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
 
 /// An object as it stands in a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,7 +231,8 @@ impl<'n> Reading<'n> {
         if refused {
             return None;
         }
-        match serde_path_to_error::deserialize::<Value, T>(document.root.given()) {
+        let declared = only_declared(document.root.given());
+        match serde_path_to_error::deserialize::<Value, T>(declared) {
             Ok(mut object) => {
                 if self.schemas.namespaced(kind) && object.namespace().is_none() {
                     object.meta_mut().namespace = Some(self.namespace.to_owned());
@@ -312,6 +316,25 @@ impl<'n> Reading<'n> {
         let fault = document.fault(Code::UnknownKind, &field, message);
         self.faults.push(fault);
     }
+}
+
+/// What an object in a file declares. Its status, its age, its deletion and whatever else a server writes
+/// say nothing there, as the API server ignores them too. Nor does an approval: a person writes it on the
+/// object in the cluster, once they have seen what its status shows.
+fn only_declared(mut object: Value) -> Value {
+    let Some(fields) = object.as_object_mut() else {
+        return object;
+    };
+    fields.remove("status");
+    let metadata = fields.get_mut("metadata").and_then(Value::as_object_mut);
+    if let Some(metadata) = metadata {
+        metadata.retain(|field, _| DECLARED_METADATA.contains(&field.as_str()));
+        let annotations = metadata.get_mut("annotations");
+        if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+            annotations.remove(APPROVE);
+        }
+    }
+    object
 }
 
 /// The documents of a text as values.

@@ -177,3 +177,62 @@ fn aliases_that_grow_without_end_are_refused() {
     }
     assert!(said(&text)[0].contains("more than 400000 values"));
 }
+
+/// What a server writes into an object, as `kubectl get -o yaml` shows it, with errors of type too.
+const WRITTEN_BY_SERVERS: &str = "\
+metadata:
+  name: router
+  namespace: default
+  labels: {team: network}
+  annotations: {tailnet.dev/approve: \"node:n2,plan:3f2a9c0b7d41e856\", note: kept}
+  uid: 0b5c8f1e-1111-2222-3333-444455556666
+  generation: 7
+  resourceVersion: \"42\"
+  creationTimestamp: \"2020-01-01T00:00:00Z\"
+  deletionTimestamp: \"2020-01-02T00:00:00Z\"
+  deletionGracePeriodSeconds: 0
+  finalizers: [tailnet.dev/clear]
+  ownerReferences: [{apiVersion: v1, kind: Node, name: a, uid: b}]
+  managedFields: [{manager: tsdp, operation: Update}]
+  selfLink: /a
+";
+
+#[test]
+fn what_a_server_writes_into_an_object_says_nothing_in_a_file() {
+    let declared = "metadata: {name: router, namespace: default, labels: {team: network}, \
+                    annotations: {note: kept}}\n";
+    let plain = POLICY.replace("metadata: {name: router}\n", declared);
+    let copied = POLICY.replace("metadata: {name: router}\n", WRITTEN_BY_SERVERS);
+    let expected = &read_text(&plain).0.policies[0].object;
+    let status = "status: {nodeId: n2, ownedAttributes: [custom:x], observedGeneration: 7, \
+                  heldPlan: {hash: 3f2a9c0b7d41e856, changes: 1, devices: 1}}\n";
+    for status in [status, "status: {nodeId: {not: text}}\n", "status: 5\n", ""] {
+        let text = format!("{copied}{status}");
+        let indented = text.trim_end().replace('\n', "\n    ");
+        let list = format!("apiVersion: v1\nkind: List\nitems:\n  - {indented}\n");
+        for text in [text, list] {
+            let (manifests, errors) = read_text(&text);
+            assert_eq!(errors, [], "{text}");
+            assert_eq!(manifests.policies[0].object, *expected, "{text}");
+        }
+    }
+}
+
+#[test]
+fn the_status_of_a_tailnet_in_a_file_says_nothing() {
+    let tailnet = "apiVersion: tailnet.dev/v1alpha1\nkind: TailscaleTailnet\nmetadata: {name: default}\n\
+                   spec: {credentialsSecret: {name: tailscale}}\n";
+    let expected = &read_text(tailnet).0.tailnets[0].object;
+    let copied = tailnet.replace(
+        "metadata: {name: default}",
+        "metadata: {name: default, annotations: {tailnet.dev/approve: \"plan:3f2a9c0b7d41e856\"}}",
+    );
+    let copied = format!(
+        "{copied}status: {{recentChanges: [{{since: \"2026-01-01T00:00:00Z\", devices: 99}}]}}\n"
+    );
+    let (manifests, errors) = read_text(&copied);
+    assert_eq!(errors, []);
+    let mut object = manifests.tailnets[0].object.clone();
+    assert_eq!(object.metadata.annotations.take(), Some(BTreeMap::new()));
+    assert_eq!(object, *expected);
+}

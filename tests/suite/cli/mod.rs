@@ -5,6 +5,7 @@ mod adopt;
 mod agreement;
 mod apply;
 mod connection;
+mod copied;
 mod devices;
 mod export;
 mod plan;
