@@ -237,7 +237,8 @@ impl Engine {
 
     /// When the next lookup is due, if one can be sent.
     pub(super) fn next_lookup(&self) -> Option<Duration> {
-        if !self.may_act() || self.flights.len() >= MAX_LANES {
+        // While something waits for a turn, that is the next occasion.
+        if !self.may_act() || self.turns.is_wanted() || self.flights.len() >= MAX_LANES {
             return None;
         }
         let next = self.absence.next(self.polling.seen);

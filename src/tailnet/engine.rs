@@ -257,8 +257,7 @@ impl Engine {
         .then_some(self.queues.batch_grew + BATCH_PATIENCE);
         let lane = self.lane_opens_at.filter(|_| self.may_act());
         let ends = [self.limit_ends(), self.next_leave(), self.records_due_at()];
-        let lookup = self.next_lookup().filter(|_| !waits_for_turn);
-        let own = [poll, alarm, batch, lane, lookup];
+        let own = [poll, alarm, batch, lane, self.next_lookup()];
         own.into_iter().chain(ends).flatten().min()
     }
 
@@ -452,11 +451,6 @@ impl Engine {
         self.settings
             .attributes_interval
             .max(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-    }
-
-    /// Why the tailnet cannot be asked, once that is sure enough to say it on every policy.
-    pub(super) fn outage(&self) -> Option<&Failure> {
-        self.connection.as_ref().err().or(self.polling.outage())
     }
 
     pub(super) fn circumstances(&self, id: &NodeId, node: &Node, now: Duration) -> Circumstances {

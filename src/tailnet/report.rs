@@ -170,6 +170,11 @@ impl Engine {
         }
     }
 
+    /// Why the tailnet cannot be asked, once that is sure enough to say it on every policy.
+    pub(super) fn outage(&self) -> Option<&Failure> {
+        self.connection.as_ref().err().or(self.polling.outage())
+    }
+
     /// The report of a policy; `None` where the last one still tells the truth: before the first
     /// list, and while work goes on and nothing needs to be kept for it.
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
