@@ -74,8 +74,6 @@ struct State {
     fetched: u64,
     /// The serial number of the newest token that was accepted.
     accepted: u64,
-    /// When a token was replaced last, as it was rejected.
-    replaced_at: Option<Instant>,
     failure: Option<(Instant, Error)>,
 }
 
@@ -93,12 +91,9 @@ const RENEWAL_MARGIN: Duration = Duration::from_mins(5);
 /// When to try again where a renewal failed while the old token was still good.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 
-/// A token is taken to live at least for so long, and is not replaced before: one that is granted for a
-/// second must not cost a request for a token at each poll.
+/// A token is used at least for so long, unless it is rejected: one that is said to live for a second must
+/// not cost a request for a token at each poll.
 const SHORTEST_LIFE: Duration = Duration::from_mins(1);
-
-/// Between two replacements of tokens that were rejected.
-const REPLACEMENT_PAUSE: Duration = Duration::from_secs(10);
 
 /// No token lives longer; keeps an absurd number from overflowing the clock.
 const LONGEST_LIFE: Duration = Duration::from_hours(24);
@@ -180,12 +175,9 @@ impl Auth {
             return false;
         };
         let mut state = tokens.state.lock().await;
-        if state.accepted < rejected.serial || !state.may_replace(rejected) {
-            return false;
-        }
         let is_it = |token: &mut Token| token.bearer.serial == rejected.serial;
         state.token.take_if(is_it);
-        true
+        state.accepted >= rejected.serial
     }
 
     /// Another token in place of one that was answered with 401; `None` if there can be no other.
@@ -196,7 +188,6 @@ impl Auth {
     ) -> Option<Result<Bearer, Error>> {
         match self {
             Self::ApiKey(_) => None,
-            Self::Tokens(tokens) if !tokens.state.lock().await.may_replace(rejected) => None,
             Self::Tokens(tokens) => Some(tokens.bearer(transport, Some(rejected)).await),
         }
     }
@@ -232,26 +223,6 @@ impl Tokens {
 }
 
 impl State {
-    /// Whether a rejected token may be replaced now: not again and again, at each request. One that has
-    /// been replaced already may.
-    fn may_replace(&mut self, rejected: &Bearer) -> bool {
-        let is_current = self
-            .token
-            .as_ref()
-            .is_some_and(|token| token.bearer.serial == rejected.serial);
-        let now = Instant::now();
-        let too_soon = self
-            .replaced_at
-            .is_some_and(|at| now < at + REPLACEMENT_PAUSE);
-        if is_current && too_soon {
-            return false;
-        }
-        if is_current {
-            self.replaced_at = Some(now);
-        }
-        true
-    }
-
     async fn renew(&mut self, transport: &Transport, grant: &Grant) -> Result<Bearer, Error> {
         match fetch(transport, grant).await {
             Ok(granted) => {
