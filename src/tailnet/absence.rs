@@ -13,7 +13,8 @@ use std::{
 };
 
 use super::{
-    Answer, Engine, Failure, Now, Request, Retry, Ticket, failure::backoff, send::MAX_LANES,
+    Answer, Engine, Failure, Now, Request, Retry, Ticket, failure::backoff, inquiry::Inquired,
+    inquiry::is_lacking, send::MAX_LANES,
 };
 use crate::{
     api::Reason,
@@ -50,6 +51,8 @@ pub(super) struct Absence {
     missing: BTreeMap<NodeId, Missing>,
     /// The lookups under way, those that no longer matter among them.
     lookups: BTreeMap<Ticket, NodeId>,
+    /// What those who work beside the engine have asked for.
+    pub inquired: Inquired,
 }
 
 impl Absence {
@@ -152,8 +155,10 @@ impl Engine {
         let lacking = self.fleet.devices().filter(|device| !device.external);
         let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
         let lacking: Vec<Device> = lacking.cloned().collect();
+        let inquired = self.inquired_devices();
         let recorded = self.recorded_devices(listed);
-        let concerned = self.concerned_among(&lacking);
+        let mut concerned = self.concerned_among(&lacking);
+        concerned.extend(inquired);
         let (mut lost, mut dropped, mut is_new) = (0, Vec::new(), false);
         for device in lacking {
             let id = device.node_id.clone();
@@ -200,6 +205,7 @@ impl Engine {
             recorded.extend(held.memory.holdings.parted());
             recorded.extend(held.memory.owned.nodes());
         }
+        recorded.extend(self.absence.inquired.bound());
         let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
         lacking.cloned().collect()
     }
@@ -322,9 +328,4 @@ impl Engine {
         let in_question: Vec<PolicyKey> = in_question.map(|(key, _)| key.clone()).collect();
         self.unbound.extend(in_question);
     }
-}
-
-/// Whether a list has a device not among the tailnet's own.
-fn is_lacking(listed: &Fleet, id: &NodeId) -> bool {
-    listed.get(id).is_none_or(|device| device.external)
 }

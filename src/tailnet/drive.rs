@@ -195,11 +195,13 @@ impl<R: Reporter> Driver<R> {
         }
     }
 
-    fn answer(&self, inquiry: Inquiry) {
+    fn answer(&mut self, inquiry: Inquiry) {
         let client = self.requests.client();
-        let found = self.engine.find(&inquiry.target).and_then(|binding| {
+        let found = self.engine.find(&inquiry.target, inquiry.bound.as_ref());
+        let found = found.and_then(|(binding, doubt)| {
             Ok(Finding {
                 binding,
+                doubt,
                 client: client.cloned().ok_or_else(exchange::disconnected)?,
                 settings: self.engine.settings.clone(),
                 writable: self.writable.clone(),

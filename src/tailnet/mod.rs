@@ -58,7 +58,7 @@ pub use engine::{Engine, Settings};
 pub use failure::{Failure, Retry};
 pub(crate) use failure::{backoff, jittered};
 pub use fleet::{DETAILS, FleetReport, Unjudged};
-pub use inquiry::{Finding, Inquiry};
+pub use inquiry::{Doubt, Finding, Inquiry};
 pub use limit::{LimitedPolicy, TailnetDeclared};
 pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
 pub use once::{Agreed, Undone};

@@ -118,6 +118,11 @@ impl Polling {
         self.seen > 0 && self.failures == 0
     }
 
+    /// When the last complete list came.
+    pub fn last(&self) -> Duration {
+        self.last
+    }
+
     /// Lists are not trusted for a while.
     pub fn doubt(&mut self) {
         self.doubted_until = self.last + DOUBTED_FOR;

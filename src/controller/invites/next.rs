@@ -57,7 +57,9 @@ pub(super) fn pause(
     let slowly = jittered(interval, rng);
     match outcome {
         Outcome::Invalid(_) => None,
-        Outcome::Unconnected(_) | Outcome::Unbound { .. } => Some(jittered(FREE_LOOK, rng)),
+        Outcome::Unconnected(_) | Outcome::Unbound { .. } | Outcome::Uncertain { .. } => {
+            Some(jittered(FREE_LOOK, rng))
+        }
         Outcome::Failed { failure, .. } => Some(match (failure.reason, failure.retry) {
             // Time alone does not mend these.
             (Reason::Forbidden | Reason::PlanRefused, _) | (_, Retry::Never) => slowly,

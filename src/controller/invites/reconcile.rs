@@ -147,6 +147,10 @@ impl Look<'_> {
             let binding = finding.binding;
             return Ok(Outcome::Unbound { named, binding });
         };
+        // Nobody could take back an invite to another device.
+        if let Some(doubt) = finding.doubt.filter(|_| self.status.invite_id.is_none()) {
+            return Ok(Outcome::Uncertain { named, node, doubt });
+        }
         let failed = |failure: Failure| {
             let node = node.clone();
             Ok(Outcome::Failed { node, failure })
@@ -182,29 +186,26 @@ impl Look<'_> {
     }
 
     /// The device of the status, once one stands there: the invite is bound to it. Before there is an
-    /// invite, another one may have taken the place of a device that has left.
+    /// invite, another one takes the place of a device that is proven to have left.
     async fn find(&self, target: DeviceTarget) -> Result<Result<Finding, Failure>, Interrupted> {
-        let bound = self.status.node_id.as_deref().map(str::parse::<NodeId>);
-        if let Some(Ok(node)) = bound {
-            let bound = DeviceTarget {
-                identity: Identity::NodeId(node),
+        let bound = self.status.node_id.as_deref();
+        let bound: Option<NodeId> = bound.and_then(|node| node.parse().ok());
+        let target = match &bound {
+            Some(node) if self.status.invite_id.is_some() => DeviceTarget {
+                identity: Identity::NodeId(node.clone()),
                 tags: BTreeSet::new(),
                 users: Vec::new(),
-            };
-            let found = self.ask(bound).await?;
-            let is_there =
-                matches!(&found, Ok(finding) if matches!(finding.binding, Binding::Device(_)));
-            if is_there || self.status.invite_id.is_some() {
-                return Ok(found);
-            }
-        }
-        self.ask(target).await
-    }
-
-    async fn ask(&self, target: DeviceTarget) -> Result<Result<Finding, Failure>, Interrupted> {
+            },
+            _ => target,
+        };
         let (reply, answer) = oneshot::channel();
+        let inquiry = Inquiry {
+            target,
+            bound,
+            reply,
+        };
         let tailnet = self.job.object.spec.tailnet_name().to_owned();
-        let inquiry = router::News::Inquiry(tailnet, Inquiry { target, reply });
+        let inquiry = router::News::Inquiry(tailnet, inquiry);
         // The router ends only when the process does.
         self.context.router.send(inquiry).map_err(|_| Interrupted)?;
         answer.await.map_err(|_| Interrupted)

@@ -10,7 +10,7 @@ use crate::{
     },
     model::{Invite, NodeId},
     plan::Binding,
-    tailnet::Failure,
+    tailnet::{Doubt, Failure},
 };
 
 /// What came of a look at one object.
@@ -22,6 +22,12 @@ pub(super) enum Outcome {
     Unconnected(Failure),
     /// There is not exactly one device that is meant.
     Unbound { named: String, binding: Binding },
+    /// There is one, but it is not certain yet that it is the targeted one, or still there.
+    Uncertain {
+        named: String,
+        node: NodeId,
+        doubt: Doubt,
+    },
     /// The API did not do what was asked.
     Failed { node: NodeId, failure: Failure },
     /// The object's invite is in the list no more.
@@ -114,6 +120,7 @@ pub(super) fn of_invite(
         Outcome::Invalid(faults) => Verdict::stalled(Reason::Invalid, faults.join("; ")),
         Outcome::Unconnected(failure) => failed(failure),
         Outcome::Unbound { named, binding } => unbound(named, binding),
+        Outcome::Uncertain { named, node, doubt } => uncertain(named, node, *doubt),
         Outcome::Failed { node, failure } => {
             kept.node_id = Some(node.to_string());
             failed(failure)
@@ -131,6 +138,20 @@ pub(super) fn of_invite(
         }
     };
     finish(kept, old, &verdict, object)
+}
+
+fn uncertain(named: &str, node: &NodeId, doubt: Doubt) -> Verdict {
+    let message = match doubt {
+        Doubt::OneList => format!(
+            "{node} has the {named}. The invite is made once a second list of devices shows no other \
+             device of that name, as one list alone may be incomplete."
+        ),
+        Doubt::NotListed => format!(
+            "{node} has the {named}, but the last list of devices lacks it. The invite is made once a \
+             list has the device again."
+        ),
+    };
+    Verdict::working(Reason::Progressing, message)
 }
 
 fn gone(old: &TailscaleDeviceInviteStatus, node: &NodeId, invite: &str) -> Verdict {

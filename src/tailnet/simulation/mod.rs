@@ -14,6 +14,7 @@ mod expired;
 mod faulty;
 mod fleets;
 mod guarded;
+mod inquiries;
 mod late;
 mod limits;
 mod model;

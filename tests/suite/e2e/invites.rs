@@ -57,7 +57,7 @@ pub(super) async fn controller(stage: &Stage) -> Controller {
     Controller::ready(stage.kubeconfig(), &arguments, &env).await
 }
 
-async fn invite(stage: &Stage, name: &str, spec: &str) {
+pub(super) async fn invite(stage: &Stage, name: &str, spec: &str) {
     let manifest = format!(
         "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDeviceInvite, \
          metadata: {{name: {name}, namespace: network}}, spec: {spec}}}"

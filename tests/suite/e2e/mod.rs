@@ -26,6 +26,7 @@ mod outages;
 mod scopes;
 mod secrets;
 mod shared;
+mod short_lists;
 mod start_up;
 mod terms;
 mod unreadable;
