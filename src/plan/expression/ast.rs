@@ -2,11 +2,12 @@
 //!
 //! No value can be of a wrong type, so that nothing can go wrong but a field that is not there.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::Cell};
 
-use regex::Regex;
-
-use super::fields::{ReadFlag, ReadList, ReadText};
+use super::{
+    fields::{ReadFlag, ReadList, ReadText},
+    pattern::Pattern,
+};
 use crate::model::Device;
 
 /// A field that the device does not have, and where it was asked for.
@@ -16,7 +17,47 @@ pub(super) struct Absent {
     pub field: &'static str,
 }
 
-type Value<T> = Result<T, Absent>;
+/// Why there is no value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Failure {
+    Absent(Absent),
+    /// The steps for one device do not suffice for what begins here.
+    Exhausted(usize),
+}
+
+type Value<T> = Result<T, Failure>;
+
+/// One evaluation: the device, and the steps that are left for it.
+pub(super) struct Evaluation<'a> {
+    device: &'a Device,
+    left: Cell<usize>,
+}
+
+impl<'a> Evaluation<'a> {
+    pub fn new(device: &'a Device, steps: usize) -> Self {
+        let left = Cell::new(steps);
+        Self { device, left }
+    }
+
+    pub fn left(&self) -> usize {
+        self.left.get()
+    }
+
+    /// Takes the steps of what is done next, before it is done.
+    fn spend(&self, steps: usize, at: usize) -> Value<()> {
+        let left = self.left.get().checked_sub(steps);
+        self.left.set(left.unwrap_or_default());
+        left.map(|_| ()).ok_or(Failure::Exhausted(at))
+    }
+
+    /// Takes the steps of a text that is read or compared as a whole.
+    fn read(&self, text: &str) -> Value<()> {
+        self.spend(1 + text.len() / LETTERS_IN_A_STEP, 0)
+    }
+}
+
+/// A text is copied and compared many letters at a time.
+const LETTERS_IN_A_STEP: usize = 8;
 
 /// `condition ? then : otherwise`
 pub(super) struct Choice<T> {
@@ -41,7 +82,7 @@ pub(super) enum Question {
     StartsWith(Text),
     EndsWith(Text),
     Contains(Text),
-    Matches(Regex),
+    Matches(Pattern, usize),
 }
 
 /// True or false.
@@ -87,32 +128,34 @@ pub(super) enum List {
 }
 
 impl Truth {
-    pub fn of(&self, device: &Device) -> Value<bool> {
+    pub fn of(&self, on: &Evaluation) -> Value<bool> {
         match self {
             Self::Literal(value) => Ok(*value),
-            Self::Field(read) => Ok(read(device)),
-            Self::Has(read) => Ok(read(device).is_some()),
-            Self::Not(truth) => Ok(!truth.of(device)?),
-            Self::All(parts) => decided(parts, false, device),
-            Self::Any(parts) => decided(parts, true, device),
-            Self::Choice(choice) => choice.of(device)?.of(device),
-            Self::Texts(a, how, b) => Ok(how.holds(&a.of(device)?, &b.of(device)?)),
-            Self::Numbers(a, how, b) => Ok(how.holds(&a.of(device)?, &b.of(device)?)),
-            Self::Truths(pair, how) => Ok(how.holds(&pair.0.of(device)?, &pair.1.of(device)?)),
-            Self::Lists(a, how, b) => Ok(how.holds(&a.of(device)?, &b.of(device)?)),
-            Self::In(text, list) => Ok(list.of(device)?.contains(&text.of(device)?)),
-            Self::Asks(text, question) => question.of(&text.of(device)?, device),
+            Self::Field(read) => Ok(read(on.device)),
+            Self::Has(read) => Ok(read(on.device).is_some()),
+            Self::Not(truth) => Ok(!truth.of(on)?),
+            Self::All(parts) => decided(parts, false, on),
+            Self::Any(parts) => decided(parts, true, on),
+            Self::Choice(choice) => choice.of(on)?.of(on),
+            Self::Texts(a, how, b) => Ok(how.holds(&a.of(on)?, &b.of(on)?)),
+            Self::Numbers(a, how, b) => Ok(how.holds(&a.of(on)?, &b.of(on)?)),
+            Self::Truths(pair, how) => Ok(how.holds(&pair.0.of(on)?, &pair.1.of(on)?)),
+            Self::Lists(a, how, b) => Ok(how.holds(&a.of(on)?, &b.of(on)?)),
+            Self::In(text, list) => Ok(list.of(on)?.contains(&text.of(on)?)),
+            Self::Asks(text, question) => question.of(&text.of(on)?, on),
         }
     }
 }
 
 /// As CEL has it: one part that decides makes a fault of another part not matter.
-fn decided(parts: &[Truth], decides: bool, device: &Device) -> Value<bool> {
+fn decided(parts: &[Truth], decides: bool, on: &Evaluation) -> Value<bool> {
     let mut fault = None;
     for part in parts {
-        match part.of(device) {
+        match part.of(on) {
             Ok(value) if value == decides => return Ok(decides),
             Ok(_) => {}
+            // Without steps the rest cannot decide either.
+            Err(exhausted @ Failure::Exhausted(_)) => return Err(exhausted),
             Err(absent) => {
                 fault.get_or_insert(absent);
             }
@@ -122,12 +165,15 @@ fn decided(parts: &[Truth], decides: bool, device: &Device) -> Value<bool> {
 }
 
 impl Question {
-    fn of(&self, text: &str, device: &Device) -> Value<bool> {
+    fn of(&self, text: &str, on: &Evaluation) -> Value<bool> {
         Ok(match self {
-            Self::StartsWith(start) => text.starts_with(&*start.of(device)?),
-            Self::EndsWith(end) => text.ends_with(&*end.of(device)?),
-            Self::Contains(part) => text.contains(&*part.of(device)?),
-            Self::Matches(pattern) => pattern.is_match(text),
+            Self::StartsWith(start) => text.starts_with(&*start.of(on)?),
+            Self::EndsWith(end) => text.ends_with(&*end.of(on)?),
+            Self::Contains(part) => text.contains(&*part.of(on)?),
+            Self::Matches(pattern, at) => {
+                on.spend(pattern.steps(text), *at)?;
+                pattern.matches(text).ok_or(Failure::Exhausted(*at))?
+            }
         })
     }
 }
@@ -146,45 +192,51 @@ impl Comparison {
 }
 
 impl<T> Choice<T> {
-    fn of(&self, device: &Device) -> Value<&T> {
-        let chosen = self.condition.of(device)?;
+    fn of(&self, on: &Evaluation) -> Value<&T> {
+        let chosen = self.condition.of(on)?;
         Ok(if chosen { &self.then } else { &self.otherwise })
     }
 }
 
 impl Text {
-    fn of<'a>(&'a self, device: &'a Device) -> Value<Cow<'a, str>> {
-        match self {
-            Self::Literal(text) => Ok(Cow::from(text)),
-            Self::Field(read) => Ok(read(device).unwrap_or_default()),
-            Self::Sometimes(read, absent) => read(device).ok_or(*absent),
-            Self::Lower(text) => Ok(text.of(device)?.to_ascii_lowercase().into()),
-            Self::Choice(choice) => choice.of(device)?.of(device),
-        }
+    fn of<'a>(&'a self, on: &'a Evaluation<'a>) -> Value<Cow<'a, str>> {
+        let text = match self {
+            Self::Literal(text) => Cow::from(text),
+            Self::Field(read) => read(on.device).unwrap_or_default(),
+            Self::Sometimes(read, absent) => read(on.device).ok_or(Failure::Absent(*absent))?,
+            Self::Lower(text) => text.of(on)?.to_ascii_lowercase().into(),
+            Self::Choice(choice) => return choice.of(on)?.of(on),
+        };
+        on.read(&text)?;
+        Ok(text)
     }
 }
 
 impl Number {
-    fn of(&self, device: &Device) -> Value<i64> {
+    fn of(&self, on: &Evaluation) -> Value<i64> {
         let count = match self {
             Self::Literal(number) => return Ok(*number),
-            Self::Letters(text) => text.of(device)?.chars().count(),
-            Self::Items(list) => list.of(device)?.len(),
-            Self::Choice(choice) => return choice.of(device)?.of(device),
+            Self::Letters(text) => text.of(on)?.chars().count(),
+            Self::Items(list) => list.of(on)?.len(),
+            Self::Choice(choice) => return choice.of(on)?.of(on),
         };
         Ok(i64::try_from(count).unwrap_or(i64::MAX))
     }
 }
 
 impl List {
-    fn of<'a>(&'a self, device: &'a Device) -> Value<Vec<Cow<'a, str>>> {
+    fn of<'a>(&'a self, on: &'a Evaluation<'a>) -> Value<Vec<Cow<'a, str>>> {
         match self {
-            Self::Literal(texts) => texts.iter().map(|text| text.of(device)).collect(),
+            Self::Literal(texts) => texts.iter().map(|text| text.of(on)).collect(),
             Self::Field(read) => {
-                let items = read(device).iter();
-                Ok(items.map(|item| Cow::from(item.as_str())).collect())
+                let items = read(on.device).iter();
+                let items = items.map(|item| {
+                    on.read(item.as_str())?;
+                    Ok(Cow::from(item.as_str()))
+                });
+                items.collect()
             }
-            Self::Choice(choice) => choice.of(device)?.of(device),
+            Self::Choice(choice) => choice.of(on)?.of(on),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! `deviceSelector.expression`: a part of CEL over the device as the list reports it.
 //!
-//! A parser of our own, as whoever can write a policy chooses the text: nothing that fits into 512
-//! characters may use up the stack or the time of the controller. Every type is known before the first
+//! A parser of our own, as anyone who can write a policy chooses the text: nothing that fits into 512
+//! characters may use up the stack, the memory or the time of the controller. Patterns are bounded in size
+//! and compiled when they are first matched, and an evaluation has a number of steps. Every type is known before the first
 //! device is seen, so that all faults but one are found when the policy is read; the one that is left
 //! is a field that a device does not have. What is accepted means the same as in CEL (a test compares).
 
 mod ast;
+#[cfg(test)]
+mod bounds;
 mod fields;
 mod lexer;
 mod parser;
@@ -15,7 +18,7 @@ mod tests;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use self::ast::Truth;
+use self::ast::{Evaluation, Failure, Truth};
 use crate::model::Device;
 
 /// A condition on a device.
@@ -29,17 +32,39 @@ impl Expression {
     /// The longest expression, in characters.
     pub const MAX_LENGTH: usize = 512;
 
+    /// The steps that an evaluation may take: a pattern takes its letters times those of the text.
+    pub const MAX_STEPS: usize = 20_000;
+
     /// Whether it holds of a device. A fault where it asks for a field that the device does not have
-    /// and the rest does not decide without it.
+    /// and the rest does not decide without it, or where it takes too many steps.
     pub fn holds(&self, device: &Device) -> Result<bool, ExpressionFault> {
-        self.root.of(device).map_err(|absent| {
-            let field = absent.field;
-            ExpressionFault::at(
-                &self.text,
-                absent.at,
-                format!("device.{field} is not there: ask for has(device.{field}) first"),
-            )
-        })
+        self.evaluate(device).0
+    }
+
+    /// Whether it holds of a device, and the steps that this took.
+    pub(super) fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionFault>, usize) {
+        let evaluation = Evaluation::new(device, Self::MAX_STEPS);
+        let result = self.root.of(&evaluation);
+        let result = result.map_err(|failure| self.fault(failure));
+        (result, Self::MAX_STEPS - evaluation.left())
+    }
+
+    fn fault(&self, failure: Failure) -> ExpressionFault {
+        match failure {
+            Failure::Absent(absent) => {
+                let field = absent.field;
+                let why = format!("device.{field} is not there: ask for has(device.{field}) first");
+                ExpressionFault::at(&self.text, absent.at, why)
+            }
+            Failure::Exhausted(at) => {
+                let why = format!(
+                    "this takes more than {} steps for one device: write shorter patterns, or fewer \
+                     of them",
+                    Self::MAX_STEPS
+                );
+                ExpressionFault::at(&self.text, at, why)
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     ast::{Absent, Choice, Comparison, List, Number, Question, Text, Truth},
     fields::{self, Read},
     lexer::{Placed, Token, tokens},
-    pattern,
+    pattern::{Pattern, Size},
 };
 
 /// How deep an expression may be nested: brackets, `? :` and calls upon calls. It bounds the stack of
@@ -51,6 +51,7 @@ pub(super) fn parse(text: &str) -> Parsed<Truth> {
     let mut parser = Parser {
         tokens: tokens(text)?,
         next: 0,
+        patterns: Size::default(),
     };
     if parser.peek() == &Token::End {
         return Err(Mistake::new(
@@ -71,6 +72,8 @@ pub(super) fn parse(text: &str) -> Parsed<Truth> {
 struct Parser {
     tokens: Vec<Placed>,
     next: usize,
+    /// All patterns so far together.
+    patterns: Size,
 }
 
 impl Parser {
@@ -298,8 +301,12 @@ impl Parser {
             ("endsWith", text) => Question::EndsWith(text),
             ("contains", text) => Question::Contains(text),
             (_, Text::Literal(text)) => {
-                let pattern = pattern::parse(&text).map_err(|why| Mistake::new(at, why))?;
-                Question::Matches(pattern)
+                let pattern = Pattern::parse(&text).map_err(|why| Mistake::new(at, why))?;
+                self.patterns = self.patterns.plus(pattern.size());
+                if let Some(excess) = self.patterns.excess("the patterns of this expression are") {
+                    return Err(Mistake::new(at, excess));
+                }
+                Question::Matches(pattern, at)
             }
             _ => {
                 return Err(Mistake::new(

@@ -1,0 +1,160 @@
+//! What an expression may cost, whatever is written.
+
+use proptest::prelude::*;
+
+use super::{
+    Expression,
+    pattern::{MAX_BYTES, Pattern},
+};
+use crate::model::Device;
+
+fn named(hostname: &str) -> Device {
+    Device {
+        hostname: hostname.to_owned(),
+        ..crate::plan::scenes::plain_device()
+    }
+}
+
+fn refused(text: &str) -> String {
+    let parsed = text.parse::<Expression>();
+    parsed.map(|_| ()).unwrap_err().to_string()
+}
+
+/// Conditions with `||` between them.
+fn any_of(condition: &str, count: usize) -> String {
+    vec![condition; count].join("||")
+}
+
+#[test]
+fn a_pattern_too_large_is_refused_before_it_is_compiled_with_what_to_write() {
+    for (text, expected) in [
+        (
+            "device.os.matches('a{900}')",
+            "line 1, column 19, at «'a{900}')»: the pattern is too large: 901 letters with repetitions \
+             written out, of at most 256; write fewer or smaller repetitions",
+        ),
+        ("device.os.matches('((a{9}){9}){9}')", "of at most 256"),
+        (
+            "device.os.matches('((((a{99}){99}){99}){99}){99}')",
+            "too large",
+        ),
+        ("device.os.matches('(?i)[a-z]{300}')", "301 letters"),
+        (
+            r"device.os.matches(r'\w+')",
+            "write [0-9] instead of \\d and [a-zA-Z0-9_] instead of \\w",
+        ),
+        (
+            &any_of("device.os.matches('a{90}')", 3),
+            "the patterns of this expression are too large: 273 letters",
+        ),
+    ] {
+        let error = refused(text);
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn patterns_as_people_write_them_are_within_the_bounds() {
+    for pattern in [
+        r"^1\.(9\d|\d{3,})\.",
+        r"^\d{1,3}\.\d{1,3}\.\d{1,3}",
+        "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+        "(?i)^(fra|ams|sin|nyc|lon)-(web|db|cache|router)-[0-9]{1,4}$",
+        r"^[a-zA-Z0-9_.+-]+@[a-zA-Z0-9-]+\.[a-zA-Z0-9-.]+$",
+    ] {
+        let text = format!("device.hostname.matches(r'{pattern}')");
+        let expression: Expression = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        let (result, steps) = expression.evaluate(&named(&"x".repeat(63)));
+        assert!(
+            result.is_ok() && steps < Expression::MAX_STEPS / 2,
+            "{pattern}: {steps}"
+        );
+    }
+}
+
+#[test]
+fn a_pattern_is_compiled_when_it_is_first_matched_shared_and_gone_with_the_last_that_has_it() {
+    let text = "first-matched-[0-9]{1,4}";
+    let first = Pattern::parse(text).unwrap();
+    let second = Pattern::parse(text).unwrap();
+    assert_eq!(first.compiled_bytes(), None);
+    assert_eq!(first.matches("first-matched-1"), Some(true));
+    assert_eq!(second.compiled_bytes(), first.compiled_bytes());
+    assert!(second.compiled_bytes().is_some());
+    drop((first, second));
+    assert_eq!(Pattern::parse(text).unwrap().compiled_bytes(), None);
+}
+
+#[test]
+fn an_expression_that_takes_too_many_steps_says_so_with_its_place_and_matches_nothing() {
+    let heavy = "device.hostname.matches('x{200}y')";
+    let text = format!("device.os == 'windows' || {heavy} || device.os == 'linux'");
+    let expression: Expression = text.parse().unwrap();
+    assert_eq!(expression.holds(&named("short")).ok(), Some(true));
+    // Whether the rest would decide is not found out.
+    let error = expression.holds(&named(&"x".repeat(250))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "line 1, column 51, at «'x{200}y') || device.os …»: this takes more than 20000 steps for one \
+         device: write shorter patterns, or fewer of them"
+    );
+}
+
+#[test]
+fn many_large_reads_count_as_steps() {
+    let tags: Vec<String> = (0..1000)
+        .map(|i| format!("tag:{}-{i}", "x".repeat(40)))
+        .collect();
+    let device = Device {
+        tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
+        ..crate::plan::scenes::plain_device()
+    };
+    let expression: Expression = any_of("'b' in device.tags", 20).parse().unwrap();
+    assert!(expression.holds(&device).is_err());
+    let expression: Expression = any_of("'b' in device.tags", 2).parse().unwrap();
+    assert_eq!(expression.holds(&device).ok(), Some(false));
+}
+
+/// Patterns of all that regular expressions have.
+fn pattern() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        "[ab-]{1,4}",
+        Just("[a-z0-9]".to_owned()),
+        Just("[^a]".to_owned()),
+        Just(r"\d".to_owned()),
+        Just(r"\pL".to_owned()),
+        Just(r"\PN".to_owned()),
+        Just("(?i:k)".to_owned()),
+        Just(r"\b".to_owned()),
+        Just(".".to_owned()),
+        Just("^".to_owned()),
+    ];
+    leaf.prop_recursive(4, 24, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{a}{b}")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}|{b})")),
+            (inner.clone(), 0..40_u32).prop_map(|(a, n)| format!("({a}){{{n}}}")),
+            (inner.clone(), 0..5_u32, 0..40_u32)
+                .prop_map(|(a, n, more)| format!("({a}){{{n},{}}}", n + more)),
+            (inner.clone(), 0..40_u32).prop_map(|(a, n)| format!("({a}){{{n},}}")),
+            inner.prop_map(|a| format!("(?:{a})*")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_accepted_compiles_within_its_bytes_and_matches_as_regex_does(
+        text in pattern(), subject in "[abkK1 -]{0,12}"
+    ) {
+        let Ok(pattern) = Pattern::parse(&text) else {
+            return Ok(());
+        };
+        let expected = regex::Regex::new(&text).unwrap().is_match(&subject);
+        prop_assert_eq!(pattern.matches(&subject), Some(expected), "{}", text);
+        let bytes = pattern.compiled_bytes().unwrap();
+        prop_assert!(bytes <= MAX_BYTES, "{text}: {bytes}");
+    }
+}
