@@ -30,6 +30,7 @@ mod status;
 mod status_patch;
 mod stored;
 mod tailnet;
+mod vital;
 mod watch;
 mod watches;
 mod webhook;
@@ -47,6 +48,7 @@ use lease::{Election, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
 use router::Router;
+use vital::Vital;
 use watches::{Watches, in_namespaces};
 use webhook::Webhooks;
 
@@ -100,6 +102,9 @@ pub enum StartError {
     /// The environment describes no connection.
     #[error("the connection that the environment describes cannot be made: {0}")]
     Environment(#[from] EnvironmentError),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}; give the process more threads or memory")]
+    Thread(std::io::Error),
     /// The address is taken or not ours.
     #[error("cannot listen on {0}: {1}; choose another one by {2}")]
     Listen(SocketAddr, std::io::Error, &'static str),
@@ -114,20 +119,20 @@ pub async fn run(
     // Each call to the API server is bounded in time here, and tried again where it matters.
     config.default_retry = false;
     let namespace = options.namespace.unwrap_or_else(|| own_namespace(&config));
-    let client = Client::try_from(config).map_err(|error| StartError::Client(Box::new(error)))?;
+    let vital = Vital::start().map_err(StartError::Thread)?;
+    let unusable = |error| StartError::Client(Box::new(error));
+    let electing_client = vital.client(config.clone()).map_err(unusable)?;
+    let client = Client::try_from(config).map_err(unusable)?;
 
     let metrics = Arc::new(Metrics::default());
     let liveness = Arc::new(Liveness::default());
     let serving = CancellationToken::new();
     if let Some(address) = options.listen {
-        server::serve(
-            address,
-            Arc::clone(&liveness),
-            Arc::clone(&metrics),
-            serving.clone(),
-        )
-        .await
-        .map_err(|error| StartError::Listen(address, error, "--listen"))?;
+        let (liveness, metrics) = (Arc::clone(&liveness), Arc::clone(&metrics));
+        let served = server::serve(address, liveness, metrics, serving.clone());
+        let served = vital.handle().spawn(served).await;
+        let served = served.unwrap_or_else(|error| Err(error.into()));
+        served.map_err(|error| StartError::Listen(address, error, "--listen"))?;
     }
     let webhooks = Webhooks::default();
     if let Some(address) = options.webhook_listen {
@@ -139,8 +144,9 @@ pub async fn run(
         .map(|from| Environment::connect(from, &namespace, &metrics))
         .transpose()?;
     let electing = CancellationToken::new();
-    let (leadership, election) = Election::spawn(
-        client.clone(),
+    let (leadership, election) = Election::spawn_on(
+        vital.handle(),
+        electing_client,
         &namespace,
         LEASE,
         &identity(),

@@ -12,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{http_server, liveness::Liveness, metrics::Metrics};
 
-/// Serves until `stop` is cancelled; returns once the address is bound.
+/// Serves until `stop` is cancelled; returns the address once it is bound.
 pub(super) async fn serve(
     address: SocketAddr,
     liveness: Arc<Liveness>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-) -> io::Result<()> {
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
-    tracing::info!(address = %listener.local_addr()?, "serving /healthz, /readyz and /metrics");
+    let address = listener.local_addr()?;
+    tracing::info!(%address, "serving /healthz, /readyz and /metrics");
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { ready(&liveness) }))
@@ -32,7 +33,7 @@ pub(super) async fn serve(
             }),
         );
     tokio::spawn(http_server::serve(listener, router, stop));
-    Ok(())
+    Ok(address)
 }
 
 fn ready(liveness: &Liveness) -> (StatusCode, String) {

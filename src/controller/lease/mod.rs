@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::PostParams};
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::JoinHandle,
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -143,6 +144,22 @@ impl Election {
         timings: Timings,
         shutdown: CancellationToken,
     ) -> (Leadership, JoinHandle<()>) {
+        let runtime = Handle::current();
+        Self::spawn_on(
+            &runtime, client, namespace, name, identity, timings, shutdown,
+        )
+    }
+
+    /// The same on a runtime of which others do not take the time.
+    pub(super) fn spawn_on(
+        runtime: &Handle,
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        timings: Timings,
+        shutdown: CancellationToken,
+    ) -> (Leadership, JoinHandle<()>) {
         let (sender, receiver) = watch::channel(None);
         let election = Self {
             api: Api::namespaced(client, namespace),
@@ -153,7 +170,7 @@ impl Election {
             next_term: Term::FIRST,
             failing: false,
         };
-        (Leadership(receiver), tokio::spawn(election.run(shutdown)))
+        (Leadership(receiver), runtime.spawn(election.run(shutdown)))
     }
 
     async fn run(mut self, shutdown: CancellationToken) {

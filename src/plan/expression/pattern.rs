@@ -172,9 +172,9 @@ impl Pattern {
     }
 }
 
-fn hir(text: &str) -> Result<Hir, regex_syntax::Error> {
+fn hir(text: &str) -> Result<Hir, Box<regex_syntax::Error>> {
     let mut parser = ParserBuilder::new().nest_limit(NESTING).build();
-    parser.parse(text)
+    parser.parse(text).map_err(Box::new)
 }
 
 fn compile(text: &str) -> Option<PikeVM> {
