@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Announcement, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport, Settings,
     TailnetReport, Term, exchange,
+    inbox::Inbox,
     report_queue::{Reports, Written},
     requests::{Outcome, Progress, Requests},
 };
@@ -72,8 +73,8 @@ pub enum Message {
 /// Drives an engine until `stop` is cancelled or it is finished, the requests under way have ended and
 /// the reports are kept. Gives it back for a last look.
 ///
-/// The mailbox is unbounded as the engine takes a message at once, whatever the API does; one slow
-/// tailnet so never holds up those who write to several.
+/// The mailbox is unbounded, so that one slow tailnet never holds up those who write to several; what waits
+/// there is bounded by the number of objects, as of each only the newest state is kept.
 pub async fn drive<R: Reporter>(
     engine: Engine,
     mailbox: mpsc::UnboundedReceiver<Message>,
@@ -98,7 +99,7 @@ pub async fn drive<R: Reporter>(
         reports: Reports::default(),
         announcements,
     };
-    driver.run(mailbox, stop).await;
+    driver.run(Inbox::new(mailbox), stop).await;
     let Driver {
         engine,
         announcements,
@@ -124,11 +125,7 @@ struct Driver<R> {
 }
 
 impl<R: Reporter> Driver<R> {
-    async fn run(
-        &mut self,
-        mut mailbox: mpsc::UnboundedReceiver<Message>,
-        stop: CancellationToken,
-    ) {
+    async fn run(&mut self, mut inbox: Inbox, stop: CancellationToken) {
         let mut stopping = false;
         loop {
             self.write_reports();
@@ -146,7 +143,7 @@ impl<R: Reporter> Driver<R> {
                     stopping = true;
                     self.step(Input::Stop);
                 }
-                message = mailbox.recv() => match message {
+                message = inbox.next() => match message {
                     Some(message) => self.take(message),
                     // Whoever told us what to do is gone.
                     None => stop.cancel(),
@@ -154,10 +151,8 @@ impl<R: Reporter> Driver<R> {
                 progress = self.requests.next() => match progress {
                     Progress::Turn(turn) => {
                         // What is known by now decides what is sent.
-                        for _ in 0..mailbox.len() {
-                            if let Ok(message) = mailbox.try_recv() {
-                                self.take(message);
-                            }
+                        for message in inbox.take_all() {
+                            self.take(message);
                         }
                         self.requests.begin_turn(turn);
                         self.step(Input::Turn);

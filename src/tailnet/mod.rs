@@ -26,6 +26,7 @@ mod failure;
 mod fleet;
 mod guardrails;
 mod held;
+mod inbox;
 mod inquiry;
 mod limit;
 mod looks;
