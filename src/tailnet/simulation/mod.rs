@@ -26,6 +26,8 @@ mod random;
 mod recorded;
 mod released;
 mod released_at_random;
+mod seeds;
+mod short_at_random;
 mod short_lists;
 mod short_plans;
 

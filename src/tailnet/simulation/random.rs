@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::World;
+use super::{World, seeds};
 use crate::tailnet::Request;
 
 /// `TSDP_SEEDS=100000 cargo test --release --lib simulation::random` runs longer.
@@ -44,21 +44,5 @@ fn live_through(seed: u64) -> u64 {
 
 #[test]
 fn after_faults_stop_every_wish_is_reached_and_then_nothing_more_is_sent() {
-    let seeds = std::env::var("TSDP_SEEDS")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let first = std::env::var("TSDP_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let first = first.unwrap_or(0);
-    let begin = std::time::Instant::now();
-    let mut steps = 0;
-    for seed in first..first + seeds.unwrap_or(SEEDS) {
-        let lived = std::panic::catch_unwind(|| live_through(seed));
-        let Ok(taken) = lived else {
-            panic!("seed {seed} failed: run it alone with TSDP_SEED={seed} TSDP_SEEDS=1");
-        };
-        steps += taken;
-    }
-    println!("{steps} steps in {:?}", begin.elapsed());
+    seeds::each(SEEDS, live_through);
 }

@@ -1,0 +1,23 @@
+//! Runs a history for many seeds: `TSDP_SEEDS` sets how many, `TSDP_SEED` the first one.
+
+use std::{panic::catch_unwind, time::Instant};
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Lives through a history once for each seed, so many of them unless told otherwise. It gives the steps
+/// that it took.
+pub fn each(seeds: u64, live_through: fn(u64) -> u64) {
+    let first = number("TSDP_SEED").unwrap_or(0);
+    let seeds = number("TSDP_SEEDS").unwrap_or(seeds);
+    let begin = Instant::now();
+    let mut steps = 0;
+    for seed in first..first + seeds {
+        let Ok(taken) = catch_unwind(|| live_through(seed)) else {
+            panic!("seed {seed} failed: run it alone with TSDP_SEED={seed} TSDP_SEEDS=1");
+        };
+        steps += taken;
+    }
+    println!("{steps} steps in {:?}", begin.elapsed());
+}
