@@ -237,11 +237,7 @@ impl Engine {
         }
         if let Some(node) = self.nodes.get_mut(id) {
             node.plan = plan;
-            if node.needs_reads() {
-                self.readers.insert(id.clone());
-            } else {
-                self.readers.remove(id);
-            }
+            self.readers.set(id, node.reading_namespaces());
         }
         self.note_claims(id);
         self.check_effect(id, now);
@@ -270,7 +266,7 @@ impl Engine {
     fn forget(&mut self, id: &NodeId) {
         self.set_alarm(id, None);
         self.nodes.remove(id);
-        self.readers.remove(id);
+        self.readers.set(id, BTreeSet::new());
         self.unplaced.remove(id);
         self.queues.remove(id);
     }

@@ -6,6 +6,7 @@ use std::{
 use super::{
     Announcement, Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
     absence::Absence,
+    asks::Asks,
     clock::ApiClock,
     failure::Setback,
     held::Held,
@@ -15,6 +16,7 @@ use super::{
     owned::WaitingRecords,
     polling::Polling,
     queues::Queues,
+    readers::Readers,
     schedule::BATCH_PATIENCE,
     send::{Half, Turns},
 };
@@ -77,7 +79,7 @@ pub struct Engine {
     pub(super) clashes: Clashes,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// Devices that cost a read of their own now and then.
-    pub(super) readers: BTreeSet<NodeId>,
+    pub(super) readers: Readers,
     /// Devices that the last list lacks.
     pub(super) absence: Absence,
     pub(super) flights: BTreeMap<Ticket, Flight>,
@@ -114,6 +116,8 @@ pub struct Engine {
     pub(super) last_tailnet: Option<TailnetReport>,
     /// Policies whose annotations ask for a look, with the last request before they did.
     pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
+    /// How many such requests were granted at once.
+    pub(super) asks: Asks,
     /// Devices that wait until it is recorded what is owned there.
     pub(super) waiting_records: WaitingRecords,
     /// The list (counted) after which absent devices were released.
@@ -156,7 +160,7 @@ impl Engine {
             deleted: BTreeMap::new(),
             clashes: Clashes::default(),
             nodes: BTreeMap::new(),
-            readers: BTreeSet::new(),
+            readers: Readers::default(),
             absence: Absence::default(),
             flights: BTreeMap::new(),
             next_ticket: 0,
@@ -177,6 +181,7 @@ impl Engine {
             lacks: BTreeSet::new(),
             last_tailnet: None,
             looks_asked: BTreeMap::new(),
+            asks: Asks::default(),
             waiting_records: WaitingRecords::default(),
             released_at: 0,
             record_room: Room::default(),
@@ -440,17 +445,20 @@ impl Engine {
         }
     }
 
-    /// How old attributes may be: the interval, stretched so that reading them takes at most 30 %
-    /// of the budget.
+    /// How old attributes may be at most, whatever the device.
     pub(super) fn refresh(&self) -> Duration {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a count of devices is far below 2^52"
-        )]
-        let seconds = self.readers.len() as f64 / (0.3 * self.settings.requests_per_second);
-        self.settings
-            .attributes_interval
-            .max(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+        self.readers.longest(self.settings.attributes_interval)
+    }
+
+    /// Finds the intervals of reads anew, if the devices to read have changed.
+    pub(super) fn share_reads(&mut self) {
+        let Settings {
+            attributes_interval,
+            requests_per_second,
+            ..
+        } = self.settings;
+        self.readers
+            .share_out(attributes_interval, requests_per_second);
     }
 
     pub(super) fn circumstances(&self, id: &NodeId, node: &Node, now: Duration) -> Circumstances {
@@ -461,7 +469,7 @@ impl Engine {
         Circumstances {
             missing: self.absence.is_missing(id),
             remembered: node.all_policies().all(is_recorded) && self.may_change(id),
-            refresh: self.refresh(),
+            refresh: self.readers.interval(id, self.settings.attributes_interval),
             list_trusted: self.polling.is_trusted(now),
             fresh_for: self.fresh_for(),
             now,

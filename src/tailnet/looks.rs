@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Answer, Engine, Failure, Now, Request, Retry, Ticket, deadline::Progress, failure::Setback,
-    node::Node, node::Reading, polling::Asked,
+    node::Node, node::Reading, polling::Asked, readers::Readers,
 };
 use crate::{
     api::Reason,
@@ -96,16 +96,31 @@ impl Engine {
         }
     }
 
-    /// Looks at once for a policy: at the list, and at the attributes of its devices.
+    /// Polls at once for a policy, and reads the attributes of its devices. What asks too often, and a
+    /// policy that is refused, is answered by the next poll.
     pub(super) fn look_for(&mut self, key: PolicyKey, now: Now) {
-        let nodes = self.policies.get(&key).map(super::held::Held::nodes);
-        for id in nodes.into_iter().flatten() {
-            if let Some(node) = self.nodes.get_mut(id) {
-                node.look_attributes |= node.plan.claims.need_attributes();
-                self.unplaced.insert(id.clone());
+        self.looks_asked
+            .insert(key.clone(), Ticket(self.next_ticket));
+        let Some(held) = self.policies.get(&key).filter(|held| held.policy.is_ok()) else {
+            return;
+        };
+        let needs_reads = |id: &&NodeId| {
+            let node = self.nodes.get(*id);
+            node.is_some_and(|node| node.plan.claims.need_attributes())
+        };
+        let to_read: Vec<NodeId> = held.nodes().filter(needs_reads).cloned().collect();
+        let reads = Readers::share_of(to_read.len(), self.settings.requests_per_second);
+        let is_due = self.polling.comes_at_once(now.monotonic);
+        let given = (self.settings.poll_interval, reads, is_due);
+        if !self.asks.grant(&key, given, now.monotonic) {
+            return;
+        }
+        for id in to_read {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.look_attributes = true;
+                self.unplaced.insert(id);
             }
         }
-        self.looks_asked.insert(key, Ticket(self.next_ticket));
         // While the list fails, its own pauses count.
         if self.polling.failure().is_none() {
             self.polling.hasten(now.monotonic);

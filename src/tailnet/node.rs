@@ -260,10 +260,13 @@ impl Node {
             .any(|field| !matches!(field, Field::Attribute(_)))
     }
 
-    /// Whether it costs a read of its own now and then.
-    pub fn needs_reads(&self) -> bool {
+    /// The namespaces for which it costs a read of its own now and then.
+    pub fn reading_namespaces(&self) -> BTreeSet<String> {
         let claims = &self.plan.claims;
-        claims.need_attributes() || (claims.need_routes() && self.routes.is_some())
+        let routes = claims.need_routes() && self.routes.is_some();
+        let of_routes = self.all_policies().filter(|_| routes);
+        let all = claims.attribute_readers().into_iter().chain(of_routes);
+        all.map(|key| key.namespace.clone()).collect()
     }
 
     /// Whether nothing that could be done is left to do: what is held is not, nor what waits for it.

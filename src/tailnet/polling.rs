@@ -61,6 +61,12 @@ impl Polling {
         self.asked.is_none().then_some(self.next)
     }
 
+    /// Whether a list that is asked for now comes without anybody asking: it is due, or another one follows
+    /// the one under way.
+    pub fn comes_at_once(&self, now: Duration) -> bool {
+        self.again || self.is_due(now)
+    }
+
     /// Asks for a list at once. One that is under way may be older than what is to be seen, so
     /// another one follows it.
     pub fn hasten(&mut self, now: Duration) {

@@ -3,6 +3,7 @@ use std::{
     time::Duration,
 };
 
+use super::fair::Ready;
 use crate::model::NodeId;
 
 /// Where a device stands in the work; one that is in no queue rests.
@@ -27,18 +28,24 @@ pub(super) enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Queues {
     places: BTreeMap<NodeId, Place>,
-    urgent: BTreeSet<NodeId>,
-    routine: BTreeSet<NodeId>,
+    ready: Ready,
     batch: BTreeSet<NodeId>,
     written: BTreeSet<NodeId>,
     waiting: usize,
     /// When a device joined the batch last.
     pub batch_grew: Duration,
+    /// When the first of those that wait joined it.
+    batch_began: Duration,
 }
 
 impl Queues {
-    /// Moves a device to a place.
+    /// Moves a device to a place where nobody sends a request for it alone.
     pub fn put(&mut self, id: &NodeId, place: Place, now: Duration) {
+        self.put_for(id, place, "", now);
+    }
+
+    /// Moves a device to a place. `namespace` causes the request for it.
+    pub fn put_for(&mut self, id: &NodeId, place: Place, namespace: &str, now: Duration) {
         let before = match place {
             Place::Resting => self.places.remove(id),
             _ => self.places.insert(id.clone(), place),
@@ -48,36 +55,40 @@ impl Queues {
         }
         match before {
             Some(Place::Waiting) => self.waiting -= 1,
-            Some(place) => {
-                if let Some(queue) = self.queue(place) {
-                    queue.remove(id);
-                }
+            Some(Place::Batch) => {
+                self.batch.remove(id);
             }
-            None => {}
+            Some(Place::Written) => {
+                self.written.remove(id);
+            }
+            Some(Place::Urgent | Place::Routine) if place == Place::Waiting => self.ready.serve(id),
+            Some(Place::Urgent | Place::Routine) => {
+                self.ready.remove(id);
+            }
+            Some(Place::Resting) | None => {}
         }
         match place {
+            Place::Resting => {}
             Place::Waiting => self.waiting += 1,
-            Place::Batch => self.batch_grew = now,
-            _ => {}
-        }
-        if let Some(queue) = self.queue(place) {
-            queue.insert(id.clone());
+            Place::Urgent | Place::Routine => {
+                self.ready.insert(id, namespace, place == Place::Urgent);
+            }
+            Place::Batch => {
+                if self.batch.is_empty() {
+                    self.batch_began = now;
+                }
+                self.batch_grew = now;
+                self.batch.insert(id.clone());
+            }
+            Place::Written => {
+                self.written.insert(id.clone());
+            }
         }
     }
 
     /// Forgets a device.
     pub fn remove(&mut self, id: &NodeId) {
         self.put(id, Place::Resting, Duration::ZERO);
-    }
-
-    fn queue(&mut self, place: Place) -> Option<&mut BTreeSet<NodeId>> {
-        match place {
-            Place::Resting | Place::Waiting => None,
-            Place::Urgent => Some(&mut self.urgent),
-            Place::Routine => Some(&mut self.routine),
-            Place::Batch => Some(&mut self.batch),
-            Place::Written => Some(&mut self.written),
-        }
     }
 
     pub fn is_resting(&self, id: &NodeId) -> bool {
@@ -91,17 +102,17 @@ impl Queues {
 
     /// The device to serve next.
     pub fn next_ready(&self) -> Option<NodeId> {
-        self.urgent.first().or(self.routine.first()).cloned()
+        self.ready.next().cloned()
     }
 
     /// Devices that may still join a batch or have something written.
     pub fn on_the_way(&self) -> usize {
-        self.waiting + self.urgent.len() + self.routine.len()
+        self.waiting + self.ready.len()
     }
 
-    /// Whether a device of a new or edited policy is to be served.
+    /// Whether a device of a new or edited policy goes first.
     pub fn has_urgent(&self) -> bool {
-        !self.urgent.is_empty()
+        self.ready.has_urgent()
     }
 
     /// Up to `size` devices whose attributes can be written.
@@ -111,6 +122,16 @@ impl Queues {
 
     pub fn batch_size(&self) -> usize {
         self.batch.len()
+    }
+
+    /// Whether a device has waited for so long in the batch, though others keep joining.
+    pub fn batch_waits(&self, patience: Duration, now: Duration) -> bool {
+        !self.batch.is_empty() && now >= self.batch_began + patience
+    }
+
+    /// The devices whose attributes have been written go, others have waited since now.
+    pub fn batch_sent(&mut self, now: Duration) {
+        self.batch_began = now;
     }
 
     pub fn written(&self) -> &BTreeSet<NodeId> {

@@ -18,6 +18,8 @@ use crate::{
 const BATCH_SIZE: usize = 50;
 /// How long a batch waits for another device to join. A device that hangs holds it up no longer.
 pub(super) const BATCH_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a batch waits though others keep joining, or keep taking the turns.
+const BATCH_LIMIT: Duration = Duration::from_secs(4);
 /// More devices than this are confirmed by one list instead of a look at each; and a policy about
 /// more of them is no urgent work, as it would hold up all others for long.
 const MANY: usize = 20;
@@ -44,6 +46,7 @@ impl Engine {
             }
             self.use_approvals();
             self.replan_stale(now);
+            self.share_reads();
             self.keep_the_limit(now);
             if self.may_act() {
                 self.act(now);
@@ -88,6 +91,10 @@ impl Engine {
         }
         if !self.queues.has_urgent() {
             self.send_lookups(now);
+        }
+        // Who keeps the queue full must not keep others' attributes from being written.
+        if self.queues.batch_waits(BATCH_LIMIT, now.monotonic) && !self.turns.went_to_batch() {
+            self.write_attributes(now);
         }
         loop {
             while self.has_lane(now)
@@ -138,19 +145,37 @@ impl Engine {
         };
         let alarm = retry.into_iter().chain(expiry).min();
         self.set_alarm(id, alarm);
-        self.queues.put(id, place, now.monotonic);
+        let namespace = self.cause_of(id, &step);
+        self.queues.put_for(id, place, &namespace, now.monotonic);
         if place == Place::Resting {
             self.rest(id, now.monotonic);
         }
     }
 
     pub(super) fn is_urgent(&self, node: &Node) -> bool {
-        let mut policies = node.all_policies();
+        node.all_policies().any(|key| self.makes_urgent(key))
+    }
+
+    fn makes_urgent(&self, key: &PolicyKey) -> bool {
         let few = |held: &Held| {
             held.nodes().nth(MANY).is_none() && held.memory.holdings.parted_count() <= MANY
         };
         let urgent = |held: &Held| held.urgent && few(held);
-        policies.any(|key| self.policies.get(key).is_some_and(urgent))
+        self.policies.get(key).is_some_and(urgent)
+    }
+
+    /// The namespace that causes the next request for a device: of the change that is made, of what was
+    /// edited, or of one of the policies that target it.
+    fn cause_of(&self, id: &NodeId, step: &Step) -> String {
+        let owner = match step {
+            Step::Call(_, differences) => differences.first().map(|it| &it.owner),
+            _ => None,
+        };
+        let node = self.nodes.get(id);
+        let all = || node.into_iter().flat_map(Node::all_policies);
+        let owner = owner.or_else(|| all().find(|key| self.makes_urgent(key)));
+        let owner = owner.or_else(|| all().next());
+        owner.map(|key| key.namespace.clone()).unwrap_or_default()
     }
 
     fn rest(&mut self, id: &NodeId, now: Duration) {
@@ -206,7 +231,8 @@ impl Engine {
         while self.has_lane(now) {
             let chunk = self.queues.batch(BATCH_SIZE);
             let patient = self.queues.on_the_way() > self.slow_requests(now)
-                && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE;
+                && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE
+                && !self.queues.batch_waits(BATCH_LIMIT, now.monotonic);
             if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.turns.take() {
                 return;
             }
@@ -237,6 +263,7 @@ impl Engine {
         if writes.is_empty() {
             self.turns.give_back();
         } else {
+            self.queues.batch_sent(now.monotonic);
             self.send(
                 Request::Write(Call::WriteAttributes(writes)),
                 differences,

@@ -38,6 +38,8 @@ pub(super) struct Turns {
     wanted: bool,
     /// The last turn went to the list of devices.
     polled: bool,
+    /// The last turn went to a batch of attributes.
+    wrote_batch: bool,
 }
 
 impl Turns {
@@ -54,6 +56,11 @@ impl Turns {
     /// Whether the last turn went to the list of devices.
     pub fn went_to_list(&self) -> bool {
         self.polled
+    }
+
+    /// Whether the last turn went to a batch of attributes.
+    pub fn went_to_batch(&self) -> bool {
+        self.wrote_batch
     }
 
     pub fn begin_step(&mut self) {
@@ -136,6 +143,7 @@ impl Engine {
 
     pub(super) fn send(&mut self, request: Request, differences: Vec<Difference>, now: Now) {
         self.turns.polled = request == Request::Devices;
+        self.turns.wrote_batch = matches!(&request, Request::Write(Call::WriteAttributes(_)));
         let mut until = None;
         if let Request::Write(call) = &request {
             for id in call.nodes() {

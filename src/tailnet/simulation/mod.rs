@@ -4,6 +4,7 @@
 mod acts;
 mod approvals;
 mod broken;
+mod budget;
 mod chaos;
 mod check_reports;
 mod checks;

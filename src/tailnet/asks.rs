@@ -1,0 +1,114 @@
+//! Requests for an immediate reconciliation: at once as long as there are few.
+//!
+//! Each costs a list, and a read of attributes for each device of the policy. The annotation can change as
+//! often as anyone who can write a policy likes. So a policy's request is granted at once if the last one was
+//! some time ago, and a namespace has a few lists a minute. What comes more often waits for the next poll,
+//! which answers it too.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::plan::PolicyKey;
+
+/// Lists that a namespace may have at once.
+const BURST: u32 = 3;
+/// How long it takes until it may have another one.
+const REFILL: Duration = Duration::from_secs(20);
+/// The pause between two requests of one policy, unless polls come more often.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The requests that were granted a short while ago.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    /// When a policy may ask again.
+    policies: BTreeMap<PolicyKey, Duration>,
+    /// When a namespace will have all its lists again.
+    namespaces: BTreeMap<String, Duration>,
+}
+
+impl Asks {
+    /// Whether a request of a policy is granted at once. `reads`: how long the reads that it causes take in
+    /// their share of the budget; `is_due`: the list comes at once anyhow, and costs nobody anything.
+    pub fn grant(
+        &mut self,
+        key: &PolicyKey,
+        (poll_interval, reads, is_due): (Duration, Duration, bool),
+        now: Duration,
+    ) -> bool {
+        self.policies.retain(|_, until| *until > now);
+        self.namespaces.retain(|_, full| *full > now);
+        if self.policies.contains_key(key) {
+            return false;
+        }
+        if !is_due {
+            let full = self.namespaces.get(&key.namespace).copied();
+            let full = full.unwrap_or(now) + REFILL;
+            if full > now + REFILL * BURST {
+                return false;
+            }
+            self.namespaces.insert(key.namespace.clone(), full);
+        }
+        let pause = PAUSE.min(poll_interval).max(reads);
+        self.policies.insert(key.clone(), now + pause);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const POLL: Duration = Duration::from_secs(60);
+
+    fn key(name: &str) -> PolicyKey {
+        PolicyKey {
+            namespace: "lab".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_policy_that_asks_all_the_time_is_granted_a_few_a_minute() {
+        let mut asks = Asks::default();
+        let mut granted = Vec::new();
+        for tenth in 0..1200 {
+            let now = SECOND / 10 * tenth;
+            if asks.grant(&key("a"), (POLL, Duration::ZERO, false), now) {
+                granted.push(now.as_secs());
+            }
+        }
+        assert_eq!(granted[..3], [0, 10, 20]);
+        assert!((7..=9).contains(&granted.len()), "{granted:?}");
+    }
+
+    #[test]
+    fn a_namespace_of_many_policies_has_the_same_few() {
+        let mut asks = Asks::default();
+        let names: Vec<String> = (0..600).map(|number| number.to_string()).collect();
+        let at = (0_u32..).map(|number| SECOND / 10 * number);
+        let granted = names
+            .iter()
+            .zip(at)
+            .filter(|(name, now)| asks.grant(&key(name), (POLL, Duration::ZERO, false), *now))
+            .count();
+        assert!((3..=6).contains(&granted), "{granted}");
+    }
+
+    #[test]
+    fn many_that_ask_at_once_are_answered_by_one_list() {
+        let mut asks = Asks::default();
+        for number in 0..100 {
+            let given = (POLL, Duration::ZERO, number > 0);
+            assert!(asks.grant(&key(&number.to_string()), given, SECOND));
+        }
+    }
+
+    #[test]
+    fn a_policy_whose_request_causes_many_reads_waits_until_these_are_within_their_share() {
+        let mut asks = Asks::default();
+        let reads = Duration::from_secs(600);
+        assert!(asks.grant(&key("a"), (POLL, reads, false), Duration::ZERO));
+        assert!(!asks.grant(&key("a"), (POLL, reads, false), SECOND * 599));
+        assert!(asks.grant(&key("a"), (POLL, reads, false), SECOND * 600));
+    }
+}

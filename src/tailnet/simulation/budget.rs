@@ -1,0 +1,142 @@
+//! What one namespace can take of the budget from the others.
+
+use std::time::Duration;
+
+use super::{
+    World,
+    chaos::policy_key,
+    counted::{attributes, policy, tags, world},
+    fleets::{fleet, servers},
+    model::node_id,
+};
+use crate::{
+    plan::{Guardrails, Mode, Policy, PolicyKey, Wishes},
+    tailnet::Request,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn of_hostile(policy: Policy) -> Policy {
+    let key = PolicyKey {
+        namespace: "hostile".to_owned(),
+        ..policy.key
+    };
+    Policy { key, ..policy }
+}
+
+fn settled(mut world: World, policies: impl IntoIterator<Item = Policy>) -> World {
+    // As with five requests a second.
+    world.faults.queue = SECOND * 2 / 5;
+    world.start();
+    for policy in policies {
+        world.apply(policy);
+    }
+    world.run_until(SECOND * 1500);
+    world.forget_seen();
+    world
+}
+
+/// Changes the annotation of a policy ten times a second, and gives the lists that were read meanwhile.
+fn lists_while_it_asks(world: &mut World, key: &PolicyKey, seconds: u32) -> usize {
+    world.forget_seen();
+    for number in 0..10 * seconds {
+        world.policies.get_mut(key).unwrap().request = [Some(number.to_string()), None];
+        world.tell(key);
+        world.run_for(SECOND / 10);
+    }
+    world.count(|request| *request == Request::Devices)
+}
+
+#[test]
+fn a_policy_that_asks_all_the_time_gets_a_few_lists_a_minute_and_its_last_request_is_answered() {
+    let policies = [of_hostile(policy(0, tags(&["tag:a"])))];
+    let mut world = settled(world(1), policies);
+    let key = world.policies.keys().next().unwrap().clone();
+    let lists = lists_while_it_asks(&mut world, &key, 120);
+    assert!(lists <= 12, "{lists} lists");
+    world.run_for(SECOND * 70);
+    let handled = &world.last_reports[&key].memory.handled;
+    assert_eq!(handled.as_deref(), Some("1199"));
+}
+
+#[test]
+fn a_policy_that_is_denied_causes_no_list_by_asking() {
+    let mut world = world(1);
+    world.settings.guardrails = Guardrails::of_namespace("tsdp-system");
+    let mut world = settled(world, [of_hostile(policy(0, tags(&["tag:a"])))]);
+    let key = world.policies.keys().next().unwrap().clone();
+    let lists = lists_while_it_asks(&mut world, &key, 120);
+    assert!(lists <= 3, "{lists} lists");
+}
+
+/// How long it takes until the device of the first policy is put back.
+fn time_to_correct(world: &mut World, disturb: impl Fn(&mut World)) -> Duration {
+    let from = world.clock;
+    let is_put_back = |world: &World| {
+        let calls = world.writes();
+        calls.iter().any(|call| call.nodes().contains(&&node_id(0)))
+    };
+    while !is_put_back(world) {
+        disturb(world);
+        world.run_for(SECOND / 10);
+        assert!(world.clock < from + SECOND * 1200, "never put back");
+    }
+    world.clock - from
+}
+
+fn lose_tags(world: &mut World) {
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = ["tag:other".parse().unwrap()].into();
+}
+
+#[test]
+fn drift_is_corrected_in_twice_the_time_at_most_while_another_namespace_edits_all_the_time() {
+    let policies = || {
+        let hostile = (1..20).map(|number| of_hostile(policy(number, tags(&["tag:h"]))));
+        [policy(0, tags(&["tag:a"]))].into_iter().chain(hostile)
+    };
+    let mut world_in_peace = settled(world(20), policies());
+    lose_tags(&mut world_in_peace);
+    let in_peace = time_to_correct(&mut world_in_peace, |_| {});
+
+    let mut world = settled(world(20), policies());
+    lose_tags(&mut world);
+    let disturbed = time_to_correct(&mut world, |world| {
+        let keys: Vec<PolicyKey> = world.policies.keys().cloned().collect();
+        for key in keys.iter().filter(|key| key.namespace == "hostile") {
+            let tag = format!("tag:h{}", world.rng.u32(..100));
+            let edited = Policy {
+                wishes: tags(&[&tag]),
+                ..world.policies[key].policy.clone()
+            };
+            world.apply(edited);
+        }
+    });
+    assert!(world.writes().len() > 20, "{}", world.writes().len());
+    assert!(disturbed <= in_peace * 2, "{disturbed:?} {in_peace:?}");
+}
+
+#[test]
+fn attributes_are_read_as_often_as_before_while_another_namespace_has_a_thousand_devices_read() {
+    let observer = || Policy {
+        mode: Mode::Observe,
+        ..of_hostile(fleet(attributes(&[("seen", "yes")])))
+    };
+    let lose_attribute = |world: &mut World| {
+        let values = world.model.attributes.get_mut(&node_id(0));
+        values.unwrap().clear();
+    };
+    let wishes: Wishes = attributes(&[("tier", "gold")]);
+    let mut in_peace = settled(servers(1000), [policy(0, wishes.clone())]);
+    lose_attribute(&mut in_peace);
+    let least = in_peace.settings.attributes_interval;
+    assert!(time_to_correct(&mut in_peace, |_| {}) <= least + SECOND * 10);
+
+    let mut world = settled(servers(1000), [policy(0, wishes), observer()]);
+    let stretched = world.tailnet_report.attributes_interval;
+    assert!(stretched > least, "{stretched:?}");
+    lose_attribute(&mut world);
+    let taken = time_to_correct(&mut world, |_| {});
+    assert!(taken <= least + SECOND * 20, "{taken:?}");
+    assert!(world.policies.contains_key(&policy_key(0)));
+}
