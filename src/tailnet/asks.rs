@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const POLL: Duration = Duration::from_secs(60);
+    const POLL: Duration = Duration::from_mins(1);
 
     fn key(name: &str) -> PolicyKey {
         PolicyKey {
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_policy_whose_request_causes_many_reads_waits_until_these_are_within_their_share() {
         let mut asks = Asks::default();
-        let reads = Duration::from_secs(600);
+        let reads = Duration::from_mins(10);
         assert!(asks.grant(&key("a"), (POLL, reads, false), Duration::ZERO));
         assert!(!asks.grant(&key("a"), (POLL, reads, false), SECOND * 599));
         assert!(asks.grant(&key("a"), (POLL, reads, false), SECOND * 600));

@@ -302,7 +302,7 @@ impl Engine {
             self.policies.insert(key.clone(), held);
             self.take_leave(&key, leaving);
             if asks {
-                self.look_for(key, now);
+                self.look_for(&key, now);
             }
             return;
         };
@@ -343,7 +343,7 @@ impl Engine {
             self.take_leave(&key, declared.leaving);
         }
         if asks {
-            self.look_for(key, now);
+            self.look_for(&key, now);
         }
     }
 
@@ -409,7 +409,7 @@ impl Engine {
             .filter(|(_, held)| held.asks_for_a_look());
         let asking: Vec<PolicyKey> = asking.map(|(key, _)| key.clone()).collect();
         for key in asking {
-            self.look_for(key, now);
+            self.look_for(&key, now);
         }
         self.begin_anew(now);
         // No list will come that gives an occasion to say why there is none.
@@ -443,22 +443,6 @@ impl Engine {
             self.unplaced
                 .extend(held.memory.holdings.parted().into_iter().cloned());
         }
-    }
-
-    /// How old attributes may be at most, whatever the device.
-    pub(super) fn refresh(&self) -> Duration {
-        self.readers.longest(self.settings.attributes_interval)
-    }
-
-    /// Finds the intervals of reads anew, if the devices to read have changed.
-    pub(super) fn share_reads(&mut self) {
-        let Settings {
-            attributes_interval,
-            requests_per_second,
-            ..
-        } = self.settings;
-        self.readers
-            .share_out(attributes_interval, requests_per_second);
     }
 
     pub(super) fn circumstances(&self, id: &NodeId, node: &Node, now: Duration) -> Circumstances {

@@ -98,10 +98,10 @@ impl Engine {
 
     /// Polls at once for a policy, and reads the attributes of its devices. What asks too often, and a
     /// policy that is refused, is answered by the next poll.
-    pub(super) fn look_for(&mut self, key: PolicyKey, now: Now) {
+    pub(super) fn look_for(&mut self, key: &PolicyKey, now: Now) {
         self.looks_asked
             .insert(key.clone(), Ticket(self.next_ticket));
-        let Some(held) = self.policies.get(&key).filter(|held| held.policy.is_ok()) else {
+        let Some(held) = self.policies.get(key).filter(|held| held.policy.is_ok()) else {
             return;
         };
         let needs_reads = |id: &&NodeId| {
@@ -112,7 +112,7 @@ impl Engine {
         let reads = Readers::share_of(to_read.len(), self.settings.requests_per_second);
         let is_due = self.polling.comes_at_once(now.monotonic);
         let given = (self.settings.poll_interval, reads, is_due);
-        if !self.asks.grant(&key, given, now.monotonic) {
+        if !self.asks.grant(key, given, now.monotonic) {
             return;
         }
         for id in to_read {

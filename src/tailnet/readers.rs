@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use super::{Engine, Settings};
 use crate::model::NodeId;
 
 /// The share of the budget that regular reads take at most.
@@ -104,6 +105,24 @@ impl Readers {
     }
 }
 
+impl Engine {
+    /// How old attributes may be at most, whatever the device.
+    pub(super) fn refresh(&self) -> Duration {
+        self.readers.longest(self.settings.attributes_interval)
+    }
+
+    /// Finds the intervals of reads anew, if the devices to read have changed.
+    pub(super) fn share_reads(&mut self) {
+        let Settings {
+            attributes_interval,
+            requests_per_second,
+            ..
+        } = self.settings;
+        self.readers
+            .share_out(attributes_interval, requests_per_second);
+    }
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "a count of devices is far below 2^52"
@@ -116,7 +135,7 @@ fn as_float(count: usize) -> f64 {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     fn node(number: usize) -> NodeId {
         format!("n{number}CNTRL").parse().unwrap()

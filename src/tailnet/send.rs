@@ -36,10 +36,16 @@ const MAX_SLOW: usize = 32;
 pub(super) struct Turns {
     granted: bool,
     wanted: bool,
-    /// The last turn went to the list of devices.
-    polled: bool,
-    /// The last turn went to a batch of attributes.
-    wrote_batch: bool,
+    last: Taker,
+}
+
+/// Where the last turn went.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Taker {
+    List,
+    Batch,
+    #[default]
+    Device,
 }
 
 impl Turns {
@@ -55,12 +61,12 @@ impl Turns {
 
     /// Whether the last turn went to the list of devices.
     pub fn went_to_list(&self) -> bool {
-        self.polled
+        self.last == Taker::List
     }
 
     /// Whether the last turn went to a batch of attributes.
     pub fn went_to_batch(&self) -> bool {
-        self.wrote_batch
+        self.last == Taker::Batch
     }
 
     pub fn begin_step(&mut self) {
@@ -142,8 +148,11 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, request: Request, differences: Vec<Difference>, now: Now) {
-        self.turns.polled = request == Request::Devices;
-        self.turns.wrote_batch = matches!(&request, Request::Write(Call::WriteAttributes(_)));
+        self.turns.last = match &request {
+            Request::Devices => Taker::List,
+            Request::Write(Call::WriteAttributes(_)) => Taker::Batch,
+            _ => Taker::Device,
+        };
         let mut until = None;
         if let Request::Write(call) = &request {
             for id in call.nodes() {

@@ -80,7 +80,7 @@ fn time_to_correct(world: &mut World, disturb: impl Fn(&mut World)) -> Duration 
         world.run_for(SECOND / 10);
         assert!(world.clock < from + SECOND * 1200, "never put back");
     }
-    world.clock - from
+    world.clock.checked_sub(from).unwrap()
 }
 
 fn lose_tags(world: &mut World) {
