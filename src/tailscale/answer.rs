@@ -13,7 +13,9 @@ use serde_json::Value;
 use super::{
     endpoint::Endpoint,
     error::{Error, Kind},
+    wire::Mismatch,
 };
+use crate::model::Device;
 
 /// A complete answer with a status of success.
 pub(super) struct Answer {
@@ -22,6 +24,8 @@ pub(super) struct Answer {
     pub status: StatusCode,
     pub request_id: Option<String>,
     pub body: Vec<u8>,
+    /// The devices of a list; its `body` is then what stands around them.
+    pub devices: Vec<Device>,
     /// The server's clock when it answered.
     pub date: Option<Timestamp>,
     /// What the request proved itself with.
@@ -54,6 +58,14 @@ impl Answer {
     pub fn unexpected_body(&self) -> Error {
         let body = scrub(&String::from_utf8_lossy(&self.body), self.secret.as_ref());
         self.unexpected(&describe(&body))
+    }
+
+    /// The answer is not what the API gives, by what a reader of its JSON says.
+    pub fn mismatched(&self, mismatch: &Mismatch) -> Error {
+        if self.is_html() || self.body.trim_ascii().is_empty() {
+            return self.unexpected_body();
+        }
+        self.unexpected(&mismatch.to_string())
     }
 
     /// A web page, as a proxy or a login portal gives it, with a status of success.

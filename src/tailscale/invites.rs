@@ -114,6 +114,7 @@ mod tests {
             status: reqwest::StatusCode::OK,
             request_id: None,
             body: body.into(),
+            devices: Vec::new(),
             date: None,
             secret: None,
         }

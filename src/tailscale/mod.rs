@@ -15,6 +15,7 @@
 mod answer;
 mod auth;
 mod budget;
+mod device_list;
 mod endpoint;
 mod error;
 mod identity;
@@ -211,7 +212,7 @@ impl Client {
         let request = Request::new(Endpoint::Devices, Method::GET, path).all_fields();
         let answer = self.send(&request).await?;
         Ok(DeviceList {
-            devices: wire::devices(&answer)?,
+            devices: answer.devices,
             date: answer.date,
         })
     }

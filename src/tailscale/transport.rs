@@ -11,6 +11,7 @@ use tracing::debug;
 use super::{
     answer::{self, Answer},
     budget::{Bucket, Token},
+    device_list::ListReader,
     endpoint::Endpoint,
     error::{Error, Kind},
     permit::{Permit, PermittedBody},
@@ -37,11 +38,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
 
-/// How much of a list of devices is read: 10,000 devices take about 20 MB. An endless one must not take
-/// more memory than the shipped limit allows.
-const LIST_LIMIT: usize = 32 * 1024 * 1024;
-
-/// How much of any other answer is read.
+/// How much of an answer is read that is no list of devices.
 const BODY_LIMIT: usize = 1024 * 1024;
 
 impl Transport {
@@ -257,36 +254,69 @@ async fn accepted(
     mut response: Response,
     secret: Option<&SecretString>,
 ) -> Result<Answer, Error> {
-    let mut answer = Answer {
+    let answer = Answer {
         endpoint: request.endpoint,
         request: request.title(),
         status: response.status(),
         request_id: answer::request_id(response.headers()),
         date: answer::date(response.headers()),
         body: Vec::new(),
+        devices: Vec::new(),
         secret: secret.cloned(),
     };
-    let limit = match request.endpoint {
-        Endpoint::Devices => LIST_LIMIT,
-        _ => BODY_LIMIT,
-    };
-    let whole = read_body(&mut response, &mut answer.body, limit).await;
+    match request.endpoint {
+        Endpoint::Devices => with_devices(request, response, answer).await,
+        _ => with_body(request, &mut response, answer).await,
+    }
+}
+
+async fn with_body(
+    request: &Request,
+    response: &mut Response,
+    mut answer: Answer,
+) -> Result<Answer, Error> {
+    let whole = read_body(response, &mut answer.body, BODY_LIMIT).await;
     match whole {
-        _ if answer.body.len() >= limit => {
+        _ if answer.body.len() >= BODY_LIMIT => {
             answer.body.clear();
-            Err(answer.unexpected(&format!(
-                "expected at most {} MiB, found more",
-                limit / 1024 / 1024
-            )))
+            Err(answer.unexpected("expected at most 1 MiB, found more"))
         }
-        Err(error) if request.endpoint.has_answer() => Err(Error {
-            status: Some(answer.status),
-            request_id: answer.request_id,
-            ..no_answer(request, error)
-        }),
+        Err(error) if request.endpoint.has_answer() => Err(cut_off(request, answer, error)),
         // The status is all that a write says, but it must be the API that says it.
         _ if !request.endpoint.has_answer() && answer.is_html() => Err(answer.unexpected_body()),
         _ => Ok(answer),
+    }
+}
+
+/// A list is as long as a tailnet is large, so each device is read as it comes.
+async fn with_devices(
+    request: &Request,
+    mut response: Response,
+    mut answer: Answer,
+) -> Result<Answer, Error> {
+    let mut list = ListReader::default();
+    loop {
+        let read = match response.chunk().await {
+            Ok(Some(chunk)) => list.read(&chunk),
+            Ok(None) => break,
+            Err(error) => return Err(cut_off(request, answer, error)),
+        };
+        if let Err(mismatch) = read {
+            return Err(answer.unexpected(&mismatch.to_string()));
+        }
+    }
+    answer.body = list.envelope().to_vec();
+    match list.finish() {
+        Ok(devices) => Ok(Answer { devices, ..answer }),
+        Err(mismatch) => Err(answer.mismatched(&mismatch)),
+    }
+}
+
+fn cut_off(request: &Request, answer: Answer, error: reqwest::Error) -> Error {
+    Error {
+        status: Some(answer.status),
+        request_id: answer.request_id,
+        ..no_answer(request, error)
     }
 }
 

@@ -37,10 +37,9 @@ pub(super) struct Granted {
     pub scopes: Option<Scopes>,
 }
 
-/// What the list answers.
-pub(super) fn devices(answer: &Answer) -> Result<Vec<Device>, Error> {
-    let list: WireList = decode(answer)?;
-    Ok(list.devices.into_iter().map(|device| device.0.0).collect())
+/// One device of the list.
+pub(super) fn listed_device(json: &[u8]) -> Result<Device, Mismatch> {
+    parse::<ReadDevice>(json).map(|device| device.0)
 }
 
 /// What one device answers.
@@ -103,30 +102,64 @@ pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
 }
 
 fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
-    let mut json = serde_json::Deserializer::from_slice(&answer.body);
-    let decoded: Result<Object<T>, _> = serde_path_to_error::deserialize(&mut json);
-    match decoded {
-        Ok(object) => match json.end() {
-            Ok(()) => Ok(object.0),
-            Err(error) => Err(answer.unexpected(&format!("after the JSON: {error}"))),
-        },
-        Err(_) if answer.is_html() || answer.body.trim_ascii().is_empty() => {
-            Err(answer.unexpected_body())
+    parse(&answer.body).map_err(|mismatch| answer.mismatched(&mismatch))
+}
+
+/// Why a JSON is not what the API gives, and where in it.
+#[derive(Debug)]
+pub(super) struct Mismatch {
+    path: String,
+    why: String,
+}
+
+impl Mismatch {
+    /// One that concerns the whole.
+    pub fn new(why: &str) -> Self {
+        Self {
+            path: String::new(),
+            why: why.to_owned(),
         }
-        Err(error) => {
-            let path = error.path().to_string();
-            let error = error.into_inner();
-            Err(answer.unexpected(&match path.as_str() {
-                "." => error.to_string(),
-                path => format!("{path}: {error}"),
-            }))
+    }
+
+    /// The same, of a larger JSON that holds this one at `path`.
+    pub fn within(self, path: &str) -> Self {
+        let separator = match self.path.as_str() {
+            "" => "",
+            inner if inner.starts_with('[') => "",
+            _ => ".",
+        };
+        Self {
+            path: format!("{path}{separator}{}", self.path),
+            ..self
         }
     }
 }
 
-#[derive(Deserialize)]
-struct WireList {
-    devices: Vec<Object<ReadDevice>>,
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.why),
+            path => write!(f, "{path}: {}", self.why),
+        }
+    }
+}
+
+/// Reads one JSON object, and nothing after it.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Mismatch> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let decoded: Result<Object<T>, _> = serde_path_to_error::deserialize(&mut json);
+    match decoded {
+        Ok(object) => match json.end() {
+            Ok(()) => Ok(object.0),
+            Err(error) => Err(Mismatch::new(&format!("after the JSON: {error}"))),
+        },
+        Err(error) => {
+            let path = error.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            let why = error.into_inner().to_string();
+            Err(Mismatch { path, why })
+        }
+    }
 }
 
 #[derive(Deserialize)]

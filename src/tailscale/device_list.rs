@@ -1,0 +1,326 @@
+//! Reads the list of devices while it arrives, one device at a time.
+//!
+//! A list of 10,000 devices has about 20 MB. Nothing of it is kept but the devices themselves, and a list
+//! without end stops at a bound that fits the shipped memory limit.
+//!
+//! The reader only finds where a device starts and ends; serde judges each device, and the list around them
+//! with a `0` in the place of each. So whatever the reader mistakes is an error, never a shorter list.
+
+use serde::Deserialize;
+
+use super::wire::{self, Mismatch};
+use crate::model::Device;
+
+/// The longest JSON of one device, and of all that stands around devices.
+const PART_LIMIT: usize = 1024 * 1024;
+
+/// The longest list: some 30,000 devices.
+const LIST_LIMIT: usize = 64 * 1024 * 1024;
+
+/// What all devices of a list may take in memory.
+const MEMORY_LIMIT: usize = 32 * 1024 * 1024;
+
+/// What an entry of a device's tags or routes takes in memory, about.
+const ENTRY: usize = 64;
+
+const MIB: usize = 1024 * 1024;
+
+/// A list of devices as far as it has arrived.
+#[derive(Debug, Default)]
+pub(super) struct ListReader {
+    devices: Vec<Device>,
+    /// What stands around the devices.
+    envelope: Vec<u8>,
+    /// The part of a device that has arrived.
+    device: Vec<u8>,
+    /// Whether the array of devices is open, and not yet closed.
+    in_array: bool,
+    /// Objects and arrays that are open.
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    bytes: usize,
+    memory: usize,
+}
+
+/// The list with a `0` in the place of each device.
+#[derive(Deserialize)]
+struct Envelope {
+    devices: Vec<u8>,
+}
+
+impl ListReader {
+    /// Takes the next part of the list.
+    pub fn read(&mut self, chunk: &[u8]) -> Result<(), Mismatch> {
+        self.bytes += chunk.len();
+        bound(self.bytes, LIST_LIMIT, "a list")?;
+        // Where what has not been kept yet begins.
+        let mut start = 0;
+        for (at, byte) in chunk.iter().enumerate() {
+            if self.in_string {
+                self.pass_string(*byte);
+                continue;
+            }
+            match byte {
+                b'"' => self.in_string = true,
+                b'[' if self.depth == 1 && !self.in_array => {
+                    self.keep(&chunk[start..=at])?;
+                    start = at + 1;
+                    self.depth += 1;
+                    self.in_array = names_devices(&self.envelope);
+                }
+                b'{' | b'[' => self.depth += 1,
+                b',' | b']' if self.in_array && self.depth == 2 => {
+                    self.end_device(&chunk[start..at])?;
+                    start = at;
+                    if *byte == b']' {
+                        self.in_array = false;
+                        self.depth -= 1;
+                    }
+                    self.envelope.push(*byte);
+                    start += 1;
+                }
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        self.keep(&chunk[start..])
+    }
+
+    /// The devices, once the whole list has arrived.
+    pub fn finish(self) -> Result<Vec<Device>, Mismatch> {
+        let Envelope { devices } = wire::parse(&self.envelope)?;
+        if devices.len() == self.devices.len() {
+            Ok(self.devices)
+        } else {
+            // A key that ends like the right one, say.
+            Err(Mismatch::new("expected an array of devices"))
+        }
+    }
+
+    /// What stands around the devices: all of an answer that is no list.
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+
+    fn pass_string(&mut self, byte: u8) {
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' => self.escaped = true,
+            b'"' => self.in_string = false,
+            _ => {}
+        }
+    }
+
+    /// Keeps what belongs to the part that is being read.
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
+        let (part, what) = if self.in_array {
+            (&mut self.device, "a device")
+        } else {
+            (&mut self.envelope, "what stands around the devices")
+        };
+        part.extend_from_slice(bytes);
+        bound(part.len(), PART_LIMIT, what)
+    }
+
+    /// Ends a device; the last bytes of it have not been kept.
+    fn end_device(&mut self, rest: &[u8]) -> Result<(), Mismatch> {
+        let device = if self.device.is_empty() {
+            rest
+        } else {
+            self.keep(rest)?;
+            &self.device
+        };
+        // Nothing between two separators: the envelope shows that.
+        if !device.trim_ascii().is_empty() {
+            let number = self.devices.len();
+            let device = wire::listed_device(device)
+                .map_err(|mismatch| mismatch.within(&format!("devices[{number}]")))?;
+            self.memory += memory(&device);
+            bound(self.memory, MEMORY_LIMIT, "the devices in memory")?;
+            self.devices.push(device);
+            self.envelope.push(b'0');
+            bound(
+                self.envelope.len(),
+                PART_LIMIT,
+                "what stands around the devices",
+            )?;
+        }
+        self.device.clear();
+        Ok(())
+    }
+}
+
+fn bound(found: usize, limit: usize, what: &str) -> Result<(), Mismatch> {
+    if found <= limit {
+        return Ok(());
+    }
+    let mib = limit / MIB;
+    Err(Mismatch::new(&format!(
+        "expected at most {mib} MiB for {what}, found more"
+    )))
+}
+
+/// Whether the array that opens here is that of the devices.
+fn names_devices(envelope: &[u8]) -> bool {
+    let before = |bytes: &[u8], end: &[u8]| {
+        let bytes = bytes.trim_ascii_end().strip_suffix(end)?;
+        Some(bytes.len())
+    };
+    before(envelope, b"[")
+        .and_then(|at| before(&envelope[..at], b":"))
+        .and_then(|at| before(&envelope[..at], b"\"devices\""))
+        .is_some()
+}
+
+/// What a device takes in memory, about.
+fn memory(device: &Device) -> usize {
+    let texts = [
+        device.node_id.as_str(),
+        &device.legacy_id,
+        &device.name,
+        &device.hostname,
+        &device.user,
+        &device.os,
+        &device.client_version,
+    ];
+    let texts: usize = texts.iter().map(|text| text.len()).sum();
+    let tags: usize = device.tags.iter().map(|tag| tag.as_str().len()).sum();
+    let routes = [&device.enabled_routes, &device.advertised_routes];
+    let routes: usize = routes.into_iter().flatten().map(|set| set.len()).sum();
+    size_of::<Device>() + texts + tags + ENTRY * (device.tags.len() + routes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(chunks: &[&[u8]]) -> Result<Vec<String>, String> {
+        let mut reader = ListReader::default();
+        for chunk in chunks {
+            reader
+                .read(chunk)
+                .map_err(|mismatch| mismatch.to_string())?;
+        }
+        let devices = reader.finish().map_err(|mismatch| mismatch.to_string())?;
+        Ok(devices.into_iter().map(|device| device.hostname).collect())
+    }
+
+    /// Whole, a byte at a time, and cut once at each place.
+    fn read_in_all_ways(json: &str) -> Result<Vec<String>, String> {
+        let json = json.as_bytes();
+        let whole = read(&[json]);
+        assert_eq!(read(&json.chunks(1).collect::<Vec<_>>()), whole);
+        for at in 0..json.len() {
+            assert_eq!(read(&[&json[..at], &json[at..]]), whole);
+        }
+        whole
+    }
+
+    #[test]
+    fn a_list_is_read_wherever_it_is_cut() {
+        for (json, hostnames) in [
+            (r#"{"devices":[]}"#, vec![]),
+            (" {\n \"devices\" : [ \t ] } \n", vec![]),
+            (
+                r#"{"devices":[{"nodeId":"n1","hostname":"a"} , {"nodeId":"n2","hostname":"b"}]}"#,
+                vec!["a", "b"],
+            ),
+            (
+                r#"{"next":[[1,2],{"devices":[3]}],"devices":[{"nodeId":"n1","hostname":"] , \" [{"}],"more":[{"x":","}]}"#,
+                vec!["] , \" [{"],
+            ),
+            (
+                r#"{"devices":[{"hostname":"\\","nodeId":"n1","tags":["tag:a","tag:b"],"x":{"devices":[1,2]}}]}"#,
+                vec!["\\"],
+            ),
+        ] {
+            let read: Result<Vec<String>, String> = read_in_all_ways(json);
+            assert_eq!(
+                read.as_deref(),
+                Ok(hostnames
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>()
+                    .as_slice()),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_never_a_shorter_one() {
+        for json in [
+            "",
+            "{}",
+            "[]",
+            "[[]]",
+            "null",
+            r#"{"devices":null}"#,
+            r#"{"devices":{}}"#,
+            r#"{"devices":[}"#,
+            r#"{"devices":[]"#,
+            r#"{"devices":[]}}"#,
+            r#"{"devices":[]}{}"#,
+            r#"{"devices":[0]}"#,
+            r#"{"devices":[null]}"#,
+            r#"{"devices":[[]]}"#,
+            r#"{"devices":[{"nodeId":"n1"},]}"#,
+            r#"{"devices":[,{"nodeId":"n1"}]}"#,
+            r#"{"devices":[{"nodeId":"n1"} {"nodeId":"n2"}]}"#,
+            r#"{"devices":[{"nodeId":"n1"}0]}"#,
+            r#"{"devices":[{"nodeId":"n1"}],"devices":[{"nodeId":"n2"}]}"#,
+            r#"{"x\"devices":[{"nodeId":"n1"}]}"#,
+            r#"{"x\"devices":[{"nodeId":"n1"}],"devices":[]}"#,
+            r#"{"devices\u0000":[{"nodeId":"n1"}]}"#,
+            r#"{"dev\u0069ces":[{"nodeId":"n1"}]}"#,
+            r#"{"devices":[{"nodeId":"n1"]}"#,
+            r#"{"devices":[{"nodeId":"n1"}]"#,
+            r#"{"devices":[{"nodeId":"n1","hostname":"a]}"#,
+            r#"[{"devices":[{"nodeId":"n1"}]}]"#,
+            r#"{"devices":"[]"}"#,
+            r#"}{"devices":[{"nodeId":"n1"}]}"#,
+        ] {
+            let read = read_in_all_ways(json);
+            assert!(read.is_err(), "{json}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_told_with_its_place() {
+        let json = r#"{"devices":[{"nodeId":"n1"},{"nodeId":"n2","tags":7}]}"#;
+        let fault = read(&[json.as_bytes()]).unwrap_err();
+        assert!(
+            fault.starts_with("devices[1].tags: invalid type"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn a_list_without_end_stops_at_a_bound() {
+        let device = |number: usize| format!(r#"{{"nodeId":"n{number}","hostname":"h"}},"#);
+        let endless: [(&str, Box<dyn Fn(usize) -> String>); 4] = [
+            ("devices", Box::new(device)),
+            ("spaces", Box::new(|_| " ".repeat(4096))),
+            ("one device", Box::new(|_| r#"{"x":["#.repeat(1000))),
+            (
+                "unknown fields",
+                Box::new(|number| {
+                    format!(r#"{{"nodeId":"n{number}","x":"{}"}},"#, "x".repeat(99_999))
+                }),
+            ),
+        ];
+        for (what, part) in endless {
+            let mut reader = ListReader::default();
+            reader.read(br#"{"devices":["#).unwrap();
+            let refused =
+                (0..1_000_000).find_map(|number| reader.read(part(number).as_bytes()).err());
+            let refused = refused.unwrap().to_string();
+            assert!(refused.contains("expected at most"), "{what}: {refused}");
+            assert!(
+                reader.bytes <= LIST_LIMIT + 100_100 && reader.memory <= MEMORY_LIMIT + 4096,
+                "{what}"
+            );
+        }
+    }
+}
