@@ -23,9 +23,10 @@ pub(super) struct Known<S> {
 }
 
 impl<S> Known<S> {
-    /// This version of the object, which has this name.
-    pub fn target<'a>(&'a self, name: &'a str) -> Target<'a> {
+    /// This version of the object, which has this name; its namespace is empty if it has none.
+    pub fn target<'a>(&'a self, namespace: &'a str, name: &'a str) -> Target<'a> {
         Target {
+            namespace,
             name,
             uid: &self.uid,
             at: &self.version,

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use super::{
     environment::Environment,
     identity::OwnAccount,
+    liveness::Liveness,
     metrics::Metrics,
     secret::{self, Data, Login},
     webhook::Webhooks,
@@ -42,6 +43,7 @@ pub(super) struct Connector {
     pub service_account: Option<String>,
     pub webhooks: Webhooks,
     pub metrics: Arc<Metrics>,
+    pub liveness: Arc<Liveness>,
     /// The connection of the environment, as long as no resource has taken its place.
     pub environment: Option<Environment>,
 }

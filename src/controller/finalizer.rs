@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::{
     reporter::{API_SERVER, MANAGER, StatusWriter, bounded},
-    status_patch::{NotWritten, Target},
+    status_patch::{NotWritten, Target, not_permitted, unwritable},
     stored,
 };
 use crate::{
@@ -43,6 +43,8 @@ enum Patched {
     Gone,
     /// The policy has changed since it was read.
     Outdated,
+    /// The controller's role does not allow it.
+    NotPermitted(String),
     Failed(String),
 }
 
@@ -71,7 +73,7 @@ impl StatusWriter {
         let api = self.api(key);
         let patched = async {
             if wanted {
-                put(&api, known.target(&key.name)).await
+                put(&api, known.target(&key.namespace, &key.name)).await
             } else {
                 self.take_finalizer(&api, key, uid).await
             }
@@ -80,10 +82,17 @@ impl StatusWriter {
             Ok(Patched::Done(version)) => {
                 let policies = &self.policies;
                 policies.wrote(key, uid, version, |stored| stored.held_up = wanted);
+                let what = unwritable("the finalizers of TailscaleDevicePolicy", &key.namespace);
+                self.liveness.tried(&what, Ok(()));
                 return Ok(());
             }
             Ok(Patched::Gone) => return Err(NotWritten::Gone),
             Ok(Patched::Outdated) => return Err(NotWritten::Outdated),
+            Ok(Patched::NotPermitted(why)) => {
+                let what = unwritable("the finalizers of TailscaleDevicePolicy", &key.namespace);
+                self.liveness.tried(&what, Err(&why));
+                why
+            }
             Ok(Patched::Failed(fault)) => fault,
             Err(_) => "no answer in time".to_owned(),
         };
@@ -122,7 +131,7 @@ impl StatusWriter {
 type Policies = Api<DeserializeGuard<TailscaleDevicePolicy>>;
 
 async fn put(api: &Policies, over: Target<'_>) -> Patched {
-    let Target { name, uid, at } = over;
+    let Target { name, uid, at, .. } = over;
     let patch = Patch::Apply(json!({
         "apiVersion": TailscaleDevicePolicy::api_version(&()),
         "kind": TailscaleDevicePolicy::kind(&()),
@@ -145,6 +154,9 @@ fn patched(answer: kube::Result<DeserializeGuard<TailscaleDevicePolicy>>) -> Pat
         Ok(object) => Patched::Done(object.meta().resource_version.clone().unwrap_or_default()),
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Patched::Gone,
         Err(kube::Error::Api(answer)) if answer.is_conflict() => Patched::Outdated,
+        Err(kube::Error::Api(answer)) if answer.is_forbidden() => {
+            Patched::NotPermitted(not_permitted(&answer.message))
+        }
         Err(error) => Patched::Failed(error.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the watches make progress: what `/readyz` answers.
+//! Whether the watches make progress, and whether what must be written can be: what `/readyz` answers.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,25 @@ use tokio::time::Instant;
 /// without a newer error has been started again by then.
 const FAILING: Duration = Duration::from_mins(1);
 
-/// The state of all watches.
+/// What has not been tried again for so long is no longer needed.
+const FORGOTTEN: Duration = Duration::from_mins(3);
+
+/// So many lines are told of what fails beside the watches.
+const LINES: usize = 5;
+
+/// The state of all watches, and what else fails.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     watches: Mutex<BTreeMap<String, Arc<Watch>>>,
+    tried: Mutex<BTreeMap<String, Failing>>,
+}
+
+/// Something that does not work.
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    last: Instant,
+    why: String,
 }
 
 /// The state of one watch.
@@ -45,12 +60,47 @@ impl Liveness {
         Arc::clone(watch)
     }
 
-    /// What keeps the controller from being ready, a line for each watch; empty: it is ready.
+    /// Something worked, or why it did not; `what` names the trouble. For what concerns more than one
+    /// object, such as a missing permission. Says whether it is another outcome than the
+    /// last.
+    pub fn tried(&self, what: &str, outcome: Result<(), &str>) -> bool {
+        let mut tried = locked(&self.tried);
+        let now = Instant::now();
+        match (outcome, tried.get_mut(what)) {
+            (Ok(()), _) => tried.remove(what).is_some(),
+            (Err(why), Some(failing)) => {
+                failing.last = now;
+                why.clone_into(&mut failing.why);
+                false
+            }
+            (Err(why), None) => {
+                let failing = Failing {
+                    since: now,
+                    last: now,
+                    why: why.to_owned(),
+                };
+                tried.insert(what.to_owned(), failing);
+                true
+            }
+        }
+    }
+
+    /// What keeps the controller from being ready, a line each; empty: it is ready.
     pub fn obstacles(&self) -> Vec<String> {
-        locked(&self.watches)
+        let watches = locked(&self.watches);
+        let mut obstacles: Vec<String> = watches
             .values()
             .filter_map(|watch| watch.obstacle())
-            .collect()
+            .collect();
+        let now = Instant::now();
+        let mut tried = locked(&self.tried);
+        tried.retain(|_, failing| now - failing.last < FORGOTTEN);
+        let failing = tried
+            .iter()
+            .filter(|(_, failing)| now - failing.since >= FAILING)
+            .map(|(what, failing)| format!("{what}: {}", failing.why));
+        obstacles.extend(failing.take(LINES));
+        obstacles
     }
 }
 

@@ -26,6 +26,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     changes: Family<ChangeLabels, Counter>,
     status_writes: Counter,
+    status_write_failures: Counter,
     devices: Family<TailnetLabels, Gauge>,
     policies: Family<TailnetLabels, Gauge>,
     reachable: Family<TailnetLabels, Gauge>,
@@ -65,6 +66,7 @@ impl Default for Metrics {
             requests: Family::default(),
             changes: Family::default(),
             status_writes: Counter::default(),
+            status_write_failures: Counter::default(),
             devices: Family::default(),
             policies: Family::default(),
             reachable: Family::default(),
@@ -88,6 +90,9 @@ impl Metrics {
         );
         let help = "Writes of a status to the Kubernetes API";
         registry.register("status_writes", help, self.status_writes.clone());
+        let help = "Writes of a status that the Kubernetes API refused or did not answer";
+        let failures = self.status_write_failures.clone();
+        registry.register("status_write_failures", help, failures);
         registry.register(
             "devices",
             "Devices of the tailnet itself",
@@ -143,6 +148,10 @@ impl Metrics {
 
     pub(super) fn status_written(&self) {
         self.status_writes.inc();
+    }
+
+    pub(super) fn status_not_written(&self) {
+        self.status_write_failures.inc();
     }
 
     pub(super) fn tailnet(&self, name: &str, report: &TailnetReport) {

@@ -151,6 +151,7 @@ pub async fn run(
         LEASE,
         &identity(),
         options.lease,
+        tell_lease(Arc::clone(&liveness), &namespace),
         electing.clone(),
     );
 
@@ -165,19 +166,20 @@ pub async fn run(
             client: client.clone(),
             leadership: leadership.clone(),
             metrics: Arc::clone(&metrics),
+            liveness: Arc::clone(&liveness),
             router: news.clone(),
         };
         let watched = in_namespaces("invites", &client, &namespaces);
-        let liveness = Arc::clone(&liveness);
-        beside.spawn(invites::run(context, watched, liveness, stop.clone()));
+        beside.spawn(invites::run(context, watched, stop.clone()));
     }
-    let watches = Watches::new(client.clone(), namespaces, liveness, news);
+    let watches = Watches::new(client.clone(), namespaces, Arc::clone(&liveness), news);
     let connector = Connector {
         cluster: client,
         namespace,
         service_account: options.service_account,
         webhooks,
         metrics,
+        liveness,
         environment,
     };
     let router = Router::new(connector, leadership, watches, options.clear_timeout);
@@ -205,6 +207,14 @@ fn own_namespace(config: &Config) -> String {
         config.default_namespace.clone()
     } else {
         DEFAULT_NAMESPACE.to_owned()
+    }
+}
+
+/// Where the election tells whether it can use the lease.
+fn tell_lease(liveness: Arc<Liveness>, namespace: &str) -> impl Fn(Result<(), &str>) + use<> {
+    let what = format!("the lease {LEASE} in namespace {namespace} cannot be used");
+    move |outcome| {
+        liveness.tried(&what, outcome);
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::{
     board::{Board, Known},
     lease::Leadership,
+    liveness::Liveness,
     metrics::Metrics,
     status,
     status_patch::{NotWritten, Target, write_status},
@@ -60,6 +61,7 @@ pub(super) struct StatusWriter {
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
+    pub liveness: Arc<Liveness>,
 }
 
 impl Reporter for StatusWriter {
@@ -171,7 +173,7 @@ impl StatusWriter {
         self.metrics
             .policy_ready(&self.tailnet, key, &new.conditions);
         if new != *old {
-            let (api, over) = (self.api(key), known.target(&key.name));
+            let (api, over) = (self.api(key), known.target(&key.namespace, &key.name));
             let version = self.write(term, &api, over, &new).await?;
             let policies = &self.policies;
             policies.wrote(key, &known.uid, version, |stored| stored.status = new);
@@ -189,7 +191,7 @@ impl StatusWriter {
             return Ok(());
         }
         let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
-        let over = known.target(&self.tailnet);
+        let over = known.target("", &self.tailnet);
         let version = self.write(term, &api, over, &new).await?;
         let (tailnets, name) = (&self.tailnets, &self.tailnet);
         tailnets.wrote(name, &known.uid, version, |status| *status = new);
@@ -254,7 +256,7 @@ impl StatusWriter {
         if !self.leadership.leads(term) {
             return Err(NotWritten::Failed);
         }
-        write_status(api, over, status, &self.metrics).await
+        write_status(api, over, status, (&self.metrics, &self.liveness)).await
     }
 
     /// Writes an Event about a policy, if that can be done at once.

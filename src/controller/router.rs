@@ -397,6 +397,7 @@ impl Router {
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),
             metrics: Arc::clone(&self.connector.metrics),
+            liveness: Arc::clone(&self.connector.liveness),
         };
         let engine = Engine::new(unconnected(), fastrand::u64(..));
         let driven = drive(

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{
+    liveness::Liveness,
     metrics::Metrics,
     reporter::{API_SERVER, MANAGER},
 };
@@ -22,6 +23,8 @@ use super::{
 /// The version of the object that is written to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
+    /// Empty for what belongs to no namespace.
+    pub namespace: &'a str,
     pub name: &'a str,
     /// No later object of the name.
     pub uid: &'a str,
@@ -46,14 +49,20 @@ pub(super) async fn write_status<K, S>(
     api: &Api<K>,
     over: Target<'_>,
     status: &S,
-    metrics: &Metrics,
+    (metrics, liveness): (&Metrics, &Liveness),
 ) -> Result<String, NotWritten>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     S: Serialize,
 {
-    let Target { name, uid, at } = over;
+    let Target {
+        namespace,
+        name,
+        uid,
+        at,
+    } = over;
     let kind = K::kind(&());
+    let what = unwritable(&format!("the status of {kind}"), namespace);
     let patch = Patch::Apply(json!({
         "apiVersion": K::api_version(&()),
         "kind": kind,
@@ -61,15 +70,27 @@ where
         "status": status,
     }));
     let params = PatchParams::apply(MANAGER).force();
-    match timeout(API_SERVER, api.patch_status(name, &params, &patch)).await {
+    let answer = timeout(API_SERVER, api.patch_status(name, &params, &patch)).await;
+    if !matches!(&answer, Ok(Ok(_))) {
+        metrics.status_not_written();
+    }
+    match answer {
         Ok(Ok(written)) => {
             metrics.status_written();
+            liveness.tried(&what, Ok(()));
             Ok(written.meta().resource_version.clone().unwrap_or_default())
         }
         Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() => Err(NotWritten::Gone),
         Ok(Err(kube::Error::Api(answer))) if answer.is_conflict() => {
             debug!("the {kind} {name} has changed since it was read");
             Err(NotWritten::Outdated)
+        }
+        Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
+            let why = not_permitted(&answer.message);
+            if liveness.tried(&what, Err(&why)) {
+                warn!("{what}: {why}; trying again");
+            }
+            Err(NotWritten::Failed)
         }
         Ok(Err(error)) => {
             warn!("the status of {kind} {name} was not written: {error}; trying again");
@@ -80,4 +101,17 @@ where
             Err(NotWritten::Failed)
         }
     }
+}
+
+/// Says what cannot be written, and in which namespace, if it is in one.
+pub(super) fn unwritable(what: &str, namespace: &str) -> String {
+    match namespace {
+        "" => format!("{what} cannot be written"),
+        namespace => format!("{what} in namespace {namespace} cannot be written"),
+    }
+}
+
+/// What the API server does not permit, and what helps.
+pub(super) fn not_permitted(message: &str) -> String {
+    format!("{message}; the controller's role does not allow it: kubectl apply -k deploy")
 }

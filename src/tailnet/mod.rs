@@ -41,6 +41,7 @@ mod queues;
 mod readers;
 mod report;
 mod report_queue;
+mod report_retries;
 mod requests;
 mod reserve;
 mod schedule;

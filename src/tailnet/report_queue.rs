@@ -4,18 +4,22 @@
 //! the queue is emptied, and a policy that leaves the tailnet takes its report with it, even one that
 //! is being written: whoever looks after the policy next has newer facts.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{Instant, sleep_until},
+};
 use tracing::{Instrument as _, info_span};
 
-use super::{Input, PolicyReport, Recorded, Reporter, TailnetReport, Term};
+use super::{
+    Input, PolicyReport, Recorded, Reporter, TailnetReport, Term,
+    report_retries::{Retries, Subject},
+};
 use crate::plan::PolicyKey;
 
 /// Reports that are being written at once.
 const WRITERS: usize = 8;
-/// Before a report is tried again that could not be written.
-const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reports to write: of each policy at most the newest, and only one at a time.
 #[derive(Default)]
@@ -26,6 +30,7 @@ pub(super) struct Reports {
     tailnet_busy: bool,
     writers: JoinSet<Written>,
     started: u64,
+    retries: Retries,
 }
 
 /// A writer at work.
@@ -39,6 +44,8 @@ struct Writer {
 pub(super) enum Written {
     Policy(u64, PolicyKey, Box<PolicyReport>, Recorded),
     Tailnet(Box<TailnetReport>, bool),
+    /// None: what waits may be tried again.
+    Nothing,
 }
 
 impl Reports {
@@ -54,6 +61,7 @@ impl Reports {
 
     /// Drops everything, and aborts the writers at work.
     pub fn clear(&mut self) {
+        self.retries = Retries::default();
         if !self.are_recorded() {
             *self = Self {
                 started: self.started,
@@ -65,6 +73,7 @@ impl Reports {
     /// Drops the report of a policy that was deleted, or belongs to another tailnet now.
     pub fn forget(&mut self, key: &PolicyKey) {
         self.waiting.remove(key);
+        self.retries.forget(&Some(key.clone()));
         if let Some(writer) = self.busy.remove(key) {
             writer.task.abort();
         }
@@ -80,27 +89,38 @@ impl Reports {
 
     /// Starts to write what waits, as far as there are writers.
     pub fn write<R: Reporter>(&mut self, term: Term, reporter: &Arc<R>) {
+        let now = Instant::now();
         if !self.tailnet_busy
+            && self.tailnet.is_some()
+            && self.retries.allow_any(self.busy.len(), now)
+            && self.retries.allow(&None, now)
             && let Some(report) = self.tailnet.take()
         {
             self.tailnet_busy = true;
             let reporter = Arc::clone(reporter);
             self.writers.spawn(async move {
                 let recorded = reporter.tailnet(term, &report).await;
-                again_later(recorded).await;
                 Written::Tailnet(Box::new(report), recorded)
             });
         }
-        let free = WRITERS.saturating_sub(self.busy.len());
-        let next = self
-            .waiting
-            .keys()
-            .filter(|key| !self.busy.contains_key(*key));
-        for key in next.take(free).cloned().collect::<Vec<_>>() {
+        while let Some(key) = self.next_policy(now) {
             if let Some(report) = self.waiting.remove(&key) {
                 self.start(term, reporter, key, report);
             }
         }
+    }
+
+    fn next_policy(&self, now: Instant) -> Option<PolicyKey> {
+        let writing = self.busy.len() + usize::from(self.tailnet_busy);
+        if self.busy.len() >= WRITERS || !self.retries.allow_any(writing, now) {
+            return None;
+        }
+        let mut waiting = self.waiting.keys();
+        let may_start = |key: &&PolicyKey| {
+            let subject = Some((*key).clone());
+            !self.busy.contains_key(*key) && self.retries.allow(&subject, now)
+        };
+        waiting.find(may_start).cloned()
     }
 
     fn start<R: Reporter>(
@@ -117,7 +137,6 @@ impl Reports {
         let about = key.clone();
         let write = async move {
             let recorded = reporter.policy(term, &about, &report).await;
-            again_later(recorded != Recorded::No).await;
             Written::Policy(number, about, Box::new(report), recorded)
         };
         let task = self.writers.spawn(write.instrument(span));
@@ -138,8 +157,10 @@ impl Reports {
     /// now. One that is not recorded waits again, unless a newer one does.
     pub fn finish(&mut self, written: Written) -> Option<Input> {
         match written {
+            Written::Nothing => None,
             Written::Tailnet(report, recorded) => {
                 self.tailnet_busy = false;
+                self.note(None, recorded);
                 if recorded {
                     return Some(Input::TailnetRecorded(report.revision));
                 }
@@ -153,6 +174,7 @@ impl Reports {
                     return None;
                 }
                 self.busy.remove(&key);
+                self.note(Some(key.clone()), recorded != Recorded::No);
                 match recorded {
                     Recorded::Yes => {
                         let PolicyReport { uid, memory, .. } = *report;
@@ -167,10 +189,17 @@ impl Reports {
             }
         }
     }
-}
 
-async fn again_later(recorded: bool) {
-    if !recorded {
-        tokio::time::sleep(WRITE_AGAIN).await;
+    /// Notes whether a report was written; what fails is tried again after a pause.
+    fn note(&mut self, subject: Subject, written: bool) {
+        if written {
+            self.retries.succeeded(&subject);
+        } else {
+            let again = self.retries.failed(subject, Instant::now());
+            self.writers.spawn(async move {
+                sleep_until(again).await;
+                Written::Nothing
+            });
+        }
     }
 }

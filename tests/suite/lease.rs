@@ -118,6 +118,7 @@ fn elector(client: Client, identity: &str, lease_seconds: u16) -> Elector {
         "tsdp",
         identity,
         timings,
+        |_| (),
         shutdown.clone(),
     );
     Elector {

@@ -46,6 +46,7 @@ pub(super) struct Context {
     pub client: kube::Client,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
+    pub liveness: Arc<Liveness>,
     /// The way to the engines.
     pub router: mpsc::UnboundedSender<router::News>,
 }
@@ -58,12 +59,7 @@ type Watched = (String, Api<DeserializeGuard<TailscaleDeviceInvite>>);
 
 /// Looks after the invites that these watches show, until `stop` is cancelled and the work under way
 /// has ended.
-pub(super) async fn run(
-    context: Context,
-    watched: Vec<Watched>,
-    liveness: Arc<Liveness>,
-    stop: CancellationToken,
-) {
+pub(super) async fn run(context: Context, watched: Vec<Watched>, stop: CancellationToken) {
     let (tell, news) = mpsc::unbounded_channel();
     let mut invites = Invites {
         leadership: context.leadership.clone(),
@@ -71,7 +67,6 @@ pub(super) async fn run(
         term: None,
         queue: Queue::new(watched.len()),
         watched,
-        liveness,
         tell,
         round: 0,
         watches: JoinSet::new(),
@@ -87,7 +82,6 @@ struct Invites {
     term: Option<Term>,
     queue: Queue,
     watched: Vec<Watched>,
-    liveness: Arc<Liveness>,
     tell: mpsc::UnboundedSender<News>,
     round: u64,
     watches: JoinSet<()>,
@@ -138,7 +132,7 @@ impl Invites {
         self.watches = JoinSet::new();
         for (source, (name, api)) in self.watched.iter().enumerate() {
             let (api, tell, round) = (api.clone(), self.tell.clone(), self.round);
-            let health = self.liveness.watch(name.clone());
+            let health = self.context.liveness.watch(name.clone());
             let tag = move |change| (round, source, change);
             let which = watcher::Config::default();
             self.watches

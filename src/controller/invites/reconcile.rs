@@ -30,7 +30,7 @@ use crate::{
     },
     model::{Invite, InviteWish, NodeId},
     plan::{self, Binding, DeviceTarget, Identity},
-    tailnet::{Failure, Finding, Inquiry, Retry, Term},
+    tailnet::{Failure, Finding, Inquiry, Retry, Term, backoff},
     tailscale::{Kind, Permit},
 };
 
@@ -318,17 +318,20 @@ impl Look<'_> {
         let uid = self.job.object.uid().unwrap_or_default();
         let api: Api<TailscaleDeviceInvite> =
             Api::namespaced(self.context.client.clone(), &namespace);
-        let (leadership, metrics) = (&self.context.leadership, &self.context.metrics);
+        let leadership = &self.context.leadership;
+        let told = (&*self.context.metrics, &*self.context.liveness);
+        let mut failures = 0;
         loop {
             if !leadership.leads(self.job.term) {
                 return Err(Interrupted);
             }
             let over = Target {
+                namespace: &namespace,
                 name: &name,
                 uid: &uid,
                 at: &self.version,
             };
-            match write_status(&api, over, &new, metrics).await {
+            match write_status(&api, over, &new, told).await {
                 Ok(version) => {
                     self.version = version;
                     break;
@@ -337,7 +340,10 @@ impl Look<'_> {
                 // Nobody else writes a status in this term: what has changed is the spec, say, and the
                 // watch shows that too.
                 Err(NotWritten::Outdated) => self.read_version(&api, &name, &uid).await?,
-                Err(NotWritten::Failed) => sleep(WRITE_AGAIN).await,
+                Err(NotWritten::Failed) => {
+                    failures += 1;
+                    sleep(backoff(failures, &mut fastrand::Rng::new())).await;
+                }
             }
         }
         self.status = new;

@@ -127,13 +127,15 @@ pub struct Election {
     leadership: watch::Sender<Option<Lead>>,
     next_term: Term,
     failing: bool,
+    tried: Box<dyn Fn(Result<(), &str>) + Send + Sync>,
 }
 
 impl Election {
     /// Stands for election by the Lease `namespace/name` until `shutdown`, then releases it.
     ///
     /// `identity` must be this process's alone: two of one identity would both lead. Cancel
-    /// `shutdown` after the last write has ended, as the next leader may start at once.
+    /// `shutdown` after the last write has ended, as the next leader may start at once. Each try is
+    /// told to `tried`, with why the lease could not be used, if so.
     /// Needs the verbs get, create and update on the Lease.
     #[must_use]
     pub fn spawn(
@@ -142,6 +144,7 @@ impl Election {
         name: &str,
         identity: &str,
         timings: Timings,
+        tried: impl Fn(Result<(), &str>) + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) -> (Leadership, JoinHandle<()>) {
         let runtime = Handle::current();
@@ -169,6 +172,7 @@ impl Election {
             leadership: sender,
             next_term: Term::FIRST,
             failing: false,
+            tried: Box::new(tried),
         };
         (Leadership(receiver), runtime.spawn(election.run(shutdown)))
     }
@@ -207,6 +211,7 @@ impl Election {
                 .unwrap_or_else(|_| Err("no answer before the lease had to be renewed".to_owned())),
             None => self.look_and_write().await,
         };
+        (self.tried)(result.as_ref().map(|_| ()).map_err(String::as_str));
         match result {
             Ok(()) => self.failing = false,
             Err(error) if self.failing => {

@@ -37,6 +37,7 @@ async fn a_lead_that_is_renewed_after_it_ran_out_is_a_new_term() {
     let leadership = Leadership(receiver);
     let timings = Timings::default();
     let mut election = Election {
+        tried: Box::new(|_| ()),
         api: Api::namespaced(cluster.unwrap(), "default"),
         name: "tsdp".to_owned(),
         timings,

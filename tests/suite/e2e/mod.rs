@@ -23,6 +23,7 @@ mod left_alone;
 mod limits;
 mod main_path;
 mod outages;
+mod permissions;
 mod scopes;
 mod secrets;
 mod shared;

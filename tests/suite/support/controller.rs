@@ -64,7 +64,13 @@ impl Controller {
 
     /// Waits for an answer of `/readyz` with this status and words.
     pub async fn readyz_says(&self, status: u16, words: &str) {
-        eventually(Duration::from_secs(30), async || {
+        self.readyz_within(Duration::from_secs(30), status, words)
+            .await;
+    }
+
+    /// Waits so long for an answer of `/readyz` with this status and words.
+    pub async fn readyz_within(&self, limit: Duration, status: u16, words: &str) {
+        eventually(limit, async || {
             let (now, body) = self.get("/readyz").await;
             if now == status && body.contains(words) {
                 return Ok(());

@@ -1,0 +1,140 @@
+//! When a report that could not be written is tried again.
+//!
+//! One object that refuses its status waits alone, with a growing pause. Where several in a row fail, the
+//! trouble is not theirs (a missing role, an API server that does not answer): then one is tried at a time,
+//! and all wait in between.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::failure::jittered;
+use crate::plan::PolicyKey;
+
+/// The first pause.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest one.
+const LONGEST: Duration = Duration::from_secs(30);
+/// So many failures in a row concern everybody.
+const IN_A_ROW: u32 = 5;
+
+/// Whose report it is: a policy's, or the tailnet's.
+pub(super) type Subject = Option<PolicyKey>;
+
+/// The pauses of a queue of reports.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    pauses: BTreeMap<Subject, Pause>,
+    failed_in_a_row: u32,
+    all_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    failures: u32,
+    until: Instant,
+}
+
+impl Retries {
+    /// Whether any report may be tried now, beside `writing` others.
+    pub fn allow_any(&self, writing: usize, now: Instant) -> bool {
+        let alone = self.failed_in_a_row < IN_A_ROW || writing == 0;
+        alone && self.all_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether this one may be among them.
+    pub fn allow(&self, subject: &Subject, now: Instant) -> bool {
+        let pause = self.pauses.get(subject);
+        pause.is_none_or(|pause| pause.until <= now)
+    }
+
+    /// A report was written, or there is nobody left to write it to.
+    pub fn succeeded(&mut self, subject: &Subject) {
+        self.pauses.remove(subject);
+        self.failed_in_a_row = 0;
+        self.all_until = None;
+    }
+
+    /// A report was not written. Says when something may be tried again.
+    pub fn failed(&mut self, subject: Subject, now: Instant) -> Instant {
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+        let failures = self.pauses.get(&subject).map_or(1, |it| it.failures + 1);
+        let until = now + pause(failures);
+        self.pauses.insert(subject, Pause { failures, until });
+        if self.failed_in_a_row < IN_A_ROW {
+            return until;
+        }
+        let all_until = now + pause(self.failed_in_a_row - IN_A_ROW + 1);
+        self.all_until = Some(all_until);
+        all_until.max(until)
+    }
+
+    /// Its object is gone.
+    pub fn forget(&mut self, subject: &Subject) {
+        self.pauses.remove(subject);
+    }
+}
+
+/// 1 s, 2 s, 4 s … 30 s, each 20 % up or down.
+fn pause(failures: u32) -> Duration {
+    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    jittered(doubled.min(LONGEST), &mut fastrand::Rng::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(name: &str) -> Subject {
+        Some(PolicyKey {
+            namespace: "network".to_owned(),
+            name: name.to_owned(),
+        })
+    }
+
+    #[test]
+    fn an_object_that_refuses_its_status_waits_alone_and_ever_longer() {
+        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        let (bad, good) = (policy("bad"), policy("good"));
+        let mut tries = 0;
+        let end = now + Duration::from_secs(600);
+        while now < end {
+            if retries.allow_any(0, now) && retries.allow(&bad, now) {
+                tries += 1;
+                retries.failed(bad.clone(), now);
+                assert!(
+                    retries.allow_any(1, now) && retries.allow(&good, now),
+                    "after {tries} tries"
+                );
+                retries.succeeded(&good);
+            }
+            now += Duration::from_millis(100);
+        }
+        assert!((18..=32).contains(&tries), "{tries} tries in ten minutes");
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_few_are_tried() {
+        let (mut retries, mut now) = (Retries::default(), Instant::now());
+        let subjects: Vec<Subject> = (0..200).map(|n| policy(&n.to_string())).collect();
+        let mut tries = 0;
+        let end = now + Duration::from_secs(30);
+        while now < end {
+            let mut writing = 0;
+            for subject in &subjects {
+                if writing < 8 && retries.allow_any(writing, now) && retries.allow(subject, now) {
+                    writing += 1;
+                    tries += 1;
+                    retries.failed(subject.clone(), now);
+                }
+            }
+            now += Duration::from_millis(50);
+        }
+        assert!((5..=16).contains(&tries), "{tries} tries in 30 s");
+        // Once one is written all may go.
+        let later = end + LONGEST * 2;
+        retries.succeeded(&subjects[0]);
+        assert!(retries.allow_any(7, later));
+        assert!(subjects.iter().all(|subject| retries.allow(subject, later)));
+    }
+}

@@ -1,0 +1,75 @@
+//! A role that lacks what the controller needs: few requests, and `/readyz` that names it.
+
+use serde_json::json;
+
+use crate::support::{Controller, Stage};
+
+const POLICIES: usize = 12;
+const ALLOW: &str = "the controller's role does not allow it: kubectl apply -k deploy";
+
+async fn without_rule(stage: &Stage, role: &[&str], rule: usize) {
+    let patch = json!([{"op": "remove", "path": format!("/rules/{rule}")}]).to_string();
+    let args = [&["patch"], role, &["--type=json", "-p", &patch]].concat();
+    stage.kubectl.ok(&args).await;
+}
+
+async fn allow(stage: &Stage) {
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
+    let apply = ["apply", "--server-side", "--force-conflicts", "-k", deploy];
+    stage.kubectl.ok(&apply).await;
+}
+
+/// Writes of a status that the API server has refused.
+async fn refused(controller: &Controller) -> u32 {
+    let (_, metrics) = controller.get("/metrics").await;
+    let name = "tsdp_status_write_failures_total ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(name));
+    count.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_status_that_may_not_be_written_is_tried_rarely_and_named_by_readyz() {
+    let stage = Stage::new().await;
+    without_rule(&stage, &["clusterrole", "tsdp"], 1).await;
+    for number in 0..POLICIES {
+        stage
+            .policy(
+                &format!("p{number}"),
+                "{device: {hostname: nas}, tags: [tag:db]}",
+            )
+            .await;
+    }
+    let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
+    controller.readyz_says(200, "ok").await;
+    let status = "the status of TailscaleDevicePolicy in namespace network cannot be written: ";
+    controller.logs(status).await;
+    controller
+        .readyz_within(std::time::Duration::from_secs(90), 503, status)
+        .await;
+    controller.readyz_says(503, ALLOW).await;
+    let tries = refused(&controller).await;
+    assert!((5..=40).contains(&tries), "{tries} tries in a minute");
+
+    allow(&stage).await;
+    controller
+        .readyz_within(std::time::Duration::from_secs(60), 200, "ok")
+        .await;
+    for number in 0..POLICIES {
+        stage.policy_reason(&format!("p{number}"), "InSync").await;
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_may_not_be_used_is_named_by_readyz() {
+    let stage = Stage::new().await;
+    let role = ["-n", "tsdp-system", "role/tsdp"];
+    without_rule(&stage, &role, 3).await;
+    let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
+    controller.readyz_says(200, "ok").await;
+    let lease = "the lease tsdp in namespace tsdp-system cannot be used: ";
+    controller
+        .readyz_within(std::time::Duration::from_secs(90), 503, lease)
+        .await;
+    allow(&stage).await;
+    controller.readyz_says(200, "ok").await;
+}
