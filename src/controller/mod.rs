@@ -144,16 +144,15 @@ pub async fn run(
         .map(|from| Environment::connect(from, &namespace, &metrics))
         .transpose()?;
     let electing = CancellationToken::new();
-    let (leadership, election) = Election::spawn_on(
-        vital.handle(),
+    let (leadership, election) = Election::new(
         electing_client,
         &namespace,
         LEASE,
         &identity(),
         options.lease,
-        tell_lease(Arc::clone(&liveness), &namespace),
-        electing.clone(),
     );
+    let election = election.telling(tell_lease(Arc::clone(&liveness), &namespace));
+    let election = vital.handle().spawn(election.run(electing.clone()));
 
     info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
     let (news, received) = mpsc::unbounded_channel();

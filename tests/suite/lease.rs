@@ -112,15 +112,8 @@ struct Elector {
 fn elector(client: Client, identity: &str, lease_seconds: u16) -> Elector {
     let timings = Timings::of_lease(NonZeroU16::new(lease_seconds).unwrap());
     let shutdown = CancellationToken::new();
-    let (leadership, task) = Election::spawn(
-        client,
-        "default",
-        "tsdp",
-        identity,
-        timings,
-        |_| (),
-        shutdown.clone(),
-    );
+    let (leadership, election) = Election::new(client, "default", "tsdp", identity, timings);
+    let task = tokio::spawn(election.run(shutdown.clone()));
     Elector {
         leadership,
         task,

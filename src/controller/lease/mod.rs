@@ -13,9 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::PostParams};
 use tokio::{
-    runtime::Handle,
     sync::watch,
-    task::JoinHandle,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -131,38 +129,18 @@ pub struct Election {
 }
 
 impl Election {
-    /// Stands for election by the Lease `namespace/name` until `shutdown`, then releases it.
+    /// A candidate for the Lease `namespace/name`, and what it comes to.
     ///
-    /// `identity` must be this process's alone: two of one identity would both lead. Cancel
-    /// `shutdown` after the last write has ended, as the next leader may start at once. Each try is
-    /// told to `tried`, with why the lease could not be used, if so.
+    /// `identity` must be this process's alone: two of one identity would both lead.
     /// Needs the verbs get, create and update on the Lease.
     #[must_use]
-    pub fn spawn(
+    pub fn new(
         client: Client,
         namespace: &str,
         name: &str,
         identity: &str,
         timings: Timings,
-        tried: impl Fn(Result<(), &str>) + Send + Sync + 'static,
-        shutdown: CancellationToken,
-    ) -> (Leadership, JoinHandle<()>) {
-        let runtime = Handle::current();
-        Self::spawn_on(
-            &runtime, client, namespace, name, identity, timings, shutdown,
-        )
-    }
-
-    /// The same on a runtime of which others do not take the time.
-    pub(super) fn spawn_on(
-        runtime: &Handle,
-        client: Client,
-        namespace: &str,
-        name: &str,
-        identity: &str,
-        timings: Timings,
-        shutdown: CancellationToken,
-    ) -> (Leadership, JoinHandle<()>) {
+    ) -> (Leadership, Self) {
         let (sender, receiver) = watch::channel(None);
         let election = Self {
             api: Api::namespaced(client, namespace),
@@ -172,12 +150,21 @@ impl Election {
             leadership: sender,
             next_term: Term::FIRST,
             failing: false,
-            tried: Box::new(tried),
+            tried: Box::new(|_| ()),
         };
-        (Leadership(receiver), runtime.spawn(election.run(shutdown)))
+        (Leadership(receiver), election)
     }
 
-    async fn run(mut self, shutdown: CancellationToken) {
+    /// Tells of each try, and why the lease could not be used, if so.
+    #[must_use]
+    pub fn telling(self, tried: impl Fn(Result<(), &str>) + Send + Sync + 'static) -> Self {
+        let tried = Box::new(tried);
+        Self { tried, ..self }
+    }
+
+    /// Stands for election until `shutdown`, then releases the lease. Cancel `shutdown` after the last
+    /// write has ended, as the next leader may start at once.
+    pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             if shutdown.run_until_cancelled(self.attempt()).await.is_none() {
                 break;

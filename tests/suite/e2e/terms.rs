@@ -268,7 +268,7 @@ async fn policies_that_move_to_another_tailnet_take_their_reports_with_them() {
 
     // The reports of this edit cannot be written; then the policies move.
     each("{device: {hostname: nas}, keyExpiry: Disabled}").await;
-    controller.logs("was not written").await;
+    controller.logs("cannot be written").await;
     each("{device: {hostname: nas}, keyExpiry: Disabled, tailnetRef: {name: other}}").await;
     stage.polls(4).await;
     stage.kubectl.ok(&role(&patch)).await;
