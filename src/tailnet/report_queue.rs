@@ -115,12 +115,11 @@ impl Reports {
         if self.busy.len() >= WRITERS || !self.retries.allow_any(writing, now) {
             return None;
         }
-        let mut waiting = self.waiting.keys();
         let may_start = |key: &&PolicyKey| {
             let subject = Some((*key).clone());
             !self.busy.contains_key(*key) && self.retries.allow(&subject, now)
         };
-        waiting.find(may_start).cloned()
+        self.waiting.keys().find(may_start).cloned()
     }
 
     fn start<R: Reporter>(

@@ -9,7 +9,7 @@
 use serde::Deserialize;
 
 use super::wire::{self, Mismatch};
-use crate::model::Device;
+use crate::model::{Device, RouteSet};
 
 /// The longest JSON of one device, and of all that stands around devices.
 const PART_LIMIT: usize = 1024 * 1024;
@@ -187,13 +187,16 @@ fn memory(device: &Device) -> usize {
     let texts: usize = texts.iter().map(|text| text.len()).sum();
     let tags: usize = device.tags.iter().map(|tag| tag.as_str().len()).sum();
     let routes = [&device.enabled_routes, &device.advertised_routes];
-    let routes: usize = routes.into_iter().flatten().map(|set| set.len()).sum();
+    let routes: usize = routes.into_iter().flatten().map(RouteSet::len).sum();
     size_of::<Device>() + texts + tags + ENTRY * (device.tags.len() + routes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What comes without end, and each part of it by number.
+    type Endless = (&'static str, Box<dyn Fn(usize) -> String>);
 
     fn read(chunks: &[&[u8]]) -> Result<Vec<String>, String> {
         let mut reader = ListReader::default();
@@ -299,7 +302,7 @@ mod tests {
     #[test]
     fn a_list_without_end_stops_at_a_bound() {
         let device = |number: usize| format!(r#"{{"nodeId":"n{number}","hostname":"h"}},"#);
-        let endless: [(&str, Box<dyn Fn(usize) -> String>); 4] = [
+        let endless: [Endless; 4] = [
             ("devices", Box::new(device)),
             ("spaces", Box::new(|_| " ".repeat(4096))),
             ("one device", Box::new(|_| r#"{"x":["#.repeat(1000))),

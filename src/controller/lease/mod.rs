@@ -125,8 +125,11 @@ pub struct Election {
     leadership: watch::Sender<Option<Lead>>,
     next_term: Term,
     failing: bool,
-    tried: Box<dyn Fn(Result<(), &str>) + Send + Sync>,
+    tried: Listener,
 }
+
+/// Hears of each try to use the lease.
+type Listener = Box<dyn Fn(Result<(), &str>) + Send + Sync>;
 
 impl Election {
     /// A candidate for the Lease `namespace/name`, and what it comes to.
@@ -198,7 +201,7 @@ impl Election {
                 .unwrap_or_else(|_| Err("no answer before the lease had to be renewed".to_owned())),
             None => self.look_and_write().await,
         };
-        (self.tried)(result.as_ref().map(|_| ()).map_err(String::as_str));
+        (self.tried)(result.as_ref().copied().map_err(String::as_str));
         match result {
             Ok(()) => self.failing = false,
             Err(error) if self.failing => {
