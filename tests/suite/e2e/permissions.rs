@@ -1,5 +1,7 @@
 //! A role that lacks what the controller needs: few requests, and `/readyz` that names it.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::{Controller, Stage};
@@ -7,8 +9,8 @@ use crate::support::{Controller, Stage};
 const POLICIES: usize = 12;
 const ALLOW: &str = "the controller's role does not allow it: kubectl apply -k deploy";
 
-async fn without_rule(stage: &Stage, role: &[&str], rule: usize) {
-    let patch = json!([{"op": "remove", "path": format!("/rules/{rule}")}]).to_string();
+async fn without_rule(stage: &Stage, role: &[&str], number: usize) {
+    let patch = json!([{"op": "remove", "path": format!("/rules/{number}")}]).to_string();
     let args = [&["patch"], role, &["--type=json", "-p", &patch]].concat();
     stage.kubectl.ok(&args).await;
 }
@@ -44,7 +46,7 @@ async fn a_status_that_may_not_be_written_is_tried_rarely_and_named_by_readyz() 
     let status = "the status of TailscaleDevicePolicy in namespace network cannot be written: ";
     controller.logs(status).await;
     controller
-        .readyz_within(std::time::Duration::from_secs(90), 503, status)
+        .readyz_within(Duration::from_secs(90), 503, status)
         .await;
     controller.readyz_says(503, ALLOW).await;
     let tries = refused(&controller).await;
@@ -52,7 +54,7 @@ async fn a_status_that_may_not_be_written_is_tried_rarely_and_named_by_readyz() 
 
     allow(&stage).await;
     controller
-        .readyz_within(std::time::Duration::from_secs(60), 200, "ok")
+        .readyz_within(Duration::from_mins(1), 200, "ok")
         .await;
     for number in 0..POLICIES {
         stage.policy_reason(&format!("p{number}"), "InSync").await;
@@ -68,7 +70,7 @@ async fn a_lease_that_may_not_be_used_is_named_by_readyz() {
     controller.readyz_says(200, "ok").await;
     let lease = "the lease tsdp in namespace tsdp-system cannot be used: ";
     controller
-        .readyz_within(std::time::Duration::from_secs(90), 503, lease)
+        .readyz_within(Duration::from_secs(90), 503, lease)
         .await;
     allow(&stage).await;
     controller.readyz_says(200, "ok").await;
