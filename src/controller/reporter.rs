@@ -294,6 +294,7 @@ fn changed(difference: &Difference) -> Event {
         Change::Ipv4 { .. } => "Ipv4Changed",
         Change::ExpireKey { .. } => "KeyExpired",
         Change::Delete { .. } => "DeviceDeleted",
+        Change::NotCompared { .. } => "Changed",
     };
     Event {
         type_: EventType::Normal,

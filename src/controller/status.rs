@@ -6,6 +6,7 @@ mod approval;
 mod clear;
 mod fleet;
 mod recorded;
+mod rules;
 
 use std::collections::BTreeSet;
 
@@ -41,6 +42,7 @@ pub fn of_policy(
             let verdict = clear::explain(verdict, report);
             let verdict = acts::explain(verdict, report);
             let verdict = recorded::explain(verdict, report);
+            let verdict = rules::within(verdict, report);
             conditions.set_verdict(&verdict);
             verdict
         }
@@ -346,7 +348,7 @@ fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
         // The second one only where one plan is carried out, outside of a cluster.
         Hold::Approval(_) | Hold::NotAgreed => Verdict::retrying(Reason::AwaitingApproval, message),
         Hold::Limit(_) => Verdict::retrying(Reason::LimitHeld, message),
-        Hold::Protected(_) => Verdict::stalled(Reason::Protected, message),
+        Hold::Protected => Verdict::stalled(Reason::Protected, message),
         Hold::NotAllowed(_) => Verdict::stalled(Reason::NotAllowed, message),
         // Whose policies are so is said by the mode of the report.
         Hold::Suspended(_) => Verdict::done(Reason::Suspended, message),

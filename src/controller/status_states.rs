@@ -76,6 +76,7 @@ pub(super) fn report(state: State) -> PolicyReport {
         named: "hostname fra-router".into(),
     };
     PolicyReport {
+        within: None,
         uid: String::new(),
         generation: 3,
         memory: Memory {
@@ -142,6 +143,7 @@ pub(super) type Case = (State, [&'static str; 4]);
 
 pub(super) fn states() -> Vec<Case> {
     let lost = Conflict {
+        is_named: true,
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),
@@ -241,7 +243,7 @@ pub(super) fn unfinished_states() -> [Case; 16] {
             ["False", "DisruptionHeld", "Reconciling", "False"],
         ),
         (
-            held(Hold::Protected("{tags: [\"tag:never-touch\"]}".to_owned())),
+            held(Hold::Protected),
             ["False", "Protected", "Stalled", "False"],
         ),
         (
@@ -350,6 +352,7 @@ pub(super) fn fleet_states() -> [Case; 9] {
     };
     let expired = Hold::Disruption(Disruption::ExpiredKey);
     let lost = Conflict {
+        is_named: true,
         field: Field::Tags,
         loser: key("b"),
         winner: key("a"),

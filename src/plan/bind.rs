@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use super::{Approvals, DeviceTarget, Fleet, Identity, Memory, Target};
+use super::{Allowance, Approvals, DeviceTarget, Fleet, Identity, Memory, Policy, Target};
 use crate::model::{Device, NodeId, Refused};
 
 /// Who a device belongs to, as the control server says: what decides whether another machine
@@ -112,13 +112,37 @@ impl Binding {
     }
 }
 
-/// Finds the devices of a policy in a complete list.
+/// Finds the devices of an admitted policy in a complete list: among those that the rules of the tailnet
+/// let it change. For the policy there are no others, so that it neither learns of them nor stands in
+/// anybody's way there.
+#[must_use]
+pub fn bind_policy(
+    policy: &Policy,
+    memory: &Memory,
+    approvals: &Approvals,
+    fleet: &Fleet,
+) -> Binding {
+    bind_among(&policy.target, &policy.allowance, memory, approvals, fleet)
+}
+
+/// Finds the devices of a target in a complete list, whatever the rules of the tailnet.
 #[must_use]
 pub fn bind(target: &Target, memory: &Memory, approvals: &Approvals, fleet: &Fleet) -> Binding {
+    bind_among(target, &Allowance::default(), memory, approvals, fleet)
+}
+
+fn bind_among(
+    target: &Target,
+    allowance: &Allowance,
+    memory: &Memory,
+    approvals: &Approvals,
+    fleet: &Fleet,
+) -> Binding {
     match target {
-        Target::Device(target) => bind_device(target, memory, approvals, fleet),
+        Target::Device(target) => bind_device(target, allowance, memory, approvals, fleet),
         Target::Fleet(selector) => {
-            let fitting = fleet.devices().filter(|device| selector.fits(device));
+            let devices = fleet.devices().filter(|device| allowance.is_about(device));
+            let fitting = devices.filter(|device| selector.fits(device));
             Binding::Fleet(fitting.map(|device| device.node_id.clone()).collect())
         }
     }
@@ -129,6 +153,7 @@ pub fn bind(target: &Target, memory: &Memory, approvals: &Approvals, fleet: &Fle
 /// approved just that one. Of several of the name, the one that somebody has approved is meant.
 fn bind_device(
     target: &DeviceTarget,
+    allowance: &Allowance,
     memory: &Memory,
     approvals: &Approvals,
     fleet: &Fleet,
@@ -137,9 +162,14 @@ fn bind_device(
     let bound = memory.bound.as_ref().filter(|bound| bound.named == named);
     let still_there = bound.and_then(|bound| fleet.get(&bound.node));
     if let Some(device) = still_there.filter(|device| !device.external) {
-        return meets(target, device);
+        return if allowance.is_about(device) {
+            meets(target, device)
+        } else {
+            Binding::NotFound
+        };
     }
-    let candidates = fleet.find(&target.identity);
+    let mut candidates = fleet.find(&target.identity);
+    candidates.retain(|device| allowance.is_about(device));
     let mut approved = candidates
         .iter()
         .filter(|device| approvals.nodes.contains(&device.node_id));
@@ -194,11 +224,8 @@ fn meets(target: &DeviceTarget, device: &Device) -> Binding {
     // A tagged device has no user: whoever registered it is its owner no more.
     let owned = device.tags.is_empty() && target.users.contains(&device.user);
     if !target.users.is_empty() && !owned {
-        let lacks = format!(
-            "its owner ({}) is none of {}",
-            Owner::of(device),
-            target.users.join(", ")
-        );
+        // Who owns it instead is not the author's to know.
+        let lacks = format!("its owner is none of {}", target.users.join(", "));
         return Binding::Unmet { node, lacks };
     }
     Binding::Device(node)

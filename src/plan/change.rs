@@ -121,6 +121,14 @@ pub enum Change {
         /// When the key expires otherwise.
         before: Option<Timestamp>,
     },
+    /// Declared, and not compared with the device, as no rule of the tailnet allows the policy to change
+    /// it there: what the device has instead is not the author's to know.
+    NotCompared {
+        /// The setting.
+        field: Field,
+        /// What is declared.
+        after: String,
+    },
     /// The device taken out of the tailnet for good.
     Delete {
         /// When it was last seen.
@@ -143,6 +151,7 @@ impl Change {
             Self::Ipv4 { .. } => Field::Ipv4,
             Self::ExpireKey { .. } => Field::ExpireKeyAt,
             Self::Delete { .. } => Field::Reap,
+            Self::NotCompared { field, .. } => field.clone(),
         }
     }
 
@@ -202,6 +211,7 @@ impl Change {
                 None => "never expires".to_owned(),
             },
             Self::Delete { last_seen } => format!("last seen {last_seen}"),
+            Self::NotCompared { .. } => String::new(),
         }
     }
 
@@ -220,6 +230,7 @@ impl Change {
             Self::Ipv4 { after, .. } => after.to_string(),
             Self::ExpireKey { at, .. } => format!("expired as of {at}"),
             Self::Delete { .. } => "deleted".to_owned(),
+            Self::NotCompared { after, .. } => after.clone(),
         }
     }
 }
@@ -227,6 +238,9 @@ impl Change {
 /// One line: `tags: tag:a → tag:a,tag:b`.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::NotCompared { field, after } = self {
+            return write!(f, "{field}: {after}");
+        }
         write!(f, "{}: {} → {}", self.field(), self.before(), self.after())
     }
 }
@@ -314,9 +328,9 @@ pub enum Hold {
     NotAgreed,
     /// The policy is suspended.
     Suspended(Suspender),
-    /// No policy changes the device; by this entry of `protectedDevices`.
-    Protected(String),
-    /// No rule of `allowedPolicies` allows this on the device; this one would.
+    /// No policy changes the device, by `protectedDevices`.
+    Protected,
+    /// No rule of `allowedPolicies` allows this on the device; this one would, if there is one to say.
     NotAllowed(String),
     /// The policy only observes.
     Observed,
@@ -388,14 +402,10 @@ impl fmt::Display for Hold {
             Self::Suspended(Suspender::Tailnet) => f.write_str(
                 "the TailscaleTailnet is suspended: write suspend: false there to allow it",
             ),
-            Self::Protected(by) => write!(
-                f,
-                "no policy changes this device, as protectedDevices of the TailscaleTailnet has {by}"
+            Self::Protected => f.write_str(
+                "no policy changes this device, as it is one of protectedDevices of the TailscaleTailnet",
             ),
-            Self::NotAllowed(line) => write!(
-                f,
-                "no rule of the TailscaleTailnet allows it on this device; one that would: {line}"
-            ),
+            Self::NotAllowed(line) => write_not_allowed(f, line),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")
             }
@@ -424,6 +434,14 @@ impl fmt::Display for Hold {
             ),
         }
     }
+}
+
+fn write_not_allowed(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
+    f.write_str("no rule of the TailscaleTailnet allows it on this device")?;
+    if line.is_empty() {
+        return Ok(());
+    }
+    write!(f, "; one that would: {line}")
 }
 
 /// One difference between a device and the wishes for it. What is sent, what a plan shows, what

@@ -1,3 +1,4 @@
+mod impossible;
 mod readers;
 mod released;
 
@@ -8,9 +9,10 @@ use std::{
 
 use jiff::Timestamp;
 
+use self::impossible::is_impossible;
 use super::{
-    AttributesExtent, Dispute, Disruption, Field, Form, Hold, LetGo, ListClaim, Memory, Mode,
-    Permits, Policy, PolicyKey, Reaches, Scope, clashes::Forms,
+    AttributesExtent, Change, Dispute, Disruption, Field, Form, Hold, LetGo, ListClaim, Memory,
+    Mode, Permits, Policy, PolicyKey, Reaches, Scope, clashes::Forms,
 };
 use crate::model::{AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
 
@@ -32,6 +34,9 @@ pub struct Conflict {
     pub loser: PolicyKey,
     /// The policy whose wish does.
     pub winner: PolicyKey,
+    /// Whether the loser is told which one that is: both may change the field of one device, both are of one
+    /// namespace, or the loser may change every device.
+    pub is_named: bool,
     /// What it is that both cannot have.
     pub dispute: Dispute,
 }
@@ -39,7 +44,13 @@ pub struct Conflict {
 /// `tags to network/first`
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to {}{}", self.field, self.winner, self.dispute)
+        write!(f, "{} to ", self.field)?;
+        if self.is_named {
+            self.winner.fmt(f)?;
+        } else {
+            f.write_str("a policy of another namespace")?;
+        }
+        self.dispute.fmt(f)
     }
 }
 
@@ -93,8 +104,11 @@ pub struct Claims {
     pub conflicts: Vec<Conflict>,
     /// What each policy that observes would decide if it were alone.
     pub observed: BTreeMap<PolicyKey, Claims>,
-    /// What each policy would decide if it were alone, of what no rule allows it on this device.
-    pub barred: BTreeMap<PolicyKey, Claims>,
+    /// What each policy would decide if it were alone and the device were not protected.
+    pub protected: BTreeMap<PolicyKey, Claims>,
+    /// Attributes that a policy desires and the API would refuse, as the tailnet has the key in another
+    /// form: they take precedence over nothing.
+    pub impossible: Vec<(PolicyKey, AttributeKey, AttributeWish)>,
     /// When a desired attribute ends that overrides others, or one that is overridden.
     clashes_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
@@ -140,25 +154,25 @@ impl Claims {
         claims
     }
 
-    /// Sets wishes aside that no rule allows on the device: they decide nothing, and are shown.
+    /// Sets aside what policies desire of a device that is protected: it decides nothing, and is shown.
     pub(super) fn set_aside(
         &mut self,
-        barred: &[(&Policy, &Memory)],
+        protected: &[(&Policy, &Memory)],
         node: &NodeId,
         now: Timestamp,
     ) {
-        for of in barred {
+        for of in protected {
             let key = &of.0.key;
             let reaches = self.reaches.of_an_observer(key);
             let (forms, permits) = (Forms::default(), Permits::default());
             let alone = Self::among(&[*of], node, &forms, &permits, reaches, now);
-            self.barred.insert(key.clone(), alone);
+            self.protected.insert(key.clone(), alone);
         }
     }
 
     /// What decides nothing here, and is shown.
     fn aside(&self) -> impl Iterator<Item = &Self> {
-        self.observed.values().chain(self.barred.values())
+        self.observed.values().chain(self.protected.values())
     }
 
     fn among(
@@ -176,12 +190,17 @@ impl Claims {
         for (policy, _) in ranked {
             claims.admit(policy, permits);
             for (key, wish) in policy.wishes.attributes.iter().flatten() {
-                claims.named.insert(key.clone());
                 if wish.has_expired(now) {
+                    claims.named.insert(key.clone());
                     let expired = (key.clone(), policy.key.clone());
                     claims.expired.insert(expired);
                     continue;
                 }
+                if is_impossible(policy, key, wish, forms, now) {
+                    claims.set_impossible(policy, key, wish);
+                    continue;
+                }
+                claims.named.insert(key.clone());
                 claims.desired.insert(key.clone());
                 if !claims.lost_form(policy, key, wish, forms, now) {
                     claims.admit_attribute(policy, key, wish);
@@ -219,6 +238,12 @@ impl Claims {
         self.reaches.bars(policy, field)
     }
 
+    /// A change as a policy is told of it.
+    #[must_use]
+    pub fn view(&self, policy: &PolicyKey, change: &Change) -> Change {
+        self.reaches.view(policy, change)
+    }
+
     /// What is done about a difference of this policy.
     #[must_use]
     pub fn mode(&self, policy: &PolicyKey) -> Mode {
@@ -242,6 +267,7 @@ impl Claims {
     pub fn need_attributes(&self) -> bool {
         let of_a_form = |lost: &Conflict| matches!(lost.dispute, Dispute::Form(_));
         !self.attributes.is_empty()
+            || !self.impossible.is_empty()
             || self.conflicts.iter().any(of_a_form)
             || !self.prunes.is_empty()
             || !self.clears.is_empty()
@@ -337,6 +363,7 @@ impl Claims {
                 field,
                 loser: key.clone(),
                 winner,
+                is_named: true,
                 dispute: Dispute::Field,
             }));
         if wishes.attributes.is_some() && extents.attributes == AttributesExtent::Exact {
@@ -361,13 +388,16 @@ impl Claims {
         let Some((winner, claim)) = forms.deciding(key, now) else {
             return false;
         };
-        if claim.form == Form::of(key, wish) {
+        // One that ranks after it decides only as long as the API refuses this one: it is tried still.
+        if claim.form == Form::of(key, wish) || *winner > policy.owned_rank() {
             return false;
         }
         self.conflicts.push(Conflict {
             field: Field::Attribute(key.clone()),
             loser: policy.key.clone(),
-            winner: winner.clone(),
+            winner: winner.policy().clone(),
+            is_named: policy.allowance.devices().is_none()
+                || winner.policy().namespace == policy.key.namespace,
             dispute: Dispute::Form(claim.form.clone()),
         });
         let ends = self.clashes_end.into_iter();
@@ -387,6 +417,7 @@ impl Claims {
                     field: Field::Attribute(key.clone()),
                     loser: policy.key.clone(),
                     winner: claim.owners[0].clone(),
+                    is_named: true,
                     dispute: Dispute::Field,
                 });
                 // From then on nothing is desired that another policy could override.
@@ -417,7 +448,9 @@ impl Claims {
             return;
         }
         for key in owned.into_iter().flatten() {
-            if !self.desired.contains(key) && !self.is_expired_for(key, &policy.key) {
+            let declares =
+                self.is_expired_for(key, &policy.key) || self.is_impossible_for(key, &policy.key);
+            if !self.desired.contains(key) && !declares {
                 let owners = self.prunes.entry(key.clone()).or_default();
                 owners.push(policy.key.clone());
             }

@@ -1,76 +1,28 @@
+mod aside;
+mod device_plan;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-
+pub use self::device_plan::DevicePlan;
 use self::wanted::{is_known, wanted};
 use super::{
-    Act, Change, Claims, Difference, Entry, Field, Hold, ListClaim, Memory, Mode, Permits, Policy,
+    Change, Claims, Difference, Entry, Field, Hold, ListClaim, Memory, Mode, Permits, Policy,
     PolicyKey, Reaches, Surroundings, Want, Why, acts::Acts, guard, managed,
 };
-use crate::model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet};
+use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
 
-/// What is to be done about one device, and what could not be compared yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DevicePlan {
-    /// The differences, in the order of their fields; each attribute is one.
-    pub differences: Vec<Difference>,
-    /// What policies wish that are suspended, only observe, or wait for an approval: to be shown, and
-    /// not to be removed now.
-    pub shown: Vec<Difference>,
-    /// The policies that wish to change the device now, those included that the limit of changed
-    /// devices holds. What was approved in spite of the limit is not counted.
-    pub wanted_by: BTreeSet<PolicyKey>,
-    /// What each policy that waits, or of which something was approved, asks for by itself.
-    pub asked: Vec<(PolicyKey, Change)>,
-    /// Who decides what.
-    pub claims: Claims,
-    /// What no other device can have, as its policies have settled it among themselves.
-    pub want: Want,
-    /// The attribute keys that each policy manages here: it declares them, it takes precedence, nothing
-    /// holds it, and they have been read.
-    pub managed: BTreeMap<PolicyKey, BTreeSet<AttributeKey>>,
-    /// Attributes are wished for, but have not been read.
-    pub attributes_unread: bool,
-    /// All routes that are enabled now: what a call that replaces them must carry along.
-    pub enabled_routes: RouteSet,
-    /// Routes are wished for, but the list did not tell them.
-    pub routes_unread: bool,
-    /// What is done once, and how far that is.
-    pub acts: Vec<Act>,
-    /// When what is to be done once changes, though nothing happens.
-    pub wakes: Option<Timestamp>,
-}
-
-impl DevicePlan {
-    /// Whether everything could be compared and nothing differs.
-    #[must_use]
-    pub fn in_sync(&self) -> bool {
-        self.differences.is_empty()
-            && self.shown.is_empty()
-            && !self.attributes_unread
-            && !self.routes_unread
-    }
-
-    /// Whether a policy that does not act now decides something that does not hold.
-    #[must_use]
-    pub fn lacks_what_waits(&self) -> bool {
-        let mut shown = self.shown.iter();
-        shown.any(|it| !matches!(it.hold, Some(Hold::Observed | Hold::NotAllowed(_))))
-    }
-
-    /// What is to be told of one policy.
-    pub fn of<'a>(&'a self, policy: &'a PolicyKey) -> impl Iterator<Item = &'a Difference> {
-        let all = self.differences.iter().chain(&self.shown);
-        all.filter(move |difference| difference.concerns(policy))
-    }
-
-    /// Whether no more than the difference itself is known to be missing: all has been compared.
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        !self.attributes_unread && !self.routes_unread
-    }
+/// Policies of which something cannot be read, with what is observed in its place.
+fn replaced(
+    device: &Device,
+    attributes: Option<&Attributes>,
+    policies: &[(&Policy, &Memory)],
+) -> Vec<Option<Policy>> {
+    let replaced = policies.iter().map(|(policy, _)| {
+        let unreadable = !policy.wishes.unreadable.is_empty();
+        unreadable.then(|| policy.with_observed(device, attributes))
+    });
+    replaced.collect()
 }
 
 /// Compares one device with the wishes of all the policies that hold it.
@@ -83,13 +35,7 @@ pub fn plan_device(
     policies: &[(&Policy, &Memory)],
     around: &Surroundings<'_>,
 ) -> DevicePlan {
-    let replaced: Vec<Option<Policy>> = policies
-        .iter()
-        .map(|(policy, _)| {
-            let unreadable = !policy.wishes.unreadable.is_empty();
-            unreadable.then(|| policy.with_observed(device, attributes))
-        })
-        .collect();
+    let replaced = replaced(device, attributes, policies);
     let policies: Vec<(&Policy, &Memory)> = policies
         .iter()
         .zip(&replaced)
@@ -98,6 +44,7 @@ pub fn plan_device(
     let policies = policies.as_slice();
     let reaches = Reaches::on(device, policies, around.let_go, around.guardrails);
     let parted = reaches.part(policies);
+    let denied = aside::denied(device, &reaches, &parted, policies, &replaced);
     let all = policies;
     let policies = &parted.counting(all);
     let mut claims = Claims::settle(
@@ -109,11 +56,13 @@ pub fn plan_device(
         &device.node_id,
         around.now,
     );
-    claims.set_aside(&parted.barred(all), &device.node_id, around.now);
+    let protected = parted.protected(all);
+    claims.set_aside(&protected, &device.node_id, around.now);
     let want = Want::of(&claims, policies);
-    let called = |id: &NodeId| around.fleet.called(id);
-    claims.yield_to(&device.node_id, &want, &around.clashes.wants, called);
+    let wants = &around.clashes.wants;
+    claims.yield_to(&device.node_id, &want, wants, policies, around);
     let acts = Acts::of(device, policies, around);
+    let forbidden_acts = Acts::of(device, &protected, around);
     let look = |claims| {
         let mut found = Found::of(device, claims, around.permits);
         found.compare(attributes);
@@ -128,6 +77,9 @@ pub fn plan_device(
         acting,
         ..
     } = look(&claims);
+    shown.extend(aside::impossible(
+        device, &claims, attributes, policies, around,
+    ));
     let waiting = shown
         .iter_mut()
         .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
@@ -148,14 +100,14 @@ pub fn plan_device(
             ..difference
         }));
     }
-    for barred in claims.barred.values() {
-        let mut found = Found::of(device, barred, around.permits);
-        found.compare(attributes);
-        shown.extend(found.differences.into_iter().map(|difference| Difference {
-            hold: claims.bars(&difference.owner, &difference.change.field()),
-            ..difference
-        }));
-    }
+    shown.extend(aside::protected(
+        device,
+        &claims,
+        attributes,
+        &forbidden_acts,
+        around,
+    ));
+    shown.extend(denied);
     // Nothing is changed about a device that is to be deleted.
     let is_deleted = |difference: &Difference| {
         difference.hold.is_none() && matches!(difference.change, Change::Delete { .. })
@@ -176,8 +128,12 @@ pub fn plan_device(
         want,
         managed: managed.unwrap_or_default(),
         claims,
-        acts: acts.stages,
-        wakes: acts.wakes,
+        acts: acts
+            .stages
+            .into_iter()
+            .chain(forbidden_acts.stages)
+            .collect(),
+        wakes: acts.wakes.into_iter().chain(forbidden_acts.wakes).min(),
     }
 }
 
@@ -234,6 +190,8 @@ impl<'a> Found<'a> {
 
     /// Sorts a policy in among those that wish for a change.
     fn place(&mut self, owners: &mut Owners, owner: PolicyKey, change: &Change) {
+        // Whoever approves it has seen no more.
+        let change = &self.claims.view(&owner, change);
         let hold = self.hold(&owner, change);
         let counts = matches!(hold, None | Some(Hold::Limit(_)));
         if counts && !self.permits.passes(&owner, change) {
@@ -312,7 +270,8 @@ impl<'a> Found<'a> {
             return;
         }
         for (owner, hold) in waiting {
-            let difference = self.difference([owner], why, change.clone(), Some(hold));
+            let change = self.claims.view(&owner, &change);
+            let difference = self.difference([owner], why, change, Some(hold));
             self.shown.extend(difference);
         }
         let difference = self.difference(suspended, why, change, suspender);
@@ -368,7 +327,8 @@ impl<'a> Found<'a> {
         }
         for (owner, hold, own) in waiting {
             let why = why(&owner);
-            let difference = self.difference([owner], why, to(&own), Some(hold));
+            let change = claims.view(&owner, &to(&own));
+            let difference = self.difference([owner], why, change, Some(hold));
             self.shown.extend(difference);
         }
         let is_suspended = |policy: &PolicyKey| matches!(claims.mode(policy), Mode::Suspended(_));
@@ -489,7 +449,12 @@ impl<'a> Found<'a> {
             .into_iter()
             .chain(clearers)
             .flatten()
-            .chain(claims.sweepers.iter().filter(|_| !named))
+            .chain(
+                claims
+                    .sweepers
+                    .iter()
+                    .filter(|sweeper| !named && !claims.is_impossible_for(key, sweeper)),
+            )
             .cloned()
             .collect();
         let why = match (pruners, clearers) {

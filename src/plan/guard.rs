@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 
 use super::{
-    Change, Claims, DeviceTarget, Difference, Disruption, Form, Hold, Memory, Mode, Policy,
-    Surroundings, Target, acts,
+    Change, Claims, DeviceTarget, Difference, Disruption, Field, Form, Hold, Memory, Policy,
+    PolicyKey, Surroundings, Target, acts,
 };
-use crate::model::{Device, TagSet};
+use crate::model::{Device, NodeId, TagSet};
 
 /// Marks what must not be done now.
 pub(super) fn hold<'a>(
@@ -18,17 +18,23 @@ pub(super) fn hold<'a>(
 ) {
     // What the tailnet forbids anyway needs no other word.
     let forbidden =
-        |hold: &Option<Hold>| matches!(hold, Some(Hold::Protected(_) | Hold::NotAllowed(_)));
+        |hold: &Option<Hold>| matches!(hold, Some(Hold::Protected | Hold::NotAllowed(_)));
     for difference in differences {
         if forbidden(&difference.hold) {
             continue;
         }
+        let sees = |id: &NodeId| {
+            let owners = policies.iter().map(|(policy, _)| policy);
+            let mut owners = owners.filter(|policy| difference.concerns(&policy.key));
+            owners.all(|policy| policy.allowance.tells_of(around.fleet.get(id)))
+        };
+        let called = |id: &NodeId| around.called_where(sees(id), id);
         difference.hold = disruption(difference, device, policies, around.now)
             .filter(|disruption| !claims.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
-            .or_else(|| clash(&difference.change, around))
-            .or_else(|| taken(&difference.change, device, around))
-            .or_else(|| feedback(&difference.change, device, policies))
+            .or_else(|| clash(&difference.change, around, called))
+            .or_else(|| taken(&difference.change, device, around, called))
+            .or_else(|| feedback(difference, device, claims, policies))
             .or_else(|| acts::hold(difference, device, policies, around.permits.clock_skew()))
             // What the policy waits for anyway.
             .or_else(|| difference.hold.take())
@@ -42,42 +48,57 @@ fn not_agreed(difference: &Difference, around: &Surroundings<'_>) -> Option<Hold
     excluded.then_some(Hold::NotAgreed)
 }
 
-/// Tags decide which device some policies mean. A change of tags that makes a policy let its device
-/// go could begin a circle: that policy's own wish for the tags would be gone, another one would
-/// change them back, and so on for ever. As this is the only way to leave a device by our own
-/// calls, there is no circle without it.
+/// Tags decide which device some policies target. A change of tags that makes a policy release its device
+/// could begin a circle: what that policy desires for the tags would be gone, another one would change
+/// them back, and so on for ever. As this is the only way to release a device by our own requests, there
+/// is no circle without it.
 ///
-/// A device may leave a fleet by the tags that somebody else gives it: whoever decides them means
-/// it still, so that only one that ranks before can decide after. But a fleet whose own wish for
-/// the tags makes the device leave could not keep what it wishes.
-fn feedback(change: &Change, device: &Device, policies: &[(&Policy, &Memory)]) -> Option<Hold> {
-    let Change::Tags { after, .. } = change else {
+/// A device may leave a policy by the tags that others give it: those who decide them target it still, so
+/// that only one that takes precedence over them can decide after. So a change is held where it comes
+/// about only by policies that it would take the device from, and nobody can hold up another one's change
+/// by targeting the device in a way that the change ends.
+fn feedback(
+    difference: &Difference,
+    device: &Device,
+    claims: &Claims,
+    policies: &[(&Policy, &Memory)],
+) -> Option<Hold> {
+    if !matches!(difference.change, Change::Tags { .. }) {
         return None;
-    };
-    // What only observes sends nothing, so that it has no part in a circle.
-    let mut policies: Vec<&Policy> = policies
+    }
+    let acts =
+        |policy: &PolicyKey| claims.acts_on(policy, &Field::Tags) || difference.concerns(policy);
+    // As it would be sent, whatever of it the policy is told.
+    let after = claims.tags.settled(&device.tags, acts);
+    let changed = tagged(device, &after);
+    let mut leaving: Vec<&Policy> = policies
         .iter()
         .map(|(policy, _)| *policy)
-        .filter(|policy| policy.mode != Mode::Observe)
+        .filter(|policy| policy.wishes.tags.is_some() && !policy.still_targets(&changed))
         .collect();
-    policies.sort_by_key(|policy| policy.rank());
-    policies
-        .into_iter()
-        .find(|policy| match &policy.target {
-            Target::Device(target) => !target.still_means(after),
-            Target::Fleet(selector) => {
-                let wished = policy.wishes.tags.as_ref();
-                wished.is_some_and(|wished| wished.is_subset(after))
-                    && !selector.fits(&tagged(device, after))
-            }
-        })
-        .map(|policy| Hold::Feedback(policy.key.clone()))
+    leaving.sort_by_key(|policy| policy.rank());
+    let stays = |policy: &PolicyKey| leaving.iter().all(|leaving| leaving.key != *policy);
+    let without = claims.tags.among(stays).settled(&device.tags, acts);
+    let first = leaving.first().filter(|_| without != after)?;
+    Some(Hold::Feedback(first.key.clone()))
 }
 
 fn tagged(device: &Device, tags: &TagSet) -> Device {
     Device {
         tags: tags.clone(),
         ..device.clone()
+    }
+}
+
+impl Policy {
+    /// Whether a device that it targets would still be one of those if it were so. The identity of a device
+    /// stays.
+    fn still_targets(&self, changed: &Device) -> bool {
+        self.allowance.is_about(changed)
+            && match &self.target {
+                Target::Device(target) => target.still_means(&changed.tags),
+                Target::Fleet(selector) => selector.fits(changed),
+            }
     }
 }
 
@@ -116,7 +137,11 @@ fn disruption(
 
 /// The API refuses a value of another type than the key has anywhere, and a key that differs from a
 /// present one only in case.
-fn clash(change: &Change, around: &Surroundings<'_>) -> Option<Hold> {
+pub(super) fn clash(
+    change: &Change,
+    around: &Surroundings<'_>,
+    called: impl Fn(&NodeId) -> String,
+) -> Option<Hold> {
     let Change::Attribute {
         key,
         after: Some(wish),
@@ -129,15 +154,20 @@ fn clash(change: &Change, around: &Surroundings<'_>) -> Option<Hold> {
     Some(Hold::AttributeClash {
         form: form.clone(),
         same_key: form.key == *key,
-        device: around.fleet.called(node),
+        device: called(node),
     })
 }
 
 /// The API refuses an address or a name that another device has; so the call is not made, and the
 /// message can say who has it.
-fn taken(change: &Change, device: &Device, around: &Surroundings<'_>) -> Option<Hold> {
+fn taken(
+    change: &Change,
+    device: &Device,
+    around: &Surroundings<'_>,
+    called: impl Fn(&NodeId) -> String,
+) -> Option<Hold> {
     let fleet = around.fleet;
-    let called = |other: &Device| fleet.called(&other.node_id);
+    let called = |other: &Device| called(&other.node_id);
     match change {
         Change::Ipv4 { after, .. } => {
             let holder = fleet.holder_of(after.addr())?;
@@ -146,7 +176,7 @@ fn taken(change: &Change, device: &Device, around: &Surroundings<'_>) -> Option<
             if circle.is_empty() {
                 return Some(Hold::AddressInUse(called(holder)));
             }
-            let others = circle.iter().map(|id| fleet.called(id));
+            let others = circle.iter().filter_map(|id| fleet.get(id)).map(called);
             Some(Hold::AddressSwap(others.collect()))
         }
         Change::Name { after, .. } => fleet

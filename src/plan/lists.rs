@@ -133,6 +133,13 @@ impl<T: Entry> ListClaim<T> {
         after
     }
 
+    /// The same without the policies that do not count. Who lost to one of those has lost still.
+    pub(super) fn among(&self, counts: impl Fn(&PolicyKey) -> bool) -> Self {
+        let mut among = self.clone();
+        among.parts.retain(|part| counts(&part.owner));
+        among
+    }
+
     /// The policies whose wish does not hold, by rank.
     pub(super) fn unmet(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
         let whole = self.whole();

@@ -51,10 +51,10 @@ pub use acts::{
     Stage, expiry, reaping,
 };
 pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
-pub use bind::{Binding, Bound, Owner, bind, may_change, remembered};
+pub use bind::{Binding, Bound, Owner, bind, bind_policy, may_change, remembered};
 pub use change::{Change, Difference, Field, Hold, Why};
 pub use claims::{Claims, Conflict};
-pub use clashes::{Clashes, Dispute, Form, Want};
+pub use clashes::{Clashes, Dispute, Form, Forms, Want};
 pub use clear::{Belongings, Holdings, LetGo, MOST_HELD};
 pub use difference::{DevicePlan, plan_device};
 pub use effect::{apply, apply_attributes};

@@ -80,7 +80,7 @@ pub fn next_call<'a>(
         .filter(open)
         .filter(|difference| step(&difference.change) == step(&first.change))
         .collect::<Vec<_>>();
-    Some((call(&together, plan), together))
+    Some((call(&together, plan)?, together))
 }
 
 /// Whether a plan still has all these differences of one device, none of them held, and a call that was
@@ -120,13 +120,16 @@ fn step(change: &Change) -> u8 {
         Change::Ipv4 { .. } => 7,
         Change::ExpireKey { .. } => 8,
         Change::Authorized { after: true, .. } => 9,
+        // It is never sent.
+        Change::NotCompared { .. } => 10,
     }
 }
 
-fn call(together: &[&Difference], plan: &DevicePlan) -> Call {
+/// `None` where nothing is known that could be sent.
+fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
     let first = together[0];
     let node = first.node.clone();
-    match &first.change {
+    Some(match &first.change {
         Change::Authorized { after, .. } => Call::SetAuthorized(node, *after),
         Change::Tags { after, .. } => Call::SetTags(node, after.clone()),
         Change::KeyExpiryDisabled { after, .. } => Call::SetKeyExpiryDisabled(node, *after),
@@ -146,7 +149,8 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Call {
         Change::Ipv4 { after, .. } => Call::SetIpv4(node, *after),
         Change::ExpireKey { .. } => Call::ExpireKey(node),
         Change::Delete { .. } => Call::Delete(node),
-    }
+        Change::NotCompared { .. } => return None,
+    })
 }
 
 /// The list replaces all routes, so what nobody decides is carried along as it is.

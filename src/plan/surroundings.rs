@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::model::NodeId;
+
 use super::{Clashes, Fleet, Guardrails, LetGo, Permits, PolicyKey};
 
 /// What decides about a device besides itself and its policies.
@@ -23,3 +25,17 @@ pub struct Surroundings<'a> {
     /// What the tailnet permits.
     pub guardrails: &'a Guardrails,
 }
+
+impl Surroundings<'_> {
+    /// What people call another device, for those who are told of it.
+    pub(super) fn called_where(&self, told: bool, id: &NodeId) -> String {
+        if told {
+            self.fleet.called(id)
+        } else {
+            ANOTHER.to_owned()
+        }
+    }
+}
+
+/// A device that is not one of a policy's.
+pub(super) const ANOTHER: &str = "another device";

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::{
     Binding, Clashes, Declared, DevicePlan, Fleet, Forbidden, Guards, Memory, Parted, Permit,
-    Permits, Policy, PolicyKey, Reaches, Reaping, Surroundings, Wants, bind, plan_device, reaping,
+    Permits, Policy, PolicyKey, Reaches, Reaping, Surroundings, Wants, bind_policy, plan_device,
+    reaping,
 };
 use crate::{
     api::PolicyField,
@@ -104,19 +105,18 @@ fn compare(
     }
     let mut held: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
     for (declared, policy, memory) in &admitted {
-        let binding = bind(&policy.target, memory, &declared.approvals, fleet);
+        let binding = bind_policy(policy, memory, &declared.approvals, fleet);
         for node in binding.nodes() {
             held.entry(node.clone()).or_default().push((policy, memory));
         }
         survey.bindings.insert(policy.key.clone(), binding);
     }
-    let all = admitted.iter().map(|(_, policy, _)| policy);
     let parted = part(&held, fleet, guards);
     let counting = held.iter().filter_map(|(node, policies)| {
         let parted = parted.get(node)?;
         Some((node.clone(), parted.counting(policies)))
     });
-    let clashes = Clashes::among(all, &counting.collect(), attributes, now);
+    let clashes = Clashes::among(&counting.collect(), attributes, now);
     let around = Surroundings {
         fleet,
         permits,

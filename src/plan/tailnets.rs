@@ -266,7 +266,7 @@ proptest! {
         let mut after = world.clone();
         after.run();
         for (id, device) in &world.devices {
-            if world.guards.guardrails.protects(device).is_some() || world.guards.guardrails.suspended() {
+            if world.guards.guardrails.protects(device) || world.guards.guardrails.suspended() {
                 prop_assert_eq!(&after.devices[id], device);
                 prop_assert_eq!(&after.attributes[id], &world.attributes[id]);
             }

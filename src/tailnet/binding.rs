@@ -9,7 +9,7 @@ use crate::{
     model::NodeId,
     plan::{
         Binding, Bound, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
-        Surroundings, Target, bind, may_change, plan_device, remembered,
+        Surroundings, Target, bind_policy, may_change, plan_device, remembered,
     },
 };
 
@@ -53,8 +53,8 @@ impl Engine {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let unjudged = held.selector().map(|selector| {
-            let devices = self.fleet.devices();
+        let unjudged = held.selector().map(|(selector, allowance)| {
+            let devices = self.fleet.devices().filter(|it| allowance.is_about(it));
             let unjudged = devices.filter(|device| selector.judge(device).is_err());
             unjudged.map(|device| device.node_id.clone()).collect()
         });
@@ -118,7 +118,7 @@ impl Engine {
             let is_reported = self.absence.is_reported(id, self.polling.seen);
             return is_reported.then(|| Binding::Missing(id.clone()));
         }
-        let binding = bind(&policy.target, &held.memory, &held.approvals, &self.fleet);
+        let binding = bind_policy(policy, &held.memory, &held.approvals, &self.fleet);
         let claimed = matches!(
             &policy.target,
             Target::Device(target) if may_change(&target.identity)

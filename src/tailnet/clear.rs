@@ -269,7 +269,8 @@ impl Engine {
         for node in nodes.into_iter().filter_map(|id| self.nodes.get(id)) {
             let own = || node.plan.of(key).filter(|d| d.why == Why::LetGo);
             let room = DETAILS - report.differences.len();
-            report.differences.extend(own().take(room).cloned());
+            let told = own().map(|difference| node.plan.told_as(difference, key));
+            report.differences.extend(told.take(room));
             report.different += own().count();
             if report.trouble.is_none() {
                 report.trouble = own().next().and_then(|first| trouble(node, key, first));
@@ -367,5 +368,6 @@ pub(super) fn trouble(node: &Node, key: &PolicyKey, difference: &Difference) -> 
         return Some(format!("{called}:{field} {}", failure.message));
     }
     let hold = difference.hold.as_ref()?;
-    Some(format!("{called}: {} is held: {hold}", difference.change))
+    let change = node.plan.told_as(difference, key).change;
+    Some(format!("{called}: {change} is held: {hold}"))
 }

@@ -34,7 +34,8 @@ pub(super) struct Contest {
 
 #[derive(Debug)]
 struct Contested {
-    failure: Failure,
+    /// What it is changed back to, seen from here.
+    change: Change,
     /// No try before.
     paused_until: Duration,
 }
@@ -90,27 +91,29 @@ impl Contest {
             return false;
         }
         self.contested = Some(Contested {
-            failure: self.failure(difference),
+            change: difference.change.clone(),
             paused_until: now + HOUR,
         });
         true
     }
 
-    fn failure(&self, difference: &Difference) -> Failure {
-        let field = difference.change.field();
-        Failure {
+    /// Why it is tried no more than once an hour, if so. `view`: as the policy is told of a change.
+    pub fn failure_now(&self, view: impl Fn(&Change) -> Change) -> Option<Failure> {
+        let change = view(&self.contested.as_ref()?.change);
+        let field = change.field();
+        Some(Failure {
             reason: Reason::Contested,
             message: format!(
                 "Somebody else keeps changing it: {} times so far, the last time from {} to {}. It is \
                  tried once an hour now, until it has stayed for an hour. The tailnet's configuration \
                  log says who it is; let them stop, or take {field} out of the policy.",
                 self.count,
-                difference.change.after(),
-                difference.change.before(),
+                change.after(),
+                change.before(),
             ),
             retry: Retry::Later,
             unknown_outcome: false,
-        }
+        })
     }
 
     /// Whether it has been put up with for an hour, or nobody wishes it any more. What still differs
@@ -132,9 +135,14 @@ impl Contest {
         policies.any(|policy| self.owners.contains(policy))
     }
 
-    /// Why it is tried no more than once an hour, if so.
-    pub fn failure_now(&self) -> Option<&Failure> {
-        self.contested.as_ref().map(|contested| &contested.failure)
+    /// Whether it is tried no more than once an hour.
+    pub const fn is_contested(&self) -> bool {
+        self.contested.is_some()
+    }
+
+    /// Whether all of these policies are among those whose change was undone.
+    pub fn is_of<'a>(&self, mut policies: impl Iterator<Item = &'a PolicyKey>) -> bool {
+        policies.all(|policy| self.owners.contains(policy))
     }
 
     /// Whether nothing is tried now.

@@ -191,10 +191,7 @@ impl Engine {
     /// What is left is all held by the guards of the tailnet, of which time mends nothing.
     fn forbidden(&self, held: &Held, key: &PolicyKey) -> Option<String> {
         let is_forbidden = |difference: &Difference| {
-            matches!(
-                difference.hold,
-                Some(Hold::Protected(_) | Hold::NotAllowed(_))
-            )
+            matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
         };
         let mut first = None;
         for id in held.memory.holdings.parted() {

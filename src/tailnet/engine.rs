@@ -356,7 +356,7 @@ impl Engine {
         held.thaw();
         for id in held.nodes().chain(held.memory.holdings.parted()) {
             if let Some(node) = self.nodes.get_mut(id) {
-                node.forget_setbacks();
+                node.forget_setbacks_of(key);
                 self.stale.insert(id.clone());
             }
         }

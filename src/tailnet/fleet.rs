@@ -79,6 +79,7 @@ impl Engine {
                 policy:
                     Ok(Policy {
                         target: Target::Fleet(selector),
+                        allowance,
                         ..
                     }),
                 binding: Some(Binding::Fleet(nodes)),
@@ -89,6 +90,7 @@ impl Engine {
             else {
                 continue;
             };
+            let device = device.filter(|device| allowance.is_about(device));
             let judged = device.map_or(Ok(false), |device| selector.judge(device));
             let now_unjudged = judged.is_err();
             if now_unjudged != unjudged.contains(id) {
@@ -204,7 +206,7 @@ impl Engine {
             count: held.unjudged.len(),
             node: device.node_id.clone(),
             label: device.label().to_string(),
-            fault: held.selector()?.judge(device).err()?,
+            fault: held.selector()?.0.judge(device).err()?,
         })
     }
 }
@@ -217,7 +219,7 @@ impl FleetReport {
         let conflicted = plan.claims.conflicts.iter().any(|lost| lost.loser == *key);
         let failed = node.failures(key).next().is_some();
         let room = DETAILS - self.differences.len();
-        self.differences.extend(own().take(room).cloned());
+        self.differences.extend(plan.told(key).take(room));
         self.different += own().count();
         let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
         let expired = claims.expired.iter().filter(|(_, of)| of == key);

@@ -8,8 +8,8 @@ use super::{Abandoned, PolicyReport, acts::ActWork, deadline::Deadline, owned::K
 use crate::{
     model::NodeId,
     plan::{
-        Approvals, Batch, Binding, Changes, Declared, LookRequest, Memory, Policy, Refusal,
-        Selector, Standing, Target,
+        Allowance, Approvals, Batch, Binding, Changes, Declared, LookRequest, Memory, Policy,
+        Refusal, Selector, Standing, Target,
     },
 };
 
@@ -140,10 +140,11 @@ impl Held {
         (bound.named == target.identity.to_string()).then_some(&bound.node)
     }
 
-    /// Its selector, if it is about many devices.
-    pub fn selector(&self) -> Option<&Selector> {
-        match &self.policy.as_ref().ok()?.target {
-            Target::Fleet(selector) => Some(selector),
+    /// Its selector, if it is about many devices, and the devices among which it selects.
+    pub fn selector(&self) -> Option<(&Selector, &Allowance)> {
+        let policy = self.policy.as_ref().ok()?;
+        match &policy.target {
+            Target::Fleet(selector) => Some((selector, &policy.allowance)),
             Target::Device(_) => None,
         }
     }

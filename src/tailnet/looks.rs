@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{Attributes, Device, NodeId, RouteSet},
-    plan::{Difference, Field, Fleet, Hold, PolicyKey},
+    plan::{Difference, Dispute, Field, Fleet, Hold, PolicyKey},
 };
 
 impl Engine {
@@ -238,7 +238,8 @@ impl Engine {
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
         let held = |node: &Node| {
             let mut all = node.plan.differences.iter().chain(&node.plan.shown);
-            all.any(taken)
+            let mut lost = node.plan.claims.conflicts.iter();
+            all.any(taken) || lost.any(|lost| matches!(lost.dispute, Dispute::Device(_)))
         };
         let held = self.nodes.iter().filter(|(_, node)| held(node));
         self.stale.extend(held.map(|(id, _)| id.clone()));

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Failure, Request, contest::Contest, failure::Setback};
+use super::{Failure, Request, Retry, contest::Contest, failure::Setback};
 use crate::{
     model::{Attributes, NodeId, RouteSet},
     plan::{
@@ -37,8 +37,12 @@ pub(super) struct Node {
     /// The device must be looked at before anything else: what it is like is not known.
     pub look: bool,
     pub attributes: Option<Reading<Attributes>>,
+    /// The policies that may set attributes here, as others are told of them.
+    pub setting: BTreeSet<PolicyKey>,
     /// The forms of its attributes, as others are told of them.
     pub forms: BTreeSet<Form>,
+    /// The forms of attributes that the API refuses here, as others are told of them.
+    pub refused: BTreeSet<Form>,
     /// Its attributes must be read again, whatever their age.
     pub look_attributes: bool,
     /// Its routes, where the list does not tell them.
@@ -169,8 +173,13 @@ impl Node {
             .filter(|(_, setback)| !setback.is_over(now))
             .map(|(field, _)| field.clone());
         let contests = self.contests.iter();
+        // What others desire of the same list besides does not wait.
+        let own = |field: &Field, contest: &Contest| {
+            let mut differences = self.plan.differences.iter();
+            differences.all(|it| it.change.field() != *field || contest.is_of(it.owners()))
+        };
         let contested = contests
-            .filter(|(_, contest)| contest.is_paused(now))
+            .filter(|(field, contest)| contest.is_paused(now) && own(field, contest))
             .map(|(field, _)| field.clone());
         let routes = pending(self.routes_setback.as_ref(), now)
             .map(|_| [Field::EnabledRoutes, Field::ExitNode]);
@@ -276,22 +285,26 @@ impl Node {
 
     /// The failures that concern a policy: of looks that it needs (without a field), and of its own
     /// differences.
-    pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, &Failure)> {
+    pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, Failure)> {
         let of_looks = self.looks_in_force().map(|setback| (None, setback));
         let own = self.plan.differences.iter().filter(|d| d.concerns(key));
         let of_fields = own.filter_map(|difference| {
             let field = difference.change.field();
-            let contested = self.contests.get(&field).and_then(Contest::failure_now);
-            let setback = self.setbacks.get(&field).filter(|_| contested.is_none())?;
+            let contest = self.contests.get(&field);
+            let contested = contest.is_some_and(Contest::is_contested);
+            let setback = self.setbacks.get(&field).filter(|_| !contested)?;
             (!setback.is_quiet()).then_some((Some(field), setback))
         });
         let contests = self.contests.iter();
         let contested = contests
             .filter(move |(_, contest)| contest.concerns(std::iter::once(key)))
-            .filter_map(|(field, contest)| Some((Some(field.clone()), contest.failure_now()?)));
+            .filter_map(|(field, contest)| {
+                let failure = contest.failure_now(|change| self.plan.claims.view(key, change))?;
+                Some((Some(field.clone()), failure))
+            });
         of_looks
             .chain(of_fields)
-            .map(|(field, setback)| (field, &setback.failure))
+            .map(|(field, setback)| (field, setback.failure.clone()))
             .chain(contested)
     }
 
@@ -317,6 +330,21 @@ impl Node {
         looks.into_iter().flatten()
     }
 
+    /// Whether the API has refused a change of this field for good.
+    pub fn is_refused(&self, field: &Field) -> bool {
+        let backoff = self.setbacks.get(field);
+        backoff.is_some_and(|backoff| backoff.failure.retry == Retry::Never)
+    }
+
+    /// The forms of attributes that the API has refused for good.
+    pub fn refused_forms(&self) -> BTreeSet<Form> {
+        let decided = self.plan.claims.attributes.iter();
+        let refused = decided.filter(|(key, _)| self.is_refused(&Field::Attribute((*key).clone())));
+        refused
+            .map(|(key, claim)| Form::of(key, &claim.wish))
+            .collect()
+    }
+
     /// Counts one request as answered.
     pub fn landed(&mut self, touched: u64) {
         self.busy = self.busy.saturating_sub(1);
@@ -334,7 +362,21 @@ impl Node {
         }
     }
 
-    /// Forgets all setbacks, and who contests what: an edit is the user's answer to whatever failed before it.
+    /// Forgets what failed for a policy, and who contests that: an edit is its author's answer to whatever
+    /// failed before it. What failed for others stays.
+    pub fn forget_setbacks_of(&mut self, key: &PolicyKey) {
+        let own = self.plan.differences.iter().filter(|d| d.concerns(key));
+        for field in own.map(|difference| difference.change.field()) {
+            self.setbacks.remove(&field);
+        }
+        let concerns = |contest: &Contest| contest.concerns(std::iter::once(key));
+        self.contests.retain(|_, contest| !concerns(contest));
+        self.look_setback = None;
+        self.attributes_setback = None;
+        self.routes_setback = None;
+    }
+
+    /// Forgets all setbacks, and who contests what.
     pub fn forget_setbacks(&mut self) {
         self.setbacks.clear();
         self.contests.clear();

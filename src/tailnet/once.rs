@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Engine, Failure, Settings, contest::Contest, failure::Setback, node::Node};
+use super::{Engine, Failure, Settings, failure::Setback, node::Node};
 use crate::plan::{Changes, Difference, PolicyKey};
 
 /// What somebody has agreed to.
@@ -24,7 +24,7 @@ pub struct Undone<'a> {
     /// The difference.
     pub difference: &'a Difference,
     /// Why it could not be removed, where that was tried.
-    pub failure: Option<&'a Failure>,
+    pub failure: Option<Failure>,
 }
 
 impl Engine {
@@ -107,10 +107,11 @@ impl Node {
         of_fields.chain(self.looks_in_force())
     }
 
-    fn failure_of(&self, difference: &Difference) -> Option<&Failure> {
+    fn failure_of(&self, difference: &Difference) -> Option<Failure> {
         let field = difference.change.field();
-        let contested = self.contests.get(&field).and_then(Contest::failure_now);
-        let setback = self.setbacks.get(&field).map(|setback| &setback.failure);
-        contested.or(setback)
+        let contest = self.contests.get(&field);
+        let contested = contest.and_then(|contest| contest.failure_now(Clone::clone));
+        let backoff = self.setbacks.get(&field);
+        contested.or(backoff.map(|backoff| backoff.failure.clone()))
     }
 }

@@ -17,9 +17,9 @@ use jiff::Timestamp;
 use super::{Engine, Now, absence::Absence, held::Held};
 use crate::{
     api::PolicyField,
-    model::{AttributeKey, Device, NodeId},
+    model::{AttributeKey, AttributeWish, Device, NodeId},
     plan::{
-        Binding, Call, Field, Fleet, Mode, OwnedKeys, OwnedRecord, Policy, PolicyKey, Reach, Room,
+        Binding, Call, Field, Fleet, Form, Mode, OwnedKeys, OwnedRecord, Policy, PolicyKey, Room,
     },
 };
 
@@ -270,12 +270,16 @@ impl Engine {
             return;
         };
         let device = self.fleet.get(id);
-        // What no rule allows here keeps no key from being deleted.
+        // What no rule allows here keeps no key from being deleted, nor what the tailnet has otherwise.
+        let guardrails = &self.guards.guardrails;
         let counts = |policy: &Policy| {
-            let denied = device.and_then(|device| {
-                Reach::of(policy, device).barred(PolicyField::PostureAttributes)
-            });
+            let field = PolicyField::PostureAttributes;
+            let denied = device.and_then(|device| guardrails.bars(policy, field, device));
             denied.is_none() && policy.mode != Mode::Observe
+        };
+        let forms = &self.clashes.forms;
+        let can_hold = |key: &AttributeKey, wish: &AttributeWish| {
+            forms.against(&Form::of(key, wish)).is_none()
         };
         let declared: BTreeSet<AttributeKey> = node
             .policies
@@ -284,7 +288,7 @@ impl Engine {
             .filter(|policy| counts(policy))
             .filter_map(|policy| policy.wishes.attributes.as_ref())
             .flatten()
-            .filter(|(_, wish)| !wish.has_expired(now.wall))
+            .filter(|(key, wish)| !wish.has_expired(now.wall) && can_hold(key, wish))
             .map(|(key, _)| key.clone())
             .collect();
         let gone = |key: &AttributeKey| {

@@ -41,6 +41,9 @@ pub struct PolicyReport {
     pub clearing: Option<ClearReport>,
     /// How far it is with what it does once.
     pub acts: ActReport,
+    /// The devices that the rules of the tailnet name for its namespace, where they bound them: of others
+    /// nothing is reported.
+    pub within: Option<String>,
     /// How things stand.
     pub state: State,
 }
@@ -221,6 +224,11 @@ impl Engine {
                 .unwrap_or_default(),
             clearing: self.clear_report(key),
             acts: self.act_report(key),
+            within: held
+                .policy
+                .as_ref()
+                .ok()
+                .and_then(|policy| policy.allowance.devices()),
             state,
         })
     }
@@ -256,7 +264,7 @@ impl Engine {
         let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
         let conflicts = claims.conflicts.iter().filter(|c| c.loser == *key);
         let expired = claims.expired.iter().filter(|(_, of)| of == key);
-        let mut differences: Vec<_> = plan.of(key).cloned().collect();
+        let mut differences: Vec<_> = plan.told(key).collect();
         self.name_batch(key, &mut differences);
         Some(DeviceReport {
             node: id.clone(),
@@ -268,10 +276,7 @@ impl Engine {
             differences,
             conflicts: conflicts.cloned().collect(),
             expired: expired.map(|(attribute, _)| attribute.clone()).collect(),
-            failures: node
-                .failures(key)
-                .map(|(field, failure)| (field, failure.clone()))
-                .collect(),
+            failures: node.failures(key).collect(),
         })
     }
 

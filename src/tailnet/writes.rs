@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{Call, Difference, Field, apply, apply_attributes},
+    plan::{Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
 };
 
 impl Engine {
@@ -85,7 +85,8 @@ impl Engine {
             if let Some(held) = self.policies.get_mut(owner) {
                 held.changed_at = Some(now.wall);
             }
-            self.announce(owner, Announcement::Changed(Box::new(difference.clone())));
+            let told = self.told_as(difference, owner);
+            self.announce(owner, Announcement::Changed(Box::new(told)));
         }
     }
 
@@ -198,16 +199,27 @@ impl Engine {
         let field = difference.change.field();
         let node = self.nodes.get(&difference.node);
         let contest = node.and_then(|node| node.contests.get(&field));
-        let Some(failure) = contest.and_then(Contest::failure_now).cloned() else {
-            return;
-        };
-        let failed = Announcement::Failed {
-            device: difference.device.clone(),
-            field,
-            failure,
-        };
-        for owner in difference.owners() {
-            self.announce(owner, failed.clone());
+        let failures = difference.owners().filter_map(|owner| {
+            let view = |change: &Change| node.map(|node| node.plan.claims.view(owner, change));
+            let failure = contest?.failure_now(|change| view(change).unwrap_or(change.clone()))?;
+            Some((owner.clone(), failure))
+        });
+        let failures: Vec<_> = failures.collect();
+        for (owner, failure) in failures {
+            let failed = Announcement::Failed {
+                device: difference.device.clone(),
+                field: field.clone(),
+                failure,
+            };
+            self.announce(&owner, failed);
+        }
+    }
+
+    /// A difference as one of its owners is told of it.
+    fn told_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
+        match self.nodes.get(&difference.node) {
+            Some(node) => node.plan.told_as(difference, policy),
+            None => difference.clone(),
         }
     }
 
@@ -238,7 +250,7 @@ impl Engine {
                 if looked_at.get(field) == Some(&difference.change) {
                     contest.miss();
                 }
-                let before = contest.failure_now().is_some();
+                let before = contest.is_contested();
                 if contest.see(difference, now.monotonic) && !before {
                     contested.push(difference.clone());
                 }
@@ -264,7 +276,7 @@ impl Engine {
             .filter(|(difference, written)| difference.change == **written)
             .filter(|(difference, _)| {
                 let contest = contests.get(&difference.change.field());
-                contest.is_none_or(|contest| contest.failure_now().is_none())
+                contest.is_none_or(|contest| !contest.is_contested())
             })
             .map(|(difference, _)| (*difference).clone())
             .collect();
@@ -286,11 +298,19 @@ impl Engine {
 fn not_effective(difference: &Difference) -> Failure {
     Failure {
         reason: Reason::NotEffective,
-        message: format!(
-            "The API accepted the change of {}, but the device still has {}. It is tried again later.",
-            difference.change.field(),
-            difference.change.before(),
-        ),
+        // Of a list, not every owner may know all entries.
+        message: match &difference.change {
+            Change::Tags { .. } | Change::EnabledRoutes { .. } => format!(
+                "The API accepted the change of {}, but the device is as it was before. It is tried again \
+                 later.",
+                difference.change.field(),
+            ),
+            change => format!(
+                "The API accepted the change of {}, but the device still has {}. It is tried again later.",
+                change.field(),
+                change.before(),
+            ),
+        },
         retry: Retry::Later,
         unknown_outcome: false,
     }

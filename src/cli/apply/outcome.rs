@@ -86,7 +86,7 @@ impl Outcome {
     fn add(&mut self, named: String, undone: &Undone<'_>) {
         let difference = undone.difference;
         let not_sent = |failure: &Failure| failure.reason == Reason::TailnetUnavailable;
-        match undone.failure {
+        match &undone.failure {
             Some(failure) if !not_sent(failure) => {
                 self.failed.push((named, failure.message.clone()));
             }

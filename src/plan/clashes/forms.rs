@@ -58,15 +58,49 @@ pub struct FormClaim {
     pub expiry: Option<Timestamp>,
 }
 
-/// The forms of all attribute keys that policies name or devices have, by the key without regard to
-/// case.
+/// The forms of all attribute keys that policies may set somewhere or devices have, by the key without
+/// regard to case.
 #[derive(Debug, Clone, Default)]
 pub struct Forms {
+    /// On how many devices each policy may set attributes: one that may on none claims nothing.
+    setting: BTreeMap<PolicyKey, usize>,
     wished: BTreeMap<String, BTreeMap<Rank, FormClaim>>,
     present: BTreeMap<String, BTreeMap<Form, BTreeSet<NodeId>>>,
+    /// What the API has refused for good, on these devices.
+    refused: BTreeMap<Form, BTreeSet<NodeId>>,
 }
 
 impl Forms {
+    /// Whether a policy sets attributes, as it counts on a device.
+    #[must_use]
+    pub fn is_set_by(policy: &Policy) -> bool {
+        policy.mode != Mode::Observe && policy.wishes.attributes.is_some()
+    }
+
+    /// There is one device more on which a policy may set attributes. Gives the policies for which that
+    /// may change something.
+    pub fn gain_device(&mut self, policy: &Policy) -> BTreeSet<PolicyKey> {
+        let devices = self.setting.entry(policy.key.clone()).or_default();
+        *devices += 1;
+        if *devices > 1 {
+            return BTreeSet::new();
+        }
+        self.replace(None, Some(policy))
+    }
+
+    /// There is one device less. A policy that is gone has taken its claims back already.
+    pub fn lose_device(&mut self, key: &PolicyKey, policy: Option<&Policy>) -> BTreeSet<PolicyKey> {
+        let Some(devices) = self.setting.get_mut(key) else {
+            return BTreeSet::new();
+        };
+        *devices = devices.saturating_sub(1);
+        if *devices > 0 {
+            return BTreeSet::new();
+        }
+        self.setting.remove(key);
+        self.replace(policy, None)
+    }
+
     /// Puts a policy as it is now in the place of the same policy as it was before. Gives the policies
     /// for which that may change something.
     pub fn declare(
@@ -74,6 +108,12 @@ impl Forms {
         before: Option<&Policy>,
         after: Option<&Policy>,
     ) -> BTreeSet<PolicyKey> {
+        let sets = |policy: &&Policy| self.setting.contains_key(&policy.key);
+        let (before, after) = (before.filter(sets), after.filter(sets));
+        self.replace(before, after)
+    }
+
+    fn replace(&mut self, before: Option<&Policy>, after: Option<&Policy>) -> BTreeSet<PolicyKey> {
         let (before, after) = (claims_of(before), claims_of(after));
         let mut affected = BTreeSet::new();
         let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -100,14 +140,17 @@ impl Forms {
         affected
     }
 
-    /// The policy that decides the form of a key, with its claim.
+    /// The policy that decides the form of a key, with its claim: the first of which the tailnet does not
+    /// have the key in another form.
     #[must_use]
-    pub fn deciding(&self, key: &AttributeKey, now: Timestamp) -> Option<(&PolicyKey, &FormClaim)> {
+    pub fn deciding(&self, key: &AttributeKey, now: Timestamp) -> Option<(&Rank, &FormClaim)> {
         let claims = self.wished.get(&key.folded())?;
         let live = |claim: &FormClaim| claim.expiry.is_none_or(|expiry| expiry > now);
+        let can_hold = |claim: &FormClaim| {
+            self.against(&claim.form).is_none() && !self.refused.contains_key(&claim.form)
+        };
         let mut ranked = claims.iter();
-        let (rank, claim) = ranked.find(|(_, claim)| live(claim))?;
-        Some((rank.policy(), claim))
+        ranked.find(|(_, claim)| live(claim) && can_hold(claim))
     }
 
     /// Notes the forms that a device has now, in the place of those that it had before. Gives the
@@ -137,10 +180,39 @@ impl Forms {
                 self.present.remove(&folded);
             }
             if was_there != is_there {
-                let claims = self.wished.get(&folded).into_iter().flatten();
-                let others = claims.filter(|(_, claim)| claim.form != *form);
-                affected.extend(others.map(|(rank, _)| rank.policy().clone()));
+                let claims = self.wished.get(&folded);
+                let differs = |claims: &&BTreeMap<Rank, FormClaim>| {
+                    claims.values().any(|claim| claim.form != *form)
+                };
+                // Whose claim cannot hold makes room for the others.
+                let claims = claims.filter(differs).into_iter().flatten();
+                affected.extend(claims.map(|(rank, _)| rank.policy().clone()));
             }
+        }
+        affected
+    }
+
+    /// Notes the forms that the API refuses on a device now, in the place of those that it refused before.
+    /// Gives the policies for which that may change something.
+    pub fn note_refused(
+        &mut self,
+        node: &NodeId,
+        before: &BTreeSet<Form>,
+        after: &BTreeSet<Form>,
+    ) -> BTreeSet<PolicyKey> {
+        let mut affected = BTreeSet::new();
+        for form in before.symmetric_difference(after) {
+            let nodes = self.refused.entry(form.clone()).or_default();
+            if after.contains(form) {
+                nodes.insert(node.clone());
+            } else {
+                nodes.remove(node);
+            }
+            if nodes.is_empty() {
+                self.refused.remove(form);
+            }
+            let claims = self.wished.get(&form.key.folded()).into_iter().flatten();
+            affected.extend(claims.map(|(rank, _)| rank.policy().clone()));
         }
         affected
     }

@@ -36,18 +36,19 @@ pub struct Clashes {
 }
 
 impl Clashes {
-    /// All at once, for a whole tailnet: `held` has the policies of each device. Counts the attributes
-    /// of those devices whose policies name some, as nobody reads those of others.
+    /// All at once, for a whole tailnet: `held` has the policies of each device, as they count there.
+    /// Counts the attributes of those devices whose policies name some, as nobody reads those of others.
     #[must_use]
     pub fn among<'a>(
-        policies: impl IntoIterator<Item = &'a Policy>,
         held: &BTreeMap<NodeId, Vec<(&'a Policy, &'a Memory)>>,
         attributes: &BTreeMap<NodeId, Attributes>,
         now: Timestamp,
     ) -> Self {
         let mut clashes = Self::default();
-        for policy in policies {
-            clashes.forms.declare(None, Some(policy));
+        for (policy, _) in held.values().flatten() {
+            if Forms::is_set_by(policy) {
+                clashes.forms.gain_device(policy);
+            }
         }
         for (node, policies) in held {
             let claims = Claims::settle(

@@ -4,8 +4,10 @@ use std::{
 };
 
 use crate::{
-    model::{DeviceLabel, NodeId, TailnetIpv4},
-    plan::{Claims, Conflict, Dispute, Field, Fleet, Memory, Policy, PolicyKey, Rank},
+    model::{Device, DeviceLabel, NodeId, TailnetIpv4},
+    plan::{
+        Claims, Conflict, Dispute, Field, Fleet, Memory, Policy, PolicyKey, Rank, Surroundings,
+    },
 };
 
 /// What is decided for a device and no other device can have, with the rank of the policy that decides.
@@ -32,6 +34,16 @@ impl Want {
             ipv4: ipv4.and_then(|claim| Some((claim.wish, rank(&claim.owners)?))),
             name: name.and_then(|claim| Some((claim.wish.clone(), rank(&claim.owners)?))),
         }
+    }
+
+    fn leaves_ipv4(&self, addr: Ipv4Addr) -> bool {
+        let wanted = self.ipv4.as_ref();
+        wanted.is_some_and(|(wanted, _)| wanted.addr() != addr)
+    }
+
+    fn leaves_name(&self, name: &DeviceLabel) -> bool {
+        let wanted = self.name.as_ref();
+        wanted.is_some_and(|(wanted, _)| wanted != name)
     }
 }
 
@@ -75,30 +87,55 @@ impl Wants {
         self.of.get(node).cloned().unwrap_or_default()
     }
 
-    /// Who comes before a device that wants an address.
+    /// Who comes before a device that wants an address: one that can have it.
     #[must_use]
     pub fn before_for_ipv4(
         &self,
         node: &NodeId,
         (addr, rank): &(TailnetIpv4, Rank),
+        fleet: &Fleet,
     ) -> Option<(&PolicyKey, &NodeId)> {
-        first_before(self.ipv4.get(&addr.addr())?, node, rank)
+        let addr = addr.addr();
+        let can_have = |other: &NodeId| match fleet.holder_of(addr) {
+            Some(holder) if holder.node_id != *other => {
+                let want = self.of.get(&holder.node_id);
+                want.is_some_and(|want| want.leaves_ipv4(addr))
+            }
+            _ => true,
+        };
+        first_before(self.ipv4.get(&addr)?, node, rank, can_have)
     }
 
-    /// Who comes before a device that wants a name.
+    /// Who comes before a device that wants a name: one that can have it.
     #[must_use]
     pub fn before_for_name(
         &self,
         node: &NodeId,
         (name, rank): &(DeviceLabel, Rank),
+        fleet: &Fleet,
     ) -> Option<(&PolicyKey, &NodeId)> {
-        first_before(self.names.get(name)?, node, rank)
+        let can_have = |other: &NodeId| {
+            let mut bearers = fleet.bearers_of(name);
+            bearers.all(|bearer| {
+                let want = self.of.get(&bearer.node_id);
+                bearer.node_id == *other || want.is_some_and(|want| want.leaves_name(name))
+            })
+        };
+        first_before(self.names.get(name)?, node, rank, can_have)
     }
 
-    /// The devices that wait for the address of this one, or for that of one that waits for it.
+    /// The devices that wait for the name of this one, or for its address, or for that of one that waits
+    /// for it.
     #[must_use]
     pub fn waiting_for(&self, node: &NodeId, fleet: &Fleet) -> BTreeSet<NodeId> {
         let mut waiting = BTreeSet::new();
+        let label = fleet.get(node).map(Device::label);
+        let ranked = label.and_then(|label| self.names.get(&label));
+        for (_, other) in ranked.into_iter().flatten() {
+            if other != node {
+                waiting.insert(other.clone());
+            }
+        }
         let mut next = vec![node];
         while let Some(node) = next.pop() {
             let addr = fleet.get(node).and_then(|device| device.ipv4);
@@ -127,16 +164,16 @@ impl Wants {
             }
             circle.push(device.node_id.clone());
             holder = self
-                .granted(&device.node_id)
+                .granted(&device.node_id, fleet)
                 .and_then(|wanted| fleet.holder_of(wanted));
         }
         Vec::new()
     }
 
     /// The address that a device is to have, if no other one comes before it.
-    fn granted(&self, node: &NodeId) -> Option<Ipv4Addr> {
+    fn granted(&self, node: &NodeId, fleet: &Fleet) -> Option<Ipv4Addr> {
         let want = self.of.get(node)?.ipv4.as_ref()?;
-        self.before_for_ipv4(node, want)
+        self.before_for_ipv4(node, want, fleet)
             .is_none()
             .then(|| want.0.addr())
     }
@@ -147,8 +184,10 @@ fn first_before<'a>(
     ranked: &'a Ranked,
     node: &NodeId,
     rank: &Rank,
+    can_have: impl Fn(&NodeId) -> bool,
 ) -> Option<(&'a PolicyKey, &'a NodeId)> {
-    let (first, holder) = ranked.iter().find(|(_, other)| other != node)?;
+    let mut others = ranked.iter();
+    let (first, holder) = others.find(|(_, other)| other != node && can_have(other))?;
     (first < rank).then(|| (first.policy(), holder))
 }
 
@@ -184,27 +223,37 @@ impl Claims {
         node: &NodeId,
         want: &Want,
         wants: &Wants,
-        called: impl Fn(&NodeId) -> String,
+        policies: &[(&Policy, &Memory)],
+        around: &Surroundings<'_>,
     ) {
+        let fleet = around.fleet;
+        let tells = |loser: &PolicyKey, other: &NodeId| {
+            let mut of = policies.iter().filter(|(policy, _)| policy.key == *loser);
+            of.all(|(policy, _)| policy.allowance.tells_of(fleet.get(other)))
+        };
         let mut lost = Vec::new();
         if let Some(ipv4) = &want.ipv4
-            && let Some((winner, other)) = wants.before_for_ipv4(node, ipv4)
+            && let Some((winner, other)) = wants.before_for_ipv4(node, ipv4, fleet)
             && let Some(claim) = self.ipv4.take()
         {
             lost.push((Field::Ipv4, claim.owners, winner, other));
         }
         if let Some(name) = &want.name
-            && let Some((winner, other)) = wants.before_for_name(node, name)
+            && let Some((winner, other)) = wants.before_for_name(node, name, fleet)
             && let Some(claim) = self.name.take()
         {
             lost.push((Field::Name, claim.owners, winner, other));
         }
         for (field, losers, winner, other) in lost {
-            let conflicts = losers.into_iter().map(|loser| Conflict {
-                field: field.clone(),
-                loser,
-                winner: winner.clone(),
-                dispute: Dispute::Device(called(other)),
+            let conflicts = losers.into_iter().map(|loser| {
+                let told = tells(&loser, other);
+                Conflict {
+                    field: field.clone(),
+                    winner: winner.clone(),
+                    is_named: told || winner.namespace == loser.namespace,
+                    dispute: Dispute::Device(around.called_where(told, other)),
+                    loser,
+                }
             });
             self.conflicts.extend(conflicts);
         }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::Rule;
 use crate::{
     api::PolicyField,
-    model::{Device, Route},
+    model::Route,
     plan::{Policy, PolicyKey, Wishes},
 };
 
@@ -54,20 +54,15 @@ impl Line {
         }
     }
 
-    /// The rule that would allow a policy to change a device, whatever it is told of others.
-    pub fn for_device(key: &PolicyKey, wishes: &Wishes, device: &Device) -> Self {
-        let devices = if device.tags.is_empty() {
-            format!("{{users: [{}]}}", quoted(&device.user))
-        } else {
-            let tags = device.tags.iter().map(ToString::to_string);
-            format!("{{tags: {}}}", list(tags))
-        };
+    /// The rule that would allow a policy to change a device that is one of its own by these rules. It
+    /// says what they say, and nothing of the device.
+    pub fn for_device(key: &PolicyKey, wishes: &Wishes, rules: &[&Arc<Rule>]) -> Self {
         Self {
             namespace: key.namespace.clone(),
             fields: wishes.fields(),
             tags: Vec::new(),
             routes: Vec::new(),
-            devices: Some(devices),
+            devices: devices_of(rules.iter().copied()),
         }
     }
 }
@@ -91,10 +86,23 @@ impl fmt::Display for Line {
             write!(f, ", routes: {}", list(self.routes.iter().cloned()))?;
         }
         if let Some(devices) = &self.devices {
-            write!(f, ", devices: [{devices}]")?;
+            write!(f, ", devices: {devices}")?;
         }
         f.write_str("}]")
     }
+}
+
+/// The devices of these rules, as a manifest says it; `None` where one of them bounds none.
+pub(super) fn devices_of<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Option<String> {
+    let mut texts: Vec<&str> = Vec::new();
+    for rule in rules {
+        for guarded in rule.devices.as_ref()? {
+            if !texts.contains(&guarded.text.as_str()) {
+                texts.push(&guarded.text);
+            }
+        }
+    }
+    Some(format!("[{}]", texts.join(", ")))
 }
 
 pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {

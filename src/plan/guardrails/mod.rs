@@ -26,7 +26,7 @@ use std::{
 pub use parse::GuardrailsSource;
 pub use reach::{Entry, Parted, Reach, Reaches, Scope};
 
-use super::{Glob, Hold, Mode, Policy, Selector, Suspender, Wishes};
+use super::{Change, Field, Glob, Hold, Mode, Policy, Selector, Suspender, Wishes};
 use crate::{
     api::PolicyField,
     model::{Device, Route},
@@ -85,6 +85,32 @@ impl Guards {
 /// What rules allow one policy, whatever the device. By default everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowance(Option<Arc<[Arc<Rule>]>>);
+
+impl Allowance {
+    /// Whether a device is one of the policy's: one where a rule lets it change something. Of others the
+    /// policy is told nothing, not even whether there are any.
+    #[must_use]
+    pub fn is_about(&self, device: &Device) -> bool {
+        let changes = |rule: &Arc<Rule>| rule.allows_any_field() && rule.is_about(device);
+        self.0
+            .as_ref()
+            .is_none_or(|rules| rules.iter().any(changes))
+    }
+
+    /// Whether the policy is told of a device that stands in its way. One that is gone may have been
+    /// anybody's.
+    #[must_use]
+    pub fn tells_of(&self, device: Option<&Device>) -> bool {
+        device.map_or_else(|| self.devices().is_none(), |device| self.is_about(device))
+    }
+
+    /// The devices that the rules name, as the manifest says it; `None` where they bound none.
+    #[must_use]
+    pub fn devices(&self) -> Option<String> {
+        let rules = self.0.as_ref()?.iter();
+        line::devices_of(rules.filter(|rule| rule.allows_any_field()))
+    }
+}
 
 /// Why a policy is refused, and what would allow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +184,7 @@ impl Guardrails {
     /// policy is one that was admitted. Entries of lists are another question ([`Reach`]).
     #[must_use]
     pub fn bars(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
-        let protected = || self.protects(device).map(Hold::Protected);
+        let protected = || self.protects(device).then_some(Hold::Protected);
         let not_allowed = || {
             let reach = Reach::of(policy, device);
             reach.barred(field).map(Hold::NotAllowed)
@@ -166,13 +192,12 @@ impl Guardrails {
         protected().or_else(not_allowed)
     }
 
-    /// What protects a device, as the manifest says it. One of which an expression cannot tell is
-    /// protected.
+    /// Whether a device is protected. One of which an expression cannot tell is. By which entry is not
+    /// the author's to know.
     #[must_use]
-    pub fn protects(&self, device: &Device) -> Option<String> {
+    pub fn protects(&self, device: &Device) -> bool {
         let mut protected = self.protected.iter();
-        let by = protected.find(|guarded| guarded.selector.judge(device).unwrap_or(true))?;
-        Some(by.text.clone())
+        protected.any(|guarded| guarded.selector.judge(device).unwrap_or(true))
     }
 
     fn allowance(&self, policy: &Policy, labels: Option<&Labels>) -> Result<Allowance, Forbidden> {
@@ -227,6 +252,11 @@ impl Rule {
         fields.is_none_or(|fields| fields.contains(&field))
     }
 
+    fn allows_any_field(&self) -> bool {
+        let fields = self.fields.as_ref();
+        fields.is_none_or(|fields| !fields.is_empty())
+    }
+
     fn allows_exit_node(&self) -> bool {
         let Some(routes) = &self.routes else {
             return true;
@@ -271,7 +301,7 @@ fn faults(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
 }
 
 impl Wishes {
-    /// Those for some fields alone. One-shot acts, which are no claim on anything, are among them.
+    /// Those for some fields alone.
     pub(super) fn only(&self, wanted: impl Fn(PolicyField) -> bool) -> Self {
         fn of<T: Clone>(wanted: bool, wish: Option<&T>) -> Option<T> {
             wish.filter(|_| wanted).cloned()
@@ -294,8 +324,10 @@ impl Wishes {
             ),
             name: of(wanted(PolicyField::Name), self.name.as_ref()),
             ipv4: of(wanted(PolicyField::Ipv4), self.ipv4.as_ref()),
-            expire_key_at: self.expire_key_at,
-            reap: self.reap,
+            expire_key_at: self
+                .expire_key_at
+                .filter(|_| wanted(PolicyField::ExpireKeyAt)),
+            reap: self.reap.filter(|_| wanted(PolicyField::Reap)),
             unreadable: self
                 .unreadable
                 .iter()
@@ -303,6 +335,54 @@ impl Wishes {
                 .filter(|field| wanted(*field))
                 .collect(),
         }
+    }
+
+    /// What is declared, to be shown and not compared with any device. What cannot be read is no part of it.
+    #[must_use]
+    pub fn uncompared(&self) -> Vec<Change> {
+        fn joined<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+            let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+            if items.is_empty() {
+                return "none".to_owned();
+            }
+            items.join(",")
+        }
+        let attributes = self.attributes.iter().flatten();
+        let attributes = attributes.map(|(key, wish)| {
+            let after = wish.to_string();
+            (Field::Attribute(key.clone()), after)
+        });
+        let key_expiry = |disabled| if disabled { "Disabled" } else { "Enabled" };
+        let exit_node = |wanted| if wanted { "0.0.0.0/0,::/0" } else { "none" };
+        let others = [
+            (Field::Authorized, self.authorized.map(|it| it.to_string())),
+            (Field::Tags, self.tags.as_ref().map(joined)),
+            (
+                Field::KeyExpiry,
+                self.key_expiry_disabled.map(|it| key_expiry(it).to_owned()),
+            ),
+            (
+                Field::EnabledRoutes,
+                self.enabled_routes.as_ref().map(joined),
+            ),
+            (
+                Field::ExitNode,
+                self.exit_node.map(|it| exit_node(it).to_owned()),
+            ),
+            (Field::Name, self.name.as_ref().map(ToString::to_string)),
+            (Field::Ipv4, self.ipv4.map(|it| it.to_string())),
+            (
+                Field::ExpireKeyAt,
+                self.expire_key_at.map(|at| format!("expired as of {at}")),
+            ),
+            (Field::Reap, self.reap.map(|_| "deleted".to_owned())),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(field, after)| Some((field, after?)));
+        let all = others.chain(attributes);
+        all.map(|(field, after)| Change::NotCompared { field, after })
+            .collect()
     }
 
     /// The fields that are named.

@@ -10,7 +10,7 @@ use super::{Allowance, Guardrails, Line, Rule};
 use crate::{
     api::PolicyField,
     model::{Device, Route, Tag},
-    plan::{Field, Glob, Hold, LetGo, Memory, Mode, Policy, PolicyKey, Wishes},
+    plan::{Change, Field, Glob, Hold, LetGo, Memory, Mode, Policy, PolicyKey, Wishes},
 };
 
 /// An entry of a list, of which rules may allow some.
@@ -58,6 +58,25 @@ impl Scope {
     #[must_use]
     pub fn bounds_routes(&self) -> bool {
         self.routes.is_some()
+    }
+
+    /// A change with those entries of its lists alone that are inside.
+    fn view(&self, change: &Change) -> Change {
+        fn inside<T: Entry>(scope: &Scope, entries: &BTreeSet<T>) -> BTreeSet<T> {
+            let inside = entries.iter().filter(|entry| scope.covers(*entry));
+            inside.cloned().collect()
+        }
+        match change {
+            Change::Tags { before, after } => Change::Tags {
+                before: inside(self, before),
+                after: inside(self, after),
+            },
+            Change::EnabledRoutes { before, after } => Change::EnabledRoutes {
+                before: inside(self, before),
+                after: inside(self, after),
+            },
+            change => change.clone(),
+        }
     }
 
     /// What these rules allow together. One without a bound allows all.
@@ -126,10 +145,11 @@ impl Reach {
         };
         let barred = PolicyField::ALL.into_iter().filter(|field| !allows(*field));
         let barred: BTreeSet<PolicyField> = barred.collect();
-        let line = if barred.is_empty() {
+        // Of a device that is not one of the policy's there is no rule to start from.
+        let line = if barred.is_empty() || here.is_empty() {
             String::new()
         } else {
-            Line::for_device(key, wishes, device).to_string()
+            Line::for_device(key, wishes, &here).to_string()
         };
         Self {
             barred,
@@ -153,7 +173,7 @@ impl Reach {
 
 impl Rule {
     /// A device of which an expression cannot tell is not meant.
-    fn is_about(&self, device: &Device) -> bool {
+    pub(super) fn is_about(&self, device: &Device) -> bool {
         let devices = self.devices.as_ref();
         devices.is_none_or(|devices| devices.iter().any(|it| it.selector.fits(device)))
     }
@@ -162,7 +182,7 @@ impl Rule {
 /// How far all the policies of one device reach there. By default everything is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reaches {
-    protected: Option<String>,
+    protected: bool,
     /// Those policies for which rules bound something.
     of: BTreeMap<PolicyKey, Reach>,
 }
@@ -205,22 +225,25 @@ impl Reaches {
             scope: reach.scope.clone(),
         });
         Self {
-            protected: None,
+            protected: false,
             of: reach.map(|it| (policy.clone(), it)).into_iter().collect(),
         }
     }
 
-    /// Tells what policies wish that they may have here from what they may not.
+    /// Tells what policies desire that they may have here from what they may not.
     #[must_use]
     pub fn part(&self, policies: &[(&Policy, &Memory)]) -> Parted {
         let parts = policies.iter().map(|(policy, _)| self.part_one(policy));
         Parted(parts.collect())
     }
 
-    fn part_one(&self, policy: &Policy) -> Option<(Policy, Policy)> {
-        let reach = self.of.get(&policy.key)?;
-        let named = policy.wishes.fields();
-        if policy.mode == Mode::Observe || !named.iter().any(|it| reach.barred.contains(it)) {
+    fn part_one(&self, policy: &Policy) -> Option<Part> {
+        let denied = |field: PolicyField| {
+            let reach = self.of.get(&policy.key);
+            reach.is_some_and(|reach| reach.barred.contains(&field))
+        };
+        let protected = self.protected && policy.mode != Mode::Observe;
+        if !protected && !policy.wishes.fields().into_iter().any(denied) {
             return None;
         }
         let with = |mode, wishes| Policy {
@@ -228,20 +251,40 @@ impl Reaches {
             mode,
             ..policy.clone()
         };
-        let counts = policy.wishes.only(|field| !reach.barred.contains(&field));
-        let barred = policy.wishes.only(|field| reach.barred.contains(&field));
-        // What it would do if it were allowed.
-        Some((with(policy.mode, counts), with(Mode::Enforce, barred)))
+        let set_aside = policy.wishes.only(denied);
+        let allowed = with(policy.mode, policy.wishes.only(|field| !denied(field)));
+        Some(if protected {
+            // What it would do if the device were not protected.
+            let aside = with(Mode::Enforce, allowed.wishes.clone());
+            Part {
+                counts: with(policy.mode, policy.wishes.only(|_| false)),
+                protected: Some(aside),
+                denied: set_aside,
+            }
+        } else {
+            Part {
+                counts: allowed,
+                protected: None,
+                denied: set_aside,
+            }
+        })
     }
 
     /// Why a policy may not change this field here, if so.
     #[must_use]
     pub fn bars(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
-        if let Some(by) = &self.protected {
-            return Some(Hold::Protected(by.clone()));
+        if self.protected {
+            return Some(Hold::Protected);
         }
         let barred = self.of.get(policy)?.barred(field.into())?;
         Some(Hold::NotAllowed(barred))
+    }
+
+    /// The rule that would allow a policy what no rule allows it here.
+    #[must_use]
+    pub fn line(&self, policy: &PolicyKey) -> String {
+        let reach = self.of.get(policy);
+        reach.map(|reach| reach.line.clone()).unwrap_or_default()
     }
 
     /// What a policy owns of the lists of the device.
@@ -250,12 +293,29 @@ impl Reaches {
         let reach = self.of.get(policy);
         reach.map(|reach| reach.scope.clone()).unwrap_or_default()
     }
+
+    /// A change as a policy is told of it: of lists, the entries that it may give and take.
+    #[must_use]
+    pub fn view(&self, policy: &PolicyKey, change: &Change) -> Change {
+        let scope = self.of.get(policy).map(|reach| &reach.scope);
+        scope.map_or_else(|| change.clone(), |scope| scope.view(change))
+    }
 }
 
-/// Policies as they count on a device, and what they wish there besides and no rule allows: nobody else
-/// loses anything to that. `None` for one that may have everything, or only observes.
+/// Policies as they count on a device, and what they desire there besides in vain: nobody else loses
+/// anything to that. `None` for one that may have everything.
 #[derive(Debug)]
-pub struct Parted(Vec<Option<(Policy, Policy)>>);
+pub struct Parted(Vec<Option<Part>>);
+
+#[derive(Debug)]
+struct Part {
+    /// With what counts.
+    counts: Policy,
+    /// With what it may not have as the device is protected.
+    protected: Option<Policy>,
+    /// What no rule allows.
+    denied: Wishes,
+}
 
 impl Parted {
     /// These policies, which were parted, as they count.
@@ -264,30 +324,37 @@ impl Parted {
         &'a self,
         policies: &[(&'a Policy, &'a Memory)],
     ) -> Vec<(&'a Policy, &'a Memory)> {
-        let counting = policies
-            .iter()
-            .zip(&self.0)
-            .map(|((policy, memory), part)| {
-                let counts = part.as_ref().map_or(*policy, |(counts, _)| counts);
-                (counts, *memory)
-            });
+        let parts = policies.iter().zip(&self.0);
+        let counting = parts.map(|((policy, memory), part)| {
+            let counts = part.as_ref().map_or(*policy, |part| &part.counts);
+            (counts, *memory)
+        });
         counting.collect()
     }
 
-    /// Those of them that wish for what no rule allows, with just that.
+    /// Those of them that desire what they may not have as the device is protected, with just that.
     #[must_use]
-    pub fn barred<'a>(
+    pub fn protected<'a>(
         &'a self,
         policies: &[(&'a Policy, &'a Memory)],
     ) -> Vec<(&'a Policy, &'a Memory)> {
-        let barred = policies
-            .iter()
-            .zip(&self.0)
-            .filter_map(|((_, memory), part)| {
-                let (_, barred) = part.as_ref()?;
-                Some((barred, *memory))
-            });
-        barred.collect()
+        let parts = policies.iter().zip(&self.0);
+        let protected = parts.filter_map(|((_, memory), part)| {
+            let aside = part.as_ref()?.protected.as_ref()?;
+            Some((aside, *memory))
+        });
+        protected.collect()
+    }
+
+    /// What no rule allows each of them, as the spec declares it: it is not compared with the device.
+    pub fn denied<'a>(
+        &'a self,
+        policies: &'a [(&'a Policy, &'a Memory)],
+    ) -> impl Iterator<Item = (&'a PolicyKey, Vec<Change>)> {
+        let parts = policies.iter().zip(&self.0);
+        parts.filter_map(|((policy, _), part)| {
+            Some((&policy.key, part.as_ref()?.denied.uncompared()))
+        })
     }
 }
 

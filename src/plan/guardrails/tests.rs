@@ -190,21 +190,19 @@ fn what_an_act_may_not_touch_is_said_with_the_reason() {
     assert_eq!(bars(PolicyField::ExpireKeyAt, &net), "");
     let reap = bars(PolicyField::Reap, &net);
     assert!(
-        reap.contains("devices: [{tags: [\"tag:net-a\"]}]"),
+        reap.contains("devices: [{tags: [\"tag:net-*\"]}]"),
         "{reap}"
     );
+    // Of a device that is not one of its own, nothing is said.
     let mine = bars(PolicyField::ExpireKeyAt, &device(&[]));
-    assert!(
-        mine.contains("devices: [{users: [\"amelie@example.com\"]}]"),
-        "{mine}"
-    );
+    let nothing = "no rule of the TailscaleTailnet allows it on this device";
+    assert_eq!(mine, nothing);
     assert_eq!(
         bars(
             PolicyField::ExpireKeyAt,
             &device(&["tag:net-a", "tag:never"])
         ),
-        "no policy changes this device, as protectedDevices of the TailscaleTailnet has {tags: \
-         [\"tag:never\"], hostnames: [\"h*\"]}"
+        "no policy changes this device, as it is one of protectedDevices of the TailscaleTailnet"
     );
 }
 
@@ -212,7 +210,7 @@ fn what_an_act_may_not_touch_is_said_with_the_reason() {
 fn a_device_of_which_an_expression_cannot_tell_is_protected_and_not_allowed() {
     let selector = json!([{"trustClaims": true, "expression": "device.lastSeen < '2026'"}]);
     let protecting = guardrails(&json!({"allowedPolicies": [{}], "protectedDevices": selector}));
-    assert!(protecting.protects(&plain_device()).is_some());
+    assert!(protecting.protects(&plain_device()));
     let allowing = guardrails(&json!({"allowedPolicies": [{"devices": selector}]}));
     let policy = allowing
         .admit(wishing("any", Wishes::default()), None)
@@ -379,7 +377,7 @@ proptest! {
         while let Some((call, _)) = crate::plan::next_call(&scene.plan(), &BTreeSet::new()) {
             let before = scene.device.clone();
             prop_assert!(!guardrails.suspended(), "{call:?} though suspended");
-            prop_assert!(guardrails.protects(&before).is_none(), "{call:?} on a protected device");
+            prop_assert!(!guardrails.protects(&before), "{call:?} on a protected device");
             scene.make(&call);
             if let Some(field) = field_of(&call) {
                 prop_assert!(a_rule_allows(&spec, field, &before, None), "{call:?}");
@@ -448,7 +446,7 @@ proptest! {
             let barred = |field: &PolicyField| Reach::of(policy, device).barred(*field).is_some();
             policy.mode == Mode::Observe || !named.iter().all(barred)
         });
-        prop_assume!(fleet.own_count() > 0 && guardrails.protects(device).is_none());
+        prop_assume!(fleet.own_count() > 0 && !guardrails.protects(device));
         let (with, without) = (with.plan(), without.plan());
         prop_assert_eq!(with.differences, without.differences);
         prop_assert_eq!(with.claims.conflicts, without.claims.conflicts);

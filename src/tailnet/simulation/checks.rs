@@ -8,10 +8,10 @@ use std::{
 use super::World;
 use crate::{
     api::{PolicyField, Reason},
-    model::{AttributeKey, Device, NodeId, Route},
+    model::{AttributeKey, Attributes, Device, NodeId, Route},
     plan::{
-        AttributesExtent, Belongings, Call, Entry, Extent, Form, Guards, Memory, Mode, PlanHash,
-        Policy, PolicyKey, Reach, Target,
+        Approvals, AttributesExtent, Belongings, Call, Entry, Extent, Fleet, Form, Guards, Memory,
+        Mode, PlanHash, Policy, PolicyKey, Reach, Target, apply_attributes, bind_policy,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -33,6 +33,10 @@ pub struct Told {
     flights: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
     pub(super) devices: BTreeMap<NodeId, Device>,
+    /// The attributes of devices as they were read last, with what was written since.
+    read: BTreeMap<NodeId, Attributes>,
+    /// The forms of attributes that were refused for good, be it only on some device.
+    refused: BTreeSet<Form>,
     /// As they were before the last list, which may be older than a look at one of them.
     pub(super) former: BTreeMap<NodeId, Device>,
     /// What each policy object (by its UID) may have set, whatever process sent it: the keys that it
@@ -189,6 +193,14 @@ impl Told {
         seen.any(|device| self.policies.values().any(|policy| may(policy, device)))
     }
 
+    /// Whether the guards permit a policy to change a field of a device.
+    fn allows(&self, policy: &Policy, field: PolicyField, id: &NodeId) -> bool {
+        let seen = [self.devices.get(id), self.former.get(id)];
+        let guardrails = &self.guards.guardrails;
+        let mut seen = seen.into_iter().flatten();
+        seen.any(|device| guardrails.bars(policy, field, device).is_none())
+    }
+
     /// Whether the guards permit that this entry of a list is given or taken.
     fn own<T: Entry>(&self, id: &NodeId, entry: &T) -> bool {
         let seen = [self.devices.get(id), self.former.get(id)];
@@ -219,6 +231,16 @@ impl Told {
                 }
                 self.devices.insert(id, (**device).clone());
             }
+            Err(failure) if failure.reason == Reason::Refused => {
+                if let Some(Request::Write(Call::WriteAttributes(nodes))) =
+                    self.flights.get(&ticket)
+                {
+                    let writes = nodes.values().flatten();
+                    let set = writes.filter_map(|(key, wish)| Some((key, wish.as_ref()?)));
+                    self.refused
+                        .extend(set.map(|(key, wish)| Form::of(key, wish)));
+                }
+            }
             Err(failure) if failure.reason == Reason::DeviceNotFound => {
                 if let Some(Request::Device(id)) = self.flights.get(&ticket) {
                     self.gone.insert(id.clone());
@@ -232,6 +254,18 @@ impl Told {
                     && let Some(device) = self.devices.get_mut(id)
                 {
                     device.tags.clone_from(tags);
+                }
+                if let Some(Request::Write(Call::WriteAttributes(nodes))) =
+                    self.flights.get(&ticket)
+                {
+                    for (id, writes) in nodes {
+                        apply_attributes(writes, self.read.entry(id.clone()).or_default());
+                    }
+                }
+            }
+            Ok(Answer::Attributes(values)) => {
+                if let Some(Request::Attributes(id)) = self.flights.get(&ticket) {
+                    self.read.insert(id.clone(), values.clone());
                 }
             }
             _ => {}
@@ -513,10 +547,25 @@ impl World {
         drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15))
     }
 
-    /// Nobody who ranks before any policy that names a key wishes for it in another form.
+    /// Nobody who takes precedence over those that desire a key in this form desires it in another one:
+    /// nobody who may set it somewhere, in a form that the tailnet can have.
     fn check_form(&self, form: &Form) {
-        let policies = self.told.policies.values().map(|(policy, _)| policy);
-        let deciding = policies.filter(|policy| policy.mode != Mode::Observe);
+        let policies = self.told.policies.values();
+        let fleet = Fleet::new(self.told.devices.values().cloned());
+        let deciding = policies.filter(|(policy, memory)| {
+            let binding = bind_policy(policy, memory, &Approvals::default(), &fleet);
+            let field = PolicyField::PostureAttributes;
+            let mut targets = binding.nodes();
+            policy.mode != Mode::Observe && targets.any(|id| self.told.allows(policy, field, id))
+        });
+        let deciding = deciding.map(|(policy, _)| policy);
+        let present: BTreeSet<Form> = self.told.read.values().flat_map(Form::all).collect();
+        let can_hold = |claim: &Form| {
+            let mut present = present.iter();
+            *claim == *form
+                || !self.told.refused.contains(claim)
+                    && !present.any(|it| it.key.folded() == claim.key.folded() && it != claim)
+        };
         let claims = deciding.flat_map(|policy| {
             let wishes = policy.wishes.attributes.iter().flatten();
             wishes.map(move |(key, wish)| (policy.rank(), key, wish))
@@ -525,6 +574,7 @@ impl World {
         let first = claims
             .filter(|(_, key, _)| key.folded() == form.key.folded())
             .filter(|(.., wish)| wish.expiry.is_none_or(|expiry| expiry > now))
+            .filter(|(_, key, wish)| can_hold(&Form::of(key, wish)))
             .min_by_key(|(rank, ..)| *rank);
         let (rank, key, wish) = first.unwrap();
         assert_eq!(*form, Form::of(key, wish), "{rank:?} decides");

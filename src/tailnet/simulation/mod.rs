@@ -31,6 +31,7 @@ mod seeds;
 mod short_at_random;
 mod short_lists;
 mod short_plans;
+mod tenants;
 
 use std::{collections::BTreeMap, time::Duration};
 

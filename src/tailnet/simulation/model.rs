@@ -28,6 +28,8 @@ pub struct Model {
     pub unowned_tag: Option<Tag>,
     /// A batch that has an entry for this device is refused as a whole.
     pub refuses_attributes_of: Option<NodeId>,
+    /// An address for this device is refused for good.
+    pub refuses_address_of: Option<NodeId>,
     /// Calls for this device always fail.
     pub broken: Option<NodeId>,
     /// The list leaves this device out.
@@ -147,6 +149,9 @@ impl Model {
             }
             Call::SetName(id, label) if self.others(id).any(|other| other.label() == *label) => {
                 return Err(failure(Reason::NameTaken, Retry::Later));
+            }
+            Call::SetIpv4(id, _) if self.refuses_address_of.as_ref() == Some(id) => {
+                return Err(failure(Reason::Refused, Retry::Never));
             }
             Call::SetIpv4(id, addr) if self.others(id).any(|other| other.holds(addr.addr())) => {
                 return Err(failure(Reason::AddressInUse, Retry::Later));

@@ -11,7 +11,8 @@ use crate::{
     model::{AttributeKey, Device, NodeId},
     plan::{
         Binding, Change, Clashes, Deletion, DevicePlan, Difference, Fleet, Hold, Memory, Mode,
-        Permits, Policy, PolicyKey, Surroundings, Target, bind, plan_device,
+        Parted, Permits, Policy, PolicyKey, Reaches, Surroundings, Target, bind_policy,
+        plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -39,7 +40,7 @@ impl World {
         for (key, (policy, memory)) in &admitted {
             let kept = &self.policies[*key];
             assert!(!kept.leaving, "{key} is held up: {kept:?}");
-            let binding = bind(&policy.target, memory, &kept.approvals, &fleet);
+            let binding = bind_policy(policy, memory, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
                 policies.push((policy, memory));
@@ -58,12 +59,18 @@ impl World {
             };
             assert_eq!(*told, binding, "{key}");
         }
-        let clashes = Clashes::among(
-            admitted.values().map(|(policy, _)| policy),
-            &held_by,
-            &self.model.attributes,
-            self.wall(),
-        );
+        let parted: BTreeMap<&NodeId, Parted> = held_by
+            .iter()
+            .filter_map(|(id, policies)| {
+                let guardrails = &self.settings.guardrails;
+                let reaches = Reaches::on(fleet.get(id)?, policies, &[], guardrails);
+                Some((id, reaches.part(policies)))
+            })
+            .collect();
+        let counting = held_by
+            .iter()
+            .filter_map(|(id, policies)| Some((id.clone(), parted.get(id)?.counting(policies))));
+        let clashes = Clashes::among(&counting.collect(), &self.model.attributes, self.wall());
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
             .map(|(id, policies)| {
@@ -165,10 +172,13 @@ impl World {
             let State::Bound(told) = &report.state else {
                 panic!("{key} holds {id}, but is told to be {report:?}");
             };
-            let own = plan.of(key);
+            let own: Vec<Difference> = plan.told(key).collect();
             assert_eq!(told.node, *id, "{key}");
             assert!(
-                told.differences.iter().map(unnamed).eq(own.map(unnamed)),
+                told.differences
+                    .iter()
+                    .map(unnamed)
+                    .eq(own.iter().map(unnamed)),
                 "{key} is told to differ in {told:?}"
             );
             assert!(

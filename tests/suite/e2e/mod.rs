@@ -29,6 +29,7 @@ mod secrets;
 mod shared;
 mod short_lists;
 mod start_up;
+mod tenants;
 mod terms;
 mod unreadable;
 mod view;

@@ -291,10 +291,7 @@ fn a_device_that_a_guard_protects_is_not_deleted_and_takes_nobody_s_turn() {
     };
     let holds: Vec<_> = told.differences.iter().map(|it| &it.hold).collect();
     assert!(
-        matches!(
-            holds[..],
-            [Some(Hold::Protected(_)), Some(Hold::Protected(_))]
-        ),
+        matches!(holds[..], [Some(Hold::Protected), Some(Hold::Protected)]),
         "{holds:?}"
     );
 }

@@ -1,0 +1,371 @@
+//! Namespaces whose policies may change some devices and not others: what one of them declares takes
+//! nothing from the others where it may not change anything, or where it cannot have it.
+
+mod seen;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    World,
+    chaos::{blank, hostname},
+    counted::{SOON, attributes, key, tags, world},
+    model::node_id,
+};
+use crate::{
+    model::{AttributeValue, AttributeWish, Tag},
+    plan::{
+        DeviceTarget, Disruption, Extent, Glob, Hold, Identity, Mode, Policy, PolicyKey, Selector,
+        Suspender, Target, Wishes,
+    },
+    tailnet::{DeviceReport, FleetReport, State},
+};
+
+const HOSTILE: &str = "hostile";
+const VICTIM: &str = "network";
+
+fn policy_key(namespace: &str) -> PolicyKey {
+    PolicyKey {
+        namespace: namespace.to_owned(),
+        name: "policy".to_owned(),
+    }
+}
+
+/// A policy of the namespace that others are to be safe from: it ranks before all of theirs.
+fn hostile(target: Target, wishes: Wishes) -> Policy {
+    Policy {
+        target,
+        wishes,
+        priority: 1000,
+        ..blank(policy_key(HOSTILE))
+    }
+}
+
+fn victim(target: Target, wishes: Wishes) -> Policy {
+    Policy {
+        target,
+        wishes,
+        ..blank(policy_key(VICTIM))
+    }
+}
+
+/// All devices that call themselves so, by a pattern.
+fn called(pattern: &str) -> Target {
+    Target::Fleet(Selector {
+        hostnames: vec![Glob::lower_case(pattern)],
+        ..Selector::default()
+    })
+}
+
+fn number(name: &str) -> Wishes {
+    let wish = AttributeWish {
+        value: AttributeValue::Integer(3.try_into().unwrap()),
+        expiry: None,
+    };
+    Wishes {
+        attributes: Some([(key(name), wish)].into()),
+        ..Wishes::default()
+    }
+}
+
+fn address(last: u8) -> Wishes {
+    Wishes {
+        ipv4: Some(format!("100.80.0.{last}").parse().unwrap()),
+        ..Wishes::default()
+    }
+}
+
+/// Of three devices the first one is the hostile namespace's; the others are not.
+fn tailnet() -> World {
+    let mut world = world(3);
+    for number in 0..3 {
+        let tag = if number == 0 { "tag:a" } else { "tag:b" };
+        tag_with(&mut world, number, &[tag]);
+    }
+    world.guard(&rules(&json!([])));
+    world
+}
+
+fn rules(protected: &Value) -> Value {
+    json!({
+        "allowedPolicies": [
+            {"namespaces": {"names": [HOSTILE]}, "devices": [{"tags": ["tag:a"]}]},
+            {"namespaces": {"names": [VICTIM]}},
+        ],
+        "protectedDevices": protected,
+    })
+}
+
+fn tag_with(world: &mut World, number: usize, tags: &[&str]) {
+    let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+    device.tags = tags.iter().map(|tag| tag.parse::<Tag>().unwrap()).collect();
+}
+
+fn device(world: &World, namespace: &str) -> DeviceReport {
+    match &world.last_reports[&policy_key(namespace)].state {
+        State::Bound(report) => (**report).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fleet(world: &World, namespace: &str) -> FleetReport {
+    match &world.last_reports[&policy_key(namespace)].state {
+        State::Fleet(report) => (**report).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The only difference of a device, and why it is held.
+fn hold(report: &DeviceReport) -> Option<Hold> {
+    assert_eq!(report.differences.len(), 1, "{report:#?}");
+    report.differences[0].hold.clone()
+}
+
+fn assert_undisturbed(world: &World, why: &str) {
+    let report = device(world, VICTIM);
+    assert!(report.conflicts.is_empty(), "{why}: {report:#?}");
+    assert!(report.differences.is_empty(), "{why}: {report:#?}");
+}
+
+#[test]
+fn an_attribute_that_a_policy_may_set_nowhere_fixes_the_type_for_nobody() {
+    let nowhere = [
+        ("no such device", hostile(called("none-*"), number("tier"))),
+        (
+            "not its device",
+            hostile(hostname("host-2"), number("tier")),
+        ),
+        ("not its devices", hostile(called("host-2"), number("tier"))),
+    ];
+    for (why, policy) in nowhere {
+        for mode in [Mode::Enforce, Mode::Suspended(Suspender::Policy)] {
+            let mut world = tailnet();
+            world.apply(Policy {
+                mode,
+                ..policy.clone()
+            });
+            world.apply(victim(hostname("host-1"), attributes(&[("tier", "gold")])));
+            world.start();
+            world.run_until(SOON);
+            assert_undisturbed(&world, why);
+            assert_eq!(world.writes().len(), 1, "{why}");
+            world.assert_converged();
+        }
+    }
+}
+
+#[test]
+fn a_policy_loses_its_claim_on_a_type_with_its_last_device_and_gains_it_with_the_first() {
+    let mut world = tailnet();
+    let suspended = Policy {
+        mode: Mode::Suspended(Suspender::Policy),
+        ..hostile(called("host-*"), number("tier"))
+    };
+    world.apply(suspended);
+    world.apply(victim(hostname("host-1"), attributes(&[("tier", "gold")])));
+    world.start();
+    world.run_until(SOON);
+    // It may set the key on one device, and nobody has it yet: it decides.
+    assert_eq!(device(&world, VICTIM).conflicts.len(), 1);
+    assert_eq!(world.writes().len(), 0);
+    tag_with(&mut world, 0, &["tag:b"]);
+    world.run_for(Duration::from_mins(3));
+    assert_undisturbed(&world, "its last device is another one's");
+    assert_eq!(world.writes().len(), 1);
+    // Now the tailnet has the key in the victim's form: what comes later takes nothing away.
+    tag_with(&mut world, 0, &["tag:a"]);
+    world.run_for(Duration::from_mins(3));
+    assert_undisturbed(&world, "the tailnet has the key as a string");
+    let report = fleet(&world, HOSTILE);
+    assert!(
+        matches!(
+            report.differences[0].hold,
+            Some(Hold::AttributeClash { .. })
+        ),
+        "{report:#?}"
+    );
+    world.assert_converged();
+}
+
+#[test]
+fn an_address_or_a_name_that_a_device_keeps_is_taken_by_nobody_s_claim() {
+    let name = |label: &str| Wishes {
+        name: Some(label.parse().unwrap()),
+        ..Wishes::default()
+    };
+    for wishes in [address(1), name("name-1")] {
+        let mut world = tailnet();
+        // The victim's device has it already.
+        world.apply(hostile(hostname("host-0"), wishes.clone()));
+        world.apply(victim(hostname("host-1"), wishes));
+        world.start();
+        world.run_until(SOON);
+        assert_undisturbed(&world, "it is there");
+        let held = hold(&device(&world, HOSTILE));
+        assert!(
+            matches!(held, Some(Hold::AddressInUse(_) | Hold::NameTaken(_))),
+            "{held:?}"
+        );
+        assert!(world.writes().is_empty());
+        world.assert_converged();
+    }
+}
+
+#[test]
+fn an_address_that_the_api_refuses_for_good_is_free_for_the_next_policy() {
+    let mut world = tailnet();
+    world.model.refuses_address_of = Some(node_id(0));
+    world.apply(hostile(hostname("host-0"), address(77)));
+    world.apply(victim(hostname("host-1"), address(77)));
+    world.start();
+    world.run_until(SOON);
+    assert_undisturbed(&world, "refused");
+    assert_eq!(
+        world.model.devices[&node_id(1)].ipv4,
+        Some([100, 80, 0, 77].into())
+    );
+}
+
+/// As where a device that nobody reads has the key in another form.
+#[test]
+fn an_attribute_that_the_api_refuses_for_good_fixes_the_type_for_nobody() {
+    let mut world = tailnet();
+    world.model.refuses_attributes_of = Some(node_id(0));
+    world.apply(hostile(hostname("host-0"), number("tier")));
+    world.apply(victim(hostname("host-1"), attributes(&[("tier", "gold")])));
+    world.start();
+    world.run_until(SOON);
+    assert_undisturbed(&world, "refused");
+    assert!(world.model.attributes[&node_id(1)].contains_key(&key("tier")));
+}
+
+#[test]
+fn what_is_declared_for_a_protected_device_takes_precedence_over_nothing() {
+    let mut world = tailnet();
+    world.guard(&rules(&json!([{"tags": ["tag:a"]}])));
+    let mut wishes = address(77);
+    wishes.attributes = number("tier").attributes;
+    world.apply(hostile(hostname("host-0"), wishes));
+    let mut wishes = address(77);
+    wishes.attributes = attributes(&[("tier", "gold")]).attributes;
+    world.apply(victim(hostname("host-1"), wishes));
+    world.start();
+    world.run_until(SOON);
+    assert_undisturbed(&world, "protected");
+    let report = device(&world, HOSTILE);
+    let protected = |it: &crate::plan::Difference| it.hold == Some(Hold::Protected);
+    assert_eq!(report.differences.len(), 2, "{report:#?}");
+    assert!(report.differences.iter().all(protected), "{report:#?}");
+    world.assert_converged();
+}
+
+/// A policy could hold up every change of a device's tags by targeting the device in a way that the change
+/// ends.
+#[test]
+fn nobody_holds_up_a_change_of_tags_by_a_target_that_it_ends() {
+    let with_tag = |identity: &str, tag: &str| {
+        Target::Device(DeviceTarget {
+            identity: Identity::Hostname(identity.to_owned()),
+            tags: [tag.parse().unwrap()].into(),
+            users: Vec::new(),
+        })
+    };
+    let selecting = |tag: &str| {
+        Target::Fleet(Selector {
+            tags: [tag.parse().unwrap()].into(),
+            ..Selector::default()
+        })
+    };
+    let keys = Wishes {
+        key_expiry_disabled: Some(true),
+        ..Wishes::default()
+    };
+    let mut at_least = hostile(selecting("tag:x"), tags(&["tag:b"]));
+    at_least.ownership.tags = Extent::AtLeast;
+    let in_the_way = [
+        hostile(with_tag("host-0", "tag:x"), keys.clone()),
+        hostile(with_tag("host-0", "tag:x"), tags(&["tag:x"])),
+        hostile(selecting("tag:x"), keys),
+        at_least,
+    ];
+    for policy in in_the_way {
+        let mut world = tailnet();
+        tag_with(&mut world, 0, &["tag:a", "tag:x"]);
+        // The one that takes precedence gives other tags.
+        let mut giving = victim(hostname("host-0"), tags(&["tag:a", "tag:b"]));
+        giving.priority = 2000;
+        giving.allowed = [Disruption::FirstTag].into();
+        world.apply(policy.clone());
+        world.apply(giving);
+        world.start();
+        world.run_for(Duration::from_mins(5));
+        let given = &world.model.devices[&node_id(0)].tags;
+        let expected = ["tag:a", "tag:b"].map(|tag| tag.parse::<Tag>().unwrap());
+        assert!(given.iter().eq(expected.iter()), "{given:?}: {policy:#?}");
+    }
+}
+
+/// The rules of two namespaces can make a circle, as their selectors can.
+#[test]
+fn two_namespaces_that_would_hand_a_device_to_and_fro_are_held() {
+    let mut world = tailnet();
+    world.guard(&json!({"allowedPolicies": [
+        {"namespaces": {"names": [HOSTILE]}, "devices": [{"tags": ["tag:a"]}]},
+        {"namespaces": {"names": [VICTIM]}, "devices": [{"tags": ["tag:b"]}]},
+    ]}));
+    world.apply(hostile(hostname("host-0"), tags(&["tag:b"])));
+    world.apply(victim(hostname("host-0"), tags(&["tag:a"])));
+    world.start();
+    world.run_for(Duration::from_mins(10));
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    let held = hold(&device(&world, HOSTILE));
+    assert!(matches!(held, Some(Hold::Feedback(_))), "{held:?}");
+}
+
+#[test]
+fn a_key_that_cannot_be_had_keeps_no_key_of_others_from_being_pruned() {
+    let mut world = tailnet();
+    tag_with(&mut world, 1, &["tag:a"]);
+    world.apply(victim(
+        hostname("host-1"),
+        attributes(&[("tier", "gold"), ("kept", "yes")]),
+    ));
+    world.start();
+    world.run_until(SOON);
+    world.apply(hostile(hostname("host-1"), number("tier")));
+    world.run_for(SOON);
+    assert_undisturbed(&world, "the tailnet has the key as a string");
+    // It is no longer declared, and nobody can have it otherwise as long as it is there.
+    world.apply(victim(hostname("host-1"), attributes(&[("kept", "yes")])));
+    world.run_for(SOON);
+    let left = &world.model.attributes[&node_id(1)];
+    let tier = left.get(&key("tier")).map(|it| it.value.clone());
+    assert_eq!(tier, Some(json!(3)), "{left:?}");
+    world.assert_converged();
+}
+
+/// Each edit would be one more try.
+#[test]
+fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
+    let mut world = tailnet();
+    world.apply(victim(hostname("host-0"), tags(&["tag:a", "tag:b"])));
+    world.start();
+    world.run_until(SOON);
+    world.forget_seen();
+    for round in 0..48 {
+        world.run_for(Duration::from_mins(5));
+        tag_with(&mut world, 0, &["tag:a"]);
+        let wishes = Wishes {
+            key_expiry_disabled: Some(round % 2 == 0),
+            ..Wishes::default()
+        };
+        world.apply(Policy {
+            allowed: [Disruption::ExpiredKey].into(),
+            ..hostile(hostname("host-0"), wishes)
+        });
+    }
+    let gives = |call: &&&crate::plan::Call| matches!(call, crate::plan::Call::SetTags(..));
+    let times = world.writes().iter().filter(gives).count();
+    assert!((3..=7).contains(&times), "{times} times in four hours");
+}
