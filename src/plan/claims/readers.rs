@@ -16,11 +16,13 @@ impl Claims {
             let is_type = matches!(lost.dispute, Dispute::Form(_));
             (is_attribute && is_type).then_some(&lost.loser)
         });
+        let in_vain = self.impossible.iter().map(|(policy, ..)| policy);
         let aside = self.aside().flat_map(Self::attribute_readers);
         declaring
             .chain(deleting)
             .chain(of_a_type)
             .chain(&self.sweepers)
+            .chain(in_vain)
             .chain(aside)
             .collect()
     }
