@@ -47,13 +47,17 @@ impl<K, S> Default for Board<K, S> {
 }
 
 impl<K: Eq + Hash + Clone, S: Clone> Board<K, S> {
-    /// Takes an object as it was read, unless a newer version of it is known.
-    pub fn seen(&self, key: &K, seen: Known<S>) {
+    /// Takes an object as it was read, unless a newer version of it is known. Gives what was known of
+    /// the same object before, if that is out of date now.
+    pub fn seen(&self, key: &K, seen: Known<S>) -> Option<Known<S>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.get(key);
-        if before.is_none_or(|before| !is_older(&seen.version, &before.version)) {
-            known.insert(key.clone(), seen);
+        if before.is_some_and(|before| is_older(&seen.version, &before.version)) {
+            return None;
         }
+        let uid = seen.uid.clone();
+        let before = known.insert(key.clone(), seen);
+        before.filter(|before| before.uid == uid)
     }
 
     /// An object is gone.

@@ -195,10 +195,16 @@ impl Router {
         if before.is_some_and(|before| before != tailnet) {
             self.policy_gone(&key);
         }
-        self.policy_board.seen(&key, stored);
+        let status = stored.status.status.clone();
+        let known = self.policy_board.seen(&key, stored);
+        // Our own write is known before the watch shows it, or is derived once more and found equal.
+        let edited = known.is_some_and(|known| known.status.status != status);
         let declared = declared(&key, object, self.clear_timeout);
-        self.policies.insert(key, (tailnet.clone(), source));
+        self.policies.insert(key.clone(), (tailnet.clone(), source));
         self.send(&tailnet, Message::Input(Input::Policy(Box::new(declared))));
+        if edited {
+            self.send(&tailnet, Message::Input(Input::StatusEdited(Some(key))));
+        }
     }
 
     fn policy_gone(&mut self, key: &PolicyKey) {
@@ -297,8 +303,13 @@ impl Router {
                 .map(status::deletions)
                 .unwrap_or_default(),
         };
-        self.tailnet_board.seen(&name, stored::tailnet(&object));
+        let stored = stored::tailnet(&object);
+        let status = stored.status.clone();
+        let known = self.tailnet_board.seen(&name, stored);
         self.send(&name, Message::Input(Input::Tailnet(declared)));
+        if known.is_some_and(|known| known.status != status) {
+            self.send(&name, Message::Input(Input::StatusEdited(None)));
+        }
         let connector = self.connector.clone();
         let (round, news) = (self.watches.round(), self.watches.news());
         self.engine(&name)

@@ -1,6 +1,6 @@
 //! A status is written over the very version that it was derived from.
 //!
-//! The API server refuses the patch if the object has changed since: a patch that was held up on its
+//! It is replaced as a whole: what others wrote into it goes. The API server refuses the patch if the object has changed since: a patch that was held up on its
 //! way, and arrives after another leader has written, never takes away what that one recorded.
 
 use std::fmt::Debug;
@@ -58,18 +58,26 @@ where
     let Target {
         namespace,
         name,
-        uid,
         at,
+        ..
     } = over;
     let kind = K::kind(&());
     let what = unwritable(&format!("the status of {kind}"), namespace);
-    let patch = Patch::Apply(json!({
-        "apiVersion": K::api_version(&()),
-        "kind": kind,
-        "metadata": {"name": name, "uid": uid, "resourceVersion": at},
-        "status": status,
-    }));
-    let params = PatchParams::apply(MANAGER).force();
+    // Not a server-side apply: that leaves what somebody else has put into the status. The version is
+    // refused if it is not the stored one, as is that of a later object of the name.
+    let patch = serde_json::from_value(json!([
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": at},
+        {"op": "add", "path": "/status", "value": status},
+    ]));
+    let Ok(patch) = patch else {
+        warn!("the status of {kind} {name} is no JSON");
+        return Err(NotWritten::Failed);
+    };
+    let patch: Patch<()> = Patch::Json(patch);
+    let params = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     let answer = timeout(API_SERVER, api.patch_status(name, &params, &patch)).await;
     if !matches!(&answer, Ok(Ok(_))) {
         metrics.status_not_written();

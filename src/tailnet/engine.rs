@@ -8,6 +8,7 @@ use super::{
     absence::Absence,
     asks::Asks,
     clock::ApiClock,
+    edited::EditedStatuses,
     failure::Setback,
     held::Held,
     limit::Limiter,
@@ -109,6 +110,8 @@ pub struct Engine {
     pub(super) tell: BTreeSet<PolicyKey>,
     /// The list (counted) after which fleets told how far they are.
     pub(super) told_at: u64,
+    /// What is to be told again.
+    pub(super) edited: EditedStatuses,
     /// The alarms of the devices.
     pub(super) alarms: BTreeSet<(Duration, NodeId)>,
     /// What the credential is known not to permit.
@@ -177,6 +180,7 @@ impl Engine {
             approvable: BTreeSet::new(),
             tell: BTreeSet::new(),
             told_at: 0,
+            edited: EditedStatuses::default(),
             alarms: BTreeSet::new(),
             lacks: BTreeSet::new(),
             last_tailnet: None,
@@ -217,6 +221,7 @@ impl Engine {
             }
             Input::Settings(settings) => self.take_settings(settings, now),
             Input::Namespace(name, labels) => self.take_labels(name, labels),
+            Input::StatusEdited(policy) => self.edited.note(policy),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}

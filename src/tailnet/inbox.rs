@@ -64,6 +64,7 @@ enum Subject {
     Tailnet,
     Settings,
     Poll,
+    Edited(Option<PolicyKey>),
 }
 
 impl Subject {
@@ -79,6 +80,7 @@ impl Subject {
             Input::Tailnet(_) => Self::Tailnet,
             Input::Settings(_) => Self::Settings,
             Input::Poll => Self::Poll,
+            Input::StatusEdited(policy) => Self::Edited(policy.clone()),
             _ => return None,
         })
     }

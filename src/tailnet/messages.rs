@@ -93,6 +93,8 @@ pub enum Input {
     Settings(Settings),
     /// The labels of a namespace were seen; `None`: it is gone.
     Namespace(String, Option<Labels>),
+    /// Somebody else has written to the status of this policy, or of the tailnet (`None`).
+    StatusEdited(Option<PolicyKey>),
     /// The annotation of the tailnet's resource, or its status, was seen.
     Tailnet(TailnetDeclared),
     /// Something has changed in the tailnet: the list is to be read at once.

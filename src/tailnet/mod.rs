@@ -21,6 +21,7 @@ mod deadline;
 mod deleting;
 mod deletions;
 mod drive;
+mod edited;
 mod engine;
 mod exchange;
 mod failure;

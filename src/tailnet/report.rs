@@ -141,6 +141,7 @@ impl Engine {
             self.tell.clear();
             return;
         }
+        self.correct_statuses();
         for key in std::mem::take(&mut self.tell) {
             if self.fleet_can_wait(&key) || self.clearing_can_wait(&key) {
                 self.tell.insert(key);
@@ -155,7 +156,8 @@ impl Engine {
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
-            if held.last_report.as_ref() != Some(&report) {
+            let edited = self.edited.settle(&key);
+            if edited || held.last_report.as_ref() != Some(&report) {
                 let before = held.last_report.replace(report.clone());
                 if matches!(report.state, State::NotAllowed(_))
                     && before.is_none_or(|before| before.state != report.state)

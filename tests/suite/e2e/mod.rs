@@ -9,6 +9,7 @@ mod approve;
 mod changes;
 mod clashes;
 mod clears;
+mod edited_status;
 mod figures;
 mod fleets;
 mod from_environment;
