@@ -18,8 +18,8 @@ use super::{
     liveness::Liveness,
     metrics::Metrics,
     status,
-    status_patch::{NotWritten, Target, write_status},
-    stored::{self, StoredPolicy},
+    status_patch::{NotWritten, Part, Target, write_status},
+    stored::{self, StoredPolicy, StoredTailnet},
 };
 use crate::{
     api::{
@@ -50,7 +50,7 @@ pub(super) fn event_source() -> EventSource {
 }
 
 pub(super) type Policies = Board<PolicyKey, StoredPolicy>;
-pub(super) type Tailnets = Board<String, TailscaleTailnetStatus>;
+pub(super) type Tailnets = Board<String, StoredTailnet>;
 
 /// Writes the status of one tailnet's objects, and their Events.
 pub(super) struct StatusWriter {
@@ -174,7 +174,7 @@ impl StatusWriter {
             .policy_ready(&self.tailnet, key, &new.conditions);
         if new != *old {
             let (api, over) = (self.api(key), known.target(&key.namespace, &key.name));
-            let version = self.write(term, &api, over, &new).await?;
+            let version = self.write(term, &api, over, Part::Whole(&new)).await?;
             let policies = &self.policies;
             policies.wrote(key, &known.uid, version, |stored| stored.status = new);
         }
@@ -186,15 +186,29 @@ impl StatusWriter {
 
     async fn try_tailnet(&self, term: Term, report: &TailnetReport) -> Result<(), NotWritten> {
         let known = self.tailnets.get(&self.tailnet).ok_or(NotWritten::Gone)?;
-        let new = status::of_tailnet(&known.status, report, known.generation, Timestamp::now());
-        if new == known.status {
+        let old = &known.status.status;
+        let mut new = status::of_tailnet(old, report, known.generation, Timestamp::now());
+        let readable = known.status.readable;
+        if !readable {
+            new = TailscaleTailnetStatus {
+                conditions: new.conditions,
+                observed_generation: new.observed_generation,
+                ..old.clone()
+            };
+        }
+        if new == *old {
             return Ok(());
         }
         let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
         let over = known.target("", &self.tailnet);
-        let version = self.write(term, &api, over, &new).await?;
+        let part = if readable {
+            Part::Whole(&new)
+        } else {
+            Part::Conditions(&new.conditions, known.generation)
+        };
+        let version = self.write(term, &api, over, part).await?;
         let (tailnets, name) = (&self.tailnets, &self.tailnet);
-        tailnets.wrote(name, &known.uid, version, |status| *status = new);
+        tailnets.wrote(name, &known.uid, version, |stored| stored.status = new);
         Ok(())
     }
 
@@ -229,7 +243,7 @@ impl StatusWriter {
     }
 
     async fn read_tailnet(&self) -> bool {
-        let api: Api<TailscaleTailnet> = Api::all(self.client.clone());
+        let api: Api<DeserializeGuard<TailscaleTailnet>> = Api::all(self.client.clone());
         match timeout(API_SERVER, api.get_opt(&self.tailnet)).await {
             Ok(Ok(object)) => {
                 if let Some(object) = object {
@@ -247,7 +261,7 @@ impl StatusWriter {
         term: Term,
         api: &Api<DeserializeGuard<K>>,
         over: Target<'_>,
-        status: &S,
+        part: Part<'_, S>,
     ) -> Result<String, NotWritten>
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -256,7 +270,7 @@ impl StatusWriter {
         if !self.leadership.leads(term) {
             return Err(NotWritten::Failed);
         }
-        write_status(api, over, status, (&self.metrics, &self.liveness)).await
+        write_status(api, over, part, (&self.metrics, &self.liveness)).await
     }
 
     /// Writes an Event about a policy, if that can be done at once.

@@ -242,15 +242,21 @@ impl Router {
     }
 
     fn tailnet_seen(&mut self, object: DeserializeGuard<TailscaleTailnet>) {
+        let name = object.name_any();
+        if object.meta().deletion_timestamp.is_some() {
+            self.tailnet_gone(&name);
+            return;
+        }
+        let stored = stored::tailnet(&object);
+        let status = stored.status.status.clone();
+        let known = self.tailnet_board.seen(&name, stored);
+        let edited = known.is_some_and(|known| known.status.status != status);
         match object.0 {
-            Ok(object) if object.metadata.deletion_timestamp.is_none() => {
-                self.tailnet_applied(object);
-            }
-            Ok(object) => self.tailnet_gone(&object.name_any()),
-            Err(invalid) => {
-                let name = invalid.metadata.name.unwrap_or_default();
-                self.tailnet_unreadable(&name, &invalid.error);
-            }
+            Ok(object) => self.tailnet_applied(object),
+            Err(invalid) => self.tailnet_unreadable(&name, &invalid.error),
+        }
+        if edited {
+            self.send(&name, Message::Input(Input::StatusEdited(None)));
         }
     }
 
@@ -303,30 +309,24 @@ impl Router {
                 .map(status::deletions)
                 .unwrap_or_default(),
         };
-        let stored = stored::tailnet(&object);
-        let status = stored.status.clone();
-        let known = self.tailnet_board.seen(&name, stored);
         self.send(&name, Message::Input(Input::Tailnet(declared)));
-        if known.is_some_and(|known| known.status != status) {
-            self.send(&name, Message::Input(Input::StatusEdited(None)));
-        }
         let connector = self.connector.clone();
         let (round, news) = (self.watches.round(), self.watches.news());
         self.engine(&name)
             .connect(&name, object.spec, connector, (round, news));
     }
 
-    /// A connection that is there stays as it was last readable.
+    /// Nobody knows what it permits: a connection that is there ends.
     fn tailnet_unreadable(&mut self, name: &str, error: &str) {
         warn!(
             tailnet = name,
-            "this TailscaleTailnet cannot be read: {error}"
+            "this TailscaleTailnet cannot be read: {error}; nothing is sent until it can"
         );
-        if !self.engine(name).has_spec() {
-            let client = Err(unreadable_tailnet(name, error));
-            let settings = None;
-            self.send(name, Message::Connection { settings, client });
-        }
+        self.engine(name).forget_spec();
+        self.connector.webhooks.refuse(name);
+        let client = Err(unreadable_tailnet(name, error));
+        let settings = None;
+        self.send(name, Message::Connection { settings, client });
     }
 
     fn tailnet_gone(&mut self, name: &str) {

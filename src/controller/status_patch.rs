@@ -5,12 +5,13 @@
 
 use std::fmt::Debug;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, Resource,
     api::{Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -43,12 +44,35 @@ pub(super) enum NotWritten {
     Failed,
 }
 
+/// What of a status is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part<'a, S> {
+    /// All of it.
+    Whole(&'a S),
+    /// The conditions, and the generation that they are about.
+    Conditions(&'a [Condition], i64),
+}
+
+impl<S: Serialize> Part<'_, S> {
+    /// As the operations of a JSON patch.
+    fn operations(&self) -> Vec<Value> {
+        let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+        match self {
+            Self::Whole(status) => vec![add("/status", json!(status))],
+            Self::Conditions(conditions, generation) => vec![
+                add("/status/conditions", json!(conditions)),
+                add("/status/observedGeneration", json!(generation)),
+            ],
+        }
+    }
+}
+
 /// Writes the status of an object, and gives the version that this makes it; bounded in time. The
 /// caller leads.
 pub(super) async fn write_status<K, S>(
     api: &Api<K>,
     over: Target<'_>,
-    status: &S,
+    part: Part<'_, S>,
     (metrics, liveness): (&Metrics, &Liveness),
 ) -> Result<String, NotWritten>
 where
@@ -65,10 +89,9 @@ where
     let what = unwritable(&format!("the status of {kind}"), namespace);
     // Not a server-side apply: that leaves what somebody else has put into the status. The version is
     // refused if it is not the stored one, as is that of a later object of the name.
-    let patch = serde_json::from_value(json!([
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": at},
-        {"op": "add", "path": "/status", "value": status},
-    ]));
+    let same = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": at});
+    let operations = std::iter::once(same).chain(part.operations());
+    let patch = serde_json::from_value(operations.collect());
     let Ok(patch) = patch else {
         warn!("the status of {kind} {name} is no JSON");
         return Err(NotWritten::Failed);

@@ -1,6 +1,6 @@
 //! What a status of a policy is derived from and written over.
 
-use kube::{Resource as _, ResourceExt as _};
+use kube::Resource as _;
 
 use super::{board::Known, finalizer};
 use crate::api::{
@@ -49,11 +49,29 @@ pub(super) fn policy(
     }
 }
 
-pub(super) fn tailnet(object: &TailscaleTailnet) -> Known<TailscaleTailnetStatus> {
+/// A tailnet as it is stored, as far as the controller writes it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StoredTailnet {
+    /// Its status, or what can be read of it.
+    pub status: TailscaleTailnetStatus,
+    /// Whether this version can read the object. Of one that it cannot read it writes the conditions
+    /// alone: what else stands in the status may be a newer release's.
+    pub readable: bool,
+}
+
+pub(super) fn tailnet(object: &DeserializeGuard<TailscaleTailnet>) -> Known<StoredTailnet> {
+    let meta = object.meta();
+    let status = match &object.0 {
+        Ok(tailnet) => tailnet.status.clone().unwrap_or_default(),
+        Err(unreadable) => unreadable.status(),
+    };
     Known {
-        uid: object.uid().unwrap_or_default(),
-        generation: object.metadata.generation.unwrap_or_default(),
-        version: object.resource_version().unwrap_or_default(),
-        status: object.status.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+        version: meta.resource_version.clone().unwrap_or_default(),
+        status: StoredTailnet {
+            status,
+            readable: object.0.is_ok(),
+        },
     }
 }

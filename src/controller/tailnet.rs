@@ -60,11 +60,6 @@ impl Tailnet {
         let _ = self.mailbox.send(message);
     }
 
-    /// Whether a spec of it has ever been read, and there still is one.
-    pub fn has_spec(&self) -> bool {
-        self.spec.is_some()
-    }
-
     /// Takes over what another connection's requests have used.
     pub fn inherit(&mut self, budget: TailnetBudget) {
         self.budget = Some(budget);

@@ -26,7 +26,7 @@ use crate::{
     controller::{
         reporter::{API_SERVER, event_source},
         router,
-        status_patch::{NotWritten, Target, write_status},
+        status_patch::{NotWritten, Part, Target, write_status},
     },
     model::{Invite, InviteWish, NodeId},
     plan::{self, Binding, DeviceTarget, Identity},
@@ -331,7 +331,7 @@ impl Look<'_> {
                 uid: &uid,
                 at: &self.version,
             };
-            match write_status(&api, over, &new, told).await {
+            match write_status(&api, over, Part::Whole(&new), told).await {
                 Ok(version) => {
                     self.version = version;
                     break;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Stage, eventually};
+use crate::support::{Stage, calls, eventually};
 
 #[tokio::test]
 async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
@@ -99,4 +99,46 @@ async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
     stage
         .device_has(&nas, json!({"tags": ["tag:db"], "keyExpiryDisabled": true}))
         .await;
+
+    a_tailnet_that_becomes_unreadable(&stage, &nas).await;
+}
+
+/// Its rules are unknown then: nothing is sent, it says so, and what a newer release records stays.
+async fn a_tailnet_that_becomes_unreadable(stage: &Stage, nas: &str) {
+    let patch = async |subresource: &str, patch: &str| {
+        let args = [
+            "patch",
+            "tstn/default",
+            subresource,
+            "--type=merge",
+            "-p",
+            patch,
+        ];
+        let args = args.iter().filter(|arg| !arg.is_empty());
+        stage.kubectl.ok(&args.copied().collect::<Vec<_>>()).await;
+    };
+    let newer = r#"{"status": {"ofANewerRelease": {"count": 3}}}"#;
+    patch("--subresource=status", newer).await;
+    patch("", r#"{"spec": {"protectedDevices": {"newer": true}}}"#).await;
+    let tailnet = ["tstn/default"];
+    stage.kubectl.wait_for("condition=Stalled", &tailnet).await;
+    let object = stage.kubectl.get(&tailnet).await;
+    assert_eq!(object["status"]["ofANewerRelease"], json!({"count": 3}));
+    let ready = object["status"]["conditions"].to_string();
+    assert!(
+        ready.contains("The TailscaleTailnet 'default' cannot be read: "),
+        "{ready}"
+    );
+    stage.policy_reason("good", "Invalid").await;
+    stage.simulator.clear_requests();
+    let drift = json!({"keyExpiryDisabled": false});
+    stage.simulator.patch_device(nas, &drift).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(calls(&stage.simulator), Vec::<String>::new());
+
+    patch("", r#"{"spec": {"protectedDevices": null}}"#).await;
+    stage
+        .device_has(nas, json!({"keyExpiryDisabled": true}))
+        .await;
+    stage.policy_reason("good", "InSync").await;
 }
