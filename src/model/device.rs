@@ -55,6 +55,46 @@ pub struct Device {
 }
 
 impl Device {
+    /// Whether anything differs by which selectors choose devices.
+    #[must_use]
+    pub fn facts_differ(&self, other: &Self) -> bool {
+        // Each by its name, so that a new field cannot be forgotten here.
+        let Self {
+            node_id,
+            legacy_id,
+            name,
+            hostname,
+            user,
+            tags,
+            os,
+            client_version,
+            update_available,
+            ephemeral,
+            created,
+            external,
+            expires,
+            last_seen,
+            ipv4: _,
+            authorized: _,
+            key_expiry_disabled: _,
+            connected: _,
+            enabled_routes: _,
+            advertised_routes: _,
+        } = self;
+        let times = (created, expires, last_seen);
+        *node_id != other.node_id
+            || *legacy_id != other.legacy_id
+            || *name != other.name
+            || *hostname != other.hostname
+            || *user != other.user
+            || *tags != other.tags
+            || *os != other.os
+            || *client_version != other.client_version
+            || (*update_available, *ephemeral, *external)
+                != (other.update_available, other.ephemeral, other.external)
+            || times != (&other.created, &other.expires, &other.last_seen)
+    }
+
     /// The label of its MagicDNS name: what people call it.
     #[must_use]
     pub fn label(&self) -> DeviceLabel {

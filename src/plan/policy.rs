@@ -255,6 +255,17 @@ impl fmt::Display for Identity {
     }
 }
 
+impl Policy {
+    /// Its selector, if it is about many devices.
+    #[must_use]
+    pub fn selector(&self) -> Option<&Selector> {
+        match &self.target {
+            Target::Fleet(selector) => Some(selector),
+            Target::Device(_) => None,
+        }
+    }
+}
+
 /// What a policy is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {

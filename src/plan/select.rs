@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use super::{Expression, ExpressionFault};
 use crate::model::{Device, TagSet};
 
@@ -28,15 +30,31 @@ impl Selector {
 
     /// Whether a device is meant, or why the expression cannot tell though all else fits.
     pub fn judge(&self, device: &Device) -> Result<bool, ExpressionFault> {
+        self.evaluate(device).0
+    }
+
+    /// As [`Selector::judge`], with the steps that it took.
+    pub fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionFault>, usize) {
+        let steps = Cell::new(0);
+        let fits_besides = self.fits_besides(device, &steps);
         match &self.expression {
-            Some(expression) if self.fits_besides(device) => expression.holds(device),
-            expression => Ok(expression.is_none() && self.fits_besides(device)),
+            Some(expression) if fits_besides => {
+                let (result, taken) = expression.evaluate(device);
+                (result, steps.get() + taken)
+            }
+            expression => (Ok(expression.is_none() && fits_besides), steps.get()),
         }
     }
 
     /// Whether all parts but the expression fit.
-    fn fits_besides(&self, device: &Device) -> bool {
-        let tag = |pattern: &Glob| device.tags.iter().any(|tag| pattern.fits(tag.as_str()));
+    fn fits_besides(&self, device: &Device, steps: &Cell<usize>) -> bool {
+        let fits = |pattern: &Glob, text: &str| {
+            let (fits, taken) = pattern.compare(text);
+            steps.set(steps.get() + taken);
+            fits
+        };
+        let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| fits(glob, text));
+        let tag = |pattern: &Glob| device.tags.iter().any(|tag| fits(pattern, tag.as_str()));
         let user = || device.tags.is_empty() && any(&self.users, &device.user);
         let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
         let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));
@@ -47,10 +65,6 @@ impl Selector {
             && (self.hostnames.is_empty() || hostname())
             && (self.os.is_empty() || os())
     }
-}
-
-fn any(globs: &[Glob], text: &str) -> bool {
-    globs.iter().any(|glob| glob.fits(text))
 }
 
 /// A pattern for a whole text: `*` is any characters, `?` is any one, all else is itself.
@@ -74,10 +88,16 @@ impl Glob {
     /// only the last `*` takes one character more, as an earlier one could gain nothing by it.
     #[must_use]
     pub fn fits(&self, text: &str) -> bool {
+        self.compare(text).0
+    }
+
+    /// As [`Glob::fits`], with the steps that it took.
+    fn compare(&self, text: &str) -> (bool, usize) {
         let (pattern, text) = (&self.0, text.chars().collect::<Vec<_>>());
-        let (mut at, mut seen) = (0, 0);
+        let (mut at, mut seen, mut steps) = (0, 0, text.len());
         let mut star: Option<(usize, usize)> = None;
         while seen < text.len() {
+            steps += 1;
             match pattern.get(at) {
                 Some('*') => {
                     star = Some((at, seen));
@@ -89,7 +109,7 @@ impl Glob {
                 }
                 _ => {
                     let Some((star_at, taken)) = star else {
-                        return false;
+                        return (false, steps);
                     };
                     star = Some((star_at, taken + 1));
                     at = star_at + 1;
@@ -97,7 +117,8 @@ impl Glob {
                 }
             }
         }
-        pattern[at..].iter().all(|letter| *letter == '*')
+        let fits = pattern[at..].iter().all(|letter| *letter == '*');
+        (fits, steps)
     }
 }
 

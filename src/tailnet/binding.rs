@@ -46,19 +46,16 @@ impl Engine {
         let Some(held) = self.policies.get(key) else {
             return;
         };
-        let binding = self.find_devices(held);
+        let evaluated = held.evaluated();
+        let binding = self.find_devices(held, evaluated.as_ref().map(|(matching, _)| matching));
         if binding.is_none() && held.policy.is_ok() && held.leaving.is_none() {
             self.polling.compare_soon();
         }
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let unjudged = held.selector().map(|(selector, allowance)| {
-            let devices = self.fleet.devices().filter(|it| allowance.is_about(it));
-            let unjudged = devices.filter(|device| selector.judge(device).is_err());
-            unjudged.map(|device| device.node_id.clone()).collect()
-        });
-        let unjudged = unjudged.unwrap_or_default();
+        let unjudged = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
+        held.take_evaluated();
         if held.unjudged != unjudged {
             held.unjudged = unjudged;
             self.tell.insert(key.clone());
@@ -105,10 +102,13 @@ impl Engine {
     }
 
     /// Which devices a policy means now; `None` while that cannot be decided.
-    fn find_devices(&self, held: &Held) -> Option<Binding> {
+    fn find_devices(&self, held: &Held, matching: Option<&BTreeSet<NodeId>>) -> Option<Binding> {
         let policy = held.policy.as_ref().ok()?;
         if held.leaving.is_some() {
             return None;
+        }
+        if policy.selector().is_some() {
+            return matching.cloned().map(Binding::Fleet);
         }
         // Nobody takes the place of a device before it is proven that it is gone.
         let lacking = |id: &&NodeId| self.fleet.get(id).is_none_or(|device| device.external);

@@ -166,7 +166,11 @@ impl<R: Reporter> Driver<R> {
                     }
                 },
                 Some(written) = self.reports.join_next() => self.written(written),
-                () = sleep_until(wake) => self.step(Input::Wake),
+                () = sleep_until(wake) => {
+                    self.step(Input::Wake);
+                    // The next step may be due at once: others work on this thread too.
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use super::{
     asks::Asks,
     clock::ApiClock,
     edited::EditedStatuses,
+    evaluation,
     failure::Setback,
     held::Held,
     limit::Limiter,
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
-    plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, Memory, PolicyKey, Room},
+    plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, PolicyKey, Room},
     tailscale::Ability,
 };
 
@@ -98,6 +99,12 @@ pub struct Engine {
     pub(super) leaving: BTreeSet<PolicyKey>,
     /// Devices whose place in the fleets is to be found anew.
     pub(super) moved: BTreeSet<NodeId>,
+    /// Policies with devices that are left to be compared with their selector, or have just been.
+    pub(super) evaluating: BTreeSet<PolicyKey>,
+    /// The namespace whose turn it was last.
+    pub(super) evaluated_last: String,
+    /// The steps of evaluation in one step of the engine.
+    pub(super) evaluation_share: usize,
     /// Devices to be compared anew.
     pub(super) stale: BTreeSet<NodeId>,
     /// Devices whose next step is to be found anew.
@@ -173,6 +180,9 @@ impl Engine {
             fleets: BTreeSet::new(),
             leaving: BTreeSet::new(),
             moved: BTreeSet::new(),
+            evaluating: BTreeSet::new(),
+            evaluated_last: String::new(),
+            evaluation_share: evaluation::SHARE,
             stale: BTreeSet::new(),
             unplaced: BTreeSet::new(),
             queues: Queues::default(),
@@ -267,7 +277,8 @@ impl Engine {
         .then_some(self.queues.batch_grew + BATCH_PATIENCE);
         let lane = self.lane_opens_at.filter(|_| self.may_act());
         let ends = [self.limit_ends(), self.next_leave(), self.records_due_at()];
-        let own = [poll, alarm, batch, lane, self.next_lookup()];
+        let evaluation = self.evaluates_at();
+        let own = [poll, alarm, batch, lane, evaluation, self.next_lookup()];
         own.into_iter().chain(ends).flatten().min()
     }
 
@@ -341,7 +352,9 @@ impl Engine {
                     .cloned()
                     .or(held.last_valid.take());
                 held.declared = declared.policy;
-                std::mem::replace(&mut held.policy, policy).ok()
+                let before = std::mem::replace(&mut held.policy, policy).ok();
+                held.note_edit(before.as_ref());
+                before
             });
             self.redeclare(before.as_ref(), after.as_ref());
             self.take_edit(&key);
@@ -378,6 +391,7 @@ impl Engine {
             self.forget_parted(key, &held.memory.holdings);
         }
         self.fleets.remove(key);
+        self.evaluating.remove(key);
         self.leaving.remove(key);
         self.unbound.remove(key);
         self.tell.remove(key);
@@ -438,16 +452,6 @@ impl Engine {
         }
         self.stale.extend(self.nodes.keys().cloned());
         self.unbound.extend(self.policies.keys().cloned());
-    }
-
-    fn recorded(&mut self, key: &PolicyKey, uid: &str, memory: Memory) {
-        let held = self.policies.get_mut(key);
-        if let Some(held) = held.filter(|held| held.uid == uid) {
-            held.recorded = memory;
-            self.unplaced.extend(held.nodes().cloned());
-            self.unplaced
-                .extend(held.memory.holdings.parted().into_iter().cloned());
-        }
     }
 
     pub(super) fn circumstances(&self, id: &NodeId, node: &Node, now: Duration) -> Circumstances {

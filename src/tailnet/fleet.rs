@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{DeviceReport, Engine, held::Held, node::Node};
+use super::{DeviceReport, Engine, evaluation::Verdict, node::Node};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Binding, Difference, ExpressionFault, Policy, PolicyKey, Target},
+    plan::{Binding, Difference, ExpressionFault, PolicyKey},
 };
 
 /// Devices and differences that a report has in detail; its totals are exact.
@@ -68,70 +68,42 @@ enum Standing {
 }
 
 impl Engine {
-    /// Takes a device into the fleets that it fits, and out of those that it fits no more.
-    pub(super) fn rematch(&mut self, id: &NodeId) {
-        let device = self.fleet.get(id);
-        let mut changed: Vec<(PolicyKey, bool)> = Vec::new();
-        let mut left: Vec<PolicyKey> = Vec::new();
-        let mut matching: Vec<(PolicyKey, bool)> = Vec::new();
-        for key in &self.fleets {
-            let Some(Held {
-                policy:
-                    Ok(Policy {
-                        target: Target::Fleet(selector),
-                        allowance,
-                        ..
-                    }),
-                binding: Some(Binding::Fleet(nodes)),
-                unjudged,
-                memory,
-                ..
-            }) = self.policies.get_mut(key)
-            else {
-                continue;
-            };
-            let device = device.filter(|device| allowance.is_about(device));
-            let judged = device.map_or(Ok(false), |device| selector.judge(device));
-            let now_unjudged = judged.is_err();
-            if now_unjudged != unjudged.contains(id) {
-                if now_unjudged {
-                    unjudged.insert(id.clone());
-                } else {
-                    unjudged.remove(id);
-                }
-                self.tell.insert(key.clone());
-            }
-            let fits = judged.unwrap_or(false);
-            let moved = if fits {
-                nodes.insert(id.clone())
-            } else {
-                nodes.remove(id)
-            };
-            if moved {
-                changed.push((key.clone(), fits));
-            }
-            matching.push((key.clone(), fits || now_unjudged));
-            if !fits && !now_unjudged && memory.holdings.nodes.contains(id) {
-                left.push(key.clone());
-            }
+    /// Takes a device into a fleet that it matches, or out of one that it no longer matches.
+    pub(super) fn rematch(&mut self, id: &NodeId, key: &PolicyKey, verdict: Verdict) {
+        let Some(held) = self.policies.get_mut(key) else {
+            return;
+        };
+        let Some(Binding::Fleet(nodes)) = &mut held.binding else {
+            return;
+        };
+        let (fits, is_unknown) = (verdict == Verdict::Matches, verdict == Verdict::Unknown);
+        let moved = if fits {
+            nodes.insert(id.clone())
+        } else {
+            nodes.remove(id)
+        };
+        let told = if is_unknown {
+            held.unjudged.insert(id.clone())
+        } else {
+            held.unjudged.remove(id)
+        };
+        let left = !fits && !is_unknown && held.memory.holdings.nodes.contains(id);
+        if moved || told {
+            self.tell.insert(key.clone());
         }
-        for (key, fits) in changed {
-            if fits {
-                self.take_up(id, &key);
-                self.hold_one(id, &key);
-            } else {
-                self.let_go(id, &key);
-                self.count_anew(&key);
-            }
-            self.tell.insert(key);
+        if moved && fits {
+            self.take_up(id, key);
+            self.hold_one(id, key);
+        } else if moved {
+            self.let_go(id, key);
+            self.count_anew(key);
         }
-        for key in left {
-            self.part_with_one(id, &key);
+        if left {
+            self.part_with_one(id, key);
         }
-        for (key, matches) in matching {
-            if let Some(held) = self.policies.get_mut(&key) {
-                held.see_device(id, self.fleet.get(id), matches, self.polling.seen);
-            }
+        if let Some(held) = self.policies.get_mut(key) {
+            let matches = fits || is_unknown;
+            held.see_device(id, self.fleet.get(id), matches, self.polling.seen);
         }
     }
 

@@ -62,13 +62,14 @@ impl Engine {
         };
         let known = held.last_valid.as_ref().or(held.standing.readable.as_ref());
         let policy = self.admit(&held.declared, known);
-        if policy == held.policy {
+        if policy == *held.intended() {
             return;
         }
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
         let before = std::mem::replace(&mut held.policy, policy);
+        held.note_edit(before.as_ref().ok());
         let after = held.policy.as_ref().ok().cloned();
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.take_edit(key);

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Abandoned, PolicyReport, acts::ActWork, deadline::Deadline, owned::KeyRecord};
+use super::{
+    Abandoned, PolicyReport, acts::ActWork, deadline::Deadline, evaluation::Evaluation,
+    owned::KeyRecord,
+};
 use crate::{
     model::NodeId,
     plan::{
@@ -36,6 +39,10 @@ pub(super) struct Held {
     pub binding: Option<Binding>,
     /// Devices of which the expression of its selector cannot tell; they are not meant.
     pub unjudged: BTreeSet<NodeId>,
+    /// How far it is with comparing devices with its selector, if it has one.
+    pub evaluation: Option<Evaluation>,
+    /// What counted before the last edit, until the devices are known that it targets now.
+    pub before_edit: Option<Policy>,
     /// New or edited, and not seen through yet: goes before routine work.
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
@@ -76,6 +83,8 @@ impl Held {
             memory: declared.memory,
             binding: None,
             unjudged: BTreeSet::new(),
+            evaluation: None,
+            before_edit: None,
             urgent: true,
             changed_at: None,
             last_report: None,

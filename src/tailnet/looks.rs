@@ -201,7 +201,7 @@ impl Engine {
                 Some(ours) if contradicted => fleet.insert(ours.clone()),
                 None if contradicted => {}
                 known => {
-                    if known != Some(&device) {
+                    if known.is_none_or(|known| known.facts_differ(&device)) {
                         self.moved.insert(id);
                     }
                     fleet.insert(device);
@@ -224,7 +224,7 @@ impl Engine {
                 if seen(node) || changed {
                     self.stale.insert(id.clone());
                 }
-                if changed {
+                if known.is_none_or(|known| known.facts_differ(&device)) {
                     self.moved.insert(id);
                 }
                 fleet.insert(device);

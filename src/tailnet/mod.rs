@@ -23,6 +23,7 @@ mod deletions;
 mod drive;
 mod edited;
 mod engine;
+mod evaluation;
 mod exchange;
 mod failure;
 mod fair;

@@ -52,6 +52,7 @@ impl Engine {
             && self.connection.is_ok()
             && self.polling.is_closed()
             && self.unplaced.is_empty()
+            && !self.is_evaluating()
             && self.queues.at_work().next().is_none()
             && !self.nodes.values().any(Node::is_tried_again)
     }

@@ -175,6 +175,17 @@ impl Engine {
         }
     }
 
+    /// A report is kept: what it remembers of this object survives a crash.
+    pub(super) fn recorded(&mut self, key: &PolicyKey, uid: &str, memory: Memory) {
+        let held = self.policies.get_mut(key);
+        if let Some(held) = held.filter(|held| held.uid == uid) {
+            held.recorded = memory;
+            self.unplaced.extend(held.nodes().cloned());
+            self.unplaced
+                .extend(held.memory.holdings.parted().into_iter().cloned());
+        }
+    }
+
     /// Why the tailnet cannot be asked, once that is sure enough to say it on every policy.
     pub(super) fn outage(&self) -> Option<&Failure> {
         self.connection.as_ref().err().or(self.polling.outage())
@@ -185,7 +196,7 @@ impl Engine {
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
-            _ if held.standing.left_alone => return None,
+            _ if held.standing.left_alone || held.is_set_aside() => return None,
             _ if held.leaving.is_some() => State::Leaving(held.abandoned.clone().map(Box::new)),
             _ if let Err(errors) = &held.declared => State::Invalid(errors.clone()),
             Err(refusal) if self.may_be_allowed_yet(refusal) => return None,

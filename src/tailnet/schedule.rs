@@ -36,14 +36,10 @@ impl Engine {
         self.ring(now.monotonic);
         self.expire_changes(now);
         self.expire_deletions(now);
-        if self.polling.seen > 0 && self.policies_listed {
+        if self.knows_all() {
             self.release_absent();
-            for key in std::mem::take(&mut self.unbound) {
-                self.rebind(&key, now.wall);
-            }
-            for id in std::mem::take(&mut self.moved) {
-                self.rematch(&id);
-            }
+            self.evaluate();
+            self.rebind_known(now);
             self.use_approvals();
             self.replan_stale(now);
             self.share_reads();
@@ -59,6 +55,21 @@ impl Engine {
         self.see_off(now);
         self.count_waiting_records(now);
         self.publish();
+    }
+
+    /// Finds the devices anew of the policies in question whose selector has been compared.
+    fn rebind_known(&mut self, now: Now) {
+        for key in std::mem::take(&mut self.unbound) {
+            if self
+                .policies
+                .get(&key)
+                .is_some_and(Held::is_first_evaluated)
+            {
+                self.unbound.insert(key);
+            } else {
+                self.rebind(&key, now.wall);
+            }
+        }
     }
 
     fn poll(&mut self, now: Now) {
@@ -120,6 +131,10 @@ impl Engine {
             self.limiter.reservations.ask(id, false);
             return;
         };
+        if self.is_undecided(id) {
+            self.queues.put(id, Place::Waiting, now.monotonic);
+            return;
+        }
         let step = node.next_step(id, self.circumstances(id, node, now.monotonic));
         let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
         self.limiter.reservations.ask(id, waits);

@@ -48,6 +48,9 @@ impl Engine {
                     // The first tag takes a device from its user: its owner is another one now.
                     self.reconsider(id);
                 }
+                Call::SetName(..) => {
+                    self.moved.insert(id.clone());
+                }
                 _ => {}
             }
         }

@@ -11,6 +11,7 @@ mod checks;
 mod clears;
 mod contested;
 mod counted;
+mod evaluated;
 mod expired;
 mod faulty;
 mod fleets;
@@ -147,6 +148,8 @@ struct World {
     keeping: BTreeMap<PolicyKey, Duration>,
     /// How much the records of owned keys may hold.
     record_room: Room,
+    /// How much is evaluated in one step, and how long that takes at most.
+    evaluation_share: Option<(usize, Duration)>,
     /// When the last report of the tailnet will be kept.
     keeping_tailnet: Duration,
 }
@@ -193,6 +196,7 @@ impl World {
             last_reports: BTreeMap::new(),
             keeping: BTreeMap::new(),
             record_room: Room::default(),
+            evaluation_share: None,
             keeping_tailnet: Duration::ZERO,
         }
     }
@@ -239,6 +243,9 @@ impl World {
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
         self.engine = Engine::new(settings(), self.rng.u64(..));
         self.engine.record_room = self.record_room;
+        if let Some((share, _)) = self.evaluation_share {
+            self.engine.evaluation_share = share;
+        }
         self.told = std::mem::take(&mut self.told).of_next_life();
         self.wake = None;
         self.waits_for_turn = false;
@@ -504,7 +511,10 @@ impl World {
             };
             self.after(wait, Event::Turn);
         }
-        let wake = self.engine.wake_at();
+        let wake = self
+            .engine
+            .wake_at()
+            .map(|at| self.wake_with_evaluation(at));
         if self.wake != wake {
             self.wake = wake;
             if let Some(at) = wake {
@@ -512,6 +522,16 @@ impl World {
                 self.after(at.saturating_sub(self.clock), Event::Wake);
             }
         }
+    }
+
+    /// An evaluation takes its time, in which other things happen.
+    fn wake_with_evaluation(&mut self, at: Duration) -> Duration {
+        let Some((_, time)) = self.evaluation_share.filter(|_| at.is_zero()) else {
+            return at;
+        };
+        let latest = self.clock + time;
+        let due = self.wake.filter(|due| *due > self.clock);
+        due.map_or(latest, |due| due.min(latest))
     }
 
     /// Says what happens, where a single seed is looked into (`TSDP_TRACE=1`).

@@ -14,6 +14,11 @@ fn live_through(seed: u64) -> u64 {
     if seed.is_multiple_of(3) {
         world.record_digests();
     }
+    if seed.is_multiple_of(2) {
+        let time = Duration::from_millis(world.rng.u64(..3_000));
+        world.evaluation_share = Some((1, time));
+        world.engine.evaluation_share = 1;
+    }
     world.populate();
     world.start();
     for _ in 0..world.rng.usize(5..60) {

@@ -1,0 +1,214 @@
+//! Selectors that take more than one share to compare.
+
+use std::time::Duration;
+
+use super::{
+    World,
+    counted::{policy, tags},
+    fleets::{fleet, servers, tag},
+    model::{device, node_id},
+};
+use crate::{
+    model::ChangeLimit,
+    plan::{Binding, Mode, Policy, PolicyKey, Selector, Target, Wishes},
+    tailnet::{Input, Request, Term},
+};
+
+const DEVICES: usize = 60;
+/// About one device in a share.
+const SMALL: usize = 1;
+
+fn of(namespace: &str, policy: Policy) -> Policy {
+    let key = PolicyKey {
+        namespace: namespace.to_owned(),
+        ..policy.key
+    };
+    Policy { key, ..policy }
+}
+
+fn selecting(expression: &str, policy: Policy) -> Policy {
+    let selector = Selector {
+        expression: Some(expression.parse().unwrap()),
+        ..Selector::default()
+    };
+    Policy {
+        target: Target::Fleet(selector),
+        ..policy
+    }
+}
+
+/// A world that has been told of all but policies, in which an evaluation takes about a step for each device
+/// and a second for each step.
+fn slow(devices: usize) -> World {
+    let mut world = servers(devices);
+    world.evaluation_share = Some((SMALL, Duration::from_secs(1)));
+    world.start();
+    world.engine.evaluation_share = SMALL;
+    world.run_for(Duration::from_secs(20));
+    world
+}
+
+fn settle(world: &mut World) {
+    world.run_for(Duration::from_mins(5));
+    world.assert_converged();
+    world.forget_seen();
+}
+
+fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
+    match &world.engine.policies[key].binding {
+        Some(Binding::Fleet(nodes)) => Some(nodes.len()),
+        _ => None,
+    }
+}
+
+#[test]
+fn nothing_is_decided_of_a_new_policy_from_a_part_of_its_devices() {
+    let mut world = slow(DEVICES);
+    world.limit(ChangeLimit::Devices(59));
+    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    let key = policy.key.clone();
+    world.apply(policy);
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(matched(&world, &key), None);
+    assert!(world.writes().is_empty());
+    world.run_for(Duration::from_mins(5));
+    // Held as a whole: a part of them would have been within the limit.
+    assert_eq!(matched(&world, &key), Some(DEVICES));
+    assert!(world.writes().is_empty());
+}
+
+#[test]
+fn an_edited_policy_sends_nothing_and_releases_nothing_until_its_devices_are_known() {
+    let mut world = slow(DEVICES);
+    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    let key = policy.key.clone();
+    world.apply(policy.clone());
+    settle(&mut world);
+    let edited = selecting(
+        "device.os == 'linux' && device.hostname != 'host-0'",
+        Policy {
+            wishes: tags(&["tag:b"]),
+            ..policy
+        },
+    );
+    world.apply(edited);
+    world.run_for(Duration::from_secs(30));
+    // Drift is not corrected by the former spec either.
+    let drifted = world.model.devices.get_mut(&node_id(7)).unwrap();
+    drifted.tags = [tag("tag:z")].into();
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(matched(&world, &key), Some(DEVICES));
+    assert!(world.writes().is_empty() && world.seen.reports.is_empty());
+    world.run_for(Duration::from_mins(5));
+    world.assert_converged();
+    assert_eq!(matched(&world, &key), Some(DEVICES - 1));
+    assert_eq!(world.writes().len(), DEVICES - 1);
+}
+
+#[test]
+fn an_edit_during_an_evaluation_replaces_it_and_one_of_the_wishes_alone_goes_on_with_it() {
+    let mut world = slow(DEVICES);
+    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    world.apply(policy.clone());
+    settle(&mut world);
+    let narrower = selecting("device.hostname == 'host-3'", policy.clone());
+    world.apply(narrower.clone());
+    world.run_for(Duration::from_secs(50));
+    let wishes = tags(&["tag:c"]);
+    world.apply(Policy { wishes, ..narrower });
+    world.run_for(Duration::from_secs(25));
+    let nodes: Vec<_> = world.writes().iter().flat_map(|it| it.nodes()).collect();
+    assert_eq!(nodes, [&node_id(3)]);
+    settle(&mut world);
+    world.apply(selecting("device.os == 'windows'", policy.clone()));
+    world.run_for(Duration::from_secs(30));
+    world.apply(policy);
+    world.run_for(Duration::from_mins(5));
+    world.assert_converged();
+}
+
+#[test]
+fn a_policy_that_is_deleted_during_an_evaluation_goes() {
+    let mut world = slow(DEVICES);
+    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    let key = policy.key.clone();
+    world.apply(policy.clone());
+    settle(&mut world);
+    world.apply(selecting("device.os == 'windows'", policy));
+    world.run_for(Duration::from_secs(10));
+    world.delete(&key);
+    world.run_for(Duration::from_mins(5));
+    assert!(world.engine.policies.is_empty() && !world.engine.is_evaluating());
+}
+
+#[test]
+fn a_namespace_waits_for_another_one_as_long_as_for_itself_at_most() {
+    let mut world = slow(DEVICES);
+    for number in 0..5 {
+        let mut large = of(
+            "hostile",
+            selecting("device.os == 'linux'", fleet(tags(&["tag:a"]))),
+        );
+        large.mode = Mode::Observe;
+        large.key.name = format!("large-{number}");
+        world.apply(large);
+    }
+    world.run_for(Duration::from_secs(10));
+    let other = of(
+        "other",
+        selecting("device.os == 'linux'", fleet(tags(&["tag:a"]))),
+    );
+    let key = other.key.clone();
+    world.apply(other);
+    let from = world.clock;
+    world.run_for(Duration::from_secs(1));
+    while matched(&world, &key).is_none() {
+        world.run_for(Duration::from_secs(1));
+    }
+    let taken = world.clock.checked_sub(from).unwrap();
+    // Alone it takes a second for each device.
+    assert!(taken <= Duration::from_secs(125), "{taken:?}");
+}
+
+#[test]
+fn what_was_compared_is_not_compared_again() {
+    let mut world = slow(DEVICES);
+    world.apply(selecting("device.os == 'linux'", fleet(tags(&["tag:a"]))));
+    settle(&mut world);
+    // A poll with a device that was changed otherwise, another connection, another term.
+    let device = world.model.devices.get_mut(&node_id(3)).unwrap();
+    device.authorized = !device.authorized;
+    world.run_for(Duration::from_mins(1));
+    assert!(!world.engine.is_evaluating());
+    world.step(Input::connection(Ok(())));
+    world.step(Input::Term(None));
+    world.step(Input::Term(Some(Term::FIRST.next())));
+    world.run_for(Duration::from_secs(2));
+    assert!(world.engine.polling.seen > 0 && !world.engine.is_evaluating());
+}
+
+#[test]
+fn a_device_whose_facts_have_changed_waits_until_it_is_known_who_targets_it() {
+    let mut world = slow(DEVICES);
+    let wishes = Wishes {
+        key_expiry_disabled: Some(true),
+        ..Wishes::default()
+    };
+    world.apply(selecting("device.os == 'linux'", fleet(wishes)));
+    let single = of("other", policy(DEVICES, tags(&["tag:z"])));
+    world.model.add(device(DEVICES));
+    world.apply(single);
+    settle(&mut world);
+    for number in 0..DEVICES {
+        let device = world.model.devices.get_mut(&node_id(number)).unwrap();
+        device.os = "windows".to_owned();
+        device.key_expiry_disabled = false;
+    }
+    let device = world.model.devices.get_mut(&node_id(DEVICES)).unwrap();
+    device.tags = [tag("tag:b")].into();
+    world.run_for(Duration::from_mins(4));
+    let nodes: Vec<_> = world.writes().iter().flat_map(|it| it.nodes()).collect();
+    // None of the fleet's, which left it; the other namespace's device did not wait.
+    assert_eq!(nodes, [&node_id(DEVICES)]);
+    assert!(world.count(|request| matches!(request, Request::Write(_))) == 1);
+}
