@@ -18,6 +18,7 @@ mod fleets;
 mod guarded;
 mod inquiries;
 mod late;
+mod leaders;
 mod limits;
 mod model;
 mod once;

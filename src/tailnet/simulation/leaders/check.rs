@@ -1,0 +1,182 @@
+//! What may be sent: what is desired by something that the sender has been shown, and by something that
+//! was stored after it had won the lead; and nothing that a person has put there and no policy owns.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+
+use super::{account::Account, process::Process, store::Object};
+use crate::{
+    model::{AttributeKey, NodeId, RouteSet, TagSet},
+    plan::{AttributeWrites, Call, Extent, Mode, Policy, PolicyKey},
+    tailnet::simulation::model::Model,
+};
+
+/// How old what a leader acts by may be within its term: it may be cut off until its lease is over, and
+/// its watches may then be in backoff.
+const LAG: Duration = Duration::from_mins(1);
+/// How old what the last list or read showed of a device may be.
+pub const SEEN_WITHIN: Duration = Duration::from_mins(2);
+/// How old a read may be on which a list rests that carries what others have added, and how long such a
+/// request may be on its way.
+pub const READ_WITHIN: Duration = Duration::from_secs(15);
+
+/// A request that is about to be sent.
+pub struct Sending<'a> {
+    call: &'a Call,
+    account: &'a Account,
+    model: &'a Model,
+    shown: &'a BTreeMap<PolicyKey, Object>,
+    now: Duration,
+    /// What was stored before then counts no longer.
+    since: Duration,
+    /// What a device was before then counts no longer.
+    seen: Duration,
+}
+
+impl<'a> Sending<'a> {
+    pub fn new(
+        call: &'a Call,
+        account: &'a Account,
+        model: &'a Model,
+        sender: &'a Process,
+        now: Duration,
+    ) -> Self {
+        Self {
+            call,
+            account,
+            model,
+            shown: &sender.shown,
+            now,
+            since: now.saturating_sub(LAG).max(sender.won_at),
+            seen: now.saturating_sub(SEEN_WITHIN),
+        }
+    }
+
+    /// Nothing that is stored forbids it, and something that is stored desires it.
+    pub fn check(&self, wall: Timestamp, suspended: bool) {
+        let call = self.call;
+        let suspended = suspended || self.account.was_suspended(self.since);
+        assert!(!suspended, "{call:?} in a tailnet that is suspended");
+        match call {
+            Call::SetKeyExpiryDisabled(id, value) => {
+                self.wanted(id, |policy| {
+                    policy.wishes.key_expiry_disabled == Some(*value)
+                });
+            }
+            Call::SetTags(id, tags) => self.check_tags(id, tags),
+            Call::SetRoutes(id, routes) => self.check_routes(id, routes),
+            Call::ExpireKey(_) => {
+                let mut times = self.account.times.iter();
+                assert!(times.any(|time| *time <= wall), "{call:?} too early");
+            }
+            Call::Delete(id) => self.wanted(id, |policy| policy.wishes.reap.is_some()),
+            Call::WriteAttributes(nodes) => {
+                for (id, writes) in nodes {
+                    self.check_attributes(id, writes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Policy> {
+        let acting = self.shown.values().filter(|object| !object.leaving);
+        let policies = acting.map(|object| &object.policy);
+        policies.filter(|policy| matches!(policy.mode, Mode::Enforce | Mode::Approve))
+    }
+
+    /// What the sender was shown desires it, and so does what has been stored since it won the lead.
+    fn wanted(&self, id: &NodeId, wants: impl Fn(&Policy) -> bool) {
+        let (call, account) = (self.call, self.account);
+        let wants = |policy: &Policy| wants(policy) && account.may_target(policy, id, self.seen);
+        let specs = account.specs();
+        let mut specs = specs.filter(|spec| spec.acts() && spec.span.held_since(self.since));
+        let stored = specs.any(|spec| wants(&spec.policy));
+        assert!(
+            stored,
+            "{call:?} is desired by nothing stored since {:?}",
+            self.since
+        );
+        let shown = self.shown().any(wants);
+        assert!(shown, "{call:?} is desired by nothing that its sender sees");
+    }
+
+    fn check_tags(&self, id: &NodeId, tags: &TagSet) {
+        if self.account.has_drifted(id, self.now) {
+            return;
+        }
+        let (call, before) = (self.call, &self.model.devices[id].tags);
+        assert!(
+            before.is_subset(tags),
+            "{call:?} takes tags away: {before:?}"
+        );
+        for tag in tags.difference(before) {
+            self.wanted(id, |policy| {
+                let desired = policy.wishes.tags.as_ref();
+                desired.is_some_and(|desired| desired.contains(tag))
+            });
+        }
+    }
+
+    fn check_routes(&self, id: &NodeId, routes: &RouteSet) {
+        if self.account.has_drifted(id, self.now) {
+            return;
+        }
+        let device = &self.model.devices[id];
+        let before = device.enabled_routes.clone().unwrap_or_default();
+        let takes = before.difference(routes).next().is_some();
+        self.wanted(id, |policy| {
+            let Some(desired) = &policy.wishes.enabled_routes else {
+                return false;
+            };
+            let mut added = routes.difference(&before);
+            let replaces = policy.ownership.enabled_routes == Extent::Exact;
+            added.all(|route| desired.contains(route)) && (replaces || !takes)
+        });
+    }
+
+    fn check_attributes(&self, id: &NodeId, writes: &AttributeWrites) {
+        for (key, desired) in writes {
+            let Some(desired) = desired else {
+                self.check_deletion(id, key);
+                continue;
+            };
+            self.wanted(id, |policy| {
+                let attributes = policy.wishes.attributes.as_ref();
+                attributes.is_some_and(|attributes| attributes.get(key) == Some(desired))
+            });
+        }
+    }
+
+    /// A key is deleted that was declared once, that nothing declares now, and that is no person's.
+    fn check_deletion(&self, id: &NodeId, key: &AttributeKey) {
+        let account = self.account;
+        let specs = || account.specs().filter(|spec| spec.declares(key));
+        assert!(specs().next().is_some(), "{key} of {id} was never declared");
+        let since = self.since.min(self.now.saturating_sub(LAG));
+        let declared = specs().find(|spec| {
+            spec.span.holds_since(since) && account.targets(&spec.policy, id, self.seen)
+        });
+        assert!(declared.is_none(), "{key} of {id} is deleted: {declared:?}");
+        let mut shown = self.shown();
+        let shown = shown.find(|policy| {
+            let attributes = policy.wishes.attributes.as_ref();
+            attributes.is_some_and(|attributes| attributes.contains_key(key))
+                && account.targets(policy, id, self.seen)
+        });
+        assert!(shown.is_none(), "{key} of {id} is deleted: {shown:?}");
+        let Some(set) = account.set_by_person(id, key) else {
+            return;
+        };
+        let before = set.saturating_sub(LAG);
+        let targeted = before.saturating_sub(SEEN_WITHIN);
+        let mut since_then = specs().filter(|spec| spec.span.held_since(before));
+        let is_owned = since_then.any(|spec| account.may_target(&spec.policy, id, targeted));
+        // Just set: the read before the deletion did not show it.
+        assert!(
+            is_owned || self.now < set + READ_WITHIN,
+            "{key} of {id} is a person's, since {set:?}"
+        );
+    }
+}

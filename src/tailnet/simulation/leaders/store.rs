@@ -1,0 +1,206 @@
+//! What the API server keeps for two processes: objects with resource versions, and a lease.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::super::{Broken, CLEAR_TIMEOUT, Kept, recorded, settings};
+use crate::{
+    plan::{Approvals, Declared, LookRequest, Memory, Policy, PolicyKey, Standing},
+    tailnet::{PolicyReport, Settings, TailnetDeclared, TailnetReport},
+};
+
+/// A policy as it is stored.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub policy: Policy,
+    /// What its status records.
+    pub memory: Memory,
+    /// The report that its status was derived from.
+    pub report: Option<Box<PolicyReport>>,
+    pub approvals: Approvals,
+    /// The finalizer is on it.
+    pub anchored: bool,
+    /// It is being deleted, and held up.
+    pub leaving: bool,
+    pub version: u64,
+}
+
+/// The tailnet's object.
+#[derive(Debug, Clone)]
+pub struct TailnetObject {
+    pub declared: TailnetDeclared,
+    pub settings: Settings,
+    pub version: u64,
+}
+
+/// Why a status was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The object is gone, or another one has its name.
+    Gone,
+    /// The object has changed since the version that the status was derived from.
+    Outdated,
+}
+
+/// Who leads, and when that was renewed last.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lease {
+    pub holder: Option<u64>,
+    pub renewed: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub policies: BTreeMap<PolicyKey, Object>,
+    pub tailnet: TailnetObject,
+    pub lease: Lease,
+    version: u64,
+}
+
+impl Object {
+    /// The policy as a watch shows it.
+    pub fn declared(&self) -> Declared {
+        Declared {
+            key: self.policy.key.clone(),
+            uid: self.policy.uid.clone(),
+            generation: self.policy.generation,
+            policy: Ok(self.policy.clone()),
+            standing: Standing {
+                readable: None,
+                left_alone: false,
+                lacks_finalizer: !self.anchored,
+            },
+            memory: self.memory.clone(),
+            request: LookRequest::default(),
+            approvals: self.approvals.clone(),
+            leaving: self.leaving.then_some(CLEAR_TIMEOUT),
+        }
+    }
+
+    /// As a single process keeps it.
+    pub fn kept(&self) -> Kept {
+        Kept {
+            policy: self.policy.clone(),
+            memory: self.memory.clone(),
+            request: LookRequest::default(),
+            approvals: self.approvals.clone(),
+            broken: Broken::Valid,
+            anchored: self.anchored,
+            leaving: self.leaving,
+        }
+    }
+}
+
+impl Store {
+    pub fn new() -> Self {
+        Self {
+            policies: BTreeMap::new(),
+            tailnet: TailnetObject {
+                declared: TailnetDeclared::default(),
+                settings: settings(),
+                version: 0,
+            },
+            lease: Lease::default(),
+            version: 0,
+        }
+    }
+
+    fn next_version(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    /// Applies or edits a policy. What is being deleted takes no edit.
+    pub fn apply(&mut self, mut policy: Policy) {
+        let version = self.next_version();
+        let key = policy.key.clone();
+        let Some(object) = self.policies.get_mut(&key) else {
+            policy.uid = format!("uid-{version}");
+            let object = Object {
+                policy,
+                memory: Memory::default(),
+                report: None,
+                approvals: Approvals::default(),
+                anchored: false,
+                leaving: false,
+                version,
+            };
+            self.policies.insert(key, object);
+            return;
+        };
+        if !object.leaving {
+            policy.uid.clone_from(&object.policy.uid);
+            policy.created = object.policy.created;
+            policy.generation = object.policy.generation + 1;
+            object.policy = policy;
+            object.version = version;
+        }
+    }
+
+    /// Deletes a policy: what has something to clear is held up.
+    pub fn delete(&mut self, key: &PolicyKey) {
+        let version = self.next_version();
+        let Some(object) = self.policies.get_mut(key) else {
+            return;
+        };
+        if !object.anchored {
+            self.policies.remove(key);
+        } else if !object.leaving {
+            object.leaving = true;
+            object.policy.generation += 1;
+            object.version = version;
+        }
+    }
+
+    pub fn approve(&mut self, key: &PolicyKey, annotation: &str) {
+        let version = self.next_version();
+        if let Some(object) = self.policies.get_mut(key) {
+            object.approvals = Approvals::parse(Some(annotation));
+            object.version = version;
+        }
+    }
+
+    pub fn set_tailnet(&mut self, change: impl FnOnce(&mut TailnetObject)) {
+        change(&mut self.tailnet);
+        self.tailnet.version = self.next_version();
+    }
+
+    /// Writes a status over the version that it was derived from.
+    pub fn write(
+        &mut self,
+        key: &PolicyKey,
+        over: u64,
+        report: &PolicyReport,
+    ) -> Result<u64, Refused> {
+        let object = self.policies.get_mut(key);
+        let own = object.filter(|object| object.policy.uid == report.uid);
+        let object = own.ok_or(Refused::Gone)?;
+        if object.version != over {
+            return Err(Refused::Outdated);
+        }
+        object.memory = recorded::through_status(report);
+        object.report = Some(Box::new(report.clone()));
+        object.anchored = !object.memory.holdings.is_empty();
+        let is_over = object.leaving && !object.anchored;
+        let version = self.next_version();
+        if is_over {
+            self.policies.remove(key);
+        } else if let Some(object) = self.policies.get_mut(key) {
+            object.version = version;
+        }
+        Ok(version)
+    }
+
+    pub fn write_tailnet(&mut self, over: u64, report: &TailnetReport) -> Result<u64, Refused> {
+        if self.tailnet.version != over {
+            return Err(Refused::Outdated);
+        }
+        if let Some(recent) = &report.recent {
+            let declared = &mut self.tailnet.declared;
+            declared.recent.clone_from(recent);
+            declared.reserved.clone_from(&report.reserved);
+            declared.deletions.clone_from(&report.deletions);
+        }
+        self.tailnet.version = self.next_version();
+        Ok(self.tailnet.version)
+    }
+}
