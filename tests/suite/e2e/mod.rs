@@ -16,6 +16,7 @@ mod from_environment;
 mod git;
 mod guards;
 mod held;
+mod hostile;
 mod identity;
 mod invites;
 mod late;

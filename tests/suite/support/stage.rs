@@ -181,6 +181,11 @@ impl Stage {
         started.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// A client of the administrator.
+    pub fn client(&self) -> kube::Client {
+        self.control_plane.client()
+    }
+
     /// Starts the controller and waits until it is ready.
     pub async fn controller(&self) -> Controller {
         Controller::ready(&self.kubeconfig, &[], &[]).await
