@@ -238,6 +238,12 @@ impl Claims {
         self.reaches.bars(policy, field)
     }
 
+    /// A message of the API as a policy is told of it.
+    #[must_use]
+    pub fn mask(&self, policy: &PolicyKey, text: &str) -> String {
+        self.reaches.mask(policy, text)
+    }
+
     /// A change as a policy is told of it.
     #[must_use]
     pub fn view(&self, policy: &PolicyKey, change: &Change) -> Change {

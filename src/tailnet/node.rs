@@ -304,7 +304,11 @@ impl Node {
             });
         of_looks
             .chain(of_fields)
-            .map(|(field, setback)| (field, setback.failure.clone()))
+            .map(|(field, setback)| {
+                let message = self.plan.claims.mask(key, &setback.failure.message);
+                let failure = setback.failure.clone();
+                (field, Failure { message, ..failure })
+            })
             .chain(contested)
     }
 

@@ -185,15 +185,24 @@ impl Engine {
         let before = node.setbacks.insert(field.clone(), setback);
         let is_new = before
             .is_none_or(|before| before.is_quiet() || before.failure.reason != failure.reason);
-        if is_new && !quiet {
+        if !is_new || quiet {
+            return;
+        }
+        let claims = &node.plan.claims;
+        let told: Vec<_> = difference
+            .owners()
+            .map(|owner| (owner.clone(), claims.mask(owner, &failure.message)))
+            .collect();
+        for (owner, message) in told {
             let failed = Announcement::Failed {
                 device: difference.device.clone(),
-                field,
-                failure,
+                field: field.clone(),
+                failure: Failure {
+                    message,
+                    ..failure.clone()
+                },
             };
-            for owner in difference.owners() {
-                self.announce(owner, failed.clone());
-            }
+            self.announce(&owner, failed);
         }
     }
 

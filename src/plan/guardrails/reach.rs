@@ -60,6 +60,29 @@ impl Scope {
         self.routes.is_some()
     }
 
+    /// What the API says of a list, without the entries that are outside: a request carries those of others.
+    fn mask(&self, text: &str) -> String {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || ":._/-".contains(c);
+        let mut masked = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(begin) = rest.find(is_part) {
+            let (before, from) = rest.split_at(begin);
+            let end = from.find(|c| !is_part(c)).unwrap_or(from.len());
+            let (word, after) = from.split_at(end);
+            // A sentence may end with it.
+            let entry = word.trim_end_matches(['.', ':']);
+            let tag = entry.parse::<Tag>().ok();
+            let route = Route::reported(entry).ok().filter(|_| entry.contains('/'));
+            let is_hidden = tag.is_some_and(|tag| !self.covers(&tag))
+                || route.is_some_and(|route| !self.covers(&route));
+            masked.push_str(before);
+            masked.push_str(if is_hidden { "…" } else { entry });
+            masked.push_str(&word[entry.len()..]);
+            rest = after;
+        }
+        masked + rest
+    }
+
     /// A change with those entries of its lists alone that are inside.
     fn view(&self, change: &Change) -> Change {
         fn inside<T: Entry>(scope: &Scope, entries: &BTreeSet<T>) -> BTreeSet<T> {
@@ -292,6 +315,14 @@ impl Reaches {
     pub fn scope(&self, policy: &PolicyKey) -> Scope {
         let reach = self.of.get(policy);
         reach.map(|reach| reach.scope.clone()).unwrap_or_default()
+    }
+
+    /// A message of the API as a policy is told of it.
+    #[must_use]
+    pub fn mask(&self, policy: &PolicyKey, text: &str) -> String {
+        let scope = self.of.get(policy).map(|reach| &reach.scope);
+        let bounded = scope.filter(|scope| scope.bounds_tags() || scope.bounds_routes());
+        bounded.map_or_else(|| text.to_owned(), |scope| scope.mask(text))
     }
 
     /// A change as a policy is told of it: of lists, the entries that it may give and take.

@@ -1,3 +1,5 @@
+mod mask;
+
 use std::collections::BTreeMap;
 
 use proptest::{option, prelude::*, sample::select, strategy::ValueTree as _};

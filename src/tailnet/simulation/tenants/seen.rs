@@ -8,6 +8,7 @@ use super::{HOSTILE, called, hostile, tag_with};
 use crate::{
     model::{ReportedAttribute, Route, Tag, TagSet},
     plan::{DeviceTarget, Extent, Identity, Mode, Policy, Selector, Target, Wishes},
+    tailnet::State,
     tailnet::simulation::{
         World,
         chaos::hostname,
@@ -142,13 +143,21 @@ fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
             "tag:secret-9"
         };
         world.guard(&json!({
-            "allowedPolicies": [{
-                "namespaces": {"names": [HOSTILE]},
-                "devices": [{"tags": ["tag:a"]}],
-                "fields": ["tags", "enabledRoutes", "keyExpiry"],
-                "tags": ["tag:a", "tag:a?"],
-                "routes": ["10.0.0.0/8"],
-            }],
+            "allowedPolicies": [
+                {
+                    "namespaces": {"names": [HOSTILE]},
+                    "devices": [{"tags": ["tag:a"]}],
+                    "fields": ["tags", "enabledRoutes", "keyExpiry"],
+                    "tags": ["tag:a", "tag:a?"],
+                    "routes": ["10.0.0.0/8"],
+                },
+                // Elsewhere it may do what it may not do here.
+                {
+                    "namespaces": {"names": [HOSTILE]},
+                    "devices": [{"tags": ["tag:elsewhere"]}],
+                    "fields": ["authorized", "postureAttributes"],
+                },
+            ],
             "protectedDevices": [{"tags": ["tag:b", hidden]}],
         }));
         world.apply(policy.clone());
@@ -168,6 +177,8 @@ fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
             let first = live(seed, 2 * seed, &policy);
             let second = live(seed, 2 * seed + 1, &policy);
             let (one, other) = (told_to(&first, HOSTILE), told_to(&second, HOSTILE));
+            let last = &first.last_reports[&policy.key].state;
+            assert!(!matches!(last, State::NotAllowed(_)), "{last:?}");
             assert!(!one.is_empty());
             for (one, other) in one.iter().zip(&other) {
                 assert_eq!(one, other, "{} in seed {seed}", policy.key);

@@ -1,0 +1,33 @@
+//! What the API says of a list that several policies share.
+
+use serde_json::json;
+
+use super::{guardrails, wishing};
+use crate::plan::{Memory, Reaches, Wishes, scenes::plain_device};
+
+#[test]
+fn a_message_of_the_api_names_no_entry_that_the_policy_may_not_give() {
+    let rules = guardrails(&json!({"allowedPolicies": [
+        {"tags": ["tag:db-*"], "routes": ["10.0.0.0/8"]},
+    ]}));
+    let policy = rules
+        .admit(wishing("any", Wishes::default()), None)
+        .unwrap();
+    let policies = [(&policy, &Memory::default())];
+    let reaches = Reaches::on(&plain_device(), &policies, &[], &rules);
+    for (said, told) in [
+        (
+            "requested tags [tag:db-a tag:router] are invalid or not permitted",
+            "requested tags [tag:db-a …] are invalid or not permitted",
+        ),
+        ("'tag:router': no owner.", "'…': no owner."),
+        (
+            "10.1.0.0/16, 192.168.0.0/24 and fd00::/8: refused (400, request id 7/a.b)",
+            "10.1.0.0/16, … and …: refused (400, request id 7/a.b)",
+        ),
+    ] {
+        assert_eq!(reaches.mask(&policy.key, said), told);
+    }
+    let other = wishing("other", Wishes::default()).key;
+    assert_eq!(reaches.mask(&other, "tag:router"), "tag:router");
+}
