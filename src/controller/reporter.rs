@@ -26,6 +26,7 @@ use crate::{
         APPROVE, DeserializeGuard, Reason, TailscaleDevicePolicy, TailscaleTailnet,
         TailscaleTailnetStatus,
     },
+    model::NodeId,
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{
         Announcement, HeldPlan, MissedExpiry, PolicyReport, Recorded, Reporter, State,
@@ -120,6 +121,17 @@ impl Reporter for StatusWriter {
             Announcement::Held(plan) => {
                 info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "held for an approval");
                 held(plan)
+            }
+            Announcement::Flapping { node, label } => {
+                let note = flapping(node, label);
+                warn!(policy = %key, device = %node, "{note}");
+                Event {
+                    type_: EventType::Warning,
+                    reason: Reason::Contested.to_string(),
+                    note: Some(bounded(note)),
+                    action: "Wait".to_owned(),
+                    secondary: None,
+                }
             }
             Announcement::Refused(forbidden) => {
                 warn!(policy = %key, "not allowed: {forbidden}");
@@ -292,6 +304,16 @@ impl StatusWriter {
             Err(_) => debug!(policy = %key, "the Event was not written in time"),
         }
     }
+}
+
+/// A machine that keeps joining and leaving a fleet.
+pub(super) fn flapping(node: &NodeId, label: &str) -> String {
+    format!(
+        "{label} ({node}) keeps changing what it says of itself (its hostname, OS or version), and so whether \
+         spec.deviceSelector matches it: more than three times within an hour. It stays as it is, in or out, \
+         until the selector has said the same for 15 minutes. Select by tags or users, which a machine \
+         does not choose, or look into the machine."
+    )
 }
 
 fn changed(difference: &Difference) -> Event {

@@ -1,5 +1,8 @@
-use super::{Failure, HeldPlan, MissedExpiry};
-use crate::plan::{Difference, Field, Forbidden};
+use super::{Effect, Engine, Failure, HeldPlan, MissedExpiry};
+use crate::{
+    model::NodeId,
+    plan::{Difference, Field, Forbidden, PolicyKey},
+};
 
 /// What somebody should be told when it happens, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,23 @@ pub enum Announcement {
     Approved(HeldPlan),
     /// Keys are not expired at a time, and never will be for it.
     Missed(MissedExpiry),
+    /// A device keeps joining and leaving the policy by what it claims of itself, and stays where it is.
+    Flapping {
+        /// The device.
+        node: NodeId,
+        /// What people call it.
+        label: String,
+    },
     /// The tailnet does not allow the policy.
     Refused(Forbidden),
+}
+
+impl Engine {
+    /// Says something, to those who wrote the policy.
+    pub(super) fn announce(&mut self, key: &PolicyKey, announcement: Announcement) {
+        if self.leads() {
+            self.effects
+                .push(Effect::Announce(key.clone(), Box::new(announcement)));
+        }
+    }
 }

@@ -4,13 +4,14 @@ use std::{
 };
 
 use super::{
-    Announcement, Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
+    Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
     absence::Absence,
     asks::Asks,
     clock::ApiClock,
     edited::EditedStatuses,
     evaluation,
     failure::Setback,
+    flapping::Flapping,
     held::Held,
     limit::Limiter,
     node::{Circumstances, Node},
@@ -99,6 +100,8 @@ pub struct Engine {
     pub(super) leaving: BTreeSet<PolicyKey>,
     /// Devices whose place in the fleets is to be found anew.
     pub(super) moved: BTreeSet<NodeId>,
+    /// Devices that keep joining and leaving fleets by what they claim.
+    pub(super) flapping: Flapping,
     /// Policies with devices that are left to be compared with their selector, or have just been.
     pub(super) evaluating: BTreeSet<PolicyKey>,
     /// The namespace whose turn it was last.
@@ -180,6 +183,7 @@ impl Engine {
             fleets: BTreeSet::new(),
             leaving: BTreeSet::new(),
             moved: BTreeSet::new(),
+            flapping: Flapping::default(),
             evaluating: BTreeSet::new(),
             evaluated_last: String::new(),
             evaluation_share: evaluation::SHARE,
@@ -370,6 +374,7 @@ impl Engine {
             return;
         };
         held.urgent = true;
+        self.flapping.forget_policy(key);
         // What was frozen or approved was so for the former spec.
         held.thaw();
         for id in held.nodes().chain(held.memory.holdings.parted()) {
@@ -392,6 +397,7 @@ impl Engine {
         }
         self.fleets.remove(key);
         self.evaluating.remove(key);
+        self.flapping.forget_policy(key);
         self.leaving.remove(key);
         self.unbound.remove(key);
         self.tell.remove(key);
@@ -471,14 +477,6 @@ impl Engine {
 
     pub(super) fn tell_all(&mut self) {
         self.tell.extend(self.policies.keys().cloned());
-    }
-
-    /// Says something, to those who wrote the policy.
-    pub(super) fn announce(&mut self, key: &PolicyKey, announcement: Announcement) {
-        if self.leads() {
-            self.effects
-                .push(Effect::Announce(key.clone(), Box::new(announcement)));
-        }
     }
 
     pub(super) fn setback(

@@ -147,14 +147,14 @@ impl Held {
 
 impl Engine {
     /// Compares devices with selectors, in a share, and takes over what is complete by then.
-    pub(super) fn evaluate(&mut self) {
+    pub(super) fn evaluate(&mut self, now: Duration) {
         for key in self.unbound.clone() {
             self.begin_evaluation(&key);
         }
         self.note_changed_facts();
         self.share_evaluation();
         for key in self.evaluating.clone() {
-            self.take_evaluation(&key);
+            self.take_evaluation(&key, now);
         }
     }
 
@@ -269,7 +269,7 @@ impl Engine {
     }
 
     /// Takes over what a policy has compared, once nothing is left.
-    fn take_evaluation(&mut self, key: &PolicyKey) {
+    fn take_evaluation(&mut self, key: &PolicyKey, now: Duration) {
         let held = self.policies.get_mut(key);
         let Some((before_edit, evaluation)) = held.and_then(|held| {
             let evaluation = held.evaluation.as_mut()?;
@@ -295,6 +295,7 @@ impl Engine {
             return;
         }
         for (id, verdict) in std::mem::take(&mut evaluation.found) {
+            let verdict = self.damp(&id, key, verdict, now);
             self.rematch(&id, key, verdict);
             self.unplaced.insert(id);
         }

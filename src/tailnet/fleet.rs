@@ -42,6 +42,20 @@ pub struct FleetReport {
     pub expired: BTreeSet<AttributeKey>,
     /// The devices of which its expression cannot tell.
     pub unjudged: Option<Unjudged>,
+    /// The devices that keep joining and leaving it by what they claim.
+    pub flapping: Option<FlappingDevices>,
+}
+
+/// Devices that keep joining and leaving a fleet by what they claim of themselves: for now they stay as they
+/// are, in or out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlappingDevices {
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub node: NodeId,
+    /// What people call that one.
+    pub label: String,
 }
 
 /// Devices of which the expression of a selector cannot tell; they are not meant.
@@ -167,6 +181,7 @@ impl Engine {
         });
         report.details = devices.collect();
         report.unjudged = self.unjudged(key);
+        report.flapping = self.flapping_of(key);
         self.name_batch(key, &mut report.differences);
         report
     }

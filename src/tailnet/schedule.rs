@@ -38,7 +38,8 @@ impl Engine {
         self.expire_deletions(now);
         if self.knows_all() {
             self.release_absent();
-            self.evaluate();
+            self.end_flapping(now.monotonic);
+            self.evaluate(now.monotonic);
             self.rebind_known(now);
             self.use_approvals();
             self.replan_stale(now);

@@ -150,6 +150,7 @@ impl Reporter for Progress {
             | Announcement::Held(_)
             | Announcement::Approved(_)
             | Announcement::Missed(_)
+            | Announcement::Flapping { .. }
             | Announcement::Refused(_) => {}
         }
     }

@@ -76,6 +76,7 @@ impl Reporter for Terminal {
             Announcement::Held(_)
             | Announcement::Approved(_)
             | Announcement::Missed(_)
+            | Announcement::Flapping { .. }
             | Announcement::Refused(_) => {}
         }
     }

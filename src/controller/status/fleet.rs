@@ -3,6 +3,7 @@
 use super::{Known, Verdict, bound, count, deleting, failed, failures, held, pending, worst};
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
+    controller::{conditions::Progress, reporter::flapping},
     tailnet::{DeviceReport, FleetReport},
 };
 
@@ -24,6 +25,18 @@ pub(super) fn verdict(report: &FleetReport) -> Verdict {
         );
         verdict.message += &told;
     }
+    let Some(first) = &report.flapping else {
+        return verdict;
+    };
+    let told = flapping(&first.node, &first.label);
+    let others = match first.count {
+        1 => String::new(),
+        many => format!(" {} other devices do so too.", many - 1),
+    };
+    if verdict.progress == Progress::Done {
+        return Verdict::retrying(Reason::Contested, format!("{told}{others}"));
+    }
+    verdict.message = format!("{} {told}{others}", verdict.message);
     verdict
 }
 

@@ -14,6 +14,7 @@ mod counted;
 mod evaluated;
 mod expired;
 mod faulty;
+mod flapping;
 mod fleets;
 mod guarded;
 mod inquiries;

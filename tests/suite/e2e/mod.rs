@@ -11,6 +11,7 @@ mod clashes;
 mod clears;
 mod edited_status;
 mod figures;
+mod flapping;
 mod fleets;
 mod from_environment;
 mod git;

@@ -1,0 +1,141 @@
+//! Machines that keep changing what they say of themselves, between what two fleets select.
+
+use std::time::Duration;
+
+use super::{
+    World,
+    chaos::{blank, policy_key},
+    counted::{attributes, key, world},
+    model::node_id,
+};
+use crate::{
+    model::Tag,
+    plan::{Glob, Policy, PolicyKey, Selector, Target},
+    tailnet::{Announcement, FleetReport, State},
+};
+
+const POLL: Duration = Duration::from_mins(1);
+
+/// The policy of this number: about machines that call themselves so, among those that have `tag:s`.
+fn fleet(number: usize, pattern: &str) -> Policy {
+    Policy {
+        target: Target::Fleet(Selector {
+            tags: [tag()].into(),
+            hostnames: vec![Glob::lower_case(pattern)],
+            ..Selector::default()
+        }),
+        wishes: attributes(&[("tier", &pattern[..1])]),
+        ..blank(policy_key(number))
+    }
+}
+
+fn tag() -> Tag {
+    "tag:s".parse().unwrap()
+}
+
+fn call_itself(world: &mut World, hostname: &str) {
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    hostname.clone_into(&mut device.hostname);
+}
+
+/// One machine, and two fleets that select it by its hostname.
+fn two_fleets() -> World {
+    let mut world = world(1);
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = [tag()].into();
+    call_itself(&mut world, "a-1");
+    world.apply(fleet(0, "a-*"));
+    world.apply(fleet(1, "b-*"));
+    world.start();
+    world.run_for(Duration::from_mins(5));
+    world.forget_seen();
+    world
+}
+
+fn flap(world: &mut World, polls: usize) {
+    for poll in 0..polls {
+        call_itself(world, if poll % 2 == 0 { "b-1" } else { "a-1" });
+        world.run_for(POLL);
+    }
+}
+
+fn told(world: &World, key: &PolicyKey) -> FleetReport {
+    match &world.last_reports[key].state {
+        State::Fleet(report) => (**report).clone(),
+        state => panic!("{state:?}"),
+    }
+}
+
+/// Whether each of the two fleets has the machine, and says that it keeps moving.
+fn places(world: &World) -> [(usize, bool); 2] {
+    [0, 1].map(|number| {
+        let report = told(world, &policy_key(number));
+        (report.matched, report.flapping.is_some())
+    })
+}
+
+#[test]
+fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_and_one_event() {
+    let mut world = two_fleets();
+    flap(&mut world, 6);
+    let moves = world.writes().len();
+    assert!((1..=3).contains(&moves), "{:#?}", world.writes());
+    assert_eq!(places(&world).map(|(_, flapping)| flapping), [true; 2]);
+    let said = world.seen.announcements.iter();
+    let said = said.filter(|(_, said)| matches!(said, Announcement::Flapping { .. }));
+    assert_eq!(said.count(), 2, "once for each fleet");
+    // From then on it costs nothing, for as long as it goes on.
+    world.forget_seen();
+    flap(&mut world, 180);
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
+    assert!(world.seen.announcements.is_empty());
+    // It stops: after a quarter of an hour it goes where it belongs.
+    call_itself(&mut world, "b-1");
+    world.run_for(Duration::from_mins(10));
+    assert!(world.writes().is_empty());
+    world.run_for(Duration::from_mins(10));
+    assert_eq!(places(&world), [(0, false), (1, false)]);
+    let tier = &world.model.attributes[&node_id(0)][&key("tier")];
+    assert_eq!(tier.value, serde_json::json!("b"));
+    world.assert_converged();
+    // And may move again at once, an hour later.
+    world.run_for(Duration::from_hours(1));
+    call_itself(&mut world, "a-1");
+    world.run_for(Duration::from_mins(3));
+    assert_eq!(places(&world), [(1, false), (0, false)]);
+}
+
+/// What the control server says of a device counts at once: nobody keeps a device in a fleet by flapping.
+#[test]
+fn a_tag_that_is_taken_ends_the_membership_of_a_machine_that_keeps_moving() {
+    let mut world = two_fleets();
+    flap(&mut world, 9);
+    assert_eq!(places(&world).map(|(_, flapping)| flapping), [true; 2]);
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags.clear();
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(places(&world), [(0, false), (0, false)]);
+    // Nor are moves by tags any reason to keep it where it is.
+    for _ in 0..10 {
+        for tags in [vec![tag()], Vec::new()] {
+            let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+            device.tags = tags.into_iter().collect();
+            world.run_for(Duration::from_mins(2));
+        }
+    }
+    assert_eq!(places(&world), [(0, false), (0, false)]);
+}
+
+#[test]
+fn an_edit_and_a_list_that_lacks_the_machine_are_no_moves() {
+    let mut world = two_fleets();
+    for round in 0..8 {
+        world.apply(fleet(0, if round % 2 == 0 { "none-*" } else { "a-*" }));
+        world.run_for(Duration::from_mins(2));
+        world.model.short = [[node_id(0)].into()].into();
+        world.run_for(Duration::from_mins(2));
+    }
+    assert_eq!(places(&world), [(1, false), (0, false)]);
+    world.assert_converged();
+}
