@@ -14,6 +14,7 @@ use super::{
     model::node_id,
 };
 use crate::{
+    api::Reason,
     model::{AttributeValue, AttributeWish, Tag},
     plan::{
         DeviceTarget, Disruption, Extent, Glob, Hold, Identity, Mode, Policy, PolicyKey, Selector,
@@ -368,4 +369,39 @@ fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
     let gives = |call: &&&crate::plan::Call| matches!(call, crate::plan::Call::SetTags(..));
     let times = world.writes().iter().filter(gives).count();
     assert!((3..=7).contains(&times), "{times} times in four hours");
+}
+
+/// Somebody who keeps taking one namespace's tag holds up nobody else's.
+#[test]
+fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
+    let mut world = tailnet();
+    let giving = |policy: Policy| {
+        let mut policy = policy;
+        policy.ownership.tags = Extent::AtLeast;
+        policy
+    };
+    world.apply(giving(hostile(hostname("host-0"), tags(&["tag:x"]))));
+    world.apply(giving(victim(hostname("host-0"), tags(&["tag:v"]))));
+    world.start();
+    world.run_until(SOON);
+    for _ in 0..5 {
+        world.run_for(Duration::from_mins(5));
+        tag_with(&mut world, 0, &["tag:a", "tag:v"]);
+    }
+    world.run_for(Duration::from_mins(3));
+    let contested = |namespace| {
+        let failures = device(&world, namespace).failures;
+        failures
+            .iter()
+            .any(|(_, failure)| failure.reason == Reason::Contested)
+    };
+    assert!(contested(HOSTILE) && !contested(VICTIM));
+    tag_with(&mut world, 0, &["tag:a"]);
+    world.run_for(Duration::from_mins(2));
+    let given = &world.model.devices[&node_id(0)].tags;
+    assert!(
+        given.contains(&"tag:v".parse::<Tag>().unwrap()),
+        "{given:?}"
+    );
+    assert_undisturbed(&world, "its tag was taken once");
 }
