@@ -238,11 +238,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 1024,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        })]
+        #![proptest_config(crate::plan::cases::cases(1024))]
 
         #[test]
         fn all_that_was_put_there_goes_unless_somebody_wishes_it(mut scene in leaving()) {

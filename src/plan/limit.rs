@@ -151,11 +151,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 512,
-            failure_persistence: None,
-            ..ProptestConfig::default()
-        })]
+        #![proptest_config(crate::plan::cases::cases(512))]
 
         #[test]
         fn the_limit_is_never_exceeded_and_the_biggest_are_held_first(wished in wished(), room in 0..20_usize) {

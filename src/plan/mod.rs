@@ -12,6 +12,8 @@
 mod acts;
 mod approval;
 mod bind;
+#[cfg(test)]
+mod cases;
 mod change;
 mod claims;
 mod clashes;

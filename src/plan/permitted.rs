@@ -60,11 +60,7 @@ fn drifted(scene: &Scene, other: &Scene, drifts: [bool; 4]) -> Scene {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 512,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
     fn of_what_was_approved_all_that_is_the_same_is_sent_and_nothing_else(

@@ -187,11 +187,7 @@ fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 512,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
     fn the_calls_lead_to_every_wish_that_won_and_to_nothing_else(scene in scene()) {

@@ -194,11 +194,7 @@ fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 384,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(crate::plan::cases::cases(384))]
 
     #[test]
     fn calls_come_to_an_end_and_leave_only_what_is_held(world in world()) {

@@ -473,11 +473,7 @@ fn devices() -> impl Strategy<Value = Device> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 1024,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(crate::plan::cases::cases(1024))]
 
     #[test]
     fn after_a_key_was_expired_no_call_follows_for_the_same_time(

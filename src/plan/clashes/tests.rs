@@ -257,7 +257,7 @@ fn some_tailnet() -> impl Strategy<Value = Tailnet> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
     fn nothing_is_sent_that_would_clash_and_it_comes_to_an_end(tailnet in some_tailnet()) {

@@ -143,7 +143,7 @@ fn pattern() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
     fn whatever_is_accepted_compiles_within_its_bytes_and_matches_as_regex_does(

@@ -281,7 +281,7 @@ fn on_a_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
     fn what_is_accepted_means_the_same_as_in_cel(text in condition(), ephemeral: bool, seen: bool, created: bool) {

@@ -365,11 +365,7 @@ fn field_of(call: &Call) -> Option<&'static str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 768,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(crate::plan::cases::cases(768))]
 
     /// The rules are for every namespace here, so that what one of them allows is allowed to all.
     #[test]

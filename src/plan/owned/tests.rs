@@ -237,11 +237,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 256,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(crate::plan::cases::cases(256))]
 
     #[test]
     fn what_is_read_is_what_was_owned_on_each_device_that_is_there(

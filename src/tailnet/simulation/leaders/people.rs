@@ -51,6 +51,9 @@ impl Pair {
             device.last_seen = Some(long_ago);
             self.model.add(device);
         }
+        if self.rng.u8(..3) > 0 {
+            self.new_faults();
+        }
         self.account.limited = seed.is_multiple_of(3);
         let limit = self.account.limited.then_some(ChangeLimit::Devices(LIMIT));
         self.store.set_tailnet(|tailnet| {
@@ -72,6 +75,12 @@ impl Pair {
             0..=3 => {
                 let number = self.rng.usize(..POLICIES);
                 self.edit(number);
+                // Somebody thinks better of it, at times while it is at work.
+                if self.rng.bool() {
+                    let soon = Duration::from_millis(self.rng.u64(..8_000));
+                    self.run_for(soon);
+                    self.edit(number);
+                }
             }
             4 => self.delete(),
             5..=7 => self.approve(),
@@ -113,7 +122,7 @@ impl Pair {
         self.faults.rate_limited = share();
         self.faults.delay = Duration::from_millis(10 << self.rng.u32(..9));
         self.faults.list_delay = Duration::from_secs(self.rng.u64(..5));
-        let mut wait = || Duration::from_millis([0, 0, 2_000, 12_000][self.rng.usize(..4)]);
+        let mut wait = || Duration::from_millis([0, 2_000, 12_000, 40_000][self.rng.usize(..4)]);
         self.faults.queue = wait();
         self.faults.connect = wait();
     }
