@@ -4,14 +4,15 @@ use super::{Entry, Extent, PolicyKey, Scope};
 
 /// What the policies of one device wish for a list of its settings: its tags or its routes.
 ///
-/// | policies, by rank               | the list becomes       | conflict               |
-/// |---------------------------------|------------------------|------------------------|
-/// | a: Exact [x]; b: Exact [y]      | [x]                    | b lost to a            |
-/// | a: Exact [x]; b: Exact [x]      | [x]                    | none: the same wish    |
-/// | a: AtLeast [x]; b: Exact [y]    | [x, y]                 | none: a adds to it     |
-/// | a: Exact [x]; b: AtLeast [y]    | [x]                    | b lost to a            |
-/// | a: Exact [x, y]; b: AtLeast [y] | [x, y]                 | none: contained        |
-/// | a: AtLeast [x]; b: AtLeast [y]  | what is there, x and y | none                   |
+/// | policies, by rank                            | the list becomes       | conflict            |
+/// |----------------------------------------------|------------------------|---------------------|
+/// | a: Exact [x]; b: Exact [y]                   | [x]                    | b lost to a         |
+/// | a: Exact [x]; b: Exact [x]                   | [x]                    | none: the same wish |
+/// | a: AtLeast [x]; b: Exact [y]                 | [x, y]                 | none: a adds to it  |
+/// | a: Exact [x]; b: AtLeast [y]                 | [x]                    | b lost to a         |
+/// | a: Exact [x, y]; b: AtLeast [y]              | [x, y]                 | none: contained     |
+/// | a: AtLeast [x, y]; b: Exact []; c: Exact [x] | [x, y]                 | c lost to b         |
+/// | a: AtLeast [x]; b: AtLeast [y]               | what is there, x and y | none                |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListClaim<T> {
     /// By rank, those that count.
@@ -49,8 +50,12 @@ impl<T: Entry> Part<T> {
     ) -> bool {
         let taken = |entry: &T| self.takes(entry) && !whole.contains(entry);
         let given = |entry: &T| scope.covers(entry) && !wish.contains(entry);
-        self.exact
-            && (wish.iter().any(taken) || (extent == Extent::Exact && self.wish.iter().any(given)))
+        // Of two exact lists the first replaces the other, unless they are the same, or the other one is
+        // just what the first becomes by what ranks before it.
+        let more = |entry: &T| self.takes(entry) && !self.wish.contains(entry);
+        let is_other = || wish.iter().any(more) && whole.iter().any(given);
+        let replaced = || self.wish.iter().any(given) || is_other();
+        self.exact && (wish.iter().any(taken) || (extent == Extent::Exact && replaced()))
     }
 }
 
@@ -167,5 +172,47 @@ impl<T: Entry> ListClaim<T> {
     fn whole(&self) -> BTreeSet<T> {
         let entries = self.parts.iter().flat_map(|part| part.wish.iter());
         entries.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Route;
+
+    /// The policy to which each of these loses, by rank; policies are named by their place.
+    fn lost(wishes: &[(&[u8], Extent)]) -> Vec<Option<String>> {
+        let mut claim = ListClaim::<Route>::default();
+        let admit = |(place, (routes, extent)): (usize, &(&[u8], Extent))| {
+            let routes = routes.iter();
+            let routes = routes.map(|it| format!("10.{it}.0.0/16").parse().unwrap());
+            let owner = PolicyKey {
+                namespace: "network".to_owned(),
+                name: place.to_string(),
+            };
+            let lost = claim.admit(&owner, &routes.collect(), *extent, Scope::default());
+            lost.map(|to| to.name)
+        };
+        wishes.iter().enumerate().map(admit).collect()
+    }
+
+    #[test]
+    fn an_exact_list_below_another_one_counts_only_where_both_become_the_same() {
+        use Extent::{AtLeast, Exact};
+        let to = |name: &str| Some(name.to_owned());
+        let above: (&[u8], Extent) = (&[1, 2], AtLeast);
+        for (exact, below, loser) in [
+            (&[][..], &[1][..], to("1")),
+            (&[], &[1, 2], None),
+            (&[], &[], None),
+            (&[1], &[1, 2], None),
+            (&[1], &[2], to("1")),
+            (&[3], &[1, 3], to("1")),
+            (&[3], &[1, 2, 3], None),
+        ] {
+            let all = lost(&[above, (exact, Exact), (below, Exact)]);
+            assert_eq!(all[2], loser, "{exact:?} above {below:?}");
+        }
+        assert_eq!(lost(&[above, (&[1], Exact)]), [None, None]);
     }
 }
