@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::ChangeLimit,
-    plan::{Binding, Mode, Policy, PolicyKey, Selector, Target, Wishes},
+    plan::{Binding, Guardrails, Mode, Policy, PolicyKey, Selector, Target, Wishes},
     tailnet::{Input, Request, Term},
 };
 
@@ -211,4 +211,19 @@ fn a_device_whose_facts_have_changed_waits_until_it_is_known_who_targets_it() {
     // None of the fleet's, which left it; the other namespace's device did not wait.
     assert_eq!(nodes, [&node_id(DEVICES)]);
     assert!(world.count(|request| matches!(request, Request::Write(_))) == 1);
+}
+
+#[test]
+fn a_policy_that_is_denied_is_compared_with_no_device() {
+    let mut world = slow(DEVICES);
+    let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
+    let key = policy.key.clone();
+    world.apply(policy);
+    settle(&mut world);
+    assert!(world.engine.policies[&key].evaluation.is_some());
+    world.settings.guardrails = Guardrails::of_namespace("tsdp-system");
+    world.step(Input::Settings(world.settings.clone()));
+    world.run_for(Duration::from_secs(5));
+    assert!(world.engine.policies[&key].evaluation.is_none());
+    assert!(!world.engine.is_evaluating());
 }
