@@ -32,7 +32,8 @@ pub use policy::{
     APPROVE, LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
-    DeviceStatus, HeldPlan, Holdings, LetGo, PendingChange, TailscaleDevicePolicyStatus,
+    DeviceStatus, HeldPlan, Holdings, LetGo, PartlyManaged, PendingChange,
+    TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
     HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,

@@ -148,10 +148,31 @@ pub struct Holdings {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<String>,
 
+    /// The devices of nodeIds on which it manages only some of the routes, as the others have been held
+    /// up to now: only these are withdrawn there when it releases the device.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub partly_managed: Vec<PartlyManaged>,
+
     /// The devices that it has let go and that are not cleared yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub let_go: Vec<LetGo>,
+}
+
+/// Devices on which a policy manages only some of the routes that it names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartlyManaged {
+    /// Their nodeIds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub node_ids: Vec<String>,
+
+    /// The routes that it manages there; absent: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub routes: Vec<String>,
 }
 
 /// Devices that a policy has let go, and what it takes from them.

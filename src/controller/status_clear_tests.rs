@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
-    model::Route,
+    model::{Route, RouteSet},
     plan::{self, Belongings, Hold, Holdings, MOST_HELD},
     tailnet::{PolicyReport, State},
 };
@@ -76,6 +76,7 @@ fn holdings_are_read_as_they_were_written() {
     report.memory.holdings = Arc::new(Holdings {
         nodes: [node("n1")].into(),
         routes: ["10.0.0.0/16".parse().unwrap()].into(),
+        partly: [(node("n1"), RouteSet::new())].into_iter().collect(),
         let_go: [(belongings, [node("n2"), node("n3")].into())].into(),
     });
     let status = of_policy(
@@ -96,7 +97,8 @@ fn as_many_devices_as_can_be_kept_fit_into_an_object() {
     let ids = (0..MOST_HELD).map(|number| node(&format!("n{number:012}CNTRL")));
     let mut report = report(bound(device()));
     report.memory.holdings = Arc::new(Holdings {
-        nodes: ids.collect(),
+        nodes: ids.clone().collect(),
+        partly: ids.map(|id| (id, RouteSet::new())).collect(),
         ..Holdings::default()
     });
     let status = of_policy(

@@ -3,7 +3,7 @@
 //! | setting             | taken away                                                            |
 //! |---------------------|-----------------------------------------------------------------------|
 //! | `postureAttributes` | the keys that it owns: named, or named before and not yet deleted     |
-//! | `enabledRoutes`     | the routes that it names, under `Exact` as under `AtLeast`            |
+//! | `enabledRoutes`     | the routes that it names and manages, under `Exact` as under `AtLeast` |
 //! | `exitNode: true`    | the two routes of an exit node                                        |
 //! | all others          | nothing: tags, key expiry, name, IPv4 and authorization stay          |
 //!
@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Allowance, Deletion, Memory, Mode, OwnedKeys, Policy, PolicyKey};
+use super::{Allowance, Deletion, Memory, Mode, OwnedKeys, PartlyManaged, Policy, PolicyKey};
 use crate::model::{AttributeKey, NodeId, Route, RouteSet};
 
 /// The most devices that a policy under `Clear` can hold: their ids stand in its status, and a
@@ -68,6 +68,8 @@ pub struct Holdings {
     pub nodes: BTreeSet<NodeId>,
     /// The routes that it names on them. The attribute keys are [`Memory::owned`].
     pub routes: RouteSet,
+    /// The devices on which it manages only some of them.
+    pub partly: PartlyManaged,
     /// The devices that it has let go and that are not cleared yet, by what is to be taken from them:
     /// what the policy names by now may be something else.
     pub let_go: BTreeMap<Belongings, BTreeSet<NodeId>>,
@@ -102,16 +104,16 @@ impl Holdings {
         };
         needed.routes.is_subset(&self.routes)
             && needed.nodes.is_subset(&self.nodes)
+            && self.cover_routes(needed)
             && needed.let_go.iter().all(kept)
     }
 
     /// Lets devices go, with the keys that the policy owns on each of them.
     pub fn let_go(&mut self, parted: BTreeSet<NodeId>, owned: &OwnedKeys) {
         for id in parted {
-            self.nodes.remove(&id);
             let belongings = Belongings {
                 keys: owned.known_at(&id).cloned().unwrap_or_default(),
-                routes: self.routes.clone(),
+                routes: self.release_routes(&id),
             };
             if !belongings.is_empty() {
                 self.let_go.entry(belongings).or_default().insert(id);

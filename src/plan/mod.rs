@@ -28,6 +28,7 @@ mod impact;
 mod limit;
 mod lists;
 mod managed;
+mod managed_routes;
 mod order;
 mod owned;
 mod parse;
@@ -69,6 +70,7 @@ pub use guardrails::{
 pub use impact::Impact;
 pub use limit::Wants;
 pub use lists::ListClaim;
+pub use managed_routes::PartlyManaged;
 pub use order::{AttributeWrites, Call, next_call, still_planned};
 pub use owned::{Digest, OwnedGroup, OwnedKeys, OwnedRecord, Room};
 pub use parse::{Declared, Standing, parse, parse_readable, parse_selector, parse_target};

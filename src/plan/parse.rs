@@ -220,9 +220,15 @@ fn holdings(status: &api::Holdings) -> Holdings {
         let nodes = readable(&group.node_ids, |id| id.parse().ok());
         let_go.entry(belongings).or_default().extend(nodes);
     }
+    let partly = status.partly_managed.iter().flat_map(|group| {
+        let routes: BTreeSet<Route> = readable(&group.routes, |route| Route::reported(route).ok());
+        let nodes = group.node_ids.iter().filter_map(|id| id.parse().ok());
+        nodes.map(move |id| (id, routes.clone()))
+    });
     Holdings {
         nodes: readable(&status.node_ids, |id| id.parse().ok()),
         routes: readable(&status.routes, |route| Route::reported(route).ok()),
+        partly: partly.collect(),
         let_go,
     }
 }

@@ -88,12 +88,10 @@ impl Held {
         let holdings = &self.memory.holdings;
         if puts && (!new.is_empty() || holdings.routes != routes) {
             let holdings = self.holdings();
-            holdings.nodes.extend(new);
-            holdings.routes = routes;
+            holdings.name_routes(routes);
+            holdings.hold(new);
         } else if !puts && !holdings.nodes.is_empty() {
-            let holdings = self.holdings();
-            holdings.nodes.clear();
-            holdings.routes.clear();
+            self.holdings().forget_devices();
         }
         false
     }

@@ -35,6 +35,7 @@ mod inbox;
 mod inquiry;
 mod limit;
 mod looks;
+mod managed_routes;
 mod messages;
 mod node;
 mod once;

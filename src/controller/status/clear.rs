@@ -1,11 +1,12 @@
 //! What a status says of devices that a policy has let go, under `deletionPolicy: Clear`.
 
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display};
 
 use super::{Known, Verdict, count, pending};
 use crate::{
     api::{self, Reason, TailscaleDevicePolicyStatus},
     controller::conditions::Progress,
+    model::RouteSet,
     plan::{self, ApprovedOn, MOST_HELD},
     tailnet::{ClearReport, DETAILS, PolicyReport, State},
 };
@@ -123,7 +124,18 @@ pub(super) fn holdings(holdings: &plan::Holdings) -> Option<api::Holdings> {
         attributes: texts(&belongings.keys),
         routes: texts(&belongings.routes),
     };
+    let mut partly: BTreeMap<&RouteSet, Vec<String>> = BTreeMap::new();
+    for (id, routes) in holdings.partly.iter() {
+        partly.entry(routes).or_default().push(id.to_string());
+    }
+    let partly = partly
+        .into_iter()
+        .map(|(routes, node_ids)| api::PartlyManaged {
+            node_ids,
+            routes: texts(routes),
+        });
     (!holdings.is_empty()).then(|| api::Holdings {
+        partly_managed: partly.collect(),
         node_ids: texts(&holdings.nodes),
         routes: texts(&holdings.routes),
         let_go: holdings.let_go.iter().map(group).collect(),

@@ -22,6 +22,7 @@ mod late;
 mod leaders;
 mod limits;
 mod model;
+mod never_sent;
 mod once;
 mod outcome;
 mod owned;

@@ -1,0 +1,170 @@
+//! Which of its routes a policy under `Clear` manages on each of its devices: those that are withdrawn
+//! when it releases the device.
+//!
+//! As with attribute keys, a policy that sends nothing comes to manage nothing: where its change is held, a
+//! route that it names may be one that a person has approved. All others are the rule, so that only devices
+//! on which a policy does not manage all that it names are recorded.
+
+use std::collections::BTreeMap;
+
+use super::Holdings;
+use crate::model::{NodeId, RouteSet};
+
+/// The devices on which a policy manages only these of the routes that it names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PartlyManaged(BTreeMap<NodeId, RouteSet>);
+
+impl PartlyManaged {
+    /// The devices, with the routes that are managed there.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &RouteSet)> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<(NodeId, RouteSet)> for PartlyManaged {
+    fn from_iter<I: IntoIterator<Item = (NodeId, RouteSet)>>(devices: I) -> Self {
+        Self(devices.into_iter().collect())
+    }
+}
+
+impl Holdings {
+    /// The routes that the policy manages on one of its devices.
+    #[must_use]
+    pub fn managed_routes(&self, id: &NodeId) -> &RouteSet {
+        self.partly.0.get(id).unwrap_or(&self.routes)
+    }
+
+    /// Whether there is a route that the policy names and does not manage on this device.
+    #[must_use]
+    pub fn is_partly_managed(&self, id: &NodeId) -> bool {
+        self.partly.0.contains_key(id)
+    }
+
+    /// Takes devices in, of whose routes the policy manages at first those that it had put there before.
+    pub fn hold(&mut self, new: Vec<NodeId>) {
+        for id in new {
+            let before = self.due(&id).routes;
+            self.set_managed(&id, before);
+            self.nodes.insert(id);
+        }
+    }
+
+    /// The policy names other routes now: it manages those of them that it managed before.
+    pub fn name_routes(&mut self, routes: RouteSet) {
+        if self.routes == routes {
+            return;
+        }
+        let before = std::mem::replace(&mut self.routes, routes);
+        for id in self.nodes.clone() {
+            let managed = self.partly.0.get(&id).unwrap_or(&before).clone();
+            self.set_managed(&id, managed);
+        }
+    }
+
+    /// The policy manages these of its routes on a device, beside those that it managed before.
+    pub fn manage_routes(&mut self, id: &NodeId, routes: &RouteSet) {
+        let managed = self.managed_routes(id).union(routes).copied().collect();
+        self.set_managed(id, managed);
+    }
+
+    /// No longer one of the policy's devices.
+    pub(super) fn release_routes(&mut self, id: &NodeId) -> RouteSet {
+        self.nodes.remove(id);
+        let partly = self.partly.0.remove(id);
+        partly.unwrap_or_else(|| self.routes.clone())
+    }
+
+    /// Forgets the devices, but not those that are released and not cleared yet.
+    pub fn forget_devices(&mut self) {
+        self.nodes.clear();
+        self.routes.clear();
+        self.partly.0.clear();
+    }
+
+    fn set_managed(&mut self, id: &NodeId, managed: RouteSet) {
+        let managed: RouteSet = managed.intersection(&self.routes).copied().collect();
+        if managed == self.routes {
+            self.partly.0.remove(id);
+        } else {
+            self.partly.0.insert(id.clone(), managed);
+        }
+    }
+
+    /// Whether this records for each device at least the routes that are managed by `needed`.
+    pub(super) fn cover_routes(&self, needed: &Self) -> bool {
+        let mut partly = self.partly.iter();
+        partly.all(|(id, recorded)| {
+            !needed.nodes.contains(id) || needed.managed_routes(id).is_subset(recorded)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::plan::OwnedKeys;
+
+    fn node(number: usize) -> NodeId {
+        format!("n{number}CNTRL").parse().unwrap()
+    }
+
+    fn routes(texts: &[&str]) -> RouteSet {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn released(mut holdings: Holdings, number: usize) -> RouteSet {
+        let parted = BTreeSet::from([node(number)]);
+        holdings.let_go(parted, &OwnedKeys::default());
+        holdings.due(&node(number)).routes
+    }
+
+    #[test]
+    fn what_was_never_managed_is_not_withdrawn() {
+        let (a, b) = (
+            routes(&["10.0.0.0/16"]),
+            routes(&["10.0.0.0/16", "10.1.0.0/16"]),
+        );
+        let mut holdings = Holdings::default();
+        holdings.name_routes(a.clone());
+        holdings.hold(vec![node(1), node(2)]);
+        holdings.manage_routes(&node(1), &a);
+        assert_eq!(released(holdings.clone(), 1), a);
+        assert_eq!(released(holdings.clone(), 2), RouteSet::new());
+
+        // An edit that adds a route, and is held.
+        holdings.name_routes(b.clone());
+        assert_eq!(released(holdings.clone(), 1), a);
+        holdings.manage_routes(&node(1), &b);
+        assert_eq!(released(holdings.clone(), 1), b);
+        // One that takes it back: the policy itself withdraws it then.
+        holdings.name_routes(a.clone());
+        assert_eq!(released(holdings.clone(), 1), a);
+        assert_eq!(released(holdings, 2), RouteSet::new());
+    }
+
+    #[test]
+    fn a_device_that_comes_back_before_it_is_cleared_is_managed_as_before() {
+        let all = routes(&["10.0.0.0/16"]);
+        let mut holdings = Holdings::default();
+        holdings.name_routes(all.clone());
+        holdings.hold(vec![node(1)]);
+        holdings.manage_routes(&node(1), &all);
+        holdings.let_go(BTreeSet::from([node(1)]), &OwnedKeys::default());
+        holdings.hold(vec![node(1)]);
+        assert!(!holdings.is_partly_managed(&node(1)));
+    }
+
+    #[test]
+    fn a_record_covers_what_is_managed_only_if_it_says_so() {
+        let all = routes(&["10.0.0.0/16"]);
+        let mut recorded = Holdings::default();
+        recorded.name_routes(all.clone());
+        recorded.hold(vec![node(1)]);
+        let mut needed = recorded.clone();
+        assert!(recorded.cover(&needed));
+        needed.manage_routes(&node(1), &all);
+        assert!(!recorded.cover(&needed) && needed.cover(&recorded));
+    }
+}

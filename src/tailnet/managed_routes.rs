@@ -1,0 +1,59 @@
+//! When a policy under `Clear` comes to manage the routes that it names on a device.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::{
+    model::{NodeId, Route, RouteSet},
+    plan::{DevicePlan, Field, PolicyKey},
+};
+
+impl Engine {
+    /// The policies of a device come to manage the routes that they set there, or would if they differed,
+    /// as the plan has found. What is held is not managed.
+    pub(super) fn manage_routes(&mut self, id: &NodeId) {
+        let (Some(node), Some(device)) = (self.nodes.get(id), self.fleet.get(id)) else {
+            return;
+        };
+        if device.enabled_routes.is_none() {
+            return;
+        }
+        for key in &node.policies {
+            let Some(held) = self.policies.get_mut(key) else {
+                continue;
+            };
+            let holdings = &held.memory.holdings;
+            if !holdings.nodes.contains(id) || !holdings.is_partly_managed(id) {
+                continue;
+            }
+            let acts = |route: &&Route| {
+                let field = if route.is_exit_node() {
+                    Field::ExitNode
+                } else {
+                    Field::EnabledRoutes
+                };
+                node.plan.acts_on(key, &field)
+            };
+            let managed: RouteSet = holdings.routes.iter().filter(acts).copied().collect();
+            if !managed.is_subset(holdings.managed_routes(id)) {
+                Arc::make_mut(&mut held.memory.holdings).manage_routes(id, &managed);
+                self.tell.insert(key.clone());
+            }
+        }
+    }
+}
+
+impl DevicePlan {
+    /// Whether a policy decides a field of the device, and changes it, or would if it differed.
+    fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
+        let mut differences = self.of(policy).filter(|it| it.change.field() == *field);
+        let mut lost = self.claims.conflicts.iter();
+        if lost.any(|lost| lost.loser == *policy && lost.field == *field) {
+            return false;
+        }
+        match differences.next() {
+            Some(difference) => difference.hold.is_none(),
+            None => self.claims.acts_on(policy, field),
+        }
+    }
+}
