@@ -188,7 +188,7 @@ impl Engine {
         self.settle_acts(id, now);
         self.compare(id, now);
         self.adopt_keys(id, now);
-        self.manage_routes(id);
+        self.replanned.insert(id.clone());
         self.begin_expiries(id);
         if self.see_cleared(id, now) {
             self.replan(id, now);

@@ -112,6 +112,8 @@ pub struct Engine {
     pub(super) stale: BTreeSet<NodeId>,
     /// Devices whose next step is to be found anew.
     pub(super) unplaced: BTreeSet<NodeId>,
+    /// Devices whose plan may show that a policy manages more of their routes.
+    pub(super) replanned: BTreeSet<NodeId>,
     pub(super) queues: Queues,
     pub(super) limiter: Limiter,
     /// Policies of which an approval may fit what is frozen.
@@ -189,6 +191,7 @@ impl Engine {
             evaluation_share: evaluation::SHARE,
             stale: BTreeSet::new(),
             unplaced: BTreeSet::new(),
+            replanned: BTreeSet::new(),
             queues: Queues::default(),
             limiter: Limiter::default(),
             approvable: BTreeSet::new(),

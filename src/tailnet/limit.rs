@@ -212,6 +212,11 @@ impl Engine {
         }
         for key in held.symmetric_difference(&limiter.held) {
             self.stale.extend(limiter.wants.of(key).cloned());
+            // Also those that do not differ: what is no longer held manages their routes.
+            let held = self.policies.get(key);
+            let partly = held.map(|held| held.memory.holdings.partly.iter());
+            self.replanned
+                .extend(partly.into_iter().flatten().map(|(id, _)| id.clone()));
             self.tell.insert(key.clone());
         }
         self.limiter.held = held;

@@ -9,9 +9,15 @@ use crate::{
 };
 
 impl Engine {
-    /// The policies of a device come to manage the routes that they set there, or would if they differed,
-    /// as the plan has found. What is held is not managed.
-    pub(super) fn manage_routes(&mut self, id: &NodeId) {
+    /// Policies come to manage the routes that they set on a device, or would if they differed, as its plan
+    /// has found, once it is decided what the limit of changed devices holds. What is held is not managed.
+    pub(super) fn manage_routes(&mut self) {
+        for id in std::mem::take(&mut self.replanned) {
+            self.manage_routes_of(&id);
+        }
+    }
+
+    fn manage_routes_of(&mut self, id: &NodeId) {
         let (Some(node), Some(device)) = (self.nodes.get(id), self.fleet.get(id)) else {
             return;
         };
@@ -23,7 +29,8 @@ impl Engine {
                 continue;
             };
             let holdings = &held.memory.holdings;
-            if !holdings.nodes.contains(id) || !holdings.is_partly_managed(id) {
+            // What the limit holds, it holds as a whole: there may be differences elsewhere alone.
+            if self.limiter.held.contains(key) || !holdings.is_partly_managed(id) {
                 continue;
             }
             let acts = |route: &&Route| {

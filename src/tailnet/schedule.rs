@@ -45,6 +45,7 @@ impl Engine {
             self.replan_stale(now);
             self.share_reads();
             self.keep_the_limit(now);
+            self.manage_routes();
             if self.may_act() {
                 self.act(now);
             }
