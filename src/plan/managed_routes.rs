@@ -44,7 +44,7 @@ impl Holdings {
     pub fn hold(&mut self, new: Vec<NodeId>) {
         for id in new {
             let before = self.due(&id).routes;
-            self.set_managed(&id, before);
+            self.set_managed(&id, &before);
             self.nodes.insert(id);
         }
     }
@@ -57,14 +57,14 @@ impl Holdings {
         let before = std::mem::replace(&mut self.routes, routes);
         for id in self.nodes.clone() {
             let managed = self.partly.0.get(&id).unwrap_or(&before).clone();
-            self.set_managed(&id, managed);
+            self.set_managed(&id, &managed);
         }
     }
 
     /// The policy manages these of its routes on a device, beside those that it managed before.
     pub fn manage_routes(&mut self, id: &NodeId, routes: &RouteSet) {
         let managed = self.managed_routes(id).union(routes).copied().collect();
-        self.set_managed(id, managed);
+        self.set_managed(id, &managed);
     }
 
     /// No longer one of the policy's devices.
@@ -81,7 +81,7 @@ impl Holdings {
         self.partly.0.clear();
     }
 
-    fn set_managed(&mut self, id: &NodeId, managed: RouteSet) {
+    fn set_managed(&mut self, id: &NodeId, managed: &RouteSet) {
         let managed: RouteSet = managed.intersection(&self.routes).copied().collect();
         if managed == self.routes {
             self.partly.0.remove(id);
