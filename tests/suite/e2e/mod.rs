@@ -6,6 +6,7 @@
 mod acts;
 mod approvals;
 mod approve;
+mod bounds;
 mod changes;
 mod clashes;
 mod clears;
