@@ -253,7 +253,8 @@ impl<R: Reporter> Driver<R> {
         let engine = &self.engine;
         self.requests
             .revoke(|ticket| engine.still_wants(ticket, now));
-        self.requests.want_turn(engine.wants_turn());
+        let haste = engine.wants_turn().then(|| engine.haste());
+        self.requests.want_turn(haste);
     }
 
     /// Nobody who works beside the engine writes any longer by what they were told up to now.

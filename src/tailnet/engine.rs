@@ -27,7 +27,7 @@ use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
     plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, PolicyKey, Room},
-    tailscale::Ability,
+    tailscale::{Ability, Haste},
 };
 
 /// How a tailnet is looked after.
@@ -253,6 +253,7 @@ impl Engine {
             Input::Stop => self.stopping = true,
         }
         self.settle(now);
+        self.turns.set_haste(self.queues.is_quick(now.monotonic));
         self.turns.end_step();
         std::mem::take(&mut self.effects)
     }
@@ -262,6 +263,12 @@ impl Engine {
     #[must_use]
     pub fn wants_turn(&self) -> bool {
         self.turns.is_wanted()
+    }
+
+    /// How the turn is waited for.
+    #[must_use]
+    pub fn haste(&self) -> Haste {
+        self.turns.haste()
     }
 
     /// The time (monotonic) at which [`Input::Wake`] should come, if nothing else does before.

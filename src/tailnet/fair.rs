@@ -98,6 +98,18 @@ impl Ready {
         line.urgent.first().or(line.routine.first())
     }
 
+    /// The namespace in whose line a device stands.
+    pub fn namespace_of(&self, id: &NodeId) -> Option<&String> {
+        self.namespaces.get(id)
+    }
+
+    /// The namespace that is served next, if that is for something new or edited.
+    pub fn next_urgent(&self) -> Option<&String> {
+        let fewest = |(name, line): &(&String, &Line)| (line.served, (*name).clone());
+        let next = self.privileged().min_by_key(fewest);
+        next.map(|(namespace, _)| namespace)
+    }
+
     /// Whether what is new or edited goes first.
     pub fn has_urgent(&self) -> bool {
         self.privileged().next().is_some()

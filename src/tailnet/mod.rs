@@ -42,6 +42,7 @@ mod once;
 mod owned;
 mod polling;
 mod queues;
+mod quick;
 mod readers;
 mod report;
 mod report_queue;

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::fair::Ready;
+use super::{fair::Ready, quick::Quick};
 use crate::model::NodeId;
 
 /// Where a device stands in the work; one that is in no queue rests.
@@ -29,6 +29,7 @@ pub(super) enum Place {
 pub(super) struct Queues {
     places: BTreeMap<NodeId, Place>,
     ready: Ready,
+    quick: Quick,
     batch: BTreeSet<NodeId>,
     written: BTreeSet<NodeId>,
     waiting: usize,
@@ -61,7 +62,13 @@ impl Queues {
             Some(Place::Written) => {
                 self.written.remove(id);
             }
-            Some(Place::Urgent | Place::Routine) if place == Place::Waiting => self.ready.serve(id),
+            Some(urgency @ (Place::Urgent | Place::Routine)) if place == Place::Waiting => {
+                let namespace = self.ready.namespace_of(id);
+                if let Some(namespace) = namespace.filter(|_| urgency == Place::Urgent) {
+                    self.quick.spend(namespace, now);
+                }
+                self.ready.serve(id);
+            }
             Some(Place::Urgent | Place::Routine) => {
                 self.ready.remove(id);
             }
@@ -108,6 +115,12 @@ impl Queues {
     /// Devices that may still join a batch or have something written.
     pub fn on_the_way(&self) -> usize {
         self.waiting + self.ready.len()
+    }
+
+    /// Whether the request that is sent next may use the last tokens of the budget.
+    pub fn is_quick(&self, now: Duration) -> bool {
+        let next = self.ready.next_urgent();
+        next.is_some_and(|namespace| self.quick.allows(namespace, now))
     }
 
     /// Whether a device of a new or edited policy goes first.

@@ -6,7 +6,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tracing::{Instrument as _, info_span};
 
 use super::{Answer, Failure, Request, Ticket, exchange};
-use crate::tailscale::{Client, Permit, Turn};
+use crate::tailscale::{Client, Haste, Permit, Turn};
 
 /// What became of a request.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(super) struct Requests {
     client: Option<Client>,
     /// What the next request waits for.
     waiting: Option<Waiting>,
+    haste: Haste,
     turn: Option<Turn>,
     permits: BTreeMap<Ticket, Permit>,
     tasks: JoinSet<(Ticket, Outcome)>,
@@ -49,6 +50,7 @@ impl Requests {
         Self {
             client: None,
             waiting: None,
+            haste: Haste::Routine,
             turn: None,
             permits: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -73,14 +75,16 @@ impl Requests {
         }
     }
 
-    /// Waits for a turn while one is wanted.
-    pub fn want_turn(&mut self, wanted: bool) {
-        if !wanted {
+    /// Waits for a turn while one is wanted, in this haste.
+    pub fn want_turn(&mut self, wanted: Option<Haste>) {
+        let Some(haste) = wanted else {
             self.waiting = None;
-        } else if self.waiting.is_none()
-            && let Some(client) = self.client.clone()
-        {
-            self.waiting = Some(Box::pin(async move { client.turn().await }));
+            return;
+        };
+        let waits = self.waiting.is_some() && self.haste == haste;
+        if let Some(client) = self.client.clone().filter(|_| !waits) {
+            self.haste = haste;
+            self.waiting = Some(Box::pin(async move { client.turn(haste).await }));
         }
     }
 

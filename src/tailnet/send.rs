@@ -18,6 +18,7 @@ use super::{
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{AttributeWrites, Call, Difference, still_planned},
+    tailscale::Haste,
 };
 
 /// How long a read counts as fresh for a call that carries some of what was read along, at least.
@@ -36,6 +37,7 @@ const MAX_SLOW: usize = 32;
 pub(super) struct Turns {
     granted: bool,
     wanted: bool,
+    haste: Haste,
     last: Taker,
 }
 
@@ -57,6 +59,19 @@ impl Turns {
     /// Whether a request waits for a turn.
     pub fn is_wanted(&self) -> bool {
         self.wanted
+    }
+
+    /// Whether the turn that is waited for may use the last tokens of the budget.
+    pub fn set_haste(&mut self, is_quick: bool) {
+        self.haste = if is_quick {
+            Haste::Quick
+        } else {
+            Haste::Routine
+        };
+    }
+
+    pub fn haste(&self) -> Haste {
+        self.haste
     }
 
     /// Whether the last turn went to the list of devices.

@@ -33,9 +33,13 @@ impl Budget {
         })
     }
 
-    /// How long a bucket that has one token left needs to be full.
-    fn last_tokens(&self) -> Duration {
-        self.interval.saturating_mul(self.burst.get() - 1)
+    /// How long a bucket that has one token left, beside those that it keeps, needs to be full.
+    fn last_tokens(&self, haste: Haste) -> Duration {
+        let kept = match haste {
+            Haste::Quick => 0,
+            Haste::Routine => self.burst.get() / KEPT,
+        };
+        self.interval.saturating_mul(self.burst.get() - 1 - kept)
     }
 }
 
@@ -50,6 +54,19 @@ impl Default for Budget {
     }
 }
 
+/// Routine requests leave one of so many tokens of the burst for quick ones.
+const KEPT: u32 = 4;
+
+/// Whether a request may take the last tokens of the bucket.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// It leaves a quarter of the burst for others.
+    #[default]
+    Routine,
+    /// It takes whatever there is.
+    Quick,
+}
+
 /// The bucket of one tailnet; it outlives the clients that take from it, so that a new client keeps to
 /// the pause that the server asked a former one for. First come, first served.
 #[derive(Debug)]
@@ -57,6 +74,8 @@ pub struct Bucket {
     level: Mutex<Level>,
     /// Held while waiting: tokio's mutex is fair.
     queue: tokio::sync::Mutex<()>,
+    /// The same for routine requests, so that no quick one waits for them.
+    routine: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -74,7 +93,7 @@ struct Level {
 impl Level {
     fn end_pauses_without_a_burst(&mut self) {
         if self.paused_until > Instant::now() {
-            let full_at = self.paused_until + self.budget.last_tokens();
+            let full_at = self.paused_until + self.budget.last_tokens(Haste::Quick);
             self.full_at = self.full_at.max(full_at);
         }
     }
@@ -117,6 +136,7 @@ impl Bucket {
                 pauses: 0,
             }),
             queue: tokio::sync::Mutex::new(()),
+            routine: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -128,23 +148,27 @@ impl Bucket {
     }
 
     /// Takes a token, waiting until there is one.
-    pub(super) async fn take(self: &Arc<Self>) -> Token {
-        let _turn = self.queue.lock().await;
+    pub(super) async fn take(self: &Arc<Self>, haste: Haste) -> Token {
+        let queue = match haste {
+            Haste::Quick => &self.queue,
+            Haste::Routine => &self.routine,
+        };
+        let _turn = queue.lock().await;
         // More than once around only if a pause begins while waiting.
         loop {
-            match self.try_take() {
+            match self.try_take(haste) {
                 Ok(token) => return token,
                 Err(wait) => tokio::time::sleep(wait).await,
             }
         }
     }
 
-    fn try_take(self: &Arc<Self>) -> Result<Token, Duration> {
+    fn try_take(self: &Arc<Self>, haste: Haste) -> Result<Token, Duration> {
         let mut level = self.lock();
         let now = Instant::now();
         let empty_until = level
             .full_at
-            .checked_sub(level.budget.last_tokens())
+            .checked_sub(level.budget.last_tokens(haste))
             .unwrap_or(now);
         let wait = empty_until
             .max(level.paused_until)
@@ -199,7 +223,7 @@ mod tests {
         for _ in 0..count {
             let bucket = Arc::clone(bucket);
             waiting.push(tokio::spawn(async move {
-                bucket.take().await.spend();
+                bucket.take(Haste::Quick).await.spend();
                 start.elapsed().as_millis()
             }));
         }
@@ -214,6 +238,27 @@ mod tests {
     async fn a_burst_goes_at_once_and_the_rest_at_the_rate_in_the_order_of_asking() {
         let bucket = Arc::new(Bucket::new(Budget::new(5.0, 3).unwrap()));
         assert_eq!(let_through(&bucket, 6).await, [0, 0, 0, 200, 400, 600]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn routine_requests_leave_a_part_of_the_burst_and_hold_no_quick_one_up() {
+        let bucket = Arc::new(Bucket::new(Budget::new(5.0, 8).unwrap()));
+        let start = Instant::now();
+        let routine = |count: usize| {
+            let bucket = Arc::clone(&bucket);
+            async move {
+                for _ in 0..count {
+                    bucket.take(Haste::Routine).await.spend();
+                }
+                start.elapsed().as_millis()
+            }
+        };
+        assert_eq!(routine(6).await, 0);
+        let waiting = tokio::spawn(routine(2));
+        tokio::task::yield_now().await;
+        assert_eq!(let_through(&bucket, 3).await, [0, 0, 200]);
+        // What was lent comes first.
+        assert_eq!(waiting.await.unwrap(), 1000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -240,8 +285,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_gives_up_takes_no_token_and_blocks_nobody() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
-        bucket.take().await.spend();
-        let impatient = tokio::time::timeout(Duration::from_millis(100), bucket.take()).await;
+        bucket.take(Haste::Quick).await.spend();
+        let impatient =
+            tokio::time::timeout(Duration::from_millis(100), bucket.take(Haste::Quick)).await;
         assert!(impatient.is_err());
         assert_eq!(let_through(&bucket, 1).await, [900]);
     }
@@ -249,10 +295,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_not_used_goes_back_but_not_into_a_pause() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
-        drop(bucket.take().await);
+        drop(bucket.take(Haste::Quick).await);
         assert_eq!(let_through(&bucket, 1).await, [0]);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let token = bucket.take().await;
+        let token = bucket.take(Haste::Quick).await;
         bucket.pause(Duration::from_secs(10));
         drop(token);
         assert_eq!(let_through(&bucket, 1).await, [10_000]);

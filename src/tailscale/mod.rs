@@ -48,7 +48,7 @@ use request::{Body, Request};
 use transport::Transport;
 
 pub use auth::Credential;
-pub use budget::{Bucket, Budget};
+pub use budget::{Bucket, Budget, Haste};
 pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Retry};
 pub use identity::{IdentitySource, NoIdentity};
@@ -153,8 +153,8 @@ impl Client {
     }
 
     /// Waits until the budget allows a request; `None` once the client is closed.
-    pub async fn turn(&self) -> Option<Turn> {
-        self.inner.transport.token().await.map(Turn)
+    pub async fn turn(&self, haste: Haste) -> Option<Turn> {
+        self.inner.transport.token(haste).await.map(Turn)
     }
 
     /// A client whose next request does not wait for the budget.
@@ -394,7 +394,7 @@ impl Inner {
             tokio::select! {
                 biased;
                 () = permit.revoked() => None,
-                token = self.transport.token() => token,
+                token = self.transport.token(Haste::Quick) => token,
             }
         };
         let token = token.ok_or_else(|| transport::not_sent(request, transport::STOPPED))?;

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::{
     answer::{self, Answer},
-    budget::{Bucket, Token},
+    budget::{Bucket, Haste, Token},
     device_list::ListReader,
     endpoint::Endpoint,
     error::{Error, Kind},
@@ -70,8 +70,8 @@ impl Transport {
     }
 
     /// Waits for a token of the budget; `None` once the client is stopped.
-    pub async fn token(&self) -> Option<Token> {
-        let token = self.stop.run_until_cancelled(self.bucket.take()).await;
+    pub async fn token(&self, haste: Haste) -> Option<Token> {
+        let token = self.stop.run_until_cancelled(self.bucket.take(haste)).await;
         token.filter(|_| !self.stop.is_cancelled())
     }
 
@@ -88,7 +88,7 @@ impl Transport {
         loop {
             let token = match token.take() {
                 Some(token) => Some(token),
-                None => self.token().await,
+                None => self.token(Haste::Quick).await,
             };
             let Some(token) = token.filter(|_| !self.stop.is_cancelled()) else {
                 return Err(last.unwrap_or_else(|| not_sent(request, STOPPED)));

@@ -14,7 +14,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     time::Instant,
 };
-use tsdp::tailscale::{Bucket, Budget, Client, Credential, Error, Kind, Permit};
+use tsdp::tailscale::{Bucket, Budget, Client, Credential, Error, Haste, Kind, Permit};
 
 use super::{API_KEY, Reply, Script, client, node, settings};
 
@@ -169,7 +169,7 @@ async fn a_closed_client_sends_nothing_that_waits() {
     });
     let turn = tokio::spawn({
         let client = client.clone();
-        async move { client.turn().await.is_some() }
+        async move { client.turn(Haste::Quick).await.is_some() }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     client.close();
@@ -207,8 +207,8 @@ async fn a_request_with_a_turn_waits_for_nothing() {
     settings.budget = Budget::new(0.01, 1).unwrap();
     let client = Client::new(settings, Credential::ApiKey(API_KEY.into())).unwrap();
     let start = Instant::now();
-    drop(client.turn().await.unwrap());
-    let turn = client.turn().await.unwrap();
+    drop(client.turn(Haste::Quick).await.unwrap());
+    let turn = client.turn(Haste::Quick).await.unwrap();
     client.with_turn(turn).devices().await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(1));
     assert_eq!(script.seen().len(), 1);

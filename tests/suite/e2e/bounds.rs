@@ -41,7 +41,8 @@ async fn never_end(mut stream: TcpStream) {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
     let mut part = format!("{head}{{\"devices\":[");
     for number in 0.. {
-        part += &format!("{{\"nodeId\":\"n{number}CNTRL\",\"hostname\":\"h\",\"tags\":[\"tag:a\"]}},");
+        part +=
+            &format!("{{\"nodeId\":\"n{number}CNTRL\",\"hostname\":\"h\",\"tags\":[\"tag:a\"]}},");
         if part.len() > 32 * 1024 {
             if stream.write_all(part.as_bytes()).await.is_err() {
                 return;
@@ -119,7 +120,10 @@ async fn half_sent_webhooks_leave_health_and_memory_alone() {
         let Ok(mut stranger) = TcpStream::connect(&address).await else {
             continue;
         };
-        let head = format!("POST /default HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(16_000));
+        let head = format!(
+            "POST /default HTTP/1.1\r\nHost: a\r\nX: {}",
+            "x".repeat(16_000)
+        );
         let _ = stranger.write_all(head.as_bytes()).await;
         strangers.push(stranger);
     }
