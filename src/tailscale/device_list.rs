@@ -9,7 +9,7 @@
 use serde::Deserialize;
 
 use super::wire::{self, Mismatch};
-use crate::model::{Device, RouteSet};
+use crate::model::Device;
 
 /// The longest JSON of one device, and of all that stands around devices.
 const PART_LIMIT: usize = 1024 * 1024;
@@ -17,10 +17,14 @@ const PART_LIMIT: usize = 1024 * 1024;
 /// The longest list: some 30,000 devices.
 const LIST_LIMIT: usize = 64 * 1024 * 1024;
 
-/// What all devices of a list may take in memory.
-const MEMORY_LIMIT: usize = 32 * 1024 * 1024;
+/// What all devices of a list may take in memory: some 24,000 of them.
+const MEMORY_LIMIT: usize = 48 * 1024 * 1024;
 
-/// What an entry of a device's tags or routes takes in memory, about.
+/// What an allocation takes beside its contents, about.
+const ALLOCATION: usize = 16;
+/// What a set of tags or routes takes as soon as it is not empty: the first node of its tree.
+const SET: usize = 300;
+/// What an entry of such a set takes, about.
 const ENTRY: usize = 64;
 
 const MIB: usize = 1024 * 1024;
@@ -184,11 +188,13 @@ fn memory(device: &Device) -> usize {
         &device.os,
         &device.client_version,
     ];
-    let texts: usize = texts.iter().map(|text| text.len()).sum();
-    let tags: usize = device.tags.iter().map(|tag| tag.as_str().len()).sum();
+    let texts: usize = texts.iter().map(|text| text.len() + ALLOCATION).sum();
+    let tags = device.tags.iter().map(|tag| tag.as_str().len() + ENTRY);
     let routes = [&device.enabled_routes, &device.advertised_routes];
-    let routes: usize = routes.into_iter().flatten().map(RouteSet::len).sum();
-    size_of::<Device>() + texts + tags + ENTRY * (device.tags.len() + routes)
+    let routes = routes.into_iter().flatten().filter(|set| !set.is_empty());
+    let routes: usize = routes.map(|set| SET + ENTRY * set.len()).sum();
+    // A vector that grows is copied into one twice as large.
+    2 * size_of::<Device>() + texts + SET + tags.sum::<usize>() + routes
 }
 
 #[cfg(test)]

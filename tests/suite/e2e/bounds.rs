@@ -65,7 +65,7 @@ async fn a_list_without_end_is_an_error_and_fits_the_shipped_memory_limit() {
     stage.policy_reason("nas", "ApiError").await;
     let tailnet = stage.kubectl.get(&["tstn", "default"]).await;
     let says = tailnet["status"]["conditions"].to_string();
-    assert!(says.contains("expected at most 32 MiB"), "{says}");
+    assert!(says.contains("expected at most 48 MiB"), "{says}");
     let most = memory(&controller, "VmHWM:");
     assert!(most < SHIPPED_LIMIT, "{most} MiB");
     println!("a list without end: at most {most} MiB resident");
