@@ -24,7 +24,7 @@ const OTHERS: usize = 9;
 const DEVICES: usize = 1000;
 const PATIENCE: Duration = Duration::from_mins(2);
 /// What a machine with much to do adds, whoever causes it.
-const SLACK: Duration = Duration::from_millis(500);
+const SLACK: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes and prints figures; see the head of this file"]
