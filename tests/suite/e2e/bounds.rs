@@ -41,8 +41,10 @@ async fn never_end(mut stream: TcpStream) {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
     let mut part = format!("{head}{{\"devices\":[");
     for number in 0.. {
-        part +=
-            &format!("{{\"nodeId\":\"n{number}CNTRL\",\"hostname\":\"h\",\"tags\":[\"tag:a\"]}},");
+        let device =
+            json!({"nodeId": format!("n{number}CNTRL"), "hostname": "h", "tags": ["tag:a"]});
+        part.push_str(&device.to_string());
+        part.push(',');
         if part.len() > 32 * 1024 {
             if stream.write_all(part.as_bytes()).await.is_err() {
                 return;
