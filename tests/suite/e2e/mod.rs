@@ -11,6 +11,7 @@ mod changes;
 mod clashes;
 mod clears;
 mod edited_status;
+mod faults;
 mod figures;
 mod flapping;
 mod fleets;
