@@ -342,3 +342,38 @@ async fn an_oauth_client_is_told_that_it_cannot_and_a_user_s_token_mends_it() {
     let wait = ["-n", "network", "tsdi/partner"];
     stage.kubectl.wait_for("condition=Ready", &wait).await;
 }
+
+#[tokio::test]
+async fn a_suspended_tailnet_makes_no_invite() {
+    let stage = stage().await;
+    let suspend = async |suspend: bool| {
+        let spec = json!({"spec": {"suspend": suspend}}).to_string();
+        let edit = ["patch", "tstn", "default", "--type=merge", "-p", &spec];
+        stage.kubectl.ok(&edit).await;
+    };
+    suspend(true).await;
+    let _controller = controller(&stage).await;
+    invite(&stage, "partner", "{device: {hostname: fra-router}}").await;
+    let node = stage.node("fra-router");
+    let conditions = async || {
+        let object = stage.kubectl.get(&["-n", "network", "tsdi/partner"]).await;
+        object["status"]["conditions"].to_string()
+    };
+    let says = async |reason: &str| {
+        eventually(std::time::Duration::from_secs(40), async || {
+            let told = conditions().await;
+            if told.contains(&format!("\"reason\":\"{reason}\"")) {
+                Ok(())
+            } else {
+                Err(told)
+            }
+        })
+        .await;
+    };
+    says("Suspended").await;
+    stage.polls(3).await;
+    assert_eq!(listed(&stage, &node).await.len(), 0);
+    suspend(false).await;
+    says("Invited").await;
+    assert_eq!(listed(&stage, &node).await.len(), 1);
+}
