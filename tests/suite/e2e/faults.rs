@@ -133,10 +133,8 @@ async fn a_credential_and_a_tailnet_that_no_request_can_carry_are_stalled() {
     stage.policy_reason("nas", "InSync").await;
     stage.secret(&json!({"api_key": "tskey-api-a\nb"})).await;
     let stalled = async || {
-        stage
-            .kubectl
-            .wait_for("condition=Stalled", &["tstn/default"])
-            .await
+        let tailnet = ["tstn/default"];
+        stage.kubectl.wait_for("condition=Stalled", &tailnet).await;
     };
     stalled().await;
     stage.secret(&json!({"api_key": "tskey-api-e2e"})).await;
