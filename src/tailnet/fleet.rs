@@ -87,6 +87,8 @@ impl Engine {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
+        // In a new term, a device may leave with the first list: what is recorded of it counts.
+        held.meet_devices(&self.fleet, self.polling.seen);
         let Some(Binding::Fleet(nodes)) = &mut held.binding else {
             return;
         };

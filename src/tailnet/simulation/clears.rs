@@ -473,3 +473,15 @@ fn a_process_that_is_killed_while_it_begins_owns_what_it_wrote() {
         }
     }
 }
+
+#[test]
+fn a_device_that_leaves_the_selection_with_the_first_list_of_a_term_is_cleared() {
+    let mut world = settled(3, fleet());
+    world.end_term();
+    let device = world.model.devices.get_mut(&node_id(1)).unwrap();
+    device.tags = [tag("tag:a"), tag("tag:u")].into();
+    world.start_term();
+    world.run_for(SOON);
+    assert!(is_clear(&world, &node_id(1)));
+    assert!(has_all(&world, &node_id(0)) && has_all(&world, &node_id(2)));
+}
