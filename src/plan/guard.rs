@@ -74,7 +74,10 @@ fn feedback(
     let mut leaving: Vec<&Policy> = policies
         .iter()
         .map(|(policy, _)| *policy)
-        .filter(|policy| policy.wishes.tags.is_some() && !policy.still_targets(&changed))
+        .filter(|policy| {
+            let keeps = || policy.allowance.keeps_tags(device, &changed);
+            policy.wishes.tags.is_some() && !(policy.still_targets(&changed) && keeps())
+        })
         .collect();
     leaving.sort_by_key(|policy| policy.rank());
     let stays = |policy: &PolicyKey| leaving.iter().all(|leaving| leaving.key != *policy);

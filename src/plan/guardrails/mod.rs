@@ -97,6 +97,14 @@ impl Allowance {
             .is_none_or(|rules| rules.iter().any(changes))
     }
 
+    /// Whether every rule that lets the policy change tags of a device still does once it has changed.
+    #[must_use]
+    pub fn keeps_tags(&self, device: &Device, changed: &Device) -> bool {
+        let rules = self.0.iter().flat_map(|rules| rules.iter());
+        let mut own = rules.filter(|rule| rule.allows(PolicyField::Tags) && rule.is_about(device));
+        own.all(|rule| rule.is_about(changed))
+    }
+
     /// Whether the policy is told of a device that stands in its way. One that is gone may have been
     /// anybody's.
     #[must_use]
