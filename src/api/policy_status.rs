@@ -148,8 +148,8 @@ pub struct Holdings {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<String>,
 
-    /// The devices of nodeIds on which it manages only some of the routes, as the others have been held
-    /// up to now: only these are withdrawn there when it releases the device.
+    /// The devices among nodeIds on which the policy manages only some of the routes, because the change that
+    /// would set the others is still held. Only routes that it manages are withdrawn when it releases a device.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub partly_managed: Vec<PartlyManaged>,

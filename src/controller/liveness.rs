@@ -1,4 +1,4 @@
-//! Whether the watches make progress, and whether what must be written can be: what `/readyz` answers.
+//! Whether the watches make progress and the controller may write what it must: what `/readyz` answers.
 
 use std::{
     collections::BTreeMap,
@@ -12,20 +12,20 @@ use tokio::time::Instant;
 /// without a newer error has been started again by then.
 const FAILING: Duration = Duration::from_mins(1);
 
-/// What has not been tried again for so long is no longer needed.
+/// A failure is dropped if nobody has tried again for this long.
 const FORGOTTEN: Duration = Duration::from_mins(3);
 
-/// So many lines are told of what fails beside the watches.
+/// The most lines about failures other than those of watches.
 const LINES: usize = 5;
 
-/// The state of all watches, and what else fails.
+/// The state of all watches, and other failures.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     watches: Mutex<BTreeMap<String, Arc<Watch>>>,
     tried: Mutex<BTreeMap<String, Failing>>,
 }
 
-/// Something that does not work.
+/// An operation that keeps failing.
 #[derive(Debug)]
 struct Failing {
     since: Instant,
@@ -60,9 +60,8 @@ impl Liveness {
         Arc::clone(watch)
     }
 
-    /// Something worked, or why it did not; `what` names the trouble. For what concerns more than one
-    /// object, such as a missing permission. Says whether it is another outcome than the
-    /// last.
+    /// Records the outcome of an operation that concerns more than one object; `what` says what does not
+    /// work. Returns whether it began to fail or to work.
     pub fn tried(&self, what: &str, outcome: Result<(), &str>) -> bool {
         let mut tried = locked(&self.tried);
         let now = Instant::now();

@@ -310,8 +310,8 @@ impl StatusWriter {
 pub(super) fn flapping(node: &NodeId, label: &str) -> String {
     format!(
         "{label} ({node}) keeps changing what it says of itself (its hostname, OS or version), and so whether \
-         spec.deviceSelector matches it: more than three times within an hour. It stays as it is, in or out, \
-         until the selector has said the same for 15 minutes. Select by tags or users, which a machine \
+         spec.deviceSelector matches it: more than three times within an hour. Its membership stays as it is \
+         until the selector has given the same result for 15 minutes. Select by tags or users, which a machine \
          does not choose, or look into the machine."
     )
 }

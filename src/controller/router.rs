@@ -197,7 +197,8 @@ impl Router {
         }
         let status = stored.status.status.clone();
         let known = self.policy_board.seen(&key, stored);
-        // Our own write is known before the watch shows it, or is derived once more and found equal.
+        // Our own write may look like an edit if the watch is faster than its answer: the status is then
+        // derived again, is the same, and is not written.
         let edited = known.is_some_and(|known| known.status.status != status);
         let declared = declared(&key, object, self.clear_timeout);
         self.policies.insert(key.clone(), (tailnet.clone(), source));
@@ -316,11 +317,11 @@ impl Router {
             .connect(&name, object.spec, connector, (round, news));
     }
 
-    /// Nobody knows what it permits: a connection that is there ends.
+    /// What it permits is unknown, so its connection is closed.
     fn tailnet_unreadable(&mut self, name: &str, error: &str) {
         warn!(
             tailnet = name,
-            "this TailscaleTailnet cannot be read: {error}; nothing is sent until it can"
+            "this TailscaleTailnet cannot be read: {error}; nothing is sent until it can be"
         );
         self.engine(name).forget_spec();
         self.connector.webhooks.refuse(name);

@@ -1,6 +1,6 @@
 //! A status is written over the very version that it was derived from.
 //!
-//! It is replaced as a whole: what others wrote into it goes. The API server refuses the patch if the object has changed since: a patch that was held up on its
+//! It is replaced as a whole, with whatever others wrote into it. The API server refuses the patch if the object has changed since: a patch that was held up on its
 //! way, and arrives after another leader has written, never takes away what that one recorded.
 
 use std::fmt::Debug;
@@ -44,7 +44,7 @@ pub(super) enum NotWritten {
     Failed,
 }
 
-/// What of a status is written.
+/// The part of a status that is written.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a, S> {
     /// All of it.
@@ -87,13 +87,13 @@ where
     } = over;
     let kind = K::kind(&());
     let what = unwritable(&format!("the status of {kind}"), namespace);
-    // Not a server-side apply: that leaves what somebody else has put into the status. The version is
-    // refused if it is not the stored one, as is that of a later object of the name.
+    // Not a server-side apply, which keeps the fields that others have added. The API server refuses the
+    // patch if this is not the stored version, also of a later object of the same name.
     let same = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": at});
     let operations = std::iter::once(same).chain(part.operations());
     let patch = serde_json::from_value(operations.collect());
     let Ok(patch) = patch else {
-        warn!("the status of {kind} {name} is no JSON");
+        warn!("the status of {kind} {name} cannot be serialized as JSON");
         return Err(NotWritten::Failed);
     };
     let patch: Patch<()> = Patch::Json(patch);
@@ -134,7 +134,7 @@ where
     }
 }
 
-/// Says what cannot be written, and in which namespace, if it is in one.
+/// Says what cannot be written, and in which namespace, if any.
 pub(super) fn unwritable(what: &str, namespace: &str) -> String {
     match namespace {
         "" => format!("{what} cannot be written"),
@@ -142,7 +142,7 @@ pub(super) fn unwritable(what: &str, namespace: &str) -> String {
     }
 }
 
-/// What the API server does not permit, and what helps.
+/// What the API server forbids, and what to do.
 pub(super) fn not_permitted(message: &str) -> String {
     format!("{message}; the controller's role does not allow it: kubectl apply -k deploy")
 }

@@ -54,8 +54,8 @@ pub(super) fn policy(
 pub(super) struct StoredTailnet {
     /// Its status, or what can be read of it.
     pub status: TailscaleTailnetStatus,
-    /// Whether this version can read the object. Of one that it cannot read it writes the conditions
-    /// alone: what else stands in the status may be a newer release's.
+    /// Whether this version can read the object. If not, it writes only the conditions: the rest of the
+    /// status may be a newer release's.
     pub readable: bool,
 }
 

@@ -1,8 +1,8 @@
-//! A thread for what must go on whatever else is computed: the lease, health and metrics.
+//! A thread of its own for the lease, health and metrics, which must not wait for reconciliation.
 //!
-//! Reconciling computes on the threads of the runtime. A tailnet that has much to compute, or several of
-//! them, must not cost this process its lease, nor make a probe restart it. So the lease, with a client of
-//! its own, and the server of health and metrics run on a runtime in a thread of their own.
+//! Reconciliation runs on the threads of the main runtime. However much it has to compute, this process must not
+//! lose its lease, and no probe may restart it. So the lease, with a client of its own, and the server for health
+//! and metrics run on a second runtime.
 
 use std::{io, thread};
 
@@ -29,7 +29,7 @@ impl Vital {
         })
     }
 
-    /// Where to spawn what must go on.
+    /// Spawns onto this thread.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }

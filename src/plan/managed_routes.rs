@@ -1,16 +1,16 @@
-//! Which of its routes a policy under `Clear` manages on each of its devices: those that are withdrawn
-//! when it releases the device.
+//! The routes that a policy under `Clear` manages on each of its devices. They are withdrawn when the policy
+//! releases the device.
 //!
-//! As with attribute keys, a policy that sends nothing comes to manage nothing: where its change is held, a
-//! route that it names may be one that a person has approved. All others are the rule, so that only devices
-//! on which a policy does not manage all that it names are recorded.
+//! As with attribute keys, a policy that sends nothing manages nothing: while its change is held, a route that it
+//! declares may be one that a person approved. A policy usually manages every route that it declares, so only the
+//! exceptions are recorded.
 
 use std::collections::BTreeMap;
 
 use super::Holdings;
 use crate::model::{NodeId, RouteSet};
 
-/// The devices on which a policy manages only these of the routes that it names.
+/// Devices on which a policy manages only some of the routes that it declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartlyManaged(BTreeMap<NodeId, RouteSet>);
 
@@ -34,13 +34,14 @@ impl Holdings {
         self.partly.0.get(id).unwrap_or(&self.routes)
     }
 
-    /// Whether there is a route that the policy names and does not manage on this device.
+    /// Whether the policy declares a route that it does not manage on this device.
     #[must_use]
     pub fn is_partly_managed(&self, id: &NodeId) -> bool {
         self.partly.0.contains_key(id)
     }
 
-    /// Takes devices in, of whose routes the policy manages at first those that it had put there before.
+    /// Adds devices. At first the policy manages only routes there that it set before and that have not been
+    /// cleared yet.
     pub fn hold(&mut self, new: Vec<NodeId>) {
         for id in new {
             let before = self.due(&id).routes;
@@ -49,7 +50,7 @@ impl Holdings {
         }
     }
 
-    /// The policy names other routes now: it manages those of them that it managed before.
+    /// The policy declares other routes now. Of these it manages those that it managed before.
     pub fn name_routes(&mut self, routes: RouteSet) {
         if self.routes == routes {
             return;
@@ -61,20 +62,20 @@ impl Holdings {
         }
     }
 
-    /// The policy manages these of its routes on a device, beside those that it managed before.
+    /// From now on the policy also manages these routes on a device.
     pub fn manage_routes(&mut self, id: &NodeId, routes: &RouteSet) {
         let managed = self.managed_routes(id).union(routes).copied().collect();
         self.set_managed(id, &managed);
     }
 
-    /// No longer one of the policy's devices.
+    /// Removes a device, and returns the routes that the policy manages there.
     pub(super) fn release_routes(&mut self, id: &NodeId) -> RouteSet {
         self.nodes.remove(id);
         let partly = self.partly.0.remove(id);
         partly.unwrap_or_else(|| self.routes.clone())
     }
 
-    /// Forgets the devices, but not those that are released and not cleared yet.
+    /// Forgets the devices, except released ones that are not cleared yet.
     pub fn forget_devices(&mut self) {
         self.nodes.clear();
         self.routes.clear();

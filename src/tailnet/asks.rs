@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::namespace_bucket::NamespaceBuckets;
 use crate::plan::PolicyKey;
 
 /// Lists that a namespace may have at once.
@@ -17,12 +18,21 @@ const REFILL: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The requests that were granted a short while ago.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asks {
     /// When a policy may ask again.
     policies: BTreeMap<PolicyKey, Duration>,
-    /// When a namespace will have all its lists again.
-    namespaces: BTreeMap<String, Duration>,
+    /// The lists of each namespace.
+    lists: NamespaceBuckets,
+}
+
+impl Default for Asks {
+    fn default() -> Self {
+        Self {
+            policies: BTreeMap::new(),
+            lists: NamespaceBuckets::new(BURST, REFILL),
+        }
+    }
 }
 
 impl Asks {
@@ -35,17 +45,14 @@ impl Asks {
         now: Duration,
     ) -> bool {
         self.policies.retain(|_, until| *until > now);
-        self.namespaces.retain(|_, full| *full > now);
         if self.policies.contains_key(key) {
             return false;
         }
         if !is_due {
-            let full = self.namespaces.get(&key.namespace).copied();
-            let full = full.unwrap_or(now) + REFILL;
-            if full > now + REFILL * BURST {
+            if !self.lists.has_token(&key.namespace, now) {
                 return false;
             }
-            self.namespaces.insert(key.namespace.clone(), full);
+            self.lists.take(&key.namespace, now);
         }
         let pause = PAUSE.min(poll_interval).max(reads);
         self.policies.insert(key.clone(), now + pause);

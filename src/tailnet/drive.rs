@@ -253,8 +253,7 @@ impl<R: Reporter> Driver<R> {
         let engine = &self.engine;
         self.requests
             .revoke(|ticket| engine.still_wants(ticket, now));
-        let haste = engine.wants_turn().then(|| engine.haste());
-        self.requests.want_turn(haste);
+        self.requests.want_turn(engine.wants_turn());
     }
 
     /// Nobody who works beside the engine writes any longer by what they were told up to now.

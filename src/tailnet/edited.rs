@@ -1,12 +1,12 @@
-//! Statuses that somebody else has written to: corrected with the next list, and no sooner, so that two who
-//! disagree about a status cost one write for each poll.
+//! Statuses that somebody else has edited. They are corrected after the next poll and not before, so that two
+//! writers who disagree cost one write per poll.
 
 use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::plan::PolicyKey;
 
-/// The statuses that are to be written anew.
+/// The statuses that must be written again.
 #[derive(Debug, Default)]
 pub(super) struct EditedStatuses {
     policies: BTreeSet<PolicyKey>,
@@ -14,7 +14,7 @@ pub(super) struct EditedStatuses {
 }
 
 impl EditedStatuses {
-    /// Somebody wrote to the status of this policy, or of the tailnet.
+    /// Somebody edited the status of this policy, or of the tailnet (`None`).
     pub fn note(&mut self, policy: Option<PolicyKey>) {
         match policy {
             Some(key) => {
@@ -24,14 +24,14 @@ impl EditedStatuses {
         }
     }
 
-    /// Whether the report of this policy is to be written even if it is the last one.
+    /// Whether the report of this policy must be written even though it has not changed.
     pub fn settle(&mut self, key: &PolicyKey) -> bool {
         self.policies.remove(key)
     }
 }
 
 impl Engine {
-    /// With each list, what was edited since the one before is told again.
+    /// After each poll, reports again what was edited since the one before.
     pub(super) fn correct_statuses(&mut self) {
         if self.told_at == self.polling.seen {
             return;

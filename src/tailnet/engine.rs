@@ -261,14 +261,8 @@ impl Engine {
     /// Whether a request is to be sent as soon as there is a turn for it ([`Input::Turn`]). Which one it
     /// is, is decided only then.
     #[must_use]
-    pub fn wants_turn(&self) -> bool {
-        self.turns.is_wanted()
-    }
-
-    /// How the turn is waited for.
-    #[must_use]
-    pub fn haste(&self) -> Haste {
-        self.turns.haste()
+    pub fn wants_turn(&self) -> Option<Haste> {
+        self.turns.is_wanted().then_some(self.turns.haste())
     }
 
     /// The time (monotonic) at which [`Input::Wake`] should come, if nothing else does before.

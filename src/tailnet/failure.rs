@@ -94,8 +94,13 @@ impl Setback {
 
 /// 1 s, 2 s, 4 s … 300 s, each 20 % up or down, so that many do not come back at once.
 pub(crate) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
+    backoff_up_to(LONGEST_DELAY, attempts, rng)
+}
+
+/// 1 s, 2 s, 4 s … up to `longest`, each 20 % up or down.
+pub(super) fn backoff_up_to(longest: Duration, attempts: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
-    jittered(doubled.min(LONGEST_DELAY), rng)
+    jittered(doubled.min(longest), rng)
 }
 
 pub(crate) fn jittered(delay: Duration, rng: &mut fastrand::Rng) -> Duration {

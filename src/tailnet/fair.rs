@@ -91,10 +91,8 @@ impl Ready {
 
     /// The device to serve next: of the namespace that has had the fewest requests, what is urgent first.
     pub fn next(&self) -> Option<&NodeId> {
-        let fewest = |(name, line): &(&String, &Line)| (line.served, (*name).clone());
-        let urgent = self.privileged().min_by_key(fewest);
-        let routine = || self.waiting().min_by_key(fewest);
-        let (_, line) = urgent.or_else(routine)?;
+        let routine = || fewest_served(self.waiting());
+        let (_, line) = fewest_served(self.privileged()).or_else(routine)?;
         line.urgent.first().or(line.routine.first())
     }
 
@@ -105,9 +103,7 @@ impl Ready {
 
     /// The namespace that is served next, if that is for something new or edited.
     pub fn next_urgent(&self) -> Option<&String> {
-        let fewest = |(name, line): &(&String, &Line)| (line.served, (*name).clone());
-        let next = self.privileged().min_by_key(fewest);
-        next.map(|(namespace, _)| namespace)
+        fewest_served(self.privileged()).map(|(namespace, _)| namespace)
     }
 
     /// Whether what is new or edited goes first.
@@ -131,6 +127,13 @@ impl Ready {
             .filter(|(_, line)| !line.urgent.is_empty());
         urgent.filter(move |(_, line)| line.served < limit)
     }
+}
+
+/// The namespace that has had the fewest requests.
+fn fewest_served<'a>(
+    lines: impl Iterator<Item = (&'a String, &'a Line)>,
+) -> Option<(&'a String, &'a Line)> {
+    lines.min_by_key(|(name, line)| (line.served, (*name).clone()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! When a policy under `Clear` comes to manage the routes that it names on a device.
+//! When a policy under `Clear` starts to manage the routes that it declares on a device.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Policies come to manage the routes that they set on a device, or would if they differed, as its plan
-    /// has found, once it is decided what the limit of changed devices holds. What is held is not managed.
+    /// Policies start to manage the routes that they set on a device, or would set if they differed. Runs after
+    /// the change limit has been applied, as a policy does not manage what is held.
     pub(super) fn manage_routes(&mut self) {
         for id in std::mem::take(&mut self.replanned) {
             self.manage_routes_of(&id);
@@ -29,7 +29,7 @@ impl Engine {
                 continue;
             };
             let holdings = &held.memory.holdings;
-            // What the limit holds, it holds as a whole: there may be differences elsewhere alone.
+            // The limit holds a policy as a whole, also on devices where nothing differs.
             if self.limiter.held.contains(key) || !holdings.is_partly_managed(id) {
                 continue;
             }
@@ -51,7 +51,7 @@ impl Engine {
 }
 
 impl DevicePlan {
-    /// Whether a policy decides a field of the device, and changes it, or would if it differed.
+    /// Whether a policy decides a field of the device and would change it if it differed.
     fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
         let mut differences = self.of(policy).filter(|it| it.change.field() == *field);
         let mut lost = self.claims.conflicts.iter();

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{fair::Ready, quick::Quick};
+use super::{fair::Ready, namespace_bucket::NamespaceBuckets};
 use crate::model::NodeId;
 
 /// Where a device stands in the work; one that is in no queue rests.
@@ -23,13 +23,20 @@ pub(super) enum Place {
     Written,
 }
 
+/// Requests for new or edited policies that a namespace may send without waiting behind routine work,
+/// which leaves a part of the budget's burst for them ([`crate::tailscale::Haste`]). So an edit of a
+/// namespace that has been quiet goes out at once, and nobody empties that part by editing all the time.
+const QUICK_BURST: u32 = 6;
+/// How long it takes until it may send another one.
+const QUICK_REFILL: Duration = Duration::from_secs(2);
+
 /// The devices for which something is to be done, by what that is. Kept up to date one by one, so
 /// that a step costs what it changes and not a walk over all devices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queues {
     places: BTreeMap<NodeId, Place>,
     ready: Ready,
-    quick: Quick,
+    quick: NamespaceBuckets,
     batch: BTreeSet<NodeId>,
     written: BTreeSet<NodeId>,
     waiting: usize,
@@ -37,6 +44,21 @@ pub(super) struct Queues {
     pub batch_grew: Duration,
     /// When the first of those that wait joined it.
     batch_began: Duration,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            places: BTreeMap::new(),
+            ready: Ready::default(),
+            quick: NamespaceBuckets::new(QUICK_BURST, QUICK_REFILL),
+            batch: BTreeSet::new(),
+            written: BTreeSet::new(),
+            waiting: 0,
+            batch_grew: Duration::ZERO,
+            batch_began: Duration::ZERO,
+        }
+    }
 }
 
 impl Queues {
@@ -65,7 +87,7 @@ impl Queues {
             Some(urgency @ (Place::Urgent | Place::Routine)) if place == Place::Waiting => {
                 let namespace = self.ready.namespace_of(id);
                 if let Some(namespace) = namespace.filter(|_| urgency == Place::Urgent) {
-                    self.quick.spend(namespace, now);
+                    self.quick.take(namespace, now);
                 }
                 self.ready.serve(id);
             }
@@ -120,7 +142,7 @@ impl Queues {
     /// Whether the request that is sent next may use the last tokens of the budget.
     pub fn is_quick(&self, now: Duration) -> bool {
         let next = self.ready.next_urgent();
-        next.is_some_and(|namespace| self.quick.allows(namespace, now))
+        next.is_some_and(|namespace| self.quick.has_token(namespace, now))
     }
 
     /// Whether a device of a new or edited policy goes first.

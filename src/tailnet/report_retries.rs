@@ -1,21 +1,19 @@
 //! When a report that could not be written is tried again.
 //!
-//! One object that refuses its status waits alone, with a growing pause. Where several in a row fail, the
-//! trouble is not theirs (a missing role, an API server that does not answer): then one is tried at a time,
-//! and all wait in between.
+//! If the status of one object cannot be written, that object alone waits, with a growing pause. If several
+//! fail in a row, the cause is not the objects (a missing role, an API server that does not answer): then one is
+//! tried at a time, and the others wait.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::failure::jittered;
+use super::failure::backoff_up_to;
 use crate::plan::PolicyKey;
 
-/// The first pause.
-const FIRST: Duration = Duration::from_secs(1);
-/// The longest one.
+/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
-/// So many failures in a row concern everybody.
+/// This many failures in a row concern all objects.
 const IN_A_ROW: u32 = 5;
 
 /// Whose report it is: a policy's, or the tailnet's.
@@ -42,13 +40,13 @@ impl Retries {
         alone && self.all_until.is_none_or(|until| until <= now)
     }
 
-    /// Whether this one may be among them.
+    /// Whether this report's own pause is over.
     pub fn allow(&self, subject: &Subject, now: Instant) -> bool {
         let pause = self.pauses.get(subject);
         pause.is_none_or(|pause| pause.until <= now)
     }
 
-    /// A report was written, or there is nobody left to write it to.
+    /// A report was written, or its object is gone.
     pub fn succeeded(&mut self, subject: &Subject) {
         self.pauses.remove(subject);
         self.failed_in_a_row = 0;
@@ -75,10 +73,8 @@ impl Retries {
     }
 }
 
-/// 1 s, 2 s, 4 s … 30 s, each 20 % up or down.
 fn pause(failures: u32) -> Duration {
-    let doubled = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    jittered(doubled.min(LONGEST), &mut fastrand::Rng::new())
+    backoff_up_to(LONGEST, failures, &mut fastrand::Rng::new())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) struct Answer {
     pub status: StatusCode,
     pub request_id: Option<String>,
     pub body: Vec<u8>,
-    /// The devices of a list; its `body` is then what stands around them.
+    /// The devices of a list, whose `body` is then everything outside of them.
     pub devices: Vec<Device>,
     /// The server's clock when it answered.
     pub date: Option<Timestamp>,
@@ -60,7 +60,7 @@ impl Answer {
         self.unexpected(&describe(&body))
     }
 
-    /// The answer is not what the API gives, by what a reader of its JSON says.
+    /// The answer is not the JSON that the API gives.
     pub fn mismatched(&self, mismatch: &Mismatch) -> Error {
         if self.is_html() || self.body.trim_ascii().is_empty() {
             return self.unexpected_body();

@@ -33,7 +33,7 @@ impl Budget {
         })
     }
 
-    /// How long a bucket that has one token left, beside those that it keeps, needs to be full.
+    /// How long the bucket takes to fill up from one token, not counting those that it keeps in reserve.
     fn last_tokens(&self, haste: Haste) -> Duration {
         let kept = match haste {
             Haste::Quick => 0,
@@ -54,7 +54,7 @@ impl Default for Budget {
     }
 }
 
-/// Routine requests leave one of so many tokens of the burst for quick ones.
+/// Routine requests leave this fraction (1/4) of the burst to quick ones.
 const KEPT: u32 = 4;
 
 /// Whether a request may take the last tokens of the bucket.

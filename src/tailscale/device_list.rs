@@ -1,17 +1,17 @@
 //! Reads the list of devices while it arrives, one device at a time.
 //!
-//! A list of 10,000 devices has about 20 MB. Nothing of it is kept but the devices themselves, and a list
-//! without end stops at a bound that fits the shipped memory limit.
+//! A list of 10,000 devices has about 20 MB. Only the devices are kept, and an endless list ends in an error
+//! before it exceeds the shipped memory limit.
 //!
-//! The reader only finds where a device starts and ends; serde judges each device, and the list around them
-//! with a `0` in the place of each. So whatever the reader mistakes is an error, never a shorter list.
+//! The reader only finds where each device starts and ends. serde parses each device, and then the rest of the
+//! list with a `0` in the place of each device. So a mistake of the reader is an error, never a shorter list.
 
 use serde::Deserialize;
 
 use super::wire::{self, Mismatch};
 use crate::model::Device;
 
-/// The longest JSON of one device, and of all that stands around devices.
+/// The longest JSON of one device, and of everything outside of the devices.
 const PART_LIMIT: usize = 1024 * 1024;
 
 /// The longest list: some 30,000 devices.
@@ -20,20 +20,20 @@ const LIST_LIMIT: usize = 64 * 1024 * 1024;
 /// What all devices of a list may take in memory: some 24,000 of them.
 const MEMORY_LIMIT: usize = 48 * 1024 * 1024;
 
-/// What an allocation takes beside its contents, about.
+/// The overhead of an allocation, roughly.
 const ALLOCATION: usize = 16;
-/// What a set of tags or routes takes as soon as it is not empty: the first node of its tree.
+/// The size of a non-empty set of tags or routes: the first node of its tree.
 const SET: usize = 300;
-/// What an entry of such a set takes, about.
+/// The size of an entry of such a set, roughly.
 const ENTRY: usize = 64;
 
 const MIB: usize = 1024 * 1024;
 
-/// A list of devices as far as it has arrived.
+/// The part of a list of devices that has arrived.
 #[derive(Debug, Default)]
 pub(super) struct ListReader {
     devices: Vec<Device>,
-    /// What stands around the devices.
+    /// Everything outside of the devices, with a `0` in the place of each.
     envelope: Vec<u8>,
     /// The part of a device that has arrived.
     device: Vec<u8>,
@@ -57,7 +57,7 @@ impl ListReader {
     /// Takes the next part of the list.
     pub fn read(&mut self, chunk: &[u8]) -> Result<(), Mismatch> {
         self.bytes += chunk.len();
-        bound(self.bytes, LIST_LIMIT, "a list")?;
+        bound(self.bytes, LIST_LIMIT, "for the list")?;
         // Where what has not been kept yet begins.
         let mut start = 0;
         for (at, byte) in chunk.iter().enumerate() {
@@ -102,7 +102,7 @@ impl ListReader {
         }
     }
 
-    /// What stands around the devices: all of an answer that is no list.
+    /// Everything outside of the devices: the whole answer where it is no list.
     pub fn envelope(&self) -> &[u8] {
         &self.envelope
     }
@@ -119,9 +119,9 @@ impl ListReader {
     /// Keeps what belongs to the part that is being read.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
         let (part, what) = if self.in_array {
-            (&mut self.device, "a device")
+            (&mut self.device, "for one device")
         } else {
-            (&mut self.envelope, "what stands around the devices")
+            (&mut self.envelope, "outside of the devices")
         };
         part.extend_from_slice(bytes);
         bound(part.len(), PART_LIMIT, what)
@@ -141,14 +141,10 @@ impl ListReader {
             let device = wire::listed_device(device)
                 .map_err(|mismatch| mismatch.within(&format!("devices[{number}]")))?;
             self.memory += memory(&device);
-            bound(self.memory, MEMORY_LIMIT, "the devices in memory")?;
+            bound(self.memory, MEMORY_LIMIT, "for the devices in memory")?;
             self.devices.push(device);
             self.envelope.push(b'0');
-            bound(
-                self.envelope.len(),
-                PART_LIMIT,
-                "what stands around the devices",
-            )?;
+            bound(self.envelope.len(), PART_LIMIT, "outside of the devices")?;
         }
         self.device.clear();
         Ok(())
@@ -161,7 +157,7 @@ fn bound(found: usize, limit: usize, what: &str) -> Result<(), Mismatch> {
     }
     let mib = limit / MIB;
     Err(Mismatch::new(&format!(
-        "expected at most {mib} MiB for {what}, found more"
+        "expected at most {mib} MiB {what}, found more"
     )))
 }
 
@@ -177,7 +173,7 @@ fn names_devices(envelope: &[u8]) -> bool {
         .is_some()
 }
 
-/// What a device takes in memory, about.
+/// The size of a device in memory, roughly.
 fn memory(device: &Device) -> usize {
     let texts = [
         device.node_id.as_str(),

@@ -128,11 +128,11 @@ pub struct Election {
     tried: Listener,
 }
 
-/// Hears of each try to use the lease.
+/// Receives the outcome of each attempt to use the lease.
 type Listener = Box<dyn Fn(Result<(), &str>) + Send + Sync>;
 
 impl Election {
-    /// A candidate for the Lease `namespace/name`, and what it comes to.
+    /// A candidate for the Lease `namespace/name`, and whether it leads.
     ///
     /// `identity` must be this process's alone: two of one identity would both lead.
     /// Needs the verbs get, create and update on the Lease.
@@ -158,7 +158,7 @@ impl Election {
         (Leadership(receiver), election)
     }
 
-    /// Tells of each try, and why the lease could not be used, if so.
+    /// Reports each attempt to use the lease, with the error if it failed.
     #[must_use]
     pub fn telling(self, tried: impl Fn(Result<(), &str>) + Send + Sync + 'static) -> Self {
         let tried = Box::new(tried);

@@ -167,11 +167,7 @@ impl Forms {
             let forms = self.present.entry(folded.clone()).or_default();
             let nodes = forms.entry(form.clone()).or_default();
             let was_there = !nodes.is_empty();
-            if after.contains(form) {
-                nodes.insert(node.clone());
-            } else {
-                nodes.remove(node);
-            }
+            mark(nodes, node, after.contains(form));
             let is_there = !nodes.is_empty();
             if !is_there {
                 forms.remove(form);
@@ -203,11 +199,7 @@ impl Forms {
         let mut affected = BTreeSet::new();
         for form in before.symmetric_difference(after) {
             let nodes = self.refused.entry(form.clone()).or_default();
-            if after.contains(form) {
-                nodes.insert(node.clone());
-            } else {
-                nodes.remove(node);
-            }
+            mark(nodes, node, after.contains(form));
             if nodes.is_empty() {
                 self.refused.remove(form);
             }
@@ -246,4 +238,13 @@ fn claims_of(policy: Option<&Policy>) -> BTreeMap<String, (Rank, FormClaim)> {
         })
     });
     claims.collect()
+}
+
+/// Puts a device into a set, or takes it out.
+fn mark(nodes: &mut BTreeSet<NodeId>, node: &NodeId, is_there: bool) {
+    if is_there {
+        nodes.insert(node.clone());
+    } else {
+        nodes.remove(node);
+    }
 }

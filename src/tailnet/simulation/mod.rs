@@ -408,7 +408,7 @@ impl World {
             _ if !alive => {}
             Event::Turn => {
                 self.waits_for_turn = false;
-                if self.engine.wants_turn() {
+                if self.engine.wants_turn().is_some() {
                     self.step(Input::Turn);
                 }
             }
@@ -504,7 +504,7 @@ impl World {
         for effect in self.engine.step(input, now) {
             self.carry_out(effect);
         }
-        if self.engine.wants_turn() && !self.waits_for_turn {
+        if self.engine.wants_turn().is_some() && !self.waits_for_turn {
             self.waits_for_turn = true;
             let wait = self.faults.queue;
             let wait = if wait.is_zero() {

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 use serde_json::{Value, json};
 use tsdp::simulator::{FaultKind, FaultSpec};
 
-use crate::support::{Stage, calls, eventually};
+use crate::support::{Controller, Stage, calls, eventually};
 
 const LIST: &str = "/api/v2/tailnet/*/devices";
 
@@ -18,14 +18,20 @@ fn answers(status: u16, body: Value) -> FaultSpec {
     fault
 }
 
-#[tokio::test]
-async fn a_list_that_is_refused_concerns_the_connection_and_no_policy() {
+/// A policy that is in sync, and the controller.
+async fn in_sync() -> (Stage, Controller) {
     let stage = Stage::new().await;
-    let _controller = stage.controller().await;
+    let controller = stage.controller().await;
     stage
         .policy("nas", "{device: {hostname: nas}, tags: [tag:db]}")
         .await;
     stage.policy_reason("nas", "InSync").await;
+    (stage, controller)
+}
+
+#[tokio::test]
+async fn a_list_that_is_refused_concerns_the_connection_and_no_policy() {
+    let (stage, _controller) = in_sync().await;
     stage.simulator.clear_requests();
     for (status, body) in [
         (404, json!({"message": "not found"})),
@@ -98,12 +104,7 @@ async fn devices_whose_attributes_are_never_answered_delay_no_other() {
 
 #[tokio::test]
 async fn a_large_annotation_makes_no_large_status() {
-    let stage = Stage::new().await;
-    let _controller = stage.controller().await;
-    stage
-        .policy("nas", "{device: {hostname: nas}, tags: [tag:db]}")
-        .await;
-    stage.policy_reason("nas", "InSync").await;
+    let (stage, _controller) = in_sync().await;
     let mut value = String::new();
     for number in 0..10_000 {
         write!(value, "{number:09}x").unwrap();
@@ -125,12 +126,7 @@ async fn a_large_annotation_makes_no_large_status() {
 
 #[tokio::test]
 async fn a_credential_and_a_tailnet_that_no_request_can_carry_are_stalled() {
-    let stage = Stage::new().await;
-    let _controller = stage.controller().await;
-    stage
-        .policy("nas", "{device: {hostname: nas}, tags: [tag:db]}")
-        .await;
-    stage.policy_reason("nas", "InSync").await;
+    let (stage, _controller) = in_sync().await;
     stage.secret(&json!({"api_key": "tskey-api-a\nb"})).await;
     let stalled = async || {
         let tailnet = ["tstn/default"];

@@ -28,7 +28,7 @@ impl Pair {
         self.revoke(process);
         self.write_reports(process);
         let one = &mut self.processes[process];
-        if one.engine.wants_turn() && !one.waits_for_turn {
+        if one.engine.wants_turn().is_some() && !one.waits_for_turn {
             one.waits_for_turn = true;
             let wait = self.faults.queue.mul_f64(self.rng.f64());
             self.after(process, wait, Event::Turn);

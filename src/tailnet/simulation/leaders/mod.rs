@@ -225,7 +225,7 @@ impl Pair {
             Event::ShowTailnet(_, tailnet) => self.tailnet_shown(process, *tailnet),
             Event::Turn => {
                 self.processes[process].waits_for_turn = false;
-                if self.processes[process].engine.wants_turn() {
+                if self.processes[process].engine.wants_turn().is_some() {
                     self.step(process, Input::Turn);
                 }
             }
