@@ -29,7 +29,8 @@ fn name(name: &str) -> Wishes {
     }
 }
 
-fn number(name: &str) -> Wishes {
+/// A policy's attribute as an integer.
+pub fn number(name: &str) -> Wishes {
     let wish = AttributeWish {
         value: AttributeValue::Integer(3.try_into().unwrap()),
         expiry: None,

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use super::{
     World,
     chaos::{blank, hostname},
+    contested::number,
     counted::{SOON, attributes, key, tags, world},
     model::node_id,
 };
 use crate::{
     api::Reason,
-    model::{AttributeValue, AttributeWish, Tag},
+    model::Tag,
     plan::{
         DeviceTarget, Disruption, Extent, Glob, Hold, Identity, Mode, Policy, PolicyKey, Selector,
         Suspender, Target, Wishes,
@@ -57,17 +58,6 @@ fn called(pattern: &str) -> Target {
         hostnames: vec![Glob::lower_case(pattern)],
         ..Selector::default()
     })
-}
-
-fn number(name: &str) -> Wishes {
-    let wish = AttributeWish {
-        value: AttributeValue::Integer(3.try_into().unwrap()),
-        expiry: None,
-    };
-    Wishes {
-        attributes: Some([(key(name), wish)].into()),
-        ..Wishes::default()
-    }
 }
 
 fn address(last: u8) -> Wishes {
@@ -317,6 +307,23 @@ fn two_namespaces_that_would_hand_a_device_to_and_fro_are_held() {
     ]}));
     world.apply(hostile(hostname("host-0"), tags(&["tag:b"])));
     world.apply(victim(hostname("host-0"), tags(&["tag:a"])));
+    world.start();
+    world.run_for(Duration::from_mins(10));
+    assert!(world.writes().is_empty(), "{:#?}", world.writes());
+    let held = hold(&device(&world, HOSTILE));
+    assert!(matches!(held, Some(Hold::Feedback(_))), "{held:?}");
+}
+
+/// Another rule still lets the policy change the device, but not to these tags.
+#[test]
+fn a_change_that_ends_the_rule_that_allows_it_is_held() {
+    let mut world = tailnet();
+    tag_with(&mut world, 0, &[]);
+    world.guard(&json!({"allowedPolicies": [
+        {"tags": ["tag:b", "tag:c"]},
+        {"devices": [{"trustClaims": true, "expression": "size(device.tags) != 1"}]},
+    ]}));
+    world.apply(hostile(hostname("host-0"), tags(&["tag:a"])));
     world.start();
     world.run_for(Duration::from_mins(10));
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
