@@ -58,7 +58,11 @@ impl Controller {
     /// Starts it and waits until it is ready.
     pub async fn ready(kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let controller = Self::start(kubeconfig, args, env).await;
-        controller.readyz_says(200, "ok").await;
+        // An API server that has just learned of the resources may refuse the first watch ("storage is
+        // (re)initializing"), and a watch that failed counts as failing for a minute.
+        controller
+            .readyz_within(Duration::from_secs(90), 200, "ok")
+            .await;
         controller
     }
 
