@@ -97,9 +97,13 @@ impl World {
 
     /// The simulator's clock.
     pub fn now(&self) -> Timestamp {
-        let ahead = SignedDuration::from_secs(self.switches.clock_ahead_seconds.into());
         let now = Timestamp::now();
-        now.saturating_add(ahead).unwrap_or(now)
+        now.saturating_add(self.clock_ahead()).unwrap_or(now)
+    }
+
+    /// How far the simulator's clock is ahead of the machine's.
+    pub fn clock_ahead(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.switches.clock_ahead_seconds.into())
     }
 
     /// A number that nothing else in this tailnet has.
