@@ -204,14 +204,16 @@ pub struct TailscaleTailnetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_total: Option<u32>,
 
-    /// How many devices were changed, in steps of five minutes; entries older than an hour count no
-    /// more. So the limit holds across a restart. Written when something is changed.
+    /// How many devices were changed, in steps of five minutes and by namespace; entries older than an hour
+    /// count no more. So the limit holds across a restart. Written when something is changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub recent_changes: Vec<RecentChanges>,
 
-    /// The nodeIds of the devices that are about to be changed, written before the first request:
-    /// after a crash they count as changed.
+    /// The devices that are about to be changed, as the namespace of the policy and the nodeId, written
+    /// before the first request: after a crash they count as changed.
+    ///
+    /// Example: network/nkT3CNTRL
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub reserved_devices: Vec<String>,
@@ -277,6 +279,12 @@ pub struct RecentChanges {
 
     /// How many devices.
     pub devices: u32,
+
+    /// The namespace whose policies changed them. Absent: not recorded; they count for the tailnet alone.
+    ///
+    /// Example: network
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 impl TailscaleTailnetSpec {

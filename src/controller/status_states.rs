@@ -111,6 +111,7 @@ fn held_plan(state: &State) -> Option<HeldPlan> {
         open: devices,
         devices,
         limit: (on == ApprovedOn::Tailnet).then_some(5),
+        share: None,
     })
 }
 

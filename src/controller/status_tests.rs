@@ -347,13 +347,21 @@ fn a_tailnet_tells_what_its_limit_holds_and_keeps_what_was_changed_until_more_is
         recent: Some(vec![RecentChanges {
             since: T0,
             devices: 3,
+            namespace: Some("network".to_owned()),
         }]),
+        reserved: [
+            ("n1CNTRL".parse().unwrap(), Some("network".to_owned())),
+            ("n2CNTRL".parse().unwrap(), None),
+        ]
+        .into(),
         ..TailnetReport::default()
     };
     let status = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
     assert_eq!(status.held[0].policy, "network/laptops");
     assert_eq!((status.held[0].devices, status.held_total), (840, Some(1)));
     assert_eq!(super::recent(&status), seen.recent.clone().unwrap());
+    assert_eq!(status.reserved_devices, ["network/n1CNTRL", "n2CNTRL"]);
+    assert_eq!(super::reserved(&status), seen.reserved);
     let unknown = TailnetReport {
         recent: None,
         ..seen

@@ -30,6 +30,13 @@ impl ChangeLimit {
     }
 }
 
+/// How many of `most` devices the policies of one namespace may change where others share the limit: a
+/// quarter is left for those.
+#[must_use]
+pub const fn share_of_one_namespace(most: usize) -> usize {
+    most - most / 4
+}
+
 impl Default for ChangeLimit {
     fn default() -> Self {
         Self::Percent(10)
@@ -84,6 +91,12 @@ mod tests {
         assert_eq!(devices("3", 1000), Some(3));
         assert_eq!(devices("100%", 1000), None);
         assert_eq!(ChangeLimit::default().devices(1000), Some(100));
+    }
+
+    #[test]
+    fn a_namespace_leaves_a_quarter_and_of_less_than_four_devices_nothing() {
+        let shares = [1, 3, 4, 5, 8, 100].map(share_of_one_namespace);
+        assert_eq!(shares, [1, 3, 3, 4, 6, 75]);
     }
 
     #[test]

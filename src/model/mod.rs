@@ -20,7 +20,7 @@ pub use attribute::{
     AttributeKey, AttributeString, AttributeValue, AttributeWish, Attributes, ReportedAttribute,
     SafeInteger, ValueKind,
 };
-pub use change_limit::ChangeLimit;
+pub use change_limit::{ChangeLimit, share_of_one_namespace};
 pub use device::Device;
 pub use invite::{Invite, InviteWish};
 pub use name::DeviceLabel;

@@ -38,6 +38,12 @@ impl Wants {
         changed
     }
 
+    /// Whether nobody wants to change anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_node.is_empty()
+    }
+
     /// The policies that want to change a device.
     #[must_use]
     pub fn by(&self, node: &NodeId) -> &BTreeSet<PolicyKey> {
@@ -62,7 +68,7 @@ impl Wants {
 
     /// The policies that are held, so that no more than `room` devices are changed: those that
     /// would change the most first, and of two that would change the same number, the one that
-    /// ranks later. A policy is held as a whole.
+    /// ranks later. A policy is held as a whole. Those that are held `already` are not among them.
     ///
     /// Costs next to nothing while all fits, and else no more than the room and the number of
     /// policies: a policy that is too large is not walked over.
@@ -70,24 +76,56 @@ impl Wants {
     pub fn beyond<R: Ord>(
         &self,
         room: usize,
+        already: &BTreeSet<PolicyKey>,
         rank: impl Fn(&PolicyKey) -> R,
     ) -> BTreeSet<PolicyKey> {
         if self.by_node.len() <= room {
             return BTreeSet::new();
         }
-        let mut policies: Vec<_> = self.by_policy.iter().collect();
-        policies.sort_by_cached_key(|(key, nodes)| (nodes.len(), rank(key)));
-        let mut changed: BTreeSet<&NodeId> = BTreeSet::new();
-        let first_held = policies.iter().position(|(_, nodes)| {
-            if nodes.len() > room {
-                return true;
-            }
-            changed.extend(nodes.iter());
-            changed.len() > room
-        });
-        let held = first_held.map_or(&[][..], |first| &policies[first..]);
-        held.iter().map(|(key, _)| (*key).clone()).collect()
+        let policies = self.by_policy.iter();
+        let policies = policies.filter(|(key, _)| !already.contains(*key));
+        largest_beyond(policies.collect(), room, rank)
     }
+
+    /// As [`Wants::beyond`], for each namespace by itself, with its own room.
+    #[must_use]
+    pub fn beyond_shares<R: Ord>(
+        &self,
+        room: impl Fn(&str) -> usize,
+        rank: impl Fn(&PolicyKey) -> R,
+    ) -> BTreeSet<PolicyKey> {
+        let policies: Vec<_> = self.by_policy.iter().collect();
+        // They are in the order of their namespaces.
+        let namespaces = policies.chunk_by(|(a, _), (b, _)| a.namespace == b.namespace);
+        let held = namespaces.flat_map(|policies| {
+            let room = room(&policies[0].0.namespace);
+            let most: usize = policies.iter().map(|(_, nodes)| nodes.len()).sum();
+            if most <= room {
+                return BTreeSet::new();
+            }
+            largest_beyond(policies.to_vec(), room, &rank)
+        });
+        held.collect()
+    }
+}
+
+/// Those of the policies that are held, so that the others change no more than `room` devices.
+fn largest_beyond<R: Ord>(
+    mut policies: Vec<(&PolicyKey, &BTreeSet<NodeId>)>,
+    room: usize,
+    rank: impl Fn(&PolicyKey) -> R,
+) -> BTreeSet<PolicyKey> {
+    policies.sort_by_cached_key(|(key, nodes)| (nodes.len(), rank(key)));
+    let mut changed: BTreeSet<&NodeId> = BTreeSet::new();
+    let first_held = policies.iter().position(|(_, nodes)| {
+        if nodes.len() > room {
+            return true;
+        }
+        changed.extend(nodes.iter());
+        changed.len() > room
+    });
+    let held = first_held.map_or(&[][..], |first| &policies[first..]);
+    held.iter().map(|(key, _)| (*key).clone()).collect()
 }
 
 #[cfg(test)]
@@ -139,15 +177,50 @@ mod tests {
     #[test]
     fn a_mistake_in_one_selector_is_held_and_the_small_repairs_are_made() {
         let wished = vec![(0..15).collect(), [16].into(), [17, 18].into()];
-        let held = wants(&wished).beyond(5, rank);
+        let held = wants(&wished).beyond(5, &BTreeSet::new(), rank);
         assert_eq!(held, [key(0)].into());
     }
 
     #[test]
     fn of_two_that_would_change_as_many_the_one_that_ranks_later_is_held() {
         let wished = vec![[1, 2].into(), [3, 4].into()];
-        assert_eq!(wants(&wished).beyond(3, rank), [key(1)].into());
-        assert_eq!(wants(&wished).beyond(1, rank), [key(0), key(1)].into());
+        assert_eq!(
+            wants(&wished).beyond(3, &BTreeSet::new(), rank),
+            [key(1)].into()
+        );
+        assert_eq!(
+            wants(&wished).beyond(1, &BTreeSet::new(), rank),
+            [key(0), key(1)].into()
+        );
+    }
+
+    #[test]
+    fn each_namespace_has_its_own_room_and_holds_its_own_largest() {
+        let of = |namespace: &str, name: &str| PolicyKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let mut wants = Wants::default();
+        let mut want = |key: PolicyKey, nodes: std::ops::Range<usize>| {
+            for number in nodes {
+                let mut keys = wants.by(&node(number)).clone();
+                keys.insert(key.clone());
+                wants.set(&node(number), keys);
+            }
+        };
+        want(of("a", "small"), 0..2);
+        want(of("a", "large"), 2..6);
+        want(of("b", "both"), 0..3);
+        want(of("c", "first"), 10..13);
+        want(of("c", "same"), 10..13);
+        let room = |namespace: &str| if namespace == "b" { 2 } else { 3 };
+        let held = wants.beyond_shares(room, |key| key.name.clone());
+        assert_eq!(held, [of("a", "large"), of("b", "both")].into());
+        // What is held already takes no room.
+        let beyond = wants.beyond(5, &held, |key| key.name.clone());
+        assert_eq!(beyond, BTreeSet::new());
+        let beyond = wants.beyond(4, &held, |key| key.name.clone());
+        assert_eq!(beyond, [of("c", "first"), of("c", "same")].into());
     }
 
     proptest! {
@@ -155,7 +228,7 @@ mod tests {
 
         #[test]
         fn the_limit_is_never_exceeded_and_the_biggest_are_held_first(wished in wished(), room in 0..20_usize) {
-            let held = wants(&wished).beyond(room, rank);
+            let held = wants(&wished).beyond(room, &BTreeSet::new(), rank);
             // By the words of the contract: one after the other, until the rest fits.
             let mut order: Vec<usize> = (0..wished.len()).filter(|p| !wished[*p].is_empty()).collect();
             order.sort_by_key(|policy| (wished[*policy].len(), key(*policy).name));
@@ -175,7 +248,7 @@ mod tests {
                 let wishing = after.iter().enumerate().filter(|(_, nodes)| nodes.contains(&number));
                 wants_now.set(&node(number), wishing.map(|(policy, _)| key(policy)).collect());
             }
-            prop_assert_eq!(wants_now.beyond(room, rank), wants(&after).beyond(room, rank));
+            prop_assert_eq!(wants_now.beyond(room, &BTreeSet::new(), rank), wants(&after).beyond(room, &BTreeSet::new(), rank));
             for (number, nodes) in after.iter().enumerate() {
                 let told: BTreeSet<_> = wants_now.of(&key(number)).cloned().collect();
                 let expected: BTreeSet<_> = nodes.iter().copied().map(node).collect();

@@ -67,7 +67,7 @@ pub fn survey_within(
         .filter_map(|declared| declared.policy.as_ref().ok())
         .map(|policy| (&policy.key, policy.rank()))
         .collect();
-    let held = wants.beyond(room, |key| ranks.get(key));
+    let held = wants.beyond(room, &BTreeSet::new(), |key| ranks.get(key));
     if held.is_empty() {
         return free;
     }

@@ -30,6 +30,8 @@ pub struct HeldPlan {
     pub open: usize,
     /// How many devices may be changed within an hour, where that is what holds it.
     pub limit: Option<usize>,
+    /// How many of those its namespace may change, where that is what holds it.
+    pub share: Option<usize>,
 }
 
 impl Held {
@@ -96,7 +98,7 @@ impl Engine {
             self.polling.compare_soon();
             return;
         }
-        let plan = self.held_plan(&batch);
+        let plan = self.held_plan(key, &batch);
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
@@ -140,8 +142,10 @@ impl Engine {
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }
 
-    fn held_plan(&self, batch: &Batch) -> HeldPlan {
+    fn held_plan(&self, key: &PolicyKey, batch: &Batch) -> HeldPlan {
         let limit = self.most_changes();
+        let is_beyond_share = self.limiter.beyond_share.contains(key);
+        let share = self.namespace_share().filter(|_| is_beyond_share);
         HeldPlan {
             hash: batch.hash.clone(),
             on: batch.on,
@@ -149,13 +153,14 @@ impl Engine {
             devices: batch.changes().devices(),
             open: batch.open().count(),
             limit: limit.filter(|_| batch.on == ApprovedOn::Tailnet),
+            share: share.filter(|_| batch.on == ApprovedOn::Tailnet),
         }
     }
 
     /// What waits for an approval of a policy.
     pub(super) fn held_plan_of(&self, key: &PolicyKey) -> Option<HeldPlan> {
         let batch = self.policies.get(key)?.batch.as_ref()?;
-        Some(self.held_plan(batch))
+        Some(self.held_plan(key, batch))
     }
 
     /// Uses the approvals that fit what is frozen. That one was used must be kept before the first
@@ -178,7 +183,7 @@ impl Engine {
             held.memory.approvals_used = held.memory.approvals_used.saturating_add(1);
             held.memory.approved = Some(batch.hash.clone());
             self.stale.extend(batch.open().nodes().cloned());
-            let plan = self.held_plan(&batch);
+            let plan = self.held_plan(&key, &batch);
             if let Some(held) = self.policies.get_mut(&key) {
                 match batch.on {
                     ApprovedOn::Policy => held.approved.extend(batch.open().clone()),

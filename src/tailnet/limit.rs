@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
-    DETAILS, Engine, Now, RecentChanges, RecentDeletions, deletions::DeletionLog,
+    DETAILS, Engine, Now, RecentChanges, RecentDeletions, ReservedDevices, deletions::DeletionLog,
     reserve::Reservations, window::Window,
 };
 use crate::{
-    model::NodeId,
+    model::{NodeId, share_of_one_namespace},
     plan::{Approvals, ApprovedOn, PlanHash, Policy, PolicyKey, Wants},
 };
 
@@ -22,7 +22,7 @@ pub struct TailnetDeclared {
     /// The devices that were changed a short while ago.
     pub recent: Vec<RecentChanges>,
     /// Those that may have been changed since.
-    pub reserved: BTreeSet<NodeId>,
+    pub reserved: ReservedDevices,
     /// The devices that were deleted within a day.
     pub deletions: Vec<RecentDeletions>,
 }
@@ -51,6 +51,8 @@ pub(super) struct Limiter {
     large: BTreeSet<PolicyKey>,
     /// The policies that it holds.
     pub held: BTreeSet<PolicyKey>,
+    /// Those of them that are beyond the share of their namespace.
+    pub beyond_share: BTreeSet<PolicyKey>,
     pub approvals: Approvals,
     /// What was kept by others, until it is taken over with the lead.
     kept: Option<TailnetDeclared>,
@@ -63,9 +65,9 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// A call that changes a device is sent.
-    pub fn begin(&mut self, id: &NodeId) {
-        self.window.begin(id);
+    /// A call that changes a device for a namespace is sent.
+    pub fn begin(&mut self, id: &NodeId, namespace: Option<String>) {
+        self.window.begin(id, namespace);
         let waiting = self.waiting(id);
         self.wants.set(id, waiting);
     }
@@ -195,21 +197,15 @@ impl Engine {
         let most = self.most_changes();
         let concerned = self.limiter.find_large(most);
         self.stale.extend(concerned);
-        let limiter = &self.limiter;
-        let rank = |key: &PolicyKey| {
-            let held = self.policies.get(key)?;
-            held.policy.as_ref().ok().map(Policy::rank)
-        };
-        let held = match most {
-            None => BTreeSet::new(),
-            Some(most) => {
-                let room = most.saturating_sub(limiter.window.count());
-                limiter.wants.beyond(room, rank)
-            }
-        };
+        let (held, beyond_share) = most.map(|most| self.beyond_limit(most)).unwrap_or_default();
+        let limiter = &mut self.limiter;
+        let before = std::mem::replace(&mut limiter.beyond_share, beyond_share);
+        let told = before.symmetric_difference(&limiter.beyond_share);
+        self.tell.extend(told.cloned());
         if held == limiter.held && self.stale.is_empty() {
             return false;
         }
+        let limiter = &self.limiter;
         for key in held.symmetric_difference(&limiter.held) {
             self.stale.extend(limiter.wants.of(key).cloned());
             // Also those that do not differ: what is no longer held manages their routes.
@@ -222,6 +218,39 @@ impl Engine {
         self.limiter.held = held;
         self.replan_stale(now);
         true
+    }
+
+    /// The policies that are held, so that no more than `most` devices are changed, and those of them that
+    /// are held as their namespace leaves a part of that to others.
+    fn beyond_limit(&self, most: usize) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
+        let (wants, window) = (&self.limiter.wants, &self.limiter.window);
+        let rank = |key: &PolicyKey| {
+            let held = self.policies.get(key)?;
+            held.policy.as_ref().ok().map(Policy::rank)
+        };
+        if wants.is_empty() {
+            return Default::default();
+        }
+        let beyond_share = self.namespace_share().map(|share| {
+            let used = window.by_namespace();
+            let used = |namespace: &str| used.get(namespace).copied().unwrap_or_default();
+            wants.beyond_shares(|namespace| share.saturating_sub(used(namespace)), rank)
+        });
+        let beyond_share = beyond_share.unwrap_or_default();
+        let room = most.saturating_sub(window.count());
+        let mut held = wants.beyond(room, &beyond_share, rank);
+        held.extend(beyond_share.iter().cloned());
+        (held, beyond_share)
+    }
+
+    /// How many devices the policies of one namespace may change within an hour, where the tailnet has
+    /// policies of another one. What is refused reserves nothing.
+    pub(super) fn namespace_share(&self) -> Option<usize> {
+        let accepted = self.policies.iter().filter(|(_, held)| held.policy.is_ok());
+        let mut namespaces = accepted.map(|(key, _)| &key.namespace);
+        // They are in the order of their namespaces.
+        let (first, last) = (namespaces.next()?, namespaces.next_back()?);
+        (first != last).then(|| self.most_changes().map(share_of_one_namespace))?
     }
 
     /// How many devices may be changed within an hour.

@@ -74,4 +74,4 @@ pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
 pub use once::{Agreed, Undone};
 pub use report::{DeviceReport, PolicyReport, State, TailnetReport};
 pub use term::Term;
-pub use window::RecentChanges;
+pub use window::{RecentChanges, ReservedDevices};

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Abandoned, ActReport, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan,
-    LimitedPolicy, RecentChanges, RecentDeletions,
+    LimitedPolicy, RecentChanges, RecentDeletions, ReservedDevices,
 };
 use crate::{
     api::Reason,
@@ -122,7 +122,7 @@ pub struct TailnetReport {
     /// What was changed a short while ago, once that is known.
     pub recent: Option<Vec<RecentChanges>>,
     /// The devices that may be changed next: for another process they count as changed.
-    pub reserved: BTreeSet<NodeId>,
+    pub reserved: ReservedDevices,
     /// What was deleted within a day.
     pub deletions: Vec<RecentDeletions>,
     /// Counts what has to be kept before a request.

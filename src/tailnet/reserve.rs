@@ -8,17 +8,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, limit::Limiter};
-use crate::model::NodeId;
+use super::{Engine, ReservedDevices, limit::Limiter};
+use crate::{model::NodeId, plan::next_call};
 
 /// Devices that are reserved at once; policies that were edited a moment ago may reserve as many more.
 const CHUNK: usize = 50;
 
+#[derive(Debug)]
+struct Reservation {
+    /// The revision of the first record that has it.
+    since: u64,
+    /// The namespace whose policy is to change the device.
+    namespace: Option<String>,
+}
+
 /// The devices that are reserved, and what is surely recorded of that.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
-    /// With the revision of the record that has each of them first.
-    reserved: BTreeMap<NodeId, u64>,
+    reserved: BTreeMap<NodeId, Reservation>,
     /// Those that are to be changed and not reserved.
     asked: BTreeSet<NodeId>,
     /// Counts the records.
@@ -40,7 +47,7 @@ impl Reservations {
     /// Whether the reservation of a device would survive a crash.
     fn is_recorded(&self, id: &NodeId) -> bool {
         let since = self.reserved.get(id);
-        since.is_some_and(|since| *since <= self.recorded)
+        since.is_some_and(|reservation| reservation.since <= self.recorded)
     }
 
     /// Something else is added to the record: gives the revision that has it.
@@ -58,8 +65,11 @@ impl Reservations {
         revision <= self.recorded
     }
 
-    pub fn devices(&self) -> BTreeSet<NodeId> {
-        self.reserved.keys().cloned().collect()
+    pub fn devices(&self) -> ReservedDevices {
+        let reserved = self.reserved.iter();
+        reserved
+            .map(|(id, reservation)| (id.clone(), reservation.namespace.clone()))
+            .collect()
     }
 
     /// Gives all back.
@@ -105,6 +115,13 @@ impl Engine {
         most.saturating_sub(limiter.window.count() + unused)
     }
 
+    /// The namespace whose policy changes a device next.
+    fn changing_namespace(&self, id: &NodeId) -> Option<String> {
+        let (_, differences) = next_call(&self.nodes.get(id)?.plan, &BTreeSet::new())?;
+        let first = differences.first()?;
+        Some(first.owner.namespace.clone())
+    }
+
     /// Reserves what is to be changed next, and gives back what is at rest: all of it once nothing is
     /// about to be changed, and else only to make room, so that few records are written.
     pub(super) fn reserve(&mut self) {
@@ -140,7 +157,12 @@ impl Engine {
                     continue;
                 }
                 room -= usize::from(counts);
-                reservations.reserved.insert(id, revision);
+                let reservation = Reservation {
+                    since: revision,
+                    namespace: self.changing_namespace(&id),
+                };
+                let reservations = &mut self.limiter.reservations;
+                reservations.reserved.insert(id, reservation);
             }
         }
         if self.limiter.reservations.reserved.len() > before {

@@ -171,7 +171,9 @@ impl Engine {
         let mut until = None;
         if let Request::Write(call) = &request {
             for id in call.nodes() {
-                self.limiter.begin(id);
+                let mut own = differences.iter().filter(|it| it.node == *id);
+                let namespace = own.next().map(|it| it.owner.namespace.clone());
+                self.limiter.begin(id, namespace);
             }
             let rests_on = call.nodes().into_iter().filter_map(|id| {
                 let basis = self.nodes.get(id)?.rests_on(call);

@@ -1,6 +1,7 @@
 //! The devices that were changed within the last hour.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
@@ -17,14 +18,23 @@ const STEP: i64 = 300;
 /// How long what was changed in a step counts, from its beginning.
 const COUNTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(3600 + STEP);
 
+/// So many entries a record has that name a namespace. The smallest beyond that count for the tailnet alone.
+const NAMED_ENTRIES: usize = 80;
+
 /// How many devices were changed in one step of the wall clock: what a status keeps of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecentChanges {
     /// The beginning of the step.
     pub since: Timestamp,
     /// How many.
     pub devices: usize,
+    /// The namespace whose policies changed them, if that is recorded.
+    pub namespace: Option<String>,
 }
+
+/// The devices that are about to be changed, with the namespace whose policy changes each, if that is
+/// recorded.
+pub type ReservedDevices = BTreeMap<NodeId, Option<String>>;
 
 /// Which devices were changed within the last hour, or are being changed now.
 ///
@@ -35,7 +45,7 @@ pub(super) struct Window {
     changed: BTreeMap<NodeId, Changed>,
     ends: BTreeSet<(Duration, NodeId)>,
     /// Calls under way that change them.
-    under_way: BTreeMap<NodeId, u32>,
+    under_way: BTreeMap<NodeId, UnderWay>,
     earlier: Vec<Earlier>,
 }
 
@@ -43,6 +53,15 @@ pub(super) struct Window {
 struct Changed {
     ends: Duration,
     step: Timestamp,
+    /// Whose change the last one was.
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    calls: u32,
+    /// Whose change it is.
+    namespace: Option<String>,
 }
 
 /// What other processes have changed: nobody knows which devices.
@@ -53,29 +72,37 @@ struct Earlier {
 }
 
 impl Window {
-    /// A call that changes a device is sent.
-    pub fn begin(&mut self, id: &NodeId) {
-        *self.under_way.entry(id.clone()).or_default() += 1;
+    /// A call that changes a device for a namespace is sent.
+    pub fn begin(&mut self, id: &NodeId, namespace: Option<String>) {
+        let under_way = self.under_way.entry(id.clone()).or_default();
+        under_way.calls += 1;
+        under_way.namespace = namespace;
     }
 
     /// Such a call was answered; what may have been changed counts as changed.
     pub fn end(&mut self, id: &NodeId, changed: bool, now: Now) {
-        if let Some(calls) = self.under_way.get_mut(id) {
-            *calls -= 1;
-            if *calls == 0 {
+        let mut namespace = None;
+        if let Some(under_way) = self.under_way.get_mut(id) {
+            namespace.clone_from(&under_way.namespace);
+            under_way.calls -= 1;
+            if under_way.calls == 0 {
                 self.under_way.remove(id);
             }
         }
         if changed {
-            self.count_device(id, now);
+            self.count_device(id, namespace, now);
         }
     }
 
-    /// A device counts from now on.
-    fn count_device(&mut self, id: &NodeId, now: Now) {
+    /// A device counts from now on, for the namespace that has changed it last.
+    fn count_device(&mut self, id: &NodeId, namespace: Option<String>, now: Now) {
         let ends = now.monotonic + HOUR;
-        let step = step(now.wall);
-        let before = self.changed.insert(id.clone(), Changed { ends, step });
+        let changed = Changed {
+            ends,
+            step: step(now.wall),
+            namespace,
+        };
+        let before = self.changed.insert(id.clone(), changed);
         if let Some(before) = before {
             self.ends.remove(&(before.ends, id.clone()));
         }
@@ -98,6 +125,23 @@ impl Window {
         let new = new.filter(|id| !self.changed.contains_key(*id)).count();
         let earlier = self.earlier.iter().map(|earlier| earlier.changes.devices);
         self.changed.len() + new + earlier.sum::<usize>()
+    }
+
+    /// How many of them were changed, or are being changed, for each namespace.
+    pub fn by_namespace(&self) -> BTreeMap<&str, usize> {
+        let mut devices: BTreeMap<&str, usize> = BTreeMap::new();
+        let changed = self.changed.values().map(|it| (&it.namespace, 1));
+        let new = self.under_way.iter();
+        let new = new.filter(|(id, _)| !self.changed.contains_key(*id));
+        let new = new.map(|(_, it)| (&it.namespace, 1));
+        let earlier = self.earlier.iter().map(|it| &it.changes);
+        let earlier = earlier.map(|it| (&it.namespace, it.devices));
+        for (namespace, count) in changed.chain(new).chain(earlier) {
+            if let Some(namespace) = namespace {
+                *devices.entry(namespace).or_default() += count;
+            }
+        }
+        devices
     }
 
     /// Forgets what is an hour old, and gives the devices for which that is so.
@@ -125,21 +169,25 @@ impl Window {
     /// it too, and not counted twice.
     ///
     /// What they had reserved may have been changed until now.
-    pub fn take_over(&mut self, kept: &[RecentChanges], reserved: &BTreeSet<NodeId>, now: Now) {
+    pub fn take_over(&mut self, kept: &[RecentChanges], reserved: &ReservedDevices, now: Now) {
         let own = self.own();
         let others = kept.iter().filter_map(|kept| {
-            let own = own.get(&kept.since).copied().unwrap_or_default();
+            let of = (kept.since, kept.namespace.clone());
+            let own = own.get(&of).copied().unwrap_or_default();
             let devices = kept.devices.saturating_sub(own);
             let over = kept.since.checked_add(COUNTS).ok()?;
             let left = Duration::try_from(over.duration_since(now.wall)).ok()?;
             // No longer than an hour, however far the wall clock has jumped.
             let ends = now.monotonic + left.min(HOUR);
-            let changes = RecentChanges { devices, ..*kept };
+            let changes = RecentChanges {
+                devices,
+                ..kept.clone()
+            };
             (devices > 0 && ends > now.monotonic).then_some(Earlier { ends, changes })
         });
         self.earlier = others.collect();
-        for id in reserved {
-            self.count_device(id, now);
+        for (id, namespace) in reserved {
+            self.count_device(id, namespace.clone(), now);
         }
     }
 
@@ -147,21 +195,43 @@ impl Window {
     pub fn recent(&self) -> Vec<RecentChanges> {
         let mut recent = self.own();
         for Earlier { changes, .. } in &self.earlier {
-            *recent.entry(changes.since).or_default() += changes.devices;
+            let of = (changes.since, changes.namespace.clone());
+            *recent.entry(of).or_default() += changes.devices;
         }
-        let recent = recent.into_iter();
+        let recent = bounded(recent).into_iter();
         recent
-            .map(|(since, devices)| RecentChanges { since, devices })
+            .map(|((since, namespace), devices)| RecentChanges {
+                since,
+                devices,
+                namespace,
+            })
             .collect()
     }
 
-    fn own(&self) -> BTreeMap<Timestamp, usize> {
-        let mut own = BTreeMap::new();
+    fn own(&self) -> Counts {
+        let mut own = Counts::new();
         for changed in self.changed.values() {
-            *own.entry(changed.step).or_default() += 1;
+            let of = (changed.step, changed.namespace.clone());
+            *own.entry(of).or_default() += 1;
         }
         own
     }
+}
+
+/// How many devices were changed, by step and namespace.
+type Counts = BTreeMap<(Timestamp, Option<String>), usize>;
+
+/// The counts of as many namespaces as a record has room for, the largest first: a namespace with few
+/// changes is far from its share.
+fn bounded(counts: Counts) -> Counts {
+    let mut entries: Vec<_> = counts.into_iter().collect();
+    entries.sort_by_key(|((_, namespace), devices)| (namespace.is_none(), Reverse(*devices)));
+    let mut bounded = Counts::new();
+    for (number, ((since, namespace), devices)) in entries.into_iter().enumerate() {
+        let namespace = namespace.filter(|_| number < NAMED_ENTRIES);
+        *bounded.entry((since, namespace)).or_default() += devices;
+    }
+    bounded
 }
 
 fn step(time: Timestamp) -> Timestamp {
@@ -187,9 +257,16 @@ mod tests {
     }
 
     fn change(window: &mut Window, number: usize, now: Now) {
-        window.begin(&node(number));
+        change_for("network", window, number, now);
+    }
+
+    fn change_for(namespace: &str, window: &mut Window, number: usize, now: Now) {
+        window.begin(&node(number), Some(namespace.to_owned()));
         window.end(&node(number), true, now);
     }
+
+    /// Nothing is reserved.
+    const NONE: ReservedDevices = ReservedDevices::new();
 
     #[test]
     fn a_device_counts_once_and_until_an_hour_after_its_last_change() {
@@ -208,8 +285,8 @@ mod tests {
     #[test]
     fn a_call_counts_while_it_is_under_way_and_no_more_once_it_is_refused() {
         let mut window = Window::default();
-        window.begin(&node(1));
-        window.begin(&node(1));
+        window.begin(&node(1), None);
+        window.begin(&node(1), None);
         assert_eq!((window.count(), window.has(&node(1))), (1, true));
         window.end(&node(1), false, at(0));
         assert_eq!(window.count(), 1);
@@ -227,7 +304,7 @@ mod tests {
         let counts: Vec<_> = kept.iter().map(|recent| recent.devices).collect();
         assert_eq!(counts, [2, 1]);
         let mut second = Window::default();
-        second.take_over(&kept, &BTreeSet::new(), at(30));
+        second.take_over(&kept, &NONE, at(30));
         assert_eq!(second.count(), 3);
         second.expire(Duration::from_mins(66));
         assert_eq!(second.count(), 1);
@@ -236,15 +313,64 @@ mod tests {
         // Its own changes are in what it kept, and not counted twice.
         change(&mut first, 4, at(31));
         let kept = first.recent();
-        first.take_over(&kept, &BTreeSet::new(), at(32));
+        first.take_over(&kept, &NONE, at(32));
         assert_eq!(first.count(), 4);
+    }
+
+    #[test]
+    fn a_device_counts_for_the_namespace_that_changed_it_last_also_after_a_restart() {
+        let mut first = Window::default();
+        change_for("a", &mut first, 1, at(0));
+        change_for("a", &mut first, 2, at(0));
+        change_for("b", &mut first, 3, at(0));
+        first.begin(&node(4), Some("b".to_owned()));
+        assert_eq!(first.by_namespace(), [("a", 2), ("b", 2)].into());
+        change_for("b", &mut first, 2, at(1));
+        first.end(&node(4), false, at(1));
+        assert_eq!(first.by_namespace(), [("a", 1), ("b", 2)].into());
+        // A record of an older version names no namespace.
+        let mut kept = first.recent();
+        kept.push(RecentChanges {
+            since: START,
+            devices: 5,
+            namespace: None,
+        });
+        let mut second = Window::default();
+        second.take_over(&kept, &NONE, at(2));
+        assert_eq!(second.count(), 8);
+        assert_eq!(second.by_namespace(), [("a", 1), ("b", 2)].into());
+        second.take_over(&second.recent(), &NONE, at(3));
+        assert_eq!(
+            (second.count(), second.recent()),
+            (8, {
+                kept.sort_by_key(|it| it.namespace.clone());
+                kept
+            })
+        );
+    }
+
+    #[test]
+    fn a_record_of_many_namespaces_has_a_bound_and_loses_no_device() {
+        let mut window = Window::default();
+        for number in 0..300 {
+            let namespace = format!("tenant-{}", number.max(100));
+            change_for(&namespace, &mut window, number, at(0));
+        }
+        let recent = window.recent();
+        assert_eq!(recent.len(), NAMED_ENTRIES + 1);
+        let devices = recent.iter().map(|it| it.devices);
+        assert_eq!(devices.sum::<usize>(), 300);
+        let largest = recent.iter().find(|it| it.devices == 101).unwrap();
+        assert_eq!(largest.namespace.as_deref(), Some("tenant-100"));
     }
 
     #[test]
     fn a_device_that_another_process_had_reserved_counts_by_itself() {
         let mut window = Window::default();
-        window.take_over(&[], &[node(1), node(2)].into(), at(0));
+        let reserved = [(node(1), None), (node(2), Some("db".to_owned()))];
+        window.take_over(&[], &reserved.into(), at(0));
         assert_eq!((window.count(), window.has(&node(1))), (2, true));
+        assert_eq!(window.by_namespace(), [("db", 1)].into());
         change(&mut window, 1, at(1));
         assert_eq!(window.count(), 2);
         window.expire(HOUR);
@@ -257,16 +383,19 @@ mod tests {
         let never = RecentChanges {
             since: Timestamp::MAX,
             devices: 5,
+            namespace: None,
         };
         let future = RecentChanges {
             since: START + Duration::from_hours(1000),
             devices: 7,
+            namespace: None,
         };
         let past = RecentChanges {
             since: START - Duration::from_hours(2),
             devices: 9,
+            namespace: None,
         };
-        window.take_over(&[past, future, never], &BTreeSet::new(), at(0));
+        window.take_over(&[past, future, never], &NONE, at(0));
         assert_eq!(window.count(), 7);
         window.expire(HOUR);
         assert_eq!(window.count(), 0);

@@ -1,14 +1,11 @@
 //! What waits for an approval, as the status of a policy and of a tailnet tells it.
 
-use std::collections::BTreeSet;
-
 use super::{Verdict, count, whole_second};
 use crate::{
     api::{
         APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, RecentDeletions,
         TailscaleDevicePolicyStatus, TailscaleTailnetStatus,
     },
-    model::NodeId,
     plan::{ApprovedOn, Binding, PolicyKey},
     tailnet::{self, PolicyReport, TailnetReport},
 };
@@ -24,13 +21,12 @@ pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) ->
         ),
         (Reason::LimitHeld, Some(plan)) => format!(
             "{}: with them more devices would be changed within an hour than maxChangedDevices of the \
-             TailscaleTailnet {tailnet} allows ({}), and policies with the most devices are held first. \
+             TailscaleTailnet {tailnet} allows {}, and policies with the most devices are held first. \
              If the selector means too many, correct it. Else annotate the TailscaleTailnet with \
              {APPROVE}: plan:{}, or raise its maxChangedDevices. What fits again once an hour has \
              passed goes on by itself.",
             waiting(plan),
-            plan.limit
-                .map_or("no limit now".to_owned(), |most| most.to_string()),
+            allowed(plan),
             plan.hash
         ),
         (
@@ -63,6 +59,17 @@ pub(super) fn of_binding(verdict: Verdict, binding: &Binding) -> Verdict {
         verdict.message
     );
     Verdict { message, ..verdict }
+}
+
+/// How many devices the limit allows, or the part of it that one namespace may use.
+fn allowed(plan: &tailnet::HeldPlan) -> String {
+    match (plan.share, plan.limit) {
+        (Some(share), Some(most)) => format!(
+            "one namespace ({share} of {most}: a quarter of the limit is left for other namespaces)"
+        ),
+        (_, Some(most)) => format!("({most})"),
+        (_, None) => "(no limit now)".to_owned(),
+    }
 }
 
 /// `12 changes of 3 devices wait`.
@@ -121,11 +128,16 @@ pub(super) fn describe_tailnet(
             .map(|recent| RecentChanges {
                 since: whole_second(recent.since),
                 devices: count(recent.devices),
+                namespace: recent.namespace.clone(),
             })
             .collect(),
     };
     let reserved = report.reserved.iter();
-    status.reserved_devices = reserved.map(ToString::to_string).collect();
+    let reserved = reserved.map(|(id, namespace)| match namespace {
+        Some(namespace) => format!("{namespace}/{id}"),
+        None => id.to_string(),
+    });
+    status.reserved_devices = reserved.collect();
     let deletions = report.deletions.iter();
     status.recent_deletions = deletions
         .map(|recent| RecentDeletions {
@@ -146,10 +158,14 @@ pub(super) fn describe_tailnet(
     status.approval_faults.clone_from(&report.approval_faults);
 }
 
-/// The devices that a status of a tailnet has as reserved.
-pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> BTreeSet<NodeId> {
+/// The devices that a status of a tailnet has as reserved. One of an older version names no namespaces.
+pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> tailnet::ReservedDevices {
     let reserved = status.reserved_devices.iter();
-    reserved.filter_map(|id| id.parse().ok()).collect()
+    let reserved = reserved.filter_map(|entry| match entry.split_once('/') {
+        Some((namespace, id)) => Some((id.parse().ok()?, Some(namespace.to_owned()))),
+        None => Some((entry.parse().ok()?, None)),
+    });
+    reserved.collect()
 }
 
 /// The deletions that a status of a tailnet has recorded.
@@ -180,6 +196,7 @@ pub(in crate::controller) fn recent(
     kept.map(|recent| tailnet::RecentChanges {
         since: recent.since.0,
         devices: usize::try_from(recent.devices).unwrap_or(usize::MAX),
+        namespace: recent.namespace.clone(),
     })
     .collect()
 }

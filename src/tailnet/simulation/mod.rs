@@ -32,6 +32,7 @@ mod recorded;
 mod released;
 mod released_at_random;
 mod seeds;
+mod shares;
 mod short_at_random;
 mod short_lists;
 mod short_plans;

@@ -78,7 +78,7 @@ fn tailnet() -> World {
     world
 }
 
-fn rules(protected: &Value) -> Value {
+pub fn rules(protected: &Value) -> Value {
     json!({
         "allowedPolicies": [
             {"namespaces": {"names": [HOSTILE]}, "devices": [{"tags": ["tag:a"]}]},
