@@ -9,15 +9,20 @@ fn number(variable: &str) -> Option<u64> {
 /// Lives through a history once for each seed, so many of them unless told otherwise. It gives the steps
 /// that it took.
 pub fn each(seeds: u64, live_through: fn(u64) -> u64) {
+    let begin = Instant::now();
+    let steps: u64 = results(seeds, live_through).into_iter().sum();
+    println!("{steps} steps in {:?}", begin.elapsed());
+}
+
+/// As `each`, for a history that gives something else.
+pub fn results<T>(seeds: u64, live_through: fn(u64) -> T) -> Vec<T> {
     let first = number("TSDP_SEED").unwrap_or(0);
     let seeds = number("TSDP_SEEDS").unwrap_or(seeds);
-    let begin = Instant::now();
-    let mut steps = 0;
-    for seed in first..first + seeds {
-        let Ok(taken) = catch_unwind(|| live_through(seed)) else {
-            panic!("seed {seed} failed: run it alone with TSDP_SEED={seed} TSDP_SEEDS=1");
-        };
-        steps += taken;
-    }
-    println!("{steps} steps in {:?}", begin.elapsed());
+    let lived = |seed| {
+        let lived = catch_unwind(|| live_through(seed));
+        lived.unwrap_or_else(|_| {
+            panic!("seed {seed} failed: run it alone with TSDP_SEED={seed} TSDP_SEEDS=1")
+        })
+    };
+    (first..first + seeds).map(lived).collect()
 }
