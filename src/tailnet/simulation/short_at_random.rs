@@ -221,12 +221,12 @@ impl Account {
             for (key, report) in &new {
                 self.check(world, key, report);
             }
+            self.check_holdings(world);
         }
     }
 
     fn check(&mut self, world: &World, key: &PolicyKey, report: &PolicyReport) {
         self.check_binding(world, key, report);
-        self.check_holdings(world, report);
         let both_listed = world.clock > self.begun + Duration::from_secs(30);
         if !both_listed || world.clock < self.changed + SETTLED {
             self.frozen = None;
@@ -267,12 +267,13 @@ impl Account {
         }
     }
 
-    /// The clearing policy forgets no device on which its attribute still is.
-    fn check_holdings(&self, world: &World, report: &PolicyReport) {
-        let holdings = &report.memory.holdings;
-        if holdings.is_empty() {
+    /// The clearing policy forgets no device on which its attribute still is. The last report counts: an
+    /// earlier one need not have a device that got the attribute since.
+    fn check_holdings(&self, world: &World) {
+        let Some(report) = world.last_reports.get(&policy_key(CLEARING)) else {
             return;
-        }
+        };
+        let holdings = &report.memory.holdings;
         for id in &self.holding {
             let attributes = world.model.attributes.get(id);
             let has = attributes.is_some_and(|it| it.contains_key(&key("c")));
