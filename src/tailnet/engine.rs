@@ -392,6 +392,7 @@ impl Engine {
     }
 
     fn drop_policy(&mut self, key: &PolicyKey) {
+        self.end_evaluation(key);
         if let Some(held) = self.policies.remove(key) {
             self.redeclare(held.policy.as_ref().ok(), None);
             for id in held.nodes() {
@@ -400,7 +401,6 @@ impl Engine {
             self.forget_parted(key, &held.memory.holdings);
         }
         self.fleets.remove(key);
-        self.evaluating.remove(key);
         self.flapping.forget_policy(key);
         self.leaving.remove(key);
         self.unbound.remove(key);

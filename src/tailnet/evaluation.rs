@@ -4,8 +4,10 @@
 //! A step takes a share of the work and leaves the rest to the next ones, which come at once. Namespaces take
 //! turns. While a policy has devices left to compare, nothing is decided from a part: a new policy targets no
 //! device, an edited one keeps the devices and the precedence that it had and sends nothing, and a device
-//! whose facts have changed waits, if such a policy targets it. What was compared is kept: only a device of
-//! which a fact has changed, and a selector that was edited, are compared again.
+//! whose facts have changed waits, if such a policy targets it. A policy that was there before the process
+//! started, or came to lead, is new to the process alone: what it takes precedence over stays as it is
+//! meanwhile, so that the devices that it may be about wait. What was compared is kept: only a device of which
+//! a fact has changed, and a selector that was edited, are compared again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +17,7 @@ use std::{
 use super::{Engine, held::Held};
 use crate::{
     model::NodeId,
-    plan::{Allowance, Binding, Fleet, Policy, PolicyKey, Refusal, Selector},
+    plan::{Allowance, Binding, Fleet, Mode, Policy, PolicyKey, Refusal, Selector},
 };
 
 /// The steps of evaluation in one step of the engine: a few milliseconds.
@@ -186,6 +188,47 @@ impl Engine {
         of.any(|it| !it.is_first && (it.left.contains(id) || it.found.contains_key(id)))
     }
 
+    /// The first list of a term has come: what other processes have done for the policies that are there
+    /// now must not be undone before it is known which devices they target.
+    pub(super) fn await_policies(&mut self) {
+        for held in self.policies.values_mut() {
+            held.awaited = held.binding.is_none();
+        }
+    }
+
+    /// Whether a policy may target a device and take precedence there: that is being found out.
+    pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
+        let awaited = self.evaluating.iter();
+        let awaited = awaited.filter_map(|key| self.policies.get(key));
+        let mut awaited = awaited.filter(|held| held.awaited);
+        awaited.any(|held| {
+            let policy = held.intended().as_ref();
+            let device = self.fleet.get(id);
+            policy.is_ok_and(|policy| {
+                policy.mode != Mode::Observe
+                    && device.is_some_and(|it| policy.allowance.is_about(it))
+            })
+        })
+    }
+
+    /// A policy is gone.
+    pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
+        self.end_waiting_for(std::slice::from_ref(key));
+        self.evaluating.remove(key);
+    }
+
+    /// The devices that waited for these policies go on.
+    pub(super) fn end_waiting_for(&mut self, keys: &[PolicyKey]) {
+        let mut waited = false;
+        for key in keys {
+            let held = self.policies.get_mut(key);
+            waited |= held.is_some_and(|held| std::mem::take(&mut held.awaited));
+        }
+        if waited {
+            self.unplaced.extend(self.nodes.keys().cloned());
+        }
+    }
+
     /// Begins to compare all devices with a selector that was not compared yet.
     fn begin_evaluation(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get_mut(key) else {
@@ -215,8 +258,13 @@ impl Engine {
             }
             return;
         }
+        // Whoever keeps editing a selector must not keep others waiting.
+        let is_edited = held.evaluation.is_some();
         held.evaluation = Some(Evaluation::new(selector, allowance, &self.fleet));
         self.evaluating.insert(key.clone());
+        if is_edited {
+            self.end_waiting_for(std::slice::from_ref(key));
+        }
     }
 
     /// Devices of which a fact has changed are compared anew with each selector.

@@ -43,6 +43,9 @@ pub(super) struct Held {
     pub evaluation: Option<Evaluation>,
     /// What counted before the last edit, until the devices are known that it targets now.
     pub before_edit: Option<Policy>,
+    /// Another process may have acted for it already, and this one has not found out yet which devices it
+    /// targets.
+    pub awaited: bool,
     /// New or edited, and not seen through yet: goes before routine work.
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
@@ -85,6 +88,7 @@ impl Held {
             unjudged: BTreeSet::new(),
             evaluation: None,
             before_edit: None,
+            awaited: false,
             urgent: true,
             changed_at: None,
             last_report: None,

@@ -147,6 +147,7 @@ impl Engine {
         self.deleted.retain(|_, at| *at > asked_at);
         if self.polling.seen == 1 {
             self.leave_other_tailnet(&devices);
+            self.await_policies();
         }
         let (devices, contradicted) = listed_once(devices);
         let mut fleet = Fleet::default();

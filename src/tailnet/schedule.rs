@@ -61,6 +61,7 @@ impl Engine {
 
     /// Finds the devices anew of the policies in question whose selector has been compared.
     fn rebind_known(&mut self, now: Now) {
+        let mut known = Vec::new();
         for key in std::mem::take(&mut self.unbound) {
             if self
                 .policies
@@ -70,8 +71,10 @@ impl Engine {
                 self.unbound.insert(key);
             } else {
                 self.rebind(&key, now.wall);
+                known.push(key);
             }
         }
+        self.end_waiting_for(&known);
     }
 
     fn poll(&mut self, now: Now) {
@@ -133,7 +136,7 @@ impl Engine {
             self.limiter.reservations.ask(id, false);
             return;
         };
-        if self.is_undecided(id) {
+        if self.is_undecided(id) || self.awaits_policies(id) {
             self.queues.put(id, Place::Waiting, now.monotonic);
             return;
         }

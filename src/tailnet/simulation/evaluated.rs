@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    World,
+    Broken, World,
     counted::{policy, tags},
     fleets::{fleet, servers, tag},
     model::{device, node_id},
@@ -226,4 +226,61 @@ fn a_policy_that_is_denied_is_compared_with_no_device() {
     world.run_for(Duration::from_secs(5));
     assert!(world.engine.policies[&key].evaluation.is_none());
     assert!(!world.engine.is_evaluating());
+}
+
+/// All policies are new to a process that has just started.
+#[test]
+fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
+    for broken in [Broken::Valid, Broken::Invalid] {
+        let mut world = slow(DEVICES);
+        let desires = |disabled, priority| Policy {
+            priority,
+            ..fleet(Wishes {
+                key_expiry_disabled: Some(disabled),
+                ..Wishes::default()
+            })
+        };
+        let mut first = selecting("device.os == 'linux'", desires(true, 1));
+        // It is compared after the other one.
+        first.key.name = "z".to_owned();
+        let key = first.key.clone();
+        world.apply(first);
+        world.apply(desires(false, 0));
+        settle(&mut world);
+        world.break_spec(&key, broken);
+        world.run_for(Duration::from_mins(5));
+        world.forget_seen();
+        world.kill();
+        world.run_for(Duration::from_mins(5));
+        assert!(world.writes().is_empty(), "{:?}", world.writes());
+    }
+}
+
+#[test]
+fn after_a_start_a_device_waits_neither_for_a_selector_that_is_edited_nor_for_a_deleted_policy() {
+    let mut world = slow(DEVICES);
+    let large = |expression| {
+        let large = selecting(expression, fleet(tags(&["tag:a"])));
+        of("other", large)
+    };
+    let key = large("device.os == 'plan9'").key;
+    world.apply(large("device.os == 'plan9'"));
+    world.model.add(device(DEVICES));
+    world.apply(policy(DEVICES, tags(&["tag:z"])));
+    settle(&mut world);
+    for deletes in [false, true] {
+        let device = world.model.devices.get_mut(&node_id(DEVICES)).unwrap();
+        device.tags = [tag("tag:b")].into();
+        world.kill();
+        world.run_for(Duration::from_secs(20));
+        assert!(world.writes().is_empty(), "{:?}", world.writes());
+        if deletes {
+            world.delete(&key);
+        } else {
+            world.apply(large("device.os == 'beos'"));
+        }
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(world.writes().len(), 1);
+        settle(&mut world);
+    }
 }
