@@ -254,6 +254,7 @@ impl Engine {
         };
         let device = with_known_routes(device, node);
         seen(node);
+        node.look_setback = None;
         node.device_read = Some(asked_at);
         self.fleet.insert(device);
         self.reconsider(&id);
@@ -359,10 +360,12 @@ fn with_known_routes(mut device: Device, node: &mut Node) -> Device {
     device
 }
 
-/// The device has been looked at. Says whether that may change what is to be done.
+/// The device was read, or is in a list. Says whether that may change what is to be done.
+///
+/// A list ends no backoff of the reads of a single device: whoever makes a list come early would begin
+/// everybody's backoffs anew.
 fn seen(node: &mut Node) -> bool {
-    let failed_before = node.look_setback.take().is_some();
-    let looked_for = std::mem::take(&mut node.look) || failed_before;
+    let looked_for = std::mem::take(&mut node.look);
     confirm(node, |field| !matches!(field, Field::Attribute(_))) || looked_for
 }
 

@@ -326,12 +326,23 @@ impl Node {
         let claims = &self.plan.claims;
         let attributes = self.attributes_setback.as_ref();
         let routes = self.routes_setback.as_ref();
+        let device = self.look_setback.as_ref();
         let looks = [
-            self.look_setback.as_ref(),
+            device.filter(|_| self.needs_device_read()),
             attributes.filter(|_| claims.need_attributes()),
             routes.filter(|_| claims.need_routes()),
         ];
         looks.into_iter().flatten()
+    }
+
+    /// Whether the device must be read by itself: as an answer was lost, to verify a write, or before a call
+    /// that rests on such a read.
+    fn needs_device_read(&self) -> bool {
+        let shares_tags = self.plan.claims.share_tags();
+        let mut open = self.plan.differences.iter().filter(|it| it.hold.is_none());
+        self.look
+            || self.unconfirmed_settings()
+            || open.any(|it| it.is_act() || (shares_tags && it.change.field() == Field::Tags))
     }
 
     /// Whether the API has refused a change of this field for good.

@@ -9,7 +9,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    plan::{Guardrails, Mode, Policy, PolicyKey, Wishes},
+    plan::{Extent, Guardrails, Mode, Policy, PolicyKey, Wishes},
     tailnet::Request,
 };
 
@@ -56,6 +56,40 @@ fn a_policy_that_asks_all_the_time_gets_a_few_lists_a_minute_and_its_last_reques
     world.run_for(SECOND * 70);
     let handled = &world.last_reports[&key].memory.handled;
     assert_eq!(handled.as_deref(), Some("1199"));
+}
+
+/// A device that cannot be read is read ever more rarely, whatever others ask for or edit meanwhile.
+#[test]
+fn a_policy_that_asks_and_is_edited_ends_no_backoff_of_the_reads_of_other_devices() {
+    // What others give is carried along, so that the device is read before each write.
+    let mut sharing = policy(0, tags(&["tag:a"]));
+    sharing.ownership.tags = Extent::AtLeast;
+    let hostile = |number: u32| {
+        let given = ["tag:b", "tag:c"][number as usize % 2];
+        of_hostile(policy(1, tags(&[given])))
+    };
+    let key = hostile(0).key;
+    let mut world = settled(world(2), [sharing, hostile(0)]);
+    world.model.broken = Some(node_id(0));
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = ["tag:z".parse().unwrap()].into();
+    for number in 1..=60 {
+        world.policies.get_mut(&key).unwrap().request = [Some(number.to_string()), None];
+        world.apply(hostile(number));
+        world.run_for(SECOND * 10);
+    }
+    let lists = world.count(|request| *request == Request::Devices);
+    let reads = world.count(|request| *request == Request::Device(node_id(0)));
+    assert!(lists >= 20, "{lists} lists");
+    // 1 s, 2 s, 4 s ... up to 5 min, within ten minutes.
+    assert!((5..=13).contains(&reads), "{reads} reads");
+    // An edit of its own policy is its author's answer to whatever failed.
+    world.model.broken = None;
+    let mut edited = policy(0, tags(&["tag:a", "tag:d"]));
+    edited.ownership.tags = Extent::AtLeast;
+    world.apply(edited);
+    world.run_for(SECOND * 20);
+    world.assert_converged();
 }
 
 #[test]
