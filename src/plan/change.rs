@@ -470,6 +470,20 @@ impl Difference {
         std::iter::once(&self.owner).chain(&self.others)
     }
 
+    /// Whether another device of the tailnet has what it would need.
+    #[must_use]
+    pub fn cannot_hold(&self) -> bool {
+        matches!(
+            self.hold,
+            Some(
+                Hold::AttributeClash { .. }
+                    | Hold::AddressInUse(_)
+                    | Hold::AddressSwap(_)
+                    | Hold::NameTaken(_)
+            )
+        )
+    }
+
     /// Whether this policy wishes it.
     #[must_use]
     pub fn concerns(&self, policy: &PolicyKey) -> bool {

@@ -66,13 +66,11 @@ pub fn next_call<'a>(
     let open = |difference: &&Difference| {
         difference.hold.is_none() && !blocked.contains(&difference.change.field())
     };
-    let waits_for_others =
-        plan.differences.len() > 1 || plan.lacks_what_waits() || !plan.complete();
     let first = plan
         .differences
         .iter()
         .filter(open)
-        .filter(|difference| !(lets_in(&difference.change) && waits_for_others))
+        .filter(|difference| !(lets_in(&difference.change) && plan.keeps_out(difference)))
         .min_by_key(|difference| step(&difference.change))?;
     let together = plan
         .differences
@@ -94,8 +92,7 @@ pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan
     let Some(first) = differences.first() else {
         return false;
     };
-    let waits = lets_in(&first.change)
-        && (plan.differences.len() > 1 || plan.lacks_what_waits() || !plan.complete());
+    let waits = lets_in(&first.change) && plan.keeps_out(first);
     let carries = match made {
         Call::SetRoutes(_, routes) => *routes == wanted_routes(differences, plan),
         _ => true,

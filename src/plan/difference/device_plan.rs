@@ -54,8 +54,25 @@ impl DevicePlan {
     /// Whether a policy that does not act now decides something that does not hold.
     #[must_use]
     pub fn lacks_what_waits(&self) -> bool {
-        let mut shown = self.shown.iter();
-        shown.any(|it| !matches!(it.hold, Some(Hold::Observed | Hold::NotAllowed(_))))
+        self.waiting().next().is_some()
+    }
+
+    /// What policies decide that do not act now, and what does not hold.
+    fn waiting(&self) -> impl Iterator<Item = &Difference> {
+        let shown = self.shown.iter();
+        shown.filter(|it| !matches!(it.hold, Some(Hold::Observed | Hold::NotAllowed(_))))
+    }
+
+    /// Whether the device may not be let in yet: a device enters only with all that policies decide about it,
+    /// whichever of them must wait. What cannot hold in the tailnet keeps it out only for those who desire
+    /// it: else any policy could keep a device out for ever.
+    #[must_use]
+    pub fn keeps_out(&self, entry: &Difference) -> bool {
+        let others = self.differences.iter();
+        let others = others.filter(|other| other.change != entry.change);
+        let mut all = others.chain(self.waiting());
+        let is_own = |other: &Difference| other.owners().any(|owner| entry.concerns(owner));
+        all.any(|other| is_own(other) || !other.cannot_hold()) || !self.complete()
     }
 
     /// What is to be told of one policy.

@@ -412,3 +412,43 @@ fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
     );
     assert_undisturbed(&world, "its tag was taken once");
 }
+
+/// Nobody keeps a device out by declaring what it cannot have; only with what waits for somebody.
+#[test]
+fn what_cannot_hold_lets_another_policy_let_the_device_in() {
+    let name = Wishes {
+        name: Some("name-1".parse().unwrap()),
+        ..Wishes::default()
+    };
+    let entry = Wishes {
+        authorized: Some(true),
+        ..Wishes::default()
+    };
+    for desired in [number("tier"), address(1), name] {
+        let mut world = tailnet();
+        world.model.devices.get_mut(&node_id(0)).unwrap().authorized = false;
+        world.apply(Policy {
+            key: PolicyKey {
+                namespace: VICTIM.to_owned(),
+                name: "string".to_owned(),
+            },
+            ..victim(hostname("host-1"), attributes(&[("tier", "gold")]))
+        });
+        world.start();
+        world.run_until(SOON);
+        let is_in = |world: &World| world.model.devices[&node_id(0)].authorized;
+        // What it declares itself must hold first.
+        let own = Wishes {
+            authorized: Some(true),
+            ..desired.clone()
+        };
+        world.apply(hostile(hostname("host-0"), own));
+        world.run_for(SOON);
+        assert!(!is_in(&world), "{desired:?}");
+        world.apply(hostile(hostname("host-0"), desired.clone()));
+        world.apply(victim(hostname("host-0"), entry.clone()));
+        world.run_for(SOON);
+        assert!(is_in(&world), "{desired:?}");
+        world.assert_converged();
+    }
+}
