@@ -30,6 +30,7 @@ pub struct Metrics {
     devices: Family<TailnetLabels, Gauge>,
     policies: Family<TailnetLabels, Gauge>,
     reachable: Family<TailnetLabels, Gauge>,
+    flapping: Family<TailnetLabels, Gauge>,
     readiness: Family<ReadinessLabels, Gauge>,
     /// Under which labels each policy is counted.
     counted: Mutex<HashMap<PolicyKey, ReadinessLabels>>,
@@ -70,6 +71,7 @@ impl Default for Metrics {
             devices: Family::default(),
             policies: Family::default(),
             reachable: Family::default(),
+            flapping: Family::default(),
             readiness: Family::default(),
             counted: Mutex::default(),
         };
@@ -105,6 +107,8 @@ impl Metrics {
         );
         let help = "1 while the tailnet's devices can be read";
         registry.register("tailnet_reachable", help, self.reachable.clone());
+        let help = "Devices that keep joining and leaving a policy by what they say of themselves, by policy";
+        registry.register("flapping_memberships", help, self.flapping.clone());
         let help = "Policies by the reason of their condition Ready";
         registry.register("policies_ready", help, self.readiness.clone());
     }
@@ -165,6 +169,9 @@ impl Metrics {
         self.policies
             .get_or_create(&labels)
             .set(count(report.policies));
+        self.flapping
+            .get_or_create(&labels)
+            .set(count(report.flapping));
         self.reachable
             .get_or_create(&labels)
             .set(i64::from(report.failure.is_none()));

@@ -43,6 +43,8 @@ enum Membership {
 #[derive(Debug, Default)]
 pub(super) struct Flapping {
     moves: BTreeMap<(PolicyKey, NodeId), Moves>,
+    /// How many of them are frozen.
+    frozen: usize,
 }
 
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl Flapping {
         let by_facts = std::mem::replace(&mut known.facts, facts.clone()) != facts;
         if known.frozen && (by_facts || now >= known.since + STABLE) {
             known.frozen = false;
+            self.frozen -= 1;
             return Membership::Freed;
         }
         if known.frozen {
@@ -97,6 +100,7 @@ impl Flapping {
         }
         if known.recent.len() >= TOO_MANY {
             known.frozen = true;
+            self.frozen += 1;
             return Membership::Frozen;
         }
         known.recent.push(now);
@@ -105,7 +109,22 @@ impl Flapping {
 
     /// A policy was edited or is gone: what it targets is decided anew.
     pub fn forget_policy(&mut self, key: &PolicyKey) {
+        let frozen = self.of(key).count();
+        self.frozen -= frozen;
         self.moves.retain(|(of, _), _| of != key);
+    }
+
+    /// A device is gone. Says whether its membership of a policy was frozen.
+    fn forget_device(&mut self, key: &PolicyKey, id: &NodeId) -> bool {
+        let gone = self.moves.remove(&(key.clone(), id.clone()));
+        let was_frozen = gone.is_some_and(|moves| moves.frozen);
+        self.frozen -= usize::from(was_frozen);
+        was_frozen
+    }
+
+    /// How many devices keep moving in and out of policies, each counted for each of these.
+    pub fn count(&self) -> usize {
+        self.frozen
     }
 
     /// The devices that may move again now; forgets those that have not moved for an hour.
@@ -140,8 +159,7 @@ impl Engine {
         };
         let is_member = members.contains(id);
         let Some(device) = self.fleet.get(id) else {
-            let gone = self.flapping.moves.remove(&(key.clone(), id.clone()));
-            if gone.is_some_and(|moves| moves.frozen) {
+            if self.flapping.forget_device(key, id) {
                 self.tell.insert(key.clone());
             }
             return verdict;

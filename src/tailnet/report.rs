@@ -111,6 +111,8 @@ pub struct TailnetReport {
     pub suspended: bool,
     /// The policies that name it.
     pub policies: usize,
+    /// How many devices keep moving in and out of policies, each counted for each of these.
+    pub flapping: usize,
     /// What the credential is known not to permit.
     pub lacks: BTreeSet<Ability>,
     /// How often attributes are read, as the request budget allows.
@@ -301,6 +303,7 @@ impl Engine {
             devices: (self.polling.seen > 0).then(|| self.fleet.own_count()),
             suspended: self.guards.guardrails.suspended(),
             policies: self.policies.len(),
+            flapping: self.flapping.count(),
             lacks: self.lacks.clone(),
             attributes_interval: self.refresh(),
             limited: self.limited_policies(),

@@ -84,6 +84,7 @@ fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_a
     let said = world.seen.announcements.iter();
     let said = said.filter(|(_, said)| matches!(said, Announcement::Flapping { .. }));
     assert_eq!(said.count(), 2, "once for each fleet");
+    assert_eq!(world.tailnet_report.flapping, 2);
     // From then on it costs nothing, for as long as it goes on.
     world.forget_seen();
     flap(&mut world, 180);
@@ -96,6 +97,7 @@ fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_a
     assert!(world.writes().is_empty());
     world.run_for(Duration::from_mins(10));
     assert_eq!(places(&world), [(0, false), (1, false)]);
+    assert_eq!(world.tailnet_report.flapping, 0);
     let tier = &world.model.attributes[&node_id(0)][&key("tier")];
     assert_eq!(tier.value, serde_json::json!("b"));
     world.assert_converged();
@@ -116,6 +118,7 @@ fn a_tag_that_is_taken_ends_the_membership_of_a_machine_that_keeps_moving() {
     device.tags.clear();
     world.run_for(Duration::from_mins(2));
     assert_eq!(places(&world), [(0, false), (0, false)]);
+    assert_eq!(world.tailnet_report.flapping, 0);
     // Nor are moves by tags any reason to keep it where it is.
     for _ in 0..10 {
         for tags in [vec![tag()], Vec::new()] {
@@ -138,4 +141,16 @@ fn an_edit_and_a_list_that_lacks_the_machine_are_no_moves() {
     }
     assert_eq!(places(&world), [(1, false), (0, false)]);
     world.assert_converged();
+}
+
+#[test]
+fn a_policy_that_is_edited_or_deleted_counts_no_device_that_keeps_moving() {
+    let mut world = two_fleets();
+    flap(&mut world, 9);
+    world.apply(fleet(0, "a-*"));
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.tailnet_report.flapping, 1);
+    world.delete(&policy_key(1));
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.tailnet_report.flapping, 0);
 }
