@@ -14,6 +14,7 @@ mod conditions;
 mod connection;
 mod declared;
 mod environment;
+mod events;
 mod finalizer;
 mod handover;
 mod http_server;
@@ -44,6 +45,7 @@ use tracing::{info, warn};
 
 use connection::Connector;
 use environment::Environment;
+use events::EventWriter;
 use lease::{Election, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
@@ -159,10 +161,12 @@ pub async fn run(
     let terms = handover::forward_terms(leadership.clone(), news.clone());
     tokio::spawn(stop.clone().run_until_cancelled_owned(terms));
     let namespaces = options.policy_namespaces;
+    let events = EventWriter::new(client.clone());
     let mut beside = JoinSet::new();
     if options.invites {
         let context = invites::Context {
             client: client.clone(),
+            events: events.clone(),
             leadership: leadership.clone(),
             metrics: Arc::clone(&metrics),
             liveness: Arc::clone(&liveness),
@@ -181,7 +185,13 @@ pub async fn run(
         liveness,
         environment,
     };
-    let router = Router::new(connector, leadership, watches, options.clear_timeout);
+    let router = Router::new(
+        connector,
+        events,
+        leadership,
+        watches,
+        options.clear_timeout,
+    );
     let ending = router.run(received, stop.clone()).await;
 
     info!("stopping: the calls under way are ended, no other is started");

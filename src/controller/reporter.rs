@@ -6,14 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
-    runtime::events::{Event, EventType, Recorder, Reporter as EventSource},
+    runtime::events::{Event, EventType},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
     board::{Board, Known},
+    events::EventWriter,
     lease::Leadership,
     liveness::Liveness,
     metrics::Metrics,
@@ -42,14 +43,6 @@ pub(super) const API_SERVER: Duration = Duration::from_secs(5);
 /// How often a status is derived again at once when the object has changed.
 const TRIES: u32 = 3;
 
-/// As whom Events are written.
-pub(super) fn event_source() -> EventSource {
-    EventSource {
-        controller: MANAGER.to_owned(),
-        instance: std::env::var("HOSTNAME").ok(),
-    }
-}
-
 pub(super) type Policies = Board<PolicyKey, StoredPolicy>;
 pub(super) type Tailnets = Board<String, StoredTailnet>;
 
@@ -57,7 +50,7 @@ pub(super) type Tailnets = Board<String, StoredTailnet>;
 pub(super) struct StatusWriter {
     pub tailnet: String,
     pub client: Client,
-    pub events_from: EventSource,
+    pub events: EventWriter,
     pub policies: Arc<Policies>,
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
@@ -295,14 +288,7 @@ impl StatusWriter {
             uid: Some(uid.to_owned()),
             ..ObjectReference::default()
         };
-        // One that is kept would count up Events of the same reason, and show the first one's note
-        // for all of them.
-        let recorder = Recorder::new(self.client.clone(), self.events_from.clone());
-        match timeout(API_SERVER, recorder.publish(event, &about)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(policy = %key, "the Event was not written: {error}"),
-            Err(_) => debug!(policy = %key, "the Event was not written in time"),
-        }
+        self.events.publish(event, &about).await;
     }
 }
 

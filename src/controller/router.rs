@@ -7,7 +7,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Resource as _, ResourceExt as _, runtime::events::Reporter as EventSource};
+use kube::{Resource as _, ResourceExt as _};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -16,10 +16,11 @@ use super::{
     connection::{Connector, no_tailnet, unconnected, unreadable_tailnet},
     declared::declared,
     environment::{self, Environment},
+    events::EventWriter,
     finalizer,
     handover::Handover,
     lease::Leadership,
-    reporter::{Policies, StatusWriter, Tailnets, event_source},
+    reporter::{Policies, StatusWriter, Tailnets},
     status, stored,
     tailnet::Tailnet,
     watch::{Change, ObjectName},
@@ -47,7 +48,7 @@ pub(super) enum News {
 pub(super) struct Router {
     connector: Connector,
     leadership: Leadership,
-    events_from: EventSource,
+    events: EventWriter,
     watches: Watches,
     handover: Handover,
     /// Whether the tailnets have ever been listed.
@@ -68,12 +69,13 @@ pub(super) struct Router {
 impl Router {
     pub fn new(
         connector: Connector,
+        events: EventWriter,
         leadership: Leadership,
         watches: Watches,
         clear_timeout: Duration,
     ) -> Self {
         Self {
-            events_from: event_source(),
+            events,
             connector,
             leadership,
             handover: Handover::new(watches.count()),
@@ -404,7 +406,7 @@ impl Router {
         let writer = StatusWriter {
             tailnet: name.to_owned(),
             client: self.connector.cluster.clone(),
-            events_from: self.events_from.clone(),
+            events: self.events.clone(),
             policies: Arc::clone(&self.policy_board),
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),

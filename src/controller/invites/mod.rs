@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 
 use super::{
+    events::EventWriter,
     lease::Leadership,
     liveness::Liveness,
     metrics::Metrics,
@@ -44,6 +45,7 @@ use reconcile::{Done, Job};
 /// What every reconcile needs.
 pub(super) struct Context {
     pub client: kube::Client,
+    pub events: EventWriter,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
     pub liveness: Arc<Liveness>,

@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 use jiff::Timestamp;
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    runtime::events::{Event, EventType, Recorder},
+    runtime::events::{Event, EventType},
 };
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
 use super::{
     Context,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
     controller::{
-        reporter::{API_SERVER, event_source},
+        reporter::API_SERVER,
         router,
         status_patch::{NotWritten, Part, Target, write_status},
     },
@@ -379,13 +379,6 @@ impl Look<'_> {
             secondary: None,
         };
         let about = self.job.object.object_ref(&());
-        // One for each Event: a recorder counts up an equal one, and hides the newer note.
-        let recorder = Recorder::new(self.context.client.clone(), event_source());
-        let published = recorder.publish(&event, &about);
-        match timeout(API_SERVER, published).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!("the Event was not written: {error}"),
-            Err(_) => debug!("the Event was not written in time"),
-        }
+        self.context.events.publish(&event, &about).await;
     }
 }

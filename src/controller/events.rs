@@ -1,0 +1,109 @@
+//! Writing Events. A lost one costs nothing but itself; that none may be written is reported once.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    core::Status,
+    runtime::events::{Event, Recorder, Reporter},
+};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::{
+    reporter::{API_SERVER, MANAGER},
+    status_patch::not_permitted,
+};
+
+/// Writes Events, as long as that is permitted.
+#[derive(Clone)]
+pub(super) struct EventWriter {
+    client: Client,
+    reporter: Reporter,
+    refused: Arc<Mutex<Refused>>,
+}
+
+impl EventWriter {
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            reporter: Reporter {
+                controller: MANAGER.to_owned(),
+                instance: std::env::var("HOSTNAME").ok(),
+            },
+            refused: Arc::default(),
+        }
+    }
+
+    /// Writes an Event about an object, if that can be done at once.
+    pub async fn publish(&self, event: &Event, about: &ObjectReference) {
+        // One recorder for each Event: one that is kept would count up Events of the same reason, and show
+        // the first one's note for all of them.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        let namespace = about.namespace.as_deref().unwrap_or_default();
+        match timeout(API_SERVER, recorder.publish(event, about)).await {
+            Ok(Ok(())) => {
+                if self.refused().note(namespace, false) {
+                    info!("Events can be written again");
+                }
+            }
+            Ok(Err(kube::Error::Api(answer))) if lacks_permission(&answer) => {
+                if self.refused().note(namespace, true) {
+                    let why = not_permitted(&answer.message);
+                    warn!("Events cannot be written: {why}");
+                }
+            }
+            Ok(Err(error)) => debug!(namespace, "the Event was not written: {error}"),
+            Err(_) => debug!(namespace, "the Event was not written in time"),
+        }
+    }
+
+    fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The API server also forbids what is new in a namespace that is being deleted.
+fn lacks_permission(answer: &Status) -> bool {
+    let mut causes = answer.details.iter().flat_map(|details| &details.causes);
+    answer.is_forbidden() && !causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// The namespaces in which no Event may be written.
+#[derive(Default)]
+struct Refused(BTreeSet<String>);
+
+impl Refused {
+    /// Notes how a write went. Says whether that is worth a line in the log: the first namespace in which
+    /// none may be written, and the last one in which that has changed.
+    fn note(&mut self, namespace: &str, refused: bool) -> bool {
+        let was_empty = self.0.is_empty();
+        if refused {
+            self.0.insert(namespace.to_owned());
+        } else {
+            self.0.remove(namespace);
+        }
+        was_empty != self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_permission_is_reported_once_until_it_is_given() {
+        let mut refused = Refused::default();
+        assert!(!refused.note("db", false));
+        assert!(refused.note("db", true));
+        assert!(!refused.note("db", true));
+        assert!(!refused.note("network", true));
+        assert!(!refused.note("db", false));
+        assert!(refused.note("network", false));
+        assert!(refused.note("network", true));
+    }
+}
