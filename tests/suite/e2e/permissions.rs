@@ -75,3 +75,35 @@ async fn a_lease_that_may_not_be_used_is_named_by_readyz() {
     allow(&stage).await;
     controller.readyz_says(200, "ok").await;
 }
+
+#[tokio::test]
+async fn events_that_may_not_be_written_are_named_once_in_the_log() {
+    let stage = Stage::new().await;
+    without_rule(&stage, &["clusterrole", "tsdp"], 4).await;
+    let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
+    let spec = "{device: {hostname: nas}, tags: [tag:db]}";
+    stage.policy("one", spec).await;
+    stage.policy_reason("one", "InSync").await;
+    controller.logs("Events cannot be written: ").await;
+    controller.logs(ALLOW).await;
+    let change = async |number: u32| {
+        let spec = format!(
+            "{{device: {{hostname: nas}}, postureAttributes: {{'custom:n': {{integer: {number}}}}}}}"
+        );
+        stage.policy("one", &spec).await;
+        stage.policy_reason("one", "InSync").await;
+        let changed = json!({"attributes": {"custom:n": number}});
+        stage.device_has(&stage.node("nas"), changed).await;
+    };
+    change(1).await;
+    let log = controller.log();
+    let lines = log.matches("Events cannot be written").count();
+    assert_eq!(lines, 1, "{log}");
+    controller.readyz_says(200, "ok").await;
+
+    allow(&stage).await;
+    for number in 2..5 {
+        change(number).await;
+    }
+    controller.logs("Events can be written again").await;
+}
