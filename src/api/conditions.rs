@@ -17,7 +17,7 @@ pub enum Reason {
     /// Everything that is wished holds. Nothing to do.
     InSync,
     /// There is a difference between what is and what is wished. `Ready` says what becomes of it.
-    Different,
+    OutOfSync,
     /// There is a difference, and calls are being made. Wait.
     Progressing,
     /// The object was accepted, but nothing has been read since the start. Wait.
@@ -40,7 +40,7 @@ pub enum Reason {
     DisruptionHeld,
     /// Something that the policy does once (`expireKeyAt`) is held, as it would do nothing. Do what the
     /// message says, or take the wish back.
-    ActHeld,
+    ActionHeld,
     /// The policy waits for somebody to approve its changes. Approve them as the message says, or take
     /// the wishes back.
     AwaitingApproval,
@@ -70,7 +70,7 @@ pub enum Reason {
     Observed,
     /// A device is let in only once everything else about it is as wished, and something of another
     /// policy is held, suspended or fails. Look at the other policies of the device.
-    Waiting,
+    DependencyNotReady,
     /// Another policy wishes otherwise for the same field and ranks first. Edit one of the two.
     Conflicted,
     /// The spec cannot be read, or asks for what cannot be. Correct it as the message says.
@@ -114,7 +114,7 @@ pub enum Reason {
     AddressSwap,
     /// The tailnet has the posture attribute as another type, or in another spelling of upper and lower
     /// case. Write it as the tailnet has it, or another key.
-    AttributeClash,
+    AttributeConflict,
     /// Another device bears the name, or bore it a short while ago. Choose another one, or wait.
     NameTaken,
     /// The API refused the change for good (another 4xx). Correct it as the message says.
@@ -137,7 +137,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InSync => "InSync",
-            Self::Different => "Different",
+            Self::OutOfSync => "OutOfSync",
             Self::Progressing => "Progressing",
             Self::NotStarted => "NotStarted",
             Self::Accepted => "Accepted",
@@ -146,7 +146,7 @@ impl Reason {
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DisruptionHeld => "DisruptionHeld",
-            Self::ActHeld => "ActHeld",
+            Self::ActionHeld => "ActionHeld",
             Self::AwaitingApproval => "AwaitingApproval",
             Self::LimitHeld => "LimitHeld",
             Self::SelectorFeedback => "SelectorFeedback",
@@ -156,7 +156,7 @@ impl Reason {
             Self::Protected => "Protected",
             Self::Suspended => "Suspended",
             Self::Observed => "Observed",
-            Self::Waiting => "Waiting",
+            Self::DependencyNotReady => "DependencyNotReady",
             Self::Conflicted => "Conflicted",
             Self::Invalid => "Invalid",
             Self::Invited => "Invited",
@@ -175,7 +175,7 @@ impl Reason {
             Self::TagsNotPermitted => "TagsNotPermitted",
             Self::AddressInUse => "AddressInUse",
             Self::AddressSwap => "AddressSwap",
-            Self::AttributeClash => "AttributeClash",
+            Self::AttributeConflict => "AttributeConflict",
             Self::NameTaken => "NameTaken",
             Self::Refused => "Refused",
             Self::Contested => "Contested",

@@ -3,7 +3,7 @@
 //! Plain data as it stands in a manifest: values are parsed into those of [`crate::model`] where a
 //! plan is made. Knows nothing of HTTP.
 
-mod acts;
+mod actions;
 mod attribute_record;
 pub mod conditions;
 mod duration;
@@ -11,19 +11,22 @@ mod rules;
 pub mod schema;
 
 mod device;
-mod guards;
+mod guardrails;
 mod invite;
 mod policy;
 mod policy_status;
+mod settings;
 mod tailnet;
 mod unreadable;
-mod wishes;
 
-pub use acts::{ActRecords, ActStatus, ActTotals, DeletedDevice, KeyExpiries, Reap, StartedExpiry};
+pub use actions::{
+    ActionRecords, ActionStatus, ActionTotals, DeleteInactive, DeletedDevice, KeyExpiries,
+    StartedExpiry,
+};
 pub use attribute_record::{AttributeRecord, DeviceDigest, DigestGroup, ListedDevices};
 pub use conditions::Reason;
 pub use device::{DeviceReference, DeviceSelector};
-pub use guards::{AllowedNamespaces, AllowedPolicies, GuardedDevices, PolicyField};
+pub use guardrails::{AllowedNamespaces, AllowedPolicies, GuardedDevices, PolicyField};
 pub use invite::{
     InviteDeletionPolicy, TailscaleDeviceInvite, TailscaleDeviceInviteSpec,
     TailscaleDeviceInviteStatus,
@@ -32,7 +35,7 @@ pub use policy::{
     APPROVE, LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
-    DeviceStatus, HeldPlan, Holdings, LetGo, PartlyManaged, PendingChange,
+    DeviceStatus, HeldPlan, ManagedDevices, PartlyManaged, PendingChange, Released,
     TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
@@ -40,11 +43,11 @@ pub use tailnet::{
     TailscaleTailnetSpec, TailscaleTailnetStatus,
 };
 
-pub use unreadable::{DeserializeGuard, Unreadable};
-pub use wishes::{
+pub use settings::{
     AttributesOwnership, DeletionPolicy, Disruption, Enforcement, KeyExpiry, ListOwnership,
     Ownership, PostureAttribute,
 };
+pub use unreadable::{DeserializeGuard, Unreadable};
 
 /// The API group of the custom resources.
 pub const GROUP: &str = "tailnet.dev";

@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement, KeyExpiry, Ownership,
-    PostureAttribute, Reap, policy_status::TailscaleDevicePolicyStatus, rules,
+    DeleteInactive, DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement,
+    KeyExpiry, Ownership, PostureAttribute, policy_status::TailscaleDevicePolicyStatus, rules,
 };
 
 /// What shall hold for devices of a tailnet: exactly one of device and deviceSelector says which. A setting that is not named here is never touched.
@@ -86,7 +86,7 @@ pub struct TailscaleDevicePolicySpec {
     ///
     /// Example: ["tag:router", "tag:fra"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "rules::wished_tags")]
+    #[schemars(schema_with = "rules::desired_tags")]
     pub tags: Option<Vec<String>>,
 
     /// Whether the device's key expires: Enabled (it does, and the device must then sign in again)
@@ -105,7 +105,7 @@ pub struct TailscaleDevicePolicySpec {
     ///
     /// Example: ["10.0.0.0/16", "fd7a:10::/48"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "rules::wished_routes")]
+    #[schemars(schema_with = "rules::desired_routes")]
     pub enabled_routes: Option<Vec<String>>,
 
     /// Whether the device is approved as an exit node, that is: for the routes 0.0.0.0/0 and ::/0.
@@ -160,8 +160,8 @@ pub struct TailscaleDevicePolicySpec {
     ///
     /// Example: {inactiveFor: 720h, maxPerDay: 5}
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Reap")]
-    pub reap: Option<Reap>,
+    #[schemars(with = "DeleteInactive")]
+    pub delete_inactive: Option<DeleteInactive>,
 
     /// How much of a list or map the policy owns. Absent: the whole of each list, and the posture
     /// attributes that it names.

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActRecords, ActStatus, ActTotals, AttributeRecord};
+use super::{ActionRecords, ActionStatus, ActionTotals, AttributeRecord};
 
 /// What the controller found and did. Written only when it changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -72,7 +72,7 @@ pub struct TailscaleDevicePolicyStatus {
     /// Under deletionPolicy: Clear, what is to be cleared and where; written before the first call.
     /// As long as it stands here, the policy has the finalizer tailnet.dev/clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub holdings: Option<Holdings>,
+    pub managed_devices: Option<ManagedDevices>,
 
     /// The devices in detail, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -91,18 +91,18 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
 
-    /// What the policy does once (expireKeyAt, reap), at most 20 acts: first what needs attention.
+    /// What the policy does once (expireKeyAt, deleteInactive), at most 20 acts: first what needs attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
-    pub acts: Vec<ActStatus>,
+    pub actions: Vec<ActionStatus>,
 
     /// How many acts there are, exactly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub act_totals: Option<ActTotals>,
+    pub action_totals: Option<ActionTotals>,
 
     /// What has been done once; written before the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub act_records: Option<ActRecords>,
+    pub action_records: Option<ActionRecords>,
 
     /// The changes that wait together for an approval. Absent: none do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ pub struct TailscaleDevicePolicyStatus {
     /// that fit nothing that is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
-    pub approval_faults: Vec<String>,
+    pub approval_errors: Vec<String>,
 
     /// The value of the annotation reconcile.fluxcd.io/requestedAt (or tailnet.dev/reconcile-at) for
     /// which the tailnet was last looked at.
@@ -136,7 +136,7 @@ pub struct TailscaleDevicePolicyStatus {
 /// The devices of a policy under deletionPolicy: Clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Holdings {
+pub struct ManagedDevices {
     /// The nodeIds of the devices that the policy holds, at most 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10_000), extend("x-kubernetes-list-type" = "atomic"))]
@@ -157,7 +157,7 @@ pub struct Holdings {
     /// The devices that it has let go and that are not cleared yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub let_go: Vec<LetGo>,
+    pub released: Vec<Released>,
 }
 
 /// Devices on which a policy manages only some of the routes that it names.
@@ -178,7 +178,7 @@ pub struct PartlyManaged {
 /// Devices that a policy has let go, and what it takes from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct LetGo {
+pub struct Released {
     /// Their nodeIds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]

@@ -189,7 +189,7 @@ pub struct TailscaleTailnetStatus {
     /// of an API key it tells nothing. Absent: none is known to be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
-    pub credential_lacks: Vec<String>,
+    pub missing_scopes: Vec<String>,
 
     /// The interval in effect at which posture attributes are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,7 +228,7 @@ pub struct TailscaleTailnetStatus {
     /// that fit nothing that is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
-    pub approval_faults: Vec<String>,
+    pub approval_errors: Vec<String>,
 }
 
 /// Devices that a policy has deleted within five minutes.

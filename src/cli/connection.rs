@@ -285,8 +285,8 @@ mod tests {
                 let error = error.to_string();
                 assert!(error.contains("set"), "{error}");
                 assert!(!error.contains("tskey-xyz"), "{error}");
-                let told = given.iter().any(|bit| error.contains(names[*bit]));
-                assert!(told || given.is_empty(), "{error}");
+                let reported = given.iter().any(|bit| error.contains(names[*bit]));
+                assert!(reported || given.is_empty(), "{error}");
             }
         }
     }

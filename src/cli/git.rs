@@ -77,11 +77,11 @@ impl<'a> Place<'a> {
         command.arg(format!("{revision}^{{commit}}"));
         match run(&mut command) {
             Ok(commit) => Ok(commit.trim().to_owned()),
-            Err(said) if said.is_empty() => {
+            Err(message) if message.is_empty() => {
                 let folder = self.folder.display();
                 Err(format!("git knows no such revision in {folder}"))
             }
-            Err(said) => Err(said),
+            Err(message) => Err(message),
         }
     }
 

@@ -10,18 +10,18 @@ pub mod crds;
 #[cfg(feature = "demo")]
 mod demo;
 mod devices;
-mod earlier;
 mod export;
 mod git;
-mod guards;
-mod look;
+mod guardrails;
 pub mod manifests;
 mod output;
 mod plan;
 mod policies;
+mod prune_from;
 mod select;
 #[cfg(feature = "demo")]
 mod simulate;
+mod snapshot;
 mod validate;
 
 use std::{

@@ -10,12 +10,12 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt as _, api::ListParams};
 
-use super::{AnyError, cluster::ClusterArgs, guards::DeclaredGuards, manifests};
+use super::{AnyError, cluster::ClusterArgs, guardrails::DeclaredGuardrails, manifests};
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,
     model::ChangeLimit,
-    plan::{Declared, Labels, PolicyKey},
+    plan::{Labels, PolicyInput, PolicyKey},
 };
 
 /// Where policies come from.
@@ -136,7 +136,7 @@ impl PoliciesArgs {
         let tailnet = tailnets.find(|tailnet| Some(tailnet.name_any()) == wanted);
         let tailnet = tailnet.map(|tailnet| tailnet.spec);
         let own = &self.controller_namespace;
-        let guards = DeclaredGuards::new(tailnet.as_ref(), own, all.namespaces);
+        let guards = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
         Ok(Declarations {
             policies: all.policies,
             tailnet,
@@ -163,7 +163,7 @@ pub(super) struct Declarations {
     /// The tailnet itself, where it is among what was read.
     pub tailnet: Option<TailscaleTailnetSpec>,
     /// What it permits; where it is not among what was read, nobody has declared anything.
-    pub guards: DeclaredGuards,
+    pub guards: DeclaredGuardrails,
 }
 
 impl Declarations {
@@ -178,13 +178,13 @@ impl Declarations {
 }
 
 /// The policies as the plan takes them.
-pub(super) fn declared(objects: &[PolicyObject]) -> Vec<Declared> {
+pub(super) fn declared(objects: &[PolicyObject]) -> Vec<PolicyInput> {
     let key = |object: &PolicyObject| PolicyKey {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
     };
     objects
         .iter()
-        .map(|object| controller::declared(&key(object), object, Duration::ZERO))
+        .map(|object| controller::policy_input(&key(object), object, Duration::ZERO))
         .collect()
 }

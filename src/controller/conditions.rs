@@ -22,14 +22,14 @@ pub(super) enum Progress {
 
 /// The last word on an object.
 #[derive(Debug, Clone)]
-pub(super) struct Verdict {
+pub(super) struct ReadyState {
     pub ready: &'static str,
     pub reason: Reason,
     pub message: String,
     pub progress: Progress,
 }
 
-impl Verdict {
+impl ReadyState {
     pub fn done(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             ready: "True",
@@ -86,28 +86,28 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    pub fn set_verdict(&mut self, verdict: &Verdict) {
-        self.set(READY, verdict.ready, verdict.reason, &verdict.message);
-        match verdict.progress {
+    pub fn set_ready(&mut self, ready: &ReadyState) {
+        self.set(READY, ready.ready, ready.reason, &ready.message);
+        match ready.progress {
             Progress::Done => {}
             Progress::Reconciling => {
-                self.set(RECONCILING, "True", verdict.reason, &verdict.message);
+                self.set(RECONCILING, "True", ready.reason, &ready.message);
             }
-            Progress::Stalled => self.set(STALLED, "True", verdict.reason, &verdict.message),
+            Progress::Stalled => self.set(STALLED, "True", ready.reason, &ready.message),
         }
     }
 
     /// While a policy is suspended the last word stands, and only an edit brings another one. A
     /// policy of which nothing was said for sure begins with this.
-    pub fn set_suspended(&mut self, verdict: &Verdict) {
-        let ready = self.old.iter().find(|condition| condition.type_ == READY);
-        let Some(ready) = ready.filter(|ready| ready.status != "Unknown") else {
-            self.set_verdict(verdict);
+    pub fn set_suspended(&mut self, ready: &ReadyState) {
+        let last = self.old.iter().find(|condition| condition.type_ == READY);
+        let Some(last) = last.filter(|last| last.status != "Unknown") else {
+            self.set_ready(ready);
             return;
         };
-        self.put(READY, &ready.status, &ready.reason, &ready.message);
-        if ready.status != "True" {
-            self.set(STALLED, "True", verdict.reason, &verdict.message);
+        self.put(READY, &last.status, &last.reason, &last.message);
+        if last.status != "True" {
+            self.set(STALLED, "True", ready.reason, &ready.message);
         }
     }
 
@@ -115,8 +115,8 @@ impl<'a> Conditions<'a> {
         self.set(ACCEPTED, "True", Reason::Accepted, "The policy is valid.");
     }
 
-    pub fn refused(&mut self, verdict: &Verdict) {
-        self.set(ACCEPTED, "False", verdict.reason, &verdict.message);
+    pub fn refused(&mut self, ready: &ReadyState) {
+        self.set(ACCEPTED, "False", ready.reason, &ready.message);
     }
 
     pub fn in_sync(&mut self) {
@@ -129,24 +129,24 @@ impl<'a> Conditions<'a> {
     }
 
     pub fn out_of_sync(&mut self, differences: &str) {
-        self.set(IN_SYNC, "False", Reason::Different, differences);
+        self.set(IN_SYNC, "False", Reason::OutOfSync, differences);
     }
 
-    pub fn sync_unknown(&mut self, verdict: &Verdict) {
+    pub fn sync_unknown(&mut self, ready: &ReadyState) {
         self.set(
             IN_SYNC,
             "Unknown",
-            verdict.reason,
+            ready.reason,
             "Not everything has been read yet.",
         );
     }
 
     /// While nobody can look, what was seen at the last look stands.
-    pub fn keep_in_sync(&mut self, verdict: &Verdict) {
+    pub fn keep_in_sync(&mut self, ready: &ReadyState) {
         let last = self.old.iter().find(|condition| condition.type_ == IN_SYNC);
         match last.filter(|last| last.status != "Unknown") {
             Some(last) => self.new.push(last.clone()),
-            None => self.sync_unknown(verdict),
+            None => self.sync_unknown(ready),
         }
     }
 

@@ -77,12 +77,12 @@ impl TailnetBudget {
 /// The way from a connection to the engine of its tailnet, for as long as the connection is the one that
 /// counts: nothing of an earlier one arrives after it was replaced.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
+pub(super) struct EngineConnection {
     mailbox: mpsc::UnboundedSender<Message>,
     open: Arc<Mutex<bool>>,
 }
 
-impl Line {
+impl EngineConnection {
     pub fn new(mailbox: mpsc::UnboundedSender<Message>) -> Self {
         Self {
             mailbox,
@@ -178,7 +178,7 @@ impl Connector {
         tailnet: String,
         spec: TailscaleTailnetSpec,
         budget: TailnetBudget,
-        line: Line,
+        line: EngineConnection,
         mut reread: Reread,
     ) {
         let name = spec.credentials_secret.name.as_str();
@@ -249,16 +249,16 @@ impl Connector {
         budget: &TailnetBudget,
         data: &Data,
     ) -> Result<Client, Failure> {
-        let credential = self.credential(data).map_err(|fault| {
-            let message = format!("The Secret {place} {fault}");
+        let credential = self.credential(data).map_err(|error| {
+            let message = format!("The Secret {place} {error}");
             failure(Reason::CredentialsMissing, message, Retry::Later)
         })?;
-        let invalid = |fault: String| failure(Reason::Invalid, fault, Retry::Never);
+        let invalid = |error: String| failure(Reason::Invalid, error, Retry::Never);
         let url = spec.api_url().parse();
         let url =
-            url.map_err(|fault| invalid(format!("spec.apiURL {}: {fault}", spec.api_url())))?;
+            url.map_err(|error| invalid(format!("spec.apiURL {}: {error}", spec.api_url())))?;
         let settings = tailscale::Settings {
-            budget: request_budget(spec).map_err(|fault| invalid(fault.0))?,
+            budget: request_budget(spec).map_err(|error| invalid(error.0))?,
             bucket: Some(budget.bucket()),
             observer: Some(self.metrics.observer(tailnet)),
             ..tailscale::Settings::new(url, spec.tailnet())
@@ -304,8 +304,8 @@ impl Connector {
         match data.map_or(Ok(None), secret::webhook_secret) {
             Ok(Some(secret)) => self.webhooks.accept(tailnet, secret, mailbox.clone()),
             Ok(None) => self.webhooks.refuse(tailnet),
-            Err(fault) => {
-                warn!("no webhooks are taken: the Secret {place} {fault}");
+            Err(error) => {
+                warn!("no webhooks are taken: the Secret {place} {error}");
                 self.webhooks.refuse(tailnet);
             }
         }

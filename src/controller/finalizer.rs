@@ -1,7 +1,7 @@
 //! The finalizer of policies under `deletionPolicy: Clear`: it keeps a deleted policy until its devices
 //! are cleared.
 //!
-//! It stands on a policy as long as the policy's memory has holdings: put there before they are kept,
+//! It stands on a policy as long as the policy's memory has managedDevices: put there before they are kept,
 //! and so before the first call; taken away once nothing is left to clear, or what is left is given
 //! up. Nobody else's finalizer is touched.
 
@@ -30,7 +30,7 @@ const FINALIZER: &str = "tailnet.dev/clear";
 /// A manager of its own, so that a status that is applied does not take the finalizer away.
 const FINALIZER_MANAGER: &str = "tsdp-clear";
 
-pub(super) fn stands_on(meta: &ObjectMeta) -> bool {
+pub(super) fn is_on(meta: &ObjectMeta) -> bool {
     let mut finalizers = meta.finalizers.iter().flatten();
     finalizers.any(|finalizer| finalizer == FINALIZER)
 }
@@ -58,14 +58,14 @@ impl StatusWriter {
     ) -> Result<(), NotWritten> {
         let known = self.own(key, report).ok_or(NotWritten::Gone)?;
         let uid = known.uid.as_str();
-        let wanted = !report.memory.holdings.is_empty();
+        let wanted = !report.record.managed.is_empty();
         if known.status.held_up == wanted {
             return Ok(());
         }
         if !self.leadership.leads(term) {
             return Err(NotWritten::Failed);
         }
-        if let State::Leaving(Some(abandoned)) = &report.state {
+        if let State::Deleting(Some(abandoned)) = &report.state {
             let note = note(abandoned);
             warn!(policy = %key, "{note}");
             self.publish(key, uid, &not_cleared(note)).await;
@@ -78,7 +78,7 @@ impl StatusWriter {
                 self.take_finalizer(&api, key, uid).await
             }
         };
-        let fault = match timeout(API_SERVER, patched).await {
+        let error = match timeout(API_SERVER, patched).await {
             Ok(Patched::Done(version)) => {
                 let policies = &self.policies;
                 policies.wrote(key, uid, version, |stored| stored.held_up = wanted);
@@ -93,11 +93,11 @@ impl StatusWriter {
                 self.liveness.tried(&what, Err(&why));
                 why
             }
-            Ok(Patched::Failed(fault)) => fault,
+            Ok(Patched::Failed(error)) => error,
             Err(_) => "no answer in time".to_owned(),
         };
-        let act = if wanted { "put on" } else { "taken from" };
-        warn!(policy = %key, "the finalizer {FINALIZER} could not be {act} the policy: {fault}; trying again");
+        let action = if wanted { "put on" } else { "taken from" };
+        warn!(policy = %key, "the finalizer {FINALIZER} could not be {action} the policy: {error}; trying again");
         Err(NotWritten::Failed)
     }
 
@@ -112,7 +112,7 @@ impl StatusWriter {
         let stored = stored::policy(&object, Some(&self.tailnet));
         let version = stored.version.clone();
         self.policies.seen(key, stored);
-        if !stands_on(object.meta()) {
+        if !is_on(object.meta()) {
             return Patched::Done(version);
         }
         let others = object.meta().finalizers.iter().flatten();
@@ -178,8 +178,8 @@ fn note(abandoned: &Abandoned) -> String {
     if more > 0 {
         devices = format!("{devices} and {more} more");
     }
-    let keys = abandoned.belongings.keys.iter().map(ToString::to_string);
-    let routes = abandoned.belongings.routes.iter().map(ToString::to_string);
+    let keys = abandoned.settings.keys.iter().map(ToString::to_string);
+    let routes = abandoned.settings.routes.iter().map(ToString::to_string);
     let what = keys.chain(routes).collect::<Vec<_>>().join(", ");
     let keep = if abandoned.total == 1 {
         "keeps"

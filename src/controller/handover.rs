@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
 
-use super::{lease::Leadership, router::News};
+use super::{lease::Leadership, registry::ControllerEvent};
 use crate::tailnet::Term;
 
 /// What is watched; policies and namespaces may have several watches each.
@@ -78,11 +78,14 @@ impl Handover {
 }
 
 /// Tells the router of each term, for ever.
-pub(super) async fn forward_terms(mut leadership: Leadership, news: mpsc::UnboundedSender<News>) {
+pub(super) async fn forward_terms(
+    mut leadership: Leadership,
+    news: mpsc::UnboundedSender<ControllerEvent>,
+) {
     let mut known = None;
     loop {
         known = leadership.next(known).await;
-        if news.send(News::Term(known)).is_err() {
+        if news.send(ControllerEvent::Term(known)).is_err() {
             return;
         }
     }

@@ -8,11 +8,8 @@
 //! ```
 //!
 //! Thin: what is to be done is decided in [`crate::tailnet`] and [`crate::plan`].
-
-mod board;
 mod conditions;
 mod connection;
-mod declared;
 mod environment;
 mod events;
 mod finalizer;
@@ -23,8 +20,10 @@ mod invites;
 pub mod lease;
 mod liveness;
 mod metrics;
+mod object_cache;
+mod policy_input;
+mod registry;
 mod reporter;
-mod router;
 mod secret;
 mod server;
 mod status;
@@ -49,13 +48,13 @@ use events::EventWriter;
 use lease::{Election, Timings};
 use liveness::Liveness;
 use metrics::Metrics;
-use router::Router;
+use registry::TailnetRegistry;
 use vital::Vital;
 use watches::{Watches, in_namespaces};
 use webhook::Webhooks;
 
-pub(crate) use declared::declared;
 pub use environment::{EnvironmentError, FromEnvironment};
+pub(crate) use policy_input::policy_input;
 pub use status::{of_policy, of_tailnet};
 
 /// The namespace where none is known: neither a pod's own nor one that was named.
@@ -153,7 +152,7 @@ pub async fn run(
         &identity(),
         options.lease,
     );
-    let election = election.telling(tell_lease(Arc::clone(&liveness), &namespace));
+    let election = election.telling(report_lease(Arc::clone(&liveness), &namespace));
     let election = vital.handle().spawn(election.run(electing.clone()));
 
     info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
@@ -185,7 +184,7 @@ pub async fn run(
         liveness,
         environment,
     };
-    let router = Router::new(
+    let router = TailnetRegistry::new(
         connector,
         events,
         leadership,
@@ -220,7 +219,7 @@ fn own_namespace(config: &Config) -> String {
 }
 
 /// Where the election tells whether it can use the lease.
-fn tell_lease(liveness: Arc<Liveness>, namespace: &str) -> impl Fn(Result<(), &str>) + use<> {
+fn report_lease(liveness: Arc<Liveness>, namespace: &str) -> impl Fn(Result<(), &str>) + use<> {
     let what = format!("the lease {LEASE} in namespace {namespace} cannot be used");
     move |outcome| {
         liveness.tried(&what, outcome);

@@ -1,5 +1,4 @@
 //! Reports as status and Events of the objects.
-
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -13,11 +12,11 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
-    board::{Board, Known},
     events::EventWriter,
     lease::Leadership,
     liveness::Liveness,
     metrics::Metrics,
+    object_cache::{Known, ObjectCache},
     status,
     status_patch::{NotWritten, Part, Target, write_status},
     stored::{self, StoredPolicy, StoredTailnet},
@@ -30,7 +29,7 @@ use crate::{
     model::NodeId,
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{
-        Announcement, HeldPlan, MissedExpiry, PolicyReport, Recorded, Reporter, State,
+        HeldPlan, MissedExpiry, Notification, PolicyReport, Recorded, Reporter, State,
         TailnetReport, Term,
     },
 };
@@ -43,8 +42,8 @@ pub(super) const API_SERVER: Duration = Duration::from_secs(5);
 /// How often a status is derived again at once when the object has changed.
 const TRIES: u32 = 3;
 
-pub(super) type Policies = Board<PolicyKey, StoredPolicy>;
-pub(super) type Tailnets = Board<String, StoredTailnet>;
+pub(super) type Policies = ObjectCache<PolicyKey, StoredPolicy>;
+pub(super) type Tailnets = ObjectCache<String, StoredTailnet>;
 
 /// Writes the status of one tailnet's objects, and their Events.
 pub(super) struct StatusWriter {
@@ -87,9 +86,9 @@ impl Reporter for StatusWriter {
         false
     }
 
-    async fn announce(&self, term: Term, key: &PolicyKey, announcement: &Announcement) {
-        let event = match announcement {
-            Announcement::Changed(difference) => {
+    async fn notify(&self, term: Term, key: &PolicyKey, notification: &Notification) {
+        let event = match notification {
+            Notification::Changed(difference) => {
                 info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
                 // Each of its policies says so; it is one change.
                 if difference.owner == *key {
@@ -97,7 +96,7 @@ impl Reporter for StatusWriter {
                 }
                 changed(difference)
             }
-            Announcement::Failed {
+            Notification::Failed {
                 device,
                 field,
                 failure,
@@ -111,11 +110,11 @@ impl Reporter for StatusWriter {
                     secondary: None,
                 }
             }
-            Announcement::Held(plan) => {
+            Notification::Held(plan) => {
                 info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "held for an approval");
                 held(plan)
             }
-            Announcement::Flapping { node, label } => {
+            Notification::Flapping { node, label } => {
                 let note = flapping(node, label);
                 warn!(policy = %key, device = %node, "{note}");
                 Event {
@@ -126,7 +125,7 @@ impl Reporter for StatusWriter {
                     secondary: None,
                 }
             }
-            Announcement::Refused(forbidden) => {
+            Notification::Refused(forbidden) => {
                 warn!(policy = %key, "not allowed: {forbidden}");
                 Event {
                     type_: EventType::Warning,
@@ -136,11 +135,11 @@ impl Reporter for StatusWriter {
                     secondary: None,
                 }
             }
-            Announcement::Approved(plan) => {
+            Notification::Approved(plan) => {
                 info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
                 approved(plan)
             }
-            Announcement::Missed(missed) => {
+            Notification::Missed(missed) => {
                 warn!(policy = %key, at = %missed.at, devices = missed.total, "expireKeyAt is missed: {}", missed.why);
                 self::missed(missed)
             }
@@ -162,14 +161,14 @@ impl StatusWriter {
         key: &PolicyKey,
         report: &PolicyReport,
     ) -> Result<(), NotWritten> {
-        let clears = !report.memory.holdings.is_empty();
-        let is_leaving = matches!(report.state, State::Leaving(_));
+        let clears = !report.record.managed.is_empty();
+        let is_deleting = matches!(report.state, State::Deleting(_));
         // The finalizer is there as long as the status records managed devices: put before, taken
         // after. It makes the policy another version.
-        if clears || is_leaving {
+        if clears || is_deleting {
             self.settle_finalizer(term, key, report).await?;
         }
-        if is_leaving && !clears {
+        if is_deleting && !clears {
             return Ok(());
         }
         let known = self.own(key, report).ok_or(NotWritten::Gone)?;

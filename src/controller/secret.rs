@@ -98,8 +98,8 @@ mod tests {
             }
             let login = login(&data);
             assert_eq!(login.is_ok(), ways.contains(&&named[..]), "{named:?}");
-            if let Err(fault) = login {
-                assert!(fault.contains("write") || fault.contains("keep"), "{fault}");
+            if let Err(error) = login {
+                assert!(error.contains("write") || error.contains("keep"), "{error}");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
 //! the time.
 
-mod acts;
+mod actions;
 mod approval;
 mod clear;
 mod fleet;
@@ -14,13 +14,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub(super) use self::approval::{deletions, recent, reserved};
-use super::conditions::{Conditions, Verdict};
+use super::conditions::{Conditions, ReadyState};
 use crate::{
     api::{
         DeviceStatus, Enforcement, PendingChange, Reason, TailscaleDevicePolicyStatus,
         TailscaleTailnetStatus,
     },
-    plan::{Binding, Conflict, Difference, Dispute, Field, Forbidden, Hold, Mode, Suspender},
+    plan::{Binding, Conflict, ConflictKind, Difference, Field, Forbidden, Hold, Mode, Suspender},
     tailnet::{DETAILS, DeviceReport, Failure, PolicyReport, Retry, State, TailnetReport},
     tailscale::Ability,
 };
@@ -34,33 +34,33 @@ pub fn of_policy(
     now: Timestamp,
 ) -> TailscaleDevicePolicyStatus {
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
-    let verdict = match (report.mode, &report.state) {
+    let ready = match (report.mode, &report.state) {
         (Mode::Enforce | Mode::Approve | Mode::Observe, state)
-        | (_, state @ (State::Invalid(_) | State::NotAllowed(_) | State::Leaving(_))) => {
-            let verdict = clear::verdict(verdict(state), report);
-            let verdict = approval::explain(verdict, report, tailnet);
-            let verdict = clear::explain(verdict, report);
-            let verdict = acts::explain(verdict, report);
-            let verdict = recorded::explain(verdict, report);
-            let verdict = rules::within(verdict, report);
-            conditions.set_verdict(&verdict);
-            verdict
+        | (_, state @ (State::Invalid(_) | State::NotAllowed(_) | State::Deleting(_))) => {
+            let ready = clear::ready_state(ready_state(state), report);
+            let ready = approval::explain(ready, report, tailnet);
+            let ready = clear::explain(ready, report);
+            let ready = actions::explain(ready, report);
+            let ready = recorded::explain(ready, report);
+            let ready = rules::within(ready, report);
+            conditions.set_ready(&ready);
+            ready
         }
         (Mode::Suspended(by), _) => {
-            let verdict = suspended(by, tailnet);
-            conditions.set_suspended(&verdict);
-            verdict
+            let ready = suspended(by, tailnet);
+            conditions.set_suspended(&ready);
+            ready
         }
     };
     match &report.state {
-        State::Invalid(_) | State::NotAllowed(_) => conditions.refused(&verdict),
+        State::Invalid(_) | State::NotAllowed(_) => conditions.refused(&ready),
         _ => conditions.accepted(),
     }
     match clear::in_sync(in_sync(&report.state), report) {
         Known::Yes => conditions.in_sync(),
         Known::No(message) => conditions.out_of_sync(&message),
-        Known::NotYet => conditions.sync_unknown(&verdict),
-        Known::AsBefore => conditions.keep_in_sync(&verdict),
+        Known::NotYet => conditions.sync_unknown(&ready),
+        Known::AsBefore => conditions.keep_in_sync(&ready),
     }
     let mut status = TailscaleDevicePolicyStatus {
         observed_generation: Some(report.generation),
@@ -76,10 +76,10 @@ pub fn of_policy(
         ..TailscaleDevicePolicyStatus::default()
     };
     recorded::describe(&mut status, report);
-    describe(&mut status, &report.state, old, &verdict);
+    describe(&mut status, &report.state, old, &ready);
     approval::describe(&mut status, report);
     clear::describe(&mut status, report);
-    acts::describe(&mut status, report);
+    actions::describe(&mut status, report);
     status
 }
 
@@ -91,30 +91,30 @@ pub fn of_tailnet(
     generation: i64,
     now: Timestamp,
 ) -> TailscaleTailnetStatus {
-    let verdict = match (&report.failure, report.devices) {
+    let ready = match (&report.failure, report.devices) {
         (Some(failure), _) => failed(failure),
-        (None, None) => Verdict::working(
+        (None, None) => ReadyState::working(
             Reason::NotStarted,
             "The first list of devices is being read.",
         ),
-        (None, Some(_)) if report.suspended => Verdict::done(
+        (None, Some(_)) if report.suspended => ReadyState::done(
             Reason::Suspended,
             "The tailnet's devices can be read. It is suspended: nothing is sent for any of its policies \
              until spec.suspend is taken back.",
         ),
-        (None, Some(_)) => Verdict::done(Reason::Connected, connected(&report.lacks)),
+        (None, Some(_)) => ReadyState::done(Reason::Connected, connected(&report.missing_scopes)),
     };
-    let verdict = acts::with_clock(verdict, report.clock_skew);
+    let ready = actions::with_clock(ready, report.clock_skew);
     let mut conditions = Conditions::new(&old.conditions, generation, now);
-    conditions.set_verdict(&verdict);
+    conditions.set_ready(&ready);
     let mut status = TailscaleTailnetStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
         tailnet: report.domain.clone().or(old.tailnet.clone()),
         devices: report.devices.map(count).or(old.devices),
         policies: Some(count(report.policies)),
-        credential_lacks: report
-            .lacks
+        missing_scopes: report
+            .missing_scopes
             .iter()
             .map(|lack| lack.scope().to_owned())
             .collect(),
@@ -134,7 +134,9 @@ fn connected(lacks: &BTreeSet<Ability>) -> String {
     }
     let missing = lacks.iter().map(|lack| {
         let fields = match lack {
-            Ability::Devices => "authorized, tags, keyExpiry, name, ipv4, expireKeyAt and reap",
+            Ability::Devices => {
+                "authorized, tags, keyExpiry, name, ipv4, expireKeyAt and deleteInactive"
+            }
             Ability::Routes => "enabledRoutes and exitNode",
             Ability::Attributes => "postureAttributes",
         };
@@ -154,7 +156,7 @@ fn enforcement(mode: Mode) -> Option<Enforcement> {
     }
 }
 
-fn suspended(by: Suspender, tailnet: &str) -> Verdict {
+fn suspended(by: Suspender, tailnet: &str) -> ReadyState {
     let message = match by {
         Suspender::Policy => {
             "The policy is suspended: nothing is sent for it until spec.suspend is taken back."
@@ -168,44 +170,44 @@ fn suspended(by: Suspender, tailnet: &str) -> Verdict {
              its spec.suspend is taken back."
         ),
     };
-    Verdict::done(Reason::Suspended, message)
+    ReadyState::done(Reason::Suspended, message)
 }
 
 /// The policy itself is refused.
-fn not_allowed(forbidden: &Forbidden) -> Verdict {
-    Verdict::stalled(
+fn not_allowed(forbidden: &Forbidden) -> ReadyState {
+    ReadyState::stalled(
         Reason::NotAllowed,
         format!("{forbidden}. Nothing is sent until then."),
     )
 }
 
-fn verdict(state: &State) -> Verdict {
+fn ready_state(state: &State) -> ReadyState {
     match state {
-        State::Invalid(faults) => Verdict::stalled(Reason::Invalid, faults.join("; ")),
+        State::Invalid(errors) => ReadyState::stalled(Reason::Invalid, errors.join("; ")),
         State::NotAllowed(forbidden) => not_allowed(forbidden),
-        State::Starting => Verdict::working(
+        State::Starting => ReadyState::working(
             Reason::NotStarted,
             "The first list of devices is being read.",
         ),
         State::Unavailable(failure) => failed(failure),
         State::Unbound { named, binding } => approval::of_binding(unbound(named, binding), binding),
         State::Bound(report) => bound(report),
-        State::Fleet(report) => fleet::verdict(report),
+        State::Selector(report) => fleet::ready_state(report),
         State::TooMany(devices) => clear::too_many(*devices),
-        State::Leaving(_) => clear::leaving(),
+        State::Deleting(_) => clear::deleting(),
     }
 }
 
-pub(super) fn failed(failure: &Failure) -> Verdict {
+pub(super) fn failed(failure: &Failure) -> ReadyState {
     match failure.retry {
-        Retry::Never => Verdict::stalled(failure.reason, &failure.message),
-        Retry::Later | Retry::After(_) => Verdict::retrying(failure.reason, &failure.message),
+        Retry::Never => ReadyState::stalled(failure.reason, &failure.message),
+        Retry::Later | Retry::After(_) => ReadyState::retrying(failure.reason, &failure.message),
     }
 }
 
-pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
+pub(super) fn unbound(named: &str, binding: &Binding) -> ReadyState {
     let (reason, message) = match binding {
-        Binding::NotFound | Binding::Device(_) | Binding::Fleet(_) => (
+        Binding::NotFound | Binding::Device(_) | Binding::Selector(_) => (
             Reason::DeviceNotFound,
             format!(
                 "No device of the tailnet has the {named}. Correct spec.device, or bring the device \
@@ -254,14 +256,14 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> Verdict {
             ),
         ),
     };
-    Verdict::retrying(reason, message)
+    ReadyState::retrying(reason, message)
 }
 
-fn bound(report: &DeviceReport) -> Verdict {
+fn bound(report: &DeviceReport) -> ReadyState {
     let called = format!("{} ({})", report.label, report.node);
     if !report.conflicts.is_empty() {
         let lost: Vec<_> = report.conflicts.iter().map(ToString::to_string).collect();
-        let of_this_device = |lost: &Conflict| lost.dispute == Dispute::Field;
+        let of_this_device = |lost: &Conflict| lost.kind == ConflictKind::Field;
         let first = if report.conflicts.iter().all(of_this_device) {
             format!("Another policy that ranks first wishes otherwise for {called}")
         } else {
@@ -269,33 +271,33 @@ fn bound(report: &DeviceReport) -> Verdict {
         };
         let message = format!("{first}: lost {}. Edit one of them.", lost.join(", "));
         return if report.working {
-            Verdict::retrying(Reason::Conflicted, message)
+            ReadyState::retrying(Reason::Conflicted, message)
         } else {
-            Verdict::stalled(Reason::Conflicted, message)
+            ReadyState::stalled(Reason::Conflicted, message)
         };
     }
     if let Some(failure) = worst(report) {
-        return Verdict {
+        return ReadyState {
             message: failures(report),
             ..failed(failure)
         };
     }
-    if let Some(verdict) = held(report, &called).filter(|_| !report.working) {
-        return verdict;
+    if let Some(ready) = held(report, &called).filter(|_| !report.working) {
+        return ready;
     }
     if report.working || report.unread {
-        return Verdict::working(
+        return ReadyState::working(
             Reason::Progressing,
             format!("{called} is being brought to what is declared."),
         );
     }
-    if let Some(verdict) = deleting(&report.differences) {
-        return verdict;
+    if let Some(ready) = deleting(&report.differences) {
+        return ready;
     }
     if let Some(difference) = report.differences.first() {
         let change = &difference.change;
-        return Verdict::retrying(
-            Reason::Waiting,
+        return ReadyState::retrying(
+            Reason::DependencyNotReady,
             format!(
                 "{called}: {change} waits until what other policies decide about the device is as \
                  declared. Look at those of them that are held, suspended or failing."
@@ -303,21 +305,21 @@ fn bound(report: &DeviceReport) -> Verdict {
         );
     }
     if report.expired.is_empty() {
-        return Verdict::done(Reason::InSync, format!("{called} is as declared."));
+        return ReadyState::done(Reason::InSync, format!("{called} is as declared."));
     }
     let keys: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
     let keys = keys.join(", ");
-    Verdict::done(
+    ReadyState::done(
         Reason::InSync,
         format!("{called} is as declared. No wish any more, as the expiry has passed: {keys}."),
     )
 }
 
 /// A deletion waits for a list that can be trusted.
-fn deleting(differences: &[Difference]) -> Option<Verdict> {
-    let deletion = |difference: &&Difference| difference.change.field() == Field::Reap;
+fn deleting(differences: &[Difference]) -> Option<ReadyState> {
+    let deletion = |difference: &&Difference| difference.change.field() == Field::DeleteInactive;
     let first = differences.iter().find(deletion)?;
-    Some(Verdict::working(
+    Some(ReadyState::working(
         Reason::Progressing,
         format!(
             "{} ({}) is about to be deleted, as it has been away for long: straight after a list of the \
@@ -328,31 +330,33 @@ fn deleting(differences: &[Difference]) -> Option<Verdict> {
 }
 
 /// The first difference that is held, and what releases it.
-fn held(report: &DeviceReport, called: &str) -> Option<Verdict> {
+fn held(report: &DeviceReport, called: &str) -> Option<ReadyState> {
     let mut differences = report.differences.iter();
     let (change, hold) =
         differences.find_map(|difference| Some((&difference.change, difference.hold.as_ref()?)))?;
     let message = format!("{called}: {change} is held: {hold}.");
     Some(match hold {
-        Hold::Disruption(_) => Verdict::retrying(Reason::DisruptionHeld, message),
-        Hold::AddressInUse(_) => Verdict::retrying(Reason::AddressInUse, message),
-        Hold::AddressSwap(_) => Verdict::stalled(Reason::AddressSwap, message),
-        Hold::AttributeClash { .. } => Verdict::retrying(Reason::AttributeClash, message),
+        Hold::Disruption(_) => ReadyState::retrying(Reason::DisruptionHeld, message),
+        Hold::AddressInUse(_) => ReadyState::retrying(Reason::AddressInUse, message),
+        Hold::AddressSwap(_) => ReadyState::stalled(Reason::AddressSwap, message),
+        Hold::AttributeConflict { .. } => ReadyState::retrying(Reason::AttributeConflict, message),
         // The second one only outside of a cluster, where nobody has a status.
-        Hold::KeyNeverExpires | Hold::NoMemory | Hold::JoinTimeUnknown | Hold::ClockSkew(_) => {
-            Verdict::retrying(Reason::ActHeld, message)
+        Hold::KeyNeverExpires | Hold::NoRecord | Hold::JoinTimeUnknown | Hold::ClockSkew(_) => {
+            ReadyState::retrying(Reason::ActionHeld, message)
         }
-        Hold::TooManyExpiries => Verdict::stalled(Reason::TooManyDevices, message),
-        Hold::NameTaken(_) => Verdict::retrying(Reason::NameTaken, message),
-        Hold::Feedback(_) => Verdict::stalled(Reason::SelectorFeedback, message),
+        Hold::TooManyExpiries => ReadyState::stalled(Reason::TooManyDevices, message),
+        Hold::NameTaken(_) => ReadyState::retrying(Reason::NameTaken, message),
+        Hold::WouldUnselect(_) => ReadyState::stalled(Reason::SelectorFeedback, message),
         // The second one only where one plan is carried out, outside of a cluster.
-        Hold::Approval(_) | Hold::NotAgreed => Verdict::retrying(Reason::AwaitingApproval, message),
-        Hold::Limit(_) => Verdict::retrying(Reason::LimitHeld, message),
-        Hold::Protected => Verdict::stalled(Reason::Protected, message),
-        Hold::NotAllowed(_) => Verdict::stalled(Reason::NotAllowed, message),
+        Hold::Approval(_) | Hold::NotInApprovedPlan => {
+            ReadyState::retrying(Reason::AwaitingApproval, message)
+        }
+        Hold::Limit(_) => ReadyState::retrying(Reason::LimitHeld, message),
+        Hold::Protected => ReadyState::stalled(Reason::Protected, message),
+        Hold::NotAllowed(_) => ReadyState::stalled(Reason::NotAllowed, message),
         // Whose policies are so is said by the mode of the report.
-        Hold::Suspended(_) => Verdict::done(Reason::Suspended, message),
-        Hold::Observed => Verdict::done(Reason::Observed, observed(report, called)),
+        Hold::Suspended(_) => ReadyState::done(Reason::Suspended, message),
+        Hold::Observed => ReadyState::done(Reason::Observed, observed(report, called)),
     })
 }
 
@@ -378,11 +382,11 @@ fn worst(report: &DeviceReport) -> Option<&Failure> {
 }
 
 fn failures(report: &DeviceReport) -> String {
-    let told = report.failures.iter().map(|(field, failure)| match field {
+    let reported = report.failures.iter().map(|(field, failure)| match field {
         Some(field) => format!("{field}: {}", failure.message),
         None => failure.message.clone(),
     });
-    told.collect::<Vec<_>>().join(" ")
+    reported.collect::<Vec<_>>().join(" ")
 }
 
 /// What is known about whether the device is as declared.
@@ -407,8 +411,8 @@ fn in_sync(state: &State) -> Known {
         }
         State::Bound(report) if report.unread => Known::NotYet,
         State::Bound(_) => Known::Yes,
-        State::Fleet(report) => fleet::in_sync(report),
-        State::Unavailable(_) | State::Leaving(_) => Known::AsBefore,
+        State::Selector(report) => fleet::in_sync(report),
+        State::Unavailable(_) | State::Deleting(_) => Known::AsBefore,
         State::Invalid(_)
         | State::NotAllowed(_)
         | State::Starting
@@ -421,7 +425,7 @@ fn describe(
     status: &mut TailscaleDevicePolicyStatus,
     state: &State,
     old: &TailscaleDevicePolicyStatus,
-    verdict: &Verdict,
+    ready: &ReadyState,
 ) {
     match state {
         State::Bound(report) => {
@@ -433,7 +437,7 @@ fn describe(
                 node_id: report.node.to_string(),
                 name: report.label.clone(),
                 in_sync: as_declared,
-                reason: (!as_declared).then(|| verdict.reason.to_string()),
+                reason: (!as_declared).then(|| ready.reason.to_string()),
                 message: None,
             }];
             status.pending = report
@@ -445,7 +449,7 @@ fn describe(
             let total = count(report.differences.len());
             status.pending_total = (total > 0).then_some(total);
         }
-        State::Fleet(report) => fleet::describe(status, report),
+        State::Selector(report) => fleet::describe(status, report),
         // What was seen last still stands while the tailnet cannot be asked.
         State::Unavailable(_) => {
             status.matched_devices = old.matched_devices;
@@ -462,7 +466,7 @@ fn describe(
             status.matched_devices = Some(count(*devices));
             status.in_sync_devices = Some(0);
         }
-        State::Starting | State::Leaving(_) => {}
+        State::Starting | State::Deleting(_) => {}
     }
 }
 

@@ -8,16 +8,16 @@ use super::{
 };
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    plan::{self, ActRecords, Field, Hold, Memory, Missed, Stage},
-    tailnet::{ActDetail, ActReport, PolicyReport, TailnetReport},
+    plan::{self, ActionRecords, Field, Hold, Missed, PolicyRecord, Stage},
+    tailnet::{ActionDetail, ActionReport, PolicyReport, TailnetReport},
 };
 
-fn of(acts: ActReport, records: ActRecords) -> TailscaleDevicePolicyStatus {
+fn of(actions: ActionReport, records: ActionRecords) -> TailscaleDevicePolicyStatus {
     let report = PolicyReport {
-        acts,
-        memory: Memory {
-            acts: Arc::new(records),
-            ..Memory::default()
+        actions,
+        record: PolicyRecord {
+            actions: Arc::new(records),
+            ..PolicyRecord::default()
         },
         ..report(bound(device()))
     };
@@ -29,8 +29,8 @@ fn of(acts: ActReport, records: ActRecords) -> TailscaleDevicePolicyStatus {
     )
 }
 
-fn act(stage: Stage, held: Option<&Hold>) -> ActDetail {
-    ActDetail {
+fn action(stage: Stage, held: Option<&Hold>) -> ActionDetail {
+    ActionDetail {
         stage,
         node: node("n1"),
         label: "fra-laptop".into(),
@@ -43,29 +43,33 @@ fn act(stage: Stage, held: Option<&Hold>) -> ActDetail {
 fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
     let missed = Stage::Missed(Missed::TooLate);
     let status = of(
-        ActReport {
+        ActionReport {
             totals: BTreeMap::from([(Stage::Due, 1), (missed, 40), (Stage::Done, 3)]),
             details: vec![
-                act(Stage::Due, Some(&Hold::KeyNeverExpires)),
-                act(missed, None),
-                act(Stage::Done, None),
+                action(Stage::Due, Some(&Hold::KeyNeverExpires)),
+                action(missed, None),
+                action(Stage::Done, None),
             ],
-            ..ActReport::default()
+            ..ActionReport::default()
         },
-        ActRecords::default(),
+        ActionRecords::default(),
     );
-    let told: Vec<_> = status.acts.iter().map(|act| act.state.as_str()).collect();
-    assert_eq!(told, ["Due", "Missed", "Done"]);
-    let message = status.acts[0].message.as_ref().unwrap();
+    let reported: Vec<_> = status
+        .actions
+        .iter()
+        .map(|action| action.state.as_str())
+        .collect();
+    assert_eq!(reported, ["Due", "Missed", "Done"]);
+    let message = status.actions[0].message.as_ref().unwrap();
     assert!(
         message.starts_with("held: key expiry is disabled"),
         "{message}"
     );
     assert_eq!(
-        status.acts[1].message.as_deref(),
+        status.actions[1].message.as_deref(),
         Some("the time was more than an hour past before it could begin; it is never done")
     );
-    let totals = status.act_totals.unwrap();
+    let totals = status.action_totals.unwrap();
     let totals = (totals.due, totals.missed, totals.done, totals.scheduled);
     assert_eq!(totals, (Some(1), Some(40), Some(3), None));
     // What was missed makes nobody wait: the manifest may keep its time for ever.
@@ -85,11 +89,11 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
 #[test]
 fn a_clock_that_is_wrong_is_reported_on_the_policy_and_on_the_tailnet() {
     let clock_skew = Some(jiff::SignedDuration::from_hours(24 * 20));
-    let report = ActReport {
+    let report = ActionReport {
         clock_skew,
-        ..ActReport::default()
+        ..ActionReport::default()
     };
-    let policy = of(report, ActRecords::default());
+    let policy = of(report, ActionRecords::default());
     let report = TailnetReport {
         devices: Some(3),
         clock_skew,
@@ -98,31 +102,31 @@ fn a_clock_that_is_wrong_is_reported_on_the_policy_and_on_the_tailnet() {
     let tailnet = of_tailnet(&TailscaleTailnetStatus::default(), &report, 1, T0);
     for ready in [&policy.conditions[0], &tailnet.conditions[0]] {
         assert_eq!(ready.type_, "Ready");
-        let told = "the controller is 20 days ahead of the Tailscale API's";
-        assert!(ready.message.contains(told), "{}", ready.message);
+        let reported = "the controller is 20 days ahead of the Tailscale API's";
+        assert!(ready.message.contains(reported), "{}", ready.message);
     }
 }
 
 #[test]
 fn what_was_done_once_is_kept_and_read_back_as_it_was() {
-    let mut records = ActRecords::default();
+    let mut records = ActionRecords::default();
     let at = "2026-12-01T18:00:00Z".parse().unwrap();
     let before = "2027-01-02T03:04:05.678Z".parse().unwrap();
     for (id, before) in [("n1", Some(before)), ("n2", None), ("n3", None)] {
         records.begin_expiry(at, &node(id), before);
     }
     records.finish_expiry(at, &node("n3"));
-    records.expiries.get_mut(&at).unwrap().missed_told = true;
+    records.expiries.get_mut(&at).unwrap().missed_reported = true;
     records.begin_deletion(&node("n4"), "old".into(), T0);
     records.deletions.get_mut(&node("n4")).unwrap().done = true;
-    let status = of(ActReport::default(), records.clone());
+    let status = of(ActionReport::default(), records.clone());
     let kept = serde_json::to_value(&status).unwrap();
     assert_eq!(
-        kept["actRecords"]["keyExpiries"][0]["started"][0],
+        kept["actionRecords"]["keyExpiries"][0]["started"][0],
         serde_json::json!({"nodeId": "n1", "expiresBefore": "2027-01-02T03:04:05.678Z"})
     );
     let status: TailscaleDevicePolicyStatus = serde_json::from_value(kept).unwrap();
     let spec = TailscaleDevicePolicySpec::default();
     let parsed = plan::parse(key("a"), String::new(), 1, T0, &spec, Some(&status));
-    assert_eq!(*parsed.memory.acts, records);
+    assert_eq!(*parsed.record.actions, records);
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
     model::{Route, RouteSet},
-    plan::{self, Belongings, Hold, Holdings, MOST_HELD},
+    plan::{self, Hold, MAX_MANAGED, ManagedDevices, ManagedSettings},
     tailnet::{PolicyReport, State},
 };
 
@@ -55,13 +55,13 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
     assert_eq!(held.conditions[0].reason, "NameTaken");
     assert_eq!((held.pending.len(), held.pending_total), (2, Some(2)));
 
-    let leaving = of(clearing(None), State::Leaving(None));
+    let deleting = of(clearing(None), State::Deleting(None));
     assert_eq!(
-        leaving.conditions[0].message,
+        deleting.conditions[0].message,
         "The policy is being deleted. One device that it released is still to be cleared."
     );
     assert_eq!(
-        (leaving.matched_devices, leaving.in_sync_devices),
+        (deleting.matched_devices, deleting.in_sync_devices),
         (Some(1), Some(0))
     );
 }
@@ -69,15 +69,15 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
 #[test]
 fn holdings_are_read_as_they_were_written() {
     let mut report = report(bound(device()));
-    let belongings = Belongings {
+    let settings = ManagedSettings {
         keys: ["custom:a".parse().unwrap()].into(),
         routes: Route::exit_node(),
     };
-    report.memory.holdings = Arc::new(Holdings {
+    report.record.managed = Arc::new(ManagedDevices {
         nodes: [node("n1")].into(),
         routes: ["10.0.0.0/16".parse().unwrap()].into(),
         partly: [(node("n1"), RouteSet::new())].into_iter().collect(),
-        let_go: [(belongings, [node("n2"), node("n3")].into())].into(),
+        released: [(settings, [node("n2"), node("n3")].into())].into(),
     });
     let status = of_policy(
         &TailscaleDevicePolicyStatus::default(),
@@ -88,18 +88,18 @@ fn holdings_are_read_as_they_were_written() {
     let created = jiff::Timestamp::UNIX_EPOCH;
     let spec = TailscaleDevicePolicySpec::default();
     let read = plan::parse(key("a"), String::new(), 1, created, &spec, Some(&status));
-    assert_eq!(read.memory, report.memory);
+    assert_eq!(read.record, report.record);
 }
 
 /// The API server takes requests of up to 3 MiB, etcd keeps objects of up to 1.5 MiB.
 #[test]
 fn as_many_devices_as_can_be_kept_fit_into_an_object() {
-    let ids = (0..MOST_HELD).map(|number| node(&format!("n{number:012}CNTRL")));
+    let ids = (0..MAX_MANAGED).map(|number| node(&format!("n{number:012}CNTRL")));
     let mut report = report(bound(device()));
-    report.memory.holdings = Arc::new(Holdings {
+    report.record.managed = Arc::new(ManagedDevices {
         nodes: ids.clone().collect(),
         partly: ids.map(|id| (id, RouteSet::new())).collect(),
-        ..Holdings::default()
+        ..ManagedDevices::default()
     });
     let status = of_policy(
         &TailscaleDevicePolicyStatus::default(),

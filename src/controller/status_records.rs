@@ -111,7 +111,7 @@ fn tailnet_reports() -> impl Iterator<Item = TailnetReport> {
         domain: Some("tail1234.ts.net".into()),
         devices,
         policies: 6,
-        lacks: BTreeSet::new(),
+        missing_scopes: BTreeSet::new(),
         attributes_interval: Duration::from_mins(10),
         ..TailnetReport::default()
     };

@@ -8,12 +8,12 @@ use crate::{
     api::Reason,
     model::{NodeId, Route, ValueKind},
     plan::{
-        ApprovedOn, Binding, Bound, Change, Conflict, Difference, Dispute, Disruption, Field,
-        Forbidden, Form, Hold, Memory, Mode, Owner, PlanHash, PolicyKey, Why,
+        ApprovedOn, AttributeType, Binding, Bound, Change, Conflict, ConflictKind, Difference,
+        Disruption, Field, Forbidden, Hold, Mode, Owner, PlanHash, PolicyKey, PolicyRecord, Why,
     },
     tailnet::{
-        ActReport, ClearReport, DeviceReport, Failure, FleetReport, HeldPlan, PolicyReport, Retry,
-        State,
+        ActionReport, ClearReport, DeviceReport, Failure, HeldPlan, PolicyReport, Retry,
+        SelectorReport, State,
     },
 };
 
@@ -79,18 +79,18 @@ pub(super) fn report(state: State) -> PolicyReport {
         within: None,
         uid: String::new(),
         generation: 3,
-        memory: Memory {
+        record: PolicyRecord {
             bound: Some(bound),
-            ..Memory::default()
+            ..PolicyRecord::default()
         },
         owned: Arc::default(),
         unrecorded: 0,
         changed_at: None,
         mode: Mode::Enforce,
         held: held_plan(&state),
-        approval_faults: Vec::new(),
+        approval_errors: Vec::new(),
         clearing: None,
-        acts: ActReport::default(),
+        actions: ActionReport::default(),
         state,
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn report(state: State) -> PolicyReport {
 fn held_plan(state: &State) -> Option<HeldPlan> {
     let (devices, differences) = match state {
         State::Bound(device) => (1, &device.differences),
-        State::Fleet(fleet) => (fleet.held, &fleet.differences),
+        State::Selector(fleet) => (fleet.held, &fleet.differences),
         _ => return None,
     };
     let mut holds = differences.iter().filter_map(|d| d.hold.as_ref());
@@ -131,11 +131,11 @@ pub(super) fn unbound(binding: Binding) -> State {
 }
 
 pub(super) fn forbidden() -> Forbidden {
-    let fault = "no rule of allowedPolicies allows this field".to_owned();
+    let error = "no rule of allowedPolicies allows this field".to_owned();
     Forbidden {
-        faults: vec![("spec.tags".to_owned(), fault)],
+        errors: vec![("spec.tags".to_owned(), error)],
         line: "allowedPolicies: [{namespaces: {names: [network]}, fields: [tags]}]".to_owned(),
-        unjudged: false,
+        selector_errors: false,
     }
 }
 
@@ -146,9 +146,9 @@ pub(super) fn states() -> Vec<Case> {
     let lost = Conflict {
         is_named: true,
         field: Field::Tags,
-        loser: key("b"),
-        winner: key("a"),
-        dispute: Dispute::Field,
+        overridden: key("b"),
+        owner: key("a"),
+        kind: ConflictKind::Field,
     };
     let invalid = State::Invalid(vec!["spec.ipv4: no".into(), "spec.tags[0]: no".into()]);
     let rejected = failure(Reason::CredentialRejected, Retry::Later);
@@ -268,15 +268,15 @@ pub(super) fn unfinished_states() -> [Case; 16] {
             ["False", "AddressSwap", "Stalled", "False"],
         ),
         (
-            held(Hold::AttributeClash {
-                form: Form {
+            held(Hold::AttributeConflict {
+                attribute_type: AttributeType {
                     key: "custom:tier".parse().unwrap(),
                     kind: ValueKind::String,
                 },
                 same_key: true,
                 device: "db (n9)".into(),
             }),
-            ["False", "AttributeClash", "Reconciling", "False"],
+            ["False", "AttributeConflict", "Reconciling", "False"],
         ),
         (
             held(Hold::NameTaken("db (n9)".into())),
@@ -284,14 +284,14 @@ pub(super) fn unfinished_states() -> [Case; 16] {
         ),
         (
             held(Hold::KeyNeverExpires),
-            ["False", "ActHeld", "Reconciling", "False"],
+            ["False", "ActionHeld", "Reconciling", "False"],
         ),
         (
             held(Hold::TooManyExpiries),
             ["False", "TooManyDevices", "Stalled", "False"],
         ),
         (
-            held(Hold::Feedback(key("a"))),
+            held(Hold::WouldUnselect(key("a"))),
             ["False", "SelectorFeedback", "Stalled", "False"],
         ),
         (
@@ -299,7 +299,7 @@ pub(super) fn unfinished_states() -> [Case; 16] {
                 differences: vec![difference(None)],
                 ..device()
             }),
-            ["False", "Waiting", "Reconciling", "False"],
+            ["False", "DependencyNotReady", "Reconciling", "False"],
         ),
         (
             failed(Reason::ApiError, Retry::Later),
@@ -330,17 +330,17 @@ pub(super) fn one_of_many(
 }
 
 /// `matched` devices, of which one is as given and the others are as declared.
-pub(super) fn many(matched: usize, one: DeviceReport) -> FleetReport {
+pub(super) fn many(matched: usize, one: DeviceReport) -> SelectorReport {
     let differences = one.differences.clone();
-    FleetReport {
+    SelectorReport {
         matched,
         in_sync: matched - differences.len(),
         failed: usize::from(!one.failures.is_empty()),
         held: differences.iter().filter(|d| d.hold.is_some()).count(),
-        different: differences.len(),
+        out_of_sync: differences.len(),
         differences,
         details: vec![one],
-        ..FleetReport::default()
+        ..SelectorReport::default()
     }
 }
 
@@ -355,9 +355,9 @@ pub(super) fn fleet_states() -> [Case; 9] {
     let lost = Conflict {
         is_named: true,
         field: Field::Tags,
-        loser: key("b"),
-        winner: key("a"),
-        dispute: Dispute::Field,
+        overridden: key("b"),
+        owner: key("a"),
+        kind: ConflictKind::Field,
     };
     let approval = Hold::Approval(Some(plan_hash()));
     let limit = Hold::Limit(Some(plan_hash()));
@@ -366,7 +366,7 @@ pub(super) fn fleet_states() -> [Case; 9] {
         ..device()
     };
     let cases = [
-        (FleetReport::default(), ["True", "NoDevices", "", "True"]),
+        (SelectorReport::default(), ["True", "NoDevices", "", "True"]),
         (many(1000, device()), ["True", "InSync", "", "True"]),
         (
             many(1000, failing()),
@@ -381,32 +381,32 @@ pub(super) fn fleet_states() -> [Case; 9] {
             ["False", "DisruptionHeld", "Reconciling", "False"],
         ),
         (
-            FleetReport {
+            SelectorReport {
                 held: 1000,
-                different: 1000,
+                out_of_sync: 1000,
                 in_sync: 0,
                 ..many(1000, one_of_many(Vec::new(), Some(approval)))
             },
             ["False", "AwaitingApproval", "Reconciling", "False"],
         ),
         (
-            FleetReport {
+            SelectorReport {
                 held: 1000,
-                different: 1000,
+                out_of_sync: 1000,
                 in_sync: 0,
                 ..many(1000, one_of_many(Vec::new(), Some(limit)))
             },
             ["False", "LimitHeld", "Reconciling", "False"],
         ),
         (
-            FleetReport {
+            SelectorReport {
                 conflicted: 1,
                 ..many(1000, conflicted)
             },
             ["False", "Conflicted", "Stalled", "False"],
         ),
         (
-            FleetReport {
+            SelectorReport {
                 working: 10,
                 unread: 10,
                 ..many(1000, device())
@@ -414,13 +414,13 @@ pub(super) fn fleet_states() -> [Case; 9] {
             ["Unknown", "Progressing", "Reconciling", "Unknown"],
         ),
     ];
-    cases.map(|(report, expected)| (State::Fleet(Box::new(report)), expected))
+    cases.map(|(report, expected)| (State::Selector(Box::new(report)), expected))
 }
 
 fn clear_states() -> [Case; 2] {
     [
         (
-            State::Leaving(None),
+            State::Deleting(None),
             ["False", "Clearing", "Reconciling", "Unknown"],
         ),
         (
@@ -437,13 +437,13 @@ pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
             before: Route::exit_node(),
             after: false,
         },
-        why: Why::LetGo,
+        why: Why::Released,
         ..difference(None)
     };
     ClearReport {
         left: 1,
         different: 1,
         differences: vec![difference],
-        trouble: trouble.map(str::to_owned),
+        blocker: trouble.map(str::to_owned),
     }
 }

@@ -1,7 +1,7 @@
 //! Every state that a policy can be in, as its status tells it.
 
 #[path = "status_acts_tests.rs"]
-mod acts;
+mod actions;
 #[path = "status_clear_tests.rs"]
 mod clear;
 #[path = "status_records.rs"]
@@ -16,8 +16,8 @@ use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
     plan::{Binding, Expression, Field, Hold, Mode, Suspender, scenes::plain_device as nas},
     tailnet::{
-        DeviceReport, FleetReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, State,
-        TailnetReport, Unjudged,
+        DeviceReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, SelectorErrors,
+        SelectorReport, State, TailnetReport,
     },
     tailscale::Ability,
 };
@@ -30,7 +30,7 @@ fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
         vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
         None,
     );
-    let state = State::Fleet(Box::new(many(1000, failing)));
+    let state = State::Selector(Box::new(many(1000, failing)));
     let status = of_policy(
         &TailscaleDevicePolicyStatus::default(),
         &report(state),
@@ -52,16 +52,16 @@ fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
 #[test]
 fn a_fleet_tells_of_which_devices_its_expression_cannot_tell() {
     let expression: Expression = "device.lastSeen < '2026'".parse().unwrap();
-    let report_of = |count| FleetReport {
-        unjudged: Some(Unjudged {
+    let report_of = |count| SelectorReport {
+        selector_errors: Some(SelectorErrors {
             count,
             node: node("n7"),
             label: "nas".into(),
-            fault: expression.holds(&nas()).unwrap_err(),
+            error: expression.holds(&nas()).unwrap_err(),
         }),
         ..many(3, device())
     };
-    let state = State::Fleet(Box::new(report_of(2)));
+    let state = State::Selector(Box::new(report_of(2)));
     let old = TailscaleDevicePolicyStatus::default();
     let status = of_policy(&old, &report(state), "default", T0);
     assert_eq!(
@@ -278,13 +278,13 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
         domain: Some("tail1234.ts.net".into()),
         devices: Some(8),
         policies: 6,
-        lacks: [Ability::Routes].into(),
+        missing_scopes: [Ability::Routes].into(),
         attributes_interval: std::time::Duration::from_mins(10),
         ..TailnetReport::default()
     };
     let ready = of_tailnet(&TailscaleTailnetStatus::default(), &seen, 1, T0);
     assert_eq!(status_of(&ready.conditions, "Ready"), "True");
-    assert_eq!(ready.credential_lacks, ["devices:routes"]);
+    assert_eq!(ready.missing_scopes, ["devices:routes"]);
     assert_eq!(
         message_of(&ready.conditions, "Ready"),
         "The tailnet's devices can be read. The credential may not change everything: for enabledRoutes \
@@ -309,8 +309,8 @@ fn what_waits_for_an_approval_is_listed_with_its_hash_and_the_faults_of_the_anno
     let hold = Hold::Approval(Some(plan_hash()));
     let report = PolicyReport {
         mode: Mode::Approve,
-        approval_faults: vec!["'x' approves nothing".into()],
-        ..report(State::Fleet(Box::new(many(
+        approval_errors: vec!["'x' approves nothing".into()],
+        ..report(State::Selector(Box::new(many(
             1000,
             one_of_many(Vec::new(), Some(hold)),
         ))))
@@ -325,7 +325,7 @@ fn what_waits_for_an_approval_is_listed_with_its_hash_and_the_faults_of_the_anno
     assert_eq!((plan.hash, plan.changes), (plan_hash().to_string(), 1));
     assert_eq!(plan.approve_on, "TailscaleDevicePolicy");
     assert_eq!(status.enforcement.as_deref(), Some("Approve"));
-    assert_eq!(status.approval_faults, ["'x' approves nothing"]);
+    assert_eq!(status.approval_errors, ["'x' approves nothing"]);
     let message = &status.conditions[0].message;
     let end = "In the annotation, 'x' approves nothing.";
     assert!(message.ends_with(end), "{message}");

@@ -2,7 +2,7 @@
 
 use kube::Resource as _;
 
-use super::{board::Known, finalizer};
+use super::{finalizer, object_cache::Known};
 use crate::api::{
     DeserializeGuard, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
     TailscaleDevicePolicyStatus, TailscaleTailnet, TailscaleTailnetStatus,
@@ -44,7 +44,7 @@ pub(super) fn policy(
         status: StoredPolicy {
             tailnet,
             status,
-            held_up: finalizer::stands_on(meta),
+            held_up: finalizer::is_on(meta),
         },
     }
 }

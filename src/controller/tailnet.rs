@@ -8,9 +8,10 @@ use tracing::{Instrument as _, info_span};
 
 use super::{
     connection::{
-        self, Connector, Endpoint, Line, Reread, TailnetBudget, connecting, invalid_tailnet,
+        self, Connector, Endpoint, EngineConnection, Reread, TailnetBudget, connecting,
+        invalid_tailnet,
     },
-    router::News,
+    registry::ControllerEvent,
 };
 use crate::{
     api::TailscaleTailnetSpec,
@@ -35,7 +36,7 @@ pub(super) struct Tailnet {
 struct Connection {
     number: u64,
     endpoint: Endpoint,
-    line: Line,
+    line: EngineConnection,
     task: AbortHandle,
     /// Asks for a read of the Secret in this round of the watches.
     asked: watch::Sender<u64>,
@@ -119,7 +120,7 @@ impl Tailnet {
         name: &str,
         spec: TailscaleTailnetSpec,
         connector: Connector,
-        (round, news): (u64, mpsc::UnboundedSender<News>),
+        (round, news): (u64, mpsc::UnboundedSender<ControllerEvent>),
     ) {
         if self.spec.as_ref() == Some(&spec) {
             return;
@@ -162,11 +163,11 @@ impl Tailnet {
         });
         self.connections += 1;
         let (number, tailnet) = (self.connections, name.to_owned());
-        let line = Line::new(self.mailbox.clone());
+        let line = EngineConnection::new(self.mailbox.clone());
         let (asked, asks) = watch::channel(round);
         let done = move |round| {
             // The router ends only when the process does.
-            let _ = news.send(News::Reread(tailnet.clone(), number, round));
+            let _ = news.send(ControllerEvent::Reread(tailnet.clone(), number, round));
         };
         let reread = Reread::new(asks, done);
         let connected = connector.keep(name.to_owned(), spec, budget, line.clone(), reread);
@@ -185,7 +186,7 @@ impl Tailnet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::connection::Line;
+    use crate::controller::connection::EngineConnection;
 
     fn tailnet() -> (Tailnet, mpsc::UnboundedReceiver<Message>) {
         let (mailbox, received) = mpsc::unbounded_channel();
@@ -196,7 +197,7 @@ mod tests {
         tailnet.connection = Some(Connection {
             number,
             endpoint: Endpoint::of(&TailscaleTailnetSpec::default()),
-            line: Line::new(tailnet.mailbox.clone()),
+            line: EngineConnection::new(tailnet.mailbox.clone()),
             task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
             asked: watch::channel(1).0,
             read: None,

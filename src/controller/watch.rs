@@ -88,7 +88,7 @@ pub(super) async fn run<K, N>(
                 Change::Deleted(name(&object))
             }
             Err(error) => {
-                complain(&health, &trouble(&error));
+                complain(&health, &list_error(&error));
                 // The next event comes after a pause.
                 is_listing = false;
                 continue;
@@ -113,7 +113,7 @@ fn complain(health: &Watch, text: &str) {
 }
 
 /// What failed, and what helps.
-fn trouble(error: &watcher::Error) -> String {
+fn list_error(error: &watcher::Error) -> String {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
 
     match error {

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     handover::Source,
     liveness::Liveness,
-    router::News,
+    registry::ControllerEvent,
     watch::{self, Change},
 };
 use crate::api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet};
@@ -42,7 +42,7 @@ pub(super) struct Watches {
     client: Client,
     namespaces: Vec<String>,
     liveness: Arc<Liveness>,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedSender<ControllerEvent>,
     round: u64,
     tasks: JoinSet<()>,
 }
@@ -53,7 +53,7 @@ impl Watches {
         client: Client,
         namespaces: Vec<String>,
         liveness: Arc<Liveness>,
-        news: mpsc::UnboundedSender<News>,
+        news: mpsc::UnboundedSender<ControllerEvent>,
     ) -> Self {
         Self {
             client,
@@ -76,7 +76,7 @@ impl Watches {
     }
 
     /// Where news goes.
-    pub fn news(&self) -> mpsc::UnboundedSender<News> {
+    pub fn news(&self) -> mpsc::UnboundedSender<ControllerEvent> {
         self.news.clone()
     }
 
@@ -114,7 +114,7 @@ impl Watches {
             + 'static,
     {
         let (health, news, round) = (self.liveness.watch(name), self.news.clone(), self.round);
-        let tell = move |change| News::Watched(round, of(change));
+        let tell = move |change| ControllerEvent::Watched(round, of(change));
         self.tasks
             .spawn(async move { watch::run(api, which, health, news, tell).await });
     }

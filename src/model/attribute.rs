@@ -44,7 +44,7 @@ pub enum ValueKind {
 
 /// What a policy wishes an attribute to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AttributeWish {
+pub struct DesiredAttribute {
     /// The value.
     pub value: AttributeValue,
     /// When the server shall remove it by itself; `None` wishes for no expiry.
@@ -52,7 +52,7 @@ pub struct AttributeWish {
     pub expiry: Option<Timestamp>,
 }
 
-impl AttributeWish {
+impl DesiredAttribute {
     /// Whether its time has passed: nobody desires it for this any longer.
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
@@ -195,7 +195,7 @@ impl ReportedAttribute {
     }
 }
 
-impl AttributeWish {
+impl DesiredAttribute {
     /// Whether the reported attribute is this wish: same value, and the same expiry by the second.
     #[must_use]
     pub fn is_met_by(&self, reported: &ReportedAttribute) -> bool {
@@ -221,7 +221,7 @@ impl fmt::Display for AttributeKey {
     }
 }
 
-impl fmt::Display for AttributeWish {
+impl fmt::Display for DesiredAttribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_attribute(f, &self.value.to_json(), self.expiry)
     }

@@ -3,7 +3,7 @@ use secrecy::SecretString;
 /// What an invite is asked to be. An invite cannot be changed, so this alone tells whether one that
 /// is there is one that is wished for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct InviteWish {
+pub struct DesiredInvite {
     /// To whom Tailscale sends it; `None`: to nobody.
     pub email: Option<String>,
     /// Whether it can be accepted more than once.
@@ -18,7 +18,7 @@ pub struct Invite {
     /// Its id.
     pub id: String,
     /// What it was made as.
-    pub made_as: InviteWish,
+    pub made_as: DesiredInvite,
     /// Whether somebody has accepted it.
     pub accepted: bool,
     /// The login of who accepted it, where the API says so.
@@ -27,12 +27,12 @@ pub struct Invite {
     pub url: SecretString,
 }
 
-impl InviteWish {
+impl DesiredInvite {
     /// Whether an invite is as wished. Addresses differ in case alone if at all: nobody keeps two
     /// such mailboxes apart.
     #[must_use]
     pub fn is_met_by(&self, invite: &Invite) -> bool {
-        let folded = |wish: &Self| wish.email.as_ref().map(|email| email.to_lowercase());
+        let folded = |desired: &Self| desired.email.as_ref().map(|email| email.to_lowercase());
         let made_as = &invite.made_as;
         self.multi_use == made_as.multi_use
             && self.allow_exit_node == made_as.allow_exit_node

@@ -17,12 +17,12 @@ mod tag;
 
 pub use address::TailnetIpv4;
 pub use attribute::{
-    AttributeKey, AttributeString, AttributeValue, AttributeWish, Attributes, ReportedAttribute,
+    AttributeKey, AttributeString, AttributeValue, Attributes, DesiredAttribute, ReportedAttribute,
     SafeInteger, ValueKind,
 };
 pub use change_limit::{ChangeLimit, share_of_one_namespace};
 pub use device::Device;
-pub use invite::{Invite, InviteWish};
+pub use invite::{DesiredInvite, Invite};
 pub use name::DeviceLabel;
 pub use node_id::NodeId;
 pub use route::{Route, RouteSet};

@@ -15,7 +15,7 @@ use super::{Change, Difference, Field, Hold, Policy, PolicyKey};
 use crate::model::{NodeId, Refused};
 
 /// Entries of one annotation that are read. People write one or two.
-const MOST_ENTRIES: usize = 100;
+const MAX_ENTRIES: usize = 100;
 /// Characters of a faulty entry that are repeated.
 const SHOWN: usize = 80;
 
@@ -67,7 +67,7 @@ pub struct Approvals {
     /// Devices that a policy may be bound to.
     pub nodes: BTreeSet<NodeId>,
     /// Entries that cannot be read, each with what to write. The others count all the same.
-    pub faults: Vec<String>,
+    pub errors: Vec<String>,
 }
 
 impl Approvals {
@@ -76,7 +76,7 @@ impl Approvals {
     pub fn parse(annotation: Option<&str>) -> Self {
         let mut approvals = Self::default();
         let entries = annotation.unwrap_or_default().split(',').map(str::trim);
-        for entry in entries.filter(|entry| !entry.is_empty()).take(MOST_ENTRIES) {
+        for entry in entries.filter(|entry| !entry.is_empty()).take(MAX_ENTRIES) {
             let taken = match entry.split_once(':') {
                 Some(("plan", hash)) => hash.parse().map(|hash| {
                     approvals.plans.insert(hash);
@@ -90,7 +90,7 @@ impl Approvals {
                 ))),
             };
             approvals
-                .faults
+                .errors
                 .extend(taken.err().map(|refused| refused.0));
         }
         approvals
@@ -191,7 +191,7 @@ impl Changes {
 /// changes, for good. What differs later is no part of it, and of what it has only those changes are
 /// sent that are still open when it is approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub struct FrozenPlan {
     /// What an approval names.
     pub hash: PlanHash,
     /// Where the approval is written.
@@ -202,7 +202,7 @@ pub struct Batch {
     open: Changes,
 }
 
-impl Batch {
+impl FrozenPlan {
     /// Freezes what is held. The hash tells it from what was held for another generation of the
     /// policy, and from all that was held before an approval was used.
     #[must_use]
@@ -275,39 +275,42 @@ impl Batch {
 
 /// What stands in the way of one policy's changes on one device, and what was approved all the same.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Permit<'a> {
+pub struct ApprovalState<'a> {
     /// The limit of changed devices holds the policy here.
     pub limited: bool,
     /// What was approved on the policy.
     pub approved: Option<&'a BTreeMap<Field, Change>>,
     /// What was approved on the tailnet.
-    pub passed: Option<&'a BTreeMap<Field, Change>>,
+    pub exempt_from_limit: Option<&'a BTreeMap<Field, Change>>,
 }
 
 /// The permits of one device's policies. A policy that has none is not limited, and nothing is
 /// approved of it.
 #[derive(Debug, Clone, Default)]
-pub struct Permits<'a> {
-    of: BTreeMap<&'a PolicyKey, Permit<'a>>,
-    agreed: Option<&'a Changes>,
+pub struct ApprovalStates<'a> {
+    of: BTreeMap<&'a PolicyKey, ApprovalState<'a>>,
+    approved_plan: Option<&'a Changes>,
     clock_skew: Option<SignedDuration>,
 }
 
-impl<'a> FromIterator<(&'a PolicyKey, Permit<'a>)> for Permits<'a> {
-    fn from_iter<I: IntoIterator<Item = (&'a PolicyKey, Permit<'a>)>>(permits: I) -> Self {
+impl<'a> FromIterator<(&'a PolicyKey, ApprovalState<'a>)> for ApprovalStates<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a PolicyKey, ApprovalState<'a>)>>(permits: I) -> Self {
         Self {
             of: permits.into_iter().collect(),
-            agreed: None,
+            approved_plan: None,
             clock_skew: None,
         }
     }
 }
 
-impl<'a> Permits<'a> {
+impl<'a> ApprovalStates<'a> {
     /// Where somebody has agreed to these changes and to no others, none but them is made.
     #[must_use]
-    pub fn only(self, agreed: Option<&'a Changes>) -> Self {
-        Self { agreed, ..self }
+    pub fn only(self, approved: Option<&'a Changes>) -> Self {
+        Self {
+            approved_plan: approved,
+            ..self
+        }
     }
 
     /// Where the local clock is so far ahead of the API's (or behind it), no one-shot action begins.
@@ -317,7 +320,7 @@ impl<'a> Permits<'a> {
     }
 }
 
-impl Permits<'_> {
+impl ApprovalStates<'_> {
     fn has(changes: Option<&BTreeMap<Field, Change>>, change: &Change) -> bool {
         changes.is_some_and(|changes| changes.get(&change.field()) == Some(change))
     }
@@ -329,8 +332,8 @@ impl Permits<'_> {
 
     /// Whether a change is none of those that somebody has agreed to.
     pub(super) fn exclude(&self, node: &NodeId, change: &Change) -> bool {
-        self.agreed
-            .is_some_and(|agreed| !agreed.contains(node, change))
+        self.approved_plan
+            .is_some_and(|approved| !approved.contains(node, change))
     }
 
     pub(super) fn limits(&self, policy: &PolicyKey) -> bool {
@@ -340,7 +343,7 @@ impl Permits<'_> {
     /// Whether anything was approved of a policy here.
     pub(super) fn has_approved(&self, policy: &PolicyKey) -> bool {
         let permit = self.of.get(policy);
-        permit.is_some_and(|permit| permit.approved.is_some() || permit.passed.is_some())
+        permit.is_some_and(|permit| permit.approved.is_some() || permit.exempt_from_limit.is_some())
     }
 
     pub(super) fn approves(&self, policy: &PolicyKey, change: &Change) -> bool {
@@ -348,8 +351,8 @@ impl Permits<'_> {
         permit.is_some_and(|permit| Self::has(permit.approved, change))
     }
 
-    pub(super) fn passes(&self, policy: &PolicyKey, change: &Change) -> bool {
+    pub(super) fn is_exempt_from_limit(&self, policy: &PolicyKey, change: &Change) -> bool {
         let permit = self.of.get(policy);
-        permit.is_some_and(|permit| Self::has(permit.passed, change))
+        permit.is_some_and(|permit| Self::has(permit.exempt_from_limit, change))
     }
 }

@@ -1,6 +1,8 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use super::{Allowance, Approvals, DeviceTarget, Fleet, Identity, Memory, Policy, Target};
+use super::{
+    AllowedRules, Approvals, DeviceIndex, DeviceTarget, Identity, Policy, PolicyRecord, Target,
+};
 use crate::model::{Device, NodeId, Refused};
 
 /// Who a device belongs to, as the control server says: what decides whether another machine
@@ -63,7 +65,7 @@ pub enum Binding {
     /// This one.
     Device(NodeId),
     /// All that fit its selector; maybe none.
-    Fleet(BTreeSet<NodeId>),
+    Selector(BTreeSet<NodeId>),
     /// None in the list bears the name.
     NotFound,
     /// The last lists lack the bound device, and nothing proves that it has left the tailnet.
@@ -95,7 +97,7 @@ impl Binding {
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
         let (one, many) = match self {
             Self::Device(node) => (Some(node), None),
-            Self::Fleet(nodes) => (None, Some(nodes)),
+            Self::Selector(nodes) => (None, Some(nodes)),
             _ => (None, None),
         };
         one.into_iter().chain(many.into_iter().flatten())
@@ -106,7 +108,7 @@ impl Binding {
     pub fn holds(&self, id: &NodeId) -> bool {
         match self {
             Self::Device(node) => node == id,
-            Self::Fleet(nodes) => nodes.contains(id),
+            Self::Selector(nodes) => nodes.contains(id),
             _ => false,
         }
     }
@@ -118,32 +120,37 @@ impl Binding {
 #[must_use]
 pub fn bind_policy(
     policy: &Policy,
-    memory: &Memory,
+    record: &PolicyRecord,
     approvals: &Approvals,
-    fleet: &Fleet,
+    index: &DeviceIndex,
 ) -> Binding {
-    bind_among(&policy.target, &policy.allowance, memory, approvals, fleet)
+    bind_among(&policy.target, &policy.allowance, record, approvals, index)
 }
 
 /// Finds the devices of a target in a complete list, whatever the rules of the tailnet.
 #[must_use]
-pub fn bind(target: &Target, memory: &Memory, approvals: &Approvals, fleet: &Fleet) -> Binding {
-    bind_among(target, &Allowance::default(), memory, approvals, fleet)
+pub fn bind(
+    target: &Target,
+    record: &PolicyRecord,
+    approvals: &Approvals,
+    index: &DeviceIndex,
+) -> Binding {
+    bind_among(target, &AllowedRules::default(), record, approvals, index)
 }
 
 fn bind_among(
     target: &Target,
-    allowance: &Allowance,
-    memory: &Memory,
+    allowance: &AllowedRules,
+    record: &PolicyRecord,
     approvals: &Approvals,
-    fleet: &Fleet,
+    index: &DeviceIndex,
 ) -> Binding {
     match target {
-        Target::Device(target) => bind_device(target, allowance, memory, approvals, fleet),
-        Target::Fleet(selector) => {
-            let devices = fleet.devices().filter(|device| allowance.is_about(device));
-            let fitting = devices.filter(|device| selector.fits(device));
-            Binding::Fleet(fitting.map(|device| device.node_id.clone()).collect())
+        Target::Device(target) => bind_device(target, allowance, record, approvals, index),
+        Target::Selector(selector) => {
+            let devices = index.devices().filter(|device| allowance.is_about(device));
+            let fitting = devices.filter(|device| selector.matches(device));
+            Binding::Selector(fitting.map(|device| device.node_id.clone()).collect())
         }
     }
 }
@@ -153,14 +160,14 @@ fn bind_among(
 /// approved just that one. Of several of the name, the one that somebody has approved is meant.
 fn bind_device(
     target: &DeviceTarget,
-    allowance: &Allowance,
-    memory: &Memory,
+    allowance: &AllowedRules,
+    record: &PolicyRecord,
     approvals: &Approvals,
-    fleet: &Fleet,
+    index: &DeviceIndex,
 ) -> Binding {
     let named = target.identity.to_string();
-    let bound = memory.bound.as_ref().filter(|bound| bound.named == named);
-    let still_there = bound.and_then(|bound| fleet.get(&bound.node));
+    let bound = record.bound.as_ref().filter(|bound| bound.named == named);
+    let still_there = bound.and_then(|bound| index.get(&bound.node));
     if let Some(device) = still_there.filter(|device| !device.external) {
         return if allowance.is_about(device) {
             meets(target, device)
@@ -168,7 +175,7 @@ fn bind_device(
             Binding::NotFound
         };
     }
-    let mut candidates = fleet.find(&target.identity);
+    let mut candidates = index.find(&target.identity);
     candidates.retain(|device| allowance.is_about(device));
     let mut approved = candidates
         .iter()
@@ -195,7 +202,7 @@ fn bind_device(
 
 /// What a bound policy remembers of its device.
 #[must_use]
-pub fn remembered(target: &DeviceTarget, device: &Device) -> Bound {
+pub fn recorded(target: &DeviceTarget, device: &Device) -> Bound {
     Bound {
         node: device.node_id.clone(),
         owner: Owner::of(device),

@@ -2,11 +2,11 @@ use std::{fmt, net::Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{ClockSkew, Disruption, Form, MOST_EXPIRIES, PlanHash, PolicyKey, Suspender};
+use super::{AttributeType, ClockSkew, Disruption, MAX_EXPIRIES, PlanHash, PolicyKey, Suspender};
 use crate::{
     api::APPROVE,
     model::{
-        AttributeKey, AttributeWish, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet,
+        AttributeKey, DesiredAttribute, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet,
         TagSet, TailnetIpv4,
     },
 };
@@ -32,8 +32,8 @@ pub enum Field {
     Ipv4,
     /// `expireKeyAt`
     ExpireKeyAt,
-    /// `reap`
-    Reap,
+    /// `deleteInactive`
+    DeleteInactive,
 }
 
 impl fmt::Display for Field {
@@ -48,7 +48,7 @@ impl fmt::Display for Field {
             Self::Name => f.write_str("name"),
             Self::Ipv4 => f.write_str("ipv4"),
             Self::ExpireKeyAt => f.write_str("expireKeyAt"),
-            Self::Reap => f.write_str("reap"),
+            Self::DeleteInactive => f.write_str("deleteInactive"),
         }
     }
 }
@@ -84,7 +84,7 @@ pub enum Change {
         /// What is.
         before: Option<ReportedAttribute>,
         /// What is wished.
-        after: Option<AttributeWish>,
+        after: Option<DesiredAttribute>,
     },
     /// Its subnet routes, those of an exit node left out.
     EnabledRoutes {
@@ -150,7 +150,7 @@ impl Change {
             Self::Name { .. } => Field::Name,
             Self::Ipv4 { .. } => Field::Ipv4,
             Self::ExpireKey { .. } => Field::ExpireKeyAt,
-            Self::Delete { .. } => Field::Reap,
+            Self::Delete { .. } => Field::DeleteInactive,
             Self::NotCompared { field, .. } => field.clone(),
         }
     }
@@ -186,7 +186,7 @@ impl Change {
             (Self::Ipv4 { after, .. }, Self::Ipv4 { before, .. }) => *before != Some(after.addr()),
             (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {
                 match (after, before) {
-                    (Some(wish), Some(reported)) => !wish.is_met_by(reported),
+                    (Some(desired), Some(reported)) => !desired.is_met_by(reported),
                     (None, None) => false,
                     _ => true,
                 }
@@ -268,20 +268,20 @@ pub enum Why {
     /// A manifest declares it.
     Declared,
     /// The policy named this attribute before and names it no more.
-    NamedNoMore,
+    NoLongerDeclared,
     /// The policy owns all attributes of the device, and none names this one.
-    NotNamed,
+    NotDeclared,
     /// The policy put it there, and has let the device go.
-    LetGo,
+    Released,
 }
 
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Declared => "declared",
-            Self::NamedNoMore => "named no more",
-            Self::NotNamed => "not named",
-            Self::LetGo => "let go",
+            Self::NoLongerDeclared => "named no more",
+            Self::NotDeclared => "not named",
+            Self::Released => "let go",
         })
     }
 }
@@ -297,9 +297,9 @@ pub enum Hold {
     /// circle back to this device.
     AddressSwap(Vec<String>),
     /// The tailnet has the key in another form.
-    AttributeClash {
+    AttributeConflict {
         /// That form.
-        form: Form,
+        attribute_type: AttributeType,
         /// Whether only the type is another one.
         same_key: bool,
         /// A device that has it.
@@ -308,7 +308,7 @@ pub enum Hold {
     /// Another device bears this name now.
     NameTaken(String),
     /// With these tags, this policy would no longer mean the device.
-    Feedback(PolicyKey),
+    WouldUnselect(PolicyKey),
     /// The device's key never expires, whenever it would.
     KeyNeverExpires,
     /// It is not known whether the device had joined at the time of a one-shot action.
@@ -318,14 +318,14 @@ pub enum Hold {
     /// The policy would expire more keys at one time than its status can keep.
     TooManyExpiries,
     /// It is done once, and the policy has no status in which that could be remembered.
-    NoMemory,
+    NoRecord,
     /// Somebody must approve it on the policy, by this hash once it is part of a frozen plan.
     Approval(Option<PlanHash>),
     /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
     /// approve it on the tailnet, by this hash once it is part of a frozen plan.
     Limit(Option<PlanHash>),
     /// Somebody has agreed to other changes and to no more.
-    NotAgreed,
+    NotInApprovedPlan,
     /// The policy is suspended.
     Suspended(Suspender),
     /// No policy changes the device, by `protectedDevices`.
@@ -358,21 +358,21 @@ impl fmt::Display for Hold {
                  for one of them first",
                 others.join(", which waits for ")
             ),
-            Self::AttributeClash {
-                form,
+            Self::AttributeConflict {
+                attribute_type,
                 same_key: true,
                 device,
             } => write!(
                 f,
                 "{device} has {}, of type {}, and the API fixes the type of a key for the whole tailnet \
                  by its first write: give it as {}, or write another key",
-                form.key, form.kind, form.kind
+                attribute_type.key, attribute_type.kind, attribute_type.kind
             ),
-            Self::AttributeClash { form, device, .. } => write!(
+            Self::AttributeConflict { attribute_type, device, .. } => write!(
                 f,
                 "{device} has {}, and keys that differ only in case are one key for the API: write {}, \
                  or delete that one on all devices",
-                form.key, form.key
+                attribute_type.key, attribute_type.key
             ),
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
             Self::Approval(Some(hash)) => write!(
@@ -390,7 +390,7 @@ impl fmt::Display for Hold {
             Self::Limit(None) => f.write_str(
                 "it would go over maxChangedDevices: it is part of the next plan to be approved",
             ),
-            Self::NotAgreed => {
+            Self::NotInApprovedPlan => {
                 f.write_str("it was no part of the plan that was agreed to: make another plan")
             }
             Self::Suspended(Suspender::Policy) => {
@@ -418,16 +418,16 @@ impl fmt::Display for Hold {
                  after the time",
             ),
             Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
-            Self::NoMemory => f.write_str(
+            Self::NoRecord => f.write_str(
                 "it is done once, and only in a cluster there is a status that remembers it: the controller \
                  does it there",
             ),
             Self::TooManyExpiries => write!(
                 f,
-                "a policy can expire the keys of {MOST_EXPIRIES} devices at one time: narrow its \
+                "a policy can expire the keys of {MAX_EXPIRIES} devices at one time: narrow its \
                  deviceSelector, and write another policy for the others"
             ),
-            Self::Feedback(policy) => write!(
+            Self::WouldUnselect(policy) => write!(
                 f,
                 "with these tags {policy} would no longer mean the device: correct either its \
                  device or deviceSelector, or the wish for tags"
@@ -476,7 +476,7 @@ impl Difference {
         matches!(
             self.hold,
             Some(
-                Hold::AttributeClash { .. }
+                Hold::AttributeConflict { .. }
                     | Hold::AddressInUse(_)
                     | Hold::AddressSwap(_)
                     | Hold::NameTaken(_)

@@ -28,15 +28,15 @@ pub fn apply(call: &Call, device: &mut Device) {
 
 /// What accepted writes make of the attributes of a device.
 pub fn apply_attributes(writes: &AttributeWrites, attributes: &mut Attributes) {
-    for (key, wish) in writes {
-        match wish {
-            Some(wish) => {
-                let value = wish.value.to_json();
+    for (key, desired) in writes {
+        match desired {
+            Some(desired) => {
+                let value = desired.value.to_json();
                 attributes.insert(
                     key.clone(),
                     ReportedAttribute {
                         value,
-                        expiry: wish.expiry,
+                        expiry: desired.expiry,
                     },
                 );
             }

@@ -108,7 +108,7 @@ mod tests {
         }
     }
 
-    fn told(change: &Change) -> String {
+    fn reported(change: &Change) -> String {
         let now = Timestamp::UNIX_EPOCH;
         Impact::of(change, &device(), now).map_or_else(String::new, |impact| impact.to_string())
     }
@@ -120,7 +120,7 @@ mod tests {
             tags.collect()
         };
         let retag = |before: &[&str], after: &[&str]| {
-            told(&Change::Tags {
+            reported(&Change::Tags {
                 before: tags(before),
                 after: tags(after),
             })
@@ -138,7 +138,7 @@ mod tests {
             routes.collect()
         };
         let reroute = |before: &[&str], after: &[&str]| {
-            told(&Change::EnabledRoutes {
+            reported(&Change::EnabledRoutes {
                 before: routes(before),
                 after: routes(after),
             })
@@ -150,12 +150,12 @@ mod tests {
         );
         assert_eq!(reroute(&[], &["10.1.0.0/16"]), "");
 
-        let exit = |before: RouteSet, after| told(&Change::ExitNode { before, after });
+        let exit = |before: RouteSet, after| reported(&Change::ExitNode { before, after });
         assert_eq!(exit(Route::exit_node(), false), "is an exit node no more");
         assert_eq!(exit(RouteSet::new(), true), "");
 
         let authorize = |after: bool| {
-            told(&Change::Authorized {
+            reported(&Change::Authorized {
                 before: !after,
                 after,
             })
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(authorize(true), "");
 
         let key = |after: bool| {
-            told(&Change::KeyExpiryDisabled {
+            reported(&Change::KeyExpiryDisabled {
                 before: !after,
                 after,
             })
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(key(true), "");
 
         let address = |before: Option<&str>| {
-            told(&Change::Ipv4 {
+            reported(&Change::Ipv4 {
                 before: before.map(|addr| addr.parse().unwrap()),
                 after: "100.80.0.1".parse().unwrap(),
             })

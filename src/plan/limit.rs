@@ -10,12 +10,12 @@ use crate::model::NodeId;
 /// Devices that were changed within the hour are no part of it, but for what was held before: another
 /// change of theirs is free.
 #[derive(Debug, Clone, Default)]
-pub struct Wants {
+pub struct WantedChanges {
     by_policy: BTreeMap<PolicyKey, BTreeSet<NodeId>>,
     by_node: BTreeMap<NodeId, BTreeSet<PolicyKey>>,
 }
 
-impl Wants {
+impl WantedChanges {
     /// Takes the policies that wish to change a device now. Says whether they are others than before.
     pub fn set(&mut self, node: &NodeId, policies: BTreeSet<PolicyKey>) -> bool {
         let before = self.by_node.remove(node).unwrap_or_default();
@@ -38,7 +38,7 @@ impl Wants {
         changed
     }
 
-    /// Whether nobody wants to change anything.
+    /// Whether nobody wanted to change anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_node.is_empty()
@@ -73,7 +73,7 @@ impl Wants {
     /// Costs next to nothing while all fits, and else no more than the room and the number of
     /// policies: a policy that is too large is not walked over.
     #[must_use]
-    pub fn beyond<R: Ord>(
+    pub fn policies_over_limit<R: Ord>(
         &self,
         room: usize,
         already: &BTreeSet<PolicyKey>,
@@ -87,7 +87,7 @@ impl Wants {
         largest_beyond(policies.collect(), room, rank)
     }
 
-    /// As [`Wants::beyond`], for each namespace by itself, with its own room.
+    /// As [`WantedChanges::policies_over_limit`], for each namespace by itself, with its own room.
     #[must_use]
     pub fn beyond_shares<R: Ord>(
         &self,
@@ -152,44 +152,44 @@ mod tests {
     /// The devices that each policy wishes to change.
     type Wished = Vec<BTreeSet<usize>>;
 
-    fn wants(wished: &Wished) -> Wants {
-        let mut wants = Wants::default();
+    fn wanted(desired: &Wished) -> WantedChanges {
+        let mut wanted = WantedChanges::default();
         for number in 0..20 {
-            let wishing = wished.iter().enumerate();
+            let wishing = desired.iter().enumerate();
             let wishing = wishing.filter(|(_, nodes)| nodes.contains(&number));
-            wants.set(
+            wanted.set(
                 &node(number),
                 wishing.map(|(policy, _)| key(policy)).collect(),
             );
         }
-        wants
+        wanted
     }
 
-    fn changed<'a>(wished: impl IntoIterator<Item = &'a BTreeSet<usize>>) -> usize {
-        let all: BTreeSet<_> = wished.into_iter().flatten().collect();
+    fn changed<'a>(desired: impl IntoIterator<Item = &'a BTreeSet<usize>>) -> usize {
+        let all: BTreeSet<_> = desired.into_iter().flatten().collect();
         all.len()
     }
 
-    fn wished() -> impl Strategy<Value = Wished> {
+    fn desired() -> impl Strategy<Value = Wished> {
         collection::vec(collection::btree_set(0..20_usize, 0..12), 0..8)
     }
 
     #[test]
     fn a_mistake_in_one_selector_is_held_and_the_small_repairs_are_made() {
-        let wished = vec![(0..15).collect(), [16].into(), [17, 18].into()];
-        let held = wants(&wished).beyond(5, &BTreeSet::new(), rank);
+        let desired = vec![(0..15).collect(), [16].into(), [17, 18].into()];
+        let held = wanted(&desired).policies_over_limit(5, &BTreeSet::new(), rank);
         assert_eq!(held, [key(0)].into());
     }
 
     #[test]
     fn of_two_that_would_change_as_many_the_one_that_ranks_later_is_held() {
-        let wished = vec![[1, 2].into(), [3, 4].into()];
+        let desired = vec![[1, 2].into(), [3, 4].into()];
         assert_eq!(
-            wants(&wished).beyond(3, &BTreeSet::new(), rank),
+            wanted(&desired).policies_over_limit(3, &BTreeSet::new(), rank),
             [key(1)].into()
         );
         assert_eq!(
-            wants(&wished).beyond(1, &BTreeSet::new(), rank),
+            wanted(&desired).policies_over_limit(1, &BTreeSet::new(), rank),
             [key(0), key(1)].into()
         );
     }
@@ -200,12 +200,12 @@ mod tests {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
-        let mut wants = Wants::default();
+        let mut wanted = WantedChanges::default();
         let mut want = |key: PolicyKey, nodes: std::ops::Range<usize>| {
             for number in nodes {
-                let mut keys = wants.by(&node(number)).clone();
+                let mut keys = wanted.by(&node(number)).clone();
                 keys.insert(key.clone());
-                wants.set(&node(number), keys);
+                wanted.set(&node(number), keys);
             }
         };
         want(of("a", "small"), 0..2);
@@ -214,41 +214,44 @@ mod tests {
         want(of("c", "first"), 10..13);
         want(of("c", "same"), 10..13);
         let room = |namespace: &str| if namespace == "b" { 2 } else { 3 };
-        let held = wants.beyond_shares(room, |key| key.name.clone());
+        let held = wanted.beyond_shares(room, |key| key.name.clone());
         assert_eq!(held, [of("a", "large"), of("b", "both")].into());
         // What is held already takes no room.
-        let beyond = wants.beyond(5, &held, |key| key.name.clone());
-        assert_eq!(beyond, BTreeSet::new());
-        let beyond = wants.beyond(4, &held, |key| key.name.clone());
-        assert_eq!(beyond, [of("c", "first"), of("c", "same")].into());
+        let policies_over_limit = wanted.policies_over_limit(5, &held, |key| key.name.clone());
+        assert_eq!(policies_over_limit, BTreeSet::new());
+        let policies_over_limit = wanted.policies_over_limit(4, &held, |key| key.name.clone());
+        assert_eq!(
+            policies_over_limit,
+            [of("c", "first"), of("c", "same")].into()
+        );
     }
 
     proptest! {
         #![proptest_config(crate::plan::cases::cases(512))]
 
         #[test]
-        fn the_limit_is_never_exceeded_and_the_biggest_are_held_first(wished in wished(), room in 0..20_usize) {
-            let held = wants(&wished).beyond(room, &BTreeSet::new(), rank);
+        fn the_limit_is_never_exceeded_and_the_biggest_are_held_first(desired in desired(), room in 0..20_usize) {
+            let held = wanted(&desired).policies_over_limit(room, &BTreeSet::new(), rank);
             // By the words of the contract: one after the other, until the rest fits.
-            let mut order: Vec<usize> = (0..wished.len()).filter(|p| !wished[*p].is_empty()).collect();
-            order.sort_by_key(|policy| (wished[*policy].len(), key(*policy).name));
+            let mut order: Vec<usize> = (0..desired.len()).filter(|p| !desired[*p].is_empty()).collect();
+            order.sort_by_key(|policy| (desired[*policy].len(), key(*policy).name));
             let mut expected = BTreeSet::new();
-            while changed(order.iter().map(|policy| &wished[*policy])) > room {
+            while changed(order.iter().map(|policy| &desired[*policy])) > room {
                 expected.extend(order.pop().map(key));
             }
             prop_assert_eq!(&held, &expected);
-            let passing = wished.iter().enumerate().filter(|(policy, _)| !held.contains(&key(*policy)));
+            let passing = desired.iter().enumerate().filter(|(policy, _)| !held.contains(&key(*policy)));
             prop_assert!(changed(passing.map(|(_, nodes)| nodes)) <= room);
         }
 
         #[test]
-        fn it_does_not_matter_in_which_order_it_became_so(before in wished(), after in wished(), room in 0..20_usize) {
-            let mut wants_now = wants(&before);
+        fn it_does_not_matter_in_which_order_it_became_so(before in desired(), after in desired(), room in 0..20_usize) {
+            let mut wants_now = wanted(&before);
             for number in (0..20).rev() {
                 let wishing = after.iter().enumerate().filter(|(_, nodes)| nodes.contains(&number));
                 wants_now.set(&node(number), wishing.map(|(policy, _)| key(policy)).collect());
             }
-            prop_assert_eq!(wants_now.beyond(room, &BTreeSet::new(), rank), wants(&after).beyond(room, &BTreeSet::new(), rank));
+            prop_assert_eq!(wants_now.policies_over_limit(room, &BTreeSet::new(), rank), wanted(&after).policies_over_limit(room, &BTreeSet::new(), rank));
             for (number, nodes) in after.iter().enumerate() {
                 let told: BTreeSet<_> = wants_now.of(&key(number)).cloned().collect();
                 let expected: BTreeSet<_> = nodes.iter().copied().map(node).collect();

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Entry, Extent, PolicyKey, Scope};
+use super::{AllowedEntries, Entry, ListOwnership, PolicyKey};
 
 /// What the policies of one device wish for a list of its settings: its tags or its routes.
 ///
@@ -14,7 +14,7 @@ use super::{Entry, Extent, PolicyKey, Scope};
 /// | a: AtLeast [x, y]; b: Exact []; c: Exact [x] | [x, y]                 | c lost to b         |
 /// | a: AtLeast [x]; b: AtLeast [y]               | what is there, x and y | none                |
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListClaim<T> {
+pub struct ListOwners<T> {
     /// By rank, those that count.
     parts: Vec<Part<T>>,
     /// What those wish that lost.
@@ -26,11 +26,11 @@ pub struct ListClaim<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Part<T> {
     owner: PolicyKey,
-    wish: BTreeSet<T>,
+    desired: BTreeSet<T>,
     exact: bool,
     /// Where rules bound what the policy owns, an exact wish means the entries inside: it takes no
     /// others, and does not stand against a policy that owns those.
-    scope: Scope,
+    scope: AllowedEntries,
 }
 
 impl<T: Entry> Part<T> {
@@ -43,23 +43,23 @@ impl<T: Entry> Part<T> {
     /// before.
     fn excludes(
         &self,
-        wish: &BTreeSet<T>,
-        extent: Extent,
-        scope: &Scope,
+        desired: &BTreeSet<T>,
+        extent: ListOwnership,
+        scope: &AllowedEntries,
         whole: &BTreeSet<T>,
     ) -> bool {
         let taken = |entry: &T| self.takes(entry) && !whole.contains(entry);
-        let given = |entry: &T| scope.covers(entry) && !wish.contains(entry);
+        let given = |entry: &T| scope.covers(entry) && !desired.contains(entry);
         // Of two exact lists the first replaces the other, unless they are the same, or the other one is
         // just what the first becomes by what ranks before it.
-        let more = |entry: &T| self.takes(entry) && !self.wish.contains(entry);
-        let is_other = || wish.iter().any(more) && whole.iter().any(given);
-        let replaced = || self.wish.iter().any(given) || is_other();
-        self.exact && (wish.iter().any(taken) || (extent == Extent::Exact && replaced()))
+        let more = |entry: &T| self.takes(entry) && !self.desired.contains(entry);
+        let is_other = || desired.iter().any(more) && whole.iter().any(given);
+        let replaced = || self.desired.iter().any(given) || is_other();
+        self.exact && (desired.iter().any(taken) || (extent == ListOwnership::Exact && replaced()))
     }
 }
 
-impl<T> Default for ListClaim<T> {
+impl<T> Default for ListOwners<T> {
     fn default() -> Self {
         Self {
             parts: Vec::new(),
@@ -69,7 +69,7 @@ impl<T> Default for ListClaim<T> {
     }
 }
 
-impl<T: Entry> ListClaim<T> {
+impl<T: Entry> ListOwners<T> {
     /// Whether nobody wishes anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -80,20 +80,20 @@ impl<T: Entry> ListClaim<T> {
     pub(super) fn admit(
         &mut self,
         owner: &PolicyKey,
-        wish: &BTreeSet<T>,
-        extent: Extent,
-        scope: Scope,
+        desired: &BTreeSet<T>,
+        extent: ListOwnership,
+        scope: AllowedEntries,
     ) -> Option<PolicyKey> {
         let whole = self.whole();
         let mut before = self.parts.iter();
-        if let Some(first) = before.find(|part| part.excludes(wish, extent, &scope, &whole)) {
-            self.lost.extend(wish.iter().cloned());
+        if let Some(first) = before.find(|part| part.excludes(desired, extent, &scope, &whole)) {
+            self.lost.extend(desired.iter().cloned());
             return Some(first.owner.clone());
         }
         self.parts.push(Part {
             owner: owner.clone(),
-            wish: wish.clone(),
-            exact: extent == Extent::Exact,
+            desired: desired.clone(),
+            exact: extent == ListOwnership::Exact,
             scope,
         });
         None
@@ -102,9 +102,9 @@ impl<T: Entry> ListClaim<T> {
     /// Takes away what nobody wishes of what a policy put there that has let the device go. Comes
     /// after all wishes.
     pub(super) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
-        let mut wished = self.whole();
-        wished.extend(self.lost.iter().cloned());
-        for entry in entries.difference(&wished) {
+        let mut desired = self.whole();
+        desired.extend(self.lost.iter().cloned());
+        for entry in entries.difference(&desired) {
             let owners = self.withdrawn.entry(entry.clone()).or_default();
             owners.push(owner.clone());
         }
@@ -122,17 +122,21 @@ impl<T: Entry> ListClaim<T> {
     pub(super) fn settled(
         &self,
         before: &BTreeSet<T>,
-        acts: impl Fn(&PolicyKey) -> bool,
+        is_active: impl Fn(&PolicyKey) -> bool,
     ) -> BTreeSet<T> {
         let whole = self.whole();
-        let acting: Vec<&Part<T>> = self.parts.iter().filter(|it| acts(&it.owner)).collect();
+        let acting: Vec<&Part<T>> = self
+            .parts
+            .iter()
+            .filter(|it| is_active(&it.owner))
+            .collect();
         let taken = |entry: &T| !whole.contains(entry) && acting.iter().any(|it| it.takes(entry));
         let mut after = before.clone();
         after.retain(|entry| !taken(entry));
-        after.extend(acting.iter().flat_map(|part| part.wish.iter().cloned()));
+        after.extend(acting.iter().flat_map(|part| part.desired.iter().cloned()));
         let withdrawn = |entry: &T| {
             let owners = self.withdrawn.get(entry);
-            owners.is_some_and(|owners| owners.iter().any(&acts))
+            owners.is_some_and(|owners| owners.iter().any(&is_active))
         };
         after.retain(|entry| !withdrawn(entry));
         after
@@ -150,27 +154,27 @@ impl<T: Entry> ListClaim<T> {
         let whole = self.whole();
         let unmet = |part: &&Part<T>| {
             let taken = |entry: &T| part.takes(entry) && !whole.contains(entry);
-            !part.wish.is_subset(before) || before.iter().any(taken)
+            !part.desired.is_subset(before) || before.iter().any(taken)
         };
         let parts = self.parts.iter().filter(unmet);
         parts.map(|part| part.owner.clone()).collect()
     }
 
     /// Whether a call that replaces the list carries entries along that no acting policy decides.
-    pub(super) fn carries(
+    pub(super) fn carries_unmanaged(
         &self,
-        acts: impl Fn(&PolicyKey) -> bool,
-        bounded: impl Fn(&Scope) -> bool,
+        is_active: impl Fn(&PolicyKey) -> bool,
+        bounded: impl Fn(&AllowedEntries) -> bool,
     ) -> bool {
         let replaced = self
             .parts
             .iter()
-            .any(|part| part.exact && acts(&part.owner) && !bounded(&part.scope));
-        !replaced || self.parts.iter().any(|part| !acts(&part.owner))
+            .any(|part| part.exact && is_active(&part.owner) && !bounded(&part.scope));
+        !replaced || self.parts.iter().any(|part| !is_active(&part.owner))
     }
 
     fn whole(&self) -> BTreeSet<T> {
-        let entries = self.parts.iter().flat_map(|part| part.wish.iter());
+        let entries = self.parts.iter().flat_map(|part| part.desired.iter());
         entries.cloned().collect()
     }
 }
@@ -181,26 +185,31 @@ mod tests {
     use crate::model::Route;
 
     /// The policy to which each of these loses, by rank; policies are named by their place.
-    fn lost(wishes: &[(&[u8], Extent)]) -> Vec<Option<String>> {
-        let mut claim = ListClaim::<Route>::default();
-        let admit = |(place, (routes, extent)): (usize, &(&[u8], Extent))| {
+    fn lost(desired: &[(&[u8], ListOwnership)]) -> Vec<Option<String>> {
+        let mut claim = ListOwners::<Route>::default();
+        let admit = |(place, (routes, extent)): (usize, &(&[u8], ListOwnership))| {
             let routes = routes.iter();
             let routes = routes.map(|it| format!("10.{it}.0.0/16").parse().unwrap());
             let owner = PolicyKey {
                 namespace: "network".to_owned(),
                 name: place.to_string(),
             };
-            let lost = claim.admit(&owner, &routes.collect(), *extent, Scope::default());
+            let lost = claim.admit(
+                &owner,
+                &routes.collect(),
+                *extent,
+                AllowedEntries::default(),
+            );
             lost.map(|to| to.name)
         };
-        wishes.iter().enumerate().map(admit).collect()
+        desired.iter().enumerate().map(admit).collect()
     }
 
     #[test]
     fn an_exact_list_below_another_one_counts_only_where_both_become_the_same() {
-        use Extent::{AtLeast, Exact};
+        use ListOwnership::{AtLeast, Exact};
         let to = |name: &str| Some(name.to_owned());
-        let above: (&[u8], Extent) = (&[1, 2], AtLeast);
+        let above: (&[u8], ListOwnership) = (&[1, 2], AtLeast);
         for (exact, below, loser) in [
             (&[][..], &[1][..], to("1")),
             (&[], &[1, 2], None),

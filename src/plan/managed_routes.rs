@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Holdings;
+use super::ManagedDevices;
 use crate::model::{NodeId, RouteSet};
 
 /// Devices on which a policy manages only some of the routes that it declares.
@@ -27,7 +27,7 @@ impl FromIterator<(NodeId, RouteSet)> for PartlyManaged {
     }
 }
 
-impl Holdings {
+impl ManagedDevices {
     /// The routes that the policy manages on one of its devices.
     #[must_use]
     pub fn managed_routes(&self, id: &NodeId) -> &RouteSet {
@@ -115,10 +115,10 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    fn released(mut holdings: Holdings, number: usize) -> RouteSet {
-        let parted = BTreeSet::from([node(number)]);
-        holdings.let_go(parted, &OwnedKeys::default());
-        holdings.due(&node(number)).routes
+    fn released(mut managed: ManagedDevices, number: usize) -> RouteSet {
+        let split = BTreeSet::from([node(number)]);
+        managed.released_on(split, &OwnedKeys::default());
+        managed.due(&node(number)).routes
     }
 
     #[test]
@@ -127,40 +127,40 @@ mod tests {
             routes(&["10.0.0.0/16"]),
             routes(&["10.0.0.0/16", "10.1.0.0/16"]),
         );
-        let mut holdings = Holdings::default();
-        holdings.name_routes(a.clone());
-        holdings.hold(vec![node(1), node(2)]);
-        holdings.manage_routes(&node(1), &a);
-        assert_eq!(released(holdings.clone(), 1), a);
-        assert_eq!(released(holdings.clone(), 2), RouteSet::new());
+        let mut managed = ManagedDevices::default();
+        managed.name_routes(a.clone());
+        managed.hold(vec![node(1), node(2)]);
+        managed.manage_routes(&node(1), &a);
+        assert_eq!(released(managed.clone(), 1), a);
+        assert_eq!(released(managed.clone(), 2), RouteSet::new());
 
         // An edit that adds a route, and is held.
-        holdings.name_routes(b.clone());
-        assert_eq!(released(holdings.clone(), 1), a);
-        holdings.manage_routes(&node(1), &b);
-        assert_eq!(released(holdings.clone(), 1), b);
+        managed.name_routes(b.clone());
+        assert_eq!(released(managed.clone(), 1), a);
+        managed.manage_routes(&node(1), &b);
+        assert_eq!(released(managed.clone(), 1), b);
         // One that takes it back: the policy itself withdraws it then.
-        holdings.name_routes(a.clone());
-        assert_eq!(released(holdings.clone(), 1), a);
-        assert_eq!(released(holdings, 2), RouteSet::new());
+        managed.name_routes(a.clone());
+        assert_eq!(released(managed.clone(), 1), a);
+        assert_eq!(released(managed, 2), RouteSet::new());
     }
 
     #[test]
     fn a_device_that_comes_back_before_it_is_cleared_is_managed_as_before() {
         let all = routes(&["10.0.0.0/16"]);
-        let mut holdings = Holdings::default();
-        holdings.name_routes(all.clone());
-        holdings.hold(vec![node(1)]);
-        holdings.manage_routes(&node(1), &all);
-        holdings.let_go(BTreeSet::from([node(1)]), &OwnedKeys::default());
-        holdings.hold(vec![node(1)]);
-        assert!(!holdings.is_partly_managed(&node(1)));
+        let mut managed = ManagedDevices::default();
+        managed.name_routes(all.clone());
+        managed.hold(vec![node(1)]);
+        managed.manage_routes(&node(1), &all);
+        managed.released_on(BTreeSet::from([node(1)]), &OwnedKeys::default());
+        managed.hold(vec![node(1)]);
+        assert!(!managed.is_partly_managed(&node(1)));
     }
 
     #[test]
     fn a_record_covers_what_is_managed_only_if_it_says_so() {
         let all = routes(&["10.0.0.0/16"]);
-        let mut recorded = Holdings::default();
+        let mut recorded = ManagedDevices::default();
         recorded.name_routes(all.clone());
         recorded.hold(vec![node(1)]);
         let mut needed = recorded.clone();

@@ -9,25 +9,25 @@
 //! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies
 //! arrive changes nothing. What a guard holds stays in the plan with its reason.
 
-mod acts;
+mod actions;
 mod approval;
 mod bind;
 #[cfg(test)]
 mod cases;
 mod change;
-mod claims;
-mod clashes;
-mod clear;
-mod difference;
+mod context;
+mod declared_keys;
+mod device_index;
+mod diff;
 mod effect;
 mod expression;
-mod fleet;
-mod guard;
+mod field_owners;
 mod guardrails;
+mod hold;
 mod impact;
 mod limit;
 mod lists;
-mod managed;
+mod managed_devices;
 mod managed_routes;
 mod order;
 mod owned;
@@ -41,44 +41,47 @@ mod properties;
 #[cfg(test)]
 pub(crate) mod scenes;
 mod select;
-mod surroundings;
-mod survey;
 mod table;
+mod tailnet_plan;
+mod tailnet_wide;
 #[cfg(test)]
 mod tailnets;
 #[cfg(test)]
 mod tests;
 
-pub use acts::{
-    Act, ActRecords, ClockSkew, DeletionRecord, ExpiryRecord, MOST_EXPIRIES, Missed, Reap, Reaping,
-    Stage, expiry, reaping,
+pub use actions::{
+    Action, ActionRecords, ClockSkew, DeleteInactive, DeletionRecord, ExpiryRecord, Inactivity,
+    MAX_EXPIRIES, Missed, Stage, expiry, inactivity,
 };
-pub use approval::{Approvals, ApprovedOn, Batch, Changes, Permit, Permits, PlanHash};
-pub use bind::{Binding, Bound, Owner, bind, bind_policy, may_change, remembered};
+pub use approval::{
+    ApprovalState, ApprovalStates, Approvals, ApprovedOn, Changes, FrozenPlan, PlanHash,
+};
+pub use bind::{Binding, Bound, Owner, bind, bind_policy, may_change, recorded};
 pub use change::{Change, Difference, Field, Hold, Why};
-pub use claims::{Claims, Conflict};
-pub use clashes::{Clashes, Dispute, Form, Forms, Want};
-pub use clear::{Belongings, Holdings, LetGo, MOST_HELD};
-pub use difference::{DevicePlan, plan_device};
+pub use context::PlanContext;
+pub use device_index::DeviceIndex;
+pub use diff::{DevicePlan, plan_device};
 pub use effect::{apply, apply_attributes};
-pub use expression::{Expression, ExpressionFault};
-pub use fleet::Fleet;
+pub use expression::{Expression, ExpressionError};
+pub use field_owners::{Conflict, FieldOwners};
 pub use guardrails::{
-    Allowance, Entry, Forbidden, Guardrails, GuardrailsSource, Guards, Labels, Parted, Reach,
-    Reaches, Refusal, Scope,
+    Admission, AllowedEntries, AllowedRules, DevicePermissions, Entry, Forbidden, Guardrails,
+    GuardrailsSource, Labels, PolicyPermissions, Refusal, SplitPolicies,
 };
 pub use impact::Impact;
-pub use limit::Wants;
-pub use lists::ListClaim;
+pub use limit::WantedChanges;
+pub use lists::ListOwners;
+pub use managed_devices::{MAX_MANAGED, ManagedDevices, ManagedSettings, Released};
 pub use managed_routes::PartlyManaged;
 pub use order::{AttributeWrites, Call, next_call, still_planned};
-pub use owned::{Digest, OwnedGroup, OwnedKeys, OwnedRecord, Room};
-pub use parse::{Declared, Standing, parse, parse_readable, parse_selector, parse_target};
+pub use owned::{Capacity, Digest, OwnedGroup, OwnedKeys, OwnedRecord};
+pub use parse::{PolicyInput, StatusState, parse, parse_readable, parse_selector, parse_target};
 pub use policy::{
-    AttributesExtent, Deletion, DeviceTarget, Disruption, Extent, Identity, LookRequest, Memory,
-    Mode, Ownership, Policy, PolicyKey, Rank, Suspender, Target, Wishes,
+    AttributesOwnership, Deletion, DesiredSettings, DeviceTarget, Disruption, Identity,
+    ListOwnership, Mode, Ownership, Policy, PolicyKey, PolicyRecord, Rank, ReconcileRequest,
+    Suspender, Target,
 };
 pub use select::{Glob, Selector};
-pub use surroundings::Surroundings;
-pub use survey::{Survey, survey, survey_within};
 pub use table::{Style, lines, table, why};
+pub use tailnet_plan::{TailnetPlan, plan_tailnet, plan_tailnet_within};
+pub use tailnet_wide::{AttributeType, AttributeTypes, ConflictKind, TailnetWide, UniqueSetting};

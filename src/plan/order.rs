@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, DevicePlan, Difference, Field};
 use crate::model::{
-    AttributeKey, AttributeWish, DeviceLabel, NodeId, Route, RouteSet, TagSet, TailnetIpv4,
+    AttributeKey, DesiredAttribute, DeviceLabel, NodeId, Route, RouteSet, TagSet, TailnetIpv4,
 };
 
 /// The attributes to write on one device; `None` deletes the key.
-pub type AttributeWrites = BTreeMap<AttributeKey, Option<AttributeWish>>;
+pub type AttributeWrites = BTreeMap<AttributeKey, Option<DesiredAttribute>>;
 
 /// A call that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ActRecords, Allowance, Approvals, AttributesExtent, Belongings, Bound, Deletion,
-    DeletionRecord, DeviceTarget, Disruption, ExpiryRecord, Extent, Glob, Holdings, Identity,
-    LookRequest, Memory, Mode, OwnedKeys, Ownership, Policy, PolicyKey, Reap, Selector, Suspender,
-    Target, Wishes,
+    ActionRecords, AllowedRules, Approvals, AttributesOwnership, Bound, DeleteInactive, Deletion,
+    DeletionRecord, DesiredSettings, DeviceTarget, Disruption, ExpiryRecord, Glob, Identity,
+    ListOwnership, ManagedDevices, ManagedSettings, Mode, OwnedKeys, Ownership, Policy, PolicyKey,
+    PolicyRecord, ReconcileRequest, Selector, Suspender, Target,
 };
 use crate::{
     api::{
@@ -20,13 +20,14 @@ use crate::{
         TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus,
     },
     model::{
-        AttributeKey, AttributeString, AttributeValue, AttributeWish, Refused, Route, SafeInteger,
+        AttributeKey, AttributeString, AttributeValue, DesiredAttribute, Refused, Route,
+        SafeInteger,
     },
 };
 
 /// A policy as it was declared: parsed, or refused whole with all its faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Declared {
+pub struct PolicyInput {
     /// Where it is kept.
     pub key: PolicyKey,
     /// Tells it from a later object of the same name.
@@ -36,21 +37,21 @@ pub struct Declared {
     /// The policy, or its faults, each with the path of the field.
     pub policy: Result<Policy, Vec<String>>,
     /// What its status remembers.
-    pub memory: Memory,
+    pub record: PolicyRecord,
     /// The looks that its annotations ask for.
-    pub request: LookRequest,
+    pub request: ReconcileRequest,
     /// What its annotation approves.
     pub approvals: Approvals,
     /// What else is known of the object.
-    pub standing: Standing,
+    pub status_state: StatusState,
     /// It is being deleted, and kept until what it put on devices is cleared, or until nothing could be
     /// cleared for so long.
-    pub leaving: Option<Duration>,
+    pub deleting: Option<Duration>,
 }
 
 /// What is known of the object of a policy besides its spec and its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct StatusState {
     /// What an invalid spec still declares for certain.
     pub readable: Option<Policy>,
     /// The object cannot be read as a whole, and somebody has written a status to it: nothing is written
@@ -70,7 +71,7 @@ pub fn parse(
     created: Timestamp,
     spec: &TailscaleDevicePolicySpec,
     status: Option<&TailscaleDevicePolicyStatus>,
-) -> Declared {
+) -> PolicyInput {
     parse_readable(key, uid, generation, created, spec, status, &[])
 }
 
@@ -84,10 +85,10 @@ pub fn parse_readable(
     spec: &TailscaleDevicePolicySpec,
     status: Option<&TailscaleDevicePolicyStatus>,
     unread: &[String],
-) -> Declared {
-    let mut faults = Faults::default();
-    let target = faults.target(spec);
-    let wishes = faults.wishes(spec);
+) -> PolicyInput {
+    let mut errors = SpecErrors::default();
+    let target = errors.target(spec);
+    let desired = errors.desired(spec);
     let policy = Policy {
         key: key.clone(),
         uid: uid.clone(),
@@ -95,10 +96,10 @@ pub fn parse_readable(
         priority: spec.priority.unwrap_or_default(),
         created,
         target,
-        wishes,
+        desired,
         ownership: ownership(spec),
         mode: mode(spec),
-        allowance: Allowance::default(),
+        allowance: AllowedRules::default(),
         allowed: spec
             .allow_disruption
             .iter()
@@ -108,55 +109,55 @@ pub fn parse_readable(
         deletion: deletion(spec),
     };
     for field in unread {
-        faults.add(field, "this version of the controller cannot read it");
+        errors.add(field, "this version of the controller cannot read it");
     }
-    let memory = status.map(|status| memory(status, &uid, spec.tailnet_name()));
-    let memory = memory.unwrap_or_default();
-    let mut standing = Standing::default();
-    let policy = if faults.0.is_empty() {
+    let record = status.map(|status| record(status, &uid, spec.tailnet_name()));
+    let record = record.unwrap_or_default();
+    let mut standing = StatusState::default();
+    let policy = if errors.0.is_empty() {
         Ok(policy)
     } else {
-        standing.readable = policy.readable_part(&faults.0, &memory);
-        Err(faults.0)
+        standing.readable = policy.readable_part(&errors.0, &record);
+        Err(errors.0)
     };
-    Declared {
+    PolicyInput {
         key,
         generation,
         policy,
-        memory,
-        standing,
-        request: LookRequest::default(),
+        record,
+        status_state: standing,
+        request: ReconcileRequest::default(),
         approvals: Approvals::default(),
-        leaving: None,
+        deleting: None,
         uid,
     }
 }
 
 /// Parses a reference to a device.
 pub fn parse_target(device: &DeviceReference) -> Result<DeviceTarget, Vec<String>> {
-    let mut faults = Faults::default();
-    let target = faults.device(device);
-    if faults.0.is_empty() {
+    let mut errors = SpecErrors::default();
+    let target = errors.device(device);
+    if errors.0.is_empty() {
         Ok(target)
     } else {
-        Err(faults.0)
+        Err(errors.0)
     }
 }
 
 /// Parses a selector of devices.
 pub fn parse_selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>> {
-    let mut faults = Faults::default();
-    let selector = faults.selector(selector);
-    if faults.0.is_empty() {
+    let mut errors = SpecErrors::default();
+    let selector = errors.selector(selector);
+    if errors.0.is_empty() {
         Ok(selector)
     } else {
-        Err(faults.0)
+        Err(errors.0)
     }
 }
 
 /// What a status remembers. An entry that cannot be read is one that we did not write; it is left.
 /// The devices and keys of another tailnet are none of this one.
-fn memory(status: &TailscaleDevicePolicyStatus, uid: &str, tailnet: &str) -> Memory {
+fn record(status: &TailscaleDevicePolicyStatus, uid: &str, tailnet: &str) -> PolicyRecord {
     let is_of_tailnet = status.tailnet.as_ref().is_none_or(|of| of == tailnet);
     let owned = is_of_tailnet.then(|| OwnedKeys::of_status(status, uid));
     let bound = || {
@@ -167,25 +168,37 @@ fn memory(status: &TailscaleDevicePolicyStatus, uid: &str, tailnet: &str) -> Mem
         })
     };
     let hash = |text: Option<&String>| text.and_then(|text| text.parse().ok());
-    Memory {
+    PolicyRecord {
         bound: bound().filter(|_| is_of_tailnet),
         owned: Arc::new(owned.unwrap_or_default()),
         handled: status.last_handled_reconcile_at.clone(),
         approvals_used: status.approvals_used.unwrap_or_default(),
         approved: hash(status.last_approved_plan.as_ref()),
         held: hash(status.held_plan.as_ref().map(|held| &held.hash)),
-        holdings: Arc::new(status.holdings.as_ref().map(holdings).unwrap_or_default()),
-        acts: Arc::new(status.act_records.as_ref().map(acts).unwrap_or_default()),
+        managed: Arc::new(
+            status
+                .managed_devices
+                .as_ref()
+                .map(managed)
+                .unwrap_or_default(),
+        ),
+        actions: Arc::new(
+            status
+                .action_records
+                .as_ref()
+                .map(actions)
+                .unwrap_or_default(),
+        ),
     }
 }
 
-fn acts(status: &api::ActRecords) -> ActRecords {
-    let mut acts = ActRecords::default();
+fn actions(status: &api::ActionRecords) -> ActionRecords {
+    let mut actions = ActionRecords::default();
     for kept in &status.key_expiries {
         let Ok(at) = kept.at.parse() else {
             continue;
         };
-        let record: &mut ExpiryRecord = acts.expiries.entry(at).or_default();
+        let record: &mut ExpiryRecord = actions.expiries.entry(at).or_default();
         let started = kept.started.iter().filter_map(|started| {
             let before = started.expires_before.as_ref().map(|time| time.parse());
             Some((started.node_id.parse().ok()?, before.transpose().ok()?))
@@ -194,7 +207,7 @@ fn acts(status: &api::ActRecords) -> ActRecords {
         record
             .done
             .extend(readable(&kept.done, |id| id.parse().ok()));
-        record.missed_told |= kept.missed_told;
+        record.missed_reported |= kept.missed_reported;
     }
     let deletions = status.deletions.iter().filter_map(|kept| {
         let record = DeletionRecord {
@@ -204,32 +217,32 @@ fn acts(status: &api::ActRecords) -> ActRecords {
         };
         Some((kept.node_id.parse().ok()?, record))
     });
-    acts.deletions.extend(deletions);
+    actions.deletions.extend(deletions);
     let dropped = status.dropped_until.as_ref();
-    acts.dropped_until = dropped.and_then(|time| time.parse().ok());
-    acts
+    actions.dropped_until = dropped.and_then(|time| time.parse().ok());
+    actions
 }
 
-fn holdings(status: &api::Holdings) -> Holdings {
-    let mut let_go: BTreeMap<Belongings, BTreeSet<_>> = BTreeMap::new();
-    for group in &status.let_go {
-        let belongings = Belongings {
+fn managed(status: &api::ManagedDevices) -> ManagedDevices {
+    let mut released: BTreeMap<ManagedSettings, BTreeSet<_>> = BTreeMap::new();
+    for group in &status.released {
+        let settings = ManagedSettings {
             keys: readable(&group.attributes, |key| key.parse().ok()),
             routes: readable(&group.routes, |route| Route::reported(route).ok()),
         };
         let nodes = readable(&group.node_ids, |id| id.parse().ok());
-        let_go.entry(belongings).or_default().extend(nodes);
+        released.entry(settings).or_default().extend(nodes);
     }
     let partly = status.partly_managed.iter().flat_map(|group| {
         let routes: BTreeSet<Route> = readable(&group.routes, |route| Route::reported(route).ok());
         let nodes = group.node_ids.iter().filter_map(|id| id.parse().ok());
         nodes.map(move |id| (id, routes.clone()))
     });
-    Holdings {
+    ManagedDevices {
         nodes: readable(&status.node_ids, |id| id.parse().ok()),
         routes: readable(&status.routes, |route| Route::reported(route).ok()),
         partly: partly.collect(),
-        let_go,
+        released,
     }
 }
 
@@ -247,15 +260,15 @@ fn deletion(spec: &TailscaleDevicePolicySpec) -> Deletion {
 fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
     let given = spec.ownership.unwrap_or_default();
     let list = |given: Option<api::ListOwnership>| match given {
-        Some(api::ListOwnership::AtLeast) => Extent::AtLeast,
-        Some(api::ListOwnership::Exact) | None => Extent::Exact,
+        Some(api::ListOwnership::AtLeast) => ListOwnership::AtLeast,
+        Some(api::ListOwnership::Exact) | None => ListOwnership::Exact,
     };
     Ownership {
         tags: list(given.tags),
         enabled_routes: list(given.enabled_routes),
         attributes: match given.posture_attributes {
-            Some(api::AttributesOwnership::Exact) => AttributesExtent::Exact,
-            Some(api::AttributesOwnership::Named) | None => AttributesExtent::Named,
+            Some(api::AttributesOwnership::Exact) => AttributesOwnership::Exact,
+            Some(api::AttributesOwnership::Named) | None => AttributesOwnership::Named,
         },
     }
 }
@@ -274,18 +287,18 @@ fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
 
 /// Collects every fault, so that all can be mended at once.
 #[derive(Default)]
-struct Faults(Vec<String>);
+struct SpecErrors(Vec<String>);
 
-impl Faults {
-    fn add(&mut self, path: &str, fault: impl Display) {
-        self.0.push(format!("spec.{path}: {fault}"));
+impl SpecErrors {
+    fn add(&mut self, path: &str, error: impl Display) {
+        self.0.push(format!("spec.{path}: {error}"));
     }
 
     fn one<T: FromStr<Err: Display>>(&mut self, path: &str, text: Option<&String>) -> Option<T> {
         match text?.parse() {
             Ok(value) => Some(value),
-            Err(fault) => {
-                self.add(path, fault);
+            Err(error) => {
+                self.add(path, error);
                 None
             }
         }
@@ -302,8 +315,8 @@ impl Faults {
         let text = text?;
         let time = text.parse().ok();
         if time.is_none() {
-            let fault = format!("'{text}' is no time: write one such as 2027-01-01T00:00:00Z");
-            self.add(path, fault);
+            let error = format!("'{text}' is no time: write one such as 2027-01-01T00:00:00Z");
+            self.add(path, error);
         }
         time
     }
@@ -321,11 +334,11 @@ impl Faults {
                         );
                     }
                 }
-                Target::Fleet(self.selector(selector))
+                Target::Selector(self.selector(selector))
             }
             _ => {
                 self.add("device", "write exactly one of device and deviceSelector");
-                Target::Fleet(Selector::default())
+                Target::Selector(Selector::default())
             }
         }
     }
@@ -397,8 +410,8 @@ impl Faults {
         }
     }
 
-    fn wishes(&mut self, spec: &TailscaleDevicePolicySpec) -> Wishes {
-        let all_tags = ownership(spec).tags == Extent::Exact;
+    fn desired(&mut self, spec: &TailscaleDevicePolicySpec) -> DesiredSettings {
+        let all_tags = ownership(spec).tags == ListOwnership::Exact;
         if all_tags && spec.tags.as_ref().is_some_and(Vec::is_empty) {
             self.add(
                 "tags",
@@ -417,11 +430,13 @@ impl Faults {
                 "false cuts the device off: write allowDisruption: [Deauthorize] too",
             );
         }
-        let (expire_key_at, reap) = self.acts(spec);
-        Wishes {
+        let (expire_key_at, delete_inactive) = self.acts(spec);
+        DesiredSettings {
             authorized: spec.authorized,
             tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
-            key_expiry_disabled: spec.key_expiry.map(|wish| wish == KeyExpiry::Disabled),
+            key_expiry_disabled: spec
+                .key_expiry
+                .map(|desired| desired == KeyExpiry::Disabled),
             enabled_routes: spec
                 .enabled_routes
                 .as_ref()
@@ -430,16 +445,19 @@ impl Faults {
             attributes: spec
                 .posture_attributes
                 .as_ref()
-                .map(|wishes| self.attributes(wishes)),
+                .map(|desired| self.attributes(desired)),
             name: self.one("name", spec.name.as_ref()),
             ipv4: self.one("ipv4", spec.ipv4.as_ref()),
             expire_key_at,
-            reap,
+            delete_inactive,
             unreadable: BTreeSet::new(),
         }
     }
 
-    fn acts(&mut self, spec: &TailscaleDevicePolicySpec) -> (Option<Timestamp>, Option<Reap>) {
+    fn acts(
+        &mut self,
+        spec: &TailscaleDevicePolicySpec,
+    ) -> (Option<Timestamp>, Option<DeleteInactive>) {
         let at = self.time("expireKeyAt", spec.expire_key_at.as_ref());
         if at.is_some() && spec.key_expiry == Some(KeyExpiry::Disabled) {
             self.add(
@@ -448,24 +466,25 @@ impl Faults {
                  Enabled, or leave one of the two out",
             );
         }
-        let Some(reap) = &spec.reap else {
+        let Some(delete_inactive) = &spec.delete_inactive else {
             return (at, None);
         };
         if spec.device_selector.is_none() {
             self.add(
-                "reap",
-                "write deviceSelector instead of device, or leave reap out",
+                "deleteInactive",
+                "write deviceSelector instead of device, or leave deleteInactive out",
             );
         }
-        let inactive_for = self.value_of("reap.inactiveFor", reap.inactive_for());
+        let inactive_for =
+            self.value_of("deleteInactive.inactiveFor", delete_inactive.inactive_for());
         let inactive_for = inactive_for.and_then(|length| SignedDuration::try_from(length).ok());
-        let max_per_day = self.value_of("reap.maxPerDay", reap.max_per_day());
-        let reap = inactive_for.zip(max_per_day);
-        let reap = reap.map(|(inactive_for, max_per_day)| Reap {
+        let max_per_day = self.value_of("deleteInactive.maxPerDay", delete_inactive.max_per_day());
+        let delete_inactive = inactive_for.zip(max_per_day);
+        let delete_inactive = delete_inactive.map(|(inactive_for, max_per_day)| DeleteInactive {
             inactive_for,
             max_per_day,
         });
-        (at, reap)
+        (at, delete_inactive)
     }
 
     fn value_of<T>(&mut self, path: &str, value: Result<T, Refused>) -> Option<T> {
@@ -474,35 +493,35 @@ impl Faults {
 
     fn attributes(
         &mut self,
-        wishes: &BTreeMap<String, PostureAttribute>,
-    ) -> BTreeMap<AttributeKey, AttributeWish> {
-        let mut parsed: BTreeMap<AttributeKey, AttributeWish> = BTreeMap::new();
-        for (name, wish) in wishes {
+        desired: &BTreeMap<String, PostureAttribute>,
+    ) -> BTreeMap<AttributeKey, DesiredAttribute> {
+        let mut parsed: BTreeMap<AttributeKey, DesiredAttribute> = BTreeMap::new();
+        for (name, desired) in desired {
             let path = format!("postureAttributes[{name}]");
             let key: Option<AttributeKey> = self.one(&path, Some(name));
-            let value = self.value(&path, wish);
-            let expiry = self.time(&format!("{path}.expiry"), wish.expiry.as_ref());
+            let value = self.value(&path, desired);
+            let expiry = self.time(&format!("{path}.expiry"), desired.expiry.as_ref());
             let (Some(key), Some(value)) = (key, value) else {
                 continue;
             };
             if let Some(other) = parsed.keys().find(|other| other.folded() == key.folded()) {
-                let fault = format!("differs from {other} only in case: keep one of the two");
-                self.add(&path, fault);
+                let error = format!("differs from {other} only in case: keep one of the two");
+                self.add(&path, error);
             }
-            parsed.insert(key, AttributeWish { value, expiry });
+            parsed.insert(key, DesiredAttribute { value, expiry });
         }
         parsed
     }
 
-    fn value(&mut self, path: &str, wish: &PostureAttribute) -> Option<AttributeValue> {
-        match (&wish.string, wish.integer, wish.boolean) {
+    fn value(&mut self, path: &str, desired: &PostureAttribute) -> Option<AttributeValue> {
+        match (&desired.string, desired.integer, desired.boolean) {
             (Some(text), None, None) => self
                 .one::<AttributeString>(&format!("{path}.string"), Some(text))
                 .map(AttributeValue::String),
             (None, Some(number), None) => match SafeInteger::try_from(number) {
                 Ok(number) => Some(AttributeValue::Integer(number)),
-                Err(fault) => {
-                    self.add(&format!("{path}.integer"), fault);
+                Err(error) => {
+                    self.add(&format!("{path}.integer"), error);
                     None
                 }
             },

@@ -3,18 +3,18 @@
 //! A mistake in a manifest must not hand its fields to a policy that ranks below, as that one may remove
 //! what stands there. Until it is corrected, an invalid policy keeps its precedence and sends nothing:
 //! for what it last validly declared while the process that knows it lives, and else for what can be read
-//! of it. A field that cannot be read stays on its devices as it is ([`Wishes::unreadable`]); a
+//! of it. A field that cannot be read stays on its devices as it is ([`DesiredSettings::unreadable`]); a
 //! device that cannot be read is the recorded one.
 
 use std::collections::BTreeMap;
 
 use super::{
-    DeviceTarget, Extent, Identity, Memory, Mode, Ownership, Policy, Selector, Suspender, Target,
-    Wishes,
+    DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Ownership, Policy, PolicyRecord,
+    Selector, Suspender, Target,
 };
 use crate::{
     api::PolicyField,
-    model::{AttributeKey, AttributeValue, AttributeWish, Attributes, Device, Route},
+    model::{AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, Route},
 };
 
 impl Policy {
@@ -36,22 +36,26 @@ impl Policy {
 
     /// What can be read of an invalid spec; `None` where nobody can tell which devices it is about.
     /// Each error begins with the path of its field.
-    pub(super) fn readable_part(mut self, errors: &[String], memory: &Memory) -> Option<Self> {
+    pub(super) fn readable_part(
+        mut self,
+        errors: &[String],
+        record: &PolicyRecord,
+    ) -> Option<Self> {
         for error in errors {
             let path = error.strip_prefix("spec.").unwrap_or(error);
             let end = path.find(['.', '[', ':']).unwrap_or(path.len());
             match &path[..end] {
                 "device" => {
                     self.target = Target::Device(DeviceTarget {
-                        identity: Identity::NodeId(memory.bound.as_ref()?.node.clone()),
+                        identity: Identity::NodeId(record.bound.as_ref()?.node.clone()),
                         tags: std::collections::BTreeSet::new(),
                         users: Vec::new(),
                     });
                 }
-                "deviceSelector" if self.target == Target::Fleet(Selector::default()) => {
+                "deviceSelector" if self.target == Target::Selector(Selector::default()) => {
                     return None;
                 }
-                field => self.wishes.leave(field),
+                field => self.desired.leave_unreadable(field),
             }
         }
         Some(self.while_invalid())
@@ -60,18 +64,18 @@ impl Policy {
     /// The policy on one device, with what cannot be read replaced by what is observed there.
     pub(super) fn with_observed(&self, device: &Device, attributes: Option<&Attributes>) -> Self {
         let mut policy = self.clone();
-        let unreadable = std::mem::take(&mut policy.wishes.unreadable);
-        let (wishes, ownership) = (&mut policy.wishes, &mut policy.ownership);
+        let unreadable = std::mem::take(&mut policy.desired.unreadable);
+        let (desired, ownership) = (&mut policy.desired, &mut policy.ownership);
         for field in unreadable {
-            observe(wishes, ownership, field, device, attributes);
+            observe(desired, ownership, field, device, attributes);
         }
         policy
     }
 }
 
-impl Wishes {
+impl DesiredSettings {
     /// Desires nothing of a field but that it stays as it is.
-    fn leave(&mut self, field: &str) {
+    fn leave_unreadable(&mut self, field: &str) {
         let mut all = PolicyField::ALL.into_iter();
         let Some(field) = all.find(|known| known.as_str() == field) else {
             return;
@@ -81,44 +85,44 @@ impl Wishes {
 }
 
 fn observe(
-    wishes: &mut Wishes,
+    desired: &mut DesiredSettings,
     ownership: &mut Ownership,
     field: PolicyField,
     device: &Device,
     attributes: Option<&Attributes>,
 ) {
     match field {
-        PolicyField::Authorized => wishes.authorized = Some(device.authorized),
-        PolicyField::KeyExpiry => wishes.key_expiry_disabled = Some(device.key_expiry_disabled),
+        PolicyField::Authorized => desired.authorized = Some(device.authorized),
+        PolicyField::KeyExpiry => desired.key_expiry_disabled = Some(device.key_expiry_disabled),
         PolicyField::Tags => {
-            wishes.tags = Some(device.tags.clone());
-            ownership.tags = Extent::Exact;
+            desired.tags = Some(device.tags.clone());
+            ownership.tags = ListOwnership::Exact;
         }
         PolicyField::EnabledRoutes => {
             let subnets = device.enabled_routes.iter().flatten();
             let subnets = subnets.filter(|route| !route.is_exit_node());
-            wishes.enabled_routes = Some(subnets.copied().collect());
-            ownership.enabled_routes = Extent::Exact;
+            desired.enabled_routes = Some(subnets.copied().collect());
+            ownership.enabled_routes = ListOwnership::Exact;
         }
         PolicyField::ExitNode => {
             let mut routes = device.enabled_routes.iter().flatten();
-            wishes.exit_node = Some(routes.any(Route::is_exit_node));
+            desired.exit_node = Some(routes.any(Route::is_exit_node));
         }
         PolicyField::PostureAttributes => {
-            let declared = wishes.attributes.get_or_insert_default();
+            let declared = desired.attributes.get_or_insert_default();
             declared.extend(observed(attributes));
         }
-        PolicyField::Name => wishes.name = Some(device.label()),
+        PolicyField::Name => desired.name = Some(device.label()),
         PolicyField::Ipv4 => {
-            wishes.ipv4 = device.ipv4.and_then(|ipv4| ipv4.to_string().parse().ok());
+            desired.ipv4 = device.ipv4.and_then(|ipv4| ipv4.to_string().parse().ok());
         }
-        PolicyField::ExpireKeyAt => wishes.expire_key_at = None,
-        PolicyField::Reap => wishes.reap = None,
+        PolicyField::ExpireKeyAt => desired.expire_key_at = None,
+        PolicyField::DeleteInactive => desired.delete_inactive = None,
     }
 }
 
 /// The attributes of a device, as a policy would declare them.
-fn observed(attributes: Option<&Attributes>) -> BTreeMap<AttributeKey, AttributeWish> {
+fn observed(attributes: Option<&Attributes>) -> BTreeMap<AttributeKey, DesiredAttribute> {
     let attributes = attributes.into_iter().flatten();
     let desired = attributes.filter_map(|(key, reported)| {
         let value = match &reported.value {
@@ -127,7 +131,7 @@ fn observed(attributes: Option<&Attributes>) -> BTreeMap<AttributeKey, Attribute
             number => AttributeValue::Integer(number.as_i64()?.try_into().ok()?),
         };
         let expiry = reported.expiry;
-        Some((key.clone(), AttributeWish { value, expiry }))
+        Some((key.clone(), DesiredAttribute { value, expiry }))
     });
     desired.collect()
 }
@@ -141,7 +145,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
-        plan::{PolicyKey, Standing, parse_readable, scenes},
+        plan::{PolicyKey, StatusState, parse_readable, scenes},
     };
 
     fn readable(yaml: &str, node: Option<&str>, unread: &[&str]) -> Option<Policy> {
@@ -160,7 +164,7 @@ mod tests {
         let (uid, created) = (String::new(), Timestamp::UNIX_EPOCH);
         let declared = parse_readable(key, uid, 1, created, &spec, status.as_ref(), &unread);
         assert!(declared.policy.is_err());
-        let Standing { readable, .. } = declared.standing;
+        let StatusState { readable, .. } = declared.status_state;
         readable
     }
 
@@ -169,14 +173,14 @@ mod tests {
         let yaml = "{device: {hostname: fra}, tags: [nonsense], exitNode: true}";
         let policy = readable(yaml, None, &[]).unwrap();
         assert!(policy.is_invalid());
-        assert_eq!(policy.wishes.unreadable, [PolicyField::Tags].into());
+        assert_eq!(policy.desired.unreadable, [PolicyField::Tags].into());
         let device = Device {
             tags: ["tag:a".parse().unwrap()].into(),
             ..scenes::plain_device()
         };
         let policy = policy.with_observed(&device, None);
-        assert_eq!(policy.wishes.tags, Some(device.tags));
-        assert_eq!(policy.wishes.exit_node, Some(true));
+        assert_eq!(policy.desired.tags, Some(device.tags));
+        assert_eq!(policy.desired.exit_node, Some(true));
     }
 
     #[test]
@@ -196,7 +200,7 @@ mod tests {
     fn a_selector_of_which_a_part_cannot_be_read_counts_for_the_rest_of_it() {
         let yaml = "{deviceSelector: {tags: ['tag:a'], expression: 'device.'}, exitNode: true}";
         let policy = readable(yaml, None, &[]).unwrap();
-        let Target::Fleet(selector) = policy.target else {
+        let Target::Selector(selector) = policy.target else {
             panic!("{policy:?}");
         };
         assert_eq!(selector.tags, ["tag:a".parse().unwrap()].into());
@@ -208,7 +212,7 @@ mod tests {
     fn an_enforcement_of_a_newer_release_sends_nothing_and_keeps_its_precedence() {
         let yaml = "{device: {hostname: fra}, exitNode: true}";
         let policy = readable(yaml, None, &["enforcement"]).unwrap();
-        assert!(policy.is_invalid() && policy.wishes.unreadable.is_empty());
+        assert!(policy.is_invalid() && policy.desired.unreadable.is_empty());
         let yaml = "{device: {hostname: fra}, exitNode: true, enforcement: Observe}";
         let policy = readable(yaml, None, &["priority"]).unwrap();
         assert_eq!(policy.mode, Mode::Observe);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    Changes, DevicePlan, Hold, Mode, Permit, Permits, PolicyKey,
+    ApprovalState, ApprovalStates, Changes, DevicePlan, Hold, Mode, PolicyKey,
     scenes::{Scene, scene},
 };
 
@@ -27,11 +27,11 @@ fn frozen(scene: &Scene, plan: &DevicePlan) -> BTreeMap<PolicyKey, Changes> {
     frozen
 }
 
-fn approved<'a>(scene: &Scene, frozen: &'a BTreeMap<PolicyKey, Changes>) -> Permits<'a> {
+fn approved<'a>(scene: &Scene, frozen: &'a BTreeMap<PolicyKey, Changes>) -> ApprovalStates<'a> {
     let permits = frozen.iter().map(|(key, changes)| {
-        let permit = Permit {
+        let permit = ApprovalState {
             approved: changes.of(&scene.device.node_id),
-            ..Permit::default()
+            ..ApprovalState::default()
         };
         (key, permit)
     });
@@ -99,7 +99,7 @@ proptest! {
     fn nothing_waits_for_an_approval_once_all_that_waits_is_approved(scene in scene()) {
         // What is taken away for a policy that has let the device go may do for now what another one
         // wishes, so that it need not be asked; once that changes it is asked.
-        let scene = Scene { let_go: Vec::new(), ..scene };
+        let scene = Scene { released: Vec::new(), ..scene };
         let frozen = frozen(&scene, &scene.plan());
         let plan = scene.plan_with(&approved(&scene, &frozen));
         let waits = |hold: &Option<Hold>| matches!(hold, Some(Hold::Approval(_)));
@@ -113,25 +113,25 @@ proptest! {
     ) {
         let keys: Vec<_> = scene.policies.iter().map(|(policy, _)| policy.key.clone()).collect();
         let held: BTreeSet<_> = keys.into_iter().zip(held).filter(|(_, held)| *held).map(|(key, _)| key).collect();
-        let permits = held.iter().map(|key| (key, Permit { limited: true, ..Permit::default() }));
+        let permits = held.iter().map(|key| (key, ApprovalState { limited: true, ..ApprovalState::default() }));
         let plan = scene.plan_with(&permits.collect());
         let free = scene.plan();
         let suspended: BTreeSet<_> = scene.policies.iter()
             .filter(|(policy, _)| policy.mode != Mode::Enforce)
             .map(|(policy, _)| policy.key.clone())
             .collect();
-        prop_assert!(free.wanted_by.is_disjoint(&suspended));
+        prop_assert!(free.desired_by.is_disjoint(&suspended));
         for difference in plan.differences.iter().filter(|difference| difference.hold.is_none()) {
             prop_assert!(!held.contains(&difference.owner), "{difference:#?}");
-            prop_assert!(plan.wanted_by.contains(&difference.owner), "{difference:#?}");
+            prop_assert!(plan.desired_by.contains(&difference.owner), "{difference:#?}");
         }
         let guarded = |plan: &DevicePlan| {
             let all = plan.differences.iter().chain(&plan.shown);
-            all.clone().any(|d| matches!(d.hold, Some(Hold::Disruption(_) | Hold::Feedback(_))))
+            all.clone().any(|d| matches!(d.hold, Some(Hold::Disruption(_) | Hold::WouldUnselect(_))))
         };
         // What guards hold depends on what the list becomes, and so on who acts.
         if !guarded(&plan) && !guarded(&free) {
-            prop_assert_eq!(plan.wanted_by, free.wanted_by);
+            prop_assert_eq!(plan.desired_by, free.desired_by);
         }
     }
 }

@@ -8,10 +8,13 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{ActRecords, Allowance, Bound, Fleet, Holdings, OwnedKeys, PlanHash, Reap, Selector};
+use super::{
+    ActionRecords, AllowedRules, Bound, DeleteInactive, DeviceIndex, ManagedDevices, OwnedKeys,
+    PlanHash, Selector,
+};
 use crate::api::PolicyField;
 use crate::model::{
-    AttributeKey, AttributeWish, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
+    AttributeKey, DesiredAttribute, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
 
 /// Where a policy is kept: `namespace/name`.
@@ -45,7 +48,7 @@ pub struct Policy {
     /// What it is about.
     pub target: Target,
     /// What it wishes.
-    pub wishes: Wishes,
+    pub desired: DesiredSettings,
     /// How much of its lists it owns.
     pub ownership: Ownership,
     /// What is done about a difference.
@@ -55,7 +58,7 @@ pub struct Policy {
     /// What becomes of what it lets go.
     pub deletion: Deletion,
     /// What the tailnet allows it; everything until it has been asked ([`super::Guardrails::admit`]).
-    pub allowance: Allowance,
+    pub allowance: AllowedRules,
 }
 
 impl Policy {
@@ -68,7 +71,7 @@ impl Policy {
     /// Whether it names an attribute whose expiry has passed: it no longer desires it.
     #[must_use]
     pub fn has_expired(&self, key: &AttributeKey, now: Timestamp) -> bool {
-        let named = self.wishes.attributes.as_ref();
+        let named = self.desired.attributes.as_ref();
         let desired = named.and_then(|named| named.get(key));
         desired.is_some_and(|desired| desired.has_expired(now))
     }
@@ -100,7 +103,7 @@ impl Rank {
 
 /// What a policy has to remember between two looks; kept in its status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct PolicyRecord {
     /// The device that it was bound to when last seen.
     pub bound: Option<Bound>,
     /// The attribute keys that it owns, device by device: declared, or declared before and not
@@ -116,15 +119,15 @@ pub struct Memory {
     /// The plan that was told last to be held.
     pub held: Option<PlanHash>,
     /// What it would have to clear. Shared, as thousands of devices may stand there.
-    pub holdings: Arc<Holdings>,
+    pub managed: Arc<ManagedDevices>,
     /// What it has done once. Shared likewise.
-    pub acts: Arc<ActRecords>,
+    pub actions: Arc<ActionRecords>,
 }
 
 /// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
-pub type LookRequest = [Option<String>; 2];
+pub type ReconcileRequest = [Option<String>; 2];
 
-impl Memory {
+impl PolicyRecord {
     /// Whether what `needed` says is remembered here, so that a crash after the next call would
     /// lose nothing. An owner that changed is no reason to wait: it is told with the next report.
     #[must_use]
@@ -135,10 +138,10 @@ impl Memory {
 
     /// With what a status records of the devices of a complete list.
     #[must_use]
-    pub fn met(&self, fleet: &Fleet) -> Self {
+    pub fn met(&self, index: &DeviceIndex) -> Self {
         let mut met = self.clone();
         if met.owned.unmet().is_some() {
-            Arc::make_mut(&mut met.owned).meet_all(fleet);
+            Arc::make_mut(&mut met.owned).meet_all(index);
         }
         met
     }
@@ -153,15 +156,14 @@ impl Memory {
     /// As [`Self::covers`], of everything but the keys that the policy owns.
     #[must_use]
     pub fn covers_all_but_keys(&self, needed: &Self) -> bool {
-        let device = |memory: &Self| {
-            let bound = memory.bound.as_ref();
+        let device = |record: &Self| {
+            let bound = record.bound.as_ref();
             bound.map(|bound| (bound.node.clone(), bound.named.clone()))
         };
         device(self) == device(needed)
             && self.approvals_used >= needed.approvals_used
-            && (Arc::ptr_eq(&self.holdings, &needed.holdings)
-                || self.holdings.cover(&needed.holdings))
-            && (Arc::ptr_eq(&self.acts, &needed.acts) || self.acts.cover(&needed.acts))
+            && (Arc::ptr_eq(&self.managed, &needed.managed) || self.managed.cover(&needed.managed))
+            && (Arc::ptr_eq(&self.actions, &needed.actions) || self.actions.cover(&needed.actions))
     }
 }
 
@@ -202,7 +204,7 @@ pub enum Deletion {
 
 /// How much of a list a policy owns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Extent {
+pub enum ListOwnership {
     /// The whole list.
     #[default]
     Exact,
@@ -212,7 +214,7 @@ pub enum Extent {
 
 /// How many of a device's attributes a policy owns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AttributesExtent {
+pub enum AttributesOwnership {
     /// Those that it names.
     #[default]
     Named,
@@ -224,11 +226,11 @@ pub enum AttributesExtent {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// Of the tags.
-    pub tags: Extent,
+    pub tags: ListOwnership,
     /// Of the subnet routes.
-    pub enabled_routes: Extent,
+    pub enabled_routes: ListOwnership,
     /// Of the attributes.
-    pub attributes: AttributesExtent,
+    pub attributes: AttributesOwnership,
 }
 
 /// How a manifest names its device.
@@ -260,7 +262,7 @@ impl Policy {
     #[must_use]
     pub fn selector(&self) -> Option<&Selector> {
         match &self.target {
-            Target::Fleet(selector) => Some(selector),
+            Target::Selector(selector) => Some(selector),
             Target::Device(_) => None,
         }
     }
@@ -272,7 +274,7 @@ pub enum Target {
     /// One device.
     Device(DeviceTarget),
     /// Every device that fits, however many.
-    Fleet(Selector),
+    Selector(Selector),
 }
 
 /// The one device that a policy means, and what must be true of it besides.
@@ -288,7 +290,7 @@ pub struct DeviceTarget {
 
 /// What is wished for a device. `None` is no wish: the setting stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct DesiredSettings {
     /// Whether it may take part in the tailnet.
     pub authorized: Option<bool>,
     /// Its tags. Under `Exact` never empty, as the API cannot take the last tag from a device.
@@ -300,7 +302,7 @@ pub struct Wishes {
     /// Whether it is approved as an exit node.
     pub exit_node: Option<bool>,
     /// Posture attributes by key. The map names what the policy owns.
-    pub attributes: Option<BTreeMap<AttributeKey, AttributeWish>>,
+    pub attributes: Option<BTreeMap<AttributeKey, DesiredAttribute>>,
     /// Its MagicDNS label.
     pub name: Option<DeviceLabel>,
     /// Its IPv4 address.
@@ -308,16 +310,16 @@ pub struct Wishes {
     /// When its key is to be expired, once.
     pub expire_key_at: Option<Timestamp>,
     /// Whether it is deleted once it has been away for long.
-    pub reap: Option<Reap>,
+    pub delete_inactive: Option<DeleteInactive>,
     /// Fields of an invalid spec that cannot be read: they stay as they are.
     pub unreadable: BTreeSet<PolicyField>,
 }
 
-impl Wishes {
+impl DesiredSettings {
     /// Whether something is to be done once.
     #[must_use]
-    pub fn has_acts(&self) -> bool {
-        self.expire_key_at.is_some() || self.reap.is_some()
+    pub fn has_actions(&self) -> bool {
+        self.expire_key_at.is_some() || self.delete_inactive.is_some()
     }
 }
 

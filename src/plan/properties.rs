@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    AttributesExtent, Call, Change, Clashes, Disruption, Extent, Guardrails, Hold, Memory, Mode,
-    Permits, Policy, Surroundings, Target, Wishes, next_call, plan_device,
+    ApprovalStates, AttributesOwnership, Call, Change, DesiredSettings, Disruption, Guardrails,
+    Hold, ListOwnership, Mode, PlanContext, Policy, PolicyRecord, TailnetWide, Target, next_call,
+    plan_device,
     scenes::{Scene, key, now, scene},
 };
 use crate::model::{
-    AttributeKey, AttributeWish, Attributes, Device, ReportedAttribute, Route, RouteSet,
+    AttributeKey, Attributes, DesiredAttribute, Device, ReportedAttribute, Route, RouteSet,
 };
 
 /// The place of a call in the order of design: what lets a device in comes last.
@@ -33,12 +34,17 @@ fn place(call: &Call) -> usize {
 /// The wish that decides a field, if it is one that may be sent, found in another way than the plan
 /// does: the first policy in rank that names the field, if any policy that is not suspended wishes
 /// the same.
-fn winner<T: Clone + PartialEq>(scene: &Scene, wish: impl Fn(&Wishes) -> Option<T>) -> Option<T> {
+fn winner<T: Clone + PartialEq>(
+    scene: &Scene,
+    desired: impl Fn(&DesiredSettings) -> Option<T>,
+) -> Option<T> {
     let ranked = scene.ranked();
-    let first = ranked.iter().find_map(|(policy, _)| wish(&policy.wishes))?;
+    let first = ranked
+        .iter()
+        .find_map(|(policy, _)| desired(&policy.desired))?;
     let mut acting = ranked.iter().filter(|(p, _)| p.mode == Mode::Enforce);
     acting
-        .any(|(policy, _)| wish(&policy.wishes).as_ref() == Some(&first))
+        .any(|(policy, _)| desired(&policy.desired).as_ref() == Some(&first))
         .then_some(first)
 }
 
@@ -46,35 +52,35 @@ fn winner<T: Clone + PartialEq>(scene: &Scene, wish: impl Fn(&Wishes) -> Option<
 fn winning_list<T: Ord + Clone>(
     scene: &Scene,
     before: &BTreeSet<T>,
-    wish: impl Fn(&Policy) -> Option<(BTreeSet<T>, Extent)>,
+    desired: impl Fn(&Policy) -> Option<(BTreeSet<T>, ListOwnership)>,
 ) -> BTreeSet<T> {
     let ranked = scene.ranked();
-    let wishes: Vec<(bool, BTreeSet<T>, Extent)> = ranked
+    let desired: Vec<(bool, BTreeSet<T>, ListOwnership)> = ranked
         .iter()
         .filter_map(|(policy, _)| {
-            let (entries, extent) = wish(policy)?;
+            let (entries, extent) = desired(policy)?;
             Some((policy.mode == Mode::Enforce, entries, extent))
         })
         .collect();
-    let top = wishes
+    let top = desired
         .iter()
-        .position(|(_, _, extent)| *extent == Extent::Exact);
-    let above = wishes[..top.unwrap_or(wishes.len())].iter();
+        .position(|(_, _, extent)| *extent == ListOwnership::Exact);
+    let above = desired[..top.unwrap_or(desired.len())].iter();
     let added: BTreeSet<T> = above.flat_map(|(_, entries, _)| entries.clone()).collect();
-    let acting = wishes.iter().filter(|(acts, ..)| *acts);
-    let Some(exact) = top.map(|at| &wishes[at].1) else {
+    let acting = desired.iter().filter(|(enforces, ..)| *enforces);
+    let Some(exact) = top.map(|at| &desired[at].1) else {
         let asked = acting.flat_map(|(_, entries, _)| entries);
         return before.iter().chain(asked).cloned().collect();
     };
     let decided: BTreeSet<T> = exact.union(&added).cloned().collect();
     let mut after = before.clone();
     for (_, entries, extent) in acting {
-        if *extent == Extent::Exact && entries == exact {
+        if *extent == ListOwnership::Exact && entries == exact {
             after.retain(|entry| decided.contains(entry));
         }
         let fits = match extent {
-            Extent::Exact => entries == exact || *entries == decided,
-            Extent::AtLeast => entries.is_subset(&decided),
+            ListOwnership::Exact => entries == exact || *entries == decided,
+            ListOwnership::AtLeast => entries.is_subset(&decided),
         };
         after.extend(entries.iter().filter(|_| fits).cloned());
     }
@@ -83,24 +89,24 @@ fn winning_list<T: Ord + Clone>(
 
 /// The attributes that should be set: for each key the first policy in rank whose wish has not
 /// expired; of two that differ in case, the first.
-fn winning_attributes(scene: &Scene) -> BTreeMap<AttributeKey, AttributeWish> {
-    let mut decided: BTreeMap<String, (AttributeKey, AttributeWish, bool)> = BTreeMap::new();
+fn winning_attributes(scene: &Scene) -> BTreeMap<AttributeKey, DesiredAttribute> {
+    let mut decided: BTreeMap<String, (AttributeKey, DesiredAttribute, bool)> = BTreeMap::new();
     for (policy, _) in scene.ranked() {
-        let acts = policy.mode == Mode::Enforce;
-        for (key, wish) in policy.wishes.attributes.iter().flatten() {
+        let enforces = policy.mode == Mode::Enforce;
+        for (key, desired) in policy.desired.attributes.iter().flatten() {
             if let Some((first_key, first, acting)) = decided.get_mut(&key.folded()) {
-                *acting |= acts && first_key == key && first == wish;
-            } else if wish.expiry.is_none_or(|expiry| expiry > now()) {
-                decided.insert(key.folded(), (key.clone(), wish.clone(), acts));
+                *acting |= enforces && first_key == key && first == desired;
+            } else if desired.expiry.is_none_or(|expiry| expiry > now()) {
+                decided.insert(key.folded(), (key.clone(), desired.clone(), enforces));
             }
         }
     }
     let acting = decided.into_values().filter(|(.., acting)| *acting);
-    acting.map(|(key, wish, _)| (key, wish)).collect()
+    acting.map(|(key, desired, _)| (key, desired)).collect()
 }
 
 /// The device with all its winning wishes granted, except those that are held.
-fn wished(scene: &Scene) -> (Device, Attributes) {
+fn desired(scene: &Scene) -> (Device, Attributes) {
     let held: Vec<Change> = scene
         .plan()
         .differences
@@ -112,13 +118,13 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
     let (mut device, mut attributes) = (scene.device.clone(), scene.attributes.clone());
     if !is_held(|c| matches!(c, Change::Tags { .. })) {
         device.tags = winning_list(scene, &scene.device.tags, |policy| {
-            Some((policy.wishes.tags.clone()?, policy.ownership.tags))
+            Some((policy.desired.tags.clone()?, policy.ownership.tags))
         });
     }
-    if let Some(wish) = winner(scene, |w| w.key_expiry_disabled)
+    if let Some(desired) = winner(scene, |w| w.key_expiry_disabled)
         && !is_held(|c| matches!(c, Change::KeyExpiryDisabled { .. }))
     {
-        device.key_expiry_disabled = wish;
+        device.key_expiry_disabled = desired;
     }
     let before = device.enabled_routes.clone().unwrap();
     let (exit, subnets): (RouteSet, RouteSet) = before.into_iter().partition(Route::is_exit_node);
@@ -128,7 +134,7 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
         None => exit,
     };
     let subnets = winning_list(scene, &subnets, |policy| {
-        let routes = policy.wishes.enabled_routes.clone()?;
+        let routes = policy.desired.enabled_routes.clone()?;
         Some((routes, policy.ownership.enabled_routes))
     });
     device.enabled_routes = Some(exit.into_iter().chain(subnets).collect());
@@ -152,13 +158,13 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
         _ => {}
     }
     attributes.retain(|key, _| !is_pruned(scene, key));
-    for (key, wish) in winning_attributes(scene) {
-        let value = wish.value.to_json();
+    for (key, desired) in winning_attributes(scene) {
+        let value = desired.value.to_json();
         attributes.insert(
             key,
             ReportedAttribute {
                 value,
-                expiry: wish.expiry,
+                expiry: desired.expiry,
             },
         );
     }
@@ -170,17 +176,19 @@ fn wished(scene: &Scene) -> (Device, Attributes) {
 fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
     let ranked = scene.ranked();
     let names = |policy: &Policy| {
-        let wishes = policy.wishes.attributes.as_ref();
-        wishes.is_some_and(|wishes| wishes.contains_key(key))
+        let desired = policy.desired.attributes.as_ref();
+        desired.is_some_and(|desired| desired.contains_key(key))
     };
     let desires = |policy: &Policy| names(policy) && !policy.has_expired(key, now());
-    let acts = |policy: &Policy| policy.mode == Mode::Enforce && policy.wishes.attributes.is_some();
-    let named_before = |policy: &Policy, memory: &Memory| {
-        let owned = memory.owned.known_at(&scene.device.node_id);
-        acts(policy) && owned.is_some_and(|owned| owned.contains(key)) && !names(policy)
+    let enforces =
+        |policy: &Policy| policy.mode == Mode::Enforce && policy.desired.attributes.is_some();
+    let named_before = |policy: &Policy, record: &PolicyRecord| {
+        let owned = record.owned.known_at(&scene.device.node_id);
+        enforces(policy) && owned.is_some_and(|owned| owned.contains(key)) && !names(policy)
     };
-    let owns_all =
-        |policy: &Policy| acts(policy) && policy.ownership.attributes == AttributesExtent::Exact;
+    let owns_all = |policy: &Policy| {
+        enforces(policy) && policy.ownership.attributes == AttributesOwnership::Exact
+    };
     let by_anybody = |test: &dyn Fn(&Policy) -> bool| ranked.iter().any(|(policy, _)| test(policy));
     (!by_anybody(&desires) && ranked.iter().any(|(p, m)| named_before(p, m)))
         || (!by_anybody(&names) && ranked.iter().any(|(p, _)| owns_all(p)))
@@ -191,7 +199,7 @@ proptest! {
 
     #[test]
     fn the_calls_lead_to_every_wish_that_won_and_to_nothing_else(scene in scene()) {
-        let (device, attributes) = wished(&scene);
+        let (device, attributes) = desired(&scene);
         let mut scene = scene;
         scene.run();
         prop_assert_eq!(&scene.device, &device);
@@ -236,7 +244,7 @@ proptest! {
         prop_assert_eq!(&device, before);
         for number in 0..3 {
             let key = key(number);
-            let named = scene.names(|w| w.attributes.as_ref().is_some_and(|wishes| wishes.contains_key(&key)));
+            let named = scene.names(|w| w.attributes.as_ref().is_some_and(|desired| desired.contains_key(&key)));
             if !named && !is_pruned(&scene, &key) {
                 prop_assert_eq!(after.attributes.get(&key), scene.attributes.get(&key));
             }
@@ -258,9 +266,9 @@ proptest! {
         let policies: Vec<_> = scene.policies.iter().map(|(p, m)| (p, m)).collect();
         let mut device = scene.device.clone();
         device.enabled_routes = None;
-        let fleet = scene.fleet();
-        let around = Surroundings { fleet: &fleet, permits: &Permits::default(), clashes: &Clashes::default(), now: now(), let_go: &[], turns: &BTreeSet::new(), guardrails: &Guardrails::default() };
-        let plan = plan_device(&device, None, &policies, &around);
+        let index = scene.index();
+        let context = PlanContext { index: &index, approvals: &ApprovalStates::default(), tailnet_wide: &TailnetWide::default(), now: now(), released: &[], turns: &BTreeSet::new(), guardrails: &Guardrails::default() };
+        let plan = plan_device(&device, None, &policies, &context);
         for difference in &plan.differences {
             let unknown = matches!(
                 difference.change,
@@ -281,18 +289,18 @@ proptest! {
             };
             let owner = scene.policies.iter().find(|(policy, _)| policy.key == difference.owner);
             let (policy, _) = owner.unwrap();
-            let Target::Fleet(selector) = &policy.target else {
+            let Target::Selector(selector) = &policy.target else {
                 continue;
             };
             // One that desires the same and keeps the device brings the change about by itself.
             let later = Device { tags: after.clone(), ..scene.device.clone() };
             let keeps = |key: &crate::plan::PolicyKey| scene.policies.iter().any(|(policy, _)| {
                 policy.key == *key && match &policy.target {
-                    Target::Fleet(selector) => selector.fits(&later),
+                    Target::Selector(selector) => selector.matches(&later),
                     Target::Device(_) => true,
                 }
             });
-            let kept = selector.fits(&later) || difference.others.iter().any(keeps);
+            let kept = selector.matches(&later) || difference.others.iter().any(keeps);
             let first = before.is_empty() && !policy.allowed.contains(&Disruption::FirstTag);
             if !kept || first {
                 prop_assert!(difference.hold.is_some(), "{difference:?}");

@@ -13,13 +13,13 @@ use proptest::{
 };
 
 use super::{
-    Allowance, AttributesExtent, Call, Clashes, Deletion, DevicePlan, DeviceTarget, Disruption,
-    Extent, Fleet, Guardrails, Identity, LetGo, Memory, Mode, OwnedKeys, Ownership, Permits,
-    Policy, PolicyKey, Selector, Surroundings, Suspender, Target, Wishes, apply, apply_attributes,
-    next_call, plan_device,
+    AllowedRules, ApprovalStates, AttributesOwnership, Call, Deletion, DesiredSettings,
+    DeviceIndex, DevicePlan, DeviceTarget, Disruption, Guardrails, Identity, ListOwnership, Mode,
+    OwnedKeys, Ownership, PlanContext, Policy, PolicyKey, PolicyRecord, Released, Selector,
+    Suspender, TailnetWide, Target, apply, apply_attributes, next_call, plan_device,
 };
 use crate::model::{
-    AttributeKey, AttributeValue, AttributeWish, Attributes, Device, NodeId, ReportedAttribute,
+    AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, NodeId, ReportedAttribute,
     Route, RouteSet, TagSet,
 };
 
@@ -37,35 +37,35 @@ pub(super) struct Scene {
     pub device: Device,
     pub attributes: Attributes,
     pub neighbours: Vec<Device>,
-    pub policies: Vec<(Policy, Memory)>,
-    pub let_go: Vec<LetGo>,
+    pub policies: Vec<(Policy, PolicyRecord)>,
+    pub released: Vec<Released>,
     pub guardrails: Guardrails,
 }
 
 impl Scene {
-    pub fn fleet(&self) -> Fleet {
+    pub fn index(&self) -> DeviceIndex {
         let all = self.neighbours.iter().chain([&self.device]);
-        Fleet::new(all.cloned())
+        DeviceIndex::new(all.cloned())
     }
 
     pub fn plan(&self) -> DevicePlan {
-        self.plan_with(&Permits::default())
+        self.plan_with(&ApprovalStates::default())
     }
 
-    pub fn plan_with(&self, permits: &Permits<'_>) -> DevicePlan {
+    pub fn plan_with(&self, permits: &ApprovalStates<'_>) -> DevicePlan {
         let policies: Vec<_> = self.policies.iter().map(|(p, m)| (p, m)).collect();
         let attributes = Some(&self.attributes);
-        let fleet = self.fleet();
-        let around = Surroundings {
-            fleet: &fleet,
-            permits,
-            clashes: &Clashes::default(),
+        let index = self.index();
+        let context = PlanContext {
+            index: &index,
+            approvals: permits,
+            tailnet_wide: &TailnetWide::default(),
             now: now(),
-            let_go: &self.let_go,
+            released: &self.released,
             turns: &BTreeSet::new(),
             guardrails: &self.guardrails,
         };
-        plan_device(&self.device, attributes, &policies, &around)
+        plan_device(&self.device, attributes, &policies, &context)
     }
 
     pub fn make(&mut self, call: &Call) {
@@ -89,14 +89,14 @@ impl Scene {
     }
 
     /// Whether a policy for which something may be sent has such a wish.
-    pub fn names(&self, wish: impl Fn(&Wishes) -> bool) -> bool {
+    pub fn names(&self, desired: impl Fn(&DesiredSettings) -> bool) -> bool {
         self.ranked()
             .into_iter()
-            .any(|(policy, _)| policy.mode == Mode::Enforce && wish(&policy.wishes))
+            .any(|(policy, _)| policy.mode == Mode::Enforce && desired(&policy.desired))
     }
 
     /// The policies that decide something, the first in rank first.
-    pub fn ranked(&self) -> Vec<&(Policy, Memory)> {
+    pub fn ranked(&self) -> Vec<&(Policy, PolicyRecord)> {
         let deciding = self.policies.iter();
         let mut ranked: Vec<_> = deciding.filter(|(p, _)| p.mode != Mode::Observe).collect();
         ranked.sort_by_key(|(p, _)| (-p.priority, p.created, p.key.name.clone()));
@@ -146,14 +146,14 @@ fn time() -> impl Strategy<Value = Timestamp> {
     (-2..3_i64).prop_map(|seconds| now() + jiff::SignedDuration::from_secs(seconds))
 }
 
-fn attribute_wish() -> impl Strategy<Value = AttributeWish> {
-    (value(), option::of(time())).prop_map(|(value, expiry)| AttributeWish { value, expiry })
+fn desired_attribute() -> impl Strategy<Value = DesiredAttribute> {
+    (value(), option::of(time())).prop_map(|(value, expiry)| DesiredAttribute { value, expiry })
 }
 
 fn reported() -> impl Strategy<Value = ReportedAttribute> {
-    attribute_wish().prop_map(|wish| ReportedAttribute {
-        value: wish.value.to_json(),
-        expiry: wish.expiry,
+    desired_attribute().prop_map(|desired| ReportedAttribute {
+        value: desired.value.to_json(),
+        expiry: desired.expiry,
     })
 }
 
@@ -213,13 +213,13 @@ fn neighbour() -> impl Strategy<Value = Device> {
     })
 }
 
-fn wishes() -> impl Strategy<Value = Wishes> {
+fn desired() -> impl Strategy<Value = DesiredSettings> {
     let flags = (
         option::of(any::<bool>()),
         option::of(any::<bool>()),
         option::of(any::<bool>()),
     );
-    let attributes = collection::btree_map((0..3_usize).prop_map(key), attribute_wish(), 0..3);
+    let attributes = collection::btree_map((0..3_usize).prop_map(key), desired_attribute(), 0..3);
     let lists = (
         option::of(tags()),
         option::of(routes()),
@@ -231,17 +231,17 @@ fn wishes() -> impl Strategy<Value = Wishes> {
             (tags, enabled_routes, attributes),
             name,
             address,
-        )| Wishes {
+        )| DesiredSettings {
             authorized,
             tags,
             key_expiry_disabled,
             enabled_routes,
             exit_node,
-            attributes: attributes.map(|wishes| without_twins(&wishes)),
+            attributes: attributes.map(|desired| without_twins(&desired)),
             name: name.map(|name| format!("name-{name}").parse().unwrap()),
             ipv4: address.map(|address| format!("100.80.0.{address}").parse().unwrap()),
             expire_key_at: None,
-            reap: None,
+            delete_inactive: None,
             unreadable: BTreeSet::new(),
         },
     )
@@ -249,23 +249,23 @@ fn wishes() -> impl Strategy<Value = Wishes> {
 
 /// A manifest with two keys that differ only in case is refused.
 fn without_twins(
-    wishes: &BTreeMap<AttributeKey, AttributeWish>,
-) -> BTreeMap<AttributeKey, AttributeWish> {
-    let folded: BTreeMap<String, AttributeKey> = wishes
+    desired: &BTreeMap<AttributeKey, DesiredAttribute>,
+) -> BTreeMap<AttributeKey, DesiredAttribute> {
+    let folded: BTreeMap<String, AttributeKey> = desired
         .keys()
         .map(|key| (key.folded(), key.clone()))
         .collect();
     folded
         .into_values()
-        .map(|key| (key.clone(), wishes[&key].clone()))
+        .map(|key| (key.clone(), desired[&key].clone()))
         .collect()
 }
 
 fn ownership() -> impl Strategy<Value = Ownership> {
-    let extent = || prop_oneof![Just(Extent::Exact), Just(Extent::AtLeast)];
+    let extent = || prop_oneof![Just(ListOwnership::Exact), Just(ListOwnership::AtLeast)];
     let attributes = prop_oneof![
-        3 => Just(AttributesExtent::Named),
-        1 => Just(AttributesExtent::Exact),
+        3 => Just(AttributesOwnership::Named),
+        1 => Just(AttributesOwnership::Exact),
     ];
     (extent(), extent(), attributes).prop_map(|(tags, enabled_routes, attributes)| Ownership {
         tags,
@@ -286,7 +286,7 @@ fn mode() -> impl Strategy<Value = Mode> {
 /// The device, or all that have these tags and of which one of these holds.
 fn target(tags: TagSet, expression: Option<&str>, many: bool) -> Target {
     if many {
-        return Target::Fleet(Selector {
+        return Target::Selector(Selector {
             tags,
             expression: expression.map(|text| text.parse().unwrap()),
             ..Selector::default()
@@ -299,7 +299,7 @@ fn target(tags: TagSet, expression: Option<&str>, many: bool) -> Target {
     })
 }
 
-pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
+pub(super) fn policy() -> impl Strategy<Value = (Policy, PolicyRecord)> {
     let allowed = subsequence(
         vec![
             Disruption::Deauthorize,
@@ -318,9 +318,9 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
     ];
     let expression = prop_oneof![4 => Just(None), 1 => select(expressions.to_vec()).prop_map(Some)];
     let meant = (asked, expression, any::<bool>());
-    (wishes(), allowed, owned, rank, meant, ownership(), mode()).prop_map(
+    (desired(), allowed, owned, rank, meant, ownership(), mode()).prop_map(
         |(
-            wishes,
+            desired,
             allowed,
             owned_keys,
             (priority, created),
@@ -338,18 +338,18 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, Memory)> {
                 priority,
                 created: Timestamp::from_second(created).unwrap(),
                 target: target(tags, expression, many),
-                wishes,
+                desired,
                 ownership,
                 mode,
                 allowed: allowed.into_iter().collect(),
                 deletion: Deletion::default(),
-                allowance: Allowance::default(),
+                allowance: AllowedRules::default(),
             };
             (
                 policy,
-                Memory {
+                PolicyRecord {
                     owned: Arc::new(OwnedKeys::on(&node(), owned_keys)),
-                    ..Memory::default()
+                    ..PolicyRecord::default()
                 },
             )
         },
@@ -364,8 +364,8 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
             for (number, (policy, _)) in policies.iter_mut().enumerate() {
                 policy.key.name = format!("policy-{number}");
                 // An empty list that is exact is refused.
-                if policy.wishes.tags.as_ref().is_some_and(BTreeSet::is_empty) {
-                    policy.ownership.tags = Extent::AtLeast;
+                if policy.desired.tags.as_ref().is_some_and(BTreeSet::is_empty) {
+                    policy.ownership.tags = ListOwnership::AtLeast;
                 }
             }
             Scene {
@@ -373,7 +373,7 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
                 attributes,
                 neighbours,
                 policies,
-                let_go: Vec::new(),
+                released: Vec::new(),
                 guardrails: Guardrails::default(),
             }
         },

@@ -1,6 +1,6 @@
 use std::cell::Cell;
 
-use super::{Expression, ExpressionFault};
+use super::{Expression, ExpressionError};
 use crate::model::{Device, TagSet};
 
 /// Which devices a policy means: all parts that are given must fit. Parts that are empty are not
@@ -24,19 +24,19 @@ pub struct Selector {
 impl Selector {
     /// Whether a device is meant. One of which the expression cannot tell is not.
     #[must_use]
-    pub fn fits(&self, device: &Device) -> bool {
-        self.judge(device).unwrap_or(false)
+    pub fn matches(&self, device: &Device) -> bool {
+        self.check(device).unwrap_or(false)
     }
 
     /// Whether a device is meant, or why the expression cannot tell though all else fits.
-    pub fn judge(&self, device: &Device) -> Result<bool, ExpressionFault> {
+    pub fn check(&self, device: &Device) -> Result<bool, ExpressionError> {
         self.evaluate(device).0
     }
 
-    /// As [`Selector::judge`], with the steps that it took.
-    pub fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionFault>, usize) {
+    /// As [`Selector::check`], with the steps that it took.
+    pub fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionError>, usize) {
         let steps = Cell::new(0);
-        let fits_besides = self.fits_besides(device, &steps);
+        let fits_besides = self.matches_besides(device, &steps);
         match &self.expression {
             Some(expression) if fits_besides => {
                 let (result, taken) = expression.evaluate(device);
@@ -47,7 +47,7 @@ impl Selector {
     }
 
     /// Whether all parts but the expression fit.
-    fn fits_besides(&self, device: &Device, steps: &Cell<usize>) -> bool {
+    fn matches_besides(&self, device: &Device, steps: &Cell<usize>) -> bool {
         let fits = |pattern: &Glob, text: &str| {
             let (fits, taken) = pattern.compare(text);
             steps.set(steps.get() + taken);
@@ -87,7 +87,7 @@ impl Glob {
     /// Whether the whole of a text fits. Takes at most pattern times text steps: after a mismatch
     /// only the last `*` takes one character more, as an earlier one could gain nothing by it.
     #[must_use]
-    pub fn fits(&self, text: &str) -> bool {
+    pub fn matches(&self, text: &str) -> bool {
         self.compare(text).0
     }
 
@@ -147,7 +147,7 @@ mod tests {
         fn a_glob_fits_what_it_means(pattern in "[ab*?ä]{0,7}", text in "[abä]{0,8}") {
             let letters = |text: &str| text.chars().collect::<Vec<_>>();
             let expected = fits(&letters(&pattern), &letters(&text));
-            prop_assert_eq!(Glob::new(&pattern).fits(&text), expected);
+            prop_assert_eq!(Glob::new(&pattern).matches(&text), expected);
         }
     }
 }

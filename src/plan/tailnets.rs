@@ -1,4 +1,4 @@
-//! What must hold of several policies on several devices: [`survey`], its calls made one after
+//! What must hold of several policies on several devices: [`plan_tailnet`], its calls made one after
 //! another until none is left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{collection, prelude::*};
 
 use super::{
-    Approvals, Call, Declared, DeviceTarget, Extent, Fleet, Guardrails, Guards, Identity,
-    LookRequest, Memory, Mode, Policy, Standing, Survey, Target, apply, apply_attributes,
+    Admission, Approvals, Call, DeviceIndex, DeviceTarget, Guardrails, Identity, ListOwnership,
+    Mode, Policy, PolicyInput, PolicyRecord, ReconcileRequest, StatusState, TailnetPlan, Target,
+    apply, apply_attributes,
     guardrails::tests::{guardrails, random_guardrails},
-    next_call, remembered,
+    next_call, plan_tailnet, recorded,
     scenes::{attributes, device, now, policy},
-    survey,
 };
 use crate::model::{Attributes, Device, NodeId};
 
@@ -23,20 +23,20 @@ const MANY: usize = 200;
 struct World {
     devices: BTreeMap<NodeId, Device>,
     attributes: BTreeMap<NodeId, Attributes>,
-    policies: Vec<Declared>,
-    guards: Guards,
+    policies: Vec<PolicyInput>,
+    guards: Admission,
 }
 
 impl World {
-    fn fleet(&self) -> Fleet {
-        Fleet::new(self.devices.values().cloned())
+    fn index(&self) -> DeviceIndex {
+        DeviceIndex::new(self.devices.values().cloned())
     }
 
-    fn survey(&self) -> Survey {
-        survey(
+    fn plan(&self) -> TailnetPlan {
+        plan_tailnet(
             &self.policies,
             &self.guards,
-            &self.fleet(),
+            &self.index(),
             &self.attributes,
             now(),
         )
@@ -57,8 +57,8 @@ impl World {
     /// The next call, after what must be remembered before it.
     fn next(&mut self) -> Option<Call> {
         self.remember();
-        let survey = self.survey();
-        let mut plans = survey.devices.values();
+        let plan = self.plan();
+        let mut plans = plan.devices.values();
         let (call, _) = plans.find_map(|plan| next_call(plan, &BTreeSet::new()))?;
         Some(call)
     }
@@ -78,7 +78,7 @@ impl World {
     }
 
     fn remember(&mut self) {
-        let bindings = self.survey().bindings;
+        let bindings = self.plan().bindings;
         for declared in &mut self.policies {
             let Ok(policy) = &declared.policy else {
                 continue;
@@ -89,14 +89,14 @@ impl World {
             let found = bindings.get(&declared.key);
             let found = found.and_then(|binding| binding.nodes().next());
             if let Some(device) = found.and_then(|id| self.devices.get(id)) {
-                declared.memory.bound = Some(remembered(target, device));
+                declared.record.bound = Some(recorded(target, device));
             }
         }
     }
 
     /// The devices that a policy means that may send something.
     fn meant(&self) -> BTreeSet<NodeId> {
-        let bindings = self.survey().bindings;
+        let bindings = self.plan().bindings;
         let acting = self
             .policies
             .iter()
@@ -127,7 +127,7 @@ fn devices() -> impl Strategy<Value = Vec<Device>> {
 }
 
 /// About a device of the three (the last hostname is nobody's), or about all of some tags.
-fn meaning((mut policy, memory): (Policy, Memory), which: usize) -> (Policy, Memory) {
+fn meaning((mut policy, record): (Policy, PolicyRecord), which: usize) -> (Policy, PolicyRecord) {
     if let Target::Device(DeviceTarget { identity, .. }) = &mut policy.target {
         *identity = if which < 3 {
             Identity::NodeId(format!("n{which}CNTRL").parse().unwrap())
@@ -135,19 +135,19 @@ fn meaning((mut policy, memory): (Policy, Memory), which: usize) -> (Policy, Mem
             Identity::Hostname(format!("host-{}", which - 3))
         };
     } else {
-        policy.wishes.name = None;
-        policy.wishes.ipv4 = None;
+        policy.desired.name = None;
+        policy.desired.ipv4 = None;
     }
-    (policy, memory)
+    (policy, record)
 }
 
 /// Every other tailnet declares guards.
-fn guards() -> impl Strategy<Value = Guards> {
+fn guards() -> impl Strategy<Value = Admission> {
     let declared = random_guardrails().prop_map(|spec| guardrails(&spec));
     let guardrails = prop_oneof![Just(Guardrails::default()), declared];
-    guardrails.prop_map(|guardrails| Guards {
+    guardrails.prop_map(|guardrails| Admission {
         guardrails,
-        ..Guards::default()
+        ..Admission::default()
     })
 }
 
@@ -174,22 +174,22 @@ fn world() -> impl Strategy<Value = World> {
     )
 }
 
-fn declared(number: usize, (mut policy, memory): (Policy, Memory)) -> Declared {
+fn declared(number: usize, (mut policy, record): (Policy, PolicyRecord)) -> PolicyInput {
     policy.key.name = format!("policy-{number}");
     // An empty list that is exact is refused.
-    if policy.wishes.tags.as_ref().is_some_and(BTreeSet::is_empty) {
-        policy.ownership.tags = Extent::AtLeast;
+    if policy.desired.tags.as_ref().is_some_and(BTreeSet::is_empty) {
+        policy.ownership.tags = ListOwnership::AtLeast;
     }
-    Declared {
+    PolicyInput {
         key: policy.key.clone(),
         uid: String::new(),
         generation: 1,
         policy: Ok(policy),
-        memory,
-        request: LookRequest::default(),
+        record,
+        request: ReconcileRequest::default(),
         approvals: Approvals::default(),
-        standing: Standing::default(),
-        leaving: None,
+        status_state: StatusState::default(),
+        deleting: None,
     }
 }
 
@@ -200,7 +200,7 @@ proptest! {
     fn calls_come_to_an_end_and_leave_only_what_is_held(world in world()) {
         let mut world = world;
         world.run();
-        for plan in world.survey().devices.values() {
+        for plan in world.plan().devices.values() {
             let held = plan.differences.iter().any(|difference| difference.hold.is_some());
             for difference in &plan.differences {
                 let waits = held || plan.lacks_what_waits();
@@ -251,10 +251,10 @@ proptest! {
     /// Refused policies are to the plan as if they were not there.
     #[test]
     fn a_policy_that_is_refused_claims_nothing(world in world()) {
-        let survey = world.survey();
+        let plan = world.plan();
         let mut without = world.clone();
-        without.policies.retain(|declared| !survey.refused.contains_key(&declared.key));
-        prop_assert_eq!(survey.devices, without.survey().devices);
+        without.policies.retain(|declared| !plan.refused.contains_key(&declared.key));
+        prop_assert_eq!(plan.devices, without.plan().devices);
     }
 
     #[test]
@@ -273,14 +273,14 @@ proptest! {
     fn nobody_loses_an_address_or_a_name_to_another_device(world in world()) {
         let mut after = world;
         for call in after.clone().run() {
-            let fleet = after.fleet();
+            let index = after.index();
             match &call {
                 Call::SetIpv4(id, addr) => {
-                    let holder = fleet.holder_of(addr.addr());
+                    let holder = index.holder_of(addr.addr());
                     prop_assert!(holder.is_none_or(|holder| holder.node_id == *id), "{call:?}");
                 }
                 Call::SetName(id, label) => {
-                    let others = fleet.bearers_of(label).filter(|other| other.node_id != *id);
+                    let others = index.devices_named(label).filter(|other| other.node_id != *id);
                     prop_assert_eq!(others.count(), 0, "{:?}", call);
                 }
                 _ => {}

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Approvals, Binding, Bound, Declared, DeviceTarget, Fleet, Identity, Memory, Owner, PolicyKey,
-    Target, bind, parse,
+    Approvals, Binding, Bound, DeviceIndex, DeviceTarget, Identity, Owner, PolicyInput, PolicyKey,
+    PolicyRecord, Target, bind, parse,
 };
 use crate::{
     api::TailscaleDevicePolicySpec,
-    model::{AttributeValue, AttributeWish, Device, NodeId, ReportedAttribute, RouteSet},
+    model::{AttributeValue, DesiredAttribute, Device, NodeId, ReportedAttribute, RouteSet},
 };
 
 fn id(text: &str) -> NodeId {
@@ -51,15 +51,15 @@ fn hostname(name: &str) -> DeviceTarget {
     }
 }
 
-fn bound(node: &str, owner: &str, named: &str) -> Memory {
+fn bound(node: &str, owner: &str, named: &str) -> PolicyRecord {
     let bound = Bound {
         node: id(node),
         owner: owner.parse().unwrap(),
         named: named.to_owned(),
     };
-    Memory {
+    PolicyRecord {
         bound: Some(bound),
-        ..Memory::default()
+        ..PolicyRecord::default()
     }
 }
 
@@ -67,12 +67,12 @@ const AMELIE: &str = "amelie@example.com";
 const BERT: &str = "bert@example.com";
 const FRA: &str = "hostname fra";
 
-fn found(target: &DeviceTarget, memory: &Memory, devices: &[Device]) -> Binding {
+fn found(target: &DeviceTarget, record: &PolicyRecord, devices: &[Device]) -> Binding {
     bind(
         &Target::Device(target.clone()),
-        memory,
+        record,
         &Approvals::default(),
-        &Fleet::new(devices.to_vec()),
+        &DeviceIndex::new(devices.to_vec()),
     )
 }
 
@@ -81,15 +81,15 @@ fn a_bound_device_stays_bound_whoever_else_takes_its_name() {
     let mut renamed = device("n1", AMELIE, &[]);
     "other".clone_into(&mut renamed.hostname);
     let devices = [renamed, device("n2", AMELIE, &[])];
-    let memory = bound("n1", AMELIE, FRA);
+    let record = bound("n1", AMELIE, FRA);
     assert_eq!(
-        found(&hostname("fra"), &memory, &devices),
+        found(&hostname("fra"), &record, &devices),
         Binding::Device(id("n1"))
     );
     // A manifest that names another device lets it go.
-    let memory = bound("n1", AMELIE, "hostname former");
+    let record = bound("n1", AMELIE, "hostname former");
     assert_eq!(
-        found(&hostname("fra"), &memory, &devices),
+        found(&hostname("fra"), &record, &devices),
         Binding::Device(id("n2"))
     );
 }
@@ -121,13 +121,13 @@ fn another_device_of_the_name_is_followed_only_for_the_same_owner() {
 }
 
 /// What becomes of a policy whose annotation approves these devices.
-fn found_with(approved: &[&str], memory: &Memory, devices: &[Device]) -> Binding {
+fn found_with(approved: &[&str], record: &PolicyRecord, devices: &[Device]) -> Binding {
     let approved: Vec<String> = approved.iter().map(|id| format!("node:{id}")).collect();
     bind(
         &Target::Device(hostname("fra")),
-        memory,
+        record,
         &Approvals::parse(Some(&approved.join(", "))),
-        &Fleet::new(devices.to_vec()),
+        &DeviceIndex::new(devices.to_vec()),
     )
 }
 
@@ -136,13 +136,13 @@ fn an_approved_device_is_followed_if_it_bears_the_name_and_no_bound_one_is_there
     let (mine, yours) = (device("n1", AMELIE, &[]), device("n2", BERT, &[]));
     let mut renamed = device("n3", BERT, &[]);
     "other".clone_into(&mut renamed.hostname);
-    let memory = bound("n1", AMELIE, FRA);
+    let record = bound("n1", AMELIE, FRA);
     let is = |node: &str| Binding::Device(id(node));
     // Replaced by one of another owner, and approved.
     let gone = [yours.clone(), renamed.clone()];
-    assert_eq!(found_with(&["n2"], &memory, &gone), is("n2"));
+    assert_eq!(found_with(&["n2"], &record, &gone), is("n2"));
     for others in [&[][..], &["n3"], &["n9"]] {
-        let binding = found_with(others, &memory, &gone);
+        let binding = found_with(others, &record, &gone);
         assert!(
             matches!(binding, Binding::IdentityChanged { .. }),
             "{others:?}"
@@ -150,12 +150,15 @@ fn an_approved_device_is_followed_if_it_bears_the_name_and_no_bound_one_is_there
     }
     // Of two of the name the approved one; of two approved ones neither.
     let both = [mine.clone(), yours.clone()];
-    assert_eq!(found_with(&["n2"], &Memory::default(), &both), is("n2"));
-    let neither = found_with(&["n1", "n2"], &Memory::default(), &both);
+    assert_eq!(
+        found_with(&["n2"], &PolicyRecord::default(), &both),
+        is("n2")
+    );
+    let neither = found_with(&["n1", "n2"], &PolicyRecord::default(), &both);
     assert_eq!(neither, Binding::Ambiguous(vec![id("n1"), id("n2")]));
     // The bound one is there, or is there again: an approval takes nothing from it.
-    assert_eq!(found_with(&["n2"], &memory, &both), is("n1"));
-    assert_eq!(found_with(&["n2"], &memory, &[renamed]), Binding::NotFound);
+    assert_eq!(found_with(&["n2"], &record, &both), is("n1"));
+    assert_eq!(found_with(&["n2"], &record, &[renamed]), Binding::NotFound);
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn an_approved_device_must_have_what_the_policy_asks_for_besides() {
         &Target::Device(target),
         &bound("n1", AMELIE, FRA),
         &Approvals::parse(Some("node:n2")),
-        &Fleet::new([device("n2", BERT, &[])]),
+        &DeviceIndex::new([device("n2", BERT, &[])]),
     );
     assert!(matches!(binding, Binding::Unmet { .. }), "{binding:?}");
 }
@@ -178,9 +181,12 @@ fn two_of_a_name_are_ambiguous_and_none_is_not_found() {
     let target = hostname("fra");
     let both = [device("n1", AMELIE, &[]), device("n2", AMELIE, &[])];
     let ambiguous = Binding::Ambiguous(vec![id("n1"), id("n2")]);
-    assert_eq!(found(&target, &Memory::default(), &both), ambiguous);
+    assert_eq!(found(&target, &PolicyRecord::default(), &both), ambiguous);
     assert_eq!(found(&target, &bound("n9", AMELIE, FRA), &both), ambiguous);
-    assert_eq!(found(&target, &Memory::default(), &[]), Binding::NotFound);
+    assert_eq!(
+        found(&target, &PolicyRecord::default(), &[]),
+        Binding::NotFound
+    );
 }
 
 #[test]
@@ -215,8 +221,8 @@ fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
             ..hostname("fra")
         };
         let owner = Owner::of(&device).to_string();
-        for memory in [Memory::default(), bound("n1", &owner, FRA)] {
-            let binding = found(&target, &memory, std::slice::from_ref(&device));
+        for record in [PolicyRecord::default(), bound("n1", &owner, FRA)] {
+            let binding = found(&target, &record, std::slice::from_ref(&device));
             assert_eq!(
                 binding.nodes().next().is_some(),
                 meets,
@@ -242,9 +248,9 @@ fn external_devices_never_match_nor_do_they_stay_bound() {
             identity,
             ..hostname("")
         };
-        for memory in [Memory::default(), bound("n1", AMELIE, &named)] {
+        for record in [PolicyRecord::default(), bound("n1", AMELIE, &named)] {
             assert_eq!(
-                found(&target, &memory, &devices),
+                found(&target, &record, &devices),
                 Binding::NotFound,
                 "{named}"
             );
@@ -268,26 +274,26 @@ fn names_fit_without_regard_to_case_and_with_a_domain_only_as_a_whole() {
             identity: Identity::Name(name.to_owned()),
             ..hostname("")
         };
-        let binding = found(&target, &Memory::default(), &devices);
+        let binding = found(&target, &PolicyRecord::default(), &devices);
         assert_eq!(binding.nodes().next().is_some(), fits, "{name}");
     }
 }
 
 #[test]
 fn a_fleet_finds_a_device_by_what_it_is_called_now() {
-    let mut fleet = Fleet::new([device("n1", AMELIE, &[])]);
+    let mut index = DeviceIndex::new([device("n1", AMELIE, &[])]);
     let mut renamed = device("n1", AMELIE, &[]);
     "new.tail1.ts.net".clone_into(&mut renamed.name);
     "new".clone_into(&mut renamed.hostname);
     renamed.ipv4 = Some([100, 80, 0, 1].into());
-    fleet.insert(renamed);
-    let names = |identity: Identity| fleet.find(&identity).len();
+    index.insert(renamed);
+    let names = |identity: Identity| index.find(&identity).len();
     assert_eq!(names(Identity::Hostname("fra".to_owned())), 0);
     assert_eq!(names(Identity::Name("fra".to_owned())), 0);
     assert_eq!(names(Identity::Hostname("new".to_owned())), 1);
     assert_eq!(names(Identity::Name("new".to_owned())), 1);
-    assert!(fleet.holder_of([100, 80, 0, 1].into()).is_some());
-    assert_eq!(fleet.own_count(), 1);
+    assert!(index.holder_of([100, 80, 0, 1].into()).is_some());
+    assert_eq!(index.own_count(), 1);
 }
 
 #[test]
@@ -299,7 +305,7 @@ fn values_are_compared_and_not_their_spelling() {
         routes(["10.0.0.0/8", "fd00::/8"])
     );
     let at = |text: &str| -> Option<Timestamp> { Some(text.parse().unwrap()) };
-    let three = AttributeWish {
+    let three = DesiredAttribute {
         value: AttributeValue::Integer(3.try_into().unwrap()),
         expiry: at("2027-01-01T00:00:00Z"),
     };
@@ -322,7 +328,7 @@ fn values_are_compared_and_not_their_spelling() {
     }
 }
 
-fn parsed(yaml: &str) -> Declared {
+fn parsed(yaml: &str) -> PolicyInput {
     let spec: TailscaleDevicePolicySpec = serde_yaml::from_str(yaml).unwrap();
     let key = PolicyKey {
         namespace: "network".to_owned(),
@@ -378,11 +384,11 @@ fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
         panic!("{:?}", policy.target);
     };
     assert_eq!(target.identity, Identity::NodeId(id("n1CNTRL")));
-    let only = super::Wishes {
+    let only = super::DesiredSettings {
         exit_node: Some(false),
-        ..super::Wishes::default()
+        ..super::DesiredSettings::default()
     };
-    assert_eq!(policy.wishes, only);
+    assert_eq!(policy.desired, only);
 }
 
 #[test]
@@ -415,12 +421,12 @@ fn a_selector_means_the_devices_that_fit_every_part() {
         let policy = parsed(&format!("{{deviceSelector: {selector}}}"))
             .policy
             .unwrap();
-        let fleet = Fleet::new(devices.to_vec());
+        let index = DeviceIndex::new(devices.to_vec());
         let binding = bind(
             &policy.target,
-            &Memory::default(),
+            &PolicyRecord::default(),
             &Approvals::default(),
-            &fleet,
+            &index,
         );
         let nodes: Vec<_> = binding.nodes().map(ToString::to_string).collect();
         assert_eq!(nodes.join(" "), expected, "{selector}");
@@ -429,7 +435,7 @@ fn a_selector_means_the_devices_that_fit_every_part() {
 
 #[test]
 fn a_selector_that_could_mean_anybody_is_refused() {
-    for (spec, fault) in [
+    for (spec, error) in [
         ("{}", "write exactly one of device and deviceSelector"),
         (
             r#"{"deviceSelector": {}}"#,
@@ -453,7 +459,7 @@ fn a_selector_that_could_mean_anybody_is_refused() {
             "spec.name: no two devices",
         ),
     ] {
-        let faults = parsed(spec).policy.unwrap_err().join("; ");
-        assert!(faults.contains(fault), "{spec}: {faults}");
+        let errors = parsed(spec).policy.unwrap_err().join("; ");
+        assert!(errors.contains(error), "{spec}: {errors}");
     }
 }

@@ -12,8 +12,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Options,
-    answer::Refusal,
     identity::{IssuerKeys, WorkloadIdentity},
+    response::Refusal,
 };
 
 /// An OAuth client that may ask for access tokens.

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::answer::Refusal;
+use super::response::Refusal;
 
 /// The JSON object of a request, none of whose fields is unknown.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Answer, Refusal, Reply},
     device::Record,
     fault::FaultSpec,
     path::Target,
+    response::{Answer, Refusal, Reply},
     world::World,
 };
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    answer::{Answer, Refusal},
     device::Record,
+    response::{Answer, Refusal},
 };
 
 /// A fault as it is put in.

@@ -6,7 +6,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use super::{
-    answer::{Answer, Refusal},
+    response::{Answer, Refusal},
     switches::{RateLimit, RetryAfter},
 };
 

@@ -7,7 +7,6 @@
 //! verified is a switch. It must not use the client's types (`crate::tailscale`, `crate::model`):
 //! a wrong field name there would find its twin here, and no test would see it.
 
-mod answer;
 mod auth;
 mod body;
 mod control;
@@ -21,6 +20,7 @@ mod limit;
 mod load;
 mod path;
 mod policy;
+mod response;
 mod server;
 mod service;
 mod switches;
@@ -33,17 +33,17 @@ use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::{auth::Credentials, policy::Policy, service::Shared, world::World};
 pub use self::{
-    answer::Refusal,
     auth::{OauthClient, Scopes},
     fault::{FaultKind, FaultSpec},
     generate::generate,
     identity::{IssuerKeys, WorkloadIdentity},
     journal::LoggedRequest,
     load::{LoadError, read_devices},
+    response::Refusal,
     switches::{AttributeWriteAnswer, HostBits, RateLimit, RetryAfter, Switches},
 };
-use self::{auth::Credentials, policy::Policy, service::Shared, world::World};
 
 /// With what a simulator starts.
 #[derive(Debug, Clone)]

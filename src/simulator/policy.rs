@@ -8,7 +8,7 @@ use std::{
 use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use serde_json::{Value, json};
 
-use super::answer::Refusal;
+use super::response::Refusal;
 
 /// A policy file that has been read.
 #[derive(Debug, Clone)]

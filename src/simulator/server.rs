@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::Answer,
     path::Target,
+    response::Answer,
     service::{Delivery, Request, Shared, serve},
 };
 

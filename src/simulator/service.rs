@@ -10,12 +10,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    answer::Answer,
     control,
     endpoints::{self, Incoming},
     fault::{Effect, Hit},
     journal::{LoggedRequest, shown_body},
     path::Target,
+    response::Answer,
     world::World,
 };
 

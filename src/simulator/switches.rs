@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::answer::Refusal;
+use super::response::Refusal;
 
 /// All switches with their present settings.
 #[expect(

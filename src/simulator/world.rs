@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    answer::Refusal,
     auth::Credentials,
     device::{Device, Record, as_label},
     endpoints::invites::Invite,
@@ -17,6 +16,7 @@ use super::{
     journal::Journal,
     limit::Window,
     policy::Policy,
+    response::Refusal,
     switches::Switches,
 };
 

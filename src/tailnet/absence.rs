@@ -13,13 +13,13 @@ use std::{
 };
 
 use super::{
-    Answer, Engine, Failure, Now, Request, Retry, Ticket, failure::backoff, inquiry::Inquired,
-    inquiry::is_lacking, send::MAX_LANES,
+    Answer, Engine, Failure, Now, Request, Retry, Ticket, device_lookup::LookedUpDevices,
+    device_lookup::is_lacking, failure::backoff, send::MAX_LANES,
 };
 use crate::{
     api::Reason,
     model::{Device, NodeId},
-    plan::{Fleet, PolicyKey, Target},
+    plan::{DeviceIndex, PolicyKey, Target},
 };
 
 /// Lookups under way at once: a list that lacks many devices must not keep other work waiting.
@@ -52,7 +52,7 @@ pub(super) struct Absence {
     /// The lookups under way, those that no longer matter among them.
     lookups: BTreeMap<Ticket, NodeId>,
     /// What those who work beside the engine have asked for.
-    pub inquired: Inquired,
+    pub inquired: LookedUpDevices,
 }
 
 impl Absence {
@@ -145,14 +145,14 @@ impl Engine {
     /// Whether two complete lists can be compared: a device that only the first one lacks is taken
     /// for none. Whoever carries out an approved plan compares with that plan.
     pub(super) fn can_compare_lists(&self) -> bool {
-        self.polling.seen > 1 || self.agreed.is_some()
+        self.polling.seen > 1 || self.approved_plan.is_some()
     }
 
     /// Keeps what a new list lacks in the snapshot, until it is given up. Gives the devices that are
     /// given up with this list.
-    pub(super) fn keep_missing(&mut self, listed: &mut Fleet) -> Vec<NodeId> {
+    pub(super) fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
         let lists = self.polling.seen;
-        let lacking = self.fleet.devices().filter(|device| !device.external);
+        let lacking = self.index.devices().filter(|device| !device.external);
         let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
         let lacking: Vec<Device> = lacking.cloned().collect();
         let inquired = self.inquired_devices();
@@ -190,20 +190,20 @@ impl Engine {
 
     /// What is under way for a device that a list lacks waits, and its policies report it.
     fn note_missing(&mut self, id: &NodeId) {
-        if let Some(node) = self.nodes.get(id) {
-            self.unplaced.insert(id.clone());
-            self.tell.extend(node.all_policies().cloned());
+        if let Some(node) = self.devices.get(id) {
+            self.dirty_steps.insert(id.clone());
+            self.dirty_statuses.extend(node.all_policies().cloned());
         }
     }
 
     /// The devices that policies remember and that neither the list nor the snapshot has.
-    fn recorded_devices(&self, listed: &Fleet) -> BTreeSet<NodeId> {
+    fn recorded_devices(&self, listed: &DeviceIndex) -> BTreeSet<NodeId> {
         let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
         for held in self.policies.values() {
             recorded.extend(held.bound_node());
-            recorded.extend(held.memory.holdings.nodes.iter());
-            recorded.extend(held.memory.holdings.parted());
-            recorded.extend(held.memory.owned.nodes());
+            recorded.extend(held.needed_record.managed.nodes.iter());
+            recorded.extend(held.needed_record.managed.release());
+            recorded.extend(held.needed_record.owned.nodes());
         }
         recorded.extend(self.absence.inquired.bound());
         let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
@@ -220,12 +220,12 @@ impl Engine {
             if let Ok(policy) = &held.policy
                 && let Target::Device(target) = &policy.target
             {
-                let named = self.fleet.find(&target.identity).into_iter();
+                let named = self.index.find(&target.identity).into_iter();
                 concerned.extend(named.map(|device| device.node_id.clone()));
             }
         }
         let held = lacking.iter().map(|device| &device.node_id);
-        concerned.extend(held.filter(|id| self.nodes.contains_key(*id)).cloned());
+        concerned.extend(held.filter(|id| self.devices.contains_key(*id)).cloned());
         concerned
     }
 
@@ -244,7 +244,7 @@ impl Engine {
     /// When the next lookup is due, if one can be sent.
     pub(super) fn next_lookup(&self) -> Option<Duration> {
         // While something waits for a turn, that is the next occasion.
-        if !self.may_act() || self.turns.is_wanted() || self.flights.len() >= MAX_LANES {
+        if !self.may_act() || self.turns.is_wanted() || self.in_flight.len() >= MAX_LANES {
             return None;
         }
         let next = self.absence.next(self.polling.seen);
@@ -288,9 +288,9 @@ impl Engine {
             missing.failures = 0;
             missing.proof = Proof::Open(again);
         }
-        self.fleet.insert(device);
-        self.moved.insert(id.clone());
-        self.stale.insert(id.clone());
+        self.index.insert(device);
+        self.dirty_matches.insert(id.clone());
+        self.dirty_plans.insert(id.clone());
         self.question_bindings(|held| held == Some(&id));
     }
 
@@ -310,9 +310,9 @@ impl Engine {
     /// A device has left the tailnet: what depends on it is decided anew.
     fn give_up(&mut self, id: &NodeId) {
         self.absence.prove(id, self.polling.seen);
-        self.fleet.remove(id);
-        self.moved.insert(id.clone());
-        self.stale.insert(id.clone());
+        self.index.remove(id);
+        self.dirty_matches.insert(id.clone());
+        self.dirty_plans.insert(id.clone());
         self.reconsider_taken();
         self.question_bindings(|held| held == Some(id));
     }
@@ -320,12 +320,12 @@ impl Engine {
     /// Policies about a single device that is none now, or one of these, are bound anew.
     pub(super) fn question_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
         let single = self.policies.iter();
-        let single = single.filter(|(key, _)| !self.fleets.contains(*key));
+        let single = single.filter(|(key, _)| !self.selector_policies.contains(*key));
         let in_question = single.filter(|(_, held)| {
             let node = held.nodes().next();
             node.is_none() || concerns(node)
         });
         let in_question: Vec<PolicyKey> = in_question.map(|(key, _)| key.clone()).collect();
-        self.unbound.extend(in_question);
+        self.dirty_targets.extend(in_question);
     }
 }

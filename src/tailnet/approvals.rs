@@ -2,18 +2,17 @@
 //!
 //! What was approved is known to this process alone: after a crash in the middle of it the rest is
 //! held again, under another hash. So nothing is ever sent for an approval that was not meant for it.
-
-use super::{Announcement, Engine, held::Held};
+use super::{Engine, Notification, policy_entry::PolicyEntry};
 use crate::{
     model::NodeId,
     plan::{
-        ApprovedOn, Batch, Binding, Change, Changes, DevicePlan, Difference, Field, Hold, Mode,
-        PlanHash, Policy, PolicyKey, Target,
+        ApprovedOn, Binding, Change, Changes, DevicePlan, Difference, Field, FrozenPlan, Hold,
+        Mode, PlanHash, Policy, PolicyKey, Target,
     },
 };
 
 /// Faults of an annotation that are told.
-const TOLD: usize = 20;
+const MAX_NAMED: usize = 20;
 
 /// A frozen plan that waits for an approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +33,12 @@ pub struct HeldPlan {
     pub share: Option<usize>,
 }
 
-impl Held {
+impl PolicyEntry {
     /// Forgets what is frozen and what was approved.
-    pub fn thaw(&mut self) {
-        self.batch = None;
+    pub fn discard(&mut self) {
+        self.frozen_plan = None;
         self.approved = Changes::default();
-        self.passed = Changes::default();
+        self.approved_over_limit = Changes::default();
     }
 
     /// What no longer differs, or differs in another way, is no part of what was approved, and never
@@ -56,39 +55,39 @@ impl Held {
         };
         let same = |change: &Change| unread(change) || asked(change);
         self.approved.retain(id, same);
-        self.passed.retain(id, same);
-        if let Some(batch) = &mut self.batch {
+        self.approved_over_limit.retain(id, same);
+        if let Some(batch) = &mut self.frozen_plan {
             batch.compare(id, asked, unread);
         }
-        self.batch.take_if(|batch| batch.open().is_empty());
+        self.frozen_plan.take_if(|batch| batch.open().is_empty());
     }
 
     /// What was approved has been done: should it differ again, that is another difference.
     pub fn done(&mut self, difference: &Difference) {
         let other = |change: &Change| change.field() != difference.change.field();
         self.approved.retain(&difference.node, other);
-        self.passed.retain(&difference.node, other);
+        self.approved_over_limit.retain(&difference.node, other);
     }
 
     /// Lets go what concerns a device that the policy means no more.
     pub fn drop_device(&mut self, id: &NodeId) {
         self.approved.retain(id, |_| false);
-        self.passed.retain(id, |_| false);
-        if let Some(batch) = &mut self.batch {
+        self.approved_over_limit.retain(id, |_| false);
+        if let Some(batch) = &mut self.frozen_plan {
             batch.compare(id, |_| false, |_| false);
         }
-        self.batch.take_if(|batch| batch.open().is_empty());
+        self.frozen_plan.take_if(|batch| batch.open().is_empty());
     }
 }
 
 impl Engine {
     /// Freezes what is held of a policy, once all that can be done for it is done and all is known.
     pub(super) fn freeze(&mut self, key: &PolicyKey) {
-        let is_limited = self.limiter.held.contains(key);
+        let is_limited = self.change_budget.held.contains(key);
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        held.batch
+        held.frozen_plan
             .take_if(|batch| batch.on == ApprovedOn::Tailnet && !is_limited);
         let Some(batch) = self.held_of(key, is_limited) else {
             return;
@@ -102,20 +101,20 @@ impl Engine {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let is_new = held.memory.held.as_ref() != Some(&batch.hash);
-        held.memory.held = Some(batch.hash.clone());
-        held.batch = Some(batch);
-        self.approvable.insert(key.clone());
+        let is_new = held.needed_record.held.as_ref() != Some(&batch.hash);
+        held.needed_record.held = Some(batch.hash.clone());
+        held.frozen_plan = Some(batch);
+        self.dirty_approvals.insert(key.clone());
         if is_new {
-            self.announce(key, Announcement::Held(plan));
+            self.notify(key, Notification::Held(plan));
         }
     }
 
     /// What is held of a policy and not frozen yet; `None` while that may change by itself.
-    fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<Batch> {
+    fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
         let held = self.policies.get(key)?;
         let policy = held.policy.as_ref().ok()?;
-        if held.batch.is_some() || !(policy.mode == Mode::Approve || is_limited) {
+        if held.frozen_plan.is_some() || !(policy.mode == Mode::Approve || is_limited) {
             return None;
         }
         let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
@@ -124,7 +123,7 @@ impl Engine {
                 return None;
             }
             let shown = self
-                .nodes
+                .devices
                 .get(id)
                 .into_iter()
                 .flat_map(|node| &node.plan.shown);
@@ -137,14 +136,14 @@ impl Engine {
                 changes.insert(id.clone(), difference.change.clone());
             }
         }
-        let used = held.memory.approvals_used;
-        let freeze = |on, changes| Batch::freeze(policy, used, on, changes);
+        let used = held.needed_record.approvals_used;
+        let freeze = |on, changes| FrozenPlan::freeze(policy, used, on, changes);
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }
 
-    fn held_plan(&self, key: &PolicyKey, batch: &Batch) -> HeldPlan {
+    fn held_plan(&self, key: &PolicyKey, batch: &FrozenPlan) -> HeldPlan {
         let limit = self.most_changes();
-        let is_beyond_share = self.limiter.beyond_share.contains(key);
+        let is_beyond_share = self.change_budget.beyond_share.contains(key);
         let share = self.namespace_share().filter(|_| is_beyond_share);
         HeldPlan {
             hash: batch.hash.clone(),
@@ -159,46 +158,46 @@ impl Engine {
 
     /// What waits for an approval of a policy.
     pub(super) fn held_plan_of(&self, key: &PolicyKey) -> Option<HeldPlan> {
-        let batch = self.policies.get(key)?.batch.as_ref()?;
+        let batch = self.policies.get(key)?.frozen_plan.as_ref()?;
         Some(self.held_plan(key, batch))
     }
 
     /// Uses the approvals that fit what is frozen. That one was used must be kept before the first
-    /// call for it ([`crate::plan::Memory::covers`]).
+    /// call for it ([`crate::plan::PolicyRecord::covers`]).
     pub(super) fn use_approvals(&mut self) {
         if !self.leads() {
             return;
         }
-        for key in std::mem::take(&mut self.approvable) {
+        for key in std::mem::take(&mut self.dirty_approvals) {
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
-            let (policy, tailnet) = (&held.approvals.plans, &self.limiter.approvals.plans);
-            let Some(batch) = held.batch.take_if(|batch| match batch.on {
+            let (policy, tailnet) = (&held.approvals.plans, &self.change_budget.approvals.plans);
+            let Some(batch) = held.frozen_plan.take_if(|batch| match batch.on {
                 ApprovedOn::Policy => policy.contains(&batch.hash),
                 ApprovedOn::Tailnet => tailnet.contains(&batch.hash),
             }) else {
                 continue;
             };
-            held.memory.approvals_used = held.memory.approvals_used.saturating_add(1);
-            held.memory.approved = Some(batch.hash.clone());
-            self.stale.extend(batch.open().nodes().cloned());
+            held.needed_record.approvals_used = held.needed_record.approvals_used.saturating_add(1);
+            held.needed_record.approved = Some(batch.hash.clone());
+            self.dirty_plans.extend(batch.open().nodes().cloned());
             let plan = self.held_plan(&key, &batch);
             if let Some(held) = self.policies.get_mut(&key) {
                 match batch.on {
                     ApprovedOn::Policy => held.approved.extend(batch.open().clone()),
-                    ApprovedOn::Tailnet => held.passed.extend(batch.open().clone()),
+                    ApprovedOn::Tailnet => held.approved_over_limit.extend(batch.open().clone()),
                 }
             }
-            self.announce(&key, Announcement::Approved(plan));
-            self.tell.insert(key);
+            self.notify(&key, Notification::Approved(plan));
+            self.dirty_statuses.insert(key);
         }
     }
 
     /// Says with each difference that is part of what is frozen how to approve it.
-    pub(super) fn name_batch(&self, key: &PolicyKey, differences: &mut [Difference]) {
+    pub(super) fn name_frozen_plan(&self, key: &PolicyKey, differences: &mut [Difference]) {
         let held = self.policies.get(key);
-        let Some(batch) = held.and_then(|held| held.batch.as_ref()) else {
+        let Some(batch) = held.and_then(|held| held.frozen_plan.as_ref()) else {
             return;
         };
         for difference in differences {
@@ -211,15 +210,15 @@ impl Engine {
     }
 
     /// What is wrong with the annotation of a policy. `at_rest`: all that is held is frozen.
-    pub(super) fn approval_faults(&self, key: &PolicyKey, at_rest: bool) -> Vec<String> {
+    pub(super) fn approval_errors(&self, key: &PolicyKey, at_rest: bool) -> Vec<String> {
         let Some(held) = self.policies.get(key) else {
             return Vec::new();
         };
         let approvals = &held.approvals;
-        let mut faults = approvals.faults.clone();
-        let batch = held.batch.as_ref();
+        let mut faults = approvals.errors.clone();
+        let batch = held.frozen_plan.as_ref();
         let unfit = approvals.plans.iter().filter_map(|hash| {
-            let used = held.memory.approved.as_ref() == Some(hash);
+            let used = held.needed_record.approved.as_ref() == Some(hash);
             match batch {
                 Some(batch) if batch.hash == *hash => {
                     (batch.on == ApprovedOn::Tailnet).then(|| {
@@ -241,22 +240,22 @@ impl Engine {
             }
         });
         faults.extend(unfit);
-        faults.extend(unfit_nodes(held));
-        faults.truncate(TOLD);
+        faults.extend(changed_nodes(held));
+        faults.truncate(MAX_NAMED);
         faults
     }
 
     /// What is wrong with the annotation of the tailnet.
-    pub(super) fn tailnet_approval_faults(&self) -> Vec<String> {
-        let approvals = &self.limiter.approvals;
-        let mut faults = approvals.faults.clone();
+    pub(super) fn tailnet_approval_errors(&self) -> Vec<String> {
+        let approvals = &self.change_budget.approvals;
+        let mut faults = approvals.errors.clone();
         let nodes = approvals.nodes.iter();
         faults.extend(nodes.map(|id| format!("node:{id} is approved on a policy, not here")));
         if !approvals.plans.is_empty() && self.polling.seen > 0 {
-            let limited = self.limiter.held.iter();
+            let limited = self.change_budget.held.iter();
             let mut limited = limited.filter_map(|key| self.policies.get(key));
             // What is not frozen yet may fit.
-            if limited.all(|held| held.batch.is_some()) {
+            if limited.all(|held| held.frozen_plan.is_some()) {
                 let unfit = approvals
                     .plans
                     .iter()
@@ -264,21 +263,21 @@ impl Engine {
                 faults.extend(unfit.map(|hash| format!("plan:{hash} fits nothing that is held")));
             }
         }
-        faults.truncate(TOLD);
+        faults.truncate(MAX_NAMED);
         faults
     }
 
     fn is_known_plan(&self, hash: &PlanHash) -> bool {
         self.policies.values().any(|held| {
-            let batch = held.batch.as_ref();
+            let batch = held.frozen_plan.as_ref();
             batch.is_some_and(|batch| batch.on == ApprovedOn::Tailnet && batch.hash == *hash)
-                || held.memory.approved.as_ref() == Some(hash)
+                || held.needed_record.approved.as_ref() == Some(hash)
         })
     }
 }
 
 /// Approved devices that do not help to find the one that is meant.
-fn unfit_nodes(held: &Held) -> Vec<String> {
+fn changed_nodes(held: &PolicyEntry) -> Vec<String> {
     let Ok(Policy {
         target: Target::Device(target),
         ..
@@ -290,7 +289,7 @@ fn unfit_nodes(held: &Held) -> Vec<String> {
             .collect();
     };
     let named = &target.identity;
-    let bearers: Vec<&NodeId> = match &held.binding {
+    let holders: Vec<&NodeId> = match &held.binding {
         Some(Binding::Ambiguous(nodes)) => nodes.iter().collect(),
         Some(Binding::IdentityChanged { found, .. }) => vec![found],
         _ => return Vec::new(),
@@ -299,7 +298,7 @@ fn unfit_nodes(held: &Held) -> Vec<String> {
         .approvals
         .nodes
         .iter()
-        .partition(|id| bearers.contains(id));
+        .partition(|id| holders.contains(id));
     let mut faults: Vec<String> = unfit
         .iter()
         .map(|id| format!("node:{id} does not have the {named}"))

@@ -4,20 +4,20 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Engine, Now, held::Held, node::Node};
+use super::{Engine, Now, device_state::DeviceState, policy_entry::PolicyEntry};
 use crate::{
     model::NodeId,
     plan::{
-        Binding, Bound, DevicePlan, Fleet, Memory, Permit, Permits, Policy, PolicyKey,
-        Surroundings, Target, bind_policy, may_change, plan_device, remembered,
+        ApprovalState, ApprovalStates, Binding, Bound, DeviceIndex, DevicePlan, PlanContext,
+        Policy, PolicyKey, PolicyRecord, Target, bind_policy, may_change, plan_device, recorded,
     },
 };
 
-impl Held {
+impl PolicyEntry {
     /// What is to be remembered of the bound device: as before while none is found, and nothing of
     /// a fleet.
-    fn remembered_of(&self, binding: Option<&Binding>, fleet: &Fleet) -> Option<Bound> {
-        let before = self.memory.bound.clone();
+    fn record_of(&self, binding: Option<&Binding>, fleet: &DeviceIndex) -> Option<Bound> {
+        let before = self.needed_record.bound.clone();
         let Ok(policy) = self.policy.as_ref() else {
             return before;
         };
@@ -25,10 +25,10 @@ impl Held {
             return before;
         }
         match (&policy.target, binding) {
-            (Target::Fleet(_), _) => None,
+            (Target::Selector(_), _) => None,
             (Target::Device(target), Some(Binding::Device(id))) => {
                 let device = fleet.get(id);
-                device.map(|device| remembered(target, device)).or(before)
+                device.map(|device| recorded(target, device)).or(before)
             }
             _ => before,
         }
@@ -40,7 +40,7 @@ impl Engine {
     pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
         self.retain(key);
         if let Some(held) = self.policies.get_mut(key) {
-            held.meet_devices(&self.fleet, self.polling.seen);
+            held.meet_devices(&self.index, self.polling.seen);
             held.disown_expired(now);
         }
         let Some(held) = self.policies.get(key) else {
@@ -48,36 +48,36 @@ impl Engine {
         };
         let evaluated = held.evaluated();
         let binding = self.find_devices(held, evaluated.as_ref().map(|(matching, _)| matching));
-        if binding.is_none() && held.policy.is_ok() && held.leaving.is_none() {
+        if binding.is_none() && held.policy.is_ok() && held.deleting.is_none() {
             self.polling.compare_soon();
         }
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let unjudged = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
+        let selector_errors = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
         held.take_evaluated();
-        if held.unjudged != unjudged {
-            held.unjudged = unjudged;
-            self.tell.insert(key.clone());
+        if held.selector_errors != selector_errors {
+            held.selector_errors = selector_errors;
+            self.dirty_statuses.insert(key.clone());
         }
         // Before anything is forgotten about the devices that are let go.
-        let (fleet, absence) = (&self.fleet, &self.absence);
+        let (fleet, absence) = (&self.index, &self.absence);
         let lacking = |id: &NodeId| fleet.get(id).is_none_or(|device| device.external);
-        held.part(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
-        held.release_unmatched(binding.as_ref(), &self.fleet, self.polling.seen);
-        let remembered = held.remembered_of(binding.as_ref(), &self.fleet);
-        if held.memory.bound != remembered {
-            held.memory.bound = remembered;
-            self.tell.insert(key.clone());
+        held.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
+        held.release_unmatched(binding.as_ref(), &self.index, self.polling.seen);
+        let recorded = held.record_of(binding.as_ref(), &self.index);
+        if held.needed_record.bound != recorded {
+            held.needed_record.bound = recorded;
+            self.dirty_statuses.insert(key.clone());
         }
-        if held.leaving.is_none() && held.selector().is_some() {
-            self.fleets.insert(key.clone());
+        if held.deleting.is_none() && held.selector().is_some() {
+            self.selector_policies.insert(key.clone());
         } else {
-            self.fleets.remove(key);
+            self.selector_policies.remove(key);
         }
         let too_many = held.hold(binding.as_ref());
         self.refuse_many(key, too_many);
-        self.watch_parted(key);
+        self.track_released(key);
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
@@ -85,40 +85,44 @@ impl Engine {
             return;
         }
         let before = std::mem::replace(&mut held.binding, binding.clone());
-        self.tell.insert(key.clone());
+        self.dirty_statuses.insert(key.clone());
         let means = |binding: &Option<Binding>, id: &NodeId| {
             binding.as_ref().is_some_and(|binding| binding.holds(id))
         };
         for id in before.iter().flat_map(Binding::nodes) {
             if !means(&binding, id) {
-                self.let_go(id, key);
+                self.release_binding(id, key);
             }
         }
         for id in binding.iter().flat_map(Binding::nodes) {
             if !means(&before, id) {
-                self.take_up(id, key);
+                self.adopt_device(id, key);
             }
         }
     }
 
     /// Which devices a policy means now; `None` while that cannot be decided.
-    fn find_devices(&self, held: &Held, matching: Option<&BTreeSet<NodeId>>) -> Option<Binding> {
+    fn find_devices(
+        &self,
+        held: &PolicyEntry,
+        matching: Option<&BTreeSet<NodeId>>,
+    ) -> Option<Binding> {
         let policy = held.policy.as_ref().ok()?;
-        if held.leaving.is_some() {
+        if held.deleting.is_some() {
             return None;
         }
         if policy.selector().is_some() {
-            return matching.cloned().map(Binding::Fleet);
+            return matching.cloned().map(Binding::Selector);
         }
         // Nobody takes the place of a device before it is proven that it is gone.
-        let lacking = |id: &&NodeId| self.fleet.get(id).is_none_or(|device| device.external);
+        let lacking = |id: &&NodeId| self.index.get(id).is_none_or(|device| device.external);
         let bound = held.bound_node();
         let lost = bound.filter(lacking).filter(|id| !self.absence.is_gone(id));
         if let Some(id) = lost {
             let is_reported = self.absence.is_reported(id, self.polling.seen);
             return is_reported.then(|| Binding::Missing(id.clone()));
         }
-        let binding = bind_policy(policy, &held.memory, &held.approvals, &self.fleet);
+        let binding = bind_policy(policy, &held.needed_record, &held.approvals, &self.index);
         let claimed = matches!(
             &policy.target,
             Target::Device(target) if may_change(&target.identity)
@@ -133,32 +137,32 @@ impl Engine {
     }
 
     /// Takes up a device that a policy means now.
-    pub(super) fn take_up(&mut self, id: &NodeId, key: &PolicyKey) {
-        let node = self.nodes.entry(id.clone()).or_default();
+    pub(super) fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
+        let node = self.devices.entry(id.clone()).or_default();
         node.policies.insert(key.clone());
         if let Some(held) = self.policies.get_mut(key) {
             held.reclaim(id);
         }
-        self.stale.insert(id.clone());
+        self.dirty_plans.insert(id.clone());
     }
 
     /// Lets a device go that a policy means no more.
-    pub(super) fn let_go(&mut self, id: &NodeId, key: &PolicyKey) {
+    pub(super) fn release_binding(&mut self, id: &NodeId, key: &PolicyKey) {
         if let Some(held) = self.policies.get_mut(key) {
             held.drop_device(id);
             let next = held.end_turn(id);
-            self.stale.extend(next);
+            self.dirty_plans.extend(next);
         }
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.devices.get_mut(id) {
             node.policies.remove(key);
-            self.stale.insert(id.clone());
+            self.dirty_plans.insert(id.clone());
         }
     }
 
     /// Compares all that is to be compared anew. What is found about one device may concern others.
     pub(super) fn replan_stale(&mut self, now: Now) {
-        while !self.stale.is_empty() {
-            for id in std::mem::take(&mut self.stale) {
+        while !self.dirty_plans.is_empty() {
+            for id in std::mem::take(&mut self.dirty_plans) {
                 self.replan(&id, now);
             }
         }
@@ -167,28 +171,28 @@ impl Engine {
     /// Compares a device anew with all that is wished for it.
     pub(super) fn replan(&mut self, id: &NodeId, now: Now) {
         self.see_deleted(id, now);
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.devices.get(id) else {
             return;
         };
         if node.all_policies().next().is_none() {
-            self.limiter.note(id, &BTreeSet::new());
+            self.change_budget.note(id, &BTreeSet::new());
             let busy = node.busy > 0;
             self.drop_claims(id);
             if !busy {
                 self.forget(id);
-            } else if let Some(node) = self.nodes.get_mut(id) {
+            } else if let Some(node) = self.devices.get_mut(id) {
                 // Nothing is desired of it any longer: what waits to be sent is not sent.
                 node.plan = DevicePlan::default();
             }
             return;
         }
-        self.tell.extend(node.all_policies().cloned());
-        self.unplaced.insert(id.clone());
+        self.dirty_statuses.extend(node.all_policies().cloned());
+        self.dirty_steps.insert(id.clone());
         self.settle_ownership(id, now);
-        self.settle_acts(id, now);
+        self.settle_actions(id, now);
         self.compare(id, now);
         self.adopt_keys(id, now);
-        self.replanned.insert(id.clone());
+        self.dirty_managed_routes.insert(id.clone());
         self.begin_expiries(id);
         if self.see_cleared(id, now) {
             self.replan(id, now);
@@ -196,108 +200,111 @@ impl Engine {
     }
 
     fn compare(&mut self, id: &NodeId, now: Now) {
-        let (Some(device), Some(node)) = (self.fleet.get(id), self.nodes.get(id)) else {
-            self.limiter.note(id, &BTreeSet::new());
+        let (Some(device), Some(node)) = (self.index.get(id), self.devices.get(id)) else {
+            self.change_budget.note(id, &BTreeSet::new());
             // What is done once is not done to what is not there.
-            if let Some(node) = self.nodes.get_mut(id) {
+            if let Some(node) = self.devices.get_mut(id) {
                 node.plan
                     .differences
-                    .retain(|difference| !difference.is_act());
+                    .retain(|difference| !difference.is_action());
             }
             return;
         };
         let attributes = node.attributes.as_ref().map(|reading| &reading.values);
-        let policies: Vec<(&Policy, &Memory)> = node
+        let policies: Vec<(&Policy, &PolicyRecord)> = node
             .policies
             .iter()
             .filter_map(|key| self.policies.get(key))
             .filter(|held| !held.too_many)
-            .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.memory)))
+            .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.needed_record)))
             .collect();
-        let let_go = self.due(node, id);
+        let released = self.due(node, id);
         let turns = node.policies.iter().filter(|key| {
             let held = self.policies.get(*key);
-            held.is_some_and(|held| held.work.has_turn(id))
+            held.is_some_and(|held| held.actions.has_turn(id))
         });
         let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
-        let around = Surroundings {
-            fleet: &self.fleet,
-            permits: &self.permits(id, node),
-            clashes: &self.clashes,
+        let around = PlanContext {
+            index: &self.index,
+            approvals: &self.permits(id, node),
+            tailnet_wide: &self.tailnet_wide,
             now: now.wall,
-            let_go: &let_go,
+            released: &released,
             turns: &turns,
-            guardrails: &self.guards.guardrails,
+            guardrails: &self.admission.guardrails,
         };
         let plan = plan_device(device, attributes, &policies, &around);
-        self.limiter.note(id, &plan.wanted_by);
+        self.change_budget.note(id, &plan.desired_by);
         for key in node.all_policies() {
             if let Some(held) = self.policies.get_mut(key) {
                 held.drop_what_changed(key, id, &plan);
             }
         }
-        if let Some(node) = self.nodes.get_mut(id) {
+        if let Some(node) = self.devices.get_mut(id) {
             node.plan = plan;
-            self.readers.set(id, node.reading_namespaces());
+            self.read_shares.set(id, node.reading_namespaces());
         }
         self.note_claims(id);
         self.check_effect(id, now);
     }
 
     /// What was approved of a device's policies, and which of them the limit holds there.
-    fn permits<'a>(&'a self, id: &NodeId, node: &'a Node) -> Permits<'a> {
+    fn permits<'a>(&'a self, id: &NodeId, node: &'a DeviceState) -> ApprovalStates<'a> {
         let policies = node.all_policies();
         let permits = policies.filter_map(|key| {
             let held = self.policies.get(key)?;
-            let permit = Permit {
-                limited: match &self.agreed {
-                    Some(agreed) => agreed.limited.contains(key),
-                    None => self.limiter.holds(id, key),
+            let permit = ApprovalState {
+                limited: match &self.approved_plan {
+                    Some(approved) => approved.limited.contains(key),
+                    None => self.change_budget.holds(id, key),
                 },
                 approved: held.approved.of(id),
-                passed: held.passed.of(id),
+                exempt_from_limit: held.approved_over_limit.of(id),
             };
             Some((key, permit))
         });
-        let agreed = self.agreed.as_ref().map(|agreed| &agreed.changes);
-        let permits = permits.collect::<Permits<'_>>();
-        permits.only(agreed).with_clock_skew(self.clock.skew())
+        let approved = self
+            .approved_plan
+            .as_ref()
+            .map(|approved| &approved.changes);
+        let permits = permits.collect::<ApprovalStates<'_>>();
+        permits.only(approved).with_clock_skew(self.clock.skew())
     }
 
     fn forget(&mut self, id: &NodeId) {
-        self.set_alarm(id, None);
-        self.nodes.remove(id);
-        self.readers.set(id, BTreeSet::new());
-        self.unplaced.remove(id);
+        self.set_timer(id, None);
+        self.devices.remove(id);
+        self.read_shares.set(id, BTreeSet::new());
+        self.dirty_steps.remove(id);
         self.queues.remove(id);
     }
 
     /// Sets the one alarm of a device.
-    pub(super) fn set_alarm(&mut self, id: &NodeId, at: Option<Duration>) {
-        let Some(node) = self.nodes.get_mut(id) else {
+    pub(super) fn set_timer(&mut self, id: &NodeId, at: Option<Duration>) {
+        let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        if node.alarm == at {
+        if node.timer == at {
             return;
         }
-        if let Some(before) = std::mem::replace(&mut node.alarm, at) {
-            self.alarms.remove(&(before, id.clone()));
+        if let Some(before) = std::mem::replace(&mut node.timer, at) {
+            self.timers.remove(&(before, id.clone()));
         }
         if let Some(at) = at {
-            self.alarms.insert((at, id.clone()));
+            self.timers.insert((at, id.clone()));
         }
     }
 
     /// What waited for this time is compared anew: an expiry may have passed meanwhile.
-    pub(super) fn ring(&mut self, now: Duration) {
-        while let Some((at, _)) = self.alarms.first()
+    pub(super) fn fire_timers(&mut self, now: Duration) {
+        while let Some((at, _)) = self.timers.first()
             && *at <= now
-            && let Some((_, id)) = self.alarms.pop_first()
+            && let Some((_, id)) = self.timers.pop_first()
         {
-            if let Some(node) = self.nodes.get_mut(&id) {
-                node.alarm = None;
+            if let Some(node) = self.devices.get_mut(&id) {
+                node.timer = None;
             }
-            self.stale.insert(id);
+            self.dirty_plans.insert(id);
         }
     }
 }

@@ -78,8 +78,8 @@ impl Engine {
     /// The time to go by: the wall clock's, or the API's where the two are too far apart.
     pub(super) fn tell_the_time(&mut self, now: Now) -> Now {
         if self.clock.compare(now) {
-            self.stale.extend(self.nodes.keys().cloned());
-            self.tell_all();
+            self.dirty_plans.extend(self.devices.keys().cloned());
+            self.report_all();
         }
         match (self.clock.skew(), self.clock.time(now.monotonic)) {
             (Some(_), Some(wall)) => Now { wall, ..now },

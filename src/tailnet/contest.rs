@@ -18,7 +18,7 @@ use crate::{
 
 const HOUR: Duration = Duration::from_hours(1);
 /// So many reversals within an hour are no accident.
-const TOO_MANY: usize = 3;
+const MAX_REVERSALS: usize = 3;
 
 /// What was written to one field of a device, and what became of it.
 #[derive(Debug)]
@@ -83,11 +83,11 @@ impl Contest {
         }
         self.reversals.push(now);
         self.count += 1;
-        if self.reversals.len() > TOO_MANY {
+        if self.reversals.len() > MAX_REVERSALS {
             self.reversals.remove(0);
         }
         let of_this_hour = self.reversals.iter().filter(|at| now < **at + HOUR).count();
-        if self.contested.is_none() && of_this_hour < TOO_MANY {
+        if self.contested.is_none() && of_this_hour < MAX_REVERSALS {
             return false;
         }
         self.contested = Some(Contested {

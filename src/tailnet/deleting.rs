@@ -6,14 +6,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Engine, Now,
-    clear::trouble,
     deadline::{Deadline, Progress, Waits},
-    held::Held,
+    policy_entry::PolicyEntry,
+    release::blocker,
 };
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::{Belongings, Difference, Hold, Mode, PolicyKey, Refusal, Suspender, Why},
+    plan::{Difference, Hold, ManagedSettings, Mode, PolicyKey, Refusal, Suspender, Why},
 };
 
 /// Devices that are named where something was given up.
@@ -27,69 +27,69 @@ pub struct Abandoned {
     /// How many there are.
     pub total: usize,
     /// What stays on one or more of them.
-    pub belongings: Belongings,
+    pub settings: ManagedSettings,
     /// Why.
     pub why: String,
 }
 
 impl Engine {
     /// Takes a policy that is being deleted, with the time that it may take without any progress.
-    pub(super) fn take_leave(&mut self, key: &PolicyKey, patience: Option<Duration>) {
+    pub(super) fn begin_cleanup(&mut self, key: &PolicyKey, patience: Option<Duration>) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
         // What cannot be read is left as it is: its deletion waits for a version that can.
-        let patience = patience.filter(|_| !held.standing.left_alone);
-        held.leaving = patience.map(Deadline::new);
+        let patience = patience.filter(|_| !held.status_state.left_alone);
+        held.deleting = patience.map(Deadline::new);
         if patience.is_some() {
-            self.leaving.insert(key.clone());
-            self.unbound.insert(key.clone());
-            self.tell.insert(key.clone());
+            self.deleting.insert(key.clone());
+            self.dirty_targets.insert(key.clone());
+            self.dirty_statuses.insert(key.clone());
         }
     }
 
     /// Begins anew with the policies that are being deleted.
-    pub(super) fn leave_anew(&mut self) {
+    pub(super) fn restart_cleanup(&mut self) {
         for (key, held) in &mut self.policies {
             held.abandoned = None;
-            if let Some(deadline) = &mut held.leaving {
+            if let Some(deadline) = &mut held.deleting {
                 deadline.restart();
-                self.leaving.insert(key.clone());
+                self.deleting.insert(key.clone());
             }
         }
     }
 
     /// When a policy is given up next.
-    pub(super) fn next_leave(&self) -> Option<Duration> {
+    pub(super) fn next_cleanup(&self) -> Option<Duration> {
         if !self.leads() || !self.policies_listed {
             return None;
         }
-        let leaving = self.leaving.iter();
-        leaving
-            .filter_map(|key| self.policies.get(key)?.leaving.as_ref()?.ends_at())
+        let deleting = self.deleting.iter();
+        deleting
+            .filter_map(|key| self.policies.get(key)?.deleting.as_ref()?.ends_at())
             .min()
     }
 
     /// Sees policies off that are being deleted: those of which nothing is left to clear, and those
     /// that are given up.
-    pub(super) fn see_off(&mut self, now: Now) {
+    pub(super) fn finish_deletions(&mut self, now: Now) {
         if !self.leads() || !self.policies_listed {
             return;
         }
-        for key in self.leaving.clone() {
+        for key in self.deleting.clone() {
             let waits = self.waits(&key);
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
-            if let Some(deadline) = &mut held.leaving {
+            if let Some(deadline) = &mut held.deleting {
                 deadline.count(waits, now.monotonic);
             }
             let Some(held) = self.policies.get(&key) else {
                 continue;
             };
-            if held.memory.holdings.is_empty() || held.retains() {
+            if held.needed_record.managed.is_empty() || held.retains() {
                 self.end(&key, None);
-            } else if let Some(why) = self.hopeless(held, &key) {
+            } else if let Some(why) = self.why_cleanup_cannot_finish(held, &key) {
                 self.end(&key, Some(why));
             }
         }
@@ -101,8 +101,8 @@ impl Engine {
         let frozen = self
             .policies
             .get(key)
-            .is_some_and(|held| held.batch.is_some());
-        if frozen || self.limiter.held.contains(key) {
+            .is_some_and(|held| held.frozen_plan.is_some());
+        if frozen || self.change_budget.held.contains(key) {
             return Waits::Held;
         }
         if self.connection.is_err() || !self.polling.is_closed() {
@@ -117,32 +117,32 @@ impl Engine {
     /// A step has been made for the policies that clear a device.
     pub(super) fn note_progress(&mut self, step: &Progress, now: Now) {
         let (Progress::Read(id, _) | Progress::Changed(id, _) | Progress::Cleared(id)) = step;
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.devices.get(id) else {
             return;
         };
         for key in &node.clearing {
             let held = self.policies.get_mut(key);
-            if let Some(deadline) = held.and_then(|held| held.leaving.as_mut()) {
+            if let Some(deadline) = held.and_then(|held| held.deleting.as_mut()) {
                 deadline.progress(step.clone(), now.monotonic);
             }
         }
     }
 
     fn end(&mut self, key: &PolicyKey, why: Option<String>) {
-        self.leaving.remove(key);
-        self.tell.insert(key.clone());
+        self.deleting.remove(key);
+        self.dirty_statuses.insert(key.clone());
         let abandoned = why.map(|why| self.abandon(key, why));
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
         held.abandoned = abandoned;
-        let holdings = std::mem::take(&mut held.memory.holdings);
-        self.forget_parted(key, &holdings);
+        let managed = std::mem::take(&mut held.needed_record.managed);
+        self.forget_released(key, &managed);
     }
 
     /// Why what is left will not be cleared.
-    fn hopeless(&self, held: &Held, key: &PolicyKey) -> Option<String> {
-        let deadline = held.leaving.as_ref();
+    fn why_cleanup_cannot_finish(&self, held: &PolicyEntry, key: &PolicyKey) -> Option<String> {
+        let deadline = held.deleting.as_ref();
         let is_over = deadline.is_some_and(Deadline::is_over);
         let policy = match &held.policy {
             Ok(policy) => policy,
@@ -180,7 +180,7 @@ impl Engine {
         if !is_over {
             return None;
         }
-        let trouble = self.clear_report(key).and_then(|report| report.trouble);
+        let trouble = self.clear_report(key).and_then(|report| report.blocker);
         let patience = deadline.map(Deadline::patience).unwrap_or_default();
         Some(trouble.unwrap_or_else(|| {
             let seconds = patience.as_secs();
@@ -189,44 +189,44 @@ impl Engine {
     }
 
     /// What is left is all held by the guards of the tailnet, of which time mends nothing.
-    fn forbidden(&self, held: &Held, key: &PolicyKey) -> Option<String> {
+    fn forbidden(&self, held: &PolicyEntry, key: &PolicyKey) -> Option<String> {
         let is_forbidden = |difference: &Difference| {
             matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
         };
         let mut first = None;
-        for id in held.memory.holdings.parted() {
-            let node = self.nodes.get(id)?;
-            let own = || node.plan.of(key).filter(|d| d.why == Why::LetGo);
+        for id in held.needed_record.managed.release() {
+            let node = self.devices.get(id)?;
+            let own = || node.plan.of(key).filter(|d| d.why == Why::Released);
             if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
                 return None;
             }
-            first = first.or(trouble(node, key, own().next()?));
+            first = first.or(blocker(node, key, own().next()?));
         }
         first
     }
 
     fn abandon(&self, key: &PolicyKey, why: String) -> Abandoned {
-        let mut belongings = Belongings::default();
+        let mut settings = ManagedSettings::default();
         let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
         if let Some(held) = self.policies.get(key) {
-            let holdings = &held.memory.holdings;
-            if !holdings.nodes.is_empty() {
-                belongings.keys = held.memory.owned.names();
-                belongings.routes.clone_from(&holdings.routes);
+            let managed = &held.needed_record.managed;
+            if !managed.nodes.is_empty() {
+                settings.keys = held.needed_record.owned.names();
+                settings.routes.clone_from(&managed.routes);
             }
-            let due = holdings.let_go.keys();
-            due.for_each(|due| belongings.merge(due));
-            devices = holdings.nodes.iter().collect();
-            devices.extend(holdings.parted());
+            let due = managed.released.keys();
+            due.for_each(|due| settings.merge(due));
+            devices = managed.nodes.iter().collect();
+            devices.extend(managed.release());
         }
-        let called = |id: &&NodeId| match self.fleet.get(id) {
+        let called = |id: &&NodeId| match self.index.get(id) {
             Some(device) => format!("{} ({id})", device.label()),
             None => id.to_string(),
         };
         Abandoned {
             total: devices.len(),
             devices: devices.iter().take(NAMED).map(called).collect(),
-            belongings,
+            settings,
             why,
         }
     }

@@ -17,7 +17,7 @@ const STEP: i64 = 300;
 const COUNTS: SignedDuration = SignedDuration::from_secs(24 * 3600 + 600 + STEP);
 /// More entries than these are merged, so that a status stays small. Merged ones count longer, and never
 /// less.
-const MOST: usize = 40;
+const MAX_ENTRIES: usize = 40;
 
 /// How many devices a policy has deleted, or was about to, within a step: what a status keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl DeletionLog {
 
     /// First the steps of each policy, then those of all policies.
     fn merge(&mut self) {
-        if self.entries.len() <= MOST {
+        if self.entries.len() <= MAX_ENTRIES {
             return;
         }
         let mut merged: BTreeMap<(Option<PolicyKey>, String), RecentDeletions> = BTreeMap::new();
@@ -120,7 +120,7 @@ impl DeletionLog {
         self.entries = merged.into_values().collect();
         self.entries
             .sort_by_key(|entry| std::cmp::Reverse(entry.since));
-        for entry in self.entries.split_off(self.entries.len().min(MOST)) {
+        for entry in self.entries.split_off(self.entries.len().min(MAX_ENTRIES)) {
             if let Some(last) = self.entries.last_mut() {
                 last.absorb(&entry);
                 last.policy = None;
@@ -208,7 +208,7 @@ mod tests {
         for number in 0..90 {
             many.add(&key(number), "uid", START, 1);
         }
-        assert!(many.entries.len() <= MOST);
+        assert!(many.entries.len() <= MAX_ENTRIES);
         assert_eq!(total(&many), 90);
     }
 }

@@ -7,8 +7,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Announcement, Effect, Engine, Failure, Finding, Input, Inquiry, Now, PolicyReport, Settings,
-    TailnetReport, Term, exchange,
+    DeviceLookup, Effect, Engine, Failure, Input, LookupResult, Notification, Now, PolicyReport,
+    Settings, TailnetReport, Term, exchange,
     inbox::Inbox,
     report_queue::{Reports, Written},
     requests::{Outcome, Progress, Requests},
@@ -33,11 +33,11 @@ pub trait Reporter: Send + Sync + 'static {
     /// Records the report of the tailnet; `false` where that failed and must be tried again.
     fn tailnet(&self, term: Term, report: &TailnetReport) -> impl Future<Output = bool> + Send;
     /// Tells people. Not tried again: the status says the same.
-    fn announce(
+    fn notify(
         &self,
         term: Term,
         key: &PolicyKey,
-        announcement: &Announcement,
+        notification: &Notification,
     ) -> impl Future<Output = ()> + Send;
 }
 
@@ -67,7 +67,7 @@ pub enum Message {
         client: Result<Client, Failure>,
     },
     /// Somebody works beside the engine.
-    Inquiry(Inquiry),
+    DeviceLookup(DeviceLookup),
 }
 
 /// Drives an engine until `stop` is cancelled or it is finished, the requests under way have ended and
@@ -81,12 +81,13 @@ pub async fn drive<R: Reporter>(
     reporter: Arc<R>,
     stop: CancellationToken,
 ) -> Engine {
-    let (announcements, mut said) = mpsc::unbounded_channel::<(Term, PolicyKey, Announcement)>();
+    let (notifications, mut incoming) =
+        mpsc::unbounded_channel::<(Term, PolicyKey, Notification)>();
     let speaker = Arc::clone(&reporter);
     // One after the other, as they happened.
-    let told = tokio::spawn(async move {
-        while let Some((term, key, announcement)) = said.recv().await {
-            speaker.announce(term, &key, &announcement).await;
+    let notifier = tokio::spawn(async move {
+        while let Some((term, key, notification)) = incoming.recv().await {
+            speaker.notify(term, &key, &notification).await;
         }
     });
     let mut driver = Driver {
@@ -97,17 +98,17 @@ pub async fn drive<R: Reporter>(
         requests: Requests::new(),
         writable: CancellationToken::new(),
         reports: Reports::default(),
-        announcements,
+        notifications,
     };
     driver.run(Inbox::new(mailbox), stop).await;
     let Driver {
         engine,
-        announcements,
+        notifications,
         ..
     } = driver;
-    drop(announcements);
+    drop(notifications);
     // What was said last is still on its way.
-    let _ = told.await;
+    let _ = notifier.await;
     engine
 }
 
@@ -121,7 +122,7 @@ struct Driver<R> {
     /// Cancelled when the tailnet can no longer be written to as it was up to now.
     writable: CancellationToken,
     reports: Reports,
-    announcements: mpsc::UnboundedSender<(Term, PolicyKey, Announcement)>,
+    notifications: mpsc::UnboundedSender<(Term, PolicyKey, Notification)>,
 }
 
 impl<R: Reporter> Driver<R> {
@@ -190,15 +191,15 @@ impl<R: Reporter> Driver<R> {
                     connected,
                 });
             }
-            Message::Inquiry(inquiry) => self.answer(inquiry),
+            Message::DeviceLookup(inquiry) => self.answer(inquiry),
         }
     }
 
-    fn answer(&mut self, inquiry: Inquiry) {
+    fn answer(&mut self, inquiry: DeviceLookup) {
         let client = self.requests.client();
         let found = self.engine.find(&inquiry.target, inquiry.bound.as_ref());
         let found = found.and_then(|(binding, doubt)| {
-            Ok(Finding {
+            Ok(LookupResult {
                 binding,
                 doubt,
                 client: client.cloned().ok_or_else(exchange::disconnected)?,
@@ -238,10 +239,10 @@ impl<R: Reporter> Driver<R> {
                 }
                 Effect::Report(key, report) => self.reports.put_policy(key, *report),
                 Effect::Tailnet(report) => self.reports.put_tailnet(*report),
-                Effect::Announce(key, announcement) => {
+                Effect::Notify(key, notification) => {
                     // The other end goes only after this driver.
                     if let Some(term) = self.term {
-                        let _ = self.announcements.send((term, key, *announcement));
+                        let _ = self.notifications.send((term, key, *notification));
                     }
                 }
             }

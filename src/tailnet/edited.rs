@@ -33,13 +33,13 @@ impl EditedStatuses {
 impl Engine {
     /// After each poll, reports again what was edited since the one before.
     pub(super) fn correct_statuses(&mut self) {
-        if self.told_at == self.polling.seen {
+        if self.reported_at == self.polling.seen {
             return;
         }
         let policies = &self.policies;
         let edited = &mut self.edited.policies;
         edited.retain(|key| policies.contains_key(key));
-        self.tell.extend(edited.iter().cloned());
+        self.dirty_statuses.extend(edited.iter().cloned());
         if std::mem::take(&mut self.edited.tailnet) {
             self.last_tailnet = None;
         }

@@ -6,27 +6,29 @@ use std::{
 use super::{
     Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
     absence::Absence,
-    asks::Asks,
+    approved_plan::ApprovedPlan,
+    change_budget::ChangeBudget,
     clock::ApiClock,
+    device_state::{DeviceState, StepContext},
     edited::EditedStatuses,
     evaluation,
-    failure::Setback,
+    failure::Backoff,
     flapping::Flapping,
-    held::Held,
-    limit::Limiter,
-    node::{Circumstances, Node},
-    once::Agreed,
+    lanes::Queues,
     owned::WaitingRecords,
+    policy_entry::PolicyEntry,
     polling::Polling,
-    queues::Queues,
-    readers::Readers,
+    read_shares::ReadShares,
+    reconcile_budget::Asks,
     schedule::BATCH_PATIENCE,
     send::{Half, Turns},
 };
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
-    plan::{self, Clashes, Declared, Fleet, Guardrails, Guards, PolicyKey, Room},
+    plan::{
+        self, Admission, Capacity, DeviceIndex, Guardrails, PolicyInput, PolicyKey, TailnetWide,
+    },
     tailscale::{Ability, Haste},
 };
 
@@ -47,7 +49,7 @@ pub struct Settings {
 
 /// A request under way.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct InFlightRequest {
     pub request: Request,
     /// The engine's count of new beginnings when it was sent: what was read before one is not used.
     pub epoch: u64,
@@ -62,7 +64,7 @@ pub(super) struct Flight {
 pub struct Engine {
     pub(super) settings: Settings,
     /// What somebody has agreed to, where that is all that it is to do.
-    pub(super) agreed: Option<Agreed>,
+    pub(super) approved_plan: Option<ApprovedPlan>,
     pub(super) rng: fastrand::Rng,
     /// The term in which it may write.
     pub(super) term: Option<Term>,
@@ -70,36 +72,36 @@ pub struct Engine {
     pub(super) connection: Result<(), Failure>,
     pub(super) policies_listed: bool,
     /// What is permitted, and the labels of namespaces.
-    pub(super) guards: Guards,
-    pub(super) policies: BTreeMap<PolicyKey, Held>,
+    pub(super) admission: Admission,
+    pub(super) policies: BTreeMap<PolicyKey, PolicyEntry>,
     pub(super) polling: Polling,
     /// What the API says about the time.
     pub(super) clock: ApiClock,
-    pub(super) fleet: Fleet,
+    pub(super) index: DeviceIndex,
     /// Devices that were deleted, with the count of answers then: an older list may have them still.
     pub(super) deleted: BTreeMap<NodeId, u64>,
     /// What the tailnet has once: who claims it, and who has it.
-    pub(super) clashes: Clashes,
-    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) tailnet_wide: TailnetWide,
+    pub(super) devices: BTreeMap<NodeId, DeviceState>,
     /// Devices that cost a read of their own now and then.
-    pub(super) readers: Readers,
+    pub(super) read_shares: ReadShares,
     /// Devices that the last list lacks.
     pub(super) absence: Absence,
-    pub(super) flights: BTreeMap<Ticket, Flight>,
+    pub(super) in_flight: BTreeMap<Ticket, InFlightRequest>,
     pub(super) next_ticket: u64,
     /// Counts the times when everything known before lost its worth: a new connection, a new lead.
     pub(super) epoch: u64,
     /// Counts answers about single devices, so that a list from before one is not taken for a look
     /// after it.
-    pub(super) answers: u64,
+    pub(super) revision: u64,
     /// Policies whose device is to be found anew.
-    pub(super) unbound: BTreeSet<PolicyKey>,
+    pub(super) dirty_targets: BTreeSet<PolicyKey>,
     /// The policies about many devices.
-    pub(super) fleets: BTreeSet<PolicyKey>,
+    pub(super) selector_policies: BTreeSet<PolicyKey>,
     /// Policies that are being deleted and not seen off yet.
-    pub(super) leaving: BTreeSet<PolicyKey>,
+    pub(super) deleting: BTreeSet<PolicyKey>,
     /// Devices whose place in the fleets is to be found anew.
-    pub(super) moved: BTreeSet<NodeId>,
+    pub(super) dirty_matches: BTreeSet<NodeId>,
     /// Devices that keep joining and leaving fleets by what they claim.
     pub(super) flapping: Flapping,
     /// Policies with devices that are left to be compared with their selector, or have just been.
@@ -109,28 +111,28 @@ pub struct Engine {
     /// The steps of evaluation in one step of the engine.
     pub(super) evaluation_share: usize,
     /// Devices to be compared anew.
-    pub(super) stale: BTreeSet<NodeId>,
+    pub(super) dirty_plans: BTreeSet<NodeId>,
     /// Devices whose next step is to be found anew.
-    pub(super) unplaced: BTreeSet<NodeId>,
+    pub(super) dirty_steps: BTreeSet<NodeId>,
     /// Devices whose plan may show that a policy manages more of their routes.
-    pub(super) replanned: BTreeSet<NodeId>,
+    pub(super) dirty_managed_routes: BTreeSet<NodeId>,
     pub(super) queues: Queues,
-    pub(super) limiter: Limiter,
+    pub(super) change_budget: ChangeBudget,
     /// Policies of which an approval may fit what is frozen.
-    pub(super) approvable: BTreeSet<PolicyKey>,
+    pub(super) dirty_approvals: BTreeSet<PolicyKey>,
     /// Policies whose report may have changed.
-    pub(super) tell: BTreeSet<PolicyKey>,
+    pub(super) dirty_statuses: BTreeSet<PolicyKey>,
     /// The list (counted) after which fleets told how far they are.
-    pub(super) told_at: u64,
+    pub(super) reported_at: u64,
     /// What is to be told again.
     pub(super) edited: EditedStatuses,
     /// The alarms of the devices.
-    pub(super) alarms: BTreeSet<(Duration, NodeId)>,
+    pub(super) timers: BTreeSet<(Duration, NodeId)>,
     /// What the credential is known not to permit.
-    pub(super) lacks: BTreeSet<Ability>,
+    pub(super) missing_scopes: BTreeSet<Ability>,
     pub(super) last_tailnet: Option<TailnetReport>,
     /// Policies whose annotations ask for a look, with the last request before they did.
-    pub(super) looks_asked: BTreeMap<PolicyKey, Ticket>,
+    pub(super) reconcile_requests: BTreeMap<PolicyKey, Ticket>,
     /// How many such requests were granted at once.
     pub(super) asks: Asks,
     /// Devices that wait until it is recorded what is owned there.
@@ -138,7 +140,7 @@ pub struct Engine {
     /// The list (counted) after which absent devices were released.
     pub(super) released_at: u64,
     /// How much the record of the keys that a policy owns may hold.
-    pub(super) record_room: Room,
+    pub(super) record_capacity: Capacity,
     pub(super) effects: Vec<Effect>,
     pub(super) turns: Turns,
     /// When the next request may be sent that waits as too many are under way.
@@ -152,12 +154,12 @@ impl Engine {
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
-            guards: Guards {
+            admission: Admission {
                 guardrails: settings.guardrails.clone(),
-                ..Guards::default()
+                ..Admission::default()
             },
             settings,
-            agreed: None,
+            approved_plan: None,
             rng: fastrand::Rng::with_seed(seed),
             term: None,
             stopping: false,
@@ -171,41 +173,41 @@ impl Engine {
             policies: BTreeMap::new(),
             polling: Polling::default(),
             clock: ApiClock::default(),
-            fleet: Fleet::default(),
+            index: DeviceIndex::default(),
             deleted: BTreeMap::new(),
-            clashes: Clashes::default(),
-            nodes: BTreeMap::new(),
-            readers: Readers::default(),
+            tailnet_wide: TailnetWide::default(),
+            devices: BTreeMap::new(),
+            read_shares: ReadShares::default(),
             absence: Absence::default(),
-            flights: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             next_ticket: 0,
             epoch: 0,
-            answers: 0,
-            unbound: BTreeSet::new(),
-            fleets: BTreeSet::new(),
-            leaving: BTreeSet::new(),
-            moved: BTreeSet::new(),
+            revision: 0,
+            dirty_targets: BTreeSet::new(),
+            selector_policies: BTreeSet::new(),
+            deleting: BTreeSet::new(),
+            dirty_matches: BTreeSet::new(),
             flapping: Flapping::default(),
             evaluating: BTreeSet::new(),
             evaluated_last: String::new(),
             evaluation_share: evaluation::SHARE,
-            stale: BTreeSet::new(),
-            unplaced: BTreeSet::new(),
-            replanned: BTreeSet::new(),
+            dirty_plans: BTreeSet::new(),
+            dirty_steps: BTreeSet::new(),
+            dirty_managed_routes: BTreeSet::new(),
             queues: Queues::default(),
-            limiter: Limiter::default(),
-            approvable: BTreeSet::new(),
-            tell: BTreeSet::new(),
-            told_at: 0,
+            change_budget: ChangeBudget::default(),
+            dirty_approvals: BTreeSet::new(),
+            dirty_statuses: BTreeSet::new(),
+            reported_at: 0,
             edited: EditedStatuses::default(),
-            alarms: BTreeSet::new(),
-            lacks: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            missing_scopes: BTreeSet::new(),
             last_tailnet: None,
-            looks_asked: BTreeMap::new(),
+            reconcile_requests: BTreeMap::new(),
             asks: Asks::default(),
             waiting_records: WaitingRecords::default(),
             released_at: 0,
-            record_room: Room::default(),
+            record_capacity: Capacity::default(),
             effects: Vec::new(),
             turns: Turns::default(),
             lane_opens_at: None,
@@ -233,8 +235,8 @@ impl Engine {
                 }
                 self.clock.forget();
                 self.connection = connected;
-                self.begin_anew(now);
-                self.tell_all();
+                self.start_over(now);
+                self.report_all();
             }
             Input::Settings(settings) => self.take_settings(settings, now),
             Input::Namespace(name, labels) => self.take_labels(name, labels),
@@ -242,12 +244,12 @@ impl Engine {
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails its own pauses count: who can wake it must not break them.
             Input::Poll if self.polling.failure().is_some() => {}
-            Input::Poll => self.polling.hasten(now.monotonic),
+            Input::Poll => self.polling.poll_now(now.monotonic),
             Input::Term(term) => self.take_term(term, now),
             Input::Turn => self.turns.grant(),
             Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
-            Input::Recorded { key, uid, memory } => self.recorded(&key, &uid, memory),
+            Input::Recorded { key, uid, record } => self.recorded(&key, &uid, record),
             Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
             Input::Wake => {}
             Input::Stop => self.stopping = true,
@@ -276,7 +278,7 @@ impl Engine {
         let poll = (self.connection.is_ok() && !waits_for_turn)
             .then(|| self.polling.wake_at())
             .flatten();
-        let alarm = self.alarms.first().map(|(at, _)| *at);
+        let alarm = self.timers.first().map(|(at, _)| *at);
         // Without a free place in the air, the next answer is what the batch waits for.
         let batch = (self.may_act()
             && !waits_for_turn
@@ -284,7 +286,11 @@ impl Engine {
             && self.lane_opens_at.is_none())
         .then_some(self.queues.batch_grew + BATCH_PATIENCE);
         let lane = self.lane_opens_at.filter(|_| self.may_act());
-        let ends = [self.limit_ends(), self.next_leave(), self.records_due_at()];
+        let ends = [
+            self.limit_ends(),
+            self.next_cleanup(),
+            self.records_due_at(),
+        ];
         let evaluation = self.evaluates_at();
         let own = [poll, alarm, batch, lane, evaluation, self.next_lookup()];
         own.into_iter().chain(ends).flatten().min()
@@ -293,7 +299,7 @@ impl Engine {
     /// Whether no request is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flights.is_empty()
+        self.in_flight.is_empty()
     }
 
     fn take_settings(&mut self, settings: Settings, now: Now) {
@@ -303,11 +309,11 @@ impl Engine {
         self.take_guardrails(&settings);
         self.settings = settings;
         // The ages at which things are read again may have changed.
-        self.unplaced.extend(self.nodes.keys().cloned());
-        self.polling.hasten(now.monotonic);
+        self.dirty_steps.extend(self.devices.keys().cloned());
+        self.polling.poll_now(now.monotonic);
     }
 
-    fn take_policy(&mut self, declared: Declared, now: Now) {
+    fn take_policy(&mut self, declared: PolicyInput, now: Now) {
         let key = declared.key.clone();
         let known = self
             .policies
@@ -315,40 +321,43 @@ impl Engine {
             .filter(|held| held.uid == declared.uid);
         let Some(held) = known else {
             self.drop_policy(&key);
-            self.unbound.insert(key.clone());
-            self.tell.insert(key.clone());
-            let leaving = declared.leaving;
-            let known = declared.standing.readable.as_ref();
+            self.dirty_targets.insert(key.clone());
+            self.dirty_statuses.insert(key.clone());
+            let deleting = declared.deleting;
+            let known = declared.status_state.readable.as_ref();
             let policy = self.admit(&declared.policy, known);
-            let held = Held::new(declared, policy);
-            let asks = held.asks_for_a_look();
+            let held = PolicyEntry::new(declared, policy);
+            let asks = held.asks_for_reconcile();
             self.redeclare(None, held.policy.as_ref().ok());
             self.policies.insert(key.clone(), held);
-            self.take_leave(&key, leaving);
+            self.begin_cleanup(&key, deleting);
             if asks {
-                self.look_for(&key, now);
+                self.request_reconcile(&key, now);
             }
             return;
         };
         let asks = held.request != declared.request;
         held.request = declared.request;
-        held.stored = declared.memory;
-        held.standing = declared.standing;
+        held.watched_record = declared.record;
+        held.status_state = declared.status_state;
         if held.note_finalizer() {
             held.last_report = None;
-            self.tell.insert(key.clone());
+            self.dirty_statuses.insert(key.clone());
         }
         if held.approvals != declared.approvals {
             held.approvals = declared.approvals;
-            self.approvable.insert(key.clone());
-            self.unbound.insert(key.clone());
-            self.tell.insert(key.clone());
+            self.dirty_approvals.insert(key.clone());
+            self.dirty_targets.insert(key.clone());
+            self.dirty_statuses.insert(key.clone());
         }
         let edited = held.generation != declared.generation;
         if edited {
             let known = self.policies.get(&key);
-            let known =
-                known.and_then(|held| held.last_valid.as_ref().or(held.standing.readable.as_ref()));
+            let known = known.and_then(|held| {
+                held.last_valid
+                    .as_ref()
+                    .or(held.status_state.readable.as_ref())
+            });
             let policy = self.admit(&declared.policy, known);
             let after = policy.as_ref().ok().cloned();
             let before = self.policies.get_mut(&key).and_then(|held| {
@@ -366,10 +375,10 @@ impl Engine {
             });
             self.redeclare(before.as_ref(), after.as_ref());
             self.take_edit(&key);
-            self.take_leave(&key, declared.leaving);
+            self.begin_cleanup(&key, declared.deleting);
         }
         if asks {
-            self.look_for(&key, now);
+            self.request_reconcile(&key, now);
         }
     }
 
@@ -380,15 +389,15 @@ impl Engine {
         held.urgent = true;
         self.flapping.forget_policy(key);
         // What was frozen or approved was so for the former spec.
-        held.thaw();
-        for id in held.nodes().chain(held.memory.holdings.parted()) {
-            if let Some(node) = self.nodes.get_mut(id) {
-                node.forget_setbacks_of(key);
-                self.stale.insert(id.clone());
+        held.discard();
+        for id in held.nodes().chain(held.needed_record.managed.release()) {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.forget_backoffs_of(key);
+                self.dirty_plans.insert(id.clone());
             }
         }
-        self.tell.insert(key.clone());
-        self.unbound.insert(key.clone());
+        self.dirty_statuses.insert(key.clone());
+        self.dirty_targets.insert(key.clone());
     }
 
     fn drop_policy(&mut self, key: &PolicyKey) {
@@ -396,17 +405,17 @@ impl Engine {
         if let Some(held) = self.policies.remove(key) {
             self.redeclare(held.policy.as_ref().ok(), None);
             for id in held.nodes() {
-                self.let_go(id, key);
+                self.release_binding(id, key);
             }
-            self.forget_parted(key, &held.memory.holdings);
+            self.forget_released(key, &held.needed_record.managed);
         }
-        self.fleets.remove(key);
+        self.selector_policies.remove(key);
         self.flapping.forget_policy(key);
-        self.leaving.remove(key);
-        self.unbound.remove(key);
-        self.tell.remove(key);
-        self.looks_asked.remove(key);
-        self.approvable.remove(key);
+        self.deleting.remove(key);
+        self.dirty_targets.remove(key);
+        self.dirty_statuses.remove(key);
+        self.reconcile_requests.remove(key);
+        self.dirty_approvals.remove(key);
     }
 
     /// Whether this process may write.
@@ -428,72 +437,79 @@ impl Engine {
         if term.is_none() {
             return;
         }
-        self.leave_anew();
+        self.restart_cleanup();
         for held in self.policies.values_mut() {
             held.start_term();
         }
         let asking = self
             .policies
             .iter()
-            .filter(|(_, held)| held.asks_for_a_look());
+            .filter(|(_, held)| held.asks_for_reconcile());
         let asking: Vec<PolicyKey> = asking.map(|(key, _)| key.clone()).collect();
         for key in asking {
-            self.look_for(&key, now);
+            self.request_reconcile(&key, now);
         }
-        self.begin_anew(now);
+        self.start_over(now);
         // No list will come that gives an occasion to say why there is none.
         if self.connection.is_err() {
-            self.tell_all();
+            self.report_all();
         }
     }
 
     /// Forgets what was read, and reads it anew.
-    fn begin_anew(&mut self, now: Now) {
+    fn start_over(&mut self, now: Now) {
         self.epoch += 1;
         self.drop_halves();
         self.polling.restart(now.monotonic);
         self.absence.restart();
-        for node in self.nodes.values_mut() {
+        for node in self.devices.values_mut() {
             node.attributes = None;
             node.routes = None;
             node.routes_read = None;
             node.device_read = None;
-            node.forget_setbacks();
+            node.forget_backoffs();
         }
-        self.stale.extend(self.nodes.keys().cloned());
-        self.unbound.extend(self.policies.keys().cloned());
+        self.dirty_plans.extend(self.devices.keys().cloned());
+        self.dirty_targets.extend(self.policies.keys().cloned());
     }
 
-    pub(super) fn circumstances(&self, id: &NodeId, node: &Node, now: Duration) -> Circumstances {
+    pub(super) fn step_context(
+        &self,
+        id: &NodeId,
+        node: &DeviceState,
+        now: Duration,
+    ) -> StepContext {
         let is_recorded = |key: &PolicyKey| {
             let held = self.policies.get(key);
-            held.is_some_and(|held| held.recorded.covers_at(id, &held.memory))
+            held.is_some_and(|held| held.durable_record.covers_at(id, &held.needed_record))
         };
-        Circumstances {
+        StepContext {
             missing: self.absence.is_missing(id),
-            remembered: node.all_policies().all(is_recorded) && self.may_change(id),
-            refresh: self.readers.interval(id, self.settings.attributes_interval),
+            recorded: node.all_policies().all(is_recorded) && self.may_change(id),
+            refresh: self
+                .read_shares
+                .interval(id, self.settings.attributes_interval),
             list_trusted: self.polling.is_trusted(now),
             fresh_for: self.fresh_for(),
             now,
         }
     }
 
-    pub(super) fn tell_all(&mut self) {
-        self.tell.extend(self.policies.keys().cloned());
+    pub(super) fn report_all(&mut self) {
+        self.dirty_statuses.extend(self.policies.keys().cloned());
     }
 
-    pub(super) fn setback(
+    pub(super) fn backoff(
         &mut self,
         failure: Failure,
-        before: Option<&Setback>,
+        before: Option<&Backoff>,
         now: Now,
-    ) -> Setback {
+    ) -> Backoff {
         let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
-        let setback = Setback::new(failure, before, now.monotonic, rare, &mut self.rng);
-        match &self.agreed {
-            Some(_) => setback.or_the_last(),
-            None => setback,
+        let backoff = Backoff::new(failure, before, now.monotonic, rare, &mut self.rng);
+        match &self.approved_plan {
+            Some(_) => backoff.or_the_last(),
+            None => backoff,
         }
     }
 }

@@ -8,16 +8,15 @@
 //! started, or came to lead, is new to the process alone: what it takes precedence over stays as it is
 //! meanwhile, so that the devices that it may be about wait. What was compared is kept: only a device of which
 //! a fact has changed, and a selector that was edited, are compared again.
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use super::{Engine, held::Held};
+use super::{Engine, policy_entry::PolicyEntry};
 use crate::{
     model::NodeId,
-    plan::{Allowance, Binding, Fleet, Mode, Policy, PolicyKey, Refusal, Selector},
+    plan::{AllowedRules, Binding, DeviceIndex, Mode, Policy, PolicyKey, Refusal, Selector},
 };
 
 /// The steps of evaluation in one step of the engine: a few milliseconds.
@@ -29,7 +28,7 @@ const DEVICE: usize = 20;
 
 /// What a selector says of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Comparison {
     Matches,
     DoesNotMatch,
     /// The expression cannot tell.
@@ -41,19 +40,19 @@ pub(super) enum Verdict {
 pub(super) struct Evaluation {
     selector: Selector,
     /// Among which devices.
-    allowance: Allowance,
+    allowance: AllowedRules,
     /// Nothing of it counts before all devices have been compared.
     is_first: bool,
     left: BTreeSet<NodeId>,
     /// What was found and does not count yet. In the first evaluation those that do not match are left out.
-    found: BTreeMap<NodeId, Verdict>,
+    found: BTreeMap<NodeId, Comparison>,
     /// What counts once the evaluation is complete; until then the policy sends nothing.
     next: Option<Result<Policy, Refusal>>,
 }
 
 impl Evaluation {
     /// Of all devices.
-    fn new(selector: Selector, allowance: Allowance, fleet: &Fleet) -> Self {
+    fn new(selector: Selector, allowance: AllowedRules, fleet: &DeviceIndex) -> Self {
         let all = fleet.devices().map(|device| device.node_id.clone());
         Self {
             selector,
@@ -66,24 +65,24 @@ impl Evaluation {
     }
 
     /// Compares devices until these steps are used up; gives what is left of them.
-    fn advance(&mut self, fleet: &Fleet, mut steps: usize) -> usize {
+    fn advance(&mut self, fleet: &DeviceIndex, mut steps: usize) -> usize {
         while steps > 0
             && let Some(id) = self.left.pop_first()
         {
             steps = steps.saturating_sub(DEVICE);
             let device = fleet.get(&id).filter(|it| self.allowance.is_about(it));
             let verdict = match device.map(|device| self.selector.evaluate(device)) {
-                None => Verdict::DoesNotMatch,
+                None => Comparison::DoesNotMatch,
                 Some((result, taken)) => {
                     steps = steps.saturating_sub(taken);
                     match result {
-                        Ok(true) => Verdict::Matches,
-                        Ok(false) => Verdict::DoesNotMatch,
-                        Err(_) => Verdict::Unknown,
+                        Ok(true) => Comparison::Matches,
+                        Ok(false) => Comparison::DoesNotMatch,
+                        Err(_) => Comparison::Unknown,
                     }
                 }
             };
-            if self.is_first && verdict == Verdict::DoesNotMatch {
+            if self.is_first && verdict == Comparison::DoesNotMatch {
                 self.found.remove(&id);
             } else {
                 self.found.insert(id, verdict);
@@ -92,13 +91,13 @@ impl Evaluation {
         steps
     }
 
-    fn with(&self, wanted: Verdict) -> BTreeSet<NodeId> {
+    fn with(&self, wanted: Comparison) -> BTreeSet<NodeId> {
         let found = self.found.iter().filter(|(_, it)| **it == wanted);
         found.map(|(id, _)| id.clone()).collect()
     }
 }
 
-impl Held {
+impl PolicyEntry {
     /// Whether nobody knows yet which devices it targets: its selector is new or edited.
     pub fn is_first_evaluated(&self) -> bool {
         let evaluation = self.evaluation.as_ref();
@@ -121,11 +120,11 @@ impl Held {
     pub fn evaluated(&self) -> Option<(BTreeSet<NodeId>, BTreeSet<NodeId>)> {
         let evaluation = self.evaluation.as_ref()?;
         let known = evaluation.is_first.then(|| {
-            let matching = evaluation.with(Verdict::Matches);
-            (matching, evaluation.with(Verdict::Unknown))
+            let matching = evaluation.with(Comparison::Matches);
+            (matching, evaluation.with(Comparison::Unknown))
         });
         known.or_else(|| match &self.binding {
-            Some(Binding::Fleet(nodes)) => Some((nodes.clone(), self.unjudged.clone())),
+            Some(Binding::Selector(nodes)) => Some((nodes.clone(), self.selector_errors.clone())),
             _ => None,
         })
     }
@@ -150,7 +149,7 @@ impl Held {
 impl Engine {
     /// Compares devices with selectors, in a share, and takes over what is complete by then.
     pub(super) fn evaluate(&mut self, now: Duration) {
-        for key in self.unbound.clone() {
+        for key in self.dirty_targets.clone() {
             self.begin_evaluation(&key);
         }
         self.note_changed_facts();
@@ -177,7 +176,7 @@ impl Engine {
 
     /// Whether a policy that targets a device may not target it any longer: that is being found out.
     pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
-        let targets = |held: &&Held| held.binding.as_ref().is_some_and(|it| it.holds(id));
+        let targets = |held: &&PolicyEntry| held.binding.as_ref().is_some_and(|it| it.holds(id));
         let of = self
             .evaluating
             .iter()
@@ -203,7 +202,7 @@ impl Engine {
         let mut awaited = awaited.filter(|held| held.awaited);
         awaited.any(|held| {
             let policy = held.intended().as_ref();
-            let device = self.fleet.get(id);
+            let device = self.index.get(id);
             policy.is_ok_and(|policy| {
                 policy.mode != Mode::Observe
                     && device.is_some_and(|it| policy.allowance.is_about(it))
@@ -225,7 +224,7 @@ impl Engine {
             waited |= held.is_some_and(|held| std::mem::take(&mut held.awaited));
         }
         if waited {
-            self.unplaced.extend(self.nodes.keys().cloned());
+            self.dirty_steps.extend(self.devices.keys().cloned());
         }
     }
 
@@ -234,7 +233,7 @@ impl Engine {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let leaves = held.leaving.is_some();
+        let leaves = held.deleting.is_some();
         let selects = |policy: &Policy| {
             let selector = policy.selector().cloned()?;
             Some((selector, policy.allowance.clone()))
@@ -249,7 +248,7 @@ impl Engine {
             return;
         };
         let is_known = |it: &Evaluation| it.selector == selector && it.allowance == allowance;
-        let is_bound = matches!(held.binding, Some(Binding::Fleet(_)));
+        let is_bound = matches!(held.binding, Some(Binding::Selector(_)));
         let evaluation = held.evaluation.as_ref();
         if let Some(evaluation) = evaluation.filter(|it| is_known(it) && (it.is_first || is_bound))
         {
@@ -260,7 +259,7 @@ impl Engine {
         }
         // Whoever keeps editing a selector must not keep others waiting.
         let is_edited = held.evaluation.is_some();
-        held.evaluation = Some(Evaluation::new(selector, allowance, &self.fleet));
+        held.evaluation = Some(Evaluation::new(selector, allowance, &self.index));
         self.evaluating.insert(key.clone());
         if is_edited {
             self.end_waiting_for(std::slice::from_ref(key));
@@ -269,11 +268,11 @@ impl Engine {
 
     /// Devices of which a fact has changed are compared anew with each selector.
     fn note_changed_facts(&mut self) {
-        let moved = std::mem::take(&mut self.moved);
+        let moved = std::mem::take(&mut self.dirty_matches);
         if moved.is_empty() {
             return;
         }
-        self.unplaced.extend(moved.iter().cloned());
+        self.dirty_steps.extend(moved.iter().cloned());
         for (key, held) in &mut self.policies {
             if let Some(evaluation) = &mut held.evaluation {
                 evaluation.left.extend(moved.iter().cloned());
@@ -295,7 +294,7 @@ impl Engine {
                 continue;
             };
             let turn = TURN.min(share);
-            let left = evaluation.advance(&self.fleet, turn);
+            let left = evaluation.advance(&self.index, turn);
             // At least something, so that this ends.
             share = share.saturating_sub((turn - left).max(1));
         }
@@ -339,13 +338,13 @@ impl Engine {
             if let Some(next) = next {
                 self.put_in_force(key, next);
             }
-            self.unbound.insert(key.clone());
+            self.dirty_targets.insert(key.clone());
             return;
         }
         for (id, verdict) in std::mem::take(&mut evaluation.found) {
             let verdict = self.damp(&id, key, verdict, now);
             self.rematch(&id, key, verdict);
-            self.unplaced.insert(id);
+            self.dirty_steps.insert(id);
         }
     }
 
@@ -377,12 +376,12 @@ impl Engine {
         let before = std::mem::replace(&mut held.policy, policy);
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.concern_devices(key);
-        self.tell.insert(key.clone());
+        self.dirty_statuses.insert(key.clone());
     }
 
     fn concern_devices(&mut self, key: &PolicyKey) {
         if let Some(held) = self.policies.get(key) {
-            self.stale.extend(held.managed().into_iter().cloned());
+            self.dirty_plans.extend(held.managed().into_iter().cloned());
         }
     }
 }

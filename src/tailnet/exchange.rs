@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Answer, Failure, Request, Retry, requests::Outcome};
 use crate::{
     api::Reason,
-    model::{AttributeKey, AttributeWish, NodeId},
+    model::{AttributeKey, DesiredAttribute, NodeId},
     plan::{AttributeWrites, Call},
     tailscale::{self, Client, Kind},
 };
@@ -80,7 +80,7 @@ async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
         Call::ExpireKey(id) => client.expire_key(id).await,
         Call::Delete(id) => client.delete(id).await,
         Call::WriteAttributes(patch) => match only_entry(patch) {
-            Some((id, key, Some(wish))) => client.set_attribute(id, key, wish).await,
+            Some((id, key, Some(desired))) => client.set_attribute(id, key, desired).await,
             Some((id, key, None)) => client.delete_attribute(id, key).await,
             None => client.patch_attributes(patch).await,
         },
@@ -90,11 +90,11 @@ async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
 /// The entry of a patch that has just one.
 fn only_entry(
     patch: &BTreeMap<NodeId, AttributeWrites>,
-) -> Option<(&NodeId, &AttributeKey, Option<&AttributeWish>)> {
+) -> Option<(&NodeId, &AttributeKey, Option<&DesiredAttribute>)> {
     let mut entries = patch.iter().flat_map(|(id, writes)| {
         writes
             .iter()
-            .map(move |(key, wish)| (id, key, wish.as_ref()))
+            .map(move |(key, desired)| (id, key, desired.as_ref()))
     });
     let first = entries.next()?;
     entries.next().is_none().then_some(first)

@@ -28,20 +28,20 @@ pub struct Failure {
 
 /// A failure and when to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setback {
+pub(super) struct Backoff {
     pub failure: Failure,
     pub attempts: u32,
     pub retry_at: Duration,
 }
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
-const LONGEST_DELAY: Duration = Duration::from_mins(5);
+const MAX_DELAY: Duration = Duration::from_mins(5);
 /// So often is something tried that is not tried for ever.
 const TRIES: u32 = 3;
 /// Later than any engine lasts that ends by itself.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
-impl Setback {
+impl Backoff {
     /// What only an edit mends is asked again all the same, but rarely: the edit may be made
     /// elsewhere (the tailnet's policy file), where nothing tells us.
     pub fn new(
@@ -51,7 +51,7 @@ impl Setback {
         rare: Duration,
         rng: &mut fastrand::Rng,
     ) -> Self {
-        let attempts = before.map_or(1, |setback| setback.attempts.saturating_add(1));
+        let attempts = before.map_or(1, |backoff| backoff.attempts.saturating_add(1));
         let delay = match failure.retry {
             Retry::Never => jittered(rare, rng),
             Retry::Later => backoff(attempts, rng),
@@ -94,7 +94,7 @@ impl Setback {
 
 /// 1 s, 2 s, 4 s … 300 s, each 20 % up or down, so that many do not come back at once.
 pub(crate) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
-    backoff_up_to(LONGEST_DELAY, attempts, rng)
+    backoff_up_to(MAX_DELAY, attempts, rng)
 }
 
 /// 1 s, 2 s, 4 s … up to `longest`, each 20 % up or down.

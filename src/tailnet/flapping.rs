@@ -11,10 +11,9 @@
 //! | its tags or its user change                             | what the selector says then counts |
 //!
 //! Kept in memory only: after a restart it begins anew.
-
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Announcement, Engine, evaluation::Verdict, fleet::FlappingDevices};
+use super::{Engine, Notification, evaluation::Comparison, selectors::FlappingDevices};
 use crate::{
     model::{Device, NodeId, TagSet},
     plan::{Binding, PolicyKey},
@@ -52,7 +51,7 @@ struct Moves {
     /// What the control server says of the device.
     facts: (TagSet, String),
     /// What the selector says.
-    verdict: Verdict,
+    matched: Comparison,
     /// Since when it does.
     since: Duration,
     recent: Vec<Duration>,
@@ -64,25 +63,25 @@ impl Flapping {
         &mut self,
         key: &PolicyKey,
         device: &Device,
-        verdict: Verdict,
+        verdict: Comparison,
         is_member: bool,
         now: Duration,
     ) -> Membership {
         let of = (key.clone(), device.node_id.clone());
-        let moves = (verdict == Verdict::Matches) != is_member;
+        let moves = (verdict == Comparison::Matches) != is_member;
         if !moves && !self.moves.contains_key(&of) {
             return Membership::Free;
         }
         let facts = (device.tags.clone(), device.user.clone());
         let known = self.moves.entry(of).or_insert_with(|| Moves {
             facts: facts.clone(),
-            verdict,
+            matched: verdict,
             since: now,
             recent: Vec::new(),
             frozen: false,
         });
-        if known.verdict != verdict {
-            known.verdict = verdict;
+        if known.matched != verdict {
+            known.matched = verdict;
             known.since = now;
         }
         known.recent.retain(|at| now < *at + HOUR);
@@ -150,45 +149,45 @@ impl Engine {
         &mut self,
         id: &NodeId,
         key: &PolicyKey,
-        verdict: Verdict,
+        verdict: Comparison,
         now: Duration,
-    ) -> Verdict {
+    ) -> Comparison {
         let held = self.policies.get(key);
-        let Some(Binding::Fleet(members)) = held.and_then(|held| held.binding.as_ref()) else {
+        let Some(Binding::Selector(members)) = held.and_then(|held| held.binding.as_ref()) else {
             return verdict;
         };
         let is_member = members.contains(id);
-        let Some(device) = self.fleet.get(id) else {
+        let Some(device) = self.index.get(id) else {
             if self.flapping.forget_device(key, id) {
-                self.tell.insert(key.clone());
+                self.dirty_statuses.insert(key.clone());
             }
             return verdict;
         };
         let label = device.label().to_string();
         let membership = self.flapping.see(key, device, verdict, is_member, now);
         if matches!(membership, Membership::Freed | Membership::Frozen) {
-            self.tell.insert(key.clone());
+            self.dirty_statuses.insert(key.clone());
         }
         if membership == Membership::Frozen {
             let node = id.clone();
-            self.announce(key, Announcement::Flapping { node, label });
+            self.notify(key, Notification::Flapping { node, label });
         }
         match membership {
             Membership::Free | Membership::Freed => verdict,
-            _ if is_member => Verdict::Matches,
-            _ => Verdict::DoesNotMatch,
+            _ if is_member => Comparison::Matches,
+            _ => Comparison::DoesNotMatch,
         }
     }
 
     /// Devices of which the selectors have said the same for a while are compared anew.
     pub(super) fn end_flapping(&mut self, now: Duration) {
         let due = self.flapping.due(now);
-        self.moved.extend(due);
+        self.dirty_matches.extend(due);
     }
 
     pub(super) fn flapping_of(&self, key: &PolicyKey) -> Option<FlappingDevices> {
         let mut flapping = self.flapping.of(key);
-        let device = self.fleet.get(flapping.next()?)?;
+        let device = self.index.get(flapping.next()?)?;
         Some(FlappingDevices {
             count: flapping.count() + 1,
             node: device.node_id.clone(),

@@ -1,7 +1,7 @@
 //! What the tailnet permits, and the labels of namespaces: from the policy that is declared to the one
 //! that counts.
 
-use super::{Announcement, Engine, Settings};
+use super::{Engine, Notification, Settings};
 use crate::plan::{Labels, Policy, PolicyKey, Refusal};
 
 impl Engine {
@@ -14,53 +14,56 @@ impl Engine {
     ) -> Result<Policy, Refusal> {
         let errors = match declared {
             Ok(policy) => {
-                let admitted = self.guards.admit(policy.clone());
+                let admitted = self.admission.admit(policy.clone());
                 return admitted.map_err(Refusal::NotAllowed);
             }
             Err(errors) => errors,
         };
         let known = known.cloned().map(Policy::while_invalid);
-        let admitted = known.and_then(|known| self.guards.admit(known).ok());
+        let admitted = known.and_then(|known| self.admission.admit(known).ok());
         admitted.ok_or_else(|| Refusal::Invalid(errors.clone()))
     }
 
     /// Takes the guards of new settings.
     pub(super) fn take_guardrails(&mut self, settings: &Settings) {
-        if self.guards.guardrails == settings.guardrails {
+        if self.admission.guardrails == settings.guardrails {
             return;
         }
-        self.guards.guardrails = settings.guardrails.clone();
+        self.admission.guardrails = settings.guardrails.clone();
         // Which devices are protected may have changed.
-        self.stale.extend(self.nodes.keys().cloned());
+        self.dirty_plans.extend(self.devices.keys().cloned());
         let all: Vec<PolicyKey> = self.policies.keys().cloned().collect();
         for key in &all {
-            self.judge_anew(key);
+            self.admit_again(key);
         }
     }
 
     /// Takes the labels of a namespace; `None` where it is gone.
     pub(super) fn take_labels(&mut self, namespace: String, labels: Option<Labels>) {
-        if self.guards.namespaces.get(&namespace) == labels.as_ref() {
+        if self.admission.namespaces.get(&namespace) == labels.as_ref() {
             return;
         }
         let concerned = self.policies.keys();
         let concerned = concerned.filter(|key| key.namespace == namespace);
         let concerned: Vec<PolicyKey> = concerned.cloned().collect();
         match labels {
-            Some(labels) => self.guards.namespaces.insert(namespace, labels),
-            None => self.guards.namespaces.remove(&namespace),
+            Some(labels) => self.admission.namespaces.insert(namespace, labels),
+            None => self.admission.namespaces.remove(&namespace),
         };
         for key in &concerned {
-            self.judge_anew(key);
+            self.admit_again(key);
         }
     }
 
     /// What counts of a policy may be something else by now: to its tailnet that is an edit.
-    fn judge_anew(&mut self, key: &PolicyKey) {
+    fn admit_again(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get(key) else {
             return;
         };
-        let known = held.last_valid.as_ref().or(held.standing.readable.as_ref());
+        let known = held
+            .last_valid
+            .as_ref()
+            .or(held.status_state.readable.as_ref());
         let policy = self.admit(&held.declared, known);
         if policy == *held.intended() {
             return;
@@ -80,18 +83,18 @@ impl Engine {
     pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
         match refusal {
             Refusal::Invalid(_) => false,
-            Refusal::NotAllowed(forbidden) => forbidden.unjudged || !self.policies_listed,
+            Refusal::NotAllowed(forbidden) => forbidden.selector_errors || !self.policies_listed,
         }
     }
 
     /// Says that a policy is refused, when that is told for the first time.
-    pub(super) fn announce_refusal(&mut self, key: &PolicyKey) {
+    pub(super) fn notify_refusal(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get(key) else {
             return;
         };
         if let Err(Refusal::NotAllowed(forbidden)) = &held.policy {
-            let announcement = Announcement::Refused(forbidden.clone());
-            self.announce(key, announcement);
+            let notification = Notification::Refused(forbidden.clone());
+            self.notify(key, notification);
         }
     }
 }

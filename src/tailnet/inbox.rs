@@ -186,11 +186,11 @@ mod tests {
     use super::*;
     use crate::{
         api::TailscaleDevicePolicySpec,
-        plan::{Declared, parse},
+        plan::{PolicyInput, parse},
         tailnet::Term,
     };
 
-    fn declared(name: &str, uid: &str, generation: i64) -> Declared {
+    fn declared(name: &str, uid: &str, generation: i64) -> PolicyInput {
         let yaml = "{device: {hostname: fra}, exitNode: true}";
         let spec: TailscaleDevicePolicySpec = serde_yaml::from_str(yaml).unwrap();
         let key = PolicyKey {

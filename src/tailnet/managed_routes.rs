@@ -12,13 +12,13 @@ impl Engine {
     /// Policies start to manage the routes that they set on a device, or would set if they differed. Runs after
     /// the change limit has been applied, as a policy does not manage what is held.
     pub(super) fn manage_routes(&mut self) {
-        for id in std::mem::take(&mut self.replanned) {
+        for id in std::mem::take(&mut self.dirty_managed_routes) {
             self.manage_routes_of(&id);
         }
     }
 
     fn manage_routes_of(&mut self, id: &NodeId) {
-        let (Some(node), Some(device)) = (self.nodes.get(id), self.fleet.get(id)) else {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
             return;
         };
         if device.enabled_routes.is_none() {
@@ -28,12 +28,12 @@ impl Engine {
             let Some(held) = self.policies.get_mut(key) else {
                 continue;
             };
-            let holdings = &held.memory.holdings;
+            let managed = &held.needed_record.managed;
             // The limit holds a policy as a whole, also on devices where nothing differs.
-            if self.limiter.held.contains(key) || !holdings.is_partly_managed(id) {
+            if self.change_budget.held.contains(key) || !managed.is_partly_managed(id) {
                 continue;
             }
-            let acts = |route: &&Route| {
+            let sends = |route: &&Route| {
                 let field = if route.is_exit_node() {
                     Field::ExitNode
                 } else {
@@ -41,10 +41,10 @@ impl Engine {
                 };
                 node.plan.acts_on(key, &field)
             };
-            let managed: RouteSet = holdings.routes.iter().filter(acts).copied().collect();
-            if !managed.is_subset(holdings.managed_routes(id)) {
-                Arc::make_mut(&mut held.memory.holdings).manage_routes(id, &managed);
-                self.tell.insert(key.clone());
+            let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
+            if !routes.is_subset(managed.managed_routes(id)) {
+                Arc::make_mut(&mut held.needed_record.managed).manage_routes(id, &routes);
+                self.dirty_statuses.insert(key.clone());
             }
         }
     }
@@ -54,13 +54,13 @@ impl DevicePlan {
     /// Whether a policy decides a field of the device and would change it if it differed.
     fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
         let mut differences = self.of(policy).filter(|it| it.change.field() == *field);
-        let mut lost = self.claims.conflicts.iter();
-        if lost.any(|lost| lost.loser == *policy && lost.field == *field) {
+        let mut lost = self.owners.conflicts.iter();
+        if lost.any(|lost| lost.overridden == *policy && lost.field == *field) {
             return false;
         }
         match differences.next() {
             Some(difference) => difference.hold.is_none(),
-            None => self.claims.acts_on(policy, field),
+            None => self.owners.acts_on(policy, field),
         }
     }
 }

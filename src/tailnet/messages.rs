@@ -2,10 +2,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Announcement, Failure, PolicyReport, Settings, TailnetDeclared, TailnetReport, Term};
+use super::{Failure, Notification, PolicyReport, Settings, TailnetDeclared, TailnetReport, Term};
 use crate::{
     model::{Attributes, Device, NodeId, RouteSet},
-    plan::{Call, Declared, Labels, Memory, PolicyKey},
+    plan::{Call, Labels, PolicyInput, PolicyKey, PolicyRecord},
     tailscale::Ability,
 };
 
@@ -77,7 +77,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub enum Input {
     /// A policy was applied or edited, or its status has changed.
-    Policy(Box<Declared>),
+    Policy(Box<PolicyInput>),
     /// A policy was deleted, or belongs to another tailnet now.
     PolicyGone(PolicyKey),
     /// Every policy that there was at the start has been handed over.
@@ -116,7 +116,7 @@ pub enum Input {
         /// Of which object: a later one of the same name keeps nothing of it.
         uid: String,
         /// What is kept.
-        memory: Memory,
+        record: PolicyRecord,
     },
     /// A report of the tailnet is kept: the one of this revision.
     TailnetRecorded(u64),
@@ -155,5 +155,5 @@ pub enum Effect {
     /// Keep a report of the tailnet, then hand in [`Input::TailnetRecorded`].
     Tailnet(Box<TailnetReport>),
     /// Say that something was changed or refused.
-    Announce(PolicyKey, Box<Announcement>),
+    Notify(PolicyKey, Box<Notification>),
 }

@@ -14,12 +14,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Engine, Now, absence::Absence, held::Held};
+use super::{Engine, Now, absence::Absence, policy_entry::PolicyEntry};
 use crate::{
     api::PolicyField,
-    model::{AttributeKey, AttributeWish, Device, NodeId},
+    model::{AttributeKey, DesiredAttribute, Device, NodeId},
     plan::{
-        Binding, Call, Field, Fleet, Form, Mode, OwnedKeys, OwnedRecord, Policy, PolicyKey, Room,
+        AttributeType, Binding, Call, Capacity, DeviceIndex, Field, Mode, OwnedKeys, OwnedRecord,
+        Policy, PolicyKey,
     },
 };
 
@@ -56,21 +57,21 @@ pub(super) struct WaitingRecords {
     is_due: bool,
 }
 
-impl Held {
+impl PolicyEntry {
     fn owned(&mut self) -> &mut OwnedKeys {
-        Arc::make_mut(&mut self.memory.owned)
+        Arc::make_mut(&mut self.needed_record.owned)
     }
 
     /// Takes from the status what it records of the devices of the first list.
-    pub fn meet_devices(&mut self, fleet: &Fleet, list: u64) {
-        let Some(record) = self.memory.owned.unmet().cloned() else {
+    pub fn meet_devices(&mut self, fleet: &DeviceIndex, list: u64) {
+        let Some(record) = self.needed_record.owned.unmet().cloned() else {
             return;
         };
-        if !self.memory.owned.is_new() {
+        if !self.needed_record.owned.is_new() {
             return;
         }
         self.owned().meet_all(fleet);
-        self.recorded.owned = Arc::clone(&self.memory.owned);
+        self.durable_record.owned = Arc::clone(&self.needed_record.owned);
         self.keys = KeyRecord {
             record,
             met_at: list,
@@ -80,20 +81,20 @@ impl Held {
 
     /// Releases the devices that the policy no longer targets: it owns nothing there. A device of which
     /// the selector cannot tell is kept, and one that the list lacks may be in the next one.
-    pub fn release_unmatched(&mut self, binding: Option<&Binding>, fleet: &Fleet, list: u64) {
+    pub fn release_unmatched(&mut self, binding: Option<&Binding>, fleet: &DeviceIndex, list: u64) {
         if self.is_invalid() {
             return;
         }
         let mut released: Vec<NodeId> = Vec::new();
-        for id in self.memory.owned.nodes() {
+        for id in self.needed_record.owned.nodes() {
             match binding {
                 Some(Binding::Device(target)) if id != target => released.push(id.clone()),
-                Some(Binding::Fleet(nodes)) if nodes.contains(id) || self.unjudged.contains(id) => {
-                }
-                Some(Binding::Fleet(_)) if fleet.get(id).is_none() => {
+                Some(Binding::Selector(nodes))
+                    if nodes.contains(id) || self.selector_errors.contains(id) => {}
+                Some(Binding::Selector(_)) if fleet.get(id).is_none() => {
                     self.keys.absent.entry(id.clone()).or_insert(list);
                 }
-                Some(Binding::Fleet(_)) => released.push(id.clone()),
+                Some(Binding::Selector(_)) => released.push(id.clone()),
                 _ => {}
             }
         }
@@ -106,7 +107,7 @@ impl Held {
     /// A device that was released under `Clear`, and from which not everything is taken yet, is targeted
     /// again: what the policy put there is its own as before.
     pub fn reclaim(&mut self, id: &NodeId) {
-        let keys = self.memory.holdings.due(id).keys;
+        let keys = self.needed_record.managed.due(id).keys;
         if !keys.is_empty() {
             self.owned().add(id, keys);
         }
@@ -118,15 +119,15 @@ impl Held {
         let matches = matches || self.is_invalid();
         match device {
             Some(device) => {
-                if self.memory.owned.unmet().is_some() {
+                if self.needed_record.owned.unmet().is_some() {
                     self.owned().meet(device);
                 }
                 self.keys.absent.remove(id);
-                if !matches && self.memory.owned.known_at(id).is_some() {
+                if !matches && self.needed_record.owned.known_at(id).is_some() {
                     self.owned().release(id);
                 }
             }
-            None if self.memory.owned.known_at(id).is_some() => {
+            None if self.needed_record.owned.known_at(id).is_some() => {
                 self.keys.absent.entry(id.clone()).or_insert(list);
             }
             None => {}
@@ -138,8 +139,8 @@ impl Held {
     }
 
     /// Releases devices that are proven gone. Says whether there are any.
-    fn release_absent(&mut self, fleet: &Fleet, absence: &Absence, list: u64) -> bool {
-        if self.memory.owned.unmet().is_some() && list > self.keys.met_at + 1 {
+    fn release_absent(&mut self, fleet: &DeviceIndex, absence: &Absence, list: u64) -> bool {
+        if self.needed_record.owned.unmet().is_some() && list > self.keys.met_at + 1 {
             self.owned().forget_record();
         }
         if self.is_invalid() {
@@ -166,10 +167,10 @@ impl Held {
         let Ok(policy) = &self.policy else {
             return;
         };
-        let declared = policy.wishes.attributes.iter().flatten();
-        let expired = declared.filter(|(_, wish)| wish.has_expired(now));
+        let declared = policy.desired.attributes.iter().flatten();
+        let expired = declared.filter(|(_, desired)| desired.has_expired(now));
         let expired: BTreeSet<AttributeKey> = expired.map(|(key, _)| key.clone()).collect();
-        if !expired.is_disjoint(&self.memory.owned.names()) {
+        if !expired.is_disjoint(&self.needed_record.owned.names()) {
             self.owned().disown(&expired);
         }
     }
@@ -181,13 +182,14 @@ impl Held {
         kept: impl Fn(&Policy, &AttributeKey) -> bool,
         expired: impl Fn(&Policy, &AttributeKey) -> bool,
     ) {
-        let (Ok(policy), Some(owned)) = (&self.policy, self.memory.owned.known_at(id)) else {
+        let (Ok(policy), Some(owned)) = (&self.policy, self.needed_record.owned.known_at(id))
+        else {
             return;
         };
-        let all = policy.wishes.attributes.is_none() && !self.is_invalid();
-        let acts = matches!(policy.mode, Mode::Enforce | Mode::Approve);
+        let all = policy.desired.attributes.is_none() && !self.is_invalid();
+        let actions = matches!(policy.mode, Mode::Enforce | Mode::Approve);
         let goes =
-            |key: &&AttributeKey| all || expired(policy, key) || (acts && !kept(policy, key));
+            |key: &&AttributeKey| all || expired(policy, key) || (actions && !kept(policy, key));
         let goes: BTreeSet<AttributeKey> = owned.iter().filter(goes).cloned().collect();
         if !goes.is_empty() {
             self.owned().retain(id, |key| !goes.contains(key));
@@ -212,7 +214,7 @@ impl Held {
                 self.keys.unsent.insert(id.clone(), unsent);
             }
         }
-        let known = self.memory.owned.known_at(id);
+        let known = self.needed_record.owned.known_at(id);
         let is_new = |key: &&AttributeKey| !known.is_some_and(|known| known.contains(*key));
         let new: BTreeSet<AttributeKey> = managed.iter().filter(is_new).cloned().collect();
         if new.is_empty() || self.keys.unrecorded.contains(id) {
@@ -236,19 +238,19 @@ impl Held {
     }
 
     /// Makes the record anew where something has changed. Gives the devices that it has no room for.
-    fn record(&mut self, fleet: &Fleet, room: Room) -> BTreeSet<NodeId> {
-        if let Some(record) = self.memory.owned.untouched() {
+    fn record(&mut self, fleet: &DeviceIndex, room: Capacity) -> BTreeSet<NodeId> {
+        if let Some(record) = self.needed_record.owned.untouched() {
             self.keys.record = Arc::clone(record);
             return BTreeSet::new();
         }
         let of = self.keys.of.as_ref();
-        let is_same = of
-            .is_some_and(|of| Arc::ptr_eq(of, &self.memory.owned) || *of == self.memory.owned)
-            || (self.keys.record.numbers.is_some()
-                && self.keys.record.says(&self.memory.owned, fleet));
+        let is_same = of.is_some_and(|of| {
+            Arc::ptr_eq(of, &self.needed_record.owned) || *of == self.needed_record.owned
+        }) || (self.keys.record.numbers.is_some()
+            && self.keys.record.says(&self.needed_record.owned, fleet));
         let mut left_out = BTreeSet::new();
         if !is_same {
-            let (record, without_room) = OwnedRecord::of(&self.memory.owned, fleet, room);
+            let (record, without_room) = OwnedRecord::of(&self.needed_record.owned, fleet, room);
             self.keys.record = Arc::new(record);
             left_out = without_room;
             for id in &left_out {
@@ -256,7 +258,7 @@ impl Held {
             }
             self.keys.unrecorded.extend(left_out.iter().cloned());
         }
-        self.keys.of = Some(Arc::clone(&self.memory.owned));
+        self.keys.of = Some(Arc::clone(&self.needed_record.owned));
         left_out
     }
 }
@@ -266,40 +268,38 @@ impl Engine {
     /// has been seen that it is gone; a key that another policy declares here is that one's; and a value
     /// whose expiry has passed is no longer desired.
     pub(super) fn settle_ownership(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.devices.get(id) else {
             return;
         };
-        let device = self.fleet.get(id);
+        let device = self.index.get(id);
         // What no rule allows here keeps no key from being deleted, nor what the tailnet has otherwise.
-        let guardrails = &self.guards.guardrails;
+        let guardrails = &self.admission.guardrails;
         let counts = |policy: &Policy| {
             let field = PolicyField::PostureAttributes;
-            let denied = device.and_then(|device| guardrails.bars(policy, field, device));
+            let denied = device.and_then(|device| guardrails.denies(policy, field, device));
             denied.is_none() && policy.mode != Mode::Observe
         };
-        let forms = &self.clashes.forms;
-        let can_hold = |key: &AttributeKey, wish: &AttributeWish| {
-            forms.against(&Form::of(key, wish)).is_none()
+        let types = &self.tailnet_wide.types;
+        let can_hold = |key: &AttributeKey, desired: &DesiredAttribute| {
+            types.against(&AttributeType::of(key, desired)).is_none()
         };
         let declared: BTreeSet<AttributeKey> = node
             .policies
             .iter()
             .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
             .filter(|policy| counts(policy))
-            .filter_map(|policy| policy.wishes.attributes.as_ref())
+            .filter_map(|policy| policy.desired.attributes.as_ref())
             .flatten()
-            .filter(|(key, wish)| !wish.has_expired(now.wall) && can_hold(key, wish))
+            .filter(|(key, desired)| !desired.has_expired(now.wall) && can_hold(key, desired))
             .map(|(key, _)| key.clone())
             .collect();
         let gone = |key: &AttributeKey| {
             let read = node.attributes.as_ref();
             read.is_some_and(|reading| !reading.values.contains_key(key))
-                && !node
-                    .unconfirmed
-                    .contains_key(&Field::Attribute(key.clone()))
+                && !node.unverified.contains_key(&Field::Attribute(key.clone()))
         };
         let kept = |policy: &Policy, key: &AttributeKey| {
-            let own = policy.wishes.attributes.as_ref();
+            let own = policy.desired.attributes.as_ref();
             own.is_some_and(|own| own.contains_key(key)) || (!declared.contains(key) && !gone(key))
         };
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
@@ -312,11 +312,11 @@ impl Engine {
 
     /// The policies of a device come to own the keys that they manage there, as the plan has found.
     pub(super) fn adopt_keys(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.devices.get(id) else {
             return;
         };
         // What is under way may have been sent: whether it is owned turns out with its answer.
-        if node.plan.attributes_unread || !node.plan.claims.need_attributes() || node.busy > 0 {
+        if node.plan.attributes_unread || !node.plan.owners.need_attributes() || node.busy > 0 {
             return;
         }
         let open = node.plan.differences.iter().filter(|it| it.hold.is_none());
@@ -345,7 +345,7 @@ impl Engine {
             return;
         };
         for id in nodes.keys() {
-            let policies = self.nodes.get(id).map(|node| &node.policies);
+            let policies = self.devices.get(id).map(|node| &node.policies);
             for key in policies.into_iter().flatten() {
                 if let Some(held) = self.policies.get_mut(key) {
                     held.attributes_sent(id);
@@ -362,8 +362,8 @@ impl Engine {
         }
         self.released_at = list;
         for (key, held) in &mut self.policies {
-            if held.release_absent(&self.fleet, &self.absence, list) {
-                self.tell.insert(key.clone());
+            if held.release_absent(&self.index, &self.absence, list) {
+                self.dirty_statuses.insert(key.clone());
             }
         }
     }
@@ -373,15 +373,15 @@ impl Engine {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let left_out = held.record(&self.fleet, self.record_room);
-        self.unplaced.extend(left_out);
+        let left_out = held.record(&self.index, self.record_capacity);
+        self.dirty_steps.extend(left_out);
     }
 
     /// Whether devices that wait for a record are to be recorded now: they are many, they have waited
     /// for a while, or nothing is on its way that could bring others.
     pub(super) fn count_waiting_records(&mut self, now: Now) {
         let waiting = &mut self.waiting_records;
-        let nothing_comes = self.flights.is_empty() && self.queues.next_ready().is_none();
+        let nothing_comes = self.in_flight.is_empty() && self.queues.next_ready().is_none();
         waiting.is_due = waiting.since.is_some_and(|since| {
             waiting.devices >= MANY_WAITING || nothing_comes || now.monotonic >= since + PATIENCE
         });
@@ -402,10 +402,10 @@ impl Engine {
         let Some(held) = self.policies.get(key) else {
             return false;
         };
-        if !held.recorded.covers_all_but_keys(&held.memory) {
+        if !held.durable_record.covers_all_but_keys(&held.needed_record) {
             return true;
         }
         let is_due = self.waiting_records.is_due || held.nodes().nth(FEW).is_none();
-        is_due && !held.recorded.covers(&held.memory)
+        is_due && !held.durable_record.covers(&held.needed_record)
     }
 }

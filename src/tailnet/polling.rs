@@ -69,7 +69,7 @@ impl Polling {
 
     /// Asks for a list at once. One that is under way may be older than what is to be seen, so
     /// another one follows it.
-    pub fn hasten(&mut self, now: Duration) {
+    pub fn poll_now(&mut self, now: Duration) {
         self.next = self.next.min(now);
         self.again = self.asked.is_some();
     }
@@ -80,9 +80,9 @@ impl Polling {
     }
 
     /// Asks for a list that is at least as new as this count of answers.
-    pub fn look(&mut self, now: Duration, answers: u64) {
+    pub fn begin_list(&mut self, now: Duration, answers: u64) {
         if self.asked.is_none_or(|asked| asked.at < answers) {
-            self.hasten(now);
+            self.poll_now(now);
         }
     }
 

@@ -3,15 +3,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Abandoned, ActReport, ClearReport, Effect, Engine, Failure, FleetReport, HeldPlan,
-    LimitedPolicy, RecentChanges, RecentDeletions, ReservedDevices,
+    Abandoned, ActionReport, ClearReport, Effect, Engine, Failure, HeldPlan, LimitedPolicy,
+    RecentChanges, RecentDeletions, ReservedDevices, SelectorReport,
 };
 use crate::{
     api::Reason,
     model::{AttributeKey, NodeId},
     plan::{
-        Binding, Conflict, Difference, Field, Forbidden, Memory, Mode, OwnedRecord, PolicyKey,
-        Refusal, Target,
+        Binding, Conflict, Difference, Field, Forbidden, Mode, OwnedRecord, PolicyKey,
+        PolicyRecord, Refusal, Target,
     },
     tailscale::Ability,
 };
@@ -24,7 +24,7 @@ pub struct PolicyReport {
     /// The generation of the spec that it is about.
     pub generation: i64,
     /// What must be there after a restart.
-    pub memory: Memory,
+    pub record: PolicyRecord,
     /// The keys that it owns, as they are recorded in its status.
     pub owned: Arc<OwnedRecord>,
     /// Devices of which no record of its keys could be kept.
@@ -36,11 +36,11 @@ pub struct PolicyReport {
     /// What waits for an approval.
     pub held: Option<HeldPlan>,
     /// What is wrong with the annotation that approves.
-    pub approval_faults: Vec<String>,
+    pub approval_errors: Vec<String>,
     /// How far it is with devices that it has let go.
     pub clearing: Option<ClearReport>,
     /// How far it is with what it does once.
-    pub acts: ActReport,
+    pub actions: ActionReport,
     /// The devices that the rules of the tailnet name for its namespace, where they bound them: of others
     /// nothing is reported.
     pub within: Option<String>,
@@ -69,12 +69,12 @@ pub enum State {
     /// It holds a device.
     Bound(Box<DeviceReport>),
     /// It is about many devices.
-    Fleet(Box<FleetReport>),
+    Selector(Box<SelectorReport>),
     /// It is about more devices than can be kept for clearing them one day.
     TooMany(usize),
-    /// It is being deleted. Once its memory has no holdings any more it can go; what it then leaves
+    /// It is being deleted. Once its memory has no managedDevices any more it can go; what it then leaves
     /// behind, if anything.
-    Leaving(Option<Box<Abandoned>>),
+    Deleting(Option<Box<Abandoned>>),
 }
 
 /// How things stand with the device of a policy.
@@ -114,7 +114,7 @@ pub struct TailnetReport {
     /// How many devices keep moving in and out of policies, each counted for each of these.
     pub flapping: usize,
     /// What the credential is known not to permit.
-    pub lacks: BTreeSet<Ability>,
+    pub missing_scopes: BTreeSet<Ability>,
     /// How often attributes are read, as the request budget allows.
     pub attributes_interval: Duration,
     /// Some of the policies that the limit of changed devices holds.
@@ -132,7 +132,7 @@ pub struct TailnetReport {
     /// How far the local clock is ahead of the API's, where that is too far.
     pub clock_skew: Option<SignedDuration>,
     /// What is wrong with the annotation that approves.
-    pub approval_faults: Vec<String>,
+    pub approval_errors: Vec<String>,
 }
 
 impl Engine {
@@ -140,18 +140,18 @@ impl Engine {
     /// be told.
     pub(super) fn publish(&mut self) {
         if !self.leads() {
-            self.tell.clear();
+            self.dirty_statuses.clear();
             return;
         }
         self.correct_statuses();
-        for key in std::mem::take(&mut self.tell) {
-            if self.fleet_can_wait(&key) || self.clearing_can_wait(&key) {
-                self.tell.insert(key);
+        for key in std::mem::take(&mut self.dirty_statuses) {
+            if self.selector_can_wait(&key) || self.clearing_can_wait(&key) {
+                self.dirty_statuses.insert(key);
                 continue;
             }
             self.record_keys(&key);
             self.freeze(&key);
-            self.tell_missed(&key);
+            self.report_missed(&key);
             let Some(report) = self.report(&key) else {
                 continue;
             };
@@ -164,12 +164,12 @@ impl Engine {
                 if matches!(report.state, State::NotAllowed(_))
                     && before.is_none_or(|before| before.state != report.state)
                 {
-                    self.announce_refusal(&key);
+                    self.notify_refusal(&key);
                 }
                 self.effects.push(Effect::Report(key, Box::new(report)));
             }
         }
-        self.told_at = self.polling.seen;
+        self.reported_at = self.polling.seen;
         let report = self.tailnet_report();
         if self.last_tailnet.as_ref() != Some(&report) {
             self.last_tailnet = Some(report.clone());
@@ -178,13 +178,13 @@ impl Engine {
     }
 
     /// A report is kept: what it remembers of this object survives a crash.
-    pub(super) fn recorded(&mut self, key: &PolicyKey, uid: &str, memory: Memory) {
+    pub(super) fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
         let held = self.policies.get_mut(key);
         if let Some(held) = held.filter(|held| held.uid == uid) {
-            held.recorded = memory;
-            self.unplaced.extend(held.nodes().cloned());
-            self.unplaced
-                .extend(held.memory.holdings.parted().into_iter().cloned());
+            held.durable_record = record;
+            self.dirty_steps.extend(held.nodes().cloned());
+            self.dirty_steps
+                .extend(held.needed_record.managed.release().into_iter().cloned());
         }
     }
 
@@ -198,8 +198,8 @@ impl Engine {
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
-            _ if held.standing.left_alone || held.is_set_aside() => return None,
-            _ if held.leaving.is_some() => State::Leaving(held.abandoned.clone().map(Box::new)),
+            _ if held.status_state.left_alone || held.is_set_aside() => return None,
+            _ if held.deleting.is_some() => State::Deleting(held.abandoned.clone().map(Box::new)),
             _ if let Err(errors) = &held.declared => State::Invalid(errors.clone()),
             Err(refusal) if self.may_be_allowed_yet(refusal) => return None,
             Err(Refusal::Invalid(faults)) => State::Invalid(faults.clone()),
@@ -209,26 +209,26 @@ impl Engine {
                 // A moment later there is a connection, or a reason why not.
                 (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
-                (None, None) if held.memory.bound.is_none() => State::Starting,
+                (None, None) if held.needed_record.bound.is_none() => State::Starting,
                 (None, Some(binding)) if self.polling.seen > 0 => {
                     self.found(key, &policy.target, binding)?
                 }
                 _ => return None,
             },
         };
-        let released = || held.memory.holdings.parted();
+        let released = || held.needed_record.managed.release();
         let at_rest = match &state {
             State::Bound(device) => !device.working,
-            State::Fleet(fleet) => fleet.working == 0,
-            State::Leaving(_) => true,
+            State::Selector(fleet) => fleet.working == 0,
+            State::Deleting(_) => true,
             _ => false,
         } && !released().into_iter().any(|id| self.is_working(id));
         Some(PolicyReport {
             uid: held.uid.clone(),
             held: self.held_plan_of(key),
-            approval_faults: self.approval_faults(key, at_rest && self.can_compare_lists()),
+            approval_errors: self.approval_errors(key, at_rest && self.can_compare_lists()),
             generation: held.generation,
-            memory: held.memory.clone(),
+            record: held.needed_record.clone(),
             owned: Arc::clone(&held.keys.record),
             unrecorded: held.keys.unrecorded.len(),
             changed_at: held.changed_at,
@@ -238,7 +238,7 @@ impl Engine {
                 .map(|policy| policy.mode)
                 .unwrap_or_default(),
             clearing: self.clear_report(key),
-            acts: self.act_report(key),
+            actions: self.action_report(key),
             within: held
                 .policy
                 .as_ref()
@@ -251,8 +251,10 @@ impl Engine {
     fn found(&self, key: &PolicyKey, target: &Target, binding: &Binding) -> Option<State> {
         let identity = match target {
             Target::Device(target) => &target.identity,
-            Target::Fleet(_) => {
-                return Some(State::Fleet(Box::new(self.fleet_report(key, binding))));
+            Target::Selector(_) => {
+                return Some(State::Selector(Box::new(
+                    self.selector_report(key, binding),
+                )));
             }
         };
         let bound = binding.nodes().next();
@@ -273,19 +275,19 @@ impl Engine {
     }
 
     pub(super) fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
-        let node = self.nodes.get(id)?;
-        let device = self.fleet.get(id)?;
+        let node = self.devices.get(id)?;
+        let device = self.index.get(id)?;
         let plan = &node.plan;
-        let claims = plan.claims.observed.get(key).unwrap_or(&plan.claims);
-        let conflicts = claims.conflicts.iter().filter(|c| c.loser == *key);
+        let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
+        let conflicts = claims.conflicts.iter().filter(|c| c.overridden == *key);
         let expired = claims.expired.iter().filter(|(_, of)| of == key);
-        let mut differences: Vec<_> = plan.told(key).collect();
-        self.name_batch(key, &mut differences);
+        let mut differences: Vec<_> = plan.disclosed(key).collect();
+        self.name_frozen_plan(key, &mut differences);
         Some(DeviceReport {
             node: id.clone(),
             label: device.label().to_string(),
-            working: !self.queues.is_resting(id)
-                || self.unplaced.contains(id)
+            working: !self.queues.is_idle(id)
+                || self.dirty_steps.contains(id)
                 || node.retries_quietly(),
             unread: !plan.complete(),
             differences,
@@ -299,21 +301,21 @@ impl Engine {
         let failure = self.connection.as_ref().err().or(self.polling.failure());
         TailnetReport {
             failure: failure.cloned(),
-            domain: self.fleet.domain(),
-            devices: (self.polling.seen > 0).then(|| self.fleet.own_count()),
-            suspended: self.guards.guardrails.suspended(),
+            domain: self.index.domain(),
+            devices: (self.polling.seen > 0).then(|| self.index.own_count()),
+            suspended: self.admission.guardrails.suspended(),
             policies: self.policies.len(),
             flapping: self.flapping.count(),
-            lacks: self.lacks.clone(),
+            missing_scopes: self.missing_scopes.clone(),
             attributes_interval: self.refresh(),
             limited: self.limited_policies(),
-            limited_total: self.limiter.held.len(),
+            limited_total: self.change_budget.held.len(),
             recent: self.recent_changes(),
-            reserved: self.limiter.reservations.devices(),
-            deletions: self.limiter.deletions.recent(),
-            revision: self.limiter.reservations.revision(),
+            reserved: self.change_budget.reservations.devices(),
+            deletions: self.change_budget.deletions.recent(),
+            revision: self.change_budget.reservations.revision(),
             clock_skew: self.clock.skew(),
-            approval_faults: self.tailnet_approval_faults(),
+            approval_errors: self.tailnet_approval_errors(),
         }
     }
 }

@@ -176,8 +176,8 @@ impl Reports {
                 self.note(Some(key.clone()), recorded != Recorded::No);
                 match recorded {
                     Recorded::Yes => {
-                        let PolicyReport { uid, memory, .. } = *report;
-                        return Some(Input::Recorded { key, uid, memory });
+                        let PolicyReport { uid, record, .. } = *report;
+                        return Some(Input::Recorded { key, uid, record });
                     }
                     Recorded::Gone => {}
                     Recorded::No => {

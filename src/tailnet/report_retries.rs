@@ -12,7 +12,7 @@ use super::failure::backoff_up_to;
 use crate::plan::PolicyKey;
 
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// This many failures in a row concern all objects.
 const IN_A_ROW: u32 = 5;
 
@@ -74,7 +74,7 @@ impl Retries {
 }
 
 fn pause(failures: u32) -> Duration {
-    backoff_up_to(LONGEST, failures, &mut fastrand::Rng::new())
+    backoff_up_to(MAX_PAUSE, failures, &mut fastrand::Rng::new())
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
         }
         assert!((5..=16).contains(&tries), "{tries} tries in 30 s");
         // Once one is written all may go.
-        let later = end + LONGEST * 2;
+        let later = end + MAX_PAUSE * 2;
         retries.succeeded(&subjects[0]);
         assert!(retries.allow_any(7, later));
         assert!(subjects.iter().all(|subject| retries.allow(subject, later)));

@@ -5,10 +5,9 @@
 //! are about to be changed, up to [`CHUNK`]. A reserved device counts as changed for the next process,
 //! by its id, so that it can be changed again for free: hence never more are reserved than the limit leaves.
 //! What is at rest is given back.
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, ReservedDevices, limit::Limiter};
+use super::{Engine, ReservedDevices, change_budget::ChangeBudget};
 use crate::{model::NodeId, plan::next_call};
 
 /// Devices that are reserved at once; policies that were edited a moment ago may reserve as many more.
@@ -85,30 +84,31 @@ impl Reservations {
 impl Engine {
     /// Whether the limit needs to know which devices are changed.
     pub(super) fn counts_changes(&self) -> bool {
-        self.agreed.is_none() && self.most_changes().is_some()
+        self.approved_plan.is_none() && self.most_changes().is_some()
     }
 
     /// Whether a change of a device is counted, or need not be.
     pub(super) fn may_change(&self, id: &NodeId) -> bool {
-        self.limiter.reservations.is_recorded(id) || !self.counts_changes()
+        self.change_budget.reservations.is_recorded(id) || !self.counts_changes()
     }
 
     /// A record of the tailnet is kept.
     pub(super) fn tailnet_recorded(&mut self, revision: u64) {
-        let reservations = &mut self.limiter.reservations;
+        let reservations = &mut self.change_budget.reservations;
         reservations.recorded = reservations.recorded.max(revision);
-        self.unplaced.extend(reservations.reserved.keys().cloned());
+        self.dirty_steps
+            .extend(reservations.reserved.keys().cloned());
     }
 
     /// Whether a device is about to be changed, or is being changed.
     fn is_changing(&self, id: &NodeId) -> bool {
-        let at_rest = self.queues.is_resting(id) || self.queues.written().contains(id);
-        self.limiter.window.is_under_way(id) || !at_rest || self.unplaced.contains(id)
+        let at_rest = self.queues.is_idle(id) || self.queues.written().contains(id);
+        self.change_budget.window.is_under_way(id) || !at_rest || self.dirty_steps.contains(id)
     }
 
     /// How many more devices the limit leaves, those that are reserved and not changed yet aside.
     fn room_to_reserve(&self) -> usize {
-        let limiter = &self.limiter;
+        let limiter = &self.change_budget;
         let reserved = limiter.reservations.reserved.keys();
         let unused = reserved.filter(|id| !limiter.window.has(id)).count();
         let most = self.most_changes().unwrap_or(usize::MAX);
@@ -117,7 +117,7 @@ impl Engine {
 
     /// The namespace whose policy changes a device next.
     fn changing_namespace(&self, id: &NodeId) -> Option<String> {
-        let (_, differences) = next_call(&self.nodes.get(id)?.plan, &BTreeSet::new())?;
+        let (_, differences) = next_call(&self.devices.get(id)?.plan, &BTreeSet::new())?;
         let first = differences.first()?;
         Some(first.owner.namespace.clone())
     }
@@ -126,32 +126,36 @@ impl Engine {
     /// about to be changed, and else only to make room, so that few records are written.
     pub(super) fn reserve(&mut self) {
         if !self.counts_changes() {
-            self.limiter.reservations.clear();
+            self.change_budget.reservations.clear();
             return;
         }
-        let reserved = self.limiter.reservations.reserved.keys();
+        let reserved = self.change_budget.reservations.reserved.keys();
         let rests: Vec<NodeId> = reserved
             .filter(|id| !self.is_changing(id))
             .cloned()
             .collect();
-        let reservations = &self.limiter.reservations;
+        let reservations = &self.change_budget.reservations;
         let quiet = rests.len() == reservations.reserved.len();
-        let unused = |id: &&NodeId| !self.limiter.window.has(id);
+        let unused = |id: &&NodeId| !self.change_budget.window.has(id);
         let unused = rests.iter().filter(unused).count();
         let makes_room = !reservations.asked.is_empty() && (rests.len() >= CHUNK / 2 || unused > 0);
         if quiet || makes_room {
-            self.limiter.give_back(&rests);
+            self.change_budget.give_back(&rests);
         }
         let mut room = self.room_to_reserve();
-        let asked = std::mem::take(&mut self.limiter.reservations.asked);
-        let urgent = |id: &NodeId| self.nodes.get(id).is_some_and(|node| self.is_urgent(node));
+        let asked = std::mem::take(&mut self.change_budget.reservations.asked);
+        let urgent = |id: &NodeId| {
+            self.devices
+                .get(id)
+                .is_some_and(|node| self.is_urgent(node))
+        };
         let (first, later): (Vec<_>, Vec<_>) = asked.into_iter().partition(urgent);
-        let before = self.limiter.reservations.reserved.len();
-        let revision = self.limiter.reservations.revision + 1;
+        let before = self.change_budget.reservations.reserved.len();
+        let revision = self.change_budget.reservations.revision + 1;
         for (ids, most) in [(first, 2 * CHUNK), (later, CHUNK)] {
             for id in ids {
-                let counts = self.limiter.needs_room(&id);
-                let reservations = &mut self.limiter.reservations;
+                let counts = self.change_budget.needs_room(&id);
+                let reservations = &mut self.change_budget.reservations;
                 if reservations.reserved.len() >= most || (counts && room == 0) {
                     reservations.asked.insert(id);
                     continue;
@@ -161,17 +165,17 @@ impl Engine {
                     since: revision,
                     namespace: self.changing_namespace(&id),
                 };
-                let reservations = &mut self.limiter.reservations;
+                let reservations = &mut self.change_budget.reservations;
                 reservations.reserved.insert(id, reservation);
             }
         }
-        if self.limiter.reservations.reserved.len() > before {
-            self.limiter.reservations.revision = revision;
+        if self.change_budget.reservations.reserved.len() > before {
+            self.change_budget.reservations.revision = revision;
         }
     }
 }
 
-impl Limiter {
+impl ChangeBudget {
     /// Whether a change of a device would use up some of the limit. What was changed within the hour, or
     /// is approved to go over the limit, does not, whatever policies that are held want besides.
     fn needs_room(&self, id: &NodeId) -> bool {

@@ -1,13 +1,12 @@
 //! From what is known to what is done next.
-
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Engine, Now, Request, Ticket,
-    held::Held,
-    node::{Node, Step},
+    device_state::{DeviceState, Step},
+    lanes::Lane,
+    policy_entry::PolicyEntry,
     polling::Asked,
-    queues::Place,
 };
 use crate::{
     model::NodeId,
@@ -33,7 +32,7 @@ impl Engine {
         if !self.turns.went_to_list() {
             self.poll(now);
         }
-        self.ring(now.monotonic);
+        self.fire_timers(now.monotonic);
         self.expire_changes(now);
         self.expire_deletions(now);
         if self.knows_all() {
@@ -47,14 +46,14 @@ impl Engine {
             self.keep_the_limit(now);
             self.manage_routes();
             if self.may_act() {
-                self.act(now);
+                self.action(now);
             }
         }
         self.poll(now);
         if self.leads() {
             self.reserve();
         }
-        self.see_off(now);
+        self.finish_deletions(now);
         self.count_waiting_records(now);
         self.publish();
     }
@@ -62,13 +61,13 @@ impl Engine {
     /// Finds the devices anew of the policies in question whose selector has been compared.
     fn rebind_known(&mut self, now: Now) {
         let mut known = Vec::new();
-        for key in std::mem::take(&mut self.unbound) {
+        for key in std::mem::take(&mut self.dirty_targets) {
             if self
                 .policies
                 .get(&key)
-                .is_some_and(Held::is_first_evaluated)
+                .is_some_and(PolicyEntry::is_first_evaluated)
             {
-                self.unbound.insert(key);
+                self.dirty_targets.insert(key);
             } else {
                 self.rebind(&key, now.wall);
                 known.push(key);
@@ -81,7 +80,7 @@ impl Engine {
         let due = self.polling.is_due(now.monotonic);
         if !self.stopping && self.connection.is_ok() && due && self.turns.take() {
             self.send(Request::Devices, Vec::new(), now);
-            let (ticket, at) = (Ticket(self.next_ticket), self.answers);
+            let (ticket, at) = (Ticket(self.next_ticket), self.revision);
             self.polling.asked(Asked { ticket, at });
         }
     }
@@ -97,8 +96,8 @@ impl Engine {
         self.leads() && self.connection.is_ok() && self.polling.is_closed()
     }
 
-    fn act(&mut self, now: Now) {
-        for id in std::mem::take(&mut self.unplaced) {
+    fn action(&mut self, now: Now) {
+        for id in std::mem::take(&mut self.dirty_steps) {
             self.begin_deletions(&id, now);
             self.place(&id, now);
         }
@@ -120,7 +119,7 @@ impl Engine {
                 self.begin(&id, now);
             }
             self.write_attributes(now);
-            self.confirm_writes(now);
+            self.verify_writes(now);
             // What was taken out of a batch may have become ready.
             if !self.has_lane(now) || self.queues.next_ready().is_none() || !self.turns.is_granted()
             {
@@ -131,29 +130,29 @@ impl Engine {
 
     /// Finds the next step of a device and its place in the queues.
     fn place(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.devices.get(id) else {
             self.queues.remove(id);
-            self.limiter.reservations.ask(id, false);
+            self.change_budget.reservations.ask(id, false);
             return;
         };
         if self.is_undecided(id) || self.awaits_policies(id) {
-            self.queues.put(id, Place::Waiting, now.monotonic);
+            self.queues.put(id, Lane::Blocked, now.monotonic);
             return;
         }
-        let step = node.next_step(id, self.circumstances(id, node, now.monotonic));
+        let step = node.next_step(id, self.step_context(id, node, now.monotonic));
         let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
-        self.limiter.reservations.ask(id, waits);
+        self.change_budget.reservations.ask(id, waits);
         let place = match &step {
-            Step::Rest(_) => Place::Resting,
-            Step::Wait => Place::Waiting,
-            Step::Look(_) | Step::Call(..) if self.is_urgent(node) => Place::Urgent,
-            Step::Look(_) | Step::Call(..) => Place::Routine,
-            Step::WriteAttributes(..) => Place::Batch,
-            Step::Confirm => Place::Written,
+            Step::Rest(_) => Lane::Idle,
+            Step::Wait => Lane::Blocked,
+            Step::Read(_) | Step::Call(..) if self.is_urgent(node) => Lane::Urgent,
+            Step::Read(_) | Step::Call(..) => Lane::Routine,
+            Step::WriteAttributes(..) => Lane::Batch,
+            Step::Verify => Lane::Verify,
         };
         // Whatever else happens, an attribute whose time has passed is no wish any more, and a time for
         // an act comes.
-        let wakes = node.plan.claims.next_expiry().into_iter();
+        let wakes = node.plan.owners.next_expiry().into_iter();
         let wakes = wakes.chain(node.plan.wakes).min();
         let expiry = wakes.map(|expiry| {
             let left = Duration::try_from(expiry.duration_since(now.wall));
@@ -164,23 +163,23 @@ impl Engine {
             _ => None,
         };
         let alarm = retry.into_iter().chain(expiry).min();
-        self.set_alarm(id, alarm);
+        self.set_timer(id, alarm);
         let namespace = self.cause_of(id, &step);
         self.queues.put_for(id, place, &namespace, now.monotonic);
-        if place == Place::Resting {
-            self.rest(id, now.monotonic);
+        if place == Lane::Idle {
+            self.idle(id, now.monotonic);
         }
     }
 
-    pub(super) fn is_urgent(&self, node: &Node) -> bool {
+    pub(super) fn is_urgent(&self, node: &DeviceState) -> bool {
         node.all_policies().any(|key| self.makes_urgent(key))
     }
 
     fn makes_urgent(&self, key: &PolicyKey) -> bool {
-        let few = |held: &Held| {
-            held.nodes().nth(MANY).is_none() && held.memory.holdings.parted_count() <= MANY
+        let few = |held: &PolicyEntry| {
+            held.nodes().nth(MANY).is_none() && held.needed_record.managed.released_count() <= MANY
         };
-        let urgent = |held: &Held| held.urgent && few(held);
+        let urgent = |held: &PolicyEntry| held.urgent && few(held);
         self.policies.get(key).is_some_and(urgent)
     }
 
@@ -191,25 +190,25 @@ impl Engine {
             Step::Call(_, differences) => differences.first().map(|it| &it.owner),
             _ => None,
         };
-        let node = self.nodes.get(id);
-        let all = || node.into_iter().flat_map(Node::all_policies);
+        let node = self.devices.get(id);
+        let all = || node.into_iter().flat_map(DeviceState::all_policies);
         let owner = owner.or_else(|| all().find(|key| self.makes_urgent(key)));
         let owner = owner.or_else(|| all().next());
         owner.map(|key| key.namespace.clone()).unwrap_or_default()
     }
 
-    fn rest(&mut self, id: &NodeId, now: Duration) {
-        let Some(node) = self.nodes.get_mut(id) else {
+    fn idle(&mut self, id: &NodeId, now: Duration) {
+        let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        node.forget_needless_looks(now);
+        node.drop_unneeded_reads(now);
         let done = node.is_done();
         let policies: Vec<PolicyKey> = node.all_policies().cloned().collect();
         for key in policies {
             if done && let Some(held) = self.policies.get_mut(&key) {
                 held.urgent = false;
             }
-            self.tell.insert(key);
+            self.dirty_statuses.insert(key);
         }
     }
 
@@ -217,15 +216,15 @@ impl Engine {
     fn begin(&mut self, id: &NodeId, now: Now) {
         self.turns.give_back();
         let step = self
-            .nodes
+            .devices
             .get(id)
-            .map(|node| node.next_step(id, self.circumstances(id, node, now.monotonic)));
+            .map(|node| node.next_step(id, self.step_context(id, node, now.monotonic)));
         match step {
-            Some(Step::Look(request)) => self.send_for(id, request, Vec::new(), now),
+            Some(Step::Read(request)) => self.send_for(id, request, Vec::new(), now),
             // What is done once is recorded first.
             Some(Step::Call(_, differences)) if !self.have_begun(&differences, now) => {
-                self.queues.put(id, Place::Waiting, now.monotonic);
-                self.unplaced.insert(id.clone());
+                self.queues.put(id, Lane::Blocked, now.monotonic);
+                self.dirty_steps.insert(id.clone());
             }
             Some(Step::Call(call, differences)) => {
                 self.send_for(id, Request::Write(call), differences, now);
@@ -236,11 +235,11 @@ impl Engine {
     }
 
     fn send_for(&mut self, id: &NodeId, request: Request, removed: Vec<Difference>, now: Now) {
-        if let Some(node) = self.nodes.get_mut(id)
+        if let Some(node) = self.devices.get_mut(id)
             && self.turns.take()
         {
             node.busy += 1;
-            self.queues.put(id, Place::Waiting, now.monotonic);
+            self.queues.put(id, Lane::Blocked, now.monotonic);
             self.send(request, removed, now);
         }
     }
@@ -265,18 +264,18 @@ impl Engine {
         let mut differences: Vec<Difference> = Vec::new();
         for id in chunk {
             let step = self
-                .nodes
+                .devices
                 .get(id)
-                .map(|node| node.next_step(id, self.circumstances(id, node, now.monotonic)));
+                .map(|node| node.next_step(id, self.step_context(id, node, now.monotonic)));
             let Some(Step::WriteAttributes(own, removed)) = step else {
                 // Its time has come for something else, such as a read.
                 self.place(id, now);
                 continue;
             };
-            if let Some(node) = self.nodes.get_mut(id) {
+            if let Some(node) = self.devices.get_mut(id) {
                 node.busy += 1;
             }
-            self.queues.put(id, Place::Waiting, now.monotonic);
+            self.queues.put(id, Lane::Blocked, now.monotonic);
             writes.insert(id.clone(), own);
             differences.extend(removed);
         }
@@ -293,7 +292,7 @@ impl Engine {
     }
 
     /// Looks at what was written: at each device, or at all by one list.
-    fn confirm_writes(&mut self, now: Now) {
+    fn verify_writes(&mut self, now: Now) {
         let on_the_way = self.queues.on_the_way() + self.queues.batch_size();
         // A device that hangs may do so for long.
         let on_the_way = on_the_way.saturating_sub(self.slow_requests(now));
@@ -303,24 +302,24 @@ impl Engine {
         }
         if written.len() + on_the_way <= MANY {
             for id in written.clone() {
-                self.confirm_one(&id, now);
+                self.verify_one(&id, now);
             }
         } else if on_the_way == 0 {
             for id in written.clone() {
-                self.confirm_among_many(&id, now);
+                self.verify_among_many(&id, now);
             }
             if !self.queues.written().is_empty() {
-                self.polling.look(now.monotonic, self.answers);
+                self.polling.begin_list(now.monotonic, self.revision);
                 self.poll(now);
             }
         }
     }
 
-    fn confirm_one(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.nodes.get(id) else {
+    fn verify_one(&mut self, id: &NodeId, now: Now) {
+        let Some(node) = self.devices.get(id) else {
             return;
         };
-        let request = if node.unconfirmed_settings() {
+        let request = if node.unverified_settings() {
             Request::Device(id.clone())
         } else {
             Request::Attributes(id.clone())
@@ -332,11 +331,11 @@ impl Engine {
 
     /// So many reads of attributes would cost more than they tell: the next regular read confirms.
     /// Settings wait for the list.
-    fn confirm_among_many(&mut self, id: &NodeId, now: Now) {
-        if let Some(node) = self.nodes.get_mut(id) {
-            node.unconfirmed
+    fn verify_among_many(&mut self, id: &NodeId, now: Now) {
+        if let Some(node) = self.devices.get_mut(id) {
+            node.unverified
                 .retain(|field, _| !matches!(field, Field::Attribute(_)));
-            self.stale.insert(id.clone());
+            self.dirty_plans.insert(id.clone());
             self.place(id, now);
         }
     }

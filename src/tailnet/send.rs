@@ -4,7 +4,6 @@
 //! waits for the budget and grants one; only then the engine picks the request, from what it knows at
 //! that moment. What still waits for a connection afterwards is revoked as soon as it is no longer what
 //! the plan says ([`Engine::still_wants`]).
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -12,8 +11,8 @@ use std::{
 
 use super::{
     Effect, Engine, Now, Request, Ticket,
-    engine::Flight,
-    node::{Node, Step},
+    device_state::{DeviceState, Step},
+    engine::InFlightRequest,
 };
 use crate::{
     model::{AttributeKey, NodeId},
@@ -140,11 +139,11 @@ impl Engine {
     /// under way counts as slow.
     pub(super) fn has_lane(&mut self, now: Now) -> bool {
         let slow_from = self
-            .flights
+            .in_flight
             .values()
-            .map(|flight| flight.sent_at + SLOW_AFTER);
+            .map(|sent| sent.sent_at + SLOW_AFTER);
         let quick: Vec<Duration> = slow_from.filter(|at| *at > now.monotonic).collect();
-        let slow = self.flights.len() - quick.len();
+        let slow = self.in_flight.len() - quick.len();
         self.lane_opens_at = None;
         if quick.len() >= MAX_LANES {
             let slow_soon = slow < MAX_SLOW;
@@ -156,10 +155,10 @@ impl Engine {
 
     /// How many requests about devices are slow: nobody waits for their devices.
     pub(super) fn slow_requests(&self, now: Now) -> usize {
-        let is_slow = |flight: &&Flight| {
-            flight.request != Request::Devices && now.monotonic >= flight.sent_at + SLOW_AFTER
+        let is_slow = |sent: &&InFlightRequest| {
+            sent.request != Request::Devices && now.monotonic >= sent.sent_at + SLOW_AFTER
         };
-        self.flights.values().filter(is_slow).count()
+        self.in_flight.values().filter(is_slow).count()
     }
 
     pub(super) fn send(&mut self, request: Request, differences: Vec<Difference>, now: Now) {
@@ -173,10 +172,10 @@ impl Engine {
             for id in call.nodes() {
                 let mut own = differences.iter().filter(|it| it.node == *id);
                 let namespace = own.next().map(|it| it.owner.namespace.clone());
-                self.limiter.begin(id, namespace);
+                self.change_budget.begin(id, namespace);
             }
             let rests_on = call.nodes().into_iter().filter_map(|id| {
-                let basis = self.nodes.get(id)?.rests_on(call);
+                let basis = self.devices.get(id)?.rests_on(call);
                 basis.until(self.fresh_for())
             });
             until = rests_on.min();
@@ -188,13 +187,13 @@ impl Engine {
             request: request.clone(),
             until,
         });
-        let flight = Flight {
+        let sent = InFlightRequest {
             request,
             epoch: self.epoch,
             differences,
             sent_at: now.monotonic,
         };
-        self.flights.insert(ticket, flight);
+        self.in_flight.insert(ticket, sent);
     }
 
     /// How old a read may be for a call that carries some of what was read along: a few seconds, or as
@@ -208,20 +207,20 @@ impl Engine {
     /// connection is the one that it was decided for, and the plan still has just these changes.
     #[must_use]
     pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
-        let Some(flight) = self.flights.get(&ticket) else {
+        let Some(sent) = self.in_flight.get(&ticket) else {
             return false;
         };
-        let Request::Write(call) = &flight.request else {
+        let Request::Write(call) = &sent.request else {
             return true;
         };
         let list_trusted = self.polling.is_trusted(now.monotonic);
         let wanted = |id: &&NodeId| {
-            let own: Vec<&Difference> = flight
+            let own: Vec<&Difference> = sent
                 .differences
                 .iter()
                 .filter(|difference| difference.node == **id)
                 .collect();
-            self.nodes.get(*id).is_some_and(|node| {
+            self.devices.get(*id).is_some_and(|node| {
                 let blocked = node.blocked(list_trusted, now.monotonic);
                 let mut fields = own.iter().map(|difference| difference.change.field());
                 !self.absence.is_missing(id)
@@ -229,46 +228,46 @@ impl Engine {
                     && still_planned(call, &own, &node.plan)
             })
         };
-        flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
+        sent.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
     }
 
     /// Whether anything may be written to the tailnet, for whatever reason.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.leads() && self.connection.is_ok() && !self.guards.guardrails.suspended()
+        self.leads() && self.connection.is_ok() && !self.admission.guardrails.suspended()
     }
 
     /// A request was not sent: all is as before, and what to do is decided anew.
     pub(super) fn not_sent(&mut self, ticket: Ticket, now: Now) {
-        let Some(flight) = self.flights.remove(&ticket) else {
+        let Some(sent) = self.in_flight.remove(&ticket) else {
             return;
         };
         if self.absence.take_back(ticket, now.monotonic) {
             return;
         }
-        match flight.request {
+        match sent.request {
             Request::Devices => {
                 if self.polling.answered(ticket).is_some() {
-                    self.polling.hasten(now.monotonic);
+                    self.polling.poll_now(now.monotonic);
                 }
             }
             Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => {
-                self.decide_anew(&id);
+                self.decide_again(&id);
             }
             Request::Write(call) => {
                 for id in call.nodes() {
-                    self.limiter.end(id, false, now);
-                    self.decide_anew(id);
+                    self.change_budget.end(id, false, now);
+                    self.decide_again(id);
                 }
             }
         }
     }
 
-    fn decide_anew(&mut self, id: &NodeId) {
-        if let Some(node) = self.nodes.get_mut(id) {
+    fn decide_again(&mut self, id: &NodeId) {
+        if let Some(node) = self.devices.get_mut(id) {
             node.busy = node.busy.saturating_sub(1);
         }
-        self.stale.insert(id.clone());
+        self.dirty_plans.insert(id.clone());
     }
 
     /// Splits a refused batch; `false` where it is a single entry.
@@ -278,7 +277,7 @@ impl Engine {
         };
         for half in halves {
             for id in half.0.keys() {
-                if let Some(node) = self.nodes.get_mut(id) {
+                if let Some(node) = self.devices.get_mut(id) {
                     node.halves += 1;
                 }
             }
@@ -298,12 +297,12 @@ impl Engine {
             let mut differences = Vec::new();
             for (id, keys) in &half.0 {
                 let (own, removed) = self.part_of(id, keys, now);
-                let Some(node) = self.nodes.get_mut(id) else {
+                let Some(node) = self.devices.get_mut(id) else {
                     continue;
                 };
                 node.halves = node.halves.saturating_sub(1);
                 if own.is_empty() {
-                    self.unplaced.insert(id.clone());
+                    self.dirty_steps.insert(id.clone());
                 } else {
                     node.busy += 1;
                     writes.insert(id.clone(), own);
@@ -329,10 +328,10 @@ impl Engine {
         keys: &BTreeSet<AttributeKey>,
         now: Now,
     ) -> (AttributeWrites, Vec<Difference>) {
-        let Some(node) = self.nodes.get(id) else {
+        let Some(node) = self.devices.get(id) else {
             return Default::default();
         };
-        let given = self.circumstances(id, node, now.monotonic);
+        let given = self.step_context(id, node, now.monotonic);
         let Step::WriteAttributes(mut writes, mut differences) = node.step_if_idle(id, given)
         else {
             return Default::default();
@@ -351,22 +350,22 @@ impl Engine {
     pub(super) fn drop_halves(&mut self) {
         for half in std::mem::take(&mut self.halves) {
             for id in half.0.into_keys() {
-                if let Some(node) = self.nodes.get_mut(&id) {
+                if let Some(node) = self.devices.get_mut(&id) {
                     node.halves = node.halves.saturating_sub(1);
                 }
-                self.unplaced.insert(id);
+                self.dirty_steps.insert(id);
             }
         }
     }
 }
 
-impl Node {
+impl DeviceState {
     /// The read on which a call rests that carries along what the policies do not own, or that cannot be
     /// taken back.
     pub fn rests_on(&self, call: &Call) -> Basis {
         match call {
-            Call::SetRoutes(..) if self.plan.claims.share_routes() => Basis::Read(self.routes_read),
-            Call::SetTags(..) if self.plan.claims.share_tags() => Basis::Read(self.device_read),
+            Call::SetRoutes(..) if self.plan.owners.share_routes() => Basis::Read(self.routes_read),
+            Call::SetTags(..) if self.plan.owners.share_tags() => Basis::Read(self.device_read),
             Call::ExpireKey(_) | Call::Delete(_) => Basis::Read(self.device_read),
             _ => Basis::None,
         }

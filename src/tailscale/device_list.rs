@@ -44,7 +44,7 @@ pub(super) struct ListReader {
     in_string: bool,
     escaped: bool,
     bytes: usize,
-    memory: usize,
+    record: usize,
 }
 
 /// The list with a `0` in the place of each device.
@@ -140,8 +140,8 @@ impl ListReader {
             let number = self.devices.len();
             let device = wire::listed_device(device)
                 .map_err(|mismatch| mismatch.within(&format!("devices[{number}]")))?;
-            self.memory += memory(&device);
-            bound(self.memory, MEMORY_LIMIT, "for the devices in memory")?;
+            self.record += record(&device);
+            bound(self.record, MEMORY_LIMIT, "for the devices in memory")?;
             self.devices.push(device);
             self.envelope.push(b'0');
             bound(self.envelope.len(), PART_LIMIT, "outside of the devices")?;
@@ -174,7 +174,7 @@ fn names_devices(envelope: &[u8]) -> bool {
 }
 
 /// The size of a device in memory, roughly.
-fn memory(device: &Device) -> usize {
+fn record(device: &Device) -> usize {
     let texts = [
         device.node_id.as_str(),
         &device.legacy_id,
@@ -323,7 +323,7 @@ mod tests {
             let refused = refused.unwrap().to_string();
             assert!(refused.contains("expected at most"), "{what}: {refused}");
             assert!(
-                reader.bytes <= LIST_LIMIT + 100_100 && reader.memory <= MEMORY_LIMIT + 4096,
+                reader.bytes <= LIST_LIMIT + 100_100 && reader.record <= MEMORY_LIMIT + 4096,
                 "{what}"
             );
         }

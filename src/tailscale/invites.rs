@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::{
     Client, Endpoint, Error,
-    answer::Answer,
     request::{Body, Request},
+    response::Answer,
     wire::Object,
 };
-use crate::model::{Invite, InviteWish, NodeId};
+use crate::model::{DesiredInvite, Invite, NodeId};
 
 impl Client {
     /// The invites to a device, accepted ones too.
@@ -26,13 +26,13 @@ impl Client {
     pub async fn create_device_invite(
         &self,
         id: &NodeId,
-        wish: &InviteWish,
+        desired: &DesiredInvite,
     ) -> Result<Invite, Error> {
         let mut body = json!({
-            "multiUse": wish.multi_use,
-            "allowExitNode": wish.allow_exit_node,
+            "multiUse": desired.multi_use,
+            "allowExitNode": desired.allow_exit_node,
         });
-        if let Some(email) = &wish.email {
+        if let Some(email) = &desired.email {
             body["email"] = json!(email);
         }
         let path = ["device", id.as_str(), "device-invites"];
@@ -91,7 +91,7 @@ impl From<WireInvite> for Invite {
     fn from(wire: WireInvite) -> Self {
         Self {
             id: wire.id,
-            made_as: InviteWish {
+            made_as: DesiredInvite {
                 email: wire.email.filter(|email| !email.is_empty()),
                 multi_use: wire.multi_use,
                 allow_exit_node: wire.allow_exit_node,

@@ -12,7 +12,6 @@
 //! `NO_PROXY` (HTTP proxies; none of SOCKS), and `SSL_CERT_FILE` and `SSL_CERT_DIR`, which take the
 //! place of the system's CA certificates. Both are read when a client is made.
 
-mod answer;
 mod auth;
 mod budget;
 mod device_list;
@@ -22,6 +21,7 @@ mod identity;
 mod invites;
 mod permit;
 mod request;
+mod response;
 mod scopes;
 mod settings;
 mod transport;
@@ -38,13 +38,13 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::model::{
-    AttributeKey, AttributeWish, Attributes, Device, DeviceLabel, NodeId, RouteSet, TagSet,
+    AttributeKey, Attributes, DesiredAttribute, Device, DeviceLabel, NodeId, RouteSet, TagSet,
     TailnetIpv4,
 };
-use answer::Answer;
 use auth::{Auth, Bearer};
 use budget::Token;
 use request::{Body, Request};
+use response::Answer;
 use transport::Transport;
 
 pub use auth::Credential;
@@ -78,7 +78,7 @@ struct Inner {
 pub struct Turn(Token);
 
 /// For each device the attributes to set (`Some`) and to delete (`None`).
-pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<AttributeWish>>>;
+pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<DesiredAttribute>>>;
 
 /// The devices of a tailnet, as one answer of the API lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -221,7 +221,7 @@ impl Client {
     /// credential before its first answer.
     pub async fn lacks(&self) -> BTreeSet<Ability> {
         let scopes = self.inner.auth.scopes().await;
-        scopes.map(|scopes| scopes.lack()).unwrap_or_default()
+        scopes.map(|scopes| scopes.missing()).unwrap_or_default()
     }
 
     /// One device, as the list shows it.
@@ -309,10 +309,10 @@ impl Client {
         &self,
         id: &NodeId,
         key: &AttributeKey,
-        wish: &AttributeWish,
+        desired: &DesiredAttribute,
     ) -> Result<(), Error> {
-        let mut body = json!({ "value": wish.value });
-        if let Some(expiry) = wish.expiry {
+        let mut body = json!({ "value": desired.value });
+        if let Some(expiry) = desired.expiry {
             body["expiry"] = json!(expiry);
         }
         let path = ["device", id.as_str(), "attributes", key.as_str()];

@@ -47,7 +47,7 @@ impl Scopes {
     }
 
     /// What they do not permit.
-    pub fn lack(&self) -> BTreeSet<Ability> {
+    pub fn missing(&self) -> BTreeSet<Ability> {
         let permits = |ability: Ability| {
             [ability.scope(), ability.older_scope(), "all"]
                 .iter()
@@ -66,7 +66,12 @@ mod tests {
 
     #[test]
     fn scopes_to_read_permit_no_change_and_older_spellings_count() {
-        let lack = |text: &str| Scopes::parse(text).lack().into_iter().collect::<Vec<_>>();
+        let lack = |text: &str| {
+            Scopes::parse(text)
+                .missing()
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(lack("all"), []);
         assert_eq!(lack("all:read devices:core:read"), Ability::ALL);
         assert_eq!(

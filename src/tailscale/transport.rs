@@ -9,13 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
-    answer::{self, Answer},
     budget::{Bucket, Haste, Token},
     device_list::ListReader,
     endpoint::Endpoint,
     error::{Error, Kind},
     permit::{Permit, PermittedBody},
     request::{Body, Request},
+    response::{self, Answer},
     settings::{Observation, Observer, Settings, Timeouts},
 };
 
@@ -258,8 +258,8 @@ async fn accepted(
         endpoint: request.endpoint,
         request: request.title(),
         status: response.status(),
-        request_id: answer::request_id(response.headers()),
-        date: answer::date(response.headers()),
+        request_id: response::request_id(response.headers()),
+        date: response::date(response.headers()),
         body: Vec::new(),
         devices: Vec::new(),
         secret: secret.cloned(),
@@ -327,23 +327,23 @@ async fn rejected(
     secret: Option<&SecretString>,
 ) -> Error {
     let status = response.status();
-    let request_id = answer::request_id(response.headers());
+    let request_id = response::request_id(response.headers());
     let pause = match status.as_u16() {
-        429 | 503 => answer::retry_after(response.headers(), jiff::Timestamp::now()),
+        429 | 503 => response::retry_after(response.headers(), jiff::Timestamp::now()),
         _ => None,
     };
     let mut body = Vec::new();
     // Cut off or not: what came is all there is to tell.
     let _ = read_body(&mut response, &mut body, ERROR_BODY_LIMIT).await;
-    let body = answer::scrub(&String::from_utf8_lossy(&body), secret);
-    let message = answer::message(&body);
+    let body = response::scrub(&String::from_utf8_lossy(&body), secret);
+    let message = response::message(&body);
     let kind = Kind::of(status, message.as_deref());
     Error {
         endpoint: request.endpoint,
         request: request.title(),
         kind,
         status: Some(status),
-        message: message.unwrap_or_else(|| answer::describe(&body)),
+        message: message.unwrap_or_else(|| response::describe(&body)),
         request_id,
         pause,
         unknown_outcome: matches!(kind, Kind::ServerError | Kind::UnexpectedAnswer),

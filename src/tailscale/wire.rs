@@ -14,9 +14,9 @@ use serde::{
 };
 use serde_json::json;
 
-use super::{AttributePatch, answer::Answer, error::Error, scopes::Scopes};
+use super::{AttributePatch, error::Error, response::Answer, scopes::Scopes};
 use crate::model::{
-    AttributeKey, AttributeWish, Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet,
+    AttributeKey, Attributes, DesiredAttribute, Device, NodeId, ReportedAttribute, Route, RouteSet,
     Tag,
 };
 
@@ -87,16 +87,18 @@ pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
 /// What sets and deletes attributes of many devices.
 pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
     // This body is a JSON merge patch: an expiry that is left out would stay, `null` clears it.
-    let entry = |wish: &AttributeWish| json!({ "value": wish.value, "expiry": wish.expiry });
-    let entries = |wishes: &BTreeMap<AttributeKey, Option<AttributeWish>>| -> serde_json::Value {
-        wishes
-            .iter()
-            .map(|(key, wish)| (key.to_string(), json!(wish.as_ref().map(entry))))
-            .collect()
-    };
+    let entry =
+        |desired: &DesiredAttribute| json!({ "value": desired.value, "expiry": desired.expiry });
+    let entries =
+        |desired: &BTreeMap<AttributeKey, Option<DesiredAttribute>>| -> serde_json::Value {
+            desired
+                .iter()
+                .map(|(key, desired)| (key.to_string(), json!(desired.as_ref().map(entry))))
+                .collect()
+        };
     let nodes: serde_json::Value = patch
         .iter()
-        .map(|(node, wishes)| (node.to_string(), entries(wishes)))
+        .map(|(node, desired)| (node.to_string(), entries(desired)))
         .collect();
     json!({ "nodes": nodes })
 }

@@ -16,8 +16,8 @@ async fn what_is_applied_can_be_read_and_each_control_plane_is_its_own() {
     assert_eq!(namespace["status"]["phase"], "Active");
     one.wait_for("jsonpath={.status.phase}=Active", &["namespace/network"])
         .await;
-    let said = other.refused(&["get", "namespace", "network"]).await;
-    assert!(said.contains("not found"), "{said}");
+    let message = other.refused(&["get", "namespace", "network"]).await;
+    assert!(message.contains("not found"), "{message}");
 }
 
 #[tokio::test]
@@ -25,11 +25,11 @@ async fn the_api_server_refuses_what_breaks_a_schema() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
 
-    let said = kubectl
+    let message = kubectl
         .apply_refused("{apiVersion: v1, kind: Namespace, metadata: {name: Not_A_Name}}")
         .await;
 
-    assert!(said.contains("a lowercase RFC 1123 label"), "{said}");
+    assert!(message.contains("a lowercase RFC 1123 label"), "{message}");
 }
 
 #[tokio::test]
@@ -43,12 +43,12 @@ async fn a_service_account_has_the_rights_of_its_roles_and_no_others() {
         .unwrap();
     let reader = Kubectl::with(&control_plane, &kubeconfig);
 
-    let said = reader.refused(&["get", "configmaps"]).await;
+    let message = reader.refused(&["get", "configmaps"]).await;
     assert!(
-        said.contains(
+        message.contains(
             r#"User "system:serviceaccount:default:reader" cannot list resource "configmaps""#
         ),
-        "{said}"
+        "{message}"
     );
 
     admin
@@ -70,8 +70,8 @@ async fn a_service_account_has_the_rights_of_its_roles_and_no_others() {
         ])
         .await;
     reader.ok(&["get", "configmaps"]).await;
-    let said = reader.refused(&["get", "secrets"]).await;
-    assert!(said.contains("Forbidden"), "{said}");
+    let message = reader.refused(&["get", "secrets"]).await;
+    assert!(message.contains("Forbidden"), "{message}");
 }
 
 #[tokio::test]

@@ -87,8 +87,8 @@ async fn each_manifest_on_the_pages_is_taken_as_it_stands() {
     for (page, manifest) in &all {
         let output = kubectl.run(&apply, &manifest.to_string()).await;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            refused.push(format!("{}: {said}{manifest}", page.display()));
+            let message = String::from_utf8_lossy(&output.stderr);
+            refused.push(format!("{}: {message}{manifest}", page.display()));
         }
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));

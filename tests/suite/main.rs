@@ -26,4 +26,3 @@ mod seed_page;
 mod several_policies;
 mod simulator;
 mod support;
-mod words;

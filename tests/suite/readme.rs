@@ -115,7 +115,7 @@ fn each_reason_that_exists_is_explained_on_some_page() {
         Some(reason)
     });
     // Those stand beside others only: in the conditions Accepted and InSync.
-    let beside = ["Accepted", "Different", "AttributesUnread"];
+    let beside = ["Accepted", "OutOfSync", "AttributesUnread"];
     let unexplained: Vec<_> = reasons
         .filter(|reason| !beside.contains(reason) && !text.contains(&format!("`{reason}`")))
         .collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use tsdp::{
     model::{Device, RouteSet, TagSet},
-    plan::{self, Call, Declared, Fleet, PolicyKey},
+    plan::{self, Call, DeviceIndex, PolicyInput, PolicyKey},
 };
 
 /// `a c` as tags; `–` is none.
@@ -15,9 +15,9 @@ fn tags(cell: &str) -> Vec<String> {
 }
 
 /// `Exact a b, suspended` as a policy. The name decides the rank here.
-fn policy(name: &str, cell: &str) -> Option<Declared> {
-    let (wish, mode) = cell.split_once(", ").unwrap_or((cell, "enforcing"));
-    let (extent, names) = wish.split_once(' ')?;
+fn policy(name: &str, cell: &str) -> Option<PolicyInput> {
+    let (desired, mode) = cell.split_once(", ").unwrap_or((cell, "enforcing"));
+    let (extent, names) = desired.split_once(' ')?;
     let spec = json!({
         "device": {"nodeId": "n1"},
         "tags": tags(names),
@@ -78,21 +78,21 @@ fn the_table_of_lists_is_what_the_plan_does() {
         let declared: Vec<_> = declared.into_iter().flatten().collect();
         let held: Vec<_> = declared
             .iter()
-            .map(|declared| (declared.policy.as_ref().unwrap(), &declared.memory))
+            .map(|declared| (declared.policy.as_ref().unwrap(), &declared.record))
             .collect();
         let mut device = device(set(before));
-        let fleet = Fleet::new([device.clone()]);
+        let fleet = DeviceIndex::new([device.clone()]);
         let now = jiff::Timestamp::UNIX_EPOCH;
         let plan = plan::plan_device(
             &device,
             None,
             &held,
-            &plan::Surroundings {
-                fleet: &fleet,
-                permits: &plan::Permits::default(),
-                clashes: &plan::Clashes::default(),
+            &plan::PlanContext {
+                index: &fleet,
+                approvals: &plan::ApprovalStates::default(),
+                tailnet_wide: &plan::TailnetWide::default(),
                 now,
-                let_go: &[],
+                released: &[],
                 turns: &BTreeSet::new(),
                 guardrails: &plan::Guardrails::default(),
             },
@@ -102,12 +102,12 @@ fn the_table_of_lists_is_what_the_plan_does() {
             plan::apply(&call, &mut device);
         }
         assert_eq!(device.tags, set(after), "{row}");
-        let lost: Vec<_> = plan.claims.conflicts.iter().collect();
+        let lost: Vec<_> = plan.owners.conflicts.iter().collect();
         match lost[..] {
             [] => assert_eq!(conflict, "none", "{row}"),
             [one] => {
-                let told = format!("{} lost to {}", one.loser.name, one.winner.name);
-                assert_eq!(conflict, told, "{row}");
+                let reported = format!("{} lost to {}", one.overridden.name, one.owner.name);
+                assert_eq!(conflict, reported, "{row}");
             }
             _ => panic!("{row}: {lost:?}"),
         }

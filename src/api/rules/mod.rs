@@ -60,10 +60,10 @@ pub(super) fn policy() -> Value {
     let tailnet =
         |spec: &str| format!("(has({spec}.tailnetRef) ? {spec}.tailnetRef.name : 'default')");
     json!([{
-        "rule": "!has(self.reap) || has(self.deviceSelector)",
-        "message": "reap deletes devices of a deviceSelector that have been away for long: write \
-                    deviceSelector instead of device, or leave reap out",
-        "fieldPath": ".reap",
+        "rule": "!has(self.deleteInactive) || has(self.deviceSelector)",
+        "message": "deleteInactive deletes devices of a deviceSelector that have been away for long: write \
+                    deviceSelector instead of device, or leave deleteInactive out",
+        "fieldPath": ".deleteInactive",
     }, {
         "rule": "!has(self.expireKeyAt) || !has(self.keyExpiry) || self.keyExpiry != 'Disabled'",
         "message": "a key whose expiry is disabled goes on working when it is expired: write \

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{naming, naming_keys, rule};
 
 /// The tags that a device shall have.
-pub(in crate::api) fn wished_tags(_: &mut SchemaGenerator) -> Schema {
+pub(in crate::api) fn desired_tags(_: &mut SchemaGenerator) -> Schema {
     tags(&[])
 }
 
@@ -35,7 +35,7 @@ pub(super) fn tags(rules: &[Value]) -> Schema {
 }
 
 /// The routes that shall be approved, those of an exit node excepted.
-pub(in crate::api) fn wished_routes(_: &mut SchemaGenerator) -> Schema {
+pub(in crate::api) fn desired_routes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "x-kubernetes-list-type": "set",

@@ -1,8 +1,8 @@
 //! `tsdp apply`: what `tsdp plan` shows, carried out by the engine of the controller.
 
+mod approvals;
 mod outcome;
 mod progress;
-mod release;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -13,21 +13,21 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AnyError, ask,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
-    earlier::EarlierArgs,
     on_signal,
     output::{self, Color},
     plan::{CHANGES, Proposal, SavedPlan, refuse_invalid},
     policies::{self, PoliciesArgs},
+    prune_from::PruneFromArgs,
 };
 use crate::{
     model::ChangeLimit,
-    plan::{Changes, Declared, Deletion, Difference, Style},
-    tailnet::{Agreed, Engine, Input, Message, Settings, Term, drive},
+    plan::{Changes, Deletion, Difference, PolicyInput, Style},
+    tailnet::{ApprovedPlan, Engine, Input, Message, Settings, Term, drive},
     tailscale::Client,
 };
+use approvals::Named;
 use outcome::Outcome;
 use progress::Progress;
-use release::Named;
 
 /// What is applied, and who has agreed to it.
 #[derive(Debug, Args)]
@@ -63,7 +63,7 @@ pub(super) struct ApplyArgs {
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
-    earlier: EarlierArgs,
+    earlier: PruneFromArgs,
     // Last, as their headings in the help hold for what follows.
     #[command(flatten)]
     policies: PoliciesArgs,
@@ -75,19 +75,19 @@ pub(super) struct ApplyArgs {
 pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     let stop = CancellationToken::new();
     let client = args.client_until(stop.clone())?;
-    let mut proposal = args.propose(&client).await?;
+    let mut proposal = args.make_plan(&client).await?;
     args.show(&proposal)?;
-    if release::release(&mut proposal, &args.approve, !args.yes)? {
+    if approvals::approve_held(&mut proposal, &args.approve, !args.yes)? {
         args.show(&proposal)?;
     }
-    for hint in release::hints(&proposal) {
+    for hint in approvals::hints(&proposal) {
         eprintln!("{hint}");
     }
     let totals = proposal.view().totals;
-    for (node, error) in &proposal.look.failures {
+    for (node, error) in &proposal.snapshot.failures {
         eprintln!("tsdp: {node} could not be compared as a whole: {error}");
     }
-    let unread = !proposal.look.failures.is_empty();
+    let unread = !proposal.snapshot.failures.is_empty();
     if totals.changes == 0 {
         return Ok(match (unread, totals.held + totals.refused) {
             (true, _) => ExitCode::FAILURE,
@@ -95,7 +95,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
             (false, _) => ExitCode::from(CHANGES),
         });
     }
-    if !args.yes && !agreed(totals.changes, totals.changed_devices)? {
+    if !args.yes && !approved(totals.changes, totals.changed_devices)? {
         eprintln!("Nothing was sent.");
         return Ok(ExitCode::from(CHANGES));
     }
@@ -113,7 +113,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
 }
 
 /// Whether somebody says yes.
-fn agreed(changes: usize, devices: usize) -> Result<bool, AnyError> {
+fn approved(changes: usize, devices: usize) -> Result<bool, AnyError> {
     let question = format!(
         "Make {} on {}?",
         match changes {
@@ -125,8 +125,8 @@ fn agreed(changes: usize, devices: usize) -> Result<bool, AnyError> {
             many => format!("{many} devices"),
         },
     );
-    let agreed = ask::agrees(&question, "yes")?;
-    agreed.ok_or_else(|| {
+    let approved = ask::agrees(&question, "yes")?;
+    approved.ok_or_else(|| {
         "there is no terminal to ask on, so nothing was sent: write --yes to make these changes without \
          a question"
             .into()
@@ -151,9 +151,9 @@ impl ApplyArgs {
         Ok(self.connection.client_until(stop)?)
     }
 
-    async fn propose(&self, client: &Client) -> Result<Proposal, AnyError> {
+    async fn make_plan(&self, client: &Client) -> Result<Proposal, AnyError> {
         if let Some(saved) = self.saved_plan()? {
-            return self.propose_anew(client, &saved).await;
+            return self.replan(client, &saved).await;
         }
         let declarations = self.policies.read().await?;
         let limit = match self.max_changed_devices {
@@ -167,7 +167,7 @@ impl ApplyArgs {
     }
 
     /// What was kept, if it still is what would be proposed now.
-    async fn propose_anew(&self, client: &Client, saved: &SavedPlan) -> Result<Proposal, AnyError> {
+    async fn replan(&self, client: &Client, saved: &SavedPlan) -> Result<Proposal, AnyError> {
         eprintln!("The plan was made {}.", saved.origin());
         let policies = declared(&saved.policies()?)?;
         let mut proposal = Proposal::make(
@@ -224,11 +224,12 @@ impl ApplyArgs {
         for difference in &differences {
             changes.insert(difference.node.clone(), difference.change.clone());
         }
-        let agreed = Agreed {
+        let approved = ApprovedPlan {
             changes,
             limited: proposal.survey.limited.clone(),
         };
-        let engine = Engine::once(self.settings(proposal), fastrand::u64(..), agreed);
+        let engine =
+            Engine::for_approved_plan(self.settings(proposal), fastrand::u64(..), approved);
         let (mailbox, received) = mpsc::unbounded_channel();
         let policies = proposal.policies.iter().cloned();
         let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
@@ -282,7 +283,7 @@ async fn end_by_signal(interrupted: CancellationToken, stop: CancellationToken) 
 }
 
 /// The policies as the plan and the engine take them.
-fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<Declared>, String> {
+fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<PolicyInput>, String> {
     let mut policies = policies::declared(objects);
     refuse_invalid(&policies)?;
     for declared in &mut policies {

@@ -10,7 +10,7 @@ use crate::{
     cli::output::printable,
     model::NodeId,
     plan::{Difference, Field, Hold},
-    tailnet::{Engine, Failure, Undone},
+    tailnet::{Engine, Failure, RemainingChange},
 };
 
 /// What became of the changes that were agreed to.
@@ -42,22 +42,22 @@ pub(super) const INTERRUPTED: u8 = 130;
 impl Outcome {
     /// Compares what was agreed to with what was made and with what differs still.
     pub fn of(
-        agreed: &[&Difference],
+        approved: &[&Difference],
         made: &BTreeSet<(NodeId, Field)>,
         engine: &Engine,
         interrupted: bool,
     ) -> Self {
         let mut outcome = Self {
-            total: agreed.len(),
+            total: approved.len(),
             outage: engine.given_up().map(|failure| failure.message.clone()),
             interrupted,
             ..Self::default()
         };
         let key = |difference: &Difference| (difference.node.clone(), difference.change.field());
-        let undone = engine.undone();
+        let undone = engine.remaining();
         let mut undone: BTreeMap<_, _> = undone.map(|it| (key(it.difference), it)).collect();
-        let is_known = engine.has_looked();
-        for difference in agreed {
+        let is_known = engine.has_read();
+        for difference in approved {
             let key = key(difference);
             match undone.remove(&key) {
                 Some(undone) => outcome.add(named(difference), &undone),
@@ -68,10 +68,10 @@ impl Outcome {
         }
         // What nobody was asked about.
         let new = undone.values();
-        let new = new.filter(|it| it.difference.hold == Some(Hold::NotAgreed));
+        let new = new.filter(|it| it.difference.hold == Some(Hold::NotInApprovedPlan));
         let new = new.map(|it| (named(it.difference), other(it.difference)));
         outcome.moved.extend(new);
-        let unseen = engine.unseen();
+        let unseen = engine.unread();
         let unseen = unseen.map(|(device, failure)| (device, failure.message.clone()));
         outcome.failed.extend(unseen);
         outcome
@@ -83,7 +83,7 @@ impl Outcome {
     }
 
     /// `named` as it was shown: a device may have another name by now.
-    fn add(&mut self, named: String, undone: &Undone<'_>) {
+    fn add(&mut self, named: String, undone: &RemainingChange<'_>) {
         let difference = undone.difference;
         let not_sent = |failure: &Failure| failure.reason == Reason::TailnetUnavailable;
         match &undone.failure {
@@ -152,7 +152,7 @@ fn other(difference: &Difference) -> String {
     if let Some(hold) = difference
         .hold
         .as_ref()
-        .filter(|hold| **hold != Hold::NotAgreed)
+        .filter(|hold| **hold != Hold::NotInApprovedPlan)
     {
         what = format!("{what} is held: {hold}");
     }

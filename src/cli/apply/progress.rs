@@ -13,7 +13,7 @@ use crate::{
     model::NodeId,
     plan::{Difference, Field, PolicyKey},
     tailnet::{
-        Announcement, Failure, PolicyReport, Recorded, Reporter, Retry, TailnetReport, Term,
+        Failure, Notification, PolicyReport, Recorded, Reporter, Retry, TailnetReport, Term,
     },
 };
 
@@ -134,24 +134,24 @@ impl Reporter for Progress {
         true
     }
 
-    async fn announce(&self, _: Term, key: &PolicyKey, announcement: &Announcement) {
-        match announcement {
+    async fn notify(&self, _: Term, key: &PolicyKey, notification: &Notification) {
+        match notification {
             // Each policy that wishes it is told of it.
-            Announcement::Changed(difference) if difference.owner == *key => {
+            Notification::Changed(difference) if difference.owner == *key => {
                 self.changed(difference);
             }
-            Announcement::Failed {
+            Notification::Failed {
                 device,
                 field,
                 failure,
             } => self.failed(device, field, failure),
             // What is held was shown before.
-            Announcement::Changed(_)
-            | Announcement::Held(_)
-            | Announcement::Approved(_)
-            | Announcement::Missed(_)
-            | Announcement::Flapping { .. }
-            | Announcement::Refused(_) => {}
+            Notification::Changed(_)
+            | Notification::Held(_)
+            | Notification::Approved(_)
+            | Notification::Missed(_)
+            | Notification::Flapping { .. }
+            | Notification::Refused(_) => {}
         }
     }
 }

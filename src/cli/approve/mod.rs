@@ -29,7 +29,7 @@ use waiting::{Waiting, annotation, key, size, table};
 
 /// How long the controller may take to take an approval up; it hears of it at once.
 const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const READ_EVERY: Duration = Duration::from_millis(250);
 /// How often the annotation is written anew where somebody else wrote the object meanwhile.
 const TRIES: usize = 8;
 
@@ -105,8 +105,8 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
             } else {
                 "enforcement: Approve"
             };
-            let told = table(plan, changes, style);
-            output::print(&format!("{told}: plan:{hash}, {why}.\n"))?;
+            let reported = table(plan, changes, style);
+            output::print(&format!("{reported}: plan:{hash}, {why}.\n"))?;
             (hash.clone(), *by_limit)
         }
     };
@@ -124,7 +124,7 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
         })
         .await?;
     }
-    taken_up(&policies, &policy, &hash).await
+    adopted(&policies, &policy, &hash).await
 }
 
 fn consented(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<bool, AnyError> {
@@ -222,7 +222,7 @@ where
 }
 
 /// Waits until the controller says what it made of an approval.
-async fn taken_up(
+async fn adopted(
     policies: &Api<TailscaleDevicePolicy>,
     before: &TailscaleDevicePolicy,
     hash: &PlanHash,
@@ -250,7 +250,7 @@ async fn taken_up(
                 "what waits has changed meanwhile, and nothing of it was approved: look again";
             return Err(format!("{}: {why}", key(&policy)).into());
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(READ_EVERY).await;
     }
     Err(format!(
         "{}: the approval is written, but no controller has taken it up within {} s: see whether one \

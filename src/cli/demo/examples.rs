@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     api::TailscaleDevicePolicy,
     cli::AnyError,
-    plan::{self, Declared, PolicyKey},
+    plan::{self, PolicyInput, PolicyKey},
     simulator::Options,
 };
 
@@ -42,7 +42,7 @@ pub(super) fn tailnet() -> Result<Options, AnyError> {
 }
 
 /// The policies as an API server would hand them over.
-pub(super) fn policies() -> Result<Vec<Declared>, AnyError> {
+pub(super) fn policies() -> Result<Vec<PolicyInput>, AnyError> {
     let mut policies = Vec::new();
     for (place, text) in POLICIES.iter().enumerate() {
         let policy = TailscaleDevicePolicy::deserialize(serde_yaml::Deserializer::from_str(text))?;

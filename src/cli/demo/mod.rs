@@ -13,10 +13,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{AnyError, look::Look};
+use super::{AnyError, snapshot::Snapshot};
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{self, Declared, Guardrails, Guards, Style},
+    plan::{self, Admission, Guardrails, PolicyInput, Style},
     simulator::Simulator,
     tailnet::{Engine, Input, Message, Settings, Term, drive},
     tailscale::{self, Budget, Client, Credential},
@@ -132,13 +132,16 @@ fn settings() -> Settings {
 }
 
 /// A look at everything, and the differences as a table, with their number.
-async fn plan_table(client: &Client, policies: &[Declared]) -> Result<(String, usize), AnyError> {
-    let mut look = Look::new(client).await?;
+async fn plan_table(
+    client: &Client,
+    policies: &[PolicyInput],
+) -> Result<(String, usize), AnyError> {
+    let mut look = Snapshot::new(client).await?;
     let survey = look
-        .survey(
+        .plan(
             client,
             policies,
-            &Guards::default(),
+            &Admission::default(),
             ChangeLimit::NONE,
             Timestamp::now(),
         )

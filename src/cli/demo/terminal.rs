@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     plan::PolicyKey,
-    tailnet::{Announcement, PolicyReport, Recorded, Reporter, State, TailnetReport, Term},
+    tailnet::{Notification, PolicyReport, Recorded, Reporter, State, TailnetReport, Term},
 };
 
 /// Prints what is changed, and knows which policies are in sync.
@@ -59,13 +59,13 @@ impl Reporter for Terminal {
         true
     }
 
-    async fn announce(&self, _: Term, _: &PolicyKey, announcement: &Announcement) {
-        match announcement {
-            Announcement::Changed(difference) => {
+    async fn notify(&self, _: Term, _: &PolicyKey, notification: &Notification) {
+        match notification {
+            Notification::Changed(difference) => {
                 println!("  {:<14} {}", difference.device, difference.change);
                 self.changes.send_modify(|changes| *changes += 1);
             }
-            Announcement::Failed {
+            Notification::Failed {
                 device,
                 field,
                 failure,
@@ -73,11 +73,11 @@ impl Reporter for Terminal {
                 println!("  {device:<14} {field}: {}", failure.message);
             }
             // Nothing of the demo waits for anybody, or is done once.
-            Announcement::Held(_)
-            | Announcement::Approved(_)
-            | Announcement::Missed(_)
-            | Announcement::Flapping { .. }
-            | Announcement::Refused(_) => {}
+            Notification::Held(_)
+            | Notification::Approved(_)
+            | Notification::Missed(_)
+            | Notification::Flapping { .. }
+            | Notification::Refused(_) => {}
         }
     }
 }

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use super::{
     AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
-    look::Look,
     output::{self, Color},
     policies::{self, PoliciesArgs},
     select::SelectArgs,
+    snapshot::Snapshot,
 };
 use crate::plan::Style;
 use view::View;
@@ -67,7 +67,7 @@ pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
         None
     };
     let selector = args.select.selector()?;
-    let look = Look::new(&args.connection.client()?).await?;
+    let look = Snapshot::new(&args.connection.client()?).await?;
     // No selector fits a device that is shared in.
     let selector = Some(selector).filter(|_| !args.select.parts.is_empty());
     let views = View::of_all(&look.fleet, policies.as_deref(), selector.as_ref());

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     cli::output::printable,
     model::{Device, NodeId, RouteSet, TagSet},
-    plan::{self, Declared, Fleet, Owner, Selector, Style, bind},
+    plan::{self, DeviceIndex, Owner, PolicyInput, Selector, Style, bind},
 };
 
 /// A device as it is listed.
@@ -44,14 +44,14 @@ pub(super) struct View<'a> {
 impl<'a> View<'a> {
     /// The devices that fit, or all, by name.
     pub fn of_all(
-        fleet: &'a Fleet,
-        policies: Option<&[Declared]>,
+        fleet: &'a DeviceIndex,
+        policies: Option<&[PolicyInput]>,
         selector: Option<&Selector>,
     ) -> Vec<Self> {
         let managers = policies.map(|policies| managers(policies, fleet));
         let devices = fleet
             .devices()
-            .filter(|device| selector.is_none_or(|selector| selector.fits(device)));
+            .filter(|device| selector.is_none_or(|selector| selector.matches(device)));
         let mut views: Vec<Self> = devices
             .map(|device| Self::of(device, managers.as_ref()))
             .collect();
@@ -131,13 +131,13 @@ impl<'a> View<'a> {
 }
 
 /// The policies that mean each device.
-fn managers(policies: &[Declared], fleet: &Fleet) -> BTreeMap<NodeId, Vec<String>> {
+fn managers(policies: &[PolicyInput], fleet: &DeviceIndex) -> BTreeMap<NodeId, Vec<String>> {
     let mut managers: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     for declared in policies {
         let Ok(policy) = &declared.policy else {
             continue;
         };
-        let binding = bind(&policy.target, &declared.memory, &declared.approvals, fleet);
+        let binding = bind(&policy.target, &declared.record, &declared.approvals, fleet);
         for node in binding.nodes() {
             let of = managers.entry(node.clone()).or_default();
             of.push(policy.key.to_string());

@@ -33,7 +33,7 @@ pub(super) enum Setting {
 pub(super) struct Description<'a> {
     pub device: &'a Device,
     /// The wishes, without who is meant.
-    pub wishes: Spec,
+    pub desired: Spec,
     /// What could not be said, each as a sentence.
     pub gaps: Vec<String>,
 }
@@ -54,14 +54,14 @@ pub(super) fn describe<'a>(
 ) -> Description<'a> {
     let mut description = Description {
         device,
-        wishes: Spec::default(),
+        desired: Spec::default(),
         gaps: Vec::new(),
     };
     for setting in settings {
         match setting {
             Setting::Tags => description.tags(),
             Setting::KeyExpiry => {
-                description.wishes.key_expiry = Some(if device.key_expiry_disabled {
+                description.desired.key_expiry = Some(if device.key_expiry_disabled {
                     KeyExpiry::Disabled
                 } else {
                     KeyExpiry::Enabled
@@ -112,7 +112,7 @@ impl Description<'_> {
         } else if tags.len() > MAX_TAGS {
             self.gap("tags", &too_many(tags.len(), MAX_TAGS));
         } else if !tags.is_empty() {
-            self.wishes.tags = Some(tags.iter().map(ToString::to_string).collect());
+            self.desired.tags = Some(tags.iter().map(ToString::to_string).collect());
         }
     }
 
@@ -132,7 +132,7 @@ impl Description<'_> {
             self.gap("enabledRoutes", &too_many(enabled.len(), MAX_ROUTES));
         } else if !enabled.is_empty() || offered.is_some_and(|offered| !subnets(offered).is_empty())
         {
-            self.wishes.enabled_routes = Some(enabled);
+            self.desired.enabled_routes = Some(enabled);
         }
     }
 
@@ -150,44 +150,44 @@ impl Description<'_> {
         }
         let enabled = exit(&self.device.enabled_routes);
         if enabled == Route::exit_node() {
-            self.wishes.exit_node = Some(true);
+            self.desired.exit_node = Some(true);
         } else if let Some(half) = enabled.first() {
             let why = format!("half an exit node: {half} is enabled, the other route is not");
             self.gap("exitNode", &why);
         } else if !exit(&self.device.advertised_routes).is_empty() {
-            self.wishes.exit_node = Some(false);
+            self.desired.exit_node = Some(false);
         }
     }
 
     fn attributes(&mut self, attributes: &Attributes, now: Timestamp) {
-        let mut wishes: BTreeMap<String, PostureAttribute> = BTreeMap::new();
+        let mut desired: BTreeMap<String, PostureAttribute> = BTreeMap::new();
         for (key, reported) in attributes {
-            let twin = wishes
+            let twin = desired
                 .keys()
                 .find(|kept| kept.eq_ignore_ascii_case(key.as_str()));
-            let wish = match twin {
+            let value = match twin {
                 Some(twin) => Err(format!("differs from {twin} only in case")),
-                None if wishes.len() == MAX_ATTRIBUTES => {
+                None if desired.len() == MAX_ATTRIBUTES => {
                     Err(too_many(attributes.len(), MAX_ATTRIBUTES))
                 }
-                None => wish_for(key, reported, now),
+                None => desired_value(key, reported, now),
             };
-            match wish {
-                Ok(wish) => {
-                    wishes.insert(key.to_string(), wish);
+            match value {
+                Ok(value) => {
+                    desired.insert(key.to_string(), value);
                 }
                 Err(why) => self.gap(&format!("postureAttributes[{key}]"), &why),
             }
         }
-        if !wishes.is_empty() {
-            self.wishes.posture_attributes = Some(wishes);
+        if !desired.is_empty() {
+            self.desired.posture_attributes = Some(desired);
         }
     }
 
     /// A device that waits for approval, or was shut out, is in no state to keep.
     fn authorized(&mut self) {
         if self.device.authorized {
-            self.wishes.authorized = Some(true);
+            self.desired.authorized = Some(true);
         } else {
             let why = "the device is not authorized now; whether it shall be is for you to say";
             self.gap("authorized", why);
@@ -196,7 +196,7 @@ impl Description<'_> {
 
     fn name(&mut self) {
         match DeviceLabel::from_str(self.device.label().as_str()) {
-            Ok(label) => self.wishes.name = Some(label.to_string()),
+            Ok(label) => self.desired.name = Some(label.to_string()),
             Err(refused) => self.gap("name", &refused.0),
         }
     }
@@ -206,13 +206,13 @@ impl Description<'_> {
             return self.gap("ipv4", "the device has none");
         };
         match TailnetIpv4::from_str(&ipv4.to_string()) {
-            Ok(ipv4) => self.wishes.ipv4 = Some(ipv4.to_string()),
+            Ok(ipv4) => self.desired.ipv4 = Some(ipv4.to_string()),
             Err(refused) => self.gap("ipv4", &refused.0),
         }
     }
 }
 
-fn wish_for(
+fn desired_value(
     key: &AttributeKey,
     reported: &ReportedAttribute,
     now: Timestamp,
@@ -221,19 +221,19 @@ fn wish_for(
     if reported.expiry.is_some_and(|expiry| expiry <= now) {
         return Err("its expiry has passed: the tailnet is about to remove it".to_owned());
     }
-    let mut wish = PostureAttribute {
+    let mut desired = PostureAttribute {
         // By the second, as expiries are compared.
         expiry: reported.expiry.map(|expiry| format!("{expiry:.0}")),
         ..PostureAttribute::default()
     };
     match &reported.value {
-        serde_json::Value::Bool(flag) => wish.boolean = Some(*flag),
+        serde_json::Value::Bool(flag) => desired.boolean = Some(*flag),
         serde_json::Value::String(text) => {
             AttributeString::from_str(text).map_err(|refused| refused.0)?;
-            wish.string = Some(text.clone());
+            desired.string = Some(text.clone());
         }
         other => match whole_number(other) {
-            Some(number) => wish.integer = Some(number),
+            Some(number) => desired.integer = Some(number),
             None => {
                 return Err(format!(
                     "{other} is no string, boolean or whole number that a policy can hold"
@@ -241,7 +241,7 @@ fn wish_for(
             }
         },
     }
-    Ok(wish)
+    Ok(desired)
 }
 
 /// JSON has one kind of number: 3.0 is 3.

@@ -1,10 +1,10 @@
 //! `tsdp export`: a tailnet as it is, as manifests that change nothing when they are applied.
 
 mod describe;
+mod group;
 mod names;
 #[cfg(test)]
 mod properties;
-mod share;
 mod text;
 
 use std::{
@@ -21,17 +21,17 @@ use serde::Serialize;
 use super::{
     AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
-    look::Look,
     output,
     select::SelectArgs,
+    snapshot::Snapshot,
 };
 use crate::{
     api::{GROUP, TailnetReference, TailscaleDevicePolicySpec, VERSION},
     model::{Attributes, Device, NodeId},
-    plan::{Fleet, Selector},
+    plan::{DeviceIndex, Selector},
 };
 use describe::{Setting, describe};
-use share::Manifest;
+use group::Manifest;
 
 /// What is exported, and where to.
 #[derive(Debug, Args)]
@@ -94,8 +94,8 @@ const USUAL: [Setting; 5] = [
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     let selector = args.select.selector()?;
     let client = args.connection.client()?;
-    let mut look = Look::new(&client).await?;
-    let selected = || look.own().filter(|device| selector.fits(device));
+    let mut look = Snapshot::new(&client).await?;
+    let selected = || look.own().filter(|device| selector.matches(device));
     let nodes = |without: fn(&Device) -> bool| -> Vec<NodeId> {
         let devices = selected().filter(|device| without(device));
         devices.map(|device| device.node_id.clone()).collect()
@@ -165,7 +165,7 @@ impl ExportArgs {
     /// The policies that describe the devices that fit.
     fn manifests(
         &self,
-        fleet: &Fleet,
+        fleet: &DeviceIndex,
         attributes: &BTreeMap<NodeId, Attributes>,
         selector: &Selector,
         now: Timestamp,
@@ -174,7 +174,7 @@ impl ExportArgs {
         settings.sort();
         settings.dedup();
         let mut descriptions = Vec::new();
-        for device in fleet.devices().filter(|device| selector.fits(device)) {
+        for device in fleet.devices().filter(|device| selector.matches(device)) {
             let attributes = attributes.get(&device.node_id);
             let mut description = describe(device, attributes, &settings, now);
             if attributes.is_none() && self.reads_attributes() {
@@ -184,8 +184,8 @@ impl ExportArgs {
             descriptions.push(description);
         }
         let mut manifests = match self.group_by {
-            None => share::one_each(descriptions),
-            Some(GroupBy::Tag) => share::by_tags(descriptions, fleet),
+            None => group::one_each(descriptions),
+            Some(GroupBy::Tag) => group::by_tags(descriptions, fleet),
         };
         for manifest in &mut manifests {
             let tailnet = self.tailnet_ref.clone();

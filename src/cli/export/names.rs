@@ -8,14 +8,14 @@ const MAX_LENGTH: usize = 63;
 /// Names for these things: what each is called, and an id that no other one has. Two that would
 /// bear the same name both get their id, so that neither depends on the order.
 pub(super) fn names(things: &[(String, String)]) -> Vec<String> {
-    let wished: Vec<String> = things.iter().map(|(called, _)| dns_label(called)).collect();
+    let desired: Vec<String> = things.iter().map(|(called, _)| dns_label(called)).collect();
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in &wished {
+    for name in &desired {
         *count.entry(name).or_default() += 1;
     }
     let mut taken: BTreeSet<String> = BTreeSet::new();
     let mut names: Vec<String> = Vec::new();
-    for (name, (_, id)) in wished.iter().zip(things) {
+    for (name, (_, id)) in desired.iter().zip(things) {
         let mut chosen = if name.is_empty() {
             with_suffix("device", id)
         } else if count[name.as_str()] > 1 {

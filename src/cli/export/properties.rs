@@ -12,7 +12,9 @@ use super::{ConnectionArgs, ExportArgs, GroupBy, SelectArgs, Setting, USUAL, tex
 use crate::{
     api::TailscaleDevicePolicy,
     model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, Tag},
-    plan::{self, Declared, Fleet, Guards, PolicyKey, Selector, Survey, survey},
+    plan::{
+        self, Admission, DeviceIndex, PolicyInput, PolicyKey, Selector, TailnetPlan, plan_tailnet,
+    },
 };
 
 type Tailnet = Vec<(Device, Attributes)>;
@@ -36,7 +38,7 @@ fn args(group_by: Option<GroupBy>, fields: &[Setting]) -> ExportArgs {
 }
 
 /// What an export writes, read as a cluster or a folder would hand it over.
-fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<Declared> {
+fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<PolicyInput> {
     let (fleet, attributes) = observed(tailnet);
     let manifests = args.manifests(&fleet, &attributes, selector, now());
     let mut policies = Vec::new();
@@ -55,17 +57,17 @@ fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<De
     policies
 }
 
-fn observed(tailnet: &Tailnet) -> (Fleet, BTreeMap<NodeId, Attributes>) {
-    let fleet = Fleet::new(tailnet.iter().map(|(device, _)| device.clone()));
+fn observed(tailnet: &Tailnet) -> (DeviceIndex, BTreeMap<NodeId, Attributes>) {
+    let fleet = DeviceIndex::new(tailnet.iter().map(|(device, _)| device.clone()));
     let attributes = tailnet.iter();
     let attributes = attributes.map(|(device, attributes)| (device.node_id.clone(), attributes));
     let attributes = attributes.map(|(node, attributes)| (node, attributes.clone()));
     (fleet, attributes.collect())
 }
 
-fn look(policies: &[Declared], tailnet: &Tailnet, now: Timestamp) -> Survey {
+fn look(policies: &[PolicyInput], tailnet: &Tailnet, now: Timestamp) -> TailnetPlan {
     let (fleet, attributes) = observed(tailnet);
-    survey(policies, &Guards::default(), &fleet, &attributes, now)
+    plan_tailnet(policies, &Admission::default(), &fleet, &attributes, now)
 }
 
 /// The same tailnet after somebody has changed each setting that can be changed.
@@ -87,9 +89,9 @@ fn changed(tailnet: &Tailnet) -> Tailnet {
 }
 
 /// Every change that the policies ask for, in words.
-fn asked(policies: &[Declared], tailnet: &Tailnet) -> BTreeSet<String> {
-    let survey = look(policies, tailnet, now());
-    let differences = survey.devices.values().flat_map(|plan| &plan.differences);
+fn asked(policies: &[PolicyInput], tailnet: &Tailnet) -> BTreeSet<String> {
+    let plan = look(policies, tailnet, now());
+    let differences = plan.devices.values().flat_map(|plan| &plan.differences);
     differences
         .map(|difference| format!("{} {}", difference.node, difference.change))
         .collect()
@@ -258,13 +260,13 @@ proptest! {
             prop_assert!(policy.policy.is_ok(), "{policy:?}");
         }
         let then = now() + SignedDuration::from_secs(later);
-        let survey = look(&policies, &tailnet, then);
-        for (policy, binding) in &survey.bindings {
+        let plan = look(&policies, &tailnet, then);
+        for (policy, binding) in &plan.bindings {
             prop_assert!(binding.nodes().next().is_some(), "{policy} means nobody: {binding:?}");
         }
-        for plan in survey.devices.values() {
+        for plan in plan.devices.values() {
             prop_assert!(plan.in_sync(), "{plan:#?}");
-            prop_assert!(plan.claims.conflicts.is_empty(), "{plan:#?}");
+            prop_assert!(plan.owners.conflicts.is_empty(), "{plan:#?}");
         }
     }
 
@@ -280,11 +282,11 @@ proptest! {
         let expression = Some(expression.parse().unwrap());
         let selector = Selector { expression, ..Selector::default() };
         let policies = exported(&args, &tailnet, &selector);
-        let survey = look(&policies, &tailnet, now());
+        let plan = look(&policies, &tailnet, now());
         let (fleet, _) = observed(&tailnet);
-        for (node, plan) in &survey.devices {
+        for (node, plan) in &plan.devices {
             prop_assert!(plan.in_sync(), "{plan:#?}");
-            prop_assert!(selector.fits(fleet.get(node).unwrap()), "{node} is not selected");
+            prop_assert!(selector.matches(fleet.get(node).unwrap()), "{node} is not selected");
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{fault::Fault, place::Source};
+use super::{diagnostic::Diagnostic, span::Source};
 
 /// The name of the standard input.
 const STDIN: &str = "-";
@@ -14,18 +14,18 @@ const STDIN: &str = "-";
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
 /// Reads everything, in the order of the arguments and, in folders, of the names.
-pub fn read(paths: &[PathBuf]) -> (Vec<Arc<Source>>, Vec<Fault>) {
+pub fn read(paths: &[PathBuf]) -> (Vec<Arc<Source>>, Vec<Diagnostic>) {
     let mut input = Input::default();
     for path in paths {
         input.take(path);
     }
-    (input.sources, input.faults)
+    (input.sources, input.diagnostics)
 }
 
 #[derive(Default)]
 struct Input {
     sources: Vec<Arc<Source>>,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl Input {
@@ -53,7 +53,7 @@ impl Input {
             Ok(entries) => entries,
             Err(error) => {
                 let name = folder.display().to_string();
-                self.faults.push(Fault::unreadable(&name, &error));
+                self.diagnostics.push(Diagnostic::unreadable(&name, &error));
                 return;
             }
         };
@@ -83,7 +83,7 @@ impl Input {
         }
         match text {
             Ok(text) => self.sources.push(Arc::new(Source { name, text })),
-            Err(error) => self.faults.push(Fault::unreadable(&name, &error)),
+            Err(error) => self.diagnostics.push(Diagnostic::unreadable(&name, &error)),
         }
     }
 }

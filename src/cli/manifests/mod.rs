@@ -5,20 +5,20 @@
 //!       ─► objects (of which kind) ─► schema (as the API server checks them) ─► typed
 //! ```
 
-mod fault;
+mod diagnostic;
 mod input;
 mod objects;
 mod path;
-mod place;
 #[cfg(test)]
 mod properties;
 mod scalar;
 mod schema;
+mod span;
 mod split;
 #[cfg(test)]
 mod tests;
 mod tree;
-mod words;
+mod wording;
 mod yaml;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -32,10 +32,10 @@ use crate::{
 
 pub(in crate::cli) use self::input::is_manifest;
 pub use self::{
-    fault::{Code, Fault, Faults, Related, Severity},
+    diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
     objects::Document,
     path::{FieldPath, Step},
-    place::{Place, Position, Source, Span},
+    span::{Place, Position, Source, Span},
 };
 
 /// An object and where it stands.
@@ -69,20 +69,20 @@ pub struct Manifests {
 /// Reads files, folders with all that is in them, and `-` for the standard input. Objects without a
 /// namespace are taken to be in `namespace`. Either everything is as the API server would take it, or
 /// all faults are given.
-pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Faults> {
-    let (manifests, faults) = read(paths, namespace);
-    let broken = faults.iter().any(|it| it.severity == Severity::Error);
+pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Diagnostics> {
+    let (manifests, diagnostics) = read(paths, namespace);
+    let broken = diagnostics.iter().any(|it| it.severity == Severity::Error);
     if broken {
-        return Err(Faults(faults));
+        return Err(Diagnostics(diagnostics));
     }
     Ok(manifests)
 }
 
 /// As [`load`], but gives what could be read beside the faults of the rest.
 #[must_use]
-pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
-    let (sources, faults) = input::read(paths);
-    read_sources(&sources, namespace, faults)
+pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Diagnostic>) {
+    let (sources, diagnostics) = input::read(paths);
+    read_sources(&sources, namespace, diagnostics)
 }
 
 /// As [`read`], for what was read already, with the faults of what could not be.
@@ -90,9 +90,9 @@ pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Fault>) {
 pub fn read_sources(
     sources: &[Arc<Source>],
     namespace: &str,
-    faults: Vec<Fault>,
-) -> (Manifests, Vec<Fault>) {
-    let mut reading = objects::Reading::new(namespace, faults);
+    diagnostics: Vec<Diagnostic>,
+) -> (Manifests, Vec<Diagnostic>) {
+    let mut reading = objects::Reading::new(namespace, diagnostics);
     for source in sources {
         reading.take(source);
     }
@@ -100,7 +100,7 @@ pub fn read_sources(
 }
 
 /// The documents of a text as kubectl would send them, of whatever kind.
-pub fn values(text: &str) -> Result<Vec<Value>, Faults> {
+pub fn values(text: &str) -> Result<Vec<Value>, Diagnostics> {
     objects::values(&Arc::new(Source {
         name: "-".to_owned(),
         text: text.to_owned(),

@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::{
     Located, Manifests,
-    fault::{Code, Fault, Faults, Related, Severity},
+    diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
     path::FieldPath,
-    place::{Place, Position, Source, Span},
-    schema::{Finding, Schemas, Spot},
+    schema::{Finding, Location, Schemas},
+    span::{Place, Position, Source, Span},
     split::{self, BadSeparator},
     tree::{Data, Entry, Node},
-    words::nearest,
+    wording::nearest,
     yaml::{self, YamlError},
 };
 use crate::{
@@ -62,25 +62,30 @@ impl Document {
 
     /// An error about a field.
     #[must_use]
-    pub fn fault(&self, code: Code, field: &FieldPath, message: impl Into<String>) -> Fault {
-        Fault {
+    pub fn diagnostic(
+        &self,
+        code: Code,
+        field: &FieldPath,
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        Diagnostic {
             object: Some(self.title.clone()),
             field: field.clone(),
-            ..Fault::error(code, self.place(field), message)
+            ..Diagnostic::error(code, self.place(field), message)
         }
     }
 
-    fn found(&self, finding: Finding) -> Fault {
+    fn found(&self, finding: Finding) -> Diagnostic {
         let field = &finding.field;
         let place = match &finding.spot {
-            Spot::Value => self.place(field),
-            Spot::Name => self.place_of_key(field),
-            Spot::Key(key) => self.place_of_key(&field.key(key)),
+            Location::Value => self.place(field),
+            Location::Name => self.place_of_key(field),
+            Location::Key(key) => self.place_of_key(&field.key(key)),
         };
-        Fault {
+        Diagnostic {
             severity: finding.severity,
             place: Some(place),
-            ..self.fault(finding.code, &finding.field, finding.message)
+            ..self.diagnostic(finding.code, &finding.field, finding.message)
         }
     }
 
@@ -97,34 +102,34 @@ pub struct Reading<'n> {
     namespace: &'n str,
     schemas: Schemas,
     manifests: Manifests,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
     /// Where each object stands that was met.
     met: HashMap<String, Place>,
 }
 
 impl<'n> Reading<'n> {
     /// Begins, with the faults of what could not be read.
-    pub fn new(namespace: &'n str, faults: Vec<Fault>) -> Self {
+    pub fn new(namespace: &'n str, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             namespace,
             schemas: Schemas::new(),
             manifests: Manifests::default(),
-            faults,
+            diagnostics,
             met: HashMap::new(),
         }
     }
 
     /// Takes the objects of a file.
     pub fn take(&mut self, source: &Arc<Source>) {
-        for root in roots(source, &mut self.faults) {
+        for root in roots(source, &mut self.diagnostics) {
             self.object(source, root);
         }
     }
 
     /// What was read.
-    pub fn finish(mut self, files: usize) -> (Manifests, Vec<Fault>) {
+    pub fn finish(mut self, files: usize) -> (Manifests, Vec<Diagnostic>) {
         self.manifests.files = files;
-        (self.manifests, self.faults)
+        (self.manifests, self.diagnostics)
     }
 
     fn object(&mut self, source: &Arc<Source>, root: Node) {
@@ -173,9 +178,9 @@ impl<'n> Reading<'n> {
                 place: before,
                 message: "the other one".to_owned(),
             }];
-            self.faults.push(Fault {
+            self.diagnostics.push(Diagnostic {
                 related,
-                ..document.fault(Code::DuplicateObject, &field, message)
+                ..document.diagnostic(Code::DuplicateObject, &field, message)
             });
         }
     }
@@ -226,8 +231,8 @@ impl<'n> Reading<'n> {
     ) -> Option<Located<T>> {
         let findings = self.schemas.check(kind, &document.root);
         let refused = findings.iter().any(|it| it.severity == Severity::Error);
-        let faults = findings.into_iter().map(|it| document.found(it));
-        self.faults.extend(faults);
+        let diagnostics = findings.into_iter().map(|it| document.found(it));
+        self.diagnostics.extend(diagnostics);
         if refused {
             return None;
         }
@@ -242,8 +247,8 @@ impl<'n> Reading<'n> {
             Err(error) => {
                 let field = FieldPath::parse(&error.path().to_string());
                 let message = error.inner().to_string();
-                let fault = document.fault(Code::Schema, &field, message);
-                self.faults.push(fault);
+                let diagnostic = document.diagnostic(Code::Schema, &field, message);
+                self.diagnostics.push(diagnostic);
                 None
             }
         }
@@ -251,14 +256,14 @@ impl<'n> Reading<'n> {
 
     /// Whether the plan reads the policy too: it finds what no rule can.
     fn can_be_planned(&mut self, policy: &Located<TailscaleDevicePolicy>) -> bool {
-        let Err(faults) = policy.declared().policy else {
+        let Err(diagnostics) = policy.declared().policy else {
             return true;
         };
-        for fault in faults {
-            let (field, message) = fault.split_once(": ").unwrap_or(("", &fault));
+        for diagnostic in diagnostics {
+            let (field, message) = diagnostic.split_once(": ").unwrap_or(("", &diagnostic));
             let field = FieldPath::parse(field);
-            let fault = policy.document.fault(Code::Rule, &field, message);
-            self.faults.push(fault);
+            let diagnostic = policy.document.diagnostic(Code::Rule, &field, message);
+            self.diagnostics.push(diagnostic);
         }
         false
     }
@@ -313,8 +318,8 @@ impl<'n> Reading<'n> {
         };
         let document = self.document(source, root.clone(), kind);
         let field = FieldPath::ROOT.field(field);
-        let fault = document.fault(Code::UnknownKind, &field, message);
-        self.faults.push(fault);
+        let diagnostic = document.diagnostic(Code::UnknownKind, &field, message);
+        self.diagnostics.push(diagnostic);
     }
 }
 
@@ -338,21 +343,21 @@ fn only_declared(mut object: Value) -> Value {
 }
 
 /// The documents of a text as values.
-pub fn values(source: &Arc<Source>) -> Result<Vec<Value>, Faults> {
-    let mut faults = Vec::new();
-    let roots = roots(source, &mut faults);
-    if faults.is_empty() {
+pub fn values(source: &Arc<Source>) -> Result<Vec<Value>, Diagnostics> {
+    let mut diagnostics = Vec::new();
+    let roots = roots(source, &mut diagnostics);
+    if diagnostics.is_empty() {
         Ok(roots.iter().map(Node::to_json).collect())
     } else {
-        Err(Faults(faults))
+        Err(Diagnostics(diagnostics))
     }
 }
 
 /// What the documents of a file hold.
-fn roots(source: &Arc<Source>, faults: &mut Vec<Fault>) -> Vec<Node> {
+fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
     let mut add = |code, span, message: String| {
         let source = Arc::clone(source);
-        faults.push(Fault::error(code, Place { source, span }, message));
+        diagnostics.push(Diagnostic::error(code, Place { source, span }, message));
     };
     let documents = match split::documents(&source.text) {
         Ok(documents) => documents,
@@ -370,7 +375,7 @@ fn roots(source: &Arc<Source>, faults: &mut Vec<Fault>) -> Vec<Node> {
     for document in documents {
         match yaml::read(document.text, document.start) {
             Ok(read) => {
-                for YamlError { span, message } in read.faults {
+                for YamlError { span, message } in read.diagnostics {
                     add(Code::DuplicateKey, span, message);
                 }
                 roots.extend(read.root.filter(|root| root.data != Data::Null));
@@ -384,7 +389,7 @@ fn roots(source: &Arc<Source>, faults: &mut Vec<Fault>) -> Vec<Node> {
 impl Located<TailscaleDevicePolicy> {
     /// The policy as the plan reads it: as if it were created now, for the first time.
     #[must_use]
-    pub fn declared(&self) -> plan::Declared {
+    pub fn declared(&self) -> plan::PolicyInput {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let metadata = &self.object.metadata;
         let key = PolicyKey {

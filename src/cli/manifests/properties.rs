@@ -132,8 +132,8 @@ proptest! {
     fn a_policy_of_right_values_is_taken_and_its_fields_are_found(spec in spec()) {
         let written = Written::object(&spec);
         let source = Arc::new(Source { name: "any".to_owned(), text: written.text });
-        let (manifests, faults) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
-        prop_assert_eq!(&faults, &[], "{}", source.text);
+        let (manifests, diagnostics) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
+        prop_assert_eq!(&diagnostics, &[], "{}", source.text);
         let policy = &manifests.policies[0];
         let read = serde_json::to_value(&policy.object.spec).unwrap();
         prop_assert_eq!(&read["device"], &spec["device"]);
@@ -147,9 +147,9 @@ proptest! {
     #[test]
     fn nothing_that_is_written_breaks_the_reader(text in "[a-z\\-:&*!<>{}\\[\\],'\"#%|?~0-9 \n\t\u{e4}]{0,60}") {
         let source = Arc::new(Source { name: "any".to_owned(), text });
-        let (_, faults) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
-        for fault in faults {
-            let start = fault.place.unwrap().span.start;
+        let (_, diagnostics) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
+        for diagnostic in diagnostics {
+            let start = diagnostic.place.unwrap().span.start;
             prop_assert!(start.line <= source.text.lines().count() + 1);
             prop_assert!(start.column >= 1);
         }

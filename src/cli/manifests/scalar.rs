@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::cli::manifests::{
-        place::{Position, Span},
+        span::{Position, Span},
         tree::Node,
     };
 

@@ -3,7 +3,7 @@
 
 use serde::de::IgnoredAny;
 
-use super::place::Position;
+use super::span::Position;
 
 /// A document's text and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use super::*;
 
-fn read_text(text: &str) -> (Manifests, Vec<Fault>) {
+fn read_text(text: &str) -> (Manifests, Vec<Diagnostic>) {
     let source = Arc::new(Source {
         name: "a.yaml".to_owned(),
         text: text.to_owned(),
@@ -12,9 +12,9 @@ fn read_text(text: &str) -> (Manifests, Vec<Fault>) {
     reading.finish(1)
 }
 
-fn said(text: &str) -> Vec<String> {
-    let (_, faults) = read_text(text);
-    faults.iter().map(ToString::to_string).collect()
+fn messages(text: &str) -> Vec<String> {
+    let (_, diagnostics) = read_text(text);
+    diagnostics.iter().map(ToString::to_string).collect()
 }
 
 const POLICY: &str = "\
@@ -39,8 +39,8 @@ fn line_and_column(document: &Document, path: &str) -> (usize, usize) {
 #[test]
 fn a_field_is_found_where_it_stands() {
     let text = format!("# a comment\nkind: Other\n---\n{POLICY}");
-    let (manifests, faults) = read_text(&text);
-    assert_eq!(faults, []);
+    let (manifests, diagnostics) = read_text(&text);
+    assert_eq!(diagnostics, []);
     assert_eq!(manifests.others, 1);
     let document = &manifests.policies[0].document;
     for (path, place) in [
@@ -76,8 +76,8 @@ fn json_is_read_with_its_places() {
     let text = "{\n\t\"apiVersion\": \"tailnet.dev/v1alpha1\", \"kind\": \"TailscaleTailnet\",\n\t\
                 \"metadata\": {\"annotations\": {\"a\": \"\\ud83d\\ude00\"}, \"name\": \"lab\"},\n\
                 \"spec\": {\"credentialsSecret\": {\"name\": \"s\"}}}\n{\"kind\": \"Other\"}";
-    let (manifests, faults) = read_text(text);
-    assert_eq!(faults, []);
+    let (manifests, diagnostics) = read_text(text);
+    assert_eq!(diagnostics, []);
     let tailnet = &manifests.tailnets[0];
     assert_eq!(tailnet.object.metadata.name.as_deref(), Some("lab"));
     let annotations = tailnet.object.metadata.annotations.as_ref().unwrap();
@@ -98,8 +98,8 @@ fn the_items_of_lists_are_objects() {
         "apiVersion: tailnet.dev/v1alpha1\nkind: TailscaleDevicePolicyList\nitems:\n  - {bare}"
     );
     for text in [list, own] {
-        let (manifests, faults) = read_text(&text);
-        assert_eq!(faults, [], "{text}");
+        let (manifests, diagnostics) = read_text(&text);
+        assert_eq!(diagnostics, [], "{text}");
         assert_eq!(manifests.policies.len(), 1, "{text}");
     }
 }
@@ -108,8 +108,8 @@ fn the_items_of_lists_are_objects() {
 fn anchors_and_merges_point_to_what_is_written() {
     let merged = "metadata: {name: router, labels: &it {team: net}, annotations: {<<: *it}}";
     let text = POLICY.replace("metadata: {name: router}", merged);
-    let (manifests, faults) = read_text(&text);
-    assert_eq!(faults, []);
+    let (manifests, diagnostics) = read_text(&text);
+    assert_eq!(diagnostics, []);
     let document = &manifests.policies[0].document;
     let place = (3, 45);
     assert_eq!(
@@ -120,7 +120,7 @@ fn anchors_and_merges_point_to_what_is_written() {
 
 #[test]
 fn what_cannot_be_read_is_said_with_its_place() {
-    for (text, fault) in [
+    for (text, diagnostic) in [
         ("a: [1\nb: 2\n", "a.yaml:2:"),
         ("a:\n\tb: 2\n", "a.yaml:2:"),
         (
@@ -148,17 +148,17 @@ fn what_cannot_be_read_is_said_with_its_place() {
             "a.yaml:1:13: apiVersion: 'tailnet.dev/v1' is no version of",
         ),
     ] {
-        let said = said(text);
-        assert_eq!(said.len(), 1, "{text}: {said:?}");
-        assert!(said[0].starts_with(fault), "{text}: {said:?}");
+        let message = messages(text);
+        assert_eq!(message.len(), 1, "{text}: {message:?}");
+        assert!(message[0].starts_with(diagnostic), "{text}: {message:?}");
     }
 }
 
 #[test]
 fn what_holds_nothing_is_nothing() {
     for text in ["", "---\n", "# only this\n", "---\n---\n# more\n", "null\n"] {
-        let (manifests, faults) = read_text(text);
-        assert_eq!(faults, [], "{text}");
+        let (manifests, diagnostics) = read_text(text);
+        assert_eq!(diagnostics, [], "{text}");
         assert_eq!(
             (manifests.others, manifests.policies.len()),
             (0, 0),
@@ -175,7 +175,7 @@ fn aliases_that_grow_without_end_are_refused() {
         let all = [alias.as_str(); 10].join(", ");
         writeln!(text, "a{i}: &a{i} [{all}]").unwrap();
     }
-    assert!(said(&text)[0].contains("more than 400000 values"));
+    assert!(messages(&text)[0].contains("more than 400000 values"));
 }
 
 /// What a server writes into an object, as `kubectl get -o yaml` shows it, with errors of type too.

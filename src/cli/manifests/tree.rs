@@ -4,7 +4,7 @@ use serde_json::{Map, Number, Value};
 
 use super::{
     path::{FieldPath, Step},
-    place::Span,
+    span::Span,
 };
 
 /// A value and where it stands.

@@ -8,13 +8,13 @@ use std::{borrow::Cow, collections::HashMap};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StrInput, Tag, options};
 
 use super::{
-    place::{Position, Span},
     scalar::{self, ScalarError},
+    span::{Position, Span},
     tree::{Data, Entry, Node},
 };
 
 /// go-yaml refuses a document whose aliases make it many times larger; its limit is not as plain.
-const MOST_NODES: usize = 400_000;
+const MAX_NODES: usize = 400_000;
 
 /// Why a document cannot be read, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Read {
     /// What it says; `None` where there is nothing but comments.
     pub root: Option<Node>,
     /// What kubectl would take, but never as it was meant: keys that stand twice.
-    pub faults: Vec<YamlError>,
+    pub diagnostics: Vec<YamlError>,
 }
 
 /// Reads one document, whose first line is the line `first` of its file.
@@ -43,12 +43,12 @@ pub fn read(text: &str, first: Position) -> Result<Read, YamlError> {
         first,
         anchors: HashMap::new(),
         nodes: 0,
-        faults: Vec::new(),
+        diagnostics: Vec::new(),
     };
     let root = builder.document()?;
     Ok(Read {
         root,
-        faults: builder.faults,
+        diagnostics: builder.diagnostics,
     })
 }
 
@@ -59,7 +59,7 @@ struct Builder<'t> {
     /// The nodes that have an anchor; `None` while such a node is being read.
     anchors: HashMap<usize, Option<Node>>,
     nodes: usize,
-    faults: Vec<YamlError>,
+    diagnostics: Vec<YamlError>,
 }
 
 type Spanned<'t> = (Event<'t>, Span);
@@ -74,11 +74,11 @@ impl<'t> Builder<'t> {
                 Event::DocumentStart(_, version) => {
                     if version.is_some_and(|it| (it.major, it.minor) != (1, 1)) {
                         let message = "kubectl reads YAML 1.1 only: leave out the %YAML line";
-                        return Err(fault(span, message));
+                        return Err(diagnostic(span, message));
                     }
                     if root.is_some() {
                         let message = "kubectl does not read what follows ...: write --- before it";
-                        return Err(fault(span, message));
+                        return Err(diagnostic(span, message));
                     }
                 }
                 Event::StreamEnd => return Ok(root),
@@ -116,7 +116,7 @@ impl<'t> Builder<'t> {
 
     fn syntax(&self, error: &ScanError) -> YamlError {
         let span = Span::at(self.position(error.marker()));
-        fault(span, &format!("no YAML: {}", error.info()))
+        diagnostic(span, &format!("no YAML: {}", error.info()))
     }
 
     fn node(&mut self, (event, span): Spanned<'t>) -> Result<Node, YamlError> {
@@ -124,7 +124,7 @@ impl<'t> Builder<'t> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let data = scalar_data(&text, style, tag.as_ref())
-                    .map_err(|error| fault(span, &format!("'{text}': {error}")))?;
+                    .map_err(|error| diagnostic(span, &format!("'{text}': {error}")))?;
                 let texts = matches!(data, Data::Text(_) | Data::Null);
                 let node = Node {
                     written: (!texts).then(|| text.into_owned()),
@@ -158,9 +158,12 @@ impl<'t> Builder<'t> {
                     self.count(size(&node), span)?;
                     Ok(node)
                 }
-                _ => Err(fault(span, "this alias stands inside of what it names")),
+                _ => Err(diagnostic(
+                    span,
+                    "this alias stands inside of what it names",
+                )),
             },
-            _ => Err(fault(span, "no YAML: a value was expected")),
+            _ => Err(diagnostic(span, "no YAML: a value was expected")),
         }
     }
 
@@ -185,7 +188,7 @@ impl<'t> Builder<'t> {
             let key_span = key.span;
             let key = key_text(&key)?;
             if let Some(before) = written.insert(key.clone(), key_span) {
-                self.faults.push(fault(
+                self.diagnostics.push(diagnostic(
                     key_span,
                     &format!(
                         "the key '{key}' stands in line {} already, and kubectl would take the last one \
@@ -211,15 +214,15 @@ impl<'t> Builder<'t> {
 
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), YamlError> {
         self.nodes += nodes;
-        if self.nodes > MOST_NODES {
-            let message = format!("more than {MOST_NODES} values with all aliases resolved");
-            return Err(fault(span, &message));
+        if self.nodes > MAX_NODES {
+            let message = format!("more than {MAX_NODES} values with all aliases resolved");
+            return Err(diagnostic(span, &message));
         }
         Ok(())
     }
 }
 
-fn fault(span: Span, message: &str) -> YamlError {
+fn diagnostic(span: Span, message: &str) -> YamlError {
     let message = message.to_owned();
     YamlError { span, message }
 }
@@ -245,10 +248,10 @@ fn key_text(key: &Node) -> Result<String, YamlError> {
         Data::Text(text) => Ok(text.clone()),
         Data::Boolean(flag) => Ok(flag.to_string()),
         Data::Number(number) => Ok(number.to_string()),
-        Data::Null => Err(fault(key.span, "a key is missing before the colon")),
+        Data::Null => Err(diagnostic(key.span, "a key is missing before the colon")),
         Data::List(_) | Data::Map(_) => {
             let message = "a list or map cannot be a key: write a text";
-            Err(fault(key.span, message))
+            Err(diagnostic(key.span, message))
         }
     }
 }
@@ -269,7 +272,7 @@ fn merge(entries: &mut Vec<Entry>, value: Node) -> Result<(), YamlError> {
             .try_for_each(|map| merge(entries, map)),
         _ => {
             let message = "<< merges maps only: write an alias of a map, or a list of such";
-            Err(fault(value.span, message))
+            Err(diagnostic(value.span, message))
         }
     }
 }

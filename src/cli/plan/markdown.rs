@@ -14,7 +14,7 @@ pub(super) fn render(view: &View<'_>) -> String {
     if !view.changes.is_empty() {
         text += "\n| device | setting | now | declared | why |\n|---|---|---|---|---|\n";
     }
-    for (told, change) in view.changes.iter().enumerate() {
+    for (reported, change) in view.changes.iter().enumerate() {
         let why = match (&change.held, &change.disruptive) {
             (Some(held), _) => format!("**held**: {}", prose(held)),
             (None, Some(lost)) => format!(
@@ -34,7 +34,7 @@ pub(super) fn render(view: &View<'_>) -> String {
         );
         if text.len() + row.len() > LONGEST {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "\n… and {} more.", view.changes.len() - told);
+            let _ = writeln!(text, "\n… and {} more.", view.changes.len() - reported);
             break;
         }
         text += &row;

@@ -1,7 +1,7 @@
 //! `tsdp plan`: what policies would change in a tailnet. Sends nothing but questions.
 
 mod markdown;
-mod proposal;
+mod plan_run;
 mod saved;
 mod view;
 
@@ -12,12 +12,12 @@ use clap::{Args, ValueEnum};
 use super::{
     AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
-    earlier::EarlierArgs,
     output::{self, Color},
     policies::{self, Declarations, PoliciesArgs},
+    prune_from::PruneFromArgs,
 };
-use crate::plan::{Declared, Style};
-pub(super) use proposal::Proposal;
+use crate::plan::{PolicyInput, Style};
+pub(super) use plan_run::Proposal;
 pub(super) use saved::SavedPlan;
 
 /// The exit code where something is to be changed, as with `terraform plan -detailed-exitcode`.
@@ -50,7 +50,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
-    earlier: EarlierArgs,
+    earlier: PruneFromArgs,
     // Last, as their headings in the help hold for what follows.
     #[command(flatten)]
     policies: PoliciesArgs,
@@ -107,10 +107,10 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    for (node, error) in &proposal.look.failures {
+    for (node, error) in &proposal.snapshot.failures {
         eprintln!("tsdp: {node} could not be compared as a whole: {error}");
     }
-    Ok(if !proposal.look.failures.is_empty() {
+    Ok(if !proposal.snapshot.failures.is_empty() {
         ExitCode::FAILURE
     } else if view.totals.asks_for_something() {
         ExitCode::from(CHANGES)
@@ -120,7 +120,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
 }
 
 /// What an API server would have refused, all of it.
-pub(super) fn refuse_invalid(policies: &[Declared]) -> Result<(), String> {
+pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), String> {
     let faults = policies.iter().filter_map(|declared| {
         let faults = declared.policy.as_ref().err()?;
         let faults = faults.iter();

@@ -13,13 +13,13 @@ use crate::{
     api::{DeserializeGuard, GROUP, TailscaleDevicePolicy, VERSION},
     cli::{
         AnyError,
-        earlier::Earlier,
-        guards::DeclaredGuards,
-        manifests::{self, Faults, Severity, Source},
+        guardrails::DeclaredGuardrails,
+        manifests::{self, Diagnostics, Severity, Source},
         policies::PolicyObject,
+        prune_from::PruneFrom,
     },
     model::{Attributes, ChangeLimit, Device},
-    plan::Guards,
+    plan::Admission,
 };
 
 /// The version of the format: another one is refused.
@@ -43,17 +43,17 @@ pub(in crate::cli) struct SavedPlan {
     /// The policies, without their status.
     policies: Vec<Value>,
     /// What the tailnet permits.
-    guards: DeclaredGuards,
+    guards: DeclaredGuardrails,
     /// Of `policies` and `guards`.
     policies_hash: String,
     /// What they declared at an earlier time.
-    #[serde(default, skip_serializing_if = "Earlier::is_empty")]
-    earlier: Earlier,
+    #[serde(default, skip_serializing_if = "PruneFrom::is_empty")]
+    earlier: PruneFrom,
     /// What the plan found of each device that a policy means, by node id.
     devices: BTreeMap<String, Found>,
     /// The plan as it was told.
     #[serde(flatten)]
-    told: Map<String, Value>,
+    reported: Map<String, Value>,
 }
 
 /// A device as the plan found it.
@@ -69,8 +69,8 @@ impl SavedPlan {
     /// Everything that the plan came from.
     pub fn of(
         objects: &[PolicyObject],
-        guards: DeclaredGuards,
-        earlier: Earlier,
+        guards: DeclaredGuardrails,
+        earlier: PruneFrom,
         proposal: &Proposal,
         view: &View<'_>,
     ) -> serde_json::Result<Self> {
@@ -81,14 +81,14 @@ impl SavedPlan {
             format: FORMAT,
             made_by: concat!("tsdp ", env!("CARGO_PKG_VERSION")).to_owned(),
             made_at: proposal.now,
-            tailnet: proposal.look.fleet.domain(),
+            tailnet: proposal.snapshot.fleet.domain(),
             max_changed_devices: proposal.limit.to_string(),
             policies_hash: hash(&json!([policies, guards])),
             policies,
             guards,
             earlier,
             devices: found(proposal),
-            told: serde_json::from_value(json!(view))?,
+            reported: serde_json::from_value(json!(view))?,
         })
     }
 
@@ -135,7 +135,7 @@ impl SavedPlan {
         };
         let (read, faults) = manifests::read_sources(&[Arc::new(source)], "default", Vec::new());
         if faults.iter().any(|it| it.severity == Severity::Error) {
-            return Err(Faults(faults).into());
+            return Err(Diagnostics(faults).into());
         }
         let policies = read.policies.into_iter();
         Ok(policies
@@ -150,12 +150,12 @@ impl SavedPlan {
     }
 
     /// What the tailnet permits.
-    pub fn guards(&self) -> Result<Guards, String> {
+    pub fn guards(&self) -> Result<Admission, String> {
         self.guards.read()
     }
 
     /// What its policies named at an earlier time.
-    pub fn earlier(&self) -> &Earlier {
+    pub fn earlier(&self) -> &PruneFrom {
         &self.earlier
     }
 
@@ -173,7 +173,7 @@ impl SavedPlan {
 
     /// Refuses what is compared now, unless it is what was compared then.
     pub fn refuse_moved(&self, now: &Proposal) -> Result<(), String> {
-        let domain = now.look.fleet.domain();
+        let domain = now.snapshot.fleet.domain();
         if domain != self.tailnet {
             let name = |domain: &Option<String>| domain.clone().unwrap_or("no tailnet".to_owned());
             return Err(format!(
@@ -195,7 +195,7 @@ impl SavedPlan {
             ));
         }
         let changes = json!(now.view().changes);
-        if self.told.get("changes") != Some(&changes) {
+        if self.reported.get("changes") != Some(&changes) {
             return Err(format!(
                 "the same policies ask for other changes than the plan that was made {}, so nothing was \
                  sent: make another plan",
@@ -230,12 +230,12 @@ fn moved(before: &BTreeMap<String, Found>, now: &BTreeMap<String, Found>) -> Vec
 }
 
 fn found(proposal: &Proposal) -> BTreeMap<String, Found> {
-    let look = &proposal.look;
+    let snapshot = &proposal.snapshot;
     let devices = proposal.survey.devices.keys().filter_map(|node| {
-        let device = look.fleet.get(node)?;
+        let device = snapshot.fleet.get(node)?;
         let found = Found {
             device: device.label().to_string(),
-            settings: fingerprints(device, look.attributes.get(node)),
+            settings: fingerprints(device, snapshot.attributes.get(node)),
         };
         Some((node.to_string(), found))
     });

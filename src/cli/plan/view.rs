@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::look::Look,
+    cli::snapshot::Snapshot,
     model::{Device, NodeId},
     plan::{
-        self, Binding, Declared, Difference, Forbidden, Hold, Impact, PolicyKey, Style, Survey,
-        Target,
+        self, Binding, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, Style,
+        TailnetPlan, Target,
     },
 };
 
@@ -84,18 +84,23 @@ pub(in crate::cli) struct Totals {
 
 impl<'a> View<'a> {
     /// Tells a survey.
-    pub fn of(policies: &[Declared], survey: &'a Survey, look: &Look, now: Timestamp) -> Self {
+    pub fn of(
+        policies: &[PolicyInput],
+        survey: &'a TailnetPlan,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Self {
         let plans = survey.devices.values();
         let differences = plans.flat_map(|plan| plan.differences.iter().chain(&plan.shown));
         let mut changes: Vec<_> = differences
-            .map(|difference| ChangeView::of(difference, look, now))
+            .map(|difference| ChangeView::of(difference, snapshot, now))
             .collect();
         changes.sort_by_key(|change| (change.device, change.node_id));
         let mut totals = Totals {
-            devices: look.fleet.own_count(),
+            devices: snapshot.fleet.own_count(),
             policies: policies.len(),
             refused: survey.refused.len(),
-            unread: look.failures.len(),
+            unread: snapshot.failures.len(),
             ..Totals::default()
         };
         let mut last = None;
@@ -113,7 +118,7 @@ impl<'a> View<'a> {
         }
         Self {
             changes,
-            notes: notes(policies, survey, look),
+            notes: notes(policies, survey, snapshot),
             totals,
         }
     }
@@ -138,8 +143,8 @@ impl<'a> View<'a> {
 }
 
 impl<'a> ChangeView<'a> {
-    fn of(difference: &'a Difference, look: &Look, now: Timestamp) -> Self {
-        let device = look.fleet.get(&difference.node);
+    fn of(difference: &'a Difference, snapshot: &Snapshot, now: Timestamp) -> Self {
+        let device = snapshot.fleet.get(&difference.node);
         let impact = device.and_then(|device| Impact::of(&difference.change, device, now));
         Self {
             device: &difference.device,
@@ -211,7 +216,7 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-fn notes(policies: &[Declared], survey: &Survey, look: &Look) -> Vec<Note> {
+fn notes(policies: &[PolicyInput], survey: &TailnetPlan, snapshot: &Snapshot) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut add = |policy: &PolicyKey, message: String| {
         notes.push(Note {
@@ -234,39 +239,39 @@ fn notes(policies: &[Declared], survey: &Survey, look: &Look) -> Vec<Note> {
         }
     }
     for (node, plan) in &survey.devices {
-        let device = look.fleet.get(node).map(Device::label);
+        let device = snapshot.fleet.get(node).map(Device::label);
         let device = device.map_or_else(|| node.to_string(), |label| label.to_string());
-        for lost in &plan.claims.conflicts {
+        for lost in &plan.owners.conflicts {
             let message = format!(
                 "{} ranks first and wishes otherwise for {} of {device}: edit one of the two",
-                lost.winner, lost.field
+                lost.owner, lost.field
             );
-            add(&lost.loser, message);
+            add(&lost.overridden, message);
         }
     }
     notes
 }
 
 fn not_allowed(forbidden: &Forbidden) -> String {
-    let unjudged = if forbidden.unjudged {
+    let selector_errors = if forbidden.selector_errors {
         ". A rule goes by the labels of its namespace, which are not known: add the Namespace to the \
          manifests"
     } else {
         ""
     };
-    format!("not allowed: {forbidden}{unjudged}")
+    format!("not allowed: {forbidden}{selector_errors}")
 }
 
 /// Why a policy means no device.
 fn lack(target: &Target, binding: &Binding) -> Option<String> {
     let named = match target {
         Target::Device(target) => target.identity.to_string(),
-        Target::Fleet(_) => String::new(),
+        Target::Selector(_) => String::new(),
     };
     Some(match binding {
         Binding::Device(_) => return None,
-        Binding::Fleet(nodes) if !nodes.is_empty() => return None,
-        Binding::Fleet(_) => "no device fits its deviceSelector".to_owned(),
+        Binding::Selector(nodes) if !nodes.is_empty() => return None,
+        Binding::Selector(_) => "no device fits its deviceSelector".to_owned(),
         Binding::NotFound => format!("no device has the {named}"),
         Binding::Missing(node) => format!("the list lacks {node}, the bound device of the {named}"),
         Binding::Unmet { node, lacks } => format!("{node} has the {named}, but {lacks}"),

@@ -2,35 +2,42 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::manifests::{Fault, Severity};
+use crate::cli::manifests::{Diagnostic, Severity};
 
 /// A line for each.
-pub fn render(faults: &[Fault]) -> String {
+pub fn render(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::new();
-    for fault in faults {
-        let command = match fault.severity {
+    for diagnostic in diagnostics {
+        let command = match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let title = property(fault.code.as_str());
-        let message = match fault.field.steps() {
-            [] => data(&fault.message),
-            _ => data(&format!("{}: {}", fault.field, fault.message)),
+        let title = property(diagnostic.code.as_str());
+        let message = match diagnostic.field.steps() {
+            [] => data(&diagnostic.message),
+            _ => data(&format!("{}: {}", diagnostic.field, diagnostic.message)),
         };
         // Writing to a string does not fail.
-        let _ = writeln!(text, "::{command} {}title={title}::{message}", place(fault));
+        let _ = writeln!(
+            text,
+            "::{command} {}title={title}::{message}",
+            place(diagnostic)
+        );
     }
     text
 }
 
 /// The properties of the place, each with a comma behind it; none for the standard input.
-fn place(fault: &Fault) -> String {
-    if fault.file == "-" {
+fn place(diagnostic: &Diagnostic) -> String {
+    if diagnostic.file == "-" {
         return String::new();
     }
-    let file = fault.file.strip_prefix("./").unwrap_or(&fault.file);
+    let file = diagnostic
+        .file
+        .strip_prefix("./")
+        .unwrap_or(&diagnostic.file);
     let mut properties = format!("file={},", property(file));
-    if let Some(place) = &fault.place {
+    if let Some(place) = &diagnostic.place {
         let (start, end) = (place.span.start, place.span.end);
         let _ = write!(properties, "line={},col={},", start.line, start.column);
         if end.line == start.line && end.column > start.column {

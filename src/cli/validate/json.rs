@@ -2,43 +2,43 @@
 
 use serde_json::{Value, json};
 
-use super::Verdict;
+use super::Outcome;
 use crate::cli::{
-    manifests::{Fault, Place, Severity},
+    manifests::{Diagnostic, Place, Severity},
     output,
 };
 
 /// One object with everything.
-pub fn render(verdict: &Verdict) -> serde_json::Result<String> {
-    let manifests = &verdict.manifests;
+pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
+    let manifests = &outcome.manifests;
     let document = json!({
-        "valid": verdict.valid(),
+        "valid": outcome.valid(),
         "files": manifests.files,
         "objects": manifests.found,
         "otherObjects": manifests.others,
-        "errors": verdict.count(Severity::Error),
-        "warnings": verdict.count(Severity::Warning),
-        "faults": verdict.faults.iter().map(fault).collect::<Vec<_>>(),
+        "errors": outcome.count(Severity::Error),
+        "warnings": outcome.count(Severity::Warning),
+        "faults": outcome.diagnostics.iter().map(diagnostic).collect::<Vec<_>>(),
     });
     output::json(&document)
 }
 
-fn fault(fault: &Fault) -> Value {
+fn diagnostic(diagnostic: &Diagnostic) -> Value {
     let mut value = json!({
-        "severity": severity(fault.severity),
-        "code": fault.code.as_str(),
-        "message": fault.message,
-        "file": fault.file,
+        "severity": severity(diagnostic.severity),
+        "code": diagnostic.code.as_str(),
+        "message": diagnostic.message,
+        "file": diagnostic.file,
     });
-    if let Some(at) = &fault.place {
+    if let Some(at) = &diagnostic.place {
         merge(&mut value, place(at));
     }
-    if let Some(object) = &fault.object {
+    if let Some(object) = &diagnostic.object {
         value["object"] = json!(object);
-        value["field"] = json!(fault.field.to_string());
+        value["field"] = json!(diagnostic.field.to_string());
     }
-    if !fault.related.is_empty() {
-        let related = fault.related.iter().map(|related| {
+    if !diagnostic.related.is_empty() {
+        let related = diagnostic.related.iter().map(|related| {
             let mut value = json!({"message": related.message, "file": related.place.source.name});
             merge(&mut value, place(&related.place));
             value

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::{
     AnyError,
-    manifests::{self, Fault, Manifests, Severity},
+    manifests::{self, Diagnostic, Manifests, Severity},
     output::{self, Color},
 };
 use crate::controller;
@@ -84,15 +84,15 @@ enum Format {
 }
 
 /// What was checked.
-struct Verdict {
+struct Outcome {
     manifests: Manifests,
-    faults: Vec<Fault>,
+    diagnostics: Vec<Diagnostic>,
 }
 
-impl Verdict {
+impl Outcome {
     fn count(&self, severity: Severity) -> usize {
-        let of_it = |fault: &&Fault| fault.severity == severity;
-        self.faults.iter().filter(of_it).count()
+        let of_it = |diagnostic: &&Diagnostic| diagnostic.severity == severity;
+        self.diagnostics.iter().filter(of_it).count()
     }
 
     fn valid(&self) -> bool {
@@ -103,32 +103,35 @@ impl Verdict {
 /// Checks, prints what is wrong to the standard output and the totals to stderr.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
-    let verdict = check(&paths, args, Timestamp::now());
-    let said = match args.output {
-        Format::Text => text::render(&verdict.faults, args.color.is_on()),
-        Format::Json => json::render(&verdict)?,
-        Format::Sarif => sarif::render(&verdict.faults)?,
-        Format::Github => github::render(&verdict.faults),
+    let outcome = check(&paths, args, Timestamp::now());
+    let message = match args.output {
+        Format::Text => text::render(&outcome.diagnostics, args.color.is_on()),
+        Format::Json => json::render(&outcome)?,
+        Format::Sarif => sarif::render(&outcome.diagnostics)?,
+        Format::Github => github::render(&outcome.diagnostics),
     };
-    output::print(&said)?;
+    output::print(&message)?;
     // Nobody may read it any more: that changes nothing.
-    let _ = writeln!(io::stderr(), "{}", summary(&verdict));
-    Ok(if verdict.valid() {
+    let _ = writeln!(io::stderr(), "{}", summary(&outcome));
+    Ok(if outcome.valid() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-fn check(paths: &[PathBuf], args: &ValidateArgs, now: Timestamp) -> Verdict {
-    let (manifests, mut faults) = manifests::read(paths, &args.namespace);
-    faults.extend(set::check(&manifests, &args.controller_namespace, now));
-    faults.sort_by_key(Fault::order);
-    Verdict { manifests, faults }
+fn check(paths: &[PathBuf], args: &ValidateArgs, now: Timestamp) -> Outcome {
+    let (manifests, mut diagnostics) = manifests::read(paths, &args.namespace);
+    diagnostics.extend(set::check(&manifests, &args.controller_namespace, now));
+    diagnostics.sort_by_key(Diagnostic::order);
+    Outcome {
+        manifests,
+        diagnostics,
+    }
 }
 
-fn summary(verdict: &Verdict) -> String {
-    let manifests = &verdict.manifests;
+fn summary(outcome: &Outcome) -> String {
+    let manifests = &outcome.manifests;
     let files = amount(manifests.files, "file", "files");
     let others = match manifests.others {
         0 => String::new(),
@@ -143,8 +146,8 @@ fn summary(verdict: &Verdict) -> String {
         let objects = amount(manifests.found, "object", "objects");
         format!("{objects} in {files}{others}")
     };
-    let errors = verdict.count(Severity::Error);
-    let warnings = verdict.count(Severity::Warning);
+    let errors = outcome.count(Severity::Error);
+    let warnings = outcome.count(Severity::Warning);
     let warned = (warnings > 0).then(|| amount(warnings, "warning", "warnings"));
     let outcome = match (errors, warned) {
         (0, None) => "valid".to_owned(),

@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::cli::{
-    manifests::{Code, Fault, Place, Severity},
+    manifests::{Code, Diagnostic, Place, Severity},
     output,
 };
 
@@ -29,7 +29,7 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'}');
 
 /// One run with everything.
-pub fn render(faults: &[Fault]) -> serde_json::Result<String> {
+pub fn render(diagnostics: &[Diagnostic]) -> serde_json::Result<String> {
     let rules = Code::ALL
         .iter()
         .map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.meaning()}}));
@@ -43,29 +43,29 @@ pub fn render(faults: &[Fault]) -> serde_json::Result<String> {
                 "rules": rules.collect::<Vec<_>>(),
             }},
             "columnKind": "unicodeCodePoints",
-            "results": faults.iter().map(result).collect::<Vec<_>>(),
+            "results": diagnostics.iter().map(result).collect::<Vec<_>>(),
         }],
     });
     output::json(&document)
 }
 
-fn result(fault: &Fault) -> Value {
-    let at = match &fault.place {
+fn result(diagnostic: &Diagnostic) -> Value {
+    let at = match &diagnostic.place {
         Some(place) => location(place),
-        None => json!({"physicalLocation": {"artifactLocation": {"uri": uri(&fault.file)}}}),
+        None => json!({"physicalLocation": {"artifactLocation": {"uri": uri(&diagnostic.file)}}}),
     };
     let mut result = json!({
-        "ruleId": fault.code.as_str(),
-        "ruleIndex": Code::ALL.iter().position(|code| *code == fault.code),
-        "level": match fault.severity {
+        "ruleId": diagnostic.code.as_str(),
+        "ruleIndex": Code::ALL.iter().position(|code| *code == diagnostic.code),
+        "level": match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         },
-        "message": {"text": message(fault)},
+        "message": {"text": message(diagnostic)},
         "locations": [at],
     });
-    if !fault.related.is_empty() {
-        let related = fault.related.iter().enumerate().map(|(id, related)| {
+    if !diagnostic.related.is_empty() {
+        let related = diagnostic.related.iter().enumerate().map(|(id, related)| {
             let mut location = location(&related.place);
             location["id"] = json!(id);
             location["message"] = json!({"text": related.message});
@@ -76,11 +76,11 @@ fn result(fault: &Fault) -> Value {
     result
 }
 
-fn message(fault: &Fault) -> String {
-    if fault.field.steps().is_empty() {
-        return fault.message.clone();
+fn message(diagnostic: &Diagnostic) -> String {
+    if diagnostic.field.steps().is_empty() {
+        return diagnostic.message.clone();
     }
-    format!("{}: {}", fault.field, fault.message)
+    format!("{}: {}", diagnostic.field, diagnostic.message)
 }
 
 fn location(place: &Place) -> Value {

@@ -2,39 +2,39 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
-use crate::cli::manifests::{Fault, Place, Severity};
+use crate::cli::manifests::{Diagnostic, Place, Severity};
 
 /// All faults, each with its line.
-pub fn render(faults: &[Fault], colored: bool) -> String {
+pub fn render(diagnostics: &[Diagnostic], colored: bool) -> String {
     let renderer = if colored {
         Renderer::styled()
     } else {
         Renderer::plain()
     };
     let mut text = String::new();
-    for fault in faults {
-        text.push_str(&renderer.render(&report(fault)));
+    for diagnostic in diagnostics {
+        text.push_str(&renderer.render(&report(diagnostic)));
         text.push_str("\n\n");
     }
     text
 }
 
-fn report(fault: &Fault) -> Vec<Group<'_>> {
-    let level = match fault.severity {
+fn report(diagnostic: &Diagnostic) -> Vec<Group<'_>> {
+    let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
     let title = level
-        .primary_title(fault.message.as_str())
-        .id(fault.code.as_str());
-    let mut first = match &fault.place {
+        .primary_title(diagnostic.message.as_str())
+        .id(diagnostic.code.as_str());
+    let mut first = match &diagnostic.place {
         Some(place) => title.element(snippet(place)),
-        None => title.element(Origin::path(fault.file.as_str())),
+        None => title.element(Origin::path(diagnostic.file.as_str())),
     };
-    if let Some(subject) = subject(fault) {
+    if let Some(subject) = subject(diagnostic) {
         first = first.element(Level::NOTE.no_name().message(subject));
     }
-    let related = fault.related.iter().map(|related| {
+    let related = diagnostic.related.iter().map(|related| {
         Level::NOTE
             .secondary_title(related.message.as_str())
             .element(snippet(&related.place))
@@ -43,12 +43,12 @@ fn report(fault: &Fault) -> Vec<Group<'_>> {
 }
 
 /// The object and the field.
-fn subject(fault: &Fault) -> Option<String> {
-    let object = fault.object.as_ref()?;
-    if fault.field.steps().is_empty() {
+fn subject(diagnostic: &Diagnostic) -> Option<String> {
+    let object = diagnostic.object.as_ref()?;
+    if diagnostic.field.steps().is_empty() {
         return Some(object.clone());
     }
-    Some(format!("{object}, {}", fault.field))
+    Some(format!("{object}, {}", diagnostic.field))
 }
 
 /// The line of a place, with the place underlined. What goes over several lines is shown by its first.

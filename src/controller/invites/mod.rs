@@ -32,7 +32,7 @@ use super::{
     lease::Leadership,
     liveness::Liveness,
     metrics::Metrics,
-    router,
+    registry,
     watch::{self, Change},
 };
 use crate::{
@@ -50,11 +50,11 @@ pub(super) struct Context {
     pub metrics: Arc<Metrics>,
     pub liveness: Arc<Liveness>,
     /// The way to the engines.
-    pub router: mpsc::UnboundedSender<router::News>,
+    pub router: mpsc::UnboundedSender<registry::ControllerEvent>,
 }
 
 /// A change, the watch that it comes from, and the round of that watch.
-type News = (u64, usize, Change<TailscaleDeviceInvite>);
+type InviteEvent = (u64, usize, Change<TailscaleDeviceInvite>);
 
 /// A watch to run: its name, and of what it is.
 type Watched = (String, Api<DeserializeGuard<TailscaleDeviceInvite>>);
@@ -84,14 +84,18 @@ struct Invites {
     term: Option<Term>,
     queue: Queue,
     watched: Vec<Watched>,
-    tell: mpsc::UnboundedSender<News>,
+    tell: mpsc::UnboundedSender<InviteEvent>,
     round: u64,
     watches: JoinSet<()>,
     work: JoinSet<(Key, Done)>,
 }
 
 impl Invites {
-    async fn run(mut self, mut news: mpsc::UnboundedReceiver<News>, stop: CancellationToken) {
+    async fn run(
+        mut self,
+        mut news: mpsc::UnboundedReceiver<InviteEvent>,
+        stop: CancellationToken,
+    ) {
         loop {
             if let Some(term) = self.term {
                 while let Some(job) = self.queue.start(term, Instant::now()) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::status::Outcome;
 use crate::{
     api::Reason,
-    model::{Invite, InviteWish},
+    model::{DesiredInvite, Invite},
     tailnet::{Retry, backoff, jittered},
 };
 
@@ -28,7 +28,7 @@ pub(super) enum Step<'a> {
 /// it in its status: as many objects, as many invites. Which of several equal ones belongs to which
 /// object does not matter.
 pub(super) fn next<'a>(
-    wish: &InviteWish,
+    desired: &DesiredInvite,
     ours: Option<&str>,
     others: &BTreeSet<String>,
     listed: &'a [Invite],
@@ -40,12 +40,12 @@ pub(super) fn next<'a>(
     let mut free = listed
         .iter()
         .filter(|invite| !invite.accepted && !others.contains(&invite.id));
-    free.find(|invite| wish.is_met_by(invite))
+    free.find(|invite| desired.is_met_by(invite))
         .map_or(Step::Create, Step::Keep)
 }
 
 /// How often something is looked at that costs no request.
-const FREE_LOOK: Duration = Duration::from_secs(5);
+const FREE_READ: Duration = Duration::from_secs(5);
 
 /// When to look again; `None`: not before an edit. `interval` is that of slow reads.
 pub(super) fn pause(
@@ -58,7 +58,7 @@ pub(super) fn pause(
     match outcome {
         Outcome::Invalid(_) => None,
         Outcome::Unconnected(_) | Outcome::Unbound { .. } | Outcome::Uncertain { .. } => {
-            Some(jittered(FREE_LOOK, rng))
+            Some(jittered(FREE_READ, rng))
         }
         Outcome::Failed { failure, .. } => Some(match (failure.reason, failure.retry) {
             // Time alone does not mend these.
@@ -79,9 +79,9 @@ mod tests {
     fn invite(id: &str, email: Option<&str>) -> Invite {
         Invite {
             id: id.to_owned(),
-            made_as: InviteWish {
+            made_as: DesiredInvite {
                 email: email.map(str::to_owned),
-                ..InviteWish::default()
+                ..DesiredInvite::default()
             },
             accepted: false,
             accepted_by: None,
@@ -91,9 +91,9 @@ mod tests {
 
     /// `keep 2`, `create` or `gone`, for an object that invites a@example.com.
     fn step(ours: Option<&str>, others: &[&str], listed: &[Invite]) -> String {
-        let wish = invite("", Some("a@example.com")).made_as;
+        let desired = invite("", Some("a@example.com")).made_as;
         let others = others.iter().map(|id| (*id).to_owned()).collect();
-        match next(&wish, ours, &others, listed) {
+        match next(&desired, ours, &others, listed) {
             Step::Keep(invite) => format!("keep {}", invite.id),
             Step::Create => "create".to_owned(),
             Step::Gone => "gone".to_owned(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::reconcile::{Done, Job};
 use crate::{
     api::TailscaleDeviceInvite,
-    controller::{board::is_older, watch::ObjectName},
+    controller::{object_cache::is_older, watch::ObjectName},
     tailnet::Term,
 };
 

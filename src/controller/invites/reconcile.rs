@@ -1,5 +1,4 @@
 //! One look at one invite: ask, decide, act, say so.
-
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -24,13 +23,13 @@ use super::{
 use crate::{
     api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
     controller::{
+        registry,
         reporter::API_SERVER,
-        router,
         status_patch::{NotWritten, Part, Target, write_status},
     },
-    model::{Invite, InviteWish, NodeId},
+    model::{DesiredInvite, Invite, NodeId},
     plan::{self, Binding, DeviceTarget, Identity},
-    tailnet::{Failure, Finding, Inquiry, Retry, Term, backoff},
+    tailnet::{DeviceLookup, Failure, LookupResult, Retry, Term, backoff},
     tailscale::{Kind, Permit},
 };
 
@@ -91,7 +90,7 @@ impl Job {
 
 /// Takes a look, and acts where something is to be done.
 pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
-    let mut look = Look {
+    let mut look = OpenInvites {
         status: job.object.status.clone().unwrap_or_default(),
         version: job.object.resource_version().unwrap_or_default(),
         interval: INTERVAL,
@@ -120,7 +119,7 @@ pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
     }
 }
 
-struct Look<'a> {
+struct OpenInvites<'a> {
     context: &'a Context,
     job: &'a Job,
     /// As it stands in the cluster.
@@ -130,12 +129,12 @@ struct Look<'a> {
     interval: Duration,
 }
 
-impl Look<'_> {
+impl OpenInvites<'_> {
     async fn take(&mut self) -> Result<Outcome, Interrupted> {
         let spec = &self.job.object.spec;
         let target = match plan::parse_target(&spec.device) {
             Ok(target) => target,
-            Err(faults) => return Ok(Outcome::Invalid(faults)),
+            Err(errors) => return Ok(Outcome::Invalid(errors)),
         };
         let named = target.identity.to_string();
         let finding = match self.find(target).await? {
@@ -159,13 +158,13 @@ impl Look<'_> {
             Ok(listed) => listed,
             Err(error) => return failed(Failure::from(&error)),
         };
-        let wish = InviteWish {
+        let desired = DesiredInvite {
             email: spec.email.clone(),
             multi_use: spec.multi_use.unwrap_or_default(),
             allow_exit_node: spec.allow_exit_node.unwrap_or_default(),
         };
         let ours = self.status.invite_id.as_deref();
-        let invite = match next::next(&wish, ours, &self.job.others, &listed) {
+        let invite = match next::next(&desired, ours, &self.job.others, &listed) {
             Step::Keep(invite) => invite.clone(),
             Step::Gone => {
                 let invite = ours.unwrap_or_default().to_owned();
@@ -176,7 +175,7 @@ impl Look<'_> {
             }
             Step::Create => {
                 self.intend(&node).await?;
-                match self.create(&finding, &node, &wish).await? {
+                match self.create(&finding, &node, &desired).await? {
                     Ok(invite) => self.created(&node, invite).await,
                     Err(failure) => return failed(failure),
                 }
@@ -187,7 +186,10 @@ impl Look<'_> {
 
     /// The device of the status, once one stands there: the invite is bound to it. Before there is an
     /// invite, another one takes the place of a device that is proven to have left.
-    async fn find(&self, target: DeviceTarget) -> Result<Result<Finding, Failure>, Interrupted> {
+    async fn find(
+        &self,
+        target: DeviceTarget,
+    ) -> Result<Result<LookupResult, Failure>, Interrupted> {
         let bound = self.status.node_id.as_deref();
         let bound: Option<NodeId> = bound.and_then(|node| node.parse().ok());
         let target = match &bound {
@@ -199,13 +201,13 @@ impl Look<'_> {
             _ => target,
         };
         let (reply, answer) = oneshot::channel();
-        let inquiry = Inquiry {
+        let inquiry = DeviceLookup {
             target,
             bound,
             reply,
         };
         let tailnet = self.job.object.spec.tailnet_name().to_owned();
-        let inquiry = router::News::Inquiry(tailnet, inquiry);
+        let inquiry = registry::ControllerEvent::DeviceLookup(tailnet, inquiry);
         // The router ends only when the process does.
         self.context.router.send(inquiry).map_err(|_| Interrupted)?;
         answer.await.map_err(|_| Interrupted)
@@ -228,26 +230,19 @@ impl Look<'_> {
     /// nobody could take a second one back.
     async fn create(
         &self,
-        finding: &Finding,
+        finding: &LookupResult,
         node: &NodeId,
-        wish: &InviteWish,
+        desired: &DesiredInvite,
     ) -> Result<Result<Invite, Failure>, Interrupted> {
         let (leadership, term) = (self.context.leadership.clone(), self.job.term);
         let permit = Permit::new(move || leadership.leads(term));
         let client = finding.client.permitted(permit.clone());
         let revoke = async {
-            tokio::select! {
-                () = self.job.obsolete.cancelled() => {}
-                () = finding.writable.cancelled() => {}
-            }
+            tokio::select! { () = self.job.obsolete.cancelled() => {} () = finding.writable.cancelled() => {} }
             permit.revoke();
             std::future::pending::<Infallible>().await
         };
-        let created = tokio::select! {
-            biased;
-            never = revoke => match never {},
-            created = client.create_device_invite(node, wish) => created,
-        };
+        let created = tokio::select! { biased; never = revoke => match never {}, created = client.create_device_invite(node, desired) => created, };
         match created {
             Err(error) if error.kind() == Kind::NotSent && self.is_interrupted() => {
                 Err(Interrupted)
@@ -266,8 +261,8 @@ impl Look<'_> {
             Some(email) => format!(", sent to {email}"),
             None => String::new(),
         };
-        let told = format!("The invite {} to {node} was made{to}.", invite.id);
-        self.announce(Reason::Invited, told).await;
+        let reported = format!("The invite {} to {node} was made{to}.", invite.id);
+        self.emit(Reason::Invited, reported).await;
         invite
     }
 
@@ -294,7 +289,7 @@ impl Look<'_> {
                 "The invite {} to {} was accepted by {by}.",
                 out.invite, out.node
             );
-            self.announce(Reason::Accepted, note).await;
+            self.emit(Reason::Accepted, note).await;
         }
         let new = status::of_invite(&self.status, outcome, self.subject());
         self.write(new).await
@@ -319,7 +314,7 @@ impl Look<'_> {
         let api: Api<TailscaleDeviceInvite> =
             Api::namespaced(self.context.client.clone(), &namespace);
         let leadership = &self.context.leadership;
-        let told = (&*self.context.metrics, &*self.context.liveness);
+        let reported = (&*self.context.metrics, &*self.context.liveness);
         let mut failures = 0;
         loop {
             if !leadership.leads(self.job.term) {
@@ -331,7 +326,7 @@ impl Look<'_> {
                 uid: &uid,
                 at: &self.version,
             };
-            match write_status(&api, over, Part::Whole(&new), told).await {
+            match write_status(&api, over, Part::Whole(&new), reported).await {
                 Ok(version) => {
                     self.version = version;
                     break;
@@ -370,7 +365,7 @@ impl Look<'_> {
         }
     }
 
-    async fn announce(&self, reason: Reason, note: String) {
+    async fn emit(&self, reason: Reason, note: String) {
         let event = Event {
             type_: EventType::Normal,
             reason: reason.to_string(),

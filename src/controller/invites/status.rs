@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::{
     api::{Reason, TailscaleDeviceInviteStatus, conditions::ACCEPTED},
     controller::{
-        conditions::{Conditions, Verdict},
+        conditions::{Conditions, ReadyState},
         status::{failed, unbound},
     },
     model::{Invite, NodeId},
@@ -96,7 +96,7 @@ pub(super) fn intent(
     finish(
         kept,
         old,
-        &Verdict::working(Reason::Progressing, making),
+        &ReadyState::working(Reason::Progressing, making),
         object,
     )
 }
@@ -116,8 +116,8 @@ pub(super) fn of_invite(
     object: Subject,
 ) -> TailscaleDeviceInviteStatus {
     let mut kept = old.clone();
-    let verdict = match outcome {
-        Outcome::Invalid(faults) => Verdict::stalled(Reason::Invalid, faults.join("; ")),
+    let ready = match outcome {
+        Outcome::Invalid(errors) => ReadyState::stalled(Reason::Invalid, errors.join("; ")),
         Outcome::Unconnected(failure) => failed(failure),
         Outcome::Unbound { named, binding } => unbound(named, binding),
         Outcome::Uncertain { named, node, doubt } => uncertain(named, node, *doubt),
@@ -137,10 +137,10 @@ pub(super) fn of_invite(
             is_out(out)
         }
     };
-    finish(kept, old, &verdict, object)
+    finish(kept, old, &ready, object)
 }
 
-fn uncertain(named: &str, node: &NodeId, doubt: Doubt) -> Verdict {
+fn uncertain(named: &str, node: &NodeId, doubt: Doubt) -> ReadyState {
     let message = match doubt {
         Doubt::OneList => format!(
             "{node} has the {named}. The invite is made once a second list of devices shows no other \
@@ -151,15 +151,15 @@ fn uncertain(named: &str, node: &NodeId, doubt: Doubt) -> Verdict {
              list has the device again."
         ),
     };
-    Verdict::working(Reason::Progressing, message)
+    ReadyState::working(Reason::Progressing, message)
 }
 
-fn gone(old: &TailscaleDeviceInviteStatus, node: &NodeId, invite: &str) -> Verdict {
+fn gone(old: &TailscaleDeviceInviteStatus, node: &NodeId, invite: &str) -> ReadyState {
     if old.accepted == Some(true) {
         let message = format!("The invite {invite} to {node} was accepted; it is listed no more.");
-        return Verdict::done(Reason::Accepted, message);
+        return ReadyState::done(Reason::Accepted, message);
     }
-    Verdict::stalled(
+    ReadyState::stalled(
         Reason::InviteGone,
         format!(
             "The invite {invite} to {node} is not among the device's invites any more: it was \
@@ -169,19 +169,19 @@ fn gone(old: &TailscaleDeviceInviteStatus, node: &NodeId, invite: &str) -> Verdi
     )
 }
 
-fn is_out(out: &Out) -> Verdict {
+fn is_out(out: &Out) -> ReadyState {
     let to = out.email.as_deref().unwrap_or("whoever has the URL");
     let title = format!("The invite {} to {} for {to}", out.invite, out.node);
     match (&out.secret, out.accepted) {
-        (Err(fault), _) => Verdict::retrying(
+        (Err(error), _) => ReadyState::retrying(
             Reason::SecretNotWritten,
-            format!("{title} is out, but its URL is not in a Secret: {fault}"),
+            format!("{title} is out, but its URL is not in a Secret: {error}"),
         ),
         (Ok(()), true) => {
             let by = out.accepted_by.as_deref().unwrap_or("somebody");
-            Verdict::done(Reason::Accepted, format!("{title} was accepted by {by}."))
+            ReadyState::done(Reason::Accepted, format!("{title} was accepted by {by}."))
         }
-        (Ok(()), false) => Verdict::done(
+        (Ok(()), false) => ReadyState::done(
             Reason::Invited,
             format!("{title} is out. Nobody has accepted it yet."),
         ),
@@ -191,11 +191,11 @@ fn is_out(out: &Out) -> Verdict {
 fn finish(
     kept: TailscaleDeviceInviteStatus,
     old: &TailscaleDeviceInviteStatus,
-    verdict: &Verdict,
+    ready: &ReadyState,
     object: Subject,
 ) -> TailscaleDeviceInviteStatus {
     let mut conditions = Conditions::new(&old.conditions, object.generation, object.now);
-    conditions.set_verdict(verdict);
+    conditions.set_ready(ready);
     match (kept.accepted, kept.accepted_by.as_deref()) {
         (Some(true), by) => {
             let message = format!("Accepted by {}.", by.unwrap_or("somebody"));

@@ -196,10 +196,10 @@ impl Election {
         let holder = self.candidate.holder().map(str::to_owned);
         let result = match self.candidate.leads_until(Instant::now()) {
             // An answer that comes later would come too late.
-            Some(until) => timeout_at(until, self.look_and_write())
+            Some(until) => timeout_at(until, self.read_and_write())
                 .await
                 .unwrap_or_else(|_| Err("no answer before the lease had to be renewed".to_owned())),
-            None => self.look_and_write().await,
+            None => self.read_and_write().await,
         };
         (self.tried)(result.as_ref().copied().map_err(String::as_str));
         match result {
@@ -225,7 +225,7 @@ impl Election {
         }
     }
 
-    async fn look_and_write(&mut self) -> Result<(), String> {
+    async fn read_and_write(&mut self) -> Result<(), String> {
         let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
         self.candidate.saw(seen, Instant::now());
         // The time before the write counts: the server may take it long before we hear of it.

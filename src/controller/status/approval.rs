@@ -1,6 +1,5 @@
 //! What waits for an approval, as the status of a policy and of a tailnet tells it.
-
-use super::{Verdict, count, whole_second};
+use super::{ReadyState, count, whole_second};
 use crate::{
     api::{
         APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, RecentDeletions,
@@ -11,8 +10,8 @@ use crate::{
 };
 
 /// Says how to approve what is held, and what is wrong with what somebody wrote to approve it.
-pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) -> Verdict {
-    let what = match (verdict.reason, &report.held) {
+pub(super) fn explain(ready: ReadyState, report: &PolicyReport, tailnet: &str) -> ReadyState {
+    let what = match (ready.reason, &report.held) {
         (Reason::AwaitingApproval, Some(plan)) => format!(
             "{}, listed under status.pending, until somebody approves: nothing of it is sent before the \
              policy is annotated with {APPROVE}: plan:{}.",
@@ -35,30 +34,30 @@ pub(super) fn explain(verdict: Verdict, report: &PolicyReport, tailnet: &str) ->
             | Reason::IdentityChanged
             | Reason::Ambiguous,
             _,
-        ) => verdict.message,
-        _ => return verdict,
+        ) => ready.message,
+        _ => return ready,
     };
-    let message = report.approval_faults.iter().fold(what, |text, fault| {
-        format!("{text} In the annotation, {fault}.")
+    let message = report.approval_errors.iter().fold(what, |text, error| {
+        format!("{text} In the annotation, {error}.")
     });
-    Verdict { message, ..verdict }
+    ReadyState { message, ..ready }
 }
 
 /// A policy can be told by its annotation which device is meant.
-pub(super) fn of_binding(verdict: Verdict, binding: &Binding) -> Verdict {
+pub(super) fn of_binding(ready: ReadyState, binding: &Binding) -> ReadyState {
     let found = match binding {
         Binding::Ambiguous(nodes) => nodes.first(),
         Binding::IdentityChanged { found, .. } => Some(found),
         _ => None,
     };
     let Some(found) = found else {
-        return verdict;
+        return ready;
     };
     let message = format!(
         "{} The annotation {APPROVE}: node:{found} on the policy says that {found} is the one.",
-        verdict.message
+        ready.message
     );
-    Verdict { message, ..verdict }
+    ReadyState { message, ..ready }
 }
 
 /// How many devices the limit allows, or the part of it that one namespace may use.
@@ -102,10 +101,10 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         changes: count(plan.changes),
         devices: count(plan.devices),
     });
-    let used = report.memory.approvals_used;
+    let used = report.record.approvals_used;
     status.approvals_used = (used > 0).then_some(used);
-    status.last_approved_plan = report.memory.approved.as_ref().map(ToString::to_string);
-    status.approval_faults.clone_from(&report.approval_faults);
+    status.last_approved_plan = report.record.approved.as_ref().map(ToString::to_string);
+    status.approval_errors.clone_from(&report.approval_errors);
 }
 
 /// What was kept of recent changes stays until this process knows better.
@@ -155,7 +154,7 @@ pub(super) fn describe_tailnet(
         let kept = old.recent_deletions.iter().cloned();
         status.recent_deletions.extend(kept);
     }
-    status.approval_faults.clone_from(&report.approval_faults);
+    status.approval_errors.clone_from(&report.approval_errors);
 }
 
 /// The devices that a status of a tailnet has as reserved. One of an older version names no namespaces.

@@ -2,32 +2,32 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use super::{Known, Verdict, count, pending};
+use super::{Known, ReadyState, count, pending};
 use crate::{
     api::{self, Reason, TailscaleDevicePolicyStatus},
     controller::conditions::Progress,
     model::RouteSet,
-    plan::{self, ApprovedOn, MOST_HELD},
+    plan::{self, ApprovedOn, MAX_MANAGED},
     tailnet::{ClearReport, DETAILS, PolicyReport, State},
 };
 
 /// A policy is not done as long as a device that it released is not cleared. Where that is held, it
 /// says so as for any other change.
-pub(super) fn verdict(verdict: Verdict, report: &PolicyReport) -> Verdict {
-    let leaving = matches!(report.state, State::Leaving(_));
-    let unfinished = leaving || verdict.progress == Progress::Done;
+pub(super) fn ready_state(ready: ReadyState, report: &PolicyReport) -> ReadyState {
+    let deleting = matches!(report.state, State::Deleting(_));
+    let unfinished = deleting || ready.progress == Progress::Done;
     match &report.clearing {
         Some(clearing) if unfinished => {
             let reason = held(clearing).unwrap_or(Reason::Clearing);
             let message = format!("{}{}", begin(report), left(clearing));
-            Verdict::retrying(reason, message)
+            ReadyState::retrying(reason, message)
         }
-        _ => verdict,
+        _ => ready,
     }
 }
 
 fn begin(report: &PolicyReport) -> &'static str {
-    if matches!(report.state, State::Leaving(_)) {
+    if matches!(report.state, State::Deleting(_)) {
         "The policy is being deleted. "
     } else {
         ""
@@ -47,38 +47,38 @@ fn held(clearing: &ClearReport) -> Option<Reason> {
 }
 
 /// Says before what is held that it is about devices that were released, and how many.
-pub(super) fn explain(verdict: Verdict, report: &PolicyReport) -> Verdict {
-    let is_held = matches!(verdict.reason, Reason::LimitHeld | Reason::AwaitingApproval);
+pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
+    let is_held = matches!(ready.reason, Reason::LimitHeld | Reason::AwaitingApproval);
     let (Some(clearing), Some(_), true) = (&report.clearing, &report.held, is_held) else {
-        return verdict;
+        return ready;
     };
     if held(clearing).is_none() {
-        return verdict;
+        return ready;
     }
     let message = format!(
         "{}{} {} With deletionPolicy: Retain they stay as they are.",
         begin(report),
         released(clearing),
-        verdict.message
+        ready.message
     );
-    Verdict { message, ..verdict }
+    ReadyState { message, ..ready }
 }
 
-pub(super) fn leaving() -> Verdict {
-    Verdict::retrying(Reason::Clearing, "The policy is being deleted.")
+pub(super) fn deleting() -> ReadyState {
+    ReadyState::retrying(Reason::Clearing, "The policy is being deleted.")
 }
 
-pub(super) fn too_many(devices: usize) -> Verdict {
+pub(super) fn too_many(devices: usize) -> ReadyState {
     let message = format!(
-        "deletionPolicy: Clear can keep {MOST_HELD} devices, those included that are let go and not \
+        "deletionPolicy: Clear can keep {MAX_MANAGED} devices, those included that are let go and not \
          cleared yet; {devices} fit spec.deviceSelector. Narrow it, or write deletionPolicy: Retain. \
          Nothing is sent until then."
     );
-    Verdict::stalled(Reason::TooManyDevices, message)
+    ReadyState::stalled(Reason::TooManyDevices, message)
 }
 
 fn left(clearing: &ClearReport) -> String {
-    let trouble = clearing.trouble.as_ref();
+    let trouble = clearing.blocker.as_ref();
     let trouble = trouble.map_or(String::new(), |trouble| format!(" {trouble}"));
     format!("{}{trouble}", released(clearing))
 }
@@ -112,20 +112,20 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
     status.pending.extend(differences.map(pending));
     let total = status.pending_total.unwrap_or(0) + count(clearing.different);
     status.pending_total = (total > 0).then_some(total);
-    if matches!(report.state, State::Leaving(_)) {
+    if matches!(report.state, State::Deleting(_)) {
         status.matched_devices = Some(count(clearing.left));
         status.in_sync_devices = Some(0);
     }
 }
 
-pub(super) fn holdings(holdings: &plan::Holdings) -> Option<api::Holdings> {
-    let group = |(belongings, nodes): (&plan::Belongings, _)| api::LetGo {
+pub(super) fn managed_devices(managed: &plan::ManagedDevices) -> Option<api::ManagedDevices> {
+    let group = |(settings, nodes): (&plan::ManagedSettings, _)| api::Released {
         node_ids: texts(nodes),
-        attributes: texts(&belongings.keys),
-        routes: texts(&belongings.routes),
+        attributes: texts(&settings.keys),
+        routes: texts(&settings.routes),
     };
     let mut partly: BTreeMap<&RouteSet, Vec<String>> = BTreeMap::new();
-    for (id, routes) in holdings.partly.iter() {
+    for (id, routes) in managed.partly.iter() {
         partly.entry(routes).or_default().push(id.to_string());
     }
     let partly = partly
@@ -134,11 +134,11 @@ pub(super) fn holdings(holdings: &plan::Holdings) -> Option<api::Holdings> {
             node_ids,
             routes: texts(routes),
         });
-    (!holdings.is_empty()).then(|| api::Holdings {
+    (!managed.is_empty()).then(|| api::ManagedDevices {
         partly_managed: partly.collect(),
-        node_ids: texts(&holdings.nodes),
-        routes: texts(&holdings.routes),
-        let_go: holdings.let_go.iter().map(group).collect(),
+        node_ids: texts(&managed.nodes),
+        routes: texts(&managed.routes),
+        released: managed.released.iter().map(group).collect(),
     })
 }
 

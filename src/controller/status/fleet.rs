@@ -1,49 +1,52 @@
 //! The status of a policy about many devices.
 
-use super::{Known, Verdict, bound, count, deleting, failed, failures, held, pending, worst};
+use super::{Known, ReadyState, bound, count, deleting, failed, failures, held, pending, worst};
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
     controller::{conditions::Progress, reporter::flapping},
-    tailnet::{DeviceReport, FleetReport},
+    tailnet::{DeviceReport, SelectorReport},
 };
 
 /// How many devices a condition names.
 const NAMED: usize = 3;
 
-pub(super) fn verdict(report: &FleetReport) -> Verdict {
-    let mut verdict = of_those_that_are_meant(report);
-    if let Some(unjudged) = &report.unjudged {
-        let devices = if unjudged.count == 1 {
+pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
+    let mut ready = of_matched(report);
+    if let Some(selector_errors) = &report.selector_errors {
+        let devices = if selector_errors.count == 1 {
             "device"
         } else {
             "devices"
         };
-        let told = format!(
+        let reported = format!(
             " Of {} {devices} spec.deviceSelector.expression cannot tell, so that nothing is done about \
              them. The first is {} ({}): {}.",
-            unjudged.count, unjudged.label, unjudged.node, unjudged.fault
+            selector_errors.count,
+            selector_errors.label,
+            selector_errors.node,
+            selector_errors.error
         );
-        verdict.message += &told;
+        ready.message += &reported;
     }
     let Some(first) = &report.flapping else {
-        return verdict;
+        return ready;
     };
-    let told = flapping(&first.node, &first.label);
+    let reported = flapping(&first.node, &first.label);
     let others = match first.count {
         1 => String::new(),
         many => format!(" {} other devices do so too.", many - 1),
     };
-    if verdict.progress == Progress::Done {
-        return Verdict::retrying(Reason::Contested, format!("{told}{others}"));
+    if ready.progress == Progress::Done {
+        return ReadyState::retrying(Reason::Contested, format!("{reported}{others}"));
     }
-    verdict.message = format!("{} {told}{others}", verdict.message);
-    verdict
+    ready.message = format!("{} {reported}{others}", ready.message);
+    ready
 }
 
-fn of_those_that_are_meant(report: &FleetReport) -> Verdict {
+fn of_matched(report: &SelectorReport) -> ReadyState {
     let all = report.matched;
     if all == 0 {
-        return Verdict::done(
+        return ReadyState::done(
             Reason::NoDevices,
             "No device of the tailnet fits spec.deviceSelector now. One that joins is taken up at \
              the next look.",
@@ -54,32 +57,32 @@ fn of_those_that_are_meant(report: &FleetReport) -> Verdict {
             (!device.conflicts.is_empty()).then(|| bound(device).message)
         });
         return if report.working > 0 {
-            Verdict::retrying(Reason::Conflicted, message)
+            ReadyState::retrying(Reason::Conflicted, message)
         } else {
-            Verdict::stalled(Reason::Conflicted, message)
+            ReadyState::stalled(Reason::Conflicted, message)
         };
     }
     if report.failed > 0 {
         return failing(report);
     }
-    if let Some(verdict) = holding(report).filter(|_| report.working == 0) {
-        return verdict;
+    if let Some(ready) = holding(report).filter(|_| report.working == 0) {
+        return ready;
     }
     if report.working > 0 || report.unread > 0 {
         let message = format!(
             "{} of {all} devices are as declared; the others are being brought to it.",
             report.in_sync
         );
-        return Verdict::working(Reason::Progressing, message);
+        return ReadyState::working(Reason::Progressing, message);
     }
-    if let Some(verdict) = deleting(&report.differences) {
-        return verdict;
+    if let Some(ready) = deleting(&report.differences) {
+        return ready;
     }
-    if report.different > 0 {
+    if report.out_of_sync > 0 {
         let message = some(report, all - report.in_sync, "wait", |device| {
             (!device.differences.is_empty()).then(|| bound(device).message)
         });
-        return Verdict::retrying(Reason::Waiting, message);
+        return ReadyState::retrying(Reason::DependencyNotReady, message);
     }
     let expired: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
     let expired = match expired.as_slice() {
@@ -93,25 +96,25 @@ fn of_those_that_are_meant(report: &FleetReport) -> Verdict {
         1 => format!("The one device that fits is as declared.{expired}"),
         _ => format!("All {all} devices are as declared.{expired}"),
     };
-    Verdict::done(Reason::InSync, message)
+    ReadyState::done(Reason::InSync, message)
 }
 
 /// Where all fail alike it is no partial success: the first failure is the reason.
-fn failing(report: &FleetReport) -> Verdict {
+fn failing(report: &SelectorReport) -> ReadyState {
     let message = some(report, report.failed, "failed", |device| {
         (!device.failures.is_empty()).then(|| format!("{}: {}", called(device), failures(device)))
     });
     let worst = report.details.iter().find_map(worst);
     match worst.filter(|_| report.failed == report.matched) {
-        Some(worst) => Verdict {
+        Some(worst) => ReadyState {
             message,
             ..failed(worst)
         },
-        None => Verdict::retrying(Reason::PartiallyApplied, message),
+        None => ReadyState::retrying(Reason::PartiallyApplied, message),
     }
 }
 
-fn holding(report: &FleetReport) -> Option<Verdict> {
+fn holding(report: &SelectorReport) -> Option<ReadyState> {
     let held = |device: &DeviceReport| held(device, &called(device));
     let first = report.details.iter().find_map(held)?;
     if first.reason == Reason::Observed {
@@ -120,26 +123,26 @@ fn holding(report: &FleetReport) -> Option<Verdict> {
              observes: write enforcement: Enforce to remove the differences.",
             report.held, report.matched
         );
-        return Some(Verdict { message, ..first });
+        return Some(ReadyState { message, ..first });
     }
     let message = some(report, report.held, "wait", |device| {
-        held(device).map(|verdict| verdict.message)
+        held(device).map(|ready| ready.message)
     });
-    Some(Verdict { message, ..first })
+    Some(ReadyState { message, ..first })
 }
 
 /// `3 of 1000 devices failed: …`, with what is to be said of the first of them.
 fn some(
-    report: &FleetReport,
+    report: &SelectorReport,
     how_many: usize,
     what: &str,
     say: impl Fn(&DeviceReport) -> Option<String>,
 ) -> String {
-    let said: Vec<_> = report.details.iter().filter_map(say).take(NAMED).collect();
+    let message: Vec<_> = report.details.iter().filter_map(say).take(NAMED).collect();
     format!(
         "{how_many} of {} devices {what}: {}",
         report.matched,
-        said.join(" ")
+        message.join(" ")
     )
 }
 
@@ -147,13 +150,13 @@ fn called(device: &DeviceReport) -> String {
     format!("{} ({})", device.label, device.node)
 }
 
-pub(super) fn in_sync(report: &FleetReport) -> Known {
-    if report.different > 0 {
+pub(super) fn in_sync(report: &SelectorReport) -> Known {
+    if report.out_of_sync > 0 {
         let first = report.differences.iter().take(NAMED);
         let first: Vec<_> = first
             .map(|difference| format!("{}: {}", difference.device, difference.change))
             .collect();
-        let total = match report.different {
+        let total = match report.out_of_sync {
             1 => "One difference".to_owned(),
             many => format!("{many} differences"),
         };
@@ -169,12 +172,12 @@ pub(super) fn in_sync(report: &FleetReport) -> Known {
     Known::Yes
 }
 
-pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &FleetReport) {
+pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &SelectorReport) {
     status.matched_devices = Some(count(report.matched));
     status.in_sync_devices = Some(count(report.in_sync));
     status.devices = report.details.iter().map(detail).collect();
     status.pending = report.differences.iter().map(pending).collect();
-    status.pending_total = (report.different > 0).then(|| count(report.different));
+    status.pending_total = (report.out_of_sync > 0).then(|| count(report.out_of_sync));
 }
 
 fn detail(device: &DeviceReport) -> DeviceStatus {
@@ -185,7 +188,7 @@ fn detail(device: &DeviceReport) -> DeviceStatus {
         node_id: device.node.to_string(),
         name: device.label.clone(),
         in_sync: as_declared,
-        reason: wrong.as_ref().map(|verdict| verdict.reason.to_string()),
-        message: wrong.map(|verdict| verdict.message),
+        reason: wrong.as_ref().map(|ready| ready.reason.to_string()),
+        message: wrong.map(|ready| ready.message),
     }
 }

@@ -149,7 +149,7 @@ impl Truth {
 
 /// As CEL has it: one part that decides makes a fault of another part not matter.
 fn decided(parts: &[Truth], decides: bool, on: &Evaluation) -> Value<bool> {
-    let mut fault = None;
+    let mut error = None;
     for part in parts {
         match part.of(on) {
             Ok(value) if value == decides => return Ok(decides),
@@ -157,11 +157,11 @@ fn decided(parts: &[Truth], decides: bool, on: &Evaluation) -> Value<bool> {
             // Without steps the rest cannot decide either.
             Err(exhausted @ Failure::Exhausted(_)) => return Err(exhausted),
             Err(absent) => {
-                fault.get_or_insert(absent);
+                error.get_or_insert(absent);
             }
         }
     }
-    fault.map_or(Ok(!decides), Err)
+    error.map_or(Ok(!decides), Err)
 }
 
 impl Question {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::Device;
 
-fn named(hostname: &str) -> Device {
+fn pattern_text(hostname: &str) -> Device {
     Device {
         hostname: hostname.to_owned(),
         ..crate::plan::scenes::plain_device()
@@ -64,7 +64,7 @@ fn patterns_as_people_write_them_are_within_the_bounds() {
     ] {
         let text = format!("device.hostname.matches(r'{pattern}')");
         let expression: Expression = text.parse().unwrap_or_else(|error| panic!("{error}"));
-        let (result, steps) = expression.evaluate(&named(&"x".repeat(63)));
+        let (result, steps) = expression.evaluate(&pattern_text(&"x".repeat(63)));
         assert!(
             result.is_ok() && steps < Expression::MAX_STEPS / 2,
             "{pattern}: {steps}"
@@ -90,9 +90,11 @@ fn an_expression_that_takes_too_many_steps_says_so_with_its_place_and_matches_no
     let heavy = "device.hostname.matches('x{200}y')";
     let text = format!("device.os == 'windows' || {heavy} || device.os == 'linux'");
     let expression: Expression = text.parse().unwrap();
-    assert_eq!(expression.holds(&named("short")).ok(), Some(true));
+    assert_eq!(expression.holds(&pattern_text("short")).ok(), Some(true));
     // Whether the rest would decide is not found out.
-    let error = expression.holds(&named(&"x".repeat(250))).unwrap_err();
+    let error = expression
+        .holds(&pattern_text(&"x".repeat(250)))
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "line 1, column 51, at «'x{200}y') || device.os …»: this takes more than 20000 steps for one \

@@ -1,6 +1,6 @@
 //! From characters to words.
 
-use super::parser::Mistake;
+use super::parser::SyntaxError;
 
 /// A word of an expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +19,7 @@ pub(super) enum Token {
 
 /// A word and where it begins, counted in characters.
 #[derive(Debug, Clone)]
-pub(super) struct Placed {
+pub(super) struct Positioned {
     pub at: usize,
     pub token: Token,
 }
@@ -31,7 +31,7 @@ const SIGNS: [&str; 22] = [
 ];
 
 /// Splits an expression into words, the last of which is [`Token::End`].
-pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, Mistake> {
+pub(super) fn tokens(text: &str) -> Result<Vec<Positioned>, SyntaxError> {
     let letters: Vec<char> = text.chars().collect();
     let mut lexer = Lexer {
         letters: &letters,
@@ -43,7 +43,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, Mistake> {
         let at = lexer.at;
         let token = lexer.next()?;
         let ended = token == Token::End;
-        tokens.push(Placed { at, token });
+        tokens.push(Positioned { at, token });
         if ended {
             return Ok(tokens);
         }
@@ -83,7 +83,7 @@ impl Lexer<'_> {
         }
     }
 
-    fn next(&mut self) -> Result<Token, Mistake> {
+    fn next(&mut self) -> Result<Token, SyntaxError> {
         let Some(first) = self.peek() else {
             return Ok(Token::End);
         };
@@ -104,40 +104,46 @@ impl Lexer<'_> {
         }
     }
 
-    fn sign(&mut self) -> Result<Token, Mistake> {
+    fn sign(&mut self) -> Result<Token, SyntaxError> {
         let Some(sign) = SIGNS.into_iter().find(|sign| self.starts_with(sign)) else {
-            return Err(Mistake::new(self.at, "this character has no meaning here"));
+            return Err(SyntaxError::new(
+                self.at,
+                "this character has no meaning here",
+            ));
         };
         self.at += sign.len();
         Ok(Token::Sign(sign))
     }
 
-    fn number(&mut self) -> Result<Token, Mistake> {
+    fn number(&mut self) -> Result<Token, SyntaxError> {
         let start = self.at;
         let digits = self.take_while(|letter| letter.is_ascii_alphanumeric());
         let fraction = self.peek() == Some('.');
         match digits.parse() {
             Ok(number) if !fraction => Ok(Token::Number(number)),
-            _ => Err(Mistake::new(
+            _ => Err(SyntaxError::new(
                 start,
                 "numbers are whole and of digits only: write one such as 42",
             )),
         }
     }
 
-    fn text(&mut self, raw: bool) -> Result<Token, Mistake> {
+    fn text(&mut self, raw: bool) -> Result<Token, SyntaxError> {
         let start = self.at;
         let quote = self.peek().unwrap_or_default();
         if self.starts_with(&String::from(quote).repeat(3)) {
             let why = "a text stands between single quotes, as in 'fra', and on one line";
-            return Err(Mistake::new(start, why));
+            return Err(SyntaxError::new(start, why));
         }
         self.at += 1;
         let mut text = String::new();
         loop {
             match self.peek() {
                 None | Some('\n' | '\r') => {
-                    return Err(Mistake::new(start, "the text has no end: write the quote"));
+                    return Err(SyntaxError::new(
+                        start,
+                        "the text has no end: write the quote",
+                    ));
                 }
                 Some(letter) if letter == quote => {
                     self.at += 1;
@@ -152,14 +158,14 @@ impl Lexer<'_> {
         }
     }
 
-    fn escaped(&mut self) -> Result<char, Mistake> {
+    fn escaped(&mut self) -> Result<char, SyntaxError> {
         let at = self.at;
         self.at += 2;
         match self.letters.get(at + 1) {
             Some(letter @ ('\\' | '\'' | '"' | '`' | '?')) => Ok(*letter),
             Some('n') => Ok('\n'),
             Some('t') => Ok('\t'),
-            _ => Err(Mistake::new(
+            _ => Err(SyntaxError::new(
                 at,
                 r"this escape has no meaning here: write one of \\ \' \n and \t, or a raw text as in r'\d'",
             )),

@@ -37,24 +37,24 @@ impl Expression {
 
     /// Whether it holds of a device. A fault where it asks for a field that the device does not have
     /// and the rest does not decide without it, or where it takes too many steps.
-    pub fn holds(&self, device: &Device) -> Result<bool, ExpressionFault> {
+    pub fn holds(&self, device: &Device) -> Result<bool, ExpressionError> {
         self.evaluate(device).0
     }
 
     /// Whether it holds of a device, and the steps that this took.
-    pub(super) fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionFault>, usize) {
+    pub(super) fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionError>, usize) {
         let evaluation = Evaluation::new(device, Self::MAX_STEPS);
         let result = self.root.of(&evaluation);
-        let result = result.map_err(|failure| self.fault(failure));
+        let result = result.map_err(|failure| self.error(failure));
         (result, Self::MAX_STEPS - evaluation.left())
     }
 
-    fn fault(&self, failure: Failure) -> ExpressionFault {
+    fn error(&self, failure: Failure) -> ExpressionError {
         match failure {
             Failure::Absent(absent) => {
                 let field = absent.field;
                 let why = format!("device.{field} is not there: ask for has(device.{field}) first");
-                ExpressionFault::at(&self.text, absent.at, why)
+                ExpressionError::at(&self.text, absent.at, why)
             }
             Failure::Exhausted(at) => {
                 let why = format!(
@@ -62,30 +62,30 @@ impl Expression {
                      of them",
                     Self::MAX_STEPS
                 );
-                ExpressionFault::at(&self.text, at, why)
+                ExpressionError::at(&self.text, at, why)
             }
         }
     }
 }
 
 impl FromStr for Expression {
-    type Err = ExpressionFault;
+    type Err = ExpressionError;
 
-    fn from_str(text: &str) -> Result<Self, ExpressionFault> {
+    fn from_str(text: &str) -> Result<Self, ExpressionError> {
         let length = text.chars().count();
         if length > Self::MAX_LENGTH {
             let why = format!(
                 "the expression has {length} characters: write at most {}",
                 Self::MAX_LENGTH
             );
-            return Err(ExpressionFault::at(text, Self::MAX_LENGTH, why));
+            return Err(ExpressionError::at(text, Self::MAX_LENGTH, why));
         }
         match parser::parse(text) {
             Ok(root) => Ok(Self {
                 text: text.into(),
                 root: Arc::new(root),
             }),
-            Err(mistake) => Err(ExpressionFault::at(text, mistake.at, mistake.why)),
+            Err(error) => Err(ExpressionError::at(text, error.at, error.why)),
         }
     }
 }
@@ -107,7 +107,7 @@ impl fmt::Debug for Expression {
 
 /// What is wrong with an expression, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpressionFault {
+pub struct ExpressionError {
     line: usize,
     column: usize,
     /// What stands there; empty at the end.
@@ -115,7 +115,7 @@ pub struct ExpressionFault {
     why: String,
 }
 
-impl ExpressionFault {
+impl ExpressionError {
     /// `at` counts characters from the start.
     fn at(text: &str, at: usize, why: String) -> Self {
         const SHOWN: usize = 24;
@@ -136,7 +136,7 @@ impl ExpressionFault {
 }
 
 /// `line 1, column 8, at «hostnme == 'fra'»: …`
-impl fmt::Display for ExpressionFault {
+impl fmt::Display for ExpressionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}, column {}, ", self.line, self.column)?;
         if self.there.is_empty() {

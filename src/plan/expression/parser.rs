@@ -3,29 +3,29 @@
 use super::{
     ast::{Absent, Choice, Comparison, List, Number, Question, Text, Truth},
     fields::{self, Read},
-    lexer::{Placed, Token, tokens},
+    lexer::{Positioned, Token, tokens},
     pattern::{Pattern, Size},
 };
 
 /// How deep an expression may be nested: brackets, `? :` and calls upon calls. It bounds the stack of
 /// the parser, of the evaluation and of the drop alike.
-const DEEPEST: usize = 24;
+const MAX_DEPTH: usize = 24;
 
 /// What cannot be read, and where, counted in characters.
 #[derive(Debug)]
-pub(super) struct Mistake {
+pub(super) struct SyntaxError {
     pub at: usize,
     pub why: String,
 }
 
-impl Mistake {
+impl SyntaxError {
     pub fn new(at: usize, why: impl Into<String>) -> Self {
         let why = why.into();
         Self { at, why }
     }
 }
 
-type Parsed<T> = Result<T, Mistake>;
+type Parsed<T> = Result<T, SyntaxError>;
 
 /// Any value, by its type.
 enum Value {
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str) -> Parsed<Truth> {
         patterns: Size::default(),
     };
     if parser.peek() == &Token::End {
-        return Err(Mistake::new(
+        return Err(SyntaxError::new(
             0,
             "the expression is empty: write a condition, such as device.os == 'linux'",
         ));
@@ -63,14 +63,14 @@ pub(super) fn parse(text: &str) -> Parsed<Truth> {
     match parser.peek() {
         Token::End => truth(0, value),
         Token::Sign("+" | "-" | "*" | "/" | "%") => {
-            Err(parser.mistake("nothing can be calculated here: compare fields with values"))
+            Err(parser.error("nothing can be calculated here: compare fields with values"))
         }
-        _ => Err(parser.mistake("expected an operator, such as && or ==, or the end")),
+        _ => Err(parser.error("expected an operator, such as && or ==, or the end")),
     }
 }
 
 struct Parser {
-    tokens: Vec<Placed>,
+    tokens: Vec<Positioned>,
     next: usize,
     /// All patterns so far together.
     patterns: Size,
@@ -78,7 +78,7 @@ struct Parser {
 
 impl Parser {
     /// The last word is always [`Token::End`].
-    fn placed(&self) -> &Placed {
+    fn placed(&self) -> &Positioned {
         &self.tokens[self.next.min(self.tokens.len() - 1)]
     }
 
@@ -96,8 +96,8 @@ impl Parser {
         token
     }
 
-    fn mistake(&self, why: impl Into<String>) -> Mistake {
-        Mistake::new(self.at(), why)
+    fn error(&self, why: impl Into<String>) -> SyntaxError {
+        SyntaxError::new(self.at(), why)
     }
 
     fn eat(&mut self, sign: &'static str) -> bool {
@@ -110,16 +110,16 @@ impl Parser {
         if self.eat(sign) {
             Ok(())
         } else {
-            Err(self.mistake(format!("expected {sign}")))
+            Err(self.error(format!("expected {sign}")))
         }
     }
 
     fn check_depth(&self, depth: usize) -> Parsed<()> {
-        if depth < DEEPEST {
+        if depth < MAX_DEPTH {
             return Ok(());
         }
-        Err(self.mistake(format!(
-            "nested more than {DEEPEST} deep: write it flatter, with fewer brackets"
+        Err(self.error(format!(
+            "nested more than {MAX_DEPTH} deep: write it flatter, with fewer brackets"
         )))
     }
 
@@ -180,9 +180,7 @@ impl Parser {
         self.next += 1;
         let right = self.unary(depth)?;
         if self.comparison().is_some() {
-            return Err(
-                self.mistake("two comparisons in a row: write brackets, or && between them")
-            );
+            return Err(self.error("two comparisons in a row: write brackets, or && between them"));
         }
         let truth = match (left, how, right) {
             (Value::Text(text), None, Value::List(list)) => Truth::In(text, list),
@@ -190,7 +188,7 @@ impl Parser {
                 let (left, right) = (left.kind(), right.kind());
                 let why =
                     format!("in looks for a text in a list, but here it is {left} in {right}");
-                return Err(Mistake::new(at, why));
+                return Err(SyntaxError::new(at, why));
             }
             (Value::Text(a), Some(how), Value::Text(b)) => Truth::Texts(a, how, b),
             (Value::Number(a), Some(how), Value::Number(b)) => Truth::Numbers(a, how, b),
@@ -203,7 +201,7 @@ impl Parser {
             (left, Some(_), right) => {
                 let (left, right) = (left.kind(), right.kind());
                 let why = format!("{left} cannot be compared so with {right}");
-                return Err(Mistake::new(at, why));
+                return Err(SyntaxError::new(at, why));
             }
         };
         Ok(Value::Truth(truth))
@@ -247,24 +245,24 @@ impl Parser {
         while self.eat(".") {
             calls += 1;
             self.check_depth(calls)?;
-            value = self.call_upon(start, value, calls)?;
+            value = self.method(start, value, calls)?;
         }
         if *self.peek() == Token::Sign("[") {
             return Err(
-                self.mistake("no item can be taken out of a list: write 'tag:a' in device.tags")
+                self.error("no item can be taken out of a list: write 'tag:a' in device.tags")
             );
         }
         Ok(value)
     }
 
     /// `.name(…)` upon a value.
-    fn call_upon(&mut self, start: usize, value: Value, depth: usize) -> Parsed<Value> {
+    fn method(&mut self, start: usize, value: Value, depth: usize) -> Parsed<Value> {
         let at = self.at();
         let Token::Word(name) = self.take() else {
-            return Err(Mistake::new(at, "expected the name of a function"));
+            return Err(SyntaxError::new(at, "expected the name of a function"));
         };
         if *self.peek() != Token::Sign("(") {
-            return Err(Mistake::new(
+            return Err(SyntaxError::new(
                 at,
                 "only device has fields: write device.FIELD, or a function such as startsWith('…')",
             ));
@@ -279,9 +277,9 @@ impl Parser {
             }
             ("startsWith" | "endsWith" | "contains" | "matches" | "lowerAscii", value) => {
                 let why = format!("{name} asks about a text, but this is {}", value.kind());
-                return Err(Mistake::new(start, why));
+                return Err(SyntaxError::new(start, why));
             }
-            _ => return Err(Mistake::new(at, unknown_function(&name))),
+            _ => return Err(SyntaxError::new(at, unknown_function(&name))),
         };
         self.expect(")")?;
         Ok(called)
@@ -293,7 +291,7 @@ impl Parser {
             Value::Text(text) => text,
             other => {
                 let why = format!("{name} takes a text, but this is {}", other.kind());
-                return Err(Mistake::new(at, why));
+                return Err(SyntaxError::new(at, why));
             }
         };
         Ok(match (name, asked) {
@@ -301,15 +299,15 @@ impl Parser {
             ("endsWith", text) => Question::EndsWith(text),
             ("contains", text) => Question::Contains(text),
             (_, Text::Literal(text)) => {
-                let pattern = Pattern::parse(&text).map_err(|why| Mistake::new(at, why))?;
+                let pattern = Pattern::parse(&text).map_err(|why| SyntaxError::new(at, why))?;
                 self.patterns = self.patterns.plus(pattern.size());
                 if let Some(excess) = self.patterns.excess("the patterns of this expression are") {
-                    return Err(Mistake::new(at, excess));
+                    return Err(SyntaxError::new(at, excess));
                 }
                 Question::Matches(pattern, at)
             }
             _ => {
-                return Err(Mistake::new(
+                return Err(SyntaxError::new(
                     at,
                     "matches takes a text in quotes, as in matches('^fra-')",
                 ));
@@ -324,7 +322,7 @@ impl Parser {
             Token::Number(number) => Ok(Value::Number(Number::Literal(number))),
             Token::Sign("-") => match self.take() {
                 Token::Number(number) => Ok(Value::Number(Number::Literal(-number))),
-                _ => Err(Mistake::new(
+                _ => Err(SyntaxError::new(
                     at,
                     "nothing can be calculated here: a minus stands only before a number",
                 )),
@@ -336,11 +334,11 @@ impl Parser {
             }
             Token::Sign("[") => self.list(depth),
             Token::Word(word) => self.word(at, &word, depth),
-            Token::End => Err(Mistake::new(
+            Token::End => Err(SyntaxError::new(
                 at,
                 "expected a value, but the expression ends",
             )),
-            Token::Sign(_) => Err(Mistake::new(
+            Token::Sign(_) => Err(SyntaxError::new(
                 at,
                 "expected a value, such as device.os or 'linux'",
             )),
@@ -356,11 +354,11 @@ impl Parser {
                 Value::Text(text) => items.push(text),
                 other => {
                     let why = format!("a list holds texts, but this is {}", other.kind());
-                    return Err(Mistake::new(at, why));
+                    return Err(SyntaxError::new(at, why));
                 }
             }
             if !self.eat(",") && *self.peek() != Token::Sign("]") {
-                return Err(self.mistake("expected , or ]"));
+                return Err(self.error("expected , or ]"));
             }
         }
         Ok(Value::List(List::Literal(items)))
@@ -385,7 +383,7 @@ impl Parser {
                 self.expect("(")?;
                 let asked = self.take();
                 if asked != Token::Word("device".into()) {
-                    return Err(Mistake::new(
+                    return Err(SyntaxError::new(
                         at,
                         "has asks for a field: write has(device.FIELD)",
                     ));
@@ -405,8 +403,10 @@ impl Parser {
                 self.expect(")")?;
                 Ok(Value::Number(size(start, value)?))
             }
-            _ if *self.peek() == Token::Sign("(") => Err(Mistake::new(at, unknown_function(word))),
-            _ => Err(Mistake::new(
+            _ if *self.peek() == Token::Sign("(") => {
+                Err(SyntaxError::new(at, unknown_function(word)))
+            }
+            _ => Err(SyntaxError::new(
                 at,
                 format!(
                     "'{word}' has no meaning here: fields are written device.FIELD, texts in quotes"
@@ -420,12 +420,12 @@ impl Parser {
         self.expect(".")?;
         let at = self.at();
         let Token::Word(name) = self.take() else {
-            return Err(Mistake::new(
+            return Err(SyntaxError::new(
                 at,
                 "expected the name of a field, as in device.hostname",
             ));
         };
-        let found = fields::find(&name).map_err(|why| Mistake::new(at, why))?;
+        let found = fields::find(&name).map_err(|why| SyntaxError::new(at, why))?;
         Ok((at, found))
     }
 }
@@ -448,7 +448,7 @@ fn truth(at: usize, value: Value) -> Parsed<Truth> {
                 "expected a condition, which is true or false, but this is {}",
                 other.kind()
             );
-            Err(Mistake::new(at, why))
+            Err(SyntaxError::new(at, why))
         }
     }
 }
@@ -459,7 +459,7 @@ fn size(at: usize, value: Value) -> Parsed<Number> {
         Value::List(list) => Ok(Number::Items(list)),
         other => {
             let why = format!("size counts a list or a text, but this is {}", other.kind());
-            Err(Mistake::new(at, why))
+            Err(SyntaxError::new(at, why))
         }
     }
 }
@@ -484,7 +484,7 @@ fn choice(at: usize, condition: Truth, then: Value, otherwise: Value) -> Parsed<
             let why = format!(
                 "both values of ? : are of one type, but here they are {then} and {otherwise}"
             );
-            return Err(Mistake::new(at, why));
+            return Err(SyntaxError::new(at, why));
         }
     })
 }

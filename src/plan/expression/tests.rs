@@ -17,7 +17,7 @@ fn device() -> Device {
 
 fn parse(text: &str) -> Result<Expression, String> {
     text.parse()
-        .map_err(|fault: super::ExpressionFault| fault.to_string())
+        .map_err(|error: super::ExpressionError| error.to_string())
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn an_expression_holds_of_the_devices_that_it_describes() {
         ("-1 < (true ? 3 : 4) && has(device.os)", true),
         ("'it\\'s' == \"it's\" && 'ä'.size() == 1", true),
     ] {
-        let expression = parse(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
+        let expression = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(expression.holds(&device()).ok(), Some(expected), "{text}");
     }
 }
@@ -68,7 +68,7 @@ fn a_field_that_a_device_lacks_is_a_fault_with_its_place() {
 
 #[test]
 fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
-    for (text, told) in [
+    for (text, reported) in [
         ("", "line 1, column 1, at the end: the expression is empty"),
         (
             "device.hostnme == 'fra'",
@@ -154,8 +154,8 @@ fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
             "nested more than 24 deep",
         ),
     ] {
-        let fault = parse(text).map(|_| ()).unwrap_err();
-        assert!(fault.contains(told), "{text}: {fault}");
+        let error = parse(text).map(|_| ()).unwrap_err();
+        assert!(error.contains(reported), "{text}: {error}");
     }
     let long = format!("device.os == '{}'", "x".repeat(500));
     assert!(parse(&long).unwrap_err().contains("write at most 512"));
@@ -167,9 +167,9 @@ fn the_page_lists_the_fields() {
     let rows = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `device."));
-    let told: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    let reported: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
     let fields: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
-    assert_eq!(told, fields);
+    assert_eq!(reported, fields);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn the_examples_on_the_page_can_be_read() {
         let examples = row.split('|').nth(2).unwrap().split('`').skip(1).step_by(2);
         for example in examples {
             let example = example.replace("OR", "|");
-            parse(&example).unwrap_or_else(|fault| panic!("{example}: {fault}"));
+            parse(&example).unwrap_or_else(|error| panic!("{example}: {error}"));
             read += 1;
         }
     }

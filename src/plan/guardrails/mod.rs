@@ -3,7 +3,7 @@
 //! | guard              | judged for                | what it does                                       |
 //! |--------------------|---------------------------|----------------------------------------------------|
 //! | `allowedPolicies`  | a policy ([`Guardrails::admit`])  | refused whole: nothing that it wishes counts |
-//! |                    | a device ([`Reach`])      | held there; `Exact` owns only what is inside       |
+//! |                    | a device ([`DevicePermissions`])      | held there; `Exact` owns only what is inside       |
 //! | `protectedDevices` | a device                  | whatever is wished for it is held                  |
 //! | `suspend`          | all policies              | each is as if it were suspended itself             |
 //!
@@ -11,9 +11,9 @@
 //! tag to a device if there is a rule for its namespace, the field `tags`, that tag and that device. Parts
 //! of different rules never add up.
 
-mod line;
 mod parse;
-mod reach;
+mod permissions;
+mod suggestion;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -24,14 +24,14 @@ use std::{
 };
 
 pub use parse::GuardrailsSource;
-pub use reach::{Entry, Parted, Reach, Reaches, Scope};
+pub use permissions::{AllowedEntries, DevicePermissions, Entry, PolicyPermissions, SplitPolicies};
 
-use super::{Change, Field, Glob, Hold, Mode, Policy, Selector, Suspender, Wishes};
+use super::{Change, DesiredSettings, Field, Glob, Hold, Mode, Policy, Selector, Suspender};
 use crate::{
     api::PolicyField,
     model::{Device, Route},
 };
-use line::Line;
+use suggestion::SuggestedRule;
 
 /// The labels of a namespace.
 pub type Labels = BTreeMap<String, String>;
@@ -43,7 +43,7 @@ pub struct Guardrails {
     rules: Option<Vec<Arc<Rule>>>,
     /// The namespace of the policies that are allowed where `allowedPolicies` is absent.
     implied: Option<String>,
-    protected: Vec<Guarded>,
+    protected: Vec<DeviceRule>,
     suspended: bool,
 }
 
@@ -55,26 +55,26 @@ struct Rule {
     fields: Option<BTreeSet<PolicyField>>,
     tags: Option<Vec<Glob>>,
     routes: Option<Vec<Route>>,
-    devices: Option<Vec<Guarded>>,
+    devices: Option<Vec<DeviceRule>>,
 }
 
 /// Devices that a guard is about, and how the manifest says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Guarded {
+struct DeviceRule {
     selector: Selector,
     text: String,
 }
 
 /// The guards of a tailnet, with what is known of namespaces. By default there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Guards {
+pub struct Admission {
     /// What the tailnet declares.
     pub guardrails: Guardrails,
     /// The labels of the namespaces that are known.
     pub namespaces: BTreeMap<String, Labels>,
 }
 
-impl Guards {
+impl Admission {
     /// The policy as it counts, or why it is refused.
     pub fn admit(&self, policy: Policy) -> Result<Policy, Forbidden> {
         let labels = self.namespaces.get(&policy.key.namespace);
@@ -84,9 +84,9 @@ impl Guards {
 
 /// What rules allow one policy, whatever the device. By default everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allowance(Option<Arc<[Arc<Rule>]>>);
+pub struct AllowedRules(Option<Arc<[Arc<Rule>]>>);
 
-impl Allowance {
+impl AllowedRules {
     /// Whether a device is one of the policy's: one where a rule lets it change something. Of others the
     /// policy is told nothing, not even whether there are any.
     #[must_use]
@@ -108,7 +108,7 @@ impl Allowance {
     /// Whether the policy is told of a device that stands in its way. One that is gone may have been
     /// anybody's.
     #[must_use]
-    pub fn tells_of(&self, device: Option<&Device>) -> bool {
+    pub fn discloses(&self, device: Option<&Device>) -> bool {
         device.map_or_else(|| self.devices().is_none(), |device| self.is_about(device))
     }
 
@@ -116,7 +116,7 @@ impl Allowance {
     #[must_use]
     pub fn devices(&self) -> Option<String> {
         let rules = self.0.as_ref()?.iter();
-        line::devices_of(rules.filter(|rule| rule.allows_any_field()))
+        suggestion::devices_of(rules.filter(|rule| rule.allows_any_field()))
     }
 }
 
@@ -124,18 +124,18 @@ impl Allowance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forbidden {
     /// What no rule allows: the path of the field, and what about it.
-    pub faults: Vec<(String, String)>,
+    pub errors: Vec<(String, String)>,
     /// The rule that would allow the policy as it stands.
     pub line: String,
     /// A rule goes by labels, and those of the namespace are not known.
-    pub unjudged: bool,
+    pub selector_errors: bool,
 }
 
 impl fmt::Display for Forbidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, (path, fault)) in self.faults.iter().enumerate() {
+        for (number, (path, error)) in self.errors.iter().enumerate() {
             let separator = if number == 0 { "" } else { "; " };
-            write!(f, "{separator}{path}: {fault}")?;
+            write!(f, "{separator}{path}: {error}")?;
         }
         write!(
             f,
@@ -157,7 +157,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(faults) => f.write_str(&faults.join("; ")),
+            Self::Invalid(errors) => f.write_str(&errors.join("; ")),
             Self::NotAllowed(forbidden) => forbidden.fmt(f),
         }
     }
@@ -189,13 +189,13 @@ impl Guardrails {
     }
 
     /// Why a policy may not do this to a device, if so: what a one-shot act asks before it is made. The
-    /// policy is one that was admitted. Entries of lists are another question ([`Reach`]).
+    /// policy is one that was admitted. Entries of lists are another question ([`DevicePermissions`]).
     #[must_use]
-    pub fn bars(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
+    pub fn denies(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
         let protected = || self.protects(device).then_some(Hold::Protected);
         let not_allowed = || {
-            let reach = Reach::of(policy, device);
-            reach.barred(field).map(Hold::NotAllowed)
+            let reach = DevicePermissions::of(policy, device);
+            reach.denied(field).map(Hold::NotAllowed)
         };
         protected().or_else(not_allowed)
     }
@@ -205,29 +205,33 @@ impl Guardrails {
     #[must_use]
     pub fn protects(&self, device: &Device) -> bool {
         let mut protected = self.protected.iter();
-        protected.any(|guarded| guarded.selector.judge(device).unwrap_or(true))
+        protected.any(|guarded| guarded.selector.check(device).unwrap_or(true))
     }
 
-    fn allowance(&self, policy: &Policy, labels: Option<&Labels>) -> Result<Allowance, Forbidden> {
+    fn allowance(
+        &self,
+        policy: &Policy,
+        labels: Option<&Labels>,
+    ) -> Result<AllowedRules, Forbidden> {
         let Some(rules) = &self.rules else {
-            return Ok(Allowance::default());
+            return Ok(AllowedRules::default());
         };
         let namespace = &policy.key.namespace;
         let own = rules.iter().filter(|rule| rule.is_for(namespace, labels));
         let own: Vec<Arc<Rule>> = own.cloned().collect();
-        let faults = if own.is_empty() {
+        let errors = if own.is_empty() {
             vec![("metadata.namespace".to_owned(), self.no_rule(namespace))]
         } else {
-            faults(policy, &own)
+            errors(policy, &own)
         };
-        if faults.is_empty() {
-            return Ok(Allowance(Some(own.into())));
+        if errors.is_empty() {
+            return Ok(AllowedRules(Some(own.into())));
         }
-        let of_unknown = |rule: &Arc<Rule>| rule.labels.is_some() && rule.names_fit(namespace);
+        let of_unknown = |rule: &Arc<Rule>| rule.labels.is_some() && rule.name_matches(namespace);
         Err(Forbidden {
-            faults,
-            line: Line::for_policy(policy, &own).to_string(),
-            unjudged: labels.is_none() && rules.iter().any(of_unknown),
+            errors,
+            line: SuggestedRule::for_policy(policy, &own).to_string(),
+            selector_errors: labels.is_none() && rules.iter().any(of_unknown),
         })
     }
 
@@ -242,7 +246,7 @@ impl Guardrails {
 }
 
 impl Rule {
-    fn names_fit(&self, namespace: &str) -> bool {
+    fn name_matches(&self, namespace: &str) -> bool {
         let names = self.names.as_ref();
         names.is_none_or(|names| names.contains(namespace))
     }
@@ -252,7 +256,7 @@ impl Rule {
             labels.is_some_and(|labels| labels.get(key) == Some(value))
         };
         let wanted = self.labels.as_ref();
-        self.names_fit(namespace) && wanted.is_none_or(|wanted| wanted.iter().all(has))
+        self.name_matches(namespace) && wanted.is_none_or(|wanted| wanted.iter().all(has))
     }
 
     fn allows(&self, field: PolicyField) -> bool {
@@ -275,10 +279,10 @@ impl Rule {
 }
 
 /// What no rule among these allows, on whatever device.
-fn faults(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
-    let mut faults = Vec::new();
-    let mut add = |field: PolicyField, fault: String| faults.push((format!("spec.{field}"), fault));
-    for field in policy.wishes.fields() {
+fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
+    let mut errors = Vec::new();
+    let mut add = |field: PolicyField, error: String| errors.push((format!("spec.{field}"), error));
+    for field in policy.desired.fields() {
         let mut allowing = rules.iter().filter(|rule| rule.allows(field)).peekable();
         if allowing.peek().is_none() {
             add(
@@ -288,9 +292,9 @@ fn faults(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
             continue;
         }
         let outside = match field {
-            PolicyField::Tags => reach::outside(allowing, policy.wishes.tags.as_ref()),
+            PolicyField::Tags => permissions::outside(allowing, policy.desired.tags.as_ref()),
             PolicyField::EnabledRoutes => {
-                reach::outside(allowing, policy.wishes.enabled_routes.as_ref())
+                permissions::outside(allowing, policy.desired.enabled_routes.as_ref())
             }
             PolicyField::ExitNode if !allowing.any(|rule| rule.allows_exit_node()) => {
                 vec!["0.0.0.0/0 and ::/0".to_owned()]
@@ -305,14 +309,14 @@ fn faults(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
             );
         }
     }
-    faults
+    errors
 }
 
-impl Wishes {
+impl DesiredSettings {
     /// Those for some fields alone.
     pub(super) fn only(&self, wanted: impl Fn(PolicyField) -> bool) -> Self {
-        fn of<T: Clone>(wanted: bool, wish: Option<&T>) -> Option<T> {
-            wish.filter(|_| wanted).cloned()
+        fn of<T: Clone>(wanted: bool, desired: Option<&T>) -> Option<T> {
+            desired.filter(|_| wanted).cloned()
         }
         Self {
             authorized: of(wanted(PolicyField::Authorized), self.authorized.as_ref()),
@@ -335,7 +339,9 @@ impl Wishes {
             expire_key_at: self
                 .expire_key_at
                 .filter(|_| wanted(PolicyField::ExpireKeyAt)),
-            reap: self.reap.filter(|_| wanted(PolicyField::Reap)),
+            delete_inactive: self
+                .delete_inactive
+                .filter(|_| wanted(PolicyField::DeleteInactive)),
             unreadable: self
                 .unreadable
                 .iter()
@@ -356,8 +362,8 @@ impl Wishes {
             items.join(",")
         }
         let attributes = self.attributes.iter().flatten();
-        let attributes = attributes.map(|(key, wish)| {
-            let after = wish.to_string();
+        let attributes = attributes.map(|(key, desired)| {
+            let after = desired.to_string();
             (Field::Attribute(key.clone()), after)
         });
         let key_expiry = |disabled| if disabled { "Disabled" } else { "Enabled" };
@@ -383,7 +389,10 @@ impl Wishes {
                 Field::ExpireKeyAt,
                 self.expire_key_at.map(|at| format!("expired as of {at}")),
             ),
-            (Field::Reap, self.reap.map(|_| "deleted".to_owned())),
+            (
+                Field::DeleteInactive,
+                self.delete_inactive.map(|_| "deleted".to_owned()),
+            ),
         ];
         let others = others
             .into_iter()
@@ -407,7 +416,7 @@ impl Wishes {
             name,
             ipv4,
             expire_key_at,
-            reap,
+            delete_inactive,
             unreadable,
         } = self;
         let named = [
@@ -420,7 +429,7 @@ impl Wishes {
             (name.is_some(), PolicyField::Name),
             (ipv4.is_some(), PolicyField::Ipv4),
             (expire_key_at.is_some(), PolicyField::ExpireKeyAt),
-            (reap.is_some(), PolicyField::Reap),
+            (delete_inactive.is_some(), PolicyField::DeleteInactive),
         ];
         let named = named.into_iter().filter(|(named, _)| *named);
         let named = named.map(|(_, field)| field);

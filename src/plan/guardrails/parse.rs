@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Guarded, Guardrails, Rule, line};
+use super::{DeviceRule, Guardrails, Rule, suggestion};
 use crate::{
     api::{AllowedPolicies, DeviceSelector, GuardedDevices, TailscaleTailnetSpec},
     model::{Refused, Route},
@@ -84,14 +84,17 @@ fn rule(given: &AllowedPolicies, path: &str) -> Result<Arc<Rule>, Refused> {
     }))
 }
 
-fn devices(given: Option<&[GuardedDevices]>, path: &str) -> Result<Option<Vec<Guarded>>, Refused> {
+fn devices(
+    given: Option<&[GuardedDevices]>,
+    path: &str,
+) -> Result<Option<Vec<DeviceRule>>, Refused> {
     let Some(given) = given else {
         return Ok(None);
     };
     let guarded = given.iter().enumerate().map(|(i, devices)| {
         let selector = selector(devices);
-        let selector = selector.map_err(|fault| Refused(format!("{path}[{i}]: {fault}")))?;
-        Ok(Guarded {
+        let selector = selector.map_err(|error| Refused(format!("{path}[{i}]: {error}")))?;
+        Ok(DeviceRule {
             selector,
             text: text(devices),
         })
@@ -121,7 +124,7 @@ fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
     let parsed = if rest == nothing && !tags.is_empty() {
         Selector::default()
     } else {
-        parse_selector(&rest).map_err(|faults| faults.join("; "))?
+        parse_selector(&rest).map_err(|errors| errors.join("; "))?
     };
     Ok(Selector {
         tag_patterns: globs(tags),
@@ -143,10 +146,13 @@ fn text(devices: &GuardedDevices) -> String {
     ];
     let lists = lists.into_iter().filter_map(|(name, given)| {
         let given = given.as_ref()?;
-        Some(format!("{name}: {}", line::list(given.iter().cloned())))
+        Some(format!(
+            "{name}: {}",
+            suggestion::list(given.iter().cloned())
+        ))
     });
     let expression = devices.expression.as_ref();
-    let expression = expression.map(|it| format!("expression: {}", line::quoted(it)));
+    let expression = expression.map(|it| format!("expression: {}", suggestion::quoted(it)));
     let parts: Vec<String> = lists.chain(expression).collect();
     format!("{{{}}}", parts.join(", "))
 }

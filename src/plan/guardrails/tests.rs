@@ -10,7 +10,7 @@ use crate::{
     api::TailscaleTailnetSpec,
     model::{Route, TagSet},
     plan::{
-        Call, DevicePlan, Extent, Memory, PolicyKey,
+        Call, DevicePlan, ListOwnership, PolicyKey, PolicyRecord,
         scenes::{Scene, plain_device, policy, scene},
     },
 };
@@ -28,7 +28,7 @@ pub(in crate::plan) fn guardrails(spec: &Value) -> Guardrails {
     source.try_into().unwrap()
 }
 
-fn wishing(namespace: &str, wishes: Wishes) -> Policy {
+fn desiring(namespace: &str, desired: DesiredSettings) -> Policy {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let (any, _) = policy().new_tree(&mut runner).unwrap().current();
     Policy {
@@ -37,7 +37,7 @@ fn wishing(namespace: &str, wishes: Wishes) -> Policy {
             name: "any".to_owned(),
         },
         mode: Mode::Enforce,
-        wishes,
+        desired,
         ..any
     }
 }
@@ -54,11 +54,11 @@ fn labels(team: &str) -> Labels {
 fn without_a_word_only_the_own_namespace_is_allowed() {
     let guardrails = guardrails(&json!({}));
     let policy = |namespace: &str| {
-        let wishes = Wishes {
+        let desired = DesiredSettings {
             tags: Some(tags(&["tag:a"])),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         };
-        guardrails.admit(wishing(namespace, wishes), None)
+        guardrails.admit(desiring(namespace, desired), None)
     };
     assert!(policy("tsdp-system").is_ok());
     assert_eq!(
@@ -71,14 +71,14 @@ fn without_a_word_only_the_own_namespace_is_allowed() {
 
 #[test]
 fn an_empty_rule_allows_everything_and_no_rule_nothing() {
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         exit_node: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     let open = guardrails(&json!({"allowedPolicies": [{}]}));
-    assert!(open.admit(wishing("any", wishes.clone()), None).is_ok());
+    assert!(open.admit(desiring("any", desired.clone()), None).is_ok());
     let shut = guardrails(&json!({"allowedPolicies": []}));
-    assert!(shut.admit(wishing("tsdp-system", wishes), None).is_err());
+    assert!(shut.admit(desiring("tsdp-system", desired), None).is_err());
 }
 
 #[test]
@@ -89,23 +89,23 @@ fn each_part_of_a_rule_counts_and_parts_of_different_rules_do_not_add_up() {
         {"namespaces": {"matchLabels": {"team": "db"}}, "fields": ["tags"], "tags": ["tag:db"]},
         {"namespaces": {"names": ["both"], "matchLabels": {"team": "db"}}, "fields": ["keyExpiry"]},
     ]}));
-    let judged = |namespace: &str, team: &str, wishes: Wishes| {
+    let judged = |namespace: &str, team: &str, desired: DesiredSettings| {
         let labels = labels(team);
-        rules.admit(wishing(namespace, wishes), Some(&labels))
+        rules.admit(desiring(namespace, desired), Some(&labels))
     };
-    let tagged = |list: &[&str]| Wishes {
+    let tagged = |list: &[&str]| DesiredSettings {
         tags: Some(tags(list)),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    let key = Wishes {
+    let key = DesiredSettings {
         key_expiry_disabled: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     assert!(judged("network", "", tagged(&["tag:net-a", "tag:net-"])).is_ok());
     assert!(judged("other", "db", tagged(&["tag:db"])).is_ok());
     assert!(judged("network", "db", tagged(&["tag:net-a", "tag:db"])).is_ok());
     assert!(judged("both", "db", key.clone()).is_ok());
-    for (namespace, team, wishes, fault) in [
+    for (namespace, team, desired, error) in [
         (
             "network",
             "",
@@ -133,17 +133,17 @@ fn each_part_of_a_rule_counts_and_parts_of_different_rules_do_not_add_up() {
         (
             "network",
             "",
-            Wishes {
+            DesiredSettings {
                 exit_node: Some(false),
-                ..Wishes::default()
+                ..DesiredSettings::default()
             },
             "spec.exitNode: no rule of allowedPolicies allows 0.0.0.0/0 and ::/0. To allow it, give the \
              TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [network]}, fields: \
              [exitNode], routes: [\"0.0.0.0/0\", \"::/0\"]}]",
         ),
     ] {
-        let refused = judged(namespace, team, wishes).unwrap_err();
-        assert_eq!(refused.to_string(), fault);
+        let refused = judged(namespace, team, desired).unwrap_err();
+        assert_eq!(refused.to_string(), error);
     }
 }
 
@@ -152,17 +152,18 @@ fn labels_that_nobody_knows_fit_no_rule_and_that_is_said() {
     let rules = guardrails(&json!({"allowedPolicies": [
         {"namespaces": {"matchLabels": {"team": "network"}}},
     ]}));
-    let policy = || wishing("network", Wishes::default());
-    assert!(rules.admit(policy(), None).unwrap_err().unjudged);
+    let policy = || desiring("network", DesiredSettings::default());
+    assert!(rules.admit(policy(), None).unwrap_err().selector_errors);
     let others = rules.admit(policy(), Some(&labels("db"))).unwrap_err();
-    assert!(!others.unjudged);
+    assert!(!others.selector_errors);
     assert!(rules.admit(policy(), Some(&labels("network"))).is_ok());
 }
 
 #[test]
 fn a_name_that_yaml_would_take_for_something_else_stands_in_quotes() {
     for (namespace, expected) in [("on", "\"on\""), ("007", "\"007\""), ("net-7", "net-7")] {
-        let refused = guardrails(&json!({})).admit(wishing(namespace, Wishes::default()), None);
+        let refused =
+            guardrails(&json!({})).admit(desiring(namespace, DesiredSettings::default()), None);
         let line = refused.unwrap_err().line;
         assert_eq!(
             line,
@@ -178,22 +179,22 @@ fn what_an_act_may_not_touch_is_said_with_the_reason() {
         "protectedDevices": [{"tags": ["tag:never"], "hostnames": ["h*"]}],
     }));
     let policy = rules
-        .admit(wishing("any", Wishes::default()), None)
+        .admit(desiring("any", DesiredSettings::default()), None)
         .unwrap();
     let device = |list: &[&str]| Device {
         tags: tags(list),
         ..plain_device()
     };
     let bars = |field, device: &Device| {
-        let hold = rules.bars(&policy, field, device);
+        let hold = rules.denies(&policy, field, device);
         hold.map(|hold| hold.to_string()).unwrap_or_default()
     };
     let net = device(&["tag:net-a"]);
     assert_eq!(bars(PolicyField::ExpireKeyAt, &net), "");
-    let reap = bars(PolicyField::Reap, &net);
+    let delete_inactive = bars(PolicyField::DeleteInactive, &net);
     assert!(
-        reap.contains("devices: [{tags: [\"tag:net-*\"]}]"),
-        "{reap}"
+        delete_inactive.contains("devices: [{tags: [\"tag:net-*\"]}]"),
+        "{delete_inactive}"
     );
     // Of a device that is not one of its own, nothing is said.
     let mine = bars(PolicyField::ExpireKeyAt, &device(&[]));
@@ -215,11 +216,11 @@ fn a_device_of_which_an_expression_cannot_tell_is_protected_and_not_allowed() {
     assert!(protecting.protects(&plain_device()));
     let allowing = guardrails(&json!({"allowedPolicies": [{"devices": selector}]}));
     let policy = allowing
-        .admit(wishing("any", Wishes::default()), None)
+        .admit(desiring("any", DesiredSettings::default()), None)
         .unwrap();
     assert!(
         allowing
-            .bars(&policy, PolicyField::Tags, &plain_device())
+            .denies(&policy, PolicyField::Tags, &plain_device())
             .is_some()
     );
 }
@@ -310,7 +311,7 @@ fn guarded(scene: &Scene, guardrails: &Guardrails) -> Scene {
     scene.policies = scene
         .policies
         .into_iter()
-        .filter_map(|(policy, memory)| Some((guardrails.admit(policy, None).ok()?, memory)))
+        .filter_map(|(policy, record)| Some((guardrails.admit(policy, None).ok()?, record)))
         .collect();
     scene.guardrails = guardrails.clone();
     scene
@@ -325,11 +326,11 @@ fn a_rule_allows(spec: &Value, field: &str, device: &Device, entry: Option<&str>
         .iter()
         .any(|rule| {
             let alone = guardrails(&json!({"allowedPolicies": [{"devices": rule["devices"]}]}));
-            let wishes = Wishes::default();
+            let desired = DesiredSettings::default();
             let about_all = rule.get("devices").is_none();
             let about = about_all || {
-                let policy = alone.admit(wishing("any", wishes), None).unwrap();
-                alone.bars(&policy, PolicyField::Name, device).is_none()
+                let policy = alone.admit(desiring("any", desired), None).unwrap();
+                alone.denies(&policy, PolicyField::Name, device).is_none()
             };
             let fields = rule.get("fields").and_then(Value::as_array);
             let of_field = fields.is_none_or(|fields| fields.contains(&json!(field)));
@@ -359,7 +360,7 @@ fn field_of(call: &Call) -> Option<&'static str> {
         Call::SetName(..) => "name",
         Call::SetIpv4(..) => "ipv4",
         Call::ExpireKey(_) => "expireKeyAt",
-        Call::Delete(_) => "reap",
+        Call::Delete(_) => "deleteInactive",
         Call::SetRoutes(..) => return None,
     })
 }
@@ -402,8 +403,8 @@ proptest! {
         let mut other = scene.clone();
         let turn = turn.min(other.policies.len());
         other.policies.rotate_left(turn);
-        let told = |plan: DevicePlan| (plan.differences, plan.shown);
-        prop_assert_eq!(told(scene.plan()), told(other.plan()));
+        let reported = |plan: DevicePlan| (plan.differences, plan.shown);
+        prop_assert_eq!(reported(scene.plan()), reported(other.plan()));
     }
 
     /// What is forbidden is seen, with the reason.
@@ -413,20 +414,20 @@ proptest! {
         let scene = guarded(&scene, &guardrails);
         let plan = scene.plan();
         for (policy, _) in scene.policies.iter().filter(|(policy, _)| policy.mode == Mode::Enforce) {
-            let barred = Reach::of(policy, &scene.device).barred(PolicyField::Authorized);
+            let denied = DevicePermissions::of(policy, &scene.device).denied(PolicyField::Authorized);
             let lost = |field| {
-                let mut conflicts = plan.claims.conflicts.iter();
-                conflicts.any(|lost| lost.loser == policy.key && lost.field == field)
+                let mut conflicts = plan.owners.conflicts.iter();
+                conflicts.any(|lost| lost.overridden == policy.key && lost.field == field)
             };
-            let Some(wish) = policy.wishes.authorized.filter(|_| barred.is_some() || !lost(crate::plan::Field::Authorized)) else {
+            let Some(desired) = policy.desired.authorized.filter(|_| denied.is_some() || !lost(crate::plan::Field::Authorized)) else {
                 continue;
             };
-            if wish != scene.device.authorized {
-                let mut told = plan.of(&policy.key);
-                let told = told.find(|it| it.change.field() == crate::plan::Field::Authorized);
-                let told = told.expect("it differs");
-                if guardrails.bars(policy, PolicyField::Authorized, &scene.device).is_some() {
-                    prop_assert!(told.hold.is_some(), "{told:?}");
+            if desired != scene.device.authorized {
+                let mut reported = plan.of(&policy.key);
+                let reported = reported.find(|it| it.change.field() == crate::plan::Field::Authorized);
+                let reported = reported.expect("it differs");
+                if guardrails.denies(policy, PolicyField::Authorized, &scene.device).is_some() {
+                    prop_assert!(reported.hold.is_some(), "{reported:?}");
                 }
             }
         }
@@ -438,16 +439,16 @@ proptest! {
         let guardrails = guardrails(&spec);
         let with = guarded(&scene, &guardrails);
         let mut without = with.clone();
-        let (device, fleet) = (&scene.device, scene.fleet());
+        let (device, index) = (&scene.device, scene.index());
         without.policies.retain(|(policy, _)| {
-            let named = policy.wishes.fields();
-            let barred = |field: &PolicyField| Reach::of(policy, device).barred(*field).is_some();
-            policy.mode == Mode::Observe || !named.iter().all(barred)
+            let named = policy.desired.fields();
+            let denied = |field: &PolicyField| DevicePermissions::of(policy, device).denied(*field).is_some();
+            policy.mode == Mode::Observe || !named.iter().all(denied)
         });
-        prop_assume!(fleet.own_count() > 0 && !guardrails.protects(device));
+        prop_assume!(index.own_count() > 0 && !guardrails.protects(device));
         let (with, without) = (with.plan(), without.plan());
         prop_assert_eq!(with.differences, without.differences);
-        prop_assert_eq!(with.claims.conflicts, without.claims.conflicts);
+        prop_assert_eq!(with.owners.conflicts, without.owners.conflicts);
     }
 
     /// Two teams that each own their tags leave each other's alone.
@@ -458,9 +459,9 @@ proptest! {
             {"namespaces": {"names": ["two"]}, "tags": ["tag:b"]},
         ]}));
         let team = |namespace: &str, tag: &str, priority| {
-            let wishes = Wishes { tags: Some(tags(&[tag])), ..Wishes::default() };
-            let mut policy = wishing(namespace, wishes);
-            policy.ownership.tags = Extent::Exact;
+            let desired = DesiredSettings { tags: Some(tags(&[tag])), ..DesiredSettings::default() };
+            let mut policy = desiring(namespace, desired);
+            policy.ownership.tags = ListOwnership::Exact;
             policy.priority = priority;
             policy.allowed = [crate::plan::Disruption::FirstTag].into();
             policy.target = crate::plan::Target::Device(crate::plan::DeviceTarget {
@@ -468,15 +469,15 @@ proptest! {
                 tags: TagSet::new(),
                 users: Vec::new(),
             });
-            (policy, Memory::default())
+            (policy, PolicyRecord::default())
         };
         let policies = vec![team("one", "tag:a", i32::from(ranks)), team("two", "tag:b", 0)];
         let mut scene = guarded(&Scene { policies, ..scene }, &rules);
         let mut expected = scene.device.tags.clone();
         expected.extend(tags(&["tag:a", "tag:b"]));
         let plan = scene.plan();
-        prop_assert!(plan.claims.conflicts.is_empty(), "{:?}", plan.claims.conflicts);
-        prop_assert!(plan.claims.share_tags(), "a fresh read is needed for the tags of others");
+        prop_assert!(plan.owners.conflicts.is_empty(), "{:?}", plan.owners.conflicts);
+        prop_assert!(plan.owners.share_tags(), "a fresh read is needed for the tags of others");
         scene.run();
         prop_assert_eq!(scene.device.tags, expected);
     }

@@ -43,11 +43,11 @@ impl Digest {
         members: &BTreeMap<&NodeId, u32>,
         others: &[&NodeId],
         newest: Option<Timestamp>,
-        room: usize,
+        capacity: usize,
     ) -> Option<Self> {
         let largest = members.values().max()?;
         let fits = |bits: &usize| *bits >= LEAST_BITS && u64::from(*largest) >> *bits == 0;
-        let few = bits_for(members.len(), room);
+        let few = bits_for(members.len(), capacity);
         let mut entries: Vec<(&NodeId, u32)> = members.iter().map(|(id, it)| (*id, *it)).collect();
         let table = |entries: &[(&NodeId, u32)], seed, bits| {
             let cells = solve(entries, seed, bits)?;
@@ -72,7 +72,7 @@ impl Digest {
             }
         }
         entries.extend(others.iter().map(|id| (*id, 0)));
-        let bits = Some(bits_for(entries.len(), room)).filter(fits)?;
+        let bits = Some(bits_for(entries.len(), capacity)).filter(fits)?;
         (0..SEEDS).find_map(|seed| table(&entries, seed, bits))
     }
 
@@ -121,7 +121,7 @@ impl Digest {
     }
 
     fn number(&self, id: &NodeId) -> u32 {
-        let Place { cells, mask } = Place::of(id, self.seed, self.cells.len() / 3, self.bits);
+        let Cells { cells, mask } = Cells::of(id, self.seed, self.cells.len() / 3, self.bits);
         let values = cells.iter().filter_map(|cell| self.cells.get(*cell));
         values.fold(mask, |number, value| number ^ value)
     }
@@ -136,17 +136,17 @@ fn block(entries: usize) -> usize {
     entries * 41 / 100 + 12
 }
 
-fn bits_for(entries: usize, room: usize) -> usize {
-    (room / (3 * block(entries))).min(MOST_BITS)
+fn bits_for(entries: usize, capacity: usize) -> usize {
+    (capacity / (3 * block(entries))).min(MOST_BITS)
 }
 
 /// Where the number of a device is kept.
-struct Place {
+struct Cells {
     cells: [usize; 3],
     mask: u32,
 }
 
-impl Place {
+impl Cells {
     fn of(id: &NodeId, seed: u32, block: usize, bits: usize) -> Self {
         let text = [&seed.to_be_bytes(), id.as_str().as_bytes()].concat();
         let hash = digest(&SHA256, &text);
@@ -175,9 +175,9 @@ fn mask(bits: usize) -> u32 {
 /// found.
 fn solve(entries: &[(&NodeId, u32)], seed: u32, bits: usize) -> Option<Vec<u32>> {
     let block = block(entries.len());
-    let places: Vec<Place> = entries
+    let places: Vec<Cells> = entries
         .iter()
-        .map(|(id, _)| Place::of(id, seed, block, bits))
+        .map(|(id, _)| Cells::of(id, seed, block, bits))
         .collect();
     let mut left = vec![(0_usize, 0_usize); 3 * block];
     for (number, place) in places.iter().enumerate() {

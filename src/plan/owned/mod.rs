@@ -14,9 +14,9 @@ use std::{
 
 pub use self::{
     digest::Digest,
-    record::{OwnedGroup, OwnedRecord, Room},
+    record::{Capacity, OwnedGroup, OwnedRecord},
 };
-use super::Fleet;
+use super::DeviceIndex;
 use crate::model::{AttributeKey, Device, NodeId};
 
 /// Some attribute keys. Shared, as most devices of a fleet have the same.
@@ -170,23 +170,23 @@ impl OwnedKeys {
     }
 
     /// Takes from the record what it says of the devices of a complete list.
-    pub fn meet_all(&mut self, fleet: &Fleet) {
+    pub fn meet_all(&mut self, index: &DeviceIndex) {
         let unmet = self.unmet.as_ref().filter(|_| self.is_new());
         let Some(record) = unmet.map(|unmet| Arc::clone(&unmet.record)) else {
             return;
         };
-        for device in fleet.devices() {
+        for device in index.devices() {
             let keys = self.at(device);
             if !keys.is_empty() {
                 self.set(&device.node_id, (*keys).clone());
             }
         }
         // One that a list lacks may be in the next one.
-        let absent = record.listed().filter(|(id, _)| fleet.get(id).is_none());
+        let absent = record.listed().filter(|(id, _)| index.get(id).is_none());
         for (id, keys) in absent {
             self.add(id, keys.iter().cloned());
         }
-        let met = fleet.devices().map(|device| device.node_id.clone());
+        let met = index.devices().map(|device| device.node_id.clone());
         let met = Arc::new(met.collect());
         self.unmet = record.numbers.is_some().then_some(Unmet { record, met });
     }

@@ -12,12 +12,12 @@ use std::{
 use super::{Digest, OwnedKeys};
 use crate::{
     model::{AttributeKey, Device, NodeId},
-    plan::Fleet,
+    plan::DeviceIndex,
 };
 
 /// How much a record may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct Capacity {
     /// Bytes of lists, where there is no digest.
     pub lists: usize,
     /// Bytes of lists beside a digest.
@@ -28,7 +28,7 @@ pub struct Room {
     pub bits: usize,
 }
 
-impl Default for Room {
+impl Default for Capacity {
     /// About 200 devices in lists, or 10,000 in a digest: at most ten of the sixteen KiB of a status.
     fn default() -> Self {
         Self {
@@ -66,23 +66,27 @@ impl OwnedRecord {
     /// Records what a policy owns, in a tailnet with these devices. Gives the devices too of which no
     /// record could be kept.
     #[must_use]
-    pub fn of(owned: &OwnedKeys, fleet: &Fleet, room: Room) -> (Self, BTreeSet<NodeId>) {
+    pub fn of(
+        owned: &OwnedKeys,
+        index: &DeviceIndex,
+        capacity: Capacity,
+    ) -> (Self, BTreeSet<NodeId>) {
         let mut groups: Vec<(&BTreeSet<AttributeKey>, Vec<&NodeId>)> =
             owned.groups().into_iter().collect();
         let mut record = Self {
-            domain: fleet.domain(),
+            domain: index.domain(),
             ..Self::default()
         };
         let all: usize = groups.iter().map(|group| text_of(group)).sum();
-        if all <= room.lists {
+        if all <= capacity.lists {
             record.groups = groups.into_iter().map(listed).collect();
             return (record, BTreeSet::new());
         }
         groups.sort_by_key(|(keys, nodes)| (nodes.len(), *keys));
-        let few = count_within(room.few, groups.iter().map(text_of));
+        let few = count_within(capacity.few, groups.iter().map(text_of));
         let many = groups.split_off(few);
         record.groups = groups.into_iter().map(listed).collect();
-        let left_out = record.number(many, fleet, room);
+        let left_out = record.number(many, index, capacity);
         (record, left_out)
     }
 
@@ -90,21 +94,24 @@ impl OwnedRecord {
     fn number(
         &mut self,
         mut many: Vec<(&BTreeSet<AttributeKey>, Vec<&NodeId>)>,
-        fleet: &Fleet,
-        room: Room,
+        index: &DeviceIndex,
+        capacity: Capacity,
     ) -> BTreeSet<NodeId> {
         // The largest first: it is the last one that is left out.
         many.reverse();
-        let mut fitting = count_within(room.keys, many.iter().map(|(keys, _)| text_of_keys(keys)));
-        let newest = fleet.devices().filter_map(|device| device.created).max();
+        let mut fitting = count_within(
+            capacity.keys,
+            many.iter().map(|(keys, _)| text_of_keys(keys)),
+        );
+        let newest = index.devices().filter_map(|device| device.created).max();
         while fitting > 0 {
             let members: BTreeMap<&NodeId, u32> = (1..)
                 .zip(&many[..fitting])
                 .flat_map(|(number, (_, nodes))| nodes.iter().map(move |id| (*id, number)))
                 .collect();
-            let others = fleet.devices().map(|device| &device.node_id);
+            let others = index.devices().map(|device| &device.node_id);
             let others: Vec<&NodeId> = others.filter(|id| !members.contains_key(id)).collect();
-            if let Some(digest) = Digest::new(&members, &others, newest, room.bits) {
+            if let Some(digest) = Digest::new(&members, &others, newest, capacity.bits) {
                 self.numbers = Some(Arc::new(digest));
                 break;
             }
@@ -149,12 +156,12 @@ impl OwnedRecord {
 
     /// Whether it says just this of all devices of a tailnet.
     #[must_use]
-    pub fn says(&self, owned: &OwnedKeys, fleet: &Fleet) -> bool {
+    pub fn says(&self, owned: &OwnedKeys, index: &DeviceIndex) -> bool {
         let same = |device: &Device| self.at(device) == owned.known_at(&device.node_id);
         let listed: BTreeSet<&NodeId> = self.listed().map(|(id, _)| id).collect();
-        let mut absent = owned.nodes().filter(|id| fleet.get(id).is_none());
-        self.domain == fleet.domain()
-            && fleet.devices().all(same)
+        let mut absent = owned.nodes().filter(|id| index.get(id).is_none());
+        self.domain == index.domain()
+            && index.devices().all(same)
             && absent.all(|id| listed.contains(id))
     }
 
@@ -174,12 +181,12 @@ impl OwnedRecord {
 }
 
 /// How many of these, from the first on, fit into so many bytes.
-fn count_within(room: usize, texts: impl Iterator<Item = usize>) -> usize {
+fn count_within(capacity: usize, texts: impl Iterator<Item = usize>) -> usize {
     let sums = texts.scan(0, |sum, text| {
         *sum += text;
         Some(*sum)
     });
-    sums.take_while(|sum| *sum <= room).count()
+    sums.take_while(|sum| *sum <= capacity).count()
 }
 
 fn listed((keys, nodes): (&BTreeSet<AttributeKey>, Vec<&NodeId>)) -> OwnedGroup {

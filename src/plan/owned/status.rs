@@ -28,8 +28,8 @@ impl OwnedKeys {
 }
 
 fn names_alone(status: &TailscaleDevicePolicyStatus) -> OwnedRecord {
-    let holdings = status.holdings.iter().flat_map(|it| &it.node_ids);
-    let nodes = status.node_id.iter().chain(holdings);
+    let managed = status.managed_devices.iter().flat_map(|it| &it.node_ids);
+    let nodes = status.node_id.iter().chain(managed);
     let group = OwnedGroup {
         keys: readable(&status.owned_attributes),
         nodes: nodes.filter_map(|id| id.parse().ok()).collect(),

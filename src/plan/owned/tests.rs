@@ -3,11 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use proptest::{collection, prelude::*};
 
-use super::{OwnedKeys, OwnedRecord, Room};
+use super::{Capacity, OwnedKeys, OwnedRecord};
 use crate::{
     api::TailscaleDevicePolicyStatus,
     model::{AttributeKey, Device, NodeId},
-    plan::{Fleet, scenes::plain_device},
+    plan::{DeviceIndex, scenes::plain_device},
 };
 
 const UID: &str = "8f6a2f0e-6d7a-4f0f-9a3e-0d7b6c1f2a34";
@@ -34,8 +34,8 @@ fn device(number: usize) -> Device {
     }
 }
 
-fn fleet(numbers: impl IntoIterator<Item = usize>) -> Fleet {
-    Fleet::new(numbers.into_iter().map(device))
+fn index(numbers: impl IntoIterator<Item = usize>) -> DeviceIndex {
+    DeviceIndex::new(numbers.into_iter().map(device))
 }
 
 fn owned(groups: &[(&[usize], Vec<usize>)]) -> OwnedKeys {
@@ -58,9 +58,9 @@ fn through_text(record: &OwnedRecord) -> OwnedKeys {
     OwnedKeys::of_status(&serde_json::from_str(&text).unwrap(), UID)
 }
 
-fn met(record: &OwnedRecord, fleet: &Fleet) -> OwnedKeys {
+fn met(record: &OwnedRecord, index: &DeviceIndex) -> OwnedKeys {
     let mut read = through_text(record);
-    read.meet_all(fleet);
+    read.meet_all(index);
     read.forget_record();
     read
 }
@@ -72,28 +72,28 @@ fn text_len(record: &OwnedRecord) -> usize {
 }
 
 /// A room in which everything is put into a digest.
-fn digests() -> Room {
-    Room {
+fn digests() -> Capacity {
+    Capacity {
         lists: 0,
         few: 0,
-        ..Room::default()
+        ..Capacity::default()
     }
 }
 
 #[test]
 fn ten_thousand_devices_fit_and_are_all_told_apart() {
-    let all = fleet(0..10_000);
+    let all = index(0..10_000);
     for share in [1, 2, 7, 40, 3000] {
         let members: Vec<usize> = (0..10_000).filter(|number| number % share == 0).collect();
         let halves = members.split_at(members.len() / 3);
         let keys = owned(&[(&[0, 1], halves.0.to_vec()), (&[1], halves.1.to_vec())]);
-        let (record, left_out) = OwnedRecord::of(&keys, &all, Room::default());
+        let (record, left_out) = OwnedRecord::of(&keys, &all, Capacity::default());
         assert!(left_out.is_empty());
         assert!(text_len(&record) < 10 << 10, "{} bytes", text_len(&record));
         assert!(record.says(&keys, &all));
         assert_eq!(met(&record, &all), keys);
         // Those that are newer are in no group, whatever their ids are.
-        let newer = fleet(10_000..13_000);
+        let newer = index(10_000..13_000);
         let through = through_text(&record);
         assert!(newer.devices().all(|device| through.at(device).is_empty()));
     }
@@ -103,9 +103,9 @@ fn ten_thousand_devices_fit_and_are_all_told_apart() {
 fn a_device_that_no_list_has_shown_is_rarely_taken_for_another_one() {
     // Older than the newest, and in no list when the record was made.
     let strangers: BTreeSet<usize> = (0..3000).filter(|number| number % 3 == 1).collect();
-    let all = fleet((0..3000).filter(|number| !strangers.contains(number)));
+    let all = index((0..3000).filter(|number| !strangers.contains(number)));
     let members: Vec<usize> = (0..3000).filter(|number| number % 3 == 0).collect();
-    let (record, _) = OwnedRecord::of(&owned(&[(&[0], members)]), &all, Room::default());
+    let (record, _) = OwnedRecord::of(&owned(&[(&[0], members)]), &all, Capacity::default());
     let read = through_text(&record);
     let mistaken = strangers
         .iter()
@@ -115,21 +115,21 @@ fn a_device_that_no_list_has_shown_is_rarely_taken_for_another_one() {
 
 #[test]
 fn a_few_devices_are_listed_and_the_others_beside_them_in_a_digest() {
-    let all = fleet(0..2000);
+    let all = index(0..2000);
     let keys = owned(&[(&[0, 1], vec![3, 5]), (&[1], (10..2000).collect())]);
-    let (record, _) = OwnedRecord::of(&keys, &all, Room::default());
+    let (record, _) = OwnedRecord::of(&keys, &all, Capacity::default());
     assert_eq!(record.groups.len(), 1);
     assert_eq!(record.numbered.len(), 1);
     assert_eq!(met(&record, &all), keys);
     let few = owned(&[(&[0, 1], (0..100).collect())]);
-    let (record, _) = OwnedRecord::of(&few, &all, Room::default());
+    let (record, _) = OwnedRecord::of(&few, &all, Capacity::default());
     assert!(record.numbers.is_none());
     assert_eq!(met(&record, &all), few);
 }
 
 #[test]
 fn what_finds_no_room_is_left_out_and_said() {
-    let all = fleet(0..10_000);
+    let all = index(0..10_000);
     // More groups than numbers of three bits: the smallest are left out.
     let groups: Vec<Vec<usize>> = (0..9)
         .map(|group| {
@@ -144,7 +144,7 @@ fn what_finds_no_room_is_left_out_and_said() {
             keys.add(&id(*node), [key(group)]);
         }
     }
-    let (record, left_out) = OwnedRecord::of(&keys, &all, Room::default());
+    let (record, left_out) = OwnedRecord::of(&keys, &all, Capacity::default());
     assert_eq!(record.numbered.len(), 7);
     assert_eq!(left_out.len(), 2000);
     let read = met(&record, &all);
@@ -154,9 +154,9 @@ fn what_finds_no_room_is_left_out_and_said() {
     let none = OwnedRecord::of(
         &owned(&[(&[0], (0..10_000).collect())]),
         &all,
-        Room {
+        Capacity {
             bits: 9000,
-            ..Room::default()
+            ..Capacity::default()
         },
     );
     assert_eq!((none.0.is_empty(), none.1.len()), (true, 10_000));
@@ -164,9 +164,9 @@ fn what_finds_no_room_is_left_out_and_said() {
 
 #[test]
 fn a_record_of_another_object_or_of_another_tailnet_says_nothing() {
-    let all = fleet(0..3);
-    for room in [Room::default(), digests()] {
-        let (record, _) = OwnedRecord::of(&owned(&[(&[0], vec![1])]), &all, room);
+    let all = index(0..3);
+    for capacity in [Capacity::default(), digests()] {
+        let (record, _) = OwnedRecord::of(&owned(&[(&[0], vec![1])]), &all, capacity);
         let other = Device {
             name: "name-0.tail2.ts.net".to_owned(),
             ..device(1)
@@ -183,29 +183,29 @@ fn a_record_of_another_object_or_of_another_tailnet_says_nothing() {
 
 #[test]
 fn names_alone_count_on_the_bound_device_and_on_those_that_are_to_be_cleared() {
-    let holdings = crate::api::Holdings {
+    let managed = crate::api::ManagedDevices {
         node_ids: vec![id(2).to_string()],
-        ..crate::api::Holdings::default()
+        ..crate::api::ManagedDevices::default()
     };
-    let status = |node_id: Option<NodeId>, holdings| TailscaleDevicePolicyStatus {
+    let status = |node_id: Option<NodeId>, managed| TailscaleDevicePolicyStatus {
         node_id: node_id.map(|id| id.to_string()),
-        holdings,
+        managed_devices: managed,
         owned_attributes: vec![key(0).to_string()],
         ..TailscaleDevicePolicyStatus::default()
     };
     let of = |status| {
         let mut read = OwnedKeys::of_status(&status, UID);
-        read.meet_all(&fleet(0..4));
+        read.meet_all(&index(0..4));
         read
     };
     assert_eq!(of(status(Some(id(1)), None)), owned(&[(&[0], vec![1])]));
-    assert_eq!(of(status(None, Some(holdings))), owned(&[(&[0], vec![2])]));
+    assert_eq!(of(status(None, Some(managed))), owned(&[(&[0], vec![2])]));
     assert!(of(status(None, None)).is_empty());
 }
 
 #[test]
 fn a_text_that_was_cut_or_edited_says_nothing_and_breaks_nothing() {
-    let all = fleet(0..50);
+    let all = index(0..50);
     let (record, _) = OwnedRecord::of(&owned(&[(&[0], (0..40).collect())]), &all, digests());
     let whole = record.to_status(UID, 0).unwrap();
     for (bits, table) in [
@@ -250,13 +250,13 @@ proptest! {
         for (node, set) in &assigned {
             keys.add(&id(*node), sets[*set].iter().map(|it| key(*it)));
         }
-        let then = fleet(assigned.keys().chain(&others).copied().collect::<BTreeSet<_>>());
-        let room = Room { lists, few, ..Room::default() };
-        let (record, left_out) = OwnedRecord::of(&keys, &then, room);
+        let then = index(assigned.keys().chain(&others).copied().collect::<BTreeSet<_>>());
+        let capacity = Capacity { lists, few, ..Capacity::default() };
+        let (record, left_out) = OwnedRecord::of(&keys, &then, capacity);
         prop_assert!(left_out.is_empty());
         // Some are gone, and others have joined, with a time of creation after all of those before.
         let joined = later.iter().map(|number| if then.get(&id(*number)).is_some() { *number } else { number + 1000 });
-        let now = fleet(joined);
+        let now = index(joined);
         let read = met(&record, &now);
         for device in now.devices() {
             prop_assert_eq!(read.known_at(&device.node_id), keys.known_at(&device.node_id));
@@ -264,7 +264,7 @@ proptest! {
         prop_assert_eq!(&met(&record, &then), &keys);
         // One by one, in two lists.
         let mut read = through_text(&record);
-        read.meet_all(&fleet(later.iter().copied().filter(|it| then.get(&id(*it)).is_some())));
+        read.meet_all(&index(later.iter().copied().filter(|it| then.get(&id(*it)).is_some())));
         for device in then.devices() {
             read.meet(device);
         }
@@ -275,7 +275,11 @@ proptest! {
 
 #[test]
 fn a_policy_that_names_another_tailnet_owns_nothing_and_is_bound_to_nothing_there() {
-    let record = OwnedRecord::of(&owned(&[(&[0], vec![1])]), &fleet(0..2), Room::default());
+    let record = OwnedRecord::of(
+        &owned(&[(&[0], vec![1])]),
+        &index(0..2),
+        Capacity::default(),
+    );
     let status = TailscaleDevicePolicyStatus {
         tailnet: Some("default".to_owned()),
         node_id: Some(id(1).to_string()),
@@ -284,20 +288,20 @@ fn a_policy_that_names_another_tailnet_owns_nothing_and_is_bound_to_nothing_ther
         attribute_record: record.0.to_status(UID, 0),
         ..TailscaleDevicePolicyStatus::default()
     };
-    let memory = |spec: serde_json::Value| {
+    let record = |spec: serde_json::Value| {
         let key = crate::plan::PolicyKey {
             namespace: "network".to_owned(),
             name: "one".to_owned(),
         };
         let spec = serde_json::from_value(spec).unwrap();
         let created = Timestamp::UNIX_EPOCH;
-        crate::plan::parse(key, UID.to_owned(), 1, created, &spec, Some(&status)).memory
+        crate::plan::parse(key, UID.to_owned(), 1, created, &spec, Some(&status)).record
     };
     let device = serde_json::json!({"hostname": "host"});
-    let same = memory(serde_json::json!({"device": device}));
+    let same = record(serde_json::json!({"device": device}));
     assert!(!same.owned.is_empty() && same.bound.is_some());
-    let same = memory(serde_json::json!({"device": device, "tailnetRef": {"name": "default"}}));
+    let same = record(serde_json::json!({"device": device, "tailnetRef": {"name": "default"}}));
     assert!(!same.owned.is_empty() && same.bound.is_some());
-    let other = memory(serde_json::json!({"device": device, "tailnetRef": {"name": "other"}}));
+    let other = record(serde_json::json!({"device": device, "tailnetRef": {"name": "other"}}));
     assert!(other.owned.is_empty() && other.bound.is_none());
 }

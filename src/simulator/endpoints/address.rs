@@ -6,8 +6,8 @@ use ipnet::Ipv4Net;
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing},
+    response::{Answer, Refusal, Reply},
     world::ipv6_of,
 };
 

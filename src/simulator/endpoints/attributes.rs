@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing},
     device::{Attribute, Record, ZERO_TIME},
+    response::{Answer, Refusal, Reply},
     switches::AttributeWriteAnswer,
     world::ValueKind,
 };

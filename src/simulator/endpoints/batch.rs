@@ -10,9 +10,9 @@ use super::{
     attributes::{Expiry, check_comment, check_value, check_writable},
 };
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing, wrong_type_of},
     device::{Attribute, Record},
+    response::{Answer, Refusal, Reply},
     world::AttributeKey,
 };
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     device::{Device, Record},
+    response::{Answer, Refusal, Reply},
 };
 
 /// The top-level properties by which the list can be filtered; complex objects are none of them.

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing, parse_json},
     device::Device,
+    response::{Answer, Refusal, Reply},
 };
 
 /// The simulated tailnet and the one user to whom every API key belongs.

@@ -17,10 +17,10 @@ use axum::body::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    answer::{Answer, Refusal, Reply},
     auth::{Actor, NOT_PERMITTED},
     device::Record,
     path::Target,
+    response::{Answer, Refusal, Reply},
     world::World,
 };
 

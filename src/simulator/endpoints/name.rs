@@ -4,9 +4,9 @@ use jiff::SignedDuration;
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing},
     device::{Device, as_label},
+    response::{Answer, Refusal, Reply},
     world::FreedName,
 };
 

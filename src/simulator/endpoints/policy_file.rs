@@ -7,8 +7,8 @@ use http::{
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     policy::Policy,
+    response::{Answer, Refusal, Reply},
 };
 
 /// `GET /tailnet/{tailnet}/acl`: `HuJSON`, or JSON where that is accepted.

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing},
     device::{Device, sort_routes},
+    response::{Answer, Refusal, Reply},
     switches::HostBits,
 };
 

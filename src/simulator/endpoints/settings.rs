@@ -2,9 +2,9 @@
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     body::{Body, missing},
     policy::is_tag,
+    response::{Answer, Refusal, Reply},
 };
 
 /// `POST /device/{device}/authorized`

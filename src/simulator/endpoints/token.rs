@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{Call, World};
 use crate::simulator::{
-    answer::{Answer, Refusal, Reply},
     auth::Scopes,
+    response::{Answer, Refusal, Reply},
 };
 
 /// `POST /oauth/token`. `grant_type` may be left out: the Python client sends none.

@@ -6,13 +6,16 @@ use super::{
     World,
     chaos::policy_key,
     counted::{SOON, attributes, policy, tags, world},
-    fleets::{fleet, servers, tag, told},
+    fleets::{fleet, reported, servers, tag},
     model::{device, node_id},
 };
 use crate::{
     model::Route,
-    plan::{Approvals, Call, Extent, Hold, Mode, Ownership, PlanHash, Policy, PolicyKey, Wishes},
-    tailnet::{Announcement, HeldPlan, State},
+    plan::{
+        Approvals, Call, DesiredSettings, Hold, ListOwnership, Mode, Ownership, PlanHash, Policy,
+        PolicyKey,
+    },
+    tailnet::{HeldPlan, Notification, State},
 };
 
 impl World {
@@ -67,8 +70,11 @@ fn what_is_approved_is_sent_and_what_differs_later_is_held_under_another_hash() 
     let key = policy_key(0);
     let plan = world.held(&key);
     assert_eq!((plan.changes, plan.devices), (30, 30));
-    assert_eq!((told(&world).held, told(&world).different), (30, 30));
-    let named = &told(&world).differences[0].hold;
+    assert_eq!(
+        (reported(&world).held, reported(&world).out_of_sync),
+        (30, 30)
+    );
+    let named = &reported(&world).differences[0].hold;
     assert_eq!(*named, Some(Hold::Approval(Some(plan.hash.clone()))));
 
     // One that joins later, one that somebody mends, and one that differs in another way now.
@@ -90,9 +96,9 @@ fn what_is_approved_is_sent_and_what_differs_later_is_held_under_another_hash() 
     let next = world.held(&key);
     assert_ne!(next.hash, plan.hash);
     assert_eq!(next.devices, 2);
-    let said = || world.seen.announcements.iter().map(|(_, said)| said);
-    let held = said().filter(|said| matches!(said, Announcement::Held(_)));
-    let approved = said().filter(|said| matches!(said, Announcement::Approved(_)));
+    let messages = || world.seen.notifications.iter().map(|(_, message)| message);
+    let held = messages().filter(|message| matches!(message, Notification::Held(_)));
+    let approved = messages().filter(|message| matches!(message, Notification::Approved(_)));
     assert_eq!((held.count(), approved.count()), (2, 1));
     world.assert_converged();
 }
@@ -105,8 +111,8 @@ fn a_used_approval_does_not_work_again() {
     world.approve(&key, &format!("plan:{hash}"));
     world.run_for(SOON);
     world.assert_converged();
-    assert_eq!(told(&world).in_sync, 2);
-    assert!(world.last_reports[&key].approval_faults.is_empty());
+    assert_eq!(reported(&world).in_sync, 2);
+    assert!(world.last_reports[&key].approval_errors.is_empty());
     world.forget_seen();
 
     // Just the same difference again.
@@ -117,7 +123,7 @@ fn a_used_approval_does_not_work_again() {
     assert!(world.writes().is_empty());
     let next = world.hash(&key);
     assert_ne!(next, hash);
-    let faults = &world.last_reports[&key].approval_faults;
+    let faults = &world.last_reports[&key].approval_errors;
     let expected =
         format!("plan:{hash} was approved before and does not work again; plan:{next} is held now");
     assert_eq!(*faults, [expected]);
@@ -130,7 +136,7 @@ fn an_approval_that_fits_nothing_says_what_is_held_and_blocks_nothing() {
     let hash = world.hash(&key);
     world.approve(&key, "plan:0000000000000000, plan:oops,yes");
     world.run_for(SOON);
-    let faults = world.last_reports[&key].approval_faults.join("\n");
+    let faults = world.last_reports[&key].approval_errors.join("\n");
     for part in [
         format!("plan:0000000000000000 fits nothing that is held; plan:{hash} is held now"),
         "'oops' is no hash of a plan: write the 16 digits of status.heldPlan.hash".to_owned(),
@@ -141,7 +147,7 @@ fn an_approval_that_fits_nothing_says_what_is_held_and_blocks_nothing() {
     assert!(world.writes().is_empty());
     world.approve(&key, &format!("yes, plan:{hash}"));
     world.run_for(SOON);
-    assert_eq!(told(&world).in_sync, 2);
+    assert_eq!(reported(&world).in_sync, 2);
 }
 
 #[test]
@@ -166,7 +172,7 @@ fn what_is_held_is_the_same_after_a_restart_and_is_told_once() {
     world.kill();
     world.run_for(SOON);
     assert_eq!(world.hash(&key), before);
-    assert!(world.seen.announcements.is_empty());
+    assert!(world.seen.notifications.is_empty());
 }
 
 /// Whenever the process is killed: each change that was approved is made at most once, and what was
@@ -188,10 +194,10 @@ fn an_approval_is_used_once_through_crashes() {
         }
         world.calm_down();
         world.run_for(Duration::from_mins(10));
-        let used = world.policies[&key].memory.approvals_used;
+        let used = world.policies[&key].record.approvals_used;
         assert_eq!(used, 1, "seed {seed}");
         world.assert_converged();
-        cut_off += usize::from((1..12).contains(&told(&world).in_sync));
+        cut_off += usize::from((1..12).contains(&reported(&world).in_sync));
         // What was made is undone by somebody: the same approval does not put it back.
         for device in world.model.devices.values_mut() {
             device.tags = [tag("tag:s")].into();
@@ -204,12 +210,12 @@ fn an_approval_is_used_once_through_crashes() {
         world.approve(&key, &format!("plan:{approved},plan:{rest}"));
         world.run_for(Duration::from_mins(5));
         // What had been frozen before the last drift is approved; the rest may need one more.
-        if told(&world).in_sync < 12 {
+        if reported(&world).in_sync < 12 {
             let last = world.hash(&key);
             world.approve(&key, &format!("plan:{last}"));
             world.run_for(Duration::from_mins(5));
         }
-        assert_eq!(told(&world).in_sync, 12, "seed {seed}");
+        assert_eq!(reported(&world).in_sync, 12, "seed {seed}");
         world.assert_converged();
     }
     assert!(
@@ -222,11 +228,11 @@ fn an_approval_is_used_once_through_crashes() {
 fn the_same_wish_of_a_policy_that_acts_is_sent_as_its_own() {
     let mut world = world(1);
     world.apply(asking(policy(0, tags(&["tag:a"]))));
-    let acts = Policy {
+    let actions = Policy {
         key: policy_key(1),
         ..policy(0, tags(&["tag:a"]))
     };
-    world.apply(acts);
+    world.apply(actions);
     world.start();
     world.run_until(SOON);
     world.assert_converged();
@@ -237,14 +243,14 @@ fn the_same_wish_of_a_policy_that_acts_is_sent_as_its_own() {
 fn of_a_list_the_part_of_those_that_act_goes_first_and_the_rest_waits() {
     let at_least = |policy: Policy| Policy {
         ownership: Ownership {
-            enabled_routes: Extent::AtLeast,
+            enabled_routes: ListOwnership::AtLeast,
             ..Ownership::default()
         },
         ..policy
     };
-    let routes = |route: &str| Wishes {
+    let routes = |route: &str| DesiredSettings {
         enabled_routes: Some([route.parse().unwrap()].into()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     let mut world = world(1);
     world.apply(asking(at_least(policy(0, routes("10.1.0.0/16")))));
@@ -316,6 +322,6 @@ fn ten_thousand_held_devices_cost_nothing_while_they_wait() {
     println!("ten polls of 10,000 held devices: {:?}", begin.elapsed());
     assert!(world.seen.reports.is_empty());
     assert!(world.writes().is_empty());
-    assert_eq!(told(&world).differences.len(), 20);
+    assert_eq!(reported(&world).differences.len(), 20);
     assert_eq!(world.held(&policy_key(0)).changes, 10_000);
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Route, TagSet},
-    plan::{AttributesExtent, Deletion, Mode, Ownership, Policy, Suspender},
+    plan::{AttributesOwnership, Deletion, Mode, Ownership, Policy, Suspender},
     tailnet::State,
 };
 
@@ -23,14 +23,14 @@ fn tag_set(names: &[&str]) -> TagSet {
 fn two_policies() -> World {
     let mut world = world(1);
     let mut first = policy(0, attributes(&[("a", "gold")]));
-    first.wishes.tags = Some(tag_set(&["tag:a"]));
+    first.desired.tags = Some(tag_set(&["tag:a"]));
     first.priority = 1;
     world.apply(first);
     let mut second = policy(0, attributes(&[("b", "gold")]));
     second.key = policy_key(1);
-    second.wishes.tags = Some(tag_set(&["tag:b"]));
+    second.desired.tags = Some(tag_set(&["tag:b"]));
     second.ownership = Ownership {
-        attributes: AttributesExtent::Exact,
+        attributes: AttributesOwnership::Exact,
         ..Ownership::default()
     };
     world.apply(second);
@@ -55,7 +55,7 @@ fn an_edit_that_makes_a_policy_invalid_hands_nothing_to_one_that_ranks_below() {
     for broken in [Broken::Invalid, Broken::Unreadable] {
         for restart in [false, true] {
             let mut world = two_policies();
-            let before = world.policies[&policy_key(0)].memory.clone();
+            let before = world.policies[&policy_key(0)].record.clone();
             world.break_spec(&policy_key(0), broken);
             world.run_for(SOON);
             if restart {
@@ -63,7 +63,7 @@ fn an_edit_that_makes_a_policy_invalid_hands_nothing_to_one_that_ranks_below() {
             }
             world.run_for(Duration::from_hours(2));
             assert_untouched(&world);
-            assert_eq!(world.policies[&policy_key(0)].memory, before);
+            assert_eq!(world.policies[&policy_key(0)].record, before);
             // Corrected, it acts again; deleted, it hands its fields over.
             world.apply(policy(0, tags(&["tag:c"])));
             world.run_for(SOON);
@@ -97,7 +97,7 @@ fn an_invalid_policy_is_reported_as_such_and_one_that_cannot_be_read_not_at_all(
 fn clearing() -> World {
     let mut world = world(1);
     let mut clears = policy(0, attributes(&[("a", "gold")]));
-    clears.wishes.exit_node = Some(true);
+    clears.desired.exit_node = Some(true);
     clears.deletion = Deletion::Clear;
     world.apply(clears);
     world.start();
@@ -137,7 +137,7 @@ fn a_finalizer_that_somebody_removes_is_put_back_though_nothing_else_changes() {
 fn a_policy_that_cannot_be_read_is_not_seen_off() {
     for restart in [false, true] {
         let mut world = clearing();
-        let before = world.policies[&policy_key(0)].memory.clone();
+        let before = world.policies[&policy_key(0)].record.clone();
         world.break_spec(&policy_key(0), Broken::Unreadable);
         world.run_for(SOON);
         world.delete(&policy_key(0));
@@ -145,12 +145,12 @@ fn a_policy_that_cannot_be_read_is_not_seen_off() {
             world.kill();
         }
         world.run_for(Duration::from_hours(24));
-        assert_eq!(world.policies[&policy_key(0)].memory, before);
+        assert_eq!(world.policies[&policy_key(0)].record, before);
         assert!(!is_clear(&world));
         // A version that can read it comes.
         let kept: &mut _ = world.policies.get_mut(&policy_key(0)).unwrap();
         kept.broken = Broken::Valid;
-        kept.leaving = true;
+        kept.deleting = true;
         world.kill();
         world.run_for(SOON);
         assert!(is_clear(&world) && world.policies.is_empty());

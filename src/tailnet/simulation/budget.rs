@@ -1,5 +1,4 @@
 //! What one namespace can take of the budget from the others.
-
 use std::time::Duration;
 
 use super::{
@@ -9,7 +8,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    plan::{Extent, Guardrails, Mode, Policy, PolicyKey, Wishes},
+    plan::{DesiredSettings, Guardrails, ListOwnership, Mode, Policy, PolicyKey},
     tailnet::Request,
 };
 
@@ -54,7 +53,7 @@ fn a_policy_that_asks_all_the_time_gets_a_few_lists_a_minute_and_its_last_reques
     let lists = lists_while_it_asks(&mut world, &key, 120);
     assert!(lists <= 12, "{lists} lists");
     world.run_for(SECOND * 70);
-    let handled = &world.last_reports[&key].memory.handled;
+    let handled = &world.last_reports[&key].record.handled;
     assert_eq!(handled.as_deref(), Some("1199"));
 }
 
@@ -63,7 +62,7 @@ fn a_policy_that_asks_all_the_time_gets_a_few_lists_a_minute_and_its_last_reques
 fn a_policy_that_asks_and_is_edited_ends_no_backoff_of_the_reads_of_other_devices() {
     // What others give is carried along, so that the device is read before each write.
     let mut sharing = policy(0, tags(&["tag:a"]));
-    sharing.ownership.tags = Extent::AtLeast;
+    sharing.ownership.tags = ListOwnership::AtLeast;
     let hostile = |number: u32| {
         let given = ["tag:b", "tag:c"][number as usize % 2];
         of_hostile(policy(1, tags(&[given])))
@@ -86,7 +85,7 @@ fn a_policy_that_asks_and_is_edited_ends_no_backoff_of_the_reads_of_other_device
     // An edit of its own policy is its author's answer to whatever failed.
     world.model.broken = None;
     let mut edited = policy(0, tags(&["tag:a", "tag:d"]));
-    edited.ownership.tags = Extent::AtLeast;
+    edited.ownership.tags = ListOwnership::AtLeast;
     world.apply(edited);
     world.run_for(SECOND * 20);
     world.assert_converged();
@@ -139,7 +138,7 @@ fn drift_is_corrected_in_twice_the_time_at_most_while_another_namespace_edits_al
         for key in keys.iter().filter(|key| key.namespace == "hostile") {
             let tag = format!("tag:h{}", world.rng.u32(..100));
             let edited = Policy {
-                wishes: tags(&[&tag]),
+                desired: tags(&[&tag]),
                 ..world.policies[key].policy.clone()
             };
             world.apply(edited);
@@ -159,10 +158,10 @@ fn attributes_are_read_as_often_as_before_while_another_namespace_has_a_thousand
         let values = world.model.attributes.get_mut(&node_id(0));
         values.unwrap().clear();
     };
-    let wishes: Wishes = attributes(&[("tier", "gold")]);
+    let desired: DesiredSettings = attributes(&[("tier", "gold")]);
     let mut world = servers(1000);
     world.settings.attributes_interval = SECOND * 60;
-    let mut world = settled(world, [policy(0, wishes), observer()]);
+    let mut world = settled(world, [policy(0, desired), observer()]);
     let stretched = world.tailnet_report.attributes_interval;
     assert!(stretched > SECOND * 600, "{stretched:?}");
     // More often would count as contested.

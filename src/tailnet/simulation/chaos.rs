@@ -8,13 +8,13 @@ use std::{
 use super::{Broken, Kept, World, model};
 use crate::{
     model::{
-        AttributeKey, AttributeValue, AttributeWish, Attributes, ChangeLimit, Device, NodeId,
+        AttributeKey, AttributeValue, Attributes, ChangeLimit, DesiredAttribute, Device, NodeId,
         ReportedAttribute, Route, RouteSet, Tag, TagSet,
     },
     plan::{
-        Allowance, Approvals, ApprovedOn, AttributesExtent, Deletion, DeviceTarget, Disruption,
-        Extent, Glob, Identity, Mode, Ownership, Policy, PolicyKey, Selector, Suspender, Target,
-        Wishes,
+        AllowedRules, Approvals, ApprovedOn, AttributesOwnership, Deletion, DesiredSettings,
+        DeviceTarget, Disruption, Glob, Identity, ListOwnership, Mode, Ownership, Policy,
+        PolicyKey, Selector, Suspender, Target,
     },
     tailnet::{Input, simulation::model::Faults},
 };
@@ -43,7 +43,7 @@ impl World {
                 }
                 // What is being deleted takes no edit that changes anything.
                 let kept = self.policies.get(&policy.key);
-                if kept.is_none_or(|kept| !kept.leaving) {
+                if kept.is_none_or(|kept| !kept.deleting) {
                     self.apply(policy);
                 }
             }
@@ -186,7 +186,7 @@ impl World {
         let key = policy_key(self.rng.usize(..POLICIES));
         let broken = [Broken::Invalid, Broken::Unreadable][self.rng.usize(..2)];
         let kept = self.policies.get(&key);
-        if kept.is_some_and(|kept| !kept.leaving) {
+        if kept.is_some_and(|kept| !kept.deleting) {
             self.break_spec(&key, broken);
         }
     }
@@ -245,7 +245,7 @@ impl World {
             return;
         };
         let (tags, routes, exit) = (self.tags(), self.routes(), self.rng.bool());
-        let (key, wish) = (self.attribute_key(), self.attribute());
+        let (key, desired) = (self.attribute_key(), self.attribute());
         let flag = self.rng.bool();
         let field = self.rng.u8(..6);
         let device = self.model.devices.get_mut(&id).unwrap();
@@ -266,8 +266,8 @@ impl World {
                 let attributes: &mut Attributes = self.model.attributes.get_mut(&id).unwrap();
                 attributes.remove(&key);
                 if flag {
-                    let value = wish.value.to_json();
-                    let expiry = wish.expiry;
+                    let value = desired.value.to_json();
+                    let expiry = desired.expiry;
                     attributes.insert(key, ReportedAttribute { value, expiry });
                 }
             }
@@ -306,7 +306,7 @@ impl World {
         } else {
             TagSet::new()
         };
-        let wishes = self.wishes();
+        let desired = self.desired();
         let allowed = [Disruption::Deauthorize, Disruption::ExpiredKey];
         let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
         let users = Vec::new();
@@ -316,7 +316,7 @@ impl World {
                 tags,
                 users,
             }),
-            wishes,
+            desired,
             allowed,
             ..blank(key)
         }
@@ -344,10 +344,10 @@ impl World {
             let text = expressions[self.rng.usize(..3)];
             selector.expression = Some(text.parse().unwrap());
         }
-        let wishes = Wishes {
+        let desired = DesiredSettings {
             name: None,
             ipv4: None,
-            ..self.wishes()
+            ..self.desired()
         };
         let allowed = [
             Disruption::Deauthorize,
@@ -356,8 +356,8 @@ impl World {
         ];
         let allowed = allowed.into_iter().filter(|_| self.rng.bool()).collect();
         Policy {
-            target: Target::Fleet(selector),
-            wishes,
+            target: Target::Selector(selector),
+            desired,
             allowed,
             ownership: self.ownership(),
             mode: [
@@ -376,16 +376,16 @@ impl World {
     fn ownership(&mut self) -> Ownership {
         let mut extent = || {
             if self.rng.bool() {
-                Extent::Exact
+                ListOwnership::Exact
             } else {
-                Extent::AtLeast
+                ListOwnership::AtLeast
             }
         };
         let (tags, enabled_routes) = (extent(), extent());
         let attributes = if self.rng.u8(..4) == 0 {
-            AttributesExtent::Exact
+            AttributesOwnership::Exact
         } else {
-            AttributesExtent::Named
+            AttributesOwnership::Named
         };
         Ownership {
             tags,
@@ -394,37 +394,37 @@ impl World {
         }
     }
 
-    fn wishes(&mut self) -> Wishes {
-        let mut wishes = Wishes::default();
+    fn desired(&mut self) -> DesiredSettings {
+        let mut desired = DesiredSettings::default();
         if self.rng.u8(..3) == 0 {
-            wishes.authorized = Some(self.rng.bool());
+            desired.authorized = Some(self.rng.bool());
         }
         if self.rng.u8(..3) == 0 {
-            wishes.tags = Some(self.tags());
+            desired.tags = Some(self.tags());
         }
         if self.rng.u8(..3) == 0 {
-            wishes.key_expiry_disabled = Some(self.rng.bool());
+            desired.key_expiry_disabled = Some(self.rng.bool());
         }
         if self.rng.u8(..3) == 0 {
-            wishes.enabled_routes = Some(self.routes());
+            desired.enabled_routes = Some(self.routes());
         }
         if self.rng.u8(..3) == 0 {
-            wishes.exit_node = Some(self.rng.bool());
+            desired.exit_node = Some(self.rng.bool());
         }
         if self.rng.u8(..2) == 0 {
             let count = self.rng.usize(..3);
             let named = (0..count).map(|_| (self.attribute_key(), self.attribute()));
             // A manifest with two keys that differ only in case is refused.
             let apart: BTreeMap<_, _> = named.map(|named| (named.0.folded(), named)).collect();
-            wishes.attributes = Some(apart.into_values().collect());
+            desired.attributes = Some(apart.into_values().collect());
         }
         if self.rng.u8(..6) == 0 {
-            wishes.name = Some(format!("wished-{}", self.rng.u8(..4)).parse().unwrap());
+            desired.name = Some(format!("wished-{}", self.rng.u8(..4)).parse().unwrap());
         }
         if self.rng.u8(..6) == 0 {
-            wishes.ipv4 = Some(format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap());
+            desired.ipv4 = Some(format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap());
         }
-        wishes
+        desired
     }
 
     fn tag(&mut self) -> Tag {
@@ -448,9 +448,9 @@ impl World {
         keys[self.rng.usize(..4)].parse().unwrap()
     }
 
-    fn attribute(&mut self) -> AttributeWish {
+    fn attribute(&mut self) -> DesiredAttribute {
         let soon = self.wall() + jiff::SignedDuration::from_secs(self.rng.i64(1..600));
-        AttributeWish {
+        DesiredAttribute {
             value: match self.rng.u8(..6) {
                 0 => AttributeValue::Integer(3.try_into().unwrap()),
                 even if even % 2 == 0 => string("gold"),
@@ -495,11 +495,11 @@ pub fn blank(key: PolicyKey) -> Policy {
         priority: 0,
         created: jiff::Timestamp::UNIX_EPOCH,
         target: hostname(""),
-        wishes: Wishes::default(),
+        desired: DesiredSettings::default(),
         ownership: Ownership::default(),
         mode: Mode::default(),
         allowed: std::collections::BTreeSet::new(),
         deletion: Deletion::default(),
-        allowance: Allowance::default(),
+        allowance: AllowedRules::default(),
     }
 }

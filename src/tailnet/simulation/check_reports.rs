@@ -13,7 +13,7 @@ impl World {
     pub fn check_report(&mut self, key: &PolicyKey, report: &PolicyReport) {
         if let Some(plan) = &report.held {
             let made_of = [plan.changes, plan.devices];
-            let frozen = self.told.frozen.entry((key.clone(), plan.hash.clone()));
+            let frozen = self.reported.frozen.entry((key.clone(), plan.hash.clone()));
             let before = *frozen.or_insert(made_of);
             assert_eq!(
                 before, made_of,
@@ -21,16 +21,16 @@ impl World {
                 plan.hash
             );
         }
-        let Some(bound) = &report.memory.bound else {
+        let Some(bound) = &report.record.bound else {
             return;
         };
-        let Some((policy, memory)) = self.told.policies.get(key) else {
+        let Some((policy, record)) = self.reported.policies.get(key) else {
             return;
         };
-        let before = memory.bound.as_ref();
+        let before = record.bound.as_ref();
         let before = before.filter(|before| before.named == bound.named);
         if let Some(before) = before.filter(|before| before.node != bound.node) {
-            let gone = self.told.gone.contains(&before.node);
+            let gone = self.reported.gone.contains(&before.node);
             assert!(
                 gone,
                 "{key} leaves {before:?} for {bound:?}, and nothing proves it gone"
@@ -43,16 +43,16 @@ impl World {
             return;
         };
         let same_name = |id: &&NodeId| {
-            let device = &self.told.former[*id];
+            let device = &self.reported.previous[*id];
             !device.external && device.hostname == *name
         };
-        let former = self.told.former.keys();
-        let mut lacking = former.filter(|id| !self.told.devices.contains_key(*id));
+        let previous = self.reported.previous.keys();
+        let mut lacking = previous.filter(|id| !self.reported.devices.contains_key(*id));
         let other = lacking.find(|id| same_name(id) && **id != bound.node);
         let is_known = before.is_some() || target.identity.to_string() != bound.named;
         let approved = self.policies.get(key);
         let approved = approved.is_some_and(|kept| kept.approvals.nodes.contains(&bound.node));
-        let gone = other.is_some_and(|id| self.told.gone.contains(id));
+        let gone = other.is_some_and(|id| self.reported.gone.contains(id));
         assert!(
             is_known || approved || gone || other.is_none(),
             "{key} is bound to {bound:?}, though one list alone lacks {other:?}"

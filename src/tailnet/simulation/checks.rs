@@ -10,8 +10,9 @@ use crate::{
     api::{PolicyField, Reason},
     model::{AttributeKey, Attributes, Device, NodeId, Route},
     plan::{
-        Approvals, AttributesExtent, Belongings, Call, Entry, Extent, Fleet, Form, Guards, Memory,
-        Mode, PlanHash, Policy, PolicyKey, Reach, Target, apply_attributes, bind_policy,
+        Admission, Approvals, AttributeType, AttributesOwnership, Call, DeviceIndex,
+        DevicePermissions, Entry, ListOwnership, ManagedSettings, Mode, PlanHash, Policy,
+        PolicyKey, PolicyRecord, Target, apply_attributes, bind_policy,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -25,20 +26,20 @@ pub struct Told {
     lists: BTreeSet<Ticket>,
     list_seen: bool,
     /// As they count: one that is refused counts as one that observes.
-    pub(super) policies: BTreeMap<PolicyKey, (Policy, Memory)>,
+    pub(super) policies: BTreeMap<PolicyKey, (Policy, PolicyRecord)>,
     declared: BTreeMap<PolicyKey, Policy>,
     /// What the status of each recorded when it was watched last.
-    stored: BTreeMap<PolicyKey, Memory>,
-    guards: Guards,
-    flights: BTreeMap<Ticket, Request>,
+    stored: BTreeMap<PolicyKey, PolicyRecord>,
+    guards: Admission,
+    in_flight: BTreeMap<Ticket, Request>,
     /// The devices as they were told, with the tags that were written since.
     pub(super) devices: BTreeMap<NodeId, Device>,
     /// The attributes of devices as they were read last, with what was written since.
     read: BTreeMap<NodeId, Attributes>,
     /// The forms of attributes that were refused for good, be it only on some device.
-    refused: BTreeSet<Form>,
+    refused: BTreeSet<AttributeType>,
     /// As they were before the last list, which may be older than a look at one of them.
-    pub(super) former: BTreeMap<NodeId, Device>,
+    pub(super) previous: BTreeMap<NodeId, Device>,
     /// What each policy object (by its UID) may have set, whatever process sent it: the keys that it
     /// has declared while it was to be enforced, on the devices that it targeted then.
     pub managed: Managed,
@@ -68,7 +69,7 @@ impl Told {
             Input::Policy(_) => self.note_managed(None),
             Input::Answered(_, Ok(Answer::Devices { .. } | Answer::Device(_))) => {
                 let changed = self.devices.values();
-                let changed = changed.filter(|it| self.former.get(&it.node_id) != Some(it));
+                let changed = changed.filter(|it| self.previous.get(&it.node_id) != Some(it));
                 let changed: BTreeSet<NodeId> = changed.map(|it| it.node_id.clone()).collect();
                 self.note_managed(Some(&changed));
             }
@@ -78,7 +79,7 @@ impl Told {
 
     /// Policies may have come to manage devices: all of them, or those that have changed.
     fn note_managed(&mut self, changed: Option<&BTreeSet<NodeId>>) {
-        for (policy, memory) in self.policies.values() {
+        for (policy, record) in self.policies.values() {
             if !matches!(policy.mode, Mode::Enforce | Mode::Approve) {
                 continue;
             }
@@ -86,14 +87,14 @@ impl Told {
             let seen =
                 seen.filter(|it| changed.is_none_or(|changed| changed.contains(&it.node_id)));
             let targeted = seen.filter(|device| match &policy.target {
-                Target::Fleet(selector) => selector.fits(device),
-                Target::Device(_) => memory
+                Target::Selector(selector) => selector.matches(device),
+                Target::Device(_) => record
                     .bound
                     .as_ref()
                     .is_some_and(|it| it.node == device.node_id),
             });
             let targeted: Vec<&NodeId> = targeted.map(|device| &device.node_id).collect();
-            for key in policy.wishes.attributes.iter().flat_map(BTreeMap::keys) {
+            for key in policy.desired.attributes.iter().flat_map(BTreeMap::keys) {
                 let facts = targeted.iter();
                 let facts = facts.map(|id| (policy.uid.clone(), key.clone(), (*id).clone()));
                 self.managed.extend(facts);
@@ -104,18 +105,18 @@ impl Told {
     fn note_facts(&mut self, input: &Input) {
         match input {
             Input::Policy(declared) => {
-                let readable = declared.standing.readable.clone();
+                let readable = declared.status_state.readable.clone();
                 let policy = declared.policy.clone();
                 let policy = policy.unwrap_or_else(|_| readable.unwrap().while_invalid());
                 self.declared.insert(declared.key.clone(), policy.clone());
                 let policy = self.admitted(policy);
-                let stored = declared.memory.clone();
+                let stored = declared.record.clone();
                 self.stored.insert(declared.key.clone(), stored.clone());
-                let memory = match self.policies.remove(&declared.key) {
-                    Some((before, memory)) if before.uid == declared.uid => memory,
+                let record = match self.policies.remove(&declared.key) {
+                    Some((before, record)) if before.uid == declared.uid => record,
                     _ => stored,
                 };
-                self.policies.insert(declared.key.clone(), (policy, memory));
+                self.policies.insert(declared.key.clone(), (policy, record));
             }
             Input::PolicyGone(key) => {
                 self.policies.remove(key);
@@ -138,8 +139,8 @@ impl Told {
                 self.leading = term.is_some();
                 // A term starts with what is stored, and nothing else.
                 if self.leading {
-                    for (key, (_, memory)) in &mut self.policies {
-                        *memory = self.stored[key].clone();
+                    for (key, (_, record)) in &mut self.policies {
+                        *record = self.stored[key].clone();
                     }
                 }
                 self.lists.clear();
@@ -147,15 +148,15 @@ impl Told {
             }
             Input::Answered(ticket, answer) => {
                 self.learn(*ticket, answer);
-                self.flights.remove(ticket);
+                self.in_flight.remove(ticket);
                 let seen =
                     self.lists.contains(ticket) && matches!(answer, Ok(Answer::Devices { .. }));
                 self.list_seen |= seen;
             }
-            Input::Recorded { key, uid, memory } => {
+            Input::Recorded { key, uid, record } => {
                 let kept = self.policies.get_mut(key);
                 if let Some((_, kept)) = kept.filter(|(policy, _)| policy.uid == *uid) {
-                    *kept = memory.clone();
+                    *kept = record.clone();
                 }
             }
             _ => {}
@@ -183,32 +184,32 @@ impl Told {
     /// policy.
     fn permit(&self, id: &NodeId, fields: &[PolicyField]) -> bool {
         let guardrails = &self.guards.guardrails;
-        let may = |(policy, memory): &(Policy, Memory), device: &Device| {
+        let may = |(policy, record): &(Policy, PolicyRecord), device: &Device| {
             let mut fields = fields.iter();
-            let barred = |field: &PolicyField| guardrails.bars(policy, *field, device).is_some();
-            may_act(policy, memory) && fields.any(|field| !barred(field))
+            let denied = |field: &PolicyField| guardrails.denies(policy, *field, device).is_some();
+            may_act(policy, record) && fields.any(|field| !denied(field))
         };
-        let seen = [self.devices.get(id), self.former.get(id)];
+        let seen = [self.devices.get(id), self.previous.get(id)];
         let mut seen = seen.into_iter().flatten();
         seen.any(|device| self.policies.values().any(|policy| may(policy, device)))
     }
 
     /// Whether the guards permit a policy to change a field of a device.
     fn allows(&self, policy: &Policy, field: PolicyField, id: &NodeId) -> bool {
-        let seen = [self.devices.get(id), self.former.get(id)];
+        let seen = [self.devices.get(id), self.previous.get(id)];
         let guardrails = &self.guards.guardrails;
         let mut seen = seen.into_iter().flatten();
-        seen.any(|device| guardrails.bars(policy, field, device).is_none())
+        seen.any(|device| guardrails.denies(policy, field, device).is_none())
     }
 
     /// Whether the guards permit that this entry of a list is given or taken.
     fn own<T: Entry>(&self, id: &NodeId, entry: &T) -> bool {
-        let seen = [self.devices.get(id), self.former.get(id)];
+        let seen = [self.devices.get(id), self.previous.get(id)];
         let mut seen = seen.into_iter().flatten();
         seen.any(|device| {
             let mut policies = self.policies.values();
-            policies.any(|(policy, memory)| {
-                may_act(policy, memory) && Reach::of(policy, device).owns(entry)
+            policies.any(|(policy, record)| {
+                may_act(policy, record) && DevicePermissions::of(policy, device).owns(entry)
             })
         })
     }
@@ -217,8 +218,8 @@ impl Told {
         match answer {
             Ok(Answer::Devices { devices, .. }) => {
                 let by_id = |device: &Device| (device.node_id.clone(), device.clone());
-                let told = devices.iter().map(by_id).collect();
-                self.former = std::mem::replace(&mut self.devices, told);
+                let reported = devices.iter().map(by_id).collect();
+                self.previous = std::mem::replace(&mut self.devices, reported);
                 self.last_list = self.devices.keys().cloned().collect();
                 self.gone.retain(|id| !self.last_list.contains(id));
             }
@@ -233,30 +234,30 @@ impl Told {
             }
             Err(failure) if failure.reason == Reason::Refused => {
                 if let Some(Request::Write(Call::WriteAttributes(nodes))) =
-                    self.flights.get(&ticket)
+                    self.in_flight.get(&ticket)
                 {
                     let writes = nodes.values().flatten();
-                    let set = writes.filter_map(|(key, wish)| Some((key, wish.as_ref()?)));
+                    let set = writes.filter_map(|(key, desired)| Some((key, desired.as_ref()?)));
                     self.refused
-                        .extend(set.map(|(key, wish)| Form::of(key, wish)));
+                        .extend(set.map(|(key, desired)| AttributeType::of(key, desired)));
                 }
             }
             Err(failure) if failure.reason == Reason::DeviceNotFound => {
-                if let Some(Request::Device(id)) = self.flights.get(&ticket) {
+                if let Some(Request::Device(id)) = self.in_flight.get(&ticket) {
                     self.gone.insert(id.clone());
                 }
             }
             Ok(Answer::Written) => {
-                if let Some(Request::Write(Call::Delete(id))) = self.flights.get(&ticket) {
+                if let Some(Request::Write(Call::Delete(id))) = self.in_flight.get(&ticket) {
                     self.gone.insert(id.clone());
                 }
-                if let Some(Request::Write(Call::SetTags(id, tags))) = self.flights.get(&ticket)
+                if let Some(Request::Write(Call::SetTags(id, tags))) = self.in_flight.get(&ticket)
                     && let Some(device) = self.devices.get_mut(id)
                 {
                     device.tags.clone_from(tags);
                 }
                 if let Some(Request::Write(Call::WriteAttributes(nodes))) =
-                    self.flights.get(&ticket)
+                    self.in_flight.get(&ticket)
                 {
                     for (id, writes) in nodes {
                         apply_attributes(writes, self.read.entry(id.clone()).or_default());
@@ -264,7 +265,7 @@ impl Told {
                 }
             }
             Ok(Answer::Attributes(values)) => {
-                if let Some(Request::Attributes(id)) = self.flights.get(&ticket) {
+                if let Some(Request::Attributes(id)) = self.in_flight.get(&ticket) {
                     self.read.insert(id.clone(), values.clone());
                 }
             }
@@ -274,31 +275,31 @@ impl Told {
 
     /// The policies that the engine may know to mean a device: by what it keeps of a single one,
     /// and by what it was told last or wrote itself.
-    fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, Memory)> {
-        let seen = [self.devices.get(id), self.former.get(id)];
-        self.policies.values().filter(move |(policy, memory)| {
-            let bound = memory.bound.as_ref();
+    fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, PolicyRecord)> {
+        let seen = [self.devices.get(id), self.previous.get(id)];
+        self.policies.values().filter(move |(policy, record)| {
+            let bound = record.bound.as_ref();
             match &policy.target {
                 Target::Device(_) => bound.is_some_and(|bound| bound.node == *id),
-                Target::Fleet(selector) => {
+                Target::Selector(selector) => {
                     let mut seen = seen.into_iter().flatten();
-                    seen.any(|device| selector.fits(device))
+                    seen.any(|device| selector.matches(device))
                 }
             }
         })
     }
 
-    fn names(&self, id: &NodeId, wish: impl Fn(&Policy) -> bool) -> bool {
+    fn names(&self, id: &NodeId, desired: impl Fn(&Policy) -> bool) -> bool {
         let mut holders = self.holders(id);
-        holders.any(|(policy, memory)| may_act(policy, memory) && wish(policy))
+        holders.any(|(policy, record)| may_act(policy, record) && desired(policy))
     }
 
     /// What policies that have let a device go may take from it, by what is kept of them.
-    fn due(&self, id: &NodeId) -> Belongings {
-        let mut due = Belongings::default();
-        for (policy, memory) in self.policies.values() {
+    fn due(&self, id: &NodeId) -> ManagedSettings {
+        let mut due = ManagedSettings::default();
+        for (policy, record) in self.policies.values() {
             if policy.clears() {
-                due.merge(&memory.holdings.due(id));
+                due.merge(&record.managed.due(id));
             }
         }
         due
@@ -307,10 +308,10 @@ impl Told {
 
 /// Whether something may be sent for a policy: where it asks for approvals, only once it is kept that
 /// one was used.
-fn may_act(policy: &Policy, memory: &Memory) -> bool {
+fn may_act(policy: &Policy, record: &PolicyRecord) -> bool {
     match policy.mode {
         Mode::Enforce => true,
-        Mode::Approve => memory.approvals_used > 0,
+        Mode::Approve => record.approvals_used > 0,
         Mode::Suspended(_) | Mode::Observe => false,
     }
 }
@@ -318,29 +319,29 @@ fn may_act(policy: &Policy, memory: &Memory) -> bool {
 impl World {
     pub fn check(&mut self, ticket: Ticket, request: &Request) {
         if *request == Request::Devices {
-            self.told.lists.insert(ticket);
+            self.reported.lists.insert(ticket);
             let under_way = self
-                .told
-                .flights
+                .reported
+                .in_flight
                 .values()
                 .filter(|r| **r == Request::Devices);
             assert!(under_way.count() <= 2, "lists pile up");
         } else {
-            let flights = self
-                .told
-                .flights
+            let in_flight = self
+                .reported
+                .in_flight
                 .values()
                 .filter(|r| **r != Request::Devices);
-            assert!(flights.count() < 60, "requests pile up");
-            assert!(self.told.leading, "{request:?} without the lead");
+            assert!(in_flight.count() < 60, "requests pile up");
+            assert!(self.reported.leading, "{request:?} without the lead");
             assert!(
-                self.told.listed,
+                self.reported.listed,
                 "{request:?} before all policies are known"
             );
-            assert!(self.told.list_seen, "{request:?} before the first list");
+            assert!(self.reported.list_seen, "{request:?} before the first list");
         }
         if let Request::Write(call) = request {
-            for other in self.told.flights.values() {
+            for other in self.reported.in_flight.values() {
                 if let Request::Write(other) = other {
                     let shared = other.nodes().iter().any(|id| call.nodes().contains(id));
                     let both_attributes = matches!(
@@ -351,33 +352,35 @@ impl World {
                 }
             }
             for id in call.nodes() {
-                let listed = self.told.last_list.contains(id);
+                let listed = self.reported.last_list.contains(id);
                 assert!(listed, "{call:?}, but the last list lacks {id}");
             }
             self.check_call(call);
             self.check_precedence(call);
             self.check_guards(call);
         }
-        self.told.flights.insert(ticket, request.clone());
+        self.reported.in_flight.insert(ticket, request.clone());
     }
 
     /// A policy whose spec is invalid keeps its precedence.
     fn check_precedence(&self, call: &Call) {
         let names: fn(&Policy) -> bool = match call {
-            Call::SetAuthorized(..) => |p| p.wishes.authorized.is_some(),
-            Call::SetKeyExpiryDisabled(..) => |p| p.wishes.key_expiry_disabled.is_some(),
-            Call::SetTags(..) => |p| p.wishes.tags.is_some() && p.ownership.tags == Extent::Exact,
+            Call::SetAuthorized(..) => |p| p.desired.authorized.is_some(),
+            Call::SetKeyExpiryDisabled(..) => |p| p.desired.key_expiry_disabled.is_some(),
+            Call::SetTags(..) => {
+                |p| p.desired.tags.is_some() && p.ownership.tags == ListOwnership::Exact
+            }
             _ => return,
         };
         for id in call.nodes() {
-            let holders = self.told.holders(id).map(|(policy, _)| policy);
+            let holders = self.reported.holders(id).map(|(policy, _)| policy);
             let deciding = holders.filter(|policy| policy.mode != Mode::Observe && names(policy));
             let first = deciding.min_by_key(|policy| policy.rank());
             // Another policy may desire just the same.
             let agrees = |policy: &Policy| match call {
-                Call::SetAuthorized(_, after) => policy.wishes.authorized == Some(*after),
+                Call::SetAuthorized(_, after) => policy.desired.authorized == Some(*after),
                 Call::SetKeyExpiryDisabled(_, after) => {
-                    policy.wishes.key_expiry_disabled == Some(*after)
+                    policy.desired.key_expiry_disabled == Some(*after)
                 }
                 _ => false,
             };
@@ -388,31 +391,36 @@ impl World {
 
     /// A call touches what a policy names, on a device that it is known to hold, and nothing else.
     fn check_call(&self, call: &Call) {
-        let named = |id: &NodeId, wish: fn(&Policy) -> bool| {
-            assert!(self.told.names(id, wish), "{call:?} is named by no policy");
+        let named = |id: &NodeId, desired: fn(&Policy) -> bool| {
+            assert!(
+                self.reported.names(id, desired),
+                "{call:?} is named by no policy"
+            );
         };
         match call {
-            Call::SetAuthorized(id, _) => named(id, |p| p.wishes.authorized.is_some()),
+            Call::SetAuthorized(id, _) => named(id, |p| p.desired.authorized.is_some()),
             Call::SetTags(id, tags) => {
                 assert!(!tags.is_empty());
-                named(id, |p| p.wishes.tags.is_some());
-                let replaces =
-                    |p: &Policy| p.wishes.tags.is_some() && p.ownership.tags == Extent::Exact;
+                named(id, |p| p.desired.tags.is_some());
+                let replaces = |p: &Policy| {
+                    p.desired.tags.is_some() && p.ownership.tags == ListOwnership::Exact
+                };
                 let before = self.model.devices.get(id).map(|device| &device.tags);
-                if !self.told.names(id, replaces) && !self.has_drifted(id) {
+                if !self.reported.names(id, replaces) && !self.has_drifted(id) {
                     let kept = before.is_none_or(|before| before.is_subset(tags));
                     assert!(kept, "{call:?} takes tags away: {before:?}");
                 }
             }
             Call::SetKeyExpiryDisabled(id, _) => {
-                named(id, |p| p.wishes.key_expiry_disabled.is_some());
+                named(id, |p| p.desired.key_expiry_disabled.is_some());
             }
-            Call::SetName(id, _) => named(id, |p| p.wishes.name.is_some()),
-            Call::SetIpv4(id, _) => named(id, |p| p.wishes.ipv4.is_some()),
+            Call::SetName(id, _) => named(id, |p| p.desired.name.is_some()),
+            Call::SetIpv4(id, _) => named(id, |p| p.desired.ipv4.is_some()),
             Call::SetRoutes(id, routes) => {
-                let due = self.told.due(id).routes;
-                let owns =
-                    |p: &Policy| p.wishes.enabled_routes.is_some() || p.wishes.exit_node.is_some();
+                let due = self.reported.due(id).routes;
+                let owns = |p: &Policy| {
+                    p.desired.enabled_routes.is_some() || p.desired.exit_node.is_some()
+                };
                 if due.is_empty() {
                     named(id, owns);
                 }
@@ -432,16 +440,20 @@ impl World {
                         before.iter().filter(side).eq(routes.iter().filter(side))
                     })
                 };
-                if !self.told.names(id, |p| p.wishes.exit_node.is_some()) {
+                if !self.reported.names(id, |p| p.desired.exit_node.is_some()) {
                     assert!(kept(true), "{call:?} touches the exit node: {before:?}");
                 }
-                if !self.told.names(id, |p| p.wishes.enabled_routes.is_some()) {
+                if !self
+                    .reported
+                    .names(id, |p| p.desired.enabled_routes.is_some())
+                {
                     assert!(kept(false), "{call:?} touches the routes: {before:?}");
                 }
                 let replaces = |p: &Policy| {
-                    p.wishes.enabled_routes.is_some() && p.ownership.enabled_routes == Extent::Exact
+                    p.desired.enabled_routes.is_some()
+                        && p.ownership.enabled_routes == ListOwnership::Exact
                 };
-                if !self.told.names(id, replaces) {
+                if !self.reported.names(id, replaces) {
                     let mut before = before.into_iter().flatten();
                     let kept =
                         before.all(|r| r.is_exit_node() || due.contains(r) || routes.contains(r));
@@ -453,10 +465,10 @@ impl World {
             Call::WriteAttributes(nodes) => {
                 assert!(nodes.len() <= 50, "a batch of {}", nodes.len());
                 for (id, writes) in nodes {
-                    for (key, wish) in writes {
-                        self.check_attribute(id, key, wish.is_none());
-                        if let Some(wish) = wish {
-                            self.check_form(&Form::of(key, wish));
+                    for (key, desired) in writes {
+                        self.check_attribute(id, key, desired.is_none());
+                        if let Some(desired) = desired {
+                            self.check_form(&AttributeType::of(key, desired));
                         }
                     }
                 }
@@ -468,16 +480,16 @@ impl World {
     /// key of then.
     fn check_expiry(&self, id: &NodeId) {
         let now = self.wall();
-        let device = &self.told.devices[id];
-        let begun = |(policy, memory): &(Policy, Memory)| {
-            let at = policy.wishes.expire_key_at?;
-            let record = memory.acts.expiries.get(&at)?;
-            let same = record.started.get(id) == Some(&device.expires);
+        let device = &self.reported.devices[id];
+        let begun = |(policy, record): &(Policy, PolicyRecord)| {
+            let at = policy.desired.expire_key_at?;
+            let expiry = record.actions.expiries.get(&at)?;
+            let same = expiry.started.get(id) == Some(&device.expires);
             let joined = device.created.is_some_and(|created| created <= at);
-            let known = same && joined && !record.done.contains(id);
-            Some(known && may_act(policy, memory) && at >= policy.created && at <= now)
+            let known = same && joined && !expiry.done.contains(id);
+            Some(known && may_act(policy, record) && at >= policy.created && at <= now)
         };
-        let holders: Vec<_> = self.told.holders(id).collect();
+        let holders: Vec<_> = self.reported.holders(id).collect();
         let begun = holders.iter().any(|holder| begun(holder) == Some(true));
         assert!(begun, "the key of {id} is expired for nobody: {holders:?}");
         assert!(!device.external && !device.key_expiry_disabled);
@@ -487,21 +499,26 @@ impl World {
     /// it began, and that keeps within its count for the day.
     fn check_deletion(&self, id: &NodeId) {
         let now = self.wall();
-        let device = &self.told.devices[id];
+        let device = &self.reported.devices[id];
         let away = now.duration_since(device.last_seen.unwrap());
-        let begun = |(policy, memory): &(Policy, Memory)| {
-            let reap = policy.wishes.reap?;
-            let records = &memory.acts.deletions;
+        let begun = |(policy, record): &(Policy, PolicyRecord)| {
+            let delete_inactive = policy.desired.delete_inactive?;
+            let records = &record.actions.deletions;
             let day = jiff::SignedDuration::from_hours(24);
             let counting = records
                 .values()
                 .filter(|it| now.duration_since(it.at) < day);
-            assert!(counting.count() <= reap.max_per_day as usize, "{records:?}");
+            assert!(
+                counting.count() <= delete_inactive.max_per_day as usize,
+                "{records:?}"
+            );
             let begun = records.get(id).is_some_and(|record| !record.done);
-            let of_many = matches!(policy.target, Target::Fleet(_));
-            Some(begun && of_many && may_act(policy, memory) && away >= reap.inactive_for)
+            let of_many = matches!(policy.target, Target::Selector(_));
+            Some(
+                begun && of_many && may_act(policy, record) && away >= delete_inactive.inactive_for,
+            )
         };
-        let holders: Vec<_> = self.told.holders(id).collect();
+        let holders: Vec<_> = self.reported.holders(id).collect();
         let begun = holders.iter().any(|holder| begun(holder) == Some(true));
         assert!(begun, "{id} is deleted for nobody: {holders:?}");
         assert!(!device.external && device.connected == Some(false));
@@ -518,22 +535,22 @@ impl World {
             Call::SetName(..) => &[PolicyField::Name],
             Call::SetIpv4(..) => &[PolicyField::Ipv4],
             Call::ExpireKey(_) => &[PolicyField::ExpireKeyAt],
-            Call::Delete(_) => &[PolicyField::Reap],
+            Call::Delete(_) => &[PolicyField::DeleteInactive],
         };
         for id in call.nodes() {
-            assert!(self.told.permit(id, fields), "{call:?} is forbidden");
+            assert!(self.reported.permit(id, fields), "{call:?} is forbidden");
             let Some(device) = self.model.devices.get(id).filter(|_| !self.has_drifted(id)) else {
                 continue;
             };
             match call {
                 Call::SetTags(_, tags) => {
                     let mut changed = device.tags.symmetric_difference(tags);
-                    assert!(changed.all(|tag| self.told.own(id, tag)), "{call:?}");
+                    assert!(changed.all(|tag| self.reported.own(id, tag)), "{call:?}");
                 }
                 Call::SetRoutes(_, routes) => {
                     let before = device.enabled_routes.iter().flatten().copied().collect();
                     let mut changed = routes.symmetric_difference(&before);
-                    let own = |route: &Route| route.is_exit_node() || self.told.own(id, route);
+                    let own = |route: &Route| route.is_exit_node() || self.reported.own(id, route);
                     assert!(changed.all(own), "{call:?}: {before:?}");
                 }
                 _ => {}
@@ -549,52 +566,62 @@ impl World {
 
     /// Nobody who takes precedence over those that desire a key in this form desires it in another one:
     /// nobody who may set it somewhere, in a form that the tailnet can have.
-    fn check_form(&self, form: &Form) {
-        let policies = self.told.policies.values();
-        let fleet = Fleet::new(self.told.devices.values().cloned());
-        let deciding = policies.filter(|(policy, memory)| {
-            let binding = bind_policy(policy, memory, &Approvals::default(), &fleet);
+    fn check_form(&self, attribute_type: &AttributeType) {
+        let policies = self.reported.policies.values();
+        let fleet = DeviceIndex::new(self.reported.devices.values().cloned());
+        let deciding = policies.filter(|(policy, record)| {
+            let binding = bind_policy(policy, record, &Approvals::default(), &fleet);
             let field = PolicyField::PostureAttributes;
             let mut targets = binding.nodes();
-            policy.mode != Mode::Observe && targets.any(|id| self.told.allows(policy, field, id))
+            policy.mode != Mode::Observe
+                && targets.any(|id| self.reported.allows(policy, field, id))
         });
         let deciding = deciding.map(|(policy, _)| policy);
-        let present: BTreeSet<Form> = self.told.read.values().flat_map(Form::all).collect();
-        let can_hold = |claim: &Form| {
+        let present: BTreeSet<AttributeType> = self
+            .reported
+            .read
+            .values()
+            .flat_map(AttributeType::all)
+            .collect();
+        let can_hold = |claim: &AttributeType| {
             let mut present = present.iter();
-            *claim == *form
-                || !self.told.refused.contains(claim)
+            *claim == *attribute_type
+                || !self.reported.refused.contains(claim)
                     && !present.any(|it| it.key.folded() == claim.key.folded() && it != claim)
         };
         let claims = deciding.flat_map(|policy| {
-            let wishes = policy.wishes.attributes.iter().flatten();
-            wishes.map(move |(key, wish)| (policy.rank(), key, wish))
+            let desired = policy.desired.attributes.iter().flatten();
+            desired.map(move |(key, desired)| (policy.rank(), key, desired))
         });
         let now = self.wall();
         let first = claims
-            .filter(|(_, key, _)| key.folded() == form.key.folded())
-            .filter(|(.., wish)| wish.expiry.is_none_or(|expiry| expiry > now))
-            .filter(|(_, key, wish)| can_hold(&Form::of(key, wish)))
+            .filter(|(_, key, _)| key.folded() == attribute_type.key.folded())
+            .filter(|(.., desired)| desired.expiry.is_none_or(|expiry| expiry > now))
+            .filter(|(_, key, desired)| can_hold(&AttributeType::of(key, desired)))
             .min_by_key(|(rank, ..)| *rank);
-        let (rank, key, wish) = first.unwrap();
-        assert_eq!(*form, Form::of(key, wish), "{rank:?} decides");
+        let (rank, key, desired) = first.unwrap();
+        assert_eq!(
+            *attribute_type,
+            AttributeType::of(key, desired),
+            "{rank:?} decides"
+        );
     }
 
     /// An attribute is written for a policy that is recorded to own it there; and one is deleted only
     /// where some version of that policy has declared it.
     fn check_attribute(&self, id: &NodeId, key: &AttributeKey, deletes: bool) {
-        let device = self.told.devices.get(id);
-        let owned = |(policy, memory): &(Policy, Memory)| {
-            let recorded = device.is_some_and(|device| memory.owned.at(device).contains(key));
+        let device = self.reported.devices.get(id);
+        let owned = |(policy, record): &(Policy, PolicyRecord)| {
+            let recorded = device.is_some_and(|device| record.owned.at(device).contains(key));
             let fact = (policy.uid.clone(), key.clone(), id.clone());
-            may_act(policy, memory)
-                && policy.wishes.attributes.is_some()
-                && ((recorded && (!deletes || self.told.managed.contains(&fact)))
-                    || policy.ownership.attributes == AttributesExtent::Exact)
+            may_act(policy, record)
+                && policy.desired.attributes.is_some()
+                && ((recorded && (!deletes || self.reported.managed.contains(&fact)))
+                    || policy.ownership.attributes == AttributesOwnership::Exact)
         };
-        let holders: Vec<_> = self.told.holders(id).collect();
+        let holders: Vec<_> = self.reported.holders(id).collect();
         assert!(
-            holders.iter().any(|holder| owned(holder)) || self.told.due(id).keys.contains(key),
+            holders.iter().any(|holder| owned(holder)) || self.reported.due(id).keys.contains(key),
             "{key} of {id} is owned by no policy: {holders:?}"
         );
     }

@@ -1,5 +1,4 @@
 //! `deletionPolicy: Clear`: what becomes of devices that are let go, and of deleted policies.
-
 use std::time::Duration;
 
 use super::{
@@ -13,8 +12,8 @@ use crate::{
     api::Reason,
     model::{NodeId, ReportedAttribute, Route, RouteSet, Tag},
     plan::{
-        Call, Deletion, Extent, MOST_HELD, Mode, Ownership, Policy, Selector, Suspender, Target,
-        Wishes,
+        Call, Deletion, DesiredSettings, ListOwnership, MAX_MANAGED, Mode, Ownership, Policy,
+        Selector, Suspender, Target,
     },
     tailnet::{Failure, Input, Retry, State, simulation::model::Faults},
 };
@@ -31,8 +30,8 @@ fn routes(routes: &[&str]) -> RouteSet {
 }
 
 /// An attribute, a subnet route, an exit node, and what is never taken away.
-fn wishes() -> Wishes {
-    Wishes {
+fn desired() -> DesiredSettings {
+    DesiredSettings {
         tags: Some([tag("tag:s"), tag("tag:a")].into()),
         key_expiry_disabled: Some(true),
         enabled_routes: Some(routes(&SETS[..1])),
@@ -44,10 +43,10 @@ fn wishes() -> Wishes {
 fn single(number: usize, of: usize) -> Policy {
     Policy {
         target: hostname(&format!("host-{of}")),
-        wishes: wishes(),
+        desired: desired(),
         deletion: Deletion::Clear,
         ownership: Ownership {
-            enabled_routes: Extent::AtLeast,
+            enabled_routes: ListOwnership::AtLeast,
             ..Ownership::default()
         },
         ..blank(policy_key(number))
@@ -61,7 +60,7 @@ fn fleet() -> Policy {
         ..Selector::default()
     };
     Policy {
-        target: Target::Fleet(selector),
+        target: Target::Selector(selector),
         ..single(0, 0)
     }
 }
@@ -115,7 +114,7 @@ fn held_up(world: &World) -> bool {
 /// What stands in the last report of the policy that went: why something was left, and how much.
 pub fn left_behind(world: &World) -> Option<(usize, String)> {
     let (_, report) = world.seen.ends.last().expect("no policy was seen off");
-    let State::Leaving(abandoned) = &report.state else {
+    let State::Deleting(abandoned) = &report.state else {
         panic!("{report:?}");
     };
     let abandoned = abandoned.as_ref();
@@ -154,17 +153,14 @@ fn under_retain_nothing_is_sent_and_nothing_held_up() {
 #[test]
 fn a_policy_that_comes_to_retain_keeps_nothing_any_more() {
     let mut world = settled(2, fleet());
-    assert_eq!(
-        world.policies[&policy_key(0)].memory.holdings.nodes.len(),
-        2
-    );
+    assert_eq!(world.policies[&policy_key(0)].record.managed.nodes.len(), 2);
     world.apply(Policy {
         deletion: Deletion::Retain,
         ..fleet()
     });
     world.run_for(SOON);
     world.assert_converged();
-    assert!(world.policies[&policy_key(0)].memory.holdings.is_empty());
+    assert!(world.policies[&policy_key(0)].record.managed.is_empty());
     assert!(world.writes().is_empty());
 }
 
@@ -183,7 +179,7 @@ fn devices_that_leave_the_selection_are_cleared_and_the_others_kept() {
 #[test]
 fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
     let mut policy = fleet();
-    let Target::Fleet(selector) = &mut policy.target else {
+    let Target::Selector(selector) = &mut policy.target else {
         unreachable!("a fleet");
     };
     selector.expression = Some("device.lastSeen > '2000'".parse().unwrap());
@@ -216,7 +212,7 @@ fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
 fn a_device_that_the_spec_names_no_more_loses_what_was_named_until_then() {
     let mut world = settled(2, single(0, 0));
     let mut other = single(0, 1);
-    other.wishes = attributes(&[("b", "silver"), ("c", "gold")]);
+    other.desired = attributes(&[("b", "silver"), ("c", "gold")]);
     world.apply(other);
     world.run_for(SOON);
     world.assert_converged();
@@ -240,7 +236,7 @@ fn a_name_that_nobody_bears_lets_nothing_go() {
 fn what_another_policy_wishes_stays() {
     let mut world = settled(1, single(0, 0));
     world.apply(Policy {
-        wishes: Wishes {
+        desired: DesiredSettings {
             exit_node: Some(true),
             enabled_routes: Some(routes(&SETS[..1])),
             ..attributes(&[("a", "gold")])
@@ -336,7 +332,7 @@ fn what_fails_for_good_is_given_up_after_a_while_and_not_before() {
     let report = &world.last_reports[&policy_key(0)];
     let clearing = report.clearing.as_ref().unwrap();
     assert_eq!(clearing.left, 1);
-    assert!(clearing.trouble.is_some());
+    assert!(clearing.blocker.is_some());
     world.run_for(Duration::from_secs(10));
     assert!(!held_up(&world));
     let (total, why) = left_behind(&world).unwrap();
@@ -377,30 +373,30 @@ fn a_device_that_comes_back_while_it_is_cleared_is_as_declared_again() {
 
 #[test]
 fn more_devices_than_can_be_kept_are_refused_and_untouched() {
-    let wishes = attributes(&[("a", "gold")]);
-    let policy = Policy { wishes, ..fleet() };
-    let mut world = servers(MOST_HELD + 1);
+    let desired = attributes(&[("a", "gold")]);
+    let policy = Policy { desired, ..fleet() };
+    let mut world = servers(MAX_MANAGED + 1);
     world.apply(policy.clone());
     world.start();
     world.run_for(Duration::from_secs(20));
     let state = &world.last_reports[&policy_key(0)].state;
-    assert_eq!(*state, State::TooMany(MOST_HELD + 1));
+    assert_eq!(*state, State::TooMany(MAX_MANAGED + 1));
     assert!(world.writes().is_empty());
-    world.model.remove(&node_id(MOST_HELD));
+    world.model.remove(&node_id(MAX_MANAGED));
     let end = world.clock + Duration::from_mins(2);
-    let kept = |world: &World| world.policies[&policy_key(0)].memory.holdings.nodes.len();
+    let kept = |world: &World| world.policies[&policy_key(0)].record.managed.nodes.len();
     while kept(&world) == 0 && world.clock < end {
         world.run_for(Duration::from_millis(100));
     }
-    assert_eq!(kept(&world), MOST_HELD);
+    assert_eq!(kept(&world), MAX_MANAGED);
     let state = &world.last_reports[&policy_key(0)].state;
-    assert!(matches!(state, State::Fleet(_)), "{state:?}");
+    assert!(matches!(state, State::Selector(_)), "{state:?}");
 }
 
 #[test]
 fn a_thousand_devices_are_cleared_of_an_attribute_in_twenty_batches() {
-    let wishes = attributes(&[("a", "gold")]);
-    let mut world = settled(1000, Policy { wishes, ..fleet() });
+    let desired = attributes(&[("a", "gold")]);
+    let mut world = settled(1000, Policy { desired, ..fleet() });
     world.delete(&policy_key(0));
     world.run_for(Duration::from_mins(5));
     assert!(!held_up(&world));
@@ -468,7 +464,7 @@ fn kill_at_the_start(seed: u64) -> u64 {
     world.run_for(Duration::from_secs(2));
     for call in world.writes() {
         for id in call.nodes() {
-            let kept = &world.policies[&policy_key(0)].memory.holdings;
+            let kept = &world.policies[&policy_key(0)].record.managed;
             let owns = kept.nodes.contains(id) || matches!(call, Call::SetTags(..));
             assert!(owns, "{call:?} before it was kept");
         }

@@ -10,53 +10,55 @@ use super::{
 };
 use crate::{
     api::Reason,
-    model::{AttributeValue, AttributeWish},
-    plan::{Conflict, Difference, Dispute, Field, Hold, Mode, Policy, Suspender, Wishes},
-    tailnet::{Announcement, DeviceReport, State},
+    model::{AttributeValue, DesiredAttribute},
+    plan::{
+        Conflict, ConflictKind, DesiredSettings, Difference, Field, Hold, Mode, Policy, Suspender,
+    },
+    tailnet::{DeviceReport, Notification, State},
 };
 
-fn address(last: u8) -> Wishes {
-    Wishes {
+fn address(last: u8) -> DesiredSettings {
+    DesiredSettings {
         ipv4: Some(format!("100.80.0.{last}").parse().unwrap()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }
 
-fn name(name: &str) -> Wishes {
-    Wishes {
+fn name(name: &str) -> DesiredSettings {
+    DesiredSettings {
         name: Some(name.parse().unwrap()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }
 
 /// A policy's attribute as an integer.
-pub fn number(name: &str) -> Wishes {
-    let wish = AttributeWish {
+pub fn number(name: &str) -> DesiredSettings {
+    let desired = DesiredAttribute {
         value: AttributeValue::Integer(3.try_into().unwrap()),
         expiry: None,
     };
-    Wishes {
-        attributes: Some([(key(name), wish)].into()),
-        ..Wishes::default()
+    DesiredSettings {
+        attributes: Some([(key(name), desired)].into()),
+        ..DesiredSettings::default()
     }
 }
 
-fn told(world: &World, number: usize) -> &DeviceReport {
+fn reported(world: &World, number: usize) -> &DeviceReport {
     match &world.last_reports[&policy_key(number)].state {
         State::Bound(report) => report,
         other => panic!("{other:?}"),
     }
 }
 
-fn lost(world: &World, number: usize) -> Option<(&Field, String, &Dispute)> {
+fn lost(world: &World, number: usize) -> Option<(&Field, String, &ConflictKind)> {
     let [
         Conflict {
             field,
-            winner,
-            dispute,
+            owner: winner,
+            kind: dispute,
             ..
         },
-    ] = &told(world, number).conflicts[..]
+    ] = &reported(world, number).conflicts[..]
     else {
         return None;
     };
@@ -64,7 +66,7 @@ fn lost(world: &World, number: usize) -> Option<(&Field, String, &Dispute)> {
 }
 
 fn hold(world: &World, number: usize) -> Option<&Hold> {
-    let [Difference { hold, .. }] = &told(world, number).differences[..] else {
+    let [Difference { hold, .. }] = &reported(world, number).differences[..] else {
         return None;
     };
     hold.as_ref()
@@ -86,7 +88,10 @@ fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
     });
     world.run_for(SOON);
     assert!(lost(&world, 1).is_none());
-    assert!(matches!(hold(&world, 0), Some(Hold::AttributeClash { .. })));
+    assert!(matches!(
+        hold(&world, 0),
+        Some(Hold::AttributeConflict { .. })
+    ));
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     // Once nobody has it, the one that ranks first decides, and the other one is told.
     world.model.attributes.get_mut(&node_id(1)).unwrap().clear();
@@ -97,7 +102,7 @@ fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
         (field, &*winner),
         (&Field::Attribute(key("tier")), "policy-0")
     );
-    assert!(matches!(dispute, Dispute::Form(_)));
+    assert!(matches!(dispute, ConflictKind::Type(_)));
     world.assert_converged();
 
     world.delete(&policy_key(0));
@@ -115,18 +120,18 @@ fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
         let mut first = policy(0, attributes(&[("tier", "gold")]));
         first.mode = mode;
         first.priority = 1;
-        first.wishes.ipv4 = address(9).ipv4;
+        first.desired.ipv4 = address(9).ipv4;
         if mode == Mode::Enforce {
             // Held: what it wishes for is taken by a device of nobody.
-            first.wishes.ipv4 = address(2).ipv4;
+            first.desired.ipv4 = address(2).ipv4;
         }
         let mut second = policy(1, number("tier"));
-        second.wishes.ipv4 = first.wishes.ipv4;
+        second.desired.ipv4 = first.desired.ipv4;
         world.apply(second);
         world.apply(first);
         world.start();
         world.run_until(SOON);
-        let fields: Vec<_> = told(&world, 1)
+        let fields: Vec<_> = reported(&world, 1)
             .conflicts
             .iter()
             .map(|lost| &lost.field)
@@ -149,27 +154,31 @@ fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
         world.model.devices.get_mut(&node_id(2)).unwrap().ipv4 = Some([100, 80, 0, 77].into());
         world.run_for(Duration::from_mins(5));
         assert_eq!(world.writes().len(), 2 * sent, "{mode:?}");
-        assert_eq!(told(&world, 1).conflicts.len(), 2, "{mode:?}");
+        assert_eq!(reported(&world, 1).conflicts.len(), 2, "{mode:?}");
         world.assert_converged();
     }
 }
 
 #[test]
 fn one_address_or_name_that_two_policies_want_goes_to_the_first_and_the_next_takes_over() {
-    for (wishes, field) in [(address(50), Field::Ipv4), (name("db"), Field::Name)] {
+    for (desired, field) in [(address(50), Field::Ipv4), (name("db"), Field::Name)] {
         let mut world = world(2);
         for number in [1, 0] {
-            world.apply(policy(number, wishes.clone()));
+            world.apply(policy(number, desired.clone()));
         }
         world.start();
         world.run_until(SOON);
         assert_eq!(world.writes().len(), 1, "{field}");
-        let expected = (&field, "policy-0".to_owned(), &Dispute::Device("db".into()));
+        let expected = (
+            &field,
+            "policy-0".to_owned(),
+            &ConflictKind::Device("db".into()),
+        );
         let (lost_field, winner, dispute) = lost(&world, 1).unwrap();
         assert_eq!((lost_field, &winner), (expected.0, &expected.1));
-        assert!(matches!(dispute, Dispute::Device(device) if device.ends_with("(n0CNTRL)")));
+        assert!(matches!(dispute, ConflictKind::Device(device) if device.ends_with("(n0CNTRL)")));
         world.assert_converged();
-        world.apply(policy(0, Wishes::default()));
+        world.apply(policy(0, DesiredSettings::default()));
         world.run_for(SOON);
         // The device has it still.
         let held = hold(&world, 1).unwrap();
@@ -230,7 +239,7 @@ fn contest(world: &mut World, times: usize) {
 }
 
 fn contested(world: &World) -> bool {
-    let mut failures = told(world, 0).failures.iter();
+    let mut failures = reported(world, 0).failures.iter();
     failures.any(|(_, failure)| failure.reason == Reason::Contested)
 }
 
@@ -249,8 +258,8 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
     assert_eq!(world.writes().len(), 2);
     contest(&mut world, 1);
     world.run_for(Duration::from_mins(3));
-    assert!(contested(&world), "{:#?}", told(&world, 0));
-    let (_, failure) = &told(&world, 0).failures[0];
+    assert!(contested(&world), "{:#?}", reported(&world, 0));
+    let (_, failure) = &reported(&world, 0).failures[0];
     let begins =
         "Somebody else keeps changing it: 3 times so far, the last time from tag:a to none.";
     assert!(failure.message.starts_with(begins), "{}", failure.message);
@@ -260,8 +269,8 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
     let writes = world.writes().len();
     assert!((5..=6).contains(&writes), "{writes} writes in six hours");
     assert!(contested(&world));
-    let said = world.seen.announcements.iter();
-    let failed = said.filter(|(_, said)| matches!(said, Announcement::Failed { .. }));
+    let message = world.seen.notifications.iter();
+    let failed = message.filter(|(_, message)| matches!(message, Notification::Failed { .. }));
     assert_eq!(failed.count(), 0, "it is said once");
     // Another field of the device is no part of it.
     world

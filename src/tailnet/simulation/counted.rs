@@ -8,8 +8,8 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
-    model::{AttributeKey, AttributeWish, Device, ReportedAttribute, Route},
-    plan::{Call, Extent, Mode, Ownership, Policy, PolicyKey, Suspender, Wishes},
+    model::{AttributeKey, DesiredAttribute, Device, ReportedAttribute, Route},
+    plan::{Call, DesiredSettings, ListOwnership, Mode, Ownership, Policy, PolicyKey, Suspender},
     tailnet::{Input, Request},
 };
 
@@ -24,17 +24,17 @@ pub fn world(devices: usize) -> World {
     world
 }
 
-pub fn policy(number: usize, wishes: Wishes) -> Policy {
+pub fn policy(number: usize, desired: DesiredSettings) -> Policy {
     let mut policy = blank(policy_key(number));
     policy.target = hostname(&format!("host-{number}"));
-    policy.wishes = wishes;
+    policy.desired = desired;
     policy
 }
 
-pub fn tags(tags: &[&str]) -> Wishes {
-    Wishes {
+pub fn tags(tags: &[&str]) -> DesiredSettings {
+    DesiredSettings {
         tags: Some(tags.iter().map(|tag| tag.parse().unwrap()).collect()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }
 
@@ -42,15 +42,15 @@ pub fn key(name: &str) -> AttributeKey {
     format!("custom:{name}").parse().unwrap()
 }
 
-pub fn attributes(named: &[(&str, &str)]) -> Wishes {
-    let wish = |text: &str| AttributeWish {
+pub fn attributes(named: &[(&str, &str)]) -> DesiredSettings {
+    let desired = |text: &str| DesiredAttribute {
         value: string(text),
         expiry: None,
     };
-    let named = named.iter().map(|(name, text)| (key(name), wish(text)));
-    Wishes {
+    let named = named.iter().map(|(name, text)| (key(name), desired(text)));
+    DesiredSettings {
         attributes: Some(named.collect()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }
 
@@ -81,8 +81,8 @@ fn kinds(world: &World) -> Vec<&'static str> {
     world.writes().iter().map(kind).collect()
 }
 
-pub fn everything() -> Wishes {
-    Wishes {
+pub fn everything() -> DesiredSettings {
+    DesiredSettings {
         authorized: Some(true),
         tags: Some(["tag:a".parse().unwrap()].into()),
         key_expiry_disabled: Some(true),
@@ -118,7 +118,7 @@ fn every_setting_differs_and_each_costs_one_call_in_the_safe_order() {
     // That a second list is read before a name is bound; the device, before the first request; the
     // keys, before the one that sets them; and how it went, after the last.
     assert_eq!(world.seen.reports.len(), 4);
-    assert_eq!(world.seen.announcements.len(), 9);
+    assert_eq!(world.seen.notifications.len(), 9);
 }
 
 #[test]
@@ -126,11 +126,11 @@ fn routes_that_no_policy_decides_are_read_before_they_are_carried_along() {
     let mut world = world(1);
     let exit_node = |device: &mut Device| device.enabled_routes = Some(Route::exit_node());
     exit_node(world.model.devices.get_mut(&node_id(0)).unwrap());
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    world.apply(policy(0, wishes));
+    world.apply(policy(0, desired));
     world.start();
     world.run_until(SOON);
     world.assert_converged();
@@ -145,14 +145,14 @@ fn routes_that_no_policy_decides_are_read_before_they_are_carried_along() {
 #[test]
 fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
     let mut world = world(1);
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
         exit_node: Some(false),
         ..tags(&["tag:a"])
     };
     let ownership = Ownership {
-        tags: Extent::AtLeast,
-        enabled_routes: Extent::AtLeast,
+        tags: ListOwnership::AtLeast,
+        enabled_routes: ListOwnership::AtLeast,
         ..Ownership::default()
     };
     world.start();
@@ -163,7 +163,7 @@ fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
     device.enabled_routes = Some(["10.1.0.0/16".parse().unwrap()].into());
     world.apply(Policy {
         ownership,
-        ..policy(0, wishes)
+        ..policy(0, desired)
     });
     world.run_until(SOON);
     world.assert_converged();
@@ -224,7 +224,7 @@ fn a_changed_annotation_costs_one_look_at_once_and_is_told_as_handled() {
     world.tell(&key);
     world.run_for(Duration::from_secs(2));
     assert_eq!(counts(&world), [1, 0, 0, 1, 0]);
-    assert_eq!(world.policies[&key].memory.handled.as_deref(), Some("now"));
+    assert_eq!(world.policies[&key].record.handled.as_deref(), Some("now"));
     // Told once more, as the watch tells it after each write, it is nothing new; nor to a new process.
     world.forget_seen();
     world.tell(&key);
@@ -233,7 +233,7 @@ fn a_changed_annotation_costs_one_look_at_once_and_is_told_as_handled() {
     world.kill();
     world.run_for(Duration::from_secs(5));
     assert_eq!(
-        world.last_reports[&key].memory.handled.as_deref(),
+        world.last_reports[&key].record.handled.as_deref(),
         Some("now")
     );
 }
@@ -300,13 +300,13 @@ fn a_key_that_is_named_no_more_is_deleted_and_then_forgotten() {
 
 #[test]
 fn posture_attributes_gone_as_a_whole_are_released_and_an_empty_map_deletes_them() {
-    for (wishes, writes) in [(Wishes::default(), 0), (attributes(&[]), 1)] {
+    for (desired, writes) in [(DesiredSettings::default(), 0), (attributes(&[]), 1)] {
         let mut world = world(1);
         world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
         world.start();
         world.run_until(SOON);
         world.forget_seen();
-        world.apply(policy(0, wishes));
+        world.apply(policy(0, desired));
         world.run_for(SOON);
         world.assert_converged();
         assert_eq!(world.writes().len(), writes);
@@ -334,12 +334,12 @@ fn a_key_that_a_person_adds_is_not_touched() {
 fn routes_that_the_list_does_not_tell_are_not_read_at_each_poll() {
     let mut world = world(1);
     world.model.list_hides_routes = true;
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
         exit_node: Some(false),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    world.apply(policy(0, wishes));
+    world.apply(policy(0, desired));
     world.start();
     world.run_until(SOON);
     world.assert_converged();

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::ChangeLimit,
-    plan::{Binding, Guardrails, Mode, Policy, PolicyKey, Selector, Target, Wishes},
+    plan::{Binding, DesiredSettings, Guardrails, Mode, Policy, PolicyKey, Selector, Target},
     tailnet::{Input, Request, Term},
 };
 
@@ -32,7 +32,7 @@ fn selecting(expression: &str, policy: Policy) -> Policy {
         ..Selector::default()
     };
     Policy {
-        target: Target::Fleet(selector),
+        target: Target::Selector(selector),
         ..policy
     }
 }
@@ -56,7 +56,7 @@ fn settle(world: &mut World) {
 
 fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
     match &world.engine.policies[key].binding {
-        Some(Binding::Fleet(nodes)) => Some(nodes.len()),
+        Some(Binding::Selector(nodes)) => Some(nodes.len()),
         _ => None,
     }
 }
@@ -87,7 +87,7 @@ fn an_edited_policy_sends_nothing_and_releases_nothing_until_its_devices_are_kno
     let edited = selecting(
         "device.os == 'linux' && device.hostname != 'host-0'",
         Policy {
-            wishes: tags(&["tag:b"]),
+            desired: tags(&["tag:b"]),
             ..policy
         },
     );
@@ -114,8 +114,11 @@ fn an_edit_during_an_evaluation_replaces_it_and_one_of_the_wishes_alone_goes_on_
     let narrower = selecting("device.hostname == 'host-3'", policy.clone());
     world.apply(narrower.clone());
     world.run_for(Duration::from_secs(50));
-    let wishes = tags(&["tag:c"]);
-    world.apply(Policy { wishes, ..narrower });
+    let desired = tags(&["tag:c"]);
+    world.apply(Policy {
+        desired,
+        ..narrower
+    });
     world.run_for(Duration::from_secs(25));
     let nodes: Vec<_> = world.writes().iter().flat_map(|it| it.nodes()).collect();
     assert_eq!(nodes, [&node_id(3)]);
@@ -190,11 +193,11 @@ fn what_was_compared_is_not_compared_again() {
 #[test]
 fn a_device_whose_facts_have_changed_waits_until_it_is_known_who_targets_it() {
     let mut world = slow(DEVICES);
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         key_expiry_disabled: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    world.apply(selecting("device.os == 'linux'", fleet(wishes)));
+    world.apply(selecting("device.os == 'linux'", fleet(desired)));
     let single = of("other", policy(DEVICES, tags(&["tag:z"])));
     world.model.add(device(DEVICES));
     world.apply(single);
@@ -235,9 +238,9 @@ fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
         let mut world = slow(DEVICES);
         let desires = |disabled, priority| Policy {
             priority,
-            ..fleet(Wishes {
+            ..fleet(DesiredSettings {
                 key_expiry_disabled: Some(disabled),
-                ..Wishes::default()
+                ..DesiredSettings::default()
             })
         };
         let mut first = selecting("device.os == 'linux'", desires(true, 1));

@@ -10,21 +10,21 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeWish, ReportedAttribute},
-    plan::{Deletion, Policy, Wishes},
+    model::{DesiredAttribute, ReportedAttribute},
+    plan::{Deletion, DesiredSettings, Policy},
     tailnet::State,
 };
 
 const SOON_OVER: Duration = Duration::from_mins(5);
 
 /// `custom:a`, for a few minutes, and `custom:b`.
-fn temporary(world: &World) -> Wishes {
-    let mut wishes = attributes(&[("b", "gold")]);
+fn temporary(world: &World) -> DesiredSettings {
+    let mut desired = attributes(&[("b", "gold")]);
     let expiry = Some(world.wall() + SOON_OVER);
     let value = string("gold");
-    let desired = wishes.attributes.as_mut().unwrap();
-    desired.insert(key("a"), AttributeWish { value, expiry });
-    wishes
+    let attributes = desired.attributes.as_mut().unwrap();
+    attributes.insert(key("a"), DesiredAttribute { value, expiry });
+    desired
 }
 
 /// A person sets `custom:a` on every device.
@@ -47,17 +47,17 @@ fn is_theirs(world: &World) -> bool {
     })
 }
 
-fn single(wishes: Wishes) -> Policy {
-    policy(0, wishes)
+fn single(desired: DesiredSettings) -> Policy {
+    policy(0, desired)
 }
 
 /// The value of the policy has expired, and a person has set another one since.
-fn replaced(policy: fn(Wishes) -> Policy, deletion: Deletion) -> World {
+fn replaced(policy: fn(DesiredSettings) -> Policy, deletion: Deletion) -> World {
     let mut world = servers(1);
-    let wishes = temporary(&world);
+    let desired = temporary(&world);
     world.apply(Policy {
         deletion,
-        ..policy(wishes)
+        ..policy(desired)
     });
     world.start();
     world.run_until(SOON);
@@ -71,7 +71,7 @@ fn replaced(policy: fn(Wishes) -> Policy, deletion: Deletion) -> World {
 
 #[test]
 fn a_value_set_after_an_expiry_survives_that_the_key_is_no_longer_declared() {
-    for policy in [single as fn(Wishes) -> Policy, fleet] {
+    for policy in [single as fn(DesiredSettings) -> Policy, fleet] {
         let mut world = replaced(policy, Deletion::Retain);
         world.apply(policy(attributes(&[("b", "gold")])));
         world.run_for(Duration::from_mins(15));
@@ -82,7 +82,7 @@ fn a_value_set_after_an_expiry_survives_that_the_key_is_no_longer_declared() {
 
 #[test]
 fn a_value_set_after_an_expiry_survives_the_deletion_of_the_policy() {
-    for policy in [single as fn(Wishes) -> Policy, fleet] {
+    for policy in [single as fn(DesiredSettings) -> Policy, fleet] {
         for restarted in [false, true] {
             let mut world = replaced(policy, Deletion::Clear);
             world.delete(&policy_key(0));
@@ -105,10 +105,10 @@ fn what_another_policy_desired_until_some_time_ago_is_no_conflict_and_is_cleared
         target: super::chaos::hostname("host-0"),
         ..policy(1, attributes(&[("a", "gold")]))
     });
-    let wishes = temporary(&world);
+    let desired = temporary(&world);
     world.start();
     world.run_until(SOON);
-    world.apply(single(wishes));
+    world.apply(single(desired));
     world.run_for(SOON);
     let lost = |world: &World| match &world.last_reports[&policy_key(0)].state {
         State::Bound(report) => (report.conflicts.len(), report.expired.len()),

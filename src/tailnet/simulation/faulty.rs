@@ -11,8 +11,8 @@ use super::{
 use crate::{
     api::Reason,
     model::NodeId,
-    plan::Wishes,
-    tailnet::{Announcement, Input, Request, Retry, State},
+    plan::DesiredSettings,
+    tailnet::{Input, Notification, Request, Retry, State},
 };
 
 /// One device whose policy names two attributes, and that has them.
@@ -54,12 +54,12 @@ fn a_device_that_always_fails_holds_up_no_other() {
     let mut world = world(60);
     world.model.broken = Some(node_id(7));
     for number in 0..60 {
-        let wishes = if number % 2 == 0 {
+        let desired = if number % 2 == 0 {
             attributes(&[("a", "gold")])
         } else {
             tags(&["tag:a"])
         };
-        world.apply(policy(number, wishes));
+        world.apply(policy(number, desired));
     }
     world.start();
     world.run_until(SOON);
@@ -128,11 +128,11 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
         .seen
         .reports
         .iter()
-        .all(|(_, report)| report.memory.owned.is_empty())
+        .all(|(_, report)| report.record.owned.is_empty())
     {
         world.run_for(Duration::from_millis(1));
     }
-    let (key, former) = world.seen.reports.last().unwrap().clone();
+    let (key, previous) = world.seen.reports.last().unwrap().clone();
     world.remove(&key);
     world.tell(&key);
     // Long enough for the engine to have read everything that it needs before the call.
@@ -141,7 +141,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
     world.apply(policy(0, attributes(&[("a", "gold")])));
     world.tell(&key);
     let uid = world.policies[&key].policy.uid.clone();
-    assert_ne!(uid, former.uid);
+    assert_ne!(uid, previous.uid);
     world.forget_seen();
     // Each call is checked for what was kept before it; and what was kept was kept of this object.
     world.run_until(SOON);
@@ -154,7 +154,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
             .iter()
             .all(|(_, report)| report.uid == uid)
     );
-    assert_eq!(world.owned(&key).names(), former.memory.owned.names());
+    assert_eq!(world.owned(&key).names(), previous.record.owned.names());
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn what_the_last_call_did_is_told_after_a_stop() {
     world.run_for(SOON);
     assert!(world.seen.requests.is_empty());
     assert!(world.engine.is_idle() && world.engine.wake_at().is_none());
-    assert_eq!(world.seen.announcements.len(), 1);
+    assert_eq!(world.seen.notifications.len(), 1);
     let [(_, report)] = world.seen.reports.as_slice() else {
         panic!("{:?}", world.seen.reports);
     };
@@ -233,9 +233,9 @@ fn a_list_from_before_a_write_does_not_undo_what_is_known_since() {
 
 #[test]
 fn a_change_whose_answer_was_lost_is_looked_at_told_and_not_repeated() {
-    for wishes in [tags(&["tag:a"]), attributes(&[("a", "gold")])] {
+    for desired in [tags(&["tag:a"]), attributes(&[("a", "gold")])] {
         let mut world = world(1);
-        world.apply(policy(0, wishes));
+        world.apply(policy(0, desired));
         world.start();
         while world.writes().is_empty() {
             world.run_for(Duration::from_millis(1));
@@ -246,8 +246,8 @@ fn a_change_whose_answer_was_lost_is_looked_at_told_and_not_repeated() {
         world.run_for(SOON);
         world.assert_converged();
         assert_eq!(world.writes().len(), 1);
-        let told = world.seen.announcements.iter();
-        let changed = told.filter(|(_, told)| matches!(told, Announcement::Changed(_)));
+        let reported = world.seen.notifications.iter();
+        let changed = reported.filter(|(_, reported)| matches!(reported, Notification::Changed(_)));
         assert_eq!(changed.count(), 1);
     }
 }
@@ -278,7 +278,7 @@ fn one_short_list_is_no_proof_that_a_device_is_gone() {
     world.run_for(Duration::from_secs(200));
     world.assert_converged();
     let bound: Option<NodeId> = world.policies[&policy_key(0)]
-        .memory
+        .record
         .bound
         .clone()
         .map(|b| b.node);
@@ -305,8 +305,8 @@ fn a_new_leader_deletes_what_the_former_one_owned() {
     // The former leader set b for an edit that this process never saw: there it was named again.
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
     let fact = (kept.policy.uid.clone(), key("c"), node_id(0));
-    world.told.managed.insert(fact);
-    Arc::make_mut(&mut kept.memory.owned).add(&node_id(0), [key("c")]);
+    world.reported.managed.insert(fact);
+    Arc::make_mut(&mut kept.record.owned).add(&node_id(0), [key("c")]);
     let person = world.model.attributes[&node_id(0)][&key("a")].clone();
     world
         .model
@@ -333,7 +333,7 @@ fn disown(world: &mut World, name: &str) {
     let mut owned = world.owned(&policy_key(0));
     owned.retain(&node_id(0), |it| *it != key(name));
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.memory.owned = Arc::new(owned);
+    kept.record.owned = Arc::new(owned);
 }
 
 #[test]
@@ -405,14 +405,14 @@ fn who_takes_the_lead_of_a_tailnet_that_cannot_be_asked_says_so() {
 fn an_outage_is_told_once_and_over_when_the_list_is_back() {
     let mut world = settled();
     world.faults.list_down = true;
-    world.apply(policy(0, Wishes::default()));
+    world.apply(policy(0, DesiredSettings::default()));
     world.run_for(Duration::from_hours(1));
     assert_eq!(world.count(|request| *request != Request::Devices), 0);
-    let told = world.seen.reports.iter().map(|(_, report)| &report.state);
-    let told: Vec<_> = told
+    let reported = world.seen.reports.iter().map(|(_, report)| &report.state);
+    let reported: Vec<_> = reported
         .filter(|state| matches!(state, State::Unavailable(_)))
         .collect();
-    assert_eq!(told.len(), 1);
+    assert_eq!(reported.len(), 1);
     let lists = world.seen.requests.len();
     assert!(
         (10..40).contains(&lists),

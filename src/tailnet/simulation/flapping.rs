@@ -1,5 +1,4 @@
 //! Machines that keep changing what they say of themselves, between what two fleets select.
-
 use std::time::Duration;
 
 use super::{
@@ -11,7 +10,7 @@ use super::{
 use crate::{
     model::Tag,
     plan::{Glob, Policy, PolicyKey, Selector, Target},
-    tailnet::{Announcement, FleetReport, State},
+    tailnet::{Notification, SelectorReport, State},
 };
 
 const POLL: Duration = Duration::from_mins(1);
@@ -19,12 +18,12 @@ const POLL: Duration = Duration::from_mins(1);
 /// The policy of this number: about machines that call themselves so, among those that have `tag:s`.
 fn fleet(number: usize, pattern: &str) -> Policy {
     Policy {
-        target: Target::Fleet(Selector {
+        target: Target::Selector(Selector {
             tags: [tag()].into(),
             hostnames: vec![Glob::lower_case(pattern)],
             ..Selector::default()
         }),
-        wishes: attributes(&[("tier", &pattern[..1])]),
+        desired: attributes(&[("tier", &pattern[..1])]),
         ..blank(policy_key(number))
     }
 }
@@ -59,9 +58,9 @@ fn flap(world: &mut World, polls: usize) {
     }
 }
 
-fn told(world: &World, key: &PolicyKey) -> FleetReport {
+fn reported(world: &World, key: &PolicyKey) -> SelectorReport {
     match &world.last_reports[key].state {
-        State::Fleet(report) => (**report).clone(),
+        State::Selector(report) => (**report).clone(),
         state => panic!("{state:?}"),
     }
 }
@@ -69,7 +68,7 @@ fn told(world: &World, key: &PolicyKey) -> FleetReport {
 /// Whether each of the two fleets has the machine, and says that it keeps moving.
 fn places(world: &World) -> [(usize, bool); 2] {
     [0, 1].map(|number| {
-        let report = told(world, &policy_key(number));
+        let report = reported(world, &policy_key(number));
         (report.matched, report.flapping.is_some())
     })
 }
@@ -81,16 +80,16 @@ fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_a
     let moves = world.writes().len();
     assert!((1..=3).contains(&moves), "{:#?}", world.writes());
     assert_eq!(places(&world).map(|(_, flapping)| flapping), [true; 2]);
-    let said = world.seen.announcements.iter();
-    let said = said.filter(|(_, said)| matches!(said, Announcement::Flapping { .. }));
-    assert_eq!(said.count(), 2, "once for each fleet");
+    let message = world.seen.notifications.iter();
+    let message = message.filter(|(_, message)| matches!(message, Notification::Flapping { .. }));
+    assert_eq!(message.count(), 2, "once for each fleet");
     assert_eq!(world.tailnet_report.flapping, 2);
     // From then on it costs nothing, for as long as it goes on.
     world.forget_seen();
     flap(&mut world, 180);
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
-    assert!(world.seen.announcements.is_empty());
+    assert!(world.seen.notifications.is_empty());
     // It stops: after a quarter of an hour it goes where it belongs.
     call_itself(&mut world, "b-1");
     world.run_for(Duration::from_mins(10));

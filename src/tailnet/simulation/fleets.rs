@@ -11,8 +11,8 @@ use super::{
 use crate::{
     api::Reason,
     model::{Device, Tag},
-    plan::{Call, Disruption, Expression, Glob, Hold, Policy, Selector, Target, Wishes},
-    tailnet::{FleetReport, Request, State},
+    plan::{Call, DesiredSettings, Disruption, Expression, Glob, Hold, Policy, Selector, Target},
+    tailnet::{Request, SelectorReport, State},
 };
 
 const MANY: usize = 1000;
@@ -22,14 +22,14 @@ pub fn tag(tag: &str) -> Tag {
 }
 
 /// The policy 0, about all devices that have `tag:s`.
-pub fn fleet(wishes: Wishes) -> Policy {
+pub fn fleet(desired: DesiredSettings) -> Policy {
     let selector = Selector {
         tags: [tag("tag:s")].into(),
         ..Selector::default()
     };
     Policy {
-        target: Target::Fleet(selector),
-        wishes,
+        target: Target::Selector(selector),
+        desired,
         ..blank(policy_key(0))
     }
 }
@@ -43,16 +43,16 @@ pub fn servers(count: usize) -> World {
     world
 }
 
-pub fn told(world: &World) -> &FleetReport {
+pub fn reported(world: &World) -> &SelectorReport {
     match &world.last_reports[&policy_key(0)].state {
-        State::Fleet(report) => report,
+        State::Selector(report) => report,
         state => panic!("{state:?}"),
     }
 }
 
-fn settled(count: usize, wishes: Wishes) -> World {
+fn settled(count: usize, desired: DesiredSettings) -> World {
     let mut world = servers(count);
-    world.apply(fleet(wishes));
+    world.apply(fleet(desired));
     world.start();
     world.run_until(Duration::from_mins(4));
     world.assert_converged();
@@ -104,18 +104,18 @@ fn a_thousand_devices_that_a_person_changed_are_put_back_by_a_call_each() {
 
 #[test]
 fn a_device_that_joins_is_taken_up_and_one_that_leaves_is_left_as_it_is() {
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         key_expiry_disabled: Some(true),
         ..attributes(&[("a", "gold")])
     };
-    let mut world = settled(3, wishes);
+    let mut world = settled(3, desired);
     let mut joins = device(7);
     joins.tags = [tag("tag:s")].into();
     world.model.add(joins);
     world.model.add(device(8));
     world.run_for(Duration::from_mins(2));
     world.assert_converged();
-    assert_eq!(told(&world).matched, 4);
+    assert_eq!(reported(&world).matched, 4);
     assert!(world.model.devices[&node_id(7)].key_expiry_disabled);
     assert!(!world.model.devices[&node_id(8)].key_expiry_disabled);
 
@@ -126,7 +126,7 @@ fn a_device_that_joins_is_taken_up_and_one_that_leaves_is_left_as_it_is() {
     world.forget_seen();
     world.run_for(Duration::from_mins(2));
     world.assert_converged();
-    assert_eq!(told(&world).matched, 2);
+    assert_eq!(reported(&world).matched, 2);
     assert!(world.writes().is_empty(), "{:?}", world.writes());
     assert!(world.model.attributes[&node_id(7)].contains_key(&key("a")));
 }
@@ -134,18 +134,18 @@ fn a_device_that_joins_is_taken_up_and_one_that_leaves_is_left_as_it_is() {
 #[test]
 fn a_tag_that_one_policy_gives_brings_a_device_into_the_fleet_of_another_at_once() {
     let mut world = world(2);
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         key_expiry_disabled: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    world.apply(fleet(wishes));
+    world.apply(fleet(desired));
     world.start();
     world.run_until(SOON);
-    assert_eq!(told(&world).matched, 0);
+    assert_eq!(reported(&world).matched, 0);
     world.apply(policy(1, tags(&["tag:s"])));
     world.run_for(Duration::from_secs(10));
     world.assert_converged();
-    assert_eq!(told(&world).in_sync, 1);
+    assert_eq!(reported(&world).in_sync, 1);
     assert!(world.model.devices[&node_id(1)].key_expiry_disabled);
 }
 
@@ -172,7 +172,7 @@ fn one_device_that_fails_among_many_is_counted_and_named_first() {
     world.apply(fleet(tags(&["tag:s", "tag:a"])));
     world.start();
     world.run_until(Duration::from_mins(2));
-    let report = told(&world);
+    let report = reported(&world);
     assert_eq!((report.matched, report.in_sync, report.failed), (30, 29, 1));
     assert_eq!(report.details[0].node, node_id(17));
     assert_eq!(report.details[0].failures[0].1.reason, Reason::ApiError);
@@ -188,7 +188,7 @@ fn the_first_tag_of_many_is_held_until_it_is_allowed() {
             ..Selector::default()
         };
         Policy {
-            target: Target::Fleet(selector),
+            target: Target::Selector(selector),
             allowed: allowed.iter().copied().collect(),
             ..fleet(tags(&["tag:s"]))
         }
@@ -196,11 +196,11 @@ fn the_first_tag_of_many_is_held_until_it_is_allowed() {
     world.apply(by_hostname(&[]));
     world.start();
     world.run_until(SOON);
-    assert_eq!((told(&world).held, world.writes().len()), (3, 0));
+    assert_eq!((reported(&world).held, world.writes().len()), (3, 0));
     world.apply(by_hostname(&[Disruption::FirstTag]));
     world.run_for(SOON);
     world.assert_converged();
-    assert_eq!((told(&world).in_sync, world.writes().len()), (3, 3));
+    assert_eq!((reported(&world).in_sync, world.writes().len()), (3, 3));
 }
 
 #[test]
@@ -211,8 +211,8 @@ fn a_wish_that_would_make_the_device_leave_its_own_fleet_is_held() {
     world.run_until(SOON);
     world.assert_converged();
     assert!(world.writes().is_empty());
-    let hold = told(&world).details[0].differences[0].hold.clone();
-    assert_eq!(hold, Some(Hold::Feedback(policy_key(0))));
+    let hold = reported(&world).details[0].differences[0].hold.clone();
+    assert_eq!(hold, Some(Hold::WouldUnselect(policy_key(0))));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn two_fleets_that_take_tags_from_each_other_come_to_rest() {
         ..Selector::default()
     };
     world.apply(Policy {
-        target: Target::Fleet(other),
+        target: Target::Selector(other),
         ..Policy {
             key: policy_key(1),
             ..fleet(tags(&["tag:a"]))

@@ -9,8 +9,10 @@ use super::{World, chaos, seeds};
 use crate::{
     api::TailscaleTailnetSpec,
     model::{Route, RouteSet, TagSet},
-    plan::{Deletion, Guardrails, GuardrailsSource, Hold, Labels, Mode, Suspender, Wishes},
-    tailnet::{Announcement, Input, State},
+    plan::{
+        Deletion, DesiredSettings, Guardrails, GuardrailsSource, Hold, Labels, Mode, Suspender,
+    },
+    tailnet::{Input, Notification, State},
 };
 
 const SEEDS: u64 = 200;
@@ -110,7 +112,7 @@ fn tagging() -> World {
     world.label(Some("network"));
     let mut policy = chaos::blank(chaos::policy_key(0));
     policy.target = chaos::hostname("host-0");
-    policy.wishes.tags = Some(["tag:z".parse().unwrap()].into());
+    policy.desired.tags = Some(["tag:z".parse().unwrap()].into());
     world
         .guard(&json!({"allowedPolicies": [{"namespaces": {"matchLabels": {"team": "network"}}}]}));
     world.apply(policy);
@@ -127,8 +129,8 @@ fn a_namespace_that_loses_its_label_is_refused_from_then_on() {
     world.label(None);
     let state = &world.last_reports[&chaos::policy_key(0)].state;
     assert!(matches!(state, State::NotAllowed(_)), "{state:?}");
-    let refused = |(_, it): &&(_, Announcement)| matches!(it, Announcement::Refused(_));
-    assert_eq!(world.seen.announcements.iter().filter(refused).count(), 1);
+    let refused = |(_, it): &&(_, Notification)| matches!(it, Notification::Refused(_));
+    assert_eq!(world.seen.notifications.iter().filter(refused).count(), 1);
     for device in world.model.devices.values_mut() {
         device.tags = TagSet::new();
     }
@@ -164,9 +166,9 @@ fn nothing_is_cleared_on_a_protected_device_and_the_deletion_ends_at_once() {
     policy.target = chaos::hostname("host-0");
     policy.deletion = Deletion::Clear;
     let route: Route = "10.99.0.0/16".parse().unwrap();
-    policy.wishes = Wishes {
+    policy.desired = DesiredSettings {
         enabled_routes: Some(RouteSet::from([route])),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     world.guard(&json!({"allowedPolicies": [{}]}));
     world.apply(policy);
@@ -181,7 +183,7 @@ fn nothing_is_cleared_on_a_protected_device_and_the_deletion_ends_at_once() {
     let [(_, report)] = world.seen.ends.as_slice() else {
         panic!("{:#?}", world.seen.ends);
     };
-    let State::Leaving(Some(abandoned)) = &report.state else {
+    let State::Deleting(Some(abandoned)) = &report.state else {
         panic!("{report:#?}");
     };
     assert!(abandoned.why.contains("protectedDevices"), "{abandoned:?}");

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     model::{Device, NodeId},
     plan::{Binding, DeviceTarget, Target},
-    tailnet::{Failure, Input, Request, inquiry::Doubt},
+    tailnet::{Failure, Input, Request, device_lookup::Doubt},
 };
 
 type Found = Result<(Binding, Option<Doubt>), Failure>;
@@ -20,7 +20,7 @@ type Found = Result<(Binding, Option<Doubt>), Failure>;
 fn target() -> DeviceTarget {
     match hostname("host-0") {
         Target::Device(target) => target,
-        Target::Fleet(_) => unreachable!(),
+        Target::Selector(_) => unreachable!(),
     }
 }
 

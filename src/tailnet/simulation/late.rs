@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Route, RouteSet, TagSet},
-    plan::{Call, Extent, Mode, Ownership, Policy, Suspender, Wishes},
+    plan::{Call, DesiredSettings, ListOwnership, Mode, Ownership, Policy, Suspender},
     tailnet::{Input, Request},
 };
 
@@ -45,28 +45,28 @@ impl World {
 /// What happens while a write waits.
 type Change = fn(&mut World);
 
-fn key_expiry() -> Wishes {
-    Wishes {
+fn key_expiry() -> DesiredSettings {
+    DesiredSettings {
         key_expiry_disabled: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }
 
-fn deciding(wishes: Wishes) -> World {
+fn deciding(desired: DesiredSettings) -> World {
     let mut world = world(1);
-    world.apply(policy(0, wishes));
+    world.apply(policy(0, desired));
     world.start();
     world
 }
 
-fn at_least(wishes: Wishes) -> Policy {
+fn at_least(desired: DesiredSettings) -> Policy {
     Policy {
         ownership: Ownership {
-            tags: Extent::AtLeast,
-            enabled_routes: Extent::AtLeast,
+            tags: ListOwnership::AtLeast,
+            enabled_routes: ListOwnership::AtLeast,
             ..Ownership::default()
         },
-        ..policy(0, wishes)
+        ..policy(0, desired)
     }
 }
 
@@ -109,9 +109,9 @@ fn what_is_no_longer_desired_is_not_sent() {
 
 #[test]
 fn an_edit_that_is_taken_back_at_once_changes_nothing() {
-    let routes = |routes: &[&str]| Wishes {
+    let routes = |routes: &[&str]| DesiredSettings {
         enabled_routes: Some(routes.iter().map(|r| r.parse().unwrap()).collect()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     let mut world = deciding(routes(&["10.0.0.0/16"]));
     world.run_until(SOON);
@@ -128,16 +128,16 @@ fn an_edit_that_is_taken_back_at_once_changes_nothing() {
 #[test]
 fn what_a_person_adds_while_a_shared_list_waits_is_not_taken_away() {
     let person = "10.9.0.0/16".parse::<Route>().unwrap();
-    let wishes = [
+    let desired = [
         tags(&["tag:a"]),
-        Wishes {
+        DesiredSettings {
             enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         },
     ];
-    for wishes in wishes {
+    for desired in desired {
         let mut world = world(1);
-        world.apply(at_least(wishes));
+        world.apply(at_least(desired));
         world.start();
         let call = world.decide();
         world.run_for(Duration::from_secs(1));
@@ -172,10 +172,10 @@ fn what_waits_for_the_budget_is_not_decided_yet() {
     world.forget_seen();
     world.faults.queue = Duration::from_mins(1);
     let mut edited = policy(0, key_expiry());
-    edited.wishes.name = Some("first".parse().unwrap());
+    edited.desired.name = Some("first".parse().unwrap());
     world.apply(edited.clone());
     world.run_for(Duration::from_secs(1));
-    edited.wishes.name = Some("second".parse().unwrap());
+    edited.desired.name = Some("second".parse().unwrap());
     world.apply(edited);
     world.run_for(Duration::from_mins(20));
     world.assert_converged();

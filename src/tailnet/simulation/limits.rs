@@ -8,7 +8,7 @@ use super::{
     World,
     chaos::policy_key,
     counted::{SOON, policy, tags, world},
-    fleets::{fleet, servers, tag, told},
+    fleets::{fleet, reported, servers, tag},
     model::{device, node_id},
 };
 use crate::{
@@ -54,7 +54,7 @@ fn a_mistake_in_one_selector_is_held_as_a_whole_while_a_small_repair_is_made() {
     let plan = world.held(&key);
     assert_eq!(plan.on, ApprovedOn::Tailnet);
     assert_eq!((plan.devices, plan.limit), (100, Some(10)));
-    let hold = &told(&world).differences[0].hold;
+    let hold = &reported(&world).differences[0].hold;
     assert_eq!(*hold, Some(Hold::Limit(Some(plan.hash.clone()))));
     let limited = &world.tailnet_report.limited;
     assert_eq!(limited.len(), 1);
@@ -84,14 +84,14 @@ fn an_approval_on_the_tailnet_lets_the_frozen_plan_go_over_the_limit_once() {
     world.approve(&key, &format!("plan:{hash}"));
     world.run_for(SOON);
     assert_eq!(changed(&world).len(), 1);
-    assert!(world.last_reports[&key].approval_faults[0].contains("on the TailscaleTailnet"));
+    assert!(world.last_reports[&key].approval_errors[0].contains("on the TailscaleTailnet"));
 
     approve_on_tailnet(&mut world, &format!("plan:{hash}"));
     world.run_for(Duration::from_mins(2));
     assert_eq!(changed(&world).len(), 101);
     world.assert_converged();
-    assert_eq!(world.policies[&key].memory.approvals_used, 1);
-    assert!(world.tailnet_report.approval_faults.is_empty());
+    assert_eq!(world.policies[&key].record.approvals_used, 1);
+    assert!(world.tailnet_report.approval_errors.is_empty());
 
     // It counts: another device is not changed within the hour, those that were changed are.
     let mut joins = device(600);
@@ -244,7 +244,7 @@ fn the_limit_is_never_exceeded() {
             world.model.add(device);
         }
         world.start();
-        let wished = |number: u8| {
+        let desired = |number: u8| {
             tags(&[
                 "tag:s",
                 ["tag:a", "tag:b", "tag:c"][usize::from(number % 3)],
@@ -253,10 +253,10 @@ fn the_limit_is_never_exceeded() {
         for _ in 0..40 {
             let number = world.rng.u8(..12);
             match world.rng.u8(..8) {
-                0 => world.apply(fleet(wished(number))),
+                0 => world.apply(fleet(desired(number))),
                 1..=2 => world.apply(Policy {
                     priority: i32::from(number % 2),
-                    ..policy(1 + usize::from(number % 11), wished(number))
+                    ..policy(1 + usize::from(number % 11), desired(number))
                 }),
                 3 => world.delete(&policy_key(0)),
                 4 => world.new_faults(),

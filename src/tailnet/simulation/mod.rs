@@ -1,7 +1,7 @@
 //! The engine in a simulated world: a model of a tailnet, a store of policies, a clock that jumps
 //! from event to event, all driven by one seed. What must always hold is checked at every request.
 
-mod acts;
+mod actions;
 mod approvals;
 mod broken;
 mod budget;
@@ -44,15 +44,15 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::model::{Faults, Model, failure};
 use super::{
-    Announcement, Answer, Effect, Engine, Failure, Input, Now, PolicyReport, Request, Retry,
+    Answer, Effect, Engine, Failure, Input, Notification, Now, PolicyReport, Request, Retry,
     Settings, TailnetDeclared, TailnetReport, Term, Ticket,
 };
 use crate::{
     api::Reason,
     model::{ChangeLimit, NodeId},
     plan::{
-        Approvals, Call, Declared, Guardrails, Guards, Labels, LookRequest, Memory, Policy,
-        PolicyKey, Room, Standing,
+        Admission, Approvals, Call, Capacity, Guardrails, Labels, Policy, PolicyInput, PolicyKey,
+        PolicyRecord, ReconcileRequest, StatusState,
     },
 };
 
@@ -60,15 +60,15 @@ use crate::{
 #[derive(Debug, Clone)]
 struct Kept {
     policy: Policy,
-    memory: Memory,
-    request: LookRequest,
+    record: PolicyRecord,
+    request: ReconcileRequest,
     approvals: Approvals,
     /// What is wrong with its spec.
     broken: Broken,
     /// The finalizer is on it.
     anchored: bool,
     /// It is being deleted, and held up.
-    leaving: bool,
+    deleting: bool,
 }
 
 /// What is wrong with a spec.
@@ -106,7 +106,7 @@ enum Event {
 struct Seen {
     requests: Vec<Request>,
     reports: Vec<(PolicyKey, PolicyReport)>,
-    announcements: Vec<(PolicyKey, Announcement)>,
+    notifications: Vec<(PolicyKey, Notification)>,
     /// The last reports of policies that were held up and let go.
     ends: Vec<(PolicyKey, PolicyReport)>,
 }
@@ -137,7 +137,7 @@ struct World {
     /// The last report of the tailnet.
     tailnet_report: TailnetReport,
     /// What this engine was told and keeps: for the checks.
-    told: checks::Told,
+    reported: checks::Told,
     wake: Option<Duration>,
     /// The engine waits for the budget.
     waits_for_turn: bool,
@@ -151,7 +151,7 @@ struct World {
     /// When the last report of a policy will be kept.
     keeping: BTreeMap<PolicyKey, Duration>,
     /// How much the records of owned keys may hold.
-    record_room: Room,
+    record_capacity: Capacity,
     /// How much is evaluated in one step, and how long that takes at most.
     evaluation_share: Option<(usize, Duration)>,
     /// When the last report of the tailnet will be kept.
@@ -189,7 +189,7 @@ impl World {
             namespaces: BTreeMap::new(),
             loses_tailnet_reports: false,
             tailnet_report: TailnetReport::default(),
-            told: checks::Told::default(),
+            reported: checks::Told::default(),
             wake: None,
             waits_for_turn: false,
             traced: std::env::var_os("TSDP_TRACE").is_some(),
@@ -199,15 +199,15 @@ impl World {
             drifted: BTreeMap::new(),
             last_reports: BTreeMap::new(),
             keeping: BTreeMap::new(),
-            record_room: Room::default(),
+            record_capacity: Capacity::default(),
             evaluation_share: None,
             keeping_tailnet: Duration::ZERO,
         }
     }
 
     /// What is permitted now.
-    fn guards(&self) -> Guards {
-        Guards {
+    fn guards(&self) -> Admission {
+        Admission {
             guardrails: self.settings.guardrails.clone(),
             namespaces: self.namespaces.clone(),
         }
@@ -246,11 +246,11 @@ impl World {
         self.drifted
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
         self.engine = Engine::new(settings(), self.rng.u64(..));
-        self.engine.record_room = self.record_room;
+        self.engine.record_capacity = self.record_capacity;
         if let Some((share, _)) = self.evaluation_share {
             self.engine.evaluation_share = share;
         }
-        self.told = std::mem::take(&mut self.told).of_next_life();
+        self.reported = std::mem::take(&mut self.reported).of_next_life();
         self.wake = None;
         self.waits_for_turn = false;
         self.start();
@@ -265,26 +265,26 @@ impl World {
         let approvals = before
             .map(|kept| kept.approvals.clone())
             .unwrap_or_default();
-        let memory = if let Some(kept) = self.policies.get(&key) {
+        let record = if let Some(kept) = self.policies.get(&key) {
             policy.uid.clone_from(&kept.policy.uid);
             policy.created = kept.policy.created;
             policy.generation = kept.policy.generation + 1;
-            kept.memory.clone()
+            kept.record.clone()
         } else {
             policy.uid = self.rng.u64(..).to_string();
             policy.created = self.wall();
-            Memory::default()
+            PolicyRecord::default()
         };
         self.policies.insert(
             key.clone(),
             Kept {
                 policy,
-                memory,
+                record,
                 request,
                 approvals,
                 broken: Broken::Valid,
                 anchored,
-                leaving: false,
+                deleting: false,
             },
         );
         self.watch_soon(key);
@@ -294,8 +294,8 @@ impl World {
     fn delete(&mut self, key: &PolicyKey) {
         match self.policies.get_mut(key) {
             Some(kept) if kept.anchored => {
-                if !kept.leaving {
-                    kept.leaving = true;
+                if !kept.deleting {
+                    kept.deleting = true;
                     kept.policy.generation += 1;
                 }
             }
@@ -316,7 +316,7 @@ impl World {
     /// The object is replaced by the manifest, which names no finalizer.
     fn replace(&mut self, key: &PolicyKey) {
         let kept = self.policies.get_mut(key);
-        if let Some(kept) = kept.filter(|kept| !kept.leaving) {
+        if let Some(kept) = kept.filter(|kept| !kept.deleting) {
             kept.anchored = false;
             self.watch_soon(key.clone());
         }
@@ -340,7 +340,7 @@ impl World {
     fn tell(&mut self, key: &PolicyKey) {
         let input = match self.policies.get(key) {
             None => Input::PolicyGone(key.clone()),
-            Some(kept) => Input::Policy(Box::new(Declared {
+            Some(kept) => Input::Policy(Box::new(PolicyInput {
                 key: key.clone(),
                 uid: kept.policy.uid.clone(),
                 generation: kept.policy.generation,
@@ -348,15 +348,15 @@ impl World {
                     Broken::Valid => Ok(kept.policy.clone()),
                     _ => Err(vec!["spec.tags: broken".to_owned()]),
                 },
-                standing: Standing {
+                status_state: StatusState {
                     readable: (kept.broken != Broken::Valid).then(|| kept.policy.clone()),
                     left_alone: kept.broken == Broken::Unreadable,
                     lacks_finalizer: !kept.anchored,
                 },
-                memory: kept.memory.clone(),
+                record: kept.record.clone(),
                 request: kept.request.clone(),
                 approvals: kept.approvals.clone(),
-                leaving: kept.leaving.then_some(CLEAR_TIMEOUT),
+                deleting: kept.deleting.then_some(CLEAR_TIMEOUT),
             })),
         };
         self.step(input);
@@ -416,11 +416,11 @@ impl World {
             Event::Depart(ticket, request, until) => self.depart(ticket, request, until),
             Event::Answer(ticket, answer) => self.step(Input::Answered(ticket, answer)),
             Event::Keep(key, report) => {
-                let PolicyReport { uid, memory, .. } = (*report).clone();
+                let PolicyReport { uid, record, .. } = (*report).clone();
                 let recorded = Input::Recorded {
                     key: key.clone(),
                     uid,
-                    memory,
+                    record,
                 };
                 let kept = self.policies.get_mut(&key);
                 // As the controller takes it, what is gone need not be kept.
@@ -431,9 +431,9 @@ impl World {
                 // What is made unreadable meanwhile takes what was on its way.
                 let overdue = report.generation < kept.policy.generation;
                 assert!(kept.broken != Broken::Unreadable || overdue, "{report:?}");
-                kept.memory = recorded::through_status(&report);
-                kept.anchored = !kept.memory.holdings.is_empty();
-                if kept.leaving && kept.memory.holdings.is_empty() {
+                kept.record = recorded::through_status(&report);
+                kept.anchored = !kept.record.managed.is_empty();
+                if kept.deleting && kept.record.managed.is_empty() {
                     self.seen.ends.push((key.clone(), (*report).clone()));
                     self.remove(&key);
                 }
@@ -501,7 +501,7 @@ impl World {
             wall: self.wall() + self.skew,
         };
         self.trace(&input);
-        self.told.note(&input);
+        self.reported.note(&input);
         for effect in self.engine.step(input, now) {
             self.carry_out(effect);
         }
@@ -574,8 +574,8 @@ impl World {
                 self.keeping.insert(key.clone(), at);
                 self.after(at.saturating_sub(self.clock), Event::Keep(key, report));
             }
-            Effect::Announce(key, announcement) => {
-                self.seen.announcements.push((key, *announcement));
+            Effect::Notify(key, notification) => {
+                self.seen.notifications.push((key, *notification));
             }
             Effect::Tailnet(report) => {
                 // One after the other, as the controller writes them.

@@ -93,13 +93,13 @@ impl Model {
                     devices: listed
                         .flat_map(|device| [Some(device.clone()), again(device)])
                         .flatten()
-                        .map(|device| self.told(&device))
+                        .map(|device| self.reported(&device))
                         .collect(),
                     date: (!self.hides_the_time).then_some(self.now),
                     lacks: BTreeSet::new(),
                 })
             }
-            Request::Device(id) => Ok(Answer::Device(Box::new(self.told(self.device(id)?)))),
+            Request::Device(id) => Ok(Answer::Device(Box::new(self.reported(self.device(id)?)))),
             Request::Routes(id) => Ok(Answer::Routes(
                 self.device(id)?.enabled_routes.clone().unwrap_or_default(),
             )),
@@ -117,7 +117,7 @@ impl Model {
         }
     }
 
-    fn told(&self, device: &Device) -> Device {
+    fn reported(&self, device: &Device) -> Device {
         let mut device = device.clone();
         if self.list_hides_routes {
             device.enabled_routes = None;
@@ -207,14 +207,14 @@ impl Model {
         }
         for (id, writes) in nodes {
             let attributes = self.attributes.entry(id.clone()).or_default();
-            for (key, wish) in writes {
-                if wish.is_none() && self.keeps_attributes {
+            for (key, desired) in writes {
+                if desired.is_none() && self.keeps_attributes {
                     continue;
                 }
                 attributes.remove(key);
-                if let Some(wish) = wish {
-                    let value = wish.value.to_json();
-                    let expiry = wish.expiry;
+                if let Some(desired) = desired {
+                    let value = desired.value.to_json();
+                    let expiry = desired.expiry;
                     attributes.insert(key.clone(), ReportedAttribute { value, expiry });
                 }
             }

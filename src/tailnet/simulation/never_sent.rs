@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{ChangeLimit, Route, RouteSet},
-    plan::{Extent, Mode, Ownership, Policy, Wishes},
+    plan::{DesiredSettings, ListOwnership, Mode, Ownership, Policy},
 };
 
 fn subnet() -> RouteSet {
@@ -37,16 +37,16 @@ fn with_the_route(world: &World) -> usize {
         .count()
 }
 
-fn routed(mode: Mode, extent: Extent) -> Policy {
+fn routed(mode: Mode, extent: ListOwnership) -> Policy {
     Policy {
         mode,
         ownership: Ownership {
             enabled_routes: extent,
             ..Ownership::default()
         },
-        ..clearing(Wishes {
+        ..clearing(DesiredSettings {
             enabled_routes: Some(subnet()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         })
     }
 }
@@ -62,7 +62,7 @@ fn release(world: &mut World, restarts: bool) {
 
 #[test]
 fn a_policy_that_nobody_approved_withdraws_nothing_when_it_is_deleted() {
-    for extent in [Extent::Exact, Extent::AtLeast] {
+    for extent in [ListOwnership::Exact, ListOwnership::AtLeast] {
         for restarts in [false, true] {
             let mut world = approved_by_a_person(8);
             world.apply(routed(Mode::Approve, extent));
@@ -81,7 +81,7 @@ fn a_policy_that_the_limit_holds_withdraws_nothing_when_it_is_deleted() {
     for restarts in [false, true] {
         let mut world = approved_by_a_person(20);
         limit(&mut world, ChangeLimit::Devices(5));
-        world.apply(routed(Mode::Enforce, Extent::Exact));
+        world.apply(routed(Mode::Enforce, ListOwnership::Exact));
         world.start();
         world.run_for(SOON);
         release(&mut world, restarts);
@@ -95,7 +95,7 @@ fn a_policy_that_the_limit_holds_withdraws_nothing_when_it_is_deleted() {
 fn a_policy_that_was_not_held_withdraws_what_it_names_everywhere() {
     for restarts in [false, true] {
         let mut world = approved_by_a_person(8);
-        world.apply(routed(Mode::Enforce, Extent::AtLeast));
+        world.apply(routed(Mode::Enforce, ListOwnership::AtLeast));
         world.start();
         world.run_for(Duration::from_mins(5));
         assert_eq!(with_the_route(&world), 8);

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     api::Reason,
     model::{AttributeKey, Attributes, Device, NodeId, RouteSet},
-    plan::{self, Changes, Declared, Difference, Field, Fleet, Hold, Standing},
-    tailnet::{Agreed, Engine},
+    plan::{self, Changes, DeviceIndex, Difference, Field, Hold, PolicyInput, StatusState},
+    tailnet::{ApprovedPlan, Engine},
 };
 
 /// Long enough for three tries of everything.
@@ -29,25 +29,25 @@ impl World {
                 changes.insert(difference.node, difference.change);
             }
         }
-        let agreed = Agreed {
+        let approved = ApprovedPlan {
             changes: changes.clone(),
-            ..Agreed::default()
+            ..ApprovedPlan::default()
         };
         self.life += 1;
-        self.told = checks::Told::default();
+        self.reported = checks::Told::default();
         self.wake = None;
-        self.engine = Engine::once(self.settings.clone(), self.rng.u64(..), agreed);
+        self.engine = Engine::for_approved_plan(self.settings.clone(), self.rng.u64(..), approved);
         self.start();
         changes
     }
 
     /// What a plan would show and not hold.
     fn differences(&self) -> Vec<Difference> {
-        let policies: Vec<Declared> = self.policies.values().map(declared).collect();
-        let fleet = Fleet::new(self.model.devices.values().cloned());
+        let policies: Vec<PolicyInput> = self.policies.values().map(declared).collect();
+        let fleet = DeviceIndex::new(self.model.devices.values().cloned());
         let guards = self.guards();
         let attributes = &self.model.attributes;
-        let survey = plan::survey(&policies, &guards, &fleet, attributes, self.wall());
+        let survey = plan::plan_tailnet(&policies, &guards, &fleet, attributes, self.wall());
         let plans = survey.devices.into_values();
         let differences = plans.flat_map(|plan| plan.differences);
         differences.filter(|it| it.hold.is_none()).collect()
@@ -62,17 +62,17 @@ impl World {
     }
 }
 
-fn declared(kept: &super::Kept) -> Declared {
-    Declared {
+fn declared(kept: &super::Kept) -> PolicyInput {
+    PolicyInput {
         key: kept.policy.key.clone(),
         uid: kept.policy.uid.clone(),
         generation: kept.policy.generation,
         policy: Ok(kept.policy.clone()),
-        memory: kept.memory.clone(),
+        record: kept.record.clone(),
         request: kept.request.clone(),
         approvals: kept.approvals.clone(),
-        standing: Standing::default(),
-        leaving: None,
+        status_state: StatusState::default(),
+        deleting: None,
     }
 }
 
@@ -124,7 +124,7 @@ fn carry_out_some(seed: u64) {
     let share = world.rng.f64() * 1.5;
     let none = Attributes::default();
     let before = (world.model.devices.clone(), world.model.attributes.clone());
-    let agreed = world.start_once(share);
+    let approved = world.start_once(share);
     world.run_to_the_end();
     let of = |attributes: &std::collections::BTreeMap<NodeId, Attributes>, id: &NodeId| {
         attributes.get(id).unwrap_or(&none).clone()
@@ -132,7 +132,7 @@ fn carry_out_some(seed: u64) {
     for (id, device) in &before.0 {
         let now = (&world.model.devices[id], &of(&world.model.attributes, id));
         let touched = touched((device, &of(&before.1, id)), now);
-        let fields = agreed.of(id).into_iter().flatten();
+        let fields = approved.of(id).into_iter().flatten();
         let fields: BTreeSet<Field> = fields.map(|(field, _)| field.clone()).collect();
         assert!(
             touched.is_subset(&fields),
@@ -140,12 +140,12 @@ fn carry_out_some(seed: u64) {
         );
     }
     // What it has not made it says.
-    for undone in world.engine.undone() {
+    for undone in world.engine.remaining() {
         let difference = undone.difference;
-        let told = difference.hold.is_some() || undone.failure.is_some();
+        let reported = difference.hold.is_some() || undone.failure.is_some();
         let waits = difference.change.field() == Field::Authorized;
-        let unseen = world.engine.unseen().next().is_some();
-        assert!(told || waits || unseen, "{difference:?}");
+        let unseen = world.engine.unread().next().is_some();
+        assert!(reported || waits || unseen, "{difference:?}");
     }
     assert!(world.engine.is_idle());
 }
@@ -191,13 +191,15 @@ fn what_was_agreed_to_is_done_and_nothing_else_and_it_ends() {
 fn without_faults_all_that_was_agreed_to_is_made() {
     let mut world = servers(100);
     world.apply(fleet(tags(&["tag:s", "tag:a"])));
-    let agreed = world.start_once(0.5);
+    let approved = world.start_once(0.5);
     world.run_to_the_end();
-    assert!((30..70).contains(&agreed.count()));
-    assert_eq!(world.writes().len(), agreed.count());
-    let left: Vec<_> = world.engine.undone().collect();
-    assert_eq!(left.len(), 100 - agreed.count());
-    let others = |it: &super::super::Undone<'_>| it.difference.hold == Some(Hold::NotAgreed);
+    assert!((30..70).contains(&approved.count()));
+    assert_eq!(world.writes().len(), approved.count());
+    let left: Vec<_> = world.engine.remaining().collect();
+    assert_eq!(left.len(), 100 - approved.count());
+    let others = |it: &super::super::RemainingChange<'_>| {
+        it.difference.hold == Some(Hold::NotInApprovedPlan)
+    };
     assert!(left.iter().all(others));
 }
 
@@ -209,10 +211,10 @@ fn what_fails_again_and_again_is_given_up_and_told() {
     world.start_once(2.0);
     world.run_to_the_end();
     assert!(world.clock < Duration::from_mins(1), "{:?}", world.clock);
-    let left: Vec<_> = world.engine.unseen().map(|(_, it)| it.reason).collect();
+    let left: Vec<_> = world.engine.unread().map(|(_, it)| it.reason).collect();
     let undone: Vec<_> = world
         .engine
-        .undone()
+        .remaining()
         .map(|it| it.difference.node.clone())
         .collect();
     assert!(
@@ -228,7 +230,7 @@ fn a_fleet_that_was_edited_while_nobody_watched_loses_what_it_names_no_more() {
     world.start();
     world.run_until(SOON);
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.policy.wishes = attributes(&[("a", "gold")]);
+    kept.policy.desired = attributes(&[("a", "gold")]);
     kept.policy.generation += 1;
     world.kill();
     world.run_for(SOON);

@@ -10,9 +10,9 @@ use crate::{
     api::PolicyField,
     model::{AttributeKey, Device, NodeId},
     plan::{
-        Binding, Change, Clashes, Deletion, DevicePlan, Difference, Fleet, Hold, Memory, Mode,
-        Parted, Permits, Policy, PolicyKey, Reaches, Surroundings, Target, bind_policy,
-        plan_device,
+        ApprovalStates, Binding, Change, Deletion, DeviceIndex, DevicePlan, Difference, Hold, Mode,
+        PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, SplitPolicies,
+        TailnetWide, Target, bind_policy, plan_device,
     },
     tailnet::{DETAILS, State},
 };
@@ -20,69 +20,73 @@ use crate::{
 impl World {
     /// Every wish that won and is not held is true, and the last report of each policy says so.
     pub fn assert_converged(&self) {
-        let fleet = Fleet::new(self.model.devices.values().cloned());
-        let mut held_by: BTreeMap<NodeId, Vec<(&Policy, &Memory)>> = BTreeMap::new();
+        let fleet = DeviceIndex::new(self.model.devices.values().cloned());
+        let mut held_by: BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>> = BTreeMap::new();
         let mut unbound: Vec<(&PolicyKey, Binding)> = Vec::new();
         let mut fleets: Vec<(&PolicyKey, BTreeSet<NodeId>)> = Vec::new();
         let guards = self.guards();
-        let mut admitted: BTreeMap<&PolicyKey, (Policy, Memory)> = BTreeMap::new();
+        let mut admitted: BTreeMap<&PolicyKey, (Policy, PolicyRecord)> = BTreeMap::new();
         for (key, kept) in &self.policies {
             match guards.admit(kept.policy.clone()) {
                 Ok(policy) => {
-                    admitted.insert(key, (policy, kept.memory.met(&fleet)));
+                    admitted.insert(key, (policy, kept.record.met(&fleet)));
                 }
                 Err(forbidden) => {
-                    let told = &self.last_reports[key].state;
-                    assert_eq!(*told, State::NotAllowed(Box::new(forbidden)), "{key}");
+                    let reported = &self.last_reports[key].state;
+                    assert_eq!(*reported, State::NotAllowed(Box::new(forbidden)), "{key}");
                 }
             }
         }
-        for (key, (policy, memory)) in &admitted {
+        for (key, (policy, record)) in &admitted {
             let kept = &self.policies[*key];
-            if kept.leaving {
+            if kept.deleting {
                 // It waits for a person who is asked what to clear, and nobody answers any more.
                 let report = &self.last_reports[*key];
                 let asks = policy.mode == Mode::Approve && report.held.is_some();
                 assert!(asks, "{key} is held up: {report:?}");
                 continue;
             }
-            let binding = bind_policy(policy, memory, &kept.approvals, &fleet);
+            let binding = bind_policy(policy, record, &kept.approvals, &fleet);
             for id in binding.nodes() {
                 let policies = held_by.entry(id.clone()).or_default();
-                policies.push((policy, memory));
+                policies.push((policy, record));
             }
-            self.assert_holdings(policy, memory, &binding, &fleet);
+            self.assert_managed(policy, record, &binding, &fleet);
             match binding {
                 Binding::Device(_) => {}
-                Binding::Fleet(nodes) => fleets.push((key, nodes)),
+                Binding::Selector(nodes) => fleets.push((key, nodes)),
                 binding => unbound.push((key, binding)),
             }
         }
         for (key, binding) in unbound {
             let report = &self.last_reports[key].state;
-            let State::Unbound { binding: told, .. } = report else {
+            let State::Unbound {
+                binding: reported, ..
+            } = report
+            else {
                 panic!("{key} is {binding:?}, but is told to be {report:?}");
             };
-            assert_eq!(*told, binding, "{key}");
+            assert_eq!(*reported, binding, "{key}");
         }
-        let parted: BTreeMap<&NodeId, Parted> = held_by
+        let released: BTreeMap<&NodeId, SplitPolicies> = held_by
             .iter()
             .filter_map(|(id, policies)| {
                 let guardrails = &self.settings.guardrails;
-                let reaches = Reaches::on(fleet.get(id)?, policies, &[], guardrails);
-                Some((id, reaches.part(policies)))
+                let permissions = PolicyPermissions::on(fleet.get(id)?, policies, &[], guardrails);
+                Some((id, permissions.part(policies)))
             })
             .collect();
         let counting = held_by
             .iter()
-            .filter_map(|(id, policies)| Some((id.clone(), parted.get(id)?.counting(policies))));
-        let clashes = Clashes::among(&counting.collect(), &self.model.attributes, self.wall());
+            .filter_map(|(id, policies)| Some((id.clone(), released.get(id)?.counting(policies))));
+        let tailnet_wide =
+            TailnetWide::among(&counting.collect(), &self.model.attributes, self.wall());
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
             .map(|(id, policies)| {
                 (
                     id.clone(),
-                    self.assert_reached(id, policies, &fleet, &clashes),
+                    self.assert_reached(id, policies, &fleet, &tailnet_wide),
                 )
             })
             .collect();
@@ -99,57 +103,61 @@ impl World {
         plans: &BTreeMap<NodeId, DevicePlan>,
     ) {
         let report = &self.last_reports[key];
-        let State::Fleet(told) = &report.state else {
+        let State::Selector(reported) = &report.state else {
             panic!("{key} is about a fleet, but is told to be {report:?}");
         };
         let different = |id: &NodeId| plans[id].of(key).count();
         let lost = |id: &NodeId| {
             plans[id]
-                .claims
+                .owners
                 .conflicts
                 .iter()
-                .any(|lost| lost.loser == *key)
+                .any(|lost| lost.overridden == *key)
         };
         let count = |wanted: &dyn Fn(&NodeId) -> bool| nodes.iter().filter(|id| wanted(id)).count();
-        assert_eq!(told.matched, nodes.len(), "{key}: {told:#?}");
+        assert_eq!(reported.matched, nodes.len(), "{key}: {reported:#?}");
         assert_eq!(
-            told.in_sync,
+            reported.in_sync,
             count(&|id| different(id) == 0 && !lost(id)),
-            "{key}: {told:#?}"
+            "{key}: {reported:#?}"
         );
-        assert_eq!(told.conflicted, count(&lost), "{key}");
+        assert_eq!(reported.conflicted, count(&lost), "{key}");
         assert_eq!(
-            told.different,
+            reported.out_of_sync,
             nodes.iter().map(different).sum::<usize>(),
             "{key}"
         );
         assert_eq!(
-            [told.working, told.unread, told.failed],
+            [reported.working, reported.unread, reported.failed],
             [0; 3],
-            "{key}: {told:#?}"
+            "{key}: {reported:#?}"
         );
-        assert_eq!(told.details.len(), nodes.len().min(DETAILS), "{key}");
-        assert_eq!(told.differences.len(), told.different.min(DETAILS), "{key}");
+        assert_eq!(reported.details.len(), nodes.len().min(DETAILS), "{key}");
+        assert_eq!(
+            reported.differences.len(),
+            reported.out_of_sync.min(DETAILS),
+            "{key}"
+        );
     }
 
     fn assert_reached(
         &self,
         id: &NodeId,
-        policies: &[(&Policy, &Memory)],
-        fleet: &Fleet,
-        clashes: &Clashes,
+        policies: &[(&Policy, &PolicyRecord)],
+        fleet: &DeviceIndex,
+        tailnet_wide: &TailnetWide,
     ) -> DevicePlan {
         let device = &self.model.devices[id];
         let plan = plan_device(
             device,
             self.model.attributes.get(id),
             policies,
-            &Surroundings {
-                fleet,
-                permits: &Permits::default(),
-                clashes,
+            &PlanContext {
+                index: fleet,
+                approvals: &ApprovalStates::default(),
+                tailnet_wide,
                 now: self.wall(),
-                let_go: &[],
+                released: &[],
                 turns: &BTreeSet::new(),
                 guardrails: &self.settings.guardrails,
             },
@@ -166,30 +174,31 @@ impl World {
                 "not reached: {difference:#?}"
             );
         }
-        for (policy, memory) in policies {
+        for (policy, record) in policies {
             let key = &policy.key;
             let report = &self.last_reports[key];
             assert_eq!(report.generation, policy.generation, "{key}");
-            assert_kept(&report.memory, memory, key);
-            self.assert_owned(policy, memory, device, &plan);
-            if matches!(policy.target, Target::Fleet(_)) {
+            assert_kept(&report.record, record, key);
+            self.assert_owned(policy, record, device, &plan);
+            if matches!(policy.target, Target::Selector(_)) {
                 continue;
             }
-            let State::Bound(told) = &report.state else {
+            let State::Bound(reported) = &report.state else {
                 panic!("{key} holds {id}, but is told to be {report:?}");
             };
-            let own: Vec<Difference> = plan.told(key).collect();
-            assert_eq!(told.node, *id, "{key}");
+            let own: Vec<Difference> = plan.disclosed(key).collect();
+            assert_eq!(reported.node, *id, "{key}");
             assert!(
-                told.differences
+                reported
+                    .differences
                     .iter()
                     .map(unnamed)
                     .eq(own.iter().map(unnamed)),
-                "{key} is told to differ in {told:?}"
+                "{key} is told to differ in {reported:?}"
             );
             assert!(
-                !told.working && !told.unread && told.failures.is_empty(),
-                "{key}: {told:#?}"
+                !reported.working && !reported.unread && reported.failures.is_empty(),
+                "{key}: {reported:#?}"
             );
         }
         plan
@@ -197,11 +206,11 @@ impl World {
 }
 
 /// What is reported is what is kept.
-fn assert_kept(reported: &Memory, kept: &Memory, key: &PolicyKey) {
+fn assert_kept(reported: &PolicyRecord, kept: &PolicyRecord, key: &PolicyKey) {
     assert_eq!(reported.owned.groups(), kept.owned.groups(), "{key}");
-    let but_keys = |memory: &Memory| Memory {
+    let but_keys = |record: &PolicyRecord| PolicyRecord {
         owned: Arc::default(),
-        ..memory.clone()
+        ..record.clone()
     };
     assert_eq!(but_keys(reported), but_keys(kept), "{key}");
 }
@@ -218,25 +227,31 @@ fn unnamed(difference: &Difference) -> Difference {
 impl World {
     /// A policy owns what it manages on a device, and nothing else but what it still declares: what it
     /// no longer declares is deleted. What is suspended, or denied by a guardrail, may be there still.
-    fn assert_owned(&self, policy: &Policy, memory: &Memory, device: &Device, plan: &DevicePlan) {
+    fn assert_owned(
+        &self,
+        policy: &Policy,
+        record: &PolicyRecord,
+        device: &Device,
+        plan: &DevicePlan,
+    ) {
         let key = &policy.key;
         let field = PolicyField::PostureAttributes;
         let is_denied = self
             .settings
             .guardrails
-            .bars(policy, field, device)
+            .denies(policy, field, device)
             .is_some();
         if policy.mode != Mode::Enforce || is_denied {
             return;
         }
         let nothing = BTreeSet::new();
-        let owned = memory.owned.known_at(&device.node_id).unwrap_or(&nothing);
+        let owned = record.owned.known_at(&device.node_id).unwrap_or(&nothing);
         let managed = plan.managed.get(key).unwrap_or(&nothing);
         assert!(
             managed.is_subset(owned),
             "{key} manages {managed:?}, and owns {owned:?}"
         );
-        let declared = policy.wishes.attributes.as_ref();
+        let declared = policy.desired.attributes.as_ref();
         let desires = |it: &AttributeKey| {
             let declared = declared.is_some_and(|declared| declared.contains_key(it));
             declared && !policy.has_expired(it, self.wall())
@@ -246,11 +261,17 @@ impl World {
 
     /// A policy keeps what it would have to clear, and nothing else but devices of which its expression
     /// cannot tell; what it has let go is cleared.
-    fn assert_holdings(&self, policy: &Policy, memory: &Memory, binding: &Binding, fleet: &Fleet) {
-        let holdings = &memory.holdings;
+    fn assert_managed(
+        &self,
+        policy: &Policy,
+        record: &PolicyRecord,
+        binding: &Binding,
+        fleet: &DeviceIndex,
+    ) {
+        let managed = &record.managed;
         let key = &policy.key;
         if policy.deletion == Deletion::Retain {
-            assert!(holdings.is_empty(), "{key} keeps {holdings:?}");
+            assert!(managed.is_empty(), "{key} keeps {managed:?}");
         }
         if !policy.clears() {
             return;
@@ -262,31 +283,31 @@ impl World {
             PolicyField::ExitNode,
         ];
         let guarded = |id: &&NodeId| {
-            let bars = |device, field| self.settings.guardrails.bars(policy, field, device);
-            let barred = |device| cleared.iter().any(|it| bars(device, *it).is_some());
-            fleet.get(id).is_some_and(barred)
+            let bars = |device, field| self.settings.guardrails.denies(policy, field, device);
+            let denied = |device| cleared.iter().any(|it| bars(device, *it).is_some());
+            fleet.get(id).is_some_and(denied)
         };
         // Once all is calm nobody approves anything.
         let waits = policy.mode == Mode::Approve;
         assert!(
-            waits || holdings.parted().iter().all(guarded),
-            "{key} has not cleared {holdings:?}"
+            waits || managed.release().iter().all(guarded),
+            "{key} has not cleared {managed:?}"
         );
-        let puts = policy.has_belongings(memory);
-        if matches!(binding, Binding::Device(_) | Binding::Fleet(_)) && puts {
-            let unjudged = |id: &NodeId| match (&policy.target, fleet.get(id)) {
-                (Target::Fleet(selector), Some(device)) => selector.judge(device).is_err(),
+        let puts = policy.has_managed_settings(record);
+        if matches!(binding, Binding::Device(_) | Binding::Selector(_)) && puts {
+            let selector_errors = |id: &NodeId| match (&policy.target, fleet.get(id)) {
+                (Target::Selector(selector), Some(device)) => selector.check(device).is_err(),
                 _ => false,
             };
-            let mut kept = holdings.nodes.iter();
+            let mut kept = managed.nodes.iter();
             assert!(
-                kept.all(|id| binding.holds(id) || unjudged(id)),
-                "{key}: {holdings:?}"
+                kept.all(|id| binding.holds(id) || selector_errors(id)),
+                "{key}: {managed:?}"
             );
             let mut held = binding.nodes();
             assert!(
-                held.all(|id| holdings.nodes.contains(id)),
-                "{key}: {holdings:?}"
+                held.all(|id| managed.nodes.contains(id)),
+                "{key}: {managed:?}"
             );
         }
     }

@@ -51,7 +51,7 @@ fn having(world: &World, name: &str) -> Vec<NodeId> {
 }
 
 pub fn with_tag(name: &str) -> Target {
-    Target::Fleet(Selector {
+    Target::Selector(Selector {
         tags: [tag(name)].into(),
         ..Selector::default()
     })
@@ -183,7 +183,7 @@ fn a_key_is_deleted_where_it_was_managed_though_device_becomes_selector_or_the_r
             world.start();
             run(&mut world);
             let after = Policy {
-                wishes: attributes(&[]),
+                desired: attributes(&[]),
                 ..one()
             };
             edit(&mut world, down, after);
@@ -373,12 +373,12 @@ fn a_policy_that_is_overridden_owns_nothing_of_the_key() {
 #[test]
 fn a_value_whose_expiry_has_passed_is_no_longer_owned() {
     both(|mut world| {
-        let mut wishes = attributes(&[("y", "gold")]);
+        let mut desired = attributes(&[("y", "gold")]);
         let soon = world.wall() + jiff::SignedDuration::from_secs(120);
-        for wish in wishes.attributes.iter_mut().flatten() {
-            wish.1.expiry = Some(soon);
+        for desired in desired.attributes.iter_mut().flatten() {
+            desired.1.expiry = Some(soon);
         }
-        world.apply(fleet(wishes));
+        world.apply(fleet(desired));
         world.start();
         run(&mut world);
         for number in 0..3 {
@@ -395,9 +395,9 @@ fn a_value_whose_expiry_has_passed_is_no_longer_owned() {
 fn released_devices_are_cleared_of_what_was_owned_on_each() {
     for down in [false, true] {
         both(|mut world| {
-            let cleared = |wishes| Policy {
+            let cleared = |desired| Policy {
                 deletion: Deletion::Clear,
-                ..fleet(wishes)
+                ..fleet(desired)
             };
             world.apply(cleared(attributes(&[("x", "gold"), ("y", "gold")])));
             world.start();
@@ -427,7 +427,7 @@ fn a_status_of_an_older_version_counts_on_the_bound_device() {
         ..crate::api::TailscaleDevicePolicyStatus::default()
     };
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.memory.owned = Arc::new(OwnedKeys::of_status(&status, "any"));
+    kept.record.owned = Arc::new(OwnedKeys::of_status(&status, "any"));
     human(&mut world, 1, "y");
     apply_while_down(&mut world, vec![policy(0, attributes(&[("x", "gold")]))]);
     assert_eq!(having(&world, "y"), [node_id(1)]);

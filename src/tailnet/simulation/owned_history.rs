@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{Device, NodeId},
-    plan::{Mode, Policy, Target, Wishes},
+    plan::{DesiredSettings, Mode, Policy, Target},
 };
 
 /// What one policy manages, beside an exact account of it.
@@ -85,10 +85,10 @@ fn some_policy(world: &mut World) -> Policy {
     let modes = [Mode::Enforce, Mode::Enforce, Mode::Enforce, Mode::Observe];
     Policy {
         target,
-        wishes: if world.rng.u8(..5) == 0 {
-            Wishes {
+        desired: if world.rng.u8(..5) == 0 {
+            DesiredSettings {
                 key_expiry_disabled: Some(true),
-                ..Wishes::default()
+                ..DesiredSettings::default()
             }
         } else {
             attributes(&named)
@@ -104,7 +104,7 @@ impl Account {
         let before = world.model.attributes.clone();
         world.run_for(Duration::from_mins(25));
         let fits = |device: &Device| match &policy.target {
-            Target::Fleet(selector) => selector.fits(device),
+            Target::Selector(selector) => selector.matches(device),
             Target::Device(target) => {
                 target.identity.to_string() == format!("hostname {}", device.hostname)
             }
@@ -114,18 +114,18 @@ impl Account {
                 let fact = (id.clone(), name.to_owned());
                 let now = world.model.attributes[id].contains_key(&key(name));
                 let then = before[id].contains_key(&key(name));
-                let named = policy.wishes.attributes.as_ref();
+                let named = policy.desired.attributes.as_ref();
                 let is_named = named.is_some_and(|named| named.contains_key(&key(name)));
-                let acts = policy.mode == Mode::Enforce && fits(device);
-                let expected = match (acts, is_named) {
+                let actions = policy.mode == Mode::Enforce && fits(device);
+                let expected = match (actions, is_named) {
                     (true, true) => true,
                     (true, false) if named.is_some() && self.managed.contains(&fact) => false,
                     _ => then,
                 };
                 assert_eq!(now, expected, "seed {seed}: {name} of {id}: {policy:?}");
-                if acts && is_named {
+                if actions && is_named {
                     self.managed.insert(fact);
-                } else if !fits(device) || named.is_none() || (acts && !is_named) {
+                } else if !fits(device) || named.is_none() || (actions && !is_named) {
                     self.managed.remove(&fact);
                 }
             }

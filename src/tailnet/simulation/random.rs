@@ -33,7 +33,7 @@ fn live_through(seed: u64) -> u64 {
     world.forget_seen();
     world.run_for(Duration::from_hours(2));
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
-    assert!(world.seen.announcements.is_empty());
+    assert!(world.seen.notifications.is_empty());
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     assert_eq!(
         world.count(|request| matches!(request, Request::Device(_))),

@@ -5,37 +5,37 @@ use std::sync::Arc;
 use super::World;
 use crate::{
     api::TailscaleDevicePolicyStatus,
-    plan::{Fleet, Memory, OwnedKeys, PolicyKey, Room},
+    plan::{Capacity, DeviceIndex, OwnedKeys, PolicyKey, PolicyRecord},
     tailnet::PolicyReport,
 };
 
 impl World {
     /// Has the keys that policies own recorded in digests, be the devices ever so few.
     pub fn record_digests(&mut self) {
-        self.record_room = Room {
+        self.record_capacity = Capacity {
             lists: 0,
             few: 0,
-            ..Room::default()
+            ..Capacity::default()
         };
-        self.engine.record_room = self.record_room;
+        self.engine.record_capacity = self.record_capacity;
     }
 
     /// The keys that a policy owns, as its status records them.
     pub fn owned(&self, key: &PolicyKey) -> OwnedKeys {
-        let fleet = Fleet::new(self.model.devices.values().cloned());
-        let memory = self.policies[key].memory.met(&fleet);
-        Arc::unwrap_or_clone(memory.owned)
+        let fleet = DeviceIndex::new(self.model.devices.values().cloned());
+        let record = self.policies[key].record.met(&fleet);
+        Arc::unwrap_or_clone(record.owned)
     }
 }
 
 /// What the next process finds in the status.
-pub fn through_status(report: &PolicyReport) -> Memory {
+pub fn through_status(report: &PolicyReport) -> PolicyRecord {
     let status = TailscaleDevicePolicyStatus {
         attribute_record: report.owned.to_status(&report.uid, report.unrecorded),
         ..TailscaleDevicePolicyStatus::default()
     };
-    Memory {
+    PolicyRecord {
         owned: Arc::new(OwnedKeys::of_status(&status, &report.uid)),
-        ..report.memory.clone()
+        ..report.record.clone()
     }
 }

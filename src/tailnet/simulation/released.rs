@@ -13,8 +13,10 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeWish, ChangeLimit, ReportedAttribute},
-    plan::{ApprovedOn, Deletion, Hold, Mode, Policy, PolicyKey, Selector, Target, Wishes},
+    model::{ChangeLimit, DesiredAttribute, ReportedAttribute},
+    plan::{
+        ApprovedOn, Deletion, DesiredSettings, Hold, Mode, Policy, PolicyKey, Selector, Target,
+    },
     tailnet::Input,
 };
 
@@ -24,10 +26,10 @@ fn first() -> PolicyKey {
     policy_key(0)
 }
 
-pub fn clearing(wishes: Wishes) -> Policy {
+pub fn clearing(desired: DesiredSettings) -> Policy {
     Policy {
         deletion: Deletion::Clear,
-        ..fleet(wishes)
+        ..fleet(desired)
     }
 }
 
@@ -38,7 +40,7 @@ fn gold() -> Policy {
 /// Of devices that have another tag.
 fn elsewhere(policy: Policy) -> Policy {
     Policy {
-        target: Target::Fleet(Selector {
+        target: Target::Selector(Selector {
             tags: [tag("tag:nobody")].into(),
             ..Selector::default()
         }),
@@ -228,9 +230,9 @@ fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
     world.apply(fleet(attributes(&[("a", "gold")])));
     world.apply(Policy {
         key: policy_key(1),
-        ..fleet(Wishes {
+        ..fleet(DesiredSettings {
             enabled_routes: Some(BTreeSet::new()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         })
     });
     world.start();
@@ -269,17 +271,17 @@ fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
 #[test]
 fn a_value_that_a_person_sets_while_the_release_is_held_is_theirs() {
     let mut world = servers(20);
-    let mut wishes = attributes(&[("b", "gold")]);
-    let desired = AttributeWish {
+    let mut desired = attributes(&[("b", "gold")]);
+    let temporary = DesiredAttribute {
         value: string("gold"),
         expiry: Some(world.wall() + 3 * HOUR),
     };
-    wishes
+    desired
         .attributes
         .as_mut()
         .unwrap()
-        .insert(key("a"), desired);
-    world.apply(clearing(wishes.clone()));
+        .insert(key("a"), temporary);
+    world.apply(clearing(desired.clone()));
     world.start();
     world.run_until(2 * HOUR);
     limit(&mut world, ChangeLimit::Devices(5));
@@ -313,7 +315,7 @@ fn a_policy_that_was_deleted_while_nobody_looked_is_cleared_whatever_the_clock_s
         // The process ends.
         world.life += 1;
         world.wake = None;
-        world.policies.get_mut(&first()).unwrap().leaving = true;
+        world.policies.get_mut(&first()).unwrap().deleting = true;
         world.run_for(pause);
         world.start += ahead;
         world.kill();
@@ -338,12 +340,12 @@ fn what_fails_ends_on_time_though_the_clock_was_set_back() {
 /// An attribute, a route and an exit node on each device, and a budget of about a request a minute.
 #[test]
 fn what_makes_progress_is_not_given_up() {
-    let wishes = Wishes {
+    let desired = DesiredSettings {
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
         exit_node: Some(true),
         ..attributes(&[("a", "gold")])
     };
-    let mut world = settled(30, clearing(wishes));
+    let mut world = settled(30, clearing(desired));
     world.settings.requests_per_second = 0.01;
     world.faults.queue = Duration::from_mins(2);
     limit(&mut world, ChangeLimit::NONE);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{ChangeLimit, NodeId, Route},
-    plan::{ApprovedOn, Extent, Mode, Ownership, Policy, Selector, Target},
+    plan::{ApprovedOn, ListOwnership, Mode, Ownership, Policy, Selector, Target},
     tailnet::State,
 };
 
@@ -38,7 +38,7 @@ impl World {
         let number = self.rng.usize(..3);
         let key = policy_key(number);
         match self.rng.u8(..9) {
-            0..=2 if self.policies.get(&key).is_none_or(|kept| !kept.leaving) => {
+            0..=2 if self.policies.get(&key).is_none_or(|kept| !kept.deleting) => {
                 let policy = self.clearing_policy(number);
                 self.apply(policy);
             }
@@ -57,20 +57,20 @@ impl World {
     fn clearing_policy(&mut self, number: usize) -> Policy {
         let tags = ["tag:a", "tag:b"][self.rng.usize(..2)];
         let route = |number| format!("10.{number}.0.0/16").parse::<Route>().unwrap();
-        let mut wishes = attributes(&[(["a", "b", "c"][number], "gold")]);
-        wishes.enabled_routes = self.rng.bool().then(|| [route(number)].into());
+        let mut desired = attributes(&[(["a", "b", "c"][number], "gold")]);
+        desired.enabled_routes = self.rng.bool().then(|| [route(number)].into());
         Policy {
             key: policy_key(number),
-            target: Target::Fleet(Selector {
+            target: Target::Selector(Selector {
                 tags: [tag(tags)].into(),
                 ..Selector::default()
             }),
             mode: [Mode::Enforce, Mode::Enforce, Mode::Approve][self.rng.usize(..3)],
             ownership: Ownership {
-                enabled_routes: Extent::AtLeast,
+                enabled_routes: ListOwnership::AtLeast,
                 ..Ownership::default()
             },
-            ..clearing(wishes)
+            ..clearing(desired)
         }
     }
 
@@ -131,7 +131,7 @@ fn whatever_is_released_the_limit_is_never_exceeded_and_nothing_given_up() {
             world.policies
         );
         for (key, report) in &world.seen.ends {
-            let given_up = !matches!(&report.state, State::Leaving(None));
+            let given_up = !matches!(&report.state, State::Deleting(None));
             assert!(!given_up, "seed {seed}: {key}: {report:?}");
         }
         let mut left = world.model.attributes.values();

@@ -30,7 +30,7 @@ fn key(namespace: &str, number: usize) -> PolicyKey {
 fn one(namespace: &str, number: usize) -> Policy {
     Policy {
         target: hostname(&format!("host-{number}")),
-        wishes: tags(&["tag:s", "tag:a"]),
+        desired: tags(&["tag:s", "tag:a"]),
         ..blank(key(namespace, number))
     }
 }
@@ -38,7 +38,7 @@ fn one(namespace: &str, number: usize) -> Policy {
 /// A policy of a namespace that targets all servers and changes none: they are as it declares.
 fn idle(namespace: &str) -> Policy {
     Policy {
-        target: Target::Fleet(Selector {
+        target: Target::Selector(Selector {
             tags: [tag("tag:s")].into(),
             ..Selector::default()
         }),

@@ -1,6 +1,5 @@
 //! Lists that lack devices at random, beside an exact account of what is really there: what only the
 //! absence of a device makes possible never happens because of a list.
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -17,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{Device, NodeId},
-    plan::{Deletion, Extent, Mode, Ownership, Policy, PolicyKey},
+    plan::{Deletion, ListOwnership, Mode, Ownership, Policy, PolicyKey},
     tailnet::{HeldPlan, Input, PolicyReport, Request, State},
 };
 
@@ -51,7 +50,7 @@ struct Account {
 fn clearing(selects: &str) -> Policy {
     Policy {
         target: with_tag(selects),
-        wishes: attributes(&[("c", "gold")]),
+        desired: attributes(&[("c", "gold")]),
         deletion: Deletion::Clear,
         ..blank(policy_key(CLEARING))
     }
@@ -67,7 +66,7 @@ fn begin(seed: u64) -> World {
     }
     world.model.add(twin_of(0));
     let at_least = Ownership {
-        tags: Extent::AtLeast,
+        tags: ListOwnership::AtLeast,
         ..Ownership::default()
     };
     world.apply(policy(NAMED_TWICE, attributes(&[("n", "gold")])));
@@ -221,7 +220,7 @@ impl Account {
             for (key, report) in &new {
                 self.check(world, key, report);
             }
-            self.check_holdings(world);
+            self.check_managed(world);
         }
     }
 
@@ -238,7 +237,7 @@ impl Account {
             Some(CHANGING) => "tag:t",
             _ => return,
         };
-        let State::Fleet(fleet) = &report.state else {
+        let State::Selector(fleet) = &report.state else {
             return;
         };
         let matching = world.matching(selects);
@@ -256,7 +255,7 @@ impl Account {
 
     /// A policy is bound anew only where its device has really left, and never to one of two.
     fn check_binding(&mut self, world: &World, key: &PolicyKey, report: &PolicyReport) {
-        let Some(bound) = &report.memory.bound else {
+        let Some(bound) = &report.record.bound else {
             return;
         };
         assert_ne!(*key, policy_key(NAMED_TWICE), "bound to {bound:?}");
@@ -269,16 +268,16 @@ impl Account {
 
     /// The clearing policy forgets no device on which its attribute still is. The last report counts: an
     /// earlier one need not have a device that got the attribute since.
-    fn check_holdings(&self, world: &World) {
+    fn check_managed(&self, world: &World) {
         let Some(report) = world.last_reports.get(&policy_key(CLEARING)) else {
             return;
         };
-        let holdings = &report.memory.holdings;
+        let managed = &report.record.managed;
         for id in &self.holding {
             let attributes = world.model.attributes.get(id);
             let has = attributes.is_some_and(|it| it.contains_key(&key("c")));
-            let known = holdings.nodes.contains(id) || holdings.parted().contains(id);
-            assert!(known || !has, "{id} is forgotten: {holdings:?}");
+            let known = managed.nodes.contains(id) || managed.release().contains(id);
+            assert!(known || !has, "{id} is forgotten: {managed:?}");
         }
     }
 }

@@ -6,12 +6,12 @@ use super::{
     World,
     chaos::{blank, hostname, policy_key},
     counted::{attributes, key, policy, tags, world},
-    fleets::{fleet, servers, tag, told},
+    fleets::{fleet, reported, servers, tag},
     model::{device, node_id},
 };
 use crate::{
     model::{Device, NodeId},
-    plan::{Binding, Deletion, Policy, PolicyKey, Target, Wishes},
+    plan::{Binding, Deletion, DesiredSettings, Policy, PolicyKey, Target},
     tailnet::{Input, Request, State},
 };
 
@@ -54,7 +54,7 @@ impl World {
     }
 
     fn bound(&self, key: &PolicyKey) -> Option<NodeId> {
-        let bound = self.policies[key].memory.bound.as_ref();
+        let bound = self.policies[key].record.bound.as_ref();
         bound.map(|bound| bound.node.clone())
     }
 
@@ -183,8 +183,8 @@ fn nothing_is_sent_to_a_bound_device_that_lists_lack_and_that_is_reported() {
     world.run_for(A_WHILE);
     assert!(world.writes().is_empty());
     let missing = Binding::Missing(node_id(0));
-    let told = matches!(world.state(), State::Unbound { binding, .. } if *binding == missing);
-    assert!(told, "{:?}", world.state());
+    let reported = matches!(world.state(), State::Unbound { binding, .. } if *binding == missing);
+    assert!(reported, "{:?}", world.state());
     // Asked again as rarely as attributes are read, not with each list.
     assert!(world.lookups(0) <= 2, "{} lookups", world.lookups(0));
     world.model.short.clear();
@@ -227,18 +227,18 @@ fn a_look_that_fails_proves_nothing() {
 fn under_clear_a_device_that_lists_lack_is_neither_released_nor_forgotten() {
     let clear = |target| Policy {
         target,
-        wishes: Wishes {
+        desired: DesiredSettings {
             enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
             ..attributes(&[("a", "gold")])
         },
         deletion: Deletion::Clear,
         ..blank(policy_key(0))
     };
-    let selected = fleet(Wishes::default()).target;
+    let selected = fleet(DesiredSettings::default()).target;
     for target in [hostname("host-0"), selected] {
         for lists in [1, 2, 4] {
             let mut world = world(8);
-            let number_of_servers = if matches!(target, Target::Fleet(_)) {
+            let number_of_servers = if matches!(target, Target::Selector(_)) {
                 4
             } else {
                 1
@@ -255,7 +255,7 @@ fn under_clear_a_device_that_lists_lack_is_neither_released_nor_forgotten() {
                 ..twin()
             });
             world.run_for(A_WHILE);
-            let before = world.policies[&policy_key(0)].memory.clone();
+            let before = world.policies[&policy_key(0)].record.clone();
             world.forget_seen();
             for restarts in [false, true] {
                 world.lack(lists, 0..3);
@@ -264,8 +264,8 @@ fn under_clear_a_device_that_lists_lack_is_neither_released_nor_forgotten() {
                 }
                 world.outlive_short_lists();
                 world.run_for(A_WHILE);
-                let kept = &world.policies[&policy_key(0)].memory;
-                assert_eq!(kept.holdings, before.holdings, "{target:?}, {lists} lists");
+                let kept = &world.policies[&policy_key(0)].record;
+                assert_eq!(kept.managed, before.managed, "{target:?}, {lists} lists");
                 assert_eq!(kept.bound, before.bound);
                 assert!(world.writes().is_empty(), "{:?}", world.writes());
                 world.assert_converged();
@@ -302,9 +302,9 @@ fn an_address_is_not_free_because_a_list_lacks_who_has_it() {
     let taken = world.model.devices[&node_id(1)].ipv4.unwrap();
     world.apply(policy(
         0,
-        Wishes {
+        DesiredSettings {
             ipv4: Some(taken.to_string().parse().unwrap()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         },
     ));
     world.start();
@@ -391,7 +391,7 @@ fn a_connection_to_another_tailnet_asks_for_no_device_of_the_former_one() {
     world.model.add(server);
     world.step(Input::connection(Ok(())));
     world.run_for(Duration::from_secs(30));
-    assert_eq!(told(&world).matched, 1);
+    assert_eq!(reported(&world).matched, 1);
     assert_eq!(
         world.count(|request| matches!(request, Request::Device(_))),
         0

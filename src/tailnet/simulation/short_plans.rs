@@ -6,7 +6,7 @@ use super::{
     World,
     chaos::policy_key,
     counted::{policy, tags, world},
-    fleets::{fleet, servers, tag, told},
+    fleets::{fleet, reported, servers, tag},
     model::node_id,
     short_lists::A_WHILE,
 };
@@ -83,7 +83,7 @@ fn what_leaves_a_frozen_plan_for_good_is_told_and_the_hash_names_what_it_did() {
     let now = world.held(&policy_key(0));
     assert_eq!((&now.hash, now.changes, now.devices), (&plan.hash, 4, 4));
     assert_eq!(now.open, 3);
-    assert_eq!(told(&world).matched, 3);
+    assert_eq!(reported(&world).matched, 3);
     world.approve(&policy_key(0), &format!("plan:{}", plan.hash));
     world.run_for(A_WHILE);
     assert_eq!(world.writes().len(), 3);
@@ -104,13 +104,13 @@ fn a_fleet_counts_a_device_until_it_is_proven_gone() {
     }
     let counted = world.seen.reports.iter().map(|(_, report)| &report.state);
     let mut counted = counted.filter_map(|state| match state {
-        State::Fleet(fleet) => Some(fleet.matched),
+        State::Selector(fleet) => Some(fleet.matched),
         _ => None,
     });
     assert!(counted.all(|matched| matched == 30));
     world.model.remove(&node_id(0));
     world.run_for(Duration::from_mins(2));
-    assert_eq!(told(&world).matched, 29);
+    assert_eq!(reported(&world).matched, 29);
     assert_eq!(world.lookups(0), 3);
 }
 
@@ -126,7 +126,7 @@ fn one_half_list_of_a_large_tailnet_costs_one_more_list_and_no_looks() {
     let lists = world.count(|request| *request == Request::Devices);
     assert!(lists <= 12, "{lists} lists");
     assert_eq!(world.seen.requests.len(), lists);
-    assert!(world.seen.reports.is_empty() && world.seen.announcements.is_empty());
+    assert!(world.seen.reports.is_empty() && world.seen.notifications.is_empty());
 }
 
 #[test]

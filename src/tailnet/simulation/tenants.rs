@@ -18,10 +18,10 @@ use crate::{
     api::Reason,
     model::Tag,
     plan::{
-        DeviceTarget, Disruption, Extent, Glob, Hold, Identity, Mode, Policy, PolicyKey, Selector,
-        Suspender, Target, Wishes,
+        DesiredSettings, DeviceTarget, Disruption, Glob, Hold, Identity, ListOwnership, Mode,
+        Policy, PolicyKey, Selector, Suspender, Target,
     },
-    tailnet::{DeviceReport, FleetReport, State},
+    tailnet::{DeviceReport, SelectorReport, State},
 };
 
 const HOSTILE: &str = "hostile";
@@ -35,35 +35,35 @@ fn policy_key(namespace: &str) -> PolicyKey {
 }
 
 /// A policy of the namespace that others are to be safe from: it ranks before all of theirs.
-fn hostile(target: Target, wishes: Wishes) -> Policy {
+fn hostile(target: Target, desired: DesiredSettings) -> Policy {
     Policy {
         target,
-        wishes,
+        desired,
         priority: 1000,
         ..blank(policy_key(HOSTILE))
     }
 }
 
-fn victim(target: Target, wishes: Wishes) -> Policy {
+fn victim(target: Target, desired: DesiredSettings) -> Policy {
     Policy {
         target,
-        wishes,
+        desired,
         ..blank(policy_key(VICTIM))
     }
 }
 
 /// All devices that call themselves so, by a pattern.
 fn called(pattern: &str) -> Target {
-    Target::Fleet(Selector {
+    Target::Selector(Selector {
         hostnames: vec![Glob::lower_case(pattern)],
         ..Selector::default()
     })
 }
 
-fn address(last: u8) -> Wishes {
-    Wishes {
+fn address(last: u8) -> DesiredSettings {
+    DesiredSettings {
         ipv4: Some(format!("100.80.0.{last}").parse().unwrap()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }
 
@@ -100,9 +100,9 @@ fn device(world: &World, namespace: &str) -> DeviceReport {
     }
 }
 
-fn fleet(world: &World, namespace: &str) -> FleetReport {
+fn fleet(world: &World, namespace: &str) -> SelectorReport {
     match &world.last_reports[&policy_key(namespace)].state {
-        State::Fleet(report) => (**report).clone(),
+        State::Selector(report) => (**report).clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -172,7 +172,7 @@ fn a_policy_loses_its_claim_on_a_type_with_its_last_device_and_gains_it_with_the
     assert!(
         matches!(
             report.differences[0].hold,
-            Some(Hold::AttributeClash { .. })
+            Some(Hold::AttributeConflict { .. })
         ),
         "{report:#?}"
     );
@@ -181,15 +181,15 @@ fn a_policy_loses_its_claim_on_a_type_with_its_last_device_and_gains_it_with_the
 
 #[test]
 fn an_address_or_a_name_that_a_device_keeps_is_taken_by_nobody_s_claim() {
-    let name = |label: &str| Wishes {
+    let name = |label: &str| DesiredSettings {
         name: Some(label.parse().unwrap()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    for wishes in [address(1), name("name-1")] {
+    for desired in [address(1), name("name-1")] {
         let mut world = tailnet();
         // The victim's device has it already.
-        world.apply(hostile(hostname("host-0"), wishes.clone()));
-        world.apply(victim(hostname("host-1"), wishes));
+        world.apply(hostile(hostname("host-0"), desired.clone()));
+        world.apply(victim(hostname("host-1"), desired));
         world.start();
         world.run_until(SOON);
         assert_undisturbed(&world, "it is there");
@@ -235,12 +235,12 @@ fn an_attribute_that_the_api_refuses_for_good_fixes_the_type_for_nobody() {
 fn what_is_declared_for_a_protected_device_takes_precedence_over_nothing() {
     let mut world = tailnet();
     world.guard(&rules(&json!([{"tags": ["tag:a"]}])));
-    let mut wishes = address(77);
-    wishes.attributes = number("tier").attributes;
-    world.apply(hostile(hostname("host-0"), wishes));
-    let mut wishes = address(77);
-    wishes.attributes = attributes(&[("tier", "gold")]).attributes;
-    world.apply(victim(hostname("host-1"), wishes));
+    let mut desired = address(77);
+    desired.attributes = number("tier").attributes;
+    world.apply(hostile(hostname("host-0"), desired));
+    let mut desired = address(77);
+    desired.attributes = attributes(&[("tier", "gold")]).attributes;
+    world.apply(victim(hostname("host-1"), desired));
     world.start();
     world.run_until(SOON);
     assert_undisturbed(&world, "protected");
@@ -263,17 +263,17 @@ fn nobody_holds_up_a_change_of_tags_by_a_target_that_it_ends() {
         })
     };
     let selecting = |tag: &str| {
-        Target::Fleet(Selector {
+        Target::Selector(Selector {
             tags: [tag.parse().unwrap()].into(),
             ..Selector::default()
         })
     };
-    let keys = Wishes {
+    let keys = DesiredSettings {
         key_expiry_disabled: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     let mut at_least = hostile(selecting("tag:x"), tags(&["tag:b"]));
-    at_least.ownership.tags = Extent::AtLeast;
+    at_least.ownership.tags = ListOwnership::AtLeast;
     let in_the_way = [
         hostile(with_tag("host-0", "tag:x"), keys.clone()),
         hostile(with_tag("host-0", "tag:x"), tags(&["tag:x"])),
@@ -311,7 +311,7 @@ fn two_namespaces_that_would_hand_a_device_to_and_fro_are_held() {
     world.run_for(Duration::from_mins(10));
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     let held = hold(&device(&world, HOSTILE));
-    assert!(matches!(held, Some(Hold::Feedback(_))), "{held:?}");
+    assert!(matches!(held, Some(Hold::WouldUnselect(_))), "{held:?}");
 }
 
 /// Another rule still lets the policy change the device, but not to these tags.
@@ -328,7 +328,7 @@ fn a_change_that_ends_the_rule_that_allows_it_is_held() {
     world.run_for(Duration::from_mins(10));
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     let held = hold(&device(&world, HOSTILE));
-    assert!(matches!(held, Some(Hold::Feedback(_))), "{held:?}");
+    assert!(matches!(held, Some(Hold::WouldUnselect(_))), "{held:?}");
 }
 
 #[test]
@@ -364,13 +364,13 @@ fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
     for round in 0..48 {
         world.run_for(Duration::from_mins(5));
         tag_with(&mut world, 0, &["tag:a"]);
-        let wishes = Wishes {
+        let desired = DesiredSettings {
             key_expiry_disabled: Some(round % 2 == 0),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         };
         world.apply(Policy {
             allowed: [Disruption::ExpiredKey].into(),
-            ..hostile(hostname("host-0"), wishes)
+            ..hostile(hostname("host-0"), desired)
         });
     }
     let gives = |call: &&&crate::plan::Call| matches!(call, crate::plan::Call::SetTags(..));
@@ -384,7 +384,7 @@ fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
     let mut world = tailnet();
     let giving = |policy: Policy| {
         let mut policy = policy;
-        policy.ownership.tags = Extent::AtLeast;
+        policy.ownership.tags = ListOwnership::AtLeast;
         policy
     };
     world.apply(giving(hostile(hostname("host-0"), tags(&["tag:x"]))));
@@ -416,13 +416,13 @@ fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
 /// Nobody keeps a device out by declaring what it cannot have; only with what waits for somebody.
 #[test]
 fn what_cannot_hold_lets_another_policy_let_the_device_in() {
-    let name = Wishes {
+    let name = DesiredSettings {
         name: Some("name-1".parse().unwrap()),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
-    let entry = Wishes {
+    let entry = DesiredSettings {
         authorized: Some(true),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     };
     for desired in [number("tier"), address(1), name] {
         let mut world = tailnet();
@@ -438,7 +438,7 @@ fn what_cannot_hold_lets_another_policy_let_the_device_in() {
         world.run_until(SOON);
         let is_in = |world: &World| world.model.devices[&node_id(0)].authorized;
         // What it declares itself must hold first.
-        let own = Wishes {
+        let own = DesiredSettings {
             authorized: Some(true),
             ..desired.clone()
         };

@@ -27,10 +27,10 @@ async fn run(stage: &Stage, folder: &Path, script: &str, variables: &[(&str, &st
         .env("TAILSCALE_BASE_URL", stage.simulator.url())
         .envs(variables.iter().copied());
     let output = shell.output().await.unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let reported = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}\n{told}{error}");
-    told
+    assert!(output.status.success(), "{script}\n{reported}{error}");
+    reported
 }
 
 #[tokio::test]
@@ -45,8 +45,8 @@ async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
 
     let script = commands().replace("tskey-api-...", API_KEY);
     assert!(script.contains(API_KEY), "{script}");
-    let told = run(&stage, folder.path(), &script, &[]).await;
-    assert!(told.contains("Nothing to change; "), "{told}");
+    let reported = run(&stage, folder.path(), &script, &[]).await;
+    assert!(reported.contains("Nothing to change; "), "{reported}");
 
     let exported = fs::read_dir(folder.path().join("tailnet")).unwrap().count();
     let controller = stage.controller().await;
@@ -60,14 +60,14 @@ async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
     })
     .await;
     let from_cluster = "tsdp plan --from-cluster && tsdp devices --from-cluster -o json";
-    let told = run(
+    let reported = run(
         &stage,
         folder.path(),
         from_cluster,
         &[("TAILSCALE_API_KEY", API_KEY)],
     )
     .await;
-    let (plan, devices) = told.split_once('\n').unwrap();
+    let (plan, devices) = reported.split_once('\n').unwrap();
     assert!(plan.starts_with("Nothing to change; "), "{plan}");
     let devices: Vec<Value> = serde_json::from_str(devices).unwrap();
     let unmanaged = devices

@@ -165,8 +165,8 @@ async fn ask(client: &Client, object: &Value) -> Answer {
 fn validated(object: &Value) -> Answer {
     let args = ["validate", "-o", "json", "-f", "-"];
     let output = tsdp(Path::new("."), &args, &object.to_string());
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let accepted = said["valid"].as_bool().unwrap();
+    let message: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let accepted = message["valid"].as_bool().unwrap();
     assert_eq!(output.status.code(), Some(i32::from(!accepted)));
     let mut answer = Answer {
         accepted,
@@ -174,7 +174,7 @@ fn validated(object: &Value) -> Answer {
         findings: Vec::new(),
         blocked: false,
     };
-    let faults = said["faults"].as_array().unwrap();
+    let faults = message["faults"].as_array().unwrap();
     for fault in faults.iter().filter(|it| it["severity"] == "error") {
         let field = fault["field"].as_str().unwrap_or_default();
         if fault["code"] == "unknown-field" {

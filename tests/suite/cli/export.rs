@@ -16,8 +16,8 @@ async fn a_tailnet_of_300_devices_is_exported_and_then_plans_to_nothing() {
     for grouped in [&[][..], &["--group-by", "tag"]] {
         tailnet.simulator.clear_requests();
         let export = tailnet.run(&[&["export"], grouped].concat()).await;
-        let said = format!("policies for {own} devices");
-        assert!(export.err.contains(&said), "{}", export.err);
+        let message = format!("policies for {own} devices");
+        assert!(export.err.contains(&message), "{}", export.err);
         assert_eq!(
             tailnet.requests().len(),
             1 + own,
@@ -27,8 +27,8 @@ async fn a_tailnet_of_300_devices_is_exported_and_then_plans_to_nothing() {
         assert!(manifests.contains("# Not represented: exitNode: half an exit node"));
 
         let plan = tailnet.run_with(&["plan", "-f", "-"], &manifests).await;
-        let told = plan.ok();
-        assert!(told.starts_with("Nothing to change; "), "{told}");
+        let reported = plan.ok();
+        assert!(reported.starts_with("Nothing to change; "), "{reported}");
         let requests = tailnet.requests();
         assert!(requests.iter().all(|request| request.starts_with("GET ")));
     }
@@ -233,7 +233,7 @@ async fn a_device_that_cannot_be_read_is_told_and_holds_up_no_other() {
 #[tokio::test]
 async fn a_selector_that_cannot_be_is_refused_with_what_to_write() {
     let tailnet = Tailnet::of(Vec::new()).await;
-    for (part, told) in [
+    for (part, reported) in [
         (
             "tag:router",
             "write PART=VALUE, with PART one of tags, users, hostnames, os and expression",
@@ -246,7 +246,7 @@ async fn a_selector_that_cannot_be_is_refused_with_what_to_write() {
     ] {
         let ran = tailnet.run(&["export", "--select", part]).await;
         assert_eq!(ran.code, Some(1));
-        assert!(ran.err.contains(told), "{}", ran.err);
+        assert!(ran.err.contains(reported), "{}", ran.err);
     }
     assert!(tailnet.requests().is_empty());
 }

@@ -1,6 +1,6 @@
 //! The commands that need no cluster, as processes.
 
-mod acts;
+mod actions;
 mod adopt;
 mod agreement;
 mod apply;

@@ -109,8 +109,8 @@ async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
         (&["--color", "auto"], &[("NO_COLOR", "1")]),
         (&always, &[("NO_COLOR", "1")]),
     ] {
-        let told = table(&tailnet, args, variables).await.with_code(2);
-        assert_eq!(told, plain, "{args:?} {variables:?}");
+        let reported = table(&tailnet, args, variables).await.with_code(2);
+        assert_eq!(reported, plain, "{args:?} {variables:?}");
     }
     let colored = table(&tailnet, &always, &[]).await.with_code(2);
     let lines = |text: &str, part: &str| -> String {
@@ -158,22 +158,22 @@ async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
     let plan = ["plan", "-f", "-"];
     let run = async |spec: &str| tailnet.run_with(&plan, &for_servers(spec)).await;
 
-    let told = run("keyExpiry: Disabled").await.ok();
-    insta::assert_snapshot!(told, @"Nothing to change; 1 policy, 299 devices in the tailnet.");
-    let told = run("postureAttributes: {custom:site: {string: a}}")
+    let reported = run("keyExpiry: Disabled").await.ok();
+    insta::assert_snapshot!(reported, @"Nothing to change; 1 policy, 299 devices in the tailnet.");
+    let reported = run("postureAttributes: {custom:site: {string: a}}")
         .await
         .with_code(2);
-    insta::assert_snapshot!(told.lines().last().unwrap(), @"75 changes on 75 devices (0 disruptive); 1 policy, 299 devices in the tailnet.");
-    let told = run("authorized: false, allowDisruption: [Deauthorize]")
+    insta::assert_snapshot!(reported.lines().last().unwrap(), @"75 changes on 75 devices (0 disruptive); 1 policy, 299 devices in the tailnet.");
+    let reported = run("authorized: false, allowDisruption: [Deauthorize]")
         .await
         .with_code(2);
     assert!(
-        told.contains("disruptive: takes the device out of the tailnet"),
-        "{told}"
+        reported.contains("disruptive: takes the device out of the tailnet"),
+        "{reported}"
     );
     // What only observes asks for nothing, but is shown.
-    let told = run("keyExpiry: Enabled, enforcement: Observe").await.ok();
-    insta::assert_snapshot!(told.lines().last().unwrap(), @"No change now, 75 only shown; 1 policy, 299 devices in the tailnet.");
+    let reported = run("keyExpiry: Enabled, enforcement: Observe").await.ok();
+    insta::assert_snapshot!(reported.lines().last().unwrap(), @"No change now, 75 only shown; 1 policy, 299 devices in the tailnet.");
 
     assert_eq!(run("keyExpiry: Off").await.code, Some(1));
     assert_eq!(tailnet.run(&["plan", "-f", "absent"]).await.code, Some(1));
@@ -193,13 +193,13 @@ async fn what_goes_over_the_limit_of_changed_devices_is_held_and_small_repairs_a
         .replace("name: servers", "name: exits")
         .replace("tag:server", "tag:exit");
     let policies = policy_for_servers("keyExpiry: Enabled") + "\n---\n" + &few;
-    let told = tailnet.run_with(&["plan", "-f", "-"], &policies).await;
-    let told = told.with_code(2);
-    insta::assert_snapshot!(told.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
-    let held = told
+    let reported = tailnet.run_with(&["plan", "-f", "-"], &policies).await;
+    let reported = reported.with_code(2);
+    insta::assert_snapshot!(reported.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
+    let held = reported
         .lines()
         .filter(|line| line.contains("held: it would go over maxChangedDevices"));
-    assert_eq!(held.count(), 75, "{told}");
+    assert_eq!(held.count(), 75, "{reported}");
 }
 
 #[tokio::test]
@@ -222,16 +222,16 @@ async fn what_is_held_is_said_with_what_would_release_it() {
     ) + &policy("laptop", "{device: {hostname: laptop}, ipv4: 100.80.0.1}")
         + &policy("later", "{device: {hostname: laptop}, keyExpiry: Disabled}")
         + &policy("gone", "{device: {hostname: gone}, keyExpiry: Enabled}");
-    let mut told = tailnet
+    let mut reported = tailnet
         .run_with(&["plan", "-f", "-"], &policies)
         .await
         .with_code(2);
     let other = tailnet.simulator.devices().unwrap();
     for device in &other {
         let node = device["nodeId"].as_str().unwrap();
-        told = told.replace(node, device["hostname"].as_str().unwrap());
+        reported = reported.replace(node, device["hostname"].as_str().unwrap());
     }
-    insta::assert_snapshot!(told, @"
+    insta::assert_snapshot!(reported, @"
     DEVICE  SETTING    NOW         DECLARED    WHY
     laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no call gives it back: write allowDisruption: [FirstTag] to allow it
     laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until somebody logs in on it: write allowDisruption: [ExpiredKey] to allow it

@@ -69,8 +69,11 @@ impl From<Output> for Ran {
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         };
-        let told = format!("{}{}", ran.out, ran.err);
-        assert!(!told.contains(API_KEY), "a credential is told: {told}");
+        let reported = format!("{}{}", ran.out, ran.err);
+        assert!(
+            !reported.contains(API_KEY),
+            "a credential is told: {reported}"
+        );
         ran
     }
 }

@@ -135,9 +135,9 @@ fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
     ] {
         let output = validate(folder.path(), args);
         assert_eq!((status(&output), text(&output.stdout).as_str()), (0, ""));
-        let said = text(&output.stderr);
+        let message = text(&output.stderr);
         let totals = "valid (2 objects in 3 files; 2 objects of other kinds left alone)\n";
-        assert_eq!(said, totals, "{args:?}");
+        assert_eq!(message, totals, "{args:?}");
     }
     let output = tsdp(folder.path(), &["validate", "-f", "-"], GOOD);
     assert_eq!(text(&output.stderr), "valid (1 object in 1 file)\n");
@@ -152,8 +152,8 @@ fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
 fn everything_in_the_repository_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = validate(root, &["-f", "deploy/examples", "-f", "crds"]);
-    let said = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(status(&output), 0, "{said:?}");
+    let message = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(status(&output), 0, "{message:?}");
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn what_cannot_be_read_is_a_fault_like_any_other() {
         &["-f", ".", "-f", "absent.yaml", "-o", "json"],
     );
     assert_eq!(status(&output), 1);
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let faults = said["faults"].as_array().unwrap();
-    let told: Vec<String> = faults
+    let message: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let faults = message["faults"].as_array().unwrap();
+    let reported: Vec<String> = faults
         .iter()
         .map(|it| {
             format!(
@@ -183,7 +183,7 @@ fn what_cannot_be_read_is_a_fault_like_any_other() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             "./bad.yaml:6: \"unknown-field\"",
             "./bad.yaml:8: \"rule\"",
@@ -265,10 +265,10 @@ fn workflow_commands_annotate_the_lines() {
 "#);
     // Of the standard input there is no file to annotate.
     let output = tsdp(folder.path(), &["validate", "-f", "-", "-o", "github"], BAD);
-    let said = text(&output.stdout);
+    let message = text(&output.stdout);
     assert!(
-        said.starts_with("::error title=unknown-field::spec.tag: "),
-        "{said}"
+        message.starts_with("::error title=unknown-field::spec.tag: "),
+        "{message}"
     );
 }
 
@@ -335,10 +335,10 @@ fn an_object_written_twice_is_refused_whatever_file_it_stands_in() {
     assert_eq!(status(&validate(folder.path(), &["."])), 0);
     let output = validate(folder.path(), &[".", "-n", "network"]);
     assert_eq!(status(&output), 1);
-    let said = text(&output.stdout);
+    let message = text(&output.stdout);
     assert!(
-        said.contains("the object stands at ./a.yaml:3:18 already"),
-        "{said}"
+        message.contains("the object stands at ./a.yaml:3:18 already"),
+        "{message}"
     );
 }
 
@@ -369,10 +369,10 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     drop(out);
     let output = child.wait_with_output().unwrap();
     assert_eq!(status(&output), 1);
-    let said = text(&output.stderr);
+    let message = text(&output.stderr);
     assert!(
-        said.starts_with("not valid: ") && said.lines().count() == 1,
-        "{said}"
+        message.starts_with("not valid: ") && message.lines().count() == 1,
+        "{message}"
     );
 }
 
@@ -412,11 +412,11 @@ note: what is allowed
     fs::write(folder.path().join("router.yaml"), &elsewhere).unwrap();
     let output = validate(folder.path(), &["-f", "."]);
     assert_eq!(status(&output), 0);
-    let said = text(&output.stdout);
-    assert!(said.starts_with("warning[not-allowed]: "), "{said}");
+    let message = text(&output.stdout);
+    assert!(message.starts_with("warning[not-allowed]: "), "{message}");
     assert!(
-        said.contains("add the Namespace to the manifests"),
-        "{said}"
+        message.contains("add the Namespace to the manifests"),
+        "{message}"
     );
     let namespace = |team| {
         format!(
@@ -451,6 +451,6 @@ fn a_guard_that_cannot_be_read_is_told_with_its_place() {
     let folder = folder(&[("tailnet.yaml", &tailnet)]);
     let output = validate(folder.path(), &["-f", "."]);
     assert_eq!(status(&output), 1);
-    let said = text(&output.stdout);
-    assert!(said.contains("spec.protectedDevices[0]"), "{said}");
+    let message = text(&output.stdout);
+    assert!(message.contains("spec.protectedDevices[0]"), "{message}");
 }

@@ -118,7 +118,7 @@ async fn what_kubectl_cannot_read_is_refused() {
 #[tokio::test]
 async fn what_kubectl_takes_in_silence_though_it_cannot_be_meant_is_refused() {
     let kubectl = kubectl().await;
-    for (text, said) in [
+    for (text, message) in [
         (
             "field: {a: 1, a: 2}",
             "the key 'a' stands in line 4 already",
@@ -132,7 +132,7 @@ async fn what_kubectl_takes_in_silence_though_it_cannot_be_meant_is_refused() {
         let text = format!("{HEAD}{text}\n");
         said_by(&kubectl, &text).unwrap();
         let refused = manifests::values(&text).unwrap_err().to_string();
-        assert!(refused.contains(said), "{refused}");
+        assert!(refused.contains(message), "{refused}");
     }
 }
 
@@ -141,7 +141,7 @@ async fn kubectl() -> std::path::PathBuf {
 }
 
 fn compare(kubectl: &Path, text: &str) {
-    let theirs = said_by(kubectl, text).unwrap_or_else(|said| panic!("{text}\n{said}"));
+    let theirs = said_by(kubectl, text).unwrap_or_else(|message| panic!("{text}\n{message}"));
     let ours = manifests::values(text).unwrap_or_else(|faults| panic!("{text}\n{faults}"));
     let field = |objects: &[Value]| -> Vec<Value> {
         objects

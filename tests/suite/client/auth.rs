@@ -293,7 +293,7 @@ async fn no_secret_is_told_even_if_the_server_repeats_what_it_was_sent() {
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let _guard = tracing::subscriber::set_default(subscriber);
 
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for status in [418, 200] {
         // The longer the answer, the later a message of limited length would cut the secret in two.
         let lengths = (0..320).step_by(20);
@@ -307,25 +307,25 @@ async fn no_secret_is_told_even_if_the_server_repeats_what_it_was_sent() {
         for client in [client(&script), oauth(&script)] {
             for _ in lengths.clone() {
                 let error = client.devices().await.unwrap_err();
-                told.push(format!("{client:?} {error} {error:?}"));
+                reported.push(format!("{client:?} {error} {error:?}"));
             }
         }
     }
     assert!(
-        told.iter().any(|text| text.contains("[redacted]")),
-        "{told:?}"
+        reported.iter().any(|text| text.contains("[redacted]")),
+        "{reported:?}"
     );
     let script = granting(|_, _| None).await;
     oauth(&script).devices().await.unwrap();
 
-    told.push(String::from_utf8(log.0.lock().unwrap().clone()).unwrap());
-    let told = told.concat();
+    reported.push(String::from_utf8(log.0.lock().unwrap().clone()).unwrap());
+    let reported = reported.concat();
     assert!(
-        told.contains("Tailscale API") && told.contains("GET /tailnet/-/devices"),
-        "{told}"
+        reported.contains("Tailscale API") && reported.contains("GET /tailnet/-/devices"),
+        "{reported}"
     );
     for part_of_a_secret in ["tskey-api-c", "tskey-client-c", "tskey-api-t"] {
-        assert!(!told.contains(part_of_a_secret), "{told}");
+        assert!(!reported.contains(part_of_a_secret), "{reported}");
     }
     let credential = Credential::ApiKey(SecretString::from(API_KEY));
     assert!(!format!("{credential:?} {:?}", settings(&script)).contains(API_KEY));

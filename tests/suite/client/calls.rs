@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tsdp::{
-    model::{AttributeKey, AttributeString, AttributeValue, AttributeWish, SafeInteger},
+    model::{AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger},
     tailscale::{Client, Error},
 };
 
@@ -14,8 +14,8 @@ fn text(value: &str) -> AttributeValue {
     AttributeValue::String(value.parse::<AttributeString>().unwrap())
 }
 
-fn wish(value: AttributeValue, expiry: Option<&str>) -> AttributeWish {
-    AttributeWish {
+fn desired(value: AttributeValue, expiry: Option<&str>) -> DesiredAttribute {
+    DesiredAttribute {
         value,
         expiry: expiry.map(|time| time.parse().unwrap()),
     }
@@ -120,15 +120,15 @@ async fn attributes_are_sent_with_their_types_and_expiries() {
         (AttributeValue::Boolean(true), json!(true)),
     ] {
         assert_sends("POST", path, json!({"value": as_json}), async |c| {
-            c.set_attribute(n, attribute, &wish(value.clone(), None))
+            c.set_attribute(n, attribute, &desired(value.clone(), None))
                 .await
         })
         .await;
     }
     let until = json!({"value": "x", "expiry": "2027-01-01T00:00:00Z"});
     assert_sends("POST", path, until, async |c| {
-        let wish = wish(text("x"), Some("2027-01-01T01:00:00+01:00"));
-        c.set_attribute(n, attribute, &wish).await
+        let desired = desired(text("x"), Some("2027-01-01T01:00:00+01:00"));
+        c.set_attribute(n, attribute, &desired).await
     })
     .await;
     assert_sends("DELETE", path, Value::Null, async |c| {
@@ -144,7 +144,7 @@ async fn a_batch_of_attributes_sets_deletes_and_clears_expiries() {
         (
             node("n1"),
             BTreeMap::from([
-                (key("custom:a"), Some(wish(text("x"), None))),
+                (key("custom:a"), Some(desired(text("x"), None))),
                 (key("custom:b"), None),
             ]),
         ),
@@ -152,7 +152,7 @@ async fn a_batch_of_attributes_sets_deletes_and_clears_expiries() {
             node("n2"),
             BTreeMap::from([(
                 key("custom:a"),
-                Some(wish(text("y"), Some("2027-01-01T00:00:00Z"))),
+                Some(desired(text("y"), Some("2027-01-01T00:00:00Z"))),
             )]),
         ),
     ]);

@@ -54,8 +54,8 @@ async fn a_client_in_a_process_of_its_own() {
 #[tokio::test]
 async fn requests_go_through_the_proxy_of_the_environment() {
     let proxy = Script::in_turn([Reply::new(200, r#"{"devices":[]}"#)]).await;
-    let told = list_with("http://tailscale.invalid", &[("HTTP_PROXY", &proxy.url)]).await;
-    assert!(told.contains("listed: Ok([])"), "{told}");
+    let reported = list_with("http://tailscale.invalid", &[("HTTP_PROXY", &proxy.url)]).await;
+    assert!(reported.contains("listed: Ok([])"), "{reported}");
     let seen = proxy.seen();
     assert_eq!(
         seen[0].path,
@@ -67,20 +67,20 @@ async fn requests_go_through_the_proxy_of_the_environment() {
         ("HTTP_PROXY", proxy.url.as_str()),
         ("NO_PROXY", "127.0.0.1"),
     ];
-    let told = list_with(&direct.url, &variables).await;
-    assert!(told.contains("listed: Ok([])"), "{told}");
+    let reported = list_with(&direct.url, &variables).await;
+    assert!(reported.contains("listed: Ok([])"), "{reported}");
     assert_eq!((proxy.seen().len(), direct.seen().len()), (1, 1));
 }
 
 #[tokio::test]
 async fn ca_certificates_come_from_the_file_that_the_environment_names() {
-    let told = list_with(
+    let reported = list_with(
         "https://tailscale.invalid",
         &[("SSL_CERT_FILE", "/dev/null")],
     )
     .await;
     assert!(
-        told.contains("refused: ") && told.contains("No CA certificates"),
-        "{told}"
+        reported.contains("refused: ") && reported.contains("No CA certificates"),
+        "{reported}"
     );
 }

@@ -122,7 +122,10 @@ async fn a_rejected_identity_is_told_with_what_to_check_and_without_the_token() 
     .await;
     let error = client(&script, false).devices().await.unwrap_err();
     assert_eq!(error.kind(), Kind::CredentialRejected);
-    let told = format!("{error} {error:?}");
-    assert!(told.contains("check that client_id and audience"), "{told}");
-    assert!(!told.contains("canary"), "{told}");
+    let reported = format!("{error} {error:?}");
+    assert!(
+        reported.contains("check that client_id and audience"),
+        "{reported}"
+    );
+    assert!(!reported.contains("canary"), "{reported}");
 }

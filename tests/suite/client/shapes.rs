@@ -111,12 +111,12 @@ async fn only_custom_attributes_are_read_whatever_their_values() {
     });
     let script = Script::in_turn([Reply::new(200, body.to_string())]).await;
     let attributes = client(&script).attributes(&node("n1")).await.unwrap();
-    let told: Vec<String> = attributes
+    let reported: Vec<String> = attributes
         .iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             "custom:score=8.5",
             "custom:tier=\"gold\" until 2027-01-01T00:00:00Z"

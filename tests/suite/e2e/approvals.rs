@@ -94,7 +94,7 @@ async fn a_device_that_took_over_a_name_is_followed_once_it_is_approved_by_its_i
             &format!("True InSync: fra-router ({router}) is as declared."),
         )
         .await;
-    let former = stage.simulator.device(&router).unwrap();
+    let previous = stage.simulator.device(&router).unwrap();
     let new = |node: &str, hostname: &str, name: &str| {
         json!({
             "hostname": hostname, "nodeId": node, "name": format!("{name}.tail1234.ts.net"),
@@ -120,7 +120,7 @@ async fn a_device_that_took_over_a_name_is_followed_once_it_is_approved_by_its_i
     stage.policy_reason("router", "IdentityChanged").await;
     let status = stage.kubectl.get(&policy).await["status"].clone();
     let fault = "node:nOther1CNTRL does not have the hostname fra-router";
-    assert_eq!(status["approvalFaults"], json!([fault]));
+    assert_eq!(status["approvalErrors"], json!([fault]));
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
     // Of two that bear the name, the approved one.
@@ -137,7 +137,7 @@ async fn a_device_that_took_over_a_name_is_followed_once_it_is_approved_by_its_i
 
     // The name comes back to the former device: the one that was approved stays the one.
     stage.simulator.clear_requests();
-    stage.simulator.add_device(former).unwrap();
+    stage.simulator.add_device(previous).unwrap();
     stage.polls(3).await;
     stage
         .policy_says("router", "True InSync: fra-b (nNewB1CNTRL) is as declared.")
@@ -175,18 +175,19 @@ async fn with_the_example_only_approvers_approve() {
             "--dry-run=server",
         ])
         .await;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if said.contains("only members of the group tailnet-approvers write tailnet.dev/approve") {
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        if message.contains("only members of the group tailnet-approvers write tailnet.dev/approve")
+        {
             Ok(())
         } else {
-            Err(format!("not refused: {said}"))
+            Err(format!("not refused: {message}"))
         }
     })
     .await;
     let stranger = run(&["--as=eve", "--as-group=system:authenticated"]).await;
     assert!(!stranger.status.success());
     let approver = run(&["--as=amelie", "--as-group=tailnet-approvers"]).await;
-    let said = String::from_utf8_lossy(&approver.stderr);
-    assert!(approver.status.success(), "{said}");
+    let message = String::from_utf8_lossy(&approver.stderr);
+    assert!(approver.status.success(), "{message}");
     stage.policy_reason("databases", "InSync").await;
 }

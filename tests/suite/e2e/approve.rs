@@ -156,7 +156,7 @@ async fn what_the_limit_holds_is_approved_on_the_tailnet_and_a_device_on_its_pol
     let approve = "tailnet.dev/approve";
     let tailnet = stage.kubectl.get(&["tstn", "default"]).await;
     assert_eq!(tailnet["metadata"]["annotations"][approve], json!(plan));
-    assert!(tailnet["status"]["approvalFaults"].is_null(), "{tailnet}");
+    assert!(tailnet["status"]["approvalErrors"].is_null(), "{tailnet}");
 
     let (code, _, error) = shell(&stage, "tsdp approve twin -n network --yes").await;
     assert_eq!(code, 1);

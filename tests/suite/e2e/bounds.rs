@@ -15,7 +15,7 @@ const KIB_PER_MIB: u64 = 1024;
 const SHIPPED_LIMIT: u64 = 128;
 
 /// A line of `/proc/PID/status` in MiB: `VmRSS` is what is resident, `VmHWM` the most that ever was.
-fn memory(controller: &Controller, line: &str) -> u64 {
+fn record(controller: &Controller, line: &str) -> u64 {
     let path = format!("/proc/{}/status", controller.pid());
     let status = fs::read_to_string(path).unwrap();
     let line = status.lines().find_map(|text| text.strip_prefix(line));
@@ -68,7 +68,7 @@ async fn a_list_without_end_is_an_error_and_fits_the_shipped_memory_limit() {
     let tailnet = stage.kubectl.get(&["tstn", "default"]).await;
     let says = tailnet["status"]["conditions"].to_string();
     assert!(says.contains("expected at most 48 MiB"), "{says}");
-    let most = memory(&controller, "VmHWM:");
+    let most = record(&controller, "VmHWM:");
     assert!(most < SHIPPED_LIMIT, "{most} MiB");
     println!("a list without end: at most {most} MiB resident");
 }
@@ -84,7 +84,7 @@ async fn policies_with_large_expressions_take_little_memory_and_denied_ones_none
     rules("[]").await;
     let controller = stage.controller().await;
     stage.polls(2).await;
-    let before = memory(&controller, "VmRSS:");
+    let before = record(&controller, "VmRSS:");
     let mut manifests = Vec::new();
     for number in 0..100 {
         // As large as an expression may be, and each another one.
@@ -101,10 +101,10 @@ async fn policies_with_large_expressions_take_little_memory_and_denied_ones_none
     }
     stage.kubectl.apply(&manifests.join("\n---\n")).await;
     stage.policy_reason("p99", "NotAllowed").await;
-    let denied = memory(&controller, "VmRSS:");
+    let denied = record(&controller, "VmRSS:");
     rules("[{}]").await;
     stage.policy_reason("p99", "NoDevices").await;
-    let allowed = memory(&controller, "VmRSS:");
+    let allowed = record(&controller, "VmRSS:");
     println!("resident: {before} MiB, with 100 denied policies {denied}, allowed {allowed}");
     assert!(denied - before <= 12, "{before} to {denied} MiB");
     assert!(allowed - before <= 24, "{before} to {allowed} MiB");
@@ -115,7 +115,7 @@ async fn half_sent_webhooks_leave_health_and_memory_alone() {
     let stage = Stage::new().await;
     let args = ["--webhook-listen=127.0.0.1:0"];
     let controller = Controller::ready(stage.kubeconfig(), &args, &[]).await;
-    let before = memory(&controller, "VmRSS:");
+    let before = record(&controller, "VmRSS:");
     let address = controller.webhook_address();
     let mut strangers = Vec::new();
     for _ in 0..622 {
@@ -134,7 +134,7 @@ async fn half_sent_webhooks_leave_health_and_memory_alone() {
         assert_eq!(controller.get("/readyz").await.0, 200);
         assert!(started.elapsed() < Duration::from_secs(2));
     }
-    let after = memory(&controller, "VmHWM:");
+    let after = record(&controller, "VmHWM:");
     println!("resident: {before} MiB, with 622 half-sent webhooks at most {after}");
     assert!(after - before <= 16, "{before} to {after} MiB");
     // Each is cut off after a while, whether or not it goes on.

@@ -185,9 +185,9 @@ async fn what_kubectl_shows(stage: &Stage) {
       Observed Generation:  1
       Tailnet:  default
     ");
-    let told = view::steady(events);
+    let reported = view::steady(events);
     let change = "Normal  TagsChanged  AGO  tsdp  fra-router (declared): tags: tag:db,tag:router → tag:fra,tag:router";
-    assert!(told.contains(change), "{told}");
+    assert!(reported.contains(change), "{reported}");
 }
 
 #[tokio::test]

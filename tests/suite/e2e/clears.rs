@@ -69,8 +69,8 @@ async fn has(stage: &Stage, id: &str, expected: Value) {
     let expected = sorted(&expected);
     eventually(Duration::from_secs(40), async || {
         let now = sorted(&stage.simulator.device(id).unwrap());
-        let wished = expected.as_object().unwrap();
-        let wrong: Vec<_> = wished.iter().filter(|(k, v)| now[*k] != **v).collect();
+        let desired = expected.as_object().unwrap();
+        let wrong: Vec<_> = desired.iter().filter(|(k, v)| now[*k] != **v).collect();
         if wrong.is_empty() {
             Ok(())
         } else {
@@ -123,7 +123,7 @@ async fn a_deleted_policy_takes_along_what_it_put_there_and_nothing_else() {
         .get(&["tsdp", "router", "-n", "network"])
         .await;
     assert_eq!(
-        object["status"]["holdings"],
+        object["status"]["managedDevices"],
         json!({"nodeIds": [router], "routes": ["0.0.0.0/0", "::/0", "fd7a:10::/48"]})
     );
 
@@ -212,7 +212,7 @@ async fn under_retain_the_device_stays_as_it_is_and_nothing_holds_the_policy_up(
         .kubectl
         .get(&["tsdp", "router", "-n", "network"])
         .await;
-    assert_eq!(object["status"]["holdings"], Value::Null);
+    assert_eq!(object["status"]["managedDevices"], Value::Null);
 
     delete(&stage, "router").await;
     stage.polls(2).await;
@@ -263,10 +263,10 @@ async fn devices_that_leave_a_fleet_or_are_named_no_more_are_cleared() {
             "device": {"hostname": "nas"}, "tailnetRef": {"name": "other"}, "deletionPolicy": "Clear",
         },
     });
-    let said = stage.kubectl.apply_refused(&elsewhere.to_string()).await;
+    let message = stage.kubectl.apply_refused(&elsewhere.to_string()).await;
     assert!(
-        said.contains("write deletionPolicy: Retain first"),
-        "{said}"
+        message.contains("write deletionPolicy: Retain first"),
+        "{message}"
     );
 
     // A device that is gone holds up nothing.

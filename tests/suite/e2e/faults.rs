@@ -42,18 +42,18 @@ async fn a_list_that_is_refused_concerns_the_connection_and_no_policy() {
         for what in [&["-n", "network", "tsdp/nas"][..], &["tstn/default"][..]] {
             eventually(Duration::from_secs(30), async || {
                 let object = stage.kubectl.get(what).await;
-                let told = object["status"]["conditions"].to_string();
+                let reported = object["status"]["conditions"].to_string();
                 // An edit of a policy helps nothing, and no device is missing.
-                assert!(!told.contains("DeviceNotFound"), "{told}");
+                assert!(!reported.contains("DeviceNotFound"), "{reported}");
                 let has = |condition: &str, status: &str| {
                     let conditions = object["status"]["conditions"].as_array().unwrap();
                     conditions
                         .iter()
                         .any(|it| it["type"] == condition && it["status"] == status)
                 };
-                assert!(!has("Stalled", "True"), "{status}: {told}");
+                assert!(!has("Stalled", "True"), "{status}: {reported}");
                 let failing = has("Ready", "False") && has("Reconciling", "True");
-                failing.then_some(()).ok_or(told)
+                failing.then_some(()).ok_or(reported)
             })
             .await;
         }
@@ -143,9 +143,9 @@ async fn a_credential_and_a_tailnet_that_no_request_can_carry_are_stalled() {
     patch(&tailnet("..")).await;
     stalled().await;
     let object = stage.kubectl.get(&["tstn/default"]).await;
-    let told = object["status"]["conditions"].to_string();
+    let reported = object["status"]["conditions"].to_string();
     assert!(
-        told.contains("'..' is no tailnet") && !told.contains("ApiUnreachable"),
-        "{told}"
+        reported.contains("'..' is no tailnet") && !reported.contains("ApiUnreachable"),
+        "{reported}"
     );
 }

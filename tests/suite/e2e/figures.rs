@@ -209,8 +209,8 @@ fn requests(stage: &Stage) -> String {
             .entry(format!("{} {}", request.method, what.join("/")))
             .or_default() += 1;
     }
-    let told = counts.iter().map(|(what, count)| format!("{count} {what}"));
-    told.collect::<Vec<_>>().join(", ")
+    let reported = counts.iter().map(|(what, count)| format!("{count} {what}"));
+    reported.collect::<Vec<_>>().join(", ")
 }
 
 /// As `/proc` has it, in kB.

@@ -54,21 +54,21 @@ async fn one_policy_keeps_many_devices_those_that_join_and_none_that_leave() {
         MANY + 2,
         "attributes go by 50 devices: {sent:?}"
     );
-    let told = status(&stage).await;
+    let reported = status(&stage).await;
     assert_eq!(
-        (&told["matchedDevices"], &told["inSyncDevices"]),
+        (&reported["matchedDevices"], &reported["inSyncDevices"]),
         (&json!(60), &json!(60))
     );
-    assert_eq!(told["devices"].as_array().unwrap().len(), 20);
-    assert_eq!(told["ownedAttributes"], json!(["custom:tier"]));
+    assert_eq!(reported["devices"].as_array().unwrap().len(), 20);
+    assert_eq!(reported["ownedAttributes"], json!(["custom:tier"]));
 
     let joined = stage.simulator.add_device(server(99)).unwrap();
     stage
         .policy_says("databases", "True InSync: All 61 devices are as declared.")
         .await;
     let joined = joined["nodeId"].as_str().unwrap();
-    let wished = json!({"tags": ["tag:db", "tag:fra"], "attributes": {"custom:tier": "gold"}});
-    stage.device_has(joined, wished).await;
+    let desired = json!({"tags": ["tag:db", "tag:fra"], "attributes": {"custom:tier": "gold"}});
+    stage.device_has(joined, desired).await;
 
     stage.simulator.clear_requests();
     let leaves = json!({"tags": ["tag:ci"]});
@@ -102,13 +102,13 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
              policy only observes: write enforcement: Enforce to remove the differences.",
         )
         .await;
-    let told = status(&stage).await;
+    let reported = status(&stage).await;
     assert_eq!(
-        (&told["matchedDevices"], &told["inSyncDevices"]),
+        (&reported["matchedDevices"], &reported["inSyncDevices"]),
         (&json!(60), &json!(0))
     );
-    assert_eq!(told["pending"].as_array().unwrap().len(), 20);
-    assert_eq!(told["pendingTotal"], 60);
+    assert_eq!(reported["pending"].as_array().unwrap().len(), 20);
+    assert_eq!(reported["pendingTotal"], 60);
 
     // A new one that is suspended is as good as ready; and keeps its claims. (Of the same second, the name
     // decides who is the older one.)
@@ -153,11 +153,11 @@ async fn a_fleet_says_how_many_fail_and_who_and_that_there_are_none() {
             ),
         )
         .await;
-    let told = status(&stage).await;
-    assert_eq!(told["inSyncDevices"], 59);
-    assert_eq!(told["devices"][0]["name"], "db-7");
+    let reported = status(&stage).await;
+    assert_eq!(reported["inSyncDevices"], 59);
+    assert_eq!(reported["devices"][0]["name"], "db-7");
     assert_eq!(
-        (&told["pendingTotal"], &told["pending"][0]["device"]),
+        (&reported["pendingTotal"], &reported["pending"][0]["device"]),
         (&json!(1), &json!(broken))
     );
 

@@ -88,14 +88,16 @@ async fn each_part_of_a_rule_holds_and_the_line_in_the_status_releases_the_polic
         .await;
     let _controller = stage.controller().await;
     // Without a word, only the controller's own namespace.
-    let told = refusal(&stage, "net-a").await;
+    let reported = refusal(&stage, "net-a").await;
     assert_eq!(
-        told,
+        reported,
         "metadata.namespace: policies of network are not allowed: without allowedPolicies only those of \
          tsdp-system are. To allow it, give the TailscaleTailnet a rule such as allowedPolicies: \
          [{namespaces: {names: [network]}, fields: [tags, enabledRoutes]}]. Nothing is sent until then."
     );
-    let note = told.strip_suffix(". Nothing is sent until then.").unwrap();
+    let note = reported
+        .strip_suffix(". Nothing is sent until then.")
+        .unwrap();
     stage.event("net-a", "NotAllowed", note).await;
     // Another namespace; another field; other tags; other routes.
     for (rule, fault) in [
@@ -118,11 +120,11 @@ async fn each_part_of_a_rule_holds_and_the_line_in_the_status_releases_the_polic
     ] {
         guard(&stage, json!({"allowedPolicies": [rule]})).await;
         eventually(Duration::from_secs(30), async || {
-            let told = refusal(&stage, "net-a").await;
-            if told.contains(fault) {
+            let reported = refusal(&stage, "net-a").await;
+            if reported.contains(fault) {
                 Ok(())
             } else {
-                Err(told)
+                Err(reported)
             }
         })
         .await;
@@ -130,8 +132,8 @@ async fn each_part_of_a_rule_holds_and_the_line_in_the_status_releases_the_polic
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
     // What the status says, copied: from then on the policy works, and owns only what is inside.
-    let told = refusal(&stage, "net-a").await;
-    guard(&stage, rules(&told)).await;
+    let reported = refusal(&stage, "net-a").await;
+    guard(&stage, rules(&reported)).await;
     tags_of(&stage, "net-a", json!(["tag:db", "tag:fra", "tag:router"])).await;
     stage
         .device_has(

@@ -64,8 +64,8 @@ async fn one_hostile_namespace_among_ten_delays_the_others_at_most_twice() {
     ] {
         println!(
             "{what}: {} in peace, {} disturbed",
-            told(peace),
-            told(disturbed)
+            reported(peace),
+            reported(disturbed)
         );
         assert!(mean(disturbed) <= mean(peace) * 2 + SLACK, "{what}");
     }
@@ -288,7 +288,7 @@ fn mean(times: &[Duration]) -> Duration {
 }
 
 /// `mean 210 ms, longest 300 ms`
-fn told(times: &[Duration]) -> String {
+fn reported(times: &[Duration]) -> String {
     let longest = times.iter().max().unwrap();
     let (mean, longest) = (mean(times).as_millis(), longest.as_millis());
     format!("mean {mean} ms, longest {longest} ms")

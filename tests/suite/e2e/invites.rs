@@ -176,8 +176,8 @@ async fn an_invite_is_made_once_and_its_url_is_in_the_secret_alone() {
     assert_eq!(kept["status"]["accepted"], true);
     assert_eq!(kept["status"]["acceptedBy"], "amelie@example.com");
     assert_eq!(kept["metadata"]["generation"], 1);
-    let told = format!("The invite {id} to {node} was accepted by amelie@example.com.");
-    stage.event("partner", "Accepted", &told).await;
+    let reported = format!("The invite {id} to {node} was accepted by amelie@example.com.");
+    stage.event("partner", "Accepted", &reported).await;
 
     let refused = stage
         .kubectl
@@ -361,11 +361,11 @@ async fn a_suspended_tailnet_makes_no_invite() {
     };
     let says = async |reason: &str| {
         eventually(std::time::Duration::from_secs(40), async || {
-            let told = conditions().await;
-            if told.contains(&format!("\"reason\":\"{reason}\"")) {
+            let reported = conditions().await;
+            if reported.contains(&format!("\"reason\":\"{reason}\"")) {
                 Ok(())
             } else {
-                Err(told)
+                Err(reported)
             }
         })
         .await;

@@ -17,7 +17,7 @@ const EXAMPLES: [(&str, &str, &[&str]); 6] = [
     ("old-gateway", "old-gateway", &["routes"]),
 ];
 
-fn wish(example: &str) -> Value {
+fn desired(example: &str) -> Value {
     match example {
         "fra-router" => json!({
             "tags": ["tag:fra", "tag:router"],
@@ -67,7 +67,7 @@ async fn each_example_costs_a_call_for_each_difference_and_then_nothing() {
             .wait_for("condition=Ready", &["-n", "network", &policy])
             .await;
 
-        stage.device_has(&node, wish(example)).await;
+        stage.device_has(&node, desired(example)).await;
         let expected: Vec<String> = costs
             .iter()
             .map(|cost| match *cost {

@@ -3,12 +3,11 @@
 //!
 //! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
 
-mod acts;
+mod actions;
 mod approvals;
 mod approve;
 mod bounds;
 mod changes;
-mod clashes;
 mod clears;
 mod edited_status;
 mod faults;
@@ -34,6 +33,7 @@ mod secrets;
 mod shared;
 mod short_lists;
 mod start_up;
+mod tailnet_wide;
 mod tenants;
 mod terms;
 mod unreadable;

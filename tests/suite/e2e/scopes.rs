@@ -42,7 +42,7 @@ async fn a_tailnet_tells_what_its_credential_lacks_before_any_policy_meets_it() 
         .await;
     let status = stage.kubectl.get(&["tstn/default"]).await["status"].take();
     assert_eq!(
-        status["credentialLacks"],
+        status["missingScopes"],
         json!(["devices:routes", "devices:posture_attributes"])
     );
 

@@ -47,7 +47,7 @@ async fn no_credential_appears_in_logs_events_status_or_metrics() {
         .await;
     stage.policy_says("router", &in_sync).await;
 
-    let said = [
+    let message = [
         ("the log", controller.log()),
         ("the metrics", controller.get("/metrics").await.1),
         ("/readyz", controller.get("/readyz").await.1),
@@ -60,14 +60,14 @@ async fn no_credential_appears_in_logs_events_status_or_metrics() {
         ),
     ];
     assert!(
-        said[0].1.contains(r#""level":"TRACE""#),
+        message[0].1.contains(r#""level":"TRACE""#),
         "the log is not at trace level"
     );
     assert!(
-        said[3].1.contains("TagsNotPermitted"),
+        message[3].1.contains("TagsNotPermitted"),
         "the Events are missing"
     );
-    for (place, text) in said {
+    for (place, text) in message {
         for secret in [API_KEY, WRONG_KEY, CLIENT_SECRET] {
             for form in forms(secret) {
                 let found = text.lines().find(|line| line.contains(&form));

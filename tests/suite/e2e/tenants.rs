@@ -56,17 +56,17 @@ async fn status(stage: &Stage, name: &str, reason: &str) -> Value {
         status = object["status"].clone();
         let conditions = status["conditions"].as_array().into_iter().flatten();
         let mut ready = conditions.filter(|it| it["type"] == "Ready");
-        let told = ready.any(|it| it["reason"] == reason);
-        if told {
+        let reported = ready.any(|it| it["reason"] == reason);
+        if reported {
             Ok(())
         } else {
             Err(status.to_string())
         }
     })
     .await;
-    let told = status.to_string();
-    let secret = SECRETS.iter().find(|it| told.contains(**it));
-    assert_eq!(secret, None, "{name}: {told}");
+    let reported = status.to_string();
+    let secret = SECRETS.iter().find(|it| reported.contains(**it));
+    assert_eq!(secret, None, "{name}: {reported}");
     status
 }
 
@@ -116,7 +116,7 @@ async fn a_namespace_stops_and_learns_nothing_beyond_its_own_devices() {
     );
 
     // A device that is not there and one that is another one's are told in the same words.
-    let told = async |name: &str, hostname: &str| {
+    let reported = async |name: &str, hostname: &str| {
         let spec = format!(
             "{{device: {{hostname: {hostname}, users: [bert@example.com]}}, keyExpiry: Disabled}}"
         );
@@ -131,8 +131,8 @@ async fn a_namespace_stops_and_learns_nothing_beyond_its_own_devices() {
         status.replace(hostname, "it")
     };
     assert_eq!(
-        told("absent", "nobody").await,
-        told("laptop", "laptop").await
+        reported("absent", "nobody").await,
+        reported("laptop", "laptop").await
     );
     // Of its own device it is told what it may change, and of what it may not, what it declares.
     let own =

@@ -199,8 +199,8 @@ async fn the_kustomize_component_adds_the_script_for_each_kind_and_keeps_what_is
         .output()
         .await
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
     let built: Value = serde_yaml::from_slice(&output.stdout).unwrap();
 
     let mut expected = json!({"url": "https://argocd.example.com"});

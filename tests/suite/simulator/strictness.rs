@@ -45,7 +45,7 @@ async fn a_length_is_accepted_up_to_its_limit_and_refused_beyond() {
     let number = |value: i64| json!({"value": value});
     let comment = |length| json!({"value": 1, "comment": "c".repeat(length)});
     let name = |length| json!({"name": "n".repeat(length)});
-    for (path, within, beyond) in [
+    for (path, within, policies_over_limit) in [
         ("attributes/custom:s", text(50), text(51)),
         ("attributes/custom:i", number(LARGEST), number(LARGEST + 1)),
         (
@@ -56,7 +56,7 @@ async fn a_length_is_accepted_up_to_its_limit_and_refused_beyond() {
         ("attributes/custom:c", comment(200), comment(201)),
         ("name", name(63), name(64)),
     ] {
-        for (body, status) in [(within, 200), (beyond, 400)] {
+        for (body, status) in [(within, 200), (policies_over_limit, 400)] {
             let answered = api
                 .call("POST", &format!("device/1/{path}"), Some(body))
                 .await;

@@ -2,10 +2,10 @@
 
 use super::Finding;
 use crate::cli::manifests::{
-    fault::Code,
+    diagnostic::Code,
     path::FieldPath,
     tree::{Data, Node},
-    words::{found, nearest},
+    wording::{found, nearest},
 };
 
 const FIELDS: [&str; 15] = [
@@ -102,7 +102,7 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
         let message = format!("expected a map, found {}", found("object", node));
         return vec![(path.clone(), message)];
     }
-    let mut faults = Vec::new();
+    let mut diagnostics = Vec::new();
     for entry in node.entries() {
         let field = path.key(&entry.key);
         if !is_qualified(&entry.key) {
@@ -111,23 +111,23 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
                  such as example.com/team",
                 entry.key
             );
-            faults.push((field.clone(), message));
+            diagnostics.push((field.clone(), message));
         }
         match &entry.value.data {
             Data::Text(text) if what == "labels" && !is_label_value(text) => {
                 let message = format!(
                     "'{text}' is no value of a label: write at most 63 letters, digits, -, _ or ."
                 );
-                faults.push((field, message));
+                diagnostics.push((field, message));
             }
             Data::Text(_) => {}
             _ => {
                 let found = found("string", &entry.value);
-                faults.push((field, format!("expected a text, found {found}")));
+                diagnostics.push((field, format!("expected a text, found {found}")));
             }
         }
     }
-    faults
+    diagnostics
 }
 
 /// RFC 1123, as Kubernetes reads it.

@@ -16,7 +16,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 
 use super::{
-    fault::{Code, Severity},
+    diagnostic::{Code, Severity},
     path::FieldPath,
     tree::Node,
 };
@@ -33,7 +33,7 @@ pub struct Finding {
     /// The field.
     pub field: FieldPath,
     /// What of the field.
-    pub spot: Spot,
+    pub spot: Location,
     /// What was found and what to write.
     pub message: String,
 }
@@ -51,7 +51,7 @@ struct Kind {
 
 /// What of a field is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Spot {
+pub enum Location {
     /// Its value.
     Value,
     /// Its name.
@@ -66,8 +66,8 @@ impl Finding {
             severity: Severity::Error,
             code,
             spot: match code {
-                Code::UnknownField => Spot::Name,
-                _ => Spot::Value,
+                Code::UnknownField => Location::Name,
+                _ => Location::Value,
             },
             field,
             message,

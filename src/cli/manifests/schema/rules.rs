@@ -7,9 +7,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, ValidationRule,
 };
 
-use super::{Finding, Spot, cel as library};
+use super::{Finding, Location, cel as library};
 use crate::cli::manifests::{
-    fault::Code,
+    diagnostic::Code,
     path::FieldPath,
     tree::{Data, Node},
 };
@@ -52,7 +52,7 @@ impl Rules {
                 }
                 Err(error) => {
                     let message = format!("the rule '{}' cannot be evaluated: {error}", rule.rule);
-                    (message, Spot::Value)
+                    (message, Location::Value)
                 }
             };
             let below = FieldPath::parse(rule.field_path.as_deref().unwrap_or_default());
@@ -95,7 +95,7 @@ impl Rules {
         schema: &JSONSchemaProps,
         node: &Node,
         message: String,
-    ) -> (String, Spot) {
+    ) -> (String, Location) {
         let entries = node.entries();
         let named = |key: &str| {
             message
@@ -104,7 +104,7 @@ impl Rules {
                 .strip_prefix("' ")
         };
         let Some(words) = entries.iter().find_map(|entry| named(&entry.key)) else {
-            return (message, Spot::Value);
+            return (message, Location::Value);
         };
         let breaks = |count: &usize| {
             let some = Node::new(node.span, Data::Map(entries[..*count].to_vec()));
@@ -118,8 +118,8 @@ impl Rules {
             .find(breaks)
             .map(|count| &entries[count - 1].key)
         {
-            Some(key) => (format!("'{key}' {words}"), Spot::Key(key.clone())),
-            None => (message.clone(), Spot::Value),
+            Some(key) => (format!("'{key}' {words}"), Location::Key(key.clone())),
+            None => (message.clone(), Location::Value),
         }
     }
 

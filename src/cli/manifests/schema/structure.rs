@@ -9,10 +9,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 use super::{Finding, rules::Rules};
 use crate::cli::manifests::{
-    fault::Code,
+    diagnostic::Code,
     path::FieldPath,
     tree::{Data, Entry, Node},
-    words::{example, expected, found, nearest},
+    wording::{example, expected, found, nearest},
 };
 
 /// The fields of every object that its own schema does not name.

@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::model::Model;
+use super::imagined_tailnet::ImaginedTailnet;
 use crate::{
     api::TailscaleDevicePolicy,
-    cli::manifests::{Code, Fault, FieldPath, Located, Related, Severity},
-    plan::{self, Conflict, Dispute, Field, Guards, PolicyKey},
+    cli::manifests::{Code, Diagnostic, FieldPath, Located, Related, Severity},
+    plan::{self, Admission, Conflict, ConflictKind, Field, PolicyKey},
 };
 
 /// The conflicts between the policies of one tailnet.
 pub fn check(
     policies: &[&Located<TailscaleDevicePolicy>],
-    guards: &Guards,
+    guards: &Admission,
     now: Timestamp,
-) -> Vec<Fault> {
-    let model = Model::new(policies);
-    let survey = plan::survey(
+) -> Vec<Diagnostic> {
+    let model = ImaginedTailnet::new(policies);
+    let survey = plan::plan_tailnet(
         &model.policies,
         guards,
         &model.fleet,
@@ -28,33 +28,37 @@ pub fn check(
     let keys = model.policies.iter().map(|declared| &declared.key);
     let located: BTreeMap<&PolicyKey, &Located<TailscaleDevicePolicy>> =
         keys.zip(policies.iter().copied()).collect();
-    let mut said: BTreeSet<(&PolicyKey, &Field, &PolicyKey)> = BTreeSet::new();
-    let mut faults = Vec::new();
+    let mut message: BTreeSet<(&PolicyKey, &Field, &PolicyKey)> = BTreeSet::new();
+    let mut diagnostics = Vec::new();
     for plan in survey.devices.values() {
-        for conflict in &plan.claims.conflicts {
+        for conflict in &plan.owners.conflicts {
             let Conflict {
-                loser,
+                overridden: loser,
                 field,
-                winner,
+                owner: winner,
                 ..
             } = conflict;
             let both = (located.get(loser), located.get(winner));
             if let (Some(loses), Some(wins)) = both
-                && said.insert((loser, field, winner))
+                && message.insert((loser, field, winner))
             {
-                faults.push(fault(conflict, loses, wins));
+                diagnostics.push(diagnostic(conflict, loses, wins));
             }
         }
     }
-    faults
+    diagnostics
 }
 
-fn fault(
+fn diagnostic(
     conflict: &Conflict,
     loses: &Located<TailscaleDevicePolicy>,
     wins: &Located<TailscaleDevicePolicy>,
-) -> Fault {
-    let Conflict { field, winner, .. } = conflict;
+) -> Diagnostic {
+    let Conflict {
+        field,
+        owner: winner,
+        ..
+    } = conflict;
     let (lower, higher) = (loses.priority(), wins.priority());
     let decides = if lower < higher {
         format!("it decides by its priority, {higher}")
@@ -62,39 +66,41 @@ fn fault(
         "the older one decides".to_owned()
     };
     let by_fleet = loses.selects() || wins.selects();
-    let (other, mend, sure) = match &conflict.dispute {
-        Dispute::Field if by_fleet => (
+    let (other, mend, sure) = match &conflict.kind {
+        ConflictKind::Field if by_fleet => (
             format!("{winner} wishes otherwise on devices that both select"),
             format!("wish the same in both, or leave {field} out of one"),
             // Of two selectors nobody knows whether they meet.
             false,
         ),
-        Dispute::Field => (
+        ConflictKind::Field => (
             format!("{winner} wishes otherwise for the same device"),
             format!("wish the same in both, or leave {field} out of one"),
             // A priority says that somebody knows.
             lower == higher,
         ),
-        Dispute::Form(form) => (
+        ConflictKind::Type(attribute_type) => (
             format!(
-                "{winner} wishes for {form}, and a key has one spelling and one type in the whole tailnet"
+                "{winner} wishes for {attribute_type}, and a key has one spelling and one type in the whole tailnet"
             ),
             "write it alike in both, or give it another key".to_owned(),
             true,
         ),
-        Dispute::Device(_) => (
+        ConflictKind::Device(_) => (
             format!("{winner} wishes for it on another device, and only one can have it"),
             "write another one, or name the device alike in both".to_owned(),
             loses.named_by() == wins.named_by(),
         ),
     };
     let path = FieldPath::parse(&format!("spec.{field}"));
-    let theirs = match &conflict.dispute {
-        Dispute::Form(form) => FieldPath::parse(&format!("spec.postureAttributes[{}]", form.key)),
+    let theirs = match &conflict.kind {
+        ConflictKind::Type(attribute_type) => {
+            FieldPath::parse(&format!("spec.postureAttributes[{}]", attribute_type.key))
+        }
         _ => path.clone(),
     };
     let message = format!("{other}: {mend}. As it is, {decides}");
-    Fault {
+    Diagnostic {
         severity: if sure {
             Severity::Error
         } else {
@@ -104,7 +110,7 @@ fn fault(
             place: wins.document.place(&theirs),
             message: format!("the other wish, of {winner}"),
         }],
-        ..loses.document.fault(Code::Conflict, &path, message)
+        ..loses.document.diagnostic(Code::Conflict, &path, message)
     }
 }
 

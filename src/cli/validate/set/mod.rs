@@ -1,8 +1,8 @@
 //! What only the whole set shows: between objects that are right by themselves.
 
 mod conflicts;
-mod guards;
-mod model;
+mod guardrails;
+mod imagined_tailnet;
 #[cfg(test)]
 mod tests;
 
@@ -12,30 +12,30 @@ use jiff::Timestamp;
 
 use crate::{
     api::{TailscaleDevicePolicy, TailscaleTailnet},
-    cli::manifests::{Code, Document, Fault, FieldPath, Located, Manifests, Severity},
+    cli::manifests::{Code, Diagnostic, Document, FieldPath, Located, Manifests, Severity},
 };
 
 /// All that is wrong between the objects, at this time.
-pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Fault> {
+pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Diagnostic> {
     let mut by_tailnet: BTreeMap<&str, Vec<&Located<TailscaleDevicePolicy>>> = BTreeMap::new();
     for policy in &manifests.policies {
         let tailnet = policy.object.spec.tailnet_name();
         by_tailnet.entry(tailnet).or_default().push(policy);
     }
-    let mut faults = missing_tailnets(manifests);
+    let mut diagnostics = missing_tailnets(manifests);
     for (tailnet, policies) in by_tailnet {
         let mut tailnets = manifests.tailnets.iter();
         let tailnet = tailnets.find(|it| name(it) == tailnet);
-        let guards = guards::of(tailnet, manifests, controller_namespace);
-        faults.extend(guards::check(&policies, &guards, tailnet));
-        faults.extend(conflicts::check(&policies, &guards, now));
+        let guards = guardrails::of(tailnet, manifests, controller_namespace);
+        diagnostics.extend(guardrails::check(&policies, &guards, tailnet));
+        diagnostics.extend(conflicts::check(&policies, &guards, now));
     }
-    faults.extend(guards::unreadable(manifests, controller_namespace));
-    faults
+    diagnostics.extend(guardrails::unreadable(manifests, controller_namespace));
+    diagnostics
 }
 
 /// Objects whose tailnet is not there, though some are: where none is, they are kept elsewhere.
-fn missing_tailnets(manifests: &Manifests) -> Vec<Fault> {
+fn missing_tailnets(manifests: &Manifests) -> Vec<Diagnostic> {
     let known: BTreeSet<&str> = manifests.tailnets.iter().map(name).collect();
     if known.is_empty() {
         return Vec::new();
@@ -55,16 +55,16 @@ fn missing_tailnets(manifests: &Manifests) -> Vec<Fault> {
         .collect()
 }
 
-fn missing(tailnet: &str, known: &BTreeSet<&str>, document: &Document) -> Fault {
+fn missing(tailnet: &str, known: &BTreeSet<&str>, document: &Document) -> Diagnostic {
     let known: Vec<&str> = known.iter().copied().collect();
     let message = format!(
         "there is no TailscaleTailnet {tailnet} among the manifests: add it, or name {} in tailnetRef",
         known.join(" or ")
     );
     let field = FieldPath::parse("spec.tailnetRef.name");
-    Fault {
+    Diagnostic {
         severity: Severity::Warning,
-        ..document.fault(Code::MissingTailnet, &field, message)
+        ..document.diagnostic(Code::MissingTailnet, &field, message)
     }
 }
 

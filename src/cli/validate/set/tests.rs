@@ -4,31 +4,31 @@ use super::*;
 use crate::cli::manifests::{Source, read_sources};
 
 /// Policies as `name: spec`, each in a line of a file.
-fn said(specs: &[(&str, &str)]) -> Vec<String> {
+fn messages(specs: &[(&str, &str)]) -> Vec<String> {
     let documents = specs.iter().map(|(name, spec)| {
         format!(
             "{{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {{name: {name}}}, \
              spec: {{{spec}}}}}\n"
         )
     });
-    faults(&documents.collect::<Vec<_>>().join("---\n"))
+    diagnostics(&documents.collect::<Vec<_>>().join("---\n"))
 }
 
-fn faults(text: &str) -> Vec<String> {
+fn diagnostics(text: &str) -> Vec<String> {
     let source = Arc::new(Source {
         name: "a.yaml".to_owned(),
         text: text.to_owned(),
     });
-    let (manifests, faults) = read_sources(&[source], "default", Vec::new());
-    assert_eq!(faults, []);
-    let faults = check(&manifests, "tsdp-system", Timestamp::UNIX_EPOCH);
-    let said = |fault: &Fault| format!("{:?} {fault}", fault.severity);
-    faults.iter().map(said).collect()
+    let (manifests, diagnostics) = read_sources(&[source], "default", Vec::new());
+    assert_eq!(diagnostics, []);
+    let diagnostics = check(&manifests, "tsdp-system", Timestamp::UNIX_EPOCH);
+    let message = |diagnostic: &Diagnostic| format!("{:?} {diagnostic}", diagnostic.severity);
+    diagnostics.iter().map(message).collect()
 }
 
 #[test]
 fn two_policies_that_wish_otherwise_for_one_device_are_told() {
-    let said = said(&[
+    let message = messages(&[
         (
             "a",
             "device: {hostname: router}, tags: ['tag:a'], keyExpiry: Enabled",
@@ -38,9 +38,9 @@ fn two_policies_that_wish_otherwise_for_one_device_are_told() {
             "device: {hostname: ROUTER}, tags: ['tag:b'], keyExpiry: Enabled, exitNode: true",
         ),
     ]);
-    let fault = "Error a.yaml:3:121: spec.tags: default/a wishes otherwise for the same device: wish the \
+    let diagnostic = "Error a.yaml:3:121: spec.tags: default/a wishes otherwise for the same device: wish the \
                  same in both, or leave tags out of one. As it is, the older one decides";
-    assert_eq!(said, [fault]);
+    assert_eq!(message, [diagnostic]);
 }
 
 #[test]
@@ -62,12 +62,12 @@ fn what_a_priority_or_a_selector_decides_is_a_warning() {
             "",
         ),
     ] {
-        let said = said(&[("a", first), ("b", second)]);
+        let message = messages(&[("a", first), ("b", second)]);
         match words {
-            "" => assert_eq!(said, [""; 0]),
+            "" => assert_eq!(message, [""; 0]),
             words => assert!(
-                said[0].starts_with("Warning") && said[0].contains(words),
-                "{said:?}"
+                message[0].starts_with("Warning") && message[0].contains(words),
+                "{message:?}"
             ),
         }
     }
@@ -75,7 +75,7 @@ fn what_a_priority_or_a_selector_decides_is_a_warning() {
 
 #[test]
 fn what_a_tailnet_has_once_is_wished_for_once() {
-    for (first, second, severity, fault) in [
+    for (first, second, severity, diagnostic) in [
         (
             "device: {hostname: a}, ipv4: 100.80.0.1",
             "device: {hostname: b}, ipv4: 100.80.0.1",
@@ -108,10 +108,10 @@ fn what_a_tailnet_has_once_is_wished_for_once() {
             "spec.postureAttributes[custom:A]: default/a wishes for custom:a as",
         ),
     ] {
-        let said = said(&[("a", first), ("b", second)]);
-        assert_eq!(said.len(), 1, "{said:?}");
-        let expected = said[0].starts_with(severity) && said[0].contains(fault);
-        assert!(expected, "{said:?}");
+        let message = messages(&[("a", first), ("b", second)]);
+        assert_eq!(message.len(), 1, "{message:?}");
+        let expected = message[0].starts_with(severity) && message[0].contains(diagnostic);
+        assert!(expected, "{message:?}");
     }
 }
 
@@ -143,7 +143,7 @@ fn what_is_no_conflict_is_not_told() {
         ),
     ] {
         assert_eq!(
-            said(&[("a", first), ("b", second)]),
+            messages(&[("a", first), ("b", second)]),
             [""; 0],
             "{first}; {second}"
         );
@@ -156,9 +156,9 @@ fn a_tailnet_that_is_not_there_is_told_where_others_are() {
                    spec: {credentialsSecret: {name: a}}}\n";
     let policy = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {name: a}, \
                   spec: {device: {id: '1'}, tailnetRef: {name: lap}}}\n";
-    assert_eq!(faults(policy), [""; 0]);
+    assert_eq!(diagnostics(policy), [""; 0]);
     assert_eq!(
-        faults(&format!("{tailnet}---\n{policy}")),
+        diagnostics(&format!("{tailnet}---\n{policy}")),
         [
             "Warning a.yaml:3:131: spec.tailnetRef.name: there is no TailscaleTailnet lap among the \
           manifests: add it, or name lab in tailnetRef"

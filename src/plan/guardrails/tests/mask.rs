@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{guardrails, wishing};
-use crate::plan::{Memory, Reaches, Wishes, scenes::plain_device};
+use super::{desiring, guardrails};
+use crate::plan::{DesiredSettings, PolicyPermissions, PolicyRecord, scenes::plain_device};
 
 #[test]
 fn a_message_of_the_api_names_no_entry_that_the_policy_may_not_give() {
@@ -11,11 +11,11 @@ fn a_message_of_the_api_names_no_entry_that_the_policy_may_not_give() {
         {"tags": ["tag:db-*"], "routes": ["10.0.0.0/8"]},
     ]}));
     let policy = rules
-        .admit(wishing("any", Wishes::default()), None)
+        .admit(desiring("any", DesiredSettings::default()), None)
         .unwrap();
-    let policies = [(&policy, &Memory::default())];
-    let reaches = Reaches::on(&plain_device(), &policies, &[], &rules);
-    for (said, told) in [
+    let policies = [(&policy, &PolicyRecord::default())];
+    let permissions = PolicyPermissions::on(&plain_device(), &policies, &[], &rules);
+    for (message, reported) in [
         (
             "requested tags [tag:db-a tag:router] are invalid or not permitted",
             "requested tags [tag:db-a …] are invalid or not permitted",
@@ -26,8 +26,8 @@ fn a_message_of_the_api_names_no_entry_that_the_policy_may_not_give() {
             "10.1.0.0/16, … and …: refused (400, request id 7/a.b)",
         ),
     ] {
-        assert_eq!(reaches.mask(&policy.key, said), told);
+        assert_eq!(permissions.mask(&policy.key, message), reported);
     }
-    let other = wishing("other", Wishes::default()).key;
-    assert_eq!(reaches.mask(&other, "tag:router"), "tag:router");
+    let other = desiring("other", DesiredSettings::default()).key;
+    assert_eq!(permissions.mask(&other, "tag:router"), "tag:router");
 }

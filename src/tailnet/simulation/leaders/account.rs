@@ -50,17 +50,17 @@ impl Span {
 pub(super) struct Spec {
     pub(super) span: Span,
     pub(super) policy: Policy,
-    leaving: bool,
+    deleting: bool,
 }
 
 impl Spec {
     /// Whether anything may be sent for what it declares.
     pub(super) fn acts(&self) -> bool {
-        matches!(self.policy.mode, Mode::Enforce | Mode::Approve) && !self.leaving
+        matches!(self.policy.mode, Mode::Enforce | Mode::Approve) && !self.deleting
     }
 
     pub(super) fn declares(&self, key: &AttributeKey) -> bool {
-        let attributes = self.policy.wishes.attributes.as_ref();
+        let attributes = self.policy.desired.attributes.as_ref();
         self.acts() && attributes.is_some_and(|attributes| attributes.contains_key(key))
     }
 }
@@ -96,7 +96,7 @@ impl Account {
             let stored = store.policies.get(key);
             for spec in specs.iter_mut().filter(|spec| spec.span.until.is_none()) {
                 let same = stored.is_some_and(|stored| {
-                    stored.policy == spec.policy && stored.leaving == spec.leaving
+                    stored.policy == spec.policy && stored.deleting == spec.deleting
                 });
                 if !same {
                     spec.span.until = Some(now);
@@ -109,10 +109,10 @@ impl Account {
                 specs.push(Spec {
                     span: Span::since(now),
                     policy: object.policy.clone(),
-                    leaving: object.leaving,
+                    deleting: object.deleting,
                 });
             }
-            let used = object.memory.approvals_used;
+            let used = object.record.approvals_used;
             let before = self.used.insert(object.policy.uid.clone(), used);
             assert!(
                 before <= Some(used),
@@ -169,8 +169,8 @@ impl Account {
     ) {
         let (store, device) = on;
         let owned = store.policies.values().any(|object| {
-            let memory = &object.memory;
-            memory.owned.at(device).contains(key) || memory.holdings.due(id).keys.contains(key)
+            let record = &object.record;
+            record.owned.at(device).contains(key) || record.managed.due(id).keys.contains(key)
         });
         if !owned {
             self.human.insert((id.clone(), key.clone()), now);
@@ -272,7 +272,7 @@ impl Account {
                 Identity::Hostname(name) => *id == named(name),
                 identity => *identity == Identity::NodeId(id.clone()),
             },
-            Target::Fleet(selector) => selector.tags.iter().all(|tag| self.had(id, tag, &held)),
+            Target::Selector(selector) => selector.tags.iter().all(|tag| self.had(id, tag, &held)),
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{account::Account, process::Process, store::Object};
 use crate::{
     model::{AttributeKey, NodeId, RouteSet, TagSet},
-    plan::{AttributeWrites, Call, Extent, Mode, Policy, PolicyKey},
+    plan::{AttributeWrites, Call, ListOwnership, Mode, Policy, PolicyKey},
     tailnet::simulation::model::Model,
 };
 
@@ -61,7 +61,7 @@ impl<'a> Sending<'a> {
         match call {
             Call::SetKeyExpiryDisabled(id, value) => {
                 self.wanted(id, |policy| {
-                    policy.wishes.key_expiry_disabled == Some(*value)
+                    policy.desired.key_expiry_disabled == Some(*value)
                 });
             }
             Call::SetTags(id, tags) => self.check_tags(id, tags),
@@ -70,7 +70,7 @@ impl<'a> Sending<'a> {
                 let mut times = self.account.times.iter();
                 assert!(times.any(|time| *time <= wall), "{call:?} too early");
             }
-            Call::Delete(id) => self.wanted(id, |policy| policy.wishes.reap.is_some()),
+            Call::Delete(id) => self.wanted(id, |policy| policy.desired.delete_inactive.is_some()),
             Call::WriteAttributes(nodes) => {
                 for (id, writes) in nodes {
                     self.check_attributes(id, writes);
@@ -81,7 +81,7 @@ impl<'a> Sending<'a> {
     }
 
     fn shown(&self) -> impl Iterator<Item = &Policy> {
-        let acting = self.shown.values().filter(|object| !object.leaving);
+        let acting = self.shown.values().filter(|object| !object.deleting);
         let policies = acting.map(|object| &object.policy);
         policies.filter(|policy| matches!(policy.mode, Mode::Enforce | Mode::Approve))
     }
@@ -113,7 +113,7 @@ impl<'a> Sending<'a> {
         );
         for tag in tags.difference(before) {
             self.wanted(id, |policy| {
-                let desired = policy.wishes.tags.as_ref();
+                let desired = policy.desired.tags.as_ref();
                 desired.is_some_and(|desired| desired.contains(tag))
             });
         }
@@ -127,11 +127,11 @@ impl<'a> Sending<'a> {
         let before = device.enabled_routes.clone().unwrap_or_default();
         let takes = before.difference(routes).next().is_some();
         self.wanted(id, |policy| {
-            let Some(desired) = &policy.wishes.enabled_routes else {
+            let Some(desired) = &policy.desired.enabled_routes else {
                 return false;
             };
             let mut added = routes.difference(&before);
-            let replaces = policy.ownership.enabled_routes == Extent::Exact;
+            let replaces = policy.ownership.enabled_routes == ListOwnership::Exact;
             added.all(|route| desired.contains(route)) && (replaces || !takes)
         });
     }
@@ -143,7 +143,7 @@ impl<'a> Sending<'a> {
                 continue;
             };
             self.wanted(id, |policy| {
-                let attributes = policy.wishes.attributes.as_ref();
+                let attributes = policy.desired.attributes.as_ref();
                 attributes.is_some_and(|attributes| attributes.get(key) == Some(desired))
             });
         }
@@ -161,7 +161,7 @@ impl<'a> Sending<'a> {
         assert!(declared.is_none(), "{key} of {id} is deleted: {declared:?}");
         let mut shown = self.shown();
         let shown = shown.find(|policy| {
-            let attributes = policy.wishes.attributes.as_ref();
+            let attributes = policy.desired.attributes.as_ref();
             attributes.is_some_and(|attributes| attributes.contains_key(key))
                 && account.targets(policy, id, self.seen)
         });

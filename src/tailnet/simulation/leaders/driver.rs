@@ -67,7 +67,7 @@ impl Pair {
             Effect::Tailnet(report) => {
                 self.processes[process].tailnet_report = Some(*report);
             }
-            Effect::Announce(..) => {}
+            Effect::Notify(..) => {}
         }
     }
 

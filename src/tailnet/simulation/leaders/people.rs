@@ -20,8 +20,8 @@ use super::{
 use crate::{
     model::{ChangeLimit, NodeId, ReportedAttribute, Route},
     plan::{
-        ApprovedOn, Deletion, DeviceTarget, Extent, Identity, Mode, Ownership, Policy, PolicyKey,
-        Reap, Suspender, Target, Wishes,
+        ApprovedOn, DeleteInactive, Deletion, DesiredSettings, DeviceTarget, Identity,
+        ListOwnership, Mode, Ownership, Policy, PolicyKey, Suspender, Target,
     },
 };
 
@@ -184,7 +184,7 @@ impl Pair {
 
     fn edit(&mut self, number: usize) {
         let policy = self.policy(number);
-        let at = policy.wishes.expire_key_at;
+        let at = policy.desired.expire_key_at;
         self.account.times.extend(at);
         let key = policy.key.clone();
         self.store.apply(policy);
@@ -243,14 +243,14 @@ impl Pair {
             _ => Mode::Enforce,
         };
         let clears = matches!(number, 1 | ASKING) && self.rng.u8(..3) == 0;
-        let routes = [Extent::Exact, Extent::AtLeast][self.rng.usize(..2)];
+        let routes = [ListOwnership::Exact, ListOwnership::AtLeast][self.rng.usize(..2)];
         Policy {
             target,
-            wishes: desired,
+            desired,
             mode,
             created: self.wall(),
             ownership: Ownership {
-                tags: Extent::AtLeast,
+                tags: ListOwnership::AtLeast,
                 enabled_routes: routes,
                 ..Ownership::default()
             },
@@ -263,16 +263,16 @@ impl Pair {
         }
     }
 
-    fn tags(&mut self) -> Wishes {
+    fn tags(&mut self) -> DesiredSettings {
         let all = [tag("tag:x"), tag("tag:y")];
         let some = all.into_iter().filter(|_| self.rng.bool());
-        Wishes {
+        DesiredSettings {
             tags: Some(some.collect()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         }
     }
 
-    fn attributes(&mut self, names: &[&str]) -> Wishes {
+    fn attributes(&mut self, names: &[&str]) -> DesiredSettings {
         let some = names.iter().filter(|_| self.rng.u8(..3) > 0);
         let some: Vec<&str> = some.copied().collect();
         let value = ["gold", "silver"][self.rng.usize(..2)];
@@ -280,27 +280,27 @@ impl Pair {
         attributes(&some)
     }
 
-    fn routes(&mut self) -> Wishes {
+    fn routes(&mut self) -> DesiredSettings {
         let routes: [Route; 2] = ["10.0.0.0/16", "10.1.0.0/16"].map(|it| it.parse().unwrap());
         let some = routes.into_iter().filter(|_| self.rng.bool());
-        Wishes {
+        DesiredSettings {
             enabled_routes: Some(some.collect()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         }
     }
 
-    fn expiry(&mut self) -> Wishes {
+    fn expiry(&mut self) -> DesiredSettings {
         let soon = self.wall() + SignedDuration::from_secs(self.rng.i64(20..200));
-        Wishes {
+        DesiredSettings {
             expire_key_at: Some(soon),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         }
     }
 
-    fn key_expiry(&mut self) -> Wishes {
-        Wishes {
+    fn key_expiry(&mut self) -> DesiredSettings {
+        DesiredSettings {
             key_expiry_disabled: Some(self.rng.bool()),
-            ..Wishes::default()
+            ..DesiredSettings::default()
         }
     }
 
@@ -372,12 +372,12 @@ impl Pair {
     }
 }
 
-fn deletions() -> Wishes {
-    Wishes {
-        reap: Some(Reap {
+fn deletions() -> DesiredSettings {
+    DesiredSettings {
+        delete_inactive: Some(DeleteInactive {
             inactive_for: SignedDuration::from_hours(24 * 30),
             max_per_day: DELETED_A_DAY,
         }),
-        ..Wishes::default()
+        ..DesiredSettings::default()
     }
 }

@@ -105,11 +105,11 @@ impl Pair {
                     && object.version < version
                 {
                     object.version = version;
-                    object.anchored = !recorded.holdings.is_empty();
-                    object.memory = recorded;
+                    object.anchored = !recorded.managed.is_empty();
+                    object.record = recorded;
                 }
-                let PolicyReport { uid, memory, .. } = *writing.report;
-                self.step(process, Input::Recorded { key, uid, memory });
+                let PolicyReport { uid, record, .. } = *writing.report;
+                self.step(process, Input::Recorded { key, uid, record });
             }
             Err(Refused::Gone) => {
                 one.busy.remove(&key);

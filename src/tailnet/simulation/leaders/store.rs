@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::super::{Broken, CLEAR_TIMEOUT, Kept, recorded, settings};
 use crate::{
-    plan::{Approvals, Declared, LookRequest, Memory, Policy, PolicyKey, Standing},
+    plan::{
+        Approvals, Policy, PolicyInput, PolicyKey, PolicyRecord, ReconcileRequest, StatusState,
+    },
     tailnet::{PolicyReport, Settings, TailnetDeclared, TailnetReport},
 };
 
@@ -13,14 +15,14 @@ use crate::{
 pub struct Object {
     pub policy: Policy,
     /// What its status records.
-    pub memory: Memory,
+    pub record: PolicyRecord,
     /// The report that its status was derived from.
     pub report: Option<Box<PolicyReport>>,
     pub approvals: Approvals,
     /// The finalizer is on it.
     pub anchored: bool,
     /// It is being deleted, and held up.
-    pub leaving: bool,
+    pub deleting: bool,
     pub version: u64,
 }
 
@@ -58,21 +60,21 @@ pub struct Store {
 
 impl Object {
     /// The policy as a watch shows it.
-    pub fn declared(&self) -> Declared {
-        Declared {
+    pub fn declared(&self) -> PolicyInput {
+        PolicyInput {
             key: self.policy.key.clone(),
             uid: self.policy.uid.clone(),
             generation: self.policy.generation,
             policy: Ok(self.policy.clone()),
-            standing: Standing {
+            status_state: StatusState {
                 readable: None,
                 left_alone: false,
                 lacks_finalizer: !self.anchored,
             },
-            memory: self.memory.clone(),
-            request: LookRequest::default(),
+            record: self.record.clone(),
+            request: ReconcileRequest::default(),
             approvals: self.approvals.clone(),
-            leaving: self.leaving.then_some(CLEAR_TIMEOUT),
+            deleting: self.deleting.then_some(CLEAR_TIMEOUT),
         }
     }
 
@@ -80,12 +82,12 @@ impl Object {
     pub fn kept(&self) -> Kept {
         Kept {
             policy: self.policy.clone(),
-            memory: self.memory.clone(),
-            request: LookRequest::default(),
+            record: self.record.clone(),
+            request: ReconcileRequest::default(),
             approvals: self.approvals.clone(),
             broken: Broken::Valid,
             anchored: self.anchored,
-            leaving: self.leaving,
+            deleting: self.deleting,
         }
     }
 }
@@ -117,17 +119,17 @@ impl Store {
             policy.uid = format!("uid-{version}");
             let object = Object {
                 policy,
-                memory: Memory::default(),
+                record: PolicyRecord::default(),
                 report: None,
                 approvals: Approvals::default(),
                 anchored: false,
-                leaving: false,
+                deleting: false,
                 version,
             };
             self.policies.insert(key, object);
             return;
         };
-        if !object.leaving {
+        if !object.deleting {
             policy.uid.clone_from(&object.policy.uid);
             policy.created = object.policy.created;
             policy.generation = object.policy.generation + 1;
@@ -144,8 +146,8 @@ impl Store {
         };
         if !object.anchored {
             self.policies.remove(key);
-        } else if !object.leaving {
-            object.leaving = true;
+        } else if !object.deleting {
+            object.deleting = true;
             object.policy.generation += 1;
             object.version = version;
         }
@@ -177,10 +179,10 @@ impl Store {
         if object.version != over {
             return Err(Refused::Outdated);
         }
-        object.memory = recorded::through_status(report);
+        object.record = recorded::through_status(report);
         object.report = Some(Box::new(report.clone()));
-        object.anchored = !object.memory.holdings.is_empty();
-        let is_over = object.leaving && !object.anchored;
+        object.anchored = !object.record.managed.is_empty();
+        let is_over = object.deleting && !object.anchored;
         let version = self.next_version();
         if is_over {
             self.policies.remove(key);

@@ -7,7 +7,9 @@ use serde_json::json;
 use super::{HOSTILE, called, hostile, tag_with};
 use crate::{
     model::{ReportedAttribute, Route, Tag, TagSet},
-    plan::{DeviceTarget, Extent, Identity, Mode, Policy, Selector, Target, Wishes},
+    plan::{
+        DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Policy, Selector, Target,
+    },
     tailnet::State,
     tailnet::simulation::{
         World,
@@ -19,14 +21,14 @@ use crate::{
 
 /// What the tenant is told, all of it: reports in their order, of which the status is a function, and what
 /// is said when it happens.
-fn told_to(world: &World, namespace: &str) -> Vec<String> {
+fn reported_to(world: &World, namespace: &str) -> Vec<String> {
     let reports = world.seen.reports.iter();
     let reports = reports.filter(|(key, _)| key.namespace == namespace);
     let reports = reports.map(|(key, report)| format!("{key}: {report:#?}"));
-    let said = world.seen.announcements.iter();
-    let said = said.filter(|(key, _)| key.namespace == namespace);
+    let message = world.seen.notifications.iter();
+    let message = message.filter(|(key, _)| key.namespace == namespace);
     reports
-        .chain(said.map(|(key, said)| format!("{key}: {said:#?}")))
+        .chain(message.map(|(key, message)| format!("{key}: {message:#?}")))
         .collect()
 }
 
@@ -71,13 +73,13 @@ fn hide(world: &mut World, secrets: &mut fastrand::Rng) {
 }
 
 fn tenants_policies() -> Vec<Policy> {
-    let declared = |name: &str, target: Target, wishes: Wishes| {
-        let mut policy = hostile(target, wishes);
+    let declared = |name: &str, target: Target, desired: DesiredSettings| {
+        let mut policy = hostile(target, desired);
         name.clone_into(&mut policy.key.name);
-        policy.ownership.tags = Extent::AtLeast;
+        policy.ownership.tags = ListOwnership::AtLeast;
         policy
     };
-    let everything = || Wishes {
+    let everything = || DesiredSettings {
         enabled_routes: Some(["10.1.0.0/16".parse().unwrap()].into()),
         key_expiry_disabled: Some(true),
         authorized: Some(true),
@@ -92,18 +94,18 @@ fn tenants_policies() -> Vec<Policy> {
         })
     };
     let selecting = |expression: &str| {
-        Target::Fleet(Selector {
+        Target::Selector(Selector {
             expression: Some(expression.parse().unwrap()),
             ..Selector::default()
         })
     };
     let mut approve = declared("approve", hostname("host-0"), everything());
     approve.mode = Mode::Approve;
-    approve.ownership.tags = Extent::Exact;
+    approve.ownership.tags = ListOwnership::Exact;
     let mut observe = declared("observe", called("*"), everything());
     observe.mode = Mode::Observe;
     let mut exact = declared("exact", called("host-*"), tags(&["tag:a"]));
-    exact.ownership.tags = Extent::Exact;
+    exact.ownership.tags = ListOwnership::Exact;
     vec![
         declared("fleet", called("*"), everything()),
         declared(
@@ -176,7 +178,7 @@ fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
         for seed in 0..6 {
             let first = live(seed, 2 * seed, &policy);
             let second = live(seed, 2 * seed + 1, &policy);
-            let (one, other) = (told_to(&first, HOSTILE), told_to(&second, HOSTILE));
+            let (one, other) = (reported_to(&first, HOSTILE), reported_to(&second, HOSTILE));
             let last = &first.last_reports[&policy.key].state;
             assert!(!matches!(last, State::NotAllowed(_)), "{last:?}");
             assert!(!one.is_empty());
@@ -185,10 +187,10 @@ fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
             }
             assert_eq!(one.len(), other.len(), "{} in seed {seed}", policy.key);
             let secret = ["secret", "192.168.", "owner-", "lead", "tag:b"];
-            for told in &one {
-                let own = policy.key.name == "owner" && told.contains("owner-1");
-                let told_secret = secret.iter().find(|it| told.contains(**it) && !own);
-                assert_eq!(told_secret, None, "{told}");
+            for reported in &one {
+                let own = policy.key.name == "owner" && reported.contains("owner-1");
+                let reported_secret = secret.iter().find(|it| reported.contains(**it) && !own);
+                assert_eq!(reported_secret, None, "{reported}");
             }
         }
     }

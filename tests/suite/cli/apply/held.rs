@@ -14,9 +14,9 @@ const RELEASE: &str = "Only 'network/servers' is taken: ";
 async fn what_the_limit_holds_is_not_covered_by_yes_and_small_repairs_are_made() {
     let tailnet = Tailnet::large().await;
     let ran = apply(&tailnet, &many_and_few(), &["--yes"]).await;
-    let said = "network/servers is held by the limit of changed devices (10%, 29 devices): 75 changes on \
+    let message = "network/servers is held by the limit of changed devices (10%, 29 devices): 75 changes on \
                 75 devices; write --max-changed-devices";
-    assert!(ran.err.contains(said), "{}", ran.err);
+    assert!(ran.err.contains(message), "{}", ran.err);
     let out = ran.with_code(2);
     assert!(
         out.contains("held: it would go over maxChangedDevices"),
@@ -76,13 +76,13 @@ async fn a_policy_that_waits_for_an_approval_is_released_by_its_name_alone() {
     );
     let out = ran.with_code(2);
     assert!(out.contains("No change now, 75 held"), "{out}");
-    for (name, said) in [
+    for (name, message) in [
         ("network/server", "there is no such policy"),
         ("servers", "NAMESPACE/NAME"),
     ] {
         let ran = apply(&tailnet, &policy, &["--yes", "--approve", name]).await;
         assert_eq!(ran.code, Some(1));
-        assert!(ran.err.contains(said), "{}", ran.err);
+        assert!(ran.err.contains(message), "{}", ran.err);
     }
     let enforced = without_limit(&servers("keyExpiry: Enabled"));
     let ran = apply(

@@ -152,10 +152,10 @@ async fn a_second_signal_waits_for_no_answer() {
     }
     send("INT", &child).await;
     let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
-    let told = lines.next_line().await.unwrap().unwrap();
+    let reported = lines.next_line().await.unwrap().unwrap();
     assert!(
-        told.starts_with("Ending after the calls under way"),
-        "{told}"
+        reported.starts_with("Ending after the calls under way"),
+        "{reported}"
     );
     let begin = Instant::now();
     send("INT", &child).await;

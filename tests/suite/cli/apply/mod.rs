@@ -88,11 +88,11 @@ async fn what_a_plan_shows_is_made_and_told_and_then_nothing_is_left() {
         .lines()
         .filter(|line| line.starts_with("ci-runner "))
         .collect();
-    let told = [
+    let reported = [
         "ci-runner tags: none → tag:ci",
         "ci-runner authorized: false → true",
     ];
-    assert_eq!(made[made.len() - 2..], told, "{out}");
+    assert_eq!(made[made.len() - 2..], reported, "{out}");
 
     tailnet.requests();
     let out = tailnet.run(&["plan", "-f", EXAMPLES]).await.ok();

@@ -87,10 +87,10 @@ async fn the_terminal_of_the_page_is_what_is_seen() {
                   spec: {device: {hostname: fra-router}, tags: [\"tag:router\", \"tag:fra\"], \
                   enabledRoutes: [10.0.0.0/16, \"fd7a:10::/48\"]}}";
     fs::write(tailnet.path("policies/a.yaml"), policy).unwrap();
-    let told = blocks(PAGE, "console").remove(0);
-    let (line, told) = told.split_once('\n').unwrap();
+    let reported = blocks(PAGE, "console").remove(0);
+    let (line, reported) = reported.split_once('\n').unwrap();
     assert_eq!(line, "$ tsdp apply -f policies/");
-    let (shown, done) = told.split_once("Only 'yes' is taken: yes\n").unwrap();
+    let (shown, done) = reported.split_once("Only 'yes' is taken: yes\n").unwrap();
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", "policies/"]);
     let seen = terminal.until(QUESTION).await.replace('\r', "");
     assert_eq!(seen, shown);

@@ -97,14 +97,14 @@ async fn what_is_named_no_more_is_deleted_where_a_git_revision_names_it() {
     fs::write(tailnet.path("now/.hidden.yaml"), "no: [manifest").unwrap();
     git(folder, &["add", "now"]);
     git(folder, &["commit", "--quiet", "-m", "after"]);
-    for (from, said) in [
+    for (from, message) in [
         ("no-such-revision", "git knows no such revision"),
         ("HEAD~7", "git knows no such revision"),
     ] {
         let args = ["plan", "-f", "now", "--prune-from", from];
         let ran = tailnet.run(&args).await;
         assert_eq!(ran.code, Some(1), "{ran:?}");
-        assert!(ran.err.contains(said), "{}", ran.err);
+        assert!(ran.err.contains(message), "{}", ran.err);
     }
     tailnet
         .run(&["plan", "-f", "now", "--prune-from", "HEAD"])

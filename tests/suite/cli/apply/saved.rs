@@ -37,8 +37,8 @@ async fn a_kept_plan_is_carried_out_as_it_was_shown() {
     );
     assert!(out.ends_with("\n18 changes made.\n"), "{out}");
     // Done once, the tailnet has moved.
-    let said = refused(&tailnet).await;
-    assert!(said.contains("the tailnet has moved since"), "{said}");
+    let message = refused(&tailnet).await;
+    assert!(message.contains("the tailnet has moved since"), "{message}");
 }
 
 #[tokio::test]
@@ -62,10 +62,10 @@ async fn a_plan_is_refused_where_a_device_that_it_means_has_moved() {
     let patch = |patch: Value| tailnet.simulator.patch_device(&router, &patch).unwrap();
     let before = device(&tailnet, "fra-router");
     patch(json!({"enabledRoutes": [], "keyExpiryDisabled": true}));
-    let said = refused(&tailnet).await;
+    let message = refused(&tailnet).await;
     assert!(
-        said.contains("\n  fra-router: enabledRoutes, keyExpiry\n"),
-        "{said}"
+        message.contains("\n  fra-router: enabledRoutes, keyExpiry\n"),
+        "{message}"
     );
     patch(json!({
         "enabledRoutes": before["enabledRoutes"], "keyExpiryDisabled": before["keyExpiryDisabled"],
@@ -73,12 +73,12 @@ async fn a_plan_is_refused_where_a_device_that_it_means_has_moved() {
     }));
     let gateway = node(&tailnet, "old-gateway");
     tailnet.simulator.remove_device(&gateway).unwrap();
-    let said = refused(&tailnet).await;
+    let message = refused(&tailnet).await;
     assert!(
-        said.contains(&format!("old-gateway ({gateway}) is gone")),
-        "{said}"
+        message.contains(&format!("old-gateway ({gateway}) is gone")),
+        "{message}"
     );
-    assert!(!said.contains("fra-router:"), "{said}");
+    assert!(!message.contains("fra-router:"), "{message}");
 }
 
 #[tokio::test]
@@ -112,17 +112,17 @@ async fn a_plan_that_was_edited_or_is_not_for_this_program_or_tailnet_is_refused
     newer["format"] = json!(99);
     newer["madeBy"] = json!("tsdp 9.0.0");
     write(&tailnet, &newer);
-    let said = refused(&tailnet).await;
+    let message = refused(&tailnet).await;
     assert!(
-        said.contains("a plan of format 99, made by tsdp 9.0.0"),
-        "{said}"
+        message.contains("a plan of format 99, made by tsdp 9.0.0"),
+        "{message}"
     );
 
     write(&tailnet, &plan);
     let other = Tailnet::of(vec![json!({"hostname": "a", "name": "a.tail9.ts.net"})]).await;
     write(&other, &plan);
-    let said = refused(&other).await;
-    assert!(said.contains("and this is tail9.ts.net"), "{said}");
+    let message = refused(&other).await;
+    assert!(message.contains("and this is tail9.ts.net"), "{message}");
     assert!(
         tailnet
             .run(&APPLY)

@@ -1,0 +1,78 @@
+//! From an object of the cluster to a policy as the plan takes it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Resource as _;
+
+use super::finalizer;
+use crate::{
+    api::{
+        APPROVE, DeserializeGuard, LOOK_REQUESTS, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+        TailscaleDevicePolicyStatus, Unreadable,
+    },
+    plan::{self, Approvals, PolicyInput, PolicyKey},
+};
+
+/// Characters of a request that are repeated in the status once it is handled: a time has about 35, and an
+/// annotation may be far larger than a status.
+const MAX_REQUEST: usize = 256;
+
+/// A request for an immediate reconciliation, as the status repeats it.
+fn handled(request: &str) -> String {
+    request.chars().take(MAX_REQUEST).collect()
+}
+
+/// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
+pub(crate) fn policy_input(
+    key: &PolicyKey,
+    object: &DeserializeGuard<TailscaleDevicePolicy>,
+    clear_timeout: Duration,
+) -> PolicyInput {
+    let meta = object.meta();
+    let uid = meta.uid.clone().unwrap_or_default();
+    let generation = meta.generation.unwrap_or_default();
+    let created = meta
+        .creation_timestamp
+        .as_ref()
+        .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    let mut declared = match &object.0 {
+        Ok(policy) => plan::parse(
+            key.clone(),
+            uid,
+            generation,
+            created,
+            &policy.spec,
+            policy.status.as_ref(),
+        ),
+        Err(unreadable) => unread_spec(key.clone(), uid, generation, created, unreadable),
+    };
+    declared.status_state.lacks_finalizer = !finalizer::is_on(meta);
+    // When the deletion was asked for says nothing: no controller may have run since.
+    declared.deleting = meta.deletion_timestamp.as_ref().map(|_| clear_timeout);
+    let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
+    declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
+    declared.request = LOOK_REQUESTS.map(|name| annotation(name).map(|request| handled(request)));
+    declared
+}
+
+/// What can be read of an object counts, so that it keeps its precedence and its records.
+fn unread_spec(
+    key: PolicyKey,
+    uid: String,
+    generation: i64,
+    created: Timestamp,
+    object: &Unreadable,
+) -> PolicyInput {
+    let (spec, mut fields) = object.spec::<TailscaleDevicePolicySpec>();
+    if fields.is_empty() {
+        // Something else cannot be read, such as the spec as a whole.
+        fields.push("device".to_owned());
+    }
+    let status: TailscaleDevicePolicyStatus = object.status();
+    let mut declared =
+        plan::parse_readable(key, uid, generation, created, &spec, Some(&status), &fields);
+    declared.policy = Err(vec![format!("the object cannot be read: {}", object.error)]);
+    declared.status_state.left_alone = object.has_status();
+    declared
+}

@@ -1,0 +1,121 @@
+//! What a status says of that which is done once.
+
+use super::{ReadyState, count, whole_second};
+use jiff::SignedDuration;
+
+use crate::{
+    api::{self, ActionStatus, ActionTotals, Reason, TailscaleDevicePolicyStatus},
+    controller::conditions::Progress,
+    plan::{self, ClockSkew, Field, Stage},
+    tailnet::{ActionDetail, PolicyReport},
+};
+
+/// That something was missed is said, but nothing is waited for: the manifest may keep its time for
+/// long after it.
+pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
+    let ready = with_clock(ready, report.actions.clock_skew);
+    let totals = report.actions.totals.iter();
+    let missed: Vec<_> = totals
+        .filter_map(|(stage, count)| match stage {
+            Stage::Missed(why) => Some((why, count)),
+            _ => None,
+        })
+        .collect();
+    if missed.is_empty() || ready.progress != Progress::Done {
+        return ready;
+    }
+    let missed = missed.into_iter().map(|(why, devices)| {
+        let devices = match devices {
+            1 => "1 device".to_owned(),
+            many => format!("{many} devices"),
+        };
+        format!(" expireKeyAt is missed for {devices}, as {why}; a later time is another act.")
+    });
+    let message = missed.fold(ready.message, |text, missed| text + &missed);
+    ReadyState { message, ..ready }
+}
+
+/// That no one-shot action begins, as the clock is wrong.
+pub(super) fn with_clock(ready: ReadyState, skew: Option<SignedDuration>) -> ReadyState {
+    let Some(skew) = skew.filter(|_| ready.reason != Reason::ActionHeld) else {
+        return ready;
+    };
+    let skew = ClockSkew(skew).to_string();
+    let message = format!("{} But {skew}.", ready.message);
+    ReadyState { message, ..ready }
+}
+
+pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
+    status.actions = report.actions.details.iter().map(detail).collect();
+    let of = |wanted: fn(&Stage) -> bool| {
+        let totals = report.actions.totals.iter();
+        let fitting = totals.filter(|(stage, _)| wanted(stage));
+        let total: usize = fitting.map(|(_, count)| count).sum();
+        (total > 0).then(|| count(total))
+    };
+    status.action_totals = (!report.actions.totals.is_empty()).then(|| ActionTotals {
+        scheduled: of(|stage| *stage == Stage::Scheduled),
+        due: of(|stage| *stage == Stage::Due),
+        started: of(|stage| *stage == Stage::Started),
+        waiting: of(|stage| *stage == Stage::Waiting),
+        missed: of(|stage| matches!(stage, Stage::Missed(_))),
+        done: of(|stage| *stage == Stage::Done),
+    });
+    let records = &report.record.actions;
+    status.action_records = (!records.is_empty()).then(|| self::records(records));
+}
+
+fn detail(action: &ActionDetail) -> ActionStatus {
+    let (state, message) = match action.stage {
+        Stage::Due => ("Due", None),
+        Stage::Started => ("Started", None),
+        Stage::Missed(why) => ("Missed", Some(format!("{why}; it is never done"))),
+        Stage::Scheduled => ("Scheduled", None),
+        Stage::Waiting => (
+            "Waiting",
+            Some("maxPerDay devices are deleted within a day".to_owned()),
+        ),
+        Stage::Done => ("Done", None),
+    };
+    let held = action.held.as_ref().map(|held| format!("held: {held}"));
+    ActionStatus {
+        action: match action.field {
+            Field::DeleteInactive => "Delete".to_owned(),
+            _ => "ExpireKey".to_owned(),
+        },
+        state: state.to_owned(),
+        device: action.node.to_string(),
+        name: action.label.clone(),
+        message: held.or(message),
+    }
+}
+
+fn records(records: &plan::ActionRecords) -> api::ActionRecords {
+    let expiries = records.expiries.iter().map(|(at, record)| {
+        let started = record
+            .started
+            .iter()
+            .map(|(id, before)| api::StartedExpiry {
+                node_id: id.to_string(),
+                expires_before: before.map(|before| before.to_string()),
+            });
+        api::KeyExpiries {
+            at: at.to_string(),
+            started: started.collect(),
+            done: record.done.iter().map(ToString::to_string).collect(),
+            missed_reported: record.missed_reported,
+        }
+    });
+    let deletions = records.deletions.iter();
+    let deletions = deletions.map(|(id, record)| api::DeletedDevice {
+        node_id: id.to_string(),
+        name: record.name.clone(),
+        at: whole_second(record.at),
+        done: record.done,
+    });
+    api::ActionRecords {
+        key_expiries: expiries.collect(),
+        deletions: deletions.collect(),
+        dropped_until: records.dropped_until.map(|time| time.to_string()),
+    }
+}

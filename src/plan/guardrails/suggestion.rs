@@ -1,0 +1,126 @@
+//! The line of YAML that would allow what is refused.
+
+use std::{fmt, sync::Arc};
+
+use super::Rule;
+use crate::{
+    api::PolicyField,
+    model::Route,
+    plan::{DesiredSettings, Policy, PolicyKey},
+};
+
+/// A rule for one policy, as a manifest says it.
+pub(super) struct SuggestedRule {
+    namespace: String,
+    fields: Vec<PolicyField>,
+    tags: Vec<String>,
+    routes: Vec<String>,
+    devices: Option<String>,
+}
+
+impl SuggestedRule {
+    /// The rule that would allow a policy as it stands, with bounds of its own where these rules, which
+    /// are those for its namespace, bound a list.
+    pub fn for_policy(policy: &Policy, rules: &[Arc<Rule>]) -> Self {
+        let desired = &policy.desired;
+        let bounds = |field: PolicyField, bounded: fn(&Rule) -> bool| {
+            let mut rules = rules.iter().filter(|rule| rule.allows(field));
+            rules.any(|rule| bounded(rule))
+        };
+        let mut routes: Vec<String> = Vec::new();
+        let of_routes = [PolicyField::EnabledRoutes, PolicyField::ExitNode];
+        if of_routes
+            .into_iter()
+            .any(|field| bounds(field, |rule| rule.routes.is_some()))
+        {
+            let named = desired.enabled_routes.iter().flatten();
+            routes.extend(named.map(ToString::to_string));
+            if desired.exit_node.is_some() {
+                routes.extend(Route::exit_node().iter().map(ToString::to_string));
+            }
+        }
+        let tags = if bounds(PolicyField::Tags, |rule| rule.tags.is_some()) {
+            let named = desired.tags.iter().flatten();
+            named.map(ToString::to_string).collect()
+        } else {
+            Vec::new()
+        };
+        Self {
+            namespace: policy.key.namespace.clone(),
+            fields: desired.fields(),
+            tags,
+            routes,
+            devices: None,
+        }
+    }
+
+    /// The rule that would allow a policy to change a device that is one of its own by these rules. It
+    /// says what they say, and nothing of the device.
+    pub fn for_device(key: &PolicyKey, desired: &DesiredSettings, rules: &[&Arc<Rule>]) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            fields: desired.fields(),
+            tags: Vec::new(),
+            routes: Vec::new(),
+            devices: devices_of(rules.iter().copied()),
+        }
+    }
+}
+
+impl fmt::Display for SuggestedRule {
+    /// `allowedPolicies: [{namespaces: {names: [network]}, fields: [tags]}]`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let namespace = plain(&self.namespace);
+        write!(
+            f,
+            "allowedPolicies: [{{namespaces: {{names: [{namespace}]}}"
+        )?;
+        if !self.fields.is_empty() {
+            let fields: Vec<&str> = self.fields.iter().map(|field| field.as_str()).collect();
+            write!(f, ", fields: [{}]", fields.join(", "))?;
+        }
+        if !self.tags.is_empty() {
+            write!(f, ", tags: {}", list(self.tags.iter().cloned()))?;
+        }
+        if !self.routes.is_empty() {
+            write!(f, ", routes: {}", list(self.routes.iter().cloned()))?;
+        }
+        if let Some(devices) = &self.devices {
+            write!(f, ", devices: {devices}")?;
+        }
+        f.write_str("}]")
+    }
+}
+
+/// The devices of these rules, as a manifest says it; `None` where one of them bounds none.
+pub(super) fn devices_of<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Option<String> {
+    let mut texts: Vec<&str> = Vec::new();
+    for rule in rules {
+        for guarded in rule.devices.as_ref()? {
+            if !texts.contains(&guarded.text.as_str()) {
+                texts.push(&guarded.text);
+            }
+        }
+    }
+    Some(format!("[{}]", texts.join(", ")))
+}
+
+pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| quoted(&item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+pub(super) fn quoted(text: &str) -> String {
+    // JSON is YAML.
+    serde_json::Value::from(text).to_string()
+}
+
+/// A name without quotes where YAML takes it for a text.
+fn plain(name: &str) -> String {
+    const OTHERS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    if name.starts_with(|c: char| c.is_ascii_lowercase()) && !OTHERS.contains(&name) {
+        name.to_owned()
+    } else {
+        quoted(name)
+    }
+}

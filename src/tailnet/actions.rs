@@ -1,0 +1,537 @@
+//! One-shot acts: what is recorded of them before a call, whose turn it is to be deleted, and how far
+//! each is ([`crate::plan::expiry`], [`crate::plan::reaping`] decide).
+//!
+//! A device is deleted only straight after a list that can be trusted: complete, a moment old, not the
+//! first one, and long after any that had lost many devices at once; and only if a look at the device
+//! itself, right before the call, says the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    DETAILS, Engine, Notification, Now, device_state::DeviceState, policy_entry::PolicyEntry,
+};
+use crate::{
+    api::PolicyField,
+    model::{Device, NodeId},
+    plan::{
+        ActionRecords, Change, Difference, Field, Inactivity, Missed, Mode, PolicyKey, Stage, Why,
+        expiry, inactivity,
+    },
+};
+
+/// Devices that are named where something was missed.
+const NAMED: usize = 3;
+/// So many devices may leave between two lists without a reason to doubt the later one.
+const FEW: usize = 5;
+
+/// An expiry that never will be done, for the devices for which that was found at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissedExpiry {
+    /// The time that was wished for.
+    pub at: Timestamp,
+    /// Why.
+    pub why: Missed,
+    /// Some of the devices.
+    pub devices: Vec<String>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// How far a policy is with what it does once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ActionReport {
+    /// How many acts there are, by how far they are.
+    pub totals: BTreeMap<Stage, usize>,
+    /// Some of them: first what needs attention most.
+    pub details: Vec<ActionDetail>,
+    /// How far the local clock is ahead of the API's, where that is too far for any of them.
+    pub clock_skew: Option<SignedDuration>,
+}
+
+/// An act on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionDetail {
+    /// How far it is.
+    pub stage: Stage,
+    /// The device.
+    pub node: NodeId,
+    /// What people call it.
+    pub label: String,
+    /// [`Field::ExpireKeyAt`] or [`Field::DeleteInactive`].
+    pub field: Field,
+    /// Why it is held, if it is.
+    pub held: Option<String>,
+}
+
+/// What a process keeps of the acts of a policy in memory alone.
+#[derive(Debug, Default)]
+pub(super) struct DeletionQueue {
+    /// The devices whose turn it is to be deleted.
+    turns: BTreeSet<NodeId>,
+    /// Those for which there is no room today.
+    waiting: BTreeSet<NodeId>,
+    /// Deletions of a policy that is gone, which count for this one, too.
+    inherited: usize,
+    /// What is to be told.
+    missed: Option<MissedExpiry>,
+}
+
+impl DeletionQueue {
+    /// Whether it is the turn of a device to be deleted.
+    pub fn has_turn(&self, id: &NodeId) -> bool {
+        self.turns.contains(id)
+    }
+}
+
+impl PolicyEntry {
+    fn records(&mut self) -> &mut ActionRecords {
+        Arc::make_mut(&mut self.needed_record.actions)
+    }
+
+    fn has_actions(&self) -> bool {
+        let desired = |held: &Self| {
+            let policy = held.policy.as_ref();
+            policy.is_ok_and(|policy| policy.desired.has_actions())
+        };
+        !self.needed_record.actions.is_empty()
+            || !self.actions.turns.is_empty()
+            || !self.actions.waiting.is_empty()
+            || desired(self)
+    }
+
+    /// What a process has done that ended before it could say so: the key has run out since.
+    fn found_done(&self, device: &Device, now: Timestamp) -> Option<Change> {
+        let at = self.policy.as_ref().ok()?.desired.expire_key_at?;
+        let record = self.needed_record.actions.expiries.get(&at)?;
+        let before = *record.started.get(&device.node_id)?;
+        let expired = device.expires.is_some_and(|expires| expires <= now);
+        (expired && before != device.expires).then_some(Change::ExpireKey { at, before })
+    }
+
+    /// Notes what became of an expiry. Says whether that changes what is kept.
+    fn settle_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
+        let Ok(policy) = self.policy.as_ref() else {
+            return false;
+        };
+        if self.is_invalid() {
+            return false;
+        }
+        let (desired, mode) = (policy.desired.expire_key_at, policy.mode);
+        let stage = expiry(policy, &self.needed_record, device, now);
+        let over = self.needed_record.actions.over(desired, now);
+        for at in &over {
+            self.records().drop_expiry(*at);
+        }
+        // What only observes keeps nothing, as it does nothing.
+        let (Some(at), false) = (desired, mode == Mode::Observe) else {
+            return !over.is_empty();
+        };
+        let id = &device.node_id;
+        let record = self.needed_record.actions.expiries.get(&at);
+        match stage {
+            Some(Stage::Done)
+                if !record.is_some_and(|record| record.done.contains(id))
+                    && !self.needed_record.actions.is_full(at, id) =>
+            {
+                self.records().finish_expiry(at, id);
+                true
+            }
+            Some(Stage::Missed(why)) => {
+                let reported = record.is_some_and(|record| record.missed_reported);
+                self.miss(device, at, why, reported);
+                !reported
+            }
+            _ => !over.is_empty(),
+        }
+    }
+
+    /// That an expiry is missed is told once for each time, with the devices for which it is found at
+    /// once.
+    fn miss(&mut self, device: &Device, at: Timestamp, why: Missed, reported: bool) {
+        if !reported {
+            self.records()
+                .expiries
+                .entry(at)
+                .or_default()
+                .missed_reported = true;
+            self.actions.missed = Some(MissedExpiry {
+                at,
+                why,
+                devices: Vec::new(),
+                total: 0,
+            });
+        }
+        if let Some(missed) = self
+            .actions
+            .missed
+            .as_mut()
+            .filter(|missed| missed.at == at)
+        {
+            missed.total += 1;
+            if missed.devices.len() < NAMED {
+                missed.devices.push(device.label().to_string());
+            }
+        }
+    }
+
+    /// Gives a device its turn to be deleted, or takes it. Gives the device that may have it now
+    /// instead.
+    fn settle_turn(&mut self, device: &Device, protected: bool, now: Timestamp) -> Option<NodeId> {
+        let id = &device.node_id;
+        let policy = self.policy.as_ref().ok();
+        let inactive = policy.is_some_and(|policy| {
+            let reaping = inactivity(policy, device, protected, now);
+            matches!(reaping, Some(Inactivity::Inactive(_)))
+        });
+        let record = self.needed_record.actions.deletions.get(id);
+        let record = record.filter(|record| record.counts(now));
+        if !inactive || record.is_some_and(|record| record.done) {
+            return self.end_turn(id);
+        }
+        let delete_inactive = policy.and_then(|policy| policy.desired.delete_inactive);
+        let most =
+            delete_inactive.map_or(0, |delete_inactive| delete_inactive.max_per_day as usize);
+        let mut others = self.actions.turns.clone();
+        others.remove(id);
+        let taken = self.needed_record.actions.deleted(now, &others)
+            + others.len()
+            + self.actions.inherited;
+        if record.is_some() || taken < most {
+            self.actions.turns.insert(id.clone());
+            self.actions.waiting.remove(id);
+        } else {
+            // Another process may have deleted some since it had its turn.
+            self.actions.turns.remove(id);
+            self.actions.waiting.insert(id.clone());
+        }
+        None
+    }
+
+    /// Whether a deletion may begin now, or begin anew: of those that count for the day there are few
+    /// enough.
+    fn may_begin_deletion(&self, id: &NodeId, now: Timestamp) -> bool {
+        let records = &self.needed_record.actions;
+        let begun = records.deletions.get(id);
+        let begun = begun.is_some_and(|record| record.counts(now));
+        let policy = self.policy.as_ref().ok();
+        let delete_inactive = policy.and_then(|policy| policy.desired.delete_inactive);
+        let most =
+            delete_inactive.map_or(0, |delete_inactive| delete_inactive.max_per_day as usize);
+        let deleted = records.deleted(now, &BTreeSet::new()) + self.actions.inherited;
+        records.needs_deletion(id, now) && (begun || deleted < most)
+    }
+
+    /// It is no device's turn any more that is not to be deleted. Gives the device that may have it
+    /// instead.
+    pub fn end_turn(&mut self, id: &NodeId) -> Option<NodeId> {
+        self.actions.waiting.remove(id);
+        let had = self.actions.turns.remove(id);
+        had.then(|| self.actions.waiting.first().cloned()).flatten()
+    }
+}
+
+impl Engine {
+    /// Brings up to date what the policies of a device keep of their acts, before it is compared.
+    pub(super) fn settle_actions(&mut self, id: &NodeId, now: Now) {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id).cloned()) else {
+            return;
+        };
+        let doubtful = node.outcome_unknown.iter().any(Difference::is_action);
+        let acting = |key: &&PolicyKey| {
+            self.policies
+                .get(*key)
+                .is_some_and(PolicyEntry::has_actions)
+        };
+        let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
+        let inherited: BTreeMap<PolicyKey, usize> = keys
+            .iter()
+            .map(|key| (key.clone(), self.inherited_deletions(key)))
+            .collect();
+        for key in keys {
+            let guardrails = &self.admission.guardrails;
+            let policy = self.policies.get(&key).map(|held| held.policy.as_ref());
+            // What a guard forbids takes nobody's turn.
+            let protected = policy.is_some_and(|policy| {
+                let bars = |policy| guardrails.denies(policy, PolicyField::DeleteInactive, &device);
+                policy.is_ok_and(|policy| bars(policy).is_some())
+            });
+            let Some(held) = self.policies.get_mut(&key) else {
+                continue;
+            };
+            held.actions.inherited = inherited.get(&key).copied().unwrap_or_default();
+            // What a lost answer was about is told when it is looked at.
+            let found = held.found_done(&device, now.wall).filter(|_| !doubtful);
+            // Only who leads records anything.
+            if self.term.is_some() && held.settle_expiry(&device, now.wall) {
+                self.dirty_statuses.insert(key.clone());
+            }
+            let next = held.settle_turn(&device, protected, now.wall);
+            self.dirty_plans.extend(next);
+            if let Some(change) = found.filter(|_| self.leads()) {
+                let difference = Difference {
+                    node: id.clone(),
+                    device: device.label().to_string(),
+                    change,
+                    why: Why::Declared,
+                    owner: key,
+                    others: Vec::new(),
+                    hold: None,
+                };
+                self.note_change(&difference, now);
+            }
+        }
+    }
+
+    /// How many deletions of policies that are gone count for a policy.
+    fn inherited_deletions(&self, key: &PolicyKey) -> usize {
+        let held = self.policies.get(key);
+        let Some((held, policy)) = held.and_then(|held| Some((held, held.policy.as_ref().ok()?)))
+        else {
+            return 0;
+        };
+        let exists = |key: &PolicyKey, uid: &str| {
+            let known = self.policies.get(key);
+            known.is_some_and(|known| known.uid == uid)
+        };
+        let has_own = !held.needed_record.actions.deletions.is_empty();
+        let log = &self.change_budget.deletions;
+        log.inherited(key, &held.uid, policy.created, has_own, exists)
+    }
+
+    /// Once deletions of a day ago no longer count, others have their turn.
+    pub(super) fn expire_deletions(&mut self, now: Now) {
+        if self.change_budget.deletions.expire(now.wall) {
+            let waiting = self
+                .policies
+                .values()
+                .flat_map(|held| &held.actions.waiting);
+            self.dirty_plans.extend(waiting.cloned());
+        }
+    }
+
+    /// Makes the records of keys that are about to be expired, or will be when somebody approves: as
+    /// soon as the time has come, whether or not a call can be sent now. They are kept before the
+    /// call ([`crate::plan::PolicyRecord::covers`]).
+    pub(super) fn begin_expiries(&mut self, id: &NodeId) {
+        let Some(node) = self.devices.get(id).filter(|_| self.leads()) else {
+            return;
+        };
+        let claims = &node.plan.owners;
+        for difference in node.plan.differences.iter().chain(&node.plan.shown) {
+            let Change::ExpireKey { at, before } = difference.change else {
+                continue;
+            };
+            for owner in difference.owners() {
+                let held = self.policies.get_mut(owner);
+                let Some(held) = held.filter(|_| difference.begins_for(owner, claims)) else {
+                    continue;
+                };
+                let record = held.needed_record.actions.expiries.get(&at);
+                let known = record.is_some_and(|record| record.started.contains_key(id));
+                if !known && held.records().begin_expiry(at, id, before) {
+                    self.dirty_statuses.insert(owner.clone());
+                }
+            }
+        }
+    }
+
+    /// Makes the records of a deletion right before it, once a fresh look has confirmed that it is
+    /// due: each counts for the day, whatever becomes of it.
+    pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
+        let trusted = self.leads() && self.polling.is_trusted(now.monotonic);
+        let Some(node) = self.devices.get(id).filter(|_| trusted) else {
+            return;
+        };
+        if !node.was_just_read(self.fresh_for(), now.monotonic) {
+            return;
+        }
+        let claims = &node.plan.owners;
+        for difference in &node.plan.differences {
+            if difference.change.field() != Field::DeleteInactive {
+                continue;
+            }
+            for owner in difference.owners() {
+                let held = self.policies.get_mut(owner);
+                let held = held.filter(|_| difference.begins_for(owner, claims));
+                let new = |held: &&mut PolicyEntry| held.may_begin_deletion(id, now.wall);
+                if let Some(held) = held.filter(new) {
+                    let name = difference.device.clone();
+                    let again = held.needed_record.actions.deletions.contains_key(id);
+                    held.records().begin_deletion(id, name, now.wall);
+                    if !again {
+                        let revision = self.change_budget.reservations.next_revision();
+                        let log = &mut self.change_budget.deletions;
+                        log.add(owner, &held.uid, now.wall, revision);
+                    }
+                    self.dirty_statuses.insert(owner.clone());
+                }
+            }
+        }
+    }
+
+    /// Whether the records of acts are made, for all policies for which they are done now.
+    pub(super) fn have_begun(&self, differences: &[Difference], now: Now) -> bool {
+        let begun = |difference: &Difference, owner: &PolicyKey| {
+            let (Some(held), Some(node)) =
+                (self.policies.get(owner), self.devices.get(&difference.node))
+            else {
+                return true;
+            };
+            if !difference.begins_for(owner, &node.plan.owners) {
+                return true;
+            }
+            let records = &held.needed_record.actions;
+            match difference.change {
+                Change::ExpireKey { at, .. } => {
+                    let record = records.expiries.get(&at);
+                    record.is_some_and(|record| record.started.contains_key(&difference.node))
+                }
+                Change::Delete { .. } => {
+                    let limiter = &self.change_budget;
+                    let counted = limiter
+                        .reservations
+                        .has_recorded(limiter.deletions.revision);
+                    counted && !records.needs_deletion(&difference.node, now.wall)
+                }
+                _ => true,
+            }
+        };
+        let mut differences = differences.iter();
+        differences.all(|difference| difference.owners().all(|owner| begun(difference, owner)))
+    }
+
+    /// An act has been accepted.
+    pub(super) fn finish_action(&mut self, difference: &Difference) {
+        let id = &difference.node;
+        for owner in difference.owners() {
+            let Some(held) = self.policies.get_mut(owner) else {
+                continue;
+            };
+            match difference.change {
+                Change::ExpireKey { at, .. } => {
+                    let record = held.needed_record.actions.expiries.get(&at);
+                    if record.is_some_and(|record| record.started.contains_key(id)) {
+                        held.records().finish_expiry(at, id);
+                    }
+                }
+                Change::Delete { .. } => {
+                    if let Some(record) = held.records().deletions.get_mut(id) {
+                        record.done = true;
+                    }
+                }
+                _ => {}
+            }
+            self.dirty_statuses.insert(owner.clone());
+        }
+    }
+
+    /// A device was deleted: it is in the tailnet no more, whatever a list says that was asked for
+    /// before.
+    pub(super) fn take_deleted(&mut self, id: &NodeId) {
+        self.deleted.insert(id.clone(), self.revision);
+        self.reconsider(id);
+        self.index.remove(id);
+        self.absence.prove(id, self.polling.seen);
+    }
+
+    /// Deletions of which the answer was lost have been made if the device is gone.
+    pub(super) fn see_deleted(&mut self, id: &NodeId, now: Now) {
+        if self.index.get(id).is_some() {
+            return;
+        }
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        let is_deletion =
+            |difference: &mut Difference| matches!(difference.change, Change::Delete { .. });
+        let made: Vec<Difference> = node.outcome_unknown.extract_if(.., is_deletion).collect();
+        for difference in made {
+            self.finish_action(&difference);
+            self.note_change(&difference, now);
+        }
+    }
+
+    /// Whether a list that has lost these devices can be believed.
+    pub(super) fn is_plausible(&self, gone: usize) -> bool {
+        gone <= FEW.max(self.index.own_count() / 10)
+    }
+
+    /// A device to be deleted waits for a list that can be trusted.
+    pub(super) fn find_inactive(&mut self) {
+        let waits = |node: &DeviceState| {
+            let mut differences = node.plan.differences.iter();
+            differences.any(|difference| difference.change.field() == Field::DeleteInactive)
+        };
+        let waiting = self.devices.iter().filter(|(_, node)| waits(node));
+        self.dirty_plans.extend(waiting.map(|(id, _)| id.clone()));
+    }
+
+    /// Says what was missed.
+    pub(super) fn report_missed(&mut self, key: &PolicyKey) {
+        let held = self.policies.get_mut(key);
+        if let Some(missed) = held.and_then(|held| held.actions.missed.take()) {
+            self.notify(key, Notification::Missed(missed));
+        }
+    }
+
+    /// How far a policy is with what it does once.
+    pub(super) fn action_report(&self, key: &PolicyKey) -> ActionReport {
+        let mut report = ActionReport::default();
+        let Some(held) = self.policies.get(key).filter(|held| held.has_actions()) else {
+            return report;
+        };
+        report.clock_skew = self.clock.skew();
+        let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
+        for (id, node) in held.nodes().filter_map(|id| self.devices.get_key_value(id)) {
+            for action in node
+                .plan
+                .actions
+                .iter()
+                .filter(|action| action.policy == *key)
+            {
+                *report.totals.entry(action.stage).or_default() += 1;
+                ranked.insert((action.stage, id, action.field.clone()));
+                if ranked.len() > DETAILS {
+                    ranked.pop_last();
+                }
+            }
+        }
+        let details = ranked.into_iter().filter_map(|(stage, id, field)| {
+            let (node, device) = (self.devices.get(id)?, self.index.get(id)?);
+            let mut own = node.plan.of(key);
+            let own = own.find(|difference| difference.change.field() == field);
+            Some(ActionDetail {
+                stage,
+                node: id.clone(),
+                label: device.label().to_string(),
+                held: own.and_then(|own| own.hold.as_ref().map(ToString::to_string)),
+                field,
+            })
+        });
+        report.details = details.collect();
+        // One that was begun before a crash, and is gone.
+        let listed = self.polling.seen > 0;
+        let gone = held.needed_record.actions.deletions.iter();
+        let gone: Vec<_> = gone
+            .filter(|(id, record)| (record.done || listed) && self.index.get(id).is_none())
+            .collect();
+        if !gone.is_empty() {
+            *report.totals.entry(Stage::Done).or_default() += gone.len();
+        }
+        let room = DETAILS.saturating_sub(report.details.len());
+        let gone = gone.into_iter().take(room);
+        report.details.extend(gone.map(|(id, record)| ActionDetail {
+            stage: Stage::Done,
+            node: id.clone(),
+            label: record.name.clone(),
+            field: Field::DeleteInactive,
+            held: None,
+        }));
+        report
+    }
+}

@@ -1,0 +1,395 @@
+//! What the answers of the API make of the snapshot.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    Answer, Engine, Failure, Now, Request, Retry, Ticket, deadline::Progress,
+    device_state::DeviceState, device_state::Reading, failure::Backoff, polling::Asked,
+    read_shares::ReadShares,
+};
+use crate::{
+    api::Reason,
+    model::{Attributes, Device, NodeId, RouteSet},
+    plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey},
+};
+
+impl Engine {
+    pub(super) fn answered(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Now) {
+        let Some(sent) = self.in_flight.remove(&ticket) else {
+            return;
+        };
+        if let Request::Write(call) = &sent.request {
+            let changed = result
+                .as_ref()
+                .map_or_else(|failure| failure.unknown_outcome, |_| true);
+            for id in call.nodes() {
+                self.change_budget.end(id, changed, now);
+            }
+            if changed {
+                self.note_sent(call);
+            }
+        }
+        if self.take_lookup(ticket, &result, now) {
+            return;
+        }
+        if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
+            (&sent.request, &result)
+        {
+            let step = Progress::Read(id.clone(), sent.request.name());
+            self.note_progress(&step, now);
+        }
+        match (sent.request, result) {
+            (Request::Devices, result) => {
+                if let Some(asked) = self.polling.answered(ticket) {
+                    self.take_list(asked, result, now);
+                }
+            }
+            (Request::Write(call), result) if sent.epoch < self.epoch => {
+                let made = result.map_or_else(|failure| failure.unknown_outcome, |_| true);
+                self.take_outdated(&call, &sent.differences, made);
+            }
+            (Request::Write(call), Ok(_)) => self.take_written(&call, &sent.differences, now),
+            (Request::Write(call), Err(failure)) => {
+                self.take_refused(&call, &sent.differences, &failure, now);
+            }
+            (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
+                if sent.epoch < self.epoch =>
+            {
+                self.request_finished(&id);
+            }
+            (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
+                self.take_device(*device, sent.sent_at);
+            }
+            (Request::Routes(id), Ok(Answer::Routes(routes))) => {
+                self.take_routes(&id, routes, sent.sent_at, now);
+            }
+            (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
+                self.take_attributes(&id, values, now);
+            }
+            (request, result) => {
+                let failure = result.err().unwrap_or_else(unexpected);
+                self.read_failed(&request, failure, now);
+            }
+        }
+    }
+
+    fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
+        let before = self.polling.outage().cloned();
+        match result {
+            Ok(Answer::Devices { devices, lacks, .. }) => {
+                self.missing_scopes = lacks;
+                self.polling
+                    .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);
+                self.take_devices(devices, asked.at);
+                self.complete_reconcile_requests(asked.ticket);
+            }
+            result => {
+                let failure = result.err().unwrap_or_else(unexpected);
+                self.polling.failed(now.monotonic, failure, &mut self.rng);
+            }
+        }
+        // What the first list lacks is known with the second.
+        if self.polling.outage() != before.as_ref() || self.polling.seen <= 2 {
+            self.report_all();
+        }
+    }
+
+    /// Polls at once for a policy, and reads the attributes of its devices. What asks too often, and a
+    /// policy that is refused, is answered by the next poll.
+    pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
+        self.reconcile_requests
+            .insert(key.clone(), Ticket(self.next_ticket));
+        let Some(held) = self.policies.get(key).filter(|held| held.policy.is_ok()) else {
+            return;
+        };
+        let needs_reads = |id: &&NodeId| {
+            let node = self.devices.get(*id);
+            node.is_some_and(|node| node.plan.owners.need_attributes())
+        };
+        let to_read: Vec<NodeId> = held.nodes().filter(needs_reads).cloned().collect();
+        let reads = ReadShares::share_of(to_read.len(), self.settings.requests_per_second);
+        let is_due = self.polling.comes_at_once(now.monotonic);
+        let given = (self.settings.poll_interval, reads, is_due);
+        if !self.asks.grant(key, given, now.monotonic) {
+            return;
+        }
+        for id in to_read {
+            if let Some(node) = self.devices.get_mut(&id) {
+                node.read_attributes = true;
+                self.dirty_steps.insert(id);
+            }
+        }
+        // While the list fails, its own pauses count.
+        if self.polling.failure().is_none() {
+            self.polling.poll_now(now.monotonic);
+        }
+    }
+
+    /// A list that was asked for since grants what was asked before it.
+    fn complete_reconcile_requests(&mut self, list: Ticket) {
+        let granted: Vec<PolicyKey> = self
+            .reconcile_requests
+            .extract_if(.., |_, asked_after| *asked_after < list)
+            .map(|(key, _)| key)
+            .collect();
+        for key in granted {
+            if let Some(held) = self.policies.get_mut(&key) {
+                held.needed_record.handled = held.asked().cloned();
+                self.dirty_statuses.insert(key);
+            }
+        }
+    }
+
+    fn take_devices(&mut self, devices: Vec<Device>, asked_at: u64) {
+        // What was deleted since the list was asked for may be in it still.
+        self.deleted.retain(|_, at| *at > asked_at);
+        if self.polling.seen == 1 {
+            self.leave_other_tailnet(&devices);
+            self.await_policies();
+        }
+        let (devices, contradicted) = listed_once(devices);
+        let mut fleet = DeviceIndex::default();
+        for device in devices {
+            let listed = contradicted.contains(&device.node_id);
+            self.take_listed(device, listed, asked_at, &mut fleet);
+        }
+        let dropped = self.keep_missing(&mut fleet);
+        self.dirty_matches.extend(dropped);
+        self.index = fleet;
+        self.find_inactive();
+        self.reconsider_taken();
+        // A policy whose device is in the list as it was before is bound as it was before.
+        let (fleet, stale) = (&self.index, &self.dirty_plans);
+        let changed = |id: &NodeId| fleet.get(id).is_none() || stale.contains(id);
+        let nodes = self.devices.keys();
+        let changed: BTreeSet<NodeId> = nodes.filter(|id| changed(id)).cloned().collect();
+        self.question_bindings(|id| id.is_some_and(|id| changed.contains(id)));
+    }
+
+    /// The first list after a new connection that has none of the devices known until then is of
+    /// another tailnet: nobody has to prove that those are gone.
+    fn leave_other_tailnet(&mut self, devices: &[Device]) {
+        let mut own = devices.iter().filter(|device| !device.external);
+        if devices.is_empty() || own.any(|device| self.index.get(&device.node_id).is_some()) {
+            return;
+        }
+        let previous = std::mem::take(&mut self.index);
+        let previous = previous.devices().map(|device| device.node_id.clone());
+        self.dirty_matches.extend(previous);
+    }
+
+    /// Takes a device of a list. `contradicted`: the list has it twice, each time otherwise.
+    fn take_listed(
+        &mut self,
+        device: Device,
+        contradicted: bool,
+        asked_at: u64,
+        fleet: &mut DeviceIndex,
+    ) {
+        let id = device.node_id.clone();
+        let known = self.index.get(&id);
+        let was_own = known.is_some_and(|known| !known.external);
+        if self.deleted.contains_key(&id) || (device.external && was_own) {
+            return;
+        }
+        if !device.external && self.absence.find(&id) {
+            self.dirty_plans.insert(id.clone());
+        }
+        let Some(node) = self.devices.get_mut(&id) else {
+            match known {
+                Some(ours) if contradicted => fleet.insert(ours.clone()),
+                None if contradicted => {}
+                known => {
+                    if known.is_none_or(|known| known.facts_differ(&device)) {
+                        self.dirty_matches.insert(id);
+                    }
+                    fleet.insert(device);
+                }
+            }
+            return;
+        };
+        match known {
+            // What was written or looked at since the list was asked for may not be in it.
+            Some(ours) if node.busy > 0 || node.changed_at_revision > asked_at => {
+                fleet.insert(ours.clone());
+            }
+            // Only the device itself can tell.
+            Some(ours) if contradicted => {
+                node.read = true;
+                self.dirty_steps.insert(id);
+                fleet.insert(ours.clone());
+            }
+            known => {
+                let device = with_known_routes(device, node);
+                let changed = known != Some(&device);
+                if mark_read(node) || changed {
+                    self.dirty_plans.insert(id.clone());
+                }
+                if known.is_none_or(|known| known.facts_differ(&device)) {
+                    self.dirty_matches.insert(id);
+                }
+                fleet.insert(device);
+            }
+        }
+    }
+
+    /// An address or a name may be free now.
+    pub(super) fn reconsider_taken(&mut self) {
+        let taken =
+            |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
+        let held = |node: &DeviceState| {
+            let mut all = node.plan.differences.iter().chain(&node.plan.shown);
+            let mut lost = node.plan.owners.conflicts.iter();
+            all.any(taken) || lost.any(|lost| matches!(lost.kind, ConflictKind::Device(_)))
+        };
+        let held = self.devices.iter().filter(|(_, node)| held(node));
+        self.dirty_plans.extend(held.map(|(id, _)| id.clone()));
+    }
+
+    fn take_device(&mut self, device: Device, asked_at: Duration) {
+        let id = device.node_id.clone();
+        self.request_finished(&id);
+        let Some(node) = self.devices.get_mut(&id) else {
+            return;
+        };
+        let device = with_known_routes(device, node);
+        mark_read(node);
+        node.read_backoff = None;
+        node.device_read = Some(asked_at);
+        self.index.insert(device);
+        self.reconsider(&id);
+    }
+
+    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, asked_at: Duration, now: Now) {
+        self.request_finished(id);
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        node.routes_backoff = None;
+        node.routes_read = Some(asked_at);
+        if node.plan.routes_unread || node.routes.is_some() {
+            node.routes = Some(Reading {
+                values: routes.clone(),
+                at: now.monotonic,
+            });
+        }
+        if let Some(mut device) = self.index.get(id).cloned() {
+            device.enabled_routes = Some(routes);
+            self.index.insert(device);
+        }
+    }
+
+    fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
+        self.request_finished(id);
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        node.read_attributes = false;
+        node.attributes_backoff = None;
+        node.attributes = Some(Reading {
+            values,
+            at: now.monotonic,
+        });
+        verify(node, |field| matches!(field, Field::Attribute(_)));
+    }
+
+    fn read_failed(&mut self, request: &Request, failure: Failure, now: Now) {
+        let slot: fn(&mut DeviceState) -> &mut Option<Backoff> = match request {
+            Request::Device(_) => |node| &mut node.read_backoff,
+            Request::Routes(_) => |node| &mut node.routes_backoff,
+            Request::Attributes(_) => |node| &mut node.attributes_backoff,
+            Request::Devices | Request::Write(_) => return,
+        };
+        let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id)) = request else {
+            return;
+        };
+        self.poll_now_after(&failure, now);
+        self.request_finished(id);
+        let before = self.devices.get_mut(id).and_then(|node| slot(node).take());
+        let backoff = self.backoff(failure, before.as_ref(), now);
+        if let Some(node) = self.devices.get_mut(id) {
+            *slot(node) = Some(backoff);
+        }
+    }
+
+    /// A request about one device has been answered.
+    pub(super) fn request_finished(&mut self, id: &NodeId) {
+        self.revision += 1;
+        if let Some(node) = self.devices.get_mut(id) {
+            node.request_finished(self.revision);
+        }
+        self.dirty_plans.insert(id.clone());
+    }
+
+    /// The list tells best whether a device is gone, or the credential is worth nothing any more.
+    pub(super) fn poll_now_after(&mut self, failure: &Failure, now: Now) {
+        if matches!(
+            failure.reason,
+            Reason::CredentialRejected | Reason::DeviceNotFound
+        ) {
+            self.polling.poll_now(now.monotonic);
+        }
+    }
+}
+
+/// The devices of a list, each once, and those that the list has twice, each time otherwise.
+fn listed_once(devices: Vec<Device>) -> (Vec<Device>, BTreeSet<NodeId>) {
+    let mut once: BTreeMap<NodeId, Device> = BTreeMap::new();
+    let mut contradicted = BTreeSet::new();
+    for device in devices {
+        match once.get(&device.node_id) {
+            Some(before) if *before != device => {
+                contradicted.insert(device.node_id);
+            }
+            Some(_) => {}
+            None => {
+                once.insert(device.node_id.clone(), device);
+            }
+        }
+    }
+    (once.into_values().collect(), contradicted)
+}
+
+/// A device as it was told, with its routes as they were read where they are not told.
+fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
+    match (&device.enabled_routes, &node.routes) {
+        (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
+        (Some(_), _) => node.routes = None,
+        (None, None) => {}
+    }
+    device
+}
+
+/// The device was read, or is in a list. Says whether that may change what is to be done.
+///
+/// A list ends no backoff of the reads of a single device: whoever makes a list come early would begin
+/// everybody's backoffs anew.
+fn mark_read(node: &mut DeviceState) -> bool {
+    let looked_for = std::mem::take(&mut node.read);
+    verify(node, |field| !matches!(field, Field::Attribute(_))) || looked_for
+}
+
+/// What was written has been looked at. Should it differ still, the plan shows it, and the field
+/// has a setback instead of being written again and again.
+fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
+    let before = node.unverified.len();
+    for (field, change) in std::mem::take(&mut node.unverified) {
+        if visible(&field) {
+            node.verified.insert(field, change);
+        } else {
+            node.unverified.insert(field, change);
+        }
+    }
+    node.unverified.len() < before
+}
+
+fn unexpected() -> Failure {
+    Failure {
+        reason: Reason::ApiError,
+        message: "The API answered another question than the one that was asked.".to_owned(),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}

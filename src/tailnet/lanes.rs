@@ -1,0 +1,175 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{fair::Ready, namespace_bucket::NamespaceBuckets};
+use crate::model::NodeId;
+
+/// Where a device stands in the work; one that is in no queue rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Nothing is to be done until something changes or its alarm rings.
+    Idle,
+    /// Something is under way: a request, or a report that must be kept first.
+    Blocked,
+    /// A request of its own can be sent, for a policy that is new or edited.
+    Urgent,
+    /// A request of its own can be sent.
+    Routine,
+    /// Attributes can be written, together with those of other devices.
+    Batch,
+    /// What was written is to be looked at.
+    Verify,
+}
+
+/// Requests for new or edited policies that a namespace may send without waiting behind routine work,
+/// which leaves a part of the budget's burst for them ([`crate::tailscale::Haste`]). So an edit of a
+/// namespace that has been quiet goes out at once, and nobody empties that part by editing all the time.
+const QUICK_BURST: u32 = 6;
+/// How long it takes until it may send another one.
+const QUICK_REFILL: Duration = Duration::from_secs(2);
+
+/// The devices for which something is to be done, by what that is. Kept up to date one by one, so
+/// that a step costs what it changes and not a walk over all devices.
+#[derive(Debug)]
+pub(super) struct Queues {
+    lanes: BTreeMap<NodeId, Lane>,
+    ready: Ready,
+    quick: NamespaceBuckets,
+    batch: BTreeSet<NodeId>,
+    verify: BTreeSet<NodeId>,
+    waiting: usize,
+    /// When a device joined the batch last.
+    pub batch_grew: Duration,
+    /// When the first of those that wait joined it.
+    batch_began: Duration,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            ready: Ready::default(),
+            quick: NamespaceBuckets::new(QUICK_BURST, QUICK_REFILL),
+            batch: BTreeSet::new(),
+            verify: BTreeSet::new(),
+            waiting: 0,
+            batch_grew: Duration::ZERO,
+            batch_began: Duration::ZERO,
+        }
+    }
+}
+
+impl Queues {
+    /// Moves a device to a place where nobody sends a request for it alone.
+    pub fn put(&mut self, id: &NodeId, place: Lane, now: Duration) {
+        self.put_for(id, place, "", now);
+    }
+
+    /// Moves a device to a place. `namespace` causes the request for it.
+    pub fn put_for(&mut self, id: &NodeId, place: Lane, namespace: &str, now: Duration) {
+        let before = match place {
+            Lane::Idle => self.lanes.remove(id),
+            _ => self.lanes.insert(id.clone(), place),
+        };
+        if before == Some(place) {
+            return;
+        }
+        match before {
+            Some(Lane::Blocked) => self.waiting -= 1,
+            Some(Lane::Batch) => {
+                self.batch.remove(id);
+            }
+            Some(Lane::Verify) => {
+                self.verify.remove(id);
+            }
+            Some(urgency @ (Lane::Urgent | Lane::Routine)) if place == Lane::Blocked => {
+                let namespace = self.ready.namespace_of(id);
+                if let Some(namespace) = namespace.filter(|_| urgency == Lane::Urgent) {
+                    self.quick.take(namespace, now);
+                }
+                self.ready.serve(id);
+            }
+            Some(Lane::Urgent | Lane::Routine) => {
+                self.ready.remove(id);
+            }
+            Some(Lane::Idle) | None => {}
+        }
+        match place {
+            Lane::Idle => {}
+            Lane::Blocked => self.waiting += 1,
+            Lane::Urgent | Lane::Routine => {
+                self.ready.insert(id, namespace, place == Lane::Urgent);
+            }
+            Lane::Batch => {
+                if self.batch.is_empty() {
+                    self.batch_began = now;
+                }
+                self.batch_grew = now;
+                self.batch.insert(id.clone());
+            }
+            Lane::Verify => {
+                self.verify.insert(id.clone());
+            }
+        }
+    }
+
+    /// Forgets a device.
+    pub fn remove(&mut self, id: &NodeId) {
+        self.put(id, Lane::Idle, Duration::ZERO);
+    }
+
+    pub fn is_idle(&self, id: &NodeId) -> bool {
+        !self.lanes.contains_key(id)
+    }
+
+    /// The devices that do not rest.
+    pub fn at_work(&self) -> impl Iterator<Item = &NodeId> {
+        self.lanes.keys()
+    }
+
+    /// The device to serve next.
+    pub fn next_ready(&self) -> Option<NodeId> {
+        self.ready.next().cloned()
+    }
+
+    /// Devices that may still join a batch or have something written.
+    pub fn on_the_way(&self) -> usize {
+        self.waiting + self.ready.len()
+    }
+
+    /// Whether the request that is sent next may use the last tokens of the budget.
+    pub fn is_quick(&self, now: Duration) -> bool {
+        let next = self.ready.next_urgent();
+        next.is_some_and(|namespace| self.quick.has_token(namespace, now))
+    }
+
+    /// Whether a device of a new or edited policy goes first.
+    pub fn has_urgent(&self) -> bool {
+        self.ready.has_urgent()
+    }
+
+    /// Up to `size` devices whose attributes can be written.
+    pub fn batch(&self, size: usize) -> Vec<NodeId> {
+        self.batch.iter().take(size).cloned().collect()
+    }
+
+    pub fn batch_size(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether a device has waited for so long in the batch, though others keep joining.
+    pub fn batch_waits(&self, patience: Duration, now: Duration) -> bool {
+        !self.batch.is_empty() && now >= self.batch_began + patience
+    }
+
+    /// The devices whose attributes have been written go, others have waited since now.
+    pub fn batch_sent(&mut self, now: Duration) {
+        self.batch_began = now;
+    }
+
+    pub fn written(&self) -> &BTreeSet<NodeId> {
+        &self.verify
+    }
+}

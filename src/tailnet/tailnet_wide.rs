@@ -1,0 +1,120 @@
+//! Keeps up to date what devices and policies claim of what a tailnet has once.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use crate::{
+    api::PolicyField,
+    model::NodeId,
+    plan::{AttributeType, AttributeTypes, Field, Policy, PolicyKey, UniqueSetting},
+};
+
+impl Engine {
+    /// Puts what a policy claims now in the place of what it claimed before.
+    pub(super) fn redeclare(&mut self, before: Option<&Policy>, after: Option<&Policy>) {
+        let affected = self.tailnet_wide.types.declare(before, after);
+        self.compare_again(affected);
+    }
+
+    /// Notes what a device has and what is wanted for it, once it has been planned.
+    pub(super) fn note_claims(&mut self, id: &NodeId) {
+        let setting = self.setting_attributes(id);
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut node.setting, setting.clone());
+        self.note_setting(&before, &setting);
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        let reading = node.attributes.as_ref();
+        // What nobody reads any more may be gone.
+        let reading = reading.filter(|_| node.plan.owners.need_attributes());
+        let types = reading.map(|reading| AttributeType::all(&reading.values));
+        let types = types.unwrap_or_default();
+        let before = std::mem::replace(&mut node.types, types);
+        let mut want = node.plan.unique.clone();
+        // What the API refuses for good cannot be had.
+        want.ipv4.take_if(|_| node.is_refused(&Field::Ipv4));
+        want.name.take_if(|_| node.is_refused(&Field::Name));
+        let mut affected = self.tailnet_wide.types.note(id, &before, &node.types);
+        let refused = node.refused_types();
+        let before = std::mem::replace(&mut node.refused, refused);
+        let types = &mut self.tailnet_wide.types;
+        affected.extend(types.note_refused(id, &before, &node.refused));
+        self.compare_again(affected);
+        self.unique_setting(id, want);
+    }
+
+    /// Forgets what a device has and what is wanted for it.
+    pub(super) fn drop_claims(&mut self, id: &NodeId) {
+        if let Some(node) = self.devices.get_mut(id) {
+            let before = std::mem::take(&mut node.types);
+            let setting = std::mem::take(&mut node.setting);
+            let refused = std::mem::take(&mut node.refused);
+            let (types, nothing) = (&mut self.tailnet_wide.types, BTreeSet::new());
+            let mut affected = types.note(id, &before, &nothing);
+            affected.extend(types.note_refused(id, &refused, &nothing));
+            self.compare_again(affected);
+            self.note_setting(&setting, &BTreeSet::new());
+        }
+        self.unique_setting(id, UniqueSetting::default());
+    }
+
+    /// The policies that may set attributes of a device: what they declare counts in the whole tailnet.
+    fn setting_attributes(&self, id: &NodeId) -> BTreeSet<PolicyKey> {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
+            return BTreeSet::new();
+        };
+        let guardrails = &self.admission.guardrails;
+        let sets = |key: &&PolicyKey| {
+            let held = self.policies.get(*key).filter(|held| !held.too_many);
+            let policy = held.and_then(|held| held.policy.as_ref().ok());
+            policy.is_some_and(|policy| {
+                let field = PolicyField::PostureAttributes;
+                AttributeTypes::is_set_by(policy)
+                    && guardrails.denies(policy, field, device).is_none()
+            })
+        };
+        node.policies.iter().filter(sets).cloned().collect()
+    }
+
+    fn note_setting(&mut self, before: &BTreeSet<PolicyKey>, after: &BTreeSet<PolicyKey>) {
+        let mut affected = BTreeSet::new();
+        for key in after.difference(before) {
+            let held = self.policies.get(key);
+            if let Some(policy) = held.and_then(|held| held.policy.as_ref().ok()) {
+                affected.extend(self.tailnet_wide.types.gain_device(policy));
+            }
+        }
+        for key in before.difference(after) {
+            let held = self.policies.get(key);
+            let policy = held.and_then(|held| held.policy.as_ref().ok());
+            affected.extend(self.tailnet_wide.types.lose_device(key, policy));
+        }
+        self.compare_again(affected);
+    }
+
+    fn unique_setting(&mut self, id: &NodeId, want: UniqueSetting) {
+        if self.tailnet_wide.unique.of(id) == want {
+            return;
+        }
+        let affected = self.tailnet_wide.unique.put(id, want);
+        self.dirty_plans.extend(affected);
+        self.reconsider_waiting(id);
+    }
+
+    /// Compares those anew that wait for the address of this device.
+    pub(super) fn reconsider_waiting(&mut self, id: &NodeId) {
+        let waiting = self.tailnet_wide.unique.waiting_for(id, &self.index);
+        self.dirty_plans.extend(waiting);
+    }
+
+    fn compare_again(&mut self, policies: BTreeSet<PolicyKey>) {
+        for key in policies {
+            if let Some(held) = self.policies.get(&key) {
+                self.dirty_plans.extend(held.nodes().cloned());
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What becomes of a change: made, refused, or without an effect.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Engine, Failure, Notification, Now, Retry, contest::Contest, deadline::Progress,
+    failure::Backoff,
+};
+use crate::{
+    api::Reason,
+    model::NodeId,
+    plan::{Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
+};
+
+impl Engine {
+    pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
+        for id in call.nodes() {
+            self.request_finished(id);
+            if matches!(call, Call::SetIpv4(..)) {
+                self.reconsider_waiting(id);
+            }
+            if matches!(call, Call::Delete(_)) {
+                self.take_deleted(id);
+            }
+            if let Some(mut device) = self.index.get(id).cloned() {
+                apply(call, &mut device);
+                self.index.insert(device);
+            }
+            let Some(node) = self.devices.get_mut(id) else {
+                continue;
+            };
+            node.routes_read = None;
+            node.device_read = None;
+            match call {
+                Call::WriteAttributes(writes) => {
+                    if let (Some(reading), Some(writes)) = (&mut node.attributes, writes.get(id)) {
+                        apply_attributes(writes, &mut reading.values);
+                    }
+                }
+                Call::SetRoutes(_, routes) => {
+                    if let Some(reading) = &mut node.routes {
+                        reading.values.clone_from(routes);
+                    }
+                }
+                Call::SetTags(..) => {
+                    // Whether new tags change the key expiry is not documented: it is looked at.
+                    node.read |= node.plan.owners.key_expiry_disabled.is_some();
+                    // The first tag takes a device from its user: its owner is another one now.
+                    self.reconsider(id);
+                }
+                Call::SetName(..) => {
+                    self.dirty_matches.insert(id.clone());
+                }
+                _ => {}
+            }
+        }
+        for difference in differences {
+            let field = difference.change.field();
+            if let Some(node) = self.devices.get_mut(&difference.node) {
+                node.backoffs.remove(&field);
+                if field != Field::DeleteInactive {
+                    node.unverified.insert(field, difference.change.clone());
+                }
+            }
+            self.finish_action(difference);
+            for owner in difference.owners() {
+                if let Some(held) = self.policies.get_mut(owner) {
+                    held.done(difference);
+                }
+            }
+            self.note_change(difference, now);
+            let field = difference.change.field();
+            let step = Progress::Changed(difference.node.clone(), field);
+            self.note_progress(&step, now);
+        }
+    }
+
+    pub(super) fn note_change(&mut self, difference: &Difference, now: Now) {
+        // Nobody can reverse what is done once.
+        let node = self.devices.get_mut(&difference.node);
+        if let Some(node) = node.filter(|_| !difference.is_action()) {
+            node.contests
+                .entry(difference.change.field())
+                .and_modify(|contest| contest.write(difference, now.monotonic))
+                .or_insert_with(|| Contest::new(difference, now.monotonic));
+        }
+        for owner in difference.owners() {
+            if let Some(held) = self.policies.get_mut(owner) {
+                held.changed_at = Some(now.wall);
+            }
+            let reported = self.reported_as(difference, owner);
+            self.notify(owner, Notification::Changed(Box::new(reported)));
+        }
+    }
+
+    /// A write that was decided for a former connection or term has been answered: whatever became of
+    /// it, the device is read before anything else is done about it.
+    pub(super) fn take_outdated(&mut self, call: &Call, differences: &[Difference], made: bool) {
+        for id in call.nodes() {
+            self.request_finished(id);
+            let Some(node) = self.devices.get_mut(id) else {
+                continue;
+            };
+            match call {
+                Call::WriteAttributes(_) => node.read_attributes = true,
+                _ => node.read = true,
+            }
+            if made {
+                let own = differences.iter().filter(|d| d.node == *id);
+                node.outcome_unknown.extend(own.cloned());
+            }
+        }
+    }
+
+    pub(super) fn take_refused(
+        &mut self,
+        call: &Call,
+        differences: &[Difference],
+        failure: &Failure,
+        now: Now,
+    ) {
+        for id in call.nodes() {
+            self.request_finished(id);
+        }
+        if let Call::WriteAttributes(writes) = call
+            && self.may_act()
+            && self.may_be_one_entry(failure, differences)
+            && self.split(writes)
+        {
+            return;
+        }
+        self.poll_now_after(failure, now);
+        for id in call.nodes() {
+            let Some(node) = self.devices.get_mut(id) else {
+                continue;
+            };
+            node.routes_read = None;
+            node.device_read = None;
+            if failure.unknown_outcome {
+                match call {
+                    Call::WriteAttributes(_) => node.read_attributes = true,
+                    _ => node.read = true,
+                }
+                let own = differences.iter().filter(|d| d.node == *id);
+                node.outcome_unknown.extend(own.cloned());
+            }
+        }
+        // Entries of one batch are tried again together.
+        let attempts = differences.iter().filter_map(|d| self.backoff_of(d));
+        let before = attempts.max_by_key(|backoff| backoff.attempts).cloned();
+        let backoff = self.backoff(failure.clone(), before.as_ref(), now);
+        for difference in differences {
+            self.back_off(difference, backoff.clone());
+        }
+    }
+
+    /// One bad entry must not hold up the others: a batch that is refused for good, or that fails
+    /// again, is split until the entry is found. What befalls every call alike is no entry's fault.
+    fn may_be_one_entry(&self, failure: &Failure, differences: &[Difference]) -> bool {
+        let befalls_all = matches!(
+            failure.reason,
+            Reason::PlanRefused
+                | Reason::CredentialRejected
+                | Reason::Forbidden
+                | Reason::RateLimited
+                | Reason::ApiUnreachable
+        );
+        let failed_before = differences.iter().any(|d| self.backoff_of(d).is_some());
+        !befalls_all && (failure.retry == Retry::Never || failed_before)
+    }
+
+    fn backoff_of(&self, difference: &Difference) -> Option<&Backoff> {
+        let node = self.devices.get(&difference.node)?;
+        node.backoffs.get(&difference.change.field())
+    }
+
+    /// Makes a field wait. A failure of the same kind as before is not told anew.
+    fn back_off(&mut self, difference: &Difference, backoff: Backoff) {
+        let failure = backoff.failure.clone();
+        let Some(node) = self.devices.get_mut(&difference.node) else {
+            return;
+        };
+        let field = difference.change.field();
+        let quiet = backoff.is_quiet();
+        let before = node.backoffs.insert(field.clone(), backoff);
+        let is_new = before
+            .is_none_or(|before| before.is_quiet() || before.failure.reason != failure.reason);
+        if !is_new || quiet {
+            return;
+        }
+        let claims = &node.plan.owners;
+        let reported: Vec<_> = difference
+            .owners()
+            .map(|owner| (owner.clone(), claims.mask(owner, &failure.message)))
+            .collect();
+        for (owner, message) in reported {
+            let failed = Notification::Failed {
+                device: difference.device.clone(),
+                field: field.clone(),
+                failure: Failure {
+                    message,
+                    ..failure.clone()
+                },
+            };
+            self.notify(&owner, failed);
+        }
+    }
+
+    /// Says, once, that somebody else keeps changing a setting.
+    fn report_contested(&mut self, difference: &Difference) {
+        let field = difference.change.field();
+        let node = self.devices.get(&difference.node);
+        let contest = node.and_then(|node| node.contests.get(&field));
+        let failures = difference.owners().filter_map(|owner| {
+            let view = |change: &Change| node.map(|node| node.plan.owners.view(owner, change));
+            let failure = contest?.failure_now(|change| view(change).unwrap_or(change.clone()))?;
+            Some((owner.clone(), failure))
+        });
+        let failures: Vec<_> = failures.collect();
+        for (owner, failure) in failures {
+            let failed = Notification::Failed {
+                device: difference.device.clone(),
+                field: field.clone(),
+                failure,
+            };
+            self.notify(&owner, failed);
+        }
+    }
+
+    /// A difference as one of its owners is told of it.
+    fn reported_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
+        match self.devices.get(&difference.node) {
+            Some(node) => node.plan.disclosed_as(difference, policy),
+            None => difference.clone(),
+        }
+    }
+
+    /// Compares what was written with what has been seen since.
+    pub(super) fn check_effect(&mut self, id: &NodeId, now: Now) {
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        let looked_at = std::mem::take(&mut node.verified);
+        let open: BTreeMap<Field, &Difference> = node
+            .plan
+            .differences
+            .iter()
+            .map(|difference| (difference.change.field(), difference))
+            .collect();
+        // What is held now is not tried again, so that its last failure says nothing any more.
+        let tried = |difference: &&Difference| difference.hold.is_none();
+        node.backoffs
+            .retain(|field, _| open.get(field).is_some_and(tried));
+        let mut contests = std::mem::take(&mut node.contests);
+        contests.retain(|field, contest| {
+            contest.concerns(node.policies.iter())
+                && !contest.is_over(open.contains_key(field), now.monotonic)
+        });
+        let mut contested: Vec<Difference> = Vec::new();
+        for (field, contest) in &mut contests {
+            if let Some(difference) = open.get(field).copied().filter(tried) {
+                if looked_at.get(field) == Some(&difference.change) {
+                    contest.miss();
+                }
+                let before = contest.is_contested();
+                if contest.see(difference, now.monotonic) && !before {
+                    contested.push(difference.clone());
+                }
+            }
+        }
+        // A change whose answer was lost has been made if nothing differs any more.
+        let in_question = node.read || node.read_attributes;
+        let made: Vec<Difference> = if in_question {
+            Vec::new()
+        } else {
+            let doubtful = std::mem::take(&mut node.outcome_unknown).into_iter();
+            doubtful
+                .filter(|difference| !open.contains_key(&difference.change.field()))
+                .filter(|difference| {
+                    !difference.is_action() || difference.shows_action(self.index.get(id), now.wall)
+                })
+                .collect()
+        };
+        // A wish that was edited since, or a change by somebody else, is a new difference.
+        let undone: Vec<Difference> = looked_at
+            .iter()
+            .filter_map(|(field, written)| Some((open.get(field)?, written)))
+            .filter(|(difference, written)| difference.change == **written)
+            .filter(|(difference, _)| {
+                let contest = contests.get(&difference.change.field());
+                contest.is_none_or(|contest| !contest.is_contested())
+            })
+            .map(|(difference, _)| (*difference).clone())
+            .collect();
+        node.contests = contests;
+        for difference in contested {
+            self.report_contested(&difference);
+        }
+        for difference in made {
+            self.note_change(&difference, now);
+        }
+        for difference in undone {
+            let before = self.backoff_of(&difference).cloned();
+            let backoff = self.backoff(not_effective(&difference), before.as_ref(), now);
+            self.back_off(&difference, backoff);
+        }
+    }
+}
+
+fn not_effective(difference: &Difference) -> Failure {
+    Failure {
+        reason: Reason::NotEffective,
+        // Of a list, not every owner may know all entries.
+        message: match &difference.change {
+            Change::Tags { .. } | Change::EnabledRoutes { .. } => format!(
+                "The API accepted the change of {}, but the device is as it was before. It is tried again \
+                 later.",
+                difference.change.field(),
+            ),
+            change => format!(
+                "The API accepted the change of {}, but the device still has {}. It is tried again later.",
+                change.field(),
+                change.before(),
+            ),
+        },
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
