@@ -26,3 +26,4 @@ mod seed_page;
 mod several_policies;
 mod simulator;
 mod support;
+mod words;

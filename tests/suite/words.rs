@@ -1,0 +1,92 @@
+//! The project writes one word for each concept (STYLE.md). Vale finds the words that it does not
+//! write: the rules are in `tests/words/styles/tsdp`, and `.vale.ini` reads every file as plain text,
+//! so that identifiers, comments and examples count too.
+//!
+//! Vale is pinned in `tests/words/go.mod`. `go tool` builds it once and keeps it in the cache of Go.
+
+use std::{fs, path::PathBuf, process::Command};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Files and folders that are checked.
+const CHECKED: &[&str] = &["CONTRIBUTING.md", "STYLE.md"];
+/// What is not: text that is generated from folders that are not checked. Vale compares the pattern with the
+/// name that a file has as plain text (reference.txt).
+const EXCEPT: &str = "!{docs/reference.*,deploy/gitops/**}";
+
+/// The program: `$VALE`, or the pinned one, built if need be (some minutes, and it needs a C compiler).
+fn vale() -> PathBuf {
+    if let Some(program) = std::env::var_os("VALE") {
+        return program.into();
+    }
+    let help = "install Go 1.26 or later, or set VALE to a Vale 3 program";
+    let built = Command::new("go")
+        .args(["-C", "tests/words", "tool", "-n", "vale"])
+        .env("GOWORK", "off")
+        .current_dir(ROOT)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run go: {error}. To fix it, {help}"));
+    let error = String::from_utf8_lossy(&built.stderr);
+    assert!(
+        built.status.success(),
+        "go cannot build Vale: {error}\nTo fix it, {help}"
+    );
+    String::from_utf8(built.stdout).unwrap().trim().into()
+}
+
+/// What Vale finds in these files, one line for each: `path:line:column:rule:message`.
+fn found(paths: &[&str]) -> Vec<String> {
+    let output = Command::new(vale())
+        .args(["--no-global", "--output=line", "--glob", EXCEPT])
+        .args(paths)
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    // 0: nothing found, 1: something found, 2: Vale itself failed.
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        matches!(output.status.code(), Some(0 | 1)),
+        "Vale failed: {error}"
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_file_uses_the_words_of_the_glossary() {
+    let found = found(CHECKED);
+    assert!(
+        found.is_empty(),
+        "{} words are not those of STYLE.md. Write the expected word, or add an exception to the rule \
+         in tests/words/styles/tsdp:\n{}",
+        found.len(),
+        found.join("\n")
+    );
+}
+
+#[test]
+fn words_are_found_inside_identifiers_and_longer_words_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines_of = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let found = found(&[path.to_str().unwrap()]);
+        found
+            .iter()
+            .map(|line| {
+                line.split(':')
+                    .nth(1)
+                    .and_then(|line| line.parse().ok())
+                    .unwrap()
+            })
+            .collect::<Vec<usize>>()
+    };
+
+    let not_written =
+        "struct WishList;\nfn let_go() {}\nstatus.acts\nis no CIDR\nthe next look\n# mends\n";
+    assert_eq!(lines_of("a.rs", not_written), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(lines_of("a.yaml", not_written), [1, 2, 3, 4, 5, 6]);
+    let written = "recommend\ndeparted\nreappear, reapply\nclippy::needless_pass_by_value\n\
+                   no more than 5\nexactly, a policy acts on it\nthere is no tag\nlooks for\n";
+    assert_eq!(lines_of("b.rs", written), [0_usize; 0]);
+}
