@@ -101,3 +101,64 @@ async fn each_manifest_on_the_pages_is_taken_as_it_stands() {
         assert!(shown.contains(kind.as_str()), "no page shows a {kind}");
     }
 }
+
+/// The anchors of a page, as GitHub makes them from its headings.
+fn anchors(page: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(page).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|heading| {
+            let title = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            title.chars().filter(kept).collect::<String>()
+        })
+        .map(|title| title.replace(' ', "-"))
+        .collect()
+}
+
+#[test]
+fn each_link_leads_to_a_file_and_an_anchor_that_exist() {
+    let mut broken = Vec::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let more = ["CONTRIBUTING.md", "STYLE.md"].map(|name| root.join(name));
+    for page in pages().into_iter().chain(more) {
+        let text = fs::read_to_string(&page).unwrap();
+        let links = text.split("](").skip(1);
+        for link in links.filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.with_file_name(file)
+            };
+            let is_right =
+                target.exists() && (anchor.is_empty() || anchors(&target).contains(anchor));
+            if !is_right {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn each_file_that_the_architecture_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let is_path = |text: &&str| {
+        let letter = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '/');
+        text.contains('/') && text.trim_end_matches(".rs").chars().all(letter)
+    };
+    let paths = page.split('`').skip(1).step_by(2).filter(is_path);
+    let missing: Vec<_> = paths
+        .filter(|path| !root.join("src").join(path).exists())
+        .filter(|path| !path.starts_with('/'))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/architecture.md names {missing:?}, which src does not have"
+    );
+}

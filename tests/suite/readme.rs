@@ -1,6 +1,6 @@
-//! What README.md says is so.
+//! What README.md and docs/reasons.md say is true.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use serde_json::Value;
 
@@ -49,20 +49,17 @@ fn the_demo_plans_applies_and_repairs_and_ends_by_itself() {
     }
 }
 
-/// The reasons in the rows of README.md's table, by what `Ready` says beside them.
-fn reasons_in_readme() -> BTreeSet<(String, String)> {
-    let text = readme();
-    let (_, section) = text.split_once("## What a status says").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
+/// The sections of docs/reasons.md: each reason, with the status of `Ready` above it.
+fn reasons_on_page() -> BTreeSet<(String, String)> {
+    let page = include_str!("../../docs/reasons.md");
     let mut found = BTreeSet::new();
-    for row in section
-        .lines()
-        .filter(|line| line.starts_with("| "))
-        .skip(1)
-    {
-        let cells: Vec<_> = row.split('|').map(str::trim).collect();
-        for reason in cells[2].split('`').skip(1).step_by(2) {
-            found.insert((cells[1].to_owned(), reason.to_owned()));
+    let mut ready = "";
+    for line in page.lines() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            ready = heading.strip_prefix("Ready=").unwrap_or("other");
+        } else if let Some(reason) = line.strip_prefix("### ") {
+            let is_new = found.insert((ready.to_owned(), reason.to_owned()));
+            assert!(is_new, "docs/reasons.md has {reason} twice");
         }
     }
     found
@@ -83,41 +80,28 @@ fn reasons_of_states() -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn its_table_of_reasons_has_each_that_a_policy_can_have() {
-    let (table, states) = (reasons_in_readme(), reasons_of_states());
-    let missing: Vec<_> = states.difference(&table).collect();
-    assert!(
-        missing.is_empty(),
-        "README.md's table of reasons lacks {missing:?}"
-    );
-    let conditions = include_str!("../../src/api/conditions.rs");
-    for (_, reason) in &table {
-        assert!(
-            conditions.contains(&format!("Self::{reason} =>")),
-            "there is no reason {reason}"
-        );
-    }
+fn each_reason_of_a_state_has_its_section() {
+    let (page, states) = (reasons_on_page(), reasons_of_states());
+    let missing: Vec<_> = states.difference(&page).collect();
+    assert!(missing.is_empty(), "docs/reasons.md lacks {missing:?}");
 }
 
 #[test]
-fn each_reason_that_exists_is_explained_on_some_page() {
+fn each_reason_has_one_anchor() {
     let conditions = include_str!("../../src/api/conditions.rs");
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let pages = fs::read_dir(docs)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let pages: Vec<String> = pages
-        .map(|page| fs::read_to_string(page).unwrap())
-        .collect();
-    let text = pages.join("\n") + &readme();
     let reasons = conditions.lines().filter_map(|line| {
         let (reason, _) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
-        Some(reason)
+        Some(reason.to_owned())
     });
-    // Those stand beside others only: in the conditions Accepted and InSync.
-    let beside = ["Accepted", "OutOfSync", "AttributesUnread"];
-    let unexplained: Vec<_> = reasons
-        .filter(|reason| !beside.contains(reason) && !text.contains(&format!("`{reason}`")))
+    let mut reasons: Vec<String> = reasons.collect();
+    let mut sections: Vec<String> = reasons_on_page()
+        .into_iter()
+        .map(|(_, reason)| reason)
         .collect();
-    assert!(unexplained.is_empty(), "no page explains {unexplained:?}");
+    reasons.sort();
+    sections.sort();
+    assert_eq!(
+        sections, reasons,
+        "docs/reasons.md has another section than src/api/conditions.rs has reasons"
+    );
 }

@@ -1,7 +1,7 @@
-//! The reference of all fields, in docs/reference.md and in short in README.md, is generated from the
-//! schema: what `kubectl explain` says, on one page.
+//! The reference of all fields, docs/reference.md, is generated from the schema: the descriptions of
+//! `kubectl explain`, on one page.
 //!
-//! To write both anew: `TSDP_RECORD=1 cargo test reference`
+//! To write it again: `TSDP_RECORD=1 cargo test --test suite reference`
 
 use std::{fmt::Write as _, fs};
 
@@ -9,12 +9,6 @@ use serde_json::{Value, json};
 use tsdp::api::schema;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md");
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-/// The table of README.md stands between these two.
-const BEGIN: &str = "<!-- generated from the schema -->\n";
-const END: &str = "<!-- end -->";
-/// About as much as README.md says of one field.
-const SHORT: usize = 280;
 
 /// What a description says: the meaning, what holds where the field is absent, and an example.
 struct Explained<'a> {
@@ -129,48 +123,17 @@ fn page() -> String {
     page
 }
 
-/// The first sentences, as many as are short together.
-fn first_sentences(text: &str) -> &str {
-    let ends = text.match_indices(". ").map(|(at, _)| at + 1);
-    let ends: Vec<_> = ends.chain([text.len()]).collect();
-    let fit = ends.iter().copied().rfind(|end| *end <= SHORT);
-    text[..fit.unwrap_or(ends[0])].trim_end_matches('.')
-}
-
-fn table() -> String {
-    let (_, schema) = schemas().next().unwrap();
-    let mut table = "| field of `spec` | meaning | absent |\n|---|---|---|\n".to_owned();
-    let fields = schema["properties"]["spec"]["properties"]
-        .as_object()
-        .unwrap();
-    for (name, field) in fields {
-        let Explained {
-            meaning, absent, ..
-        } = explained(field);
-        let absent = first_sentences(absent);
-        let meaning = cell(first_sentences(meaning));
-        let _ = writeln!(table, "| `{name}` | {meaning} | {} |", cell(absent));
-    }
-    table
-}
-
 #[test]
 fn the_reference_is_what_the_schema_says() {
-    let readme = fs::read_to_string(README).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).unwrap();
-    let (in_readme, after) = rest.split_once(END).unwrap();
-    let (page, table) = (page(), table());
+    let page = page();
     if std::env::var_os("TSDP_RECORD").is_some() {
         fs::write(PAGE, &page).unwrap();
-        fs::write(README, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
         return;
     }
-    let again = "write it anew: TSDP_RECORD=1 cargo test reference";
-    assert_eq!(in_readme, table, "README.md: {again}");
     assert_eq!(
         fs::read_to_string(PAGE).unwrap(),
         page,
-        "docs/reference.md: {again}"
+        "write docs/reference.md again: TSDP_RECORD=1 cargo test --test suite reference"
     );
 }
 

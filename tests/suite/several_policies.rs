@@ -1,4 +1,4 @@
-//! The table of docs/several-policies.md is what the plan does.
+//! The table of docs/combine-policies.md is what the plan does.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,7 @@ fn set(cell: &str) -> TagSet {
 
 #[test]
 fn the_table_of_lists_is_what_the_plan_does() {
-    let page = include_str!("../../docs/several-policies.md");
+    let page = include_str!("../../docs/combine-policies.md");
     let table = page.split("|---|---|---|---|---|\n").nth(1).unwrap();
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     let mut count = 0;
@@ -106,7 +106,7 @@ fn the_table_of_lists_is_what_the_plan_does() {
         match lost[..] {
             [] => assert_eq!(conflict, "none", "{row}"),
             [one] => {
-                let reported = format!("{} lost to {}", one.overridden.name, one.owner.name);
+                let reported = format!("{} overridden by {}", one.overridden.name, one.owner.name);
                 assert_eq!(conflict, reported, "{row}");
             }
             _ => panic!("{row}: {lost:?}"),

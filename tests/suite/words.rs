@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf, process::Command};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Files and folders that are checked.
-const CHECKED: &[&str] = &["CONTRIBUTING.md", "STYLE.md"];
+const CHECKED: &[&str] = &["README.md", "CONTRIBUTING.md", "STYLE.md", "docs", "deploy"];
 /// What is not: text that is generated from folders that are not checked. Vale compares the pattern with the
 /// name that a file has as plain text (reference.txt).
 const EXCEPT: &str = "!{docs/reference.*,deploy/gitops/**}";

@@ -163,7 +163,7 @@ fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
 
 #[test]
 fn the_page_lists_the_fields() {
-    let page = include_str!("../../../docs/fleets.md");
+    let page = include_str!("../../../docs/select-devices.md");
     let rows = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `device."));
@@ -174,7 +174,7 @@ fn the_page_lists_the_fields() {
 
 #[test]
 fn the_examples_on_the_page_can_be_read() {
-    let page = include_str!("../../../docs/fleets.md");
+    let page = include_str!("../../../docs/select-devices.md");
     let table = page
         .split("| what can be written | example |\n|---|---|\n")
         .nth(1)

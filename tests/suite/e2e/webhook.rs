@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use ring::hmac;
 use serde_json::{Value, json};
 
-use crate::support::{Controller, Stage};
+use crate::{
+    docs::blocks,
+    support::{Controller, Stage},
+};
 
 const SECRET: &str = "tskey-webhook-e2e";
 
@@ -34,17 +37,19 @@ async fn send(controller: &Controller, tailnet: &str, secret: &str, time: Timest
     status
 }
 
-/// `docs/connections.md` leads here: what it tells to apply is taken.
-async fn the_page_is_right(stage: &Stage) {
-    let page = include_str!("../../../docs/connections.md");
-    let blocks: Vec<_> = page.split("```yaml\n").skip(1).collect();
-    assert_eq!(blocks.len(), 2);
-    for block in blocks {
-        let manifest = block.split("```").next().unwrap();
+/// The manifests of the pages that lead here are accepted.
+async fn the_pages_are_right(stage: &Stage) {
+    let pages = [
+        include_str!("../../../docs/credentials.md"),
+        include_str!("../../../docs/webhooks.md"),
+    ];
+    for page in pages {
+        let blocks = blocks(page, "yaml");
+        assert_eq!(blocks.len(), 1);
         let dry = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
-        let output = stage.kubectl.run(&dry, manifest).await;
+        let output = stage.kubectl.run(&dry, &blocks[0]).await;
         let error = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{error}\n{manifest}");
+        assert!(output.status.success(), "{error}\n{}", blocks[0]);
     }
 }
 
@@ -59,7 +64,7 @@ fn lists(stage: &Stage) -> usize {
 #[tokio::test]
 async fn a_signed_webhook_wakes_the_poll_of_its_tailnet_and_no_other_one_does_anything() {
     let stage = Stage::new().await;
-    the_page_is_right(&stage).await;
+    the_pages_are_right(&stage).await;
     let mut connection: Value = serde_json::from_str(&stage.tailnet_manifest()).unwrap();
     connection["spec"]["pollInterval"] = json!("1h");
     stage.kubectl.apply(&connection.to_string()).await;
