@@ -1,11 +1,11 @@
-//! Devices that lists lack, and when one is given up.
+//! Devices that are missing from the list, and when the engine gives one up.
 //!
-//! One short list proves nothing. A device that a complete list lacks stays in the snapshot as it was
-//! last seen, so that whatever its presence decides stays as it is: which device a policy is bound to,
-//! which of two has a name, what a fleet matches, what a frozen plan is made of, what has to be cleared,
-//! how many devices the limit counts. Nothing is sent to it meanwhile. It is given up only once two
-//! complete lists in a row lack it and, where any policy is concerned, the API itself answers that there
-//! is no such device.
+//! One incomplete list proves nothing. A device that is missing from a complete list stays in the snapshot as
+//! it was last seen, so that everything that depends on its presence stays as it is: which device a policy is
+//! bound to, which of two devices has a name, which devices a selector matches, what a frozen plan contains,
+//! what must be cleared, and how many devices the limit counts. Nothing is sent to the device meanwhile. The
+//! engine gives it up once two complete lists in a row lack it. If a policy concerns the device, the API must
+//! also answer that there is no such device.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,13 +22,13 @@ use crate::{
     plan::{DeviceIndex, PolicyKey, Target},
 };
 
-/// Lookups under way at once: a list that lacks many devices must not keep other work waiting.
+/// Lookups in flight at once: a list that lacks many devices must not keep other work waiting.
 const MAX_LOOKUPS: usize = 2;
 
-/// What is known of a device that the last list lacks.
+/// A device that the last list lacks.
 #[derive(Debug)]
 struct Missing {
-    /// The first list (counted) in a row that lacks it.
+    /// The number of the first list in a row that lacks it.
     since: u64,
     /// Lookups that failed in a row.
     failures: u32,
@@ -37,9 +37,9 @@ struct Missing {
 
 #[derive(Debug)]
 enum Proof {
-    /// Nothing is proven; the device itself can be asked for from this time on.
+    /// Nothing is proven. The device itself may be looked up from this time on.
     Open(Duration),
-    /// The device itself is being asked for.
+    /// The lookup of the device is in flight.
     Asked(Ticket),
     /// There is no such device.
     Gone,
@@ -49,10 +49,10 @@ enum Proof {
 #[derive(Debug, Default)]
 pub(super) struct Absence {
     missing: BTreeMap<NodeId, Missing>,
-    /// The lookups under way, those that no longer matter among them.
+    /// The lookups in flight, including those whose result no longer matters.
     lookups: BTreeMap<Ticket, NodeId>,
-    /// What those who work beside the engine have asked for.
-    pub inquired: LookedUpDevices,
+    /// The devices that other controllers have looked up.
+    pub looked_up: LookedUpDevices,
 }
 
 impl Absence {
@@ -61,20 +61,20 @@ impl Absence {
         self.missing.contains_key(id)
     }
 
-    /// Whether it is proven that a device has left the tailnet.
+    /// Whether a device is proven to have left the tailnet.
     pub fn is_gone(&self, id: &NodeId) -> bool {
         let missing = self.missing.get(id);
         missing.is_some_and(|missing| matches!(missing.proof, Proof::Gone))
     }
 
-    /// Whether more than one list in a row lacks a device, so that it is reported.
+    /// Whether more than one list in a row lacks a device: statuses then report it.
     pub fn is_reported(&self, id: &NodeId, lists: u64) -> bool {
         let missing = self.missing.get(id);
         missing.is_some_and(|missing| missing.since < lists)
     }
 
-    /// A list lacks a device. Says how many in a row do now.
-    fn miss(&mut self, id: &NodeId, lists: u64) -> u64 {
+    /// Notes that a list lacks a device. Returns how many lists in a row lack it now.
+    fn note_absent(&mut self, id: &NodeId, lists: u64) -> u64 {
         let missing = self.missing.entry(id.clone()).or_insert(Missing {
             since: lists,
             failures: 0,
@@ -83,25 +83,25 @@ impl Absence {
         lists.saturating_sub(missing.since) + 1
     }
 
-    /// A list has a device. Says whether the one before lacked it.
-    pub fn find(&mut self, id: &NodeId) -> bool {
+    /// Notes that a list has a device. Returns whether the list before lacked it.
+    pub fn note_present(&mut self, id: &NodeId) -> bool {
         self.missing.remove(id).is_some()
     }
 
-    /// It is proven that a device is gone.
+    /// Notes the proof that a device is gone.
     pub fn prove(&mut self, id: &NodeId, lists: u64) {
-        self.miss(id, lists);
+        self.note_absent(id, lists);
         if let Some(missing) = self.missing.get_mut(id) {
             missing.proof = Proof::Gone;
         }
     }
 
-    /// Forgets what lists lacked: they are counted anew.
+    /// Forgets which devices were missing, and starts to count lists again.
     pub fn restart(&mut self) {
         self.missing.clear();
     }
 
-    /// The lookup that is due first; two lists must lack the device.
+    /// The lookup that is due first. Two lists must lack the device.
     fn next(&self, lists: u64) -> Option<(Duration, &NodeId)> {
         if self.lookups.len() >= MAX_LOOKUPS {
             return None;
@@ -121,7 +121,7 @@ impl Absence {
         self.lookups.insert(ticket, id);
     }
 
-    /// A request was not sent. Says whether it was a lookup.
+    /// Takes back a request that was not sent. Returns whether it was a lookup.
     pub fn take_back(&mut self, ticket: Ticket, now: Duration) -> bool {
         let Some(id) = self.lookups.remove(&ticket) else {
             return false;
@@ -134,7 +134,7 @@ impl Absence {
         true
     }
 
-    /// Whether an answer is still waited for.
+    /// Whether the engine still waits for the answer of this lookup.
     fn is_waited_for(&self, id: &NodeId, ticket: Ticket) -> bool {
         let missing = self.missing.get(id);
         missing.is_some_and(|it| matches!(it.proof, Proof::Asked(asked) if asked == ticket))
@@ -142,40 +142,40 @@ impl Absence {
 }
 
 impl Engine {
-    /// Whether two complete lists can be compared: a device that only the first one lacks is taken
-    /// for none. Whoever carries out an approved plan compares with that plan.
+    /// Whether two complete lists can be compared. Before that, a device that the first list lacks may still
+    /// exist. A run of an approved plan needs one list only: it compares the list with that plan.
     pub(super) fn can_compare_lists(&self) -> bool {
         self.polling.seen > 1 || self.approved_plan.is_some()
     }
 
-    /// Keeps what a new list lacks in the snapshot, until it is given up. Gives the devices that are
+    /// Keeps devices that a new list lacks in the snapshot until they are given up. Returns those that are
     /// given up with this list.
     pub(super) fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
         let lists = self.polling.seen;
         let lacking = self.index.devices().filter(|device| !device.external);
         let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
         let lacking: Vec<Device> = lacking.cloned().collect();
-        let inquired = self.inquired_devices();
+        let looked_up = self.looked_up_devices();
         let recorded = self.recorded_devices(listed);
         let mut concerned = self.concerned_among(&lacking);
-        concerned.extend(inquired);
+        concerned.extend(looked_up);
         let (mut lost, mut dropped, mut is_new) = (0, Vec::new(), false);
         for device in lacking {
             let id = device.node_id.clone();
             let is_concerned = concerned.contains(&id) || recorded.contains(&id);
-            let times = self.absence.miss(&id, lists);
+            let times = self.absence.note_absent(&id, lists);
             lost += 1;
-            // Who does not lead decides nothing and sends no lookup.
+            // A process that does not lead decides nothing and sends no lookup.
             if times > 1 && !(is_concerned && self.leads()) {
                 dropped.push(id);
                 continue;
             }
             is_new |= times == 1 && is_concerned;
-            self.note_missing(&id);
+            self.wait_for_missing(&id);
             listed.insert(device);
         }
         for id in &recorded {
-            is_new |= self.absence.miss(id, lists) == 1;
+            is_new |= self.absence.note_absent(id, lists) == 1;
         }
         let kept = |id: &NodeId| recorded.contains(id) || listed.get(id).is_some();
         self.absence.missing.retain(|id, _| kept(id));
@@ -188,15 +188,15 @@ impl Engine {
         dropped
     }
 
-    /// What is under way for a device that a list lacks waits, and its policies report it.
-    fn note_missing(&mut self, id: &NodeId) {
+    /// Work on a missing device waits, and its policies report the device as missing.
+    fn wait_for_missing(&mut self, id: &NodeId) {
         if let Some(node) = self.devices.get(id) {
             self.dirty_steps.insert(id.clone());
             self.dirty_statuses.extend(node.all_policies().cloned());
         }
     }
 
-    /// The devices that policies remember and that neither the list nor the snapshot has.
+    /// The recorded devices of policies that neither the list nor the snapshot has.
     fn recorded_devices(&self, listed: &DeviceIndex) -> BTreeSet<NodeId> {
         let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
         for held in self.policies.values() {
@@ -205,12 +205,12 @@ impl Engine {
             recorded.extend(held.needed_record.managed.release());
             recorded.extend(held.needed_record.owned.nodes());
         }
-        recorded.extend(self.absence.inquired.bound());
+        recorded.extend(self.absence.looked_up.bound());
         let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
         lacking.cloned().collect()
     }
 
-    /// The devices that any policy acts on or names: to be wrong about them cannot be undone.
+    /// The devices that a policy manages or names. An error about one of these cannot be undone.
     fn concerned_among(&self, lacking: &[Device]) -> BTreeSet<NodeId> {
         let mut concerned: BTreeSet<NodeId> = BTreeSet::new();
         if lacking.is_empty() {
@@ -229,7 +229,7 @@ impl Engine {
         concerned
     }
 
-    /// Asks for devices that two lists lack.
+    /// Looks up the devices that two lists lack.
     pub(super) fn send_lookups(&mut self, now: Now) {
         while self.next_lookup().is_some_and(|from| from <= now.monotonic)
             && self.turns.take()
@@ -243,7 +243,7 @@ impl Engine {
 
     /// When the next lookup is due, if one can be sent.
     pub(super) fn next_lookup(&self) -> Option<Duration> {
-        // While something waits for a turn, that is the next occasion.
+        // While something waits for a turn, the turn is the next occasion.
         if !self.may_act() || self.turns.is_wanted() || self.in_flight.len() >= MAX_LANES {
             return None;
         }
@@ -251,7 +251,7 @@ impl Engine {
         next.map(|(from, _)| from)
     }
 
-    /// Takes the answer of a lookup. Says whether it was one.
+    /// Takes the answer of a lookup. Returns whether it was one.
     pub(super) fn take_lookup(
         &mut self,
         ticket: Ticket,
@@ -267,7 +267,7 @@ impl Engine {
         }
         match result {
             Err(failure) if failure.reason == Reason::DeviceNotFound => self.give_up(&id),
-            // One that is shared in is none of the tailnet's own any longer.
+            // A device that is now shared in is no longer one of the tailnet's own.
             Ok(Answer::Device(device)) if device.node_id == id && device.external => {
                 self.give_up(&id);
             }
@@ -279,7 +279,7 @@ impl Engine {
         true
     }
 
-    /// A device that lists lack is in the tailnet all the same: the lists are incomplete.
+    /// A device that lists lack is in the tailnet: the lists are incomplete.
     fn take_unlisted(&mut self, device: Device, now: Now) {
         let id = device.node_id.clone();
         self.polling.doubt();
@@ -291,7 +291,7 @@ impl Engine {
         self.index.insert(device);
         self.dirty_matches.insert(id.clone());
         self.dirty_plans.insert(id.clone());
-        self.question_bindings(|held| held == Some(&id));
+        self.mark_bindings(|held| held == Some(&id));
     }
 
     fn lookup_failed(&mut self, id: &NodeId, failure: Option<&Failure>, now: Now) {
@@ -307,25 +307,25 @@ impl Engine {
         missing.proof = Proof::Open(now.monotonic + pause);
     }
 
-    /// A device has left the tailnet: what depends on it is decided anew.
+    /// A device has left the tailnet: everything that depends on it is computed again.
     fn give_up(&mut self, id: &NodeId) {
         self.absence.prove(id, self.polling.seen);
         self.index.remove(id);
         self.dirty_matches.insert(id.clone());
         self.dirty_plans.insert(id.clone());
         self.reconsider_taken();
-        self.question_bindings(|held| held == Some(id));
+        self.mark_bindings(|held| held == Some(id));
     }
 
-    /// Policies about a single device that is none now, or one of these, are bound anew.
-    pub(super) fn question_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
-        let single = self.policies.iter();
-        let single = single.filter(|(key, _)| !self.selector_policies.contains(*key));
-        let in_question = single.filter(|(_, held)| {
+    /// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
+    pub(super) fn mark_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
+        let of_one_device = self.policies.iter();
+        let of_one_device = of_one_device.filter(|(key, _)| !self.selector_policies.contains(*key));
+        let affected = of_one_device.filter(|(_, held)| {
             let node = held.nodes().next();
             node.is_none() || concerns(node)
         });
-        let in_question: Vec<PolicyKey> = in_question.map(|(key, _)| key.clone()).collect();
-        self.dirty_targets.extend(in_question);
+        let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
+        self.dirty_targets.extend(affected);
     }
 }

@@ -1,9 +1,9 @@
-//! One-shot acts: what is recorded of them before a call, whose turn it is to be deleted, and how far
-//! each is ([`crate::plan::expiry`], [`crate::plan::reaping`] decide).
+//! One-shot actions: their records before a request, which device may be deleted next, and the stage of each
+//! action ([`crate::plan::expiry`] and [`crate::plan::reaping`] decide).
 //!
-//! A device is deleted only straight after a list that can be trusted: complete, a moment old, not the
-//! first one, and long after any that had lost many devices at once; and only if a look at the device
-//! itself, right before the call, says the same.
+//! A device is deleted only right after a list that can be trusted: it is complete and recent, it is not the
+//! first one, and no list has lost many devices at once for a while. A read of the device right before the
+//! request must show the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,15 +24,16 @@ use crate::{
     },
 };
 
-/// Devices that are named where something was missed.
+/// The number of devices that a message about a missed expiry names.
 const NAMED: usize = 3;
-/// So many devices may leave between two lists without a reason to doubt the later one.
+/// The number of devices that may leave between two lists without making the later one doubtful.
 const FEW: usize = 5;
 
-/// An expiry that never will be done, for the devices for which that was found at once.
+/// A missed expiry: the keys were not expired at that time, and will not be. Names the devices that were
+/// found at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissedExpiry {
-    /// The time that was wished for.
+    /// The desired time.
     pub at: Timestamp,
     /// Why.
     pub why: Missed,
@@ -42,25 +43,25 @@ pub struct MissedExpiry {
     pub total: usize,
 }
 
-/// How far a policy is with what it does once.
+/// The progress of a policy's one-shot actions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActionReport {
-    /// How many acts there are, by how far they are.
+    /// How many actions there are, by stage.
     pub totals: BTreeMap<Stage, usize>,
-    /// Some of them: first what needs attention most.
+    /// Some of them; those that need attention most come first.
     pub details: Vec<ActionDetail>,
-    /// How far the local clock is ahead of the API's, where that is too far for any of them.
+    /// How far the local clock is ahead of the API's, if that is too far for any action.
     pub clock_skew: Option<SignedDuration>,
 }
 
-/// An act on a device.
+/// A one-shot action on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionDetail {
-    /// How far it is.
+    /// Its stage.
     pub stage: Stage,
     /// The device.
     pub node: NodeId,
-    /// What people call it.
+    /// Its display name.
     pub label: String,
     /// [`Field::ExpireKeyAt`] or [`Field::DeleteInactive`].
     pub field: Field,
@@ -68,21 +69,21 @@ pub struct ActionDetail {
     pub held: Option<String>,
 }
 
-/// What a process keeps of the acts of a policy in memory alone.
+/// The state of a policy's one-shot actions that a process keeps in memory only.
 #[derive(Debug, Default)]
 pub(super) struct DeletionQueue {
-    /// The devices whose turn it is to be deleted.
+    /// The devices that may be deleted now.
     turns: BTreeSet<NodeId>,
-    /// Those for which there is no room today.
+    /// Devices that wait because the policy has reached `maxPerDay`.
     waiting: BTreeSet<NodeId>,
-    /// Deletions of a policy that is gone, which count for this one, too.
+    /// Deletions by deleted policies that count for this one too.
     inherited: usize,
-    /// What is to be told.
+    /// The missed expiry that must be reported.
     missed: Option<MissedExpiry>,
 }
 
 impl DeletionQueue {
-    /// Whether it is the turn of a device to be deleted.
+    /// Whether a device may be deleted now.
     pub fn has_turn(&self, id: &NodeId) -> bool {
         self.turns.contains(id)
     }
@@ -104,7 +105,7 @@ impl PolicyEntry {
             || desired(self)
     }
 
-    /// What a process has done that ended before it could say so: the key has run out since.
+    /// An expiry that an earlier process has completed but not recorded: the key has expired since.
     fn found_done(&self, device: &Device, now: Timestamp) -> Option<Change> {
         let at = self.policy.as_ref().ok()?.desired.expire_key_at?;
         let record = self.needed_record.actions.expiries.get(&at)?;
@@ -113,8 +114,8 @@ impl PolicyEntry {
         (expired && before != device.expires).then_some(Change::ExpireKey { at, before })
     }
 
-    /// Notes what became of an expiry. Says whether that changes what is kept.
-    fn settle_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
+    /// Records the outcome of an expiry. Returns whether the record has changed.
+    fn update_expiry(&mut self, device: &Device, now: Timestamp) -> bool {
         let Ok(policy) = self.policy.as_ref() else {
             return false;
         };
@@ -127,7 +128,7 @@ impl PolicyEntry {
         for at in &over {
             self.records().drop_expiry(*at);
         }
-        // What only observes keeps nothing, as it does nothing.
+        // A policy in mode `Observe` does nothing and so records nothing.
         let (Some(at), false) = (desired, mode == Mode::Observe) else {
             return !over.is_empty();
         };
@@ -143,16 +144,15 @@ impl PolicyEntry {
             }
             Some(Stage::Missed(why)) => {
                 let reported = record.is_some_and(|record| record.missed_reported);
-                self.miss(device, at, why, reported);
+                self.note_missed(device, at, why, reported);
                 !reported
             }
             _ => !over.is_empty(),
         }
     }
 
-    /// That an expiry is missed is told once for each time, with the devices for which it is found at
-    /// once.
-    fn miss(&mut self, device: &Device, at: Timestamp, why: Missed, reported: bool) {
+    /// Reports a missed expiry once for each time, with the devices that are found in the same step.
+    fn note_missed(&mut self, device: &Device, at: Timestamp, why: Missed, reported: bool) {
         if !reported {
             self.records()
                 .expiries
@@ -179,14 +179,13 @@ impl PolicyEntry {
         }
     }
 
-    /// Gives a device its turn to be deleted, or takes it. Gives the device that may have it now
-    /// instead.
-    fn settle_turn(&mut self, device: &Device, protected: bool, now: Timestamp) -> Option<NodeId> {
+    /// Lets a device be deleted, or makes it wait. Returns the device that may take its turn.
+    fn update_turn(&mut self, device: &Device, protected: bool, now: Timestamp) -> Option<NodeId> {
         let id = &device.node_id;
         let policy = self.policy.as_ref().ok();
         let inactive = policy.is_some_and(|policy| {
-            let reaping = inactivity(policy, device, protected, now);
-            matches!(reaping, Some(Inactivity::Inactive(_)))
+            let inactivity = inactivity(policy, device, protected, now);
+            matches!(inactivity, Some(Inactivity::Inactive(_)))
         });
         let record = self.needed_record.actions.deletions.get(id);
         let record = record.filter(|record| record.counts(now));
@@ -205,15 +204,14 @@ impl PolicyEntry {
             self.actions.turns.insert(id.clone());
             self.actions.waiting.remove(id);
         } else {
-            // Another process may have deleted some since it had its turn.
+            // Another process may have deleted devices since this one got its turn.
             self.actions.turns.remove(id);
             self.actions.waiting.insert(id.clone());
         }
         None
     }
 
-    /// Whether a deletion may begin now, or begin anew: of those that count for the day there are few
-    /// enough.
+    /// Whether a deletion may begin or be repeated now: the deletions of the last day are below `maxPerDay`.
     fn may_begin_deletion(&self, id: &NodeId, now: Timestamp) -> bool {
         let records = &self.needed_record.actions;
         let begun = records.deletions.get(id);
@@ -226,8 +224,7 @@ impl PolicyEntry {
         records.needs_deletion(id, now) && (begun || deleted < most)
     }
 
-    /// It is no device's turn any more that is not to be deleted. Gives the device that may have it
-    /// instead.
+    /// Takes back the turn of a device that must not be deleted. Returns the device that may take it.
     pub fn end_turn(&mut self, id: &NodeId) -> Option<NodeId> {
         self.actions.waiting.remove(id);
         let had = self.actions.turns.remove(id);
@@ -236,8 +233,8 @@ impl PolicyEntry {
 }
 
 impl Engine {
-    /// Brings up to date what the policies of a device keep of their acts, before it is compared.
-    pub(super) fn settle_actions(&mut self, id: &NodeId, now: Now) {
+    /// Updates the records of the actions of a device's policies, before the device is planned.
+    pub(super) fn update_actions(&mut self, id: &NodeId, now: Now) {
         let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id).cloned()) else {
             return;
         };
@@ -255,22 +252,23 @@ impl Engine {
         for key in keys {
             let guardrails = &self.admission.guardrails;
             let policy = self.policies.get(&key).map(|held| held.policy.as_ref());
-            // What a guard forbids takes nobody's turn.
+            // A deletion that a guardrail denies takes no turn.
             let protected = policy.is_some_and(|policy| {
-                let bars = |policy| guardrails.denies(policy, PolicyField::DeleteInactive, &device);
-                policy.is_ok_and(|policy| bars(policy).is_some())
+                let denies =
+                    |policy| guardrails.denies(policy, PolicyField::DeleteInactive, &device);
+                policy.is_ok_and(|policy| denies(policy).is_some())
             });
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
             held.actions.inherited = inherited.get(&key).copied().unwrap_or_default();
-            // What a lost answer was about is told when it is looked at.
+            // If the answer of the request was lost, the read that follows reports the change.
             let found = held.found_done(&device, now.wall).filter(|_| !doubtful);
-            // Only who leads records anything.
-            if self.term.is_some() && held.settle_expiry(&device, now.wall) {
+            // Only the leader records anything.
+            if self.term.is_some() && held.update_expiry(&device, now.wall) {
                 self.dirty_statuses.insert(key.clone());
             }
-            let next = held.settle_turn(&device, protected, now.wall);
+            let next = held.update_turn(&device, protected, now.wall);
             self.dirty_plans.extend(next);
             if let Some(change) = found.filter(|_| self.leads()) {
                 let difference = Difference {
@@ -287,7 +285,7 @@ impl Engine {
         }
     }
 
-    /// How many deletions of policies that are gone count for a policy.
+    /// How many deletions by deleted policies count for a policy.
     fn inherited_deletions(&self, key: &PolicyKey) -> usize {
         let held = self.policies.get(key);
         let Some((held, policy)) = held.and_then(|held| Some((held, held.policy.as_ref().ok()?)))
@@ -303,7 +301,7 @@ impl Engine {
         log.inherited(key, &held.uid, policy.created, has_own, exists)
     }
 
-    /// Once deletions of a day ago no longer count, others have their turn.
+    /// Forgets deletions that are a day old, so that waiting devices get their turn.
     pub(super) fn expire_deletions(&mut self, now: Now) {
         if self.change_budget.deletions.expire(now.wall) {
             let waiting = self
@@ -314,9 +312,9 @@ impl Engine {
         }
     }
 
-    /// Makes the records of keys that are about to be expired, or will be when somebody approves: as
-    /// soon as the time has come, whether or not a call can be sent now. They are kept before the
-    /// call ([`crate::plan::PolicyRecord::covers`]).
+    /// Records keys that are about to be expired, or will be once somebody approves. This happens as soon as
+    /// the time has come, even if no request can be sent yet: the record must be durable before the request
+    /// ([`crate::plan::PolicyRecord::covers`]).
     pub(super) fn begin_expiries(&mut self, id: &NodeId) {
         let Some(node) = self.devices.get(id).filter(|_| self.leads()) else {
             return;
@@ -340,8 +338,8 @@ impl Engine {
         }
     }
 
-    /// Makes the records of a deletion right before it, once a fresh look has confirmed that it is
-    /// due: each counts for the day, whatever becomes of it.
+    /// Records a deletion right before its request, once a fresh read has verified that it is due. Each
+    /// record counts for the day, whatever the outcome.
     pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
         let trusted = self.leads() && self.polling.is_trusted(now.monotonic);
         let Some(node) = self.devices.get(id).filter(|_| trusted) else {
@@ -374,7 +372,7 @@ impl Engine {
         }
     }
 
-    /// Whether the records of acts are made, for all policies for which they are done now.
+    /// Whether these one-shot actions are recorded for every policy that they are done for.
     pub(super) fn have_begun(&self, differences: &[Difference], now: Now) -> bool {
         let begun = |difference: &Difference, owner: &PolicyKey| {
             let (Some(held), Some(node)) =
@@ -392,10 +390,8 @@ impl Engine {
                     record.is_some_and(|record| record.started.contains_key(&difference.node))
                 }
                 Change::Delete { .. } => {
-                    let limiter = &self.change_budget;
-                    let counted = limiter
-                        .reservations
-                        .has_recorded(limiter.deletions.revision);
+                    let budget = &self.change_budget;
+                    let counted = budget.reservations.has_recorded(budget.deletions.revision);
                     counted && !records.needs_deletion(&difference.node, now.wall)
                 }
                 _ => true,
@@ -405,7 +401,7 @@ impl Engine {
         differences.all(|difference| difference.owners().all(|owner| begun(difference, owner)))
     }
 
-    /// An act has been accepted.
+    /// The API has accepted a one-shot action.
     pub(super) fn finish_action(&mut self, difference: &Difference) {
         let id = &difference.node;
         for owner in difference.owners() {
@@ -430,8 +426,8 @@ impl Engine {
         }
     }
 
-    /// A device was deleted: it is in the tailnet no more, whatever a list says that was asked for
-    /// before.
+    /// A device was deleted: it is no longer in the tailnet, even if a list that was requested earlier still
+    /// has it.
     pub(super) fn take_deleted(&mut self, id: &NodeId) {
         self.deleted.insert(id.clone(), self.revision);
         self.reconsider(id);
@@ -439,8 +435,8 @@ impl Engine {
         self.absence.prove(id, self.polling.seen);
     }
 
-    /// Deletions of which the answer was lost have been made if the device is gone.
-    pub(super) fn see_deleted(&mut self, id: &NodeId, now: Now) {
+    /// A deletion whose answer was lost has taken effect if the device is gone.
+    pub(super) fn confirm_deletions(&mut self, id: &NodeId, now: Now) {
         if self.index.get(id).is_some() {
             return;
         }
@@ -456,12 +452,12 @@ impl Engine {
         }
     }
 
-    /// Whether a list that has lost these devices can be believed.
+    /// Whether a list that has lost so many devices is plausible.
     pub(super) fn is_plausible(&self, gone: usize) -> bool {
         gone <= FEW.max(self.index.own_count() / 10)
     }
 
-    /// A device to be deleted waits for a list that can be trusted.
+    /// Marks devices that must be deleted for planning: they wait for a list that can be trusted.
     pub(super) fn find_inactive(&mut self) {
         let waits = |node: &DeviceState| {
             let mut differences = node.plan.differences.iter();
@@ -471,7 +467,7 @@ impl Engine {
         self.dirty_plans.extend(waiting.map(|(id, _)| id.clone()));
     }
 
-    /// Says what was missed.
+    /// Emits the Event about a missed expiry.
     pub(super) fn report_missed(&mut self, key: &PolicyKey) {
         let held = self.policies.get_mut(key);
         if let Some(missed) = held.and_then(|held| held.actions.missed.take()) {
@@ -479,7 +475,7 @@ impl Engine {
         }
     }
 
-    /// How far a policy is with what it does once.
+    /// The progress of a policy's one-shot actions.
     pub(super) fn action_report(&self, key: &PolicyKey) -> ActionReport {
         let mut report = ActionReport::default();
         let Some(held) = self.policies.get(key).filter(|held| held.has_actions()) else {
@@ -514,7 +510,7 @@ impl Engine {
             })
         });
         report.details = details.collect();
-        // One that was begun before a crash, and is gone.
+        // Deletions that were recorded before a crash and whose device is gone.
         let listed = self.polling.seen > 0;
         let gone = held.needed_record.actions.deletions.iter();
         let gone: Vec<_> = gone

@@ -1,7 +1,7 @@
-//! What is held until somebody approves it: frozen, shown, and sent once it is approved.
+//! Changes that are pending approval: they are frozen, shown, and sent once somebody approves them.
 //!
-//! What was approved is known to this process alone: after a crash in the middle of it the rest is
-//! held again, under another hash. So nothing is ever sent for an approval that was not meant for it.
+//! Only this process knows which changes were approved. If it crashes in the middle, the rest is held again
+//! under another hash. So an approval never sends a change that it was not meant for.
 use super::{Engine, Notification, policy_entry::PolicyEntry};
 use crate::{
     model::NodeId,
@@ -11,39 +11,40 @@ use crate::{
     },
 };
 
-/// Faults of an annotation that are told.
+/// The number of errors of an annotation that a status reports.
 const MAX_NAMED: usize = 20;
 
-/// A frozen plan that waits for an approval.
+/// A frozen plan that is pending approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldPlan {
-    /// What an approval names.
+    /// The hash that an approval names.
     pub hash: PlanHash,
     /// Where the approval is written.
     pub on: ApprovedOn,
-    /// How many changes it has.
+    /// The number of changes.
     pub changes: usize,
-    /// On how many devices.
+    /// The number of devices.
     pub devices: usize,
-    /// How many of the changes still differ just so: the others are not sent.
+    /// The number of changes that are still needed as frozen; only these are sent.
     pub open: usize,
-    /// How many devices may be changed within an hour, where that is what holds it.
+    /// The number of devices that may be changed within an hour, if this limit holds the plan.
     pub limit: Option<usize>,
-    /// How many of those its namespace may change, where that is what holds it.
+    /// The share of its namespace in that limit, if the share holds the plan.
     pub share: Option<usize>,
 }
 
 impl PolicyEntry {
-    /// Forgets what is frozen and what was approved.
+    /// Discards the frozen plan and the approved changes.
     pub fn discard(&mut self) {
         self.frozen_plan = None;
         self.approved = Changes::default();
         self.approved_over_limit = Changes::default();
     }
 
-    /// What no longer differs, or differs in another way, is no part of what was approved, and never
-    /// will be again; of what is frozen it is not sent. What has not been read is taken to be as it was.
-    pub fn drop_what_changed(&mut self, key: &PolicyKey, id: &NodeId, plan: &DevicePlan) {
+    /// Drops changes that are no longer needed or that have become different ones: the approval does not
+    /// cover them, not even later, and the frozen plan does not send them. Fields that have not been read
+    /// count as unchanged.
+    pub fn drop_changed(&mut self, key: &PolicyKey, id: &NodeId, plan: &DevicePlan) {
         let unread = |change: &Change| match change.field() {
             Field::Attribute(_) => plan.attributes_unread,
             Field::EnabledRoutes | Field::ExitNode => plan.routes_unread,
@@ -56,61 +57,62 @@ impl PolicyEntry {
         let same = |change: &Change| unread(change) || asked(change);
         self.approved.retain(id, same);
         self.approved_over_limit.retain(id, same);
-        if let Some(batch) = &mut self.frozen_plan {
-            batch.compare(id, asked, unread);
+        if let Some(plan) = &mut self.frozen_plan {
+            plan.compare(id, asked, unread);
         }
-        self.frozen_plan.take_if(|batch| batch.open().is_empty());
+        self.frozen_plan.take_if(|plan| plan.open().is_empty());
     }
 
-    /// What was approved has been done: should it differ again, that is another difference.
+    /// An approved change was made. If the field differs again, that is a new difference that needs its own
+    /// approval.
     pub fn done(&mut self, difference: &Difference) {
         let other = |change: &Change| change.field() != difference.change.field();
         self.approved.retain(&difference.node, other);
         self.approved_over_limit.retain(&difference.node, other);
     }
 
-    /// Lets go what concerns a device that the policy means no more.
+    /// Drops the changes of a device that the policy no longer targets.
     pub fn drop_device(&mut self, id: &NodeId) {
         self.approved.retain(id, |_| false);
         self.approved_over_limit.retain(id, |_| false);
-        if let Some(batch) = &mut self.frozen_plan {
-            batch.compare(id, |_| false, |_| false);
+        if let Some(plan) = &mut self.frozen_plan {
+            plan.compare(id, |_| false, |_| false);
         }
-        self.frozen_plan.take_if(|batch| batch.open().is_empty());
+        self.frozen_plan.take_if(|plan| plan.open().is_empty());
     }
 }
 
 impl Engine {
-    /// Freezes what is held of a policy, once all that can be done for it is done and all is known.
+    /// Freezes the held changes of a policy, once everything else is sent and all devices are read.
     pub(super) fn freeze(&mut self, key: &PolicyKey) {
         let is_limited = self.change_budget.held.contains(key);
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
         held.frozen_plan
-            .take_if(|batch| batch.on == ApprovedOn::Tailnet && !is_limited);
-        let Some(batch) = self.held_of(key, is_limited) else {
+            .take_if(|plan| plan.on == ApprovedOn::Tailnet && !is_limited);
+        let Some(plan) = self.held_of(key, is_limited) else {
             return;
         };
-        // The first list may lack some of the devices.
+        // The first list may lack some of the devices, so the plan may be incomplete.
         if !self.can_compare_lists() {
             self.polling.compare_soon();
             return;
         }
-        let plan = self.held_plan(key, &batch);
+        let held_plan = self.held_plan(key, &plan);
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        let is_new = held.needed_record.held.as_ref() != Some(&batch.hash);
-        held.needed_record.held = Some(batch.hash.clone());
-        held.frozen_plan = Some(batch);
+        let is_new = held.needed_record.held.as_ref() != Some(&plan.hash);
+        held.needed_record.held = Some(plan.hash.clone());
+        held.frozen_plan = Some(plan);
         self.dirty_approvals.insert(key.clone());
         if is_new {
-            self.notify(key, Notification::Held(plan));
+            self.notify(key, Notification::Held(held_plan));
         }
     }
 
-    /// What is held of a policy and not frozen yet; `None` while that may change by itself.
+    /// The held changes of a policy that are not frozen yet; `None` while they may still change.
     fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
         let held = self.policies.get(key)?;
         let policy = held.policy.as_ref().ok()?;
@@ -141,29 +143,29 @@ impl Engine {
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }
 
-    fn held_plan(&self, key: &PolicyKey, batch: &FrozenPlan) -> HeldPlan {
+    fn held_plan(&self, key: &PolicyKey, plan: &FrozenPlan) -> HeldPlan {
         let limit = self.most_changes();
         let is_beyond_share = self.change_budget.beyond_share.contains(key);
         let share = self.namespace_share().filter(|_| is_beyond_share);
         HeldPlan {
-            hash: batch.hash.clone(),
-            on: batch.on,
-            changes: batch.changes().count(),
-            devices: batch.changes().devices(),
-            open: batch.open().count(),
-            limit: limit.filter(|_| batch.on == ApprovedOn::Tailnet),
-            share: share.filter(|_| batch.on == ApprovedOn::Tailnet),
+            hash: plan.hash.clone(),
+            on: plan.on,
+            changes: plan.changes().count(),
+            devices: plan.changes().devices(),
+            open: plan.open().count(),
+            limit: limit.filter(|_| plan.on == ApprovedOn::Tailnet),
+            share: share.filter(|_| plan.on == ApprovedOn::Tailnet),
         }
     }
 
-    /// What waits for an approval of a policy.
+    /// The plan of a policy that is pending approval.
     pub(super) fn held_plan_of(&self, key: &PolicyKey) -> Option<HeldPlan> {
-        let batch = self.policies.get(key)?.frozen_plan.as_ref()?;
-        Some(self.held_plan(key, batch))
+        let plan = self.policies.get(key)?.frozen_plan.as_ref()?;
+        Some(self.held_plan(key, plan))
     }
 
-    /// Uses the approvals that fit what is frozen. That one was used must be kept before the first
-    /// call for it ([`crate::plan::PolicyRecord::covers`]).
+    /// Uses the approvals that match a frozen plan. The record of a used approval must be durable before the
+    /// first request for it ([`crate::plan::PolicyRecord::covers`]).
     pub(super) fn use_approvals(&mut self) {
         if !self.leads() {
             return;
@@ -173,111 +175,111 @@ impl Engine {
                 continue;
             };
             let (policy, tailnet) = (&held.approvals.plans, &self.change_budget.approvals.plans);
-            let Some(batch) = held.frozen_plan.take_if(|batch| match batch.on {
-                ApprovedOn::Policy => policy.contains(&batch.hash),
-                ApprovedOn::Tailnet => tailnet.contains(&batch.hash),
+            let Some(plan) = held.frozen_plan.take_if(|plan| match plan.on {
+                ApprovedOn::Policy => policy.contains(&plan.hash),
+                ApprovedOn::Tailnet => tailnet.contains(&plan.hash),
             }) else {
                 continue;
             };
             held.needed_record.approvals_used = held.needed_record.approvals_used.saturating_add(1);
-            held.needed_record.approved = Some(batch.hash.clone());
-            self.dirty_plans.extend(batch.open().nodes().cloned());
-            let plan = self.held_plan(&key, &batch);
+            held.needed_record.approved = Some(plan.hash.clone());
+            self.dirty_plans.extend(plan.open().nodes().cloned());
+            let held_plan = self.held_plan(&key, &plan);
             if let Some(held) = self.policies.get_mut(&key) {
-                match batch.on {
-                    ApprovedOn::Policy => held.approved.extend(batch.open().clone()),
-                    ApprovedOn::Tailnet => held.approved_over_limit.extend(batch.open().clone()),
+                match plan.on {
+                    ApprovedOn::Policy => held.approved.extend(plan.open().clone()),
+                    ApprovedOn::Tailnet => held.approved_over_limit.extend(plan.open().clone()),
                 }
             }
-            self.notify(&key, Notification::Approved(plan));
+            self.notify(&key, Notification::Approved(held_plan));
             self.dirty_statuses.insert(key);
         }
     }
 
-    /// Says with each difference that is part of what is frozen how to approve it.
+    /// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
     pub(super) fn name_frozen_plan(&self, key: &PolicyKey, differences: &mut [Difference]) {
         let held = self.policies.get(key);
-        let Some(batch) = held.and_then(|held| held.frozen_plan.as_ref()) else {
+        let Some(plan) = held.and_then(|held| held.frozen_plan.as_ref()) else {
             return;
         };
         for difference in differences {
-            if batch.holds(difference)
+            if plan.holds(difference)
                 && let Some(Hold::Approval(hash) | Hold::Limit(hash)) = &mut difference.hold
             {
-                *hash = Some(batch.hash.clone());
+                *hash = Some(plan.hash.clone());
             }
         }
     }
 
-    /// What is wrong with the annotation of a policy. `at_rest`: all that is held is frozen.
+    /// Errors of the approval annotation of a policy. `at_rest`: all held changes are frozen.
     pub(super) fn approval_errors(&self, key: &PolicyKey, at_rest: bool) -> Vec<String> {
         let Some(held) = self.policies.get(key) else {
             return Vec::new();
         };
         let approvals = &held.approvals;
-        let mut faults = approvals.errors.clone();
-        let batch = held.frozen_plan.as_ref();
-        let unfit = approvals.plans.iter().filter_map(|hash| {
+        let mut errors = approvals.errors.clone();
+        let plan = held.frozen_plan.as_ref();
+        let mismatched = approvals.plans.iter().filter_map(|hash| {
             let used = held.needed_record.approved.as_ref() == Some(hash);
-            match batch {
-                Some(batch) if batch.hash == *hash => {
-                    (batch.on == ApprovedOn::Tailnet).then(|| {
-                        format!(
-                            "plan:{hash} is approved on the TailscaleTailnet, not on the policy"
-                        )
-                    })
-                }
-                Some(batch) if used => Some(format!(
-                    "plan:{hash} was approved before and does not work again; plan:{} is held now",
-                    batch.hash
+            match plan {
+                Some(plan) if plan.hash == *hash => (plan.on == ApprovedOn::Tailnet).then(|| {
+                    format!("plan:{hash}: approve it on the TailscaleTailnet, not on the policy")
+                }),
+                Some(plan) if used => Some(format!(
+                    "plan:{hash} was used before and approves nothing again; plan:{} is held now",
+                    plan.hash
                 )),
-                Some(batch) => Some(format!(
-                    "plan:{hash} fits nothing that is held; plan:{} is held now",
-                    batch.hash
+                Some(plan) => Some(format!(
+                    "plan:{hash} matches no held plan; plan:{} is held now",
+                    plan.hash
                 )),
                 None if used || !at_rest => None,
-                None => Some(format!("plan:{hash} fits nothing that is held")),
+                None => Some(format!("plan:{hash} matches no held plan")),
             }
         });
-        faults.extend(unfit);
-        faults.extend(changed_nodes(held));
-        faults.truncate(MAX_NAMED);
-        faults
+        errors.extend(mismatched);
+        errors.extend(node_approval_errors(held));
+        errors.truncate(MAX_NAMED);
+        errors
     }
 
-    /// What is wrong with the annotation of the tailnet.
+    /// Errors of the approval annotation of the tailnet.
     pub(super) fn tailnet_approval_errors(&self) -> Vec<String> {
         let approvals = &self.change_budget.approvals;
-        let mut faults = approvals.errors.clone();
+        let mut errors = approvals.errors.clone();
         let nodes = approvals.nodes.iter();
-        faults.extend(nodes.map(|id| format!("node:{id} is approved on a policy, not here")));
+        errors.extend(
+            nodes.map(|id| {
+                format!("node:{id}: approve it on a policy, not on the TailscaleTailnet")
+            }),
+        );
         if !approvals.plans.is_empty() && self.polling.seen > 0 {
             let limited = self.change_budget.held.iter();
             let mut limited = limited.filter_map(|key| self.policies.get(key));
-            // What is not frozen yet may fit.
+            // A plan that is not frozen yet may match.
             if limited.all(|held| held.frozen_plan.is_some()) {
-                let unfit = approvals
+                let mismatched = approvals
                     .plans
                     .iter()
                     .filter(|hash| !self.is_known_plan(hash));
-                faults.extend(unfit.map(|hash| format!("plan:{hash} fits nothing that is held")));
+                errors.extend(mismatched.map(|hash| format!("plan:{hash} matches no held plan")));
             }
         }
-        faults.truncate(MAX_NAMED);
-        faults
+        errors.truncate(MAX_NAMED);
+        errors
     }
 
     fn is_known_plan(&self, hash: &PlanHash) -> bool {
         self.policies.values().any(|held| {
-            let batch = held.frozen_plan.as_ref();
-            batch.is_some_and(|batch| batch.on == ApprovedOn::Tailnet && batch.hash == *hash)
+            let plan = held.frozen_plan.as_ref();
+            plan.is_some_and(|plan| plan.on == ApprovedOn::Tailnet && plan.hash == *hash)
                 || held.needed_record.approved.as_ref() == Some(hash)
         })
     }
 }
 
-/// Approved devices that do not help to find the one that is meant.
-fn changed_nodes(held: &PolicyEntry) -> Vec<String> {
+/// Errors of approved devices: those that do not settle which device the policy targets.
+fn node_approval_errors(held: &PolicyEntry) -> Vec<String> {
     let Ok(Policy {
         target: Target::Device(target),
         ..
@@ -285,7 +287,7 @@ fn changed_nodes(held: &PolicyEntry) -> Vec<String> {
     else {
         let nodes = held.approvals.nodes.iter();
         return nodes
-            .map(|id| format!("node:{id} approves nothing: the policy is about many devices"))
+            .map(|id| format!("node:{id} approves nothing: the policy selects its devices"))
             .collect();
     };
     let named = &target.identity;
@@ -294,18 +296,18 @@ fn changed_nodes(held: &PolicyEntry) -> Vec<String> {
         Some(Binding::IdentityChanged { found, .. }) => vec![found],
         _ => return Vec::new(),
     };
-    let (fit, unfit): (Vec<_>, Vec<_>) = held
+    let (matching, mismatched): (Vec<_>, Vec<_>) = held
         .approvals
         .nodes
         .iter()
         .partition(|id| holders.contains(id));
-    let mut faults: Vec<String> = unfit
+    let mut errors: Vec<String> = mismatched
         .iter()
         .map(|id| format!("node:{id} does not have the {named}"))
         .collect();
-    if fit.len() > 1 {
-        let message = "more than one of the devices that have the";
-        faults.push(format!("{message} {named} is approved: keep one of them"));
+    if matching.len() > 1 {
+        let message = "several devices that have the";
+        errors.push(format!("{message} {named} are approved: keep one of them"));
     }
-    faults
+    errors
 }

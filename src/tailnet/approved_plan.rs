@@ -1,29 +1,29 @@
-//! An engine that carries out one plan that somebody has agreed to, and is finished then.
+//! An engine that carries out one approved plan, and is finished then.
 //!
-//! It looks at everything anew before the first write, as always. What it finds to differ otherwise
-//! than was agreed to is held ([`crate::plan::Hold::NotAgreed`]), so that nothing is sent that nobody has seen.
+//! It reads everything again before the first write, as always. It holds every difference that is not in the
+//! approved plan ([`crate::plan::Hold::NotAgreed`]), so that it sends nothing that nobody has seen.
 
 use std::collections::BTreeSet;
 
 use super::{Engine, Failure, Settings, device_state::DeviceState, failure::Backoff};
 use crate::plan::{Changes, Difference, PolicyKey};
 
-/// What somebody has agreed to.
+/// The plan that somebody has approved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApprovedPlan {
-    /// The changes that are made: no others.
+    /// The only changes that may be made.
     pub changes: Changes,
-    /// The policies that the limit of changed devices held. They have the same part in shared lists
-    /// as they had then, however many devices are changed meanwhile.
+    /// The policies that the change limit held. Their share of shared lists stays as it was in the plan,
+    /// however many devices are changed meanwhile.
     pub limited: BTreeSet<PolicyKey>,
 }
 
-/// What differs still.
+/// A difference that remains.
 #[derive(Debug)]
 pub struct RemainingChange<'a> {
     /// The difference.
     pub difference: &'a Difference,
-    /// Why it could not be removed, where that was tried.
+    /// Why the change failed, if it was tried.
     pub failure: Option<Failure>,
 }
 
@@ -37,8 +37,8 @@ impl Engine {
         }
     }
 
-    /// Whether all that it was to do is done, or has failed for good. Never so for one that was not made
-    /// by [`Engine::once`].
+    /// Whether each change of the approved plan is made, or has failed for good. Always `false` for an engine
+    /// that was not made by [`Engine::for_approved_plan`].
     #[must_use]
     pub fn is_finished(&self) -> bool {
         if self.approved_plan.is_none() || !self.is_idle() {
@@ -57,19 +57,19 @@ impl Engine {
             && !self.devices.values().any(DeviceState::is_tried_again)
     }
 
-    /// Why the tailnet cannot be asked, if it has given up to ask.
+    /// Why the engine gave up polling, if it did.
     #[must_use]
     pub fn given_up(&self) -> Option<&Failure> {
         self.polling.gave_up()
     }
 
-    /// Whether the list of devices has been seen.
+    /// Whether the list of devices has been read.
     #[must_use]
     pub fn has_read(&self) -> bool {
         self.polling.seen > 0
     }
 
-    /// What differs still, by device, but for what policies that do not act wish.
+    /// The differences that remain, by device, except those of policies that do not act.
     pub fn remaining(&self) -> impl Iterator<Item = RemainingChange<'_>> {
         self.devices.values().flat_map(|node| {
             let differences = node.plan.differences.iter();
@@ -80,7 +80,7 @@ impl Engine {
         })
     }
 
-    /// The devices that could not be looked at as was needed: their names, and why.
+    /// The devices that could not be read, by name, with the failure.
     pub fn unread(&self) -> impl Iterator<Item = (String, &Failure)> {
         self.devices.iter().flat_map(|(id, node)| {
             let label = self.index.get(id).map(|device| device.label().to_string());
@@ -92,15 +92,15 @@ impl Engine {
 }
 
 impl DeviceState {
-    /// Whether something that failed will be tried again: its alarm rings for it, or before it.
+    /// Whether a failed request will be tried again: the device's timer fires for it, or before it.
     fn is_tried_again(&self) -> bool {
         let mut backoffs = self.backoffs_in_force();
-        self.timer.is_some_and(|alarm| {
-            backoffs.any(|backoff| backoff.retry_at >= alarm && !backoff.is_the_last())
+        self.timer.is_some_and(|wake_at| {
+            backoffs.any(|backoff| backoff.retry_at >= wake_at && !backoff.is_given_up())
         })
     }
 
-    /// What makes something wait that is to be done.
+    /// The backoffs that delay a change or a read that is needed.
     fn backoffs_in_force(&self) -> impl Iterator<Item = &Backoff> {
         let open = self.plan.differences.iter();
         let open = open.filter(|difference| difference.hold.is_none());

@@ -1,4 +1,4 @@
-//! From policies and the list to the devices that policies hold, each with its plan.
+//! From policies and the list of devices to the devices that policies manage, each with its plan.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,9 +14,8 @@ use crate::{
 };
 
 impl PolicyEntry {
-    /// What is to be remembered of the bound device: as before while none is found, and nothing of
-    /// a fleet.
-    fn record_of(&self, binding: Option<&Binding>, fleet: &DeviceIndex) -> Option<Bound> {
+    /// The record of the bound device. It stays as before while no device is found; selectors have none.
+    fn record_of(&self, binding: Option<&Binding>, index: &DeviceIndex) -> Option<Bound> {
         let before = self.needed_record.bound.clone();
         let Ok(policy) = self.policy.as_ref() else {
             return before;
@@ -27,7 +26,7 @@ impl PolicyEntry {
         match (&policy.target, binding) {
             (Target::Selector(_), _) => None,
             (Target::Device(target), Some(Binding::Device(id))) => {
-                let device = fleet.get(id);
+                let device = index.get(id);
                 device.map(|device| recorded(target, device)).or(before)
             }
             _ => before,
@@ -36,7 +35,7 @@ impl PolicyEntry {
 }
 
 impl Engine {
-    /// Finds the devices of a policy anew.
+    /// Finds the devices of a policy again.
     pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
         self.retain(key);
         if let Some(held) = self.policies.get_mut(key) {
@@ -60,9 +59,9 @@ impl Engine {
             held.selector_errors = selector_errors;
             self.dirty_statuses.insert(key.clone());
         }
-        // Before anything is forgotten about the devices that are let go.
-        let (fleet, absence) = (&self.index, &self.absence);
-        let lacking = |id: &NodeId| fleet.get(id).is_none_or(|device| device.external);
+        // Before the engine forgets anything about the released devices.
+        let (index, absence) = (&self.index, &self.absence);
+        let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
         held.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
         held.release_unmatched(binding.as_ref(), &self.index, self.polling.seen);
         let recorded = held.record_of(binding.as_ref(), &self.index);
@@ -86,22 +85,22 @@ impl Engine {
         }
         let before = std::mem::replace(&mut held.binding, binding.clone());
         self.dirty_statuses.insert(key.clone());
-        let means = |binding: &Option<Binding>, id: &NodeId| {
+        let targets = |binding: &Option<Binding>, id: &NodeId| {
             binding.as_ref().is_some_and(|binding| binding.holds(id))
         };
         for id in before.iter().flat_map(Binding::nodes) {
-            if !means(&binding, id) {
+            if !targets(&binding, id) {
                 self.release_binding(id, key);
             }
         }
         for id in binding.iter().flat_map(Binding::nodes) {
-            if !means(&before, id) {
+            if !targets(&before, id) {
                 self.adopt_device(id, key);
             }
         }
     }
 
-    /// Which devices a policy means now; `None` while that cannot be decided.
+    /// The devices that a policy targets now; `None` while that cannot be decided.
     fn find_devices(
         &self,
         held: &PolicyEntry,
@@ -114,7 +113,7 @@ impl Engine {
         if policy.selector().is_some() {
             return matching.cloned().map(Binding::Selector);
         }
-        // Nobody takes the place of a device before it is proven that it is gone.
+        // No other device takes the place of the bound one before that is proven gone.
         let lacking = |id: &&NodeId| self.index.get(id).is_none_or(|device| device.external);
         let bound = held.bound_node();
         let lost = bound.filter(lacking).filter(|id| !self.absence.is_gone(id));
@@ -127,7 +126,7 @@ impl Engine {
             &policy.target,
             Target::Device(target) if may_change(&target.identity)
         );
-        // Another one may have the name, and be lacking in the first list.
+        // Another device may have the name too, and be missing from the first list.
         let found = match &binding {
             Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
             _ => None,
@@ -136,7 +135,7 @@ impl Engine {
         (!claimed || new.is_none() || self.can_compare_lists()).then_some(binding)
     }
 
-    /// Takes up a device that a policy means now.
+    /// Adopts a device that a policy targets now.
     pub(super) fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.devices.entry(id.clone()).or_default();
         node.policies.insert(key.clone());
@@ -146,7 +145,7 @@ impl Engine {
         self.dirty_plans.insert(id.clone());
     }
 
-    /// Lets a device go that a policy means no more.
+    /// Releases a device that a policy no longer targets.
     pub(super) fn release_binding(&mut self, id: &NodeId, key: &PolicyKey) {
         if let Some(held) = self.policies.get_mut(key) {
             held.drop_device(id);
@@ -159,18 +158,18 @@ impl Engine {
         }
     }
 
-    /// Compares all that is to be compared anew. What is found about one device may concern others.
-    pub(super) fn replan_stale(&mut self, now: Now) {
+    /// Plans all dirty devices. The plan of one device may make others dirty.
+    pub(super) fn plan_dirty(&mut self, now: Now) {
         while !self.dirty_plans.is_empty() {
             for id in std::mem::take(&mut self.dirty_plans) {
-                self.replan(&id, now);
+                self.plan_again(&id, now);
             }
         }
     }
 
-    /// Compares a device anew with all that is wished for it.
-    pub(super) fn replan(&mut self, id: &NodeId, now: Now) {
-        self.see_deleted(id, now);
+    /// Plans a device: compares it with everything that its policies declare.
+    pub(super) fn plan_again(&mut self, id: &NodeId, now: Now) {
+        self.confirm_deletions(id, now);
         let Some(node) = self.devices.get(id) else {
             return;
         };
@@ -181,28 +180,28 @@ impl Engine {
             if !busy {
                 self.forget(id);
             } else if let Some(node) = self.devices.get_mut(id) {
-                // Nothing is desired of it any longer: what waits to be sent is not sent.
+                // No policy targets it any longer, so nothing more is sent to it.
                 node.plan = DevicePlan::default();
             }
             return;
         }
         self.dirty_statuses.extend(node.all_policies().cloned());
         self.dirty_steps.insert(id.clone());
-        self.settle_ownership(id, now);
-        self.settle_actions(id, now);
-        self.compare(id, now);
+        self.update_ownership(id, now);
+        self.update_actions(id, now);
+        self.plan_one(id, now);
         self.adopt_keys(id, now);
         self.dirty_managed_routes.insert(id.clone());
         self.begin_expiries(id);
-        if self.see_cleared(id, now) {
-            self.replan(id, now);
+        if self.drop_cleared(id, now) {
+            self.plan_again(id, now);
         }
     }
 
-    fn compare(&mut self, id: &NodeId, now: Now) {
+    fn plan_one(&mut self, id: &NodeId, now: Now) {
         let (Some(device), Some(node)) = (self.index.get(id), self.devices.get(id)) else {
             self.change_budget.note(id, &BTreeSet::new());
-            // What is done once is not done to what is not there.
+            // A missing device gets no one-shot action.
             if let Some(node) = self.devices.get_mut(id) {
                 node.plan
                     .differences
@@ -224,20 +223,20 @@ impl Engine {
             held.is_some_and(|held| held.actions.has_turn(id))
         });
         let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
-        let around = PlanContext {
+        let context = PlanContext {
             index: &self.index,
-            approvals: &self.permits(id, node),
+            approvals: &self.approval_states(id, node),
             tailnet_wide: &self.tailnet_wide,
             now: now.wall,
             released: &released,
             turns: &turns,
             guardrails: &self.admission.guardrails,
         };
-        let plan = plan_device(device, attributes, &policies, &around);
+        let plan = plan_device(device, attributes, &policies, &context);
         self.change_budget.note(id, &plan.desired_by);
         for key in node.all_policies() {
             if let Some(held) = self.policies.get_mut(key) {
-                held.drop_what_changed(key, id, &plan);
+                held.drop_changed(key, id, &plan);
             }
         }
         if let Some(node) = self.devices.get_mut(id) {
@@ -248,12 +247,12 @@ impl Engine {
         self.check_effect(id, now);
     }
 
-    /// What was approved of a device's policies, and which of them the limit holds there.
-    fn permits<'a>(&'a self, id: &NodeId, node: &'a DeviceState) -> ApprovalStates<'a> {
+    /// The approved changes of a device's policies, and which policies the change limit holds there.
+    fn approval_states<'a>(&'a self, id: &NodeId, node: &'a DeviceState) -> ApprovalStates<'a> {
         let policies = node.all_policies();
-        let permits = policies.filter_map(|key| {
+        let approval_states = policies.filter_map(|key| {
             let held = self.policies.get(key)?;
-            let permit = ApprovalState {
+            let state = ApprovalState {
                 limited: match &self.approved_plan {
                     Some(approved) => approved.limited.contains(key),
                     None => self.change_budget.holds(id, key),
@@ -261,14 +260,16 @@ impl Engine {
                 approved: held.approved.of(id),
                 exempt_from_limit: held.approved_over_limit.of(id),
             };
-            Some((key, permit))
+            Some((key, state))
         });
         let approved = self
             .approved_plan
             .as_ref()
             .map(|approved| &approved.changes);
-        let permits = permits.collect::<ApprovalStates<'_>>();
-        permits.only(approved).with_clock_skew(self.clock.skew())
+        let approval_states = approval_states.collect::<ApprovalStates<'_>>();
+        approval_states
+            .only(approved)
+            .with_clock_skew(self.clock.skew())
     }
 
     fn forget(&mut self, id: &NodeId) {
@@ -279,7 +280,7 @@ impl Engine {
         self.queues.remove(id);
     }
 
-    /// Sets the one alarm of a device.
+    /// Sets the timer of a device. A device has one at most.
     pub(super) fn set_timer(&mut self, id: &NodeId, at: Option<Duration>) {
         let Some(node) = self.devices.get_mut(id) else {
             return;
@@ -295,7 +296,7 @@ impl Engine {
         }
     }
 
-    /// What waited for this time is compared anew: an expiry may have passed meanwhile.
+    /// Plans the devices whose time has come: an expiry may have passed meanwhile.
     pub(super) fn fire_timers(&mut self, now: Duration) {
         while let Some((at, _)) = self.timers.first()
             && *at <= now

@@ -1,4 +1,4 @@
-//! The limit of changed devices: which policies it holds now.
+//! The change limit: which policies it holds now.
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
@@ -10,79 +10,80 @@ use crate::{
     plan::{Approvals, ApprovedOn, PlanHash, Policy, PolicyKey, WantedChanges},
 };
 
-/// How often the limit is decided anew within one step.
+/// How often one step applies the limit at most.
 const ROUNDS: u32 = 3;
 
-/// What is kept of a tailnet besides its settings: its annotation, and what former processes did.
+/// What the tailnet's resource records besides its settings: the approvals in its annotation, and the changes
+/// of earlier processes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TailnetDeclared {
-    /// What its annotation approves.
+    /// The approvals in its annotation.
     pub approvals: Approvals,
-    /// The devices that were changed a short while ago.
+    /// The devices that were changed within the last hour.
     pub recent: Vec<RecentChanges>,
-    /// Those that may have been changed since.
+    /// The devices that may have been changed since.
     pub reserved: ReservedDevices,
-    /// The devices that were deleted within a day.
+    /// The devices that were deleted within the last day.
     pub deletions: Vec<RecentDeletions>,
 }
 
-/// A policy that the limit holds.
+/// A policy that the change limit holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitedPolicy {
-    /// Which one.
+    /// The policy.
     pub policy: PolicyKey,
     /// How many devices it would change.
     pub devices: usize,
-    /// What an approval names, once its changes are frozen.
+    /// The hash that an approval names, once its changes are frozen.
     pub hash: Option<PlanHash>,
 }
 
-/// The limit of a tailnet, and what counts against it.
+/// The change limit of a tailnet, and what counts against it.
 #[derive(Debug, Default)]
 pub(super) struct ChangeBudget {
     pub window: Window,
-    /// What counts against it.
+    /// The changes that count against the limit.
     pub wants: WantedChanges,
-    /// What policies want to change, whether it counts or is free.
+    /// All needed changes, including those that count for nothing.
     all: WantedChanges,
-    /// The policies that want to change more devices than may be changed within an hour: nothing of
-    /// that is a small correction, so that nothing of it is free.
+    /// The policies that need to change more devices than the limit allows within an hour. Such a change is
+    /// no small correction, so none of its devices is free.
     large: BTreeSet<PolicyKey>,
-    /// The policies that it holds.
+    /// The policies that the limit holds.
     pub held: BTreeSet<PolicyKey>,
-    /// Those of them that are beyond the share of their namespace.
+    /// Those of them that exceed the share of their namespace.
     pub beyond_share: BTreeSet<PolicyKey>,
     pub approvals: Approvals,
-    /// What was kept by others, until it is taken over with the lead.
+    /// The record of previous leaders, until this process takes it over when it starts to lead.
     recorded: Option<TailnetDeclared>,
     taken_over: bool,
-    /// What is to be kept now; `None` until that is known.
+    /// The current record of changes; `None` until the previous one is taken over.
     recent: Option<Vec<RecentChanges>>,
-    recent_is_old: bool,
+    recent_is_dirty: bool,
     pub reservations: Reservations,
     pub deletions: DeletionLog,
 }
 
 impl ChangeBudget {
-    /// A call that changes a device for a namespace is sent.
+    /// A request that changes a device for a namespace is sent.
     pub fn begin(&mut self, id: &NodeId, namespace: Option<String>) {
         self.window.begin(id, namespace);
         let waiting = self.waiting(id);
         self.wants.set(id, waiting);
     }
 
-    /// Such a call was answered.
+    /// The request was answered.
     pub fn end(&mut self, id: &NodeId, changed: bool, now: Now) {
         self.window.end(id, changed, now);
-        self.recent_is_old |= changed;
+        self.recent_is_dirty |= changed;
     }
 
-    /// Takes a device's plan into account. A device that was changed within the hour is changed again
-    /// for free, but not for many at once, and not for what is held already: what is frozen under a
-    /// hash waits for its own approval, or for room, whatever another policy has changed meanwhile.
-    pub fn note(&mut self, id: &NodeId, wanted_by: &BTreeSet<PolicyKey>) {
-        self.all.set(id, wanted_by.clone());
-        let mut counted = wanted_by.clone();
+    /// Takes a device's plan into account. Changing a device again within the hour is free, except for a
+    /// policy that changes many devices and for one that is held already: a plan that is frozen under a hash
+    /// waits for its own approval or for the limit, whatever another policy has changed meanwhile.
+    pub fn note(&mut self, id: &NodeId, needed_by: &BTreeSet<PolicyKey>) {
+        self.all.set(id, needed_by.clone());
+        let mut counted = needed_by.clone();
         if self.window.has(id) {
             let waiting = self.waiting(id);
             counted.retain(|key| self.large.contains(key) || waiting.contains(key));
@@ -90,8 +91,8 @@ impl ChangeBudget {
         self.wants.set(id, counted);
     }
 
-    /// Finds the policies again that want to change more devices than this, or any number. Gives the
-    /// devices of those that were not so before, or no longer are.
+    /// Finds the policies that need to change more devices than the limit allows. Returns the devices of
+    /// those whose answer has changed.
     fn find_large(&mut self, most: Option<usize>) -> BTreeSet<NodeId> {
         let mut concerned = BTreeSet::new();
         let large = most.map(|most| self.all.larger_than(most));
@@ -113,7 +114,7 @@ impl ChangeBudget {
         concerned
     }
 
-    /// The policies that are held and that want to change a device.
+    /// The held policies that need to change a device.
     fn waiting(&self, id: &NodeId) -> BTreeSet<PolicyKey> {
         self.wants
             .by(id)
@@ -122,49 +123,49 @@ impl ChangeBudget {
             .collect()
     }
 
-    /// Whether a policy is held on a device: everywhere but where its change is free.
+    /// Whether a policy is held on a device: on every device except where its change is free.
     pub fn holds(&self, id: &NodeId, key: &PolicyKey) -> bool {
         let is_free = self.window.has(id) && !self.wants.by(id).contains(key);
         self.held.contains(key) && !is_free
     }
 
-    /// Takes over what former leaders have changed, once: from then on what this process keeps is
-    /// the newer.
+    /// Takes over the changes of previous leaders, once per term: from then on, this process has the newer
+    /// record.
     fn take_over(&mut self, now: Now) {
-        if let Some(kept) = self.recorded.take().filter(|_| !self.taken_over) {
-            self.window.take_over(&kept.recent, &kept.reserved, now);
-            self.deletions.take_over(kept.deletions);
+        if let Some(record) = self.recorded.take().filter(|_| !self.taken_over) {
+            self.window.take_over(&record.recent, &record.reserved, now);
+            self.deletions.take_over(record.deletions);
             self.recent = Some(self.window.recent());
             self.reservations.next_revision();
             self.taken_over = true;
         }
     }
 
-    /// Brings up to date what is to be kept. Says whether that is something new.
+    /// Updates the record of changes. Returns whether it has changed.
     pub fn note_recent(&mut self) -> bool {
-        let is_old = std::mem::take(&mut self.recent_is_old);
-        if is_old {
+        let is_dirty = std::mem::take(&mut self.recent_is_dirty);
+        if is_dirty {
             self.recent = Some(self.window.recent());
         }
-        is_old
+        is_dirty
     }
 }
 
 impl Engine {
     pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
-        let limiter = &mut self.change_budget;
-        if limiter.approvals != declared.approvals {
-            limiter.approvals.clone_from(&declared.approvals);
-            self.dirty_approvals.extend(limiter.held.iter().cloned());
+        let budget = &mut self.change_budget;
+        if budget.approvals != declared.approvals {
+            budget.approvals.clone_from(&declared.approvals);
+            self.dirty_approvals.extend(budget.held.iter().cloned());
         }
-        limiter.recorded = Some(declared);
+        budget.recorded = Some(declared);
         if self.term.is_some() {
-            limiter.take_over(now);
+            budget.take_over(now);
         }
     }
 
-    /// Whoever takes the lead counts what the former leader has changed.
-    pub(super) fn lead_limiter(&mut self, now: Now) {
+    /// A new leader counts the changes of the previous one.
+    pub(super) fn start_counting(&mut self, now: Now) {
         self.change_budget.taken_over = false;
         self.change_budget.reservations.clear();
         if self.leads() {
@@ -172,7 +173,7 @@ impl Engine {
         }
     }
 
-    /// Devices whose last change is an hour old count anew.
+    /// Devices whose last change is an hour old count again.
     pub(super) fn expire_changes(&mut self, now: Now) {
         let over = self.change_budget.window.expire(now.monotonic);
         let known = over.into_iter().filter(|id| self.devices.contains_key(id));
@@ -181,33 +182,33 @@ impl Engine {
 
     /// Decides which policies are held, so that no more devices are changed than the limit allows.
     ///
-    /// Who is held decides what a shared list becomes, and so may decide what a guard holds and what
-    /// is still wished: hence a few rounds.
-    pub(super) fn keep_the_limit(&mut self, now: Now) {
+    /// A held policy has no part in shared lists. That changes the plans of devices, and so which policies
+    /// need a change at all. Hence a few rounds.
+    pub(super) fn apply_limit(&mut self, now: Now) {
         for _ in 0..ROUNDS {
-            if !self.decide_the_limit(now) {
+            if !self.apply_limit_once(now) {
                 return;
             }
         }
     }
 
-    /// Says whether other policies are held than before.
-    fn decide_the_limit(&mut self, now: Now) -> bool {
+    /// Returns whether other policies are held than before.
+    fn apply_limit_once(&mut self, now: Now) -> bool {
         let most = self.most_changes();
         let concerned = self.change_budget.find_large(most);
         self.dirty_plans.extend(concerned);
         let (held, beyond_share) = most.map(|most| self.beyond_limit(most)).unwrap_or_default();
-        let limiter = &mut self.change_budget;
-        let before = std::mem::replace(&mut limiter.beyond_share, beyond_share);
-        let told = before.symmetric_difference(&limiter.beyond_share);
-        self.dirty_statuses.extend(told.cloned());
-        if held == limiter.held && self.dirty_plans.is_empty() {
+        let budget = &mut self.change_budget;
+        let before = std::mem::replace(&mut budget.beyond_share, beyond_share);
+        let changed = before.symmetric_difference(&budget.beyond_share);
+        self.dirty_statuses.extend(changed.cloned());
+        if held == budget.held && self.dirty_plans.is_empty() {
             return false;
         }
-        let limiter = &self.change_budget;
-        for key in held.symmetric_difference(&limiter.held) {
-            self.dirty_plans.extend(limiter.wants.of(key).cloned());
-            // Also those that do not differ: what is no longer held manages their routes.
+        let budget = &self.change_budget;
+        for key in held.symmetric_difference(&budget.held) {
+            self.dirty_plans.extend(budget.wants.of(key).cloned());
+            // Also devices without differences: a policy that is no longer held manages their routes.
             let held = self.policies.get(key);
             let partly = held.map(|held| held.needed_record.managed.partly.iter());
             self.dirty_managed_routes
@@ -215,12 +216,12 @@ impl Engine {
             self.dirty_statuses.insert(key.clone());
         }
         self.change_budget.held = held;
-        self.replan_stale(now);
+        self.plan_dirty(now);
         true
     }
 
-    /// The policies that are held, so that no more than `most` devices are changed, and those of them that
-    /// are held as their namespace leaves a part of that to others.
+    /// The policies that are held so that no more than `most` devices are changed, and those of them that
+    /// exceed the share of their namespace.
     fn beyond_limit(&self, most: usize) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
         let (wants, window) = (&self.change_budget.wants, &self.change_budget.window);
         let rank = |key: &PolicyKey| {
@@ -242,12 +243,12 @@ impl Engine {
         (held, beyond_share)
     }
 
-    /// How many devices the policies of one namespace may change within an hour, where the tailnet has
-    /// policies of another one. What is refused reserves nothing.
+    /// How many devices the policies of one namespace may change within an hour, if policies of another
+    /// namespace exist. Policies that are not allowed do not count.
     pub(super) fn namespace_share(&self) -> Option<usize> {
         let accepted = self.policies.iter().filter(|(_, held)| held.policy.is_ok());
         let mut namespaces = accepted.map(|(key, _)| &key.namespace);
-        // They are in the order of their namespaces.
+        // Policies are sorted by namespace.
         let (first, last) = (namespaces.next()?, namespaces.next_back()?);
         (first != last).then(|| self.most_changes().map(share_of_one_namespace))?
     }
@@ -257,7 +258,7 @@ impl Engine {
         self.settings.limit.devices(self.index.own_count())
     }
 
-    /// When a policy that the limit holds may be let go on.
+    /// When the limit may stop holding a policy.
     pub(super) fn limit_ends(&self) -> Option<Duration> {
         let holds = !self.change_budget.held.is_empty();
         holds
@@ -273,15 +274,15 @@ impl Engine {
     pub(super) fn limited_policies(&self) -> Vec<LimitedPolicy> {
         let limited = self.change_budget.held.iter().take(DETAILS).map(|key| {
             let held = self.policies.get(key);
-            let batch = held.and_then(|held| held.frozen_plan.as_ref());
-            let batch = batch.filter(|batch| batch.on == ApprovedOn::Tailnet);
+            let plan = held.and_then(|held| held.frozen_plan.as_ref());
+            let plan = plan.filter(|plan| plan.on == ApprovedOn::Tailnet);
             LimitedPolicy {
                 policy: key.clone(),
-                devices: batch.map_or_else(
+                devices: plan.map_or_else(
                     || self.change_budget.wants.of(key).len(),
-                    |batch| batch.changes().devices(),
+                    |plan| plan.changes().devices(),
                 ),
-                hash: batch.map(|batch| batch.hash.clone()),
+                hash: plan.map(|plan| plan.hash.clone()),
             }
         });
         limited.collect()

@@ -1,9 +1,9 @@
 //! The API's clock, as a reference for the local one.
 //!
-//! What depends on the time (a device is inactive, the time of an expiry has come) must not depend on the
-//! clock of the machine that happens to run the controller. Each list comes with the API's time; the
-//! monotonic clock carries that on until the next one. Where the wall clock differs from it by more than
-//! [`TOLERANCE`], the engine goes by the API's time and begins no one-shot action.
+//! Decisions that depend on the time (a device is inactive, the time of an expiry has come) must not depend
+//! on the clock of the machine that runs the controller. Each list carries the API's time, and the monotonic
+//! clock continues it until the next list. If the wall clock differs from it by more than [`TOLERANCE`], the
+//! engine uses the API's time and begins no one-shot action.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Engine, Now};
 
-/// So far the two clocks may be apart: an answer is on its way for a while, and nobody deletes a
-/// device for five minutes.
+/// The accepted difference between the two clocks: an answer takes a while to arrive, and no inactivity
+/// period is as short as five minutes.
 const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
-/// What is reported changes only with a difference of more than this.
+/// The reported skew changes only if it differs by more than this.
 const STEADY: SignedDuration = SignedDuration::from_mins(2);
 
-/// What the answers of the API say about the time.
+/// The time according to the answers of the API.
 #[derive(Debug, Default)]
 pub(super) struct ApiClock {
-    /// The API's time, with the monotonic time at which it came.
+    /// The API's time, and the monotonic time at which it arrived.
     read: Option<(Timestamp, Duration)>,
-    /// How far the wall clock is ahead, as it is reported.
+    /// How far the wall clock is ahead, as reported.
     skew: Option<SignedDuration>,
 }
 
 impl ApiClock {
-    /// Takes the time of an answer. One without a time leaves the last one in force.
+    /// Takes the time of an answer. An answer without a time changes nothing.
     pub fn read(&mut self, date: Option<Timestamp>, now: Duration) {
         if let Some(date) = date {
             self.read = Some((date, now));
@@ -39,7 +39,7 @@ impl ApiClock {
         self.read = None;
     }
 
-    /// How far the wall clock is ahead of the API's (or, negative, behind it), where that is too far.
+    /// How far the wall clock is ahead of the API's (or behind it, if negative), if that is too far.
     pub fn skew(&self) -> Option<SignedDuration> {
         self.skew
     }
@@ -51,7 +51,7 @@ impl ApiClock {
         date.checked_add(since).ok()
     }
 
-    /// Compares the clocks. Says whether the reported difference is another one than before.
+    /// Compares the clocks. Returns whether the reported skew has changed.
     fn compare(&mut self, now: Now) -> bool {
         let skew = self
             .time(now.monotonic)
@@ -75,8 +75,8 @@ fn whole_minutes(time: SignedDuration) -> SignedDuration {
 }
 
 impl Engine {
-    /// The time to go by: the wall clock's, or the API's where the two are too far apart.
-    pub(super) fn tell_the_time(&mut self, now: Now) -> Now {
+    /// The effective time: the wall clock's, or the API's if the two are too far apart.
+    pub(super) fn effective_time(&mut self, now: Now) -> Now {
         if self.clock.compare(now) {
             self.dirty_plans.extend(self.devices.keys().cloned());
             self.report_all();
@@ -111,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_between_two_lists_is_seen_at_once_and_reported_once() {
+    fn a_clock_that_jumps_between_two_lists_is_noticed_at_once_and_reported_once() {
         let mut clock = ApiClock::default();
         clock.read(Some(START), Duration::ZERO);
         assert!(clock.compare(at(30, 3600)));
         assert_eq!(clock.skew(), Some(SignedDuration::from_hours(1)));
         assert_eq!(clock.time(at(30, 3600).monotonic), Some(at(30, 0).wall));
-        // The second of a list that was on its way is no news.
+        // A second that the list spent on its way changes nothing.
         clock.read(Some(at(88, 0).wall), Duration::from_secs(90));
         assert!(!clock.compare(at(90, 3600)));
         assert!(clock.compare(at(100, -7200)));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_time_leaves_the_last_one_and_another_api_does_not() {
+    fn an_answer_without_a_time_keeps_the_last_one_and_another_api_resets_it() {
         let mut clock = ApiClock::default();
         clock.read(Some(START), Duration::ZERO);
         clock.read(None, Duration::from_mins(1));

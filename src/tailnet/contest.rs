@@ -1,12 +1,12 @@
-//! Somebody else who keeps changing a setting back.
+//! Detects another writer that keeps changing a setting back.
 //!
-//! | seen                                               | done                                    |
+//! | observed                                           | response                                |
 //! |----------------------------------------------------|-----------------------------------------|
-//! | what we wrote is something else again: a reversal  | it is written anew at once              |
+//! | the written value was changed back: a reversal     | the value is written again at once      |
 //! | the third reversal of one field within an hour     | contested: one try an hour from then on |
-//! | it has stayed for an hour, or a policy was edited  | forgotten                               |
+//! | the value stays for an hour, or a policy is edited | the contest is forgotten                |
 //!
-//! Kept in memory only: after a restart it begins anew.
+//! Contests are in memory only: a restart forgets them.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_hours(1);
-/// So many reversals within an hour are no accident.
+/// This many reversals within an hour are no accident.
 const MAX_REVERSALS: usize = 3;
 
-/// What was written to one field of a device, and what became of it.
+/// A field of a device that was written, and the reversals since.
 #[derive(Debug)]
 pub(super) struct Contest {
     owners: Vec<PolicyKey>,
-    /// What was written last, and when; `None` once it was reversed.
+    /// The last write and its time; `None` once it was reversed.
     written: Option<(Change, Duration)>,
-    /// The last reversals.
+    /// The times of the last reversals.
     reversals: Vec<Duration>,
     count: usize,
     contested: Option<Contested>,
@@ -34,14 +34,14 @@ pub(super) struct Contest {
 
 #[derive(Debug)]
 struct Contested {
-    /// What it is changed back to, seen from here.
+    /// The change that would set the desired value again.
     change: Change,
-    /// No try before.
+    /// No write before this time.
     paused_until: Duration,
 }
 
 impl Contest {
-    /// What begins with a write.
+    /// Starts with a write.
     pub fn new(written: &Difference, now: Duration) -> Self {
         let mut contest = Self {
             owners: Vec::new(),
@@ -54,23 +54,23 @@ impl Contest {
         contest
     }
 
-    /// Something was written.
+    /// Notes a write.
     pub fn write(&mut self, difference: &Difference, now: Duration) {
         self.owners = difference.owners().cloned().collect();
         self.written = Some((difference.change.clone(), now));
     }
 
-    /// The device was looked at right after a write, and is as it was before: the API may have ignored
-    /// the call, or answer out of an older state. That is no reversal, unless there were many before.
-    pub fn miss(&mut self) {
+    /// The read right after a write shows the value from before: the API may have ignored the request, or
+    /// answered from an older state. That is no reversal, unless the field is contested already.
+    pub fn note_ineffective(&mut self) {
         if self.contested.is_none() {
             self.written = None;
         }
     }
 
-    /// A difference has been seen. Says whether it is a reversal that makes the field contested, or
-    /// keeps it so.
-    pub fn see(&mut self, difference: &Difference, now: Duration) -> bool {
+    /// Takes an observed difference. Returns whether it is a reversal that makes the field contested or keeps
+    /// it contested.
+    pub fn observe(&mut self, difference: &Difference, now: Duration) -> bool {
         let reversed =
             |(written, _): &mut (Change, Duration)| written.undone_by(&difference.change);
         let Some((_, written_at)) = self.written.take_if(reversed) else {
@@ -97,16 +97,16 @@ impl Contest {
         true
     }
 
-    /// Why it is tried no more than once an hour, if so. `view`: as the policy is told of a change.
+    /// The failure to report, if the field is contested. `view`: the change as the policy may see it.
     pub fn failure_now(&self, view: impl Fn(&Change) -> Change) -> Option<Failure> {
         let change = view(&self.contested.as_ref()?.change);
         let field = change.field();
         Some(Failure {
             reason: Reason::Contested,
             message: format!(
-                "Somebody else keeps changing it: {} times so far, the last time from {} to {}. It is \
-                 tried once an hour now, until it has stayed for an hour. The tailnet's configuration \
-                 log says who it is; let them stop, or take {field} out of the policy.",
+                "Another writer keeps changing it back: {} times so far, the last time from {} to {}. The \
+                 controller writes it once an hour until it stays for an hour. Find the writer in the \
+                 tailnet's configuration log and stop it, or remove {field} from the policy.",
                 self.count,
                 change.after(),
                 change.before(),
@@ -116,8 +116,7 @@ impl Contest {
         })
     }
 
-    /// Whether it has been put up with for an hour, or nobody wishes it any more. What still differs
-    /// is not over.
+    /// Whether the contest is over: the value has stayed for an hour. A field that still differs is not over.
     pub fn is_over(&self, differs: bool, now: Duration) -> bool {
         !differs && now >= self.ends_at()
     }
@@ -135,23 +134,23 @@ impl Contest {
         policies.any(|policy| self.owners.contains(policy))
     }
 
-    /// Whether it is tried no more than once an hour.
+    /// Whether the field is written once an hour at most.
     pub const fn is_contested(&self) -> bool {
         self.contested.is_some()
     }
 
-    /// Whether all of these policies are among those whose change was undone.
+    /// Whether the reversed change was made for all of these policies.
     pub fn is_of<'a>(&self, mut policies: impl Iterator<Item = &'a PolicyKey>) -> bool {
         policies.all(|policy| self.owners.contains(policy))
     }
 
-    /// Whether nothing is tried now.
+    /// Whether nothing is written now.
     pub fn is_paused(&self, now: Duration) -> bool {
         let contested = self.contested.as_ref();
         contested.is_some_and(|contested| now < contested.paused_until)
     }
 
-    /// When something is to be done about it.
+    /// When to write again or to end the contest.
     pub fn wakes_at(&self) -> Option<Duration> {
         let contested = self.contested.as_ref()?;
         Some(match &self.written {

@@ -1,16 +1,16 @@
-//! How long a policy that is being deleted may take to clear its devices, before it is given up.
+//! How long a policy that is being deleted may take to clear its devices before the engine gives up.
 //!
-//! The time is counted by a clock that never jumps, from the moment when this process leads and sees
-//! that the policy is being deleted. When the deletion was asked for decides nothing: no controller
-//! may have run since, and the clocks of two machines differ.
+//! The time is measured with the monotonic clock, from the moment when this process leads and knows of the
+//! deletion. The deletion timestamp plays no part: no controller may have run since, and the clocks of two
+//! machines differ.
 //!
-//! | meanwhile                                                 | the time                            |
+//! | the policy waits for                                      | the time                            |
 //! |-----------------------------------------------------------|-------------------------------------|
-//! | an approval or room under the limit is what it waits for  | stands still                        |
-//! | its record cannot be kept, so that nothing may be sent    | stands still                        |
-//! | the tailnet cannot be asked                               | runs, counted by itself             |
+//! | an approval, or the change limit                          | stands still                        |
+//! | its record to become durable: nothing is sent before      | stands still                        |
+//! | the API, which does not answer                            | runs, counted separately            |
 //! | anything else                                             | runs                                |
-//! | a device is read or changed for the first time, or clear  | begins anew: that is progress       |
+//! | (a device is read, changed or cleared for the first time) | starts again: that is progress      |
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,16 +19,16 @@ use crate::{model::NodeId, plan::Field};
 /// What a policy that is being deleted waits for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Waits {
-    /// A person, or the hour of the limit: no time is counted.
+    /// A person or the change limit: no time is counted.
     #[default]
     Held,
-    /// An answer of the tailnet, which cannot be asked.
+    /// The API, which does not answer.
     Unreachable,
     /// Its devices.
     Clearing,
 }
 
-/// A step towards a clear device. Each counts once, so that what repeats is no progress for ever.
+/// A step towards a cleared device. Each step counts once, so that repeating it is not endless progress.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Progress {
     /// A read of this kind was answered.
@@ -39,14 +39,14 @@ pub(super) enum Progress {
     Cleared(NodeId),
 }
 
-/// The time that is left to a policy that is being deleted.
+/// The deadline of a policy that is being deleted.
 #[derive(Debug)]
 pub(super) struct Deadline {
     patience: Duration,
     clearing: Duration,
     unreachable: Duration,
     waits: Waits,
-    /// Until when the time is counted; `None` before the first step as the leader.
+    /// Up to when the time is counted; `None` before the first step as the leader.
     counted_at: Option<Duration>,
     steps: BTreeSet<Progress>,
 }
@@ -63,12 +63,12 @@ impl Deadline {
         }
     }
 
-    /// Counts nothing of what was before.
+    /// Starts to count again from zero.
     pub fn restart(&mut self) {
         *self = Self::new(self.patience);
     }
 
-    /// Counts the time since the last call for what it waited for then.
+    /// Counts the time since the last call towards what the policy waited for then.
     pub fn count(&mut self, waits: Waits, now: Duration) {
         let passed = self.counted_at.map(|at| now.saturating_sub(at));
         match self.waits {
@@ -92,7 +92,7 @@ impl Deadline {
         self.patience
     }
 
-    /// When the time is over, if what it waits for stays the same.
+    /// When the deadline passes, if the policy keeps waiting for the same thing.
     pub fn ends_at(&self) -> Option<Duration> {
         let spent = match self.waits {
             Waits::Held => return None,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_runs_while_it_clears_stands_still_while_it_is_held_and_begins_anew_with_progress() {
+    fn the_time_runs_while_clearing_stands_still_while_held_and_restarts_with_progress() {
         let mut deadline = Deadline::new(10 * MINUTE);
         deadline.count(Waits::Clearing, 100 * MINUTE);
         assert_eq!(deadline.ends_at(), Some(110 * MINUTE));
@@ -128,14 +128,14 @@ mod tests {
         assert_eq!(deadline.ends_at(), Some(506 * MINUTE));
         deadline.progress(Progress::Cleared(node(1)), 505 * MINUTE);
         assert_eq!(deadline.ends_at(), Some(515 * MINUTE));
-        // The same is no progress again.
+        // The same step is no progress again.
         deadline.progress(Progress::Cleared(node(1)), 510 * MINUTE);
         deadline.count(Waits::Clearing, 515 * MINUTE);
         assert!(deadline.is_over());
     }
 
     #[test]
-    fn an_outage_has_a_time_of_its_own_and_ends_nothing_by_coming_back() {
+    fn an_outage_has_its_own_time_and_intermittent_outages_do_not_pass_the_deadline() {
         let mut deadline = Deadline::new(10 * MINUTE);
         let mut now = Duration::ZERO;
         let mut count = |deadline: &mut Deadline, waits, minutes| {

@@ -1,6 +1,6 @@
-//! The end of a policy under `deletionPolicy: Clear` that is being deleted: once its devices are clear,
-//! or once what is left is given up. At once where nobody can clear it, else after a bounded time
-//! without progress ([`Deadline`]); never while a person is asked.
+//! Finishes the deletion of a policy under `deletionPolicy: Clear`: once its devices are cleared, or once the
+//! engine gives up. It gives up at once if nobody can clear the rest, otherwise after a bounded time without
+//! progress ([`Deadline`]), and never while an approval is pending.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,29 +16,30 @@ use crate::{
     plan::{Difference, Hold, ManagedSettings, Mode, PolicyKey, Refusal, Suspender, Why},
 };
 
-/// Devices that are named where something was given up.
+/// The number of devices that a message about abandoned settings names.
 const NAMED: usize = 3;
 
-/// What a policy that is being deleted leaves behind.
+/// The settings that a deleted policy leaves behind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abandoned {
     /// Some of the devices.
     pub devices: Vec<String>,
     /// How many there are.
     pub total: usize,
-    /// What stays on one or more of them.
+    /// The settings that stay on one or more of them.
     pub settings: ManagedSettings,
     /// Why.
     pub why: String,
 }
 
 impl Engine {
-    /// Takes a policy that is being deleted, with the time that it may take without any progress.
+    /// Starts to clean up after a policy that is being deleted. `patience`: the time without progress that it
+    /// may take.
     pub(super) fn begin_cleanup(&mut self, key: &PolicyKey, patience: Option<Duration>) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        // What cannot be read is left as it is: its deletion waits for a version that can.
+        // A status of a newer version is left as it is: the deletion waits for a controller that can read it.
         let patience = patience.filter(|_| !held.status_state.left_alone);
         held.deleting = patience.map(Deadline::new);
         if patience.is_some() {
@@ -48,7 +49,7 @@ impl Engine {
         }
     }
 
-    /// Begins anew with the policies that are being deleted.
+    /// Restarts the cleanup of all policies that are being deleted.
     pub(super) fn restart_cleanup(&mut self) {
         for (key, held) in &mut self.policies {
             held.abandoned = None;
@@ -59,7 +60,7 @@ impl Engine {
         }
     }
 
-    /// When a policy is given up next.
+    /// When the next deadline passes.
     pub(super) fn next_cleanup(&self) -> Option<Duration> {
         if !self.leads() || !self.policies_listed {
             return None;
@@ -70,8 +71,7 @@ impl Engine {
             .min()
     }
 
-    /// Sees policies off that are being deleted: those of which nothing is left to clear, and those
-    /// that are given up.
+    /// Finishes the deletion of policies that have nothing left to clear, and of those that cannot finish.
     pub(super) fn finish_deletions(&mut self, now: Now) {
         if !self.leads() || !self.policies_listed {
             return;
@@ -95,8 +95,8 @@ impl Engine {
         }
     }
 
-    /// What a policy that is being deleted waits for. A person may take any time; then what is held
-    /// goes on, so that nothing of it is given up, though the tailnet may not answer meanwhile.
+    /// What a policy that is being deleted waits for. While it is held, no deadline passes, even if the API
+    /// does not answer meanwhile: a person may take any time.
     fn waits(&self, key: &PolicyKey) -> Waits {
         let frozen = self
             .policies
@@ -114,7 +114,7 @@ impl Engine {
         Waits::Clearing
     }
 
-    /// A step has been made for the policies that clear a device.
+    /// Notes progress for the policies that clear a device.
     pub(super) fn note_progress(&mut self, step: &Progress, now: Now) {
         let (Progress::Read(id, _) | Progress::Changed(id, _) | Progress::Cleared(id)) = step;
         let Some(node) = self.devices.get(id) else {
@@ -140,7 +140,7 @@ impl Engine {
         self.forget_released(key, &managed);
     }
 
-    /// Why what is left will not be cleared.
+    /// Why the remaining settings will not be cleared; `None` while they may be.
     fn why_cleanup_cannot_finish(&self, held: &PolicyEntry, key: &PolicyKey) -> Option<String> {
         let deadline = held.deleting.as_ref();
         let is_over = deadline.is_some_and(Deadline::is_over);
@@ -180,15 +180,15 @@ impl Engine {
         if !is_over {
             return None;
         }
-        let trouble = self.clear_report(key).and_then(|report| report.blocker);
+        let blocker = self.clear_report(key).and_then(|report| report.blocker);
         let patience = deadline.map(Deadline::patience).unwrap_or_default();
-        Some(trouble.unwrap_or_else(|| {
+        Some(blocker.unwrap_or_else(|| {
             let seconds = patience.as_secs();
             format!("nothing was cleared for {seconds} seconds (--clear-timeout)")
         }))
     }
 
-    /// What is left is all held by the guards of the tailnet, of which time mends nothing.
+    /// The reason, if guardrails deny all remaining changes: waiting does not help then.
     fn forbidden(&self, held: &PolicyEntry, key: &PolicyKey) -> Option<String> {
         let is_forbidden = |difference: &Difference| {
             matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))

@@ -1,9 +1,9 @@
-//! The deletions of the last day, as the tailnet's status counts them.
+//! The deletions of the last day, as the tailnet's status records them.
 //!
-//! A policy counts its own deletions in its status, by device. That count goes with the object, so that
-//! deleting and recreating a policy (under the same name or another) would begin anew. Hence the tailnet
-//! counts them too, before each request: they count for a policy that was created after them, if the
-//! policy that made them is gone, and for the same policy if its own status was lost.
+//! A policy counts its own deletions in its status, by device. The count disappears with the object, so that
+//! deleting and recreating a policy (under the same name or another) would reset it. Hence the tailnet counts
+//! them too, before each request: they count for a policy that was created after them if the policy that made
+//! them is gone, and for the same policy if its status was lost.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::plan::PolicyKey;
 
-/// Counted in steps, so that it stays small.
+/// Deletions are counted in steps of so many seconds, so that the record stays small.
 const STEP: i64 = 300;
 /// How long a deletion counts, from the beginning of its step: as long as in the policy's own status.
 const COUNTS: SignedDuration = SignedDuration::from_secs(24 * 3600 + 600 + STEP);
-/// More entries than these are merged, so that a status stays small. Merged ones count longer, and never
-/// less.
+/// More entries than these are merged, so that the status stays small. Merged entries count longer, never
+/// shorter.
 const MAX_ENTRIES: usize = 40;
 
-/// How many devices a policy has deleted, or was about to, within a step: what a status keeps.
+/// How many devices a policy has deleted, or was about to delete, within a step: an entry of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecentDeletions {
-    /// Whose they are; of merged entries nobody knows.
+    /// The policy that deleted them; `None` for merged entries.
     pub policy: Option<PolicyKey>,
-    /// The object of that name.
+    /// The uid of the policy.
     pub uid: String,
     /// The beginning of the step.
     pub since: Timestamp,
@@ -32,7 +32,7 @@ pub struct RecentDeletions {
     pub devices: usize,
 }
 
-/// What is known of the deletions of the last day.
+/// The known deletions of the last day.
 #[derive(Debug, Default)]
 pub(super) struct DeletionLog {
     entries: Vec<RecentDeletions>,
@@ -41,7 +41,7 @@ pub(super) struct DeletionLog {
 }
 
 impl DeletionLog {
-    /// A deletion is about to be made.
+    /// Counts a deletion that is about to be sent.
     pub fn add(&mut self, policy: &PolicyKey, uid: &str, now: Timestamp, revision: u64) {
         let since = step(now);
         let same = |entry: &&mut RecentDeletions| {
@@ -60,8 +60,8 @@ impl DeletionLog {
         self.merge();
     }
 
-    /// Takes over what a previous leader has recorded. What this process knows besides may be newer than
-    /// what a watch shows.
+    /// Takes over the record of a previous leader. The counts of this process may be newer than the watched
+    /// record, so the larger one counts.
     pub fn take_over(&mut self, recorded: Vec<RecentDeletions>) {
         for entry in recorded {
             let same = |known: &&mut RecentDeletions| {
@@ -75,7 +75,7 @@ impl DeletionLog {
         self.merge();
     }
 
-    /// Forgets what no longer counts. Says whether there was any.
+    /// Forgets entries that no longer count. Returns whether there were any.
     pub fn expire(&mut self, now: Timestamp) -> bool {
         let before = self.entries.len();
         self.entries.retain(|entry| counts(entry, now));
@@ -104,7 +104,7 @@ impl DeletionLog {
         inherited.map(|entry| entry.devices).sum()
     }
 
-    /// First the steps of each policy, then those of all policies.
+    /// Merges the steps of each policy first, then those of all policies.
     fn merge(&mut self) {
         if self.entries.len() <= MAX_ENTRIES {
             return;
@@ -138,7 +138,7 @@ impl RecentDeletions {
 
 fn counts(entry: &RecentDeletions, now: Timestamp) -> bool {
     let since = now.duration_since(entry.since);
-    // One from the future was written by a clock that was wrong; it does not count for ever.
+    // A clock that was wrong wrote an entry of the future; it must not count forever.
     since.abs() < COUNTS
 }
 
@@ -183,7 +183,7 @@ mod tests {
         let nobody = |_: &PolicyKey, _: &str| false;
         assert_eq!(log.inherited(&key(0), "new", later, false, nobody), 2);
         assert_eq!(log.inherited(&key(1), "other", later, false, nobody), 2);
-        // It was there before, with a count of its own.
+        // It existed before, with its own count.
         let before = START - SignedDuration::from_hours(1);
         assert_eq!(log.inherited(&key(1), "other", before, false, nobody), 0);
         // The policy that made them is still there.

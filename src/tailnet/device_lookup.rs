@@ -1,4 +1,4 @@
-//! Questions of those who work beside the engine, through the same client and so the same budget.
+//! Lookups for other controllers. They use the tailnet's client and its budget.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,31 +19,31 @@ use crate::{
     tailscale::Client,
 };
 
-/// Which device is targeted, and how to reach it? Costs no request: the last lists answer.
+/// Finds the targeted device and how to reach it. Costs no request: the last lists answer.
 #[derive(Debug)]
 pub struct DeviceLookup {
-    /// The device in question.
+    /// The device to find.
     pub target: DeviceTarget,
-    /// The device that is recorded as the targeted one: no other one takes its place before it is
-    /// proven that it has left the tailnet.
+    /// The device that is recorded as the targeted one. No other device takes its place before it is proven
+    /// to have left the tailnet.
     pub bound: Option<NodeId>,
-    /// Where the answer goes.
+    /// The channel for the result.
     pub reply: oneshot::Sender<Result<LookupResult, Failure>>,
 }
 
-/// What an inquiry finds.
+/// The result of a lookup.
 #[derive(Debug)]
 pub struct LookupResult {
     /// The device, or why there is none.
     pub binding: Binding,
-    /// Why nothing may be made for the device yet.
+    /// Why nothing may be created for the device yet.
     pub doubt: Option<Doubt>,
     /// The tailnet's own client.
     pub client: Client,
-    /// How the tailnet is looked after.
+    /// The settings of the tailnet.
     pub settings: Settings,
-    /// Cancelled as soon as nothing may be written to the tailnet any longer by what was found: another
-    /// connection takes the place of this one, the tailnet is suspended, or this process no longer leads.
+    /// Cancelled as soon as nothing may be written based on this result any longer: another connection
+    /// replaces this one, the tailnet is suspended, or this process no longer leads.
     pub writable: CancellationToken,
 }
 
@@ -56,11 +56,11 @@ pub enum Doubt {
     NotListed,
 }
 
-/// What was asked for a short while ago. A device that only an inquiry is about is given up as
-/// carefully as one that a policy is about.
+/// The recent lookups. A device that only a lookup concerns is given up as carefully as one that a policy
+/// targets.
 #[derive(Debug, Default)]
 pub(super) struct LookedUpDevices {
-    /// How a device was named, by that as a text, and when (the time of the last list then).
+    /// The identities that were looked up, by their text, with the time of the last list then.
     named: BTreeMap<String, (Identity, Duration)>,
     bound: BTreeMap<NodeId, Duration>,
 }
@@ -72,25 +72,25 @@ impl LookedUpDevices {
         self.bound.extend(bound.map(|id| (id.clone(), now)));
     }
 
-    /// Forgets what nobody has asked for since a time.
+    /// Forgets lookups older than this time.
     pub fn forget_before(&mut self, since: Duration) {
         self.named.retain(|_, (_, at)| *at >= since);
         self.bound.retain(|_, at| *at >= since);
     }
 
-    /// The devices that are recorded as the targeted ones.
+    /// The devices that are recorded as targeted.
     pub fn bound(&self) -> impl Iterator<Item = &NodeId> {
         self.bound.keys()
     }
 
-    /// How devices were named.
+    /// The identities that were looked up.
     pub fn named(&self) -> impl Iterator<Item = &Identity> {
         self.named.values().map(|(identity, _)| identity)
     }
 }
 
 impl Engine {
-    /// Finds a device by the last lists, and says why it is not certain.
+    /// Finds a device in the last lists, and tells why the result is in doubt.
     pub(super) fn find(
         &mut self,
         target: &DeviceTarget,
@@ -105,12 +105,12 @@ impl Engine {
             return Err(failure.clone());
         }
         self.absence
-            .inquired
+            .looked_up
             .note(&target.identity, bound, self.polling.last());
         if self.polling.seen == 0 {
             return Err(Failure {
                 reason: Reason::NotStarted,
-                message: "The first list of devices is being read.".to_owned(),
+                message: "The controller is reading the first list of devices.".to_owned(),
                 retry: Retry::Later,
                 unknown_outcome: false,
             });
@@ -123,7 +123,7 @@ impl Engine {
             self.polling.compare_soon();
             return Ok((Binding::Device(id.clone()), Some(Doubt::NotListed)));
         }
-        let binding = self.bind_inquired(target, bound);
+        let binding = self.bind_looked_up(target, bound);
         let doubt = self.doubt(target, bound, &binding);
         if doubt.is_some() {
             self.polling.compare_soon();
@@ -131,7 +131,7 @@ impl Engine {
         Ok((binding, doubt))
     }
 
-    fn bind_inquired(&self, target: &DeviceTarget, bound: Option<&NodeId>) -> Binding {
+    fn bind_looked_up(&self, target: &DeviceTarget, bound: Option<&NodeId>) -> Binding {
         let device = bound.and_then(|id| self.index.get(id));
         let record = PolicyRecord {
             bound: device.map(|device| Bound {
@@ -161,19 +161,19 @@ impl Engine {
         (is_new && !self.can_compare_lists()).then_some(Doubt::OneList)
     }
 
-    /// The devices of this list that inquiries are about, and forgets what is no longer asked for.
-    pub(super) fn inquired_devices(&mut self) -> BTreeSet<NodeId> {
-        // An inquiry about a device that has its invite comes as rarely as attributes are read.
+    /// The looked-up devices of the snapshot. Forgets old lookups.
+    pub(super) fn looked_up_devices(&mut self) -> BTreeSet<NodeId> {
+        // An invite that exists is checked as rarely as attributes are read.
         let kept_for = 2 * self.refresh();
         let since = self.polling.last().saturating_sub(kept_for);
-        self.absence.inquired.forget_before(since);
-        let named = self.absence.inquired.named();
+        self.absence.looked_up.forget_before(since);
+        let named = self.absence.looked_up.named();
         let found = named.flat_map(|identity| self.index.find(identity));
         found.map(|device| device.node_id.clone()).collect()
     }
 }
 
-/// Whether a list has a device not among the tailnet's own.
+/// Whether a list lacks a device, or has it only as one that is shared in.
 pub(super) fn is_lacking(listed: &DeviceIndex, id: &NodeId) -> bool {
     listed.get(id).is_none_or(|device| device.external)
 }

@@ -12,108 +12,107 @@ use crate::{
     },
 };
 
-/// What was read of a device by a request of its own, and when.
+/// Values that a request for one device has read, and when.
 #[derive(Debug, Clone)]
 pub(super) struct Reading<T> {
     pub values: T,
     pub at: Duration,
 }
 
-/// A device that policies hold: what is known and under way about it.
+/// A device that policies manage: what is known about it, and what is in flight.
 #[derive(Debug, Default)]
 pub(super) struct DeviceState {
     pub policies: BTreeSet<PolicyKey>,
-    /// The policies that have let it go and are to clear it.
+    /// The policies that have released it and must clear it.
     pub clearing: BTreeSet<PolicyKey>,
     pub plan: DevicePlan,
-    /// When it is to be compared anew though nothing happens.
+    /// When it must be planned again, even if nothing happens.
     pub timer: Option<Duration>,
-    /// Requests about it that are under way.
+    /// The number of its requests in flight.
     pub busy: u32,
-    /// Parts of refused batches that have something to write to it and wait for their turn.
+    /// Parts of refused batches that write to it and wait for their turn.
     pub halves: u32,
-    /// The engine's count of answers when it was written or looked at last; an older list does not
-    /// count.
+    /// The engine's revision when the device was last written or read; an older list does not count.
     pub changed_at_revision: u64,
-    /// The device must be looked at before anything else: what it is like is not known.
+    /// The device must be read before anything else: its state is unknown.
     pub read: bool,
     pub attributes: Option<Reading<Attributes>>,
-    /// The policies that may set attributes here, as others are told of them.
+    /// The policies that may set attributes here, as noted in [`crate::plan::TailnetWide`].
     pub setting: BTreeSet<PolicyKey>,
-    /// The forms of its attributes, as others are told of them.
+    /// The types of its attributes, as noted there.
     pub types: BTreeSet<AttributeType>,
-    /// The forms of attributes that the API refuses here, as others are told of them.
+    /// The types of attributes that the API refuses here, as noted there.
     pub refused: BTreeSet<AttributeType>,
     /// Its attributes must be read again, whatever their age.
     pub read_attributes: bool,
-    /// Its routes, where the list does not tell them.
+    /// Its routes, if the list lacks them.
     pub routes: Option<Reading<RouteSet>>,
-    /// When its routes were read last, for a call that carries some of them along.
+    /// When its routes were last read, for a request that sends unmanaged routes along.
     pub routes_read: Option<Duration>,
-    /// When the device itself was read last, for a call that carries some of its tags along.
+    /// When the device itself was last read, for a request that sends unmanaged tags along.
     pub device_read: Option<Duration>,
-    /// What was written and not seen since. Empty: nothing to confirm.
+    /// Written changes that no read has verified yet. Empty: nothing to verify.
     pub unverified: BTreeMap<Field, Change>,
-    /// What was written and looked at since: does it still differ?
+    /// Written changes that have been read since. The next plan tells whether they still differ.
     pub verified: BTreeMap<Field, Change>,
-    /// What may have been written: the answer was lost.
+    /// Changes that may have taken effect: the answer was lost.
     pub outcome_unknown: Vec<Difference>,
     pub backoffs: BTreeMap<Field, Backoff>,
-    /// What was written within the last hour or so, and whether somebody reverses it.
+    /// The fields that were written within the last hour or so, and whether another writer reverses them.
     pub contests: BTreeMap<Field, Contest>,
     pub read_backoff: Option<Backoff>,
     pub attributes_backoff: Option<Backoff>,
     pub routes_backoff: Option<Backoff>,
 }
 
-/// What to do next about a device.
+/// The next step for a device.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Nothing, until something changes or this time comes.
     Rest(Option<Duration>),
-    /// Something is under way.
+    /// Something is in flight.
     Wait,
-    /// Look at something first.
+    /// Read something first.
     Read(Request),
     /// Write attributes, together with those of other devices.
     WriteAttributes(AttributeWrites, Vec<Difference>),
-    /// Make this call, which removes these differences.
+    /// Send this request, which removes these differences.
     Call(Call, Vec<Difference>),
-    /// See whether what was written is there.
+    /// Verify what was written.
     Verify,
 }
 
-/// What decides about the next step besides the device itself.
+/// What the next step depends on besides the device itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StepContext {
-    /// What the policies must not forget is kept.
+    /// The records that the policies need are durable.
     pub recorded: bool,
     /// The last list lacks the device.
     pub missing: bool,
     /// The age at which attributes are read again.
     pub refresh: Duration,
-    /// A device may be deleted for what the last list says.
+    /// The last list can be trusted to delete a device.
     pub list_trusted: bool,
-    /// How old a read may be that a call rests on.
+    /// How old a read may be if a request depends on it.
     pub fresh_for: Duration,
     pub now: Duration,
 }
 
 impl DeviceState {
-    /// The policies that may send something for it.
+    /// The policies that may send a request for it.
     pub fn all_policies(&self) -> impl Iterator<Item = &PolicyKey> {
         self.policies.union(&self.clearing)
     }
 
-    pub fn next_step(&self, id: &NodeId, given: StepContext) -> Step {
+    pub fn next_step(&self, id: &NodeId, context: StepContext) -> Step {
         if self.busy > 0 || self.halves > 0 {
             return Step::Wait;
         }
-        self.step_if_idle(id, given)
+        self.step_if_idle(id, context)
     }
 
-    /// The next step, were nothing under way.
-    pub fn step_if_idle(&self, id: &NodeId, given: StepContext) -> Step {
+    /// The next step if nothing is in flight.
+    pub fn step_if_idle(&self, id: &NodeId, context: StepContext) -> Step {
         let StepContext {
             recorded,
             missing,
@@ -121,8 +120,8 @@ impl DeviceState {
             list_trusted,
             fresh_for,
             now,
-        } = given;
-        // Whether it is there still is found out elsewhere.
+        } = context;
+        // Another module finds out whether the device still exists.
         if missing {
             return Step::Rest(None);
         }
@@ -140,9 +139,9 @@ impl DeviceState {
         }
         match next_call(&self.plan, &self.blocked(list_trusted, now)) {
             Some(_) if !recorded => Step::Wait,
-            // Somebody may have approved a route or given a tag since the list: a call that
-            // replaces a whole list carries what nobody here decides, as it is now; and what cannot be
-            // taken back is done for what is so now.
+            // Somebody may have approved a route or set a tag since the list. A request that replaces a whole
+            // list sends unmanaged entries along, so they must be fresh. A change that cannot be undone must
+            // rest on fresh facts too.
             Some((call, _)) if !self.rests_on(&call).is_fresh(fresh_for, now) => {
                 Step::Read(match call {
                     Call::SetRoutes(..) => Request::Routes(id.clone()),
@@ -161,12 +160,12 @@ impl DeviceState {
         }
     }
 
-    /// Whether the device was looked at a moment ago.
+    /// Whether the device was read a moment ago.
     pub fn was_just_read(&self, fresh_for: Duration, now: Duration) -> bool {
         is_fresh(self.device_read, fresh_for, now)
     }
 
-    /// The fields that must wait, as a call for them (or the read before it) failed a moment ago.
+    /// The fields that must wait, as a request for them (or the read before it) has failed recently.
     pub fn blocked(&self, list_trusted: bool, now: Duration) -> BTreeSet<Field> {
         let waiting = self
             .backoffs
@@ -174,7 +173,7 @@ impl DeviceState {
             .filter(|(_, backoff)| !backoff.is_over(now))
             .map(|(field, _)| field.clone());
         let contests = self.contests.iter();
-        // What others desire of the same list besides does not wait.
+        // Entries of other policies in the same list do not wait.
         let own = |field: &Field, contest: &Contest| {
             let mut differences = self.plan.differences.iter();
             differences.all(|it| it.change.field() != *field || contest.is_of(it.owners()))
@@ -187,10 +186,10 @@ impl DeviceState {
         let tags = pending(self.read_backoff.as_ref(), now)
             .filter(|_| self.plan.owners.share_tags())
             .map(|_| Field::Tags);
-        let looks_fail = pending(self.read_backoff.as_ref(), now).is_some();
-        let deletion = (looks_fail || !list_trusted).then_some(Field::DeleteInactive);
-        let expiry = looks_fail.then_some(Field::ExpireKeyAt);
-        // After a lost answer nobody knows what the attributes are.
+        let reads_fail = pending(self.read_backoff.as_ref(), now).is_some();
+        let deletion = (reads_fail || !list_trusted).then_some(Field::DeleteInactive);
+        let expiry = reads_fail.then_some(Field::ExpireKeyAt);
+        // After a lost answer, the attributes are unknown.
         let unknown = self
             .plan
             .differences
@@ -219,8 +218,7 @@ impl DeviceState {
             && (old || self.read_attributes)
     }
 
-    /// Whether the routes must be read: the list does not tell them, and they were never read or
-    /// a while ago.
+    /// Whether the routes must be read: the list lacks them, and they were never read or not recently.
     fn routes_due(&self, refresh: Duration, now: Duration) -> bool {
         let old = self
             .routes
@@ -240,15 +238,18 @@ impl DeviceState {
         !self.unverified.is_empty() && pending(backoff.as_ref(), now).is_none()
     }
 
-    /// When something will have to be done: always after `now`, as what could be done now is.
+    /// When something must be done next. Always after `now`, as everything that is due is done already.
     fn rest_until(&self, refresh: Duration, now: Duration) -> Option<Duration> {
         let claims = &self.plan.owners;
-        let looks = [
+        let reads_of_device = [
             &self.read_backoff,
             &self.attributes_backoff,
             &self.routes_backoff,
         ];
-        let backoffs = self.backoffs.values().chain(looks.into_iter().flatten());
+        let backoffs = self
+            .backoffs
+            .values()
+            .chain(reads_of_device.into_iter().flatten());
         let attributes = self
             .attributes
             .as_ref()
@@ -263,14 +264,14 @@ impl DeviceState {
             .min()
     }
 
-    /// What was written and can be seen in the device itself.
+    /// Whether a written setting waits for verification that a read of the device itself shows.
     pub fn unverified_settings(&self) -> bool {
         self.unverified
             .keys()
             .any(|field| !matches!(field, Field::Attribute(_)))
     }
 
-    /// The namespaces for which it costs a read of its own now and then.
+    /// The namespaces whose policies need regular reads of this device.
     pub fn reading_namespaces(&self) -> BTreeSet<String> {
         let claims = &self.plan.owners;
         let routes = claims.need_routes() && self.routes.is_some();
@@ -279,15 +280,15 @@ impl DeviceState {
         all.map(|key| key.namespace.clone()).collect()
     }
 
-    /// Whether nothing that could be done is left to do: what is held is not, nor what waits for it.
+    /// Whether nothing is left to send. Held changes do not count, nor those that wait for them.
     pub fn is_done(&self) -> bool {
         self.plan.complete() && next_call(&self.plan, &BTreeSet::new()).is_none()
     }
 
-    /// The failures that concern a policy: of looks that it needs (without a field), and of its own
+    /// The failures that concern a policy: of the reads that it needs (without a field), and of its own
     /// differences.
     pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, Failure)> {
-        let of_looks = self.reads_in_force().map(|backoff| (None, backoff));
+        let of_reads = self.reads_in_force().map(|backoff| (None, backoff));
         let own = self.plan.differences.iter().filter(|d| d.concerns(key));
         let of_fields = own.filter_map(|difference| {
             let field = difference.change.field();
@@ -303,7 +304,7 @@ impl DeviceState {
                 let failure = contest.failure_now(|change| self.plan.owners.view(key, change))?;
                 Some((Some(field.clone()), failure))
             });
-        of_looks
+        of_reads
             .chain(of_fields)
             .map(|(field, backoff)| {
                 let message = self.plan.owners.mask(key, &backoff.failure.message);
@@ -313,7 +314,8 @@ impl DeviceState {
             .chain(contested)
     }
 
-    /// Whether a write failed in passing and is repeated soon: that is still work under way.
+    /// Whether a write failed with a transient error and is repeated soon: that still counts as work in
+    /// progress.
     pub fn retries_quietly(&self) -> bool {
         let mut open = self.plan.differences.iter().filter(|d| d.hold.is_none());
         open.any(|difference| {
@@ -322,22 +324,22 @@ impl DeviceState {
         })
     }
 
-    /// The looks that it needs and that have failed.
+    /// The needed reads that have failed.
     pub fn reads_in_force(&self) -> impl Iterator<Item = &Backoff> {
         let claims = &self.plan.owners;
         let attributes = self.attributes_backoff.as_ref();
         let routes = self.routes_backoff.as_ref();
         let device = self.read_backoff.as_ref();
-        let looks = [
+        let needed = [
             device.filter(|_| self.needs_device_read()),
             attributes.filter(|_| claims.need_attributes()),
             routes.filter(|_| claims.need_routes()),
         ];
-        looks.into_iter().flatten()
+        needed.into_iter().flatten()
     }
 
-    /// Whether the device must be read by itself: as an answer was lost, to verify a write, or before a call
-    /// that rests on such a read.
+    /// Whether the device itself must be read: because an answer was lost, to verify a write, or before a
+    /// request that depends on such a read.
     fn needs_device_read(&self) -> bool {
         let shares_tags = self.plan.owners.share_tags();
         let mut open = self.plan.differences.iter().filter(|it| it.hold.is_none());
@@ -352,7 +354,7 @@ impl DeviceState {
         backoff.is_some_and(|backoff| backoff.failure.retry == Retry::Never)
     }
 
-    /// The forms of attributes that the API has refused for good.
+    /// The types of attributes that the API has refused for good.
     pub fn refused_types(&self) -> BTreeSet<AttributeType> {
         let decided = self.plan.owners.attributes.iter();
         let refused = decided.filter(|(key, _)| self.is_refused(&Field::Attribute((*key).clone())));
@@ -362,12 +364,12 @@ impl DeviceState {
     }
 
     /// Counts one request as answered.
-    pub fn request_finished(&mut self, touched: u64) {
+    pub fn request_finished(&mut self, revision: u64) {
         self.busy = self.busy.saturating_sub(1);
-        self.changed_at_revision = touched;
+        self.changed_at_revision = revision;
     }
 
-    /// A look that failed and could be tried again, but is not needed any more, says nothing.
+    /// Drops the backoffs of failed reads that could be repeated but are no longer needed.
     pub fn drop_unneeded_reads(&mut self, now: Duration) {
         for backoff in [
             &mut self.read_backoff,
@@ -378,8 +380,8 @@ impl DeviceState {
         }
     }
 
-    /// Forgets what failed for a policy, and who contests that: an edit is its author's answer to whatever
-    /// failed before it. What failed for others stays.
+    /// Forgets the failures and contests of a policy: an edit is its author's answer to every earlier
+    /// failure. Failures of other policies stay.
     pub fn forget_backoffs_of(&mut self, key: &PolicyKey) {
         let own = self.plan.differences.iter().filter(|d| d.concerns(key));
         for field in own.map(|difference| difference.change.field()) {
@@ -392,7 +394,7 @@ impl DeviceState {
         self.routes_backoff = None;
     }
 
-    /// Forgets all setbacks, and who contests what.
+    /// Forgets all backoffs and contests.
     pub fn forget_backoffs(&mut self) {
         self.backoffs.clear();
         self.contests.clear();

@@ -1,4 +1,4 @@
-//! The engine's connection to the world: a client, a clock, and a place for reports.
+//! Connects the engine to a client, a clock, and a reporter.
 
 use std::{future::Future, sync::Arc};
 
@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{plan::PolicyKey, tailscale::Client};
 
-/// Where reports are kept: the status of objects, or a terminal.
+/// Records reports: in the status of objects, or on a terminal.
 pub trait Reporter: Send + Sync + 'static {
-    /// Whether this process leads in this term at this moment. Once it does not, it never will again:
-    /// the lead is regained in a new term. The engine learns of the end of a term by a message; a
-    /// process that was stopped for a while must not write before that message comes.
+    /// Whether this process leads in this term at this moment. Once it does not, it never will again: the
+    /// lead is regained in a new term. The engine learns of the end of a term by a message. A process that
+    /// was stopped for a while must not write before that message arrives.
     fn may_write(&self, _term: Term) -> bool {
         true
     }
@@ -30,9 +30,9 @@ pub trait Reporter: Send + Sync + 'static {
         key: &PolicyKey,
         report: &PolicyReport,
     ) -> impl Future<Output = Recorded> + Send;
-    /// Records the report of the tailnet; `false` where that failed and must be tried again.
+    /// Records the report of the tailnet; `false` if that failed and must be tried again.
     fn tailnet(&self, term: Term, report: &TailnetReport) -> impl Future<Output = bool> + Send;
-    /// Tells people. Not tried again: the status says the same.
+    /// Notifies people. A failure is not repeated: the status says the same.
     fn notify(
         &self,
         term: Term,
@@ -41,7 +41,7 @@ pub trait Reporter: Send + Sync + 'static {
     ) -> impl Future<Output = ()> + Send;
 }
 
-/// What became of the report of a policy.
+/// The outcome of recording the report of a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
     /// It is recorded, and would survive a crash.
@@ -52,29 +52,28 @@ pub enum Recorded {
     No,
 }
 
-/// What a driver is told.
+/// A message to a driver.
 #[derive(Debug)]
 pub enum Message {
-    /// Something for the engine.
+    /// An input for the engine.
     Input(Input),
-    /// The client to send requests with from now on, or why there is none. With the settings that hold
-    /// from the same moment on, where they have changed: what one connection permits is never done by
-    /// another.
+    /// The client to send requests with from now on, or why there is none. If the settings have changed, they
+    /// come with the client: a connection must never do what only the settings of another one permit.
     Connection {
-        /// How the tailnet is looked after from now on; `None`: as before.
+        /// The settings from now on; `None`: unchanged.
         settings: Option<Box<Settings>>,
         /// The client.
         client: Result<Client, Failure>,
     },
-    /// Somebody works beside the engine.
+    /// A lookup for another controller.
     DeviceLookup(DeviceLookup),
 }
 
-/// Drives an engine until `stop` is cancelled or it is finished, the requests under way have ended and
-/// the reports are kept. Gives it back for a last look.
+/// Drives an engine until `stop` is cancelled or the engine is finished, all requests have ended and all
+/// reports are recorded. Returns the engine for a last look.
 ///
-/// The mailbox is unbounded, so that one slow tailnet never holds up those who write to several; what waits
-/// there is bounded by the number of objects, as of each only the newest state is kept.
+/// The mailbox is unbounded, so that one slow tailnet never blocks a sender that serves several. The number
+/// of objects bounds it, as only the newest state of each object is kept.
 pub async fn drive<R: Reporter>(
     engine: Engine,
     mailbox: mpsc::UnboundedReceiver<Message>,
@@ -83,11 +82,11 @@ pub async fn drive<R: Reporter>(
 ) -> Engine {
     let (notifications, mut incoming) =
         mpsc::unbounded_channel::<(Term, PolicyKey, Notification)>();
-    let speaker = Arc::clone(&reporter);
-    // One after the other, as they happened.
-    let notifier = tokio::spawn(async move {
+    let notifier = Arc::clone(&reporter);
+    // One after the other, in the order in which they happened.
+    let notifications_task = tokio::spawn(async move {
         while let Some((term, key, notification)) = incoming.recv().await {
-            speaker.notify(term, &key, &notification).await;
+            notifier.notify(term, &key, &notification).await;
         }
     });
     let mut driver = Driver {
@@ -107,19 +106,20 @@ pub async fn drive<R: Reporter>(
         ..
     } = driver;
     drop(notifications);
-    // What was said last is still on its way.
-    let _ = notifier.await;
+    // The last notifications are still on their way.
+    let _ = notifications_task.await;
     engine
 }
 
 struct Driver<R> {
     engine: Engine,
     reporter: Arc<R>,
-    /// The term that the engine knows of.
+    /// The term that the engine knows.
     term: Option<Term>,
     started: Instant,
     requests: Requests,
-    /// Cancelled when the tailnet can no longer be written to as it was up to now.
+    /// Cancelled when the connection, the lead or the suspension of the tailnet changes: see
+    /// [`LookupResult::writable`].
     writable: CancellationToken,
     reports: Reports,
     notifications: mpsc::UnboundedSender<(Term, PolicyKey, Notification)>,
@@ -146,12 +146,12 @@ impl<R: Reporter> Driver<R> {
                 }
                 message = inbox.next() => match message {
                     Some(message) => self.take(message),
-                    // Whoever told us what to do is gone.
+                    // All senders are gone.
                     None => stop.cancel(),
                 },
                 progress = self.requests.next() => match progress {
                     Progress::Turn(turn) => {
-                        // What is known by now decides what is sent.
+                        // The newest state decides which request is sent.
                         for message in inbox.take_all() {
                             self.take(message);
                         }
@@ -169,7 +169,7 @@ impl<R: Reporter> Driver<R> {
                 Some(written) = self.reports.join_next() => self.written(written),
                 () = sleep_until(wake) => {
                     self.step(Input::Wake);
-                    // The next step may be due at once: others work on this thread too.
+                    // The next step may be due at once. Other tasks run on this thread too.
                     tokio::task::yield_now().await;
                 }
             }
@@ -191,13 +191,13 @@ impl<R: Reporter> Driver<R> {
                     connected,
                 });
             }
-            Message::DeviceLookup(inquiry) => self.answer(inquiry),
+            Message::DeviceLookup(lookup) => self.answer(lookup),
         }
     }
 
-    fn answer(&mut self, inquiry: DeviceLookup) {
+    fn answer(&mut self, lookup: DeviceLookup) {
         let client = self.requests.client();
-        let found = self.engine.find(&inquiry.target, inquiry.bound.as_ref());
+        let found = self.engine.find(&lookup.target, lookup.bound.as_ref());
         let found = found.and_then(|(binding, doubt)| {
             Ok(LookupResult {
                 binding,
@@ -207,8 +207,8 @@ impl<R: Reporter> Driver<R> {
                 writable: self.writable.clone(),
             })
         });
-        // Who asked may have gone meanwhile.
-        let _ = inquiry.reply.send(found);
+        // The caller may have gone meanwhile.
+        let _ = lookup.reply.send(found);
     }
 
     fn step(&mut self, input: Input) {
@@ -240,7 +240,7 @@ impl<R: Reporter> Driver<R> {
                 Effect::Report(key, report) => self.reports.put_policy(key, *report),
                 Effect::Tailnet(report) => self.reports.put_tailnet(*report),
                 Effect::Notify(key, notification) => {
-                    // The other end goes only after this driver.
+                    // The receiver ends only after this driver.
                     if let Some(term) = self.term {
                         let _ = self.notifications.send((term, key, *notification));
                     }
@@ -257,13 +257,13 @@ impl<R: Reporter> Driver<R> {
         self.requests.want_turn(engine.wants_turn());
     }
 
-    /// Nobody who works beside the engine writes any longer by what they were told up to now.
+    /// Other controllers must not write any longer based on the lookups so far.
     fn end_writes(&mut self) {
         std::mem::take(&mut self.writable).cancel();
     }
 
-    /// What is still unwritten when its term is over is never written, even if the message of its end
-    /// does not come, as while this process stops.
+    /// A report that is not written when its term ends is never written, even if the message about the end
+    /// does not arrive, for example while this process stops.
     fn write_reports(&mut self) {
         match self.term.filter(|term| self.reporter.may_write(*term)) {
             Some(term) => self.reports.write(term, &self.reporter),

@@ -14,7 +14,7 @@ pub(super) struct EditedStatuses {
 }
 
 impl EditedStatuses {
-    /// Somebody edited the status of this policy, or of the tailnet (`None`).
+    /// Notes that somebody edited the status of this policy, or of the tailnet (`None`).
     pub fn note(&mut self, policy: Option<PolicyKey>) {
         match policy {
             Some(key) => {
@@ -24,14 +24,14 @@ impl EditedStatuses {
         }
     }
 
-    /// Whether the report of this policy must be written even though it has not changed.
-    pub fn settle(&mut self, key: &PolicyKey) -> bool {
+    /// Whether the report of this policy must be written even if it has not changed. Forgets the edit.
+    pub fn take(&mut self, key: &PolicyKey) -> bool {
         self.policies.remove(key)
     }
 }
 
 impl Engine {
-    /// After each poll, reports again what was edited since the one before.
+    /// After each poll, marks the statuses that were edited since the one before.
     pub(super) fn correct_statuses(&mut self) {
         if self.reported_at == self.polling.seen {
             return;

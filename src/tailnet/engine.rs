@@ -32,38 +32,38 @@ use crate::{
     tailscale::{Ability, Haste},
 };
 
-/// How a tailnet is looked after.
+/// The settings of a tailnet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Between two lists.
+    /// The time between two lists.
     pub poll_interval: Duration,
-    /// Between two reads of the attributes of one device, at least.
+    /// The minimum time between two reads of the attributes of one device.
     pub attributes_interval: Duration,
     /// Requests per second that the budget allows.
     pub requests_per_second: f64,
     /// How many devices may be changed within an hour.
     pub limit: ChangeLimit,
-    /// What is permitted.
+    /// What the tailnet allows.
     pub guardrails: Guardrails,
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlightRequest {
     pub request: Request,
-    /// The engine's count of new beginnings when it was sent: what was read before one is not used.
+    /// The engine's epoch when it was sent: a read of an earlier epoch is not used.
     pub epoch: u64,
     /// The differences that it removes.
     pub differences: Vec<plan::Difference>,
-    /// When it was sent (monotonic): what it reads is as old as that.
+    /// When it was sent (monotonic): its read is as old as that.
     pub sent_at: Duration,
 }
 
-/// One tailnet, looked after: see the module's documentation.
+/// The state machine of one tailnet: see the module's documentation.
 #[derive(Debug)]
 pub struct Engine {
     pub(super) settings: Settings,
-    /// What somebody has agreed to, where that is all that it is to do.
+    /// The approved plan, if this engine only carries out that.
     pub(super) approved_plan: Option<ApprovedPlan>,
     pub(super) rng: fastrand::Rng,
     /// The term in which it may write.
@@ -71,86 +71,86 @@ pub struct Engine {
     pub(super) stopping: bool,
     pub(super) connection: Result<(), Failure>,
     pub(super) policies_listed: bool,
-    /// What is permitted, and the labels of namespaces.
+    /// The guardrails, and the labels of namespaces.
     pub(super) admission: Admission,
     pub(super) policies: BTreeMap<PolicyKey, PolicyEntry>,
     pub(super) polling: Polling,
-    /// What the API says about the time.
+    /// The time according to the API.
     pub(super) clock: ApiClock,
     pub(super) index: DeviceIndex,
-    /// Devices that were deleted, with the count of answers then: an older list may have them still.
+    /// Deleted devices, with the revision of their deletion: an older list may still have them.
     pub(super) deleted: BTreeMap<NodeId, u64>,
-    /// What the tailnet has once: who claims it, and who has it.
+    /// Settings that are unique in the tailnet: who declares them and which device has them.
     pub(super) tailnet_wide: TailnetWide,
     pub(super) devices: BTreeMap<NodeId, DeviceState>,
-    /// Devices that cost a read of their own now and then.
+    /// Devices that need regular reads of their own.
     pub(super) read_shares: ReadShares,
     /// Devices that the last list lacks.
     pub(super) absence: Absence,
     pub(super) in_flight: BTreeMap<Ticket, InFlightRequest>,
     pub(super) next_ticket: u64,
-    /// Counts the times when everything known before lost its worth: a new connection, a new lead.
+    /// Counts the times when everything that was known became invalid: a new connection, a new term.
     pub(super) epoch: u64,
-    /// Counts answers about single devices, so that a list from before one is not taken for a look
-    /// after it.
+    /// Counts answers about single devices, so that a list from before one of them is not taken for a later
+    /// read.
     pub(super) revision: u64,
-    /// Policies whose device is to be found anew.
+    /// Policies whose devices must be found again.
     pub(super) dirty_targets: BTreeSet<PolicyKey>,
-    /// The policies about many devices.
+    /// The policies with a selector.
     pub(super) selector_policies: BTreeSet<PolicyKey>,
-    /// Policies that are being deleted and not seen off yet.
+    /// Policies that are being deleted and whose cleanup is not finished.
     pub(super) deleting: BTreeSet<PolicyKey>,
-    /// Devices whose place in the fleets is to be found anew.
+    /// Devices that selectors must match again.
     pub(super) dirty_matches: BTreeSet<NodeId>,
-    /// Devices that keep joining and leaving fleets by what they claim.
+    /// Devices that keep changing whether a selector matches them.
     pub(super) flapping: Flapping,
-    /// Policies with devices that are left to be compared with their selector, or have just been.
+    /// Policies whose selector has devices left to match, or has just matched the last one.
     pub(super) evaluating: BTreeSet<PolicyKey>,
-    /// The namespace whose turn it was last.
+    /// The namespace that had the last turn.
     pub(super) evaluated_last: String,
-    /// The steps of evaluation in one step of the engine.
+    /// The evaluation steps in one step of the engine.
     pub(super) evaluation_share: usize,
-    /// Devices to be compared anew.
+    /// Devices that must be planned again.
     pub(super) dirty_plans: BTreeSet<NodeId>,
-    /// Devices whose next step is to be found anew.
+    /// Devices whose next step must be decided again.
     pub(super) dirty_steps: BTreeSet<NodeId>,
     /// Devices whose plan may show that a policy manages more of their routes.
     pub(super) dirty_managed_routes: BTreeSet<NodeId>,
     pub(super) queues: Queues,
     pub(super) change_budget: ChangeBudget,
-    /// Policies of which an approval may fit what is frozen.
+    /// Policies whose frozen plan an approval may match.
     pub(super) dirty_approvals: BTreeSet<PolicyKey>,
     /// Policies whose report may have changed.
     pub(super) dirty_statuses: BTreeSet<PolicyKey>,
-    /// The list (counted) after which fleets told how far they are.
+    /// The number of the last list after which reports were made.
     pub(super) reported_at: u64,
-    /// What is to be told again.
+    /// The edited statuses that must be written again.
     pub(super) edited: EditedStatuses,
-    /// The alarms of the devices.
+    /// The timers of the devices.
     pub(super) timers: BTreeSet<(Duration, NodeId)>,
-    /// What the credential is known not to permit.
+    /// The scopes that the credential is known to lack.
     pub(super) missing_scopes: BTreeSet<Ability>,
     pub(super) last_tailnet: Option<TailnetReport>,
-    /// Policies whose annotations ask for a look, with the last request before they did.
+    /// Policies whose annotation requests a reconcile, with the last ticket before the request.
     pub(super) reconcile_requests: BTreeMap<PolicyKey, Ticket>,
     /// How many such requests were granted at once.
     pub(super) asks: Asks,
-    /// Devices that wait until it is recorded what is owned there.
+    /// Devices that wait until the record of the keys that policies own there is durable.
     pub(super) waiting_records: WaitingRecords,
-    /// The list (counted) after which absent devices were released.
+    /// The number of the last list after which absent devices were released.
     pub(super) released_at: u64,
-    /// How much the record of the keys that a policy owns may hold.
+    /// The capacity of the record of the keys that a policy owns.
     pub(super) record_capacity: Capacity,
     pub(super) effects: Vec<Effect>,
     pub(super) turns: Turns,
-    /// When the next request may be sent that waits as too many are under way.
+    /// When the next request may be sent, if too many are in flight now.
     pub(super) lane_opens_at: Option<Duration>,
-    /// Parts of refused batches that are sent by themselves.
+    /// Parts of refused batches that are sent separately.
     pub(super) halves: VecDeque<Half>,
 }
 
 impl Engine {
-    /// An engine that knows nothing yet and may not write. `seed` decides the jitter.
+    /// An engine that knows nothing yet and may not write. `seed` determines the jitter.
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
@@ -165,7 +165,7 @@ impl Engine {
             stopping: false,
             connection: Err(Failure {
                 reason: Reason::Progressing,
-                message: "The connection is being made.".to_owned(),
+                message: "The controller is connecting.".to_owned(),
                 retry: Retry::Later,
                 unknown_outcome: false,
             }),
@@ -215,13 +215,13 @@ impl Engine {
         }
     }
 
-    /// Takes what happened and says what to do about it.
+    /// Takes an input and returns the effects to carry out.
     #[must_use]
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         if let Input::Answered(_, Ok(Answer::Devices { date, .. })) = &input {
             self.clock.read(*date, now.monotonic);
         }
-        let now = self.tell_the_time(now);
+        let now = self.effective_time(now);
         match input {
             Input::Policy(declared) => self.take_policy(*declared, now),
             Input::PolicyGone(key) => self.drop_policy(&key),
@@ -242,7 +242,7 @@ impl Engine {
             Input::Namespace(name, labels) => self.take_labels(name, labels),
             Input::StatusEdited(policy) => self.edited.note(policy),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
-            // While the list fails its own pauses count: who can wake it must not break them.
+            // While the list fails, its own backoff counts: nobody may shorten it.
             Input::Poll if self.polling.failure().is_some() => {}
             Input::Poll => self.polling.poll_now(now.monotonic),
             Input::Term(term) => self.take_term(term, now),
@@ -260,8 +260,7 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether a request is to be sent as soon as there is a turn for it ([`Input::Turn`]). Which one it
-    /// is, is decided only then.
+    /// Whether a request waits for a turn ([`Input::Turn`]). Which request it is, is decided only then.
     #[must_use]
     pub fn wants_turn(&self) -> Option<Haste> {
         self.turns.is_wanted().then_some(self.turns.haste())
@@ -273,13 +272,13 @@ impl Engine {
         if self.stopping {
             return None;
         }
-        // While something waits for a turn, that is the next occasion to send anything.
+        // While something waits for a turn, the turn is the next occasion to send anything.
         let waits_for_turn = self.turns.is_wanted();
         let poll = (self.connection.is_ok() && !waits_for_turn)
             .then(|| self.polling.wake_at())
             .flatten();
-        let alarm = self.timers.first().map(|(at, _)| *at);
-        // Without a free place in the air, the next answer is what the batch waits for.
+        let timer = self.timers.first().map(|(at, _)| *at);
+        // Without a free lane, the batch waits for the next answer.
         let batch = (self.may_act()
             && !waits_for_turn
             && self.queues.batch_size() > 0
@@ -292,11 +291,11 @@ impl Engine {
             self.records_due_at(),
         ];
         let evaluation = self.evaluates_at();
-        let own = [poll, alarm, batch, lane, evaluation, self.next_lookup()];
+        let own = [poll, timer, batch, lane, evaluation, self.next_lookup()];
         own.into_iter().chain(ends).flatten().min()
     }
 
-    /// Whether no request is under way.
+    /// Whether no request is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
@@ -318,7 +317,7 @@ impl Engine {
         let known = self
             .policies
             .get_mut(&key)
-            .filter(|held| held.uid == declared.uid);
+            .filter(|entry| entry.uid == declared.uid);
         let Some(held) = known else {
             self.drop_policy(&key);
             self.dirty_targets.insert(key.clone());
@@ -388,7 +387,7 @@ impl Engine {
         };
         held.urgent = true;
         self.flapping.forget_policy(key);
-        // What was frozen or approved was so for the former spec.
+        // The frozen plan and the approved changes belong to the previous spec.
         held.discard();
         for id in held.nodes().chain(held.needed_record.managed.release()) {
             if let Some(node) = self.devices.get_mut(id) {
@@ -423,17 +422,17 @@ impl Engine {
         self.term.is_some()
     }
 
-    /// Starts a term of leadership, or ends one. A new leader reads everything again before the first
-    /// write, as the previous leader may have changed things a moment ago. Of what is recorded only
-    /// the stored statuses count: neither what this process found while it only watched, nor what it
-    /// recorded in an earlier term, as another leader may have released it since.
+    /// Starts a term of leadership, or ends one. A new leader reads everything again before the first write,
+    /// as the previous leader may have changed something a moment ago. Only stored statuses count as records:
+    /// neither what this process found while it only watched, nor what it recorded in an earlier term, as
+    /// another leader may have released it since.
     fn take_term(&mut self, term: Option<Term>, now: Now) {
         if term == self.term {
             return;
         }
         self.term = term;
         self.last_tailnet = None;
-        self.lead_limiter(now);
+        self.start_counting(now);
         if term.is_none() {
             return;
         }
@@ -450,13 +449,13 @@ impl Engine {
             self.request_reconcile(&key, now);
         }
         self.start_over(now);
-        // No list will come that gives an occasion to say why there is none.
+        // No list will arrive, so nothing else would trigger the reports of the failure.
         if self.connection.is_err() {
             self.report_all();
         }
     }
 
-    /// Forgets what was read, and reads it anew.
+    /// Forgets everything that was read, and reads it again.
     fn start_over(&mut self, now: Now) {
         self.epoch += 1;
         self.drop_halves();
@@ -508,7 +507,7 @@ impl Engine {
         let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
         let backoff = Backoff::new(failure, before, now.monotonic, rare, &mut self.rng);
         match &self.approved_plan {
-            Some(_) => backoff.or_the_last(),
+            Some(_) => backoff.or_give_up(),
             None => backoff,
         }
     }

@@ -1,13 +1,12 @@
-//! Selectors are compared with devices in shares, so that no step takes long and no namespace waits for
-//! another one's selectors.
+//! Matches selectors with devices in shares, so that no step takes long and no namespace waits for the
+//! selectors of another one.
 //!
-//! A step takes a share of the work and leaves the rest to the next ones, which come at once. Namespaces take
-//! turns. While a policy has devices left to compare, nothing is decided from a part: a new policy targets no
-//! device, an edited one keeps the devices and the precedence that it had and sends nothing, and a device
-//! whose facts have changed waits, if such a policy targets it. A policy that was there before the process
-//! started, or came to lead, is new to the process alone: what it takes precedence over stays as it is
-//! meanwhile, so that the devices that it may be about wait. What was compared is kept: only a device of which
-//! a fact has changed, and a selector that was edited, are compared again.
+//! A step does a share of the work and leaves the rest to the next steps, which follow at once. Namespaces
+//! take turns. While a policy has devices left to match, nothing is decided from a part. A new policy targets
+//! no device. An edited policy keeps its devices and its precedence, and sends nothing. A device whose facts
+//! have changed waits if such a policy targets it. At the start of a process or term, another process may
+//! have acted for the policies already: until their devices are known, every device that they may target
+//! waits. Results are kept: only a device with a changed fact, and an edited selector, are matched again.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -19,39 +18,40 @@ use crate::{
     plan::{AllowedRules, Binding, DeviceIndex, Mode, Policy, PolicyKey, Refusal, Selector},
 };
 
-/// The steps of evaluation in one step of the engine: a few milliseconds.
+/// The evaluation steps in one step of the engine: a few milliseconds.
 pub(super) const SHARE: usize = 400_000;
-/// Those that a namespace has before it is the turn of the next one.
+/// The evaluation steps that a namespace has before the next one gets its turn.
 const TURN: usize = 40_000;
-/// What a device costs besides the steps of its evaluation.
+/// The cost of a device besides its evaluation steps.
 const DEVICE: usize = 20;
 
-/// What a selector says of a device.
+/// Whether a selector matches a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     Matches,
     DoesNotMatch,
-    /// The expression cannot tell.
+    /// The expression fails on this device.
     Unknown,
 }
 
-/// How far a policy is with comparing devices with its selector.
+/// The progress of matching a policy's selector with the devices.
 #[derive(Debug)]
 pub(super) struct Evaluation {
     selector: Selector,
-    /// Among which devices.
+    /// The devices that the policy may target.
     allowance: AllowedRules,
-    /// Nothing of it counts before all devices have been compared.
+    /// No result takes effect before all devices have been matched.
     is_first: bool,
     left: BTreeSet<NodeId>,
-    /// What was found and does not count yet. In the first evaluation those that do not match are left out.
+    /// Results that have not taken effect yet. The first evaluation leaves out devices that do not match.
     found: BTreeMap<NodeId, Comparison>,
-    /// What counts once the evaluation is complete; until then the policy sends nothing.
+    /// The edited policy, which takes effect once the evaluation is complete; until then the policy sends
+    /// nothing.
     next: Option<Result<Policy, Refusal>>,
 }
 
 impl Evaluation {
-    /// Of all devices.
+    /// Evaluates all devices.
     fn new(selector: Selector, allowance: AllowedRules, fleet: &DeviceIndex) -> Self {
         let all = fleet.devices().map(|device| device.node_id.clone());
         Self {
@@ -64,14 +64,14 @@ impl Evaluation {
         }
     }
 
-    /// Compares devices until these steps are used up; gives what is left of them.
+    /// Matches devices until these steps are used up. Returns the steps that are left.
     fn advance(&mut self, fleet: &DeviceIndex, mut steps: usize) -> usize {
         while steps > 0
             && let Some(id) = self.left.pop_first()
         {
             steps = steps.saturating_sub(DEVICE);
             let device = fleet.get(&id).filter(|it| self.allowance.is_about(it));
-            let verdict = match device.map(|device| self.selector.evaluate(device)) {
+            let comparison = match device.map(|device| self.selector.evaluate(device)) {
                 None => Comparison::DoesNotMatch,
                 Some((result, taken)) => {
                     steps = steps.saturating_sub(taken);
@@ -82,41 +82,41 @@ impl Evaluation {
                     }
                 }
             };
-            if self.is_first && verdict == Comparison::DoesNotMatch {
+            if self.is_first && comparison == Comparison::DoesNotMatch {
                 self.found.remove(&id);
             } else {
-                self.found.insert(id, verdict);
+                self.found.insert(id, comparison);
             }
         }
         steps
     }
 
-    fn with(&self, wanted: Comparison) -> BTreeSet<NodeId> {
-        let found = self.found.iter().filter(|(_, it)| **it == wanted);
+    fn with(&self, comparison: Comparison) -> BTreeSet<NodeId> {
+        let found = self.found.iter().filter(|(_, it)| **it == comparison);
         found.map(|(id, _)| id.clone()).collect()
     }
 }
 
 impl PolicyEntry {
-    /// Whether nobody knows yet which devices it targets: its selector is new or edited.
+    /// Whether its devices are unknown yet: its selector is new or edited.
     pub fn is_first_evaluated(&self) -> bool {
         let evaluation = self.evaluation.as_ref();
         evaluation.is_some_and(|it| it.is_first && !it.left.is_empty())
     }
 
-    /// Whether an edit of it counts only once its devices are known.
+    /// Whether an edit waits until its devices are known.
     pub fn is_set_aside(&self) -> bool {
         let evaluation = self.evaluation.as_ref();
         evaluation.is_some_and(|it| it.next.is_some())
     }
 
-    /// What counts of it, or will once its devices are known.
+    /// The policy that is in force, or will be once its devices are known.
     pub fn intended(&self) -> &Result<Policy, Refusal> {
         let next = self.evaluation.as_ref().and_then(|it| it.next.as_ref());
         next.unwrap_or(&self.policy)
     }
 
-    /// The devices that its selector matches, and those of which it cannot tell, where it is known anew.
+    /// The devices that its selector matches, and those on which its expression fails, if these are known.
     pub fn evaluated(&self) -> Option<(BTreeSet<NodeId>, BTreeSet<NodeId>)> {
         let evaluation = self.evaluation.as_ref()?;
         let known = evaluation.is_first.then(|| {
@@ -129,7 +129,7 @@ impl PolicyEntry {
         })
     }
 
-    /// Its spec was edited, or what the tailnet permits: what counted before.
+    /// Notes an edit of its spec or of the guardrails. `before`: the policy that was in force.
     pub fn note_edit(&mut self, before: Option<&Policy>) {
         if let Some(evaluation) = &mut self.evaluation {
             evaluation.next = None;
@@ -137,7 +137,7 @@ impl PolicyEntry {
         self.before_edit = before.filter(|_| self.binding.is_some()).cloned();
     }
 
-    /// What was found counts from now on.
+    /// The results take effect.
     pub fn take_evaluated(&mut self) {
         if let Some(evaluation) = &mut self.evaluation {
             evaluation.is_first = false;
@@ -147,7 +147,7 @@ impl PolicyEntry {
 }
 
 impl Engine {
-    /// Compares devices with selectors, in a share, and takes over what is complete by then.
+    /// Matches selectors with devices, in a share, and applies the results that are complete.
     pub(super) fn evaluate(&mut self, now: Duration) {
         for key in self.dirty_targets.clone() {
             self.begin_evaluation(&key);
@@ -159,22 +159,22 @@ impl Engine {
         }
     }
 
-    /// Whether there is more to compare than one share allowed.
+    /// Whether one share did not suffice.
     pub(super) fn is_evaluating(&self) -> bool {
         !self.evaluating.is_empty()
     }
 
-    /// When the next share is due, if there is one: at once.
+    /// When the next share is due, if any: at once.
     pub(super) fn evaluates_at(&self) -> Option<Duration> {
         (self.knows_all() && self.is_evaluating()).then_some(Duration::ZERO)
     }
 
-    /// Whether there is a list of devices, and all policies have been handed over.
+    /// Whether a list of devices is read and all policies are handed over.
     pub(super) fn knows_all(&self) -> bool {
         self.polling.seen > 0 && self.policies_listed
     }
 
-    /// Whether a policy that targets a device may not target it any longer: that is being found out.
+    /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
     pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
         let targets = |held: &&PolicyEntry| held.binding.as_ref().is_some_and(|it| it.holds(id));
         let of = self
@@ -187,15 +187,15 @@ impl Engine {
         of.any(|it| !it.is_first && (it.left.contains(id) || it.found.contains_key(id)))
     }
 
-    /// The first list of a term has come: what other processes have done for the policies that are there
-    /// now must not be undone before it is known which devices they target.
+    /// The first list of a term has arrived: nothing that other processes did for the existing policies may
+    /// be undone before their devices are known.
     pub(super) fn await_policies(&mut self) {
         for held in self.policies.values_mut() {
             held.awaited = held.binding.is_none();
         }
     }
 
-    /// Whether a policy may target a device and take precedence there: that is being found out.
+    /// Whether a policy may turn out to target a device and take precedence there.
     pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
         let awaited = self.evaluating.iter();
         let awaited = awaited.filter_map(|key| self.policies.get(key));
@@ -210,13 +210,13 @@ impl Engine {
         })
     }
 
-    /// A policy is gone.
+    /// Forgets a deleted policy.
     pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
         self.end_waiting_for(std::slice::from_ref(key));
         self.evaluating.remove(key);
     }
 
-    /// The devices that waited for these policies go on.
+    /// Continues with the devices that waited for these policies.
     pub(super) fn end_waiting_for(&mut self, keys: &[PolicyKey]) {
         let mut waited = false;
         for key in keys {
@@ -228,7 +228,7 @@ impl Engine {
         }
     }
 
-    /// Begins to compare all devices with a selector that was not compared yet.
+    /// Begins to match all devices with a new selector.
     fn begin_evaluation(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
@@ -240,7 +240,7 @@ impl Engine {
         };
         let selector = held.intended().as_ref().ok().and_then(selects);
         let Some((selector, allowance)) = selector.filter(|_| !leaves) else {
-            // A single device, or none any longer.
+            // The policy targets a single device, or no device any longer.
             if let Some(Some(next)) = held.evaluation.take().map(|it| it.next) {
                 self.put_in_force(key, next);
             }
@@ -257,7 +257,7 @@ impl Engine {
             }
             return;
         }
-        // Whoever keeps editing a selector must not keep others waiting.
+        // Editing a selector again and again must not make others wait.
         let is_edited = held.evaluation.is_some();
         held.evaluation = Some(Evaluation::new(selector, allowance, &self.index));
         self.evaluating.insert(key.clone());
@@ -266,16 +266,16 @@ impl Engine {
         }
     }
 
-    /// Devices of which a fact has changed are compared anew with each selector.
+    /// Devices with a changed fact are matched again with each selector.
     fn note_changed_facts(&mut self) {
-        let moved = std::mem::take(&mut self.dirty_matches);
-        if moved.is_empty() {
+        let changed = std::mem::take(&mut self.dirty_matches);
+        if changed.is_empty() {
             return;
         }
-        self.dirty_steps.extend(moved.iter().cloned());
+        self.dirty_steps.extend(changed.iter().cloned());
         for (key, held) in &mut self.policies {
             if let Some(evaluation) = &mut held.evaluation {
-                evaluation.left.extend(moved.iter().cloned());
+                evaluation.left.extend(changed.iter().cloned());
                 self.evaluating.insert(key.clone());
             }
         }
@@ -295,12 +295,12 @@ impl Engine {
             };
             let turn = TURN.min(share);
             let left = evaluation.advance(&self.index, turn);
-            // At least something, so that this ends.
+            // At least one step, so that the loop ends.
             share = share.saturating_sub((turn - left).max(1));
         }
     }
 
-    /// A policy with devices to compare, of the namespace after the one whose turn it was last.
+    /// A policy with devices to match, of the namespace after the one that had the last turn.
     fn next_to_evaluate(&self) -> Option<PolicyKey> {
         let waits = |key: &&PolicyKey| {
             let evaluation = self
@@ -315,7 +315,7 @@ impl Engine {
         after.next().or_else(first).cloned()
     }
 
-    /// Takes over what a policy has compared, once nothing is left.
+    /// Applies the results of a policy once no device is left.
     fn take_evaluation(&mut self, key: &PolicyKey, now: Duration) {
         let held = self.policies.get_mut(key);
         let Some((before_edit, evaluation)) = held.and_then(|held| {
@@ -341,15 +341,15 @@ impl Engine {
             self.dirty_targets.insert(key.clone());
             return;
         }
-        for (id, verdict) in std::mem::take(&mut evaluation.found) {
-            let verdict = self.damp(&id, key, verdict, now);
-            self.rematch(&id, key, verdict);
+        for (id, comparison) in std::mem::take(&mut evaluation.found) {
+            let comparison = self.damp(&id, key, comparison, now);
+            self.rematch(&id, key, comparison);
             self.dirty_steps.insert(id);
         }
     }
 
-    /// An edited policy keeps the precedence that it had on its devices, and sends nothing, until those are
-    /// known that it targets now.
+    /// An edited policy keeps its precedence on its devices, and sends nothing, until the devices that it
+    /// targets now are known.
     fn set_aside(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
@@ -367,7 +367,7 @@ impl Engine {
         self.concern_devices(key);
     }
 
-    /// What a policy was edited to counts from now on.
+    /// Puts an edited policy in force.
     fn put_in_force(&mut self, key: &PolicyKey, policy: Result<Policy, Refusal>) {
         let Some(held) = self.policies.get_mut(key) else {
             return;

@@ -1,4 +1,4 @@
-//! The engine's requests as calls of the client, and the client's errors as failures.
+//! Sends the engine's requests with the client, and turns the client's errors into failures.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,7 @@ pub(super) async fn send(client: &Client, request: &Request) -> Outcome {
     }
 }
 
-/// What fails where the list is read concerns the connection: no device is missing, and no edit of a
-/// policy helps.
+/// A failed list concerns the connection: no device is missing, and no edit of a policy helps.
 fn of_list(error: &tailscale::Error) -> Failure {
     let failure = Failure::from(error);
     match error.kind() {
@@ -87,7 +86,7 @@ async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
     }
 }
 
-/// The entry of a patch that has just one.
+/// The entry of a patch that has exactly one.
 fn only_entry(
     patch: &BTreeMap<NodeId, AttributeWrites>,
 ) -> Option<(&NodeId, &AttributeKey, Option<&DesiredAttribute>)> {
@@ -126,7 +125,7 @@ impl From<&tailscale::Error> for Failure {
     }
 }
 
-/// The client says whether the same request can succeed; here counts whether it can without an
+/// The client tells whether the same request can succeed. Here it matters whether it can succeed without an
 /// edit of the policy: a credential is replaced, a name is freed, a device comes back.
 fn retry(error: &tailscale::Error) -> Retry {
     match (error.kind(), error.retry()) {
@@ -138,11 +137,11 @@ fn retry(error: &tailscale::Error) -> Retry {
     }
 }
 
-/// What a request meets when the credential or the lead was taken away a moment ago.
+/// The failure of a request when the credential was removed or the lead was lost a moment ago.
 pub(super) fn disconnected() -> Failure {
     Failure {
         reason: Reason::TailnetUnavailable,
-        message: "There is no connection to the tailnet, or the lead was lost.".to_owned(),
+        message: "The tailnet has no connection, or this process no longer leads.".to_owned(),
         retry: Retry::Later,
         unknown_outcome: false,
     }

@@ -5,24 +5,24 @@ use crate::api::Reason;
 /// Whether repeating a request can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// As long as nobody edits something, the answer will be the same.
+    /// The answer stays the same until somebody edits something.
     Never,
-    /// Later it may.
+    /// It may help later.
     Later,
-    /// Not before this time has passed.
+    /// It may help after this time.
     After(Duration),
 }
 
-/// A request that failed, as a status tells it.
+/// A failed request, as a status reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind of failure, out of a bounded set.
+    /// The kind of failure, out of a bounded set.
     pub reason: Reason,
-    /// What was asked, what came back, the API's request id, and what helps.
+    /// The request, the answer, the API's request id, and what to do.
     pub message: String,
     /// Whether repeating can help.
     pub retry: Retry,
-    /// Whether the request may have taken effect all the same (the answer was lost).
+    /// Whether the request may have taken effect: its answer was lost.
     pub unknown_outcome: bool,
 }
 
@@ -36,14 +36,14 @@ pub(super) struct Backoff {
 
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_mins(5);
-/// So often is something tried that is not tried for ever.
+/// The number of tries if the engine must come to an end.
 const TRIES: u32 = 3;
-/// Later than any engine lasts that ends by itself.
+/// Later than the end of any engine that finishes by itself.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
 impl Backoff {
-    /// What only an edit mends is asked again all the same, but rarely: the edit may be made
-    /// elsewhere (the tailnet's policy file), where nothing tells us.
+    /// A failure that only an edit fixes is tried again too, but rarely: the edit may be made in the
+    /// tailnet's policy file, where the controller does not notice it.
     pub fn new(
         failure: Failure,
         before: Option<&Self>,
@@ -64,26 +64,26 @@ impl Backoff {
         }
     }
 
-    /// For an engine that is to end: what only an edit mends, and what has failed a few times, is
-    /// not tried again.
-    pub fn or_the_last(mut self) -> Self {
+    /// For an engine that must come to an end: a failure that only an edit fixes, or that has occurred a few
+    /// times, is not tried again.
+    pub fn or_give_up(mut self) -> Self {
         if self.failure.retry == Retry::Never || self.attempts >= TRIES {
             self.retry_at = NEVER;
         }
         self
     }
 
-    /// Whether it is the first or second failure of a kind that tends to pass: nobody is told yet.
+    /// Whether it is the first or second failure of a transient kind: it is not reported yet.
     pub fn is_quiet(&self) -> bool {
         let passes = matches!(
             self.failure.reason,
             Reason::ApiUnreachable | Reason::ApiError | Reason::RateLimited
         );
-        passes && self.failure.retry != Retry::Never && self.attempts < TRIES && !self.is_the_last()
+        passes && self.failure.retry != Retry::Never && self.attempts < TRIES && !self.is_given_up()
     }
 
     /// Whether it is not tried again.
-    pub fn is_the_last(&self) -> bool {
+    pub fn is_given_up(&self) -> bool {
         self.retry_at >= NEVER
     }
 
@@ -92,12 +92,12 @@ impl Backoff {
     }
 }
 
-/// 1 s, 2 s, 4 s … 300 s, each 20 % up or down, so that many do not come back at once.
+/// 1 s, 2 s, 4 s … 300 s, each 20 % more or less, so that many requests do not return at once.
 pub(crate) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
     backoff_up_to(MAX_DELAY, attempts, rng)
 }
 
-/// 1 s, 2 s, 4 s … up to `longest`, each 20 % up or down.
+/// 1 s, 2 s, 4 s … up to `longest`, each 20 % more or less.
 pub(super) fn backoff_up_to(longest: Duration, attempts: u32, rng: &mut fastrand::Rng) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
     jittered(doubled.min(longest), rng)

@@ -1,27 +1,27 @@
-//! Whose device is served next: each namespace in its turn.
+//! Chooses the device to serve next: each namespace in its turn.
 //!
 //! Devices of new and edited policies go before routine ones, so that an edit does not wait behind the work
-//! of a large fleet. That is a privilege of a few requests: a namespace whose policies are edited again and
-//! again has used it up, and gets every n-th request of n namespaces like the others. So others wait twice as
-//! long at most, whatever one of them writes.
+//! of a policy with many devices. That privilege covers a few requests: a namespace whose policies are edited
+//! again and again uses it up, and then gets every n-th request of n namespaces like the others. So the
+//! others wait twice as long at most, whatever one of them writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::NodeId;
 
-/// So many requests a namespace may be ahead of the others for what is new or edited.
+/// How many requests a namespace may be ahead of the others for new or edited policies.
 const AHEAD: u64 = 10;
 
 /// The devices of one namespace for which a request can be sent.
 #[derive(Debug, Default)]
-struct Line {
+struct Queue {
     urgent: BTreeSet<NodeId>,
     routine: BTreeSet<NodeId>,
-    /// Requests that it has had, or would have had if it had been waiting all the time.
+    /// Requests that it has had, or would have had if it had waited all the time.
     served: u64,
 }
 
-impl Line {
+impl Queue {
     fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.routine.is_empty()
     }
@@ -30,83 +30,83 @@ impl Line {
 /// The devices for which a request can be sent, by namespace.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    lines: BTreeMap<String, Line>,
-    /// The namespace in whose line a device stands.
+    queues: BTreeMap<String, Queue>,
+    /// The namespace in whose queue a device waits.
     namespaces: BTreeMap<NodeId, String>,
-    /// The fewest requests that anybody had who waited when a request was sent last. Who begins to wait
-    /// begins there.
+    /// The fewest requests of any namespace that waited when the last request was sent. A namespace that
+    /// begins to wait starts there.
     least: u64,
 }
 
 impl Ready {
-    /// Puts a device into the line of the namespace that causes its request.
+    /// Puts a device into the queue of the namespace that causes its request.
     pub fn insert(&mut self, id: &NodeId, namespace: &str, is_urgent: bool) {
         self.remove(id);
         let least = self.least;
-        let line = self.lines.entry(namespace.to_owned()).or_default();
-        if line.is_empty() {
-            // Nobody saves up turns while there is nothing to do.
-            line.served = line.served.max(least);
+        let queue = self.queues.entry(namespace.to_owned()).or_default();
+        if queue.is_empty() {
+            // A namespace does not save up turns while it has nothing to do.
+            queue.served = queue.served.max(least);
         }
         let devices = if is_urgent {
-            &mut line.urgent
+            &mut queue.urgent
         } else {
-            &mut line.routine
+            &mut queue.routine
         };
         devices.insert(id.clone());
         self.namespaces.insert(id.clone(), namespace.to_owned());
     }
 
-    /// Takes a device out of the line, wherever it stands. Says whether it stood in one.
+    /// Takes a device out of its queue. Returns whether it was in one.
     pub fn remove(&mut self, id: &NodeId) -> bool {
         let Some(namespace) = self.namespaces.remove(id) else {
             return false;
         };
-        if let Some(line) = self.lines.get_mut(&namespace) {
-            line.urgent.remove(id);
-            line.routine.remove(id);
+        if let Some(queue) = self.queues.get_mut(&namespace) {
+            queue.urgent.remove(id);
+            queue.routine.remove(id);
         }
         true
     }
 
-    /// Takes a device out of the line for which a request is sent.
+    /// Takes a device out of its queue, as its request is sent.
     pub fn serve(&mut self, id: &NodeId) {
-        // Itself included: a device under way is no way to a fresh start.
+        // This namespace counts too: a device in flight must not give it a fresh start.
         self.least = self.least.max(self.fewest());
         let namespace = self.namespaces.get(id).cloned();
-        if let Some(line) = namespace.and_then(|namespace| self.lines.get_mut(&namespace)) {
-            line.served += 1;
+        if let Some(queue) = namespace.and_then(|namespace| self.queues.get_mut(&namespace)) {
+            queue.served += 1;
         }
         self.remove(id);
         let least = self.least;
-        self.lines
-            .retain(|_, line| !line.is_empty() || line.served > least);
+        self.queues
+            .retain(|_, queue| !queue.is_empty() || queue.served > least);
     }
 
-    /// The requests that the one has had who waits and has had the fewest.
+    /// The fewest requests of any waiting namespace.
     fn fewest(&self) -> u64 {
-        let waiting = self.waiting().map(|(_, line)| line.served);
+        let waiting = self.waiting().map(|(_, queue)| queue.served);
         waiting.min().unwrap_or(self.least)
     }
 
-    /// The device to serve next: of the namespace that has had the fewest requests, what is urgent first.
+    /// The device to serve next: of the namespace with the fewest requests, urgent devices first.
     pub fn next(&self) -> Option<&NodeId> {
         let routine = || fewest_served(self.waiting());
-        let (_, line) = fewest_served(self.privileged()).or_else(routine)?;
-        line.urgent.first().or(line.routine.first())
+        let (_, queue) = fewest_served(self.privileged()).or_else(routine)?;
+        queue.urgent.first().or(queue.routine.first())
     }
 
-    /// The namespace in whose line a device stands.
+    /// The namespace in whose queue a device waits.
     pub fn namespace_of(&self, id: &NodeId) -> Option<&String> {
         self.namespaces.get(id)
     }
 
-    /// The namespace that is served next, if that is for something new or edited.
+    /// The namespace that is served next, if that is for a new or edited policy.
     pub fn next_urgent(&self) -> Option<&String> {
         fewest_served(self.privileged()).map(|(namespace, _)| namespace)
     }
 
-    /// Whether what is new or edited goes first.
+    /// Whether a new or edited policy goes first.
     pub fn has_urgent(&self) -> bool {
         self.privileged().next().is_some()
     }
@@ -115,25 +115,25 @@ impl Ready {
         self.namespaces.len()
     }
 
-    fn waiting(&self) -> impl Iterator<Item = (&String, &Line)> {
-        self.lines.iter().filter(|(_, line)| !line.is_empty())
+    fn waiting(&self) -> impl Iterator<Item = (&String, &Queue)> {
+        self.queues.iter().filter(|(_, queue)| !queue.is_empty())
     }
 
-    fn privileged(&self) -> impl Iterator<Item = (&String, &Line)> {
+    fn privileged(&self) -> impl Iterator<Item = (&String, &Queue)> {
         let limit = self.fewest() + AHEAD;
         let urgent = self
-            .lines
+            .queues
             .iter()
-            .filter(|(_, line)| !line.urgent.is_empty());
-        urgent.filter(move |(_, line)| line.served < limit)
+            .filter(|(_, queue)| !queue.urgent.is_empty());
+        urgent.filter(move |(_, queue)| queue.served < limit)
     }
 }
 
-/// The namespace that has had the fewest requests.
+/// The namespace with the fewest requests.
 fn fewest_served<'a>(
-    lines: impl Iterator<Item = (&'a String, &'a Line)>,
-) -> Option<(&'a String, &'a Line)> {
-    lines.min_by_key(|(name, line)| (line.served, (*name).clone()))
+    queues: impl Iterator<Item = (&'a String, &'a Queue)>,
+) -> Option<(&'a String, &'a Queue)> {
+    queues.min_by_key(|(name, queue)| (queue.served, (*name).clone()))
 }
 
 #[cfg(test)]
@@ -144,13 +144,13 @@ mod tests {
         format!("n{number:03}CNTRL").parse().unwrap()
     }
 
-    /// Serves so many requests; what is served waits again at once. Gives who was served.
+    /// Serves so many requests; each served device waits again at once. Returns the served namespaces.
     fn served(ready: &mut Ready, count: usize) -> Vec<String> {
         let mut order = Vec::new();
         for _ in 0..count {
             let id = ready.next().unwrap().clone();
             let namespace = ready.namespaces[&id].clone();
-            let is_urgent = ready.lines[&namespace].urgent.contains(&id);
+            let is_urgent = ready.queues[&namespace].urgent.contains(&id);
             ready.serve(&id);
             ready.insert(&id, &namespace, is_urgent);
             order.push(namespace);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn who_edits_again_and_again_is_served_in_turn_like_the_others() {
+    fn a_namespace_that_edits_again_and_again_is_served_in_turn_like_the_others() {
         let mut ready = Ready::default();
         ready.insert(&node(0), "hostile", true);
         served(&mut ready, 500);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_under_way_is_no_way_to_a_fresh_start() {
+    fn a_device_in_flight_gives_its_namespace_no_fresh_start() {
         let mut ready = Ready::default();
         ready.insert(&node(900), "routine", false);
         let mut routine = 0;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_been_served_waits_no_longer() {
+    fn a_served_device_no_longer_waits() {
         let mut ready = Ready::default();
         ready.insert(&node(0), "a", true);
         ready.insert(&node(1), "b", false);

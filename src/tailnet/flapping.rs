@@ -1,16 +1,17 @@
-//! Machines that keep changing what they claim of themselves, so that selectors match them and do not.
+//! Detects machines that keep changing what they report about themselves, so that selectors match them and do
+//! not.
 //!
-//! Tags and users are facts of the control server; hostname, OS and version are claims of the machine. By its
-//! claims a machine can join and leave a fleet at every poll, at the cost of requests, Events and statuses.
+//! Tags and users come from the control server; hostname, OS and version come from the machine. So a machine
+//! can join and leave the devices of a selector at every poll, at the cost of requests, Events and statuses.
 //!
-//! | seen                                                    | done                               |
+//! | observed                                                | response                           |
 //! |---------------------------------------------------------|------------------------------------|
-//! | it joins or leaves a fleet by its claims, a move        | it does                            |
-//! | three moves within an hour, and it would move again     | it stays, in or out, and that is reported |
-//! | the selector has said the same for a quarter of an hour | that counts, and it may move again |
-//! | its tags or its user change                             | what the selector says then counts |
+//! | the device joins or leaves by what it reports: a move   | it joins or leaves                 |
+//! | three moves within an hour, and it would move again     | it stays, in or out, and is reported |
+//! | the selector gives the same result for 15 minutes       | the result counts again            |
+//! | its tags or its user change                             | the result counts again            |
 //!
-//! Kept in memory only: after a restart it begins anew.
+//! Moves are in memory only: a restart forgets them.
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Engine, Notification, evaluation::Comparison, selectors::FlappingDevices};
@@ -20,68 +21,68 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_hours(1);
-/// So many moves within an hour are no accident.
+/// This many moves within an hour are no accident.
 const TOO_MANY: usize = 3;
-/// For so long a selector must say the same.
+/// How long a selector must give the same result.
 const STABLE: Duration = Duration::from_mins(15);
 
-/// What becomes of a device that a selector matches, or no longer does.
+/// What happens to a device that a selector matches, or no longer matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Membership {
-    /// As the selector says.
+    /// It follows the selector.
     Free,
-    /// As the selector says, from now on.
+    /// It follows the selector again.
     Freed,
-    /// It stays as it is, from now on.
+    /// It stays as it is from now on.
     Frozen,
     /// It stays as it is.
     StillFrozen,
 }
 
-/// The devices that have joined or left fleets within the last hour.
+/// The devices that have joined or left selectors within the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Flapping {
     moves: BTreeMap<(PolicyKey, NodeId), Moves>,
-    /// How many of them are frozen.
+    /// The number of frozen devices.
     frozen: usize,
 }
 
 #[derive(Debug)]
 struct Moves {
-    /// What the control server says of the device.
+    /// The device's facts from the control server.
     facts: (TagSet, String),
-    /// What the selector says.
+    /// The result of the selector.
     matched: Comparison,
-    /// Since when it does.
+    /// Since when the result is the same.
     since: Duration,
     recent: Vec<Duration>,
     frozen: bool,
 }
 
 impl Flapping {
-    fn see(
+    fn observe(
         &mut self,
         key: &PolicyKey,
         device: &Device,
-        verdict: Comparison,
+        comparison: Comparison,
         is_member: bool,
         now: Duration,
     ) -> Membership {
         let of = (key.clone(), device.node_id.clone());
-        let moves = (verdict == Comparison::Matches) != is_member;
+        let moves = (comparison == Comparison::Matches) != is_member;
         if !moves && !self.moves.contains_key(&of) {
             return Membership::Free;
         }
         let facts = (device.tags.clone(), device.user.clone());
         let known = self.moves.entry(of).or_insert_with(|| Moves {
             facts: facts.clone(),
-            matched: verdict,
+            matched: comparison,
             since: now,
             recent: Vec::new(),
             frozen: false,
         });
-        if known.matched != verdict {
-            known.matched = verdict;
+        if known.matched != comparison {
+            known.matched = comparison;
             known.since = now;
         }
         known.recent.retain(|at| now < *at + HOUR);
@@ -106,14 +107,14 @@ impl Flapping {
         Membership::Free
     }
 
-    /// A policy was edited or is gone: what it targets is decided anew.
+    /// Forgets an edited or deleted policy: its devices are decided again.
     pub fn forget_policy(&mut self, key: &PolicyKey) {
         let frozen = self.of(key).count();
         self.frozen -= frozen;
         self.moves.retain(|(of, _), _| of != key);
     }
 
-    /// A device is gone. Says whether its membership of a policy was frozen.
+    /// Forgets a deleted device. Returns whether its membership of a policy was frozen.
     fn forget_device(&mut self, key: &PolicyKey, id: &NodeId) -> bool {
         let gone = self.moves.remove(&(key.clone(), id.clone()));
         let was_frozen = gone.is_some_and(|moves| moves.frozen);
@@ -121,12 +122,12 @@ impl Flapping {
         was_frozen
     }
 
-    /// How many devices keep moving in and out of policies, each counted for each of these.
+    /// The number of devices that keep joining and leaving, each counted once for each policy.
     pub fn count(&self) -> usize {
         self.frozen
     }
 
-    /// The devices that may move again now; forgets those that have not moved for an hour.
+    /// The devices that may move again now. Forgets those that have not moved for an hour.
     fn due(&mut self, now: Duration) -> Vec<NodeId> {
         let has_moved = |moves: &Moves| moves.recent.iter().any(|at| now < *at + HOUR);
         self.moves
@@ -136,7 +137,7 @@ impl Flapping {
         due.map(|((_, id), _)| id.clone()).collect()
     }
 
-    /// The devices that keep moving in and out of a policy.
+    /// The devices that keep joining and leaving a policy.
     fn of<'a>(&'a self, key: &'a PolicyKey) -> impl Iterator<Item = &'a NodeId> {
         let frozen = self.moves.iter().filter(|(_, moves)| moves.frozen);
         frozen.filter_map(move |((of, id), _)| (of == key).then_some(id))
@@ -144,27 +145,29 @@ impl Flapping {
 }
 
 impl Engine {
-    /// What counts of what a selector says of a device: nothing new where the device keeps moving.
+    /// The result of a selector that takes effect: the previous one while the device keeps moving.
     pub(super) fn damp(
         &mut self,
         id: &NodeId,
         key: &PolicyKey,
-        verdict: Comparison,
+        comparison: Comparison,
         now: Duration,
     ) -> Comparison {
         let held = self.policies.get(key);
         let Some(Binding::Selector(members)) = held.and_then(|held| held.binding.as_ref()) else {
-            return verdict;
+            return comparison;
         };
         let is_member = members.contains(id);
         let Some(device) = self.index.get(id) else {
             if self.flapping.forget_device(key, id) {
                 self.dirty_statuses.insert(key.clone());
             }
-            return verdict;
+            return comparison;
         };
         let label = device.label().to_string();
-        let membership = self.flapping.see(key, device, verdict, is_member, now);
+        let membership = self
+            .flapping
+            .observe(key, device, comparison, is_member, now);
         if matches!(membership, Membership::Freed | Membership::Frozen) {
             self.dirty_statuses.insert(key.clone());
         }
@@ -173,13 +176,13 @@ impl Engine {
             self.notify(key, Notification::Flapping { node, label });
         }
         match membership {
-            Membership::Free | Membership::Freed => verdict,
+            Membership::Free | Membership::Freed => comparison,
             _ if is_member => Comparison::Matches,
             _ => Comparison::DoesNotMatch,
         }
     }
 
-    /// Devices of which the selectors have said the same for a while are compared anew.
+    /// Devices with the same result for a while are matched again.
     pub(super) fn end_flapping(&mut self, now: Duration) {
         let due = self.flapping.due(now);
         self.dirty_matches.extend(due);

@@ -1,12 +1,11 @@
-//! What the tailnet permits, and the labels of namespaces: from the policy that is declared to the one
-//! that counts.
+//! Applies the guardrails and the labels of namespaces to a declared policy.
 
 use super::{Engine, Notification, Settings};
 use crate::plan::{Labels, Policy, PolicyKey, Refusal};
 
 impl Engine {
-    /// The policy that counts, or why none does. An invalid one keeps its precedence for what it last
-    /// declared (`known`), where the guards allow that.
+    /// The policy that is in force, or why none is. An invalid policy keeps its precedence for what it last
+    /// validly declared (`known`), if the guardrails allow that.
     pub(super) fn admit(
         &self,
         declared: &Result<Policy, Vec<String>>,
@@ -24,7 +23,7 @@ impl Engine {
         admitted.ok_or_else(|| Refusal::Invalid(errors.clone()))
     }
 
-    /// Takes the guards of new settings.
+    /// Takes the guardrails of new settings.
     pub(super) fn take_guardrails(&mut self, settings: &Settings) {
         if self.admission.guardrails == settings.guardrails {
             return;
@@ -38,24 +37,24 @@ impl Engine {
         }
     }
 
-    /// Takes the labels of a namespace; `None` where it is gone.
+    /// Takes the labels of a namespace; `None` if it is gone.
     pub(super) fn take_labels(&mut self, namespace: String, labels: Option<Labels>) {
         if self.admission.namespaces.get(&namespace) == labels.as_ref() {
             return;
         }
-        let concerned = self.policies.keys();
-        let concerned = concerned.filter(|key| key.namespace == namespace);
-        let concerned: Vec<PolicyKey> = concerned.cloned().collect();
+        let affected = self.policies.keys();
+        let affected = affected.filter(|key| key.namespace == namespace);
+        let affected: Vec<PolicyKey> = affected.cloned().collect();
         match labels {
             Some(labels) => self.admission.namespaces.insert(namespace, labels),
             None => self.admission.namespaces.remove(&namespace),
         };
-        for key in &concerned {
+        for key in &affected {
             self.admit_again(key);
         }
     }
 
-    /// What counts of a policy may be something else by now: to its tailnet that is an edit.
+    /// Checks a policy against the guardrails again. A changed result is like an edit.
     fn admit_again(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get(key) else {
             return;
@@ -78,8 +77,8 @@ impl Engine {
         self.take_edit(key);
     }
 
-    /// Whether it is too early to say that a policy is refused: not everything has been listed, or its
-    /// namespace is so new that its labels have not been seen.
+    /// Whether it is too early to report that a policy is not allowed: not everything has been listed, or its
+    /// namespace is so new that its labels are unknown.
     pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
         match refusal {
             Refusal::Invalid(_) => false,
@@ -87,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Says that a policy is refused, when that is told for the first time.
+    /// Emits the Event that a policy is not allowed.
     pub(super) fn notify_refusal(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get(key) else {
             return;

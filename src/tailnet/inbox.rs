@@ -1,9 +1,9 @@
-//! What waits for an engine: of each object only its newest state.
+//! The inbox of an engine: of each object only its newest state waits.
 //!
-//! An engine that computes takes messages later than they come. Whoever edits a policy fifty times a second
-//! must not build a backlog that is worked off long after the last edit, so a newer state of an object
-//! takes the place of the one that waits. What is more than a state is kept, and its order too: the end of a
-//! term, a connection, an object that is gone before another one of its name comes.
+//! A busy engine takes messages later than they arrive. If somebody edits a policy fifty times a second, the
+//! engine must not work through all versions long after the last edit. So a newer state of an object replaces
+//! the one that waits. Messages that are more than a state are kept in order: the end of a term, a
+//! connection, an object that is deleted before another one of its name is created.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{Input, Message};
 use crate::plan::PolicyKey;
 
-/// Messages in the order in which they came, without those that a newer one replaces.
+/// Messages in the order in which they arrived, without those that a newer one replaces.
 pub(super) struct Inbox {
     receiver: mpsc::UnboundedReceiver<Message>,
     waiting: Waiting,
@@ -26,8 +26,8 @@ impl Inbox {
         }
     }
 
-    /// The next message; `None` once nobody can send any and all are taken. Nothing is lost if this is
-    /// cancelled.
+    /// The next message; `None` once all senders are gone and all messages are taken. Nothing is lost if this
+    /// is cancelled.
     pub async fn next(&mut self) -> Option<Message> {
         self.collect();
         if self.waiting.is_empty() {
@@ -38,7 +38,7 @@ impl Inbox {
         self.waiting.pop()
     }
 
-    /// All that has come by now.
+    /// All messages that have arrived.
     pub fn take_all(&mut self) -> Vec<Message> {
         self.collect();
         std::iter::from_fn(|| self.waiting.pop()).collect()
@@ -51,13 +51,13 @@ impl Inbox {
     }
 }
 
-/// What a newer message of the same kind can replace.
+/// The subject of a message that a newer message can replace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     /// A policy whose spec is valid.
     Valid(PolicyKey),
-    /// A policy whose spec is invalid: what it last validly declared still counts, so that it replaces no
-    /// valid one.
+    /// A policy whose spec is invalid. It replaces no valid one, as what the policy last validly declared
+    /// still counts.
     Invalid(PolicyKey),
     Gone(PolicyKey),
     Namespace(String),
@@ -118,7 +118,7 @@ impl Waiting {
         self.next
     }
 
-    /// Removes what a message replaces, and says where that stood in the line.
+    /// Removes what a message replaces. Returns its place in the order.
     fn replace(&mut self, subject: &Subject, message: &Message) -> Option<u64> {
         match subject {
             Subject::Valid(key) => {
@@ -142,7 +142,7 @@ impl Waiting {
         Some(place)
     }
 
-    /// Removes a state of the same object. Another object of the name stays: the engine must hear of both.
+    /// Removes a state of the same object. Another object of the name stays: the engine must learn of both.
     fn remove_object(&mut self, subject: &Subject, by: &Message) -> Option<u64> {
         let waiting = self.messages.get(self.subjects.get(subject)?)?;
         if uid(waiting) == uid(by) {
@@ -171,7 +171,7 @@ fn uid(message: &Message) -> Option<&str> {
     }
 }
 
-/// What comes after it belongs to another term or connection, and replaces nothing before it.
+/// Messages after it belong to another term or connection, and replace nothing before it.
 fn is_barrier(message: &Message) -> bool {
     matches!(
         message,
@@ -219,7 +219,7 @@ mod tests {
         Input::PolicyGone(declared(name, "1", 1).key)
     }
 
-    /// What an engine takes of these, in short.
+    /// The messages that an engine takes of these, in short.
     fn taken(inputs: Vec<Input>) -> Vec<String> {
         let (sender, receiver) = mpsc::unbounded_channel();
         for input in inputs {
@@ -243,13 +243,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_generation_takes_the_place_of_the_one_that_waits() {
+    fn a_newer_generation_replaces_the_one_that_waits() {
         let edits = (1..=50).flat_map(|i| [valid("a", i), valid("b", i)]);
         assert_eq!(taken(edits.collect()), ["a/1/50", "b/1/50"]);
     }
 
     #[test]
-    fn what_was_last_validly_declared_is_kept_before_an_invalid_spec() {
+    fn the_last_valid_spec_is_kept_before_an_invalid_one() {
         let edits = vec![valid("a", 1), invalid("a", 2), invalid("a", 3)];
         assert_eq!(taken(edits), ["a/1/1", "!a/1/3"]);
         let edits = (0..20).flat_map(|i| [valid("a", 2 * i), invalid("a", 2 * i + 1)]);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_gone_is_taken_before_the_next_one_of_its_name() {
+    fn a_deleted_object_is_taken_before_the_next_one_of_its_name() {
         let objects = vec![valid("a", 3), gone("a"), another("a", 1), another("a", 2)];
         assert_eq!(taken(objects), ["gone a", "a/2/2"]);
         let objects = (0..20).flat_map(|_| [gone("a"), valid("a", 1), valid("b", 1), gone("a")]);

@@ -1,4 +1,4 @@
-//! What the answers of the API make of the snapshot.
+//! Applies the answers of the API to the snapshot.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -17,10 +17,10 @@ use crate::{
 
 impl Engine {
     pub(super) fn answered(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Now) {
-        let Some(sent) = self.in_flight.remove(&ticket) else {
+        let Some(in_flight) = self.in_flight.remove(&ticket) else {
             return;
         };
-        if let Request::Write(call) = &sent.request {
+        if let Request::Write(call) = &in_flight.request {
             let changed = result
                 .as_ref()
                 .map_or_else(|failure| failure.unknown_outcome, |_| true);
@@ -35,35 +35,35 @@ impl Engine {
             return;
         }
         if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
-            (&sent.request, &result)
+            (&in_flight.request, &result)
         {
-            let step = Progress::Read(id.clone(), sent.request.name());
+            let step = Progress::Read(id.clone(), in_flight.request.name());
             self.note_progress(&step, now);
         }
-        match (sent.request, result) {
+        match (in_flight.request, result) {
             (Request::Devices, result) => {
                 if let Some(asked) = self.polling.answered(ticket) {
                     self.take_list(asked, result, now);
                 }
             }
-            (Request::Write(call), result) if sent.epoch < self.epoch => {
+            (Request::Write(call), result) if in_flight.epoch < self.epoch => {
                 let made = result.map_or_else(|failure| failure.unknown_outcome, |_| true);
-                self.take_outdated(&call, &sent.differences, made);
+                self.take_outdated(&call, &in_flight.differences, made);
             }
-            (Request::Write(call), Ok(_)) => self.take_written(&call, &sent.differences, now),
+            (Request::Write(call), Ok(_)) => self.take_written(&call, &in_flight.differences, now),
             (Request::Write(call), Err(failure)) => {
-                self.take_refused(&call, &sent.differences, &failure, now);
+                self.take_refused(&call, &in_flight.differences, &failure, now);
             }
             (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
-                if sent.epoch < self.epoch =>
+                if in_flight.epoch < self.epoch =>
             {
                 self.request_finished(&id);
             }
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
-                self.take_device(*device, sent.sent_at);
+                self.take_device(*device, in_flight.sent_at);
             }
             (Request::Routes(id), Ok(Answer::Routes(routes))) => {
-                self.take_routes(&id, routes, sent.sent_at, now);
+                self.take_routes(&id, routes, in_flight.sent_at, now);
             }
             (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
                 self.take_attributes(&id, values, now);
@@ -90,14 +90,14 @@ impl Engine {
                 self.polling.failed(now.monotonic, failure, &mut self.rng);
             }
         }
-        // What the first list lacks is known with the second.
+        // The second list shows which devices the first one lacked.
         if self.polling.outage() != before.as_ref() || self.polling.seen <= 2 {
             self.report_all();
         }
     }
 
-    /// Polls at once for a policy, and reads the attributes of its devices. What asks too often, and a
-    /// policy that is refused, is answered by the next poll.
+    /// Polls at once for a policy, and reads the attributes of its devices. The next poll answers policies
+    /// that request too often, and policies that are not allowed.
     pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
         self.reconcile_requests
             .insert(key.clone(), Ticket(self.next_ticket));
@@ -121,13 +121,13 @@ impl Engine {
                 self.dirty_steps.insert(id);
             }
         }
-        // While the list fails, its own pauses count.
+        // While the list fails, its own backoff counts.
         if self.polling.failure().is_none() {
             self.polling.poll_now(now.monotonic);
         }
     }
 
-    /// A list that was asked for since grants what was asked before it.
+    /// Completes the requests that were made before this list was requested.
     fn complete_reconcile_requests(&mut self, list: Ticket) {
         let granted: Vec<PolicyKey> = self
             .reconcile_requests
@@ -143,7 +143,7 @@ impl Engine {
     }
 
     fn take_devices(&mut self, devices: Vec<Device>, asked_at: u64) {
-        // What was deleted since the list was asked for may be in it still.
+        // The list may still have devices that were deleted after it was requested.
         self.deleted.retain(|_, at| *at > asked_at);
         if self.polling.seen == 1 {
             self.leave_other_tailnet(&devices);
@@ -160,16 +160,16 @@ impl Engine {
         self.index = fleet;
         self.find_inactive();
         self.reconsider_taken();
-        // A policy whose device is in the list as it was before is bound as it was before.
+        // A policy whose device is unchanged in the list stays bound as it was.
         let (fleet, stale) = (&self.index, &self.dirty_plans);
         let changed = |id: &NodeId| fleet.get(id).is_none() || stale.contains(id);
         let nodes = self.devices.keys();
         let changed: BTreeSet<NodeId> = nodes.filter(|id| changed(id)).cloned().collect();
-        self.question_bindings(|id| id.is_some_and(|id| changed.contains(id)));
+        self.mark_bindings(|id| id.is_some_and(|id| changed.contains(id)));
     }
 
-    /// The first list after a new connection that has none of the devices known until then is of
-    /// another tailnet: nobody has to prove that those are gone.
+    /// If the first list after a new connection has none of the known devices, it is of another tailnet: no
+    /// proof is needed that those are gone.
     fn leave_other_tailnet(&mut self, devices: &[Device]) {
         let mut own = devices.iter().filter(|device| !device.external);
         if devices.is_empty() || own.any(|device| self.index.get(&device.node_id).is_some()) {
@@ -180,7 +180,7 @@ impl Engine {
         self.dirty_matches.extend(previous);
     }
 
-    /// Takes a device of a list. `contradicted`: the list has it twice, each time otherwise.
+    /// Takes a device of a list. `contradicted`: the list has it twice, with different values.
     fn take_listed(
         &mut self,
         device: Device,
@@ -194,7 +194,7 @@ impl Engine {
         if self.deleted.contains_key(&id) || (device.external && was_own) {
             return;
         }
-        if !device.external && self.absence.find(&id) {
+        if !device.external && self.absence.note_present(&id) {
             self.dirty_plans.insert(id.clone());
         }
         let Some(node) = self.devices.get_mut(&id) else {
@@ -211,11 +211,11 @@ impl Engine {
             return;
         };
         match known {
-            // What was written or looked at since the list was asked for may not be in it.
+            // The list may be older than the last write or read of this device.
             Some(ours) if node.busy > 0 || node.changed_at_revision > asked_at => {
                 fleet.insert(ours.clone());
             }
-            // Only the device itself can tell.
+            // Only a read of the device itself can tell.
             Some(ours) if contradicted => {
                 node.read = true;
                 self.dirty_steps.insert(id);
@@ -235,7 +235,7 @@ impl Engine {
         }
     }
 
-    /// An address or a name may be free now.
+    /// Plans again the devices that wait for an address or a name: it may be free now.
     pub(super) fn reconsider_taken(&mut self) {
         let taken =
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
@@ -314,7 +314,7 @@ impl Engine {
         }
     }
 
-    /// A request about one device has been answered.
+    /// A request about one device was answered.
     pub(super) fn request_finished(&mut self, id: &NodeId) {
         self.revision += 1;
         if let Some(node) = self.devices.get_mut(id) {
@@ -323,7 +323,7 @@ impl Engine {
         self.dirty_plans.insert(id.clone());
     }
 
-    /// The list tells best whether a device is gone, or the credential is worth nothing any more.
+    /// Polls now: the list tells best whether a device is gone, or the credential is rejected.
     pub(super) fn poll_now_after(&mut self, failure: &Failure, now: Now) {
         if matches!(
             failure.reason,
@@ -334,7 +334,7 @@ impl Engine {
     }
 }
 
-/// The devices of a list, each once, and those that the list has twice, each time otherwise.
+/// The devices of a list, each once, and those that the list has twice with different values.
 fn listed_once(devices: Vec<Device>) -> (Vec<Device>, BTreeSet<NodeId>) {
     let mut once: BTreeMap<NodeId, Device> = BTreeMap::new();
     let mut contradicted = BTreeSet::new();
@@ -352,7 +352,7 @@ fn listed_once(devices: Vec<Device>) -> (Vec<Device>, BTreeSet<NodeId>) {
     (once.into_values().collect(), contradicted)
 }
 
-/// A device as it was told, with its routes as they were read where they are not told.
+/// A reported device. If the report lacks its routes, they are taken from the last read.
 fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
     match (&device.enabled_routes, &node.routes) {
         (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
@@ -362,17 +362,17 @@ fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
     device
 }
 
-/// The device was read, or is in a list. Says whether that may change what is to be done.
+/// Notes that the device was read or listed. Returns whether that may change what to do.
 ///
-/// A list ends no backoff of the reads of a single device: whoever makes a list come early would begin
-/// everybody's backoffs anew.
+/// A list ends no backoff of the reads of a single device: otherwise a request for an early list would reset
+/// the backoffs of everybody.
 fn mark_read(node: &mut DeviceState) -> bool {
-    let looked_for = std::mem::take(&mut node.read);
-    verify(node, |field| !matches!(field, Field::Attribute(_))) || looked_for
+    let was_needed = std::mem::take(&mut node.read);
+    verify(node, |field| !matches!(field, Field::Attribute(_))) || was_needed
 }
 
-/// What was written has been looked at. Should it differ still, the plan shows it, and the field
-/// has a setback instead of being written again and again.
+/// Moves written fields to the verified ones. If such a field still differs, the plan shows it, and the field
+/// gets a backoff instead of being written again and again.
 fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
     let before = node.unverified.len();
     for (field, change) in std::mem::take(&mut node.unverified) {
@@ -388,7 +388,7 @@ fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
 fn unexpected() -> Failure {
     Failure {
         reason: Reason::ApiError,
-        message: "The API answered another question than the one that was asked.".to_owned(),
+        message: "The API answered a different request: found another kind of answer.".to_owned(),
         retry: Retry::Later,
         unknown_outcome: false,
     }

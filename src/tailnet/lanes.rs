@@ -6,12 +6,12 @@ use std::{
 use super::{fair::Ready, namespace_bucket::NamespaceBuckets};
 use crate::model::NodeId;
 
-/// Where a device stands in the work; one that is in no queue rests.
+/// The queue of a device; a device in no queue is idle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
-    /// Nothing is to be done until something changes or its alarm rings.
+    /// Nothing to do until something changes or its timer fires.
     Idle,
-    /// Something is under way: a request, or a report that must be kept first.
+    /// Waits for a request in flight, or for a record that must be durable first.
     Blocked,
     /// A request of its own can be sent, for a policy that is new or edited.
     Urgent,
@@ -19,19 +19,19 @@ pub(super) enum Lane {
     Routine,
     /// Attributes can be written, together with those of other devices.
     Batch,
-    /// What was written is to be looked at.
+    /// Written changes must be verified.
     Verify,
 }
 
-/// Requests for new or edited policies that a namespace may send without waiting behind routine work,
-/// which leaves a part of the budget's burst for them ([`crate::tailscale::Haste`]). So an edit of a
-/// namespace that has been quiet goes out at once, and nobody empties that part by editing all the time.
+/// Requests for new or edited policies that a namespace may send without waiting behind routine work, which
+/// leaves a part of the budget's burst for them ([`crate::tailscale::Haste`]). So an edit in a quiet
+/// namespace goes out at once, and constant edits cannot empty that part.
 const QUICK_BURST: u32 = 6;
-/// How long it takes until it may send another one.
+/// The time until it may send another one.
 const QUICK_REFILL: Duration = Duration::from_secs(2);
 
-/// The devices for which something is to be done, by what that is. Kept up to date one by one, so
-/// that a step costs what it changes and not a walk over all devices.
+/// The devices with something to do, by kind. Updated one device at a time, so that a step costs what it
+/// changes and not a walk over all devices.
 #[derive(Debug)]
 pub(super) struct Queues {
     lanes: BTreeMap<NodeId, Lane>,
@@ -40,9 +40,9 @@ pub(super) struct Queues {
     batch: BTreeSet<NodeId>,
     verify: BTreeSet<NodeId>,
     waiting: usize,
-    /// When a device joined the batch last.
+    /// When the last device joined the batch.
     pub batch_grew: Duration,
-    /// When the first of those that wait joined it.
+    /// When the first waiting device joined it.
     batch_began: Duration,
 }
 
@@ -62,18 +62,18 @@ impl Default for Queues {
 }
 
 impl Queues {
-    /// Moves a device to a place where nobody sends a request for it alone.
-    pub fn put(&mut self, id: &NodeId, place: Lane, now: Duration) {
-        self.put_for(id, place, "", now);
+    /// Moves a device to a lane that needs no namespace.
+    pub fn put(&mut self, id: &NodeId, lane: Lane, now: Duration) {
+        self.put_for(id, lane, "", now);
     }
 
-    /// Moves a device to a place. `namespace` causes the request for it.
-    pub fn put_for(&mut self, id: &NodeId, place: Lane, namespace: &str, now: Duration) {
-        let before = match place {
+    /// Moves a device to a lane. `namespace` causes its request.
+    pub fn put_for(&mut self, id: &NodeId, lane: Lane, namespace: &str, now: Duration) {
+        let before = match lane {
             Lane::Idle => self.lanes.remove(id),
-            _ => self.lanes.insert(id.clone(), place),
+            _ => self.lanes.insert(id.clone(), lane),
         };
-        if before == Some(place) {
+        if before == Some(lane) {
             return;
         }
         match before {
@@ -84,7 +84,7 @@ impl Queues {
             Some(Lane::Verify) => {
                 self.verify.remove(id);
             }
-            Some(urgency @ (Lane::Urgent | Lane::Routine)) if place == Lane::Blocked => {
+            Some(urgency @ (Lane::Urgent | Lane::Routine)) if lane == Lane::Blocked => {
                 let namespace = self.ready.namespace_of(id);
                 if let Some(namespace) = namespace.filter(|_| urgency == Lane::Urgent) {
                     self.quick.take(namespace, now);
@@ -96,11 +96,11 @@ impl Queues {
             }
             Some(Lane::Idle) | None => {}
         }
-        match place {
+        match lane {
             Lane::Idle => {}
             Lane::Blocked => self.waiting += 1,
             Lane::Urgent | Lane::Routine => {
-                self.ready.insert(id, namespace, place == Lane::Urgent);
+                self.ready.insert(id, namespace, lane == Lane::Urgent);
             }
             Lane::Batch => {
                 if self.batch.is_empty() {
@@ -124,7 +124,7 @@ impl Queues {
         !self.lanes.contains_key(id)
     }
 
-    /// The devices that do not rest.
+    /// The devices that are not idle.
     pub fn at_work(&self) -> impl Iterator<Item = &NodeId> {
         self.lanes.keys()
     }
@@ -159,12 +159,12 @@ impl Queues {
         self.batch.len()
     }
 
-    /// Whether a device has waited for so long in the batch, though others keep joining.
-    pub fn batch_waits(&self, patience: Duration, now: Duration) -> bool {
-        !self.batch.is_empty() && now >= self.batch_began + patience
+    /// Whether a device has waited for this long in the batch while others keep joining.
+    pub fn batch_waits(&self, limit: Duration, now: Duration) -> bool {
+        !self.batch.is_empty() && now >= self.batch_began + limit
     }
 
-    /// The devices whose attributes have been written go, others have waited since now.
+    /// The batch was sent: the remaining devices start to wait now.
     pub fn batch_sent(&mut self, now: Duration) {
         self.batch_began = now;
     }

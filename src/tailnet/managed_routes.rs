@@ -1,4 +1,4 @@
-//! When a policy under `Clear` starts to manage the routes that it declares on a device.
+//! Decides when a policy under `Clear` starts to manage the routes that it declares.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Engine {
-    /// Policies start to manage the routes that they set on a device, or would set if they differed. Runs after
-    /// the change limit has been applied, as a policy does not manage what is held.
+    /// Policies start to manage the routes that they set on a device, or would set if they differed. Runs
+    /// after the change limit has been applied, as a policy does not manage the routes of a held change.
     pub(super) fn manage_routes(&mut self) {
         for id in std::mem::take(&mut self.dirty_managed_routes) {
             self.manage_routes_of(&id);
@@ -29,7 +29,7 @@ impl Engine {
                 continue;
             };
             let managed = &held.needed_record.managed;
-            // The limit holds a policy as a whole, also on devices where nothing differs.
+            // The limit holds a whole policy, also on devices where nothing differs.
             if self.change_budget.held.contains(key) || !managed.is_partly_managed(id) {
                 continue;
             }
@@ -51,11 +51,11 @@ impl Engine {
 }
 
 impl DevicePlan {
-    /// Whether a policy decides a field of the device and would change it if it differed.
+    /// Whether a policy owns a field of the device and would change it if it differed.
     fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
         let mut differences = self.of(policy).filter(|it| it.change.field() == *field);
-        let mut lost = self.owners.conflicts.iter();
-        if lost.any(|lost| lost.overridden == *policy && lost.field == *field) {
+        let mut conflicts = self.owners.conflicts.iter();
+        if conflicts.any(|conflict| conflict.overridden == *policy && conflict.field == *field) {
             return false;
         }
         match differences.next() {

@@ -9,7 +9,7 @@ use crate::{
     tailscale::Ability,
 };
 
-/// The time at which something came, by both clocks.
+/// The time of an input, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
     /// Since the engine started; never jumps. For intervals.
@@ -18,7 +18,7 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
-/// Tells the answer of one request from those of others.
+/// Identifies a request, so that its answer can be assigned to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
@@ -33,12 +33,12 @@ pub enum Request {
     Routes(NodeId),
     /// The posture attributes of one device.
     Attributes(NodeId),
-    /// A call that changes something.
+    /// A request that changes something.
     Write(Call),
 }
 
 impl Request {
-    /// Its kind in a word, for logs.
+    /// Its kind, for logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Request {
     }
 }
 
-/// What an accepted request gave.
+/// The answer to an accepted request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The complete list.
@@ -60,7 +60,7 @@ pub enum Answer {
         devices: Vec<Device>,
         /// The API's clock when it answered, if the answer has it.
         date: Option<Timestamp>,
-        /// What the credential is known not to permit.
+        /// The scopes that the credential is known to lack.
         lacks: BTreeSet<Ability>,
     },
     /// One device.
@@ -73,61 +73,61 @@ pub enum Answer {
     Written,
 }
 
-/// Something that happened.
+/// An input of the engine.
 #[derive(Debug)]
 pub enum Input {
     /// A policy was applied or edited, or its status has changed.
     Policy(Box<PolicyInput>),
     /// A policy was deleted, or belongs to another tailnet now.
     PolicyGone(PolicyKey),
-    /// Every policy that there was at the start has been handed over.
+    /// All policies that existed at the start have been handed over.
     PoliciesListed,
-    /// There is another client to send requests with, or there is none and why.
+    /// There is another client to send requests with, or none.
     Connection {
-        /// The settings that come with it; `None`: as before.
+        /// The settings that come with it; `None`: unchanged.
         settings: Option<Box<Settings>>,
-        /// Why there is none, if so.
+        /// Why there is none.
         connected: Result<(), Failure>,
     },
     /// The settings of the connection have changed.
     Settings(Settings),
-    /// The labels of a namespace were seen; `None`: it is gone.
+    /// The labels of a namespace; `None`: the namespace is gone.
     Namespace(String, Option<Labels>),
     /// Somebody else has written to the status of this policy, or of the tailnet (`None`).
     StatusEdited(Option<PolicyKey>),
-    /// The annotation of the tailnet's resource, or its status, was seen.
+    /// The annotation or the status of the tailnet's resource.
     Tailnet(TailnetDeclared),
-    /// Something has changed in the tailnet: the list is to be read at once.
+    /// Something has changed in the tailnet: poll at once.
     Poll,
-    /// The term in which this process may write; `None`: it does not lead. A term starts only after
-    /// policies, tailnets and namespaces have been listed anew, and those lists have been handed over.
+    /// The term in which this process may write; `None`: it does not lead. A term starts only after policies,
+    /// tailnets and namespaces have been listed again and handed over.
     Term(Option<Term>),
-    /// One request can be sent at once ([`super::Engine::wants_turn`]). A turn that is not used within
-    /// this step is lost to the engine.
+    /// One request can be sent at once ([`super::Engine::wants_turn`]). A turn that is not used within this
+    /// step is lost.
     Turn,
-    /// A request was not sent, and has no effect: its reasons no longer held.
+    /// A request was not sent and has no effect: its reasons no longer held.
     NotSent(Ticket),
     /// A request was answered.
     Answered(Ticket, Result<Answer, Failure>),
-    /// A report is kept: what it remembers survives a crash.
+    /// The report of a policy is recorded: its record survives a crash.
     Recorded {
-        /// Of which policy.
+        /// The policy.
         key: PolicyKey,
-        /// Of which object: a later one of the same name keeps nothing of it.
+        /// The uid of the object: a later object of the same name has its own record.
         uid: String,
-        /// What is kept.
+        /// The durable record.
         record: PolicyRecord,
     },
-    /// A report of the tailnet is kept: the one of this revision.
+    /// The report of the tailnet with this revision is recorded.
     TailnetRecorded(u64),
     /// Time has passed ([`super::Engine::wake_at`]).
     Wake,
-    /// End what is under way and begin nothing.
+    /// Finish the requests in flight and begin nothing.
     Stop,
 }
 
 impl Input {
-    /// Another client, under the same settings.
+    /// Another client with unchanged settings.
     #[must_use]
     pub fn connection(connected: Result<(), Failure>) -> Self {
         Self::Connection {
@@ -137,23 +137,23 @@ impl Input {
     }
 }
 
-/// Something to do.
+/// An effect to carry out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Send a request and hand in its answer under this ticket. At most one in each step, as each needs
-    /// a turn. A write is sent only as long as [`super::Engine::still_wants`] it.
+    /// Send a request and hand in its answer under this ticket. There is at most one in each step, as each
+    /// needs a turn. A write is sent only while [`super::Engine::still_wants`] it.
     Send {
-        /// Tells its answer from others.
+        /// Identifies its answer.
         ticket: Ticket,
-        /// What to send.
+        /// The request.
         request: Request,
-        /// Not after this time (monotonic), as the reads that it rests on are too old then.
+        /// Not after this time (monotonic), as the reads that it depends on are too old then.
         until: Option<Duration>,
     },
-    /// Keep a report of a policy, then hand in [`Input::Recorded`].
+    /// Record a report of a policy, then hand in [`Input::Recorded`].
     Report(PolicyKey, Box<PolicyReport>),
-    /// Keep a report of the tailnet, then hand in [`Input::TailnetRecorded`].
+    /// Record a report of the tailnet, then hand in [`Input::TailnetRecorded`].
     Tailnet(Box<TailnetReport>),
-    /// Say that something was changed or refused.
+    /// Notify people of a change or a failure.
     Notify(PolicyKey, Box<Notification>),
 }

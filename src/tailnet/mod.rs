@@ -1,9 +1,9 @@
-//! For each tailnet one engine that owns the snapshot and decides what to do next.
+//! One engine for each tailnet: it owns the snapshot and decides what to do next.
 //!
-//! [`Engine`] is a state machine without I/O: it takes [`Input`]s with the time at which they
-//! came, and gives [`Effect`]s: requests to send, reports to write. [`drive`] connects it to a
-//! client, a clock and a place for reports. The same engine so serves the controller, the demo,
-//! and a simulation with a clock and a seed of its own.
+//! [`Engine`] is a state machine without I/O: it takes [`Input`]s with the time at which they arrived, and
+//! returns [`Effect`]s: requests to send and reports to write. [`drive`] connects it to a client, a clock and
+//! a reporter. So the same engine serves the controller, the demo, and a simulation with its own clock and
+//! seed.
 //!
 //! Knows nothing of Kubernetes.
 

@@ -1,8 +1,8 @@
-//! What each namespace may do a few times at once, and then no more often than now and then.
+//! A limit for each namespace: a few times at once, then at a slow rate.
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// A token bucket for each namespace. One that has been quiet has a full bucket and takes no memory.
+/// A token bucket for each namespace. A quiet namespace has a full bucket and takes no memory.
 #[derive(Debug)]
 pub(super) struct NamespaceBuckets {
     burst: u32,
@@ -27,7 +27,7 @@ impl NamespaceBuckets {
         full_at.max(now) + self.refill <= now + self.refill * self.burst
     }
 
-    /// Takes a token; from an empty bucket nothing is taken.
+    /// Takes a token. An empty bucket stays empty.
     pub fn take(&mut self, namespace: &str, now: Duration) {
         self.full_at.retain(|_, full_at| *full_at > now);
         let full_at = self.full_at.entry(namespace.to_owned()).or_insert(now);
@@ -42,7 +42,7 @@ mod tests {
     const BURST: u32 = 6;
 
     #[test]
-    fn who_asks_all_the_time_gets_few_and_who_was_quiet_gets_them_at_once() {
+    fn a_busy_namespace_gets_few_tokens_and_a_quiet_one_gets_its_burst_at_once() {
         let mut buckets = NamespaceBuckets::new(BURST, Duration::from_secs(2));
         let mut granted = 0;
         for tenth in 0..300 {

@@ -267,7 +267,7 @@ impl Engine {
     /// Settles which keys the policies of a device no longer own there. A deleted key is owned until it
     /// has been seen that it is gone; a key that another policy declares here is that one's; and a value
     /// whose expiry has passed is no longer desired.
-    pub(super) fn settle_ownership(&mut self, id: &NodeId, now: Now) {
+    pub(super) fn update_ownership(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.devices.get(id) else {
             return;
         };

@@ -203,7 +203,7 @@ impl Engine {
 
     /// Forgets what is cleared of a device: none of it is there any more, or somebody else wishes it;
     /// or the device is gone. Says whether that changes what is to be done.
-    pub(super) fn see_cleared(&mut self, id: &NodeId, now: Now) -> bool {
+    pub(super) fn drop_cleared(&mut self, id: &NodeId, now: Now) -> bool {
         if self
             .devices
             .get(id)

@@ -158,7 +158,7 @@ impl Engine {
             let Some(held) = self.policies.get_mut(&key) else {
                 continue;
             };
-            let edited = self.edited.settle(&key);
+            let edited = self.edited.take(&key);
             if edited || held.last_report.as_ref() != Some(&report) {
                 let before = held.last_report.replace(report.clone());
                 if matches!(report.state, State::NotAllowed(_))

@@ -41,9 +41,9 @@ impl Engine {
             self.evaluate(now.monotonic);
             self.rebind_known(now);
             self.use_approvals();
-            self.replan_stale(now);
+            self.plan_dirty(now);
             self.share_reads();
-            self.keep_the_limit(now);
+            self.apply_limit(now);
             self.manage_routes();
             if self.may_act() {
                 self.action(now);

@@ -260,10 +260,10 @@ impl Engine {
         for (field, contest) in &mut contests {
             if let Some(difference) = open.get(field).copied().filter(tried) {
                 if looked_at.get(field) == Some(&difference.change) {
-                    contest.miss();
+                    contest.note_ineffective();
                 }
                 let before = contest.is_contested();
-                if contest.see(difference, now.monotonic) && !before {
+                if contest.observe(difference, now.monotonic) && !before {
                     contested.push(difference.clone());
                 }
             }

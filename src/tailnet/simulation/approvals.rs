@@ -125,7 +125,7 @@ fn a_used_approval_does_not_work_again() {
     assert_ne!(next, hash);
     let faults = &world.last_reports[&key].approval_errors;
     let expected =
-        format!("plan:{hash} was approved before and does not work again; plan:{next} is held now");
+        format!("plan:{hash} was used before and approves nothing again; plan:{next} is held now");
     assert_eq!(*faults, [expected]);
 }
 
@@ -138,7 +138,7 @@ fn an_approval_that_fits_nothing_says_what_is_held_and_blocks_nothing() {
     world.run_for(SOON);
     let faults = world.last_reports[&key].approval_errors.join("\n");
     for part in [
-        format!("plan:0000000000000000 fits nothing that is held; plan:{hash} is held now"),
+        format!("plan:0000000000000000 matches no held plan; plan:{hash} is held now"),
         "'oops' is no hash of a plan: write the 16 digits of status.heldPlan.hash".to_owned(),
         "'yes' approves nothing: write plan:HASH or node:ID".to_owned(),
     ] {

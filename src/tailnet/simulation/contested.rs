@@ -261,7 +261,7 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
     assert!(contested(&world), "{:#?}", reported(&world, 0));
     let (_, failure) = &reported(&world, 0).failures[0];
     let begins =
-        "Somebody else keeps changing it: 3 times so far, the last time from tag:a to none.";
+        "Another writer keeps changing it back: 3 times so far, the last time from tag:a to none.";
     assert!(failure.message.starts_with(begins), "{}", failure.message);
     // For six hours: one try each, and one report for it.
     world.forget_seen();

@@ -160,9 +160,10 @@ async fn what_somebody_else_changes_back_three_times_is_contested_and_an_edit_be
         let back = json!({"keyExpiryDisabled": false});
         stage.simulator.patch_device(&one, &back).unwrap();
     }
-    let contested = "Somebody else keeps changing it: 3 times so far, the last time from Disabled to \
-                     Enabled. It is tried once an hour now, until it has stayed for an hour. The tailnet's \
-                     configuration log says who it is; let them stop, or take keyExpiry out of the policy.";
+    let contested = "Another writer keeps changing it back: 3 times so far, the last time from Disabled \
+                     to Enabled. The controller writes it once an hour until it stays for an hour. Find the \
+                     writer in the tailnet's configuration log and stop it, or remove keyExpiry from the \
+                     policy.";
     stage
         .policy_says(
             "db",
