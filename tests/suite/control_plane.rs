@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::{Kubectl, control_plane};
 
 #[tokio::test]
-async fn what_is_applied_can_be_read_and_each_control_plane_is_its_own() {
+async fn applied_objects_can_be_read_and_control_planes_are_isolated() {
     let (one, other) = tokio::join!(control_plane(), control_plane());
     let (one, other) = (Kubectl::admin(&one), Kubectl::admin(&other));
 
@@ -21,7 +21,7 @@ async fn what_is_applied_can_be_read_and_each_control_plane_is_its_own() {
 }
 
 #[tokio::test]
-async fn the_api_server_refuses_what_breaks_a_schema() {
+async fn the_api_server_refuses_objects_that_violate_a_schema() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
 
@@ -75,7 +75,7 @@ async fn a_service_account_has_the_rights_of_its_roles_and_no_others() {
 }
 
 #[tokio::test]
-async fn the_kubeconfig_is_for_this_user_only_and_goes_with_the_control_plane() {
+async fn the_kubeconfig_is_private_and_removed_with_the_control_plane() {
     let control_plane = control_plane().await;
     let kubeconfig = control_plane.kubeconfig();
 

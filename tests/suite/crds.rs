@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 #[test]
-fn the_folder_crds_holds_what_the_code_generates() {
+fn the_folder_crds_matches_the_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
     let generated = tsdp::cli::crds::files().unwrap();
     for (name, content) in &generated {

@@ -51,7 +51,7 @@ fn manifests(page: &Path) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_manifest_on_the_pages_is_taken_as_it_stands() {
+async fn each_manifest_on_the_pages_is_accepted_as_written() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");

@@ -124,7 +124,7 @@ fn page() -> String {
 }
 
 #[test]
-fn the_reference_is_what_the_schema_says() {
+fn the_reference_matches_the_schema() {
     let page = page();
     if std::env::var_os("TSDP_RECORD").is_some() {
         fs::write(PAGE, &page).unwrap();
@@ -138,7 +138,7 @@ fn the_reference_is_what_the_schema_says() {
 }
 
 #[test]
-fn each_field_of_each_spec_says_what_it_means_without_it_and_gives_an_example() {
+fn each_field_of_each_spec_documents_its_absence_and_an_example() {
     let mut silent = Vec::new();
     for (names, schema) in schemas() {
         let fields = schema["properties"]["spec"]["properties"]

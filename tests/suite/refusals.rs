@@ -56,7 +56,7 @@ pub fn corpus() -> Corpus {
 }
 
 #[tokio::test]
-async fn kubectl_apply_takes_and_refuses_what_the_cases_say() {
+async fn kubectl_apply_accepts_and_refuses_the_cases() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");

@@ -64,7 +64,7 @@ fn set(cell: &str) -> TagSet {
 }
 
 #[test]
-fn the_table_of_lists_is_what_the_plan_does() {
+fn the_table_of_lists_matches_the_plan() {
     let page = include_str!("../../docs/combine-policies.md");
     let table = page.split("|---|---|---|---|---|\n").nth(1).unwrap();
     let rows = table.lines().take_while(|line| line.starts_with('|'));

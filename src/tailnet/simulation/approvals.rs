@@ -1,4 +1,4 @@
-//! What is held until somebody approves it: what is sent then, and that an approval works once.
+//! Plans that are pending approval: an approval sends exactly the frozen plan, and only once.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,14 +19,14 @@ use crate::{
 };
 
 impl World {
-    /// Writes the annotation of a policy.
+    /// Writes the approval annotation of a policy.
     pub fn approve(&mut self, key: &PolicyKey, annotation: &str) {
         let kept = self.policies.get_mut(key).unwrap();
         kept.approvals = Approvals::parse(Some(annotation));
         self.watch_soon(key.clone());
     }
 
-    /// What the last report of a policy says to be held.
+    /// The held plan in the last report of a policy.
     pub fn held(&self, key: &PolicyKey) -> HeldPlan {
         let report = &self.last_reports[key];
         report.held.clone().unwrap_or_else(|| panic!("{report:#?}"))
@@ -54,7 +54,7 @@ fn give(world: &mut World, number: usize, new: &str) {
     device.tags.insert(tag(new));
 }
 
-/// So many servers that one policy wishes to give `tag:a`, once that is approved.
+/// `count` servers that one policy would give `tag:a` after an approval.
 fn held_servers(count: usize) -> World {
     let mut world = servers(count);
     world.apply(asking(fleet(tags(&["tag:s", "tag:a"]))));
@@ -65,7 +65,7 @@ fn held_servers(count: usize) -> World {
 }
 
 #[test]
-fn what_is_approved_is_sent_and_what_differs_later_is_held_under_another_hash() {
+fn an_approved_plan_is_sent_and_later_differences_are_held_under_another_hash() {
     let mut world = held_servers(30);
     let key = policy_key(0);
     let plan = world.held(&key);
@@ -77,7 +77,7 @@ fn what_is_approved_is_sent_and_what_differs_later_is_held_under_another_hash() 
     let named = &reported(&world).differences[0].hold;
     assert_eq!(*named, Some(Hold::Approval(Some(plan.hash.clone()))));
 
-    // One that joins later, one that somebody mends, and one that differs in another way now.
+    // A device that joins later, one that somebody fixes, and one with another difference now.
     let mut joins = device(40);
     joins.tags = [tag("tag:s")].into();
     world.model.add(joins);
@@ -115,7 +115,7 @@ fn a_used_approval_does_not_work_again() {
     assert!(world.last_reports[&key].approval_errors.is_empty());
     world.forget_seen();
 
-    // Just the same difference again.
+    // The same difference arises again.
     for device in world.model.devices.values_mut() {
         device.tags = [tag("tag:s")].into();
     }
@@ -130,7 +130,7 @@ fn a_used_approval_does_not_work_again() {
 }
 
 #[test]
-fn an_approval_that_fits_nothing_says_what_is_held_and_blocks_nothing() {
+fn an_approval_that_matches_nothing_is_reported_and_blocks_nothing() {
     let mut world = held_servers(2);
     let key = policy_key(0);
     let hash = world.hash(&key);
@@ -151,7 +151,7 @@ fn an_approval_that_fits_nothing_says_what_is_held_and_blocks_nothing() {
 }
 
 #[test]
-fn an_edit_freezes_anew_and_an_approval_of_what_was_before_it_is_worth_nothing() {
+fn an_edit_freezes_a_new_plan_and_voids_the_approval_of_the_earlier_one() {
     let mut world = held_servers(2);
     let key = policy_key(0);
     let before = world.hash(&key);
@@ -164,7 +164,7 @@ fn an_edit_freezes_anew_and_an_approval_of_what_was_before_it_is_worth_nothing()
 }
 
 #[test]
-fn what_is_held_is_the_same_after_a_restart_and_is_told_once() {
+fn a_held_plan_survives_a_restart_and_is_reported_once() {
     let mut world = held_servers(25);
     let key = policy_key(0);
     let before = world.hash(&key);
@@ -175,8 +175,8 @@ fn what_is_held_is_the_same_after_a_restart_and_is_told_once() {
     assert!(world.seen.notifications.is_empty());
 }
 
-/// Whenever the process is killed: each change that was approved is made at most once, and what was
-/// cut off is held again.
+/// Kills at any moment: an approved change is made at most once, and the part that was cut off is held
+/// again.
 #[test]
 fn an_approval_is_used_once_through_crashes() {
     let mut cut_off = 0;
@@ -198,7 +198,7 @@ fn an_approval_is_used_once_through_crashes() {
         assert_eq!(used, 1, "seed {seed}");
         world.assert_converged();
         cut_off += usize::from((1..12).contains(&reported(&world).in_sync));
-        // What was made is undone by somebody: the same approval does not put it back.
+        // Somebody undoes the change: the same approval does not make it again.
         for device in world.model.devices.values_mut() {
             device.tags = [tag("tag:s")].into();
         }
@@ -209,7 +209,7 @@ fn an_approval_is_used_once_through_crashes() {
         let rest = world.hash(&key);
         world.approve(&key, &format!("plan:{approved},plan:{rest}"));
         world.run_for(Duration::from_mins(5));
-        // What had been frozen before the last drift is approved; the rest may need one more.
+        // The plan from before the last drift is approved. The rest may need one more approval.
         if reported(&world).in_sync < 12 {
             let last = world.hash(&key);
             world.approve(&key, &format!("plan:{last}"));
@@ -225,7 +225,7 @@ fn an_approval_is_used_once_through_crashes() {
 }
 
 #[test]
-fn the_same_wish_of_a_policy_that_acts_is_sent_as_its_own() {
+fn a_change_that_an_enforcing_policy_declares_too_needs_no_approval() {
     let mut world = world(1);
     world.apply(asking(policy(0, tags(&["tag:a"]))));
     let actions = Policy {
@@ -240,7 +240,7 @@ fn the_same_wish_of_a_policy_that_acts_is_sent_as_its_own() {
 }
 
 #[test]
-fn of_a_list_the_part_of_those_that_act_goes_first_and_the_rest_waits() {
+fn entries_of_enforcing_policies_are_sent_first_and_the_rest_is_pending_approval() {
     let at_least = |policy: Policy| Policy {
         ownership: Ownership {
             enabled_routes: ListOwnership::AtLeast,
@@ -300,7 +300,7 @@ fn attributes_are_owned_before_they_are_set_and_each_deletion_is_approved_too() 
 }
 
 #[test]
-fn a_single_device_says_how_to_approve_what_is_held() {
+fn a_policy_for_one_device_reports_how_to_approve_its_held_plan() {
     let mut world = world(1);
     world.apply(asking(policy(0, tags(&["tag:a"]))));
     world.start();
@@ -314,7 +314,7 @@ fn a_single_device_says_how_to_approve_what_is_held() {
 }
 
 #[test]
-fn ten_thousand_held_devices_cost_nothing_while_they_wait() {
+fn ten_thousand_held_devices_cost_nothing_while_pending() {
     let mut world = held_servers(10_000);
     let begin = std::time::Instant::now();
     world.forget_seen();

@@ -1,4 +1,4 @@
-//! Specs that are invalid or cannot be read, and finalizers that somebody removes.
+//! Invalid and unreadable specs, and finalizers that somebody removes.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,7 +18,7 @@ fn tag_set(names: &[&str]) -> TagSet {
     names.iter().map(|name| name.parse().unwrap()).collect()
 }
 
-/// An older policy has tags and an attribute on a device; a younger one would have others, and is the
+/// An older policy sets tags and an attribute of a device. A younger one declares others and is the
 /// exclusive owner of the attributes.
 fn two_policies() -> World {
     let mut world = world(1);
@@ -51,7 +51,7 @@ fn assert_untouched(world: &World) {
 }
 
 #[test]
-fn an_edit_that_makes_a_policy_invalid_hands_nothing_to_one_that_ranks_below() {
+fn an_edit_that_makes_a_policy_invalid_gives_nothing_to_policies_of_lower_precedence() {
     for broken in [Broken::Invalid, Broken::Unreadable] {
         for restart in [false, true] {
             let mut world = two_policies();
@@ -64,7 +64,8 @@ fn an_edit_that_makes_a_policy_invalid_hands_nothing_to_one_that_ranks_below() {
             world.run_for(Duration::from_hours(2));
             assert_untouched(&world);
             assert_eq!(world.policies[&policy_key(0)].record, before);
-            // Corrected, it acts again; deleted, it hands its fields over.
+            // Once corrected, the policy changes devices again. Once deleted, its fields go to the other
+            // policy.
             world.apply(policy(0, tags(&["tag:c"])));
             world.run_for(SOON);
             assert_eq!(world.model.devices[&node_id(0)].tags, tag_set(&["tag:c"]));
@@ -77,7 +78,7 @@ fn an_edit_that_makes_a_policy_invalid_hands_nothing_to_one_that_ranks_below() {
 }
 
 #[test]
-fn an_invalid_policy_is_reported_as_such_and_one_that_cannot_be_read_not_at_all() {
+fn an_invalid_policy_is_reported_and_an_unreadable_one_is_not() {
     let mut world = two_policies();
     world.break_spec(&policy_key(0), Broken::Unreadable);
     world.run_for(SOON);
@@ -113,7 +114,7 @@ fn is_clear(world: &World) -> bool {
 }
 
 #[test]
-fn a_finalizer_that_somebody_removes_is_put_back_though_nothing_else_changes() {
+fn a_removed_finalizer_is_put_back_though_nothing_else_changes() {
     for restart in [false, true] {
         let mut world = clearing();
         world.forget_seen();
@@ -134,7 +135,7 @@ fn a_finalizer_that_somebody_removes_is_put_back_though_nothing_else_changes() {
 }
 
 #[test]
-fn a_policy_that_cannot_be_read_is_not_seen_off() {
+fn an_unreadable_policy_is_not_released() {
     for restart in [false, true] {
         let mut world = clearing();
         let before = world.policies[&policy_key(0)].record.clone();
@@ -147,7 +148,7 @@ fn a_policy_that_cannot_be_read_is_not_seen_off() {
         world.run_for(Duration::from_hours(24));
         assert_eq!(world.policies[&policy_key(0)].record, before);
         assert!(!is_clear(&world));
-        // A version that can read it comes.
+        // A version that can read the policy takes over.
         let kept: &mut _ = world.policies.get_mut(&policy_key(0)).unwrap();
         kept.broken = Broken::Valid;
         kept.deleting = true;
@@ -158,7 +159,7 @@ fn a_policy_that_cannot_be_read_is_not_seen_off() {
 }
 
 #[test]
-fn an_invalid_policy_of_many_devices_keeps_what_it_set_on_all_of_them() {
+fn an_invalid_fleet_policy_keeps_its_settings_on_all_devices() {
     let mut world = super::fleets::servers(4);
     let fleet = |number, names: &[&str], priority| Policy {
         key: policy_key(number),

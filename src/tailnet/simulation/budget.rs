@@ -1,4 +1,4 @@
-//! What one namespace can take of the budget from the others.
+//! How much of the request budget one namespace can take from others.
 use std::time::Duration;
 
 use super::{
@@ -23,7 +23,7 @@ fn of_hostile(policy: Policy) -> Policy {
 }
 
 fn settled(mut world: World, policies: impl IntoIterator<Item = Policy>) -> World {
-    // As with five requests a second.
+    // A budget of five requests a second.
     world.faults.queue = SECOND * 2 / 5;
     world.start();
     for policy in policies {
@@ -34,7 +34,7 @@ fn settled(mut world: World, policies: impl IntoIterator<Item = Policy>) -> Worl
     world
 }
 
-/// Changes the annotation of a policy ten times a second, and gives the lists that were read meanwhile.
+/// Changes the annotation of a policy ten times a second. Returns the number of lists read meanwhile.
 fn lists_while_it_asks(world: &mut World, key: &PolicyKey, seconds: u32) -> usize {
     world.forget_seen();
     for number in 0..10 * seconds {
@@ -46,7 +46,7 @@ fn lists_while_it_asks(world: &mut World, key: &PolicyKey, seconds: u32) -> usiz
 }
 
 #[test]
-fn a_policy_that_asks_all_the_time_gets_a_few_lists_a_minute_and_its_last_request_is_answered() {
+fn constant_reconcile_requests_cost_few_lists_and_the_last_one_is_completed() {
     let policies = [of_hostile(policy(0, tags(&["tag:a"])))];
     let mut world = settled(world(1), policies);
     let key = world.policies.keys().next().unwrap().clone();
@@ -57,10 +57,11 @@ fn a_policy_that_asks_all_the_time_gets_a_few_lists_a_minute_and_its_last_reques
     assert_eq!(handled.as_deref(), Some("1199"));
 }
 
-/// A device that cannot be read is read ever more rarely, whatever others ask for or edit meanwhile.
+/// A device that cannot be read is read ever more rarely, whatever other policies request or edit
+/// meanwhile.
 #[test]
-fn a_policy_that_asks_and_is_edited_ends_no_backoff_of_the_reads_of_other_devices() {
-    // What others give is carried along, so that the device is read before each write.
+fn requests_and_edits_of_a_policy_end_no_backoff_of_reads_of_other_devices() {
+    // The write carries tags of others, so the device is read before each write.
     let mut sharing = policy(0, tags(&["tag:a"]));
     sharing.ownership.tags = ListOwnership::AtLeast;
     let hostile = |number: u32| {
@@ -82,7 +83,7 @@ fn a_policy_that_asks_and_is_edited_ends_no_backoff_of_the_reads_of_other_device
     assert!(lists >= 20, "{lists} lists");
     // 1 s, 2 s, 4 s ... up to 5 min, within ten minutes.
     assert!((5..=13).contains(&reads), "{reads} reads");
-    // An edit of its own policy is its author's answer to whatever failed.
+    // An edit of the policy itself may fix the failure, so it ends the backoff.
     world.model.broken = None;
     let mut edited = policy(0, tags(&["tag:a", "tag:d"]));
     edited.ownership.tags = ListOwnership::AtLeast;
@@ -92,7 +93,7 @@ fn a_policy_that_asks_and_is_edited_ends_no_backoff_of_the_reads_of_other_device
 }
 
 #[test]
-fn a_policy_that_is_denied_causes_no_list_by_asking() {
+fn a_denied_policy_causes_no_list_by_requesting_a_reconcile() {
     let mut world = world(1);
     world.settings.guardrails = Guardrails::of_namespace("tsdp-system");
     let mut world = settled(world, [of_hostile(policy(0, tags(&["tag:a"])))]);
@@ -101,7 +102,7 @@ fn a_policy_that_is_denied_causes_no_list_by_asking() {
     assert!(lists <= 3, "{lists} lists");
 }
 
-/// How long it takes until the device of the first policy is put back.
+/// The time until the drift of the first policy's device is corrected.
 fn time_to_correct(world: &mut World, disturb: impl Fn(&mut World)) -> Duration {
     let from = world.clock;
     let is_put_back = |world: &World| {
@@ -164,7 +165,7 @@ fn attributes_are_read_as_often_as_before_while_another_namespace_has_a_thousand
     let mut world = settled(world, [policy(0, desired), observer()]);
     let stretched = world.tailnet_report.attributes_interval;
     assert!(stretched > SECOND * 600, "{stretched:?}");
-    // More often would count as contested.
+    // More often would count as contested, which has a backoff of its own.
     for _ in 0..2 {
         lose_attribute(&mut world);
         let taken = time_to_correct(&mut world, |_| {});

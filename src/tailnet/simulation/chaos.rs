@@ -1,4 +1,4 @@
-//! What people and machines do to the world: edits, drift, devices that come and go, failures.
+//! Random events of the simulated world: edits, drift, devices that join and leave, failures.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ impl World {
         self.model.list_hides_routes = self.rng.u8(..4) == 0;
     }
 
-    /// One thing that somebody does, or that goes wrong.
+    /// One random edit, drift, or failure.
     pub fn disturb(&mut self) {
         match self.rng.u8(..27) {
             0..=4 => self.drift(),
@@ -41,7 +41,7 @@ impl World {
                 if self.rng.u8(..3) == 0 {
                     policy.deletion = Deletion::Clear;
                 }
-                // What is being deleted takes no edit that changes anything.
+                // An edit of an object that is being deleted changes nothing.
                 let kept = self.policies.get(&policy.key);
                 if kept.is_none_or(|kept| !kept.deleting) {
                     self.apply(policy);
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Policies come, and devices change, before anybody looks.
+    /// Policies are added and devices change before the first poll.
     pub fn disturb_policies(&mut self) {
         if self.rng.bool() {
             let mut policy = self.policy();
@@ -106,7 +106,7 @@ impl World {
         };
     }
 
-    /// Mostly none; at times longer than any read stays fresh.
+    /// Mostly no wait. At times longer than any read stays fresh.
     fn wait(&mut self) -> Duration {
         match self.rng.u8(..4) {
             0 => Duration::from_millis(self.rng.u64(..2_000)),
@@ -120,7 +120,7 @@ impl World {
         self.step(Input::Settings(self.settings.clone()));
     }
 
-    /// Somebody approves what some policy was last told to hold, where that is written.
+    /// Approves a plan that the status of some policy shows as held.
     fn approve_something(&mut self) {
         let held = self.policies.keys().filter_map(|key| {
             let report = self.last_reports.get(key)?;
@@ -140,8 +140,7 @@ impl World {
         }
     }
 
-    /// Nothing fails any more, nobody refuses anything, and what was approved and waits still is held
-    /// again.
+    /// Ends all failures and denials. Plans that were approved and not sent are held again.
     pub fn calm_down(&mut self) {
         self.limit(ChangeLimit::NONE);
         self.correct_all();
@@ -159,7 +158,7 @@ impl World {
         self.model.unowned_tag = None;
     }
 
-    /// A term starts after everything has been listed anew.
+    /// A term starts after all objects have been listed again.
     pub fn start_term(&mut self) {
         self.tell_tailnet();
         let known = self.policies.keys().chain(self.engine.policies.keys());
@@ -181,7 +180,7 @@ impl World {
         self.start_term();
     }
 
-    /// Somebody makes a mistake in a manifest, or a newer release writes it.
+    /// Makes a spec invalid, or unreadable as a newer release would.
     fn break_some_spec(&mut self) {
         let key = policy_key(self.rng.usize(..POLICIES));
         let broken = [Broken::Invalid, Broken::Unreadable][self.rng.usize(..2)];
@@ -191,7 +190,7 @@ impl World {
         }
     }
 
-    /// All manifests are corrected.
+    /// Corrects all manifests.
     fn correct_all(&mut self) {
         let broken = |kept: &&mut Kept| kept.broken != Broken::Valid;
         let mut corrected = Vec::new();
@@ -211,7 +210,7 @@ impl World {
             .then(|| model::node_id(self.rng.usize(..DEVICES)))
     }
 
-    /// A device leaves, comes back, or is replaced by another one under its name.
+    /// A device leaves, comes back, or is replaced by another one of its name.
     fn come_or_go(&mut self) {
         let number = self.rng.usize(..DEVICES);
         let id = model::node_id(number);
@@ -414,7 +413,7 @@ impl World {
         if self.rng.u8(..2) == 0 {
             let count = self.rng.usize(..3);
             let named = (0..count).map(|_| (self.attribute_key(), self.attribute()));
-            // A manifest with two keys that differ only in case is refused.
+            // The API server refuses a manifest with two keys that differ only in case.
             let apart: BTreeMap<_, _> = named.map(|named| (named.0.folded(), named)).collect();
             desired.attributes = Some(apart.into_values().collect());
         }
@@ -443,7 +442,7 @@ impl World {
     }
 
     fn attribute_key(&mut self) -> AttributeKey {
-        // Two of them differ in case only.
+        // Two of the keys differ only in case.
         let keys = ["custom:k0", "custom:k1", "custom:k2", "custom:K2"];
         keys[self.rng.usize(..4)].parse().unwrap()
     }
@@ -477,7 +476,7 @@ pub fn policy_key(number: usize) -> PolicyKey {
     }
 }
 
-/// The device that calls itself so.
+/// The target of a policy that names a device by its hostname.
 pub fn hostname(name: &str) -> Target {
     Target::Device(DeviceTarget {
         identity: Identity::Hostname(name.to_owned()),
@@ -486,7 +485,7 @@ pub fn hostname(name: &str) -> Target {
     })
 }
 
-/// A policy that wishes nothing of no device.
+/// A policy that targets nothing and declares nothing.
 pub fn blank(key: PolicyKey) -> Policy {
     Policy {
         key,

@@ -1,4 +1,4 @@
-//! What must hold of every report, whatever lists lacked before.
+//! Invariants of every report, whatever devices lists lacked before.
 
 use super::World;
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl World {
-    /// No device takes the place of another one only because lists lack that one, and a hash names what
-    /// it was made of.
+    /// A missing entry in lists alone never rebinds a policy to another device. A hash always names the
+    /// same plan.
     pub fn check_report(&mut self, key: &PolicyKey, report: &PolicyReport) {
         if let Some(plan) = &report.held {
             let made_of = [plan.changes, plan.devices];

@@ -1,4 +1,4 @@
-//! What must hold whenever a request is sent, whatever happened before.
+//! Invariants of every request at the moment when it is sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,44 +17,44 @@ use crate::{
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
 
-/// What the engine has been told, seen from outside.
+/// The inputs that the engine received, recorded independently of the engine.
 #[derive(Debug, Default)]
 pub struct Told {
     leading: bool,
     listed: bool,
-    /// Lists that were asked for since the lead was taken.
+    /// Lists that were requested in this term.
     lists: BTreeSet<Ticket>,
     list_seen: bool,
-    /// As they count: one that is refused counts as one that observes.
+    /// The policies as they apply: a denied policy counts as one that observes.
     pub(super) policies: BTreeMap<PolicyKey, (Policy, PolicyRecord)>,
     declared: BTreeMap<PolicyKey, Policy>,
-    /// What the status of each recorded when it was watched last.
+    /// The record in the status of each policy, as the watch last showed it.
     stored: BTreeMap<PolicyKey, PolicyRecord>,
     guards: Admission,
     in_flight: BTreeMap<Ticket, Request>,
-    /// The devices as they were told, with the tags that were written since.
+    /// The devices as they were last reported, with the tags written since.
     pub(super) devices: BTreeMap<NodeId, Device>,
-    /// The attributes of devices as they were read last, with what was written since.
+    /// The attributes of devices as they were last read, with the writes since.
     read: BTreeMap<NodeId, Attributes>,
-    /// The forms of attributes that were refused for good, be it only on some device.
+    /// Attribute types that the API refused for good on any device.
     refused: BTreeSet<AttributeType>,
-    /// As they were before the last list, which may be older than a look at one of them.
+    /// The devices before the last list. The list may be older than a read of one of them.
     pub(super) previous: BTreeMap<NodeId, Device>,
-    /// What each policy object (by its UID) may have set, whatever process sent it: the keys that it
-    /// has declared while it was to be enforced, on the devices that it targeted then.
+    /// The keys that each policy object (by its UID) may have set in any process: it declared them while it
+    /// was enforced, on devices that it targeted then.
     pub managed: Managed,
     /// The devices of the last list.
     last_list: BTreeSet<NodeId>,
-    /// Devices that the API itself says are gone.
+    /// Devices that the API answered to be gone.
     pub(super) gone: BTreeSet<NodeId>,
-    /// What each hash of a frozen plan was told to be made of, for the life of the world.
+    /// The size of the plan that each hash named, over all processes.
     pub(super) frozen: BTreeMap<(PolicyKey, PlanHash), [usize; 2]>,
 }
 
 type Managed = BTreeSet<(String, AttributeKey, NodeId)>;
 
 impl Told {
-    /// What another process knows: nothing. What was set and which plans were shown stays so.
+    /// The state of a new process: empty, except for records that outlive a process.
     pub fn of_next_life(self) -> Self {
         Self {
             frozen: self.frozen,
@@ -77,7 +77,7 @@ impl Told {
         }
     }
 
-    /// Policies may have come to manage devices: all of them, or those that have changed.
+    /// Notes devices that policies may manage now: of all devices, or of those that changed.
     fn note_managed(&mut self, changed: Option<&BTreeSet<NodeId>>) {
         for (policy, record) in self.policies.values() {
             if !matches!(policy.mode, Mode::Enforce | Mode::Approve) {
@@ -137,7 +137,7 @@ impl Told {
             Input::PoliciesListed => self.listed = true,
             Input::Term(term) => {
                 self.leading = term.is_some();
-                // A term starts with what is stored, and nothing else.
+                // A term starts with the stored records and nothing else.
                 if self.leading {
                     for (key, (_, record)) in &mut self.policies {
                         *record = self.stored[key].clone();
@@ -180,8 +180,8 @@ impl Told {
         }
     }
 
-    /// Whether the guards permit to touch one of these fields of a device, as it was told last, for any
-    /// policy.
+    /// Whether the guardrails permit any policy to change one of these fields of a device, as it was last
+    /// reported.
     fn permit(&self, id: &NodeId, fields: &[PolicyField]) -> bool {
         let guardrails = &self.guards.guardrails;
         let may = |(policy, record): &(Policy, PolicyRecord), device: &Device| {
@@ -194,7 +194,7 @@ impl Told {
         seen.any(|device| self.policies.values().any(|policy| may(policy, device)))
     }
 
-    /// Whether the guards permit a policy to change a field of a device.
+    /// Whether the guardrails permit a policy to change a field of a device.
     fn allows(&self, policy: &Policy, field: PolicyField, id: &NodeId) -> bool {
         let seen = [self.devices.get(id), self.previous.get(id)];
         let guardrails = &self.guards.guardrails;
@@ -202,7 +202,7 @@ impl Told {
         seen.any(|device| guardrails.denies(policy, field, device).is_none())
     }
 
-    /// Whether the guards permit that this entry of a list is given or taken.
+    /// Whether the guardrails permit adding or removing this entry of a list.
     fn own<T: Entry>(&self, id: &NodeId, entry: &T) -> bool {
         let seen = [self.devices.get(id), self.previous.get(id)];
         let mut seen = seen.into_iter().flatten();
@@ -273,8 +273,8 @@ impl Told {
         }
     }
 
-    /// The policies that the engine may know to mean a device: by what it keeps of a single one,
-    /// and by what it was told last or wrote itself.
+    /// The policies that the engine may know to target a device: by their records, by the last reported
+    /// state, and by its own writes.
     fn holders(&self, id: &NodeId) -> impl Iterator<Item = &(Policy, PolicyRecord)> {
         let seen = [self.devices.get(id), self.previous.get(id)];
         self.policies.values().filter(move |(policy, record)| {
@@ -294,7 +294,7 @@ impl Told {
         holders.any(|(policy, record)| may_act(policy, record) && desired(policy))
     }
 
-    /// What policies that have let a device go may take from it, by what is kept of them.
+    /// The settings that policies may clear from a released device, by their records.
     fn due(&self, id: &NodeId) -> ManagedSettings {
         let mut due = ManagedSettings::default();
         for (policy, record) in self.policies.values() {
@@ -306,8 +306,8 @@ impl Told {
     }
 }
 
-/// Whether something may be sent for a policy: where it asks for approvals, only once it is kept that
-/// one was used.
+/// Whether a policy may send anything. One that requires approval may only once its status records the used
+/// approval.
 fn may_act(policy: &Policy, record: &PolicyRecord) -> bool {
     match policy.mode {
         Mode::Enforce => true,
@@ -376,7 +376,7 @@ impl World {
             let holders = self.reported.holders(id).map(|(policy, _)| policy);
             let deciding = holders.filter(|policy| policy.mode != Mode::Observe && names(policy));
             let first = deciding.min_by_key(|policy| policy.rank());
-            // Another policy may desire just the same.
+            // Another policy may declare the same value.
             let agrees = |policy: &Policy| match call {
                 Call::SetAuthorized(_, after) => policy.desired.authorized == Some(*after),
                 Call::SetKeyExpiryDisabled(_, after) => {
@@ -389,7 +389,8 @@ impl World {
         }
     }
 
-    /// A call touches what a policy names, on a device that it is known to hold, and nothing else.
+    /// A request changes only fields that a policy declares, on a device that the policy is known to
+    /// target.
     fn check_call(&self, call: &Call) {
         let named = |id: &NodeId, desired: fn(&Policy) -> bool| {
             assert!(
@@ -432,7 +433,7 @@ impl World {
                     .devices
                     .get(id)
                     .and_then(|d| d.enabled_routes.as_ref());
-                // What is taken from a device that is let go aside.
+                // Entries that are removed from a released device do not count here.
                 let kept = |exit: bool| {
                     let side =
                         |route: &&Route| route.is_exit_node() == exit && !due.contains(route);
@@ -476,8 +477,8 @@ impl World {
         }
     }
 
-    /// A key is expired for a policy that has kept that it began, in time, as long as the device has the
-    /// key of then.
+    /// A key is expired only for a policy whose record says that the expiry began in time, while the device
+    /// still has the key of that time.
     fn check_expiry(&self, id: &NodeId) {
         let now = self.wall();
         let device = &self.reported.devices[id];
@@ -495,8 +496,8 @@ impl World {
         assert!(!device.external && !device.key_expiry_disabled);
     }
 
-    /// A device is deleted that all that was told last says to be away, for a policy that has kept that
-    /// it began, and that keeps within its count for the day.
+    /// A device is deleted only if the last reports show it as inactive, for a policy whose record says
+    /// that the deletion began, within the policy's daily count.
     fn check_deletion(&self, id: &NodeId) {
         let now = self.wall();
         let device = &self.reported.devices[id];
@@ -524,7 +525,7 @@ impl World {
         assert!(!device.external && device.connected == Some(false));
     }
 
-    /// No call does what the guards forbid.
+    /// No request makes a change that the guardrails deny.
     fn check_guards(&self, call: &Call) {
         let fields: &[PolicyField] = match call {
             Call::SetAuthorized(..) => &[PolicyField::Authorized],
@@ -558,14 +559,14 @@ impl World {
         }
     }
 
-    /// Whether somebody else changed the device too short a while ago for a read to show it.
+    /// Whether somebody else changed the device so recently that a read may not show it.
     fn has_drifted(&self, id: &NodeId) -> bool {
         let drifted = self.drifted.get(id);
         drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15))
     }
 
-    /// Nobody who takes precedence over those that desire a key in this form desires it in another one:
-    /// nobody who may set it somewhere, in a form that the tailnet can have.
+    /// No policy of higher precedence declares the key with another type, unless it may set the key nowhere
+    /// or the tailnet cannot have that type.
     fn check_form(&self, attribute_type: &AttributeType) {
         let policies = self.reported.policies.values();
         let fleet = DeviceIndex::new(self.reported.devices.values().cloned());
@@ -607,8 +608,8 @@ impl World {
         );
     }
 
-    /// An attribute is written for a policy that is recorded to own it there; and one is deleted only
-    /// where some version of that policy has declared it.
+    /// An attribute is written only for a policy that is recorded as its owner there. It is deleted only if
+    /// a version of that policy declared it.
     fn check_attribute(&self, id: &NodeId, key: &AttributeKey, deletes: bool) {
         let device = self.reported.devices.get(id);
         let owned = |(policy, record): &(Policy, PolicyRecord)| {

@@ -1,4 +1,4 @@
-//! `deletionPolicy: Clear`: what becomes of devices that are let go, and of deleted policies.
+//! `deletionPolicy: Clear`: released devices and deleted policies.
 use std::time::Duration;
 
 use super::{
@@ -29,7 +29,7 @@ fn routes(routes: &[&str]) -> RouteSet {
     reported.collect()
 }
 
-/// An attribute, a subnet route, an exit node, and what is never taken away.
+/// An attribute, a subnet route, an exit node, and settings that are never cleared.
 fn desired() -> DesiredSettings {
     DesiredSettings {
         tags: Some([tag("tag:s"), tag("tag:a")].into()),
@@ -53,7 +53,7 @@ fn single(number: usize, of: usize) -> Policy {
     }
 }
 
-/// Of all devices that have `tag:s`.
+/// A policy for all devices with `tag:s`.
 fn fleet() -> Policy {
     let selector = Selector {
         tags: [tag("tag:s")].into(),
@@ -65,7 +65,7 @@ fn fleet() -> Policy {
     }
 }
 
-/// Servers with a route and an attribute of which no policy knows.
+/// Servers with a route and an attribute that no policy declares.
 fn servers(count: usize) -> World {
     let mut world = world(count);
     for device in world.model.devices.values_mut() {
@@ -99,7 +99,7 @@ fn has_all(world: &World, id: &NodeId) -> bool {
         && world.model.attributes[id].keys().eq([&key("a"), &key("b")])
 }
 
-/// What the policy put there is gone, and nothing else.
+/// Whether the settings of the policy are gone and all others are still there.
 fn is_clear(world: &World, id: &NodeId) -> bool {
     let device = &world.model.devices[id];
     assert!(device.key_expiry_disabled && device.tags.contains(&tag("tag:a")));
@@ -111,7 +111,7 @@ fn held_up(world: &World) -> bool {
     world.policies.contains_key(&policy_key(0))
 }
 
-/// What stands in the last report of the policy that went: why something was left, and how much.
+/// The last report of the deleted policy: how many devices were left uncleared, and why.
 pub fn left_behind(world: &World) -> Option<(usize, String)> {
     let (_, report) = world.seen.ends.last().expect("no policy was seen off");
     let State::Deleting(abandoned) = &report.state else {
@@ -122,7 +122,7 @@ pub fn left_behind(world: &World) -> Option<(usize, String)> {
 }
 
 #[test]
-fn a_deleted_policy_takes_what_it_put_there_and_then_goes() {
+fn a_deleted_policy_clears_its_settings_before_it_goes() {
     let mut world = settled(1, single(0, 0));
     assert!(has_all(&world, &node_id(0)));
     world.delete(&policy_key(0));
@@ -137,7 +137,7 @@ fn a_deleted_policy_takes_what_it_put_there_and_then_goes() {
 }
 
 #[test]
-fn under_retain_nothing_is_sent_and_nothing_held_up() {
+fn under_retain_nothing_is_sent_and_the_deletion_is_immediate() {
     let policy = Policy {
         deletion: Deletion::Retain,
         ..single(0, 0)
@@ -151,7 +151,7 @@ fn under_retain_nothing_is_sent_and_nothing_held_up() {
 }
 
 #[test]
-fn a_policy_that_comes_to_retain_keeps_nothing_any_more() {
+fn a_policy_edited_to_retain_no_longer_records_devices() {
     let mut world = settled(2, fleet());
     assert_eq!(world.policies[&policy_key(0)].record.managed.nodes.len(), 2);
     world.apply(Policy {
@@ -165,7 +165,7 @@ fn a_policy_that_comes_to_retain_keeps_nothing_any_more() {
 }
 
 #[test]
-fn devices_that_leave_the_selection_are_cleared_and_the_others_kept() {
+fn devices_that_leave_the_selection_are_cleared_and_others_are_not() {
     let mut world = settled(3, fleet());
     let leaves = world.model.devices.get_mut(&node_id(1)).unwrap();
     leaves.tags = [tag("tag:a")].into();
@@ -177,7 +177,7 @@ fn devices_that_leave_the_selection_are_cleared_and_the_others_kept() {
 }
 
 #[test]
-fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
+fn a_device_on_which_the_expression_fails_is_not_cleared() {
     let mut policy = fleet();
     let Target::Selector(selector) = &mut policy.target else {
         unreachable!("a fleet");
@@ -199,7 +199,7 @@ fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
     world.run_for(Duration::from_mins(5));
     assert!(world.writes().is_empty(), "{:?}", world.writes());
 
-    // Now it can tell, and the device is not meant.
+    // Now the expression works, and the device does not match.
     let device = world.model.devices.get_mut(&node_id(0)).unwrap();
     device.last_seen = "1999-01-01T00:00:00Z".parse().ok();
     world.run_for(Duration::from_mins(2));
@@ -209,7 +209,7 @@ fn a_device_of_which_the_expression_cannot_tell_any_more_is_not_cleared() {
 }
 
 #[test]
-fn a_device_that_the_spec_names_no_more_loses_what_was_named_until_then() {
+fn a_device_that_the_spec_no_longer_names_is_cleared_of_the_earlier_settings() {
     let mut world = settled(2, single(0, 0));
     let mut other = single(0, 1);
     other.desired = attributes(&[("b", "silver"), ("c", "gold")]);
@@ -222,7 +222,7 @@ fn a_device_that_the_spec_names_no_more_loses_what_was_named_until_then() {
 }
 
 #[test]
-fn a_name_that_nobody_bears_lets_nothing_go() {
+fn a_name_that_no_device_has_releases_nothing() {
     let mut world = settled(1, single(0, 0));
     world.apply(single(0, 99));
     world.run_for(Duration::from_mins(5));
@@ -233,7 +233,7 @@ fn a_name_that_nobody_bears_lets_nothing_go() {
 }
 
 #[test]
-fn what_another_policy_wishes_stays() {
+fn settings_that_another_policy_declares_stay() {
     let mut world = settled(1, single(0, 0));
     world.apply(Policy {
         desired: DesiredSettings {
@@ -253,7 +253,7 @@ fn what_another_policy_wishes_stays() {
 }
 
 #[test]
-fn what_is_not_sent_for_a_policy_is_not_cleared_either_and_it_goes_at_once() {
+fn a_policy_that_sends_nothing_clears_nothing_and_goes_at_once() {
     for (mode, why) in [
         (
             Mode::Suspended(Suspender::Policy),
@@ -278,7 +278,7 @@ fn what_is_not_sent_for_a_policy_is_not_cleared_either_and_it_goes_at_once() {
 }
 
 #[test]
-fn a_device_that_has_left_the_tailnet_holds_up_nothing() {
+fn a_device_that_left_the_tailnet_does_not_delay_the_deletion() {
     let mut world = settled(1, single(0, 0));
     world.model.remove(&node_id(0));
     world.run_for(Duration::from_mins(2));
@@ -290,7 +290,7 @@ fn a_device_that_has_left_the_tailnet_holds_up_nothing() {
 }
 
 #[test]
-fn one_list_without_a_device_does_not_make_it_cleared() {
+fn one_list_without_a_device_does_not_count_it_as_cleared() {
     let mut world = settled(1, single(0, 0));
     world.model.left_out = Some(node_id(0));
     world.delete(&policy_key(0));
@@ -307,7 +307,7 @@ fn one_list_without_a_device_does_not_make_it_cleared() {
 }
 
 #[test]
-fn a_removed_tailnet_lets_go_at_once() {
+fn a_removed_tailnet_ends_the_deletion_at_once() {
     let mut world = settled(2, fleet());
     world.step(Input::connection(Err(Failure {
         reason: Reason::TailnetNotFound,
@@ -323,7 +323,7 @@ fn a_removed_tailnet_lets_go_at_once() {
 }
 
 #[test]
-fn what_fails_for_good_is_given_up_after_a_while_and_not_before() {
+fn clearing_that_always_fails_is_given_up_after_the_timeout() {
     let mut world = settled(3, fleet());
     world.model.broken = Some(node_id(2));
     world.delete(&policy_key(0));
@@ -344,7 +344,7 @@ fn what_fails_for_good_is_given_up_after_a_while_and_not_before() {
 }
 
 #[test]
-fn a_tailnet_that_never_answers_is_given_up_after_a_while() {
+fn an_unreachable_tailnet_is_given_up_after_the_timeout() {
     let mut world = settled(1, single(0, 0));
     world.faults.list_down = true;
     world.kill();
@@ -372,7 +372,7 @@ fn a_device_that_comes_back_while_it_is_cleared_is_as_declared_again() {
 }
 
 #[test]
-fn more_devices_than_can_be_kept_are_refused_and_untouched() {
+fn more_devices_than_a_status_can_record_are_refused_and_untouched() {
     let desired = attributes(&[("a", "gold")]);
     let policy = Policy { desired, ..fleet() };
     let mut world = servers(MAX_MANAGED + 1);
@@ -407,7 +407,7 @@ fn a_thousand_devices_are_cleared_of_an_attribute_in_twenty_batches() {
     assert!(reports <= 10, "{reports} reports");
 }
 
-/// Whatever was cut off, and whoever led: a deleted policy ends, and its devices are clear.
+/// Despite interruptions and handovers, a deleted policy goes and its devices are clear.
 fn kill_while_clearing(seed: u64) -> u64 {
     let mut world = settled(
         3,
@@ -451,7 +451,7 @@ fn a_process_that_is_killed_at_any_moment_leaves_nothing_behind() {
     seeds::each(150, kill_while_clearing);
 }
 
-/// Before, while and after the first calls are made.
+/// Kills the process before, during, and after the first requests.
 fn kill_at_the_start(seed: u64) -> u64 {
     let mut world = servers(3);
     world.rng = fastrand::Rng::with_seed(seed);
@@ -459,7 +459,7 @@ fn kill_at_the_start(seed: u64) -> u64 {
     world.start();
     let pause = Duration::from_millis(world.rng.u64(..3000));
     world.run_for(pause);
-    // What is on its way may arrive later than the new process looks: not of interest here.
+    // A request in flight may arrive after the read of the new process. That case is not tested here.
     world.kill();
     world.run_for(Duration::from_secs(2));
     for call in world.writes() {
@@ -480,7 +480,7 @@ fn kill_at_the_start(seed: u64) -> u64 {
 }
 
 #[test]
-fn a_process_that_is_killed_while_it_begins_owns_what_it_wrote() {
+fn a_process_killed_at_its_start_owns_what_it_wrote() {
     seeds::each(100, kill_at_the_start);
 }
 

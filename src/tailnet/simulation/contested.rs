@@ -1,4 +1,4 @@
-//! What several policies, or somebody outside, cannot both have.
+//! Conflicts between policies, and contests with a writer outside.
 
 use std::time::Duration;
 
@@ -73,14 +73,14 @@ fn hold(world: &World, number: usize) -> Option<&Hold> {
 }
 
 #[test]
-fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
+fn of_two_types_for_one_key_one_is_sent_and_the_other_is_reported() {
     let mut world = world(2);
     world.apply(policy(1, number("tier")));
     world.start();
     world.run_until(SOON);
     world.forget_seen();
-    // The later one ranks first, and cannot have it, as the tailnet has the key in another form: it takes
-    // precedence over nothing.
+    // The younger policy ranks first, but the tailnet has the key with another type. It cannot be set, so
+    // it takes precedence over nothing.
     let first = policy(0, attributes(&[("Tier", "gold")]));
     world.apply(Policy {
         priority: 1,
@@ -93,7 +93,8 @@ fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
         Some(Hold::AttributeConflict { .. })
     ));
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
-    // Once nobody has it, the one that ranks first decides, and the other one is told.
+    // Once no device has the key, the first policy decides the type and the other one is reported as
+    // overridden.
     world.model.attributes.get_mut(&node_id(1)).unwrap().clear();
     world.run_for(Duration::from_mins(15));
     assert_eq!(world.writes().len(), 1);
@@ -114,7 +115,7 @@ fn of_two_policies_with_two_types_for_one_key_one_is_sent_and_the_other_told() {
 }
 
 #[test]
-fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
+fn a_held_or_suspended_policy_still_takes_precedence() {
     for mode in [Mode::Suspended(Suspender::Policy), Mode::Enforce] {
         let mut world = world(3);
         let mut first = policy(0, attributes(&[("tier", "gold")]));
@@ -122,7 +123,7 @@ fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
         first.priority = 1;
         first.desired.ipv4 = address(9).ipv4;
         if mode == Mode::Enforce {
-            // Held: what it wishes for is taken by a device of nobody.
+            // Held: an unmanaged device has the declared value.
             first.desired.ipv4 = address(2).ipv4;
         }
         let mut second = policy(1, number("tier"));
@@ -136,7 +137,7 @@ fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
             .iter()
             .map(|lost| &lost.field)
             .collect();
-        // An address that a device of nobody has is decided by neither.
+        // Neither policy gets an address that an unmanaged device has.
         let (tier, ipv4) = (Field::Attribute(key("tier")), Field::Ipv4);
         let expected = match mode {
             Mode::Enforce => vec![&tier],
@@ -150,7 +151,7 @@ fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
             "{mode:?}: {:#?}",
             world.writes()
         );
-        // Nor once what the first one waits for is there.
+        // Nor once the value that the first policy is held for is applied.
         world.model.devices.get_mut(&node_id(2)).unwrap().ipv4 = Some([100, 80, 0, 77].into());
         world.run_for(Duration::from_mins(5));
         assert_eq!(world.writes().len(), 2 * sent, "{mode:?}");
@@ -160,7 +161,7 @@ fn a_claim_of_a_held_or_suspended_policy_lets_no_loser_slip_in() {
 }
 
 #[test]
-fn one_address_or_name_that_two_policies_want_goes_to_the_first_and_the_next_takes_over() {
+fn an_address_or_name_of_two_policies_goes_to_the_first_and_then_to_the_next() {
     for (desired, field) in [(address(50), Field::Ipv4), (name("db"), Field::Name)] {
         let mut world = world(2);
         for number in [1, 0] {
@@ -180,7 +181,7 @@ fn one_address_or_name_that_two_policies_want_goes_to_the_first_and_the_next_tak
         world.assert_converged();
         world.apply(policy(0, DesiredSettings::default()));
         world.run_for(SOON);
-        // The device has it still.
+        // The device still has the value.
         let held = hold(&world, 1).unwrap();
         assert!(
             matches!(held, Hold::AddressInUse(_) | Hold::NameTaken(_)),
@@ -206,7 +207,7 @@ fn addresses_are_never_swapped_but_pass_on_along_a_chain() {
     }
     assert!(world.writes().is_empty());
     world.assert_converged();
-    // One of them gives in, and the others follow at once.
+    // One policy is edited, and the others follow at once.
     world.apply(policy(2, address(9)));
     world.run_for(SOON);
     assert_eq!(world.writes().len(), 3);
@@ -224,7 +225,7 @@ fn addresses_are_never_swapped_but_pass_on_along_a_chain() {
     world.assert_converged();
 }
 
-/// Somebody takes the tags away, every few minutes.
+/// Somebody removes the tags every few minutes.
 fn contest(world: &mut World, times: usize) {
     for _ in 0..times {
         world.run_for(Duration::from_mins(5));
@@ -244,7 +245,7 @@ fn contested(world: &World) -> bool {
 }
 
 #[test]
-fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
+fn a_contested_field_is_tried_once_an_hour_until_the_other_writer_stops() {
     let mut world = world(1);
     let mut both = tags(&["tag:a"]);
     both.key_expiry_disabled = Some(true);
@@ -263,7 +264,7 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
     let begins =
         "Another writer keeps changing it back: 3 times so far, the last time from tag:a to none.";
     assert!(failure.message.starts_with(begins), "{}", failure.message);
-    // For six hours: one try each, and one report for it.
+    // For six hours there is one try an hour, with one report each.
     world.forget_seen();
     contest(&mut world, 72);
     let writes = world.writes().len();
@@ -272,7 +273,7 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
     let message = world.seen.notifications.iter();
     let failed = message.filter(|(_, message)| matches!(message, Notification::Failed { .. }));
     assert_eq!(failed.count(), 0, "it is said once");
-    // Another field of the device is no part of it.
+    // Another field of the device is not contested.
     world
         .model
         .devices
@@ -281,7 +282,7 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
         .key_expiry_disabled = false;
     world.run_for(Duration::from_mins(3));
     assert!(world.model.devices[&node_id(0)].key_expiry_disabled);
-    // They stop: the next try stays, and after an hour it is over.
+    // The other writer stops: the next try holds, and the contest ends after an hour.
     world.run_for(Duration::from_mins(70));
     assert!(!world.model.devices[&node_id(0)].tags.is_empty());
     world.run_for(Duration::from_mins(70));
@@ -293,7 +294,7 @@ fn what_somebody_else_keeps_changing_is_tried_once_an_hour_until_they_stop() {
 }
 
 #[test]
-fn an_edit_forgets_who_contested_and_seldom_reversals_are_no_contest() {
+fn an_edit_ends_a_contest_and_rare_reversals_are_none() {
     let mut world = world(1);
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
@@ -318,7 +319,7 @@ fn an_edit_forgets_who_contested_and_seldom_reversals_are_no_contest() {
         assert!(!contested(&world));
         world.assert_converged();
     }
-    // Nor are edits of one's own: each changes what was written.
+    // Edits of the policy itself are no contest: each changes the desired value.
     for number in 0..6 {
         world.apply(policy(0, tags(&[["tag:a", "tag:b"][number % 2]])));
         world.run_for(SOON);

@@ -1,4 +1,4 @@
-//! What exactly is sent, where nothing fails.
+//! The exact requests of runs without failures.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 
 pub const SOON: Duration = Duration::from_secs(40);
 
-/// A world of so many devices, with nothing wished yet.
+/// A world with `devices` devices and no policy.
 pub fn world(devices: usize) -> World {
     let mut world = World::new(1);
     for number in 0..devices {
@@ -54,7 +54,8 @@ pub fn attributes(named: &[(&str, &str)]) -> DesiredSettings {
     }
 }
 
-/// The requests since the last count, by kind: lists, looks, routes read, attributes read, writes.
+/// The requests since the last count, by kind: lists, reads of devices, reads of routes, reads of
+/// attributes, writes.
 pub fn counts(world: &World) -> [usize; 5] {
     [
         world.count(|request| matches!(request, Request::Devices)),
@@ -95,7 +96,7 @@ pub fn everything() -> DesiredSettings {
 }
 
 #[test]
-fn every_setting_differs_and_each_costs_one_call_in_the_safe_order() {
+fn each_setting_costs_one_request_in_the_safe_order() {
     let mut world = world(1);
     world.model.devices.get_mut(&node_id(0)).unwrap().authorized = false;
     world.start();
@@ -113,16 +114,16 @@ fn every_setting_differs_and_each_costs_one_call_in_the_safe_order() {
         "authorize",
     ];
     assert_eq!(kinds(&world), order);
-    // One look after the tags, one to confirm; attributes are read before and after.
+    // One read after the tags, and one to verify. Attributes are read before and after.
     assert_eq!(counts(&world), [2, 2, 0, 2, 7]);
-    // That a second list is read before a name is bound; the device, before the first request; the
-    // keys, before the one that sets them; and how it went, after the last.
+    // Reports: a second list precedes the binding of a name; the record has the device before the first
+    // request, and the keys before the request that sets them; the outcome follows the last request.
     assert_eq!(world.seen.reports.len(), 4);
     assert_eq!(world.seen.notifications.len(), 9);
 }
 
 #[test]
-fn routes_that_no_policy_decides_are_read_before_they_are_carried_along() {
+fn unmanaged_routes_are_read_before_a_write_carries_them() {
     let mut world = world(1);
     let exit_node = |device: &mut Device| device.enabled_routes = Some(Route::exit_node());
     exit_node(world.model.devices.get_mut(&node_id(0)).unwrap());
@@ -157,7 +158,7 @@ fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
     };
     world.start();
     world.run_for(Duration::from_secs(1));
-    // Since the list, somebody has approved a route and given a tag.
+    // Since the list, somebody has approved a route and added a tag.
     let device = world.model.devices.get_mut(&node_id(0)).unwrap();
     device.tags.insert("tag:b".parse().unwrap());
     device.enabled_routes = Some(["10.1.0.0/16".parse().unwrap()].into());
@@ -167,7 +168,7 @@ fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
     });
     world.run_until(SOON);
     world.assert_converged();
-    // One look before the tags, the routes before the routes, one look to confirm.
+    // One read before the tags, one of the routes before the routes, and one to verify.
     assert_eq!(counts(&world), [2, 2, 1, 0, 2]);
     let device = &world.model.devices[&node_id(0)];
     assert_eq!(device.tags.len(), 2);
@@ -175,7 +176,7 @@ fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
 }
 
 #[test]
-fn nothing_is_sent_for_a_suspended_policy_and_nobody_slips_in_meanwhile() {
+fn nothing_is_sent_for_a_suspended_policy_and_no_other_takes_its_field() {
     let mut world = world(1);
     let first = Policy {
         mode: Mode::Suspended(Suspender::Policy),
@@ -211,7 +212,7 @@ fn nothing_is_sent_for_a_suspended_policy_and_nobody_slips_in_meanwhile() {
 }
 
 #[test]
-fn a_changed_annotation_costs_one_look_at_once_and_is_told_as_handled() {
+fn a_changed_annotation_costs_one_poll_at_once_and_is_reported_as_handled() {
     let mut world = world(2);
     world.start();
     world.run_for(Duration::from_secs(1));
@@ -225,7 +226,8 @@ fn a_changed_annotation_costs_one_look_at_once_and_is_told_as_handled() {
     world.run_for(Duration::from_secs(2));
     assert_eq!(counts(&world), [1, 0, 0, 1, 0]);
     assert_eq!(world.policies[&key].record.handled.as_deref(), Some("now"));
-    // Told once more, as the watch tells it after each write, it is nothing new; nor to a new process.
+    // The watch reports the policy again after each status write. That is no new request, nor is it one for
+    // a new process.
     world.forget_seen();
     world.tell(&key);
     world.run_for(Duration::from_secs(2));
@@ -257,7 +259,7 @@ fn two_hundred_policies_with_nothing_to_change_cost_one_list_each_poll() {
 }
 
 #[test]
-fn two_hundred_changed_devices_cost_one_call_each_and_one_list_to_confirm() {
+fn two_hundred_changed_devices_cost_one_request_each_and_one_list_to_verify() {
     let mut world = world(200);
     for number in 0..200 {
         world.apply(policy(number, tags(&["tag:a"])));
@@ -282,7 +284,7 @@ fn two_hundred_attributes_go_in_four_batches() {
 }
 
 #[test]
-fn a_key_that_is_named_no_more_is_deleted_and_then_forgotten() {
+fn a_key_that_is_no_longer_declared_is_deleted_and_then_no_longer_owned() {
     let mut world = world(1);
     world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
     world.start();
@@ -299,7 +301,7 @@ fn a_key_that_is_named_no_more_is_deleted_and_then_forgotten() {
 }
 
 #[test]
-fn posture_attributes_gone_as_a_whole_are_released_and_an_empty_map_deletes_them() {
+fn an_absent_attribute_map_releases_all_keys_and_an_empty_one_deletes_them() {
     for (desired, writes) in [(DesiredSettings::default(), 0), (attributes(&[]), 1)] {
         let mut world = world(1);
         world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
@@ -331,7 +333,7 @@ fn a_key_that_a_person_adds_is_not_touched() {
 }
 
 #[test]
-fn routes_that_the_list_does_not_tell_are_not_read_at_each_poll() {
+fn routes_missing_from_the_list_are_not_read_at_each_poll() {
     let mut world = world(1);
     world.model.list_hides_routes = true;
     let desired = DesiredSettings {
@@ -358,7 +360,7 @@ fn a_new_policy_goes_before_routine_work() {
     }
     world.start();
     world.run_until(SOON);
-    // Somebody changes them all; while they are put back, a policy is applied.
+    // Somebody changes all devices. While they are corrected, a new policy is applied.
     for device in world.model.devices.values_mut() {
         device.tags = ["tag:b".parse().unwrap()].into();
     }
@@ -377,7 +379,7 @@ fn a_new_policy_goes_before_routine_work() {
 }
 
 #[test]
-fn a_status_that_echoes_makes_no_work() {
+fn a_status_that_the_watch_returns_causes_no_work() {
     let mut world = world(1);
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();

@@ -1,4 +1,4 @@
-//! Selectors that take more than one share to compare.
+//! Selectors whose evaluation takes more than one step.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const DEVICES: usize = 60;
-/// About one device in a share.
+/// About one device for each step.
 const SMALL: usize = 1;
 
 fn of(namespace: &str, policy: Policy) -> Policy {
@@ -37,8 +37,7 @@ fn selecting(expression: &str, policy: Policy) -> Policy {
     }
 }
 
-/// A world that has been told of all but policies, in which an evaluation takes about a step for each device
-/// and a second for each step.
+/// A world without policies so far, in which each step evaluates about one device and takes one second.
 fn slow(devices: usize) -> World {
     let mut world = servers(devices);
     world.evaluation_share = Some((SMALL, Duration::from_secs(1)));
@@ -62,7 +61,7 @@ fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
 }
 
 #[test]
-fn nothing_is_decided_of_a_new_policy_from_a_part_of_its_devices() {
+fn a_new_policy_is_not_planned_from_a_part_of_its_devices() {
     let mut world = slow(DEVICES);
     world.limit(ChangeLimit::Devices(59));
     let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
@@ -72,7 +71,7 @@ fn nothing_is_decided_of_a_new_policy_from_a_part_of_its_devices() {
     assert_eq!(matched(&world, &key), None);
     assert!(world.writes().is_empty());
     world.run_for(Duration::from_mins(5));
-    // Held as a whole: a part of them would have been within the limit.
+    // The plan is held as a whole: a part of the devices would have been within the limit.
     assert_eq!(matched(&world, &key), Some(DEVICES));
     assert!(world.writes().is_empty());
 }
@@ -93,7 +92,7 @@ fn an_edited_policy_sends_nothing_and_releases_nothing_until_its_devices_are_kno
     );
     world.apply(edited);
     world.run_for(Duration::from_secs(30));
-    // Drift is not corrected by the former spec either.
+    // Drift is not corrected by the earlier spec either.
     let drifted = world.model.devices.get_mut(&node_id(7)).unwrap();
     drifted.tags = [tag("tag:z")].into();
     world.run_for(Duration::from_secs(10));
@@ -106,7 +105,7 @@ fn an_edited_policy_sends_nothing_and_releases_nothing_until_its_devices_are_kno
 }
 
 #[test]
-fn an_edit_during_an_evaluation_replaces_it_and_one_of_the_wishes_alone_goes_on_with_it() {
+fn an_edited_selector_restarts_its_evaluation_and_edited_settings_do_not() {
     let mut world = slow(DEVICES);
     let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
     world.apply(policy.clone());
@@ -131,7 +130,7 @@ fn an_edit_during_an_evaluation_replaces_it_and_one_of_the_wishes_alone_goes_on_
 }
 
 #[test]
-fn a_policy_that_is_deleted_during_an_evaluation_goes() {
+fn a_policy_deleted_during_an_evaluation_goes() {
     let mut world = slow(DEVICES);
     let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
     let key = policy.key.clone();
@@ -169,16 +168,16 @@ fn a_namespace_waits_for_another_one_as_long_as_for_itself_at_most() {
         world.run_for(Duration::from_secs(1));
     }
     let taken = world.clock.checked_sub(from).unwrap();
-    // Alone it takes a second for each device.
+    // Alone, an evaluation takes a second for each device.
     assert!(taken <= Duration::from_secs(125), "{taken:?}");
 }
 
 #[test]
-fn what_was_compared_is_not_compared_again() {
+fn a_device_is_not_compared_twice() {
     let mut world = slow(DEVICES);
     world.apply(selecting("device.os == 'linux'", fleet(tags(&["tag:a"]))));
     settle(&mut world);
-    // A poll with a device that was changed otherwise, another connection, another term.
+    // A poll with another change of a device, another connection, another term.
     let device = world.model.devices.get_mut(&node_id(3)).unwrap();
     device.authorized = !device.authorized;
     world.run_for(Duration::from_mins(1));
@@ -191,7 +190,7 @@ fn what_was_compared_is_not_compared_again() {
 }
 
 #[test]
-fn a_device_whose_facts_have_changed_waits_until_it_is_known_who_targets_it() {
+fn a_changed_device_waits_until_its_policies_are_known() {
     let mut world = slow(DEVICES);
     let desired = DesiredSettings {
         key_expiry_disabled: Some(true),
@@ -211,13 +210,13 @@ fn a_device_whose_facts_have_changed_waits_until_it_is_known_who_targets_it() {
     device.tags = [tag("tag:b")].into();
     world.run_for(Duration::from_mins(4));
     let nodes: Vec<_> = world.writes().iter().flat_map(|it| it.nodes()).collect();
-    // None of the fleet's, which left it; the other namespace's device did not wait.
+    // Nothing for the device that left the fleet. The device of the other namespace did not wait.
     assert_eq!(nodes, [&node_id(DEVICES)]);
     assert!(world.count(|request| matches!(request, Request::Write(_))) == 1);
 }
 
 #[test]
-fn a_policy_that_is_denied_is_compared_with_no_device() {
+fn a_denied_policy_is_compared_with_no_device() {
     let mut world = slow(DEVICES);
     let policy = selecting("device.os == 'linux'", fleet(tags(&["tag:a"])));
     let key = policy.key.clone();
@@ -231,7 +230,7 @@ fn a_policy_that_is_denied_is_compared_with_no_device() {
     assert!(!world.engine.is_evaluating());
 }
 
-/// All policies are new to a process that has just started.
+/// A new process must evaluate all policies again.
 #[test]
 fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
     for broken in [Broken::Valid, Broken::Invalid] {
@@ -244,7 +243,7 @@ fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
             })
         };
         let mut first = selecting("device.os == 'linux'", desires(true, 1));
-        // It is compared after the other one.
+        // This policy is evaluated after the other one.
         first.key.name = "z".to_owned();
         let key = first.key.clone();
         world.apply(first);

@@ -1,4 +1,4 @@
-//! Attributes with an expiry of their own: once it has passed, what stands there belongs to somebody else.
+//! Attributes with an expiry: a value that exists after it belongs to somebody else.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const SOON_OVER: Duration = Duration::from_mins(5);
 
-/// `custom:a`, for a few minutes, and `custom:b`.
+/// `custom:a` for a few minutes, and `custom:b` without an expiry.
 fn temporary(world: &World) -> DesiredSettings {
     let mut desired = attributes(&[("b", "gold")]);
     let expiry = Some(world.wall() + SOON_OVER);
@@ -98,7 +98,7 @@ fn a_value_set_after_an_expiry_survives_the_deletion_of_the_policy() {
 }
 
 #[test]
-fn what_another_policy_desired_until_some_time_ago_is_no_conflict_and_is_cleared() {
+fn an_expired_value_of_another_policy_is_no_conflict_and_is_cleared() {
     let mut world = world(1);
     world.apply(Policy {
         deletion: Deletion::Clear,

@@ -1,4 +1,4 @@
-//! Single faults, and what the engine makes of them.
+//! Single faults and the reaction of the engine.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     tailnet::{Input, Notification, Request, Retry, State},
 };
 
-/// One device whose policy names two attributes, and that has them.
+/// A device with the two attributes that its policy declares.
 fn settled() -> World {
     let mut world = world(1);
     world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
@@ -77,7 +77,7 @@ fn a_device_that_always_fails_holds_up_no_other() {
     assert_eq!(named.count(), 30);
 }
 
-/// Hanging requests block their lane for a moment, not until they are given up.
+/// A hanging request blocks its lane for a moment only, not until it times out.
 #[test]
 fn devices_that_never_answer_delay_no_other() {
     for hanging in [8, 20] {
@@ -95,7 +95,7 @@ fn devices_that_never_answer_delay_no_other() {
         let ids = (0..hanging).map(node_id);
         world.model.hanging = ids.collect();
         for number in 0..hanging {
-            // Drift that a read or a write of each of them would correct.
+            // A read or a write of each of them would correct this drift.
             let attributes = world.model.attributes.get_mut(&node_id(number));
             attributes.unwrap().clear();
             let device = world.model.devices.get_mut(&node_id(number)).unwrap();
@@ -117,10 +117,9 @@ fn devices_that_never_answer_delay_no_other() {
     }
 }
 
-/// What is on its way to be kept of an object may arrive when the object is gone, and another one of
-/// the same name there.
+/// A status write in flight may arrive after its object is gone and another object has the same name.
 #[test]
-fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
+fn the_record_of_a_deleted_object_does_not_apply_to_a_new_one_of_its_name() {
     let mut world = world(1);
     world.apply(policy(0, attributes(&[("a", "gold")])));
     world.start();
@@ -135,7 +134,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
     let (key, previous) = world.seen.reports.last().unwrap().clone();
     world.remove(&key);
     world.tell(&key);
-    // Long enough for the engine to have read everything that it needs before the call.
+    // Long enough for all reads that the engine needs before the write.
     let slowly = world.clock + Duration::from_secs(5);
     world.keeping.insert(key.clone(), slowly);
     world.apply(policy(0, attributes(&[("a", "gold")])));
@@ -143,7 +142,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
     let uid = world.policies[&key].policy.uid.clone();
     assert_ne!(uid, previous.uid);
     world.forget_seen();
-    // Each call is checked for what was kept before it; and what was kept was kept of this object.
+    // Each request is checked against the record before it, and the record is that of this object.
     world.run_until(SOON);
     assert_eq!(world.writes().len(), 1);
     assert!(has(&world, "a"));
@@ -158,7 +157,7 @@ fn what_is_kept_of_an_object_that_is_gone_counts_for_no_other_of_its_name() {
 }
 
 #[test]
-fn a_change_without_an_effect_is_told_and_not_repeated_at_once() {
+fn a_change_without_an_effect_is_reported_and_not_repeated_at_once() {
     let mut world = world(1);
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
@@ -187,7 +186,7 @@ fn an_impostor_under_the_name_of_a_bound_device_is_not_touched() {
     world.model.remove(&node_id(0));
     world.model.add(impostor);
     world.run_for(Duration::from_mins(5));
-    // One look at the device that lists lack proves that it is gone.
+    // One read of the device that lists lack proves that it is gone.
     assert_eq!(counts(&world)[1..], [1, 0, 0, 0]);
     world.assert_converged();
     let reason = &world.last_reports[&policy_key(0)].state;
@@ -195,7 +194,7 @@ fn an_impostor_under_the_name_of_a_bound_device_is_not_touched() {
 }
 
 #[test]
-fn what_the_last_call_did_is_told_after_a_stop() {
+fn the_outcome_of_the_last_request_is_reported_after_a_stop() {
     let mut world = world(1);
     world.apply(policy(0, everything()));
     world.start();
@@ -215,7 +214,7 @@ fn what_the_last_call_did_is_told_after_a_stop() {
 }
 
 #[test]
-fn a_list_from_before_a_write_does_not_undo_what_is_known_since() {
+fn a_list_from_before_a_write_does_not_replace_newer_state() {
     let mut world = world(1);
     world.start();
     world.run_until(SOON);
@@ -224,7 +223,7 @@ fn a_list_from_before_a_write_does_not_undo_what_is_known_since() {
     while world.seen.requests.is_empty() {
         world.run_for(Duration::from_secs(1));
     }
-    // The list that is under way tells the device without the tag.
+    // The list in flight shows the device without the tag.
     world.apply(policy(0, tags(&["tag:a"])));
     world.run_for(Duration::from_secs(40));
     world.assert_converged();
@@ -232,7 +231,7 @@ fn a_list_from_before_a_write_does_not_undo_what_is_known_since() {
 }
 
 #[test]
-fn a_change_whose_answer_was_lost_is_looked_at_told_and_not_repeated() {
+fn a_change_whose_response_was_lost_is_verified_reported_and_not_repeated() {
     for desired in [tags(&["tag:a"]), attributes(&[("a", "gold")])] {
         let mut world = world(1);
         world.apply(policy(0, desired));
@@ -253,12 +252,12 @@ fn a_change_whose_answer_was_lost_is_looked_at_told_and_not_repeated() {
 }
 
 #[test]
-fn one_short_list_is_no_proof_that_a_device_is_gone() {
+fn one_short_list_does_not_prove_that_a_device_is_gone() {
     let mut world = world(1);
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
     world.run_until(SOON);
-    // Another one of the name, tagged too, but otherwise.
+    // Another device of the name. It is tagged too, but differently.
     let mut other = device(0);
     other.node_id = node_id(9);
     other.tags = ["tag:b".parse().unwrap()].into();
@@ -273,7 +272,7 @@ fn one_short_list_is_no_proof_that_a_device_is_gone() {
     world.run_for(Duration::from_mins(2));
     world.assert_converged();
     assert_eq!(world.model.devices[&node_id(9)].tags, other.tags);
-    // Once it is gone for good, the other one is followed: it is tagged as well.
+    // Once the device is gone for good, the policy binds the other one: it is tagged as well.
     world.model.remove(&node_id(0));
     world.run_for(Duration::from_secs(200));
     world.assert_converged();
@@ -299,10 +298,10 @@ fn a_deletion_without_an_effect_is_not_forgotten() {
 }
 
 #[test]
-fn a_new_leader_deletes_what_the_former_one_owned() {
+fn a_new_leader_deletes_keys_that_the_previous_one_owned() {
     let mut world = settled();
     world.end_term();
-    // The former leader set b for an edit that this process never saw: there it was named again.
+    // The previous leader set b for an edit that this process never saw. That edit declared b again.
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
     let fact = (kept.policy.uid.clone(), key("c"), node_id(0));
     world.reported.managed.insert(fact);
@@ -321,7 +320,7 @@ fn a_new_leader_deletes_what_the_former_one_owned() {
     assert!(!has(&world, "c"));
 }
 
-/// A person sets the value that the policy desires for `a` under another key too.
+/// A person sets the policy's value of `a` for another key too.
 fn a_person_sets(world: &mut World, name: &str) {
     let attributes = world.model.attributes.get_mut(&node_id(0)).unwrap();
     let value = attributes[&key("a")].clone();
@@ -340,7 +339,7 @@ fn disown(world: &mut World, name: &str) {
 fn a_key_that_another_leader_has_released_is_not_owned_in_a_later_term() {
     let mut world = settled();
     world.end_term();
-    // The other leader deletes b for an edit, and the policy owns it no longer; a person sets it.
+    // The other leader deletes b for an edit, and the policy no longer owns it. Then a person sets b.
     world.apply(policy(0, attributes(&[("a", "gold")])));
     disown(&mut world, "b");
     world.run_for(SOON);
@@ -354,7 +353,7 @@ fn a_key_that_another_leader_has_released_is_not_owned_in_a_later_term() {
 fn a_term_that_follows_another_at_once_starts_from_what_is_stored() {
     let mut world = settled();
     disown(&mut world, "b");
-    // The message of the end between the two was never sent.
+    // The end of the term between the two was never reported.
     world.start_term();
     world.apply(policy(0, attributes(&[("a", "gold")])));
     world.run_for(SOON);
@@ -383,7 +382,7 @@ fn a_new_leader_reads_attributes_before_it_trusts_them() {
 }
 
 #[test]
-fn who_takes_the_lead_of_a_tailnet_that_cannot_be_asked_says_so() {
+fn a_new_leader_reports_an_unavailable_tailnet() {
     let mut world = world(1);
     world.apply(policy(0, attributes(&[("a", "gold")])));
     world.step(Input::connection(Err(failure(
@@ -402,7 +401,7 @@ fn who_takes_the_lead_of_a_tailnet_that_cannot_be_asked_says_so() {
 }
 
 #[test]
-fn an_outage_is_told_once_and_over_when_the_list_is_back() {
+fn an_outage_is_reported_once_and_ends_with_the_next_list() {
     let mut world = settled();
     world.faults.list_down = true;
     world.apply(policy(0, DesiredSettings::default()));

@@ -1,4 +1,4 @@
-//! Machines that keep changing what they say of themselves, between what two fleets select.
+//! Machines that keep changing their hostname between the selectors of two fleets.
 use std::time::Duration;
 
 use super::{
@@ -15,7 +15,7 @@ use crate::{
 
 const POLL: Duration = Duration::from_mins(1);
 
-/// The policy of this number: about machines that call themselves so, among those that have `tag:s`.
+/// A policy for machines whose hostname matches, among those with `tag:s`.
 fn fleet(number: usize, pattern: &str) -> Policy {
     Policy {
         target: Target::Selector(Selector {
@@ -37,7 +37,7 @@ fn call_itself(world: &mut World, hostname: &str) {
     hostname.clone_into(&mut device.hostname);
 }
 
-/// One machine, and two fleets that select it by its hostname.
+/// One machine and two fleets that select it by its hostname.
 fn two_fleets() -> World {
     let mut world = world(1);
     let device = world.model.devices.get_mut(&node_id(0)).unwrap();
@@ -65,7 +65,7 @@ fn reported(world: &World, key: &PolicyKey) -> SelectorReport {
     }
 }
 
-/// Whether each of the two fleets has the machine, and says that it keeps moving.
+/// For each fleet: how many machines match, and whether it reports one that keeps moving.
 fn places(world: &World) -> [(usize, bool); 2] {
     [0, 1].map(|number| {
         let report = reported(world, &policy_key(number));
@@ -84,13 +84,13 @@ fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_a
     let message = message.filter(|(_, message)| matches!(message, Notification::Flapping { .. }));
     assert_eq!(message.count(), 2, "once for each fleet");
     assert_eq!(world.tailnet_report.flapping, 2);
-    // From then on it costs nothing, for as long as it goes on.
+    // From then on the flapping costs nothing.
     world.forget_seen();
     flap(&mut world, 180);
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
     assert!(world.seen.notifications.is_empty());
-    // It stops: after a quarter of an hour it goes where it belongs.
+    // The flapping stops. After a quarter of an hour the machine joins the fleet that it matches.
     call_itself(&mut world, "b-1");
     world.run_for(Duration::from_mins(10));
     assert!(world.writes().is_empty());
@@ -100,14 +100,14 @@ fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_a
     let tier = &world.model.attributes[&node_id(0)][&key("tier")];
     assert_eq!(tier.value, serde_json::json!("b"));
     world.assert_converged();
-    // And may move again at once, an hour later.
+    // An hour later it may move at once again.
     world.run_for(Duration::from_hours(1));
     call_itself(&mut world, "a-1");
     world.run_for(Duration::from_mins(3));
     assert_eq!(places(&world), [(1, false), (0, false)]);
 }
 
-/// What the control server says of a device counts at once: nobody keeps a device in a fleet by flapping.
+/// The control server's facts about a device apply at once: flapping keeps no device in a fleet.
 #[test]
 fn a_tag_that_is_taken_ends_the_membership_of_a_machine_that_keeps_moving() {
     let mut world = two_fleets();
@@ -118,7 +118,7 @@ fn a_tag_that_is_taken_ends_the_membership_of_a_machine_that_keeps_moving() {
     world.run_for(Duration::from_mins(2));
     assert_eq!(places(&world), [(0, false), (0, false)]);
     assert_eq!(world.tailnet_report.flapping, 0);
-    // Nor are moves by tags any reason to keep it where it is.
+    // Nor do moves by tags keep the machine in its fleet.
     for _ in 0..10 {
         for tags in [vec![tag()], Vec::new()] {
             let device = world.model.devices.get_mut(&node_id(0)).unwrap();

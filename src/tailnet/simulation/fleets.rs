@@ -1,4 +1,4 @@
-//! Policies about many devices: what exactly is sent, who joins and who leaves.
+//! Policies for many devices: the exact requests, and devices that join and leave.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub fn tag(tag: &str) -> Tag {
     tag.parse().unwrap()
 }
 
-/// The policy 0, about all devices that have `tag:s`.
+/// Policy 0, for all devices with `tag:s`.
 pub fn fleet(desired: DesiredSettings) -> Policy {
     let selector = Selector {
         tags: [tag("tag:s")].into(),
@@ -34,7 +34,7 @@ pub fn fleet(desired: DesiredSettings) -> Policy {
     }
 }
 
-/// So many servers: devices that have `tag:s`.
+/// `count` servers: devices with `tag:s`.
 pub fn servers(count: usize) -> World {
     let mut world = world(count);
     for device in world.model.devices.values_mut() {
@@ -67,7 +67,7 @@ fn a_tag_for_a_thousand_devices_costs_a_call_each_and_one_list() {
     world.run_until(SOON);
     world.assert_converged();
     assert_eq!(counts(&world), [2, 0, 0, 0, MANY]);
-    // That it begins, how far it is at the first list, and the end.
+    // Reports: the start, the progress at the first list, and the end.
     assert_eq!(world.seen.reports.len(), 3);
     world.forget_seen();
     world.run_for(Duration::from_mins(3));
@@ -103,7 +103,7 @@ fn a_thousand_devices_that_a_person_changed_are_put_back_by_a_call_each() {
 }
 
 #[test]
-fn a_device_that_joins_is_taken_up_and_one_that_leaves_is_left_as_it_is() {
+fn a_device_that_joins_is_adopted_and_one_that_leaves_keeps_its_settings() {
     let desired = DesiredSettings {
         key_expiry_disabled: Some(true),
         ..attributes(&[("a", "gold")])
@@ -150,7 +150,7 @@ fn a_tag_that_one_policy_gives_brings_a_device_into_the_fleet_of_another_at_once
 }
 
 #[test]
-fn a_key_that_is_named_no_more_is_owned_until_the_last_device_has_lost_it() {
+fn a_key_that_is_no_longer_declared_is_owned_until_the_last_device_has_lost_it() {
     let mut world = settled(30, attributes(&[("a", "gold"), ("b", "gold")]));
     world.model.broken = Some(node_id(29));
     world.apply(fleet(attributes(&[("a", "gold")])));
@@ -204,7 +204,7 @@ fn the_first_tag_of_many_is_held_until_it_is_allowed() {
 }
 
 #[test]
-fn a_wish_that_would_make_the_device_leave_its_own_fleet_is_held() {
+fn a_change_that_would_unselect_its_own_device_is_held() {
     let mut world = servers(2);
     world.apply(fleet(tags(&["tag:a"])));
     world.start();

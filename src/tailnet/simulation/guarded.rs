@@ -1,5 +1,5 @@
-//! Guards that are edited while the engine runs, and namespaces that are relabelled. What no call may do
-//! is checked at each request (`checks.rs`).
+//! Guardrails that are edited while the engine runs, and namespaces whose labels change. `checks.rs` checks
+//! each request against them.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const SEEDS: u64 = 200;
 
-/// The guards of a tailnet that declares these.
+/// The guardrails of a tailnet with this spec.
 pub fn guardrails(spec: &Value) -> Guardrails {
     let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
     given
@@ -101,7 +101,7 @@ fn live_through(seed: u64) -> u64 {
 }
 
 #[test]
-fn whatever_happens_no_call_exceeds_the_guards_and_all_that_is_allowed_is_reached() {
+fn no_request_exceeds_the_guardrails_and_every_allowed_change_is_made() {
     seeds::each(SEEDS, live_through);
 }
 
@@ -120,7 +120,7 @@ fn tagging() -> World {
 }
 
 #[test]
-fn a_namespace_that_loses_its_label_is_refused_from_then_on() {
+fn a_namespace_that_loses_its_label_is_denied_from_then_on() {
     let mut world = tagging();
     world.start();
     world.run_for(Duration::from_mins(2));
@@ -157,7 +157,7 @@ fn while_the_tailnet_is_suspended_nothing_is_sent_and_the_list_is_read() {
     assert!(!world.tailnet_report.suspended);
 }
 
-/// What a protected device has is left to it, and the end of the policy is not held up.
+/// A protected device keeps its settings, and the deletion of the policy does not wait.
 #[test]
 fn nothing_is_cleared_on_a_protected_device_and_the_deletion_ends_at_once() {
     let mut world = World::new(7);
@@ -190,7 +190,7 @@ fn nothing_is_cleared_on_a_protected_device_and_the_deletion_ends_at_once() {
 }
 
 #[test]
-fn what_is_wished_for_a_protected_device_is_held_and_told() {
+fn changes_of_a_protected_device_are_held_and_reported() {
     let mut world = tagging();
     let protected = json!([{"trustClaims": true, "hostnames": ["host-0"]}]);
     world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));

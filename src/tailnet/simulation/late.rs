@@ -1,4 +1,4 @@
-//! A write is decided, and its reasons go before it can be sent: while it waits for a connection.
+//! A write whose reasons change while it waits for a connection.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl World {
-    /// Lets a write be decided that then waits for its connection for half a minute.
+    /// Runs until a write is decided. The write then waits for its connection for half a minute.
     fn decide(&mut self) -> Call {
         self.faults.connect = Duration::from_hours(1);
         for _ in 0..10_000 {
@@ -42,7 +42,7 @@ impl World {
     }
 }
 
-/// What happens while a write waits.
+/// The change during the wait of a write.
 type Change = fn(&mut World);
 
 fn key_expiry() -> DesiredSettings {
@@ -71,7 +71,7 @@ fn at_least(desired: DesiredSettings) -> Policy {
 }
 
 #[test]
-fn what_is_no_longer_desired_is_not_sent() {
+fn a_change_that_is_no_longer_desired_is_not_sent() {
     let changes: [(&str, Change); 6] = [
         ("edited", |world| world.apply(policy(0, tags(&["tag:b"])))),
         ("suspended", |world| {
@@ -85,7 +85,7 @@ fn what_is_no_longer_desired_is_not_sent() {
             world.end_term();
         }),
         ("connected anew", |world| {
-            // The new connection has not been made yet.
+            // The new connection is not open yet.
             let failure = super::failure(
                 crate::api::Reason::Progressing,
                 crate::tailnet::Retry::Later,
@@ -101,14 +101,14 @@ fn what_is_no_longer_desired_is_not_sent() {
         let mut world = deciding(key_expiry());
         let call = world.decide();
         change(&mut world);
-        // Long enough for the write to depart, had its reasons held.
+        // Long enough for the write to be sent, had its reasons held.
         world.run_for(Duration::from_mins(3));
         assert!(!world.sent(&call), "{what}: {call:?} was sent");
     }
 }
 
 #[test]
-fn an_edit_that_is_taken_back_at_once_changes_nothing() {
+fn an_edit_reverted_at_once_changes_nothing() {
     let routes = |routes: &[&str]| DesiredSettings {
         enabled_routes: Some(routes.iter().map(|r| r.parse().unwrap()).collect()),
         ..DesiredSettings::default()
@@ -124,9 +124,9 @@ fn an_edit_that_is_taken_back_at_once_changes_nothing() {
     world.assert_converged();
 }
 
-/// A list that carries what nobody here decides is as old as the read that it was made from.
+/// A list that carries unmanaged entries is as old as the read behind it.
 #[test]
-fn what_a_person_adds_while_a_shared_list_waits_is_not_taken_away() {
+fn entries_that_a_person_adds_while_a_shared_list_waits_are_kept() {
     let person = "10.9.0.0/16".parse::<Route>().unwrap();
     let desired = [
         tags(&["tag:a"]),
@@ -155,7 +155,7 @@ fn what_a_person_adds_while_a_shared_list_waits_is_not_taken_away() {
 }
 
 #[test]
-fn what_is_still_desired_is_sent_once_there_is_a_connection() {
+fn a_change_that_is_still_desired_is_sent_once_there_is_a_connection() {
     let mut world = deciding(attributes(&[("a", "gold")]));
     let call = world.decide();
     world.run_for(Duration::from_mins(3));
@@ -163,11 +163,11 @@ fn what_is_still_desired_is_sent_once_there_is_a_connection() {
     world.assert_converged();
 }
 
-/// The budget lets few requests through: those that are wanted when their turn comes.
+/// A small budget: a write is decided only when its turn comes.
 #[test]
-fn what_waits_for_the_budget_is_not_decided_yet() {
+fn a_write_is_decided_only_when_the_budget_lets_it_through() {
     let mut world = deciding(key_expiry());
-    // A name is bound once a second list has been read.
+    // A name is bound after a second list.
     world.run_for(Duration::from_secs(15));
     world.forget_seen();
     world.faults.queue = Duration::from_mins(1);

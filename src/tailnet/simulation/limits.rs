@@ -1,4 +1,4 @@
-//! The limit of changed devices, through repairs, approvals and restarts.
+//! The limit of changed devices through repairs, approvals, and restarts.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,8 +24,8 @@ fn limited(mut world: World, limit: ChangeLimit) -> World {
     world
 }
 
-/// A policy that wishes to change all of a hundred servers, where ten may be changed, and another
-/// one of a single device. Both differ.
+/// A policy that would change all of a hundred servers under a limit of ten, and one for a single device.
+/// Both have differences.
 fn mistake_and_repair() -> World {
     let mut world = limited(servers(100), ChangeLimit::default());
     world.model.add(device(500));
@@ -61,7 +61,7 @@ fn a_mistake_in_one_selector_is_held_as_a_whole_while_a_small_repair_is_made() {
     assert_eq!((&limited[0].policy, limited[0].devices), (&key, 100));
     assert_eq!(limited[0].hash.as_ref(), Some(&plan.hash));
 
-    // While it is held, nothing is told again and again, and small repairs go on.
+    // While the plan is held, nothing is reported again and small repairs continue.
     world.forget_seen();
     world.run_for(Duration::from_mins(10));
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
@@ -69,7 +69,7 @@ fn a_mistake_in_one_selector_is_held_as_a_whole_while_a_small_repair_is_made() {
     world.run_for(Duration::from_mins(2));
     assert_eq!(changed(&world), [node_id(500)].into());
 
-    // Too large for any hour: time alone does not release it.
+    // The plan is too large for any hour: time alone does not release it.
     world.run_for(HOUR * 3);
     assert_eq!(changed(&world).len(), 1);
     assert_eq!(world.hash(&key), plan.hash);
@@ -80,7 +80,7 @@ fn an_approval_on_the_tailnet_lets_the_frozen_plan_go_over_the_limit_once() {
     let mut world = mistake_and_repair();
     let key = policy_key(0);
     let hash = world.hash(&key);
-    // On the policy it is worth nothing.
+    // An approval on the policy has no effect.
     world.approve(&key, &format!("plan:{hash}"));
     world.run_for(SOON);
     assert_eq!(changed(&world).len(), 1);
@@ -93,7 +93,8 @@ fn an_approval_on_the_tailnet_lets_the_frozen_plan_go_over_the_limit_once() {
     assert_eq!(world.policies[&key].record.approvals_used, 1);
     assert!(world.tailnet_report.approval_errors.is_empty());
 
-    // It counts: another device is not changed within the hour, those that were changed are.
+    // The approved changes count: another device is not changed within the hour. Devices that were changed
+    // may be.
     let mut joins = device(600);
     joins.tags = [tag("tag:s")].into();
     world.model.add(joins);
@@ -109,7 +110,7 @@ fn an_approval_on_the_tailnet_lets_the_frozen_plan_go_over_the_limit_once() {
 }
 
 #[test]
-fn raising_the_limit_releases_what_is_held() {
+fn raising_the_limit_sends_the_held_plan() {
     let mut world = mistake_and_repair();
     world.settings.limit = ChangeLimit::NONE;
     world.step(Input::Settings(world.settings.clone()));
@@ -119,7 +120,7 @@ fn raising_the_limit_releases_what_is_held() {
 }
 
 #[test]
-fn what_was_changed_within_the_hour_counts_after_a_restart() {
+fn devices_changed_within_the_hour_count_after_a_restart() {
     let mut world = limited(world(40), ChangeLimit::Devices(6));
     for number in 0..5 {
         world.apply(policy(number, tags(&["tag:z"])));
@@ -140,7 +141,8 @@ fn what_was_changed_within_the_hour_counts_after_a_restart() {
     world.assert_converged();
 }
 
-/// A policy that changes thirty servers of a hundred and thirty at most, killed four times while it does.
+/// A policy that changes thirty servers, at most a hundred and thirty. The process is killed four times
+/// meanwhile.
 #[test]
 fn four_kills_change_no_more_devices_than_the_limit_allows() {
     for pause in [300, 700, 1_100, 2_300, 4_700] {
@@ -187,7 +189,7 @@ fn devices_are_reserved_together_and_given_back_at_rest() {
     assert!(world.tailnet.reserved.is_empty());
     let counted = world.tailnet.recent.iter().map(|recent| recent.devices);
     assert_eq!(counted.sum::<usize>(), 60);
-    // Without a limit nothing of it is written.
+    // Without a limit no reservation is written.
     let mut world = limited(servers(100), ChangeLimit::NONE);
     world.apply(fleet(tags(&["tag:s", "tag:a"])));
     world.start();
@@ -212,7 +214,7 @@ fn nothing_is_changed_while_no_reservation_can_be_recorded() {
 }
 
 #[test]
-fn a_call_that_is_refused_for_good_uses_nothing_up() {
+fn a_request_that_is_refused_for_good_uses_none_of_the_limit() {
     let mut world = limited(world(10), ChangeLimit::Devices(2));
     world.model.unowned_tag = Some(tag("tag:nobody"));
     for number in 0..2 {
@@ -233,7 +235,7 @@ fn a_call_that_is_refused_for_good_uses_nothing_up() {
     assert_eq!(world.model.devices[&node_id(3)].tags, [tag("tag:z")].into());
 }
 
-/// Whatever happens, crashes included: within no hour more devices are changed than the limit allows.
+/// No hour has more changed devices than the limit, despite crashes.
 #[test]
 fn the_limit_is_never_exceeded() {
     for seed in 0..60 {
@@ -281,7 +283,7 @@ fn the_limit_is_never_exceeded() {
         }
         let changes = &world.model.written;
         for (begin, _) in changes {
-            // The hour begins with the answer, up to some seconds after the effect.
+            // The hour starts at the response, which comes up to some seconds after the effect.
             let end = *begin + SignedDuration::from_mins(59);
             let within = changes.iter().filter(|(at, _)| begin <= at && *at < end);
             let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();

@@ -1,8 +1,9 @@
-//! The engine in a simulated world: a model of a tailnet, a store of policies, a clock that jumps
-//! from event to event, all driven by one seed. What must always hold is checked at every request.
+//! The engine in a simulated world: a model of a tailnet, a store of policies, and a clock that jumps from
+//! event to event. One seed drives it all. `checks.rs` checks the invariants at every request.
 
 mod actions;
 mod approvals;
+mod approved_plan;
 mod broken;
 mod budget;
 mod chaos;
@@ -11,19 +12,18 @@ mod checks;
 mod clears;
 mod contested;
 mod counted;
+mod device_lookups;
 mod evaluated;
 mod expired;
 mod faulty;
 mod flapping;
 mod fleets;
 mod guarded;
-mod inquiries;
 mod late;
 mod leaders;
 mod limits;
 mod model;
 mod never_sent;
-mod once;
 mod outcome;
 mod owned;
 mod owned_history;
@@ -56,29 +56,29 @@ use crate::{
     },
 };
 
-/// A policy as Kubernetes keeps it.
+/// A policy as Kubernetes stores it.
 #[derive(Debug, Clone)]
 struct Kept {
     policy: Policy,
     record: PolicyRecord,
     request: ReconcileRequest,
     approvals: Approvals,
-    /// What is wrong with its spec.
+    /// The fault of its spec, if any.
     broken: Broken,
-    /// The finalizer is on it.
+    /// The object has the finalizer.
     anchored: bool,
-    /// It is being deleted, and held up.
+    /// The object is being deleted and waits for its finalizer.
     deleting: bool,
 }
 
-/// What is wrong with a spec.
+/// The fault of a spec.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Broken {
     #[default]
     Valid,
-    /// It can be read, but is invalid.
+    /// The spec is readable but invalid.
     Invalid,
-    /// A newer release has written it.
+    /// A newer release wrote the spec.
     Unreadable,
 }
 
@@ -86,35 +86,35 @@ enum Broken {
 enum Event {
     /// The budget lets one request through.
     Turn,
-    /// There is a connection for a write, which may be sent until a time.
+    /// A write has its connection and may be sent until a time.
     Depart(Ticket, Request, Option<Duration>),
     /// A request reaches the API.
     Arrive(Ticket, Request),
-    /// An answer reaches the engine.
+    /// A response reaches the engine.
     Answer(Ticket, Result<Answer, Failure>),
-    /// A report is kept.
+    /// A report is stored in the status.
     Keep(PolicyKey, Box<PolicyReport>),
-    /// A report of the tailnet is kept.
+    /// A report of the tailnet is stored in the status.
     KeepTailnet(Box<TailnetReport>),
-    /// The watch tells how a policy is now, if it is there.
+    /// The watch shows the present state of a policy.
     Watch(PolicyKey),
     Wake,
 }
 
-/// What the engine did, for tests that count.
+/// The effects of the engine, for tests that count.
 #[derive(Debug, Default)]
 struct Seen {
     requests: Vec<Request>,
     reports: Vec<(PolicyKey, PolicyReport)>,
     notifications: Vec<(PolicyKey, Notification)>,
-    /// The last reports of policies that were held up and let go.
+    /// The last reports of policies that waited for their finalizer and went.
     ends: Vec<(PolicyKey, PolicyReport)>,
 }
 
 struct World {
     clock: Duration,
     start: Timestamp,
-    /// How far the process's wall clock is ahead of the world's.
+    /// The lead of the process's wall clock over the world's.
     skew: SignedDuration,
     rng: fastrand::Rng,
     events: BTreeMap<(Duration, u64), (u32, Event)>,
@@ -123,20 +123,20 @@ struct World {
     faults: Faults,
     policies: BTreeMap<PolicyKey, Kept>,
     engine: Engine,
-    /// The term of leadership, if it leads; else the last one.
+    /// The current term, or else the last one.
     term: Term,
-    /// Counts the engines: what was under way for a killed one reaches no other.
+    /// The number of the engine: an event for a killed engine reaches no other.
     life: u32,
     settings: Settings,
-    /// The tailnet's object: what approves, and what its status keeps.
+    /// The tailnet's object: its approval annotation and its record.
     tailnet: TailnetDeclared,
     /// The labels of the namespaces.
     namespaces: BTreeMap<String, Labels>,
-    /// No report of the tailnet is kept.
+    /// Status writes of the tailnet fail.
     loses_tailnet_reports: bool,
     /// The last report of the tailnet.
     tailnet_report: TailnetReport,
-    /// What this engine was told and keeps: for the checks.
+    /// The inputs of this engine, for the checks.
     reported: checks::Told,
     wake: Option<Duration>,
     /// The engine waits for the budget.
@@ -145,16 +145,16 @@ struct World {
     steps: u64,
     steps_at_once: usize,
     seen: Seen,
-    /// When somebody else changed the routes of a device last.
+    /// When somebody else last changed the routes of a device.
     drifted: BTreeMap<NodeId, Duration>,
     last_reports: BTreeMap<PolicyKey, PolicyReport>,
-    /// When the last report of a policy will be kept.
+    /// When the last report of a policy will be stored.
     keeping: BTreeMap<PolicyKey, Duration>,
-    /// How much the records of owned keys may hold.
+    /// The size limit of the records of owned keys.
     record_capacity: Capacity,
-    /// How much is evaluated in one step, and how long that takes at most.
+    /// The size of one evaluation step, and its longest duration.
     evaluation_share: Option<(usize, Duration)>,
-    /// When the last report of the tailnet will be kept.
+    /// When the last report of the tailnet will be stored.
     keeping_tailnet: Duration,
 }
 
@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    /// What is permitted now.
+    /// The current permissions.
     fn guards(&self) -> Admission {
         Admission {
             guardrails: self.settings.guardrails.clone(),
@@ -227,7 +227,7 @@ impl World {
         self.faults.delay.mul_f64(self.rng.f64())
     }
 
-    /// Starts a process: leading, connected, and told of all policies.
+    /// Starts a process: it leads, is connected, and knows all policies.
     fn start(&mut self) {
         self.step(Input::Settings(self.settings.clone()));
         for (name, labels) in self.namespaces.clone() {
@@ -241,7 +241,7 @@ impl World {
     /// Ends the process at once, as SIGKILL does, and starts another.
     fn kill(&mut self) {
         self.life += 1;
-        // What the killed one has sent may still arrive.
+        // Requests of the killed process may still arrive.
         let now = self.clock;
         self.drifted
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
@@ -290,7 +290,7 @@ impl World {
         self.watch_soon(key);
     }
 
-    /// Deletes a policy: what has something to clear is held up.
+    /// Deletes a policy. It waits for its finalizer if it has something to clear.
     fn delete(&mut self, key: &PolicyKey) {
         match self.policies.get_mut(key) {
             Some(kept) if kept.anchored => {
@@ -304,7 +304,7 @@ impl World {
         self.watch_soon(key.clone());
     }
 
-    /// An edit that makes a policy invalid, or one that this version cannot read.
+    /// Makes the spec of a policy invalid or unreadable.
     fn break_spec(&mut self, key: &PolicyKey, broken: Broken) {
         if let Some(kept) = self.policies.get_mut(key) {
             kept.broken = broken;
@@ -313,7 +313,7 @@ impl World {
         }
     }
 
-    /// The object is replaced by the manifest, which names no finalizer.
+    /// Replaces the object by its manifest, which has no finalizer.
     fn replace(&mut self, key: &PolicyKey) {
         let kept = self.policies.get_mut(key);
         if let Some(kept) = kept.filter(|kept| !kept.deleting) {
@@ -327,7 +327,7 @@ impl World {
         self.last_reports.remove(key);
     }
 
-    /// The watch tells how the tailnet's object is now.
+    /// The watch shows the present state of the tailnet's object.
     fn tell_tailnet(&mut self) {
         self.step(Input::Tailnet(self.tailnet.clone()));
     }
@@ -362,7 +362,7 @@ impl World {
         self.step(input);
     }
 
-    /// Runs until nothing is left to happen before this time.
+    /// Runs all events before this time.
     fn run_until(&mut self, end: Duration) {
         while let Some((&(at, _), _)) = self.events.first_key_value()
             && at <= end
@@ -395,7 +395,7 @@ impl World {
                 let hangs = |id: &NodeId| self.model.hanging.contains(id);
                 let hangs = model::device_of(&request).is_some_and(hangs);
                 let answer = if hangs {
-                    // As the client gives up.
+                    // The client times out.
                     delay = Duration::from_secs(30);
                     Err(lost(Reason::ApiUnreachable, Retry::Later))
                 } else {
@@ -423,12 +423,12 @@ impl World {
                     record,
                 };
                 let kept = self.policies.get_mut(&key);
-                // As the controller takes it, what is gone need not be kept.
+                // As for the controller: the status of a deleted object need not be written.
                 let Some(kept) = kept.filter(|kept| kept.policy.uid == report.uid) else {
                     self.step(recorded);
                     return;
                 };
-                // What is made unreadable meanwhile takes what was on its way.
+                // A report in flight may arrive after its object became unreadable.
                 let overdue = report.generation < kept.policy.generation;
                 assert!(kept.broken != Broken::Unreadable || overdue, "{report:?}");
                 kept.record = recorded::through_status(&report);
@@ -461,7 +461,7 @@ impl World {
         }
     }
 
-    /// A request at the API: answered, or hit by one of the faults.
+    /// A request at the API: it gets a response or hits one of the faults.
     fn arrive(&mut self, request: &Request) -> Result<Answer, Failure> {
         if self.faults.list_down && *request == Request::Devices {
             return Err(failure(Reason::ApiError, Retry::Later));
@@ -528,7 +528,7 @@ impl World {
         }
     }
 
-    /// An evaluation takes its time, in which other things happen.
+    /// An evaluation takes time, and other events happen meanwhile.
     fn wake_with_evaluation(&mut self, at: Duration) -> Duration {
         let Some((_, time)) = self.evaluation_share.filter(|_| at.is_zero()) else {
             return at;
@@ -538,7 +538,7 @@ impl World {
         due.map_or(latest, |due| due.min(latest))
     }
 
-    /// Says what happens, where a single seed is looked into (`TSDP_TRACE=1`).
+    /// Prints the events if `TSDP_TRACE=1` is set, to debug a single seed.
     fn trace(&self, what: &dyn std::fmt::Debug) {
         if self.traced {
             println!("{:>10.3} {what:?}", self.clock.as_secs_f64());
@@ -565,7 +565,7 @@ impl World {
                 self.check_report(&key, &report);
                 self.last_reports.insert(key.clone(), (*report).clone());
                 self.seen.reports.push((key.clone(), (*report).clone()));
-                // One after the other, as the controller writes them.
+                // In order, as the controller writes them.
                 let earliest = self.clock + self.delay();
                 let at = self
                     .keeping
@@ -578,7 +578,7 @@ impl World {
                 self.seen.notifications.push((key, *notification));
             }
             Effect::Tailnet(report) => {
-                // One after the other, as the controller writes them.
+                // In order, as the controller writes them.
                 let at = self.keeping_tailnet.max(self.clock + self.faults.delay);
                 self.keeping_tailnet = at;
                 self.after(at.saturating_sub(self.clock), Event::KeepTailnet(report));
@@ -586,7 +586,7 @@ impl World {
         }
     }
 
-    /// The moment at which a write is sent, or not: as the client asks its permit.
+    /// The moment when the client checks the permit: the write is sent or dropped.
     fn depart(&mut self, ticket: Ticket, request: Request, until: Option<Duration>) {
         let now = Now {
             monotonic: self.clock,

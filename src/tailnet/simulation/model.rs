@@ -1,4 +1,4 @@
-//! A model of a tailnet, with rules of its own: what the API would do, and how it can fail.
+//! A model of a tailnet: the behavior of the API, and its failures.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,7 +14,7 @@ use crate::{
     tailnet::{Answer, Failure, Request, Retry},
 };
 
-/// What the control server knows, and the facts about it that nobody has verified, as switches.
+/// The state of the control server. Unverified facts about it are switches.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Clone, Default)]
 pub struct Model {
@@ -22,35 +22,35 @@ pub struct Model {
     pub attributes: BTreeMap<NodeId, Attributes>,
     /// New tags on a device disable its key expiry.
     pub tags_disable_expiry: bool,
-    /// The credential lacks the scope for routes: the list does not tell them.
+    /// The credential lacks the scope for routes, so lists omit them.
     pub list_hides_routes: bool,
     /// A tag without an owner in the policy file.
     pub unowned_tag: Option<Tag>,
     /// A batch that has an entry for this device is refused as a whole.
     pub refuses_attributes_of: Option<NodeId>,
-    /// An address for this device is refused for good.
+    /// The API always refuses an address for this device.
     pub refuses_address_of: Option<NodeId>,
-    /// Calls for this device always fail.
+    /// Requests for this device always fail.
     pub broken: Option<NodeId>,
     /// The list leaves this device out.
     pub left_out: Option<NodeId>,
-    /// What the next lists lack, one after the other.
+    /// The devices that the next lists lack, one set for each list.
     pub short: VecDeque<BTreeSet<NodeId>>,
     /// The next list has these devices twice, the second time with another hostname.
     pub twice: BTreeSet<NodeId>,
-    /// Deletions of attributes are accepted, but nothing happens.
+    /// Deletions of attributes are accepted but have no effect.
     pub keeps_attributes: bool,
-    /// Devices whose keys were expired by a call, and when.
+    /// When a request expired the key of a device.
     pub expired: Vec<(Timestamp, NodeId)>,
-    /// Devices that were changed by a call, and when.
+    /// When a request changed a device.
     pub written: Vec<(Timestamp, NodeId)>,
-    /// Devices that were deleted by a call, and when.
+    /// When a request deleted a device.
     pub deleted: Vec<(Timestamp, NodeId)>,
-    /// Answers do not have the time.
+    /// Responses have no time.
     pub hides_the_time: bool,
     /// Requests for these devices are never answered.
     pub hanging: BTreeSet<NodeId>,
-    /// Devices that were changed by calls, whether or not the answers arrived.
+    /// Devices that requests changed, whether or not the responses arrived.
     pub changed: BTreeSet<NodeId>,
     now: Timestamp,
 }
@@ -223,7 +223,7 @@ impl Model {
     }
 }
 
-/// The device that a request is about, if it is about one.
+/// The device of a request, if it has one.
 pub fn device_of(request: &Request) -> Option<&NodeId> {
     match request {
         Request::Devices => None,
@@ -272,22 +272,22 @@ pub fn node_id(number: usize) -> NodeId {
     format!("n{number}CNTRL").parse().unwrap()
 }
 
-/// How requests fail; each a share of all.
+/// The kinds of failures, each with its probability.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
     /// The request never arrives.
     pub lost: f64,
-    /// It takes effect, but the answer is lost.
+    /// The request takes effect, but the response is lost.
     pub answer_lost: f64,
-    /// 500 without an effect, which nobody can know.
+    /// 500 without an effect, which the client cannot know.
     pub server_error: f64,
     /// 429.
     pub rate_limited: f64,
     /// The list answers 503.
     pub list_down: bool,
-    /// The longest time on the way, one way.
+    /// The longest latency in one direction.
     pub delay: Duration,
-    /// How much longer the answer of the list is on the way.
+    /// The additional latency of the list's response.
     pub list_delay: Duration,
     /// The longest wait for the budget.
     pub queue: Duration,

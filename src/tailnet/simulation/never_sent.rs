@@ -1,5 +1,5 @@
-//! `deletionPolicy: Clear` of a policy that was held and never sent anything: a route that it names, and that
-//! a person has approved, stays.
+//! `deletionPolicy: Clear` of a policy that was held and never sent anything: a declared route that a
+//! person approved stays.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn subnet() -> RouteSet {
     [Route::reported("10.0.0.0/16").unwrap()].into()
 }
 
-/// A person has approved the route on every fourth device; the policy names it on all of them.
+/// A person has approved the route on every fourth device. The policy declares it on all of them.
 fn approved_by_a_person(count: usize) -> World {
     let mut world = servers(count);
     for number in (0..count).step_by(4) {

@@ -1,4 +1,4 @@
-//! What the world should be like in the end, and whether it is.
+//! The expected end state of the world, compared with the real one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl World {
-    /// Every wish that won and is not held is true, and the last report of each policy says so.
+    /// Every desired setting that takes precedence and is not held is applied, and the last report of each
+    /// policy says so.
     pub fn assert_converged(&self) {
         let fleet = DeviceIndex::new(self.model.devices.values().cloned());
         let mut held_by: BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>> = BTreeMap::new();
@@ -40,7 +41,7 @@ impl World {
         for (key, (policy, record)) in &admitted {
             let kept = &self.policies[*key];
             if kept.deleting {
-                // It waits for a person who is asked what to clear, and nobody answers any more.
+                // The release is pending approval, and nobody approves anything anymore.
                 let report = &self.last_reports[*key];
                 let asks = policy.mode == Mode::Approve && report.held.is_some();
                 assert!(asks, "{key} is held up: {report:?}");
@@ -95,7 +96,7 @@ impl World {
         }
     }
 
-    /// The report of a fleet counts what is so, and has no more than a few of it in detail.
+    /// The report of a fleet has the right counts and at most a few details.
     fn assert_fleet_told(
         &self,
         key: &PolicyKey,
@@ -205,7 +206,7 @@ impl World {
     }
 }
 
-/// What is reported is what is kept.
+/// The report has the same record as the stored status.
 fn assert_kept(reported: &PolicyRecord, kept: &PolicyRecord, key: &PolicyKey) {
     assert_eq!(reported.owned.groups(), kept.owned.groups(), "{key}");
     let but_keys = |record: &PolicyRecord| PolicyRecord {
@@ -225,8 +226,8 @@ fn unnamed(difference: &Difference) -> Difference {
 }
 
 impl World {
-    /// A policy owns what it manages on a device, and nothing else but what it still declares: what it
-    /// no longer declares is deleted. What is suspended, or denied by a guardrail, may be there still.
+    /// A policy owns the keys that it manages on a device and those that it declares. Keys that it no
+    /// longer declares are deleted, unless it is suspended or a guardrail denies the change.
     fn assert_owned(
         &self,
         policy: &Policy,
@@ -259,8 +260,8 @@ impl World {
         assert!(owned.iter().all(desires), "{key} owns {owned:?}");
     }
 
-    /// A policy keeps what it would have to clear, and nothing else but devices of which its expression
-    /// cannot tell; what it has let go is cleared.
+    /// A policy records the devices that it would have to clear, and those on which its expression fails.
+    /// Released devices are clear.
     fn assert_managed(
         &self,
         policy: &Policy,
@@ -276,7 +277,7 @@ impl World {
         if !policy.clears() {
             return;
         }
-        // What the guards hold stays as it is.
+        // Changes that guardrails hold are not made.
         let cleared = [
             PolicyField::PostureAttributes,
             PolicyField::EnabledRoutes,
@@ -287,7 +288,7 @@ impl World {
             let denied = |device| cleared.iter().any(|it| bars(device, *it).is_some());
             fleet.get(id).is_some_and(denied)
         };
-        // Once all is calm nobody approves anything.
+        // At the end nobody approves anything.
         let waits = policy.mode == Mode::Approve;
         assert!(
             waits || managed.release().iter().all(guarded),

@@ -1,4 +1,5 @@
-//! A key is deleted only on the devices on which a policy is recorded to have managed it, and there it is.
+//! A key is deleted only on devices where the record of a policy says that the policy managed it, and there
+//! it is deleted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +21,7 @@ use crate::{
 
 pub const MONTH: &str = "2026-01-01T00:00:00Z";
 
-/// Each case is tried with listed devices and with a digest.
+/// Runs each case with a record that lists devices and with one that has a digest.
 fn both(test: impl Fn(World)) {
     for digests in [false, true] {
         let mut world = servers(3);
@@ -43,7 +44,7 @@ pub fn human(world: &mut World, number: usize, name: &str) {
     attributes.insert(key(name), value);
 }
 
-/// The devices that have an attribute.
+/// The devices with an attribute.
 fn having(world: &World, name: &str) -> Vec<NodeId> {
     let all = world.model.attributes.iter();
     let having = all.filter(|(_, values)| values.contains_key(&key(name)));
@@ -61,7 +62,7 @@ fn run(world: &mut World) {
     world.run_for(Duration::from_mins(5));
 }
 
-/// An edit that is made while no process runs.
+/// An edit while no process runs.
 fn apply_while_down(world: &mut World, policies: Vec<Policy>) {
     world.life += 1;
     for policy in policies {
@@ -81,7 +82,7 @@ fn edit(world: &mut World, down: bool, policy: Policy) {
 }
 
 #[test]
-fn a_policy_that_sends_nothing_comes_to_own_nothing() {
+fn a_policy_that_sends_nothing_owns_nothing() {
     let modes = [
         Mode::Observe,
         Mode::Approve,
@@ -110,7 +111,7 @@ fn a_policy_that_sends_nothing_comes_to_own_nothing() {
 }
 
 #[test]
-fn what_the_limit_holds_is_not_owned() {
+fn keys_that_the_limit_holds_are_not_owned() {
     both(|mut world| {
         world.limit(ChangeLimit::Devices(2));
         for number in 0..3 {
@@ -155,7 +156,7 @@ fn an_edit_of_the_selector_that_drops_a_key_deletes_it_only_where_it_was_managed
             assert_eq!(having(&world, "y"), left, "down: {down}");
             assert_eq!(having(&world, "x").len(), 5);
             world.assert_converged();
-            // What was released is not remembered.
+            // Released devices are not recorded.
             edit(&mut world, down, fleet(attributes(&[("x", "gold")])));
             assert_eq!(having(&world, "y"), left, "down: {down}");
         });
@@ -220,7 +221,7 @@ fn a_device_that_cannot_be_cleared_keeps_a_key_owned_on_itself_alone() {
         world.kill();
         run(&mut world);
         assert_eq!(having(&world, "y"), [node_id(2), node_id(7)]);
-        // Protected no longer: there it is still the policy's.
+        // No longer protected: there the key is still owned by the policy.
         world.settings.guardrails = protecting(&[]);
         world.step(Input::Settings(world.settings.clone()));
         run(&mut world);
@@ -269,7 +270,7 @@ fn a_device_that_joins_while_nobody_runs_keeps_its_own_value_of_a_key_that_is_dr
 }
 
 #[test]
-fn a_device_that_was_there_and_did_not_match_keeps_its_own_value_too() {
+fn a_device_that_did_not_match_before_keeps_its_own_value_too() {
     both(|mut world| {
         let mut other = device(7);
         other.created = Some(MONTH.parse().unwrap());
@@ -362,7 +363,7 @@ fn a_policy_that_is_overridden_owns_nothing_of_the_key() {
         world.start();
         run(&mut world);
         assert!(world.owned(&policy_key(0)).is_empty());
-        // The one whose value it is goes, and its value stays.
+        // The policy that set the value goes, and its value stays.
         world.delete(&policy_key(1));
         world.apply(fleet(attributes(&[])));
         run(&mut world);
@@ -402,7 +403,7 @@ fn released_devices_are_cleared_of_what_was_owned_on_each() {
             world.apply(cleared(attributes(&[("x", "gold"), ("y", "gold")])));
             world.start();
             run(&mut world);
-            // Another policy decides x on one of them, and goes on doing so.
+            // Another policy declares x on one of them and keeps it.
             let after = Policy {
                 target: with_tag("tag:t"),
                 ..cleared(attributes(&[("x", "gold")]))

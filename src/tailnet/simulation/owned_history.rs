@@ -1,4 +1,4 @@
-//! One policy through a random history, beside an exact account of what it manages.
+//! One policy through a random history, compared with an exact account of its managed keys.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,12 +15,12 @@ use crate::{
     plan::{DesiredSettings, Mode, Policy, Target},
 };
 
-/// What one policy manages, beside an exact account of it.
+/// The managed keys of one policy and the exact account of them.
 struct Account {
     managed: BTreeSet<(NodeId, String)>,
 }
 
-/// Edits, joins, leaves and human values, at random, each after the one before has come to rest.
+/// Random edits, joins, leaves, and values set by people, each after the previous one has settled.
 #[test]
 fn a_random_history_deletes_what_was_managed_and_nothing_else() {
     for seed in 0..30 {
@@ -60,7 +60,7 @@ fn history(seed: u64) {
                 world.model.devices.get_mut(&node_id(number)).unwrap().tags = [to].into();
             }
         }
-        // A running process first sees what they did.
+        // A running process first observes these changes.
         if let Some(policy) = current.filter(|_| !down) {
             account.settle(&mut world, &policy, seed);
         }
@@ -99,7 +99,7 @@ fn some_policy(world: &mut World) -> Policy {
 }
 
 impl Account {
-    /// Lets the world come to rest, and sees that it is as it must be.
+    /// Runs until the world settles, then compares it with the account.
     fn settle(&mut self, world: &mut World, policy: &Policy, seed: u64) {
         let before = world.model.attributes.clone();
         world.run_for(Duration::from_mins(25));

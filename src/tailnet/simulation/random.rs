@@ -1,4 +1,4 @@
-//! Convergence from whatever happened, for many seeds.
+//! Convergence after random histories, for many seeds.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::tailnet::Request;
 /// `TSDP_SEEDS=100000 cargo test --release --lib simulation::random` runs longer.
 const SEEDS: u64 = 200;
 
-/// Disturbs the world for a while, lets it settle, and watches it idle.
+/// Disturbs the world for a while, lets it settle, then watches it idle.
 fn live_through(seed: u64) -> u64 {
     let mut world = World::new(seed);
     if seed.is_multiple_of(3) {
@@ -27,7 +27,7 @@ fn live_through(seed: u64) -> u64 {
         world.disturb();
     }
     world.calm_down();
-    // What was contested is tried once an hour, and told for one more.
+    // A contested field is tried once an hour and counted for another hour.
     world.run_for(Duration::from_hours(3));
     world.assert_converged();
     world.forget_seen();
@@ -48,6 +48,6 @@ fn live_through(seed: u64) -> u64 {
 }
 
 #[test]
-fn after_faults_stop_every_wish_is_reached_and_then_nothing_more_is_sent() {
+fn after_faults_stop_the_desired_state_is_reached_and_nothing_more_is_sent() {
     seeds::each(SEEDS, live_through);
 }

@@ -1,4 +1,4 @@
-//! What a status records of the keys that a policy owns, and how the next process reads it.
+//! The record of owned keys in a status, and how the next process reads it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl World {
-    /// Has the keys that policies own recorded in digests, be the devices ever so few.
+    /// Forces records of owned keys into digests, however few the devices are.
     pub fn record_digests(&mut self) {
         self.record_capacity = Capacity {
             lists: 0,
@@ -28,7 +28,7 @@ impl World {
     }
 }
 
-/// What the next process finds in the status.
+/// The record as the next process reads it from the status.
 pub fn through_status(report: &PolicyReport) -> PolicyRecord {
     let status = TailscaleDevicePolicyStatus {
         attribute_record: report.owned.to_status(&report.uid, report.unrecorded),

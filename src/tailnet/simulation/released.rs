@@ -1,5 +1,5 @@
-//! What a policy under `Clear` releases is a change like any other: it counts against the limit, waits
-//! for approvals, and takes the time that it needs.
+//! A release under `Clear` is a change like any other: it counts against the limit, needs approvals, and
+//! gets the time that it needs.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -37,7 +37,7 @@ fn gold() -> Policy {
     clearing(attributes(&[("a", "gold")]))
 }
 
-/// Of devices that have another tag.
+/// The policy with a selector for another tag.
 fn elsewhere(policy: Policy) -> Policy {
     Policy {
         target: Target::Selector(Selector {
@@ -53,7 +53,7 @@ pub fn limit(world: &mut World, limit: ChangeLimit) {
     world.step(Input::Settings(world.settings.clone()));
 }
 
-/// So many devices as the policy desires them, longer ago than the limit counts, which is five now.
+/// `count` devices in sync for longer than the limit counts. The limit is five now.
 fn settled(count: usize, policy: Policy) -> World {
     let mut world = servers(count);
     world.apply(policy);
@@ -66,7 +66,7 @@ fn settled(count: usize, policy: Policy) -> World {
     world
 }
 
-/// How many devices still have what the policy put there.
+/// The number of devices that still have the settings of the policy.
 fn marked(world: &World) -> usize {
     let attributes = world.model.attributes.values();
     attributes.filter(|it| it.contains_key(&key("a"))).count()
@@ -76,7 +76,7 @@ fn is_there(world: &World) -> bool {
     world.policies.contains_key(&first())
 }
 
-/// All is held under a hash that is approved on the tailnet, and the policy says so.
+/// Everything is held under a hash that must be approved on the tailnet, and the policy says so.
 fn assert_held(world: &World, devices: usize) {
     assert!(world.writes().is_empty(), "{:?}", world.writes());
     let report = &world.last_reports[&first()];
@@ -91,7 +91,7 @@ fn assert_held(world: &World, devices: usize) {
     assert_eq!(limited[0].hash, Some(plan.hash));
 }
 
-/// The selector is edited away, or the policy is deleted.
+/// Edits the selector to match no device, or deletes the policy.
 fn release(world: &mut World, deleted: bool) {
     if deleted {
         world.delete(&first());
@@ -107,7 +107,7 @@ fn more_devices_than_the_limit_allows_are_not_cleared_before_somebody_approves()
         let mut world = settled(20, gold());
         release(&mut world, deleted);
         assert_held(&world, 20);
-        // However long that takes, and whoever leads.
+        // However long that takes, and across handovers.
         world.run_for(5 * HOUR);
         assert_held(&world, 20);
         world.kill();
@@ -136,7 +136,7 @@ fn a_typo_right_after_a_rollout_is_held_though_all_its_devices_count_already() {
     world.forget_seen();
     release(&mut world, false);
     assert_held(&world, 20);
-    // Neither is an edit free.
+    // An edit is not free either.
     world.apply(clearing(attributes(&[("a", "silver")])));
     world.run_for(Duration::from_mins(5));
     assert!(world.writes().is_empty());
@@ -155,7 +155,7 @@ fn a_typo_in_a_selector_that_is_corrected_costs_nothing() {
 }
 
 #[test]
-fn a_few_devices_are_cleared_at_once_and_others_once_there_is_room() {
+fn a_few_devices_are_cleared_at_once_and_others_once_the_limit_allows() {
     let mut world = settled(20, gold());
     let leave = |world: &mut World, numbers: std::ops::Range<usize>| {
         for number in numbers {
@@ -175,7 +175,7 @@ fn a_few_devices_are_cleared_at_once_and_others_once_there_is_room() {
 }
 
 #[test]
-fn what_is_held_goes_with_a_higher_limit_and_stays_with_another_deletion_policy() {
+fn a_held_release_is_sent_under_a_higher_limit_and_dropped_under_retain() {
     for retain in [false, true] {
         let mut world = settled(20, gold());
         release(&mut world, true);
@@ -194,7 +194,7 @@ fn what_is_held_goes_with_a_higher_limit_and_stays_with_another_deletion_policy(
 }
 
 #[test]
-fn a_policy_that_asks_first_asks_about_what_it_releases_too() {
+fn a_policy_that_requires_approval_requires_it_for_releases_too() {
     for deleted in [false, true] {
         let mut world = settled(3, gold());
         let asking = Policy {
@@ -219,9 +219,9 @@ fn a_policy_that_asks_first_asks_about_what_it_releases_too() {
     }
 }
 
-/// Two policies want to change the same devices, and both are held.
+/// Two policies would change the same devices, and both are held.
 #[test]
-fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
+fn an_approval_covers_no_other_plan_of_the_same_devices() {
     let mut world = servers(20);
     world.settings.limit = ChangeLimit::Devices(5);
     for device in world.model.devices.values_mut() {
@@ -237,7 +237,7 @@ fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
     });
     world.start();
     world.run_until(Duration::from_mins(3));
-    // A few were changed before it was known how many there are.
+    // A few devices were changed before their total number was known.
     let before = changed(&world).len();
     assert!(before <= 5);
     let other = world.held(&policy_key(1));
@@ -254,7 +254,7 @@ fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
     assert_eq!(routes(&world), 20);
     assert_eq!(world.hash(&policy_key(1)), other.hash);
 
-    // A small correction of what was changed within the hour is free.
+    // A small correction of devices that were changed within the hour is free.
     let attributes = world.model.attributes.get_mut(&node_id(3)).unwrap();
     attributes.clear();
     world.run_for(Duration::from_mins(15));
@@ -269,7 +269,7 @@ fn an_approved_plan_releases_no_other_one_of_the_same_devices() {
 }
 
 #[test]
-fn a_value_that_a_person_sets_while_the_release_is_held_is_theirs() {
+fn a_value_that_a_person_sets_while_the_release_is_held_is_kept() {
     let mut world = servers(20);
     let mut desired = attributes(&[("b", "gold")]);
     let temporary = DesiredAttribute {
@@ -303,7 +303,7 @@ fn a_value_that_a_person_sets_while_the_release_is_held_is_theirs() {
 }
 
 #[test]
-fn a_policy_that_was_deleted_while_nobody_looked_is_cleared_whatever_the_clock_says() {
+fn a_policy_deleted_while_no_process_ran_is_cleared_whatever_the_clock_says() {
     let minutes = jiff::SignedDuration::from_mins;
     for (pause, ahead) in [
         (3 * HOUR, minutes(0)),
@@ -312,7 +312,7 @@ fn a_policy_that_was_deleted_while_nobody_looked_is_cleared_whatever_the_clock_s
     ] {
         let mut world = settled(3, gold());
         limit(&mut world, ChangeLimit::NONE);
-        // The process ends.
+        // The process stops.
         world.life += 1;
         world.wake = None;
         world.policies.get_mut(&first()).unwrap().deleting = true;
@@ -326,7 +326,7 @@ fn a_policy_that_was_deleted_while_nobody_looked_is_cleared_whatever_the_clock_s
 }
 
 #[test]
-fn what_fails_ends_on_time_though_the_clock_was_set_back() {
+fn a_failing_release_ends_on_time_though_the_clock_was_set_back() {
     let mut world = settled(3, gold());
     world.model.broken = Some(node_id(2));
     world.delete(&first());
@@ -339,7 +339,7 @@ fn what_fails_ends_on_time_though_the_clock_was_set_back() {
 
 /// An attribute, a route and an exit node on each device, and a budget of about a request a minute.
 #[test]
-fn what_makes_progress_is_not_given_up() {
+fn a_release_that_makes_progress_is_not_given_up() {
     let desired = DesiredSettings {
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
         exit_node: Some(true),
@@ -362,12 +362,12 @@ fn what_makes_progress_is_not_given_up() {
 }
 
 #[test]
-fn an_outage_ends_after_a_while_and_an_approval_may_come_later() {
+fn an_outage_ends_a_release_after_the_timeout_but_not_while_approval_is_pending() {
     let mut world = settled(20, gold());
     world.delete(&first());
     world.run_for(Duration::from_mins(2));
     assert_held(&world, 20);
-    // While a person is asked, an outage gives up nothing.
+    // While approval is pending, an outage does not end the release.
     world.faults.list_down = true;
     world.run_for(3 * CLEAR_TIMEOUT);
     assert!(is_there(&world));

@@ -1,4 +1,4 @@
-//! Policies under `Clear` that come, change and go at random, under a limit and with approvals.
+//! Random policies under `Clear` with a limit and approvals.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +19,10 @@ use crate::{
     tailnet::State,
 };
 
-/// The devices whose settings were changed, each with when that was.
+/// The changed devices with the time of each change.
 type Log = Vec<(Duration, NodeId)>;
 
-/// Runs a few minutes at most, and logs what is changed in each step.
+/// Runs a few minutes at most and logs the changes of each step.
 fn run(world: &mut World, log: &mut Log, steps: u64) {
     for _ in 0..steps {
         world.run_for(Duration::from_secs(10));
@@ -33,7 +33,7 @@ fn run(world: &mut World, log: &mut Log, steps: u64) {
 }
 
 impl World {
-    /// One thing that happens to policies that clear, or to their devices.
+    /// One random event of policies under `Clear` or of their devices.
     fn disturb_clears(&mut self) {
         let number = self.rng.usize(..3);
         let key = policy_key(number);
@@ -74,7 +74,7 @@ impl World {
         }
     }
 
-    /// Somebody approves all that waits for an approval on its own policy.
+    /// Approves everything that is pending on its own policy.
     fn approve_on_policies(&mut self) {
         let held = self.last_reports.iter().filter_map(|(key, report)| {
             let plan = report.held.as_ref()?;
@@ -87,10 +87,10 @@ impl World {
     }
 }
 
-/// Within no hour more devices are changed than the limit allows, whatever is released; nothing is
-/// given up; and in the end every finalizer is gone.
+/// No hour has more changed devices than the limit, no release is given up, and in the end every finalizer
+/// is gone.
 #[test]
-fn whatever_is_released_the_limit_is_never_exceeded_and_nothing_given_up() {
+fn random_releases_never_exceed_the_limit_and_none_is_given_up() {
     for seed in 0..60 {
         let mut world = World::new(seed);
         world.settings.limit = ChangeLimit::Devices(3);
@@ -107,7 +107,7 @@ fn whatever_is_released_the_limit_is_never_exceeded_and_nothing_given_up() {
             run(&mut world, &mut log, steps);
         }
         for (begin, _) in &log {
-            // A call is seen up to some seconds after it was sent.
+            // A request is logged up to some seconds after it was sent.
             let end = *begin + Duration::from_mins(59);
             let within = log.iter().filter(|(at, _)| begin <= at && *at < end);
             let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();

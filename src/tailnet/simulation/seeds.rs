@@ -6,15 +6,15 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Lives through a history once for each seed, so many of them unless told otherwise. It gives the steps
-/// that it took.
+/// Runs a history once for each of `seeds` seeds, or as many as `TSDP_SEEDS` says. The history returns its
+/// number of steps.
 pub fn each(seeds: u64, live_through: fn(u64) -> u64) {
     let begin = Instant::now();
     let steps: u64 = results(seeds, live_through).into_iter().sum();
     println!("{steps} steps in {:?}", begin.elapsed());
 }
 
-/// As `each`, for a history that gives something else.
+/// Like `each`, for a history with another result.
 pub fn results<T>(seeds: u64, live_through: fn(u64) -> T) -> Vec<T> {
     let first = number("TSDP_SEED").unwrap_or(0);
     let seeds = number("TSDP_SEEDS").unwrap_or(seeds);

@@ -1,4 +1,4 @@
-//! The limit of changed devices, where several namespaces share it.
+//! The limit of changed devices when several namespaces share it.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ fn a_namespace_leaves_a_quarter_of_the_limit_to_others() {
 }
 
 #[test]
-fn a_namespace_that_is_alone_uses_the_whole_limit_whatever_is_refused_beside_it() {
+fn a_namespace_that_is_alone_uses_the_whole_limit_whatever_is_denied_to_others() {
     let mut world = tailnet(40, ChangeLimit::Devices(8));
     world.guard(&rules(&json!([])));
     let refused = Policy {
@@ -92,7 +92,7 @@ fn a_namespace_that_is_alone_uses_the_whole_limit_whatever_is_refused_beside_it(
 }
 
 #[test]
-fn what_a_namespace_has_used_counts_after_a_restart() {
+fn the_used_share_of_a_namespace_counts_after_a_restart() {
     for pause in [300, 900, 2_000, 40_000] {
         let mut world = tailnet(40, ChangeLimit::Devices(8));
         world.apply(idle("victim"));
@@ -114,7 +114,7 @@ fn what_a_namespace_has_used_counts_after_a_restart() {
 }
 
 #[test]
-fn what_is_approved_goes_over_the_share_as_over_the_limit() {
+fn an_approved_plan_may_exceed_the_share_as_it_may_the_limit() {
     let mut world = tailnet(40, ChangeLimit::Devices(8));
     world.apply(idle("victim"));
     for number in 0..7 {

@@ -1,5 +1,4 @@
-//! Lists that lack devices at random, beside an exact account of what is really there: what only the
-//! absence of a device makes possible never happens because of a list.
+//! Lists that lack random devices, compared with an exact account: a missing entry alone causes no change.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -21,29 +20,29 @@ use crate::{
 };
 
 const SEEDS: u64 = 60;
-/// After so long without a change every list has shown what is so.
+/// After this time without a change, a list has shown the true state.
 const SETTLED: Duration = Duration::from_mins(6);
-/// The policies about a hostname of which there are two devices from the start, about one of which a
-/// second one joins later, and the fleets: one that clears, one that asks, one that just changes.
+/// Policies for a hostname: one with two devices from the start, one whose second device joins later. And
+/// the fleets: one under `Clear`, one that requires approval, one that enforces.
 const NAMED_TWICE: usize = 0;
 const JOINED: usize = 1;
 const CLEARING: usize = 2;
 const ASKING: usize = 3;
 const CHANGING: usize = 4;
 
-/// What is so, and since when.
+/// The true state, and since when it is true.
 struct Account {
-    /// When a device joined, left or was changed by a person, or a policy was edited or approved.
+    /// When a device joined, left, or was changed by a person, or a policy was edited or approved.
     changed: Duration,
-    /// When the engine began anew, and so compares its first two lists.
+    /// When the engine started again: it compares its first two lists.
     begun: Duration,
     /// How many reports have been checked.
     checked: usize,
-    /// What was bound last.
+    /// The last binding of each policy.
     bound: BTreeMap<PolicyKey, NodeId>,
-    /// The plan that waits for an approval, if it was frozen when nothing had changed for long.
+    /// The plan that is pending approval, if it was frozen after a long time without a change.
     frozen: Option<HeldPlan>,
-    /// The devices on which the clearing policy has its attribute, or had it.
+    /// The devices that have or had the attribute of the clearing policy.
     holding: BTreeSet<NodeId>,
 }
 
@@ -107,7 +106,7 @@ impl World {
         matching.map(|device| device.node_id.clone()).collect()
     }
 
-    /// The next lists lack one device, or half of them: one list, one and another one later, or several.
+    /// The next lists lack one device or half of them: one list, one and a later one, or several.
     fn shorten_plausibly(&mut self) {
         let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
         let some = |rng: &mut fastrand::Rng| -> BTreeSet<NodeId> {
@@ -130,8 +129,7 @@ impl World {
         self.model.short.extend(lists);
     }
 
-    /// The first of two lists, or the second one, is short: two of them nobody could tell from complete
-    /// ones.
+    /// One of the first two lists is short. If both were, nothing could tell them from complete ones.
     fn shorten_one_of_two(&mut self) {
         self.model.short.clear();
         if self.rng.bool() {
@@ -208,7 +206,7 @@ impl Account {
         }
     }
 
-    /// Runs for some time and holds what is reported against what is so.
+    /// Runs for some time and compares each report with the true state.
     fn run(&mut self, world: &mut World, seconds: u64) {
         for _ in 0..seconds {
             world.run_for(Duration::from_secs(1));
@@ -253,7 +251,7 @@ impl Account {
         }
     }
 
-    /// A policy is bound anew only where its device has really left, and never to one of two.
+    /// A policy is bound to another device only if its device has really left, and never to one of two.
     fn check_binding(&mut self, world: &World, key: &PolicyKey, report: &PolicyReport) {
         let Some(bound) = &report.record.bound else {
             return;
@@ -266,8 +264,8 @@ impl Account {
         }
     }
 
-    /// The clearing policy forgets no device on which its attribute still is. The last report counts: an
-    /// earlier one need not have a device that got the attribute since.
+    /// The clearing policy records every device that still has its attribute. Only the last report counts:
+    /// an earlier one may lack a device that got the attribute since.
     fn check_managed(&self, world: &World) {
         let Some(report) = world.last_reports.get(&policy_key(CLEARING)) else {
             return;
@@ -324,6 +322,6 @@ fn live_through(seed: u64) -> u64 {
 }
 
 #[test]
-fn whatever_lists_lack_nothing_is_decided_that_is_not_so() {
+fn random_short_lists_lead_to_no_wrong_decision() {
     seeds::each(SEEDS, live_through);
 }

@@ -1,4 +1,4 @@
-//! Lists that lack devices which are there, once or several times: nothing is decided by that.
+//! Lists that lack existing devices, once or several times: they cause no decision.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     tailnet::{Input, Request, State},
 };
 
-/// Long enough for several lists and for what follows from them.
+/// Long enough for several lists and their consequences.
 pub const A_WHILE: Duration = Duration::from_mins(5);
 
 fn ids(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<NodeId> {
@@ -23,7 +23,7 @@ fn ids(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<NodeId> {
 }
 
 impl World {
-    /// The next lists lack a device, or half of them; or one has some of them twice.
+    /// The next lists lack a device or half of them, or one list has some of them twice.
     pub fn shorten_lists(&mut self) {
         let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
         for _ in 0..self.rng.usize(1..4) {
@@ -38,14 +38,14 @@ impl World {
         }
     }
 
-    /// The next lists lack these devices, each list the same ones.
+    /// The next lists all lack these devices.
     pub fn lack(&mut self, lists: usize, numbers: impl IntoIterator<Item = usize>) {
         let lacking = ids(numbers);
         let short = std::iter::repeat_n(lacking, lists);
         self.model.short = short.collect();
     }
 
-    /// Runs until all short lists have been read, and then for a moment.
+    /// Runs until all short lists have been read, and a moment longer.
     pub fn outlive_short_lists(&mut self) {
         while !self.model.short.is_empty() {
             self.run_for(Duration::from_millis(500));
@@ -58,7 +58,7 @@ impl World {
         bound.map(|bound| bound.node.clone())
     }
 
-    /// How often a device was asked for by itself.
+    /// The number of reads of a single device.
     pub fn lookups(&self, number: usize) -> usize {
         self.count(|request| *request == Request::Device(node_id(number)))
     }
@@ -68,7 +68,7 @@ impl World {
     }
 }
 
-/// Another device that calls itself as the first one does.
+/// Another device with the hostname of the first.
 fn twin() -> Device {
     Device {
         node_id: node_id(9),
@@ -77,7 +77,7 @@ fn twin() -> Device {
     }
 }
 
-/// Two devices of one name, which a policy is about, and some others.
+/// Two devices with one hostname that a policy names, and some others.
 fn ambiguous() -> World {
     let mut world = world(8);
     world.model.add(twin());
@@ -88,7 +88,7 @@ fn ambiguous() -> World {
     world
 }
 
-/// A policy that is bound to the first device, before another one of the name joins.
+/// A policy that is bound to the first device before another one of the name joins.
 fn bound_with_twin(policy: Policy) -> World {
     let mut world = world(8);
     world.apply(policy);
@@ -106,7 +106,7 @@ fn bound_with_twin(policy: Policy) -> World {
 }
 
 #[test]
-fn of_two_devices_of_a_name_lists_without_one_choose_none() {
+fn lists_without_one_of_two_devices_with_one_hostname_choose_neither() {
     for lists in [1, 2, 5] {
         for lacking in [vec![0], vec![9], (0..4).collect()] {
             let mut world = ambiguous();
@@ -121,7 +121,7 @@ fn of_two_devices_of_a_name_lists_without_one_choose_none() {
 }
 
 #[test]
-fn of_two_devices_of_a_name_the_other_one_is_bound_once_one_is_gone() {
+fn of_two_devices_with_one_hostname_the_other_is_bound_once_one_is_gone() {
     let mut world = ambiguous();
     world.model.remove(&node_id(0));
     world.run_for(Duration::from_mins(2));
@@ -131,7 +131,7 @@ fn of_two_devices_of_a_name_the_other_one_is_bound_once_one_is_gone() {
 }
 
 #[test]
-fn a_process_that_begins_with_a_short_list_chooses_none_of_two() {
+fn a_process_that_starts_with_a_short_list_chooses_neither_of_two() {
     let mut world = ambiguous();
     world.lack(1, [0]);
     world.kill();
@@ -142,7 +142,7 @@ fn a_process_that_begins_with_a_short_list_chooses_none_of_two() {
 }
 
 #[test]
-fn a_leader_or_a_connection_that_begins_with_a_short_list_chooses_none_of_two() {
+fn a_term_or_a_connection_that_starts_with_a_short_list_chooses_neither_of_two() {
     for lists in [1, 3] {
         let mut world = ambiguous();
         world.lack(lists, [0]);
@@ -185,7 +185,7 @@ fn nothing_is_sent_to_a_bound_device_that_lists_lack_and_that_is_reported() {
     let missing = Binding::Missing(node_id(0));
     let reported = matches!(world.state(), State::Unbound { binding, .. } if *binding == missing);
     assert!(reported, "{:?}", world.state());
-    // Asked again as rarely as attributes are read, not with each list.
+    // Read again as rarely as attributes, not with each list.
     assert!(world.lookups(0) <= 2, "{} lookups", world.lookups(0));
     world.model.short.clear();
     world.run_for(A_WHILE);
@@ -194,7 +194,7 @@ fn nothing_is_sent_to_a_bound_device_that_lists_lack_and_that_is_reported() {
 }
 
 #[test]
-fn a_bound_device_that_is_gone_costs_two_lists_and_one_look() {
+fn a_bound_device_that_is_gone_costs_two_lists_and_one_read() {
     let mut world = bound_with_twin(policy(0, tags(&["tag:a"])));
     world.model.remove(&node_id(0));
     while world.bound(&policy_key(0)) == Some(node_id(0)) {
@@ -209,7 +209,7 @@ fn a_bound_device_that_is_gone_costs_two_lists_and_one_look() {
 }
 
 #[test]
-fn a_look_that_fails_proves_nothing() {
+fn a_failed_read_proves_nothing() {
     let mut world = bound_with_twin(policy(0, tags(&["tag:a"])));
     world.model.broken = Some(node_id(0));
     world.lack(30, [0]);
@@ -224,7 +224,7 @@ fn a_look_that_fails_proves_nothing() {
 }
 
 #[test]
-fn under_clear_a_device_that_lists_lack_is_neither_released_nor_forgotten() {
+fn under_clear_a_device_that_lists_lack_is_neither_released_nor_dropped() {
     let clear = |target| Policy {
         target,
         desired: DesiredSettings {
@@ -283,7 +283,7 @@ fn a_released_device_that_lists_lack_is_cleared_once_it_is_listed_again() {
     });
     world.start();
     world.run_for(A_WHILE);
-    // It leaves the selection and the lists at the same time.
+    // The device leaves the selection and the lists at the same time.
     let device = world.model.devices.get_mut(&node_id(0)).unwrap();
     device.tags = [tag("tag:other")].into();
     world.model.broken = Some(node_id(0));
@@ -297,7 +297,7 @@ fn a_released_device_that_lists_lack_is_cleared_once_it_is_listed_again() {
 }
 
 #[test]
-fn an_address_is_not_free_because_a_list_lacks_who_has_it() {
+fn an_address_is_not_free_because_a_list_lacks_its_device() {
     let mut world = world(3);
     let taken = world.model.devices[&node_id(1)].ipv4.unwrap();
     world.apply(policy(
@@ -338,7 +338,7 @@ fn a_key_is_deleted_on_a_device_that_one_list_lacked_meanwhile() {
 }
 
 #[test]
-fn a_device_that_a_list_has_twice_is_asked_itself() {
+fn a_device_that_a_list_has_twice_is_read_by_itself() {
     let mut world = world(2);
     let mut other = device(7);
     other.hostname = "host-1-again".to_owned();
@@ -359,7 +359,7 @@ fn a_device_that_a_list_has_twice_is_asked_itself() {
 }
 
 #[test]
-fn a_bound_device_that_one_list_says_to_be_shared_in_is_not_given_up() {
+fn a_bound_device_that_one_list_shows_as_shared_in_stays_bound() {
     let mut world = bound_with_twin(policy(0, tags(&["tag:a"])));
     let own = world.model.devices[&node_id(0)].clone();
     let mut shared = own.clone();
@@ -377,7 +377,7 @@ fn a_bound_device_that_one_list_says_to_be_shared_in_is_not_given_up() {
 }
 
 #[test]
-fn a_connection_to_another_tailnet_asks_for_no_device_of_the_former_one() {
+fn a_connection_to_another_tailnet_reads_no_device_of_the_previous_one() {
     let mut world = servers(30);
     world.apply(fleet(tags(&["tag:s"])));
     world.start();

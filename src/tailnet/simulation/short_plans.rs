@@ -1,4 +1,4 @@
-//! Lists that lack devices which are there: what a fleet counts, and what a frozen plan is made of.
+//! Lists that lack existing devices: the counts of a fleet, and the content of a frozen plan.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     tailnet::{Request, State},
 };
 
-/// Four servers that one policy would give `tag:a`, once that is approved.
+/// Four servers that one policy would give `tag:a` after an approval.
 fn frozen(policy: Policy) -> World {
     let mut world = servers(8);
     for number in 4..8 {
@@ -59,7 +59,7 @@ fn a_frozen_plan_is_the_same_whatever_lists_lack() {
 }
 
 #[test]
-fn what_is_approved_while_lists_lack_a_part_of_it_is_sent_once_they_have_it_again() {
+fn a_plan_approved_while_lists_lack_a_part_is_sent_once_they_are_complete() {
     let mut world = frozen(asking());
     let plan = world.held(&policy_key(0));
     world.lack(5, [0, 1]);
@@ -75,7 +75,7 @@ fn what_is_approved_while_lists_lack_a_part_of_it_is_sent_once_they_have_it_agai
 }
 
 #[test]
-fn what_leaves_a_frozen_plan_for_good_is_told_and_the_hash_names_what_it_did() {
+fn devices_that_leave_a_frozen_plan_are_reported_and_the_hash_stays() {
     let mut world = frozen(asking());
     let plan = world.held(&policy_key(0));
     world.model.remove(&node_id(0));
@@ -115,7 +115,7 @@ fn a_fleet_counts_a_device_until_it_is_proven_gone() {
 }
 
 #[test]
-fn one_half_list_of_a_large_tailnet_costs_one_more_list_and_no_looks() {
+fn one_half_list_of_a_large_tailnet_costs_one_more_list_and_no_reads() {
     let mut world = servers(1_000);
     world.apply(fleet(tags(&["tag:s"])));
     world.start();
@@ -130,7 +130,7 @@ fn one_half_list_of_a_large_tailnet_costs_one_more_list_and_no_looks() {
 }
 
 #[test]
-fn a_device_that_no_policy_is_about_is_given_up_without_a_look() {
+fn a_device_that_no_policy_targets_is_dropped_without_a_read() {
     let mut world = world(20);
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
@@ -147,7 +147,7 @@ fn a_device_that_no_policy_is_about_is_given_up_without_a_look() {
 
 #[test]
 fn short_lists_do_not_change_how_many_devices_may_be_changed() {
-    // A tenth of 100: ten may be changed.
+    // A tenth of 100 devices: ten may be changed.
     let mut world = servers(100);
     world.limit(ChangeLimit::default());
     world.apply(fleet(tags(&["tag:s"])));

@@ -1,5 +1,5 @@
-//! Namespaces whose policies may change some devices and not others: what one of them declares takes
-//! nothing from the others where it may not change anything, or where it cannot have it.
+//! Namespaces whose policies may change some devices only. A setting that a policy may not make, or cannot
+//! have, takes nothing from other namespaces.
 
 mod seen;
 
@@ -34,7 +34,7 @@ fn policy_key(namespace: &str) -> PolicyKey {
     }
 }
 
-/// A policy of the namespace that others are to be safe from: it ranks before all of theirs.
+/// A policy of the hostile namespace: it ranks before all policies of the others.
 fn hostile(target: Target, desired: DesiredSettings) -> Policy {
     Policy {
         target,
@@ -52,7 +52,7 @@ fn victim(target: Target, desired: DesiredSettings) -> Policy {
     }
 }
 
-/// All devices that call themselves so, by a pattern.
+/// All devices whose hostname matches a pattern.
 fn called(pattern: &str) -> Target {
     Target::Selector(Selector {
         hostnames: vec![Glob::lower_case(pattern)],
@@ -67,7 +67,7 @@ fn address(last: u8) -> DesiredSettings {
     }
 }
 
-/// Of three devices the first one is the hostile namespace's; the others are not.
+/// Three devices. The first one belongs to the hostile namespace.
 fn tailnet() -> World {
     let mut world = world(3);
     for number in 0..3 {
@@ -107,7 +107,7 @@ fn fleet(world: &World, namespace: &str) -> SelectorReport {
     }
 }
 
-/// The only difference of a device, and why it is held.
+/// The only difference of a device, and the reason why it is held.
 fn hold(report: &DeviceReport) -> Option<Hold> {
     assert_eq!(report.differences.len(), 1, "{report:#?}");
     report.differences[0].hold.clone()
@@ -120,7 +120,7 @@ fn assert_undisturbed(world: &World, why: &str) {
 }
 
 #[test]
-fn an_attribute_that_a_policy_may_set_nowhere_fixes_the_type_for_nobody() {
+fn an_attribute_that_is_denied_everywhere_fixes_no_type() {
     let nowhere = [
         ("no such device", hostile(called("none-*"), number("tier"))),
         (
@@ -157,14 +157,14 @@ fn a_policy_loses_its_claim_on_a_type_with_its_last_device_and_gains_it_with_the
     world.apply(victim(hostname("host-1"), attributes(&[("tier", "gold")])));
     world.start();
     world.run_until(SOON);
-    // It may set the key on one device, and nobody has it yet: it decides.
+    // The policy may set the key on one device, and no device has it yet: the policy decides its type.
     assert_eq!(device(&world, VICTIM).conflicts.len(), 1);
     assert_eq!(world.writes().len(), 0);
     tag_with(&mut world, 0, &["tag:b"]);
     world.run_for(Duration::from_mins(3));
     assert_undisturbed(&world, "its last device is another one's");
     assert_eq!(world.writes().len(), 1);
-    // Now the tailnet has the key in the victim's form: what comes later takes nothing away.
+    // Now the tailnet has the key with the victim's type. A later policy changes nothing.
     tag_with(&mut world, 0, &["tag:a"]);
     world.run_for(Duration::from_mins(3));
     assert_undisturbed(&world, "the tailnet has the key as a string");
@@ -180,14 +180,14 @@ fn a_policy_loses_its_claim_on_a_type_with_its_last_device_and_gains_it_with_the
 }
 
 #[test]
-fn an_address_or_a_name_that_a_device_keeps_is_taken_by_nobody_s_claim() {
+fn no_other_policy_takes_an_address_or_name_that_a_device_keeps() {
     let name = |label: &str| DesiredSettings {
         name: Some(label.parse().unwrap()),
         ..DesiredSettings::default()
     };
     for desired in [address(1), name("name-1")] {
         let mut world = tailnet();
-        // The victim's device has it already.
+        // The victim's device already has it.
         world.apply(hostile(hostname("host-0"), desired.clone()));
         world.apply(victim(hostname("host-1"), desired));
         world.start();
@@ -204,7 +204,7 @@ fn an_address_or_a_name_that_a_device_keeps_is_taken_by_nobody_s_claim() {
 }
 
 #[test]
-fn an_address_that_the_api_refuses_for_good_is_free_for_the_next_policy() {
+fn an_address_that_the_api_refuses_is_free_for_the_next_policy() {
     let mut world = tailnet();
     world.model.refuses_address_of = Some(node_id(0));
     world.apply(hostile(hostname("host-0"), address(77)));
@@ -218,9 +218,9 @@ fn an_address_that_the_api_refuses_for_good_is_free_for_the_next_policy() {
     );
 }
 
-/// As where a device that nobody reads has the key in another form.
+/// As if a device that is never read has the key with another type.
 #[test]
-fn an_attribute_that_the_api_refuses_for_good_fixes_the_type_for_nobody() {
+fn an_attribute_that_the_api_refuses_fixes_no_type() {
     let mut world = tailnet();
     world.model.refuses_attributes_of = Some(node_id(0));
     world.apply(hostile(hostname("host-0"), number("tier")));
@@ -232,7 +232,7 @@ fn an_attribute_that_the_api_refuses_for_good_fixes_the_type_for_nobody() {
 }
 
 #[test]
-fn what_is_declared_for_a_protected_device_takes_precedence_over_nothing() {
+fn settings_of_a_protected_device_take_precedence_over_nothing() {
     let mut world = tailnet();
     world.guard(&rules(&json!([{"tags": ["tag:a"]}])));
     let mut desired = address(77);
@@ -251,10 +251,9 @@ fn what_is_declared_for_a_protected_device_takes_precedence_over_nothing() {
     world.assert_converged();
 }
 
-/// A policy could hold up every change of a device's tags by targeting the device in a way that the change
-/// ends.
+/// Otherwise a policy could block every change of a device's tags with a target that the change ends.
 #[test]
-fn nobody_holds_up_a_change_of_tags_by_a_target_that_it_ends() {
+fn a_target_that_a_tag_change_ends_does_not_block_the_change() {
     let with_tag = |identity: &str, tag: &str| {
         Target::Device(DeviceTarget {
             identity: Identity::Hostname(identity.to_owned()),
@@ -283,7 +282,7 @@ fn nobody_holds_up_a_change_of_tags_by_a_target_that_it_ends() {
     for policy in in_the_way {
         let mut world = tailnet();
         tag_with(&mut world, 0, &["tag:a", "tag:x"]);
-        // The one that takes precedence gives other tags.
+        // The policy that takes precedence sets other tags.
         let mut giving = victim(hostname("host-0"), tags(&["tag:a", "tag:b"]));
         giving.priority = 2000;
         giving.allowed = [Disruption::FirstTag].into();
@@ -297,9 +296,9 @@ fn nobody_holds_up_a_change_of_tags_by_a_target_that_it_ends() {
     }
 }
 
-/// The rules of two namespaces can make a circle, as their selectors can.
+/// The rules of two namespaces can form a cycle, as their selectors can.
 #[test]
-fn two_namespaces_that_would_hand_a_device_to_and_fro_are_held() {
+fn changes_that_pass_a_device_back_and_forth_between_namespaces_are_held() {
     let mut world = tailnet();
     world.guard(&json!({"allowedPolicies": [
         {"namespaces": {"names": [HOSTILE]}, "devices": [{"tags": ["tag:a"]}]},
@@ -332,7 +331,7 @@ fn a_change_that_ends_the_rule_that_allows_it_is_held() {
 }
 
 #[test]
-fn a_key_that_cannot_be_had_keeps_no_key_of_others_from_being_pruned() {
+fn a_key_that_cannot_be_set_prevents_no_pruning_of_others() {
     let mut world = tailnet();
     tag_with(&mut world, 1, &["tag:a"]);
     world.apply(victim(
@@ -344,7 +343,7 @@ fn a_key_that_cannot_be_had_keeps_no_key_of_others_from_being_pruned() {
     world.apply(hostile(hostname("host-1"), number("tier")));
     world.run_for(SOON);
     assert_undisturbed(&world, "the tailnet has the key as a string");
-    // It is no longer declared, and nobody can have it otherwise as long as it is there.
+    // The key is no longer declared. While it exists, no policy can have it with another type.
     world.apply(victim(hostname("host-1"), attributes(&[("kept", "yes")])));
     world.run_for(SOON);
     let left = &world.model.attributes[&node_id(1)];
@@ -353,7 +352,7 @@ fn a_key_that_cannot_be_had_keeps_no_key_of_others_from_being_pruned() {
     world.assert_converged();
 }
 
-/// Each edit would be one more try.
+/// Otherwise each edit would cause one more try.
 #[test]
 fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
     let mut world = tailnet();
@@ -378,7 +377,7 @@ fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
     assert!((3..=7).contains(&times), "{times} times in four hours");
 }
 
-/// Somebody who keeps taking one namespace's tag holds up nobody else's.
+/// A writer who keeps removing the tag of one namespace blocks no other namespace.
 #[test]
 fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
     let mut world = tailnet();
@@ -413,9 +412,9 @@ fn a_contest_of_one_policy_s_tags_holds_up_no_other_policy_of_the_device() {
     assert_undisturbed(&world, "its tag was taken once");
 }
 
-/// Nobody keeps a device out by declaring what it cannot have; only with what waits for somebody.
+/// A setting that cannot be reached keeps no device out. One that is pending does.
 #[test]
-fn what_cannot_hold_lets_another_policy_let_the_device_in() {
+fn a_setting_that_cannot_be_reached_does_not_block_authorization_by_another_policy() {
     let name = DesiredSettings {
         name: Some("name-1".parse().unwrap()),
         ..DesiredSettings::default()
@@ -437,7 +436,7 @@ fn what_cannot_hold_lets_another_policy_let_the_device_in() {
         world.start();
         world.run_until(SOON);
         let is_in = |world: &World| world.model.devices[&node_id(0)].authorized;
-        // What it declares itself must hold first.
+        // The settings that the authorizing policy itself declares must be applied first.
         let own = DesiredSettings {
             authorized: Some(true),
             ..desired.clone()

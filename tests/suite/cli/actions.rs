@@ -5,7 +5,7 @@ use serde_json::json;
 use super::tailnet::{NO_LIMIT, Tailnet};
 
 #[tokio::test]
-async fn what_is_done_once_is_planned_and_left_to_the_controller() {
+async fn one_shot_actions_are_planned_and_left_to_the_controller() {
     let runner = |name: &str, seen: &str| {
         json!({"hostname": name, "name": format!("{name}.tail1.ts.net"), "tags": ["tag:ci"],
                "connectedToControl": false, "lastSeen": seen, "expires": "2099-01-01T00:00:00Z"})

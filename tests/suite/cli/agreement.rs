@@ -69,7 +69,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn validate_refuses_what_the_api_server_refuses_at_the_same_fields_in_the_same_words() {
+async fn validate_and_the_api_server_refuse_the_same_fields_in_the_same_words() {
     let control_plane = control_plane().await;
     let kubectl = Kubectl::admin(&control_plane);
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");

@@ -17,7 +17,7 @@ async fn without_a_credential_a_command_says_what_to_set_and_sends_nothing() {
 }
 
 #[tokio::test]
-async fn an_oauth_client_of_the_environment_is_taken() {
+async fn an_oauth_client_from_the_environment_is_used() {
     let options = simulator::Options {
         devices: vec![json!({"hostname": "fra"})],
         oauth_clients: vec!["kClient:tskey-client-cli".parse().unwrap()],
@@ -44,7 +44,7 @@ async fn an_oauth_client_of_the_environment_is_taken() {
 }
 
 #[tokio::test]
-async fn no_log_however_loud_holds_the_credential() {
+async fn no_log_level_prints_the_credential() {
     let tailnet = Tailnet::of(vec![json!({"hostname": "fra"})]).await;
     let ran = tailnet.run(&["export", "--log", "trace"]).await;
     assert!(ran.err.len() > 1000, "a loud log: {}", ran.err);
@@ -54,7 +54,7 @@ async fn no_log_however_loud_holds_the_credential() {
 }
 
 #[tokio::test]
-async fn what_fails_is_told_on_stderr_with_the_request_and_code_1() {
+async fn failures_are_reported_on_stderr_with_the_request_and_code_1() {
     let tailnet = Tailnet::of(vec![json!({"hostname": "fra"})]).await;
     let mut command = tailnet.tsdp(&["devices"]);
     command.env("TAILSCALE_API_KEY", "tskey-api-wrong");

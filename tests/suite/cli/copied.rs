@@ -97,7 +97,7 @@ async fn a_status_in_a_file_binds_no_device_and_owns_nothing() {
 }
 
 #[tokio::test]
-async fn a_kept_plan_of_a_copied_manifest_is_the_plan_of_what_it_declares() {
+async fn a_saved_plan_of_a_copied_manifest_is_the_plan_of_its_spec() {
     let tailnet = two().await;
     let mut kept = Vec::new();
     for text in [manifest("", ""), manifest(METADATA, &status())] {
@@ -121,7 +121,7 @@ async fn a_kept_plan_of_a_copied_manifest_is_the_plan_of_what_it_declares() {
 }
 
 #[tokio::test]
-async fn a_former_manifest_with_a_status_prunes_only_what_it_declared() {
+async fn an_earlier_manifest_with_a_status_prunes_only_keys_that_it_declared() {
     let tailnet = two().await;
     fs::write(tailnet.path("former.yaml"), manifest(METADATA, &status())).unwrap();
     let now = manifest("", "").replace("{custom:tier: {string: gold}}", "{}");

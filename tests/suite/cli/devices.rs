@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::tailnet::{EXAMPLES, Ran, Tailnet, demo_devices};
 
 #[tokio::test]
-async fn devices_are_listed_by_one_request_with_what_manages_them() {
+async fn devices_are_listed_by_one_request_with_their_policies() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let mut command = tailnet.tsdp(&["devices", "-f", EXAMPLES]);
     let ran: Ran = command.env("COLUMNS", "120").output().await.unwrap().into();
@@ -61,7 +61,7 @@ async fn the_wide_table_shows_what_the_narrow_one_counts() {
 }
 
 #[tokio::test]
-async fn machines_read_the_same_as_json_and_yaml() {
+async fn json_and_yaml_have_the_same_content() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let json = ["devices", "-f", EXAMPLES, "-o", "json"];
     let json: Value = serde_json::from_str(&tailnet.run(&json).await.ok()).unwrap();
@@ -89,7 +89,7 @@ async fn machines_read_the_same_as_json_and_yaml() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_ends_it_quietly() {
+async fn a_closed_pipe_ends_the_command_quietly() {
     let tailnet = Tailnet::large().await;
     for args in [&["devices"][..], &["export", "--without-attributes"]] {
         let mut child = tailnet.tsdp(args).stdout(Stdio::piped()).spawn().unwrap();

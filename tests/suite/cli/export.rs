@@ -35,7 +35,7 @@ async fn a_tailnet_of_300_devices_is_exported_and_then_plans_to_nothing() {
 }
 
 #[tokio::test]
-async fn every_setting_stands_in_the_manifest_and_what_cannot_stand_beside_it() {
+async fn the_manifest_has_every_setting_and_comments_name_the_unsupported_ones() {
     let device = json!({
         "nodeId": "nRx7k2Qp4CNTRL", "hostname": "fra\nspec: {suspend: true}\n#\u{1b}[31m",
         "name": "fra-router.tail1234.ts.net", "os": "linux", "user": "ops@example.com",
@@ -110,7 +110,7 @@ async fn every_setting_stands_in_the_manifest_and_what_cannot_stand_beside_it() 
 }
 
 #[tokio::test]
-async fn devices_of_equal_tags_share_what_all_of_them_have() {
+async fn devices_with_equal_tags_share_their_common_settings() {
     let server = |number: usize, route: &str| {
         json!({
             "nodeId": format!("n{number}CNTRL"), "hostname": format!("server-{number}"),
@@ -156,7 +156,7 @@ async fn devices_of_equal_tags_share_what_all_of_them_have() {
 }
 
 #[tokio::test]
-async fn files_are_the_same_at_each_export_and_those_of_others_are_left_alone() {
+async fn exports_repeat_exactly_and_keep_the_files_of_others() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let export = ["export", "--out", "policies"];
     tailnet.run(&export).await.ok();
@@ -208,7 +208,7 @@ async fn without_attributes_one_request_is_enough() {
 }
 
 #[tokio::test]
-async fn a_device_that_cannot_be_read_is_told_and_holds_up_no_other() {
+async fn a_device_that_cannot_be_read_is_reported_and_stops_no_other() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let devices = tailnet.simulator.devices().unwrap();
     let nas = devices
@@ -231,7 +231,7 @@ async fn a_device_that_cannot_be_read_is_told_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_selector_that_cannot_be_is_refused_with_what_to_write() {
+async fn an_invalid_selector_is_refused_with_what_to_write() {
     let tailnet = Tailnet::of(Vec::new()).await;
     for (part, reported) in [
         (

@@ -27,7 +27,7 @@ async fn table(tailnet: &Tailnet, more: &[&str], variables: &[(&str, &str)]) -> 
 }
 
 #[tokio::test]
-async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
+async fn a_plan_shows_changes_reasons_and_disruptions() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let plain = table(&tailnet, &[], &[]).await.with_code(2);
     insta::assert_snapshot!(plain, @r#"
@@ -130,7 +130,7 @@ async fn a_plan_says_what_changes_why_and_what_it_may_cost() {
 }
 
 #[tokio::test]
-async fn on_a_terminal_a_plan_has_its_width_and_its_colours() {
+async fn on_a_terminal_a_plan_uses_its_width_and_colors() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let command = format!("tsdp plan -f {EXAMPLES}");
     let run = async |line: &str| {
@@ -153,7 +153,7 @@ async fn on_a_terminal_a_plan_has_its_width_and_its_colours() {
 }
 
 #[tokio::test]
-async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
+async fn the_exit_code_distinguishes_no_changes_changes_and_errors() {
     let tailnet = Tailnet::large().await;
     let plan = ["plan", "-f", "-"];
     let run = async |spec: &str| tailnet.run_with(&plan, &for_servers(spec)).await;
@@ -187,7 +187,7 @@ async fn the_exit_code_tells_nothing_to_do_from_changes_and_from_errors() {
 }
 
 #[tokio::test]
-async fn what_goes_over_the_limit_of_changed_devices_is_held_and_small_repairs_are_not() {
+async fn changes_over_the_limit_are_held_and_small_repairs_are_not() {
     let tailnet = Tailnet::large().await;
     let few = policy_for_servers("keyExpiry: Enabled")
         .replace("name: servers", "name: exits")
@@ -203,7 +203,7 @@ async fn what_goes_over_the_limit_of_changed_devices_is_held_and_small_repairs_a
 }
 
 #[tokio::test]
-async fn what_is_held_is_said_with_what_would_release_it() {
+async fn held_changes_are_shown_with_what_to_do() {
     let devices = vec![
         json!({"hostname": "laptop", "name": "laptop.tail1.ts.net", "os": "macOS",
                "keyExpiryDisabled": true, "expires": "2025-01-01T00:00:00Z"}),
@@ -245,7 +245,7 @@ async fn what_is_held_is_said_with_what_would_release_it() {
 }
 
 #[tokio::test]
-async fn machines_and_reviewers_read_the_same_plan() {
+async fn json_and_markdown_show_the_same_plan() {
     let mut devices = demo_devices();
     devices[1]["attributes"]["custom:tier"] = json!("`| <b>@amelie");
     let tailnet = Tailnet::of(devices).await;
@@ -294,7 +294,7 @@ async fn machines_and_reviewers_read_the_same_plan() {
 }
 
 #[tokio::test]
-async fn a_saved_plan_knows_its_policies_and_devices_and_no_secret() {
+async fn a_saved_plan_has_its_policies_and_devices_and_no_secret() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let save = async |name: &str| -> Value {
         let args = ["plan", "-f", EXAMPLES, "--out", name];
@@ -354,7 +354,7 @@ fn scripts(page: &str, language: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_jobs_of_the_page_plan_and_tell_changes_from_errors() {
+async fn the_jobs_of_the_page_plan_and_distinguish_changes_from_errors() {
     let scripts = scripts(include_str!("../../../docs/plan.md"), "yaml");
     let mut scripts = scripts.iter().map(String::as_str);
     let github = scripts.find(|script| script.contains("tsdp plan")).unwrap();
@@ -403,7 +403,7 @@ async fn the_jobs_of_the_page_plan_and_tell_changes_from_errors() {
 }
 
 #[tokio::test]
-async fn a_plan_shows_what_the_guards_refuse_and_hold() {
+async fn a_plan_shows_what_the_guardrails_deny_and_hold() {
     let devices = vec![
         json!({"hostname": "a", "tags": ["tag:server"], "keyExpiryDisabled": false}),
         json!({"hostname": "b", "tags": ["tag:server", "tag:never"], "keyExpiryDisabled": false}),

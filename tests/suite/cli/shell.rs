@@ -20,7 +20,7 @@ async fn tsdp(args: &[&str]) -> Ran {
 }
 
 #[tokio::test]
-async fn each_command_explains_itself_with_examples_and_takes_no_secret_by_a_flag() {
+async fn each_help_has_examples_and_no_flag_takes_a_secret() {
     for command in COMMANDS {
         let help = tsdp(&[command, "--help"]).await.ok();
         assert!(help.contains("Examples:\n  tsdp "), "{help}");
@@ -39,7 +39,7 @@ async fn each_command_explains_itself_with_examples_and_takes_no_secret_by_a_fla
 }
 
 #[tokio::test]
-async fn shells_and_man_know_every_command() {
+async fn completions_and_man_pages_cover_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = tsdp(&["completions", shell]).await.ok();
         for word in COMMANDS.iter().chain(&["from-cluster"]) {
@@ -62,7 +62,7 @@ async fn shells_and_man_know_every_command() {
 }
 
 #[tokio::test]
-async fn a_mistake_on_the_command_line_is_told_on_stderr_with_code_1() {
+async fn a_command_line_error_is_reported_on_stderr_with_code_1() {
     for args in [
         &["no-such-command"][..],
         &["plan", "-o", "xml"],

@@ -58,7 +58,7 @@ fn status(output: &Output) -> i32 {
 }
 
 #[test]
-fn faults_are_shown_as_a_compiler_shows_them() {
+fn errors_are_shown_as_a_compiler_shows_them() {
     let folder = folder(&[("bad.yaml", BAD)]);
     let output = validate(folder.path(), &["-f", "bad.yaml"]);
     assert_eq!(status(&output), 1);
@@ -94,7 +94,7 @@ error[schema]: expected a text, found on, which kubectl takes for true: write "o
 }
 
 #[test]
-fn colour_is_there_when_it_is_asked_for() {
+fn color_is_shown_when_requested() {
     let folder = folder(&[("bad.yaml", &BAD.replace("  tag: [\"tag:router\"]\n", ""))]);
     let colored = validate(folder.path(), &["-f", "bad.yaml", "--color", "always"]);
     insta::assert_snapshot!(text(&colored.stdout).replace('\u{1b}', "␛"), @r#"
@@ -157,7 +157,7 @@ fn everything_in_the_repository_is_valid() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_fault_like_any_other() {
+fn unreadable_files_are_diagnostics_like_any_other() {
     let folder = folder(&[
         ("bad.yaml", BAD),
         ("open.yaml", "a: [\n"),
@@ -201,7 +201,7 @@ fn what_cannot_be_read_is_a_fault_like_any_other() {
 }
 
 #[test]
-fn json_tells_the_places_and_the_fields() {
+fn json_has_positions_and_fields() {
     let folder = folder(&[("bad.yaml", BAD)]);
     let output = validate(folder.path(), &["bad.yaml", "-o", "json"]);
     insta::assert_snapshot!(text(&output.stdout), @r#"
@@ -326,7 +326,7 @@ fn sarif_has_what_the_format_requires() {
 }
 
 #[test]
-fn an_object_written_twice_is_refused_whatever_file_it_stands_in() {
+fn an_object_declared_twice_is_refused_across_files() {
     let named = GOOD.replace(
         "{name: ber-router}",
         "{name: ber-router, namespace: network}",
@@ -343,7 +343,7 @@ fn an_object_written_twice_is_refused_whatever_file_it_stands_in() {
 }
 
 #[test]
-fn arguments_that_are_wrong_are_told_from_manifests_that_are() {
+fn invalid_arguments_are_distinguished_from_invalid_manifests() {
     let folder = folder(&[]);
     for args in [&[][..], &["-f"], &["a", "-o", "xml"], &["a", "--unknown"]] {
         let output = validate(folder.path(), args);
@@ -354,7 +354,7 @@ fn arguments_that_are_wrong_are_told_from_manifests_that_are() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let many = BAD.replace("    - 10.0.0.1/16\n", &"    - 10.0.0.1/16\n".repeat(250));
     let folder = folder(&[("bad.yaml", &many)]);
     let mut child = Command::new(env!("CARGO_BIN_EXE_tsdp"))
@@ -389,7 +389,7 @@ spec:
 ";
 
 #[test]
-fn wishes_that_the_guards_in_the_same_folder_forbid_are_told_with_their_place() {
+fn settings_that_guardrails_in_the_same_folder_deny_are_reported_with_their_position() {
     let folder = folder(&[("tailnet.yaml", GUARDED), ("router.yaml", GOOD)]);
     let output = validate(folder.path(), &["-f", "."]);
     assert_eq!(status(&output), 1);
@@ -443,7 +443,7 @@ fn without_rules_only_the_namespace_of_the_controller_is_allowed() {
 }
 
 #[test]
-fn a_guard_that_cannot_be_read_is_told_with_its_place() {
+fn an_invalid_guardrail_is_reported_with_its_position() {
     let tailnet = TAILNET.replace(
         "allowedPolicies: [{}]",
         "protectedDevices: [{tags: ['tag:a'], expression: device.nothing}]",

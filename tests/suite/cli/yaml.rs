@@ -14,7 +14,7 @@ use tsdp::{cli::manifests, local::Binaries};
 const HEAD: &str = "apiVersion: v1\nkind: Any\nmetadata: {name: any}\n";
 
 #[tokio::test]
-async fn values_are_those_that_kubectl_makes_of_them() {
+async fn values_are_read_as_kubectl_reads_them() {
     let kubectl = kubectl().await;
     let written = [
         // Words and numbers of YAML 1.1.
@@ -47,7 +47,7 @@ async fn values_are_those_that_kubectl_makes_of_them() {
 }
 
 #[tokio::test]
-async fn scalars_at_random_are_what_kubectl_makes_of_them() {
+async fn random_scalars_are_read_as_kubectl_reads_them() {
     let kubectl = kubectl().await;
     let alphabet = b"0123456789001122abefxoXOBENnyY+-._:TZ~";
     let mut random = fastrand::Rng::with_seed(7);
@@ -68,7 +68,7 @@ async fn scalars_at_random_are_what_kubectl_makes_of_them() {
 }
 
 #[tokio::test]
-async fn json_is_what_kubectl_makes_of_it() {
+async fn json_is_read_as_kubectl_reads_it() {
     let kubectl = kubectl().await;
     let field = json!({"a": [1, 3.0, 1.5, 1e3, "\u{1f600}\t\"", null, true, {}], "0777": "0777"});
     let object =
@@ -84,7 +84,7 @@ async fn json_is_what_kubectl_makes_of_it() {
 }
 
 #[tokio::test]
-async fn what_kubectl_cannot_read_is_refused() {
+async fn yaml_that_kubectl_cannot_read_is_refused() {
     let kubectl = kubectl().await;
     for text in [
         "field: [1",
@@ -116,7 +116,7 @@ async fn what_kubectl_cannot_read_is_refused() {
 }
 
 #[tokio::test]
-async fn what_kubectl_takes_in_silence_though_it_cannot_be_meant_is_refused() {
+async fn mistakes_that_kubectl_silently_accepts_are_refused() {
     let kubectl = kubectl().await;
     for (text, message) in [
         (

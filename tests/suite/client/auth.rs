@@ -74,7 +74,7 @@ fn token_requests(script: &Script) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_is_had_once_for_all_and_renewed_before_it_expires() {
+async fn a_token_is_shared_and_renewed_before_it_expires() {
     let script = granting(|_, _| None).await;
     let client = oauth(&script);
     let all = futures::future::join_all((0..5).map(|_| client.devices())).await;
@@ -116,7 +116,7 @@ async fn a_rejected_token_is_replaced_once_and_the_request_sent_again() {
 
 /// A write whose reasons may go is not sent with another token: its caller decides anew.
 #[tokio::test(start_paused = true)]
-async fn a_write_with_a_permit_comes_back_unsent_where_its_token_has_lost_its_validity() {
+async fn a_write_with_a_permit_is_not_sent_again_after_its_token_is_rejected() {
     let valid = Arc::new(AtomicUsize::new(1));
     let script = granting({
         let valid = Arc::clone(&valid);
@@ -146,7 +146,7 @@ async fn a_write_with_a_permit_comes_back_unsent_where_its_token_has_lost_its_va
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_said_to_live_for_a_moment_does_not_cost_one_at_each_request() {
+async fn a_short_lived_token_is_not_renewed_at_each_request() {
     for life in [0, 1] {
         let script = granting(move |seen, _| {
             let body = format!(r#"{{"access_token":"tskey-api-token1","expires_in":{life}}}"#);
@@ -167,7 +167,7 @@ async fn a_token_that_is_said_to_live_for_a_moment_does_not_cost_one_at_each_req
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_that_stays_rejected_is_told() {
+async fn a_credential_that_stays_rejected_is_reported() {
     let denied = || Reply::new(401, r#"{"message":"API token invalid"}"#);
     let script = granting(move |seen, _| (!is_token_request(seen)).then(denied)).await;
     let error = oauth(&script).devices().await.unwrap_err();
@@ -184,7 +184,7 @@ async fn a_credential_that_stays_rejected_is_told() {
 
 /// A new OAuth client is answered with 404 for a short while: no device is missing.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_cannot_be_had_is_the_credential_s_trouble() {
+async fn a_failed_token_request_is_a_credential_error() {
     for (status, body, retry) in [
         (401, r#"{"message":"API token invalid"}"#, Retry::Never),
         (
@@ -211,7 +211,7 @@ async fn a_token_that_cannot_be_had_is_the_credential_s_trouble() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_early_does_not_stop_the_work_and_is_not_tried_at_each_request() {
+async fn a_failed_early_renewal_stops_no_request_and_is_not_retried_at_each() {
     let script = granting(|seen, granted| {
         (is_token_request(seen) && granted > 1).then(|| Reply::new(403, r#"{"message":"no"}"#))
     })
@@ -248,7 +248,7 @@ async fn callers_that_wait_for_the_same_token_share_its_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_no_token_is_told_without_its_body() {
+async fn an_invalid_token_response_is_reported_without_its_body() {
     for body in [
         "",
         "null",
@@ -279,7 +279,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_secret_is_told_even_if_the_server_repeats_what_it_was_sent() {
+async fn no_secret_is_printed_even_if_the_server_echoes_it() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)

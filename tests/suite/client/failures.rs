@@ -151,7 +151,7 @@ async fn a_failure_keeps_status_request_id_and_meaning_whatever_its_body_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_cannot_be_reached_is_told_with_the_cause_and_whether_something_may_have_happened() {
+async fn an_unreachable_server_is_reported_with_the_cause_and_a_possible_effect() {
     let script = Script::in_turn([Reply::hang_up()]).await;
     let error = client(&script).delete(&node("n1")).await.unwrap_err();
     assert_eq!((error.kind(), error.status()), (Kind::Unreachable, None));

@@ -70,7 +70,7 @@ async fn exchanging() -> Script {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_access_token_costs_a_fresh_token_of_the_workload_after_a_401_and_before_its_end() {
+async fn each_access_token_needs_a_fresh_workload_token() {
     let script = exchanging().await;
     let client = client(&script, false);
     client.devices().await.unwrap();
@@ -98,7 +98,7 @@ async fn each_access_token_costs_a_fresh_token_of_the_workload_after_a_401_and_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_token_of_the_workload_nothing_is_sent_and_the_source_says_why() {
+async fn without_a_workload_token_nothing_is_sent_and_the_cause_is_reported() {
     let script = exchanging().await;
     let error = client(&script, true).delete(&node("n1")).await.unwrap_err();
     assert_eq!(
@@ -114,7 +114,7 @@ async fn without_a_token_of_the_workload_nothing_is_sent_and_the_source_says_why
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_identity_is_told_with_what_to_check_and_without_the_token() {
+async fn a_rejected_identity_is_reported_with_what_to_check_and_without_the_token() {
     let script = Script::start(|seen| {
         let echo = serde_json::json!({"message": format!("no match for {}", seen.body)});
         Reply::new(403, echo.to_string())

@@ -53,7 +53,7 @@ async fn a_write_whose_permit_holds_is_sent_as_any_other() {
 }
 
 #[tokio::test]
-async fn of_a_write_whose_permit_does_not_hold_the_server_sees_nothing() {
+async fn a_write_whose_permit_is_gone_never_reaches_the_server() {
     let script = Script::in_turn([Reply::new(200, NO_DEVICES)]).await;
     for write in WRITES {
         let outcome = write(client(&script).permitted(Permit::new(|| false))).await;
@@ -64,7 +64,7 @@ async fn of_a_write_whose_permit_does_not_hold_the_server_sees_nothing() {
 
 /// The permit is asked once there is a connection, not when the connection is begun.
 #[tokio::test]
-async fn the_permit_is_asked_after_all_waiting_for_a_connection() {
+async fn the_permit_is_checked_after_the_wait_for_a_connection() {
     for write in WRITES {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -138,7 +138,7 @@ async fn a_write_that_waits_for_the_budget_is_revoked_at_once() {
 }
 
 #[tokio::test]
-async fn what_has_been_sent_is_not_revoked() {
+async fn a_sent_write_is_not_revoked() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let script = Script::start(move |_| {
         let _ = released.recv_timeout(Duration::from_secs(1));
@@ -179,7 +179,7 @@ async fn a_closed_client_sends_nothing_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_client_keeps_to_the_pause_that_a_former_one_was_asked_for() {
+async fn a_new_client_keeps_the_retry_after_of_the_previous_one() {
     let script = Script::in_turn([
         Reply::new(429, "").header("Retry-After", "200"),
         Reply::new(200, NO_DEVICES),

@@ -38,7 +38,7 @@ async fn sent(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_is_repeated_after_a_passing_failure_and_a_write_never() {
+async fn a_read_is_retried_after_a_temporary_failure_and_a_write_never() {
     for failure in passing_failures() {
         let (times, outcome) = sent(&failure, async |c| c.devices().await.map(drop)).await;
         assert!(
@@ -73,7 +73,7 @@ async fn a_lasting_failure_is_given_up_after_three_tries_and_a_refusal_at_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_in_both_forms_stalls_every_request() {
+async fn retry_after_in_both_forms_delays_every_request() {
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(20));
     for (status, form) in [(429, "20".to_owned()), (503, date)] {
         let script = Script::in_turn([
@@ -96,7 +96,7 @@ async fn retry_after_in_both_forms_stalls_every_request() {
 
 /// Who waits for minutes in silence cannot be told from who hangs.
 #[tokio::test(start_paused = true)]
-async fn a_long_retry_after_is_told_at_once_and_kept_by_the_next_request() {
+async fn a_long_retry_after_is_reported_at_once_and_kept_by_the_next_request() {
     let script = Script::in_turn([
         Reply::new(429, "").header("Retry-After", "3600"),
         Reply::new(200, NO_DEVICES),

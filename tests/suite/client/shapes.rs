@@ -14,7 +14,7 @@ async fn list(body: impl Into<String>) -> Result<Vec<Device>, Error> {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_wrong_shape_is_an_error_that_says_where_and_never_an_empty_list() {
+async fn a_response_of_the_wrong_shape_is_an_error_with_its_position_and_never_an_empty_list() {
     for (body, says) in [
         ("", "an empty body"),
         ("null", "expected an object"),
@@ -66,7 +66,7 @@ async fn an_answer_of_the_wrong_shape_is_an_error_that_says_where_and_never_an_e
 }
 
 #[tokio::test]
-async fn what_a_device_leaves_out_is_read_as_what_it_means() {
+async fn absent_fields_of_a_device_have_their_documented_meaning() {
     let devices = list(
         json!({"devices": [
             {"id": "1", "nodeId": "n1CNTRL", "name": "a.ts.net", "newField": {"x": [1]},
@@ -125,7 +125,7 @@ async fn only_custom_attributes_are_read_whatever_their_values() {
 }
 
 #[tokio::test]
-async fn routes_and_attributes_that_are_not_told_are_an_error_not_none() {
+async fn missing_routes_and_attributes_are_an_error_not_none() {
     for body in ["{}", "null", r#"{"enabledRoutes":null,"attributes":null}"#] {
         let script = Script::in_turn([Reply::new(200, body)]).await;
         let client = client(&script);

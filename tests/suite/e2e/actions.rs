@@ -110,7 +110,8 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
 }
 
 #[tokio::test]
-async fn a_time_of_before_the_policy_is_missed_and_what_observes_or_cannot_work_is_said() {
+async fn a_time_before_the_policy_is_missed_and_expiries_that_observe_or_cannot_work_are_reported()
+{
     let device = |name: &str, disabled: bool| json!({"hostname": name, "expires": FAR, "keyExpiryDisabled": disabled});
     let devices = vec![device("fra-laptop", false), device("nas", true)];
     let stage = Stage::with(devices, "tskey-api-missed").await;
@@ -164,7 +165,7 @@ async fn a_time_of_before_the_policy_is_missed_and_what_observes_or_cannot_work_
 }
 
 #[tokio::test]
-async fn only_what_is_away_for_long_is_deleted_and_no_more_than_allowed_in_a_day() {
+async fn only_inactive_devices_are_deleted_and_no_more_than_a_day_allows() {
     let runner = |name: &str, more: Value| {
         let mut device = json!({"hostname": name, "tags": ["tag:ci"], "connectedToControl": false});
         let fields = more.as_object().unwrap().clone();

@@ -9,7 +9,7 @@ use crate::support::{Stage, calls, eventually};
 const NAS: [&str; 4] = ["tsdp", "nas", "-n", "network"];
 
 #[tokio::test]
-async fn what_waits_for_an_approval_is_sent_once_it_is_given_and_not_a_second_time() {
+async fn a_pending_plan_is_sent_once_after_its_approval() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");
@@ -78,7 +78,7 @@ async fn what_waits_for_an_approval_is_sent_once_it_is_given_and_not_a_second_ti
 }
 
 #[tokio::test]
-async fn a_device_that_took_over_a_name_is_followed_once_it_is_approved_by_its_id() {
+async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let router = stage.node("fra-router");

@@ -29,7 +29,7 @@ async fn shell(stage: &Stage, line: &str) -> (i32, String, String) {
 }
 
 #[tokio::test]
-async fn the_plugin_shows_what_waits_asks_and_approves_just_that() {
+async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");
@@ -108,7 +108,7 @@ async fn the_plugin_shows_what_waits_asks_and_approves_just_that() {
 }
 
 #[tokio::test]
-async fn what_the_limit_holds_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
+async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
     let database = |number| json!({"hostname": format!("db-{number}"), "tags": ["tag:db"], "keyExpiryDisabled": false});
     let twins = ["a", "b"].map(|end| {
         json!({"hostname": "twin", "nodeId": format!("nTwin{end}CNTRL"),

@@ -41,7 +41,7 @@ async fn edit(stage: &Stage, name: &str, patch: &Value) {
 }
 
 #[tokio::test]
-async fn drift_is_put_back_and_an_event_says_so() {
+async fn drift_is_corrected_and_an_event_reports_it() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     example(&stage, "fra-router").await;
@@ -191,7 +191,7 @@ async fn what_kubectl_shows(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn an_edit_costs_its_difference_and_what_is_let_go_stays_as_it_is() {
+async fn an_edit_costs_its_difference_and_released_settings_stay() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     example(&stage, "fra-router").await;

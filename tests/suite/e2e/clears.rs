@@ -110,7 +110,7 @@ async fn gone(stage: &Stage, policy: &str) {
 }
 
 #[tokio::test]
-async fn a_deleted_policy_takes_along_what_it_put_there_and_nothing_else() {
+async fn a_deleted_policy_clears_its_settings_and_nothing_else() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let router = held(&stage, ROUTER).await;
@@ -194,7 +194,7 @@ async fn a_deleted_policy_takes_along_what_it_put_there_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn under_retain_the_device_stays_as_it_is_and_nothing_holds_the_policy_up() {
+async fn under_retain_the_device_stays_as_it_is_and_the_deletion_is_immediate() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let retain = ROUTER.replace("Clear", "Retain");
@@ -221,7 +221,7 @@ async fn under_retain_the_device_stays_as_it_is_and_nothing_holds_the_policy_up(
 }
 
 #[tokio::test]
-async fn devices_that_leave_a_fleet_or_are_named_no_more_are_cleared() {
+async fn devices_that_leave_a_fleet_or_are_no_longer_named_are_cleared() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let fleet = r#"{deviceSelector: {tags: ["tag:router"]},
@@ -275,7 +275,7 @@ async fn devices_that_leave_a_fleet_or_are_named_no_more_are_cleared() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_clear_holds_a_policy_up_for_a_while_only() {
+async fn a_policy_that_cannot_be_cleared_goes_after_the_timeout() {
     let stage = Stage::new().await;
     let args = ["--clear-timeout=6"];
     let _controller = Controller::ready(stage.kubeconfig(), &args, &[]).await;
@@ -344,7 +344,7 @@ async fn what_nobody_can_clear_holds_a_policy_up_for_a_while_only() {
 }
 
 #[tokio::test]
-async fn a_controller_that_is_killed_while_it_clears_is_followed_by_one_that_ends_it() {
+async fn clearing_that_a_killed_controller_began_is_finished_by_the_next() {
     let stage = Stage::new().await;
     let args = ["--lease-duration=3"];
     let mut first = Controller::ready(stage.kubeconfig(), &args, &[]).await;
@@ -376,7 +376,7 @@ async fn a_controller_that_is_killed_while_it_clears_is_followed_by_one_that_end
 }
 
 #[tokio::test]
-async fn a_deleted_namespace_goes_away_and_what_belongs_to_a_deleted_object_too() {
+async fn a_deleted_namespace_terminates_and_owned_objects_are_collected() {
     let stage = invites::stage().await;
     let _manager = stage.controller_manager().await;
     let _controller = invites::controller(&stage).await;

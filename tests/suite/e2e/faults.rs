@@ -30,7 +30,7 @@ async fn in_sync() -> (Stage, Controller) {
 }
 
 #[tokio::test]
-async fn a_list_that_is_refused_concerns_the_connection_and_no_policy() {
+async fn a_refused_list_is_a_connection_error_and_no_policy_error() {
     let (stage, _controller) = in_sync().await;
     stage.simulator.clear_requests();
     for (status, body) in [

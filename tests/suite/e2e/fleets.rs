@@ -35,7 +35,7 @@ async fn status(stage: &Stage) -> Value {
 }
 
 #[tokio::test]
-async fn one_policy_keeps_many_devices_those_that_join_and_none_that_leave() {
+async fn a_fleet_policy_manages_devices_that_join_and_none_that_leave() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let others =
@@ -131,7 +131,7 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_fleet_says_how_many_fail_and_who_and_that_there_are_none() {
+async fn a_fleet_reports_how_many_devices_fail_which_ones_and_that_none_match() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let broken = stage.node("db-7");
@@ -184,7 +184,7 @@ async fn a_fleet_says_how_many_fail_and_who_and_that_there_are_none() {
 }
 
 #[tokio::test]
-async fn an_expression_selects_and_its_faults_are_told_with_their_place() {
+async fn an_expression_selects_devices_and_its_errors_are_reported_with_their_position() {
     let devices = vec![
         json!({"hostname": "db-old", "tags": ["tag:db"], "clientVersion": "1.88.1"}),
         json!({"hostname": "db-new", "tags": ["tag:db"], "clientVersion": "1.96.2"}),

@@ -32,7 +32,7 @@ async fn stage() -> Stage {
 }
 
 #[tokio::test]
-async fn what_the_environment_describes_is_the_default_tailnet_until_a_resource_takes_its_place() {
+async fn the_environment_describes_the_default_tailnet_until_a_resource_replaces_it() {
     let stage = stage().await;
     let url = stage.simulator.url();
     let variables = [

@@ -77,7 +77,7 @@ async fn tags_of(stage: &Stage, hostname: &str, tags: Value) {
 }
 
 #[tokio::test]
-async fn each_part_of_a_rule_holds_and_the_line_in_the_status_releases_the_policy() {
+async fn each_part_of_a_rule_applies_and_the_suggested_rule_allows_the_policy() {
     let stage = stage().await;
     guard(&stage, json!({})).await;
     stage
@@ -153,7 +153,7 @@ async fn each_part_of_a_rule_holds_and_the_line_in_the_status_releases_the_polic
 }
 
 #[tokio::test]
-async fn a_namespace_that_loses_its_label_is_refused_and_devices_of_others_are_not_considered() {
+async fn a_namespace_that_loses_its_label_is_denied_and_devices_of_others_are_not_considered() {
     let stage = stage().await;
     label(&stage, "team=network").await;
     guard(

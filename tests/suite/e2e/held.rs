@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Stage, calls};
 
 #[tokio::test]
-async fn a_tag_that_nobody_owns_is_refused_until_the_policy_file_owns_it() {
+async fn an_unowned_tag_is_refused_until_the_policy_file_owns_it() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");
@@ -60,7 +60,7 @@ async fn set_policy_file(stage: &Stage, text: &'static str) {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_not_asked_for_until_it_is_free() {
+async fn a_taken_address_is_not_requested_until_it_is_free() {
     let stage = Stage::new().await;
     let (nas, phone) = (stage.node("nas"), stage.node("ben-phone"));
     stage
@@ -99,7 +99,7 @@ async fn an_address_that_is_taken_is_not_asked_for_until_it_is_free() {
 }
 
 #[tokio::test]
-async fn key_expiry_that_would_cut_a_device_off_waits_for_permission() {
+async fn key_expiry_that_would_cut_a_device_off_is_held_until_allowed() {
     let stage = Stage::new().await;
     let nas = stage.node("nas");
     let past = json!({"keyExpiryDisabled": true, "expires": "2020-01-01T00:00:00Z"});
@@ -131,7 +131,7 @@ async fn key_expiry_that_would_cut_a_device_off_waits_for_permission() {
 }
 
 #[tokio::test]
-async fn of_two_policies_that_disagree_the_older_one_wins_until_it_goes() {
+async fn of_two_conflicting_policies_the_older_one_takes_precedence_until_it_goes() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Stage, calls};
 
 #[tokio::test]
-async fn nothing_is_sent_while_no_or_more_than_one_device_is_meant() {
+async fn nothing_is_sent_while_no_device_or_several_match() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
 

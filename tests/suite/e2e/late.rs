@@ -38,7 +38,7 @@ async fn patch_tailnet(stage: &Stage, spec: Value) {
 }
 
 #[tokio::test]
-async fn what_changes_during_a_pause_of_the_api_decides_what_is_sent_after_it() {
+async fn edits_during_a_pause_of_the_api_decide_what_is_sent_after_it() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     stage.polls(2).await;
@@ -99,7 +99,7 @@ async fn what_changes_during_a_pause_of_the_api_decides_what_is_sent_after_it() 
 }
 
 #[tokio::test]
-async fn a_tailnet_that_is_suspended_or_another_one_by_then_gets_no_request() {
+async fn a_tailnet_suspended_or_replaced_during_a_pause_gets_no_request() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     stage.polls(2).await;

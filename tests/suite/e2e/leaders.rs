@@ -41,7 +41,7 @@ async fn lease_holder(stage: &Stage) -> Value {
 }
 
 #[tokio::test]
-async fn of_two_controllers_one_acts_and_the_other_finishes_what_a_killed_one_began() {
+async fn one_of_two_controllers_leads_and_the_other_finishes_after_a_kill() {
     let stage = Stage::new().await;
     let args = ["--lease-duration=5"];
     let mut leader = Controller::ready(stage.kubeconfig(), &args, &[]).await;
@@ -109,7 +109,7 @@ async fn of_two_controllers_one_acts_and_the_other_finishes_what_a_killed_one_be
 }
 
 #[tokio::test]
-async fn a_controller_that_is_asked_to_stop_ends_its_call_and_gives_the_lease_back() {
+async fn a_controller_that_stops_finishes_its_request_and_releases_the_lease() {
     let stage = Stage::new().await;
     let mut controller = stage.controller().await;
     let router = stage.node("fra-router");
@@ -151,7 +151,7 @@ async fn a_controller_that_is_asked_to_stop_ends_its_call_and_gives_the_lease_ba
 }
 
 #[tokio::test]
-async fn a_key_that_a_killed_controller_was_setting_is_known_as_owned_and_can_be_taken_back() {
+async fn a_key_that_a_killed_controller_was_setting_is_owned_and_can_be_deleted() {
     let stage = Stage::new().await;
     let args = ["--lease-duration=5"];
     let mut first = Controller::ready(stage.kubeconfig(), &args, &[]).await;

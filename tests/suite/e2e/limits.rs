@@ -102,7 +102,7 @@ async fn a_mistake_in_a_selector_is_held_while_a_repair_goes_through_until_someb
 }
 
 #[tokio::test]
-async fn what_was_changed_within_the_hour_counts_after_a_restart() {
+async fn devices_changed_within_the_hour_count_after_a_restart() {
     let stage = stage(4).await;
     stage.max_changed_devices("2").await;
     let one = |number: usize| format!("{{device: {{hostname: db-{number}}}, keyExpiry: Disabled}}");
@@ -125,7 +125,7 @@ async fn what_was_changed_within_the_hour_counts_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_a_policy_releases_counts_against_the_limit_and_waits_for_an_approval() {
+async fn releases_count_against_the_limit_and_stay_pending_until_approved() {
     let stage = stage(20).await;
     stage.max_changed_devices("100%").await;
     let _controller = stage.controller().await;

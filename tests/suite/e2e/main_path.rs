@@ -46,7 +46,7 @@ fn desired(example: &str) -> Value {
 }
 
 #[tokio::test]
-async fn each_example_costs_a_call_for_each_difference_and_then_nothing() {
+async fn each_example_costs_one_request_for_each_difference_and_then_nothing() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let bystanders =

@@ -74,7 +74,7 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
 }
 
 #[tokio::test]
-async fn while_the_api_answers_html_nothing_is_taken_for_gone_and_nothing_is_sent() {
+async fn while_the_api_answers_html_no_device_counts_as_gone_and_nothing_is_sent() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     stage.policy("router", POLICY).await;

@@ -30,7 +30,7 @@ async fn refused(controller: &Controller) -> u32 {
 }
 
 #[tokio::test]
-async fn a_status_that_may_not_be_written_is_tried_rarely_and_named_by_readyz() {
+async fn a_forbidden_status_write_is_retried_rarely_and_named_by_readyz() {
     let stage = Stage::new().await;
     without_rule(&stage, &["clusterrole", "tsdp"], 1).await;
     for number in 0..POLICIES {
@@ -62,7 +62,7 @@ async fn a_status_that_may_not_be_written_is_tried_rarely_and_named_by_readyz() 
 }
 
 #[tokio::test]
-async fn a_lease_that_may_not_be_used_is_named_by_readyz() {
+async fn a_forbidden_lease_is_named_by_readyz() {
     let stage = Stage::new().await;
     let role = ["-n", "tsdp-system", "role/tsdp"];
     without_rule(&stage, &role, 3).await;
@@ -77,7 +77,7 @@ async fn a_lease_that_may_not_be_used_is_named_by_readyz() {
 }
 
 #[tokio::test]
-async fn events_that_may_not_be_written_are_named_once_in_the_log() {
+async fn forbidden_events_are_logged_once() {
     let stage = Stage::new().await;
     without_rule(&stage, &["clusterrole", "tsdp"], 4).await;
     let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;

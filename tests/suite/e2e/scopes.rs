@@ -6,7 +6,7 @@ use tsdp::simulator::{Options, Simulator};
 use crate::support::{Stage, calls};
 
 #[tokio::test]
-async fn a_tailnet_tells_what_its_credential_lacks_before_any_policy_meets_it() {
+async fn missing_scopes_are_reported_before_any_policy_needs_them() {
     let stage = Stage::new().await;
     let options = Options {
         devices: vec![json!({"hostname": "edge", "keyExpiryDisabled": false})],

@@ -101,7 +101,7 @@ async fn nothing_is_sent_for_a_policy_that_observes_or_is_suspended() {
 }
 
 #[tokio::test]
-async fn an_annotation_asks_for_a_look_and_the_status_says_when_it_was_granted() {
+async fn an_annotation_requests_a_reconcile_and_the_status_records_when_it_was_handled() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     stage

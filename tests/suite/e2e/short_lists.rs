@@ -35,7 +35,7 @@ const AMBIGUOUS: &str = "False Ambiguous (Reconciling): 2 devices have the hostn
                          is sent until then.";
 
 #[tokio::test]
-async fn of_two_devices_of_a_name_short_lists_choose_none() {
+async fn short_lists_choose_neither_of_two_devices_with_one_hostname() {
     let stage = invites::stage().await;
     add_twins(&stage);
     let first = invites::controller(&stage).await;

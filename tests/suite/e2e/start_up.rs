@@ -54,7 +54,7 @@ async fn missing_definitions_and_missing_rights_are_waited_for_and_named() {
 }
 
 #[tokio::test]
-async fn policies_of_other_namespaces_than_the_named_ones_are_not_looked_at() {
+async fn policies_outside_the_named_namespaces_are_ignored() {
     let stage = Stage::new().await;
     let here = "{device: {hostname: nas}, tags: [tag:db]}";
     let elsewhere = json!({

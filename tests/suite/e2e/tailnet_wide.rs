@@ -20,7 +20,7 @@ fn in_sync(number: usize, node: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_key_of_two_types_is_told_to_the_lower_one_and_not_sent_for_it() {
+async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_for_it() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let (one, two, three) = (stage.node("db-1"), stage.node("db-2"), stage.node("db-3"));
@@ -92,7 +92,7 @@ async fn a_key_of_two_types_is_told_to_the_lower_one_and_not_sent_for_it() {
 }
 
 #[tokio::test]
-async fn addresses_are_not_swapped_and_two_that_want_one_are_ranked() {
+async fn addresses_are_not_swapped_and_precedence_decides_between_two_policies() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let (one, two, three) = (stage.node("db-1"), stage.node("db-2"), stage.node("db-3"));
@@ -145,7 +145,7 @@ async fn addresses_are_not_swapped_and_two_that_want_one_are_ranked() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_changes_back_three_times_is_contested_and_an_edit_begins_anew() {
+async fn a_field_changed_back_three_times_is_contested_and_an_edit_starts_over() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let one = stage.node("db-1");

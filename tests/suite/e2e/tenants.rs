@@ -71,7 +71,7 @@ async fn status(stage: &Stage, name: &str, reason: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_namespace_stops_and_learns_nothing_beyond_its_own_devices() {
+async fn a_namespace_affects_and_learns_nothing_beyond_its_own_devices() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     // All of them rank before whatever the others write.

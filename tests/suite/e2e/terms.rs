@@ -115,7 +115,7 @@ async fn a_leader_that_comes_back_knows_of_every_edit_and_deletion_before_it_wri
 }
 
 #[tokio::test]
-async fn a_report_of_an_earlier_term_never_takes_a_used_approval_away() {
+async fn a_report_of_an_earlier_term_never_removes_a_used_approval() {
     let stage = Stage::new().await;
     let cable = Cable::to(stage.kubeconfig()).await;
     let first = Controller::ready(cable.kubeconfig(), &ARGS, &[]).await;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{Stage, calls, eventually};
 
 #[tokio::test]
-async fn an_object_that_cannot_be_read_is_told_so_and_stops_no_watch() {
+async fn an_unreadable_object_is_reported_and_stops_no_watch() {
     let stage = Stage::new().await;
     for crd in ["tailscaledevicepolicies", "tailscaletailnets"] {
         let lax = json!([{

@@ -62,7 +62,7 @@ fn lists(stage: &Stage) -> usize {
 }
 
 #[tokio::test]
-async fn a_signed_webhook_wakes_the_poll_of_its_tailnet_and_no_other_one_does_anything() {
+async fn a_signed_webhook_starts_a_poll_of_its_tailnet_and_any_other_is_ignored() {
     let stage = Stage::new().await;
     the_pages_are_right(&stage).await;
     let mut connection: Value = serde_json::from_str(&stage.tailnet_manifest()).unwrap();

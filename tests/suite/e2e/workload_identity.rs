@@ -59,7 +59,7 @@ fn exchanges(simulator: &Simulator) -> usize {
 }
 
 #[tokio::test]
-async fn a_secret_with_an_audience_makes_the_controller_prove_itself_by_its_service_account() {
+async fn a_secret_with_an_audience_connects_by_the_service_account() {
     let stage = Stage::new().await;
     let simulator = federate(&stage).await;
     stage
@@ -127,7 +127,7 @@ async fn rejected(stage: &Stage, why: &str) {
 
 /// Else the simulator would take what Tailscale does not.
 #[tokio::test]
-async fn only_what_the_api_server_has_signed_is_exchanged() {
+async fn only_tokens_that_the_api_server_signed_are_exchanged() {
     let stage = Stage::new().await;
     let simulator = federate(&stage).await;
     let audience = format!("--audience={AUDIENCE}");

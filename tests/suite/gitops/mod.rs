@@ -87,7 +87,7 @@ fn judged() -> impl Iterator<Item = (String, String, Value)> {
 }
 
 #[test]
-fn each_state_reads_as_the_table_of_the_page_says() {
+fn each_state_reads_as_the_table_of_the_page_states() {
     let mut rows = documented();
     let expressions = Expressions::of_the_example();
     let mut seen = Vec::new();
@@ -111,7 +111,7 @@ fn each_state_reads_as_the_table_of_the_page_says() {
 }
 
 #[test]
-fn what_the_controller_has_not_looked_at_is_in_progress() {
+fn an_object_that_was_never_reconciled_is_in_progress() {
     let expressions = &Expressions::of_the_example()[0];
     for (path, mut object) in argocd::recorded() {
         object["spec"]["suspend"] = json!(false);

@@ -42,7 +42,7 @@ async fn the_list_leaves_out_what_the_api_leaves_out() {
 }
 
 #[tokio::test]
-async fn filters_hold_all_at_once() {
+async fn filters_must_all_match() {
     let api = Api::start().await;
     for (query, expected) in [
         ("?tags=tag:router", vec!["router", "runner"]),

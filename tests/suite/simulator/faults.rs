@@ -217,7 +217,7 @@ async fn the_log_says_what_was_asked_and_answered() {
 }
 
 #[tokio::test]
-async fn what_is_shown_of_the_devices_starts_the_same_tailnet_again() {
+async fn the_listed_devices_start_the_same_tailnet_again() {
     let api = Api::start().await;
     api.sim("PATCH", "devices/1", json!({"tags": ["tag:a"]}))
         .await;

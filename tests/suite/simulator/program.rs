@@ -31,7 +31,7 @@ async fn start(arguments: &[&str]) -> (Child, String) {
 }
 
 #[tokio::test]
-async fn it_says_where_it_is_serves_its_devices_and_ends_on_sigterm() {
+async fn it_prints_its_address_serves_its_devices_and_ends_on_sigterm() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let yaml =
         "devices:\n- hostname: from-file\n  tags: [\"tag:a\"]\n  attributes: {custom:x: 1}\n";

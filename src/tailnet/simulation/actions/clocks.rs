@@ -1,4 +1,4 @@
-//! The clock of the machine is wrong, and devices join around the time of an expiry.
+//! One-shot actions under a wrong machine clock, and devices that join around the time of an expiry.
 
 use std::time::Duration;
 
@@ -36,13 +36,13 @@ fn reported_skew(world: &World) -> [Option<SignedDuration>; 2] {
 }
 
 #[test]
-fn a_clock_that_is_weeks_ahead_deletes_nothing_and_the_statuses_say_so() {
+fn a_clock_weeks_ahead_deletes_nothing_and_the_statuses_report_it() {
     let ahead = SignedDuration::from_hours(24 * 60);
     let mut world = rested(ahead);
     world.run_for(HOUR);
     assert_eq!(world.deletions(), 0);
     assert_eq!(reported_skew(&world), [Some(ahead); 2]);
-    // What has been away for long by the API's clock waits, too.
+    // A device that is inactive by the API's clock is not deleted either.
     leave(&mut world, 1, 60 * DAY);
     world.run_for(HOUR);
     assert_eq!(world.deletions(), 0);
@@ -51,7 +51,7 @@ fn a_clock_that_is_weeks_ahead_deletes_nothing_and_the_statuses_say_so() {
     };
     let holds: Vec<_> = reported.differences.iter().map(|it| &it.hold).collect();
     assert_eq!(holds, [&Some(Hold::ClockSkew(ahead))]);
-    // It is reported once, whatever the seconds are.
+    // The skew is reported once: a change of some seconds is no new report.
     world.forget_seen();
     world.run_for(HOUR);
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
@@ -81,7 +81,7 @@ fn a_clock_that_is_set_between_two_lists_expires_no_key_before_its_time() {
 }
 
 #[test]
-fn without_a_time_in_the_answers_the_local_clock_counts() {
+fn without_a_time_in_the_responses_the_local_clock_applies() {
     let mut world = rested(SignedDuration::from_hours(24 * 60));
     world.model.hides_the_time = true;
     leave(&mut world, 0, 60 * DAY);

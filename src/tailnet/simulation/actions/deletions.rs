@@ -1,4 +1,4 @@
-//! Devices that are deleted, one guard after the other.
+//! Deletion of inactive devices: one test for each guard.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     tailnet::{Input, Request, State},
 };
 
-/// Forty servers of which so many have been away for 60 days, and a policy that deletes some a day.
+/// Forty servers, `away` of them offline for 60 days, and a policy that deletes `max_per_day`.
 fn abandoned(away: usize, max_per_day: u32) -> World {
     let mut world = servers(40);
     for device in world.model.devices.values_mut() {
@@ -52,7 +52,7 @@ fn devices_that_have_been_away_are_deleted_straight_after_the_second_list() {
     assert_eq!(world.reported_changes(), 3);
     assert_eq!(world.stages(), [(Stage::Done, 3)]);
     world.assert_converged();
-    // Each was looked at right before.
+    // Each was read right before its deletion.
     assert_eq!(world.count(|r| matches!(r, Request::Device(_))), 3);
     world.forget_seen();
     world.run_for(3 * DAY);
@@ -61,7 +61,7 @@ fn devices_that_have_been_away_are_deleted_straight_after_the_second_list() {
 }
 
 #[test]
-fn no_more_are_deleted_within_a_day_than_allowed_however_often_the_process_dies() {
+fn the_daily_limit_holds_however_often_the_process_dies() {
     let mut world = abandoned(12, 5);
     for _ in 0..4 {
         world.run_for(Duration::from_secs(70));
@@ -84,13 +84,13 @@ fn no_more_are_deleted_within_a_day_than_allowed_however_often_the_process_dies(
 }
 
 #[test]
-fn a_policy_that_is_deleted_and_created_anew_has_no_count_of_its_own() {
+fn deletions_of_the_day_count_after_a_policy_is_recreated() {
     for (name, restored) in [(0, false), (1, false), (0, true)] {
         let mut world = abandoned(12, 5);
         world.run_for(HOUR);
         assert_eq!(deleted(&world).len(), 5);
         if restored {
-            // Its status was lost.
+            // Its status is lost.
             let kept = world.policies.get_mut(&policy_key(0)).unwrap();
             kept.record.actions = Arc::default();
             world.kill();
@@ -151,7 +151,7 @@ fn a_device_is_deleted_once_it_has_been_away_long_enough_and_not_a_moment_earlie
 fn nothing_is_deleted_after_a_list_that_lacks_many_devices() {
     let mut world = abandoned(0, 5);
     world.run_until(Duration::from_mins(4));
-    // Lists without most of the devices, and with one that has been away for long.
+    // Lists that lack most devices. The listed ones include one that is inactive.
     let all = world.model.devices.clone();
     leave(&mut world, 7, 60 * DAY);
     world.model.devices.retain(|id, _| *id == node_id(7));
@@ -168,7 +168,7 @@ fn nothing_is_deleted_after_a_list_that_lacks_many_devices() {
 }
 
 #[test]
-fn a_device_that_a_list_leaves_out_is_not_deleted_for_what_an_older_one_said() {
+fn a_device_missing_from_the_last_list_is_not_deleted_by_an_older_list() {
     let mut world = abandoned(1, 5);
     world.model.left_out = Some(node_id(0));
     world.run_for(HOUR);
@@ -177,7 +177,7 @@ fn a_device_that_a_list_leaves_out_is_not_deleted_for_what_an_older_one_said() {
 }
 
 #[test]
-fn a_deletion_whose_answer_was_lost_is_told_once_and_counts() {
+fn a_deletion_whose_response_was_lost_is_reported_once_and_counts() {
     for effect in [true, false] {
         let mut world = abandoned(2, 1);
         while world.deletions() == 0 {
@@ -226,7 +226,7 @@ fn two_policies_that_delete_one_device_delete_it_once_and_both_count_it() {
         let record = &world.policies[&policy_key(number)].record;
         assert!(record.actions.deletions[&node_id(0)].done, "{number}");
     }
-    // A single policy about it finds it no more.
+    // A policy for this single device no longer finds it.
     world.apply(policy(0, DesiredSettings::default()));
     world.run_for(HOUR);
     world.assert_converged();
@@ -241,12 +241,12 @@ fn a_deletion_counts_against_the_limit_of_changed_devices() {
     assert_eq!(world.deletions(), 0);
     let plan = world.held(&policy_key(0));
     assert_eq!((plan.devices, plan.limit), (8, Some(5)));
-    // Nothing has begun, so that nothing counts for the day.
+    // Nothing has begun, so nothing counts for the day.
     assert!(world.policies[&policy_key(0)].record.actions.is_empty());
 }
 
 #[test]
-fn deletions_wait_for_an_approval_as_many_as_are_allowed_in_a_day() {
+fn deletions_pending_approval_are_as_many_as_a_day_allows() {
     let mut world = abandoned(3, 2);
     let key = policy_key(0);
     world.apply(Policy {
@@ -267,7 +267,7 @@ fn deletions_wait_for_an_approval_as_many_as_are_allowed_in_a_day() {
 }
 
 #[test]
-fn a_policy_about_one_device_deletes_nothing() {
+fn a_policy_for_one_device_deletes_nothing() {
     let mut world = world(1);
     leave(&mut world, 0, 60 * DAY);
     let single = policy(0, reaping(5));
@@ -279,7 +279,7 @@ fn a_policy_about_one_device_deletes_nothing() {
 }
 
 #[test]
-fn a_device_that_a_guard_protects_is_not_deleted_and_takes_nobody_s_turn() {
+fn a_protected_device_is_not_deleted_and_uses_no_turn() {
     let mut world = abandoned(4, 2);
     let protected = json!([{"trustClaims": true, "hostnames": ["host-0", "host-1"]}]);
     world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));
@@ -305,11 +305,11 @@ fn a_rule_for_other_fields_allows_no_deletion() {
 }
 
 #[test]
-fn what_a_former_leader_has_deleted_counts_though_this_process_had_plans_of_its_own() {
+fn deletions_of_the_previous_leader_count_against_the_plans_of_this_process() {
     let mut world = abandoned(8, 2);
     world.end_term();
     world.run_for(Duration::from_mins(5));
-    // The other one deletes two devices meanwhile, and keeps it.
+    // Meanwhile the other process deletes two devices and records that.
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
     let records = Arc::make_mut(&mut kept.record.actions);
     let now = world.start + jiff::SignedDuration::try_from(world.clock).unwrap();
@@ -329,13 +329,13 @@ fn what_a_former_leader_has_deleted_counts_though_this_process_had_plans_of_its_
 }
 
 #[test]
-fn a_list_of_before_a_deletion_does_not_bring_the_device_back() {
+fn a_list_from_before_a_deletion_does_not_bring_the_device_back() {
     let mut world = abandoned(1, 5);
     let look = |request: &Request| matches!(request, Request::Device(_));
     while world.count(look) == 0 {
         world.run_for(Duration::from_millis(1));
     }
-    // It is answered before the call is, and the answer comes long after it.
+    // The API answers the list before the deletion, but the list arrives long after it.
     world.faults.list_delay = Duration::from_secs(20);
     world.step(Input::Poll);
     let mut lists = world.engine.polling.seen;
@@ -353,7 +353,7 @@ fn a_list_of_before_a_deletion_does_not_bring_the_device_back() {
 }
 
 #[test]
-fn a_device_that_is_deleted_has_nothing_to_be_cleared() {
+fn a_deleted_device_needs_no_clearing() {
     let mut world = abandoned(1, 5);
     let mut desired = reaping(5);
     desired.exit_node = Some(true);

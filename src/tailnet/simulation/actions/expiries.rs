@@ -1,4 +1,4 @@
-//! Keys that are expired, one guard after the other.
+//! Expiry of keys: one test for each guard.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn scheduled() -> World {
     world
 }
 
-/// So long after the time.
+/// A point in time that is `pause` after the expiry.
 fn after_it(pause: Duration) -> Duration {
     2 * HOUR + pause
 }
@@ -50,7 +50,7 @@ fn a_key_is_expired_at_its_time_and_not_only_at_the_next_list() {
     assert_eq!(*id, node_id(0));
     let late = expired.duration_since(at);
     assert!(late < SignedDuration::from_secs(5), "{late:?} late");
-    // The device was looked at right before.
+    // The device was read right before.
     let look = Request::Device(node_id(0));
     let requests = &world.seen.requests;
     let call = requests.iter().position(|r| matches!(r, Request::Write(_)));
@@ -61,7 +61,7 @@ fn a_key_is_expired_at_its_time_and_not_only_at_the_next_list() {
 }
 
 #[test]
-fn a_key_is_never_expired_again_for_the_same_time_and_is_for_a_later_one() {
+fn a_key_is_expired_once_for_each_time() {
     let mut world = scheduled();
     world.run_until(after_it(SOON));
     world.sign_in(0);
@@ -69,7 +69,7 @@ fn a_key_is_never_expired_again_for_the_same_time_and_is_for_a_later_one() {
     world.kill();
     world.run_for(DAY);
     assert_eq!(world.expiries(), 1);
-    // Out of the manifest and back in.
+    // The time is removed from the manifest and restored.
     let again = world.policies[&policy_key(0)].policy.clone();
     world.apply(policy(0, DesiredSettings::default()));
     world.run_for(SOON);
@@ -84,7 +84,7 @@ fn a_key_is_never_expired_again_for_the_same_time_and_is_for_a_later_one() {
 }
 
 #[test]
-fn an_edit_that_is_taken_back_within_the_hour_does_not_expire_the_key_again() {
+fn an_edit_reverted_within_the_hour_does_not_expire_the_key_again() {
     let mut world = scheduled();
     world.run_until(after_it(SOON));
     world.sign_in(0);
@@ -118,7 +118,7 @@ fn a_crash_at_any_moment_leaves_one_expiry() {
 }
 
 #[test]
-fn an_expiry_whose_answer_was_lost_is_looked_at_and_told_once() {
+fn an_expiry_whose_response_was_lost_is_verified_and_reported_once() {
     for effect in [true, false] {
         let mut world = scheduled();
         while world.expiries() == 0 {
@@ -143,7 +143,7 @@ fn an_expiry_whose_answer_was_lost_is_looked_at_and_told_once() {
 }
 
 #[test]
-fn a_backup_that_is_restored_expires_nothing_again() {
+fn a_restored_backup_expires_no_key_again() {
     let mut world = scheduled();
     let before = world.policies[&policy_key(0)].record.clone();
     while world.expiries() == 0 {
@@ -175,7 +175,7 @@ fn a_backup_that_is_restored_expires_nothing_again() {
 }
 
 #[test]
-fn a_time_that_passed_while_nobody_could_look_is_missed_and_told_once() {
+fn a_time_that_passes_during_an_outage_is_reported_as_missed_once() {
     let mut world = scheduled();
     world.life += 1;
     world.wake = None;
@@ -190,7 +190,7 @@ fn a_time_that_passed_while_nobody_could_look_is_missed_and_told_once() {
 }
 
 #[test]
-fn what_began_in_time_is_carried_through_an_outage() {
+fn an_expiry_that_began_in_time_survives_an_outage() {
     let mut world = scheduled();
     world.run_until(Duration::from_mins(119));
     world.faults.list_down = true;
@@ -203,7 +203,7 @@ fn what_began_in_time_is_carried_through_an_outage() {
 }
 
 #[test]
-fn an_expiry_waits_for_its_approval_however_long_and_is_sent_once() {
+fn an_expiry_stays_pending_until_its_approval_and_is_sent_once() {
     let mut world = scheduled();
     let key = policy_key(0);
     let asking = Policy {
@@ -225,7 +225,7 @@ fn an_expiry_waits_for_its_approval_however_long_and_is_sent_once() {
 }
 
 #[test]
-fn a_policy_that_observes_or_is_suspended_expires_nothing_and_says_what_it_would() {
+fn a_policy_that_observes_or_is_suspended_expires_nothing_and_reports_what_it_would_expire() {
     for (mode, hold) in [
         (Mode::Observe, Hold::Observed),
         (
@@ -247,7 +247,7 @@ fn a_policy_that_observes_or_is_suspended_expires_nothing_and_says_what_it_would
         assert_eq!(reported.differences[0].change.field(), Field::ExpireKeyAt);
         assert!(world.policies[&policy_key(0)].record.actions.is_empty());
         world.run_for(2 * HOUR);
-        // It was not begun in time, and so is not made up for.
+        // It did not begin in time, so it is missed for good.
         world.apply(Policy {
             mode: Mode::Enforce,
             ..quiet
@@ -292,7 +292,7 @@ fn a_device_that_joins_a_fleet_within_the_hour_is_expired_and_a_later_one_is_not
         world.model.add(joins);
     };
     join(&mut world, 50);
-    // Its user has signed in before the time: it was tagged since.
+    // Its user signed in before the time: the device was tagged since.
     let device = world.model.devices.get_mut(&node_id(50)).unwrap();
     device.expires = Some(world.start + SignedDuration::from_hours(100 * 24));
     world.run_for(Duration::from_mins(30));
@@ -318,7 +318,7 @@ fn keys_of_more_devices_than_the_limit_allows_are_held_as_a_whole() {
     world.run_until(HOUR + Duration::from_mins(2));
     assert_eq!(world.expiries(), 0);
     assert_eq!(world.held(&policy_key(0)).devices, 100);
-    // Begun in time, it is done once the limit allows it.
+    // The expiry began in time, so it is sent once the limit allows it.
     world.run_for(3 * HOUR);
     world.settings.limit = ChangeLimit::NONE;
     world.step(Input::Settings(world.settings.clone()));
@@ -328,7 +328,7 @@ fn keys_of_more_devices_than_the_limit_allows_are_held_as_a_whole() {
 }
 
 #[test]
-fn what_a_killed_process_has_done_is_told_by_the_next_one() {
+fn actions_of_a_killed_process_are_reported_by_the_next() {
     let mut world = scheduled();
     while world.expiries() == 0 {
         world.run_for(Duration::from_millis(1));
@@ -350,7 +350,7 @@ fn the_key_of_a_protected_device_is_not_expired() {
 }
 
 #[test]
-fn a_time_that_is_taken_out_while_the_clock_is_ahead_and_put_back_expires_nothing_again() {
+fn a_time_removed_while_the_clock_is_ahead_and_restored_expires_nothing_again() {
     for number in [0, 1] {
         let mut world = scheduled();
         let declared = world.policies[&policy_key(0)].policy.clone();

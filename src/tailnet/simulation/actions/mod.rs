@@ -1,5 +1,5 @@
-//! What is done once: keys that are expired and devices that are deleted, through crashes, lost answers
-//! and restored backups. What must hold at each call is checked in `checks.rs`.
+//! One-shot actions: key expiries and deletions, through crashes, lost responses, and restored backups.
+//! `checks.rs` checks the invariants at each request.
 
 mod clocks;
 mod deletions;
@@ -44,7 +44,7 @@ impl World {
         self.calls(|call| matches!(call, Call::Delete(_)))
     }
 
-    /// Its user signs in on a device again.
+    /// The user of a device signs in again.
     fn sign_in(&mut self, number: usize) {
         let expires = self.is_in(180 * DAY);
         let device = self.model.devices.get_mut(&node_id(number)).unwrap();
@@ -100,7 +100,7 @@ fn leave(world: &mut World, number: usize, for_so_long: Duration) {
     device.last_seen = Some(last_seen);
 }
 
-/// The number of devices of the fleet that lives at random.
+/// The number of devices in the random history.
 const FLEET: usize = 8;
 
 /// A fleet, with one policy that expires keys and deletes devices.
@@ -125,11 +125,11 @@ fn begin(seed: u64) -> (World, DesiredSettings) {
     (world, desired)
 }
 
-/// One thing that somebody does, or that goes wrong.
+/// One random edit, drift, or failure.
 fn disturb(world: &mut World) {
     match world.rng.u8(..13) {
         0..=2 => {
-            // In the middle of a call, now and then.
+            // Now and then while a request is in flight.
             world.step(Input::Poll);
             let pause = Duration::from_millis(world.rng.u64(..5_000));
             world.run_for(pause);
@@ -150,13 +150,13 @@ fn disturb(world: &mut World) {
     }
 }
 
-/// The clock of the machine is set, wrong more often than right.
+/// Sets the machine's clock, more often wrong than right.
 fn set_the_clock(world: &mut World) {
     let hours = [-40 * 24, -3, 0, 2, 40 * 24][world.rng.usize(..5)];
     world.skew = SignedDuration::from_hours(hours);
 }
 
-/// A device of the fleet is joined anew, under the id of one that has been deleted.
+/// Lets a deleted device join again under its id.
 fn join(world: &mut World) {
     let gone = (0..FLEET).find(|number| !world.model.devices.contains_key(&node_id(*number)));
     let Some(number) = gone else {
@@ -170,7 +170,7 @@ fn join(world: &mut World) {
     world.sign_in(number);
 }
 
-/// Somebody leaves, comes back, or signs in: not while a call may still be on its way.
+/// A device goes offline, comes back, or signs in. Not while a request for it may be in flight.
 fn use_device(world: &mut World, number: usize) {
     let id = node_id(number);
     match world.rng.u8(..3) {
@@ -192,7 +192,7 @@ fn use_device(world: &mut World, number: usize) {
     }
 }
 
-/// A status of before is restored, more than an hour after the time.
+/// Restores an earlier status, more than an hour after the time of the expiry.
 fn restore_a_backup(world: &mut World) {
     let now = world.wall();
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
@@ -207,7 +207,7 @@ fn restore_a_backup(world: &mut World) {
     }
 }
 
-/// Two days or so. Gives how many keys were expired, and how many devices deleted.
+/// Runs about two days. Returns the numbers of expired keys and of deleted devices.
 fn live_through(seed: u64) -> [usize; 2] {
     let (mut world, desired) = begin(seed);
     let mut times = 1;
@@ -226,7 +226,8 @@ fn live_through(seed: u64) -> [usize; 2] {
     world.skew = SignedDuration::ZERO;
     world.calm_down();
     world.run_for(DAY);
-    // A deletion of a day ago may have lapsed a moment ago, so that another one is due at the next list.
+    // A deletion of a day ago may have left the window a moment ago, so another one is due at the next
+    // list.
     if world.stages().iter().any(|(stage, _)| *stage == Stage::Due) {
         world.run_for(HOUR);
     }
@@ -248,7 +249,7 @@ fn live_through(seed: u64) -> [usize; 2] {
 }
 
 #[test]
-fn whatever_happens_a_key_is_expired_once_for_each_time_and_few_devices_go_in_a_day() {
+fn keys_expire_once_for_each_time_and_daily_deletions_stay_limited() {
     let lived = seeds::results(150, live_through);
     let done = [0, 1].map(|kind| lived.iter().map(|done| done[kind]).sum::<usize>());
     println!("{done:?} keys expired and devices deleted");

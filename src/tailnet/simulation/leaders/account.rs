@@ -1,4 +1,4 @@
-//! All that was ever stored, and what people did: beside what any process knows.
+//! The complete history: all stored versions and all actions of people, independent of any process.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,11 +18,11 @@ use crate::{
     tailnet::Settings,
 };
 
-/// How many devices may be changed within an hour in a limited history, and deleted within a day.
+/// The hourly limit of changed devices in a limited history, and the daily limit of deletions.
 pub const LIMIT: u32 = 3;
 pub const DELETED_A_DAY: u32 = 2;
 
-/// From when on something held, and until when.
+/// The time span in which something was true.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     from: Duration,
@@ -34,12 +34,12 @@ impl Span {
         Self { from, until: None }
     }
 
-    /// Whether it held at any time since then.
+    /// Whether it was true at any time since `then`.
     pub(super) fn held_since(self, then: Duration) -> bool {
         self.until.is_none_or(|until| until >= then)
     }
 
-    /// Whether it has held all the time since then, and still does.
+    /// Whether it was true all the time since `then` and still is.
     pub(super) fn holds_since(self, then: Duration) -> bool {
         self.from <= then && self.until.is_none()
     }
@@ -54,7 +54,7 @@ pub(super) struct Spec {
 }
 
 impl Spec {
-    /// Whether anything may be sent for what it declares.
+    /// Whether the policy may send anything.
     pub(super) fn acts(&self) -> bool {
         matches!(self.policy.mode, Mode::Enforce | Mode::Approve) && !self.deleting
     }
@@ -69,26 +69,26 @@ impl Spec {
 pub struct Account {
     specs: BTreeMap<PolicyKey, Vec<Spec>>,
     settings: Vec<(Span, Settings)>,
-    /// Which tags devices had.
+    /// The tags of devices over time.
     tags: BTreeMap<(NodeId, Tag), Vec<Span>>,
-    /// Attributes that a person has set and that nothing declared or owned then.
+    /// Attributes that a person set while no policy declared or owned them.
     human: BTreeMap<(NodeId, AttributeKey), Duration>,
-    /// When a person changed a device last.
+    /// When a person last changed a device.
     drifted: BTreeMap<NodeId, Duration>,
-    /// How many approvals each object was given.
+    /// The number of approvals of each object.
     given: BTreeMap<String, u32>,
-    /// By the approvals given until then, the last change that an approval made on a device.
+    /// The last change of a device by an approval, by the number of approvals given until then.
     applied: BTreeMap<(String, NodeId), (u32, Duration)>,
-    /// How many approvals the status of an object said to be used.
+    /// The number of used approvals in the status of each object.
     used: BTreeMap<String, u32>,
     changed: Vec<(Duration, NodeId)>,
     pub limited: bool,
-    /// The times for which keys are to be expired.
+    /// The declared times of key expiries.
     pub times: BTreeSet<Timestamp>,
 }
 
 impl Account {
-    // --- What happens ---
+    // --- Events ---
 
     /// The store has changed.
     pub fn note_store(&mut self, now: Duration, store: &Store) {
@@ -154,7 +154,7 @@ impl Account {
     /// A person changes a device.
     pub fn note_drift(&mut self, now: Duration, id: &NodeId) {
         self.drifted.insert(id.clone(), now);
-        // Whoever changes back at once what an approval has just done may find it still at work.
+        // If somebody reverts a change at once, the approval of that change may still be in use.
         self.applied
             .retain(|(_, device), (_, at)| device != id || now > *at + SEEN_WITHIN);
     }
@@ -226,7 +226,7 @@ impl Account {
         }
     }
 
-    /// The policy that asks has changed a device: each of its approvals does that once.
+    /// The policy that requires approval has changed a device: each approval covers one such change.
     fn use_approval(&mut self, now: Duration, id: &NodeId) {
         let uid = self.specs.values().flatten().rev();
         let uid = uid
@@ -242,13 +242,13 @@ impl Account {
         );
     }
 
-    /// People have stopped: the limit is lifted.
+    /// The random events end, and the limit is lifted.
     pub fn calm(&mut self, now: Duration, store: &Store) {
         self.limited = false;
         self.note_store(now, store);
     }
 
-    // --- What it was at some time ---
+    // --- Queries about the past ---
 
     pub(super) fn specs(&self) -> impl Iterator<Item = &Spec> {
         self.specs.values().flatten()
@@ -281,24 +281,24 @@ impl Account {
         self.matches(policy, id, |span| span.held_since(since))
     }
 
-    /// Whether it has targeted it all the time since then.
+    /// Whether a policy has targeted a device all the time since then.
     pub(super) fn targets(&self, policy: &Policy, id: &NodeId, since: Duration) -> bool {
         self.matches(policy, id, |span| span.holds_since(since))
     }
 
-    /// When a person set an attribute that nothing declared or owned then.
+    /// When a person set an attribute that no policy declared or owned then.
     pub(super) fn set_by_person(&self, id: &NodeId, key: &AttributeKey) -> Option<Duration> {
         self.human.get(&(id.clone(), key.clone())).copied()
     }
 
-    /// Whether a person changed the device too short a while ago for a read to show it.
+    /// Whether a person changed the device so recently that a read may not show it.
     pub(super) fn has_drifted(&self, id: &NodeId, now: Duration) -> bool {
         let drifted = self.drifted.get(id);
         drifted.is_some_and(|at| now < *at + READ_WITHIN)
     }
 }
 
-/// The device of a hostname: nobody changes one here.
+/// The device of a hostname. Hostnames never change here.
 fn named(hostname: &str) -> NodeId {
     let number = hostname.trim_start_matches("host-");
     node_id(number.parse().unwrap())

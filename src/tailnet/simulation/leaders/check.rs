@@ -1,5 +1,5 @@
-//! What may be sent: what is desired by something that the sender has been shown, and by something that
-//! was stored after it had won the lead; and nothing that a person has put there and no policy owns.
+//! The rule for every request: a policy that the sender has seen desires it, and so does a policy that was
+//! stored in this term. It never removes a value that a person set and no policy owns.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     tailnet::simulation::model::Model,
 };
 
-/// How old what a leader acts by may be within its term: it may be cut off until its lease is over, and
-/// its watches may then be in backoff.
+/// The greatest age of a leader's state within its term: it may be cut off until its lease ends, and its
+/// watches may be in backoff after that.
 const LAG: Duration = Duration::from_mins(1);
-/// How old what the last list or read showed of a device may be.
+/// The greatest age of the last list or read of a device.
 pub const SEEN_WITHIN: Duration = Duration::from_mins(2);
-/// How old a read may be on which a list rests that carries what others have added, and how long such a
-/// request may be on its way.
+/// The greatest age of the read behind a list that carries unmanaged entries, plus the time of such a
+/// request in flight.
 pub const READ_WITHIN: Duration = Duration::from_secs(15);
 
 /// A request that is about to be sent.
@@ -28,9 +28,9 @@ pub struct Sending<'a> {
     model: &'a Model,
     shown: &'a BTreeMap<PolicyKey, Object>,
     now: Duration,
-    /// What was stored before then counts no longer.
+    /// Objects that were replaced before this time do not count.
     since: Duration,
-    /// What a device was before then counts no longer.
+    /// States of a device before this time do not count.
     seen: Duration,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Nothing that is stored forbids it, and something that is stored desires it.
+    /// The stored objects desire the request and none forbids it.
     pub fn check(&self, wall: Timestamp, suspended: bool) {
         let call = self.call;
         let suspended = suspended || self.account.was_suspended(self.since);
@@ -86,7 +86,8 @@ impl<'a> Sending<'a> {
         policies.filter(|policy| matches!(policy.mode, Mode::Enforce | Mode::Approve))
     }
 
-    /// What the sender was shown desires it, and so does what has been stored since it won the lead.
+    /// A policy that the sender has seen desires it, and so does one that was stored since it became
+    /// leader.
     fn wanted(&self, id: &NodeId, wants: impl Fn(&Policy) -> bool) {
         let (call, account) = (self.call, self.account);
         let wants = |policy: &Policy| wants(policy) && account.may_target(policy, id, self.seen);
@@ -149,7 +150,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// A key is deleted that was declared once, that nothing declares now, and that is no person's.
+    /// A deleted key was declared once, is declared no longer, and was not set by a person.
     fn check_deletion(&self, id: &NodeId, key: &AttributeKey) {
         let account = self.account;
         let specs = || account.specs().filter(|spec| spec.declares(key));
@@ -173,7 +174,7 @@ impl<'a> Sending<'a> {
         let targeted = before.saturating_sub(SEEN_WITHIN);
         let mut since_then = specs().filter(|spec| spec.span.held_since(before));
         let is_owned = since_then.any(|spec| account.may_target(&spec.policy, id, targeted));
-        // Just set: the read before the deletion did not show it.
+        // Set a moment ago: the read before the deletion did not show it.
         assert!(
             is_owned || self.now < set + READ_WITHIN,
             "{key} of {id} is a person's, since {set:?}"

@@ -1,4 +1,4 @@
-//! The engine of a process and what it sends, as the driver has them.
+//! The engine of a process and its requests, as the driver connects them.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Pair {
         }
     }
 
-    /// What is no longer wanted is revoked for good, as the driver does after each step.
+    /// Revokes writes that the engine no longer wants, as the driver does after each step.
     pub(super) fn revoke(&mut self, process: usize) {
         let now = self.now();
         let one = &mut self.processes[process];
@@ -80,7 +80,7 @@ impl Pair {
         one.revoked.extend(unwanted.copied());
     }
 
-    /// The moment at which a write is sent, or not: as the client asks its permit.
+    /// The moment when the client checks the permit: the write is sent or dropped.
     pub(super) fn depart(&mut self, process: usize, ticket: Ticket, until: Option<Duration>) {
         let one = &mut self.processes[process];
         let Some(request) = one.waiting.remove(&ticket) else {

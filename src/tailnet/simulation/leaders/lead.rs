@@ -1,4 +1,4 @@
-//! The lease and the watches of a process, as the router and the handover have them.
+//! The lease and the watches of a process, as the tailnet registry and the handover connect them.
 
 use super::{
     Event, Pair, RENEWED_EVERY,
@@ -22,7 +22,7 @@ impl Pair {
         self.after(process, Duration::ZERO, Event::Renew);
     }
 
-    /// By the clock the lead is lost, whether or not the lease can be read.
+    /// The leadership ends by the clock, whether or not the lease can be read.
     pub(super) fn lapse(&mut self, process: usize) {
         let now = self.clock;
         let one = &mut self.processes[process];
@@ -63,7 +63,7 @@ impl Pair {
         self.after(process, delay, Event::List(round));
     }
 
-    /// The watches of all processes that can be reached show how a policy is now.
+    /// The watches of all reachable processes show the present state of a policy.
     pub(super) fn show(&mut self, key: &PolicyKey) {
         for process in 0..2 {
             let object = self.store.policies.get(key).cloned().map(Box::new);
@@ -85,7 +85,7 @@ impl Pair {
         }
         let soon = self.clock + self.delay();
         let one = &mut self.processes[process];
-        // In the order in which it happened.
+        // Events of a watch keep their order.
         one.shown_at = one.shown_at.max(soon);
         let (delay, round) = (one.shown_at.saturating_sub(self.clock), one.round);
         self.after(process, delay, event(round));

@@ -1,6 +1,6 @@
-//! Two controller processes over one store and one tailnet: the lease passes between them, they are cut
-//! off, stopped, killed and started again, while people edit policies and devices. Whatever happens, no
-//! request is sent that nothing stored desires, and in the end all is as one process alone leaves it.
+//! Two controller processes over one store and one tailnet. The lease passes between them. They are cut
+//! off, stopped, killed, and restarted, while people edit policies and devices. No request is ever sent
+//! that no stored policy desires, and the end state is that of a single process.
 
 mod account;
 mod check;
@@ -31,17 +31,17 @@ use crate::{
 };
 
 const SEEDS: u64 = 80;
-/// How often a status is derived again at once when the object has changed.
+/// How often a status is derived again at once after the object has changed.
 const TRIES: u32 = 3;
 const RENEWED_EVERY: Duration = Duration::from_secs(2);
-/// Before a status is tried again that could not be written.
+/// The delay before a failed status write is retried.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Event {
-    /// The lease is renewed or taken, if that can be done.
+    /// The process tries to renew or take the lease.
     Renew,
-    /// The time of the lease is over, unless it was renewed.
+    /// The lease expires unless it was renewed.
     Lapse,
     /// The watches list everything.
     List(u64),
@@ -58,9 +58,9 @@ enum Event {
     /// A status reaches the API server.
     Write(PolicyKey, Writing),
     WriteTailnet(Box<TailnetReport>, u64, u64),
-    /// What became of a status.
+    /// The outcome of a status write.
     Written(PolicyKey, Writing, Result<u64, Refused>),
-    /// It could not be written and is tried again.
+    /// The write failed and is retried.
     Again(PolicyKey, Writing),
     TailnetWritten(Box<TailnetReport>, u64, bool),
     /// A killed process starts again.
@@ -71,7 +71,7 @@ struct Pair {
     clock: Duration,
     start: Timestamp,
     rng: fastrand::Rng,
-    /// By time and order: of which process, in which life of it.
+    /// Events by time and order, each with its process and that process's life.
     events: BTreeMap<(Duration, u64), (usize, u64, Event)>,
     next: u64,
     model: Model,
@@ -155,7 +155,7 @@ impl Pair {
             let on_its_own = !matches!(event, Event::Arrive(..) | Event::Write(..))
                 && !matches!(event, Event::WriteTailnet(..));
             match one.paused.filter(|until| *until > at) {
-                // A stopped process finds it all when it goes on, in the same order.
+                // A stopped process handles the events in the same order when it continues.
                 Some(until) if on_its_own => {
                     self.events.insert((until, number), (process, life, event));
                 }
@@ -213,7 +213,7 @@ impl Pair {
         }
     }
 
-    /// Something that only the process itself notices.
+    /// An event inside one process.
     fn happen_to(&mut self, process: usize, event: Event) {
         match event {
             Event::Renew => self.renew(process),
@@ -253,7 +253,7 @@ impl Pair {
                 if recorded {
                     self.step(process, Input::TailnetRecorded(report.revision));
                 } else {
-                    // As after a second read of the object.
+                    // As if the object was read again.
                     if one.online {
                         one.tailnet = Some(self.store.tailnet.clone());
                     }
@@ -265,7 +265,7 @@ impl Pair {
         }
     }
 
-    /// A request at the tailnet's API: answered, or hit by one of the faults.
+    /// A request at the tailnet's API: it gets a response or hits one of the faults.
     fn arrive(&mut self, request: &Request) -> Result<Answer, Failure> {
         let dice = self.rng.f64();
         if dice < self.faults.lost {
@@ -296,7 +296,7 @@ impl Pair {
 }
 
 impl Pair {
-    /// Nobody is cut off, nothing fails, and nobody changes anything any more.
+    /// Ends all outages, failures, and edits.
     fn calm_down(&mut self) {
         for process in 0..2 {
             self.reconnect(process);
@@ -313,7 +313,7 @@ impl Pair {
         self.show_tailnet();
     }
 
-    /// Whoever leads gives the lead back, and somebody takes it anew.
+    /// The leader releases the lease, and a process takes it again.
     fn pass_the_lead(&mut self) {
         self.store.lease.holder = None;
         for process in 0..2 {
@@ -322,7 +322,7 @@ impl Pair {
         }
     }
 
-    /// One process alone, on what the two have left behind.
+    /// A single process that continues from the state that the two left.
     fn alone(&self, seed: u64) -> World {
         let mut world = World::new(seed);
         world.clock = self.clock;
@@ -338,7 +338,7 @@ impl Pair {
         world
     }
 
-    /// What the statuses say is what one process alone says.
+    /// The statuses are those of a single process.
     fn assert_same(&self, alone: &World) {
         let known: Vec<_> = alone.policies.keys().collect();
         let stored: Vec<_> = self.store.policies.keys().collect();
@@ -369,12 +369,12 @@ fn live_through(seed: u64) -> u64 {
     }
     pair.calm_down();
     pair.run_for(Duration::from_hours(1));
-    // What is frozen stays so for a term.
+    // A frozen plan stays frozen for a term.
     pair.pass_the_lead();
     pair.run_for(Duration::from_hours(3));
     let written = pair.model.written.len();
     let alone = pair.alone(seed);
-    // What is to be deleted may wait for its day.
+    // A deletion may wait for the next day.
     if !alone.policies.contains_key(&people::deleting()) {
         alone.assert_converged();
     }

@@ -1,4 +1,4 @@
-//! What people and machines do to two processes, to what they read, and to the devices.
+//! Random events of two processes: outages, edits, drift.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 const DEVICES: usize = 6;
-/// The policy about a fleet that asks before it changes anything.
+/// The fleet policy that requires approval.
 const ASKING: usize = 2;
 const POLICIES: usize = 7;
 
@@ -68,14 +68,14 @@ impl Pair {
         self.account.note_store(self.clock, &self.store);
     }
 
-    /// One thing that somebody does, or that goes wrong.
+    /// One random edit, drift, or failure.
     pub fn disturb(&mut self) {
         let process = self.rng.usize(..2);
         match self.rng.u8(..24) {
             0..=3 => {
                 let number = self.rng.usize(..POLICIES);
                 self.edit(number);
-                // Somebody thinks better of it, at times while it is at work.
+                // An edit is reverted, at times while its requests are in flight.
                 if self.rng.bool() {
                     let soon = Duration::from_millis(self.rng.u64(..8_000));
                     self.run_for(soon);
@@ -141,7 +141,7 @@ impl Pair {
         self.processes[process].online = false;
     }
 
-    /// The API server can be reached again: the watches are in backoff for a while yet.
+    /// The API server is reachable again. The watches stay in backoff for a while.
     pub fn reconnect(&mut self, process: usize) {
         let one = &mut self.processes[process];
         let was_online = std::mem::replace(&mut one.online, true);
@@ -154,7 +154,7 @@ impl Pair {
         self.after(process, backoff, Event::List(round));
     }
 
-    /// As SIGKILL does. Another one starts a while later.
+    /// Kills a process, as SIGKILL does. It starts again a while later.
     fn kill(&mut self, process: usize) {
         let one = &mut self.processes[process];
         if one.dead {
@@ -166,7 +166,7 @@ impl Pair {
         self.after(process, pause, Event::Start);
     }
 
-    /// As SIGTERM does: what is under way has ended, and the lease is given back.
+    /// Stops a process, as SIGTERM does: in-flight requests finish, and the lease is released.
     fn stop(&mut self, process: usize) {
         let life = self.processes[process].life;
         let one = &self.processes[process];
@@ -198,7 +198,7 @@ impl Pair {
         self.show(&key);
     }
 
-    /// Somebody approves what a status shows.
+    /// Approves a held plan that a status shows.
     fn approve(&mut self) {
         let held = self.store.policies.iter().filter_map(|(key, object)| {
             let plan = object.report.as_ref()?.held.as_ref()?;

@@ -1,5 +1,5 @@
-//! One of two controller processes: an engine, what its watches have shown it, its lead and its reports,
-//! as the router, the driver and the writer of statuses connect them.
+//! One of two controller processes: an engine, the objects from its watches, its lease, and its reports,
+//! connected as the tailnet registry, the driver, and the status writer do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,53 +12,53 @@ use crate::{
     tailnet::{Engine, PolicyReport, Request, TailnetReport, Term, Ticket},
 };
 
-/// A holder counts itself out so long after the last renewal that it knows of.
+/// The holder stops leading this long after the last renewal that it knows of.
 pub const LEADS_FOR: Duration = Duration::from_secs(10);
-/// Another one takes the lease so long after the last renewal.
+/// Another process takes the lease this long after the last renewal.
 pub const TAKEN_AFTER: Duration = Duration::from_secs(15);
 
-/// A status on its way.
+/// A status write in flight.
 #[derive(Debug, Clone)]
 pub struct Writing {
     pub report: Box<PolicyReport>,
     pub term: Term,
     pub over: u64,
     pub tries: u32,
-    /// Tells it from another one for the same policy.
+    /// Distinguishes it from another write for the same policy.
     pub number: u64,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 pub struct Process {
-    /// Tells this life of the process from all others.
+    /// Distinguishes this life of the process from all others.
     pub life: u64,
     pub engine: Engine,
     /// Killed, and not started again yet.
     pub dead: bool,
     /// Whether the API server can be reached.
     pub online: bool,
-    /// Stopped until then, as by SIGSTOP.
+    /// Stopped until this time, as by SIGSTOP.
     pub paused: Option<Duration>,
-    /// The objects as its watches have shown them, and as it wrote them.
+    /// The objects from its watches and its own writes.
     pub board: BTreeMap<PolicyKey, Object>,
     pub tailnet: Option<TailnetObject>,
-    /// The policies as the engine was shown them, and whether the tailnet was suspended.
+    /// The policies that the engine has seen, and whether the tailnet was suspended.
     pub shown: BTreeMap<PolicyKey, Object>,
     pub suspended: bool,
-    /// The watches count from this start of theirs on.
+    /// The start of the watches. Events of earlier watches are ignored.
     pub round: u64,
     /// When the last event of a watch is shown.
     pub shown_at: Duration,
     pub listed_once: bool,
-    /// The last term that it has won.
+    /// The last term that it won.
     pub term: Term,
-    /// When that was.
+    /// When it won that term.
     pub won_at: Duration,
     pub leads_until: Duration,
-    /// The round of the watches that must have listed everything before the term starts.
+    /// The round of listing that must complete before the term starts.
     pub starts_with: Option<u64>,
-    /// The term that the engine knows of.
+    /// The term that the engine knows.
     pub engine_term: Option<Term>,
     pub reports: BTreeMap<PolicyKey, PolicyReport>,
     pub busy: BTreeMap<PolicyKey, u64>,
@@ -106,17 +106,18 @@ impl Process {
         self.wake.is_some_and(|at| at <= now)
     }
 
-    /// Whether it leads in this term, by its own clock.
+    /// Whether the process leads in this term, by its own clock.
     pub fn leads(&self, term: Term, now: Duration) -> bool {
         self.term == term && now < self.leads_until
     }
 
-    /// Whether a status may still be written for what the engine reports.
+    /// The term in which reports of the engine may still be written.
     pub fn may_report(&self, now: Duration) -> Option<Term> {
         self.engine_term.filter(|term| self.leads(*term, now))
     }
 
-    /// Nothing that waits to be written outlives its term. What is on its way is out of reach.
+    /// Drops reports that are not sent yet: no report outlives its term. Writes in flight cannot be
+    /// recalled.
     pub fn drop_reports(&mut self) {
         self.reports.clear();
         self.busy.clear();
@@ -124,7 +125,7 @@ impl Process {
         self.tailnet_busy = None;
     }
 
-    /// An object as a watch shows it: an older one than what is known counts for nothing here.
+    /// Stores an object from a watch. An object older than the known one is ignored.
     pub fn note(&mut self, key: &PolicyKey, object: Option<&Object>) {
         let Some(object) = object else {
             self.board.remove(key);

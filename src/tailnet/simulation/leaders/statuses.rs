@@ -1,4 +1,4 @@
-//! The statuses that a process writes, as the queue of reports and the writer of statuses have them.
+//! The status writes of a process, as the report queue and the status writer make them.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Pair {
         }
     }
 
-    /// How long a status is on its way: without a connection until there is one again, at best.
+    /// The latency of a status write. Without a connection it is at least the rest of the outage.
     pub(super) fn on_the_way(&mut self, process: usize) -> Duration {
         if self.processes[process].online {
             self.delay()
@@ -77,7 +77,7 @@ impl Pair {
         };
         let delay = self.on_the_way(process);
         if !self.processes[process].online {
-            // The writer gives up long before what it sent may arrive.
+            // The writer times out long before the write may arrive.
             let again = Event::Again(key.clone(), writing.clone());
             self.after(process, Duration::from_secs(5) + WRITE_AGAIN, again);
         }
@@ -118,7 +118,7 @@ impl Pair {
             Err(Refused::Outdated)
                 if writing.tries < TRIES && one.online && one.leads(writing.term, now) =>
             {
-                // It is read again, and the status derived from what is stored now.
+                // The object is read again, and the status is derived from it.
                 let stored = self.store.policies.get(&key).cloned();
                 one.note(&key, stored.as_ref());
                 let Writing {

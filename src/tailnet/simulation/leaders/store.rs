@@ -1,4 +1,4 @@
-//! What the API server keeps for two processes: objects with resource versions, and a lease.
+//! The API server of two processes: objects with resource versions, and a lease.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,18 +10,18 @@ use crate::{
     tailnet::{PolicyReport, Settings, TailnetDeclared, TailnetReport},
 };
 
-/// A policy as it is stored.
+/// A stored policy.
 #[derive(Debug, Clone)]
 pub struct Object {
     pub policy: Policy,
-    /// What its status records.
+    /// The record in its status.
     pub record: PolicyRecord,
-    /// The report that its status was derived from.
+    /// The report behind its status.
     pub report: Option<Box<PolicyReport>>,
     pub approvals: Approvals,
-    /// The finalizer is on it.
+    /// The object has the finalizer.
     pub anchored: bool,
-    /// It is being deleted, and held up.
+    /// The object is being deleted and waits for its finalizer.
     pub deleting: bool,
     pub version: u64,
 }
@@ -34,16 +34,16 @@ pub struct TailnetObject {
     pub version: u64,
 }
 
-/// Why a status was not written.
+/// Why a status write was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The object is gone, or another one has its name.
     Gone,
-    /// The object has changed since the version that the status was derived from.
+    /// The object changed since the version behind the status.
     Outdated,
 }
 
-/// Who leads, and when that was renewed last.
+/// The holder of the lease and its last renewal.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Lease {
     pub holder: Option<u64>,
@@ -78,7 +78,7 @@ impl Object {
         }
     }
 
-    /// As a single process keeps it.
+    /// The object as the store of a single process has it.
     pub fn kept(&self) -> Kept {
         Kept {
             policy: self.policy.clone(),
@@ -111,7 +111,7 @@ impl Store {
         self.version
     }
 
-    /// Applies or edits a policy. What is being deleted takes no edit.
+    /// Applies or edits a policy. An edit of an object that is being deleted changes nothing.
     pub fn apply(&mut self, mut policy: Policy) {
         let version = self.next_version();
         let key = policy.key.clone();
@@ -138,7 +138,7 @@ impl Store {
         }
     }
 
-    /// Deletes a policy: what has something to clear is held up.
+    /// Deletes a policy. It waits for its finalizer if it has something to clear.
     pub fn delete(&mut self, key: &PolicyKey) {
         let version = self.next_version();
         let Some(object) = self.policies.get_mut(key) else {
@@ -166,7 +166,7 @@ impl Store {
         self.tailnet.version = self.next_version();
     }
 
-    /// Writes a status over the version that it was derived from.
+    /// Writes a status over the version behind it.
     pub fn write(
         &mut self,
         key: &PolicyKey,

@@ -1,4 +1,4 @@
-//! What a tenant is told: nothing of what it may not see.
+//! Reports to a tenant contain nothing that the tenant may not see.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// What the tenant is told, all of it: reports in their order, of which the status is a function, and what
-/// is said when it happens.
+/// Everything that is reported to the tenant: reports in order, from which the status is derived, and
+/// notifications.
 fn reported_to(world: &World, namespace: &str) -> Vec<String> {
     let reports = world.seen.reports.iter();
     let reports = reports.filter(|(key, _)| key.namespace == namespace);
@@ -32,7 +32,8 @@ fn reported_to(world: &World, namespace: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a tenant may not see: other devices, and of its own the fields and entries that no rule allows it.
+/// Randomizes everything that the tenant may not see: other devices, and fields and entries of its own
+/// devices that no rule allows.
 fn hide(world: &mut World, secrets: &mut fastrand::Rng) {
     let mut pick = |all: &[&str]| -> Vec<String> {
         let chosen = all.iter().filter(|_| secrets.bool());
@@ -127,9 +128,9 @@ fn tenants_policies() -> Vec<Policy> {
     ]
 }
 
-/// A policy's whole status, and all that is said to its author, is a function of what it may see.
+/// The status of a policy and all its notifications are a function of the state that its author may see.
 #[test]
-fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
+fn reports_depend_only_on_what_the_tenant_may_see() {
     let live = |seed: u64, secrets: u64, policy: &Policy| {
         let mut world = world(2);
         world.rng = fastrand::Rng::with_seed(seed);
@@ -153,7 +154,7 @@ fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
                     "tags": ["tag:a", "tag:a?"],
                     "routes": ["10.0.0.0/8"],
                 },
-                // Elsewhere it may do what it may not do here.
+                // Elsewhere the tenant has the permissions that it lacks here.
                 {
                     "namespaces": {"names": [HOSTILE]},
                     "devices": [{"tags": ["tag:elsewhere"]}],
@@ -165,7 +166,7 @@ fn a_tenant_is_told_the_same_whatever_there_is_that_it_may_not_see() {
         world.apply(policy.clone());
         world.start();
         world.run_for(Duration::from_mins(5));
-        // Somebody drifts what the tenant may see, again and again.
+        // Somebody keeps changing fields that the tenant may see.
         for _ in 0..4 {
             let own = world.model.devices.get_mut(&node_id(0)).unwrap();
             own.tags.remove(&"tag:a1".parse::<Tag>().unwrap());

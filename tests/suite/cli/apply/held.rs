@@ -11,7 +11,7 @@ fn many_and_few() -> String {
 const RELEASE: &str = "Only 'network/servers' is taken: ";
 
 #[tokio::test]
-async fn what_the_limit_holds_is_not_covered_by_yes_and_small_repairs_are_made() {
+async fn yes_does_not_cover_changes_over_the_limit_and_small_repairs_are_made() {
     let tailnet = Tailnet::large().await;
     let ran = apply(&tailnet, &many_and_few(), &["--yes"]).await;
     let message = "network/servers is held by the limit of changed devices (10%, 29 devices): 75 changes on \
@@ -46,7 +46,7 @@ async fn what_the_limit_holds_is_not_covered_by_yes_and_small_repairs_are_made()
 }
 
 #[tokio::test]
-async fn what_the_limit_holds_is_released_on_a_terminal_by_its_name() {
+async fn changes_over_the_limit_are_approved_on_a_terminal_by_name() {
     let tailnet = Tailnet::large().await;
     fs::write(tailnet.path("policies.yaml"), many_and_few()).unwrap();
     for (typed, made, code) in [("yes", 15, 2), ("network/servers", 75, 0)] {
@@ -65,7 +65,7 @@ async fn what_the_limit_holds_is_released_on_a_terminal_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_policy_that_waits_for_an_approval_is_released_by_its_name_alone() {
+async fn a_policy_that_requires_approval_is_approved_by_its_name_alone() {
     let tailnet = Tailnet::large().await;
     let policy = without_limit(&servers("keyExpiry: Enabled, enforcement: Approve"));
     let ran = apply(&tailnet, &policy, &["--yes"]).await;
@@ -132,7 +132,7 @@ async fn an_approval_on_a_terminal_shows_the_plan_that_follows_from_it() {
 }
 
 #[tokio::test]
-async fn what_the_manifest_must_allow_and_what_only_observes_is_shown_and_never_sent() {
+async fn disruptions_without_permission_and_observed_changes_are_shown_and_never_sent() {
     let tailnet = Tailnet::demo().await;
     let kiosk = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \
                  metadata: {name: laptops}, spec: {deviceSelector: {users: [\"*@example.com\"]}, \
@@ -147,7 +147,7 @@ async fn what_the_manifest_must_allow_and_what_only_observes_is_shown_and_never_
 }
 
 #[tokio::test]
-async fn of_a_shared_list_the_part_that_is_held_stays_away_though_its_device_is_changed() {
+async fn the_held_entries_of_a_shared_list_are_not_sent_with_other_entries() {
     let tailnet = Tailnet::large().await;
     let policy = |name: &str, selector: &str, route: &str| {
         format!(

@@ -51,7 +51,7 @@ fn counted(summary: &str) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn a_signal_ends_it_after_the_calls_under_way_and_the_summary_is_what_was_done() {
+async fn a_signal_ends_apply_after_the_in_flight_requests_with_an_exact_summary() {
     for signal in ["INT", "TERM"] {
         let tailnet = Tailnet::large().await;
         let (child, _) = begin(&tailnet).await;
@@ -81,7 +81,7 @@ async fn a_signal_ends_it_after_the_calls_under_way_and_the_summary_is_what_was_
 }
 
 #[tokio::test]
-async fn calls_that_wait_for_the_budget_are_not_sent_any_more() {
+async fn after_a_signal_requests_that_wait_for_the_budget_are_not_sent() {
     let tailnet = Tailnet::large().await;
     let policies = without_limit(&servers("keyExpiry: Enabled"));
     fs::write(tailnet.path("policies.yaml"), policies).unwrap();
@@ -110,7 +110,7 @@ async fn calls_that_wait_for_the_budget_are_not_sent_any_more() {
 }
 
 #[tokio::test]
-async fn it_ends_in_order_when_nobody_reads_its_output_any_more() {
+async fn apply_ends_cleanly_when_its_output_is_closed() {
     let tailnet = Tailnet::large().await;
     let (mut child, _) = begin(&tailnet).await;
     drop(child.stdout.take());
@@ -123,7 +123,7 @@ async fn it_ends_in_order_when_nobody_reads_its_output_any_more() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_where_nobody_sees_the_plan() {
+async fn nothing_is_sent_if_the_plan_cannot_be_printed() {
     let tailnet = Tailnet::demo().await;
     let mut command = tailnet.tsdp(&["apply", "-f", EXAMPLES, "--yes"]);
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -135,7 +135,7 @@ async fn nothing_is_sent_where_nobody_sees_the_plan() {
 }
 
 #[tokio::test]
-async fn a_second_signal_waits_for_no_answer() {
+async fn a_second_signal_waits_for_no_response() {
     let tailnet = Tailnet::large().await;
     let policies = without_limit(&servers("keyExpiry: Enabled"));
     fs::write(tailnet.path("policies.yaml"), policies).unwrap();

@@ -69,7 +69,7 @@ async fn plan(tailnet: &Tailnet) -> Ran {
 const QUESTION: &str = "Only 'yes' is taken: ";
 
 #[tokio::test]
-async fn what_a_plan_shows_is_made_and_told_and_then_nothing_is_left() {
+async fn apply_makes_and_reports_the_planned_changes_and_nothing_is_left() {
     let tailnet = Tailnet::demo().await;
     let ran = tailnet.run(&["apply", "-f", EXAMPLES, "--yes"]).await;
     assert!(!format!("{ran:?}").contains(API_KEY));
@@ -103,7 +103,7 @@ async fn what_a_plan_shows_is_made_and_told_and_then_nothing_is_left() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_fleet_costs_itself_and_is_confirmed_by_one_list() {
+async fn a_fleet_change_costs_one_request_each_and_one_list_to_verify() {
     let tailnet = Tailnet::large().await;
     let policies = without_limit(&servers("keyExpiry: Enabled"));
     let out = apply(&tailnet, &policies, &["--yes"]).await.ok();
@@ -118,7 +118,7 @@ async fn a_change_of_a_fleet_costs_itself_and_is_confirmed_by_one_list() {
 }
 
 #[tokio::test]
-async fn attributes_of_a_fleet_go_together() {
+async fn attributes_of_a_fleet_are_sent_in_batches() {
     let tailnet = Tailnet::large().await;
     let policies = without_limit(&servers("postureAttributes: {custom:site: {string: a}}"));
     let out = apply(&tailnet, &policies, &["--yes"]).await.ok();
@@ -129,7 +129,7 @@ async fn attributes_of_a_fleet_go_together() {
 }
 
 #[tokio::test]
-async fn without_a_terminal_nothing_is_sent_unless_yes_is_written() {
+async fn without_a_terminal_nothing_is_sent_without_the_flag_yes() {
     let tailnet = Tailnet::demo().await;
     let ran = tailnet.run(&["apply", "-f", EXAMPLES]).await;
     assert_eq!(ran.code, Some(1));
@@ -139,7 +139,7 @@ async fn without_a_terminal_nothing_is_sent_unless_yes_is_written() {
 }
 
 #[tokio::test]
-async fn on_a_terminal_only_yes_is_taken_for_an_answer() {
+async fn on_a_terminal_only_yes_is_accepted() {
     let tailnet = Tailnet::demo().await;
     for answer in ["y", "", "no"] {
         let mut terminal = Terminal::open(&tailnet, &["apply", "-f", EXAMPLES]);
@@ -166,7 +166,7 @@ async fn on_a_terminal_only_yes_is_taken_for_an_answer() {
 }
 
 #[tokio::test]
-async fn what_differs_otherwise_once_yes_is_said_is_left_and_told() {
+async fn differences_that_move_after_yes_are_left_and_reported() {
     let tailnet = Tailnet::demo().await;
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", EXAMPLES]);
     terminal.until(QUESTION).await;
@@ -226,7 +226,7 @@ async fn a_device_that_fails_stops_no_other_and_is_named_with_the_request() {
 }
 
 #[tokio::test]
-async fn a_tailnet_that_cannot_be_asked_ends_it_soon() {
+async fn an_unreachable_tailnet_ends_apply_soon() {
     let tailnet = Tailnet::demo().await;
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", EXAMPLES]);
     terminal.until(QUESTION).await;
@@ -246,7 +246,7 @@ async fn a_tailnet_that_cannot_be_asked_ends_it_soon() {
 }
 
 #[tokio::test]
-async fn policies_of_a_cluster_are_applied_there() {
+async fn policies_of_a_cluster_are_left_to_the_controller() {
     let tailnet = Tailnet::demo().await;
     let ran = tailnet.run(&["apply", "--from-cluster", "--yes"]).await;
     assert_eq!(ran.code, Some(1));
@@ -258,7 +258,7 @@ async fn policies_of_a_cluster_are_applied_there() {
 }
 
 #[tokio::test]
-async fn what_was_changed_is_green_where_colours_are_wanted() {
+async fn changes_are_green_when_color_is_requested() {
     let green = "\u{1b}[32mfra-router tags: tag:router → tag:fra,tag:router\u{1b}[39m\n";
     for (color, no_color, colored) in [
         ("always", false, true),

@@ -18,7 +18,7 @@ fn script(job: &Value) -> String {
 }
 
 #[tokio::test]
-async fn the_jobs_of_the_page_apply_what_was_planned_or_nothing() {
+async fn the_jobs_of_the_page_apply_the_saved_plan_or_nothing() {
     let jobs = blocks(PAGE, "yaml").into_iter().map(|block| {
         let block: Value = serde_yaml::from_str(&block).unwrap();
         block.get("jobs").cloned().unwrap_or(block)
@@ -79,7 +79,7 @@ async fn the_jobs_of_the_page_apply_what_was_planned_or_nothing() {
 }
 
 #[tokio::test]
-async fn the_terminal_of_the_page_is_what_is_seen() {
+async fn the_terminal_session_of_the_page_is_real() {
     let tailnet = Tailnet::demo().await;
     fs::create_dir(tailnet.path("policies")).unwrap();
     let policy = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, \

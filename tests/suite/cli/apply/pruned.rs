@@ -76,7 +76,7 @@ async fn prunes(tailnet: &Tailnet, from: &str) {
 }
 
 #[tokio::test]
-async fn what_is_named_no_more_is_deleted_where_a_former_folder_names_it() {
+async fn keys_that_are_no_longer_declared_are_deleted_if_an_earlier_folder_declares_them() {
     let tailnet = edited().await;
     fs::create_dir(tailnet.path("then")).unwrap();
     fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then/a.yaml")).unwrap();
@@ -87,7 +87,7 @@ async fn what_is_named_no_more_is_deleted_where_a_former_folder_names_it() {
 }
 
 #[tokio::test]
-async fn what_is_named_no_more_is_deleted_where_a_git_revision_names_it() {
+async fn keys_that_are_no_longer_declared_are_deleted_if_a_git_revision_declares_them() {
     let tailnet = edited().await;
     let folder = tailnet.folder.path();
     git(folder, &["init", "--quiet"]);
@@ -114,7 +114,7 @@ async fn what_is_named_no_more_is_deleted_where_a_git_revision_names_it() {
 }
 
 #[tokio::test]
-async fn a_kept_plan_remembers_what_was_named() {
+async fn a_saved_plan_records_keys_that_were_declared() {
     let tailnet = edited().await;
     fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
     edit(&tailnet);
@@ -133,7 +133,7 @@ async fn a_kept_plan_remembers_what_was_named() {
 }
 
 #[tokio::test]
-async fn what_another_device_or_a_policy_that_is_gone_had_stays() {
+async fn keys_of_another_device_or_of_a_deleted_policy_stay() {
     let tailnet = edited().await;
     fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();
     let other = policy(
@@ -163,7 +163,7 @@ fn give(tailnet: &Tailnet, hostname: &str, tags: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_key_is_pruned_only_on_devices_that_the_former_manifest_targeted() {
+async fn a_key_is_pruned_only_on_devices_that_the_earlier_manifest_targeted() {
     let tailnet = edited().await;
     give(&tailnet, "lobby-kiosk", &["tag:new"]);
     fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then.yaml")).unwrap();

@@ -23,7 +23,7 @@ async fn refused(tailnet: &Tailnet) -> String {
 }
 
 #[tokio::test]
-async fn a_kept_plan_is_carried_out_as_it_was_shown() {
+async fn a_saved_plan_is_applied_as_shown() {
     let tailnet = Tailnet::demo().await;
     keep(&tailnet).await;
     // What was planned counts, not what has become of the manifests.
@@ -42,7 +42,7 @@ async fn a_kept_plan_is_carried_out_as_it_was_shown() {
 }
 
 #[tokio::test]
-async fn a_plan_in_the_place_of_manifests_is_known_by_its_format() {
+async fn a_saved_plan_is_recognized_by_its_format() {
     let tailnet = Tailnet::demo().await;
     keep(&tailnet).await;
     let ran = tailnet.run(&["apply", "-f", "plan.json", "--yes"]).await;
@@ -55,7 +55,7 @@ async fn a_plan_in_the_place_of_manifests_is_known_by_its_format() {
 }
 
 #[tokio::test]
-async fn a_plan_is_refused_where_a_device_that_it_means_has_moved() {
+async fn a_saved_plan_is_refused_if_one_of_its_devices_changed() {
     let tailnet = Tailnet::demo().await;
     keep(&tailnet).await;
     let router = node(&tailnet, "fra-router");
@@ -133,7 +133,7 @@ async fn a_plan_that_was_edited_or_is_not_for_this_program_or_tailnet_is_refused
 }
 
 #[tokio::test]
-async fn the_limit_of_a_kept_plan_is_released_like_that_of_manifests() {
+async fn the_limit_of_a_saved_plan_is_approved_like_that_of_manifests() {
     let tailnet = Tailnet::large().await;
     fs::write(tailnet.path("a.yaml"), servers("keyExpiry: Enabled")).unwrap();
     let args = ["plan", "-f", "a.yaml", "--out", "plan.json"];
@@ -155,7 +155,7 @@ async fn the_limit_of_a_kept_plan_is_released_like_that_of_manifests() {
 
 /// The guards are part of what was planned, whatever has become of the manifests.
 #[tokio::test]
-async fn the_guards_are_kept_with_the_plan_and_hold_when_it_is_carried_out() {
+async fn the_guardrails_are_saved_with_the_plan_and_apply_to_it() {
     let devices = vec![
         json!({"hostname": "a", "tags": ["tag:server"], "keyExpiryDisabled": false}),
         json!({"hostname": "b", "tags": ["tag:server", "tag:never"], "keyExpiryDisabled": false}),

@@ -1,4 +1,4 @@
-//! An engine that makes the changes that somebody has agreed to: no others, and not for ever.
+//! An engine that applies an approved plan: no other change, and with an end.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
     tailnet::{ApprovedPlan, Engine},
 };
 
-/// Long enough for three tries of everything.
+/// Long enough for three tries of every change.
 const AT_MOST: Duration = Duration::from_mins(30);
 
 impl World {
-    /// Agrees to some of what differs now, and starts an engine for that.
+    /// Approves a share of the current differences and starts an engine for them.
     fn start_once(&mut self, share: f64) -> Changes {
         let mut changes = Changes::default();
         for difference in self.differences() {
@@ -41,7 +41,7 @@ impl World {
         changes
     }
 
-    /// What a plan would show and not hold.
+    /// The differences that a plan would show as not held.
     fn differences(&self) -> Vec<Difference> {
         let policies: Vec<PolicyInput> = self.policies.values().map(declared).collect();
         let fleet = DeviceIndex::new(self.model.devices.values().cloned());
@@ -76,7 +76,7 @@ fn declared(kept: &super::Kept) -> PolicyInput {
     }
 }
 
-/// The settings in which a device is another one than before.
+/// The settings that changed between two states of a device.
 fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTreeSet<Field> {
     let routes = |device: &Device| -> (RouteSet, RouteSet) {
         let enabled = device.enabled_routes.clone().unwrap_or_default();
@@ -100,7 +100,7 @@ fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTr
     let keys: BTreeSet<_> = a_attributes.keys().chain(b_attributes.keys()).collect();
     let keys = keys.into_iter();
     let keys = keys.filter(|key| a_attributes.get(*key) != b_attributes.get(*key));
-    // Its time may have passed.
+    // Its expiry may have passed.
     let ends = |key: &&AttributeKey| a_attributes.get(*key).is_some_and(|it| it.expiry.is_some());
     let keys = keys.filter(|key| !ends(key) || b_attributes.contains_key(*key));
     let keys = keys.map(|key| Field::Attribute(key.clone()));
@@ -113,7 +113,7 @@ fn carry_out_some(seed: u64) {
     for _ in 0..world.rng.usize(5..30) {
         world.disturb_policies();
     }
-    // What tags do by themselves nobody has agreed to.
+    // Tags change other settings by themselves. No plan has that, so it is off.
     world.model.tags_disable_expiry = false;
     if world.rng.bool() {
         world.new_faults();
@@ -139,7 +139,7 @@ fn carry_out_some(seed: u64) {
             "{id}: {touched:?} of {fields:?}"
         );
     }
-    // What it has not made it says.
+    // Each approved change that was not made is reported.
     for undone in world.engine.remaining() {
         let difference = undone.difference;
         let reported = difference.hold.is_some() || undone.failure.is_some();
@@ -158,7 +158,7 @@ fn apply_until_nothing_is_left(seed: u64) -> usize {
     }
     let mut runs = 0;
     loop {
-        // Whoever is let in waits for what is held on the device.
+        // An authorization waits for the held changes of its device.
         let mut left = world.differences();
         left.retain(|it| it.change.field() != Field::Authorized);
         if left.is_empty() {
@@ -172,15 +172,15 @@ fn apply_until_nothing_is_left(seed: u64) -> usize {
 }
 
 #[test]
-fn what_is_applied_again_while_there_is_a_plan_ends_in_none() {
+fn repeated_apply_ends_with_an_empty_plan() {
     let runs = (0..300).map(apply_until_nothing_is_left);
     let most = runs.max().unwrap();
-    // Tags make devices fit other policies, and free names and addresses are taken one after another.
+    // New tags make other policies match, and names and addresses become free one after another.
     assert!(most > 1, "{most}");
 }
 
 #[test]
-fn what_was_agreed_to_is_done_and_nothing_else_and_it_ends() {
+fn only_the_approved_plan_is_applied_and_the_run_ends() {
     for seed in 0..300 {
         let lived = std::panic::catch_unwind(|| carry_out_some(seed));
         assert!(lived.is_ok(), "seed {seed} failed");
@@ -188,7 +188,7 @@ fn what_was_agreed_to_is_done_and_nothing_else_and_it_ends() {
 }
 
 #[test]
-fn without_faults_all_that_was_agreed_to_is_made() {
+fn without_faults_the_whole_approved_plan_is_applied() {
     let mut world = servers(100);
     world.apply(fleet(tags(&["tag:s", "tag:a"])));
     let approved = world.start_once(0.5);
@@ -204,7 +204,7 @@ fn without_faults_all_that_was_agreed_to_is_made() {
 }
 
 #[test]
-fn what_fails_again_and_again_is_given_up_and_told() {
+fn a_change_that_keeps_failing_is_given_up_and_reported() {
     let mut world = servers(30);
     world.model.broken = Some(node_id(17));
     world.apply(fleet(attributes(&[("a", "gold")])));
@@ -224,7 +224,7 @@ fn what_fails_again_and_again_is_given_up_and_told() {
 }
 
 #[test]
-fn a_fleet_that_was_edited_while_nobody_watched_loses_what_it_names_no_more() {
+fn a_fleet_edited_while_no_process_ran_loses_keys_that_it_no_longer_declares() {
     let mut world = servers(3);
     world.apply(fleet(attributes(&[("a", "gold"), ("b", "gold")])));
     world.start();

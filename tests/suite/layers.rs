@@ -1,9 +1,9 @@
-//! The rooms of the crate keep to what `docs/architecture.md` says of them.
+//! The layers of the crate keep to the rules of `docs/architecture.md`.
 
 use std::{fs, path::Path};
 
-/// A room, and the words that must not stand in its code.
-const ROOMS: [(&str, &[&str]); 6] = [
+/// A layer, and the words that its code must not contain.
+const LAYERS: [(&str, &[&str]); 6] = [
     (
         "model",
         &[
@@ -65,11 +65,15 @@ const ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 #[test]
-fn no_room_knows_what_it_must_not_know() {
+fn no_layer_knows_what_it_must_not_know() {
     let mut found = Vec::new();
-    for (room, words) in ROOMS {
-        let files = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(room));
-        assert!(!files.is_empty(), "there is no room src/{room}");
+    for (layer, words) in LAYERS {
+        let files = rust_files(
+            &Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("src")
+                .join(layer),
+        );
+        assert!(!files.is_empty(), "there is no layer src/{layer}");
         for (path, text) in files {
             for (number, line) in text.lines().enumerate() {
                 let code = line.split("//").next().unwrap_or_default();

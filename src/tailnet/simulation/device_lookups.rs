@@ -1,4 +1,4 @@
-//! Inquiries of those who work beside the engine, as an invite makes them, while lists lack devices.
+//! Device lookups by others than policies, such as invites, while lists lack devices.
 
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ fn target() -> DeviceTarget {
 impl World {
     fn inquire(&mut self, bound: Option<&NodeId>) -> Found {
         let found = self.engine.find(&target(), bound);
-        // As the driver does after each message.
+        // The driver does this after each message.
         self.step(Input::Wake);
         found
     }
 
-    /// Asks as often as an invite does that waits, and gives what was certain in the end, if ever.
+    /// Looks a device up as often as a pending invite does. Returns the device once it is certain.
     fn inquire_for(&mut self, time: Duration, bound: Option<&NodeId>) -> Option<NodeId> {
         let end = self.clock + time;
         while self.clock < end {
@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-/// Two devices that have one hostname, of which no policy knows.
+/// Two devices with one hostname that no policy targets.
 fn two_of_a_name() -> World {
     let mut world = world(8);
     world.model.add(Device {
@@ -58,7 +58,7 @@ fn two_of_a_name() -> World {
 }
 
 #[test]
-fn of_two_devices_of_a_name_short_lists_make_none_certain() {
+fn short_lists_make_neither_of_two_devices_with_one_hostname_certain() {
     for lists in [1, 2, 5] {
         for lacking in [vec![0], vec![9], (0..4).collect()] {
             let mut world = two_of_a_name();
@@ -73,7 +73,7 @@ fn of_two_devices_of_a_name_short_lists_make_none_certain() {
 }
 
 #[test]
-fn a_name_is_not_certain_by_the_first_list_alone() {
+fn the_first_list_alone_makes_no_device_certain() {
     let mut world = two_of_a_name();
     world.lack(1, [9]);
     while world.engine.polling.seen == 0 {
@@ -83,7 +83,7 @@ fn a_name_is_not_certain_by_the_first_list_alone() {
     let first = (Binding::Device(node_id(0)), Some(Doubt::OneList));
     assert_eq!(found, first);
     assert_eq!(world.inquire_for(A_WHILE, None), None);
-    // The second list is asked for soon.
+    // The second list is requested soon.
     let mut world = self::world(1);
     world.start();
     let certain = world.inquire_for(Duration::from_secs(15), None);
@@ -91,7 +91,7 @@ fn a_name_is_not_certain_by_the_first_list_alone() {
 }
 
 #[test]
-fn the_recorded_device_keeps_its_place_however_many_lists_lack_it() {
+fn the_recorded_device_stays_recorded_however_many_lists_lack_it() {
     for lists in [1, 2, 10] {
         for restarts in [false, true] {
             let mut world = two_of_a_name();
@@ -119,7 +119,7 @@ fn the_recorded_device_keeps_its_place_however_many_lists_lack_it() {
 }
 
 #[test]
-fn a_recorded_device_that_is_gone_is_followed_after_two_lists_and_one_lookup() {
+fn a_recorded_device_that_is_gone_is_replaced_after_two_lists_and_one_read() {
     for restarts in [false, true] {
         let mut world = two_of_a_name();
         world.run_for(A_WHILE);
@@ -130,7 +130,7 @@ fn a_recorded_device_that_is_gone_is_followed_after_two_lists_and_one_lookup() {
         if restarts {
             world.kill();
         }
-        // Before the next list nobody can know.
+        // Before the next list the device may still be there.
         while world.count(|request| *request == Request::Devices) == 0 {
             world.run_for(Duration::from_millis(500));
         }
@@ -142,7 +142,7 @@ fn a_recorded_device_that_is_gone_is_followed_after_two_lists_and_one_lookup() {
 }
 
 #[test]
-fn a_device_that_nobody_asks_for_any_longer_costs_no_lookup() {
+fn a_lookup_that_ended_costs_no_read() {
     let mut world = two_of_a_name();
     world.run_for(A_WHILE);
     world.inquire(Some(&node_id(0))).unwrap();
