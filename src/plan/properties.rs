@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{
-    ApprovalStates, AttributesOwnership, Call, Change, DesiredSettings, Disruption, Guardrails,
-    Hold, ListOwnership, Mode, PlanContext, Policy, PolicyRecord, TailnetWide, Target, next_call,
-    plan_device,
+    ApprovalStates, AttributesOwnership, Call, Change, DesiredSettings, DevicePlan, Difference,
+    Disruption, Guardrails, Hold, ListOwnership, Mode, PlanContext, Policy, PolicyRecord,
+    TailnetWide, Target, next_call, plan_device,
     scenes::{Scene, key, now, scene},
 };
 use crate::model::{
@@ -152,9 +152,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         Some(false) if !is_held(|c| matches!(c, Change::Authorized { .. })) => {
             device.authorized = false;
         }
-        Some(true) if held.is_empty() && !scene.plan().lacks_what_waits() => {
-            device.authorized = true;
-        }
+        Some(true) if lets_in(&scene.plan()) => device.authorized = true,
         _ => {}
     }
     attributes.retain(|key, _| !is_pruned(scene, key));
@@ -169,6 +167,23 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         );
     }
     (device, attributes)
+}
+
+/// Whether the device is authorized in the end. It is not while anything that a policy declares for it is
+/// held; only what can hold nowhere in the tailnet delays nobody but the policies that declare it.
+fn lets_in(plan: &DevicePlan) -> bool {
+    let is_entry = |difference: &&Difference| {
+        matches!(difference.change, Change::Authorized { after: true, .. })
+    };
+    let Some(entry) = plan.differences.iter().find(is_entry) else {
+        return false;
+    };
+    let inactive = plan.shown.iter().filter(|difference| {
+        !matches!(difference.hold, Some(Hold::Observed | Hold::NotAllowed(_)))
+    });
+    let held = plan.differences.iter().filter(|it| it.hold.is_some());
+    held.chain(inactive)
+        .all(|other| other.cannot_hold() && !other.owners().any(|owner| entry.concerns(owner)))
 }
 
 /// Whether a policy that acts may delete this attribute: it named it before, and nobody desires it; or
