@@ -254,7 +254,7 @@ impl Engine {
             Input::Wake => {}
             Input::Stop => self.stopping = true,
         }
-        self.settle(now);
+        self.reconcile(now);
         self.turns.set_haste(self.queues.is_quick(now.monotonic));
         self.turns.end_step();
         std::mem::take(&mut self.effects)

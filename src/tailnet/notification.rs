@@ -4,7 +4,7 @@ use crate::{
     plan::{Difference, Field, Forbidden, PolicyKey},
 };
 
-/// What somebody should be told when it happens, once.
+/// An event that people are notified of once, when it happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notification {
     /// A difference was removed.
@@ -15,20 +15,21 @@ pub enum Notification {
         device: String,
         /// The setting.
         field: Field,
-        /// What came back.
+        /// The failure.
         failure: Failure,
     },
-    /// Changes wait for an approval.
+    /// Changes are pending approval.
     Held(HeldPlan),
-    /// They were approved, and are sent.
+    /// The held changes were approved and are sent.
     Approved(HeldPlan),
-    /// Keys are not expired at a time, and never will be for it.
+    /// Keys were not expired at the declared time, and will not be.
     Missed(MissedExpiry),
-    /// A device keeps joining and leaving the policy by what it claims of itself, and stays where it is.
+    /// A device keeps joining and leaving the policy by what it reports about itself; its membership is
+    /// frozen.
     Flapping {
         /// The device.
         node: NodeId,
-        /// What people call it.
+        /// Its display name.
         label: String,
     },
     /// The tailnet does not allow the policy.
@@ -36,7 +37,7 @@ pub enum Notification {
 }
 
 impl Engine {
-    /// Says something, to those who wrote the policy.
+    /// Notifies the authors of a policy.
     pub(super) fn notify(&mut self, key: &PolicyKey, notification: Notification) {
         if self.leads() {
             self.effects

@@ -1,10 +1,10 @@
-//! The attribute keys that policies own: where they come to own one, where they no longer do, and when
-//! that is recorded.
+//! The attribute keys that policies own: when they come to own one, when they no longer do, and when that is
+//! recorded.
 //!
-//! A policy comes to own a key on a device once the device's attributes have been read and the policy
-//! sets the key there, or would if it differed. It owns the key until the device no longer has it, until
-//! another policy declares it, or until the device is released. The record of one device is kept before
-//! its attributes are written; for the many devices of a fleet, records are kept together.
+//! A policy comes to own a key on a device once the device's attributes have been read and the policy sets
+//! the key there, or would if it differed. It owns the key until the device no longer has it, until another
+//! policy declares it, or until the device is released. The record of a device must be durable before its
+//! attributes are written. The records of many devices of one policy are written together.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,32 +24,32 @@ use crate::{
     },
 };
 
-/// A fleet of more devices records what it owns for many of them together.
+/// A policy with more devices than this records what it owns for many of them together.
 const FEW: usize = 20;
-/// So many devices that wait for a record do not wait for others.
+/// This many devices that wait for a record do not wait for more.
 const MANY_WAITING: usize = 50;
-/// How long a device waits for others to be recorded with.
+/// How long a device waits to be recorded together with others.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How the keys that a policy owns are recorded.
+/// The record of the keys that a policy owns.
 #[derive(Debug, Default)]
 pub(super) struct KeyRecord {
-    /// As the status has it, or will have it with the next report.
+    /// The record in the status, or in the next report.
     pub record: Arc<OwnedRecord>,
-    /// What the record is made of.
+    /// The keys that the record was made from.
     of: Option<Arc<OwnedKeys>>,
-    /// Keys that are to be set for the first time, by device: the policy owns them from the request on.
-    /// Where something holds the request before it is sent, the policy has not come to own them.
+    /// Keys that will be set for the first time, by device: the policy owns them from the request on. If the
+    /// request is held before it is sent, the policy has not come to own them.
     unsent: BTreeMap<NodeId, BTreeSet<AttributeKey>>,
-    /// Devices of which no record could be kept, so that the policy owns nothing there.
+    /// Devices for which the record has no capacity, so that the policy owns nothing there.
     pub unrecorded: BTreeSet<NodeId>,
-    /// Devices that a list lacks, with the first such list (counted).
+    /// Devices that are missing, with the number of the first list that lacks them.
     absent: BTreeMap<NodeId, u64>,
-    /// The list (counted) whose devices were met first.
+    /// The number of the list whose devices were matched with the record first.
     met_at: u64,
 }
 
-/// Devices that wait until it is recorded what is owned there.
+/// Devices that wait until the record of the keys owned there is durable.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRecords {
     devices: usize,
@@ -62,15 +62,15 @@ impl PolicyEntry {
         Arc::make_mut(&mut self.needed_record.owned)
     }
 
-    /// Takes from the status what it records of the devices of the first list.
-    pub fn meet_devices(&mut self, fleet: &DeviceIndex, list: u64) {
+    /// Restores the owned keys from the status, for the devices of the first list.
+    pub fn meet_devices(&mut self, index: &DeviceIndex, list: u64) {
         let Some(record) = self.needed_record.owned.unmet().cloned() else {
             return;
         };
         if !self.needed_record.owned.is_new() {
             return;
         }
-        self.owned().meet_all(fleet);
+        self.owned().meet_all(index);
         self.durable_record.owned = Arc::clone(&self.needed_record.owned);
         self.keys = KeyRecord {
             record,
@@ -79,9 +79,9 @@ impl PolicyEntry {
         };
     }
 
-    /// Releases the devices that the policy no longer targets: it owns nothing there. A device of which
-    /// the selector cannot tell is kept, and one that the list lacks may be in the next one.
-    pub fn release_unmatched(&mut self, binding: Option<&Binding>, fleet: &DeviceIndex, list: u64) {
+    /// Releases the devices that the policy no longer targets: it owns nothing there. A device on which the
+    /// selector fails is kept, and so is a missing one, as the next list may have it.
+    pub fn release_unmatched(&mut self, binding: Option<&Binding>, index: &DeviceIndex, list: u64) {
         if self.is_invalid() {
             return;
         }
@@ -91,7 +91,7 @@ impl PolicyEntry {
                 Some(Binding::Device(target)) if id != target => released.push(id.clone()),
                 Some(Binding::Selector(nodes))
                     if nodes.contains(id) || self.selector_errors.contains(id) => {}
-                Some(Binding::Selector(_)) if fleet.get(id).is_none() => {
+                Some(Binding::Selector(_)) if index.get(id).is_none() => {
                     self.keys.absent.entry(id.clone()).or_insert(list);
                 }
                 Some(Binding::Selector(_)) => released.push(id.clone()),
@@ -104,8 +104,8 @@ impl PolicyEntry {
         }
     }
 
-    /// A device that was released under `Clear`, and from which not everything is taken yet, is targeted
-    /// again: what the policy put there is its own as before.
+    /// A device that was released under `Clear`, and is not cleared yet, is targeted again: the policy owns
+    /// its keys there as before.
     pub fn reclaim(&mut self, id: &NodeId) {
         let keys = self.needed_record.managed.due(id).keys;
         if !keys.is_empty() {
@@ -113,9 +113,9 @@ impl PolicyEntry {
         }
     }
 
-    /// A device has moved into the fleet or out of it, or is lacking in the list.
+    /// Notes that a device matches the selector or no longer does, or is missing from the list.
     pub fn see_device(&mut self, id: &NodeId, device: Option<&Device>, matches: bool, list: u64) {
-        // What is recorded for an invalid policy is left as it is.
+        // The record of an invalid policy stays as it is.
         let matches = matches || self.is_invalid();
         match device {
             Some(device) => {
@@ -138,8 +138,8 @@ impl PolicyEntry {
         }
     }
 
-    /// Releases devices that are proven gone. Says whether there are any.
-    fn release_absent(&mut self, fleet: &DeviceIndex, absence: &Absence, list: u64) -> bool {
+    /// Releases devices that are proven gone. Returns whether there are any.
+    fn release_absent(&mut self, index: &DeviceIndex, absence: &Absence, list: u64) -> bool {
         if self.needed_record.owned.unmet().is_some() && list > self.keys.met_at + 1 {
             self.owned().forget_record();
         }
@@ -148,7 +148,7 @@ impl PolicyEntry {
         }
         let mut gone: Vec<NodeId> = Vec::new();
         self.keys.absent.retain(|id, first| {
-            let is_absent = fleet.get(id).is_none();
+            let is_absent = index.get(id).is_none();
             let is_gone = is_absent && list > *first && absence.is_gone(id);
             if is_gone {
                 gone.push(id.clone());
@@ -162,7 +162,7 @@ impl PolicyEntry {
     }
 
     /// The policy no longer owns a key that it declares with an expiry that has passed: the server removes
-    /// the attribute, and what somebody sets there later is theirs.
+    /// the attribute, and a value that somebody sets later is theirs.
     pub fn disown_expired(&mut self, now: Timestamp) {
         let Ok(policy) = &self.policy else {
             return;
@@ -175,8 +175,8 @@ impl PolicyEntry {
         }
     }
 
-    /// Of the keys on a device, keeps those that the policy still owns.
-    fn settle_keys(
+    /// Drops the keys on a device that the policy no longer owns.
+    fn drop_keys(
         &mut self,
         id: &NodeId,
         kept: impl Fn(&Policy, &AttributeKey) -> bool,
@@ -188,16 +188,16 @@ impl PolicyEntry {
         };
         let all = policy.desired.attributes.is_none() && !self.is_invalid();
         let actions = matches!(policy.mode, Mode::Enforce | Mode::Approve);
-        let goes =
+        let is_dropped =
             |key: &&AttributeKey| all || expired(policy, key) || (actions && !kept(policy, key));
-        let goes: BTreeSet<AttributeKey> = owned.iter().filter(goes).cloned().collect();
-        if !goes.is_empty() {
-            self.owned().retain(id, |key| !goes.contains(key));
+        let dropped: BTreeSet<AttributeKey> = owned.iter().filter(is_dropped).cloned().collect();
+        if !dropped.is_empty() {
+            self.owned().retain(id, |key| !dropped.contains(key));
         }
     }
 
-    /// The policy comes to own the keys that it manages on a device; of these, `open` are to be set.
-    /// Says whether that is news.
+    /// The policy comes to own the keys that it manages on a device. `open`: the keys that will be set.
+    /// Returns whether anything is new.
     fn adopt(
         &mut self,
         id: &NodeId,
@@ -237,8 +237,8 @@ impl PolicyEntry {
         self.keys.unsent.remove(id);
     }
 
-    /// Makes the record anew where something has changed. Gives the devices that it has no room for.
-    fn record(&mut self, fleet: &DeviceIndex, room: Capacity) -> BTreeSet<NodeId> {
+    /// Makes the record again if something has changed. Returns the devices that exceed its capacity.
+    fn record(&mut self, index: &DeviceIndex, room: Capacity) -> BTreeSet<NodeId> {
         if let Some(record) = self.needed_record.owned.untouched() {
             self.keys.record = Arc::clone(record);
             return BTreeSet::new();
@@ -247,10 +247,10 @@ impl PolicyEntry {
         let is_same = of.is_some_and(|of| {
             Arc::ptr_eq(of, &self.needed_record.owned) || *of == self.needed_record.owned
         }) || (self.keys.record.numbers.is_some()
-            && self.keys.record.says(&self.needed_record.owned, fleet));
+            && self.keys.record.says(&self.needed_record.owned, index));
         let mut left_out = BTreeSet::new();
         if !is_same {
-            let (record, without_room) = OwnedRecord::of(&self.needed_record.owned, fleet, room);
+            let (record, without_room) = OwnedRecord::of(&self.needed_record.owned, index, room);
             self.keys.record = Arc::new(record);
             left_out = without_room;
             for id in &left_out {
@@ -264,15 +264,16 @@ impl PolicyEntry {
 }
 
 impl Engine {
-    /// Settles which keys the policies of a device no longer own there. A deleted key is owned until it
-    /// has been seen that it is gone; a key that another policy declares here is that one's; and a value
-    /// whose expiry has passed is no longer desired.
+    /// Finds the keys that the policies of a device no longer own there. A deleted key is owned until a read
+    /// shows that it is gone. A key that another policy declares belongs to that policy. A value whose expiry
+    /// has passed is no longer desired.
     pub(super) fn update_ownership(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.devices.get(id) else {
             return;
         };
         let device = self.index.get(id);
-        // What no rule allows here keeps no key from being deleted, nor what the tailnet has otherwise.
+        // A declaration that a guardrail denies, or whose type conflicts with the tailnet's, does not protect
+        // a key from deletion.
         let guardrails = &self.admission.guardrails;
         let counts = |policy: &Policy| {
             let field = PolicyField::PostureAttributes;
@@ -305,17 +306,17 @@ impl Engine {
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
         for key in &node.policies {
             if let Some(held) = self.policies.get_mut(key) {
-                held.settle_keys(id, kept, expired);
+                held.drop_keys(id, kept, expired);
             }
         }
     }
 
-    /// The policies of a device come to own the keys that they manage there, as the plan has found.
+    /// The policies of a device come to own the keys that they manage there, according to the plan.
     pub(super) fn adopt_keys(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.devices.get(id) else {
             return;
         };
-        // What is under way may have been sent: whether it is owned turns out with its answer.
+        // A request in flight may have been sent: its answer tells whether the key is owned.
         if node.plan.attributes_unread || !node.plan.owners.need_attributes() || node.busy > 0 {
             return;
         }
@@ -339,7 +340,7 @@ impl Engine {
         }
     }
 
-    /// What was sent, and may have had an effect, is owned.
+    /// Attributes that were sent, and may have taken effect, are owned.
     pub(super) fn note_sent(&mut self, call: &Call) {
         let Call::WriteAttributes(nodes) = call else {
             return;
@@ -354,7 +355,7 @@ impl Engine {
         }
     }
 
-    /// A list has come: devices may be proven gone since the last one.
+    /// Releases devices that are proven gone, once for each list.
     pub(super) fn release_absent(&mut self) {
         let list = self.polling.seen;
         if self.released_at == list {
@@ -377,13 +378,15 @@ impl Engine {
         self.dirty_steps.extend(left_out);
     }
 
-    /// Whether devices that wait for a record are to be recorded now: they are many, they have waited
-    /// for a while, or nothing is on its way that could bring others.
+    /// Decides whether the devices that wait for a record are recorded now: they are many, they have waited
+    /// long enough, or nothing is in flight that could bring more.
     pub(super) fn count_waiting_records(&mut self, now: Now) {
         let waiting = &mut self.waiting_records;
-        let nothing_comes = self.in_flight.is_empty() && self.queues.next_ready().is_none();
+        let nothing_in_flight = self.in_flight.is_empty() && self.queues.next_ready().is_none();
         waiting.is_due = waiting.since.is_some_and(|since| {
-            waiting.devices >= MANY_WAITING || nothing_comes || now.monotonic >= since + PATIENCE
+            waiting.devices >= MANY_WAITING
+                || nothing_in_flight
+                || now.monotonic >= since + PATIENCE
         });
         if waiting.is_due {
             waiting.devices = 0;
@@ -391,13 +394,13 @@ impl Engine {
         }
     }
 
-    /// When devices have waited for others long enough.
+    /// When the waiting devices are recorded at the latest.
     pub(super) fn records_due_at(&self) -> Option<Duration> {
         let since = self.waiting_records.since.filter(|_| self.leads());
         since.map(|since| since + PATIENCE)
     }
 
-    /// Whether something must be recorded now that is not yet.
+    /// Whether a record must be written now.
     pub(super) fn must_record(&self, key: &PolicyKey) -> bool {
         let Some(held) = self.policies.get(key) else {
             return false;

@@ -1,4 +1,4 @@
-//! A policy as an engine holds it.
+//! A policy and its state in the engine.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,65 +16,65 @@ use crate::{
     },
 };
 
-/// A policy that the engine looks after.
+/// A policy of the engine.
 #[derive(Debug)]
 pub(super) struct PolicyEntry {
     pub uid: String,
     pub generation: i64,
-    /// What is declared, or what is wrong with it.
+    /// The declared policy, or the errors of its spec.
     pub declared: Result<Policy, Vec<String>>,
-    /// What counts of it, or why nothing does.
+    /// The policy that is in force, or why none is.
     pub policy: Result<Policy, Refusal>,
-    /// What else is known of its object.
+    /// The state of its object's status.
     pub status_state: StatusState,
-    /// What it last validly declared.
+    /// The last valid declaration.
     pub last_valid: Option<Policy>,
-    /// What its status recorded when last watched; a term starts with it.
+    /// The record in the last watched status; a term starts with it.
     pub watched_record: PolicyRecord,
-    /// What is surely kept: a crash would not lose it.
+    /// The record that is durable: a crash does not lose it.
     pub durable_record: PolicyRecord,
-    /// What must be remembered.
+    /// The record that is needed.
     pub needed_record: PolicyRecord,
-    /// Which devices it means, as of the last look; each counts it among its policies.
+    /// The devices that it targets, as of the last reconcile. Each of them lists the policy.
     pub binding: Option<Binding>,
-    /// Devices of which the expression of its selector cannot tell; they are not meant.
+    /// Devices on which the expression of its selector fails; it does not target them.
     pub selector_errors: BTreeSet<NodeId>,
-    /// How far it is with comparing devices with its selector, if it has one.
+    /// The progress of its selector, if it has one.
     pub evaluation: Option<Evaluation>,
-    /// What counted before the last edit, until the devices are known that it targets now.
+    /// The policy before the last edit, until the devices that it targets now are known.
     pub before_edit: Option<Policy>,
-    /// Another process may have acted for it already, and this one has not found out yet which devices it
+    /// Another process may have acted for it already, and this one does not know yet which devices it
     /// targets.
     pub awaited: bool,
-    /// New or edited, and not seen through yet: goes before routine work.
+    /// New or edited, and not completed yet: it goes before routine work.
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
     pub last_report: Option<PolicyReport>,
-    /// The looks that its annotations ask for.
+    /// The reconciles that its annotations request.
     pub request: ReconcileRequest,
-    /// What its annotation approves.
+    /// The approvals in its annotation.
     pub approvals: Approvals,
-    /// What waits for an approval.
+    /// The plan that is pending approval.
     pub frozen_plan: Option<FrozenPlan>,
-    /// What was approved on it and is not done yet.
+    /// Changes that are approved on the policy and not made yet.
     pub approved: Changes,
-    /// What was approved in spite of the tailnet's limit and is not done yet.
+    /// Changes that are approved over the change limit and not made yet.
     pub approved_over_limit: Changes,
-    /// Under `Clear`, it is about more devices than can be kept: nothing is sent for it.
+    /// Under `Clear`, it targets more devices than its status can record: nothing is sent for it.
     pub too_many: bool,
-    /// It is being deleted; what is not cleared in this time is given up.
+    /// It is being deleted; settings that are not cleared in this time are abandoned.
     pub deleting: Option<Deadline>,
-    /// What it leaves behind, once it has been given up.
+    /// The settings that it leaves behind, once the engine has given up.
     pub abandoned: Option<Abandoned>,
-    /// What it is doing once.
+    /// The state of its one-shot actions.
     pub actions: DeletionQueue,
-    /// How the keys that it owns are recorded.
+    /// The record of the keys that it owns.
     pub keys: KeyRecord,
 }
 
 impl PolicyEntry {
     pub fn new(declared: PolicyInput, policy: Result<Policy, Refusal>) -> Self {
-        let mut held = Self {
+        let mut entry = Self {
             uid: declared.uid,
             generation: declared.generation,
             last_valid: declared.policy.as_ref().ok().cloned(),
@@ -103,12 +103,12 @@ impl PolicyEntry {
             actions: DeletionQueue::default(),
             keys: KeyRecord::default(),
         };
-        held.note_finalizer();
-        held
+        entry.note_finalizer();
+        entry
     }
 
-    /// Without the finalizer the status alone does not outlive a deletion: what it records of managed
-    /// devices counts as not recorded until the finalizer is back. Says whether that is so.
+    /// Without the finalizer, the status does not survive a deletion: its record of managed devices counts as
+    /// not durable until the finalizer is back. Returns whether that is the case.
     pub fn note_finalizer(&mut self) -> bool {
         let lost = self.status_state.lacks_finalizer && !self.durable_record.managed.is_empty();
         if lost {
@@ -117,12 +117,12 @@ impl PolicyEntry {
         lost
     }
 
-    /// Whether its spec is invalid: what is recorded of it is left as it is.
+    /// Whether its spec is invalid: its record then stays as it is.
     pub fn is_invalid(&self) -> bool {
         self.declared.is_err()
     }
 
-    /// The request for a look that its status is to name once that is granted.
+    /// The reconcile request that its status names once it is complete.
     pub fn asked(&self) -> Option<&String> {
         self.request.iter().flatten().next()
     }
@@ -131,20 +131,20 @@ impl PolicyEntry {
         self.asked().is_some() && self.asked() != self.needed_record.handled.as_ref()
     }
 
-    /// The devices that it means, as of the last look.
+    /// The devices that it targets, as of the last reconcile.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.binding.iter().flat_map(Binding::nodes)
     }
 
-    /// Whatever it may change: the devices that it targets, and those that it has released and that
-    /// are not cleared yet.
+    /// The devices that it may change: those that it targets, and those that it has released and that are not
+    /// cleared yet.
     pub fn managed(&self) -> BTreeSet<&NodeId> {
         let mut managed = self.needed_record.managed.release();
         managed.extend(self.nodes());
         managed
     }
 
-    /// The device that it is recorded to be bound to, as long as the manifest names the device so.
+    /// The recorded bound device, as long as the spec names the device in the same way.
     pub fn bound_node(&self) -> Option<&NodeId> {
         let Target::Device(target) = &self.policy.as_ref().ok()?.target else {
             return None;
@@ -153,7 +153,7 @@ impl PolicyEntry {
         (bound.named == target.identity.to_string()).then_some(&bound.node)
     }
 
-    /// Its selector, if it is about many devices, and the devices among which it selects.
+    /// Its selector, if it has one, and the devices among which it selects.
     pub fn selector(&self) -> Option<(&Selector, &AllowedRules)> {
         let policy = self.policy.as_ref().ok()?;
         match &policy.target {
@@ -162,7 +162,7 @@ impl PolicyEntry {
         }
     }
 
-    /// Forgets what this process made of it in an earlier term: only what is stored counts.
+    /// Forgets the state of an earlier term: only the stored record counts.
     pub fn start_term(&mut self) {
         self.discard();
         self.needed_record = self.watched_record.clone();

@@ -6,39 +6,39 @@ use super::{
 };
 use crate::api::Reason;
 
-/// A request for the list that is under way.
+/// A poll in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub ticket: Ticket,
-    /// The engine's count of answers when it was asked for.
+    /// The engine's revision when it was sent.
     pub at: u64,
 }
 
-/// When to ask for the list, and how the last requests for it went.
+/// When to poll, and the results of the last polls.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     next: Duration,
     asked: Option<Asked>,
-    /// Another list is wanted as soon as the one under way has come.
+    /// Poll again as soon as the poll in flight has ended.
     again: bool,
-    /// Complete lists seen since the connection was made or the lead was taken.
+    /// The number of complete lists since the connection was made or the term began.
     pub seen: u64,
     failures: u32,
     failure: Option<Failure>,
-    /// When the last complete list came.
+    /// When the last complete list arrived.
     last: Duration,
-    /// Until when no list is trusted, as one had lost many devices.
+    /// Until when no list is trusted, because one had lost many devices.
     doubted_until: Duration,
 }
 
-/// How soon after a list the next one is asked for, where the two have to be compared.
+/// How soon after a list the next poll follows if the two must be compared.
 const COMPARED_AFTER: Duration = Duration::from_secs(5);
-/// How long a list counts as just read.
+/// How long a list counts as recent.
 const JUST_READ: Duration = Duration::from_mins(1);
-/// How long lists are doubted after one that had lost many devices: the next ones may lack them too.
+/// How long lists are not trusted after one that had lost many devices: the next ones may lack them too.
 const DOUBTED_FOR: Duration = Duration::from_hours(1);
 
-/// After so many lists in a row have failed, policies say so; one lost answer is no news.
+/// After this many failed polls in a row, policies report it; one lost answer is not worth a report.
 const DOWN_AFTER: u32 = 3;
 
 impl Polling {
@@ -51,42 +51,41 @@ impl Polling {
         self.again = false;
     }
 
-    /// The request that this ticket answers; `None` if it was given up meanwhile.
+    /// The poll with this ticket; `None` if it was given up meanwhile.
     pub fn answered(&mut self, ticket: Ticket) -> Option<Asked> {
         self.asked.take_if(|asked| asked.ticket == ticket)
     }
 
-    /// When the next list is due; `None` while one is under way.
+    /// When the next poll is due; `None` while one is in flight.
     pub fn wake_at(&self) -> Option<Duration> {
         self.asked.is_none().then_some(self.next)
     }
 
-    /// Whether a list that is asked for now comes without anybody asking: it is due, or another one follows
-    /// the one under way.
+    /// Whether the next poll comes at once anyway: it is due, or another one follows the one in flight.
     pub fn comes_at_once(&self, now: Duration) -> bool {
         self.again || self.is_due(now)
     }
 
-    /// Asks for a list at once. One that is under way may be older than what is to be seen, so
-    /// another one follows it.
+    /// Polls at once. The poll in flight may be older than the change that must be observed, so another one
+    /// follows it.
     pub fn poll_now(&mut self, now: Duration) {
         self.next = self.next.min(now);
         self.again = self.asked.is_some();
     }
 
-    /// Asks for another list shortly after the last one, as only two can tell.
+    /// Polls again shortly after the last list, as only two lists can be compared.
     pub fn compare_soon(&mut self) {
         self.next = self.next.min(self.last + COMPARED_AFTER);
     }
 
-    /// Asks for a list that is at least as new as this count of answers.
+    /// Polls, unless a poll of at least this revision is in flight.
     pub fn begin_list(&mut self, now: Duration, answers: u64) {
         if self.asked.is_none_or(|asked| asked.at < answers) {
             self.poll_now(now);
         }
     }
 
-    /// Forgets what was seen so far, and asks at once.
+    /// Forgets all lists, and polls at once.
     pub fn restart(&mut self, now: Duration) {
         *self = Self {
             next: now,
@@ -113,29 +112,29 @@ impl Polling {
             _ => Duration::ZERO,
         };
         self.next = now + backoff(self.failures, rng).max(pause);
-        // One outage is told once: the next failure of its kind differs by the request id alone.
+        // One outage is reported once: further failures of the same kind differ only by the request id.
         if self.failure.as_ref().map(|before| before.reason) != Some(failure.reason) {
             self.failure = Some(failure);
         }
     }
 
-    /// The circuit: while lists fail, nothing is written.
+    /// The circuit breaker: while polls fail, nothing is written.
     pub fn is_closed(&self) -> bool {
         self.seen > 0 && self.failures == 0
     }
 
-    /// When the last complete list came.
+    /// When the last complete list arrived.
     pub fn last(&self) -> Duration {
         self.last
     }
 
-    /// Lists are not trusted for a while.
+    /// Trusts no list for a while.
     pub fn doubt(&mut self) {
         self.doubted_until = self.last + DOUBTED_FOR;
     }
 
-    /// Whether the last list can be trusted so far that a device may be deleted for what it says. The
-    /// first one can be compared with none.
+    /// Whether the last list can be trusted to delete a device. The first list cannot: there is none to
+    /// compare it with.
     pub fn is_trusted(&self, now: Duration) -> bool {
         self.is_closed()
             && self.seen > 1
@@ -143,9 +142,9 @@ impl Polling {
             && now < self.last + JUST_READ
     }
 
-    /// The failure that policies should tell, if they should.
+    /// The failure that policies report, if any.
     pub fn outage(&self) -> Option<&Failure> {
-        let for_sure = |failure: &&Failure| {
+        let is_reported = |failure: &&Failure| {
             self.seen == 0
                 || self.failures >= DOWN_AFTER
                 || matches!(
@@ -153,22 +152,22 @@ impl Polling {
                     Reason::CredentialRejected | Reason::Forbidden
                 )
         };
-        self.failure.as_ref().filter(for_sure)
+        self.failure.as_ref().filter(is_reported)
     }
 
-    /// The failure after which whoever does not wait for ever gives up.
+    /// The failure after which a run of an approved plan gives up.
     pub fn gave_up(&self) -> Option<&Failure> {
-        let for_good = |failure: &&Failure| {
+        let is_final = |failure: &&Failure| {
             self.failures >= DOWN_AFTER
                 || matches!(
                     failure.reason,
                     Reason::CredentialRejected | Reason::CredentialsMissing | Reason::Forbidden
                 )
         };
-        self.failure.as_ref().filter(for_good)
+        self.failure.as_ref().filter(is_final)
     }
 
-    /// The last failure, told by the tailnet's own status from the first on.
+    /// The last failure; the tailnet's own status reports even the first one.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }

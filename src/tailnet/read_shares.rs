@@ -1,9 +1,9 @@
 //! How often the attributes of devices are read again: 30 % of the budget, shared between namespaces.
 //!
-//! A namespace whose policies name attributes on so many devices that its share does not suffice waits
-//! longer for each of them. Others do not: each has an equal share, and what one does not need goes to the
-//! rest. A device that is read for several namespaces is read as often as the one needs that has the fewest,
-//! and counts there.
+//! If the policies of a namespace declare attributes on more devices than its share allows, each of these
+//! devices is read less often. Other namespaces are not affected: all have equal shares, and the rest gets
+//! what one does not need. A device that is read for several namespaces is read as often as the one with the
+//! fewest devices needs, and counts there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,23 +13,23 @@ use std::{
 use super::{Engine, Settings};
 use crate::model::NodeId;
 
-/// The share of the budget that regular reads take at most.
+/// The maximum share of the budget for regular reads.
 const SHARE: f64 = 0.3;
-/// Where a budget is next to nothing.
+/// The longest interval, for a tiny budget.
 const MAX_INTERVAL: Duration = Duration::from_hours(24 * 365);
 
-/// The devices that cost reads of their own, with the namespaces that cause them.
+/// The devices that need regular reads, with the namespaces that cause them.
 #[derive(Debug, Default)]
 pub(super) struct ReadShares {
     causes: BTreeMap<NodeId, BTreeSet<String>>,
     /// The interval of each namespace, as of [`ReadShares::share_out`].
     intervals: BTreeMap<String, Duration>,
-    /// What the intervals were made of, unless that has changed since.
+    /// The inputs of the intervals; `None` if they have changed since.
     shared_out: Option<(Duration, f64)>,
 }
 
 impl ReadShares {
-    /// A device is read for these namespaces; for none: not at all.
+    /// A device is read for these namespaces; without any, it is not read.
     pub fn set(&mut self, id: &NodeId, namespaces: BTreeSet<String>) {
         let before = self.causes.get(id);
         if before.map_or(namespaces.is_empty(), |before| *before == namespaces) {
@@ -43,8 +43,8 @@ impl ReadShares {
         }
     }
 
-    /// Finds the intervals anew if something has changed. `interval`: between two reads of one device, at
-    /// least; `per_second`: the requests that the budget allows.
+    /// Computes the intervals again if something has changed. `interval`: the minimum time between two reads
+    /// of one device; `per_second`: the requests that the budget allows.
     pub fn share_out(&mut self, interval: Duration, per_second: f64) {
         if self.shared_out == Some((interval, per_second)) {
             return;
@@ -67,7 +67,7 @@ impl ReadShares {
         self.intervals = intervals;
     }
 
-    /// How long it takes to read so many devices in the share of the budget that regular reads have.
+    /// How long it takes to read this many devices within the share of regular reads.
     pub fn share_of(devices: usize, per_second: f64) -> Duration {
         let seconds = as_float(devices) / (SHARE * per_second);
         Duration::try_from_secs_f64(seconds).unwrap_or(MAX_INTERVAL)
@@ -88,7 +88,7 @@ impl ReadShares {
             .map_or(least, |it| least.max(*it))
     }
 
-    /// The namespaces with their devices, each device counted for the one that has the fewest.
+    /// The namespaces with their number of devices; each device counts for the namespace that has the fewest.
     fn counted(&self) -> Vec<(&str, usize)> {
         let mut devices: BTreeMap<&str, usize> = BTreeMap::new();
         for namespace in self.causes.values().flatten() {
@@ -106,12 +106,12 @@ impl ReadShares {
 }
 
 impl Engine {
-    /// How old attributes may be at most, whatever the device.
+    /// The maximum age of attributes of any device.
     pub(super) fn refresh(&self) -> Duration {
         self.read_shares.longest(self.settings.attributes_interval)
     }
 
-    /// Finds the intervals of reads anew, if the devices to read have changed.
+    /// Computes the intervals of reads again, if the devices to read have changed.
     pub(super) fn share_reads(&mut self) {
         let Settings {
             attributes_interval,
@@ -163,7 +163,7 @@ mod tests {
         let few = (2000..2010).map(|number| (number, &["few"][..]));
         let readers = readers(many.chain(few));
         assert_eq!(readers.interval(&node(2005), MINUTE), MINUTE);
-        // 3 reads a second but for 10 in a minute.
+        // 3 reads a second, without the 10 reads a minute of the other namespace.
         let long = readers.interval(&node(5), MINUTE);
         assert!((700..710).contains(&long.as_secs()), "{long:?}");
         assert_eq!(readers.longest(MINUTE), long);

@@ -1,28 +1,28 @@
-//! Requests for an immediate reconciliation: at once as long as there are few.
+//! Limits requests for an immediate reconcile: a few are granted at once.
 //!
-//! Each costs a list, and a read of attributes for each device of the policy. The annotation can change as
-//! often as anyone who can write a policy likes. So a policy's request is granted at once if the last one was
-//! some time ago, and a namespace has a few lists a minute. What comes more often waits for the next poll,
-//! which answers it too.
+//! Each costs a poll, and a read of attributes for each device of the policy. Anyone who can write a policy
+//! can change the annotation as often as they like. So a policy's request is granted at once if its last one
+//! was some time ago, and a namespace has a few polls a minute. Further requests wait for the next poll,
+//! which answers them too.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::namespace_bucket::NamespaceBuckets;
 use crate::plan::PolicyKey;
 
-/// Lists that a namespace may have at once.
+/// The polls that a namespace may have at once.
 const BURST: u32 = 3;
-/// How long it takes until it may have another one.
+/// The time until it may have another one.
 const REFILL: Duration = Duration::from_secs(20);
 /// The pause between two requests of one policy, unless polls come more often.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The requests that were granted a short while ago.
+/// The recently granted requests.
 #[derive(Debug)]
 pub(super) struct Asks {
-    /// When a policy may ask again.
+    /// When the next request of a policy may be granted.
     policies: BTreeMap<PolicyKey, Duration>,
-    /// The lists of each namespace.
+    /// The polls of each namespace.
     lists: NamespaceBuckets,
 }
 
@@ -36,8 +36,8 @@ impl Default for Asks {
 }
 
 impl Asks {
-    /// Whether a request of a policy is granted at once. `reads`: how long the reads that it causes take in
-    /// their share of the budget; `is_due`: the list comes at once anyhow, and costs nobody anything.
+    /// Whether a request of a policy is granted at once. `reads`: how long the reads that it causes take
+    /// within their share of the budget; `is_due`: a poll comes at once anyway, so the request costs none.
     pub fn grant(
         &mut self,
         key: &PolicyKey,

@@ -1,9 +1,9 @@
-//! `deletionPolicy: Clear`: what is kept of the devices that a policy holds, and of those that it
-//! releases.
+//! `deletionPolicy: Clear`: the record of the devices that a policy manages, and of those that it has
+//! released.
 //!
-//! A policy under `Clear` is *held up* (by whoever keeps the reports) as long as its memory has
-//! managedDevices. When it is being deleted, all its devices are released; each is forgotten once it is
-//! cleared or no longer in the list. When it is given up instead is decided in `deleting.rs`.
+//! The finalizer of a policy under `Clear` stays as long as its record has managed devices. When the policy
+//! is being deleted, all its devices are released. Each is dropped from the record once it is cleared or gone
+//! from the tailnet. `deleting.rs` decides when to give up instead.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,16 +19,16 @@ use crate::{
     tailnet::DETAILS,
 };
 
-/// How far a policy is with the devices that it has let go.
+/// The progress of clearing the devices that a policy has released.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClearReport {
     /// The devices that are not cleared yet.
     pub left: usize,
-    /// What is still to be taken away, of some of them.
+    /// Some of the differences that remain on them.
     pub differences: Vec<Difference>,
-    /// How many such differences are known.
+    /// The number of known differences.
     pub different: usize,
-    /// Why it does not go on, if it does not.
+    /// Why clearing does not proceed, if so.
     pub blocker: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl PolicyEntry {
         Arc::make_mut(&mut self.needed_record.managed)
     }
 
-    /// Whether something may be sent for the devices that it has let go.
+    /// Whether requests may be sent for the devices that it has released.
     fn clears(&self) -> bool {
         self.policy.as_ref().is_ok_and(Policy::clears)
     }
@@ -47,10 +47,10 @@ impl PolicyEntry {
         policy.is_ok_and(|policy| policy.deletion == Deletion::Retain) && !self.is_invalid()
     }
 
-    /// Lets the devices go that the policy means no more, with what it put there until now. A single
-    /// one is let go only for another one: a name that nobody bears is more likely a mistake. One of
-    /// many of which the selector's expression cannot tell is kept too, and so is one that lists lack
-    /// without a proof that it is gone.
+    /// Releases the devices that the policy no longer targets, with the settings that it put there. A policy
+    /// for a single device releases it only for another one: if no device has the name, that is more likely
+    /// an error. A policy with a selector keeps devices on which the expression fails, and missing devices
+    /// that are not proven gone.
     pub fn release_unmatched_devices(
         &mut self,
         binding: Option<&Binding>,
@@ -76,7 +76,7 @@ impl PolicyEntry {
         }
     }
 
-    /// Keeps the devices that the policy holds now, so that they can be cleared one day. Says whether
+    /// Records the devices that the policy targets now, so that they can be cleared later. Returns whether
     /// they are too many.
     pub fn hold(&mut self, binding: Option<&Binding>) -> bool {
         let (Ok(policy), Some(binding)) = (&self.policy, binding) else {
@@ -107,7 +107,7 @@ impl PolicyEntry {
 }
 
 impl Engine {
-    /// Under `Retain` nothing is kept for clearing.
+    /// Under `Retain`, nothing is recorded for clearing.
     pub(super) fn retain(&mut self, key: &PolicyKey) {
         let held = self.policies.get_mut(key).filter(|held| held.retains());
         let managed = held.map(|held| std::mem::take(&mut held.needed_record.managed));
@@ -117,7 +117,7 @@ impl Engine {
         }
     }
 
-    /// Takes a device that joins a fleet into its managedDevices.
+    /// Records a device that the selector matches now as managed.
     pub(super) fn hold_one(&mut self, id: &NodeId, key: &PolicyKey) {
         let Some(held) = self.policies.get_mut(key).filter(|held| !held.too_many) else {
             return;
@@ -126,7 +126,7 @@ impl Engine {
         self.refuse_many(key, too_many);
     }
 
-    /// Lets a device go that has left a fleet.
+    /// Releases a device that the selector no longer matches.
     pub(super) fn release_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let held = self.policies.get_mut(key);
         if let Some(held) = held.filter(|held| !held.is_invalid()) {
@@ -138,7 +138,7 @@ impl Engine {
         }
     }
 
-    /// Nothing is sent for a policy under `Clear` that is about more devices than can be kept.
+    /// Nothing is sent for a policy under `Clear` that targets more devices than its status can record.
     pub(super) fn refuse_many(&mut self, key: &PolicyKey, too_many: bool) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
@@ -151,14 +151,14 @@ impl Engine {
         self.dirty_statuses.insert(key.clone());
     }
 
-    /// One device less: maybe there are not too many any more.
+    /// With one device less, there may no longer be too many.
     pub(super) fn recount(&mut self, key: &PolicyKey) {
         if self.policies.get(key).is_some_and(|held| held.too_many) {
             self.dirty_targets.insert(key.clone());
         }
     }
 
-    /// Looks after the devices that a policy has let go.
+    /// Tracks the devices that a policy has released.
     pub(super) fn track_released(&mut self, key: &PolicyKey) {
         let Some(held) = self.policies.get(key) else {
             return;
@@ -176,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// Nobody clears these any more for a policy.
+    /// Stops clearing these devices for a policy.
     pub(super) fn forget_released(&mut self, key: &PolicyKey, managed: &ManagedDevices) {
         for id in managed.release() {
             if let Some(node) = self.devices.get_mut(id) {
@@ -186,7 +186,7 @@ impl Engine {
         }
     }
 
-    /// What is to be taken from a device by policies that have let it go.
+    /// The settings that policies that have released a device must clear there.
     pub(super) fn due(&self, node: &DeviceState, id: &NodeId) -> Vec<Released> {
         let due = node.clearing.iter().filter_map(|key| {
             let held = self.policies.get(key).filter(|held| held.clears())?;
@@ -201,8 +201,8 @@ impl Engine {
         due.collect()
     }
 
-    /// Forgets what is cleared of a device: none of it is there any more, or somebody else wishes it;
-    /// or the device is gone. Says whether that changes what is to be done.
+    /// Drops cleared settings of a device from the records: they are gone, another policy declares them, or
+    /// the device is gone. Returns whether that changes the plan.
     pub(super) fn drop_cleared(&mut self, id: &NodeId, now: Now) -> bool {
         if self
             .devices
@@ -241,8 +241,8 @@ impl Engine {
         !cleared.is_empty()
     }
 
-    /// Part of what a policy put on a device that it has released may be gone before the rest can be
-    /// cleared: what somebody sets there later is theirs.
+    /// Some settings on a released device may be gone before the rest can be cleared. A value that somebody
+    /// sets there later is theirs.
     fn disown_gone(&mut self, id: &NodeId) {
         let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
             return;
@@ -259,7 +259,7 @@ impl Engine {
         }
     }
 
-    /// How far a policy is with what it has let go; `None` where there is nothing.
+    /// The progress of clearing the released devices; `None` if there are none.
     pub(super) fn clear_report(&self, key: &PolicyKey) -> Option<ClearReport> {
         let held = self.policies.get(key)?;
         let mut nodes = held.needed_record.managed.release();
@@ -288,8 +288,8 @@ impl Engine {
         Some(report)
     }
 
-    /// Whether the report of a policy need not be made yet, as it is clearing devices and nothing
-    /// would be lost. As for fleets: once for each list, and when they rest.
+    /// Whether the report of a policy that is clearing devices can wait, as no record depends on it. Like for
+    /// selectors, a report is made once for each list, and when the devices are idle.
     pub(super) fn clearing_can_wait(&self, key: &PolicyKey) -> bool {
         let Some(held) = self.policies.get(key) else {
             return false;
@@ -311,7 +311,7 @@ impl Engine {
 }
 
 impl DeviceState {
-    /// What of this is known not to be there.
+    /// The settings that are known to be gone.
     fn gone(&self, device: &Device, of: ManagedSettings) -> ManagedSettings {
         let written = |field: &Field| {
             self.unverified.contains_key(field) || self.verified.contains_key(field)
@@ -340,7 +340,7 @@ impl DeviceState {
     }
 }
 
-/// Whether nothing is left of what a policy put on a device, as far as it was asked for and seen.
+/// Whether all settings that a policy put on a device are cleared, as far as a read has verified.
 fn is_cleared(node: &DeviceState, key: &PolicyKey, due: &ManagedSettings) -> bool {
     let (mut exit, mut subnets) = (false, false);
     for route in &due.routes {
@@ -374,12 +374,12 @@ pub(super) fn blocker(
     key: &PolicyKey,
     difference: &Difference,
 ) -> Option<String> {
-    let called = format!("{} ({})", difference.device, difference.node);
+    let label = format!("{} ({})", difference.device, difference.node);
     if let Some((field, failure)) = node.failures(key).next() {
         let field = field.map_or(String::new(), |field| format!(" {field}:"));
-        return Some(format!("{called}:{field} {}", failure.message));
+        return Some(format!("{label}:{field} {}", failure.message));
     }
     let hold = difference.hold.as_ref()?;
     let change = node.plan.disclosed_as(difference, key).change;
-    Some(format!("{called}: {change} is held: {hold}"))
+    Some(format!("{label}: {change} is held: {hold}"))
 }

@@ -16,128 +16,127 @@ use crate::{
     tailscale::Ability,
 };
 
-/// How things stand with one policy; its status is derived from it.
+/// The state of a policy; its status is derived from it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyReport {
-    /// The object that it is about: not a later one of the same name.
+    /// The uid of the object: not a later object of the same name.
     pub uid: String,
-    /// The generation of the spec that it is about.
+    /// The generation of the spec.
     pub generation: i64,
-    /// What must be there after a restart.
+    /// The record that must survive a restart.
     pub record: PolicyRecord,
-    /// The keys that it owns, as they are recorded in its status.
+    /// The keys that it owns, as its status records them.
     pub owned: Arc<OwnedRecord>,
-    /// Devices of which no record of its keys could be kept.
+    /// The number of devices for which the record of keys has no capacity.
     pub unrecorded: usize,
-    /// When a change was last made for it, by this process.
+    /// When this process last made a change for it.
     pub changed_at: Option<Timestamp>,
-    /// What is done about a difference.
+    /// The mode: what the controller does about a difference.
     pub mode: Mode,
-    /// What waits for an approval.
+    /// The plan that is pending approval.
     pub held: Option<HeldPlan>,
-    /// What is wrong with the annotation that approves.
+    /// The errors of the approval annotation.
     pub approval_errors: Vec<String>,
-    /// How far it is with devices that it has let go.
+    /// The progress of clearing released devices.
     pub clearing: Option<ClearReport>,
-    /// How far it is with what it does once.
+    /// The progress of its one-shot actions.
     pub actions: ActionReport,
-    /// The devices that the rules of the tailnet name for its namespace, where they bound them: of others
-    /// nothing is reported.
+    /// The devices to which the tailnet's rules limit its namespace, if they do: other devices are not
+    /// reported.
     pub within: Option<String>,
-    /// How things stand.
+    /// The state.
     pub state: State,
 }
 
-/// How things stand with one policy.
+/// The state of a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// It cannot be read; all its faults.
+    /// Its spec is invalid; all errors.
     Invalid(Vec<String>),
     /// The tailnet does not allow it.
     NotAllowed(Box<Forbidden>),
-    /// The first list has not come yet.
+    /// The first list has not arrived yet.
     Starting,
-    /// The tailnet cannot be asked.
+    /// The API does not answer, or there is no connection.
     Unavailable(Failure),
-    /// It means no device now.
+    /// It targets no device now.
     Unbound {
-        /// How the manifest names the device.
+        /// The identity in the spec.
         named: String,
-        /// What was found instead.
+        /// The result of the lookup.
         binding: Binding,
     },
-    /// It holds a device.
+    /// It manages a device.
     Bound(Box<DeviceReport>),
-    /// It is about many devices.
+    /// It selects devices.
     Selector(Box<SelectorReport>),
-    /// It is about more devices than can be kept for clearing them one day.
+    /// It targets more devices than can be recorded for clearing.
     TooMany(usize),
-    /// It is being deleted. Once its memory has no managedDevices any more it can go; what it then leaves
-    /// behind, if anything.
+    /// It is being deleted. Once its record has no managed devices, the finalizer can be removed. The
+    /// settings that it leaves behind, if any.
     Deleting(Option<Box<Abandoned>>),
 }
 
-/// How things stand with the device of a policy.
+/// The state of a policy's device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceReport {
     /// The device.
     pub node: NodeId,
-    /// What people call it.
+    /// Its display name.
     pub label: String,
-    /// Work is under way.
+    /// Work is in progress.
     pub working: bool,
-    /// Attributes or routes that are wished for have not been read yet.
+    /// Declared attributes or routes have not been read yet.
     pub unread: bool,
-    /// What differs for this policy.
+    /// The differences of this policy.
     pub differences: Vec<Difference>,
-    /// What it lost to others.
+    /// The fields that other policies override.
     pub conflicts: Vec<Conflict>,
-    /// Attributes that are no wish any more, as their expiry has passed.
+    /// Attributes that are no longer desired, as their expiry has passed.
     pub expired: Vec<AttributeKey>,
-    /// What failed, by field; looks that failed have none.
+    /// The failures by field; failed reads have no field.
     pub failures: Vec<(Option<Field>, Failure)>,
 }
 
-/// How things stand with a tailnet.
+/// The state of a tailnet.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TailnetReport {
-    /// Why it cannot be asked, if so.
+    /// Why the API does not answer or there is no connection, if so.
     pub failure: Option<Failure>,
-    /// The domain of its devices' names, once the list has been seen: which tailnet it is.
+    /// The domain of its devices' names, once the list has been read: it tells which tailnet this is.
     pub domain: Option<String>,
-    /// Its own devices, once the list has been seen.
+    /// The number of its own devices, once the list has been read.
     pub devices: Option<usize>,
     /// Nothing is sent for any policy.
     pub suspended: bool,
     /// The policies that name it.
     pub policies: usize,
-    /// How many devices keep moving in and out of policies, each counted for each of these.
+    /// The number of devices that keep joining and leaving policies, each counted once for each policy.
     pub flapping: usize,
-    /// What the credential is known not to permit.
+    /// The scopes that the credential is known to lack.
     pub missing_scopes: BTreeSet<Ability>,
     /// How often attributes are read, as the request budget allows.
     pub attributes_interval: Duration,
-    /// Some of the policies that the limit of changed devices holds.
+    /// Some of the policies that the change limit holds.
     pub limited: Vec<LimitedPolicy>,
     /// How many it holds.
     pub limited_total: usize,
-    /// What was changed a short while ago, once that is known.
+    /// The recent changes, once they are known.
     pub recent: Option<Vec<RecentChanges>>,
-    /// The devices that may be changed next: for another process they count as changed.
+    /// The devices that may be changed next: another process counts them as changed.
     pub reserved: ReservedDevices,
-    /// What was deleted within a day.
+    /// The deletions of the last day.
     pub deletions: Vec<RecentDeletions>,
-    /// Counts what has to be kept before a request.
+    /// The revision of the record; requests wait until it is durable.
     pub revision: u64,
-    /// How far the local clock is ahead of the API's, where that is too far.
+    /// How far the local clock is ahead of the API's, if that is too far.
     pub clock_skew: Option<SignedDuration>,
-    /// What is wrong with the annotation that approves.
+    /// The errors of the approval annotation.
     pub approval_errors: Vec<String>,
 }
 
 impl Engine {
-    /// Gives out the reports that have changed. While stopping too: what the last calls did is to
-    /// be told.
+    /// Emits the reports that have changed. While stopping too, as the last requests must be reported.
     pub(super) fn publish(&mut self) {
         if !self.leads() {
             self.dirty_statuses.clear();
@@ -177,7 +176,7 @@ impl Engine {
         }
     }
 
-    /// A report is kept: what it remembers of this object survives a crash.
+    /// The record in a report of this object is durable.
     pub(super) fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
         let held = self.policies.get_mut(key);
         if let Some(held) = held.filter(|held| held.uid == uid) {
@@ -188,13 +187,14 @@ impl Engine {
         }
     }
 
-    /// Why the tailnet cannot be asked, once that is sure enough to say it on every policy.
+    /// Why the API does not answer or there is no connection, once that is certain enough to report it on
+    /// every policy.
     pub(super) fn outage(&self) -> Option<&Failure> {
         self.connection.as_ref().err().or(self.polling.outage())
     }
 
-    /// The report of a policy; `None` where the last one still tells the truth: before the first
-    /// list, and while work goes on and nothing needs to be kept for it.
+    /// The report of a policy; `None` if the last one still holds: before the first list, and while work is
+    /// in progress and no record is needed for it.
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let held = self.policies.get(key)?;
         let state = match &held.policy {
@@ -202,16 +202,16 @@ impl Engine {
             _ if held.deleting.is_some() => State::Deleting(held.abandoned.clone().map(Box::new)),
             _ if let Err(errors) = &held.declared => State::Invalid(errors.clone()),
             Err(refusal) if self.may_be_allowed_yet(refusal) => return None,
-            Err(Refusal::Invalid(faults)) => State::Invalid(faults.clone()),
+            Err(Refusal::Invalid(errors)) => State::Invalid(errors.clone()),
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
             Ok(_) if held.too_many => State::TooMany(held.nodes().count()),
             Ok(policy) => match (self.outage(), &held.binding) {
-                // A moment later there is a connection, or a reason why not.
+                // In a moment there is a connection, or the reason why there is none.
                 (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
                 (None, None) if held.needed_record.bound.is_none() => State::Starting,
                 (None, Some(binding)) if self.polling.seen > 0 => {
-                    self.found(key, &policy.target, binding)?
+                    self.binding_state(key, &policy.target, binding)?
                 }
                 _ => return None,
             },
@@ -248,7 +248,7 @@ impl Engine {
         })
     }
 
-    fn found(&self, key: &PolicyKey, target: &Target, binding: &Binding) -> Option<State> {
+    fn binding_state(&self, key: &PolicyKey, target: &Target, binding: &Binding) -> Option<State> {
         let identity = match target {
             Target::Device(target) => &target.identity,
             Target::Selector(_) => {

@@ -1,8 +1,8 @@
-//! Reports on their way to where they are recorded: of each policy the newest, and one at a time.
+//! The queue of reports to write: of each policy the newest, one at a time.
 //!
-//! A report belongs to a term of leadership and to the tailnet of its engine. At the end of the term
-//! the queue is emptied, and a policy that leaves the tailnet takes its report with it, even one that
-//! is being written: whoever looks after the policy next has newer facts.
+//! A report belongs to a term of leadership and to the tailnet of its engine. At the end of the term the
+//! queue is emptied. A policy that leaves the tailnet takes its report with it, even one that is being
+//! written: the engine that has the policy next has newer facts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::plan::PolicyKey;
 
-/// Reports that are being written at once.
+/// The number of reports that are written at once.
 const WRITERS: usize = 8;
 
 /// Reports to write: of each policy at most the newest, and only one at a time.
@@ -35,26 +35,26 @@ pub(super) struct Reports {
 
 /// A writer at work.
 struct Writer {
-    /// Tells it from a later one for a policy of the same name.
+    /// Distinguishes it from a later writer for a policy of the same name.
     number: u64,
     task: AbortHandle,
 }
 
-/// A report that a writer is done with, and whether it is recorded.
+/// A report that a writer has finished, and whether it is recorded.
 pub(super) enum Written {
     Policy(u64, PolicyKey, Box<PolicyReport>, Recorded),
     Tailnet(Box<TailnetReport>, bool),
-    /// None: what waits may be tried again.
+    /// No report: a backoff has ended.
     Nothing,
 }
 
 impl Reports {
-    /// Takes the report of a policy, in place of an earlier one that still waits.
+    /// Takes the report of a policy; it replaces an earlier one that still waits.
     pub fn put_policy(&mut self, key: PolicyKey, report: PolicyReport) {
         self.waiting.insert(key, report);
     }
 
-    /// Takes the report of the tailnet, in place of an earlier one that still waits.
+    /// Takes the report of the tailnet; it replaces an earlier one that still waits.
     pub fn put_tailnet(&mut self, report: TailnetReport) {
         self.tailnet = Some(report);
     }
@@ -79,7 +79,7 @@ impl Reports {
         }
     }
 
-    /// Whether nothing waits or is under way.
+    /// Whether no report waits or is being written.
     pub fn are_recorded(&self) -> bool {
         self.waiting.is_empty()
             && self.tailnet.is_none()
@@ -87,7 +87,7 @@ impl Reports {
             && !self.tailnet_busy
     }
 
-    /// Starts to write what waits, as far as there are writers.
+    /// Starts to write the waiting reports, as far as there are writers.
     pub fn write<R: Reporter>(&mut self, term: Term, reporter: &Arc<R>) {
         let now = Instant::now();
         if !self.tailnet_busy
@@ -133,18 +133,18 @@ impl Reports {
         let number = self.started;
         let reporter = Arc::clone(reporter);
         let span = info_span!("reconcile", policy = %key, generation = report.generation);
-        let about = key.clone();
+        let policy = key.clone();
         let write = async move {
-            let recorded = reporter.policy(term, &about, &report).await;
-            Written::Policy(number, about, Box::new(report), recorded)
+            let recorded = reporter.policy(term, &policy, &report).await;
+            Written::Policy(number, policy, Box::new(report), recorded)
         };
         let task = self.writers.spawn(write.instrument(span));
         self.busy.insert(key, Writer { number, task });
     }
 
-    /// Waits for a writer that is done; `None` where none is at work.
+    /// Waits for a writer to finish; `None` if none is at work.
     pub async fn join_next(&mut self) -> Option<Written> {
-        // Those that were aborted have nothing to say.
+        // Aborted writers have no result.
         loop {
             if let Ok(written) = self.writers.join_next().await? {
                 return Some(written);
@@ -152,8 +152,8 @@ impl Reports {
         }
     }
 
-    /// Takes note of a writer that is done: what the engine is to be told of a report that is recorded
-    /// now. One that is not recorded waits again, unless a newer one does.
+    /// Takes a finished writer. Returns the input for the engine if the report is recorded. A report that is
+    /// not recorded waits again, unless a newer one does.
     pub fn finish(&mut self, written: Written) -> Option<Input> {
         match written {
             Written::Nothing => None,
@@ -167,7 +167,7 @@ impl Reports {
                 None
             }
             Written::Policy(number, key, report, recorded) => {
-                // It is another one's turn where the policy was forgotten meanwhile.
+                // If the policy was forgotten meanwhile, this is the result of an earlier writer.
                 let ours = self.busy.get(&key).is_some_and(|it| it.number == number);
                 if !ours {
                     return None;
@@ -189,7 +189,7 @@ impl Reports {
         }
     }
 
-    /// Notes whether a report was written; what fails is tried again after a pause.
+    /// Notes whether a report was written. A failed one is tried again after a backoff.
     fn note(&mut self, subject: Subject, written: bool) {
         if written {
             self.retries.succeeded(&subject);

@@ -1,8 +1,8 @@
-//! When a report that could not be written is tried again.
+//! Decides when a report that could not be written is tried again.
 //!
-//! If the status of one object cannot be written, that object alone waits, with a growing pause. If several
-//! fail in a row, the cause is not the objects (a missing role, an API server that does not answer): then one is
-//! tried at a time, and the others wait.
+//! If the status of one object cannot be written, that object alone waits, with a growing backoff. If several
+//! fail in a row, the cause is not the objects (a missing role, an API server that does not answer): then one
+//! is tried at a time, and the others wait.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,13 +13,13 @@ use crate::plan::PolicyKey;
 
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// This many failures in a row concern all objects.
+/// This many failures in a row are no fault of a single object.
 const IN_A_ROW: u32 = 5;
 
 /// Whose report it is: a policy's, or the tailnet's.
 pub(super) type Subject = Option<PolicyKey>;
 
-/// The pauses of a queue of reports.
+/// The backoffs of a queue of reports.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
     pauses: BTreeMap<Subject, Pause>,
@@ -53,7 +53,7 @@ impl Retries {
         self.all_until = None;
     }
 
-    /// A report was not written. Says when something may be tried again.
+    /// A report was not written. Returns when a report may be tried again.
     pub fn failed(&mut self, subject: Subject, now: Instant) -> Instant {
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         let failures = self.pauses.get(&subject).map_or(1, |it| it.failures + 1);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_written_few_are_tried() {
+    fn if_nothing_can_be_written_few_are_tried() {
         let (mut retries, mut now) = (Retries::default(), Instant::now());
         let subjects: Vec<Subject> = (0..200).map(|n| Some(policy(&n.to_string()))).collect();
         let mut tries = 0;
@@ -127,7 +127,7 @@ mod tests {
             now += Duration::from_millis(50);
         }
         assert!((5..=16).contains(&tries), "{tries} tries in 30 s");
-        // Once one is written all may go.
+        // Once one is written, all may be tried.
         let later = end + MAX_PAUSE * 2;
         retries.succeeded(&subjects[0]);
         assert!(retries.allow_any(7, later));

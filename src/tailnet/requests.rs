@@ -1,4 +1,4 @@
-//! Requests on their way: the turn that the next one waits for, and the permits of the writes.
+//! Sends requests: waits for the turn of the next one, and keeps the permits of the writes.
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tracing::{Instrument as _, info_span};
 use super::{Answer, Failure, Request, Ticket, exchange};
 use crate::tailscale::{Client, Haste, Permit, Turn};
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It was answered, or the answer was lost.
@@ -17,27 +17,27 @@ pub(super) enum Outcome {
     NotSent,
 }
 
-/// What happens to requests.
+/// The progress of requests.
 pub(super) enum Progress {
-    /// One can be sent now.
+    /// A request can be sent now.
     Turn(Turn),
-    /// One has ended.
+    /// A request has ended.
     Outcome(Ticket, Outcome),
 }
 
-/// Whether writes may be sent at this moment; asked right before each.
+/// Whether writes may be sent at this moment; checked right before each.
 pub(super) type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// Before a write is decided anew that was not sent, as this process may not write: the engine is about
-/// to be told.
+/// The pause before a write is decided again that was not sent because this process may not write: the engine
+/// is about to learn that.
 const PAUSE: Duration = Duration::from_millis(100);
 
 type Waiting = Pin<Box<dyn Future<Output = Option<Turn>> + Send>>;
 
-/// Sends what an engine decides, by one client at a time.
+/// Sends the requests of an engine with one client at a time.
 pub(super) struct Requests {
     client: Option<Client>,
-    /// What the next request waits for.
+    /// The turn that the next request waits for.
     waiting: Option<Waiting>,
     haste: Haste,
     turn: Option<Turn>,
@@ -61,8 +61,8 @@ impl Requests {
         self.client.as_ref()
     }
 
-    /// Takes another client. Whatever waits in the former one is not sent any longer, whoever made it
-    /// wait there.
+    /// Takes another client. Requests that wait in the previous one are no longer sent, no matter who sent
+    /// them there.
     pub fn connect(&mut self, client: Option<Client>) {
         self.waiting = None;
         self.revoke(|_| false);
@@ -75,9 +75,9 @@ impl Requests {
         }
     }
 
-    /// Waits for a turn while one is wanted, in this haste.
-    pub fn want_turn(&mut self, wanted: Option<Haste>) {
-        let Some(haste) = wanted else {
+    /// Waits for a turn while one is needed, in this haste.
+    pub fn want_turn(&mut self, needed: Option<Haste>) {
+        let Some(haste) = needed else {
             self.waiting = None;
             return;
         };
@@ -88,8 +88,7 @@ impl Requests {
         }
     }
 
-    /// What comes next: a turn that is waited for, or the outcome of a request; for ever where there is
-    /// neither.
+    /// The next turn or outcome. Waits forever if there is neither.
     pub async fn next(&mut self) -> Progress {
         loop {
             let waiting = &mut self.waiting;
@@ -102,7 +101,7 @@ impl Requests {
             tokio::select! {
                 turn = turn => {
                     self.waiting = None;
-                    // A closed client gives none; another one is about to take its place.
+                    // A closed client gives no turn; another client is about to replace it.
                     if let Some(turn) = turn {
                         return Progress::Turn(turn);
                     }
@@ -116,18 +115,18 @@ impl Requests {
         }
     }
 
-    /// Takes the turn for the request that is sent now.
+    /// Takes the turn for the request that is sent next.
     pub fn begin_turn(&mut self, turn: Turn) {
         self.turn = Some(turn);
     }
 
-    /// A turn that was not needed goes back to the budget.
+    /// Returns an unused turn to the budget.
     pub fn end_turn(&mut self) {
         self.turn = None;
     }
 
-    /// Sends a request with the turn at hand. A write is sent only while `may_write` says so, and not
-    /// after `until`.
+    /// Sends a request with the current turn. A write is sent only while `may_write` is true, and not after
+    /// `until`.
     pub fn send(
         &mut self,
         ticket: Ticket,
@@ -159,11 +158,11 @@ impl Requests {
         self.tasks.spawn(exchange.instrument(span));
     }
 
-    /// Revokes the writes that have not been sent and are not wanted any longer.
-    pub fn revoke(&mut self, still_wanted: impl Fn(Ticket) -> bool) {
+    /// Revokes the writes that are not sent yet and no longer needed.
+    pub fn revoke(&mut self, still_needed: impl Fn(Ticket) -> bool) {
         self.permits.retain(|_, permit| permit.is_waiting());
         for (ticket, permit) in &self.permits {
-            if !still_wanted(*ticket) {
+            if !still_needed(*ticket) {
                 permit.revoke();
             }
         }

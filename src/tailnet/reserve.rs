@@ -1,42 +1,42 @@
-//! Which devices may be changed next: the tailnet's status names them before the first request.
+//! Reserves the devices that may be changed next: the tailnet's status names them before the first request.
 //!
-//! The limit of changed devices holds across a crash only if no device is changed that a status does not
-//! count. One status write per device would cost too much, so devices are reserved together: as many as
-//! are about to be changed, up to [`CHUNK`]. A reserved device counts as changed for the next process,
-//! by its id, so that it can be changed again for free: hence never more are reserved than the limit leaves.
-//! What is at rest is given back.
+//! The change limit survives a crash only if no device is changed that a status does not count. One status
+//! write for each device would cost too much, so devices are reserved together: as many as are about to be
+//! changed, up to [`CHUNK`]. The next process counts a reserved device as changed, by its id, and may change
+//! it again for free. So the engine never reserves more devices than the limit leaves. It gives back idle
+//! devices.
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, ReservedDevices, change_budget::ChangeBudget};
 use crate::{model::NodeId, plan::next_call};
 
-/// Devices that are reserved at once; policies that were edited a moment ago may reserve as many more.
+/// The number of devices that are reserved at once. Recently edited policies may reserve as many more.
 const CHUNK: usize = 50;
 
 #[derive(Debug)]
 struct Reservation {
     /// The revision of the first record that has it.
     since: u64,
-    /// The namespace whose policy is to change the device.
+    /// The namespace whose policy changes the device.
     namespace: Option<String>,
 }
 
-/// The devices that are reserved, and what is surely recorded of that.
+/// The reserved devices, and the revision that is durable.
 #[derive(Debug, Default)]
 pub(super) struct Reservations {
     reserved: BTreeMap<NodeId, Reservation>,
-    /// Those that are to be changed and not reserved.
+    /// Devices that must be changed and are not reserved.
     asked: BTreeSet<NodeId>,
-    /// Counts the records.
+    /// The revision of the record.
     revision: u64,
-    /// The newest one that is surely kept.
+    /// The newest durable revision.
     recorded: u64,
 }
 
 impl Reservations {
-    /// A device is to be changed, or no longer.
-    pub fn ask(&mut self, id: &NodeId, wanted: bool) {
-        if !wanted {
+    /// Notes that a device must be changed, or no longer.
+    pub fn ask(&mut self, id: &NodeId, needed: bool) {
+        if !needed {
             self.asked.remove(id);
         } else if !self.reserved.contains_key(id) {
             self.asked.insert(id.clone());
@@ -49,7 +49,7 @@ impl Reservations {
         since.is_some_and(|reservation| reservation.since <= self.recorded)
     }
 
-    /// Something else is added to the record: gives the revision that has it.
+    /// Notes another change of the record. Returns the revision that includes it.
     pub fn next_revision(&mut self) -> u64 {
         self.revision += 1;
         self.revision
@@ -59,7 +59,7 @@ impl Reservations {
         self.revision
     }
 
-    /// Whether this revision is surely kept.
+    /// Whether this revision is durable.
     pub fn has_recorded(&self, revision: u64) -> bool {
         revision <= self.recorded
     }
@@ -71,7 +71,7 @@ impl Reservations {
             .collect()
     }
 
-    /// Gives all back.
+    /// Gives back all devices.
     pub fn clear(&mut self) {
         self.asked.clear();
         if !self.reserved.is_empty() {
@@ -87,12 +87,12 @@ impl Engine {
         self.approved_plan.is_none() && self.most_changes().is_some()
     }
 
-    /// Whether a change of a device is counted, or need not be.
+    /// Whether a device may be changed: the change is counted durably, or need not be.
     pub(super) fn may_change(&self, id: &NodeId) -> bool {
         self.change_budget.reservations.is_recorded(id) || !self.counts_changes()
     }
 
-    /// A record of the tailnet is kept.
+    /// A record of the tailnet is durable.
     pub(super) fn tailnet_recorded(&mut self, revision: u64) {
         let reservations = &mut self.change_budget.reservations;
         reservations.recorded = reservations.recorded.max(revision);
@@ -103,16 +103,16 @@ impl Engine {
     /// Whether a device is about to be changed, or is being changed.
     fn is_changing(&self, id: &NodeId) -> bool {
         let at_rest = self.queues.is_idle(id) || self.queues.written().contains(id);
-        self.change_budget.window.is_under_way(id) || !at_rest || self.dirty_steps.contains(id)
+        self.change_budget.window.is_in_flight(id) || !at_rest || self.dirty_steps.contains(id)
     }
 
-    /// How many more devices the limit leaves, those that are reserved and not changed yet aside.
+    /// How many more devices the limit leaves, apart from those that are reserved and not changed yet.
     fn room_to_reserve(&self) -> usize {
-        let limiter = &self.change_budget;
-        let reserved = limiter.reservations.reserved.keys();
-        let unused = reserved.filter(|id| !limiter.window.has(id)).count();
+        let budget = &self.change_budget;
+        let reserved = budget.reservations.reserved.keys();
+        let unused = reserved.filter(|id| !budget.window.has(id)).count();
         let most = self.most_changes().unwrap_or(usize::MAX);
-        most.saturating_sub(limiter.window.count() + unused)
+        most.saturating_sub(budget.window.count() + unused)
     }
 
     /// The namespace whose policy changes a device next.
@@ -122,25 +122,25 @@ impl Engine {
         Some(first.owner.namespace.clone())
     }
 
-    /// Reserves what is to be changed next, and gives back what is at rest: all of it once nothing is
-    /// about to be changed, and else only to make room, so that few records are written.
+    /// Reserves the devices that must be changed next, and gives back idle ones. To write few records, it
+    /// gives back idle devices only if nothing is about to be changed, or to make room.
     pub(super) fn reserve(&mut self) {
         if !self.counts_changes() {
             self.change_budget.reservations.clear();
             return;
         }
         let reserved = self.change_budget.reservations.reserved.keys();
-        let rests: Vec<NodeId> = reserved
+        let idle: Vec<NodeId> = reserved
             .filter(|id| !self.is_changing(id))
             .cloned()
             .collect();
         let reservations = &self.change_budget.reservations;
-        let quiet = rests.len() == reservations.reserved.len();
+        let quiet = idle.len() == reservations.reserved.len();
         let unused = |id: &&NodeId| !self.change_budget.window.has(id);
-        let unused = rests.iter().filter(unused).count();
-        let makes_room = !reservations.asked.is_empty() && (rests.len() >= CHUNK / 2 || unused > 0);
+        let unused = idle.iter().filter(unused).count();
+        let makes_room = !reservations.asked.is_empty() && (idle.len() >= CHUNK / 2 || unused > 0);
         if quiet || makes_room {
-            self.change_budget.give_back(&rests);
+            self.change_budget.give_back(&idle);
         }
         let mut room = self.room_to_reserve();
         let asked = std::mem::take(&mut self.change_budget.reservations.asked);
@@ -176,19 +176,19 @@ impl Engine {
 }
 
 impl ChangeBudget {
-    /// Whether a change of a device would use up some of the limit. What was changed within the hour, or
-    /// is approved to go over the limit, does not, whatever policies that are held want besides.
+    /// Whether a change of a device uses up some of the limit. A device that was changed within the hour, or
+    /// is approved to exceed the limit, does not, even if held policies need to change it too.
     fn needs_room(&self, id: &NodeId) -> bool {
-        let mut wanted_by = self.wants.by(id).iter();
-        !self.window.has(id) && wanted_by.any(|key| !self.held.contains(key))
+        let mut needed_by = self.wants.by(id).iter();
+        !self.window.has(id) && needed_by.any(|key| !self.held.contains(key))
     }
 
-    /// What is at rest is counted as it was changed, and no longer reserved.
-    fn give_back(&mut self, rests: &[NodeId]) {
-        for id in rests {
+    /// Gives back idle devices: they count only if they were changed.
+    fn give_back(&mut self, idle: &[NodeId]) {
+        for id in idle {
             self.reservations.reserved.remove(id);
         }
-        if self.note_recent() || !rests.is_empty() {
+        if self.note_recent() || !idle.is_empty() {
             self.reservations.revision += 1;
         }
     }

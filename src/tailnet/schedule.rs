@@ -1,4 +1,4 @@
-//! From what is known to what is done next.
+//! Decides what to do next from what is known.
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
@@ -13,22 +13,24 @@ use crate::{
     plan::{AttributeWrites, Call, Difference, Field, PolicyKey},
 };
 
-/// Devices in one batch of attribute writes (the contract's number; the API documents none).
+/// The number of devices in one batch of attribute writes (from the design; the API documents none).
 const BATCH_SIZE: usize = 50;
-/// How long a batch waits for another device to join. A device that hangs holds it up no longer.
+/// How long a batch waits for another device to join. A device that does not answer delays it no longer than
+/// that.
 pub(super) const BATCH_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a batch waits though others keep joining, or keep taking the turns.
+/// How long a batch waits while others keep joining or taking the turns.
 const BATCH_LIMIT: Duration = Duration::from_secs(4);
-/// More devices than this are confirmed by one list instead of a look at each; and a policy about
-/// more of them is no urgent work, as it would hold up all others for long.
+/// More devices than this are verified by one list instead of a read of each. A policy with more devices is
+/// not urgent, as it would delay all others for long.
 const MANY: usize = 20;
 
 impl Engine {
-    /// Brings everything up to date with what is known now, and begins what can be begun.
-    pub(super) fn settle(&mut self, now: Now) {
+    /// Computes everything that is dirty, and begins what can be begun. The order matters: targets before
+    /// plans, plans before the limit, and the limit before requests.
+    pub(super) fn reconcile(&mut self, now: Now) {
         self.turns.begin_step();
         self.lane_opens_at = None;
-        // The list does not take every turn where others wait too.
+        // The poll does not take every turn if others wait too.
         if !self.turns.went_to_list() {
             self.poll(now);
         }
@@ -46,7 +48,7 @@ impl Engine {
             self.apply_limit(now);
             self.manage_routes();
             if self.may_act() {
-                self.action(now);
+                self.act(now);
             }
         }
         self.poll(now);
@@ -58,7 +60,7 @@ impl Engine {
         self.publish();
     }
 
-    /// Finds the devices anew of the policies in question whose selector has been compared.
+    /// Finds the devices of the dirty policies whose selector has been evaluated.
     fn rebind_known(&mut self, now: Now) {
         let mut known = Vec::new();
         for key in std::mem::take(&mut self.dirty_targets) {
@@ -85,21 +87,20 @@ impl Engine {
         }
     }
 
-    /// While the list fails, or has not been seen since the lead was taken, nothing is sent but
-    /// the list itself.
+    /// While the list fails, or has not been read in this term, nothing is sent but the poll.
     pub(super) fn may_act(&self) -> bool {
         !self.stopping && self.may_write()
     }
 
-    /// Whether a write may be under way.
+    /// Whether a write may be in flight.
     pub(super) fn may_write(&self) -> bool {
         self.leads() && self.connection.is_ok() && self.polling.is_closed()
     }
 
-    fn action(&mut self, now: Now) {
+    fn act(&mut self, now: Now) {
         for id in std::mem::take(&mut self.dirty_steps) {
             self.begin_deletions(&id, now);
-            self.place(&id, now);
+            self.decide_step(&id, now);
         }
         if self.has_lane(now) {
             self.send_halves(now);
@@ -107,7 +108,7 @@ impl Engine {
         if !self.queues.has_urgent() {
             self.send_lookups(now);
         }
-        // Who keeps the queue full must not keep others' attributes from being written.
+        // A full queue must not keep the batch from being sent.
         if self.queues.batch_waits(BATCH_LIMIT, now.monotonic) && !self.turns.went_to_batch() {
             self.write_attributes(now);
         }
@@ -120,7 +121,7 @@ impl Engine {
             }
             self.write_attributes(now);
             self.verify_writes(now);
-            // What was taken out of a batch may have become ready.
+            // A device that left the batch may be ready now.
             if !self.has_lane(now) || self.queues.next_ready().is_none() || !self.turns.is_granted()
             {
                 return;
@@ -128,8 +129,8 @@ impl Engine {
         }
     }
 
-    /// Finds the next step of a device and its place in the queues.
-    fn place(&mut self, id: &NodeId, now: Now) {
+    /// Decides the next step of a device and its lane.
+    fn decide_step(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.devices.get(id) else {
             self.queues.remove(id);
             self.change_budget.reservations.ask(id, false);
@@ -142,7 +143,7 @@ impl Engine {
         let step = node.next_step(id, self.step_context(id, node, now.monotonic));
         let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
         self.change_budget.reservations.ask(id, waits);
-        let place = match &step {
+        let decide_step = match &step {
             Step::Rest(_) => Lane::Idle,
             Step::Wait => Lane::Blocked,
             Step::Read(_) | Step::Call(..) if self.is_urgent(node) => Lane::Urgent,
@@ -150,8 +151,7 @@ impl Engine {
             Step::WriteAttributes(..) => Lane::Batch,
             Step::Verify => Lane::Verify,
         };
-        // Whatever else happens, an attribute whose time has passed is no wish any more, and a time for
-        // an act comes.
+        // In any case, the device is planned again when an attribute expires or the time of an action comes.
         let wakes = node.plan.owners.next_expiry().into_iter();
         let wakes = wakes.chain(node.plan.wakes).min();
         let expiry = wakes.map(|expiry| {
@@ -162,11 +162,12 @@ impl Engine {
             Step::Rest(until) => until,
             _ => None,
         };
-        let alarm = retry.into_iter().chain(expiry).min();
-        self.set_timer(id, alarm);
+        let timer = retry.into_iter().chain(expiry).min();
+        self.set_timer(id, timer);
         let namespace = self.cause_of(id, &step);
-        self.queues.put_for(id, place, &namespace, now.monotonic);
-        if place == Lane::Idle {
+        self.queues
+            .put_for(id, decide_step, &namespace, now.monotonic);
+        if decide_step == Lane::Idle {
             self.idle(id, now.monotonic);
         }
     }
@@ -183,8 +184,8 @@ impl Engine {
         self.policies.get(key).is_some_and(urgent)
     }
 
-    /// The namespace that causes the next request for a device: of the change that is made, of what was
-    /// edited, or of one of the policies that target it.
+    /// The namespace that causes the next request for a device: of the change, of the edited policy, or of
+    /// one of the policies that target it.
     fn cause_of(&self, id: &NodeId, step: &Step) -> String {
         let owner = match step {
             Step::Call(_, differences) => differences.first().map(|it| &it.owner),
@@ -212,7 +213,7 @@ impl Engine {
         }
     }
 
-    /// Sends what a device needs next, if that is a request of its own; else the turn is given back.
+    /// Sends the next request of a device, if it has one of its own; otherwise the turn is given back.
     fn begin(&mut self, id: &NodeId, now: Now) {
         self.turns.give_back();
         let step = self
@@ -221,7 +222,7 @@ impl Engine {
             .map(|node| node.next_step(id, self.step_context(id, node, now.monotonic)));
         match step {
             Some(Step::Read(request)) => self.send_for(id, request, Vec::new(), now),
-            // What is done once is recorded first.
+            // A one-shot action is recorded first.
             Some(Step::Call(_, differences)) if !self.have_begun(&differences, now) => {
                 self.queues.put(id, Lane::Blocked, now.monotonic);
                 self.dirty_steps.insert(id.clone());
@@ -229,7 +230,7 @@ impl Engine {
             Some(Step::Call(call, differences)) => {
                 self.send_for(id, Request::Write(call), differences, now);
             }
-            Some(_) => self.place(id, now),
+            Some(_) => self.decide_step(id, now),
             None => self.queues.remove(id),
         }
     }
@@ -244,7 +245,7 @@ impl Engine {
         }
     }
 
-    /// Sends attribute writes together: as soon as a batch is full, nobody else is on the way, or
+    /// Sends attribute writes together: as soon as the batch is full, no other device is about to join, or
     /// none has joined for a while.
     fn write_attributes(&mut self, now: Now) {
         while self.has_lane(now) {
@@ -268,8 +269,8 @@ impl Engine {
                 .get(id)
                 .map(|node| node.next_step(id, self.step_context(id, node, now.monotonic)));
             let Some(Step::WriteAttributes(own, removed)) = step else {
-                // Its time has come for something else, such as a read.
-                self.place(id, now);
+                // The device needs something else first, such as a read.
+                self.decide_step(id, now);
                 continue;
             };
             if let Some(node) = self.devices.get_mut(id) {
@@ -291,10 +292,10 @@ impl Engine {
         }
     }
 
-    /// Looks at what was written: at each device, or at all by one list.
+    /// Verifies writes: by a read of each device, or by one list for all.
     fn verify_writes(&mut self, now: Now) {
         let on_the_way = self.queues.on_the_way() + self.queues.batch_size();
-        // A device that hangs may do so for long.
+        // A device that does not answer may take long.
         let on_the_way = on_the_way.saturating_sub(self.slow_requests(now));
         let written = self.queues.written();
         if written.is_empty() {
@@ -329,14 +330,14 @@ impl Engine {
         }
     }
 
-    /// So many reads of attributes would cost more than they tell: the next regular read confirms.
-    /// Settings wait for the list.
+    /// This many reads of attributes would cost more than they are worth: the next regular read verifies
+    /// them. Settings wait for the list.
     fn verify_among_many(&mut self, id: &NodeId, now: Now) {
         if let Some(node) = self.devices.get_mut(id) {
             node.unverified
                 .retain(|field, _| !matches!(field, Field::Attribute(_)));
             self.dirty_plans.insert(id.clone());
-            self.place(id, now);
+            self.decide_step(id, now);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Policies about many devices: who belongs, what they own, and one short report of all.
+//! Policies with a selector: their devices, and one short report of all.
 //!
-//! What happens to one device costs no walk over the others: its place in each fleet is judged by
-//! itself, and a report, which does walk, is made once a fleet rests, when something must be kept,
-//! and otherwise once for each list.
+//! A change of one device costs no walk over the others: each is matched alone. A report does walk over all
+//! devices, so it is made once the devices are idle, when a record is needed, and otherwise once for each
+//! list.
 
 use std::collections::BTreeSet;
 
@@ -12,66 +12,66 @@ use crate::{
     plan::{Binding, Difference, ExpressionError, PolicyKey},
 };
 
-/// Devices and differences that a report has in detail; its totals are exact.
+/// The number of devices and differences that a report details; its totals are exact.
 pub const DETAILS: usize = 20;
 
-/// How things stand with the devices of a policy about many.
+/// The state of the devices of a policy with a selector.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SelectorReport {
-    /// The devices that fit.
+    /// The number of matching devices.
     pub matched: usize,
-    /// Those of them that are as declared.
+    /// Those of them that are in sync.
     pub in_sync: usize,
-    /// Those about which something is under way.
+    /// Those with work in progress.
     pub working: usize,
-    /// Those of which not everything has been read.
+    /// Those that have not been read completely.
     pub unread: usize,
-    /// Those for which the policy lost a field to another one.
+    /// Those with a field that another policy overrides.
     pub conflicted: usize,
-    /// Those for which something is held.
+    /// Those with a held change.
     pub held: usize,
-    /// Those for which something failed.
+    /// Those with a failure.
     pub failed: usize,
-    /// Some devices: first what needs attention most.
+    /// Some devices; those that need attention most come first.
     pub details: Vec<DeviceReport>,
     /// Some differences, in the order of the devices.
     pub differences: Vec<Difference>,
-    /// How many differences there are.
+    /// The number of differences.
     pub out_of_sync: usize,
-    /// Attributes that are no wish any more, as their expiry has passed.
+    /// Attributes that are no longer desired, as their expiry has passed.
     pub expired: BTreeSet<AttributeKey>,
-    /// The devices of which its expression cannot tell.
+    /// The devices on which its expression fails.
     pub selector_errors: Option<SelectorErrors>,
-    /// The devices that keep joining and leaving it by what they claim.
+    /// The devices that keep joining and leaving it by what they report about themselves.
     pub flapping: Option<FlappingDevices>,
 }
 
-/// Devices that keep joining and leaving a fleet by what they claim of themselves: for now they stay as they
-/// are, in or out.
+/// Devices that keep joining and leaving a selector by what they report about themselves: for now they stay
+/// in or out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlappingDevices {
     /// How many.
     pub count: usize,
     /// The first of them.
     pub node: NodeId,
-    /// What people call that one.
+    /// Its display name.
     pub label: String,
 }
 
-/// Devices of which the expression of a selector cannot tell; they are not meant.
+/// Devices on which the expression of a selector fails; the policy does not target them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SelectorErrors {
     /// How many.
     pub count: usize,
     /// The first of them.
     pub node: NodeId,
-    /// What people call that one.
+    /// Its display name.
     pub label: String,
-    /// Why the expression cannot tell of that one.
+    /// The error of the expression on that device.
     pub error: ExpressionError,
 }
 
-/// How much attention a device needs; the first needs most.
+/// How much attention a device needs, in descending order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum DeviceOutcome {
     Conflicted,
@@ -82,21 +82,21 @@ enum DeviceOutcome {
 }
 
 impl Engine {
-    /// Takes a device into a fleet that it matches, or out of one that it no longer matches.
-    pub(super) fn rematch(&mut self, id: &NodeId, key: &PolicyKey, verdict: Comparison) {
+    /// Adds a device to the devices of a selector that it matches, or removes it.
+    pub(super) fn rematch(&mut self, id: &NodeId, key: &PolicyKey, comparison: Comparison) {
         let Some(held) = self.policies.get_mut(key) else {
             return;
         };
-        // In a new term, a device may leave with the first list: what is recorded of it counts.
+        // In a new term, a device may leave with the first list: its record must be restored before.
         held.meet_devices(&self.index, self.polling.seen);
         let Some(Binding::Selector(nodes)) = &mut held.binding else {
             return;
         };
-        let (fits, is_unknown) = (
-            verdict == Comparison::Matches,
-            verdict == Comparison::Unknown,
+        let (matches, is_unknown) = (
+            comparison == Comparison::Matches,
+            comparison == Comparison::Unknown,
         );
-        let moved = if fits {
+        let has_changed = if matches {
             nodes.insert(id.clone())
         } else {
             nodes.remove(id)
@@ -106,14 +106,14 @@ impl Engine {
         } else {
             held.selector_errors.remove(id)
         };
-        let left = !fits && !is_unknown && held.needed_record.managed.nodes.contains(id);
-        if moved || reported {
+        let left = !matches && !is_unknown && held.needed_record.managed.nodes.contains(id);
+        if has_changed || reported {
             self.dirty_statuses.insert(key.clone());
         }
-        if moved && fits {
+        if has_changed && matches {
             self.adopt_device(id, key);
             self.hold_one(id, key);
-        } else if moved {
+        } else if has_changed {
             self.release_binding(id, key);
             self.recount(key);
         }
@@ -121,12 +121,12 @@ impl Engine {
             self.release_device(id, key);
         }
         if let Some(held) = self.policies.get_mut(key) {
-            let matches = fits || is_unknown;
-            held.see_device(id, self.index.get(id), matches, self.polling.seen);
+            let is_kept = matches || is_unknown;
+            held.see_device(id, self.index.get(id), is_kept, self.polling.seen);
         }
     }
 
-    /// What decides about who means a device may have changed.
+    /// Marks a device for matching, as its facts may have changed.
     pub(super) fn reconsider(&mut self, id: &NodeId) {
         self.dirty_matches.insert(id.clone());
         if let Some(node) = self.devices.get(id) {
@@ -138,8 +138,8 @@ impl Engine {
         }
     }
 
-    /// Whether the report of a fleet need not be made yet: more will happen at once, and nothing
-    /// would be lost.
+    /// Whether the report of a policy with a selector can wait: more happens at once, and no record depends
+    /// on it.
     pub(super) fn selector_can_wait(&self, key: &PolicyKey) -> bool {
         let Some(binding) = self
             .policies
@@ -157,7 +157,7 @@ impl Engine {
             && at_work.any(|id| binding.holds(id) && self.is_working(id))
     }
 
-    /// Whether something is to be done about a device; a look now and then is nothing.
+    /// Whether a device has work in progress; a regular read is none.
     pub(super) fn is_working(&self, id: &NodeId) -> bool {
         let retries = self
             .devices
@@ -175,9 +175,9 @@ impl Engine {
             let Some(node) = self.devices.get(id) else {
                 continue;
             };
-            let standing = report.add(key, node);
+            let outcome = report.add(key, node);
             report.working += usize::from(self.is_working(id));
-            ranked.insert((standing, id));
+            ranked.insert((outcome, id));
             if ranked.len() > DETAILS {
                 ranked.pop_last();
             }
@@ -215,7 +215,7 @@ impl SelectorReport {
             .owners
             .conflicts
             .iter()
-            .any(|lost| lost.overridden == *key);
+            .any(|conflict| conflict.overridden == *key);
         let failed = node.failures(key).next().is_some();
         let room = DETAILS - self.differences.len();
         self.differences.extend(plan.disclosed(key).take(room));

@@ -1,9 +1,9 @@
-//! When a request is sent, and whether its reasons still hold.
+//! Sends requests, and tells whether the reasons of a write still hold.
 //!
-//! Nothing is decided before it can be sent. The engine says that it wants a turn; whoever drives it
-//! waits for the budget and grants one; only then the engine picks the request, from what it knows at
-//! that moment. What still waits for a connection afterwards is revoked as soon as it is no longer what
-//! the plan says ([`Engine::still_wants`]).
+//! Nothing is decided before it can be sent. The engine requests a turn; the driver waits for the budget and
+//! grants one; only then does the engine pick the request, from what it knows at that moment. A request that
+//! still waits for a connection afterwards is revoked as soon as the plan no longer has its changes
+//! ([`Engine::still_wants`]).
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -20,18 +20,19 @@ use crate::{
     tailscale::Haste,
 };
 
-/// How long a read counts as fresh for a call that carries some of what was read along, at least.
+/// The minimum time for which a read counts as fresh for a request that sends unmanaged values along.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Requests about devices that are under way at once. This bounds what is in doubt at any time.
+/// The number of device requests in flight at once. This bounds the changes whose outcome is unknown at any
+/// time.
 pub(super) const MAX_LANES: usize = 8;
-/// A request that has been under way for so long blocks no lane any longer: eight devices that hang
-/// must not hold up all others.
+/// A request in flight for this long no longer blocks a lane: eight devices that do not answer must not delay
+/// all others.
 const SLOW_AFTER: Duration = Duration::from_secs(3);
-/// Slow requests that are under way beside the others.
+/// The number of slow requests in flight beside the others.
 const MAX_SLOW: usize = 32;
 
-/// The turn of this step, and whether one is wanted.
+/// The turn of this step, and whether one is needed.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     granted: bool,
@@ -40,7 +41,7 @@ pub(super) struct Turns {
     last: Taker,
 }
 
-/// Where the last turn went.
+/// The kind of request that took the last turn.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Taker {
     List,
@@ -60,7 +61,7 @@ impl Turns {
         self.wanted
     }
 
-    /// Whether the turn that is waited for may use the last tokens of the budget.
+    /// Whether the next turn may use the last tokens of the budget.
     pub fn set_haste(&mut self, is_quick: bool) {
         self.haste = if is_quick {
             Haste::Quick
@@ -95,24 +96,24 @@ impl Turns {
         self.granted
     }
 
-    /// Takes the turn of this step; `false`: there is none, and one is wanted.
+    /// Takes the turn of this step; `false`: there is none, and one is requested.
     pub fn take(&mut self) -> bool {
         self.wanted |= !self.granted;
         std::mem::take(&mut self.granted)
     }
 
-    /// Gives a turn back that is not needed after all.
+    /// Gives back a turn that is not needed.
     pub fn give_back(&mut self) {
         self.granted = true;
     }
 }
 
-/// A part of a refused batch, by its attributes: what is written to them is decided when it is sent.
+/// A part of a refused batch, as a set of attributes: their values are decided when it is sent.
 #[derive(Debug)]
 pub(super) struct Half(BTreeMap<NodeId, BTreeSet<AttributeKey>>);
 
 impl Half {
-    /// Two parts of a batch; `None` where it is a single entry.
+    /// The two halves of a batch; `None` if it is a single entry.
     fn of(writes: &BTreeMap<NodeId, AttributeWrites>) -> Option<[Self; 2]> {
         let entries: Vec<(&NodeId, &AttributeKey)> = writes
             .iter()
@@ -135,13 +136,13 @@ impl Half {
 }
 
 impl Engine {
-    /// Whether another request about a device may be sent. Where not, it is noted when the next one
-    /// under way counts as slow.
+    /// Whether another device request may be sent. If not, notes when the next request in flight counts as
+    /// slow.
     pub(super) fn has_lane(&mut self, now: Now) -> bool {
         let slow_from = self
             .in_flight
             .values()
-            .map(|sent| sent.sent_at + SLOW_AFTER);
+            .map(|in_flight| in_flight.sent_at + SLOW_AFTER);
         let quick: Vec<Duration> = slow_from.filter(|at| *at > now.monotonic).collect();
         let slow = self.in_flight.len() - quick.len();
         self.lane_opens_at = None;
@@ -153,10 +154,10 @@ impl Engine {
         slow < MAX_SLOW
     }
 
-    /// How many requests about devices are slow: nobody waits for their devices.
+    /// The number of slow device requests: nothing waits for their devices.
     pub(super) fn slow_requests(&self, now: Now) -> usize {
-        let is_slow = |sent: &&InFlightRequest| {
-            sent.request != Request::Devices && now.monotonic >= sent.sent_at + SLOW_AFTER
+        let is_slow = |in_flight: &&InFlightRequest| {
+            in_flight.request != Request::Devices && now.monotonic >= in_flight.sent_at + SLOW_AFTER
         };
         self.in_flight.values().filter(is_slow).count()
     }
@@ -187,35 +188,35 @@ impl Engine {
             request: request.clone(),
             until,
         });
-        let sent = InFlightRequest {
+        let in_flight = InFlightRequest {
             request,
             epoch: self.epoch,
             differences,
             sent_at: now.monotonic,
         };
-        self.in_flight.insert(ticket, sent);
+        self.in_flight.insert(ticket, in_flight);
     }
 
-    /// How old a read may be for a call that carries some of what was read along: a few seconds, or as
-    /// long as the budget needs for the call to follow the read.
+    /// How old a read may be for a request that sends unmanaged values along: a few seconds, or as long as
+    /// the budget needs for the request to follow the read.
     pub(super) fn fresh_for(&self) -> Duration {
         let two_requests = 2.0 / self.settings.requests_per_second;
         FRESH.max(Duration::try_from_secs_f64(two_requests).unwrap_or_default())
     }
 
-    /// Whether the reasons for a write that waits to be sent still hold: this process leads, the
-    /// connection is the one that it was decided for, and the plan still has just these changes.
+    /// Whether the reasons for a write that waits to be sent still hold: this process leads, the connection
+    /// is the one that the write was decided for, and the plan still has exactly these changes.
     #[must_use]
     pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
-        let Some(sent) = self.in_flight.get(&ticket) else {
+        let Some(in_flight) = self.in_flight.get(&ticket) else {
             return false;
         };
-        let Request::Write(call) = &sent.request else {
+        let Request::Write(call) = &in_flight.request else {
             return true;
         };
         let list_trusted = self.polling.is_trusted(now.monotonic);
         let wanted = |id: &&NodeId| {
-            let own: Vec<&Difference> = sent
+            let own: Vec<&Difference> = in_flight
                 .differences
                 .iter()
                 .filter(|difference| difference.node == **id)
@@ -228,24 +229,24 @@ impl Engine {
                     && still_planned(call, &own, &node.plan)
             })
         };
-        sent.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
+        in_flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
     }
 
-    /// Whether anything may be written to the tailnet, for whatever reason.
+    /// Whether anything may be written to the tailnet at all.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.leads() && self.connection.is_ok() && !self.admission.guardrails.suspended()
     }
 
-    /// A request was not sent: all is as before, and what to do is decided anew.
+    /// A request was not sent: its device is decided again.
     pub(super) fn not_sent(&mut self, ticket: Ticket, now: Now) {
-        let Some(sent) = self.in_flight.remove(&ticket) else {
+        let Some(in_flight) = self.in_flight.remove(&ticket) else {
             return;
         };
         if self.absence.take_back(ticket, now.monotonic) {
             return;
         }
-        match sent.request {
+        match in_flight.request {
             Request::Devices => {
                 if self.polling.answered(ticket).is_some() {
                     self.polling.poll_now(now.monotonic);
@@ -270,7 +271,7 @@ impl Engine {
         self.dirty_plans.insert(id.clone());
     }
 
-    /// Splits a refused batch; `false` where it is a single entry.
+    /// Splits a refused batch; `false` if it is a single entry.
     pub(super) fn split(&mut self, writes: &BTreeMap<NodeId, AttributeWrites>) -> bool {
         let Some(halves) = Half::of(writes) else {
             return false;
@@ -286,7 +287,7 @@ impl Engine {
         true
     }
 
-    /// Sends the next part of a refused batch, as far as it is still to be written.
+    /// Sends the next part of a refused batch, as far as its changes are still planned.
     pub(super) fn send_halves(&mut self, now: Now) {
         while let Some(half) = self.halves.pop_front() {
             if !self.turns.take() {
@@ -321,7 +322,7 @@ impl Engine {
         }
     }
 
-    /// What is still to be written of these attributes of a device.
+    /// The writes of these attributes of a device that are still planned.
     fn part_of(
         &self,
         id: &NodeId,
@@ -346,7 +347,7 @@ impl Engine {
         (writes, differences)
     }
 
-    /// Forgets the parts of refused batches: whatever they were is decided anew.
+    /// Forgets the parts of refused batches: their devices are decided again.
     pub(super) fn drop_halves(&mut self) {
         for half in std::mem::take(&mut self.halves) {
             for id in half.0.into_keys() {
@@ -360,8 +361,7 @@ impl Engine {
 }
 
 impl DeviceState {
-    /// The read on which a call rests that carries along what the policies do not own, or that cannot be
-    /// taken back.
+    /// The read that a request depends on: one that sends unmanaged values along, or cannot be undone.
     pub fn rests_on(&self, call: &Call) -> Basis {
         match call {
             Call::SetRoutes(..) if self.plan.owners.share_routes() => Basis::Read(self.routes_read),
@@ -372,26 +372,26 @@ impl DeviceState {
     }
 }
 
-/// What a call rests on besides the plan.
+/// The read that a request depends on besides the plan.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Basis {
     /// Nothing.
     None,
-    /// A read of the device that must be fresh; when it was made (monotonic), if it was.
+    /// A read of the device that must be fresh; its time (monotonic), if it was made.
     Read(Option<Duration>),
 }
 
 impl Basis {
-    /// Whether the call may be sent now.
+    /// Whether the request may be sent now.
     pub fn is_fresh(self, fresh_for: Duration, now: Duration) -> bool {
         self.until(fresh_for).is_none_or(|until| now < until)
     }
 
-    /// The time from which on the call may not be sent; `None`: at any time.
+    /// The time from which on the request may not be sent; `None`: no limit.
     pub fn until(self, fresh_for: Duration) -> Option<Duration> {
         match self {
             Self::None => None,
-            // What was never read was never fresh.
+            // Without a read, nothing is fresh.
             Self::Read(read) => Some(read.map_or(Duration::ZERO, |at| at + fresh_for)),
         }
     }

@@ -1,4 +1,5 @@
-//! Keeps up to date what devices and policies claim of what a tailnet has once.
+//! Tracks which devices and policies use settings that are unique in a tailnet: attribute types, addresses
+//! and names.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +11,13 @@ use crate::{
 };
 
 impl Engine {
-    /// Puts what a policy claims now in the place of what it claimed before.
+    /// Replaces the previous declaration of a policy by the new one.
     pub(super) fn redeclare(&mut self, before: Option<&Policy>, after: Option<&Policy>) {
         let affected = self.tailnet_wide.types.declare(before, after);
         self.compare_again(affected);
     }
 
-    /// Notes what a device has and what is wanted for it, once it has been planned.
+    /// Notes the settings that a device has and those desired for it, once it is planned.
     pub(super) fn note_claims(&mut self, id: &NodeId) {
         let setting = self.setting_attributes(id);
         let Some(node) = self.devices.get_mut(id) else {
@@ -28,25 +29,25 @@ impl Engine {
             return;
         };
         let reading = node.attributes.as_ref();
-        // What nobody reads any more may be gone.
+        // Attributes that are no longer read may be gone.
         let reading = reading.filter(|_| node.plan.owners.need_attributes());
         let types = reading.map(|reading| AttributeType::all(&reading.values));
         let types = types.unwrap_or_default();
         let before = std::mem::replace(&mut node.types, types);
-        let mut want = node.plan.unique.clone();
-        // What the API refuses for good cannot be had.
-        want.ipv4.take_if(|_| node.is_refused(&Field::Ipv4));
-        want.name.take_if(|_| node.is_refused(&Field::Name));
+        let mut desired = node.plan.unique.clone();
+        // A setting that the API refuses for good does not compete.
+        desired.ipv4.take_if(|_| node.is_refused(&Field::Ipv4));
+        desired.name.take_if(|_| node.is_refused(&Field::Name));
         let mut affected = self.tailnet_wide.types.note(id, &before, &node.types);
         let refused = node.refused_types();
         let before = std::mem::replace(&mut node.refused, refused);
         let types = &mut self.tailnet_wide.types;
         affected.extend(types.note_refused(id, &before, &node.refused));
         self.compare_again(affected);
-        self.unique_setting(id, want);
+        self.unique_setting(id, desired);
     }
 
-    /// Forgets what a device has and what is wanted for it.
+    /// Forgets the settings that a device has and those desired for it.
     pub(super) fn drop_claims(&mut self, id: &NodeId) {
         if let Some(node) = self.devices.get_mut(id) {
             let before = std::mem::take(&mut node.types);
@@ -61,7 +62,7 @@ impl Engine {
         self.unique_setting(id, UniqueSetting::default());
     }
 
-    /// The policies that may set attributes of a device: what they declare counts in the whole tailnet.
+    /// The policies that may set attributes of a device: their types count in the whole tailnet.
     fn setting_attributes(&self, id: &NodeId) -> BTreeSet<PolicyKey> {
         let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
             return BTreeSet::new();
@@ -95,16 +96,16 @@ impl Engine {
         self.compare_again(affected);
     }
 
-    fn unique_setting(&mut self, id: &NodeId, want: UniqueSetting) {
-        if self.tailnet_wide.unique.of(id) == want {
+    fn unique_setting(&mut self, id: &NodeId, desired: UniqueSetting) {
+        if self.tailnet_wide.unique.of(id) == desired {
             return;
         }
-        let affected = self.tailnet_wide.unique.put(id, want);
+        let affected = self.tailnet_wide.unique.put(id, desired);
         self.dirty_plans.extend(affected);
         self.reconsider_waiting(id);
     }
 
-    /// Compares those anew that wait for the address of this device.
+    /// Plans again the devices that wait for the address of this device.
     pub(super) fn reconsider_waiting(&mut self, id: &NodeId) {
         let waiting = self.tailnet_wide.unique.waiting_for(id, &self.index);
         self.dirty_plans.extend(waiting);

@@ -12,16 +12,17 @@ use super::Now;
 use crate::model::NodeId;
 
 const HOUR: Duration = Duration::from_hours(1);
-/// What is kept is counted in steps of so many seconds, so that it stays small.
+/// Recorded changes are counted in steps of so many seconds, so that the record stays small.
 const STEP: i64 = 300;
 
-/// How long what was changed in a step counts, from its beginning.
+/// How long the changes of a step count, from its beginning.
 const COUNTS: jiff::SignedDuration = jiff::SignedDuration::from_secs(3600 + STEP);
 
-/// So many entries a record has that name a namespace. The smallest beyond that count for the tailnet alone.
+/// The maximum number of entries of a record that name a namespace. The smallest ones beyond that count for
+/// the tailnet only.
 const NAMED_ENTRIES: usize = 80;
 
-/// How many devices were changed in one step of the wall clock: what a status keeps of them.
+/// How many devices were changed in one step of the wall clock: an entry of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecentChanges {
     /// The beginning of the step.
@@ -38,14 +39,14 @@ pub type ReservedDevices = BTreeMap<NodeId, Option<String>>;
 
 /// Which devices were changed within the last hour, or are being changed now.
 ///
-/// The hour goes by the clock that never jumps. The wall clock counts only for what a former process
-/// has done, and cannot make that last longer than an hour from now.
+/// The hour is measured with the monotonic clock. The wall clock counts only for changes of a previous
+/// process, and cannot make them last longer than an hour from now.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     changed: BTreeMap<NodeId, Changed>,
     ends: BTreeSet<(Duration, NodeId)>,
-    /// Calls under way that change them.
-    under_way: BTreeMap<NodeId, UnderWay>,
+    /// Requests in flight that change them.
+    in_flight: BTreeMap<NodeId, InFlight>,
     earlier: Vec<Earlier>,
 }
 
@@ -53,18 +54,18 @@ pub(super) struct Window {
 struct Changed {
     ends: Duration,
     step: Timestamp,
-    /// Whose change the last one was.
+    /// The namespace of the last change.
     namespace: Option<String>,
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct InFlight {
     calls: u32,
-    /// Whose change it is.
+    /// The namespace of the change.
     namespace: Option<String>,
 }
 
-/// What other processes have changed: nobody knows which devices.
+/// Changes of other processes, whose devices are unknown.
 #[derive(Debug)]
 struct Earlier {
     ends: Duration,
@@ -72,21 +73,21 @@ struct Earlier {
 }
 
 impl Window {
-    /// A call that changes a device for a namespace is sent.
+    /// A request that changes a device for a namespace is sent.
     pub fn begin(&mut self, id: &NodeId, namespace: Option<String>) {
-        let under_way = self.under_way.entry(id.clone()).or_default();
-        under_way.calls += 1;
-        under_way.namespace = namespace;
+        let in_flight = self.in_flight.entry(id.clone()).or_default();
+        in_flight.calls += 1;
+        in_flight.namespace = namespace;
     }
 
-    /// Such a call was answered; what may have been changed counts as changed.
+    /// The request was answered; a possible change counts as a change.
     pub fn end(&mut self, id: &NodeId, changed: bool, now: Now) {
         let mut namespace = None;
-        if let Some(under_way) = self.under_way.get_mut(id) {
-            namespace.clone_from(&under_way.namespace);
-            under_way.calls -= 1;
-            if under_way.calls == 0 {
-                self.under_way.remove(id);
+        if let Some(in_flight) = self.in_flight.get_mut(id) {
+            namespace.clone_from(&in_flight.namespace);
+            in_flight.calls -= 1;
+            if in_flight.calls == 0 {
+                self.in_flight.remove(id);
             }
         }
         if changed {
@@ -94,7 +95,7 @@ impl Window {
         }
     }
 
-    /// A device counts from now on, for the namespace that has changed it last.
+    /// Counts a device from now on, for the namespace that changed it last.
     fn count_device(&mut self, id: &NodeId, namespace: Option<String>, now: Now) {
         let ends = now.monotonic + HOUR;
         let changed = Changed {
@@ -111,17 +112,17 @@ impl Window {
 
     /// Whether another change of this device is free.
     pub fn has(&self, id: &NodeId) -> bool {
-        self.changed.contains_key(id) || self.under_way.contains_key(id)
+        self.changed.contains_key(id) || self.in_flight.contains_key(id)
     }
 
-    /// Whether a call that changes a device is under way.
-    pub fn is_under_way(&self, id: &NodeId) -> bool {
-        self.under_way.contains_key(id)
+    /// Whether a request that changes a device is in flight.
+    pub fn is_in_flight(&self, id: &NodeId) -> bool {
+        self.in_flight.contains_key(id)
     }
 
     /// How many devices were changed, or are being changed.
     pub fn count(&self) -> usize {
-        let new = self.under_way.keys();
+        let new = self.in_flight.keys();
         let new = new.filter(|id| !self.changed.contains_key(*id)).count();
         let earlier = self.earlier.iter().map(|earlier| earlier.changes.devices);
         self.changed.len() + new + earlier.sum::<usize>()
@@ -131,7 +132,7 @@ impl Window {
     pub fn by_namespace(&self) -> BTreeMap<&str, usize> {
         let mut devices: BTreeMap<&str, usize> = BTreeMap::new();
         let changed = self.changed.values().map(|it| (&it.namespace, 1));
-        let new = self.under_way.iter();
+        let new = self.in_flight.iter();
         let new = new.filter(|(id, _)| !self.changed.contains_key(*id));
         let new = new.map(|(_, it)| (&it.namespace, 1));
         let earlier = self.earlier.iter().map(|it| &it.changes);
@@ -144,7 +145,7 @@ impl Window {
         devices
     }
 
-    /// Forgets what is an hour old, and gives the devices for which that is so.
+    /// Forgets changes that are an hour old, and returns their devices.
     pub fn expire(&mut self, now: Duration) -> Vec<NodeId> {
         self.earlier.retain(|earlier| earlier.ends > now);
         let mut over = Vec::new();
@@ -158,30 +159,30 @@ impl Window {
         over
     }
 
-    /// When something will be an hour old.
+    /// When the next change is an hour old.
     pub fn next_end(&self) -> Option<Duration> {
         let own = self.ends.first().map(|(ends, _)| *ends);
         let earlier = self.earlier.iter().map(|earlier| earlier.ends);
         own.into_iter().chain(earlier).min()
     }
 
-    /// Takes over what was kept of the changes of other processes. What this one has changed is in
-    /// it too, and not counted twice.
+    /// Takes over the record of other processes. It includes the changes of this one, which do not count
+    /// twice.
     ///
-    /// What they had reserved may have been changed until now.
-    pub fn take_over(&mut self, kept: &[RecentChanges], reserved: &ReservedDevices, now: Now) {
+    /// Devices that they had reserved may have been changed until now.
+    pub fn take_over(&mut self, record: &[RecentChanges], reserved: &ReservedDevices, now: Now) {
         let own = self.own();
-        let others = kept.iter().filter_map(|kept| {
-            let of = (kept.since, kept.namespace.clone());
+        let others = record.iter().filter_map(|record| {
+            let of = (record.since, record.namespace.clone());
             let own = own.get(&of).copied().unwrap_or_default();
-            let devices = kept.devices.saturating_sub(own);
-            let over = kept.since.checked_add(COUNTS).ok()?;
+            let devices = record.devices.saturating_sub(own);
+            let over = record.since.checked_add(COUNTS).ok()?;
             let left = Duration::try_from(over.duration_since(now.wall)).ok()?;
-            // No longer than an hour, however far the wall clock has jumped.
+            // At most an hour, however far the wall clock has jumped.
             let ends = now.monotonic + left.min(HOUR);
             let changes = RecentChanges {
                 devices,
-                ..kept.clone()
+                ..record.clone()
             };
             (devices > 0 && ends > now.monotonic).then_some(Earlier { ends, changes })
         });
@@ -191,7 +192,7 @@ impl Window {
         }
     }
 
-    /// What is to be kept of all this.
+    /// The record of all changes.
     pub fn recent(&self) -> Vec<RecentChanges> {
         let mut recent = self.own();
         for Earlier { changes, .. } in &self.earlier {
@@ -221,8 +222,8 @@ impl Window {
 /// How many devices were changed, by step and namespace.
 type Counts = BTreeMap<(Timestamp, Option<String>), usize>;
 
-/// The counts of as many namespaces as a record has room for, the largest first: a namespace with few
-/// changes is far from its share.
+/// The counts of as many namespaces as a record can hold, the largest first: a namespace with few changes is
+/// far from its share.
 fn bounded(counts: Counts) -> Counts {
     let mut entries: Vec<_> = counts.into_iter().collect();
     entries.sort_by_key(|((_, namespace), devices)| (namespace.is_none(), Reverse(*devices)));
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_counts_while_it_is_under_way_and_no_more_once_it_is_refused() {
+    fn a_request_counts_while_in_flight_and_no_longer_once_it_is_refused() {
         let mut window = Window::default();
         window.begin(&node(1), None);
         window.begin(&node(1), None);
@@ -295,25 +296,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_counts_for_the_next_process_until_the_hour_is_over() {
+    fn recorded_changes_count_for_the_next_process_until_the_hour_is_over() {
         let mut first = Window::default();
         change(&mut first, 1, at(0));
         change(&mut first, 2, at(1));
         change(&mut first, 3, at(20));
-        let kept = first.recent();
-        let counts: Vec<_> = kept.iter().map(|recent| recent.devices).collect();
+        let record = first.recent();
+        let counts: Vec<_> = record.iter().map(|recent| recent.devices).collect();
         assert_eq!(counts, [2, 1]);
         let mut second = Window::default();
-        second.take_over(&kept, &NONE, at(30));
+        second.take_over(&record, &NONE, at(30));
         assert_eq!(second.count(), 3);
         second.expire(Duration::from_mins(66));
         assert_eq!(second.count(), 1);
         second.expire(Duration::from_mins(90));
         assert_eq!(second.count(), 0);
-        // Its own changes are in what it kept, and not counted twice.
+        // Its own changes are in its record, and do not count twice.
         change(&mut first, 4, at(31));
-        let kept = first.recent();
-        first.take_over(&kept, &NONE, at(32));
+        let record = first.recent();
+        first.take_over(&record, &NONE, at(32));
         assert_eq!(first.count(), 4);
     }
 
@@ -329,22 +330,22 @@ mod tests {
         first.end(&node(4), false, at(1));
         assert_eq!(first.by_namespace(), [("a", 1), ("b", 2)].into());
         // A record of an older version names no namespace.
-        let mut kept = first.recent();
-        kept.push(RecentChanges {
+        let mut record = first.recent();
+        record.push(RecentChanges {
             since: START,
             devices: 5,
             namespace: None,
         });
         let mut second = Window::default();
-        second.take_over(&kept, &NONE, at(2));
+        second.take_over(&record, &NONE, at(2));
         assert_eq!(second.count(), 8);
         assert_eq!(second.by_namespace(), [("a", 1), ("b", 2)].into());
         second.take_over(&second.recent(), &NONE, at(3));
         assert_eq!(
             (second.count(), second.recent()),
             (8, {
-                kept.sort_by_key(|it| it.namespace.clone());
-                kept
+                record.sort_by_key(|it| it.namespace.clone());
+                record
             })
         );
     }

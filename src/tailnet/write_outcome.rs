@@ -1,4 +1,4 @@
-//! What becomes of a change: made, refused, or without an effect.
+//! Handles the outcome of a change: made, refused, or ineffective.
 
 use std::collections::BTreeMap;
 
@@ -43,9 +43,9 @@ impl Engine {
                     }
                 }
                 Call::SetTags(..) => {
-                    // Whether new tags change the key expiry is not documented: it is looked at.
+                    // It is undocumented whether new tags change the key expiry: read the device.
                     node.read |= node.plan.owners.key_expiry_disabled.is_some();
-                    // The first tag takes a device from its user: its owner is another one now.
+                    // The first tag takes a device from its user, so its owner changes.
                     self.reconsider(id);
                 }
                 Call::SetName(..) => {
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     pub(super) fn note_change(&mut self, difference: &Difference, now: Now) {
-        // Nobody can reverse what is done once.
+        // Nobody can reverse a one-shot action.
         let node = self.devices.get_mut(&difference.node);
         if let Some(node) = node.filter(|_| !difference.is_action()) {
             node.contests
@@ -93,8 +93,8 @@ impl Engine {
         }
     }
 
-    /// A write that was decided for a former connection or term has been answered: whatever became of
-    /// it, the device is read before anything else is done about it.
+    /// A write of an earlier connection or term was answered: whatever its outcome, the device is read before
+    /// anything else.
     pub(super) fn take_outdated(&mut self, call: &Call, differences: &[Difference], made: bool) {
         for id in call.nodes() {
             self.request_finished(id);
@@ -145,7 +145,7 @@ impl Engine {
                 node.outcome_unknown.extend(own.cloned());
             }
         }
-        // Entries of one batch are tried again together.
+        // The entries of one batch are tried again together.
         let attempts = differences.iter().filter_map(|d| self.backoff_of(d));
         let before = attempts.max_by_key(|backoff| backoff.attempts).cloned();
         let backoff = self.backoff(failure.clone(), before.as_ref(), now);
@@ -154,10 +154,10 @@ impl Engine {
         }
     }
 
-    /// One bad entry must not hold up the others: a batch that is refused for good, or that fails
-    /// again, is split until the entry is found. What befalls every call alike is no entry's fault.
+    /// One bad entry must not delay the others: a batch that is refused for good, or fails again, is split
+    /// until the entry is found. A failure that affects every request is not caused by an entry.
     fn may_be_one_entry(&self, failure: &Failure, differences: &[Difference]) -> bool {
-        let befalls_all = matches!(
+        let affects_all = matches!(
             failure.reason,
             Reason::PlanRefused
                 | Reason::CredentialRejected
@@ -166,7 +166,7 @@ impl Engine {
                 | Reason::ApiUnreachable
         );
         let failed_before = differences.iter().any(|d| self.backoff_of(d).is_some());
-        !befalls_all && (failure.retry == Retry::Never || failed_before)
+        !affects_all && (failure.retry == Retry::Never || failed_before)
     }
 
     fn backoff_of(&self, difference: &Difference) -> Option<&Backoff> {
@@ -174,7 +174,7 @@ impl Engine {
         node.backoffs.get(&difference.change.field())
     }
 
-    /// Makes a field wait. A failure of the same kind as before is not told anew.
+    /// Makes a field wait. A failure of the same kind as before is not reported again.
     fn back_off(&mut self, difference: &Difference, backoff: Backoff) {
         let failure = backoff.failure.clone();
         let Some(node) = self.devices.get_mut(&difference.node) else {
@@ -206,7 +206,7 @@ impl Engine {
         }
     }
 
-    /// Says, once, that somebody else keeps changing a setting.
+    /// Emits one Event that another writer keeps changing a setting back.
     fn report_contested(&mut self, difference: &Difference) {
         let field = difference.change.field();
         let node = self.devices.get(&difference.node);
@@ -227,7 +227,7 @@ impl Engine {
         }
     }
 
-    /// A difference as one of its owners is told of it.
+    /// A difference as one of its owners may see it.
     fn reported_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
         match self.devices.get(&difference.node) {
             Some(node) => node.plan.disclosed_as(difference, policy),
@@ -235,19 +235,19 @@ impl Engine {
         }
     }
 
-    /// Compares what was written with what has been seen since.
+    /// Compares the written changes with the reads since.
     pub(super) fn check_effect(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        let looked_at = std::mem::take(&mut node.verified);
+        let verified = std::mem::take(&mut node.verified);
         let open: BTreeMap<Field, &Difference> = node
             .plan
             .differences
             .iter()
             .map(|difference| (difference.change.field(), difference))
             .collect();
-        // What is held now is not tried again, so that its last failure says nothing any more.
+        // A held change is not tried again, so its last failure no longer matters.
         let tried = |difference: &&Difference| difference.hold.is_none();
         node.backoffs
             .retain(|field, _| open.get(field).is_some_and(tried));
@@ -259,7 +259,7 @@ impl Engine {
         let mut contested: Vec<Difference> = Vec::new();
         for (field, contest) in &mut contests {
             if let Some(difference) = open.get(field).copied().filter(tried) {
-                if looked_at.get(field) == Some(&difference.change) {
+                if verified.get(field) == Some(&difference.change) {
                     contest.note_ineffective();
                 }
                 let before = contest.is_contested();
@@ -268,7 +268,7 @@ impl Engine {
                 }
             }
         }
-        // A change whose answer was lost has been made if nothing differs any more.
+        // A change whose answer was lost has taken effect if its field no longer differs.
         let in_question = node.read || node.read_attributes;
         let made: Vec<Difference> = if in_question {
             Vec::new()
@@ -281,8 +281,8 @@ impl Engine {
                 })
                 .collect()
         };
-        // A wish that was edited since, or a change by somebody else, is a new difference.
-        let undone: Vec<Difference> = looked_at
+        // A difference from an edit, or from a change by somebody else, is a new difference.
+        let undone: Vec<Difference> = verified
             .iter()
             .filter_map(|(field, written)| Some((open.get(field)?, written)))
             .filter(|(difference, written)| difference.change == **written)
@@ -310,15 +310,16 @@ impl Engine {
 fn not_effective(difference: &Difference) -> Failure {
     Failure {
         reason: Reason::NotEffective,
-        // Of a list, not every owner may know all entries.
+        // Not every owner may see all entries of a list.
         message: match &difference.change {
             Change::Tags { .. } | Change::EnabledRoutes { .. } => format!(
-                "The API accepted the change of {}, but the device is as it was before. It is tried again \
-                 later.",
+                "The API accepted the change of {}, but the device did not change. The controller \
+                 retries later.",
                 difference.change.field(),
             ),
             change => format!(
-                "The API accepted the change of {}, but the device still has {}. It is tried again later.",
+                "The API accepted the change of {}, but the device still has {}. The controller retries \
+                 later.",
                 change.field(),
                 change.before(),
             ),
