@@ -1,4 +1,4 @@
-//! Where the programs come from: `KUBEBUILDER_ASSETS`, else the cache, else a build.
+//! Finds the programs: in `KUBEBUILDER_ASSETS`, else in the cache, else by a build.
 
 use std::{
     env,
@@ -28,11 +28,11 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The programs in the folder `KUBEBUILDER_ASSETS` (the convention of kubebuilder's envtest);
-    /// where it is not set, the ones in the cache, built there first if need be.
+    /// The programs in the folder `KUBEBUILDER_ASSETS` (the convention of kubebuilder's envtest). If it is
+    /// not set, the programs in the cache, built there first if need be.
     ///
-    /// The build takes minutes and says on stderr that it goes on. Tests and processes that
-    /// come here at once wait for the one that builds.
+    /// The build takes minutes and reports its progress on stderr. Concurrent tests and processes wait for
+    /// the one that builds.
     pub async fn find_or_build() -> Result<Self, Error> {
         if let Some(folder) = env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty())
         {
@@ -47,8 +47,8 @@ impl Binaries {
         })
     }
 
-    /// kube-controller-manager, which few tests need: beside the other programs if it is there, else
-    /// in the cache, built there first if need be.
+    /// kube-controller-manager, which few tests need: beside the other programs if it is there, else in the
+    /// cache, built there first if need be.
     pub async fn kube_controller_manager(&self) -> Result<PathBuf, Error> {
         let name = "kube-controller-manager";
         let beside = self.kube_apiserver.with_file_name(name);
@@ -59,7 +59,7 @@ impl Binaries {
         Ok(folder.join(name))
     }
 
-    /// The programs of a folder, or the name of one that is not there.
+    /// The programs of a folder, or the name of a missing one.
     fn of(folder: &Path) -> Result<Self, &'static str> {
         let program = |name| {
             let path = folder.join(name);
@@ -94,7 +94,7 @@ fn is_whole(folder: &Path, what: &Programs) -> bool {
     names.all(|name| folder.join(name).is_file())
 }
 
-/// Builds beside `folder` and renames, so that a folder of that name is always whole.
+/// Builds beside `folder` and renames, so that a folder of that name is always complete.
 async fn build_into(folder: &Path, cache: &Path, what: &Programs) -> Result<(), Error> {
     let work = tempfile::Builder::new()
         .prefix("building-")
@@ -116,7 +116,7 @@ fn cache() -> Result<PathBuf, Error> {
     Ok(caches.join("tsdp").join("control-plane"))
 }
 
-/// Waits for the lock; the system frees it when its holder ends, however it ends.
+/// Waits for the lock. The system frees it when its holder ends, even by a crash.
 async fn lock(path: &Path) -> Result<File, Error> {
     let file = File::create(path).map_err(failed_to("open", path))?;
     let since = Instant::now();
@@ -146,7 +146,7 @@ fn kubernetes_version() -> &'static str {
         .unwrap_or("unknown")
 }
 
-/// Names the cache folder after what is pinned (FNV-1a: the same on every machine and toolchain).
+/// Names the cache folder after the pinned versions (FNV-1a: the same on every machine and toolchain).
 fn pinned_hash() -> u64 {
     GO_MOD
         .bytes()

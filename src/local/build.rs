@@ -1,4 +1,4 @@
-//! Builds the programs from Go modules and shows that it goes on.
+//! Builds the programs from Go modules and reports progress.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{Error, failed_to, last_lines};
 
-/// How often a wait says that it is one.
+/// The interval of progress messages.
 pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 const TOOLS_GO: &str = include_str!("../../tests/control-plane/tools.go");
@@ -27,11 +27,11 @@ pub(super) struct Programs {
     /// Their names.
     pub names: &'static [&'static str],
     packages: &'static [&'static str],
-    /// What their build costs, for those who wait for it.
+    /// The cost of their build, for people who wait for it.
     costs: &'static str,
 }
 
-/// What every control plane needs.
+/// The programs that every control plane needs.
 pub(super) const SERVERS: Programs = Programs {
     names: &["etcd", "kube-apiserver", "kubectl"],
     packages: &[
@@ -42,14 +42,14 @@ pub(super) const SERVERS: Programs = Programs {
     costs: "once, about 5 minutes on 2 cores, and 4 GB more in the caches of Go",
 };
 
-/// What few tests need.
+/// A program that few tests need.
 pub(super) const CONTROLLER_MANAGER: Programs = Programs {
     names: &["kube-controller-manager"],
     packages: &["k8s.io/kubernetes/cmd/kube-controller-manager"],
     costs: "once, about 2 minutes on 2 cores",
 };
 
-/// Builds what go.mod pins in the new folder `work`; returns the folder of the finished programs.
+/// Builds the versions that go.mod pins in the new folder `work`. Returns the folder of the programs.
 pub(super) async fn go_build(
     work: &Path,
     what: &Programs,
@@ -76,7 +76,7 @@ pub(super) async fn go_build(
     ));
     let mut go = Command::new("go")
         .current_dir(work)
-        // A workspace around the cache would replace our pinned modules.
+        // A Go workspace around the cache would replace our pinned modules.
         .env("GOWORK", "off")
         .args(["build", "-v", "-trimpath", "-mod=readonly"])
         .arg(format!("-ldflags={}", ldflags(version)))
@@ -156,8 +156,8 @@ fn ldflags(version: &str) -> String {
     flags
 }
 
-/// Says it on stderr itself: the test harness would keep back what `eprintln!` prints.
+/// Writes to stderr directly: the test harness captures the output of `eprintln!`.
 pub(super) fn say(message: &str) {
-    // Progress that cannot be shown is no reason to stop.
+    // A failure to show progress is no reason to stop.
     let _ = writeln!(io::stderr(), "tsdp: {message}");
 }

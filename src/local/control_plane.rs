@@ -27,17 +27,17 @@ use super::{
     process::{Guard, Process, free_ports},
 };
 
-/// A start takes some 4 s; ten of them at once on two cores take longer.
+/// A start takes about 4 s. Ten at once on two cores take longer.
 const START_TIMEOUT: Duration = Duration::from_mins(2);
-/// Tries with other ports, where another process took the first ones before us.
+/// The number of tries with other ports, in case another process takes one first.
 const ATTEMPTS: u32 = 5;
 const ISSUER: &str = "https://kubernetes.default.svc";
 
-/// A running control plane; dropping it ends its processes and removes its folder.
+/// A running control plane. Dropping it ends its processes and removes its folder.
 ///
-/// Without a [`ControllerManager`] nothing collects garbage or ends a namespace that was deleted.
+/// Without a [`ControllerManager`], nothing collects garbage or terminates deleted namespaces.
 pub struct ControlPlane {
-    // Dropped in this order: the guard before the processes it watches, the folder last.
+    // Dropped in this order: the guard before the processes that it watches, the folder last.
     _guard: Guard,
     _apiserver: Process,
     _etcd: Process,
@@ -48,7 +48,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one and waits until its API server says that it is ready.
+    /// Starts a control plane and waits until its API server is ready.
     pub async fn start(binaries: &Binaries) -> Result<Self, Error> {
         let mut attempt = 1;
         loop {
@@ -109,7 +109,7 @@ impl ControlPlane {
         })
     }
 
-    /// The administrator's kubeconfig; readable by this user only.
+    /// The administrator's kubeconfig. Only this user can read it.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         kubeconfig_path(self.folder.path(), "admin")
@@ -135,7 +135,7 @@ impl ControlPlane {
 
     /// A kubeconfig that acts as an existing service account, with its rights and no others.
     ///
-    /// Its token, asked of the API server (`TokenRequest`), holds for an hour.
+    /// Its token (`TokenRequest`) is valid for an hour.
     pub async fn kubeconfig_for(&self, namespace: &str, name: &str) -> Result<PathBuf, Error> {
         let user = format!("system:serviceaccount:{namespace}:{name}");
         let request = TokenRequest {
@@ -163,14 +163,14 @@ impl ControlPlane {
     }
 }
 
-/// A kube-controller-manager that collects garbage and ends namespaces; dropping it ends it.
+/// A kube-controller-manager that collects garbage and terminates namespaces. Dropping it ends the process.
 pub struct ControllerManager {
     _guard: Guard,
     _process: Process,
 }
 
 impl ControlPlane {
-    /// Starts a kube-controller-manager; the first one ever is built.
+    /// Starts a kube-controller-manager. The first start builds the program.
     pub async fn controller_manager(
         &self,
         binaries: &Binaries,
@@ -208,21 +208,21 @@ fn etcd_args(folder: &Path, port: u16, peer_port: u16) -> Vec<String> {
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
-        // What is lost with this machine may be lost.
+        // The data may be lost if the machine crashes.
         "--unsafe-no-fsync".to_owned(),
     ]
 }
 
 fn apiserver_args(folder: &Path, etcd_port: u16, port: u16) -> Vec<String> {
     let certificates = folder.join("certificates");
-    // The server makes a certificate and an RSA key for itself before it reads the keys for
-    // service accounts (Options.Complete in k8s.io/kubernetes/pkg/controlplane/apiserver/options),
-    // so that one key serves for both and none has to be made here.
+    // The server creates a certificate and an RSA key for itself before it reads the keys for service
+    // accounts (Options.Complete in k8s.io/kubernetes/pkg/controlplane/apiserver/options), so one key
+    // serves both and the tests need not create any.
     let key = certificates.join("apiserver.key");
     vec![
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
         "--bind-address=127.0.0.1".to_owned(),
-        // Else it looks for a default route, which a machine without a network has not.
+        // Otherwise it looks for a default route, which a machine without a network does not have.
         "--advertise-address=127.0.0.1".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--secure-port={port}"),
@@ -233,12 +233,12 @@ fn apiserver_args(folder: &Path, etcd_port: u16, port: u16) -> Vec<String> {
         format!("--token-auth-file={}", folder.join("tokens.csv").display()),
         "--authorization-mode=RBAC".to_owned(),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        // It would wait for default service accounts, which nothing makes here.
+        // The plugin waits for default service accounts, which nothing creates here.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
     ]
 }
 
-/// Asks until the API server is ready; fails as soon as a process ends.
+/// Polls until the API server is ready. Fails as soon as a process ends.
 async fn when_ready(
     kubeconfig: &Path,
     etcd: &mut Process,
@@ -249,8 +249,8 @@ async fn when_ready(
         if let Some(end) = etcd.ended().or_else(|| apiserver.ended()) {
             break end;
         }
-        // A new one each time: a client that found the certificate still empty, or written by half,
-        // would never trust the server.
+        // A new client each time: one that read an empty or incomplete certificate would never trust the
+        // server.
         if let Some(client) = client_of(kubeconfig).await
             && is_ready(&client).await
             && etcd.ended().is_none()
@@ -278,7 +278,7 @@ async fn client_of(kubeconfig: &Path) -> Option<Client> {
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .ok()?;
-    // kube takes the environment's proxy even for 127.0.0.1.
+    // The kube client uses the environment's proxy even for 127.0.0.1.
     config.proxy_url = None;
     Client::try_from(config).ok()
 }

@@ -1,7 +1,7 @@
 //! A control plane (etcd and kube-apiserver) on this machine: for the tests and `tsdp demo --kubernetes`.
 //!
-//! It listens on 127.0.0.1 only, keeps nothing, and is no place for data of worth: anyone who may
-//! run programs on this machine can reach its etcd. Knows nothing of Tailscale or of our resources.
+//! It listens on 127.0.0.1 only and persists nothing. Store no valuable data in it: anyone who can run
+//! programs on this machine can reach its etcd. It knows nothing of Tailscale or of our resources.
 
 mod binaries;
 mod build;
@@ -13,7 +13,7 @@ use std::{io, path::PathBuf};
 pub use binaries::Binaries;
 pub use control_plane::{ControlPlane, ControllerManager};
 
-/// Why there is no local control plane, and what to do about it.
+/// Why the local control plane did not start, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `KUBEBUILDER_ASSETS` is set and its folder lacks a program.
@@ -24,7 +24,7 @@ pub enum Error {
     IncompleteAssets {
         /// The folder that the variable names.
         folder: PathBuf,
-        /// The first program that is missing there.
+        /// The first missing program.
         program: &'static str,
     },
     /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
@@ -33,7 +33,7 @@ pub enum Error {
          or KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
     )]
     NoCache,
-    /// The programs have to be built and there is no `go`.
+    /// The programs must be built and there is no `go`.
     #[error(
         "etcd, kube-apiserver and kubectl have to be built once, and 'go' was not found in PATH: install Go 1.26 or later \
          (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder that has the three"
@@ -46,7 +46,7 @@ pub enum Error {
          Or set KUBEBUILDER_ASSETS to a folder that has the three"
     )]
     Build {
-        /// How `go` ended.
+        /// The exit status of `go`.
         status: std::process::ExitStatus,
         /// The end of its output.
         tail: String,
@@ -54,7 +54,7 @@ pub enum Error {
     /// A program ended or did not become ready.
     #[error("the local control plane did not start: {what}. The last lines of its logs:\n{tail}")]
     Start {
-        /// Which program, and what was seen of it.
+        /// The program and its failure.
         what: String,
         /// The end of the logs of etcd and kube-apiserver.
         tail: String,
@@ -62,22 +62,22 @@ pub enum Error {
     /// A file or process could not be used.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried, with the path.
+        /// The operation, with the path.
         what: String,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
     /// The new control plane refused a request.
     #[error("the local control plane refused to {what}: {source}")]
     Refused {
-        /// What was asked.
+        /// The request.
         what: String,
-        /// Its answer.
+        /// The response.
         source: Box<kube::Error>,
     },
 }
 
-/// Adds to an I/O error what was tried: `.map_err(failed_to("read", path))`.
+/// Adds the operation to an I/O error: `.map_err(failed_to("read", path))`.
 fn failed_to(act: &str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
     let what = format!("{act} {}", path.display());
     move |source| Error::Io { what, source }

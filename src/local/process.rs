@@ -1,4 +1,4 @@
-//! The processes of a control plane: started with a log file, ended with their owner.
+//! The processes of a control plane. They start with a log file and end with their owner.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `program`; what it prints goes to `<folder>/<name>.log`.
+    /// Starts `program`. Its output goes to `<folder>/<name>.log`.
     pub(super) fn start(
         name: &'static str,
         program: &Path,
@@ -35,14 +35,15 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
-            // Ctrl-C in the terminal is for us: we end our work first, then the control plane.
+            // Ctrl-C in the terminal must reach only our process: it ends its own work before the control
+            // plane.
             .process_group(0)
             .spawn()
             .map_err(failed_to("start", program))?;
         Ok(Self { name, child, log })
     }
 
-    /// What it says of its end, if it has ended.
+    /// The exit status, if the process has ended.
     pub(super) fn ended(&mut self) -> Option<String> {
         match self.child.try_wait() {
             Ok(None) => None,
@@ -61,16 +62,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a process that is gone already.
+        // Both fail only if the process is already gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Kills processes and removes their folder when ours dies without a chance to (SIGKILL, abort).
+/// Kills processes and removes their folder if our process dies without cleanup (SIGKILL, abort).
 ///
-/// A shell that waits for the end of its input: the system closes our end of the pipe however we
-/// die. Drop it before the processes, lest it kill another that was given the same id.
+/// A shell that waits for the end of its input: the system closes our end of the pipe however we die. It is
+/// dropped before the processes, because their ids may be reused.
 #[derive(Debug)]
 pub(super) struct Guard(Child);
 
@@ -98,19 +99,19 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // `wait` closes its input, so it must be dead by then.
+        // `wait` closes the shell's input, so the shell must be dead by then.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Ports that were free a moment ago; another process may take one before it is used.
+/// Ports that were free a moment ago. Another process may take one before it is used.
 pub(super) fn free_ports<const N: usize>() -> Result<[u16; N], Error> {
     let failed = |source| Error::Io {
         what: "find a free port on 127.0.0.1".to_owned(),
         source,
     };
-    // All held at once, so that they differ.
+    // All ports are held at once, so that they differ.
     let mut held = Vec::with_capacity(N);
     let mut ports = [0; N];
     for port in &mut ports {

@@ -1,4 +1,4 @@
-//! Who calls, and what they may do: API keys, OAuth clients, access tokens and scopes.
+//! Authentication and permissions: API keys, OAuth clients, access tokens, and scopes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -23,7 +23,7 @@ pub struct OauthClient {
     pub id: String,
     /// The client secret.
     pub secret: SecretString,
-    /// What its tokens may do at most.
+    /// The scopes that its tokens can have at most.
     pub scopes: Scopes,
 }
 
@@ -31,21 +31,21 @@ pub struct OauthClient {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scopes(BTreeSet<String>);
 
-/// Who makes a call.
+/// The caller of a request.
 #[derive(Debug, Clone)]
 pub(super) enum Actor {
-    /// A user, by an API key: may do everything.
+    /// A user with an API key, who has all permissions.
     User,
-    /// An OAuth client or a federated identity, by an access token.
+    /// An OAuth client or a federated identity with an access token.
     Client(Scopes),
 }
 
-/// The credentials that the simulator takes, and the access tokens that it has given out.
+/// The credentials that the simulator accepts, and the access tokens that it issued.
 #[derive(Default)]
 pub(super) struct Credentials {
-    /// Empty: every key of the form `tskey-api-…` is taken.
+    /// If empty, every key of the form `tskey-api-…` is accepted.
     api_keys: Vec<SecretString>,
-    /// Empty: every client with a secret of the form `tskey-client-…` is taken.
+    /// If empty, every client with a secret of the form `tskey-client-…` is accepted.
     clients: Vec<OauthClient>,
     identities: Vec<WorkloadIdentity>,
     issuer_keys: Option<IssuerKeys>,
@@ -78,7 +78,7 @@ impl Credentials {
         }
     }
 
-    /// Finds out who calls. Missing, malformed, unknown and expired credentials are refused alike.
+    /// Finds the caller. Missing, malformed, unknown, and expired credentials are refused alike.
     pub fn actor(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, Refusal> {
         let refused = || Refusal::new(StatusCode::UNAUTHORIZED, TOKEN_INVALID);
         let key = api_token(headers).ok_or_else(refused)?;
@@ -130,8 +130,8 @@ impl Credentials {
         (known.secret.expose_secret() == client.password).then(|| known.scopes.clone())
     }
 
-    /// Finds the scopes of a federated identity by its client id and a token that is meant for it.
-    /// What the live API says to a wrong one is not known; it cannot be right.
+    /// Finds the scopes of a federated identity by its client id and a token with its audience. The answer
+    /// of the live API to an invalid token is unknown, so this one may differ.
     pub fn identity_scopes(
         &self,
         form: &HashMap<String, String>,
@@ -151,7 +151,7 @@ impl Credentials {
         Ok(identity.scopes.clone())
     }
 
-    /// Gives out an access token.
+    /// Issues an access token.
     pub fn mint(&mut self, scopes: Scopes, now: Timestamp, lifetime_seconds: u32) -> String {
         let token = format!(
             "tskey-api-{:016x}{:016x}",
@@ -164,7 +164,7 @@ impl Credentials {
         token
     }
 
-    /// Ends all access tokens that were given out. They stay known, so that none passes for a key.
+    /// Revokes all issued access tokens. They stay known, so that none passes for an API key.
     pub fn revoke_tokens(&mut self) {
         for token in self.tokens.values_mut() {
             token.expires = Timestamp::MIN;
@@ -173,7 +173,7 @@ impl Credentials {
 }
 
 impl Actor {
-    /// Whether the actor holds a scope; a user holds all.
+    /// Whether the actor has a scope. A user has all.
     pub fn may(&self, scope: &str) -> bool {
         match self {
             Self::User => true,
@@ -193,19 +193,19 @@ impl Scopes {
         Self(BTreeSet::from(["all".to_owned()]))
     }
 
-    /// Reads scopes that stand apart by spaces or commas.
+    /// Parses scopes that are separated by spaces or commas.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let scopes = text.split([' ', ',']).filter(|scope| !scope.is_empty());
         Self(scopes.map(str::to_owned).collect())
     }
 
-    /// Whether these scopes, the older spellings among them, give this one.
+    /// Whether these scopes include a scope, also by its older spelling.
     pub(super) fn include(&self, scope: &str) -> bool {
         let with_write = scope.strip_suffix(":read");
         let read = if with_write.is_some() { ":read" } else { "" };
         let base = with_write.unwrap_or(scope);
-        // The spellings of before 2024-11-14, which are valid still.
+        // The spellings from before 2024-11-14, which are still valid.
         let older = match base {
             "devices:core" | "devices:posture_attributes" | "auth_keys" => Some("devices"),
             "devices:routes" => Some("routes"),
@@ -222,13 +222,13 @@ impl Scopes {
             })
     }
 
-    /// The scopes with a space between them.
+    /// The scopes, joined by spaces.
     pub(super) fn joined(&self) -> String {
         let scopes: Vec<_> = self.0.iter().map(String::as_str).collect();
         scopes.join(" ")
     }
 
-    /// Whether all of `wanted` are given by these.
+    /// Whether these scopes include all of `wanted`.
     pub(super) fn cover(&self, wanted: &Self) -> bool {
         wanted.0.iter().all(|scope| self.include(scope))
     }
@@ -237,7 +237,7 @@ impl Scopes {
 impl FromStr for OauthClient {
     type Err = String;
 
-    /// Reads `ID:SECRET` or `ID:SECRET:SCOPE,SCOPE…`; without scopes it has all.
+    /// Parses `ID:SECRET` or `ID:SECRET:SCOPE,SCOPE…`. Without scopes the client has all.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.splitn(3, ':');
         let (id, secret) = (
@@ -245,7 +245,7 @@ impl FromStr for OauthClient {
             parts.next().unwrap_or_default(),
         );
         if id.is_empty() || secret.is_empty() {
-            // The text is not repeated: it may hold a secret.
+            // The error does not repeat the text: it may contain a secret.
             return Err("expected ID:SECRET or ID:SECRET:SCOPE,SCOPE…".into());
         }
         Ok(Self {
@@ -256,7 +256,7 @@ impl FromStr for OauthClient {
     }
 }
 
-/// The token of a call: as Bearer, or as the name of Basic with an empty password.
+/// The token of a request: as Bearer, or as the user name of Basic with an empty password.
 fn api_token(headers: &HeaderMap) -> Option<String> {
     if let Some(token) = credentials(headers, "Bearer") {
         return Some(token.to_owned());

@@ -1,22 +1,22 @@
-//! Reads request bodies as strictly as the API does: unknown fields and wrong types are refused.
+//! Parses request bodies as strictly as the API does: it refuses unknown fields and wrong types.
 //!
-//! The messages are those of Go's `encoding/json`; only the one on unknown fields was seen live.
+//! The messages are those of Go's `encoding/json`. Only the one on unknown fields was seen live.
 
 use serde_json::{Map, Value};
 
 use super::response::Refusal;
 
-/// The JSON object of a request, none of whose fields is unknown.
+/// The JSON object of a request without unknown fields.
 #[derive(Debug)]
 pub(super) struct Body(Map<String, Value>);
 
 impl Body {
-    /// Reads `bytes` as an object with at most the `known` fields.
+    /// Parses `bytes` as an object with the `known` fields at most.
     pub fn parse(bytes: &[u8], known: &[&str]) -> Result<Self, Refusal> {
         Self::of(parse_json(bytes)?, known)
     }
 
-    /// Takes an object that stands inside another body.
+    /// Takes an object inside another body.
     pub fn of(value: Value, known: &[&str]) -> Result<Self, Refusal> {
         let Value::Object(fields) = value else {
             return Err(wrong_type(&value, "object"));
@@ -29,7 +29,7 @@ impl Body {
         }
     }
 
-    /// The field's value; `None` when it is absent. An explicit `null` is a value.
+    /// The field's value, or `None` if it is absent. An explicit `null` is a value.
     pub fn take(&mut self, field: &str) -> Option<Value> {
         self.0.remove(field)
     }
@@ -64,7 +64,7 @@ impl Body {
     }
 }
 
-/// Reads any JSON; an empty body is none.
+/// Parses any JSON. An empty body is no JSON.
 pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, Refusal> {
     if bytes.is_empty() {
         return Err(Refusal::bad_request("unexpected end of JSON input"));
@@ -73,7 +73,7 @@ pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, Refusal> {
         .map_err(|error| Refusal::bad_request(format!("malformed JSON: {error}")))
 }
 
-/// The refusal of a body in which a required field is missing.
+/// Refuses a body without a required field.
 pub(super) fn missing(field: &str) -> Refusal {
     Refusal::bad_request(format!("missing required field \"{field}\""))
 }

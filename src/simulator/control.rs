@@ -1,4 +1,5 @@
-//! What stands beside the API, under `/_sim/`: for tests and people to look in and to interfere.
+//! The control endpoints beside the API, under `/_sim/`: tests and people inspect and change the simulator
+//! with them.
 
 use axum::body::Bytes;
 use http::StatusCode;
@@ -77,7 +78,7 @@ pub(super) fn device(world: &mut World, id: &str) -> Result<Value, Refusal> {
     Ok(world.any_record(id)?.to_json()?)
 }
 
-/// Adds a device in the shape of the list answer; what it lacks is made up.
+/// Adds a device in the shape of the list response. Missing fields are generated.
 pub(super) fn add(world: &mut World, json: Value) -> Result<Value, Refusal> {
     Ok(world.add(Record::from_json(json)?)?.to_json()?)
 }
@@ -95,12 +96,12 @@ pub(super) fn set_switches(world: &mut World, changes: Value) -> Result<(), Refu
     Ok(())
 }
 
-/// Puts a fault in and gives its id.
+/// Injects a fault and returns its id.
 pub(super) fn inject(world: &mut World, spec: FaultSpec) -> Result<u64, Refusal> {
     world.faults.add(spec, &world.records)
 }
 
-/// What a request outside of both the API and `/_sim/` is answered.
+/// The response to a path outside of both the API and `/_sim/`.
 pub(super) fn elsewhere() -> Answer {
     Refusal::new(StatusCode::NOT_FOUND, "404 page not found").into()
 }

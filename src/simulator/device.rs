@@ -1,7 +1,7 @@
-//! A device as the simulator keeps it, in the shape of the list answer.
+//! A device as the simulator stores it, in the shape of the list response.
 //!
-//! Nothing here is shared with the client's types: a wrong field name there must not find its
-//! twin here.
+//! This module shares nothing with the client's types, so that a wrong field name in the client cannot have
+//! its counterpart here.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 /// Go's zero time, which the API uses for "none": 0001-01-01T00:00:00Z.
 pub(super) const ZERO_TIME: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
-/// The fields of the list answer.
+/// The fields of the list response.
 #[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -32,9 +32,9 @@ pub(super) struct Device {
     pub client_version: String,
     pub update_available: bool,
     pub os: String,
-    /// `""` for external devices, hence text.
+    /// `""` for external devices, hence a string.
     pub created: String,
-    /// Absent while connected, and when never online.
+    /// Absent while connected, and if never online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,
     pub connected_to_control: bool,
@@ -46,12 +46,12 @@ pub(super) struct Device {
     pub machine_key: String,
     pub node_key: String,
     pub blocks_incoming_connections: bool,
-    /// Sorted; absent when there is none.
+    /// Sorted. Absent if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     pub tailnet_lock_error: String,
     pub tailnet_lock_key: String,
-    /// Only with `fields=all`, as all that follow.
+    /// This and all following fields appear only with `fields=all`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled_routes: Option<Vec<IpNet>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,12 +64,12 @@ pub(super) struct Device {
     pub ssh_enabled: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distro: Option<Value>,
-    /// Fields that the simulator gives no meaning to, so that new ones can be tried on clients.
+    /// Fields without a meaning in the simulator, so that clients can be tried with new ones.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
-/// A device with what the list does not show.
+/// A device with the data that the list does not show.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
     pub device: Device,
@@ -83,7 +83,7 @@ pub(super) struct Attribute {
 }
 
 impl Default for Device {
-    /// What a device has of which a file or a test says nothing.
+    /// The defaults of fields that a file or a test leaves out.
     fn default() -> Self {
         Self {
             addresses: Vec::new(),
@@ -121,7 +121,7 @@ impl Default for Device {
 }
 
 impl Device {
-    /// Whether a path names this device: both kinds of id do.
+    /// Whether an id in a path is one of this device's two ids.
     pub fn has_id(&self, id: &str) -> bool {
         self.node_id == id || self.id == id
     }
@@ -149,7 +149,7 @@ impl Device {
         })
     }
 
-    /// Leaves out what only `fields=all` shows.
+    /// Removes the fields that only `fields=all` shows.
     pub fn without_details(&self) -> Self {
         Self {
             enabled_routes: None,
@@ -170,7 +170,7 @@ impl Device {
         }
     }
 
-    /// Brings lists into the order in which the API returns them, and drops what it omits.
+    /// Sorts lists as the API does, and drops fields that it omits.
     pub fn normalize(&mut self) {
         self.tags.sort();
         self.tags.dedup();
@@ -183,7 +183,7 @@ impl Device {
         }
     }
 
-    /// The device's connection ends, and with it the reason to leave out `lastSeen`.
+    /// Disconnects the device. From then on it has `lastSeen`.
     pub fn disconnect(&mut self, now: Timestamp) {
         if self.connected_to_control {
             self.connected_to_control = false;
@@ -192,27 +192,27 @@ impl Device {
     }
 }
 
-/// How the server rewrites a name, as measured live: `AC-Upper` → `ac-upper`,
-/// `under_score` → `under-score`, `a.b` → `a-b`.
+/// Rewrites a name as the server does, measured live: `AC-Upper` → `ac-upper`, `under_score` →
+/// `under-score`, `a.b` → `a-b`.
 pub(super) fn as_label(name: &str) -> String {
     let lower = name.to_ascii_lowercase().replace(['.', '_'], "-");
     lower.trim_end_matches('-').to_owned()
 }
 
-/// By number, not by text: `2.0.0.0/24` comes before `10.0.1.0/24`; IPv4 before IPv6.
+/// Numerically, not alphabetically: `2.0.0.0/24` comes before `10.0.1.0/24`, IPv4 before IPv6.
 pub(super) fn sort_routes(routes: &mut Vec<IpNet>) {
     routes.sort_by_key(|route| (route.addr(), route.prefix_len()));
     routes.dedup();
 }
 
 impl Record {
-    /// Removes the attributes whose time has passed.
+    /// Removes expired attributes.
     pub fn drop_expired(&mut self, now: Timestamp) {
         self.attributes
             .retain(|_, attribute| attribute.expiry.is_none_or(|expiry| expiry > now));
     }
 
-    /// The shape of the list answer with `attributes` and `expiries` beside it.
+    /// The shape of the list response, plus `attributes` and `expiries`.
     pub fn to_json(&self) -> serde_json::Result<Value> {
         let mut json = serde_json::to_value(&self.device)?;
         let values = self.attributes.iter();
@@ -228,7 +228,7 @@ impl Record {
         Ok(json)
     }
 
-    /// Reads what [`Record::to_json`] writes; everything but an id may be left out.
+    /// Parses the output of [`Record::to_json`]. All fields but an id are optional.
     pub fn from_json(mut json: Value) -> serde_json::Result<Self> {
         let mut member = |name: &str| json.get_mut(name).map(Value::take).unwrap_or_default();
         let values: Option<BTreeMap<String, Value>> = serde_json::from_value(member("attributes"))?;

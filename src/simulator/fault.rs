@@ -1,4 +1,4 @@
-//! Faults that are put in by request: what the network and a bad day do to answers.
+//! Injected faults: failures of the network and of the server.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,54 +11,54 @@ use super::{
     response::{Answer, Refusal},
 };
 
-/// A fault as it is put in.
+/// A fault to inject.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FaultSpec {
-    /// What goes wrong.
+    /// The kind of failure.
     pub kind: FaultKind,
-    /// How often; `None` until it is deleted.
+    /// The number of requests that it hits. `None`: all until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// Only for this method.
+    /// Hits only this method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Only for this path; `*` stands for any text without `/`.
+    /// Hits only this path. `*` stands for any text without `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// For [`FaultKind::Status`]: the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// For [`FaultKind::Status`]: headers of the answer.
+    /// For [`FaultKind::Status`]: headers of the response.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// For [`FaultKind::Status`]: text as it is, anything else as JSON.
+    /// For [`FaultKind::Status`]: the body. A string is sent as it is, anything else as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,
-    /// For [`FaultKind::Delay`]: for how long the answer is held back.
+    /// For [`FaultKind::Delay`]: how long the response is delayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
 }
 
-/// What goes wrong.
+/// The kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// The answer has the given status, headers and body; there is no effect.
+    /// The response has the given status, headers, and body. There is no effect.
     Status,
-    /// 502 with an HTML page; there is no effect.
+    /// 502 with an HTML page. There is no effect.
     Html,
-    /// The effect takes place, the answer is held back.
+    /// The request takes effect, and the response is delayed.
     Delay,
-    /// The connection closes before the request has an effect.
+    /// The connection closes before the request takes effect.
     ResetBefore,
-    /// The effect takes place, then the connection closes without an answer.
+    /// The request takes effect, then the connection closes without a response.
     ResetAfter,
-    /// The effect takes place, the answer breaks off in its middle.
+    /// The request takes effect, and the response breaks off in the middle.
     Truncate,
-    /// The list comes as an object keyed by id, any other JSON inside an array.
+    /// The list is an object keyed by id. Any other JSON is inside an array.
     WrongShape,
-    /// The list shows the devices as they were when the fault was put in.
+    /// The list shows the devices from the time of the injection.
     StaleList,
     /// The list shows the first half of the devices.
     ShortList,
@@ -98,7 +98,7 @@ impl FaultKind {
     }
 }
 
-/// What a fault does to a request that it hits.
+/// The effect of a fault on a request that it hits.
 #[derive(Debug, Clone)]
 pub(super) enum Effect {
     Answer(Answer),
@@ -111,7 +111,7 @@ pub(super) enum Effect {
     ShortList,
 }
 
-/// The faults that one request ran into: delays add up, of the others the first counts.
+/// The faults that hit one request. Delays add up. Of the others only the first applies.
 #[derive(Debug, Default)]
 pub(super) struct Hit {
     pub delay: Duration,
@@ -128,9 +128,9 @@ pub(super) struct Faults {
 #[derive(Debug, Serialize)]
 struct Fault {
     id: u64,
-    /// How often it was used.
+    /// The number of requests that it hit.
     hits: u32,
-    /// `times` in here counts down.
+    /// `times` of this spec counts down.
     #[serde(flatten)]
     spec: FaultSpec,
     #[serde(skip)]
@@ -138,7 +138,7 @@ struct Fault {
 }
 
 impl Faults {
-    /// Puts a fault in and gives its id; `records` is what a stale list will show.
+    /// Injects a fault and returns its id. A stale list will show `records`.
     pub fn add(&mut self, spec: FaultSpec, records: &[Record]) -> Result<u64, Refusal> {
         let effect = effect_of(&spec, records)?;
         self.given += 1;
@@ -155,19 +155,19 @@ impl Faults {
         self.faults.clear();
     }
 
-    /// Takes one fault out; false if there is none of that id.
+    /// Removes a fault. False if there is none with that id.
     pub fn remove(&mut self, id: u64) -> bool {
         let before = self.faults.len();
         self.faults.retain(|fault| fault.id != id);
         self.faults.len() < before
     }
 
-    /// Those that remain, with how often they were used and may be used still.
+    /// The remaining faults, with how often each was used and may still be used.
     pub fn to_json(&self) -> serde_json::Result<Value> {
         serde_json::to_value(&self.faults)
     }
 
-    /// Finds what this request runs into, and uses it up.
+    /// Finds the faults that hit this request, and counts them as used.
     pub fn hit(&mut self, method: &str, path: &str) -> Hit {
         let mut hit = Hit::default();
         for fault in &mut self.faults {
@@ -232,7 +232,7 @@ fn effect_of(spec: &FaultSpec, records: &[Record]) -> Result<Effect, Refusal> {
 }
 
 fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
-    // A final answer: 1xx would be followed by another one.
+    // Only final statuses: another response would follow a 1xx.
     let status = spec.status.and_then(|it| StatusCode::from_u16(it).ok());
     let status = status.filter(|status| !status.is_informational());
     let needed = || Refusal::bad_request("a status fault needs \"status\", from 200 to 999");
@@ -258,7 +258,7 @@ fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
     Ok(headers.fold(answer, |answer, (name, value)| answer.header(name, value)))
 }
 
-/// Whether `path` fits `pattern`, in which `*` stands for any text without `/`.
+/// Whether `path` matches `pattern`, in which `*` stands for any text without `/`.
 fn glob(pattern: &str, path: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == path,

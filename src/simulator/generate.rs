@@ -1,4 +1,4 @@
-//! Makes up a tailnet: varied devices, the same ones for the same seed.
+//! Generates a tailnet of varied devices, the same ones for the same seed.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -14,10 +14,10 @@ const USERS: [&str; 5] = [
     "eun-ji@example.com",
 ];
 const VERSIONS: [&str; 4] = ["1.88.3", "1.92.0", "1.94.1", "1.96.2"];
-/// Ids begin above those that the API page uses.
+/// Ids start above those of the API page.
 const FIRST_ID: usize = 1_000_000;
 
-/// What a device is for; decides its tags, routes and owner.
+/// The role of a device. It decides its tags, routes, and owner.
 #[derive(Clone, Copy)]
 enum Role {
     Router,
@@ -29,9 +29,9 @@ enum Role {
     Shared,
 }
 
-/// `count` devices in the shape of the list answer: routers, exit nodes, servers, ephemeral
-/// runners, laptops and phones of users, some with expired keys or awaiting approval, and now and
-/// then one that is shared in.
+/// `count` devices in the shape of the list response: routers, exit nodes, servers, ephemeral runners,
+/// laptops and phones of users, some with expired keys or pending device approval, and now and then one
+/// that is shared in.
 #[must_use]
 pub fn generate(count: usize, seed: u64) -> Vec<Value> {
     let mut rng = Rng::with_seed(seed);
@@ -78,7 +78,7 @@ fn device(index: usize, rng: &mut Rng) -> Value {
     device
 }
 
-/// What only `fields=all` shows.
+/// The fields that only `fields=all` shows.
 fn add_details(device: &mut Value, rng: &mut Rng) {
     if device["os"] == "linux" {
         device["distro"] = json!({"name": "debian", "version": "13", "codeName": "trixie"});
@@ -96,7 +96,7 @@ fn add_details(device: &mut Value, rng: &mut Rng) {
     });
 }
 
-/// As the API shows devices of another tailnet: much of them is empty.
+/// As the API shows devices of another tailnet: many fields are empty.
 fn share_in(device: &mut Value) {
     let hostname = device["hostname"].as_str().unwrap_or_default();
     device["name"] = json!(format!("{hostname}.tail0b5e.ts.net"));
@@ -107,7 +107,7 @@ fn share_in(device: &mut Value) {
     }
 }
 
-/// One address for each index, clear of the reserved ranges.
+/// One address for each index, outside of the reserved ranges.
 fn addresses(index: usize) -> Value {
     let [.., high, low] = (index + 1).to_be_bytes();
     let middle = 64 + (index + 1) / 65_536 % 32;
@@ -129,7 +129,7 @@ fn tags(role: Role, site: &str) -> Vec<String> {
 }
 
 impl Role {
-    /// A mix that begins with one of each, so that a small tailnet has all kinds.
+    /// A mix that starts with one of each role, so that a small tailnet has all of them.
     fn of(index: usize) -> Self {
         match index % 20 {
             0 | 7 => Self::Router,
@@ -154,7 +154,7 @@ impl Role {
         }
     }
 
-    /// Machines are tagged, what people carry is not.
+    /// Machines are tagged, devices of people are not.
     fn tag(self) -> Option<&'static str> {
         match self {
             Self::Router | Self::ExitNode | Self::Server | Self::Runner => Some(self.name()),

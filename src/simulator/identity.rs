@@ -1,4 +1,4 @@
-//! Workload identity federation: which signed tokens (JWTs) of others are taken for whom.
+//! Workload identity federation: exchanges signed tokens (JWTs) of other issuers.
 
 use std::str::FromStr;
 
@@ -16,17 +16,17 @@ pub struct WorkloadIdentity {
     pub client_id: String,
     /// The audience that tokens must be for.
     pub audience: String,
-    /// What the access tokens may do that are given in exchange.
+    /// The scopes of the access tokens that it gets.
     pub scopes: Scopes,
 }
 
-/// The public keys of an issuer of tokens (a JSON Web Key Set), of which RSA is understood.
+/// The public keys of a token issuer (a JSON Web Key Set). Only RSA is supported.
 #[derive(Debug, Clone, Deserialize)]
 pub struct IssuerKeys {
     keys: Vec<Key>,
 }
 
-/// Members that only keys of other kinds have, or that do not matter here, are ignored.
+/// Members that only other kinds of keys have, or that do not matter here, are ignored.
 #[derive(Debug, Clone, Deserialize)]
 struct Key {
     kid: Option<String>,
@@ -57,8 +57,8 @@ enum Audience {
 }
 
 impl WorkloadIdentity {
-    /// Whether a token is in force and meant for this identity; if not, why. Without `keys` the
-    /// signature is not looked at.
+    /// Checks that a token is valid now and has the audience of this identity. Without `keys` the signature
+    /// is not checked.
     pub(super) fn check(
         &self,
         jwt: &str,
@@ -91,9 +91,9 @@ impl WorkloadIdentity {
 }
 
 impl IssuerKeys {
-    /// The key that a token names, or any where it names none, must have signed it.
+    /// The token must be signed by the key that it names, or by any key if it names none.
     fn verify(&self, header: &Header, signed: &str, signature: &str) -> Option<()> {
-        // "none" and the symmetric ones would let anybody sign.
+        // "none" and symmetric algorithms would let anybody sign.
         if header.alg != "RS256" {
             return None;
         }
@@ -121,8 +121,8 @@ fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
 impl FromStr for WorkloadIdentity {
     type Err = String;
 
-    /// Reads `CLIENT_ID:AUDIENCE` or `CLIENT_ID:AUDIENCE:SCOPE,SCOPE…`; without scopes it has all.
-    /// The `://` of an audience does not end it.
+    /// Parses `CLIENT_ID:AUDIENCE` or `CLIENT_ID:AUDIENCE:SCOPE,SCOPE…`. Without scopes the identity has
+    /// all. The `://` of an audience does not end it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let expected = "expected CLIENT_ID:AUDIENCE or CLIENT_ID:AUDIENCE:SCOPE,SCOPE…";
         let (client_id, rest) = text.split_once(':').ok_or(expected)?;
@@ -146,7 +146,7 @@ impl FromStr for WorkloadIdentity {
 impl FromStr for IssuerKeys {
     type Err = String;
 
-    /// Reads a JSON Web Key Set.
+    /// Parses a JSON Web Key Set.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let keys: Self = serde_json::from_str(text).map_err(|error| {
             format!("{error}; expected a JSON Web Key Set: {{\"keys\": [ … ]}}")

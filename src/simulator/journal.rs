@@ -1,4 +1,4 @@
-//! The log of requests, which tests count and people read at `/_sim/requests`.
+//! The log of requests. Tests count them, and people read them at `/_sim/requests`.
 
 use std::collections::VecDeque;
 
@@ -6,39 +6,39 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-/// Older entries make room for newer ones.
+/// The oldest entries are dropped beyond this number.
 const CAPACITY: usize = 100_000;
 
-/// One request to the API. No header is in it: one of them holds the credential.
+/// One request to the API. It holds no headers: one of them has the credential.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LoggedRequest {
     /// `GET`, `POST` …
     pub method: String,
-    /// The path with its query, as it came.
+    /// The path with its query, as received.
     pub path: String,
-    /// What was answered; `None` while there is no answer yet, and where it was lost on purpose.
+    /// The status of the response. `None` while there is none yet, or if a fault dropped it.
     pub status: Option<u16>,
-    /// The request's body: JSON if it is JSON, else text, `null` if there was none.
+    /// The request's body: JSON if possible, else a string, `null` if there was none.
     pub body: Value,
-    /// When it came.
+    /// When the request arrived.
     pub time: Timestamp,
-    /// The `X-Tailscale-Request-Id` of the answer.
+    /// The `X-Tailscale-Request-Id` of the response.
     pub request_id: String,
-    /// The faults that it ran into.
+    /// The faults that hit it.
     pub faults: Vec<&'static str>,
 }
 
-/// Entries, each with a number that stays while others leave.
+/// Entries, each with a number that stays the same when others are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     entries: VecDeque<LoggedRequest>,
-    /// How many have left, by age or by request.
+    /// How many entries were dropped, by age or by request.
     left: usize,
 }
 
 impl Journal {
-    /// Adds an entry and gives its number.
+    /// Adds an entry and returns its number.
     pub fn open(&mut self, entry: LoggedRequest) -> usize {
         if self.entries.len() == CAPACITY {
             self.entries.pop_front();
@@ -48,7 +48,7 @@ impl Journal {
         self.left + self.entries.len() - 1
     }
 
-    /// Notes what an entry was answered, if it is still there.
+    /// Sets the status of an entry, if it is still there.
     pub fn close(&mut self, number: usize, status: u16) {
         let at = number.checked_sub(self.left);
         if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {

@@ -1,4 +1,4 @@
-//! The switch `rateLimit`: a fixed number of requests in a span of time, then 429.
+//! The switch `rateLimit`: a fixed number of requests in a time span, then 429.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Counts a request; one too many is refused.
+    /// Counts a request. Refuses it over the limit.
     pub fn admit(&mut self, limit: RateLimit, now: Timestamp) -> Result<(), Box<Answer>> {
         let span = i64::from(limit.seconds);
         let age = |started: Timestamp| now.as_second() - started.as_second();

@@ -16,15 +16,15 @@ pub enum LoadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is not in the shape of the list answer.
+    /// The file does not have the shape of the list response.
     #[error("{path}: {source}; expected the shape of the list answer: {{\"devices\": [ … ]}}")]
     Shape {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The position and the error.
         source: serde_yaml::Error,
     },
 }
@@ -35,7 +35,7 @@ struct DeviceList {
     devices: Vec<Value>,
 }
 
-/// Reads the devices of a file, JSON or YAML, in the shape of the list answer.
+/// Reads the devices of a file, JSON or YAML, in the shape of the list response.
 pub fn read_devices(path: &Path) -> Result<Vec<Value>, LoadError> {
     let text = fs::read_to_string(path).map_err(|source| LoadError::Read {
         path: path.to_owned(),

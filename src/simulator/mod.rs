@@ -1,11 +1,11 @@
 //! The Tailscale API as a stateful server: for the demo, the tests, and other clients.
 //!
-//! A request goes `server` (HTTP) → `service` (log and faults) → `endpoints` (routing, permission,
-//! effect) → `world` (the state). What stands under `/_sim/` goes to `control`.
+//! A request passes `server` (HTTP) → `service` (log and faults) → `endpoints` (routing, permission,
+//! effect) → `world` (the state). Requests under `/_sim/` go to `control`.
 //!
-//! It is as strict as the live API is known to be, and refuses when in doubt; what nobody has
-//! verified is a switch. It must not use the client's types (`crate::tailscale`, `crate::model`):
-//! a wrong field name there would find its twin here, and no test would see it.
+//! It is as strict as the live API is known to be, and refuses when in doubt. Unverified behavior is a
+//! switch. It must not use the client's types (`crate::tailscale`, `crate::model`): a wrong field name in
+//! the client would have its counterpart here, and no test would notice.
 
 mod auth;
 mod body;
@@ -45,28 +45,27 @@ pub use self::{
     switches::{AttributeWriteAnswer, HostBits, RateLimit, RetryAfter, Switches},
 };
 
-/// With what a simulator starts.
+/// The options of a simulator.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The devices, each in the shape of the list answer, with `attributes` and `expiries` beside
-    /// it. What a device lacks (ids, name, addresses …) is made up.
+    /// The devices, each in the shape of the list response, plus `attributes` and `expiries`. Missing
+    /// fields (ids, name, addresses …) are generated.
     pub devices: Vec<Value>,
-    /// The API keys that are taken; if empty, every one of the form `tskey-api-…` is.
+    /// The accepted API keys. If empty, every key of the form `tskey-api-…`.
     pub api_keys: Vec<SecretString>,
-    /// The OAuth clients that are taken; if empty, every one with a secret of the form
-    /// `tskey-client-…` is.
+    /// The accepted OAuth clients. If empty, every client with a secret of the form `tskey-client-…`.
     pub oauth_clients: Vec<OauthClient>,
-    /// The federated identities whose tokens are exchanged; if empty, none are.
+    /// The federated identities whose tokens are exchanged. If empty, there are none.
     pub workload_identities: Vec<WorkloadIdentity>,
-    /// The keys of who issues their tokens; `None`: signatures are not looked at.
+    /// The keys of their token issuer. `None`: signatures are not checked.
     pub issuer_keys: Option<IssuerKeys>,
-    /// The policy file, `HuJSON`; `None` for one that owns the tags of `devices`.
+    /// The policy file, `HuJSON`. `None`: one that owns the tags of `devices`.
     pub policy_file: Option<String>,
-    /// What paths may call the tailnet, beside `-`.
+    /// The tailnet's name in paths, beside `-`.
     pub tailnet: String,
-    /// The switches at the start.
+    /// The initial switches.
     pub switches: Switches,
 }
 
@@ -89,28 +88,28 @@ impl Default for Options {
 /// Why a simulator did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be had.
+    /// The address is not available.
     #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Listen {
-        /// Where it was to listen.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A device of [`Options::devices`] is not in the shape of the list answer.
+    /// A device of [`Options::devices`] does not have the shape of the list response.
     #[error("device {number} of the list cannot be read: {reason}")]
     Device {
-        /// Its place in the list, from 1.
+        /// Its position in the list, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// The error.
         reason: String,
     },
-    /// The policy file is none.
+    /// The policy file is not valid.
     #[error("the policy file cannot be read: {0}")]
     PolicyFile(String),
 }
 
-/// A running simulator. It ends when this is dropped.
+/// A running simulator. Dropping it ends it.
 pub struct Simulator {
     address: SocketAddr,
     shared: Shared,
@@ -119,7 +118,7 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts a simulator on the present tokio runtime. It answers as soon as this returns.
+    /// Starts a simulator on the current tokio runtime. It answers as soon as this returns.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let world = world_of(&options)?;
         let refused = |source| StartError::Listen {
@@ -139,7 +138,7 @@ impl Simulator {
         })
     }
 
-    /// Where it is: `http://127.0.0.1:41234`. The API is under `/api/v2/` there.
+    /// Its address: `http://127.0.0.1:41234`. The API is under `/api/v2/`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -148,11 +147,11 @@ impl Simulator {
     /// Ends it, with all its connections, and waits until its port is free.
     pub async fn stop(self) {
         drop(self.stop);
-        // It can fail only by a panic, which has been reported where it happened.
+        // The task fails only by a panic, which was reported when it happened.
         let _ = self.task.await;
     }
 
-    /// All devices in the shape of the list answer, with `attributes` and `expiries`.
+    /// All devices in the shape of the list response, plus `attributes` and `expiries`.
     pub fn devices(&self) -> Result<Vec<Value>, Refusal> {
         control::devices(&mut self.shared.lock())
     }
@@ -162,38 +161,38 @@ impl Simulator {
         control::device(&mut self.shared.lock(), id)
     }
 
-    /// Adds a device in the shape of the list answer, and gives it as it is now.
+    /// Adds a device in the shape of the list response, and returns its present state.
     pub fn add_device(&self, device: Value) -> Result<Value, Refusal> {
         control::add(&mut self.shared.lock(), device)
     }
 
-    /// Changes a device behind the API's back, by a JSON merge patch.
+    /// Changes a device outside of the API, by a JSON merge patch.
     pub fn patch_device(&self, id: &str, patch: &Value) -> Result<Value, Refusal> {
         self.shared.lock().drift(id, patch)
     }
 
-    /// Takes a device away.
+    /// Removes a device.
     pub fn remove_device(&self, id: &str) -> Result<(), Refusal> {
         self.shared.lock().remove(id)
     }
 
-    /// The requests to the API since the start, or since they were last cleared.
+    /// The requests to the API since the start, or since the log was last cleared.
     #[must_use]
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.shared.lock().journal.entries().cloned().collect()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the log of requests.
     pub fn clear_requests(&self) {
         self.shared.lock().journal.clear();
     }
 
-    /// Puts a fault in.
+    /// Injects a fault.
     pub fn inject(&self, fault: FaultSpec) -> Result<(), Refusal> {
         control::inject(&mut self.shared.lock(), fault).map(drop)
     }
 
-    /// Takes all faults out.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
@@ -203,7 +202,7 @@ impl Simulator {
         change(&mut self.shared.lock().switches);
     }
 
-    /// Ends all OAuth access tokens that were given out.
+    /// Revokes all OAuth access tokens that were issued.
     pub fn revoke_tokens(&self) {
         self.shared.lock().credentials.revoke_tokens();
     }

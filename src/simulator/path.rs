@@ -1,11 +1,11 @@
-//! Takes apart what a request asks for.
+//! Parses the path and query of a request.
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
 /// Path and query of a request.
 pub(super) struct Target {
-    /// As it came, with its query.
+    /// As received, with its query.
     pub raw: String,
     /// The path without query, decoded: `custom%3Atier` is `custom:tier`.
     pub path: String,

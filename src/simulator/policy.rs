@@ -1,4 +1,4 @@
-//! The tailnet's policy file, of which only `tagOwners` has an effect here.
+//! The tailnet's policy file. Only `tagOwners` has an effect here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, hash_map::DefaultHasher},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::response::Refusal;
 
-/// A policy file that has been read.
+/// A parsed policy file.
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
     /// `HuJSON`, as it was posted.
@@ -27,7 +27,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The policy file of a tailnet to which none was posted.
+    /// The default policy file of a tailnet.
     pub fn with_tags<'a>(tags: impl IntoIterator<Item = &'a str>) -> Self {
         let tag_owners: BTreeSet<String> = tags.into_iter().map(str::to_owned).collect();
         let owners: BTreeMap<_, _> = tag_owners
@@ -45,7 +45,7 @@ impl Policy {
         }
     }
 
-    /// Reads a policy file; an error says what is wrong with it.
+    /// Parses a policy file.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
         // HuJSON is JSON with comments and trailing commas, and nothing else.
         let options = ParseOptions {
@@ -82,12 +82,12 @@ impl Policy {
         })
     }
 
-    /// Whether the policy file says who may give this tag.
+    /// Whether the policy file has owners for this tag.
     pub fn owns(&self, tag: &str) -> bool {
         self.tag_owners.contains(tag)
     }
 
-    /// What `If-Match` compares.
+    /// The value that `If-Match` compares.
     pub fn etag(&self) -> String {
         let mut hasher = DefaultHasher::new();
         self.text.hash(&mut hasher);

@@ -1,10 +1,10 @@
-//! What an endpoint answers: an [`Answer`], or a [`Refusal`] that becomes one.
+//! The result of an endpoint: an [`Answer`], or a [`Refusal`] that becomes one.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// A whole HTTP answer.
+/// A complete HTTP response.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub status: StatusCode,
@@ -12,7 +12,7 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// A status of at least 400 with the message that the API would give.
+/// A status of at least 400 with the message of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{status}: {message}")]
 #[serde(deny_unknown_fields)]
@@ -27,7 +27,7 @@ pub struct Refusal {
 pub(super) type Reply = Result<Answer, Refusal>;
 
 impl Answer {
-    /// 200 with nothing in it.
+    /// 200 with an empty body.
     pub fn empty() -> Self {
         Self {
             status: StatusCode::OK,
@@ -47,7 +47,7 @@ impl Answer {
         }
     }
 
-    /// 200 with `{}`, which most writes answer.
+    /// 200 with `{}`, the response of most writes.
     pub fn empty_object() -> Self {
         Self::json(&json!({}))
     }
@@ -78,13 +78,13 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    /// The one message for a device that never existed, is gone, or is shared in.
+    /// The same message for a device that never existed, is gone, or is shared in.
     pub(super) fn no_such_device() -> Self {
         Self::not_found("no manageable device matching this ID found")
     }
 }
 
-/// JSON that cannot be read is the sender's fault.
+/// Invalid JSON is an error of the client.
 impl From<serde_json::Error> for Refusal {
     fn from(error: serde_json::Error) -> Self {
         Self::bad_request(error.to_string())

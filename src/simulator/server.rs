@@ -1,4 +1,4 @@
-//! HTTP/1.1 connections, which a fault can close in the middle.
+//! HTTP/1.1 connections, which a fault can close in the middle of a response.
 
 use std::{io, time::Duration};
 
@@ -16,10 +16,10 @@ use super::{
     service::{Delivery, Request, Shared, serve},
 };
 
-/// More than any request to this API needs.
+/// Larger than any request to this API.
 const LARGEST_BODY: usize = 16 * 1024 * 1024;
 
-/// Takes connections until `stop` is cancelled, which also ends those that are open.
+/// Accepts connections until `stop` is cancelled. That also closes open ones.
 pub(super) async fn run(listener: TcpListener, shared: Shared, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -28,7 +28,7 @@ pub(super) async fn run(listener: TcpListener, shared: Shared, stop: Cancellatio
                 let stop = stop.clone();
                 tokio::spawn(async move { stop.run_until_cancelled(connection).await });
             }
-            // Out of file descriptors, most likely: those of closed connections come back.
+            // Most likely out of file descriptors: closed connections free some.
             Err(error) => {
                 tracing::warn!(%error, "the simulator cannot take a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -38,7 +38,8 @@ pub(super) async fn run(listener: TcpListener, shared: Shared, stop: Cancellatio
 }
 
 async fn converse(stream: TcpStream, shared: Shared) {
-    // Else a small answer may wait for the client's delayed acknowledgement; if it fails, it waits.
+    // Otherwise a small response may wait for the client's delayed acknowledgement. A failure only costs
+    // that wait.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| respond(request, &shared));
     let served = http1::Builder::new()
@@ -49,7 +50,7 @@ async fn converse(stream: TcpStream, shared: Shared) {
     }
 }
 
-/// An error makes hyper close the connection, whatever has been sent by then.
+/// An error makes hyper close the connection, whatever was sent by then.
 async fn respond(
     request: HttpRequest<Incoming>,
     shared: &Shared,
@@ -87,7 +88,7 @@ fn head_of(answer: &Answer) -> response::Builder {
 fn half_of(body: &[u8]) -> Body {
     let half = Bytes::copy_from_slice(&body[..body.len() / 2]);
     let end = async {
-        // hyper sends what it holds when the body makes it wait; at an error it drops that.
+        // hyper flushes its buffer when the body is pending. At an error it drops the buffer.
         tokio::task::yield_now().await;
         Err(io::Error::other("the fault asks for half of the answer"))
     };

@@ -1,6 +1,6 @@
-//! The way of one request: the log, the faults, the answer.
+//! Handles one request: log, faults, response.
 //!
-//! The state is behind a mutex that is never held while waiting.
+//! The state is behind a mutex that is never held across an await.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,7 +29,7 @@ impl Shared {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, World> {
-        // A panic in a handler fails its request; the others go on with what it left.
+        // A panic in a handler fails its own request. Others continue with the state that it left.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -42,12 +42,12 @@ pub(super) struct Request {
     pub body: Bytes,
 }
 
-/// How an answer reaches the client.
+/// How a response reaches the client.
 pub(super) enum Delivery {
     Whole(Answer),
-    /// The headers promise all of the body, of which half comes.
+    /// The headers announce the whole body, but only half is sent.
     Truncated(Answer),
-    /// The connection closes without an answer.
+    /// The connection closes without a response.
     Nothing,
 }
 
@@ -68,8 +68,8 @@ pub(super) async fn serve(shared: &Shared, request: Request) -> Delivery {
 
 async fn serve_api(shared: &Shared, request: Request) -> Delivery {
     let request_id = request_id(&request.headers);
-    // One clock for a request: who switches it meanwhile must not find an answer that took a token by
-    // the old clock and has a date by the new one.
+    // One clock for each request: if it were read twice, a change of the clock in between could give a
+    // response whose token and date disagree.
     let ahead = shared.lock().clock_ahead();
     let (number, hit) = admit(&mut shared.lock(), &request, &request_id);
     let Hit { delay, effect, .. } = hit;
@@ -94,7 +94,7 @@ async fn serve_api(shared: &Shared, request: Request) -> Delivery {
     }
 }
 
-/// Notes a request in the log and finds the faults that it runs into.
+/// Logs a request and finds the faults that hit it.
 fn admit(world: &mut World, request: &Request, request_id: &str) -> (usize, Hit) {
     let method = request.method.as_str();
     let hit = world.faults.hit(method, &request.target.path);
@@ -115,7 +115,7 @@ fn admit(world: &mut World, request: &Request, request_id: &str) -> (usize, Hit)
     (number, hit)
 }
 
-/// Lets a request have its effect, and changes its answer as the fault says.
+/// Executes a request and changes its response as the fault says.
 fn affected(shared: &Shared, request: &Request, effect: Option<&Effect>) -> Answer {
     let stale = match effect {
         Some(Effect::StaleList(records)) => Some(records.clone()),
@@ -149,7 +149,7 @@ fn reshape(answer: Answer, change: fn(Value) -> Value) -> Answer {
     }
 }
 
-/// Leaves the first half of a list.
+/// Keeps the first half of a list.
 fn shorten(mut list: Value) -> Value {
     if let Some(devices) = list["devices"].as_array_mut() {
         devices.truncate(devices.len() / 2);
@@ -157,8 +157,8 @@ fn shorten(mut list: Value) -> Value {
     list
 }
 
-/// The list as the live endpoint sent it for a while on 2025-11-11 (tailscale#17853): an object
-/// keyed by id. Any other answer comes inside an array.
+/// The list as the live endpoint sent it for a while on 2025-11-11 (tailscale#17853): an object keyed by
+/// id. Any other response is inside an array.
 fn misshape(mut json: Value) -> Value {
     match json.get_mut("devices").map(Value::take) {
         Some(Value::Array(devices)) => {
@@ -172,7 +172,7 @@ fn misshape(mut json: Value) -> Value {
     }
 }
 
-/// `REQ-<YYYYMMDDhhmmssmmm><16 hex>`, or what the client sent.
+/// `REQ-<YYYYMMDDhhmmssmmm><16 hex>`, or the id that the client sent.
 fn request_id(headers: &HeaderMap) -> String {
     let sent = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     sent.filter(|id| !id.is_empty()).map_or_else(

@@ -1,5 +1,5 @@
-//! What nobody has verified about the live API, each as a switch, so that a client can be tried
-//! under every answer. `GET /_sim/switches` shows them, `PUT` sets those that it names.
+//! Unverified behavior of the live API as switches, so that clients can be tried with every variant. `GET
+//! /_sim/switches` shows them, and `PUT` sets those in its body.
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -18,55 +18,54 @@ pub struct Switches {
     pub tags_disable_key_expiry: bool,
     /// Whether a device's IPv6 changes with its IPv4.
     pub ipv6_follows_ipv4: bool,
-    /// What setting a reserved IPv4 answers.
+    /// The response to setting a reserved IPv4.
     pub reserved_ipv4: Refusal,
-    /// What setting an IPv4 outside of the pool answers.
+    /// The response to setting an IPv4 outside of the pool.
     pub ipv4_outside_pool: Refusal,
-    /// What setting an IPv4 of another device answers.
+    /// The response to setting an IPv4 of another device.
     pub ipv4_in_use: Refusal,
     /// Whether setting the IPv4 that the device already has is refused as in use.
     pub own_ipv4_is_in_use: bool,
-    /// Whether a batch of attributes is written wholly or not at all; else everything up to the
-    /// first bad entry is written.
+    /// Whether a batch of attributes is atomic. Otherwise everything up to the first bad entry is written.
     pub batch_is_atomic: bool,
     /// The most devices that one batch may name.
     pub batch_max_nodes: Option<usize>,
-    /// Whether a batch passes over unknown devices; else it answers 404.
+    /// Whether a batch ignores unknown devices. Otherwise it answers 404.
     pub batch_skips_unknown_nodes: bool,
-    /// Whether a batch entry without `expiry` keeps the present expiry, as a JSON merge patch
-    /// does; else it clears it, as the single write does.
+    /// Whether a batch entry without `expiry` keeps the present expiry, as a JSON merge patch does.
+    /// Otherwise it clears it, as the single write does.
     pub batch_keeps_expiry: bool,
     /// Whether the list withholds routes from tokens without the scope `devices:routes:read`.
     pub fields_all_needs_routes_scope: bool,
-    /// What becomes of a route with host bits.
+    /// The handling of a route with host bits.
     pub route_host_bits: HostBits,
-    /// Whether the tailnet asks for device approval.
+    /// Whether the tailnet requires device approval.
     pub device_approval: bool,
-    /// Whether `authorized: false` is accepted where the tailnet asks for no approval.
+    /// Whether `authorized: false` is accepted if the tailnet requires no device approval.
     pub deauthorize_without_approval: bool,
-    /// What a value of another type than the key's first one answers.
+    /// The response to a value of another type than the key's first one.
     pub attribute_type_conflict: Refusal,
-    /// What a key that differs from a present one only in case answers.
+    /// The response to a key that differs from an existing one only in case.
     pub attribute_case_collision: Refusal,
-    /// Whether deleting an attribute that the device does not have answers 404; else 200.
+    /// Whether deleting an attribute that the device does not have answers 404. Otherwise 200.
     pub missing_attribute_is_404: bool,
-    /// What a successful write of an attribute answers.
+    /// The response to a successful write of an attribute.
     pub attribute_write_answer: AttributeWriteAnswer,
-    /// Whether the plan allows custom attributes; else writes answer 403.
+    /// Whether the plan allows custom attributes. Otherwise writes answer 403.
     pub custom_attributes_in_plan: bool,
     /// Whether OAuth tokens see devices that are shared in.
     pub external_devices_for_oauth: bool,
-    /// For how long a freed name stays taken for other devices.
+    /// How long a freed name stays taken for other devices.
     pub freed_name_seconds: u32,
     /// How long an OAuth access token is valid.
     pub token_lifetime_seconds: u32,
-    /// How many requests are answered before 429.
+    /// The number of requests before 429.
     pub rate_limit: Option<RateLimit>,
-    /// How far the simulator's clock is ahead of the machine's: lets expiries pass without waiting.
+    /// The offset of the simulator's clock from the machine's. It lets expiries pass without waiting.
     pub clock_ahead_seconds: i32,
 }
 
-/// What becomes of a route whose address has bits beyond its prefix.
+/// The handling of a route whose address has bits beyond its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HostBits {
@@ -74,7 +73,7 @@ pub enum HostBits {
     Refuse,
     /// `10.0.0.1/16` becomes `10.0.0.0/16`.
     Mask,
-    /// It stays as it was sent.
+    /// The route stays as it was sent.
     Keep,
 }
 
@@ -84,9 +83,9 @@ pub enum HostBits {
 pub enum AttributeWriteAnswer {
     /// `null`, which the live API sends (tailscale#18253).
     Null,
-    /// `{}`, as the page of 2024-05 says.
+    /// `{}`, as in the page of 2024-05.
     Empty,
-    /// The device's attributes, as the specification says.
+    /// The device's attributes, as in the specification.
     Attributes,
 }
 
@@ -96,9 +95,9 @@ pub enum AttributeWriteAnswer {
 pub struct RateLimit {
     /// Requests in one span.
     pub requests: u32,
-    /// Length of the span.
+    /// The length of the span.
     pub seconds: u32,
-    /// How the answer says when to come again.
+    /// The form of `Retry-After` in the response.
     pub retry_after: RetryAfter,
 }
 

@@ -1,4 +1,4 @@
-//! The state behind the API: one tailnet, its devices, and what is done to its answers.
+//! The state behind the API: one tailnet, its devices, and the injected faults.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,7 +20,7 @@ use super::{
     switches::Switches,
 };
 
-/// Everything that the simulator knows; it stands behind one mutex.
+/// The whole state of the simulator, behind one mutex.
 pub(super) struct World {
     pub records: Vec<Record>,
     /// Both ids of each record.
@@ -29,9 +29,9 @@ pub(super) struct World {
     pub switches: Switches,
     pub credentials: Credentials,
     pub invites: Vec<Invite>,
-    /// For each attribute key without regard to case: how it is spelt, and its type.
+    /// For each attribute key, regardless of case: its spelling and its type.
     pub attribute_keys: HashMap<String, AttributeKey>,
-    /// Labels that a rename has freed, and that stay taken for a while.
+    /// Labels that a rename freed and that stay taken for a while.
     pub freed_names: HashMap<String, FreedName>,
     pub faults: Faults,
     pub journal: Journal,
@@ -42,7 +42,7 @@ pub(super) struct World {
     next_ipv4: u32,
 }
 
-/// What the first write of an attribute key has fixed for the whole tailnet.
+/// The properties that the first write of an attribute key fixes for the whole tailnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AttributeKey {
     pub spelling: String,
@@ -101,12 +101,12 @@ impl World {
         now.saturating_add(self.clock_ahead()).unwrap_or(now)
     }
 
-    /// How far the simulator's clock is ahead of the machine's.
+    /// The offset of the simulator's clock from the machine's.
     pub fn clock_ahead(&self) -> SignedDuration {
         SignedDuration::from_secs(self.switches.clock_ahead_seconds.into())
     }
 
-    /// A number that nothing else in this tailnet has.
+    /// A number that is unique in this tailnet.
     pub fn next_number(&mut self) -> u64 {
         self.next_number += 1;
         while self.ids.contains(&self.next_number.to_string()) {
@@ -136,7 +136,7 @@ impl World {
         Ok(record)
     }
 
-    /// Adds a device, and gives it what a real one could not be without: ids, name, addresses.
+    /// Adds a device and generates its missing ids, name, and addresses.
     pub fn add(&mut self, mut record: Record) -> Result<&Record, Refusal> {
         self.complete(&mut record.device);
         let ids = [record.device.id.clone(), record.device.node_id.clone()];
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// `wanted`, or `wanted-1`, `wanted-2` … where another device has that.
+    /// `wanted`, or `wanted-1`, `wanted-2` … if another device has it.
     pub fn free_label(&self, wanted: &str, node_id: &str) -> String {
         let devices = || self.records.iter().map(|record| &record.device);
         let taken = |label: &str| devices().any(|it| it.node_id != node_id && it.label() == label);
@@ -188,7 +188,7 @@ impl World {
 
     fn free_ipv4(&mut self) -> Ipv4Addr {
         loop {
-            // From 100.64.0.0 to 100.99.255.255, which is clear of the reserved ranges.
+            // From 100.64.0.0 to 100.99.255.255, outside of the reserved ranges.
             self.next_ipv4 = (self.next_ipv4 + 1) % (36 << 16);
             let ipv4 = Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 0, 0).to_bits() + self.next_ipv4);
             if self.holder_of(ipv4).is_none() {
@@ -203,7 +203,7 @@ impl World {
         devices.find(|device| device.ipv4() == Some(ipv4))
     }
 
-    /// Takes a device away, with the invites to it.
+    /// Removes a device and the invites to it.
     pub fn remove(&mut self, id: &str) -> Result<(), Refusal> {
         let found = self
             .records
@@ -217,7 +217,7 @@ impl World {
         Ok(())
     }
 
-    /// Changes a device behind the API's back, by a merge patch. Only its ids must stay.
+    /// Changes a device outside of the API, by a merge patch. Its ids must stay.
     pub fn drift(&mut self, id: &str, patch: &Value) -> Result<Value, Refusal> {
         let record = self.any_record(id)?;
         let mut json = record.to_json()?;
@@ -234,7 +234,7 @@ impl World {
         Ok(patched.to_json()?)
     }
 
-    /// Fixes the type of a key, if this is its first value.
+    /// Fixes the type of a key by its first value.
     pub fn learn_key(&mut self, key: &str, value: &Value) {
         if let Some(kind) = ValueKind::of(value) {
             let spelling = key.to_owned();
@@ -245,7 +245,7 @@ impl World {
     }
 }
 
-/// The domain of devices that come without a name.
+/// The domain of devices without a name.
 pub(super) const DOMAIN: &str = "tail5a1e.ts.net";
 
 /// An IPv6 that embeds the IPv4, as Tailscale's older ones do (fd7a:115c:a1e0:ab12:4843:cd96:62xx:xxxx).

@@ -1,4 +1,4 @@
-//! The API client against a server that answers by a script.
+//! The API client against a server that answers from a script.
 
 mod auth;
 mod calls;

@@ -1,4 +1,4 @@
-//! The local control plane is a real one: other tests, and `tsdp demo --kubernetes`, lean on it.
+//! The local control plane is a real one: other tests and `tsdp demo --kubernetes` depend on it.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! The definitions under `crds/` are those that the code generates.
+//! The definitions under `crds/` are the ones that the code generates.
 
 use std::{fs, path::Path};
 

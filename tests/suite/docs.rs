@@ -1,4 +1,4 @@
-//! What README.md and the pages under docs/ show is taken by a real API server.
+//! A real API server accepts the manifests in README.md and the pages under docs/.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! The manifests under `deploy/examples`, its folders included.
+//! The manifests under `deploy/examples` and its folders.
 
 use std::{
     collections::BTreeSet,
@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Every file in a folder and its folders.
+/// Every file in a folder and its subfolders.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder)
         .unwrap()

@@ -42,7 +42,7 @@ async fn a_leader_that_gets_no_answers_stops_before_another_starts() {
     first.leadership.next(None).await;
     let second = elector(control_plane.client(), "second", 3);
 
-    // From here on its requests are neither answered nor refused.
+    // From here on its requests get neither a response nor a refusal.
     cable.cancel();
 
     takes_over(&second, &first).await;
@@ -87,7 +87,7 @@ async fn the_verbs_get_create_and_update_on_the_one_lease_suffice() {
     assert_eq!(lease["spec"]["holderIdentity"], serde_json::Value::Null);
 }
 
-/// `create` cannot be bound to a name: the API server does not know it yet.
+/// `create` cannot be limited to a name: the API server does not know it yet.
 const ROLES: &str = "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role

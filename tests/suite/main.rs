@@ -1,4 +1,4 @@
-//! Tests that look at tsdp from the outside.
+//! Tests of tsdp from the outside.
 //!
 //! They need the feature `demo` (on by default): the simulator and the local control plane.
 

@@ -65,7 +65,7 @@ fn reasons_on_page() -> BTreeSet<(String, String)> {
     found
 }
 
-/// What stands in the condition `Ready` of a policy in each state that there is.
+/// The condition `Ready` of a policy in each possible state.
 fn reasons_of_states() -> BTreeSet<(String, String)> {
     let ready = |object: Value| {
         let conditions = object["status"]["conditions"].as_array()?.iter();

@@ -1,4 +1,4 @@
-//! What `kubectl apply` takes and refuses, by the cases in `refusals.yaml`.
+//! The API server accepts and refuses the cases in `refusals.yaml`.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -42,11 +42,11 @@ struct Accepted {
 struct Refused {
     name: String,
     spec: Value,
-    /// Where the API server must point.
+    /// The path in the API server's error.
     field: String,
-    /// A part of what it must say.
+    /// A part of the API server's error.
     message: String,
-    /// Whether it is a single value that is wrong, so that the parser of that value refuses it too.
+    /// Whether a single value is wrong, so that the parser of that value refuses it too.
     #[serde(default)]
     value: bool,
 }
@@ -65,7 +65,7 @@ async fn kubectl_apply_accepts_and_refuses_the_cases() {
         .wait_for("condition=Established", &["crd", "--all"])
         .await;
 
-    // As many at once as keep a small machine busy.
+    // Enough concurrent checks to keep a small machine busy.
     let checks = corpus()
         .into_iter()
         .flat_map(|(kind, cases)| checks(&kind, cases));
@@ -77,12 +77,12 @@ async fn kubectl_apply_accepts_and_refuses_the_cases() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// A case as it is sent to the API server.
+/// A case as sent to the API server.
 struct Check {
     /// The kind and the case.
     name: String,
     manifest: Value,
-    /// Where the API server must point and a part of what it must say; `None`: it must take it.
+    /// The path and a part of the API server's error. `None`: it must accept the case.
     refusal: Option<(String, String)>,
 }
 
@@ -109,7 +109,7 @@ fn checks(kind: &str, cases: Cases) -> Vec<Check> {
 }
 
 impl Check {
-    /// What the API server does otherwise than the case says.
+    /// The deviation of the API server from the case, if any.
     async fn fault(self, kubectl: &Kubectl) -> Option<String> {
         let args = ["apply", "--dry-run=server", "-f", "-"];
         let output = kubectl.run(&args, &self.manifest.to_string()).await;
@@ -128,8 +128,8 @@ impl Check {
     }
 }
 
-/// Whether the parsers of the crate refuse a value of the policy: what stands for the rules where
-/// there is no API server.
+/// Whether the parsers of the crate refuse a value of the policy. They replace the rules where there is no
+/// API server.
 fn parsers_refuse(spec: &TailscaleDevicePolicySpec) -> bool {
     fn refuses<T: FromStr>(texts: impl IntoIterator<Item = impl AsRef<str>>) -> bool {
         texts

@@ -33,7 +33,7 @@ async fn each_request_example_gives_the_documented_answer() {
     }
 }
 
-/// The tailnet of the page: it has the devices that the examples name.
+/// The tailnet of the page, with the devices of its examples.
 async fn start() -> Simulator {
     let devices = json!([
         {
@@ -56,7 +56,7 @@ async fn start() -> Simulator {
         devices: serde_json::from_value(devices).unwrap(),
         policy_file: Some(r#"{"tagOwners": {"tag:foo": [], "tag:bar": []}}"#.into()),
         switches: Switches {
-            // The page says `{}`; the live API sends `null`, which is the default.
+            // The page says `{}`. The live API sends `null`, which is the default here.
             attribute_write_answer: AttributeWriteAnswer::Empty,
             ..Switches::default()
         },
@@ -77,7 +77,7 @@ async fn create_invites(simulator: &Simulator) {
     send(simulator, &format!("{accept} -d '{body}'")).await;
 }
 
-/// Runs a command of the page, and gives the body of a 200; an empty one is `"nothing"`.
+/// Runs a command of the page and returns the body of a 200. An empty body is `"nothing"`.
 async fn send(simulator: &Simulator, command: &str) -> Value {
     let command = command
         .replace("https://api.tailscale.com", &simulator.url())
@@ -97,7 +97,7 @@ async fn send(simulator: &Simulator, command: &str) -> Value {
     }
 }
 
-/// Whether an answer is the documented one, as the head of `examples.yaml` says.
+/// Whether a response is the documented one, by the rules at the top of `examples.yaml`.
 fn fits(documented: &Value, found: &Value) -> bool {
     match (documented, found) {
         (Value::String(text), _) if text == "*" => true,

@@ -1,4 +1,4 @@
-//! The table of docs/combine-policies.md is what the plan does.
+//! The table of docs/combine-policies.md matches the plan.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use tsdp::{
     plan::{self, Call, DeviceIndex, PolicyInput, PolicyKey},
 };
 
-/// `a c` as tags; `–` is none.
+/// `a c` as tags. `–` is none.
 fn tags(cell: &str) -> Vec<String> {
     let names = cell.split_whitespace().filter(|name| *name != "–");
     names.map(|name| format!("tag:{name}")).collect()
 }
 
-/// `Exact a b, suspended` as a policy. The name decides the rank here.
+/// `Exact a b, suspended` as a policy. The name decides its precedence here.
 fn policy(name: &str, cell: &str) -> Option<PolicyInput> {
     let (desired, mode) = cell.split_once(", ").unwrap_or((cell, "enforcing"));
     let (extent, names) = desired.split_once(' ')?;

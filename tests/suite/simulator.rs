@@ -1,4 +1,4 @@
-//! The simulator by itself: as strict as the API is known to be, and what can be done to it.
+//! The simulator alone: it is as strict as the API is known to be, and can be controlled.
 
 mod auth;
 mod effects;
@@ -14,13 +14,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tsdp::simulator::{Options, Simulator};
 
-/// A simulator and somebody who calls it as a user.
+/// A simulator and a client with a user's API key.
 struct Api {
     simulator: Simulator,
     http: reqwest::Client,
 }
 
-/// What was answered; text that is no JSON comes as a string, nothing as `null`.
+/// A response. Text that is not JSON is a string, an empty body is `null`.
 #[derive(Debug, PartialEq)]
 struct Answered {
     status: u16,
@@ -62,7 +62,7 @@ impl Api {
             devices: serde_json::from_value(devices).unwrap(),
             ..options
         };
-        // A second test in this process finds it installed.
+        // A second test in this process finds the provider installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             simulator: Simulator::start(options).await.unwrap(),
@@ -97,7 +97,7 @@ impl Api {
         answered.body
     }
 
-    /// The hostnames in the answer to a list request.
+    /// The hostnames in the response to a list request.
     async fn listed(&self, query: &str) -> Vec<String> {
         let list = self.get(&format!("tailnet/-/devices{query}")).await;
         let devices = list["devices"].as_array().unwrap().iter();
@@ -122,7 +122,7 @@ async fn send(request: reqwest::RequestBuilder) -> Answered {
     Answered { status, body }
 }
 
-/// A wrong type must not hide in both: the simulator may use none of the client's.
+/// The same wrong type must not be in both: the simulator may use none of the client's types.
 #[test]
 fn the_simulator_shares_no_types_with_the_client() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/simulator");

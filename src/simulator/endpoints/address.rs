@@ -11,7 +11,7 @@ use crate::simulator::{
     world::ipv6_of,
 };
 
-/// The addresses that the tailnet gives to devices.
+/// The address pool of the tailnet.
 const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 
 /// Never given to a device: Tailscale's own services, and `ChromeOS`'s VMs.
@@ -28,7 +28,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let own = world.own_record(call.id())?.device.ipv4();
     let mut body = Body::parse(call.body, &["ipv4"])?;
     let text = body.string("ipv4")?.ok_or_else(|| missing("ipv4"))?;
-    // Measured live: an address that cannot be read is called malformed JSON.
+    // Measured live: the API calls an invalid address malformed JSON.
     let ipv4: Ipv4Addr = text.parse().map_err(|_| {
         Refusal::bad_request(format!("malformed JSON: unable to parse IP \"{text}\""))
     })?;

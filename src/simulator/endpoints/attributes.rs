@@ -15,10 +15,10 @@ use crate::simulator::{
     world::ValueKind,
 };
 
-/// The longest key, `custom:` counted (50 on the page of 2024-05).
+/// The longest key, including `custom:` (50 on the page of 2024-05).
 const MAX_KEY: usize = 128;
 const MAX_STRING: usize = 50;
-/// Goes to the audit log alone.
+/// The comment appears only in the audit log.
 const MAX_COMMENT: usize = 200;
 /// 2^53 − 1, the largest integer that JSON keeps exactly.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
@@ -28,7 +28,7 @@ pub(super) fn get(world: &mut World, call: &Call) -> Reply {
     Ok(shown(world.own_record(call.id())?))
 }
 
-/// The custom attributes and those that the server finds out by itself.
+/// The custom attributes and those that the server sets itself.
 fn shown(record: &Record) -> Answer {
     let device = &record.device;
     let mut attributes: BTreeMap<&str, Value> = BTreeMap::from([
@@ -86,7 +86,7 @@ pub(super) fn delete(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::empty_object())
 }
 
-/// What a write says of the expiry.
+/// The expiry in a write.
 pub(super) enum Expiry {
     Unsaid,
     Never,
@@ -94,7 +94,7 @@ pub(super) enum Expiry {
 }
 
 impl Expiry {
-    /// Reads the field `expiry`. The Go client sends its zero time for "never".
+    /// Parses the field `expiry`. The Go client sends its zero time for "never".
     pub fn read(body: &mut Body, now: Timestamp) -> Result<Self, Refusal> {
         let json = match body.take("expiry") {
             None => return Ok(Self::Unsaid),
@@ -114,7 +114,7 @@ impl Expiry {
         }
     }
 
-    /// The time, or `unsaid` where nothing was said.
+    /// The time, or `unsaid` if the write has no expiry.
     pub fn or(self, unsaid: Option<Timestamp>) -> Option<Timestamp> {
         match self {
             Self::Unsaid => unsaid,
@@ -134,7 +134,7 @@ pub(super) fn check_comment(body: &mut Body) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses keys that nobody may write, and every key where the plan has none.
+/// Refuses reserved keys, and every key if the plan has no custom attributes.
 pub(super) fn check_writable(world: &World, key: &str) -> Result<(), Refusal> {
     let refuse = |why: &str| {
         Err(Refusal::bad_request(format!(
@@ -158,7 +158,7 @@ pub(super) fn check_writable(world: &World, key: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses values that no attribute can have, and those that this key cannot have in this tailnet.
+/// Refuses values that no attribute can have, and types that this key cannot have in this tailnet.
 pub(super) fn check_value(world: &World, key: &str, value: &Value) -> Result<(), Refusal> {
     let Some(kind) = ValueKind::of(value) else {
         return Err(Refusal::bad_request(

@@ -51,7 +51,7 @@ pub(super) fn patch(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::json(&Value::Null))
 }
 
-/// What a refused batch goes back to: a copy of the devices that it names.
+/// The state that a refused batch restores: a copy of the devices that it names.
 struct Before {
     records: Vec<Record>,
     attribute_keys: HashMap<String, AttributeKey>,
@@ -89,7 +89,7 @@ fn patch_node(world: &mut World, id: &str, changes: Value) -> Result<(), Refusal
     Ok(())
 }
 
-/// Two keys of one device that differ only in case.
+/// Refuses two keys of one device that differ only in case.
 fn refuse_twins<'a>(world: &World, keys: impl Iterator<Item = &'a String>) -> Result<(), Refusal> {
     let mut seen = HashSet::new();
     for key in keys {

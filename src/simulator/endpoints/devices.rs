@@ -11,7 +11,7 @@ use crate::simulator::{
     response::{Answer, Refusal, Reply},
 };
 
-/// The top-level properties by which the list can be filtered; complex objects are none of them.
+/// The top-level properties by which the list can be filtered. Objects cannot be filtered.
 const FILTERS: &[&str] = &[
     "addresses",
     "id",
@@ -42,7 +42,7 @@ const FILTERS: &[&str] = &[
     "multipleConnections",
 ];
 
-/// How much of a device is shown.
+/// The level of detail of a device.
 #[derive(Clone, Copy)]
 struct View {
     details: bool,
@@ -107,12 +107,12 @@ pub(super) fn list(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::json(&json_list(&devices)))
 }
 
-/// Borrows the devices: a list of 10,000 is not copied into JSON values first.
+/// Borrows the devices, so that a list of 10,000 is not copied into JSON values first.
 fn json_list<'a>(devices: &'a [Cow<'a, Device>]) -> impl serde::Serialize + 'a {
     std::collections::BTreeMap::from([("devices", devices)])
 }
 
-/// Each pair must hold: a property must be the value, a list must contain it.
+/// Each pair must match: a property must equal the value, a list must contain it.
 fn fits(device: &Device, filters: &[&(String, String)]) -> bool {
     let json = serde_json::to_value(device).unwrap_or_default();
     filters.iter().all(|(name, wanted)| match &json[name] {

@@ -1,4 +1,4 @@
-//! Invites that share a device with somebody of another tailnet.
+//! Invites that share a device with somebody in another tailnet.
 
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use crate::simulator::{
     response::{Answer, Refusal, Reply},
 };
 
-/// The simulated tailnet and the one user to whom every API key belongs.
+/// The simulated tailnet, and the one user who owns every API key.
 const TAILNET_ID: u64 = 59_954;
 const USER_ID: u64 = 22_012;
 const USER: &str = "amelie@example.com";
@@ -20,7 +20,7 @@ const URL: &str = "https://login.tailscale.com/admin/invite/";
 /// How often an invite for several people can be accepted.
 const MOST_ACCEPTS: u32 = 1_000;
 
-/// An invite in the shape of the answer.
+/// An invite in the shape of the response.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::simulator) struct Invite {
@@ -76,7 +76,7 @@ pub(super) fn list(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::json(&invites.collect::<Vec<_>>()))
 }
 
-/// `POST /device/{device}/device-invites`: all of the array, or none.
+/// `POST /device/{device}/device-invites`: creates all of the array or none.
 pub(super) fn create(world: &mut World, call: &Call) -> Reply {
     let device_id = legacy_id(&world.own_record(call.id())?.device);
     let Value::Array(wanted) = parse_json(call.body)? else {
@@ -125,7 +125,7 @@ pub(super) fn delete(world: &mut World, call: &Call) -> Reply {
     Ok(Answer::empty())
 }
 
-/// `POST /device-invites/{invite}/resend`: once a minute, and only where there is an email.
+/// `POST /device-invites/{invite}/resend`: once a minute, and only if there is an email.
 pub(super) fn resend(world: &mut World, call: &Call) -> Reply {
     let now = world.now();
     let invite = find(world, call.id())?;

@@ -1,4 +1,4 @@
-//! The endpoints of the API, each on one line with the scope that it asks for.
+//! The endpoints of the API, one line each with the scope that it requires.
 
 mod address;
 mod attributes;
@@ -26,17 +26,17 @@ use super::{
 
 /// A request that has passed routing and permissions.
 pub(super) struct Call<'a> {
-    /// What stands in the place of the `{…}` of the endpoint's path, decoded.
+    /// The values of the `{…}` in the endpoint's path, decoded.
     pub params: Vec<String>,
     pub target: &'a Target,
     pub headers: &'a HeaderMap,
     pub body: &'a Bytes,
     pub actor: Actor,
-    /// What the list shows in place of the present devices.
+    /// The devices that the list shows instead of the present ones.
     pub stale: Option<Arc<Vec<Record>>>,
 }
 
-/// A request as it came, without its credentials checked.
+/// A request whose credentials are not checked yet.
 pub(super) struct Incoming<'a> {
     pub method: &'a str,
     pub target: &'a Target,
@@ -45,14 +45,14 @@ pub(super) struct Incoming<'a> {
     pub stale: Option<Arc<Vec<Record>>>,
 }
 
-/// Who may call an endpoint.
+/// The permission that an endpoint requires.
 #[derive(Clone, Copy)]
 enum Access {
-    /// Everyone: the endpoint checks credentials of its own kind.
+    /// Everyone. The endpoint checks credentials of its own kind.
     Open,
     /// A user, or a token with this scope.
     Scope(&'static str),
-    /// A user alone: OAuth tokens belong to none.
+    /// Only a user. OAuth tokens belong to none.
     User,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn answer(world: &mut World, request: Incoming) -> Answer {
     }
     match find(request.method, &request.target.segments) {
         Found::Nothing => Refusal::not_found("404 page not found").into(),
-        // The live API says no more than the status.
+        // The live API returns only the status.
         Found::OtherMethod => Answer::empty().with_status(StatusCode::METHOD_NOT_ALLOWED),
         Found::Endpoint(endpoint, params) => {
             run(world, endpoint, params, request).unwrap_or_else(Answer::from)
@@ -157,7 +157,7 @@ fn find(method: &str, segments: &[String]) -> Found {
     found
 }
 
-/// What stands in the place of the `{…}`, if the path fits.
+/// The values of the `{…}`, if the path matches.
 fn params(pattern: &str, segments: &[String]) -> Option<Vec<String>> {
     let parts: Vec<_> = pattern.split('/').collect();
     if parts.len() != segments.len() {
@@ -175,7 +175,7 @@ fn params(pattern: &str, segments: &[String]) -> Option<Vec<String>> {
 }
 
 impl Call<'_> {
-    /// The first part of the path that varies: for most endpoints the device.
+    /// The first variable part of the path: for most endpoints the device.
     fn id(&self) -> &str {
         &self.params[0]
     }

@@ -10,7 +10,7 @@ use crate::simulator::{
     world::FreedName,
 };
 
-/// `POST /device/{device}/name`: a label or the FQDN; `""` goes back to the OS hostname.
+/// `POST /device/{device}/name`: a label or the FQDN. `""` restores the OS hostname.
 pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let device = world.own_record(call.id())?.device.clone();
     let mut body = Body::parse(call.body, &["name"])?;
@@ -59,7 +59,7 @@ fn is_taken(world: &World, label: &str, device: &Device) -> bool {
         || reserved.is_some_and(|it| it.node_id != device.node_id && it.until > world.now())
 }
 
-/// The label that follows from the OS hostname, numbered where another device has it.
+/// The label of the OS hostname, with a number if another device has it.
 fn reset(world: &World, device: &Device) -> String {
     let wanted = as_label(&device.hostname);
     if is_taken(world, &wanted, device) {

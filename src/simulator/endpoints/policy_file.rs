@@ -11,13 +11,13 @@ use crate::simulator::{
     response::{Answer, Refusal, Reply},
 };
 
-/// `GET /tailnet/{tailnet}/acl`: `HuJSON`, or JSON where that is accepted.
+/// `GET /tailnet/{tailnet}/acl`: `HuJSON`, or JSON if the client accepts that.
 #[expect(clippy::unnecessary_wraps, reason = "endpoints have one signature")]
 pub(super) fn get(world: &mut World, call: &Call) -> Reply {
     Ok(shown(&world.policy, call.headers))
 }
 
-/// `POST /tailnet/{tailnet}/acl`: takes effect on the tags at once.
+/// `POST /tailnet/{tailnet}/acl`: applies to tags at once.
 pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let expected = call.headers.get(IF_MATCH).and_then(|it| it.to_str().ok());
     if expected.is_some_and(|expected| expected != world.policy.etag()) {
@@ -29,7 +29,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let text = std::str::from_utf8(call.body)
         .map_err(|_| Refusal::bad_request("policy file is no UTF-8"))?;
     world.policy = Policy::parse(text)?;
-    // Measured live: a device with a tag that nobody owns must authenticate anew.
+    // Measured live: a device with an unowned tag must authenticate again.
     let now = world.now();
     for record in &mut world.records {
         let mut tags = record.device.tags.iter();

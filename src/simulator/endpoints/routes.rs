@@ -1,4 +1,4 @@
-//! Subnet routes: what a device advertises, and what is enabled of it (or ahead of it).
+//! Subnet routes: advertised ones, and enabled ones (which need not be advertised).
 
 use ipnet::IpNet;
 use serde_json::json;
@@ -16,7 +16,7 @@ pub(super) fn get(world: &mut World, call: &Call) -> Reply {
     Ok(both(&world.own_record(call.id())?.device))
 }
 
-/// `POST /device/{device}/routes`: replaces the whole list; routes need not be advertised.
+/// `POST /device/{device}/routes`: replaces the whole list. Routes need not be advertised.
 pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     world.own_record(call.id())?;
     let mut body = Body::parse(call.body, &["routes"])?;

@@ -1,4 +1,4 @@
-//! The settings of a device that are one value each: authorized, tags, key expiry; and `expire`.
+//! The single-value settings of a device (authorized, tags, key expiry), and `expire`.
 
 use super::{Call, World};
 use crate::simulator::{
@@ -24,7 +24,7 @@ pub(super) fn authorize(world: &mut World, call: &Call) -> Reply {
     let device = &mut world.own_record(call.id())?.device;
     device.authorized = authorized;
     if !authorized {
-        // Measured live: it is cut off within 2 s, and an ephemeral one leaves the tailnet.
+        // Measured live: the device is cut off within 2 s, and an ephemeral one leaves the tailnet.
         device.disconnect(now);
         if device.is_ephemeral {
             world.remove(call.id())?;
@@ -75,14 +75,14 @@ pub(super) fn set_key(world: &mut World, call: &Call) -> Reply {
     let now = world.now();
     let device = &mut world.own_record(call.id())?.device;
     device.key_expiry_disabled = disabled;
-    // The original expiry is back; where it has passed, the device must authenticate anew.
+    // The original expiry is back. If it has passed, the device must authenticate again.
     if !disabled && device.expires <= now {
         device.disconnect(now);
     }
     Ok(Answer::empty_object())
 }
 
-/// `POST /device/{device}/expire`: moves `expires` to now; a second time it changes nothing.
+/// `POST /device/{device}/expire`: moves `expires` to now. A second call changes nothing.
 pub(super) fn expire(world: &mut World, call: &Call) -> Reply {
     let now = world.now();
     let device = &mut world.own_record(call.id())?.device;

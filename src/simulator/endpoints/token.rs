@@ -10,7 +10,7 @@ use crate::simulator::{
     response::{Answer, Refusal, Reply},
 };
 
-/// `POST /oauth/token`. `grant_type` may be left out: the Python client sends none.
+/// `POST /oauth/token`. `grant_type` is optional: the Python client sends none.
 pub(super) fn create(world: &mut World, call: &Call) -> Reply {
     let form: HashMap<String, String> = form_urlencoded::parse(call.body).into_owned().collect();
     let client = world.credentials.client_scopes(call.headers, &form)?;
@@ -30,7 +30,7 @@ pub(super) fn create(world: &mut World, call: &Call) -> Reply {
     Ok(grant(world, scopes))
 }
 
-/// `POST /oauth/token-exchange`, of which only Tailscale's own client tells (identityfederation.go).
+/// `POST /oauth/token-exchange`, documented only by Tailscale's own client (identityfederation.go).
 pub(super) fn exchange(world: &mut World, call: &Call) -> Reply {
     let form: HashMap<String, String> = form_urlencoded::parse(call.body).into_owned().collect();
     let scopes = world.credentials.identity_scopes(&form, world.now())?;

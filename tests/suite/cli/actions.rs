@@ -1,4 +1,4 @@
-//! What is done once is shown without a cluster, and never done there.
+//! One-shot actions are shown without a cluster and never sent there.
 
 use serde_json::json;
 
@@ -19,7 +19,7 @@ async fn one_shot_actions_are_planned_and_left_to_the_controller() {
     ];
     let tailnet = Tailnet::of(devices).await;
     let at = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - 5).unwrap();
-    // A copy from a cluster has a uid, and no part in what the status there remembers.
+    // A copy from a cluster has a uid, but not the record in the status there.
     let policy = |name: &str, spec: &str| {
         format!(
             "---\napiVersion: tailnet.dev/v1alpha1\nkind: TailscaleDevicePolicy\n\

@@ -1,4 +1,4 @@
-//! A tailnet full of settings that were made by hand is adopted, as README.md says.
+//! Adopts a tailnet with settings that were made by hand, as README.md describes.
 
 use std::{fs, path::Path, time::Duration};
 

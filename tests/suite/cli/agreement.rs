@@ -1,4 +1,4 @@
-//! `tsdp validate` and a real API server say the same of the same objects.
+//! `tsdp validate` and a real API server report the same errors for the same objects.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -13,13 +13,13 @@ use crate::{
     support::{Kubectl, control_plane},
 };
 
-/// An object, and what it is about.
+/// An object and its description.
 struct Case {
     name: String,
     object: Value,
 }
 
-/// One of `structure.yaml`.
+/// A case of `structure.yaml`.
 #[derive(Deserialize)]
 struct Variation {
     name: String,
@@ -55,7 +55,7 @@ fn object(kind: &str, spec: &Value) -> Value {
     })
 }
 
-/// Those of `refusals.yaml`, and those about the structure.
+/// The cases of `refusals.yaml`, and those about the structure.
 fn cases() -> Vec<Case> {
     let structure: Vec<Variation> = serde_yaml::from_str(include_str!("structure.yaml")).unwrap();
     let mut cases: Vec<Case> = structure.into_iter().map(Case::from).collect();
@@ -94,7 +94,7 @@ async fn validate_and_the_api_server_refuse_the_same_fields_in_the_same_words() 
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// What one of the two finds wrong with a field.
+/// An error of one of the two about a field.
 #[derive(Debug, Clone)]
 struct Finding {
     /// Its path, with a dot before each name.
@@ -107,11 +107,11 @@ struct Answer {
     accepted: bool,
     unknown: BTreeSet<String>,
     findings: Vec<Finding>,
-    /// Whether rules were left out as the structure was wrong.
+    /// Whether rules were skipped because the structure was wrong.
     blocked: bool,
 }
 
-/// Asks the API server as `kubectl create --dry-run=server` does.
+/// Sends the object to the API server as `kubectl create --dry-run=server` does.
 async fn ask(client: &Client, object: &Value) -> Answer {
     let kind = object["kind"].as_str().unwrap();
     let path = match kind {
@@ -147,7 +147,7 @@ async fn ask(client: &Client, object: &Value) -> Answer {
             answer.blocked = true;
             continue;
         }
-        // What is found before the structure is known has its path in the message only.
+        // Errors before the structure is known have their path only in the message.
         let field = match cause.message.rsplit_once(" in ") {
             Some((_, path)) if cause.field == "<nil>" => path,
             _ => &cause.field,
@@ -157,7 +157,7 @@ async fn ask(client: &Client, object: &Value) -> Answer {
             message: cause.message.clone(),
         });
     }
-    // It does not say where what cannot even be decoded stands.
+    // A decoding error of the server has no path.
     answer.blocked |= answer.findings.is_empty();
     answer
 }
@@ -189,13 +189,13 @@ fn validated(object: &Value) -> Answer {
     answer
 }
 
-/// The API server writes keys with a dot in some places and in brackets in others.
+/// The API server writes some keys with a dot and others in brackets.
 fn plain(field: &str) -> String {
     field.replace('[', ".").replace(']', "")
 }
 
-/// Whether we point to the field that the server points to. Of labels and annotations it names only
-/// the whole map.
+/// Whether our error is at the field of the server's error. For labels and annotations the server names
+/// only the whole map.
 fn at(ours: &Finding, server: &Finding) -> bool {
     let whole = ["metadata.labels", "metadata.annotations"].contains(&server.field.as_str());
     ours.field == server.field || (whole && ours.field.starts_with(&server.field))
@@ -206,7 +206,7 @@ fn disagreements(server: &Answer, ours: &Answer) -> Vec<String> {
     if server.accepted != ours.accepted {
         found.push(format!("the server: {server:?}, validate: {ours:?}"));
     }
-    // Unknown fields are all that the server says, where there are any.
+    // If there are unknown fields, the server reports nothing else.
     if !server.unknown.is_empty() {
         if server.unknown != ours.unknown {
             found.push(format!("the server: {server:?}, validate: {ours:?}"));
@@ -215,10 +215,10 @@ fn disagreements(server: &Answer, ours: &Answer) -> Vec<String> {
     }
     for finding in &server.findings {
         let mut same = ours.findings.iter().filter(|it| at(it, finding));
-        // The server's own faults are said in other words, those of our rules in the same.
+        // The server's own errors have other words, those of our rules the same.
         let of_a_rule = finding.message.contains("write ") || finding.message.contains("keep one");
         let same_words = |ours: &str| match ours.split_once("' differs only in case") {
-            // Which key of a map it names is up to chance.
+            // The server names a random key of a map.
             Some((_, words)) => finding.message.ends_with(words),
             None => finding.message.ends_with(ours),
         };

@@ -1,4 +1,4 @@
-//! Manifests that were copied out of a cluster: nothing counts in a file that only a server writes.
+//! Manifests that were copied from a cluster: fields that only a server writes have no effect.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::tailnet::{NO_LIMIT, Ran, Tailnet, program};
 
-/// A policy about the device `h1`, with more fields in its metadata, and a status.
+/// A policy for the device `h1`, with additional metadata and a status.
 fn manifest(metadata: &str, status: &str) -> String {
     format!(
         "apiVersion: tailnet.dev/v1alpha1\nkind: TailscaleDevicePolicy\n\
@@ -51,7 +51,7 @@ fn device(tailnet: &Tailnet, hostname: &str) -> Value {
     devices.find(|it| it["hostname"] == hostname).unwrap()
 }
 
-/// The plan without what tells the time.
+/// The plan without its times.
 async fn plan(tailnet: &Tailnet, text: &str, stdin: bool) -> Value {
     let text = format!("{NO_LIMIT}\n---\n{text}");
     let ran = if stdin {

@@ -1,4 +1,4 @@
-//! The commands that need no cluster, as processes.
+//! The commands that need no cluster, run as processes.
 
 mod actions;
 mod adopt;
@@ -20,7 +20,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// Runs `tsdp` in a folder, with nothing of this process's environment that it reads.
+/// Runs `tsdp` in a folder, without variables of this process that it would read.
 fn tsdp(folder: &Path, args: &[&str], stdin: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tsdp"))
         .args(args)
@@ -33,7 +33,7 @@ fn tsdp(folder: &Path, args: &[&str], stdin: &str) -> Output {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    // Fails where it ends without reading; its answer then says why.
+    // The write fails if the program ends without reading. Its output then says why.
     let _ = input.write_all(stdin.as_bytes());
     drop(input);
     child.wait_with_output().unwrap()

@@ -135,7 +135,7 @@ async fn on_a_terminal_a_plan_uses_its_width_and_colors() {
     let command = format!("tsdp plan -f {EXAMPLES}");
     let run = async |line: &str| {
         let screen = tailnet.on_terminal(line, 110, "").await.with_code(2);
-        // How far a reading is stands there for a moment and is taken back.
+        // The progress of the reads is shown for a moment and erased.
         screen
             .rsplit_once("\u{1b}[K")
             .map(|(_, text)| text.to_owned())
@@ -171,7 +171,7 @@ async fn the_exit_code_distinguishes_no_changes_changes_and_errors() {
         reported.contains("disruptive: takes the device out of the tailnet"),
         "{reported}"
     );
-    // What only observes asks for nothing, but is shown.
+    // A policy that observes needs no approval, but its changes are shown.
     let reported = run("keyExpiry: Enabled, enforcement: Observe").await.ok();
     insta::assert_snapshot!(reported.lines().last().unwrap(), @"No change now, 75 only shown; 1 policy, 299 devices in the tailnet.");
 
@@ -339,7 +339,7 @@ async fn a_tailnet_of_10_000_devices_is_planned_by_one_request() {
     assert_eq!(tailnet.requests(), ["GET /tailnet/-/devices?fields=all"]);
 }
 
-/// The scripts of the jobs on the page, as their YAML has them.
+/// The scripts of the jobs on the page, from their YAML.
 fn scripts(page: &str, language: &str) -> Vec<String> {
     let mut scripts = Vec::new();
     for block in blocks(page, language) {

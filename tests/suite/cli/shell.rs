@@ -27,7 +27,7 @@ async fn each_help_has_examples_and_no_flag_takes_a_secret() {
         let flags = help
             .split_whitespace()
             .filter(|word| word.starts_with("--"));
-        // The simulator's secrets are made up, and open no door.
+        // The simulator's secrets are made up and give no access.
         let flags = flags.filter(|_| command != "simulate");
         for flag in flags {
             for secret in ["key", "secret", "token", "password"] {

@@ -1,4 +1,4 @@
-//! The program as a process, and the simulated tailnet that it talks to.
+//! The program as a process, and its simulated tailnet.
 
 use std::{
     fs,
@@ -16,11 +16,11 @@ use crate::support::on_terminal;
 pub const API_KEY: &str = "tskey-api-cli";
 /// In the folder of each [`Tailnet`]: the policies of the demo.
 pub const EXAMPLES: &str = "examples";
-/// A tailnet of which all devices may be changed at once.
+/// A tailnet without a limit of changed devices.
 pub const NO_LIMIT: &str = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, \
      metadata: {name: default}, \
      spec: {credentialsSecret: {name: tailscale}, maxChangedDevices: 100%, allowedPolicies: [{}]}}";
-/// Variables that would decide in place of those of a test.
+/// Variables that would override those of a test.
 const INHERITED: [&str; 12] = [
     "TAILSCALE_API_KEY",
     "TAILSCALE_OAUTH_CLIENT_ID",
@@ -36,7 +36,7 @@ const INHERITED: [&str; 12] = [
     "KUBECONFIG",
 ];
 
-/// The program with an environment of its own.
+/// The program with its own environment.
 pub fn program() -> Command {
     program_of(env!("CARGO_BIN_EXE_tsdp"))
 }
@@ -54,7 +54,7 @@ fn program_of(path: &str) -> Command {
     command
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -79,7 +79,7 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// What it printed, if it ended with this code.
+    /// The output, if the exit code was this one.
     pub fn with_code(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}{}", self.out, self.err);
         self.out
@@ -105,7 +105,7 @@ impl Tailnet {
         .await
     }
 
-    /// That of the demo, in which the tags of its policies can be given.
+    /// The tailnet of the demo, with owners for the tags of its policies.
     pub async fn demo() -> Self {
         Self::with(simulator::Options {
             devices: demo_devices(),
@@ -128,7 +128,8 @@ impl Tailnet {
         }
     }
 
-    /// Three hundred devices of all kinds, some with attributes, and some with what no policy can say.
+    /// Three hundred devices of all kinds, some with attributes, and some with settings that no policy can
+    /// declare.
     pub async fn large() -> Self {
         let mut devices = simulator::generate(300, 5);
         for (number, device) in devices.iter_mut().enumerate() {
@@ -161,7 +162,7 @@ impl Tailnet {
         self.tsdp(args).output().await.unwrap().into()
     }
 
-    /// As [`Tailnet::run`], with this on the standard input.
+    /// Like [`Tailnet::run`], with this standard input.
     pub async fn run_with(&self, args: &[&str], input: &str) -> Ran {
         let mut child = self.tsdp(args).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
@@ -170,7 +171,7 @@ impl Tailnet {
         child.wait_with_output().await.unwrap().into()
     }
 
-    /// Runs a line of shell with `tsdp` in it on a real terminal, where somebody types.
+    /// Runs a shell command with `tsdp` on a real terminal where somebody types.
     pub async fn on_terminal(&self, line: &str, columns: u16, typed: &str) -> Ran {
         let folder = Path::new(env!("CARGO_BIN_EXE_tsdp")).parent().unwrap();
         let line = on_terminal(line, columns, typed);
@@ -191,7 +192,7 @@ impl Tailnet {
         self.folder.path().join(name)
     }
 
-    /// The requests so far, as `GET /tailnet/-/devices?fields=all`; then they are forgotten.
+    /// The requests so far, as `GET /tailnet/-/devices?fields=all`. Clears them.
     pub fn requests(&self) -> Vec<String> {
         let requests = self.simulator.requests();
         self.simulator.clear_requests();
@@ -205,12 +206,12 @@ impl Tailnet {
     }
 }
 
-/// The devices of the demo, each a little off what `deploy/examples` declares.
+/// The devices of the demo, each with a few differences from `deploy/examples`.
 pub fn demo_devices() -> Vec<Value> {
     crate::support::demo_devices()
 }
 
-/// Lays the policies of the demo into a folder, with a tailnet of which all may be changed at once.
+/// Copies the policies of the demo into a folder, with a tailnet without a limit of changed devices.
 fn lay_examples(folder: &Path) {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples");
     fs::create_dir(folder).unwrap();

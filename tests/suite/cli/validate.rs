@@ -124,7 +124,7 @@ fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
         ("all/deeper/one.yml", GOOD),
         ("all/two.json", "{\"kind\": \"Other\"}"),
         ("all/tailnet.yaml", &format!("{TAILNET}---\nkind: Other\n")),
-        // Not read: what is hidden, and what no manifest is called.
+        // Not read: hidden files, and files without the suffix of a manifest.
         ("all/.git/bad.yaml", BAD),
         ("all/notes.txt", BAD),
     ]);
@@ -263,7 +263,7 @@ fn workflow_commands_annotate_the_lines() {
 ::error file=a%2Cb/100%25.yaml,line=8,col=7,endLine=8,endColumn=17,title=rule::spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write the address of the network itself, as 10.0.0.0/16 and not 10.0.0.1/16
 ::error file=a%2Cb/100%25.yaml,line=10,col=27,endLine=10,endColumn=28,title=schema::spec.postureAttributes[custom:tier].string: expected a text, found on, which kubectl takes for true: write "on"
 "#);
-    // Of the standard input there is no file to annotate.
+    // The standard input is no file to annotate.
     let output = tsdp(folder.path(), &["validate", "-f", "-", "-o", "github"], BAD);
     let message = text(&output.stdout);
     assert!(
@@ -278,8 +278,8 @@ fn sarif_has_what_the_format_requires() {
     let folder = folder(&[("a b/bad.yaml", BAD), ("twice.yaml", &twice)]);
     let output = validate(folder.path(), &[".", "absent", "-o", "sarif"]);
     let log: Value = serde_json::from_slice(&output.stdout).unwrap();
-    // SARIF 2.1.0 §3.13: version and runs; §3.14: tool.driver.name; §3.27: message, and what stands in
-    // ruleIndex is in rules; §3.29: physicalLocation; §3.30: a region counts from 1.
+    // SARIF 2.1.0 §3.13: version and runs; §3.14: tool.driver.name; §3.27: message, and ruleIndex points
+    // into rules; §3.29: physicalLocation; §3.30: a region counts from 1.
     assert_eq!(log["version"], "2.1.0");
     assert!(log["$schema"].as_str().unwrap().contains("sarif-2.1.0"));
     let run = &log["runs"][0];
@@ -407,7 +407,7 @@ note: what is allowed
 6 |   allowedPolicies:
   |   ^^^^^^^^^^^^^^^
 ");
-    // With the labels of a namespace that are not known it is a warning, with those that fit nothing.
+    // If the labels of the namespace are unknown, it is a warning. If they match no rule, it is an error.
     let elsewhere = GOOD.replace("{name: ber-router}", "{name: ber-router, namespace: db}");
     fs::write(folder.path().join("router.yaml"), &elsewhere).unwrap();
     let output = validate(folder.path(), &["-f", "."]);
@@ -437,7 +437,7 @@ fn without_rules_only_the_namespace_of_the_controller_is_allowed() {
     assert_eq!(status(&validate(folder.path(), &["-f", "."])), 1);
     let args = ["-f", ".", "--controller-namespace", "default"];
     assert_eq!(status(&validate(folder.path(), &args)), 0);
-    // Where no tailnet is among the manifests, nobody has declared any guards.
+    // Without a tailnet among the manifests there are no guardrails.
     fs::remove_file(folder.path().join("tailnet.yaml")).unwrap();
     assert_eq!(status(&validate(folder.path(), &["-f", "."])), 0);
 }

@@ -1,4 +1,4 @@
-//! Manifests mean what kubectl takes them for.
+//! Manifests are read as kubectl reads them.
 
 use std::{
     fmt::Write as _,
@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tsdp::{cli::manifests, local::Binaries};
 
-/// What stands before the field that is compared.
+/// The lines before the compared field.
 const HEAD: &str = "apiVersion: v1\nkind: Any\nmetadata: {name: any}\n";
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn values_are_read_as_kubectl_reads_them() {
         // Quotes and blocks.
         r#"["y", 'no', "0777", "\x41\u00e9\t", 'it''s', "", '']"#,
         "\n  - |\n    two\n    lines\n  - >-\n    folded\n    text\n  - plain\n    text\n  - \"a \\\n    b\"",
-        // Keys that are no texts.
+        // Keys that are not strings.
         "{1: a, y: b, 1.5: c, 0x10: d, 'no': e}",
         // Tags.
         "[!!str 5, ! 5, !own 5, !!float 3, !!int 0x10, !!bool yes, !!null '', !!int '5']",
@@ -57,7 +57,7 @@ async fn random_scalars_are_read_as_kubectl_reads_them() {
             let length = random.usize(1..9);
             let letters = (0..length).map(|_| char::from(*random.choice(alphabet).unwrap()));
             let scalar: String = letters.collect();
-            // What would be a list or map of its own, or has no place in JSON.
+            // Skips scalars that would be a list or map, or that JSON cannot express.
             let other = scalar.ends_with(':') || scalar.bytes().all(|b| b == b'-');
             if !other && !scalar.to_lowercase().contains(".nan") {
                 writeln!(text, "- {scalar}").unwrap();
@@ -174,7 +174,7 @@ fn same(ours: &Value, theirs: &Value) -> bool {
     }
 }
 
-/// The objects as kubectl reads them: it prints them with an annotation more, without a cluster.
+/// The objects as kubectl reads them. It prints them with an additional annotation, without a cluster.
 fn said_by(kubectl: &Path, text: &str) -> Result<Vec<Value>, String> {
     let mut child = Command::new(kubectl)
         .args(["annotate", "--local", "-f", "-", "-o", "json", "seen=yes"])

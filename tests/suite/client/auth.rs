@@ -1,4 +1,4 @@
-//! Credentials: how OAuth tokens are had and renewed, and that no secret is ever told.
+//! Credentials: getting and renewing OAuth tokens, and keeping secrets out of all output.
 
 use std::{
     io,
@@ -38,7 +38,7 @@ fn grant(number: usize) -> Reply {
     )
 }
 
-/// Grants token after token and answers the list, unless `odd` says something else.
+/// Issues token after token and answers the list, unless `odd` returns another response.
 async fn granting(odd: impl Fn(&Seen, usize) -> Option<Reply> + Send + 'static) -> Script {
     let mut granted = 0;
     Script::start(move |seen| {
@@ -54,7 +54,7 @@ async fn granting(odd: impl Fn(&Seen, usize) -> Option<Reply> + Send + 'static) 
     .await
 }
 
-/// Which token each request but those for tokens was sent with.
+/// The token of each request, except for requests for tokens.
 fn tokens(script: &Script) -> Vec<String> {
     let requests = script
         .seen()
@@ -109,12 +109,12 @@ async fn a_rejected_token_is_replaced_once_and_the_request_sent_again() {
     })
     .await;
     let client = oauth(&script);
-    // Even one that is never repeated: a rejected request has no effect.
+    // Even a request that is never retried: a rejected request has no effect.
     client.delete(&node("n1")).await.unwrap();
     assert_eq!(tokens(&script), ["token1", "token2"]);
 }
 
-/// A write whose reasons may go is not sent with another token: its caller decides anew.
+/// A write whose reasons may change is not sent again with another token: its caller decides again.
 #[tokio::test(start_paused = true)]
 async fn a_write_with_a_permit_is_not_sent_again_after_its_token_is_rejected() {
     let valid = Arc::new(AtomicUsize::new(1));
@@ -138,7 +138,7 @@ async fn a_write_with_a_permit_is_not_sent_again_after_its_token_is_rejected() {
     assert_eq!(write().await.unwrap_err().kind(), Kind::NotSent);
     write().await.unwrap();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    // One that was never accepted will not be at the next try either.
+    // A credential that was never accepted will not be accepted at the next try either.
     valid.store(9, Ordering::SeqCst);
     assert_eq!(write().await.unwrap_err().kind(), Kind::NotSent);
     let rejected = write().await.unwrap_err().kind();
@@ -182,7 +182,7 @@ async fn a_credential_that_stays_rejected_is_reported() {
     assert_eq!(script.seen().len(), 1, "an API key cannot be renewed");
 }
 
-/// A new OAuth client is answered with 404 for a short while: no device is missing.
+/// The API answers 404 for a new OAuth client for a short while: no device is missing.
 #[tokio::test(start_paused = true)]
 async fn a_failed_token_request_is_a_credential_error() {
     for (status, body, retry) in [
@@ -230,7 +230,7 @@ async fn a_failed_early_renewal_stops_no_request_and_is_not_retried_at_each() {
     );
 }
 
-/// Else a hundred callers would wait for a hundred time-outs, one after the other.
+/// Otherwise a hundred callers would wait for a hundred timeouts, one after the other.
 #[tokio::test(start_paused = true)]
 async fn callers_that_wait_for_the_same_token_share_its_failure() {
     let script = granting(|_, _| Some(Reply::new(500, ""))).await;
@@ -263,7 +263,7 @@ async fn an_invalid_token_response_is_reported_without_its_body() {
     }
 }
 
-/// The log of everything that this thread does, at the level of trace.
+/// The log of this thread at level trace.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -288,14 +288,14 @@ async fn no_secret_is_printed_even_if_the_server_echoes_it() {
             move || log.clone()
         })
         .finish();
-    // As long as there is but one, tracing decides by the thread that first comes by whether a line
-    // is ever logged: a test on another thread would silence this one.
+    // While there is only one subscriber, tracing lets the first thread decide whether a line is ever
+    // logged: a test on another thread would silence this one.
     let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let _guard = tracing::subscriber::set_default(subscriber);
 
     let mut reported = Vec::new();
     for status in [418, 200] {
-        // The longer the answer, the later a message of limited length would cut the secret in two.
+        // The longer the response, the later a message of limited length would cut the secret in two.
         let lengths = (0..320).step_by(20);
         let mut leads = lengths.clone().map(|length| "x".repeat(length)).cycle();
         let script = Script::start(move |seen| {

@@ -1,4 +1,4 @@
-//! What each method sends.
+//! The requests of each method.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn key(text: &str) -> AttributeKey {
     text.parse().unwrap()
 }
 
-/// Makes the call with every write answered by `answer`, and gives the one request it sent.
+/// Makes the call, answers every write with `answer`, and returns the one request.
 async fn sent<T>(answer: &str, call: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Seen {
     let script = Script::in_turn([Reply::new(200, answer)]).await;
     call(client(&script)).await.map(drop).unwrap();
@@ -34,7 +34,7 @@ async fn sent<T>(answer: &str, call: impl AsyncFnOnce(Client) -> Result<T, Error
     seen[0].clone()
 }
 
-/// Asserts the request of a write, under each of the bodies that a write may be answered with.
+/// Asserts the request of a write, for each possible body of the response.
 async fn assert_sends(
     method: &str,
     path: &str,
@@ -137,7 +137,7 @@ async fn attributes_are_sent_with_their_types_and_expiries() {
     .await;
 }
 
-/// A merge patch keeps what it does not name: an expiry must be cleared by name.
+/// A merge patch keeps fields that it does not name: an expiry must be cleared by name.
 #[tokio::test]
 async fn a_batch_of_attributes_sets_deletes_and_clears_expiries() {
     let patch = BTreeMap::from([

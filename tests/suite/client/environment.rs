@@ -1,7 +1,7 @@
-//! Proxy and CA certificates come from the usual environment.
+//! Proxy and CA certificates come from the usual environment variables.
 //!
-//! A process cannot change its own environment safely, so the client runs in a second one: this
-//! test binary again, for one test that is ignored otherwise.
+//! A process cannot change its own environment safely, so the client runs in a second process: this test
+//! binary with one test that is ignored otherwise.
 
 use std::env;
 
@@ -11,7 +11,7 @@ use tsdp::tailscale::{Client, Credential, Settings};
 
 use super::{API_KEY, Reply, Script};
 
-/// Variables that would decide in place of those of a test.
+/// Variables that would override those of a test.
 const INHERITED: [&str; 8] = [
     "HTTP_PROXY",
     "http_proxy",
@@ -23,7 +23,7 @@ const INHERITED: [&str; 8] = [
     "SSL_CERT_DIR",
 ];
 
-/// What a client prints that asks for the devices of `url` in this environment.
+/// The output of a client that lists the devices of `url` in this environment.
 async fn list_with(url: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--ignored", "--nocapture", "--exact"]);

@@ -1,4 +1,4 @@
-//! What a failure tells.
+//! The content of a failure.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{Reply, Script, client, node, settings};
 
 const HTML: &str = "<html><head><title>Bad Gateway</title></head></html>";
 
-/// status, body; the kind, whether a repeat can help, and what the message must hold.
+/// Status and body; then the kind, whether a retry can help, and a part of the message.
 const CASES: &[(u16, &str, Kind, Retry, &str)] = &[
     (
         400,
@@ -160,7 +160,7 @@ async fn an_unreachable_server_is_reported_with_the_cause_and_a_possible_effect(
 
     let nobody = client(&script);
     drop(script);
-    // The listener is closed once its task has ended.
+    // The listener closes after its task has ended.
     tokio::task::yield_now().await;
     let error = nobody.delete(&node("n1")).await.unwrap_err();
     assert_eq!(
@@ -187,7 +187,7 @@ async fn a_server_that_never_answers_is_given_up() {
     assert!(error.to_string().contains("timed out"), "{error}");
 }
 
-/// Accepts connections and says nothing.
+/// Accepts connections and never answers.
 async fn silent() -> (String, tokio::net::TcpListener) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     (

@@ -1,4 +1,4 @@
-//! Workload identity: a token of the workload is exchanged for one of the API.
+//! Workload identity: a workload token is exchanged for an API token.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use tsdp::tailscale::{Client, Credential, IdentitySource, Kind, NoIdentity, Retr
 
 use super::{Reply, Script, Seen, node, settings};
 
-/// Gives `jwt1`, `jwt2` … for as long as it is told to.
+/// Returns `jwt1`, `jwt2` … unless it is set to fail.
 #[derive(Debug, Default)]
 struct Source {
     given: AtomicUsize,
@@ -48,7 +48,7 @@ fn is_exchange(seen: &Seen) -> bool {
     seen.path == "/api/v2/oauth/token-exchange"
 }
 
-/// Exchanges each token for one that lives for an hour; `token1` is taken back at once.
+/// Exchanges each token for one that lives for an hour. `token1` is revoked at once.
 async fn exchanging() -> Script {
     let mut given = 0;
     Script::start(move |seen| {

@@ -1,4 +1,4 @@
-//! A write is sent only while its permit holds: at the moment when its first byte goes out.
+//! A write is sent only while its permit is valid: at the moment when its first byte is sent.
 
 use std::{
     sync::{
@@ -62,7 +62,7 @@ async fn a_write_whose_permit_is_gone_never_reaches_the_server() {
     assert!(script.seen().is_empty(), "{:?}", script.seen());
 }
 
-/// The permit is asked once there is a connection, not when the connection is begun.
+/// The permit is checked once there is a connection, not when the connection starts.
 #[tokio::test]
 async fn the_permit_is_checked_after_the_wait_for_a_connection() {
     for write in WRITES {
@@ -70,7 +70,7 @@ async fn the_permit_is_checked_after_the_wait_for_a_connection() {
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        // A server whose queue of connections is full lets the next one wait.
+        // A server with a full queue of connections makes the next one wait.
         let filled = fill(&listener);
         let script = Script::in_turn([Reply::new(200, "{}")]).await;
         let mut settings = settings(&script);
@@ -199,7 +199,7 @@ async fn a_new_client_keeps_the_retry_after_of_the_previous_one() {
     assert!(start.elapsed() >= Duration::from_secs(200));
 }
 
-/// A turn that was taken before lets a request through at once, and one that is not used is not lost.
+/// A turn that was taken before lets a request through at once, and an unused turn is not lost.
 #[tokio::test(start_paused = true)]
 async fn a_request_with_a_turn_waits_for_nothing() {
     let script = Script::in_turn([Reply::new(200, NO_DEVICES)]).await;

@@ -1,4 +1,4 @@
-//! When a request is sent again, and how fast requests go.
+//! Retries and rate limits.
 
 use std::{
     sync::{Arc, Mutex},
@@ -27,7 +27,8 @@ fn passing_failures() -> Vec<Reply> {
     ]
 }
 
-/// How often the call was sent when `first` was answered, then a success; and what came of it.
+/// How often the request was sent when `first` was the first response, followed by a success; and the
+/// outcome.
 async fn sent(
     first: &Reply,
     call: impl AsyncFn(Client) -> Result<(), Error>,
@@ -53,7 +54,7 @@ async fn a_read_is_retried_after_a_temporary_failure_and_a_write_never() {
         for write in writes {
             let (times, outcome) = sent(&failure, async |c| write(c).await).await;
             assert_eq!(times, 1, "{failure:?} {outcome:?}");
-            // A success whose body broke off is a success: nothing reads it.
+            // A success with a broken body is a success: nothing reads the body.
             assert_eq!(outcome.is_ok(), failure.is_success(), "{failure:?}");
         }
     }
@@ -88,13 +89,13 @@ async fn retry_after_in_both_forms_delays_every_request() {
         let seen = script.seen();
         assert_eq!(seen.len(), 3);
         let waited = (seen[1].at - start).as_secs();
-        // A date has whole seconds, and some of them pass while the test runs.
+        // A date has whole seconds, and some pass while the test runs.
         assert!((15..=21).contains(&waited), "{form}: {waited}");
         assert!(seen[2].at > seen[1].at, "the pause ends without a burst");
     }
 }
 
-/// Who waits for minutes in silence cannot be told from who hangs.
+/// A client that waits for minutes in silence looks as if it hangs.
 #[tokio::test(start_paused = true)]
 async fn a_long_retry_after_is_reported_at_once_and_kept_by_the_next_request() {
     let script = Script::in_turn([

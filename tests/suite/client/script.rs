@@ -1,6 +1,6 @@
-//! An HTTP server that answers by a script, and keeps what it was asked.
+//! An HTTP server that answers from a script and records the requests.
 //!
-//! Written on bare TCP: some scripts break off in the middle of an answer.
+//! Written on plain TCP: some scripts break off in the middle of a response.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use tokio::{
     time::Instant,
 };
 
-/// A request as it came over the wire.
+/// A request as received.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub method: String,
@@ -58,7 +58,7 @@ impl Reply {
         self
     }
 
-    /// The connection ends without any answer.
+    /// The connection closes without a response.
     pub fn hang_up() -> Self {
         Self::new(0, "")
     }
@@ -91,7 +91,7 @@ impl Reply {
 }
 
 impl Script {
-    /// Answers each request as `reply` says.
+    /// Answers each request with the result of `reply`.
     pub async fn start(mut reply: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -106,7 +106,7 @@ impl Script {
                     };
                     let bytes = reply(&request).bytes();
                     seen.lock().unwrap().push(request);
-                    // A client that is gone already does not matter.
+                    // A client that is already gone does not matter.
                     let _ = connection.write_all(bytes.as_bytes()).await;
                     let _ = connection.shutdown().await;
                 }
@@ -115,7 +115,7 @@ impl Script {
         Self { url, seen, task }
     }
 
-    /// Answers with `replies`, one after the other; the last one again and again.
+    /// Answers with `replies` in order, then repeats the last one.
     pub async fn in_turn(replies: impl Into<Vec<Reply>>) -> Self {
         let mut replies = replies.into().into_iter();
         let mut last = Reply::hang_up();
@@ -128,7 +128,7 @@ impl Script {
         .await
     }
 
-    /// All requests up to now.
+    /// All requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
@@ -152,7 +152,7 @@ async fn read_request(connection: &mut TcpStream) -> Option<Seen> {
     }
 }
 
-/// `None` as long as the request is not complete.
+/// `None` while the request is incomplete.
 fn parse(bytes: &[u8]) -> Option<Seen> {
     let text = str::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! How answers are read: tolerant of what is missing, never of a wrong shape.
+//! Parsing of responses: tolerant of missing fields, never of a wrong shape.
 
 use serde_json::json;
 use tsdp::{
@@ -90,7 +90,7 @@ async fn absent_fields_of_a_device_have_their_documented_meaning() {
     assert_eq!(first.ipv4, Some("100.64.0.1".parse().unwrap()));
     assert_eq!((first.expires, first.last_seen), (None, None));
     assert!(first.tags.is_empty());
-    // Not told is not the same as none.
+    // A missing field is not the same as an empty one.
     assert_eq!(
         (&first.enabled_routes, &first.advertised_routes),
         (&None, &None)

@@ -1,4 +1,4 @@
-//! What is done once: through a restart of the controller, as `kubectl` shows it.
+//! One-shot actions through a restart of the controller, as `kubectl` shows them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{Stage, calls, eventually};
 const LONG_AGO: &str = "2026-01-05T08:00:00Z";
 const FAR: &str = "2099-01-01T00:00:00Z";
 
-/// In so many seconds, as a manifest says it.
+/// The time in this many seconds, as in a manifest.
 fn in_seconds(seconds: i64) -> String {
     let now = Timestamp::now().as_second();
     Timestamp::from_second(now + seconds).unwrap().to_string()
@@ -22,7 +22,7 @@ async fn status(stage: &Stage, policy: &str) -> Value {
     object["status"].clone()
 }
 
-/// Waits until the acts of a policy are counted so.
+/// Waits until the status of a policy has these action totals.
 async fn acts(stage: &Stage, policy: &str, totals: Value) -> Value {
     eventually(Duration::from_secs(30), async || {
         let status = status(stage, policy).await;
@@ -49,7 +49,7 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
     let stage = Stage::with(vec![laptop], "tskey-api-expiry").await;
     let node = stage.node("fra-laptop");
     let mut controller = stage.controller().await;
-    // The answer stays out until the controller is gone.
+    // The response is delayed until the controller is gone.
     let mut delay = FaultSpec::new(FaultKind::Delay);
     delay.path = Some("/api/v2/device/*/expire".to_owned());
     delay.seconds = Some(3.0);
@@ -74,7 +74,7 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
         }
     })
     .await;
-    // It stood there before the call.
+    // The record was there before the request.
     let kept = status(&stage, "laptop").await["actionRecords"]["keyExpiries"].clone();
     let started = json!([{"nodeId": node, "expiresBefore": FAR}]);
     assert_eq!(kept[0]["at"], at);
@@ -91,14 +91,14 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
     let message = format!("fra-laptop (declared): expireKeyAt: expires {FAR} → expired as of {at}");
     stage.event("laptop", "KeyExpired", &message).await;
     let sent = expiries(&stage);
-    // Its user signs in again.
+    // The user signs in again.
     let signed_in = json!({"expires": FAR, "connectedToControl": true});
     stage.simulator.patch_device(&node, &signed_in).unwrap();
     stage.polls(3).await;
     assert_eq!(expiries(&stage), sent);
     stage.device_has(&node, json!({"expires": FAR})).await;
 
-    // Another time is another act.
+    // Another time is another action.
     let later = in_seconds(3);
     let policy = format!("{{device: {{hostname: fra-laptop}}, expireKeyAt: \"{later}\"}}");
     stage.policy("laptop", &policy).await;
@@ -152,7 +152,7 @@ async fn a_time_before_the_policy_is_missed_and_expiries_that_observe_or_cannot_
     stage.policy_reason("in-vain", "ActionHeld").await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
-    // What keeps the key from expiring is taken away first.
+    // The setting that keeps the key from expiring is changed first.
     let enabled = policy("nas", &soon, ", keyExpiry: Enabled");
     stage.policy("in-vain", &enabled).await;
     acts(&stage, "in-vain", json!({"done": 1})).await;

@@ -1,4 +1,4 @@
-//! `enforcement: Approve`, who may approve, and devices that are approved by their id.
+//! `enforcement: Approve`, permissions of approvers, and devices that are approved by their id.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
     assert_eq!(status["pendingTotal"], 2);
     assert_eq!(status["enforcement"], "Approve");
 
-    // A slip of the pen is named, and blocks nothing.
+    // A typo is reported and blocks nothing.
     stage.approve(&NAS, "plan:0123456789abcdef,all").await;
     stage.policy_says("nas", &format!(
         "False AwaitingApproval (Reconciling): 2 changes of 1 device wait, listed under status.pending, \
@@ -65,7 +65,7 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
     stage.event("nas", "Approved", &note).await;
     assert_eq!(stage.kubectl.get(&NAS).await["status"]["approvalsUsed"], 1);
 
-    // Just the same differences again: the approval that still stands there is used up.
+    // The same differences again: the approval that is still written there is used up.
     stage.simulator.clear_requests();
     let drift = json!({"keyExpiryDisabled": false, "enabledRoutes": []});
     stage.simulator.patch_device(&nas, &drift).unwrap();
@@ -113,7 +113,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
     stage.policy_reason("router", "IdentityChanged").await;
     stage.simulator.clear_requests();
 
-    // Never to one that does not bear the name.
+    // The policy is never bound to a device that does not have the name.
     let policy = ["tsdp", "router", "-n", "network"];
     stage.approve(&policy, "node:nOther1CNTRL").await;
     stage.polls(3).await;
@@ -123,7 +123,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
     assert_eq!(status["approvalErrors"], json!([fault]));
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    // Of two that bear the name, the approved one.
+    // Of two devices that have the name, the approved one is bound.
     stage
         .simulator
         .add_device(new("nNewB1CNTRL", "fra-router", "fra-b"))
@@ -135,7 +135,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
         .await;
     assert_eq!(calls(&stage.simulator), ["POST /device/nNewB1CNTRL/routes"]);
 
-    // The name comes back to the former device: the one that was approved stays the one.
+    // The previous device gets the name back: the approved one stays bound.
     stage.simulator.clear_requests();
     stage.simulator.add_device(previous).unwrap();
     stage.polls(3).await;
@@ -145,7 +145,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
     assert_eq!(calls(&stage.simulator), [""; 0]);
 }
 
-/// `deploy/examples/approvals`: who edits a policy cannot approve it.
+/// `deploy/examples/approvals`: an editor of a policy cannot approve it.
 #[tokio::test]
 async fn with_the_example_only_approvers_approve() {
     let database = json!({"hostname": "db-1", "tags": ["tag:db"], "keyExpiryDisabled": false});
@@ -167,7 +167,7 @@ async fn with_the_example_only_approvers_approve() {
         let args = [&policy, who, &[&annotation]].concat();
         stage.kubectl.run(&args, "").await
     };
-    // Not even who may do everything else; the rule takes a moment to come into force.
+    // Not even a cluster admin may approve. The rule takes a moment to come into force.
     eventually(Duration::from_secs(20), async || {
         let output = run(&[
             "--as=admin",

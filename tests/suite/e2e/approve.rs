@@ -1,4 +1,4 @@
-//! `kubectl tsdp approve`: what waits is shown, asked about, and approved.
+//! `kubectl tsdp approve`: shows the pending plan, asks, and approves it.
 
 use std::{os::unix::fs::symlink, process::Output};
 
@@ -15,7 +15,7 @@ fn plugin() -> TempDir {
     folder
 }
 
-/// Runs a line of shell in which `kubectl tsdp` is the program.
+/// Runs a shell command in which `kubectl tsdp` is the program.
 async fn shell(stage: &Stage, line: &str) -> (i32, String, String) {
     let plugin = plugin();
     let path = format!("PATH={}:$PATH; {line}", plugin.path().display());
@@ -56,7 +56,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
          nas     enabledRoutes  192.168.178.0/24  10.9.0.0/16\n\n\
          2 changes on 1 device: plan:{hash}, enforcement: Approve.\n"
     );
-    // Without anybody to ask, nothing is taken for a yes.
+    // Without a terminal to ask, no answer counts as yes.
     let (code, out, error) = shell(&stage, command).await;
     assert_eq!((code, &out), (1, &shown));
     let lacks = "tsdp: there is no terminal to ask on: write --yes to approve what waits\n";
@@ -98,7 +98,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
         error.contains("the policy nobody cannot be read: "),
         "{error}"
     );
-    // Typed without a command, the plugin explains itself and starts no controller.
+    // Without a command, the plugin shows its help and starts no controller.
     let (code, _, help) = shell(&stage, "kubectl tsdp").await;
     assert_eq!(code, 1);
     assert!(

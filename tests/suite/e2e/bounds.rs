@@ -1,4 +1,4 @@
-//! What strangers and tenants can make the controller hold in memory, on a real process.
+//! How much memory strangers and tenants can make a real controller process use.
 
 use std::{fs, time::Duration};
 
@@ -14,7 +14,7 @@ const KIB_PER_MIB: u64 = 1024;
 /// The memory limit of `deploy/deployment.yaml`.
 const SHIPPED_LIMIT: u64 = 128;
 
-/// A line of `/proc/PID/status` in MiB: `VmRSS` is what is resident, `VmHWM` the most that ever was.
+/// A line of `/proc/PID/status` in MiB: `VmRSS` is the resident size, `VmHWM` its peak.
 fn record(controller: &Controller, line: &str) -> u64 {
     let path = format!("/proc/{}/status", controller.pid());
     let status = fs::read_to_string(path).unwrap();
@@ -23,7 +23,7 @@ fn record(controller: &Controller, line: &str) -> u64 {
     kib.parse::<u64>().unwrap() / KIB_PER_MIB
 }
 
-/// An API whose list of devices never ends. Gives its address.
+/// An API with an endless list of devices. Returns its address.
 async fn endless_api() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -87,7 +87,7 @@ async fn policies_with_large_expressions_take_little_memory_and_denied_ones_none
     let before = record(&controller, "VmRSS:");
     let mut manifests = Vec::new();
     for number in 0..100 {
-        // As large as an expression may be, and each another one.
+        // Expressions of the greatest size, all different.
         let expression = format!("device.hostname.matches('^[a-y]{{0,120}}x{{0,120}}{number}$')");
         let policy = json!({
             "apiVersion": "tailnet.dev/v1alpha1", "kind": "TailscaleDevicePolicy",
@@ -137,7 +137,7 @@ async fn half_sent_webhooks_leave_health_and_memory_alone() {
     let after = record(&controller, "VmHWM:");
     println!("resident: {before} MiB, with 622 half-sent webhooks at most {after}");
     assert!(after - before <= 16, "{before} to {after} MiB");
-    // Each is cut off after a while, whether or not it goes on.
+    // Each connection is closed after a while, whether or not it sends more.
     let mut open = strangers.len();
     for stranger in &mut strangers {
         let mut byte = [0];

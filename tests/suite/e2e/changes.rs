@@ -1,4 +1,4 @@
-//! What changes later: behind the controller's back, by an edit, and at the end.
+//! Later changes: drift, edits, and the end of a policy.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ async fn example(stage: &Stage, name: &str) {
     stage.simulator.clear_requests();
 }
 
-/// Edits the policy as a person does who knows the path.
+/// Edits the policy by a patch.
 async fn edit(stage: &Stage, name: &str, patch: &Value) {
     let patch = patch.to_string();
     let policy = format!("tsdp/{name}");
@@ -74,7 +74,7 @@ async fn drift_is_corrected_and_an_event_reports_it() {
 
     let repaired = json!({"attributes": {
         "custom:tier": "gold", "custom:patchLevel": 12, "custom:audited": true,
-        // Named by no policy.
+        // No policy declares this.
         "custom:note": "other",
     }});
     stage.device_has(&laptop, repaired).await;
@@ -202,7 +202,7 @@ async fn an_edit_costs_its_difference_and_released_settings_stay() {
     );
     let laptop_id = stage.node("amelie-laptop");
 
-    // A list gets shorter.
+    // A list becomes shorter.
     edit(
         &stage,
         "fra-router",
@@ -215,7 +215,7 @@ async fn an_edit_costs_its_difference_and_released_settings_stay() {
     assert_eq!(calls(&stage.simulator), [format!("POST {router}/routes")]);
     stage.simulator.clear_requests();
 
-    // A key is named no more.
+    // A key is no longer declared.
     let key = "/spec/postureAttributes/custom:patchLevel";
     edit(
         &stage,
@@ -241,7 +241,7 @@ async fn an_edit_costs_its_difference_and_released_settings_stay() {
     );
     stage.simulator.clear_requests();
 
-    // The whole field is gone: its keys are released.
+    // The whole field is removed: its keys are released.
     edit(
         &stage,
         "amelie-laptop",
@@ -265,7 +265,7 @@ async fn an_edit_costs_its_difference_and_released_settings_stay() {
         .device_has(&laptop_id, json!({"attributes": rest}))
         .await;
 
-    // The policies go, at once and with nothing to wait for.
+    // The policies are deleted at once, with nothing to wait for.
     let before = stage.simulator.devices().unwrap();
     stage
         .kubectl

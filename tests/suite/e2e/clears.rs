@@ -1,4 +1,4 @@
-//! `deletionPolicy`: what becomes of devices that a policy lets go, and of the policy itself.
+//! `deletionPolicy`: released devices, and deleted policies.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tsdp::simulator::{FaultKind, FaultSpec};
 use super::invites;
 use crate::support::{Controller, Stage, calls, eventually};
 
-/// Adds a route, an exit node, an attribute, and what is never taken away, to what fra-router has.
+/// Adds a route, an exit node, an attribute, and settings that are never cleared, to those of fra-router.
 const ROUTER: &str = r#"{
     device: {hostname: fra-router},
     tags: ["tag:router", "tag:fra"],
@@ -38,7 +38,7 @@ fn cleared() -> Value {
     })
 }
 
-/// fra-router as the policy wishes it, with an attribute of which no policy knows.
+/// fra-router in sync with the policy, with an attribute that no policy declares.
 async fn held(stage: &Stage, spec: &str) -> String {
     let router = stage.node("fra-router");
     let note = json!({"attributes": {"custom:note": "keep"}});
@@ -55,7 +55,7 @@ async fn held(stage: &Stage, spec: &str) -> String {
     router
 }
 
-/// Waits until a device is so, whatever the order of its lists.
+/// Waits until a device has this state, whatever the order of its lists.
 async fn has(stage: &Stage, id: &str, expected: Value) {
     let sorted = |device: &Value| {
         let mut device = device.clone();
@@ -85,7 +85,7 @@ async fn finalizers(stage: &Stage, policy: &str) -> Value {
     object["metadata"]["finalizers"].clone()
 }
 
-/// Deletes as people do: returns once the object is gone.
+/// Deletes as people do: waits until the object is gone.
 async fn delete(stage: &Stage, policy: &str) {
     let args = ["delete", "tsdp", policy, "-n", "network", "--timeout=40s"];
     stage.kubectl.ok(&args).await;
@@ -127,7 +127,7 @@ async fn a_deleted_policy_clears_its_settings_and_nothing_else() {
         json!({"nodeIds": [router], "routes": ["0.0.0.0/0", "::/0", "fd7a:10::/48"]})
     );
 
-    // Somebody else's finalizer, and another policy that wishes a part of it.
+    // Somebody else's finalizer, and another policy that declares some of the same settings.
     let theirs =
         json!([{"op": "add", "path": "/metadata/finalizers/0", "value": "example.com/theirs"}]);
     let theirs = theirs.to_string();
@@ -269,7 +269,7 @@ async fn devices_that_leave_a_fleet_or_are_no_longer_named_are_cleared() {
         "{message}"
     );
 
-    // A device that is gone holds up nothing.
+    // A device that is gone delays nothing.
     stage.simulator.remove_device(&nas).unwrap();
     delete(&stage, "fleet").await;
 }
@@ -316,7 +316,7 @@ async fn a_policy_that_cannot_be_cleared_goes_after_the_timeout() {
         .await;
     stage.secret(&json!({"api_key": "tskey-api-e2e"})).await;
 
-    // The API always fails for one call.
+    // The API always fails for one request.
     held(&stage, ROUTER).await;
     let mut fault = FaultSpec::new(FaultKind::Status);
     fault.method = Some("DELETE".to_owned());
@@ -382,7 +382,7 @@ async fn a_deleted_namespace_terminates_and_owned_objects_are_collected() {
     let _controller = invites::controller(&stage).await;
     let router = held(&stage, ROUTER).await;
 
-    // The Secret of an invite belongs to it.
+    // The invite owns its Secret.
     let invite = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/deploy/examples/invites/partner.yaml"
@@ -408,7 +408,7 @@ async fn a_deleted_namespace_terminates_and_owned_objects_are_collected() {
     ];
     stage.kubectl.ok(&secret).await;
 
-    // A policy of a tailnet that is gone meanwhile.
+    // A policy of a tailnet that was deleted meanwhile.
     let other = stage.tailnet_manifest().replace("\"default\"", "\"other\"");
     stage.kubectl.apply(&other).await;
     let gateway = r#"{device: {hostname: old-gateway}, tailnetRef: {name: other},

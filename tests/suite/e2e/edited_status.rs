@@ -1,4 +1,4 @@
-//! A status that somebody edits by hand tells the truth again after the next poll.
+//! A status that somebody edits by hand is correct again after the next poll.
 
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ async fn a_status_edited_by_hand_is_corrected() {
     };
     let invented = [("Ready", "False"), ("Stalled", "True"), ("Foreign", "True")];
     let invented = invented.map(|(kind, status)| condition(kind, status));
-    // What the controller does not write, what it writes, and what it writes otherwise.
+    // Fields that the controller does not write, fields that it writes, and other values of them.
     let status = json!({
         "conditions": invented, "matchedDevices": 7, "nodeId": null, "lastHandledReconcileAt": "never",
     });

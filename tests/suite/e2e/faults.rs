@@ -1,5 +1,5 @@
-//! Faults of a server, of some devices and of an annotation, on a real process: each is its own, and is
-//! named as what it is.
+//! Faults of a server, of some devices, and of an annotation, on a real process: each has its own effect
+//! and its own name.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -43,7 +43,7 @@ async fn a_refused_list_is_a_connection_error_and_no_policy_error() {
             eventually(Duration::from_secs(30), async || {
                 let object = stage.kubectl.get(what).await;
                 let reported = object["status"]["conditions"].to_string();
-                // An edit of a policy helps nothing, and no device is missing.
+                // An edit of a policy would not help, and no device is missing.
                 assert!(!reported.contains("DeviceNotFound"), "{reported}");
                 let has = |condition: &str, status: &str| {
                     let conditions = object["status"]["conditions"].as_array().unwrap();
@@ -89,7 +89,7 @@ async fn devices_whose_attributes_are_never_answered_delay_no_other() {
         .await;
     stage.policy_reason("nas", "InSync").await;
     let nas = stage.node("nas");
-    // A third time within the hour is a contest, and waits for an hour.
+    // A third reversal within the hour is a contest, with a backoff of an hour.
     for _ in 0..2 {
         let drift = json!({"keyExpiryDisabled": false});
         stage.simulator.patch_device(&nas, &drift).unwrap();

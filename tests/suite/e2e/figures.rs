@@ -1,4 +1,4 @@
-//! What it costs, as numbers for people; `--ignored`, as numbers of a busy machine prove nothing:
+//! The costs as figures for people. `--ignored`, because figures of a busy machine prove nothing:
 //!
 //! ```text
 //! cargo build --release
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::support::{Controller, Stage, eventually};
 
 const MANY: usize = 1000;
-/// Long enough for a sweep over all of them within the simulator's budget, on a busy machine.
+/// Long enough for changes of all devices within the simulator's budget, on a busy machine.
 const LONG: Duration = Duration::from_mins(5);
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn figures() {
     many_policies(&stage, &controller).await;
 }
 
-/// How soon a policy is seen and acted upon.
+/// How soon a new policy leads to a request.
 async fn one_policy(stage: &Stage) {
     stage.simulator.clear_requests();
     let since = Instant::now();
@@ -200,7 +200,7 @@ fn requests(stage: &Stage) -> String {
     for request in stage.simulator.requests() {
         let path = request.path.split('?').next().unwrap_or_default();
         let what = path.trim_start_matches("/api/v2/").split('/').enumerate();
-        // The second part is the id of a tailnet or device.
+        // The second part of the path is the id of a tailnet or device.
         let what: Vec<_> = what
             .filter(|(place, _)| *place != 1)
             .map(|(_, part)| part)

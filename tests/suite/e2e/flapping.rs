@@ -1,4 +1,4 @@
-//! A machine that keeps changing what it says of itself.
+//! A machine that keeps changing its hostname.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! One policy about many devices.
+//! One policy for many devices.
 
 use serde_json::{Value, json};
 use tsdp::simulator::{FaultKind, FaultSpec};
@@ -16,7 +16,7 @@ fn server(number: usize) -> Value {
     json!({"hostname": format!("db-{number}"), "tags": ["tag:db"], "keyExpiryDisabled": false})
 }
 
-/// The databases, and two that are none: one by its hostname, one by its tags.
+/// The databases, and two devices that are none: one by its hostname, one by its tags.
 async fn stage() -> Stage {
     let others = [
         json!({"hostname": "nas", "tags": ["tag:db"]}),
@@ -110,8 +110,8 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
     assert_eq!(reported["pending"].as_array().unwrap().len(), 20);
     assert_eq!(reported["pendingTotal"], 60);
 
-    // A new one that is suspended is as good as ready; and keeps its claims. (Of the same second, the name
-    // decides who is the older one.)
+    // A new suspended policy counts as ready and keeps its precedence. (Among policies of the same second,
+    // the name decides which one is older.)
     stage.policy("first", &policy(", suspend: true")).await;
     stage.policy_reason("first", "Suspended").await;
     let loser = r#"{deviceSelector: {tags: ["tag:db"], hostnames: ["db-*"]}, keyExpiry: Enabled}"#;

@@ -42,7 +42,7 @@ async fn the_environment_describes_the_default_tailnet_until_a_resource_replaces
     stage.kubectl.apply(&policy("tsdp-system")).await;
     stage.kubectl.apply(&policy("network")).await;
 
-    // Nobody has asked for it.
+    // No such resource was created.
     let mut controller = Controller::ready(stage.kubeconfig(), &[], &variables).await;
     ready(&stage, "tsdp-system", "TailnetNotFound").await;
     controller.terminate().await;

@@ -1,5 +1,5 @@
-//! What stands in Git and what stands in the cluster never differ by our making: neither `kubectl
-//! diff` nor a second `kubectl apply` finds anything once the controller has worked on an object.
+//! The controller causes no difference between Git and the cluster: neither `kubectl diff` nor a second
+//! `kubectl apply` finds one after a reconcile.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,8 @@ use crate::{
 
 const KINDS: &str = "tsdp,tstn,tsdi";
 
-/// The manifests of deploy/examples in a folder of their own, with the simulator's address in the
-/// place of the real API's.
+/// The manifests of deploy/examples in a separate folder, with the simulator's address instead of the real
+/// API's.
 fn examples(stage: &Stage) -> (TempDir, Vec<PathBuf>) {
     let folder = tempfile::tempdir().unwrap();
     let url = stage.simulator.url().clone();
@@ -36,7 +36,7 @@ fn examples(stage: &Stage) -> (TempDir, Vec<PathBuf>) {
     (folder, copies)
 }
 
-/// Waits until the controller has told of every object as it is now.
+/// Waits until the controller has reported on every object's present generation.
 async fn looked_at(stage: &Stage) {
     eventually(Duration::from_secs(40), async || {
         let all = stage.kubectl.get(&["-A", KINDS]).await;
@@ -90,7 +90,7 @@ async fn shows_nothing_new(stage: &Stage, how: &[&str]) {
     let before = generations(stage).await;
     for file in &examples {
         let file = file.to_str().unwrap();
-        // Fails with what differs.
+        // kubectl fails with the difference.
         let difference = stage
             .kubectl
             .ok(&[&["diff", "-f", file], how].concat())

@@ -1,4 +1,4 @@
-//! `allowedPolicies`, `protectedDevices` and `suspend` of a tailnet, as a platform team meets them.
+//! `allowedPolicies`, `protectedDevices`, and `suspend` of a tailnet, as a platform team uses them.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn stage() -> Stage {
     Stage::with(devices, KEY).await
 }
 
-/// Guards the tailnet with these fields of its spec, and with no others.
+/// Sets these guardrails of the tailnet, and removes all others.
 async fn guard(stage: &Stage, guards: Value) {
     let mut spec = json!({"allowedPolicies": null, "protectedDevices": null, "suspend": null});
     spec.as_object_mut()
@@ -33,7 +33,7 @@ async fn label(stage: &Stage, label: &str) {
     stage.kubectl.ok(&namespace).await;
 }
 
-/// The message of the condition `Accepted`, once it is `False` for this reason.
+/// The message of the condition `Accepted` once it is `False` for this reason.
 async fn refusal(stage: &Stage, policy: &str) -> String {
     let mut message = String::new();
     eventually(Duration::from_secs(30), async || {
@@ -62,7 +62,7 @@ async fn refusal(stage: &Stage, policy: &str) -> String {
     message
 }
 
-/// The rules that a message says to write.
+/// The rules that a message suggests.
 fn rules(message: &str) -> Value {
     let begin = message.find("allowedPolicies: [").expect(message);
     let end = message.rfind("}]").expect(message) + 2;
@@ -87,7 +87,7 @@ async fn each_part_of_a_rule_applies_and_the_suggested_rule_allows_the_policy() 
         )
         .await;
     let _controller = stage.controller().await;
-    // Without a word, only the controller's own namespace.
+    // Without `allowedPolicies`, only the controller's own namespace is allowed.
     let reported = refusal(&stage, "net-a").await;
     assert_eq!(
         reported,
@@ -131,7 +131,7 @@ async fn each_part_of_a_rule_applies_and_the_suggested_rule_allows_the_policy() 
     }
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
-    // What the status says, copied: from then on the policy works, and owns only what is inside.
+    // The suggested rules, copied: now the policy is accepted and may change only the allowed entries.
     let reported = refusal(&stage, "net-a").await;
     guard(&stage, rules(&reported)).await;
     tags_of(&stage, "net-a", json!(["tag:db", "tag:fra", "tag:router"])).await;
@@ -174,7 +174,7 @@ async fn a_namespace_that_loses_its_label_is_denied_and_devices_of_others_are_no
     stage
         .device_has(&a, json!({"keyExpiryDisabled": true}))
         .await;
-    // The other one that matches is not the namespace's, and not even counted.
+    // The other device that matches is not the namespace's, and not even counted.
     stage
         .policy_says(
             "keys",
@@ -187,7 +187,7 @@ async fn a_namespace_that_loses_its_label_is_denied_and_devices_of_others_are_no
     refusal(&stage, "keys").await;
     let policy = stage.kubectl.get(&["tsdp", "keys", "-n", "network"]).await;
     assert_eq!(policy["status"]["matchedDevices"], 0);
-    // Somebody puts it back: nobody minds any more.
+    // Once the label is back, the policy is accepted again.
     let drift = json!({"keyExpiryDisabled": false});
     stage.simulator.patch_device(&a, &drift).unwrap();
     stage.polls(2).await;
@@ -219,7 +219,7 @@ async fn a_protected_device_is_left_alone_and_a_suspended_tailnet_sends_nothing(
             ),
         )
         .await;
-    // Suspended as a whole: the policies say so, and can be deleted.
+    // If the tailnet is suspended, the policies report that and can be deleted.
     let mut suspended = guards.clone();
     suspended["suspend"] = json!(true);
     guard(&stage, suspended).await;

@@ -1,4 +1,4 @@
-//! Changes that are refused, held, or lost to another policy.
+//! Changes that are refused, held, or overridden by another policy.
 
 use serde_json::json;
 
@@ -27,7 +27,7 @@ async fn an_unowned_tag_is_refused_until_the_policy_file_owns_it() {
             &format!("False TagsNotPermitted (Stalled): {refused}"),
         )
         .await;
-    // The other field is another matter.
+    // The other field does not wait for it.
     stage
         .device_has(&nas, json!({"keyExpiryDisabled": true, "tags": null}))
         .await;
@@ -47,7 +47,7 @@ async fn an_unowned_tag_is_refused_until_the_policy_file_owns_it() {
     assert!(after <= tries + 3, "{:?}", calls(&stage.simulator));
 }
 
-/// As an administrator edits it.
+/// Edits the policy file as an administrator does.
 async fn set_policy_file(stage: &Stage, text: &'static str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("{}/api/v2/tailnet/-/acl", stage.simulator.url());
@@ -141,7 +141,7 @@ async fn of_two_conflicting_policies_the_older_one_takes_precedence_until_it_goe
         .policy("first", "{device: {hostname: nas}, tags: [tag:db]}")
         .await;
     stage.policy_says("first", &in_sync).await;
-    // Creation times have whole seconds; within one the name decides, and so it does here.
+    // Creation times have whole seconds. Within one second the name decides, as it does here.
     stage
         .policy(
             "second",
@@ -154,7 +154,7 @@ async fn of_two_conflicting_policies_the_older_one_takes_precedence_until_it_goe
     );
     stage.policy_says("second", &lost).await;
     stage.policy_says("first", &in_sync).await;
-    // What it has not lost applies.
+    // Fields that are not overridden apply.
     stage
         .device_has(&nas, json!({"tags": ["tag:db"], "keyExpiryDisabled": true}))
         .await;

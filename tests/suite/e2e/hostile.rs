@@ -1,5 +1,5 @@
-//! One hostile namespace among ten: what it costs the other nine. `--ignored`, as it takes minutes and a
-//! machine with little else to do:
+//! One hostile namespace among ten, and its cost for the other nine. `--ignored`, because it takes minutes
+//! and a machine with little other load:
 //!
 //! ```text
 //! cargo build --release
@@ -23,7 +23,7 @@ use crate::support::{Controller, Stage};
 const OTHERS: usize = 9;
 const DEVICES: usize = 1000;
 const PATIENCE: Duration = Duration::from_mins(2);
-/// What a machine with much to do adds, whoever causes it.
+/// The delay that a busy machine adds, whatever its cause.
 const SLACK: Duration = Duration::from_millis(50);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,7 +125,7 @@ async fn apply(api: &Api<DynamicObject>, namespace: &str, name: &str, spec: &Val
         .unwrap();
 }
 
-/// Everything that a tenant can write, again and again, until this is dropped.
+/// Makes all writes that a tenant can make, again and again, until this is dropped.
 fn attack(stage: &Stage) -> JoinSet<()> {
     let api = policies(stage, "hostile");
     let mut tasks = JoinSet::new();
@@ -160,7 +160,7 @@ fn attack(stage: &Stage) -> JoinSet<()> {
         apply(&observing, "hostile", "observing", &spec).await;
     });
     tasks.spawn(async move {
-        // Devices of its own, whose tags it changes all the time.
+        // Its own devices, whose tags it keeps changing.
         for edit in 0_u32.. {
             let spec = json!({
                 "deviceSelector": {"tags": ["tag:db"], "hostnames": ["*-1?"]},
@@ -173,7 +173,7 @@ fn attack(stage: &Stage) -> JoinSet<()> {
     tasks
 }
 
-/// As heavy as an expression may be, and different each time.
+/// An expression of the greatest cost, different each time.
 fn heavy(number: u32, edit: u32) -> Value {
     let pattern = "device.hostname.matches('(x|[a-z]|.){40}y')";
     let expression = format!("{pattern} || device.hostname == 'nobody-{number}-{edit}'");
@@ -188,7 +188,7 @@ struct Latencies {
     drifts: Vec<Duration>,
 }
 
-/// Edits the policy of each of the others, then changes its device behind its back.
+/// Edits the policy of each other namespace, then lets its device drift.
 async fn measure(stage: &Stage) -> Latencies {
     let (mut edits, mut drifts) = (Vec::new(), Vec::new());
     for number in 0..OTHERS {
@@ -230,7 +230,7 @@ async fn wait_for_tag(stage: &Stage, number: usize, tag: &str) {
     }
 }
 
-/// The longest time that an answer took.
+/// The longest response time.
 async fn watch_health(controller: &Controller) -> Duration {
     let mut slowest = Duration::ZERO;
     for _ in 0..40 {
@@ -242,7 +242,7 @@ async fn watch_health(controller: &Controller) -> Duration {
     slowest
 }
 
-/// What a process has used so far.
+/// The resources that a process has used so far.
 struct Cost {
     since: Instant,
     cpu: u64,
@@ -274,7 +274,7 @@ impl Cost {
     }
 }
 
-/// The time of the CPU that it has used, in hundredths of a second.
+/// The CPU time that it has used, in hundredths of a second.
 fn cpu(controller: &Controller) -> u64 {
     let path = format!("/proc/{}/stat", controller.pid());
     let stat = fs::read_to_string(path).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which device is meant, and that nothing is sent while that is not sure.
+//! Finding the target device: nothing is sent until it is certain.
 
 use serde_json::json;
 
@@ -55,7 +55,7 @@ async fn nothing_is_sent_while_no_device_or_several_match() {
         .await;
     assert_eq!(calls(&stage.simulator), ["POST /device/nSensorB2CNTRL/key"]);
 
-    // Bound now: a second one of the name takes nothing away.
+    // Once bound, a second device of the name changes nothing.
     stage.simulator.clear_requests();
     stage
         .simulator
@@ -86,7 +86,7 @@ async fn an_impostor_that_takes_a_bound_routers_hostname_is_not_followed() {
     stage.policy_says("router", &in_sync).await;
     let bound = stage.simulator.device(&router).unwrap();
 
-    // Anyone can call a machine so.
+    // Anyone can give a machine this hostname.
     let impostor = stage
         .simulator
         .add_device(json!({

@@ -1,4 +1,4 @@
-//! `TailscaleDeviceInvite`, as docs/invites.md has it installed and written.
+//! `TailscaleDeviceInvite`, installed and written as in docs/invites.md.
 
 use std::{fs, process::Command};
 
@@ -52,7 +52,7 @@ pub(super) async fn stage() -> Stage {
 
 pub(super) async fn controller(stage: &Stage) -> Controller {
     let env = [("TSDP_LOG", "trace"), ("TSDP_LOG_FORMAT", "json")];
-    // A new one need not wait long for the lease of one that was killed.
+    // A new controller need not wait long for the lease of a killed one.
     let arguments = ["--invites", "--lease-duration=4"];
     Controller::ready(stage.kubeconfig(), &arguments, &env).await
 }
@@ -65,7 +65,7 @@ pub(super) async fn invite(stage: &Stage, name: &str, spec: &str) {
     stage.kubectl.apply(&manifest).await;
 }
 
-/// What the API lists for a device.
+/// The invites that the API lists for a device.
 async fn listed(stage: &Stage, node: &str) -> Vec<Value> {
     let url = format!(
         "{}/api/v2/device/{node}/device-invites",
@@ -92,7 +92,7 @@ async fn url(stage: &Stage, secret: &str) -> String {
     stage.kubectl.ok(&get).await
 }
 
-/// Waits until every invite's device has been looked at twice more.
+/// Waits until the invites of a device have been read twice more.
 async fn looks(stage: &Stage, node: &str) {
     let path = format!("/api/v2/device/{node}/device-invites");
     let count = || {
@@ -157,13 +157,13 @@ async fn an_invite_is_made_once_and_its_url_is_in_the_secret_alone() {
         )
     );
 
-    // Looking on costs reads only, and no write to the cluster.
+    // Steady state costs only reads, and no write to the cluster.
     let all = ["-n", "network", "tsdi/partner", "secret/partner-invite"];
     let before = stage.kubectl.get(&all).await;
     looks(&stage, &node).await;
     assert_eq!(stage.kubectl.get(&all).await, before);
 
-    // A new controller knows the invite.
+    // A new controller recognizes the invite.
     first.kill().await;
     let second = controller(&stage).await;
     looks(&stage, &node).await;
@@ -221,7 +221,7 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
     let node = stage.node("nas");
     let create = format!("POST /device/{node}/device-invites");
 
-    // The answer of the POST is lost, and the controller killed right after it.
+    // The response to the POST is lost, and the controller is killed right after it.
     let mut lost = FaultSpec::new(FaultKind::ResetAfter);
     lost.method = Some("POST".to_owned());
     lost.path = Some("/api/v2/device/*/device-invites".to_owned());
@@ -244,7 +244,7 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
     stage.kubectl.wait_for("condition=Ready", &wait).await;
     assert_eq!(calls(&stage.simulator), [create.as_str()]);
 
-    // Another object that wishes for the same gets its own; a Secret of somebody else is left alone.
+    // Another object with the same spec gets its own invite. A Secret of somebody else is left alone.
     let foreign = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "two", "namespace": "network"},
         "stringData": {"password": "keep"},
@@ -290,7 +290,7 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
     let urls = [url(&stage, "one").await, url(&stage, "two").await];
     assert_ne!(urls[0], urls[1]);
 
-    // Created anew, the object takes up the open invite again.
+    // Once recreated, the object adopts the open invite.
     let delete = ["delete", "-n", "network", "tsdi/two", "secret/two"];
     stage.kubectl.ok(&delete).await;
     invite(&stage, "two", "{device: {hostname: nas}}").await;
@@ -298,7 +298,7 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
     assert_eq!(url(&stage, "two").await, urls[1]);
     assert_eq!(ids().await.len(), 2);
 
-    // A device that is not there is waited for, and costs no request.
+    // The invite waits for a missing device without requests.
     invite(&stage, "none", "{device: {hostname: none}}").await;
     stage
         .invite_says(

@@ -1,4 +1,4 @@
-//! A request is sent only while its reasons hold: what changes while it would wait decides what is sent.
+//! A request is sent only while its reasons hold: changes during its wait decide the request.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tsdp::simulator::{self, FaultKind, FaultSpec, Simulator};
 
 use crate::support::{Controller, Stage, calls};
 
-/// The next requests of so many processes are answered with 429: each pauses for so long.
+/// Answers the next request of each process with 429: each pauses for this long.
 fn pause(simulator: &Simulator, seconds: u32, processes: u32) {
     let mut too_many = FaultSpec::new(FaultKind::Status);
     too_many.status = Some(429);
@@ -18,7 +18,7 @@ fn pause(simulator: &Simulator, seconds: u32, processes: u32) {
     simulator.inject(too_many).unwrap();
 }
 
-/// Waits until the pause has begun, and nothing is sent.
+/// Waits until the pause has begun and nothing is sent.
 async fn paused(stage: &Stage, seconds: u32) {
     pause(&stage.simulator, seconds, 1);
     let is_paused = || {
@@ -67,7 +67,7 @@ async fn edits_during_a_pause_of_the_api_decide_what_is_sent_after_it() {
         .policy("nas", "{device: {hostname: nas}, enabledRoutes: []}")
         .await;
     sleep(Duration::from_secs(2)).await;
-    // A person gives a tag; the edit and the policy are taken back.
+    // A person adds a tag. The edit and the policy are reverted.
     let tags = json!({"tags": ["tag:router", "tag:db"]});
     stage.simulator.patch_device(&router, &tags).unwrap();
     stage
@@ -113,8 +113,8 @@ async fn a_tailnet_suspended_or_replaced_during_a_pause_gets_no_request() {
     stage.polls(4).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    // Other rules, another API and another credential come together: the rules of the one never hold
-    // for the other.
+    // Other rules, another API, and another credential arrive together: the rules of one tailnet never
+    // apply to the other.
     patch_tailnet(
         &stage,
         json!({"protectedDevices": [{"tags": ["tag:router"]}], "suspend": null}),
@@ -189,7 +189,7 @@ async fn a_process_that_was_stopped_sends_nothing_when_another_one_leads() {
     second.logs("leadership won").await;
     let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
     stage.policy_says("router", &in_sync).await;
-    // A person takes it back, and the policy goes: nobody desires it any longer.
+    // A person reverts the change, and the policy is deleted: no policy desires it any longer.
     stage
         .kubectl
         .ok(&["-n", "network", "delete", "tsdp/router"])

@@ -1,4 +1,4 @@
-//! More than one controller, and the end of one.
+//! Several controllers, and the end of one.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Controller, Stage, calls, eventually};
 const ROUTER: &str = "{device: {hostname: fra-router}, tags: [tag:router, tag:fra], \
                       keyExpiry: Disabled, enabledRoutes: [10.0.0.0/16]}";
 
-/// Holds back the answers to calls of this kind.
+/// Delays the responses to requests of this kind.
 fn slow(stage: &Stage, setting: &str, seconds: f64) {
     let mut delay = FaultSpec::new(FaultKind::Delay);
     delay.method = Some("POST".to_owned());
@@ -19,7 +19,7 @@ fn slow(stage: &Stage, setting: &str, seconds: f64) {
     stage.simulator.inject(delay).unwrap();
 }
 
-/// Waits until a call is under way.
+/// Waits until a request is in flight.
 async fn under_way(stage: &Stage, call: &str) {
     eventually(Duration::from_secs(20), async || {
         let calls = calls(&stage.simulator);
@@ -103,7 +103,7 @@ async fn one_of_two_controllers_leads_and_the_other_finishes_after_a_kill() {
         .await;
     assert_ne!(lease_holder(&stage).await, holder);
     stage.polls(3).await;
-    // The call that was cut off had taken its effect: it is seen, and not made again.
+    // The interrupted request had taken effect: the next leader sees that and does not repeat it.
     let once = ["tags", "key", "routes"].map(|setting| format!("POST /device/{router}/{setting}"));
     assert_eq!(calls(&stage.simulator), once);
 }
@@ -137,7 +137,7 @@ async fn a_controller_that_stops_finishes_its_request_and_releases_the_lease() {
         "{holder} holds the lease"
     );
 
-    // The next one need not wait for the lease to run out.
+    // The next controller need not wait for the lease to expire.
     stage.simulator.clear_faults();
     let _next = stage.controller().await;
     stage

@@ -1,4 +1,4 @@
-//! What a newer release has written, and a finalizer that somebody removes.
+//! Objects of a newer release, and a finalizer that somebody removes.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn in_sync(stage: &Stage) -> String {
     node
 }
 
-/// Definitions of a newer release, that take values of which this version knows nothing.
+/// Definitions of a newer release that accept values unknown to this version.
 async fn newer_definitions(stage: &Stage) {
     let lax = json!([{
         "op": "replace",
@@ -86,7 +86,7 @@ async fn a_policy_that_a_newer_release_wrote_keeps_its_status_its_finalizer_and_
     assert_eq!(records(&stage).await, before);
     controller.kill().await;
     let _controller = stage.controller().await;
-    // A younger policy does not take over what it has.
+    // A younger policy does not take over its fields.
     stage
         .policy(
             "younger",

@@ -1,4 +1,4 @@
-//! `maxChangedDevices`: a mistake in one selector, what goes on beside it, and a restart.
+//! `maxChangedDevices`: a mistake in a selector, repairs beside it, and a restart.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::support::{Stage, calls, eventually};
 
 const TAILNET: [&str; 2] = ["tstn", "default"];
 
-/// Databases, and a router of somebody else.
+/// Databases, and a router of another team.
 async fn stage(databases: usize) -> Stage {
     let database = |number| json!({"hostname": format!("db-{number}"), "tags": ["tag:db"], "keyExpiryDisabled": false});
     let router = json!({"hostname": "router", "tags": ["tag:router"], "keyExpiryDisabled": false});
@@ -16,7 +16,7 @@ async fn stage(databases: usize) -> Stage {
     Stage::with(devices, "tskey-api-limits").await
 }
 
-/// Waits until the tailnet's status says that so many devices were changed a short while ago.
+/// Waits until the tailnet's status reports this many recently changed devices.
 async fn recently_changed(stage: &Stage, devices: u64) {
     eventually(Duration::from_secs(20), async || {
         let status = stage.kubectl.get(&TAILNET).await["status"].clone();
@@ -139,7 +139,7 @@ async fn releases_count_against_the_limit_and_stay_pending_until_approved() {
     stage
         .policy_says("tier", "True InSync: All 20 devices are as declared.")
         .await;
-    // The window has no room left for any of them.
+    // The limit leaves none of them in this hour.
     stage.max_changed_devices("5").await;
     stage.simulator.clear_requests();
 
@@ -150,7 +150,7 @@ async fn releases_count_against_the_limit_and_stay_pending_until_approved() {
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    // Deleted, it is held under another hash, and keeps its finalizer.
+    // Once deleted, the release is held under another hash and the policy keeps its finalizer.
     let args = ["delete", "tsdp", "tier", "-n", "network", "--wait=false"];
     stage.kubectl.ok(&args).await;
     let hash = stage.held_plan("tier", &hash).await;

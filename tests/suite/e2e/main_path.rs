@@ -1,4 +1,4 @@
-//! From `kubectl apply` to the device, and what it costs.
+//! From `kubectl apply` to the device, with its cost.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Stage, calls};
 
-/// Each example with the calls that it may cost: as many as there are differences. Routes and exit
-/// node are one call, the attributes of a sweep are one too.
+/// Each example with its allowed requests, one for each difference. Routes and exit node share a request,
+/// and so do the attributes of a batch.
 const EXAMPLES: [(&str, &str, &[&str]); 6] = [
     ("fra-router", "fra-router", &["tags", "key", "routes"]),
     ("amelie-laptop", "amelie-laptop", &["key", "PATCH"]),
@@ -28,7 +28,7 @@ fn desired(example: &str) -> Value {
             "keyExpiryDisabled": false,
             "attributes": {
                 "custom:tier": "gold", "custom:patchLevel": 12, "custom:audited": true,
-                // Named by no policy.
+                // No policy targets this.
                 "custom:note": "keep",
             },
             "expiries": {"custom:audited": "2035-01-01T00:00:00Z"},
@@ -86,7 +86,7 @@ async fn each_example_costs_one_request_for_each_difference_and_then_nothing() {
     stays_quiet(&stage).await;
 }
 
-/// Several looks later nothing was sent but reads, and nothing was written to the cluster.
+/// Several polls later, only reads were sent and nothing was written to the cluster.
 async fn stays_quiet(stage: &Stage) {
     stage.polls(2).await;
     stage.simulator.clear_requests();

@@ -1,7 +1,7 @@
-//! The controller as a user meets it: a real API server, kubectl, the program under the rights of
+//! The controller as a user sees it: a real API server, kubectl, the program with the permissions of
 //! `deploy/`, and a simulated tailnet.
 //!
-//! Each test has a cluster of its own; what belongs together shares one, as a start costs seconds.
+//! Each test has its own cluster. Related checks share one, because a start takes seconds.
 
 mod actions;
 mod approvals;

@@ -1,4 +1,4 @@
-//! The connection is missing or fails: what is said, and that it mends itself.
+//! The connection is missing or fails: the status says why, and recovery is automatic.
 
 use serde_json::json;
 use tsdp::simulator::{FaultKind, FaultSpec};
@@ -112,7 +112,7 @@ async fn while_the_api_answers_html_no_device_counts_as_gone_and_nothing_is_sent
         [format!("POST /device/{router}/tags")]
     );
 
-    // The same page in answer to a write.
+    // The same page as a response to a write.
     let mut html = FaultSpec::new(FaultKind::Html);
     html.path = Some("/api/v2/device/*/tags".to_owned());
     stage.simulator.inject(html).unwrap();

@@ -1,4 +1,4 @@
-//! A role that lacks what the controller needs: few requests, and `/readyz` that names it.
+//! A role that lacks a permission: few requests, and `/readyz` names it.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn allow(stage: &Stage) {
     stage.kubectl.ok(&apply).await;
 }
 
-/// Writes of a status that the API server has refused.
+/// The number of status writes that the API server refused.
 async fn refused(controller: &Controller) -> u32 {
     let (_, metrics) = controller.get("/metrics").await;
     let name = "tsdp_status_write_failures_total ";

@@ -1,4 +1,4 @@
-//! What a credential may not do is said before a policy meets it.
+//! Missing scopes of a credential are reported before a policy needs them.
 
 use serde_json::json;
 use tsdp::simulator::{Options, Simulator};
@@ -56,7 +56,7 @@ async fn missing_scopes_are_reported_before_any_policy_needs_them() {
         Some(true)
     );
 
-    // A key of a user's own permits everything; of it nothing is told.
+    // A user's API key has all scopes, so nothing is reported.
     stage
         .kubectl
         .ok(&["delete", "-n", "tsdp-system", "secret/tailscale"])

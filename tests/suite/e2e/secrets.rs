@@ -18,7 +18,7 @@ async fn no_credential_appears_in_logs_events_status_or_metrics() {
     let router = stage.node("fra-router");
     let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
 
-    // It works, is refused, fails, and is connected by other credentials, right and wrong.
+    // The connection works, is refused, fails, and uses other credentials, right and wrong.
     stage
         .policy(
             "router",
@@ -81,13 +81,13 @@ async fn no_credential_appears_in_logs_events_status_or_metrics() {
     }
 }
 
-/// A secret as it is, as Kubernetes keeps it and as HTTP sends it (Basic, the key as the user).
+/// A secret in plain form, as Kubernetes stores it, and as HTTP sends it (Basic, with the key as the user).
 fn forms(secret: &str) -> [String; 4] {
     [
         secret.to_owned(),
         BASE64_STANDARD.encode(secret),
         BASE64_STANDARD.encode(format!("{secret}:")),
-        // In case somebody prints bytes.
+        // In case the program prints bytes.
         secret
             .bytes()
             .map(|byte| byte.to_string())

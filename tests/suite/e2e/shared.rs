@@ -1,4 +1,4 @@
-//! A device that several policies share, and policies for which nothing is sent.
+//! A device that several policies share, and policies that send nothing.
 
 use serde_json::json;
 
@@ -36,7 +36,7 @@ async fn policies_share_a_list_and_the_higher_priority_decides_the_rest() {
     let shared = json!({
         "tags": ["tag:ci", "tag:db"],
         "keyExpiryDisabled": true,
-        // One that somebody else has approved stays.
+        // A route that somebody else approved stays.
         "enabledRoutes": ["10.8.0.0/16", "10.9.0.0/16"],
     });
     stage.device_has(&nas, shared).await;
@@ -81,7 +81,7 @@ async fn nothing_is_sent_for_a_policy_that_observes_or_is_suspended() {
             "{device: {hostname: nas}, suspend: true, tags: [tag:ci]}",
         )
         .await;
-    // Its last word stands; what it wishes now is told, and nobody else gets its way.
+    // Its precedence stays. Its present differences are reported, and no other policy takes its field.
     stage.policy_says("nas", &in_sync).await;
     stage
         .policy("slips-in", "{device: {hostname: nas}, tags: [tag:fra]}")

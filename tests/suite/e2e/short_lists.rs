@@ -1,4 +1,4 @@
-//! Lists that lack devices: nothing is decided by one of them.
+//! Lists that lack devices: a single one decides nothing.
 
 use serde_json::json;
 use tsdp::simulator::{FaultKind, FaultSpec};
@@ -6,7 +6,7 @@ use tsdp::simulator::{FaultKind, FaultSpec};
 use super::invites;
 use crate::support::{Stage, calls};
 
-/// Two devices of one hostname, the second one in the half of the list that a short one lacks.
+/// Two devices with one hostname. The second one is in the half that a short list lacks.
 fn add_twins(stage: &Stage) {
     let twin = |node: &str| {
         let name = format!("{}.tail1234.ts.net", node.to_lowercase());
@@ -22,7 +22,7 @@ fn add_twins(stage: &Stage) {
     }
 }
 
-/// The next lists, so many, lack the second half of the devices.
+/// This many of the next lists lack the second half of the devices.
 fn shorten(stage: &Stage, lists: u32) {
     let mut short = FaultSpec::new(FaultKind::ShortList);
     short.path = Some("/api/v2/tailnet/*/devices".to_owned());
@@ -49,7 +49,8 @@ async fn short_lists_choose_neither_of_two_devices_with_one_hostname() {
     stage.policy_says("sensor", &for_policies).await;
     stage.invite_says("sensor", AMBIGUOUS).await;
 
-    // An invite asks every five seconds: while one list is short, and while many in a row are.
+    // An invite looks its device up every five seconds: while one list is short, and while many in a row
+    // are.
     for lists in [1, 10] {
         shorten(&stage, lists);
         stage.polls(12).await;
@@ -57,7 +58,7 @@ async fn short_lists_choose_neither_of_two_devices_with_one_hostname() {
     stage.policy_says("sensor", &for_policies).await;
     stage.invite_says("sensor", AMBIGUOUS).await;
 
-    // A process that begins with a short list compares it with a second one.
+    // A process that starts with a short list compares it with a second one.
     let mut first = first;
     first.kill().await;
     shorten(&stage, 1);

@@ -1,4 +1,4 @@
-//! What the controller needs before it can work, and what it says while it waits.
+//! The prerequisites of the controller, and its reports while it waits for them.
 
 use serde_json::json;
 

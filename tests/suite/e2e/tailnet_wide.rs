@@ -1,4 +1,4 @@
-//! What policies of different devices, or somebody outside, cannot both have.
+//! Conflicts between policies of different devices, and contests with a writer outside.
 
 use serde_json::{Value, json};
 
@@ -51,10 +51,10 @@ async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_fo
         )
         .await;
     stage.policy_says("gold", &in_sync(1, &one)).await;
-    // What it has not lost applies.
+    // Fields that are not overridden apply.
     assert_eq!(calls(&stage.simulator), [format!("POST /device/{two}/key")]);
 
-    // The tailnet itself has a key as another type: what the API would refuse is not asked for.
+    // The tailnet has a key with another type: a request that the API would refuse is not sent.
     let flag = json!({"attributes": {"custom:audited": true}});
     stage.simulator.patch_device(&three, &flag).unwrap();
     stage.simulator.clear_requests();
@@ -78,7 +78,7 @@ async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_fo
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    // The loser takes the winner's form, and is one of two now.
+    // The overridden policy declares the other type, and both policies have the key.
     stage
         .policy(
             "number",
@@ -132,13 +132,13 @@ async fn addresses_are_not_swapped_and_precedence_decides_between_two_policies()
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
-    // By way of a free address.
+    // Through a free address.
     stage
         .policy("second", "{device: {hostname: db-2}, ipv4: 100.80.0.9}")
         .await;
     stage.policy_says("first", &in_sync(1, &one)).await;
     stage.policy_says("second", &in_sync(2, &two)).await;
-    // The address is free now, and nobody who ranks before wishes for it any more.
+    // The address is free now, and no policy of higher precedence declares it any longer.
     stage.policy_says("third", &in_sync(3, &three)).await;
     let moved = [&two, &one, &three].map(|node| format!("POST /device/{node}/ip"));
     assert_eq!(calls(&stage.simulator), moved);
@@ -155,7 +155,8 @@ async fn a_field_changed_back_three_times_is_contested_and_an_edit_starts_over()
         stage
             .device_has(&one, json!({"keyExpiryDisabled": true}))
             .await;
-        // What is not seen was no change: each time the controller has looked at its own first.
+        // A change that is not observed does not count: each time, the controller reads its own change
+        // first.
         stage.polls(2).await;
         let back = json!({"keyExpiryDisabled": false});
         stage.simulator.patch_device(&one, &back).unwrap();

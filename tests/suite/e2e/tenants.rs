@@ -1,5 +1,4 @@
-//! Two namespaces that share a tailnet: what one of them writes takes nothing from the other, and tells it
-//! nothing.
+//! Two namespaces that share a tailnet: one takes nothing from the other and learns nothing about it.
 
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ async fn stage() -> Stage {
     stage
 }
 
-/// The platform's namespace may change everything, the other one a part of its own devices.
+/// The platform's namespace may change everything, the other one some settings of its own devices.
 async fn allow_both(stage: &Stage) {
     stage.kubectl.ok(&["create", "namespace", "hostile"]).await;
     let spec = json!({
@@ -47,7 +46,7 @@ async fn hostile(stage: &Stage, name: &str, spec: &str) {
     stage.kubectl.apply(&policy.to_string()).await;
 }
 
-/// The status of a policy of the hostile namespace, once it has this reason; nothing of it tells what the
+/// The status of a policy of the hostile namespace, once it has this reason. It contains nothing that the
 /// namespace may not see.
 async fn status(stage: &Stage, name: &str, reason: &str) -> Value {
     let mut status = Value::Null;
@@ -74,7 +73,7 @@ async fn status(stage: &Stage, name: &str, reason: &str) -> Value {
 async fn a_namespace_affects_and_learns_nothing_beyond_its_own_devices() {
     let stage = stage().await;
     let _controller = stage.controller().await;
-    // All of them rank before whatever the others write.
+    // All of them rank before the policies of the others.
     let nowhere = r#"{deviceSelector: {tags: ["tag:none"]}, priority: 1000, suspend: true,
         postureAttributes: {"custom:tier": {integer: 1}}}"#;
     hostile(&stage, "nowhere", nowhere).await;
@@ -115,7 +114,7 @@ async fn a_namespace_affects_and_learns_nothing_beyond_its_own_devices() {
         "{waits}"
     );
 
-    // A device that is not there and one that is another one's are told in the same words.
+    // A missing device and a device of another namespace are reported in the same words.
     let reported = async |name: &str, hostname: &str| {
         let spec = format!(
             "{{device: {{hostname: {hostname}, users: [bert@example.com]}}, keyExpiry: Disabled}}"
@@ -134,14 +133,14 @@ async fn a_namespace_affects_and_learns_nothing_beyond_its_own_devices() {
         reported("absent", "nobody").await,
         reported("laptop", "laptop").await
     );
-    // Of its own device it is told what it may change, and of what it may not, what it declares.
+    // Of its own device it sees the fields that it may change, and of the others only its own declaration.
     let own =
         r#"{device: {hostname: mine}, enforcement: Observe, tags: ["tag:a"], keyExpiry: Disabled}"#;
     hostile(&stage, "own", own).await;
     status(&stage, "own", "InSync").await;
 }
 
-/// One policy for each device, as those of few devices go first.
+/// One policy for each device, because policies with few devices go first.
 #[tokio::test]
 async fn a_namespace_leaves_a_quarter_of_the_change_limit_to_others() {
     let device = |number| {

@@ -1,4 +1,4 @@
-//! Terms of leadership: a controller that is cut off, leads again later, and acts on nothing old.
+//! Terms of leadership: a controller that is cut off and leads again later sends nothing outdated.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use tsdp::simulator::{FaultKind, FaultSpec};
 
 use crate::support::{Cable, Controller, Stage, calls, eventually};
 
-/// A lease that is short, and long enough for a lead of a few polls after the cable is cut.
+/// A short lease, but long enough to lead for a few polls after the cable is cut.
 const ARGS: [&str; 1] = ["--lease-duration=6"];
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Waits until a controller has won the lease so many times.
+/// Waits until a controller has won the lease this many times.
 async fn has_won(controller: &Controller, times: usize) {
     eventually(PATIENCE, async || {
         let log = controller.log();
@@ -83,10 +83,10 @@ async fn a_leader_that_comes_back_knows_of_every_edit_and_deletion_before_it_wri
     stage
         .policy_says("router", &in_sync("fra-router", &router))
         .await;
-    // Its watch is in backoff for many seconds by now.
+    // By now its watch is in backoff for many seconds.
     tokio::time::sleep(Duration::from_secs(12)).await;
     second.kill().await;
-    // People change what no policy names any longer.
+    // People change fields that no policy declares any longer.
     for (node, change) in [
         (&router, json!({"enabledRoutes": ["10.9.0.0/16"]})),
         (&nas, json!({"attributes": {"custom:rack": 8}})),
@@ -107,7 +107,7 @@ async fn a_leader_that_comes_back_knows_of_every_edit_and_deletion_before_it_wri
     stage
         .device_has(&nas, json!({"attributes": {"custom:rack": 8}}))
         .await;
-    // It does act on what holds now.
+    // It does apply the present policies.
     stage
         .policy("nas", "{device: {hostname: nas}, keyExpiry: Disabled}")
         .await;
@@ -126,7 +126,7 @@ async fn a_report_of_an_earlier_term_never_removes_a_used_approval() {
     stage.policy("nas", approve).await;
     stage.policy_says("nas", &in_sync("nas", &nas)).await;
 
-    // It still leads when it sees this, and cannot write what it reports.
+    // It still leads when it sees this, but cannot write its report.
     cable.cut();
     let drift = json!({"keyExpiryDisabled": false});
     stage.simulator.patch_device(&nas, &drift).unwrap();
@@ -142,7 +142,7 @@ async fn a_report_of_an_earlier_term_never_removes_a_used_approval() {
     assert_eq!(status(&stage, "nas").await["approvalsUsed"], 1);
     second.kill().await;
 
-    // The first list of its new term takes longer than its old report took to be tried again.
+    // The first list of its new term takes longer than the retry of its old report.
     let mut slow = FaultSpec::new(FaultKind::Delay);
     slow.method = Some("GET".to_owned());
     slow.path = Some("/api/v2/tailnet/*/devices".to_owned());
@@ -157,7 +157,7 @@ async fn a_report_of_an_earlier_term_never_removes_a_used_approval() {
     }
     stage.simulator.clear_faults();
     stage.polls(2).await;
-    // The same drift once more waits for another approval.
+    // The same drift needs another approval.
     stage.simulator.clear_requests();
     stage.simulator.patch_device(&nas, &drift).unwrap();
     let next = stage.held_plan("nas", &hash).await;
@@ -178,7 +178,7 @@ async fn a_status_on_its_way_is_refused_once_another_leader_has_written() {
     stage.policy("nas", observe).await;
     stage.policy_says("nas", &in_sync("nas", &nas)).await;
 
-    // From here on what it writes stays in the cable.
+    // From here on its writes are stuck in the cable.
     cable.silence();
     let drift = json!({"keyExpiryDisabled": false});
     stage.simulator.patch_device(&nas, &drift).unwrap();
@@ -194,7 +194,7 @@ async fn a_status_on_its_way_is_refused_once_another_leader_has_written() {
     stage.polls(3).await;
     assert_eq!(status(&stage, "nas").await, before);
 
-    // One that leads no longer has nothing to write, and ends at once.
+    // A controller that no longer leads has nothing to write and ends at once.
     cable.cut();
     let asked = Instant::now();
     first.terminate().await;
@@ -222,11 +222,11 @@ async fn a_leader_that_comes_back_writes_with_the_credential_that_is_stored_now(
     first.logs("leadership lost").await;
     let mut second = Controller::ready(stage.kubeconfig(), &ARGS, &[]).await;
     has_won(&second, 1).await;
-    // The former key is still accepted by the API, and is no longer to be used.
+    // The API still accepts the previous key, but the controller must not use it any longer.
     stage.secret(&json!({"api_key": "tskey-api-wrong"})).await;
     stage.policy_reason("nas", "CredentialRejected").await;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    // It gives the lease back, so that the first one leads before its watches try again.
+    // It releases the lease, so that the first one leads before its watches retry.
     second.terminate().await;
     second.ended().await;
     let drift = json!({"keyExpiryDisabled": false});

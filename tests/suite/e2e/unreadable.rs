@@ -1,4 +1,4 @@
-//! Objects that the API server took and this version cannot read, as under older definitions.
+//! Objects that the API server accepted and this version cannot read, as under older definitions.
 
 use serde_json::json;
 
@@ -28,7 +28,7 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
             .await;
     }
     let broken = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {name: broken}, spec: 7}";
-    // The API server takes a changed definition into use a moment later.
+    // The API server applies a changed definition a moment later.
     eventually(std::time::Duration::from_secs(20), async || {
         let output = stage.kubectl.run(&["apply", "-f", "-"], broken).await;
         if output.status.success() {
@@ -86,7 +86,7 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
         "its status was written again and again"
     );
 
-    // Corrected, it counts.
+    // Once corrected, it is applied.
     stage
         .policy("before", "{device: {hostname: nas}, tags: [tag:db]}")
         .await;
@@ -103,7 +103,8 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
     a_tailnet_that_becomes_unreadable(&stage, &nas).await;
 }
 
-/// Its rules are unknown then: nothing is sent, it says so, and what a newer release records stays.
+/// The tailnet's rules are unknown then: nothing is sent, the status says so, and the records of a newer
+/// release stay.
 async fn a_tailnet_that_becomes_unreadable(stage: &Stage, nas: &str) {
     let patch = async |subresource: &str, patch: &str| {
         let args = [

@@ -1,7 +1,6 @@
-//! What kubectl prints, without what differs in each run.
+//! The output of kubectl without its variable parts.
 
-/// A table or description with its columns two spaces apart, its ages made one and its times and ids
-/// left out.
+/// A table or description with its columns two spaces apart, one placeholder for ages, and no times or ids.
 pub fn steady(text: &str) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! Webhooks: what they wake, and what they do not.
+//! Webhooks: which ones start a poll.
 
 use jiff::Timestamp;
 use ring::hmac;
@@ -11,7 +11,7 @@ use crate::{
 
 const SECRET: &str = "tskey-webhook-e2e";
 
-/// A webhook as Tailscale sends it, signed with `secret` at `time`; what it is answered.
+/// Sends a webhook as Tailscale does, signed with `secret` at `time`. Returns the status of the response.
 async fn send(controller: &Controller, tailnet: &str, secret: &str, time: Timestamp) -> u16 {
     let body = json!([{
         "timestamp": "2026-01-20T12:00:00Z", "version": 1, "type": "nodeCreated",

@@ -7,8 +7,7 @@ use crate::support::{Controller, Stage, eventually};
 
 const AUDIENCE: &str = "api.tailscale.com/k1";
 
-/// A tailnet that takes the API server's tokens for [`AUDIENCE`] and nothing else, and its
-/// connection `federated`.
+/// A tailnet that accepts only tokens of the API server for [`AUDIENCE`], and its connection `federated`.
 async fn federate(stage: &Stage) -> Simulator {
     let keys = stage.kubectl.ok(&["get", "--raw", "/openid/v1/jwks"]).await;
     let device = json!({"hostname": "edge", "nodeId": "nEdgeCNTRL", "keyExpiryDisabled": false});
@@ -38,7 +37,7 @@ async fn secret(stage: &Stage, audience: &str) {
     stage.kubectl.apply(&secret.to_string()).await;
 }
 
-/// Takes the rule about tokens out of the shipped Role.
+/// Removes the rule about tokens from the shipped Role.
 async fn forbid_tokens(stage: &Stage) {
     let role = ["role", "tsdp", "-n", "tsdp-system"];
     let rules = stage.kubectl.get(&role).await["rules"].take();
@@ -125,7 +124,7 @@ async fn rejected(stage: &Stage, why: &str) {
     stage.tailnet_says("federated", &says).await;
 }
 
-/// Else the simulator would take what Tailscale does not.
+/// Otherwise the simulator would accept tokens that Tailscale does not.
 #[tokio::test]
 async fn only_tokens_that_the_api_server_signed_are_exchanged() {
     let stage = Stage::new().await;

@@ -45,7 +45,7 @@ pub fn recorded() -> BTreeMap<String, Value> {
     entries.map(|entry| read(entry.unwrap())).collect()
 }
 
-/// What the script says of an object.
+/// The health that the script returns for an object.
 ///
 /// Argo CD (util/lua/lua.go) gives a script of argocd-cm the base, package and table libraries and a
 /// part of `os`; what it runs in its own tests has all of them, so that a use of `string` shows only
@@ -64,7 +64,7 @@ pub fn health(object: &Value) -> Health {
     }
 }
 
-/// As Argo CD converts: numbers are floats, null is nil.
+/// Converts as Argo CD does: numbers are floats, null is nil.
 fn to_lua(lua: &Lua, value: &Value) -> mlua::Value {
     match value {
         Value::Null => mlua::Value::Nil,

@@ -1,5 +1,4 @@
-//! Flux's reading of an object: kstatus, the health check expressions, and the rules that Flux holds
-//! its own statuses to.
+//! How Flux reads an object: kstatus, the health check expressions, and Flux's rules for its own statuses.
 
 use cel::{Context, Program};
 use serde::Deserialize;
@@ -7,8 +6,8 @@ use serde_json::Value;
 
 use crate::support::condition;
 
-/// What kstatus makes of an object of a custom resource: `Compute` of cli-utils
-/// (pkg/kstatus/status), in its order. The first that matches decides.
+/// The kstatus of an object of a custom resource: `Compute` of cli-utils (pkg/kstatus/status), in its
+/// order. The first match decides.
 pub fn kstatus(object: &Value) -> &'static str {
     if object["metadata"]["deletionTimestamp"].is_string() {
         return "Terminating";
@@ -46,7 +45,7 @@ pub struct Expressions {
 }
 
 impl Expressions {
-    /// Those of the example.
+    /// The expressions of the example.
     pub fn of_the_example() -> Vec<Self> {
         let text = include_str!("../../../deploy/gitops/flux/policies.yaml");
         let example: Value = serde_yaml::from_str(text).unwrap();
@@ -54,7 +53,7 @@ impl Expressions {
     }
 
     /// As `StatusEvaluator` (fluxcd/pkg, runtime/cel) does: an outdated status is in progress; then
-    /// `failed`, then `current`; in progress where neither is so. An error is one until the timeout.
+    /// `failed`, then `current`; in progress if neither is true. An error counts until the timeout.
     pub fn evaluate(&self, object: &Value) -> Result<&'static str, String> {
         if is_outdated(object) {
             return Ok("InProgress");
@@ -94,7 +93,7 @@ pub fn broken_rule(object: &Value) -> Option<&'static str> {
             is_ready && [reconciling, stalled].contains(&Some("True")),
         ),
         ("FAIL0002: no Ready", ready.is_none()),
-        // Meant for what a whole reconcile leaves behind. While one is under way Flux's own
+        // The rule is for the result of a complete reconcile. While one is in progress, Flux's own
         // controllers too write Ready=Unknown beside Reconciling.
         (
             "FAIL0003: Reconciling, and Ready is neither False nor Unknown",

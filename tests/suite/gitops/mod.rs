@@ -1,4 +1,4 @@
-//! What Argo CD and Flux make of the status of every state: deploy/gitops and docs/gitops.md.
+//! How Argo CD and Flux read the status of every state: deploy/gitops and docs/gitops.md.
 
 mod argocd;
 mod flux;
@@ -45,7 +45,7 @@ fn the_recorded_health_tests_are_what_the_script_says() {
     );
 }
 
-/// A row of the table: what each tool says of a state.
+/// A row of the table: the result of each tool for a state.
 #[derive(Debug)]
 struct Row {
     argocd: String,
@@ -77,7 +77,7 @@ fn documented() -> BTreeMap<String, Row> {
     rows
 }
 
-/// The recorded states that the controller has looked at, with the reason of their Ready.
+/// The recorded states of reconciled objects, with the reason of their Ready.
 fn judged() -> impl Iterator<Item = (String, String, Value)> {
     argocd::recorded().into_iter().filter_map(|(path, object)| {
         let is_current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
@@ -118,7 +118,7 @@ fn an_object_that_was_never_reconciled_is_in_progress() {
         object["metadata"]["generation"] = json!(4);
         let without_status = object["status"].is_null();
         assert_eq!(health(&object).status, "Progressing", "Argo CD on {path}");
-        // Without a status kstatus sees nothing to wait for: hence the default of the CRD.
+        // Without a status kstatus has nothing to wait for: hence the default of the CRD.
         let expected = if without_status {
             "Current"
         } else {

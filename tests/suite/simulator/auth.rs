@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Permissions.
 
 use serde_json::{Value, json};
 use tsdp::simulator::Options;
@@ -39,7 +39,7 @@ async fn an_api_key_comes_as_basic_or_bearer_and_nothing_else_is_taken() {
     }
 }
 
-/// Asks for a token as the Python client does: in the form, without `grant_type`.
+/// Requests a token as the Python client does: in the form, without `grant_type`.
 async fn ask(api: &Api, id: &str, secret: &str) -> Answered {
     let form = [("client_id", id), ("client_secret", secret)];
     send(api.request("POST", "oauth/token").form(&form)).await

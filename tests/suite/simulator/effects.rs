@@ -1,4 +1,4 @@
-//! What the endpoints do, and how they show it.
+//! The effects of the endpoints, and how they are shown.
 
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Api, refused, send};
 
 impl Api {
-    /// Talks to `/_sim/`.
+    /// Sends a request to `/_sim/`.
     async fn sim(&self, method: &str, path: &str, body: Value) -> Value {
         let url = format!("{}/_sim/{path}", self.simulator.url());
         let request = self.http.request(method.parse().unwrap(), url);
@@ -18,7 +18,7 @@ impl Api {
         self.sim("POST", "faults", fault).await;
     }
 
-    /// Sends a write that gets no whole answer.
+    /// Sends a write that gets no complete response.
     async fn lose(&self, path: &str, body: Value) -> reqwest::Error {
         let request = self.request("POST", path).bearer_auth("tskey-api-any");
         match request.body(body.to_string()).send().await {

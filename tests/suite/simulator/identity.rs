@@ -1,5 +1,5 @@
-//! Which tokens of workloads are exchanged. Signatures are tried with an API server's own keys, in
-//! the tests of the controller.
+//! Which workload tokens are exchanged. The tests of the controller check signatures, with an API server's
+//! keys.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};

@@ -12,7 +12,7 @@ use super::{Api, send};
 
 const TSDP: &str = env!("CARGO_BIN_EXE_tsdp");
 
-/// Starts the program and waits for the line that says where it is.
+/// Starts the program and waits for the line with its address.
 async fn start(arguments: &[&str]) -> (Child, String) {
     let mut child = Command::new(TSDP)
         .args(["simulate", "--listen", "127.0.0.1:0"])
@@ -91,7 +91,7 @@ async fn its_help_names_every_switch_and_kind_of_fault() {
             "the switch {name} is missing:\n{help}"
         );
     }
-    // The message on an unknown kind names all that are known.
+    // The message for an unknown kind names all known ones.
     let unknown = json!({"kind": "?"}).to_string();
     let refused = api
         .http

@@ -1,4 +1,4 @@
-//! What is refused, with the very status and message.
+//! Refusals with their exact status and message.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn each_refusal_has_its_status_and_message_and_no_effect() {
     assert_eq!(api.simulator.devices().unwrap(), before);
 }
 
-/// Sends a request that is written as `METHOD path body`.
+/// Sends a request in the form `METHOD path body`.
 async fn ask(api: &Api, request: &str) -> Answered {
     let mut parts = request.splitn(3, ' ');
     let (method, path) = (parts.next().unwrap(), parts.next().unwrap());

@@ -1,4 +1,4 @@
-//! What nobody has verified: each answer can be had.
+//! Unverified behavior: each variant can be chosen.
 
 use serde_json::{Value, json};
 

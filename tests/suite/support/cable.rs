@@ -1,4 +1,4 @@
-//! A cable between one controller and the API server, which can be cut and mended.
+//! A cable between one controller and the API server, which can be cut and repaired.
 
 use std::{
     fs,
@@ -16,9 +16,9 @@ use tokio::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Whole,
-    /// Connections are refused, and those that were there are reset.
+    /// Connections are refused, and open ones are reset.
     Cut,
-    /// Connections stay open and silent; whatever was sent arrives once it is mended.
+    /// Connections stay open and silent. Data arrives once the cable is repaired.
     Silent,
 }
 
@@ -53,7 +53,7 @@ impl Cable {
         }
     }
 
-    /// The kubeconfig of who stands behind the cable.
+    /// The kubeconfig for the client behind the cable.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::eventually;
 
-/// The program `tsdp controller`, as a process; killed when dropped. A test that fails shows its log.
+/// The program `tsdp controller` as a process, killed when dropped. A failed test shows its log.
 pub struct Controller {
     child: Child,
     log: PathBuf,
@@ -19,7 +19,7 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Starts it under a kubeconfig; returns once it serves `/healthz`.
+    /// Starts it with a kubeconfig. Returns once it serves `/healthz`.
     pub async fn start(kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("controller.log");
@@ -58,21 +58,21 @@ impl Controller {
     /// Starts it and waits until it is ready.
     pub async fn ready(kubeconfig: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let controller = Self::start(kubeconfig, args, env).await;
-        // An API server that has just learned of the resources may refuse the first watch ("storage is
-        // (re)initializing"), and a watch that failed counts as failing for a minute.
+        // An API server with new resources may refuse the first watch ("storage is (re)initializing"), and
+        // a failed watch counts as failing for a minute.
         controller
             .readyz_within(Duration::from_secs(90), 200, "ok")
             .await;
         controller
     }
 
-    /// Waits for an answer of `/readyz` with this status and words.
+    /// Waits for a response of `/readyz` with this status and text.
     pub async fn readyz_says(&self, status: u16, words: &str) {
         self.readyz_within(Duration::from_secs(30), status, words)
             .await;
     }
 
-    /// Waits so long for an answer of `/readyz` with this status and words.
+    /// Waits this long for a response of `/readyz` with this status and text.
     pub async fn readyz_within(&self, limit: Duration, status: u16, words: &str) {
         eventually(limit, async || {
             let (now, body) = self.get("/readyz").await;
@@ -95,12 +95,12 @@ impl Controller {
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// Where it takes webhooks.
+    /// The address for webhooks.
     pub fn webhook_address(&self) -> String {
         address(&self.log(), "taking webhooks").unwrap()
     }
 
-    /// Everything that it has logged.
+    /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
@@ -118,12 +118,12 @@ impl Controller {
         .await;
     }
 
-    /// The process, for what `/proc` tells of it.
+    /// The process id, for `/proc`.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// Sends SIGKILL: it has no chance to tidy up.
+    /// Sends SIGKILL: it cannot clean up.
     pub async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }
@@ -154,7 +154,7 @@ impl Drop for Controller {
     }
 }
 
-/// Where it serves what these words say: it took a free port and says which.
+/// The address in the log line with these words: the program takes a free port.
 fn address(log: &str, words: &str) -> Option<String> {
     let line = log.lines().find(|line| line.contains(words))?;
     let port = line.split("127.0.0.1:").nth(1)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command};
 use tsdp::local::ControlPlane;
 
-/// The kubectl of a control plane, as one of its users.
+/// The kubectl of a control plane for one of its users.
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
@@ -27,12 +27,12 @@ impl Kubectl {
         }
     }
 
-    /// Runs it, whatever it says.
+    /// Runs it and returns its output, whether or not it fails.
     pub async fn run(&self, args: &[&str], stdin: &str) -> Output {
         let mut child = Command::new(&self.program)
             .args(args)
             .env("KUBECONFIG", &self.kubeconfig)
-            // Its cache of API types would mix up control planes on the same port.
+            // kubectl's cache of API types would mix up control planes on the same port.
             .env("KUBECACHEDIR", self.kubeconfig.with_extension("cache"))
             .env("KUBECTL_KUBERC", "false")
             .stdin(Stdio::piped())
@@ -42,13 +42,13 @@ impl Kubectl {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
         let mut input = child.stdin.take().unwrap();
-        // Fails where kubectl ends without reading; its answer then says why.
+        // The write fails if kubectl ends without reading. Its output then says why.
         let _ = input.write_all(stdin.as_bytes()).await;
         drop(input);
         child.wait_with_output().await.unwrap()
     }
 
-    /// A shell in which `kubectl` is this one, and `tsdp` the program.
+    /// A shell in which `kubectl` is this one and `tsdp` is the program.
     pub fn shell(&self, script: &str) -> Command {
         let programs = [&self.program, Path::new(env!("CARGO_BIN_EXE_tsdp"))];
         let folders = programs.map(|program| program.parent().unwrap().to_owned());
@@ -66,12 +66,12 @@ impl Kubectl {
         command
     }
 
-    /// What it prints; panics with what it says when it fails.
+    /// Its output. Panics with the error if it fails.
     pub async fn ok(&self, args: &[&str]) -> String {
         succeeded(args, self.run(args, "").await)
     }
 
-    /// What it says when it fails; panics when it succeeds.
+    /// Its error. Panics if it succeeds.
     pub async fn refused(&self, args: &[&str]) -> String {
         failed(args, self.run(args, "").await)
     }
@@ -82,7 +82,7 @@ impl Kubectl {
         succeeded(&args, self.run(&args, yaml).await)
     }
 
-    /// What `kubectl apply` says of a manifest that must be refused.
+    /// The error of `kubectl apply` for a manifest that must be refused.
     pub async fn apply_refused(&self, yaml: &str) -> String {
         let args = ["apply", "-f", "-"];
         failed(&args, self.run(&args, yaml).await)
@@ -95,8 +95,8 @@ impl Kubectl {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error} in {text}"))
     }
 
-    /// Waits for a condition with kubectl's own means:
-    /// `wait_for("condition=Ready", &["tsdp/router"])`. On failure shows the objects.
+    /// Waits for a condition with `kubectl wait`: `wait_for("condition=Ready", &["tsdp/router"])`. Shows
+    /// the objects on failure.
     pub async fn wait_for(&self, condition: &str, what: &[&str]) {
         let condition = format!("--for={condition}");
         let args = [&["wait", &condition, "--timeout=30s"], what].concat();

@@ -1,5 +1,4 @@
-//! What the tests share: a control plane, its kubectl, and waiting for what takes time; and the stage
-//! on which the controller acts.
+//! Shared by the tests: a control plane, its kubectl, waiting, and the stage for the controller.
 
 mod cable;
 mod controller;
@@ -19,7 +18,7 @@ pub use statuses::condition;
 pub use terminal::on_terminal;
 pub use wait::eventually;
 
-/// A control plane for one test, ended with it. The first one ever is built; it says so.
+/// A control plane for one test, which ends with it. The first one ever is built, and reports that.
 pub async fn control_plane() -> ControlPlane {
     let binaries = Binaries::find_or_build()
         .await

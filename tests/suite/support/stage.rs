@@ -14,22 +14,22 @@ use super::{
     statuses::{Statuses, condition},
 };
 
-/// How long anything may take to come about; most does within a second or two.
+/// The longest wait for an expected state. Most take a second or two.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The credential of most tests.
 const API_KEY: &str = "tskey-api-e2e";
 pub const POLICY_FILE: &str =
     r#"{"tagOwners": {"tag:router": [], "tag:fra": [], "tag:db": [], "tag:ci": []}}"#;
 
-/// A cluster with everything that `deploy/` brings but a running controller, a simulated tailnet,
-/// and the connection between the two.
+/// A cluster with everything from `deploy/` but a running controller, a simulated tailnet, and the
+/// connection between the two.
 pub struct Stage {
     pub kubectl: Kubectl,
     pub simulator: Simulator,
     policies: Option<Statuses>,
     tailnets: Option<Statuses>,
     invites: Option<Statuses>,
-    /// Acts as the shipped service account, with its rights and no others.
+    /// Acts as the shipped service account, with its permissions and no others.
     kubeconfig: PathBuf,
     control_plane: ControlPlane,
 }
@@ -48,7 +48,7 @@ impl Stage {
         stage
     }
 
-    /// With the namespace and the rights of the controller, but not yet its resources.
+    /// With the namespace and the permissions of the controller, but not yet its resources.
     pub async fn without_resources(devices: Vec<Value>, api_key: &str) -> Self {
         let options = simulator::Options {
             devices,
@@ -83,7 +83,7 @@ impl Stage {
         }
     }
 
-    /// Installs the whole of `deploy/`, and from then on notes each status.
+    /// Installs all of `deploy/` and records each status from then on.
     pub async fn install(&mut self) {
         self.deploy().await;
         let crds = [
@@ -98,7 +98,7 @@ impl Stage {
         self.invites = watch("TailscaleDeviceInvite", "tailscaledeviceinvites");
     }
 
-    /// Applies `deploy/`. Its Deployment has no pods: nothing here makes any.
+    /// Applies `deploy/`. Its Deployment has no pods: nothing here creates any.
     pub async fn deploy(&self) {
         let deploy = in_repository("deploy");
         self.kubectl
@@ -106,13 +106,13 @@ impl Stage {
             .await;
     }
 
-    /// Makes the Secret and the connection `default`.
+    /// Creates the Secret and the connection `default`.
     pub async fn connect(&self, api_key: &str) {
         self.secret(&json!({"api_key": api_key})).await;
         self.kubectl.apply(&self.tailnet_manifest()).await;
     }
 
-    /// Makes or changes the Secret with the credential.
+    /// Creates or changes the Secret with the credential.
     pub async fn secret(&self, data: &Value) {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret",
@@ -122,7 +122,7 @@ impl Stage {
         self.kubectl.apply(&secret.to_string()).await;
     }
 
-    /// The connection to the simulator, which is asked far more often than the real API may be.
+    /// The connection to the simulator, with far more requests than the real API allows.
     pub fn tailnet_manifest(&self) -> String {
         let tailnet = json!({
             "apiVersion": "tailnet.dev/v1alpha1", "kind": "TailscaleTailnet",
@@ -174,7 +174,7 @@ impl Stage {
         .await
     }
 
-    /// Starts a kube-controller-manager, which ends namespaces and collects garbage.
+    /// Starts a kube-controller-manager, which terminates namespaces and collects garbage.
     pub async fn controller_manager(&self) -> ControllerManager {
         let binaries = Binaries::find_or_build().await.unwrap();
         let started = self.control_plane.controller_manager(&binaries).await;
@@ -206,7 +206,7 @@ impl Stage {
             .await;
     }
 
-    /// Waits until the status of a policy in `network` says this, as [`words`] puts it.
+    /// Waits until the status of a policy in `network` is this, in the form of [`words`].
     pub async fn policy_says(&self, name: &str, expected: &str) {
         let name = format!("network/{name}");
         says(self.policies.as_ref().unwrap(), &name, expected).await;
@@ -231,7 +231,7 @@ impl Stage {
         .await;
     }
 
-    /// How many policies are as declared, by their present generation.
+    /// The number of policies in sync at their present generation.
     pub fn policies_ready(&self) -> usize {
         let all = self.policies.as_ref().unwrap().all();
         all.iter()
@@ -239,18 +239,18 @@ impl Stage {
             .count()
     }
 
-    /// Waits until the status of a tailnet says this, as [`words`] puts it.
+    /// Waits until the status of a tailnet is this, in the form of [`words`].
     pub async fn tailnet_says(&self, name: &str, expected: &str) {
         says(self.tailnets.as_ref().unwrap(), name, expected).await;
     }
 
-    /// Waits until the status of an invite in `network` says this, as [`words`] puts it.
+    /// Waits until the status of an invite in `network` is this, in the form of [`words`].
     pub async fn invite_says(&self, name: &str, expected: &str) {
         let name = format!("network/{name}");
         says(self.invites.as_ref().unwrap(), &name, expected).await;
     }
 
-    /// Waits for an Event about a policy in `network`; `note` is all of its text.
+    /// Waits for an Event about a policy in `network`. `note` is its full text.
     pub async fn event(&self, policy: &str, reason: &str, note: &str) {
         eventually(PATIENCE, async || {
             let events = self
@@ -277,7 +277,7 @@ impl Stage {
         .await;
     }
 
-    /// Waits until a device of the simulator is so.
+    /// Waits until a device of the simulator has this state.
     pub async fn device_has(&self, id: &str, expected: Value) {
         eventually(PATIENCE, async || {
             let device = self.simulator.device(id).unwrap();
@@ -295,7 +295,7 @@ impl Stage {
         .await;
     }
 
-    /// The nodeId of the device of a hostname.
+    /// The nodeId of the device with a hostname.
     pub fn node(&self, hostname: &str) -> String {
         let devices = self.simulator.devices().unwrap();
         let device = devices
@@ -305,7 +305,7 @@ impl Stage {
         device["nodeId"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until the list of devices has been read so many times more.
+    /// Waits for this many more polls.
     pub async fn polls(&self, times: usize) {
         let count = || lists(&self.simulator.requests());
         let before = count();
@@ -321,7 +321,7 @@ impl Stage {
     }
 }
 
-/// Whatever a test is about, every status that was seen meanwhile is held against the rules for all.
+/// In every test, each observed status must follow the rules for all statuses.
 impl Drop for Stage {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -334,12 +334,12 @@ impl Drop for Stage {
     }
 }
 
-/// The devices of `tsdp demo`: each a little off what `deploy/examples` declares.
+/// The devices of `tsdp demo`, each with a few differences from `deploy/examples`.
 pub fn demo_devices() -> Vec<Value> {
     simulator::read_devices(Path::new(&in_repository("src/cli/demo/tailnet.yaml"))).unwrap()
 }
 
-/// The calls that change something, as `POST /device/n1/tags`.
+/// The requests that change something, as `POST /device/n1/tags`.
 pub fn calls(simulator: &Simulator) -> Vec<String> {
     let requests = simulator.requests();
     let writes = requests.iter().filter(|request| request.method != "GET");
@@ -376,8 +376,8 @@ async fn says(statuses: &Statuses, name: &str, expected: &str) {
     .await;
 }
 
-/// The last word of a status: `False DeviceNotFound (Reconciling): No device …`, or `…` for one that
-/// does not speak of the present spec yet. Request ids, which differ each time, become `REQ-…`.
+/// A status in short: `False DeviceNotFound (Reconciling): No device …`, or `…` if it is not yet of the
+/// present generation. Request ids, which differ each time, become `REQ-…`.
 fn words(object: &Value) -> String {
     if object["status"]["observedGeneration"] != object["metadata"]["generation"] {
         return "…".to_owned();
@@ -398,7 +398,7 @@ fn words(object: &Value) -> String {
     )
 }
 
-/// A text without what differs in each run.
+/// A text without its variable parts.
 fn normal(text: &str) -> String {
     let mut parts = text.split("REQ-");
     let first = parts.next().unwrap_or_default().to_owned();

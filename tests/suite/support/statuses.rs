@@ -1,4 +1,4 @@
-//! Every status that a policy or a tailnet has had, as a watch shows it.
+//! Every status of a policy or a tailnet, as a watch shows it.
 
 use std::{
     collections::BTreeMap,
@@ -17,8 +17,7 @@ use kube::{
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// Watches the objects of one kind and holds each status that it sees against the rules that hold
-/// for all of them.
+/// Watches the objects of one kind and checks each status against the rules for all of them.
 pub struct Statuses {
     seen: Arc<Mutex<Seen>>,
     watch: JoinHandle<()>,
@@ -61,17 +60,17 @@ impl Statuses {
         Self { seen, watch }
     }
 
-    /// The object as it was seen last.
+    /// The object as last seen.
     pub fn now(&self, name: &str) -> Option<Value> {
         self.seen.lock().unwrap().now.get(name).cloned()
     }
 
-    /// All objects as they were seen last.
+    /// All objects as last seen.
     pub fn all(&self) -> Vec<Value> {
         self.seen.lock().unwrap().now.values().cloned().collect()
     }
 
-    /// Panics if any status ever was one that kstatus, Flux or Argo CD would misread.
+    /// Panics if any status so far would mislead kstatus, Flux, or Argo CD.
     pub fn were_honest(&self) {
         let seen = self.seen.lock().unwrap();
         assert!(seen.faults.is_empty(), "{}", seen.faults.join("\n"));
@@ -113,7 +112,7 @@ fn name(object: &DynamicObject) -> String {
     }
 }
 
-/// What holds for every status, whatever happened before.
+/// The rules for every status.
 fn honest(object: &Value) -> Result<(), &'static str> {
     let status = &object["status"];
     let observed = status["observedGeneration"].as_i64();
@@ -147,7 +146,7 @@ fn honest(object: &Value) -> Result<(), &'static str> {
     }
 }
 
-/// The condition of an object that has this type.
+/// The condition of an object with this type.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
     let conditions = object["status"]["conditions"].as_array()?;
     conditions

@@ -5,7 +5,7 @@ use std::{
 
 use tokio::time::sleep;
 
-/// Asks again until the answer is `Ok`; after `limit`, panics with the last `Err`.
+/// Retries until the result is `Ok`. Panics with the last `Err` after `limit`.
 ///
 /// ```ignore
 /// let tags = eventually(Duration::from_secs(10), async || {

@@ -24,7 +24,7 @@ async fn yes_does_not_cover_changes_over_the_limit_and_small_repairs_are_made() 
     );
     assert!(out.ends_with("\n15 changes made, 75 held.\n"), "{out}");
     assert_eq!(writes(&tailnet).len(), 15);
-    // Whoever writes the number has read it.
+    // The number in the flag proves that the user has read it.
     let ran = apply(
         &tailnet,
         &many_and_few(),

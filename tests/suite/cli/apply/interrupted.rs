@@ -10,7 +10,7 @@ use tokio::{
 
 use super::*;
 
-/// Starts to make 75 changes, each answered late, and waits until a few of them are made.
+/// Starts an apply of 75 changes with slow responses and waits until a few are made.
 async fn begin(tailnet: &Tailnet) -> (Child, Vec<String>) {
     let policies = without_limit(&servers("keyExpiry: Enabled"));
     fs::write(tailnet.path("policies.yaml"), policies).unwrap();
@@ -62,7 +62,7 @@ async fn a_signal_ends_apply_after_the_in_flight_requests_with_an_exact_summary(
         let summary = ran.out.lines().last().unwrap();
         assert!(summary.starts_with("Interrupted. "), "{summary}");
         let after = tailnet.simulator.requests().len();
-        // Those that had been begun when the signal was on its way.
+        // Requests that were already in flight when the signal arrived.
         assert!(after <= sent + 8, "{sent} {after}");
         let (made, not_sent) = counted(summary);
         assert_eq!(
@@ -99,7 +99,7 @@ async fn after_a_signal_requests_that_wait_for_the_budget_are_not_sent() {
         .env("TAILSCALE_API_KEY", API_KEY)
         .env("TAILSCALE_BASE_URL", tailnet.simulator.url());
     let mut child = command.spawn().unwrap();
-    // The burst is 20, so that from then on calls wait.
+    // The burst is 20. After it, requests wait for the budget.
     while tailnet.simulator.requests().len() < 22 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

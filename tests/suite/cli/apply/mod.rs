@@ -28,7 +28,7 @@ fn without_limit(policies: &str) -> String {
     format!("{NO_LIMIT}\n---\n{policies}")
 }
 
-/// The requests that changed something.
+/// The requests that change something.
 fn writes(tailnet: &Tailnet) -> Vec<String> {
     let mut requests = tailnet.requests();
     requests.retain(|request| !request.starts_with("GET "));
@@ -83,7 +83,7 @@ async fn apply_makes_and_reports_the_planned_changes_and_nothing_is_left() {
     let line = "\nfra-router tags: tag:router → tag:fra,tag:router\n";
     assert_eq!(out.matches(line).count(), 1, "{out}");
     assert!(out.ends_with("\n18 changes made.\n"), "{out}");
-    // In the order of the controller: let in last.
+    // In the controller's order: authorization last.
     let made: Vec<_> = out
         .lines()
         .filter(|line| line.starts_with("ci-runner "))
@@ -110,7 +110,7 @@ async fn a_fleet_change_costs_one_request_each_and_one_list_to_verify() {
     assert!(out.ends_with("\n75 changes made.\n"), "{out}");
     let requests = tailnet.requests();
     let lists = requests.iter().filter(|it| it.contains("/devices"));
-    // To show it, before the first change, and after the last one.
+    // To show the plan, before the first change, and after the last one.
     assert_eq!(lists.count(), 3, "{requests:?}");
     let keys = requests.iter().filter(|it| it.ends_with("/key"));
     assert_eq!((keys.count(), requests.len()), (75, 78), "{requests:?}");
@@ -160,7 +160,7 @@ async fn on_a_terminal_only_yes_is_accepted() {
     terminal.type_line("yes").await;
     let (rest, code) = terminal.end().await;
     assert!(rest.contains("18 changes made."), "{rest}");
-    // On a terminal it shows how far it is.
+    // On a terminal it shows its progress.
     assert!(rest.contains("[#"), "{rest}");
     assert_eq!(code, Some(0), "{rest}");
 }
@@ -170,7 +170,7 @@ async fn differences_that_move_after_yes_are_left_and_reported() {
     let tailnet = Tailnet::demo().await;
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", EXAMPLES]);
     terminal.until(QUESTION).await;
-    // One setting moves, one comes to differ that did not, and one is done by somebody else.
+    // One setting moves, one gets a new difference, and somebody else makes one change.
     let patch = |hostname: &str, patch: Value| {
         let node = node(&tailnet, hostname);
         tailnet.simulator.patch_device(&node, &patch).unwrap();
@@ -217,7 +217,7 @@ async fn a_device_that_fails_stops_no_other_and_is_named_with_the_request() {
     let tries = tries
         .iter()
         .filter(|it| it.ends_with(&format!("{router}/tags")));
-    // Three of the engine, each with those of the client.
+    // Three tries of the engine, each with the retries of the client.
     assert!((3..=9).contains(&tries.count()));
 
     tailnet.simulator.clear_faults();

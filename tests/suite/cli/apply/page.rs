@@ -5,7 +5,7 @@ use crate::docs::blocks;
 
 const PAGE: &str = include_str!("../../../../docs/apply.md");
 
-/// The lines of a job that call the program, with what tells changes from errors.
+/// The lines of a job that call the program, including those that distinguish changes from errors.
 fn script(job: &Value) -> String {
     let steps = job["steps"].as_array().into_iter().flatten();
     let steps = steps.map(|step| &step["run"]);

@@ -12,7 +12,7 @@ fn policy(name: &str, spec: &str) -> String {
 const BEFORE: &str = "postureAttributes: {custom:a: {string: x}, custom:b: {string: z}}";
 const AFTER: &str = "postureAttributes: {custom:a: {string: x}}";
 
-/// One device and a fleet, with these attributes.
+/// A policy for one device and one for a fleet, with these attributes.
 fn policies(attributes: &str) -> String {
     policy(
         "one",
@@ -23,7 +23,7 @@ fn policies(attributes: &str) -> String {
     )
 }
 
-/// A tailnet whose policies named two attributes, which were set, and name one of them now.
+/// A tailnet whose policies declared two attributes, which were set, and now declare one.
 async fn edited() -> Tailnet {
     let tailnet = Tailnet::demo().await;
     let gateway = node(&tailnet, "old-gateway");
@@ -49,7 +49,7 @@ fn git(folder: &Path, args: &[&str]) {
     assert!(ran.status.success(), "{ran:?}");
 }
 
-/// The plan and the apply of what was named at this earlier time.
+/// Plans and applies the pruning of keys that this earlier version declared.
 async fn prunes(tailnet: &Tailnet, from: &str) {
     let args = ["-f", "now", "--prune-from", from];
     let out = tailnet
@@ -81,7 +81,7 @@ async fn keys_that_are_no_longer_declared_are_deleted_if_an_earlier_folder_decla
     fs::create_dir(tailnet.path("then")).unwrap();
     fs::copy(tailnet.path("now/a.yaml"), tailnet.path("then/a.yaml")).unwrap();
     edit(&tailnet);
-    // Without it nobody remembers.
+    // Without the earlier folder, the key is unknown.
     tailnet.run(&["plan", "-f", "now"]).await.ok();
     prunes(&tailnet, "then").await;
 }
@@ -155,7 +155,7 @@ async fn keys_of_another_device_or_of_a_deleted_policy_stay() {
     }
 }
 
-/// Gives the gateway a tag and a value of its own of the key that is dropped.
+/// Gives the device tags and its own value of the key that is dropped.
 fn give(tailnet: &Tailnet, hostname: &str, tags: &[&str]) {
     let id = node(tailnet, hostname);
     let change = json!({"tags": tags, "attributes": {"custom:b": "human"}});
@@ -179,7 +179,7 @@ async fn a_key_is_pruned_only_on_devices_that_the_earlier_manifest_targeted() {
         (&kiosk["custom:a"], &kiosk["custom:b"]),
         (&json!("x"), &json!("human"))
     );
-    // The device of a policy may become one of many, and is the same.
+    // A policy for one device may become one for many. The device stays the same.
     let both = policy(
         "one",
         &format!(

@@ -13,7 +13,7 @@ fn write(tailnet: &Tailnet, plan: &Value) {
     fs::write(tailnet.path("plan.json"), plan.to_string()).unwrap();
 }
 
-/// That nothing is sent, and what is said.
+/// Applies the plan, checks that nothing is sent, and returns the error.
 async fn refused(tailnet: &Tailnet) -> String {
     tailnet.requests();
     let ran = tailnet.run(&APPLY).await;
@@ -26,7 +26,7 @@ async fn refused(tailnet: &Tailnet) -> String {
 async fn a_saved_plan_is_applied_as_shown() {
     let tailnet = Tailnet::demo().await;
     keep(&tailnet).await;
-    // What was planned counts, not what has become of the manifests.
+    // The saved plan counts, not the present manifests.
     fs::remove_dir_all(tailnet.path(EXAMPLES)).unwrap();
     let ran = tailnet.run(&APPLY).await;
     assert!(ran.err.contains(" seconds ago by tsdp "), "{}", ran.err);
@@ -36,7 +36,7 @@ async fn a_saved_plan_is_applied_as_shown() {
         "{out}"
     );
     assert!(out.ends_with("\n18 changes made.\n"), "{out}");
-    // Done once, the tailnet has moved.
+    // After the apply, the tailnet is no longer in the state of the plan.
     let message = refused(&tailnet).await;
     assert!(message.contains("the tailnet has moved since"), "{message}");
 }
@@ -153,7 +153,7 @@ async fn the_limit_of_a_saved_plan_is_approved_like_that_of_manifests() {
     );
 }
 
-/// The guards are part of what was planned, whatever has become of the manifests.
+/// The guardrails are part of the saved plan, whatever the manifests say now.
 #[tokio::test]
 async fn the_guardrails_are_saved_with_the_plan_and_apply_to_it() {
     let devices = vec![

@@ -7,7 +7,7 @@ use tokio::{
 
 use crate::cli::tailnet::{API_KEY, Tailnet};
 
-/// The program on a terminal of its own, with somebody who reads and types.
+/// The program on its own terminal, with a user who reads and types.
 pub struct Terminal {
     child: Child,
     seen: String,
@@ -44,7 +44,7 @@ impl Terminal {
         }
     }
 
-    /// Waits for this text, and gives what was printed before it.
+    /// Waits for this text and returns the output before it.
     pub async fn until(&mut self, text: &str) -> String {
         let out = self.child.stdout.as_mut().unwrap();
         let mut buffer = [0; 4096];
@@ -68,7 +68,7 @@ impl Terminal {
         stdin.flush().await.unwrap();
     }
 
-    /// The rest of what is printed, and the exit code.
+    /// The rest of the output, and the exit code.
     pub async fn end(mut self) -> (String, Option<i32>) {
         let out = self.child.stdout.as_mut().unwrap();
         let mut rest = Vec::new();
