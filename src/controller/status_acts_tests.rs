@@ -67,7 +67,7 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
     );
     assert_eq!(
         status.actions[1].message.as_deref(),
-        Some("the time was more than an hour past before it could begin; it is never done")
+        Some("it could not begin within an hour of the time; it is never done")
     );
     let totals = status.action_totals.unwrap();
     let totals = (totals.due, totals.missed, totals.done, totals.scheduled);
@@ -81,7 +81,7 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
     assert!(
         ready
             .message
-            .ends_with("expireKeyAt is missed for 40 devices, as the time was more than an hour past before it could begin; a later time is another act."),
+            .ends_with("expireKeyAt is missed for 40 devices, as it could not begin within an hour of the time; a later time is another act."),
         "{}", ready.message
     );
 }

@@ -68,7 +68,7 @@ fn a_fleet_tells_of_which_devices_its_expression_cannot_tell() {
         status.conditions[0].message,
         "All 3 devices are as declared. Of 2 devices spec.deviceSelector.expression cannot tell, so that \
          nothing is done about them. The first is nas (n7): line 1, column 8, at «lastSeen < '2026'»: \
-         device.lastSeen is not there: ask for has(device.lastSeen) first."
+         device.lastSeen is absent: test has(device.lastSeen) first."
     );
 }
 

@@ -1,4 +1,4 @@
-//! Approvals: what is held until somebody agrees to it, under which hash, and what was agreed to.
+//! Approvals: frozen plans that are held until somebody approves them by their hash.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,13 +14,13 @@ use jiff::SignedDuration;
 use super::{Change, Difference, Field, Hold, Policy, PolicyKey};
 use crate::model::{NodeId, Refused};
 
-/// Entries of one annotation that are read. People write one or two.
+/// The most entries of one annotation that are read. People write one or two.
 const MAX_ENTRIES: usize = 100;
-/// Characters of a faulty entry that are repeated.
+/// The most characters of an invalid entry that its error quotes.
 const SHOWN: usize = 80;
 
-/// What tells one frozen plan from any other: the first 16 hex digits of the SHA-256 of its text.
-/// Enough to tell apart what waits at one time; it is no secret.
+/// Identifies a frozen plan: the first 16 hex digits of the SHA-256 of its text. Enough to tell the plans
+/// of one time apart; it is not a secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlanHash(String);
 
@@ -53,7 +53,7 @@ impl FromStr for PlanHash {
             return Ok(Self(text.to_owned()));
         }
         Err(Refused(format!(
-            "'{}' is no hash of a plan: write the 16 digits of status.heldPlan.hash",
+            "'{}' is not a valid plan hash: write the 16 digits of status.heldPlan.hash",
             shortened(text)
         )))
     }
@@ -64,9 +64,9 @@ impl FromStr for PlanHash {
 pub struct Approvals {
     /// Held plans.
     pub plans: BTreeSet<PlanHash>,
-    /// Devices that a policy may be bound to.
+    /// The devices that the policy may be bound to.
     pub nodes: BTreeSet<NodeId>,
-    /// Entries that cannot be read, each with what to write. The others count all the same.
+    /// The errors of invalid entries, each with what to write. The other entries still count.
     pub errors: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ impl Approvals {
         let mut approvals = Self::default();
         let entries = annotation.unwrap_or_default().split(',').map(str::trim);
         for entry in entries.filter(|entry| !entry.is_empty()).take(MAX_ENTRIES) {
-            let taken = match entry.split_once(':') {
+            let added = match entry.split_once(':') {
                 Some(("plan", hash)) => hash.parse().map(|hash| {
                     approvals.plans.insert(hash);
                 }),
@@ -91,7 +91,7 @@ impl Approvals {
             };
             approvals
                 .errors
-                .extend(taken.err().map(|refused| refused.0));
+                .extend(added.err().map(|refused| refused.0));
         }
         approvals
     }
@@ -101,17 +101,17 @@ fn shortened(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-/// On which object an approval is written.
+/// The object on which an approval is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ApprovedOn {
-    /// The policy: it waits for approvals by its own mode.
+    /// The policy: its own mode requires approvals.
     Policy,
-    /// The tailnet: it is its limit that holds the policy.
+    /// The tailnet: its limit of changed devices holds the policy.
     Tailnet,
 }
 
 impl ApprovedOn {
-    /// Where what is held like this is approved; `None` where no approval helps.
+    /// Where a change with this hold is approved; `None` if no approval helps.
     #[must_use]
     pub fn releases(hold: &Hold) -> Option<Self> {
         match hold {
@@ -122,7 +122,7 @@ impl ApprovedOn {
     }
 }
 
-/// Changes of several devices, by their fields.
+/// Changes of several devices, by field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes(BTreeMap<NodeId, BTreeMap<Field, Change>>);
 
@@ -150,33 +150,33 @@ impl Changes {
         self.0.keys()
     }
 
-    /// Those of one device.
+    /// The changes of one device.
     #[must_use]
     pub fn of(&self, node: &NodeId) -> Option<&BTreeMap<Field, Change>> {
         self.0.get(node)
     }
 
-    /// Whether just this change is among them: the same before and the same after.
+    /// Whether exactly this change is among them: with the same before and after.
     #[must_use]
     pub fn contains(&self, node: &NodeId, change: &Change) -> bool {
         let of_node = self.0.get(node);
         of_node.is_some_and(|changes| changes.get(&change.field()) == Some(change))
     }
 
-    /// Adds one.
+    /// Adds a change.
     pub fn insert(&mut self, node: NodeId, change: Change) {
         let of_node = self.0.entry(node).or_default();
         of_node.insert(change.field(), change);
     }
 
-    /// Adds others.
+    /// Adds other changes.
     pub fn extend(&mut self, others: Self) {
         for (node, changes) in others.0 {
             self.0.entry(node).or_default().extend(changes);
         }
     }
 
-    /// Takes out those of one device that are not to be kept.
+    /// Keeps only these changes of one device.
     pub fn retain(&mut self, node: &NodeId, keep: impl Fn(&Change) -> bool) {
         if let Some(changes) = self.0.get_mut(node) {
             changes.retain(|_, change| keep(change));
@@ -187,24 +187,24 @@ impl Changes {
     }
 }
 
-/// What is held of one policy until somebody approves it. It is frozen: its hash names just these
-/// changes, for good. What differs later is no part of it, and of what it has only those changes are
-/// sent that are still open when it is approved.
+/// The changes of one policy that are held until somebody approves them. The plan is frozen: its hash
+/// always names exactly these changes. A later difference is not part of it, and an approval sends only
+/// those of its changes that are still open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrozenPlan {
-    /// What an approval names.
+    /// The hash that an approval names.
     pub hash: PlanHash,
     /// Where the approval is written.
     pub on: ApprovedOn,
-    /// What the hash was made of.
+    /// The changes that the hash covers.
     changes: Changes,
-    /// Those of them that still differ just so.
+    /// The changes of them that are still differences, unaltered.
     open: Changes,
 }
 
 impl FrozenPlan {
-    /// Freezes what is held. The hash tells it from what was held for another generation of the
-    /// policy, and from all that was held before an approval was used.
+    /// Freezes held changes. The hash differs for another generation of the policy, and after each used
+    /// approval, so that no approval works twice.
     #[must_use]
     pub fn freeze(
         policy: &Policy,
@@ -234,20 +234,20 @@ impl FrozenPlan {
         })
     }
 
-    /// What the hash was made of.
+    /// The changes that the hash covers.
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// Those of its changes that are sent once it is approved.
+    /// The changes that an approval sends.
     #[must_use]
     pub fn open(&self) -> &Changes {
         &self.open
     }
 
-    /// Takes a new comparison of a device: what differs just as it did is open, and what does so no
-    /// longer is not. What has not been read stays as it is.
+    /// Applies a new comparison of a device: a change that is still the same difference is open, any other
+    /// is not. A change whose setting has not been read stays as it is.
     pub fn compare(
         &mut self,
         node: &NodeId,
@@ -264,7 +264,7 @@ impl FrozenPlan {
         }
     }
 
-    /// Whether this difference is part of it.
+    /// Whether this difference is part of the plan.
     #[must_use]
     pub fn holds(&self, difference: &Difference) -> bool {
         let hold = difference.hold.as_ref();
@@ -273,19 +273,19 @@ impl FrozenPlan {
     }
 }
 
-/// What stands in the way of one policy's changes on one device, and what was approved all the same.
+/// Whether the limit holds one policy's changes on one device, and which of them were approved.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ApprovalState<'a> {
     /// The limit of changed devices holds the policy here.
     pub limited: bool,
-    /// What was approved on the policy.
+    /// The changes that were approved on the policy.
     pub approved: Option<&'a BTreeMap<Field, Change>>,
-    /// What was approved on the tailnet.
+    /// The changes that were approved on the tailnet, and that the limit does not hold.
     pub exempt_from_limit: Option<&'a BTreeMap<Field, Change>>,
 }
 
-/// The permits of one device's policies. A policy that has none is not limited, and nothing is
-/// approved of it.
+/// The approval states of one device's policies. A policy without one is not limited, and has nothing
+/// approved.
 #[derive(Debug, Clone, Default)]
 pub struct ApprovalStates<'a> {
     of: BTreeMap<&'a PolicyKey, ApprovalState<'a>>,
@@ -294,9 +294,9 @@ pub struct ApprovalStates<'a> {
 }
 
 impl<'a> FromIterator<(&'a PolicyKey, ApprovalState<'a>)> for ApprovalStates<'a> {
-    fn from_iter<I: IntoIterator<Item = (&'a PolicyKey, ApprovalState<'a>)>>(permits: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = (&'a PolicyKey, ApprovalState<'a>)>>(states: I) -> Self {
         Self {
-            of: permits.into_iter().collect(),
+            of: states.into_iter().collect(),
             approved_plan: None,
             clock_skew: None,
         }
@@ -304,7 +304,7 @@ impl<'a> FromIterator<(&'a PolicyKey, ApprovalState<'a>)> for ApprovalStates<'a>
 }
 
 impl<'a> ApprovalStates<'a> {
-    /// Where somebody has agreed to these changes and to no others, none but them is made.
+    /// Allows only these changes, if somebody approved a shown plan.
     #[must_use]
     pub fn only(self, approved: Option<&'a Changes>) -> Self {
         Self {
@@ -313,7 +313,7 @@ impl<'a> ApprovalStates<'a> {
         }
     }
 
-    /// Where the local clock is so far ahead of the API's (or behind it), no one-shot action begins.
+    /// With the skew of the local clock if it is too large: no one-shot action begins then.
     #[must_use]
     pub fn with_clock_skew(self, clock_skew: Option<SignedDuration>) -> Self {
         Self { clock_skew, ..self }
@@ -325,34 +325,34 @@ impl ApprovalStates<'_> {
         changes.is_some_and(|changes| changes.get(&change.field()) == Some(change))
     }
 
-    /// How far the local clock is ahead of the API's, where that is too far.
+    /// The skew of the local clock, if it is too large.
     pub(super) fn clock_skew(&self) -> Option<SignedDuration> {
         self.clock_skew
     }
 
-    /// Whether a change is none of those that somebody has agreed to.
+    /// Whether there is an approved plan that does not contain a change.
     pub(super) fn exclude(&self, node: &NodeId, change: &Change) -> bool {
         self.approved_plan
             .is_some_and(|approved| !approved.contains(node, change))
     }
 
     pub(super) fn limits(&self, policy: &PolicyKey) -> bool {
-        self.of.get(policy).is_some_and(|permit| permit.limited)
+        self.of.get(policy).is_some_and(|state| state.limited)
     }
 
     /// Whether anything was approved of a policy here.
     pub(super) fn has_approved(&self, policy: &PolicyKey) -> bool {
-        let permit = self.of.get(policy);
-        permit.is_some_and(|permit| permit.approved.is_some() || permit.exempt_from_limit.is_some())
+        let state = self.of.get(policy);
+        state.is_some_and(|state| state.approved.is_some() || state.exempt_from_limit.is_some())
     }
 
     pub(super) fn approves(&self, policy: &PolicyKey, change: &Change) -> bool {
-        let permit = self.of.get(policy);
-        permit.is_some_and(|permit| Self::has(permit.approved, change))
+        let state = self.of.get(policy);
+        state.is_some_and(|state| Self::has(state.approved, change))
     }
 
     pub(super) fn is_exempt_from_limit(&self, policy: &PolicyKey, change: &Change) -> bool {
-        let permit = self.of.get(policy);
-        permit.is_some_and(|permit| Self::has(permit.exempt_from_limit, change))
+        let state = self.of.get(policy);
+        state.is_some_and(|state| Self::has(state.exempt_from_limit, change))
     }
 }

@@ -5,13 +5,13 @@ use super::{
 };
 use crate::model::{Device, NodeId, Refused};
 
-/// Who a device belongs to, as the control server says: what decides whether another machine
-/// under a known name may be followed.
+/// The owner of a device, as the control server reports it. A policy follows another machine under a known
+/// name only if the owner is the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// Its user.
     User(String),
-    /// Its tags: a tagged device has no user any more.
+    /// Its tags: a tagged device no longer has a user.
     Tagged,
 }
 
@@ -48,46 +48,46 @@ impl FromStr for Owner {
     }
 }
 
-/// A device that a policy holds, as it was when last seen.
+/// The device that a policy is bound to, as it was when last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     /// The device.
     pub node: NodeId,
     /// Its owner then.
     pub owner: Owner,
-    /// How the manifest named it: a policy that names another device lets this one go.
+    /// How the manifest named it: a policy that names another device releases this one.
     pub named: String,
 }
 
-/// Which devices a policy means.
+/// The devices that a policy targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {
     /// This one.
     Device(NodeId),
-    /// All that fit its selector; maybe none.
+    /// The devices that its selector matches; maybe none.
     Selector(BTreeSet<NodeId>),
-    /// None in the list bears the name.
+    /// No device in the list has the name.
     NotFound,
-    /// The last lists lack the bound device, and nothing proves that it has left the tailnet.
+    /// The last polls did not list the bound device, and nothing proves that it has left the tailnet.
     Missing(NodeId),
-    /// The one of that name lacks what the policy asks for besides.
+    /// The device of that name lacks tags or a user that the policy requires.
     Unmet {
         /// The device of that name.
         node: NodeId,
-        /// What it lacks, as a sentence.
+        /// What it lacks, as a clause.
         lacks: String,
     },
-    /// More than one bears the name and none is bound.
+    /// Several devices have the name, and none is bound.
     Ambiguous(Vec<NodeId>),
-    /// The bound device is gone and the one that bears its name now belongs to somebody else.
+    /// The bound device is gone, and the device that has its name now belongs to somebody else.
     IdentityChanged {
         /// The device that was bound.
         bound: NodeId,
         /// Its owner when last seen.
         owner: Owner,
-        /// The one that bears the name now.
+        /// The device that has the name now.
         found: NodeId,
-        /// The owner of that one.
+        /// The owner of the found device.
         found_owner: Owner,
     },
 }
@@ -103,7 +103,7 @@ impl Binding {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// Whether this device is meant.
+    /// Whether the policy targets this device.
     #[must_use]
     pub fn holds(&self, id: &NodeId) -> bool {
         match self {
@@ -114,9 +114,8 @@ impl Binding {
     }
 }
 
-/// Finds the devices of an admitted policy in a complete list: among those that the rules of the tailnet
-/// let it change. For the policy there are no others, so that it neither learns of them nor stands in
-/// anybody's way there.
+/// Finds the devices of an admitted policy in a complete list, among those that the rules of the tailnet
+/// let it change. The policy must neither learn of other devices nor affect other policies there.
 #[must_use]
 pub fn bind_policy(
     policy: &Policy,
@@ -155,9 +154,9 @@ fn bind_among(
     }
 }
 
-/// As long as the bound device is in the list it stays bound, whoever else takes its name. When it
-/// is gone, another one of the name is followed only if its owner is the same, or if somebody has
-/// approved just that one. Of several of the name, the one that somebody has approved is meant.
+/// While the bound device is in the list it stays bound, even if another device takes its name. When it is
+/// gone, the policy follows another device of the name only if its owner is the same, or if somebody
+/// approved that device. Of several devices of the name, the policy follows the approved one.
 fn bind_device(
     target: &DeviceTarget,
     allowance: &AllowedRules,
@@ -200,7 +199,7 @@ fn bind_device(
     }
 }
 
-/// What a bound policy remembers of its device.
+/// What a bound policy records of its device.
 #[must_use]
 pub fn recorded(target: &DeviceTarget, device: &Device) -> Bound {
     Bound {
@@ -210,8 +209,8 @@ pub fn recorded(target: &DeviceTarget, device: &Device) -> Bound {
     }
 }
 
-/// Whether what an identity names may be another device one day: an id names one for ever, a name can
-/// pass to another.
+/// Whether an identity may name another device one day: an id always names the same device, a name can
+/// pass to another one.
 #[must_use]
 pub fn may_change(identity: &Identity) -> bool {
     matches!(identity, Identity::Name(_) | Identity::Hostname(_))
@@ -228,10 +227,10 @@ fn meets(target: &DeviceTarget, device: &Device) -> Binding {
         let lacks = format!("it does not have {}", missing.join(", "));
         return Binding::Unmet { node, lacks };
     }
-    // A tagged device has no user: whoever registered it is its owner no more.
+    // A tagged device has no user: the one who registered it is no longer its owner.
     let owned = device.tags.is_empty() && target.users.contains(&device.user);
     if !target.users.is_empty() && !owned {
-        // Who owns it instead is not the author's to know.
+        // The message must not disclose the actual owner to the policy's author.
         let lacks = format!("its owner is none of {}", target.users.join(", "));
         return Binding::Unmet { node, lacks };
     }

@@ -1,9 +1,9 @@
-//! How many cases a property test tries, and what becomes of one that fails.
+//! The number of cases of a property test.
 
 use proptest::prelude::ProptestConfig;
 
-/// So many cases, unless `PROPTEST_CASES` sets another number. The seed of a case that fails is printed,
-/// and kept below `proptest-regressions/`: each later run tries it first.
+/// This many cases, unless `PROPTEST_CASES` sets another number. The seed of a failing case is printed and
+/// stored below `proptest-regressions/`, and each later run tries it first.
 pub(super) fn cases(usual: u32) -> ProptestConfig {
     let number = std::env::var("PROPTEST_CASES");
     let number = number.ok().and_then(|number| number.parse().ok());

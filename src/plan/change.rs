@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// A setting of a device, as the path in a manifest names it. Each attribute key is one of its own.
+/// A setting of a device, named by its path in a manifest. Each attribute key is a field of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Field {
     /// `authorized`
@@ -53,83 +53,83 @@ impl fmt::Display for Field {
     }
 }
 
-/// What is and what is wished, for one field.
+/// The observed and the desired state of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Whether the device may take part.
     Authorized {
-        /// What is.
+        /// Observed.
         before: bool,
-        /// What is wished.
+        /// Desired.
         after: bool,
     },
     /// All its tags.
     Tags {
-        /// What is.
+        /// Observed.
         before: TagSet,
-        /// What is wished.
+        /// Desired.
         after: TagSet,
     },
     /// Whether its key never expires.
     KeyExpiryDisabled {
-        /// What is.
+        /// Observed.
         before: bool,
-        /// What is wished.
+        /// Desired.
         after: bool,
     },
-    /// An attribute set, changed or (`after: None`) deleted.
+    /// An attribute that is set, changed, or (`after: None`) deleted.
     Attribute {
-        /// Which one.
+        /// Its key.
         key: AttributeKey,
-        /// What is.
+        /// Observed.
         before: Option<ReportedAttribute>,
-        /// What is wished.
+        /// Desired.
         after: Option<DesiredAttribute>,
     },
-    /// Its subnet routes, those of an exit node left out.
+    /// Its subnet routes, without those of an exit node.
     EnabledRoutes {
-        /// What is.
+        /// Observed.
         before: RouteSet,
-        /// What is wished.
+        /// Desired.
         after: RouteSet,
     },
     /// Its exit-node routes: both or none.
     ExitNode {
-        /// What is; half an exit node is possible.
+        /// Observed; only one of the two routes is possible.
         before: RouteSet,
-        /// What is wished.
+        /// Desired.
         after: bool,
     },
     /// Its MagicDNS label.
     Name {
-        /// What is.
+        /// Observed.
         before: DeviceLabel,
-        /// What is wished.
+        /// Desired.
         after: DeviceLabel,
     },
     /// Its IPv4 address.
     Ipv4 {
-        /// What is.
+        /// Observed.
         before: Option<Ipv4Addr>,
-        /// What is wished.
+        /// Desired.
         after: TailnetIpv4,
     },
     /// Its key expired, once.
     ExpireKey {
-        /// The time that was wished for.
+        /// The declared time.
         at: Timestamp,
-        /// When the key expires otherwise.
+        /// When the key expires without the action.
         before: Option<Timestamp>,
     },
-    /// Declared, and not compared with the device, as no rule of the tailnet allows the policy to change
-    /// it there: what the device has instead is not the author's to know.
+    /// Declared, but not compared with the device: no rule of the tailnet allows the policy to change the
+    /// field there, so its author must not learn what the device has.
     NotCompared {
         /// The setting.
         field: Field,
-        /// What is declared.
+        /// The declared value.
         after: String,
     },
-    /// The device taken out of the tailnet for good.
+    /// The device is deleted from the tailnet for good.
     Delete {
         /// When it was last seen.
         last_seen: Timestamp,
@@ -137,7 +137,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The field that it is about.
+    /// The changed field.
     #[must_use]
     pub fn field(&self) -> Field {
         match self {
@@ -155,7 +155,7 @@ impl Change {
         }
     }
 
-    /// The attribute that it is about, if it is about one.
+    /// The changed attribute, if the field is one.
     #[must_use]
     pub fn attribute(&self) -> Option<&AttributeKey> {
         match self {
@@ -164,7 +164,7 @@ impl Change {
         }
     }
 
-    /// Whether what a later change finds is not what this one has written.
+    /// Whether a later change of the same field shows that the value written here did not stay.
     #[must_use]
     pub fn undone_by(&self, later: &Self) -> bool {
         match (self, later) {
@@ -195,7 +195,7 @@ impl Change {
         }
     }
 
-    /// What is, for people.
+    /// The observed value, for people.
     #[must_use]
     pub fn before(&self) -> String {
         match self {
@@ -215,7 +215,7 @@ impl Change {
         }
     }
 
-    /// What is wished, for people.
+    /// The desired value, for people.
     #[must_use]
     pub fn after(&self) -> String {
         match self {
@@ -262,16 +262,16 @@ fn key_expiry(disabled: bool) -> &'static str {
     if disabled { "Disabled" } else { "Enabled" }
 }
 
-/// Why something is to be changed.
+/// Why a policy wants a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// A manifest declares it.
     Declared,
-    /// The policy named this attribute before and names it no more.
+    /// The policy no longer declares this attribute.
     NoLongerDeclared,
-    /// The policy owns all attributes of the device, and none names this one.
+    /// The policy owns all attributes of the device, and no policy declares this one.
     NotDeclared,
-    /// The policy put it there, and has let the device go.
+    /// The policy set it, and has released the device.
     Released,
 }
 
@@ -279,58 +279,58 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Declared => "declared",
-            Self::NoLongerDeclared => "named no more",
-            Self::NotDeclared => "not named",
-            Self::Released => "let go",
+            Self::NoLongerDeclared => "no longer declared",
+            Self::NotDeclared => "not declared",
+            Self::Released => "released",
         })
     }
 }
 
-/// Why a difference is seen, but no call is made for it.
+/// Why a change is planned but not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hold {
-    /// It may cut somebody off, and the policy does not allow that.
+    /// It can cut the device off, and the policy does not allow that.
     Disruption(Disruption),
-    /// Another device holds this address now.
+    /// Another device has this address now.
     AddressInUse(String),
-    /// Other devices hold this address and each other's, and are to have the one of the next: in a
-    /// circle back to this device.
+    /// Each of these devices has the address that the one before it must get, in a circle that begins and
+    /// ends with this device.
     AddressSwap(Vec<String>),
-    /// The tailnet has the key in another form.
+    /// The tailnet has the key with another spelling or type.
     AttributeConflict {
-        /// That form.
+        /// The spelling and type that the tailnet has.
         attribute_type: AttributeType,
-        /// Whether only the type is another one.
+        /// Whether only the type differs.
         same_key: bool,
         /// A device that has it.
         device: String,
     },
-    /// Another device bears this name now.
+    /// Another device has this name now.
     NameTaken(String),
-    /// With these tags, this policy would no longer mean the device.
+    /// With these tags, this policy would no longer match the device.
     WouldUnselect(PolicyKey),
-    /// The device's key never expires, whenever it would.
+    /// Key expiry is disabled on the device, so that expiring the key would have no effect.
     KeyNeverExpires,
-    /// It is not known whether the device had joined at the time of a one-shot action.
+    /// It is unknown whether the device had joined at the time of a one-shot action.
     JoinTimeUnknown,
-    /// The local clock is so far ahead of the API's (or behind it).
+    /// The local clock is this far ahead of the API's, or behind it if negative.
     ClockSkew(SignedDuration),
-    /// The policy would expire more keys at one time than its status can keep.
+    /// The policy would expire more keys at one time than its status can record.
     TooManyExpiries,
-    /// It is done once, and the policy has no status in which that could be remembered.
+    /// It is a one-shot action, and the policy has no status to record it in.
     NoRecord,
-    /// Somebody must approve it on the policy, by this hash once it is part of a frozen plan.
+    /// Pending approval on the policy: by this hash, once it is part of a frozen plan.
     Approval(Option<PlanHash>),
-    /// More devices would be changed within an hour than the tailnet's limit allows. Somebody may
-    /// approve it on the tailnet, by this hash once it is part of a frozen plan.
+    /// The policy would change more devices within an hour than the tailnet's limit allows. Somebody can
+    /// approve it on the tailnet: by this hash, once it is part of a frozen plan.
     Limit(Option<PlanHash>),
-    /// Somebody has agreed to other changes and to no more.
+    /// Somebody approved a shown plan, and it is not part of that plan.
     NotInApprovedPlan,
     /// The policy is suspended.
     Suspended(Suspender),
-    /// No policy changes the device, by `protectedDevices`.
+    /// The device is one of `protectedDevices`.
     Protected,
-    /// No rule of `allowedPolicies` allows this on the device; this one would, if there is one to say.
+    /// No rule of `allowedPolicies` allows it on the device. This rule would; empty if none is suggested.
     NotAllowed(String),
     /// The policy only observes.
     Observed,
@@ -347,15 +347,17 @@ impl fmt::Display for Hold {
                  logs in on it: write allowDisruption: [ExpiredKey] to allow it",
             ),
             Self::Disruption(Disruption::FirstTag) => f.write_str(
-                "the first tag takes the device from its user, and no call gives it back: write \
+                "the first tag takes the device from its user, and no request gives it back: write \
                  allowDisruption: [FirstTag] to allow it",
             ),
-            Self::AddressInUse(by) => write!(f, "{by} has this address: give that one another first"),
+            Self::AddressInUse(by) => {
+            write!(f, "{by} has this address: give that device another address first")
+            }
             Self::AddressSwap(others) => write!(
                 f,
-                "{} would have to give it up first, and in the end this device its own: the API does \
-                 not swap addresses, and nobody is to be without one meanwhile. Wish for a free address \
-                 for one of them first",
+                "{} must give it up first, and in the end this device must give up its own: the API does \
+                not swap addresses, and no device may be without one meanwhile. Declare a free address \
+                for one of them first",
                 others.join(", which waits for ")
             ),
             Self::AttributeConflict {
@@ -365,33 +367,33 @@ impl fmt::Display for Hold {
             } => write!(
                 f,
                 "{device} has {}, of type {}, and the API fixes the type of a key for the whole tailnet \
-                 by its first write: give it as {}, or write another key",
+                 by its first write: declare it as {}, or declare another key",
                 attribute_type.key, attribute_type.kind, attribute_type.kind
             ),
             Self::AttributeConflict { attribute_type, device, .. } => write!(
                 f,
-                "{device} has {}, and keys that differ only in case are one key for the API: write {}, \
-                 or delete that one on all devices",
+                "{device} has {}, and keys that differ only in case are one key for the API: declare {}, \
+                or delete it on all devices",
                 attribute_type.key, attribute_type.key
             ),
-            Self::NameTaken(by) => write!(f, "{by} has this name: rename that one first"),
+            Self::NameTaken(by) => write!(f, "{by} has this name: rename that device first"),
             Self::Approval(Some(hash)) => write!(
                 f,
                 "somebody must approve it: annotate the policy with {APPROVE}: plan:{hash}"
             ),
             Self::Limit(Some(hash)) => write!(
                 f,
-                "it would go over maxChangedDevices: annotate the TailscaleTailnet with \
+                "it would exceed maxChangedDevices: annotate the TailscaleTailnet with \
                  {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
             ),
             Self::Approval(None) => {
-                f.write_str("somebody must approve it: it is part of the next plan to be approved")
+                f.write_str("somebody must approve it: it becomes part of the next held plan")
             }
             Self::Limit(None) => f.write_str(
-                "it would go over maxChangedDevices: it is part of the next plan to be approved",
+                "it would exceed maxChangedDevices: it becomes part of the next held plan",
             ),
             Self::NotInApprovedPlan => {
-                f.write_str("it was no part of the plan that was agreed to: make another plan")
+                f.write_str("the approved plan does not contain it: make another plan")
             }
             Self::Suspended(Suspender::Policy) => {
                 f.write_str("the policy is suspended: write suspend: false to allow it")
@@ -403,74 +405,74 @@ impl fmt::Display for Hold {
                 "the TailscaleTailnet is suspended: write suspend: false there to allow it",
             ),
             Self::Protected => f.write_str(
-                "no policy changes this device, as it is one of protectedDevices of the TailscaleTailnet",
+                "no policy may change this device: it is one of protectedDevices of the TailscaleTailnet",
             ),
-            Self::NotAllowed(line) => write_not_allowed(f, line),
+            Self::NotAllowed(suggested_rule) => write_not_allowed(f, suggested_rule),
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")
             }
             Self::KeyNeverExpires => f.write_str(
-                "key expiry is disabled, so that the key would go on working: write keyExpiry: Enabled \
-                 too. Where that is not done within an hour of the time, the act is missed",
+                "key expiry is disabled, so that the key would continue to work: write keyExpiry: Enabled \
+                too. An hour after the time, the action is missed",
             ),
             Self::JoinTimeUnknown => f.write_str(
-                "the API does not say when the device joined the tailnet, so that it may have joined \
-                 after the time",
+                "the API does not report when the device joined the tailnet, so that it may have joined \
+                after the time",
             ),
             Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
             Self::NoRecord => f.write_str(
-                "it is done once, and only in a cluster there is a status that remembers it: the controller \
-                 does it there",
+                "a one-shot action needs a status that records it: only the controller does it, in a \
+                cluster",
             ),
             Self::TooManyExpiries => write!(
                 f,
-                "a policy can expire the keys of {MAX_EXPIRIES} devices at one time: narrow its \
-                 deviceSelector, and write another policy for the others"
+                "a policy can expire the keys of at most {MAX_EXPIRIES} devices at one time: narrow its \
+                deviceSelector, and write another policy for the other devices"
             ),
             Self::WouldUnselect(policy) => write!(
                 f,
-                "with these tags {policy} would no longer mean the device: correct either its \
-                 device or deviceSelector, or the wish for tags"
+                "with these tags, {policy} would no longer match the device: correct its device or \
+                deviceSelector, or the declared tags"
             ),
         }
     }
 }
 
-fn write_not_allowed(f: &mut fmt::Formatter<'_>, line: &str) -> fmt::Result {
+fn write_not_allowed(f: &mut fmt::Formatter<'_>, suggested_rule: &str) -> fmt::Result {
     f.write_str("no rule of the TailscaleTailnet allows it on this device")?;
-    if line.is_empty() {
+    if suggested_rule.is_empty() {
         return Ok(());
     }
-    write!(f, "; one that would: {line}")
+    write!(f, "; this rule would: {suggested_rule}")
 }
 
-/// One difference between a device and the wishes for it. What is sent, what a plan shows, what
-/// stands in a status and in an event is this value.
+/// One difference between the observed and the desired state of a device. Requests, shown plans, statuses
+/// and Events are all made from this value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The device.
     pub node: NodeId,
-    /// What people call it.
+    /// Its name, for people.
     pub device: String,
-    /// What is and what is wished.
+    /// The observed and the desired state.
     pub change: Change,
     /// Why.
     pub why: Why,
-    /// The policy that wishes it; of several, the one that ranks first.
+    /// The policy that wants the change; of several, the one that ranks first.
     pub owner: PolicyKey,
-    /// The others that wish it, or a part of it, by rank.
+    /// The other policies that want it, or a part of it, by rank.
     pub others: Vec<PolicyKey>,
-    /// Why it is not done, where it is not.
+    /// Why it is not sent, if it is held.
     pub hold: Option<Hold>,
 }
 
 impl Difference {
-    /// The policies that wish it, by rank.
+    /// The policies that want it, by rank.
     pub fn owners(&self) -> impl Iterator<Item = &PolicyKey> {
         std::iter::once(&self.owner).chain(&self.others)
     }
 
-    /// Whether another device of the tailnet has what it would need.
+    /// Whether another device of the tailnet has what the change needs.
     #[must_use]
     pub fn cannot_hold(&self) -> bool {
         matches!(
@@ -484,7 +486,7 @@ impl Difference {
         )
     }
 
-    /// Whether this policy wishes it.
+    /// Whether this policy wants it.
     #[must_use]
     pub fn concerns(&self, policy: &PolicyKey) -> bool {
         self.owners().any(|owner| owner == policy)

@@ -6,29 +6,29 @@ use crate::model::NodeId;
 
 use super::{ApprovalStates, DeviceIndex, Guardrails, PolicyKey, Released, TailnetWide};
 
-/// What decides about a device besides itself and its policies.
+/// Everything that a device's plan depends on besides the device and its policies.
 #[derive(Debug, Clone, Copy)]
 pub struct PlanContext<'a> {
-    /// All devices: who has an address or a name that is wished for.
+    /// All devices: one may have a desired address or name.
     pub index: &'a DeviceIndex,
-    /// What was approved, and what the limit of changed devices holds.
+    /// The approved changes, and the policies that the limit of changed devices holds.
     pub approvals: &'a ApprovalStates<'a>,
-    /// What policies of other devices claim, and what other devices have, of what a tailnet has once.
+    /// The settings that only one device of a tailnet can have: what policies claim, and what devices have.
     pub tailnet_wide: &'a TailnetWide,
     /// The time, for expiries.
     pub now: Timestamp,
-    /// What policies take from it that have let it go.
+    /// The policies that have released the device, and what each clears on it.
     pub released: &'a [Released],
-    /// The policies whose turn it is to delete it, should it have been away for long enough: how
-    /// many a policy deletes in a day is decided among all of its devices.
+    /// The policies that may delete the device today if it is inactive: which devices a policy deletes in
+    /// a day is decided among all of its devices.
     pub turns: &'a BTreeSet<PolicyKey>,
-    /// What the tailnet permits.
+    /// The guardrails of the tailnet.
     pub guardrails: &'a Guardrails,
 }
 
 impl PlanContext<'_> {
-    /// What people call another device, for those who are told of it.
-    pub(super) fn called_where(&self, reported: bool, id: &NodeId) -> String {
+    /// The name of another device, or a placeholder if the reader may not learn of that device.
+    pub(super) fn disclosed_name(&self, reported: bool, id: &NodeId) -> String {
         if reported {
             self.index.called(id)
         } else {
@@ -37,5 +37,5 @@ impl PlanContext<'_> {
     }
 }
 
-/// A device that is not one of a policy's.
+/// A device that its reader may not learn of.
 pub(super) const ANOTHER: &str = "another device";

@@ -5,29 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Difference, Field, FieldOwners, Mode, PolicyKey};
 use crate::model::AttributeKey;
 
-/// The attribute keys that each policy manages: what differs is changed for it, and what does not
-/// differ would be.
+/// The attribute keys that each policy manages: those that are being changed for it, and those that are in
+/// sync.
 pub(super) fn keys<'a>(
-    claims: &FieldOwners,
+    field_owners: &FieldOwners,
     acting: Vec<(AttributeKey, PolicyKey)>,
     differences: &(impl Iterator<Item = &'a Difference> + Clone),
 ) -> BTreeMap<PolicyKey, BTreeSet<AttributeKey>> {
-    let differs = |key: &AttributeKey| {
+    let difference_of = |key: &AttributeKey| {
         let field = Field::Attribute(key.clone());
         let mut differences = differences.clone();
         differences.find(|difference| difference.change.field() == field)
     };
     let acting = acting
         .into_iter()
-        .filter(|(key, _)| differs(key).is_some_and(|difference| difference.hold.is_none()));
-    let in_sync = claims
+        .filter(|(key, _)| difference_of(key).is_some_and(|difference| difference.hold.is_none()));
+    let in_sync = field_owners
         .attributes
         .iter()
-        .filter(|(key, _)| differs(key).is_none());
+        .filter(|(key, _)| difference_of(key).is_none());
     let in_sync = in_sync.flat_map(|(key, claim)| {
         let field = Field::Attribute(key.clone());
         let owners = claim.owners.iter();
-        let owners = owners.filter(move |owner| claims.acts_on(owner, &field));
+        let owners = owners.filter(move |owner| field_owners.acts_on(owner, &field));
         owners.map(|owner| (key.clone(), owner.clone()))
     });
     let mut managed: BTreeMap<PolicyKey, BTreeSet<AttributeKey>> = BTreeMap::new();
@@ -38,7 +38,7 @@ pub(super) fn keys<'a>(
 }
 
 impl FieldOwners {
-    /// The attribute keys that each policy decides and is not suspended for, whether or not they differ.
+    /// The attribute keys that each policy owns, whether or not they differ. Suspended policies are left out.
     #[must_use]
     pub fn declared_keys(&self) -> BTreeMap<PolicyKey, BTreeSet<AttributeKey>> {
         let mut declared: BTreeMap<PolicyKey, BTreeSet<AttributeKey>> = BTreeMap::new();

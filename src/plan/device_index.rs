@@ -6,7 +6,7 @@ use std::{
 use super::Identity;
 use crate::model::{Device, DeviceLabel, NodeId};
 
-/// The devices of a complete list, with the ways to find one.
+/// The devices of a complete list, indexed by what identifies them.
 #[derive(Debug, Clone, Default)]
 pub struct DeviceIndex {
     devices: BTreeMap<NodeId, Device>,
@@ -18,7 +18,7 @@ pub struct DeviceIndex {
 }
 
 impl DeviceIndex {
-    /// Takes a complete list. External devices are counted, but never found by a policy.
+    /// Indexes a complete list. External devices are kept, but no identity finds them.
     #[must_use]
     pub fn new(devices: impl IntoIterator<Item = Device>) -> Self {
         let mut index = Self::default();
@@ -28,7 +28,7 @@ impl DeviceIndex {
         index
     }
 
-    /// Adds a device, or puts a newer look at it in the place of the older one.
+    /// Adds a device, or replaces an older observation of it.
     pub fn insert(&mut self, device: Device) {
         let id = device.node_id.clone();
         match self.devices.get(&id) {
@@ -63,7 +63,7 @@ impl DeviceIndex {
         }
     }
 
-    /// Takes a device out that is in the tailnet no more.
+    /// Removes a device that is no longer in the tailnet.
     pub fn remove(&mut self, id: &NodeId) {
         let Some(device) = self.devices.remove(id).filter(|device| !device.external) else {
             return;
@@ -90,7 +90,7 @@ impl DeviceIndex {
         self.devices.get(id)
     }
 
-    /// What people call a device, and its id.
+    /// The name of a device for people, and its id.
     #[must_use]
     pub fn called(&self, id: &NodeId) -> String {
         match self.get(id) {
@@ -104,7 +104,7 @@ impl DeviceIndex {
         self.devices.values()
     }
 
-    /// The devices of the tailnet itself, those shared in left out.
+    /// The number of the tailnet's own devices, without external ones.
     #[must_use]
     pub fn own_count(&self) -> usize {
         self.own
@@ -119,7 +119,7 @@ impl DeviceIndex {
             .map(|(_, domain)| domain.to_owned())
     }
 
-    /// The devices that an identity fits, in the order of their ids.
+    /// The devices that an identity matches, in the order of their ids.
     #[must_use]
     pub fn find(&self, identity: &Identity) -> Vec<&Device> {
         let ids: Vec<&NodeId> = match identity {
@@ -145,13 +145,13 @@ impl DeviceIndex {
         found
     }
 
-    /// The device that holds an address now.
+    /// The device that has an address now.
     #[must_use]
     pub fn holder_of(&self, addr: Ipv4Addr) -> Option<&Device> {
         self.by_ipv4.get(&addr).and_then(|id| self.devices.get(id))
     }
 
-    /// The devices that bear a label now.
+    /// The devices that have a label now.
     pub fn devices_named<'a>(&'a self, label: &DeviceLabel) -> impl Iterator<Item = &'a Device> {
         let ids = self.by_label.get(&folded(label.as_str()));
         ids.into_iter()
@@ -160,7 +160,7 @@ impl DeviceIndex {
     }
 }
 
-/// A name written with a domain must fit whole; a bare label fits the first part.
+/// A name with a domain must match as a whole; a bare label matches the first part.
 fn names(identity: &Identity, device: &Device) -> bool {
     match identity {
         Identity::Name(name) if name.contains('.') => name

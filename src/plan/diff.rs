@@ -1,11 +1,11 @@
-mod aside;
+mod desired_by;
 mod device_plan;
-mod wanted;
+mod shown;
 
 use std::collections::BTreeSet;
 
+use self::desired_by::{desired_by, is_known};
 pub use self::device_plan::DevicePlan;
-use self::wanted::{desired_by, is_known};
 use super::{
     ApprovalStates, Change, Difference, Entry, Field, FieldOwners, Hold, ListOwners, Mode,
     PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, UniqueSetting, Why,
@@ -13,8 +13,8 @@ use super::{
 };
 use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
 
-/// Policies of which something cannot be read, with what is observed in its place.
-fn replaced(
+/// The policies with unreadable fields, with the observed state in place of those fields.
+fn with_observed(
     device: &Device,
     attributes: Option<&Attributes>,
     policies: &[(&Policy, &PolicyRecord)],
@@ -26,7 +26,7 @@ fn replaced(
     replaced.collect()
 }
 
-/// Compares one device with the wishes of all the policies that hold it.
+/// Compares one device with what all the policies that target it declare.
 ///
 /// `attributes` is `None` until they have been read: unknown is not empty.
 #[must_use]
@@ -36,17 +36,17 @@ pub fn plan_device(
     policies: &[(&Policy, &PolicyRecord)],
     context: &PlanContext<'_>,
 ) -> DevicePlan {
-    let replaced = replaced(device, attributes, policies);
+    let replaced = with_observed(device, attributes, policies);
     let all = policies.iter().zip(&replaced);
     let all: Vec<(&Policy, &PolicyRecord)> = all
         .map(|((policy, record), replaced)| (replaced.as_ref().unwrap_or(policy), *record))
         .collect();
     let all = all.as_slice();
     let permissions = PolicyPermissions::on(device, all, context.released, context.guardrails);
-    let split = permissions.part(all);
-    let denied = aside::denied(device, &permissions, &split, all, &replaced);
+    let split = permissions.split(all);
+    let denied = shown::denied(device, &permissions, &split, all, &replaced);
     let policies = &split.counting(all);
-    let mut claims = FieldOwners::resolve(
+    let mut field_owners = FieldOwners::resolve(
         policies,
         context.released,
         &context.tailnet_wide.types,
@@ -56,17 +56,23 @@ pub fn plan_device(
         context.now,
     );
     let protected = split.protected(all);
-    claims.add_denied(&protected, &device.node_id, context.now);
-    let unique = UniqueSetting::of(&claims, policies);
+    field_owners.add_denied(&protected, &device.node_id, context.now);
+    let unique = UniqueSetting::of(&field_owners, policies);
     let claimed = &context.tailnet_wide.unique;
-    claims.yield_to(&device.node_id, &unique, claimed, policies, context);
+    field_owners.drop_overridden_by_other_devices(
+        &device.node_id,
+        &unique,
+        claimed,
+        policies,
+        context,
+    );
     let actions = Actions::of(device, policies, context);
     let denied_actions = Actions::of(device, &protected, context);
-    let look = |claims| {
-        let mut found = DiffBuilder::of(device, claims, context.approvals);
-        found.compare(attributes);
-        found.actions(&actions);
-        found
+    let compare = |field_owners| {
+        let mut diff = DiffBuilder::of(device, field_owners, context.approvals);
+        diff.compare(attributes);
+        diff.actions(&actions);
+        diff
     };
     let DiffBuilder {
         mut differences,
@@ -75,39 +81,44 @@ pub fn plan_device(
         asked,
         acting,
         ..
-    } = look(&claims);
-    shown.extend(aside::impossible(
-        device, &claims, attributes, policies, context,
+    } = compare(&field_owners);
+    shown.extend(shown::impossible(
+        device,
+        &field_owners,
+        attributes,
+        policies,
+        context,
     ));
     let waiting = shown
         .iter_mut()
         .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
     let guarded = differences.iter_mut().chain(waiting);
-    hold::hold(guarded, device, &claims, policies, context);
-    let mut wanted_by = desired_by(wanted, differences.iter().chain(&shown));
-    if !is_known(device, attributes, &claims) {
-        // A release is known before its devices are read, and must not begin in part.
-        let enforces = |policy: &&PolicyKey| claims.mode(policy) == Mode::Enforce;
-        wanted_by.extend(claims.releasing.iter().filter(enforces).cloned());
+    hold::hold(guarded, device, &field_owners, policies, context);
+    let mut desired_by = desired_by(wanted, differences.iter().chain(&shown));
+    if !is_known(device, attributes, &field_owners) {
+        // A release is known before all of its devices are read. The limit must count it as a whole, or it
+        // would begin with the devices that are read first.
+        let enforces = |policy: &&PolicyKey| field_owners.mode(policy) == Mode::Enforce;
+        desired_by.extend(field_owners.releasing.iter().filter(enforces).cloned());
     }
-    let managed =
-        attributes.map(|_| declared_keys::keys(&claims, acting, &differences.iter().chain(&shown)));
-    for observed in claims.observed.values() {
-        let found = look(observed).differences.into_iter();
-        shown.extend(found.map(|difference| Difference {
+    let managed = attributes
+        .map(|_| declared_keys::keys(&field_owners, acting, &differences.iter().chain(&shown)));
+    for observed in field_owners.observed.values() {
+        let differences = compare(observed).differences.into_iter();
+        shown.extend(differences.map(|difference| Difference {
             hold: Some(Hold::Observed),
             ..difference
         }));
     }
-    shown.extend(aside::protected(
+    shown.extend(shown::protected(
         device,
-        &claims,
+        &field_owners,
         attributes,
         &denied_actions,
         context,
     ));
     shown.extend(denied);
-    // Nothing is changed about a device that is to be deleted.
+    // A device that is being deleted gets no other change.
     let is_deleted = |difference: &Difference| {
         difference.hold.is_none() && matches!(difference.change, Change::Delete { .. })
     };
@@ -119,14 +130,14 @@ pub fn plan_device(
     DevicePlan {
         differences,
         shown,
-        desired_by: wanted_by,
+        desired_by,
         asked,
-        attributes_unread: claims.need_attributes() && attributes.is_none(),
+        attributes_unread: field_owners.need_attributes() && attributes.is_none(),
         enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
-        routes_unread: claims.need_routes() && device.enabled_routes.is_none(),
+        routes_unread: field_owners.need_routes() && device.enabled_routes.is_none(),
         unique,
         managed: managed.unwrap_or_default(),
-        owners: claims,
+        owners: field_owners,
         actions: actions
             .stages
             .into_iter()
@@ -138,34 +149,38 @@ pub fn plan_device(
 
 struct DiffBuilder<'a> {
     device: &'a Device,
-    claims: &'a FieldOwners,
-    permits: &'a ApprovalStates<'a>,
+    field_owners: &'a FieldOwners,
+    approvals: &'a ApprovalStates<'a>,
     differences: Vec<Difference>,
     shown: Vec<Difference>,
-    /// Who wishes to change what now, whether the limit holds it or not.
+    /// The policies that want to change a field now, including those that the limit holds.
     wanted: Vec<(Field, PolicyKey)>,
     asked: Vec<(PolicyKey, Change)>,
-    /// For whom an attribute is set now, guards aside.
+    /// The policies for which an attribute is set now, unless a guard holds it.
     acting: Vec<(AttributeKey, PolicyKey)>,
 }
 
-/// The policies that wish for one change, each by rank.
+/// The policies that want one change, each list by rank.
 #[derive(Default)]
 struct Owners {
-    /// Those for which it may be made.
+    /// The policies for which the change may be sent.
     acting: Vec<PolicyKey>,
-    /// Those for which somebody must approve it first.
+    /// The policies for which it is held, each with the reason.
     waiting: Vec<(PolicyKey, Hold)>,
     suspended: Vec<PolicyKey>,
     suspender: Option<Hold>,
 }
 
 impl<'a> DiffBuilder<'a> {
-    fn of(device: &'a Device, claims: &'a FieldOwners, permits: &'a ApprovalStates<'a>) -> Self {
+    fn of(
+        device: &'a Device,
+        field_owners: &'a FieldOwners,
+        approvals: &'a ApprovalStates<'a>,
+    ) -> Self {
         Self {
             device,
-            claims,
-            permits,
+            field_owners,
+            approvals,
             differences: Vec::new(),
             shown: Vec::new(),
             wanted: Vec::new(),
@@ -174,14 +189,16 @@ impl<'a> DiffBuilder<'a> {
         }
     }
 
-    /// Why this change is not made for a policy, where it is not; guards aside.
+    /// Why this change is held for a policy. The guards of [`hold`] are applied later.
     fn hold(&self, policy: &PolicyKey, change: &Change) -> Option<Hold> {
-        match self.claims.mode(policy) {
+        match self.field_owners.mode(policy) {
             Mode::Suspended(by) => Some(Hold::Suspended(by)),
-            _ if let Some(denied) = self.claims.denies(policy, &change.field()) => Some(denied),
-            Mode::Approve if !self.permits.approves(policy, change) => Some(Hold::Approval(None)),
-            _ if self.claims.is_limited(policy)
-                && !self.permits.is_exempt_from_limit(policy, change) =>
+            _ if let Some(denied) = self.field_owners.denies(policy, &change.field()) => {
+                Some(denied)
+            }
+            Mode::Approve if !self.approvals.approves(policy, change) => Some(Hold::Approval(None)),
+            _ if self.field_owners.is_limited(policy)
+                && !self.approvals.is_exempt_from_limit(policy, change) =>
             {
                 Some(Hold::Limit(None))
             }
@@ -189,16 +206,16 @@ impl<'a> DiffBuilder<'a> {
         }
     }
 
-    /// Sorts a policy in among those that wish for a change.
-    fn place(&mut self, owners: &mut Owners, owner: PolicyKey, change: &Change) {
-        // Whoever approves it has seen no more.
-        let change = &self.claims.view(&owner, change);
+    /// Adds a policy to those that want a change.
+    fn add_owner(&mut self, owners: &mut Owners, owner: PolicyKey, change: &Change) {
+        // An approval covers only what the policy was shown.
+        let change = &self.field_owners.view(&owner, change);
         let hold = self.hold(&owner, change);
         let counts = matches!(hold, None | Some(Hold::Limit(_)));
-        if counts && !self.permits.is_exempt_from_limit(&owner, change) {
+        if counts && !self.approvals.is_exempt_from_limit(&owner, change) {
             self.wanted.push((change.field(), owner.clone()));
         }
-        if !self.claims.acts(&owner) || self.permits.has_approved(&owner) {
+        if !self.field_owners.acts(&owner) || self.approvals.has_approved(&owner) {
             self.asked.push((owner.clone(), change.clone()));
         }
         match hold {
@@ -250,12 +267,12 @@ impl<'a> DiffBuilder<'a> {
         }
     }
 
-    /// A difference for the policies that act; where none of them does, it is only shown: for each
-    /// policy that waits by itself, as each is approved by itself.
+    /// Adds a difference for the acting policies. If no policy acts, the difference is only shown: once for
+    /// each waiting policy, because each is approved separately.
     fn add(&mut self, owners: &[PolicyKey], why: Why, change: Change) {
         let mut sorted = Owners::default();
         for owner in owners {
-            self.place(&mut sorted, owner.clone(), &change);
+            self.add_owner(&mut sorted, owner.clone(), &change);
         }
         let Owners {
             acting,
@@ -271,7 +288,7 @@ impl<'a> DiffBuilder<'a> {
             return;
         }
         for (owner, hold) in waiting {
-            let change = self.claims.view(&owner, &change);
+            let change = self.field_owners.view(&owner, &change);
             let difference = self.difference([owner], why, change, Some(hold));
             self.shown.extend(difference);
         }
@@ -279,24 +296,24 @@ impl<'a> DiffBuilder<'a> {
         self.shown.extend(difference);
     }
 
-    /// A list may be changed for those that act, and differ further for each that waits and for those
-    /// that are suspended. Who waits is asked about what the list becomes once that policy acts too.
+    /// Adds the differences of a list: one for the acting policies, one for each waiting policy, and one for
+    /// the suspended policies. A waiting policy is shown what the list becomes once that policy acts too.
     fn list<T: Entry>(
         &mut self,
         claim: &ListOwners<T>,
         before: &BTreeSet<T>,
         change: impl Fn(BTreeSet<T>, BTreeSet<T>) -> Change,
     ) {
-        let claims = self.claims;
+        let field_owners = self.field_owners;
         let to = |after: &BTreeSet<T>| change(before.clone(), after.clone());
         let field = to(before).field();
-        let is_active = |policy: &PolicyKey| claims.acts_on(policy, &field);
+        let is_active = |policy: &PolicyKey| field_owners.acts_on(policy, &field);
         let with = |policy: &PolicyKey| claim.settled(before, |q| is_active(q) || q == policy);
         let mut owners = Owners::default();
         let unmet = claim.unmet(before);
         for owner in unmet.iter().cloned().chain(claim.withdrawing(before)) {
             let change = to(&with(&owner));
-            self.place(&mut owners, owner, &change);
+            self.add_owner(&mut owners, owner, &change);
         }
         let why = |policy: &PolicyKey| {
             if unmet.contains(policy) {
@@ -317,7 +334,7 @@ impl<'a> DiffBuilder<'a> {
             let after = with(&owner);
             (owner, hold, after)
         });
-        // Who wishes what is done anyway need not be asked.
+        // A policy that wants what the acting policies bring about anyway needs no approval.
         let (met, waiting): (Vec<_>, Vec<_>) = waiting.partition(|(.., own)| *own == after);
         if after != *before {
             let met = met.into_iter().map(|(owner, ..)| owner);
@@ -328,11 +345,12 @@ impl<'a> DiffBuilder<'a> {
         }
         for (owner, hold, own) in waiting {
             let why = why(&owner);
-            let change = claims.view(&owner, &to(&own));
+            let change = field_owners.view(&owner, &to(&own));
             let difference = self.difference([owner], why, change, Some(hold));
             self.shown.extend(difference);
         }
-        let is_suspended = |policy: &PolicyKey| matches!(claims.mode(policy), Mode::Suspended(_));
+        let is_suspended =
+            |policy: &PolicyKey| matches!(field_owners.mode(policy), Mode::Suspended(_));
         let all = claim.settled(before, |policy| is_active(policy) || is_suspended(policy));
         if all != after {
             let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
@@ -341,8 +359,8 @@ impl<'a> DiffBuilder<'a> {
     }
 
     fn settings(&mut self) {
-        let (device, claims) = (self.device, self.claims);
-        if let Some(claim) = &claims.authorized
+        let (device, field_owners) = (self.device, self.field_owners);
+        if let Some(claim) = &field_owners.authorized
             && claim.desired != device.authorized
         {
             let change = Change::Authorized {
@@ -352,8 +370,8 @@ impl<'a> DiffBuilder<'a> {
             self.add(&claim.owners, Why::Declared, change);
         }
         let change = |before, after| Change::Tags { before, after };
-        self.list(&claims.tags, &device.tags, change);
-        if let Some(claim) = &claims.key_expiry_disabled
+        self.list(&field_owners.tags, &device.tags, change);
+        if let Some(claim) = &field_owners.key_expiry_disabled
             && claim.desired != device.key_expiry_disabled
         {
             let before = device.key_expiry_disabled;
@@ -363,7 +381,7 @@ impl<'a> DiffBuilder<'a> {
             };
             self.add(&claim.owners, Why::Declared, change);
         }
-        if let Some(claim) = &claims.name
+        if let Some(claim) = &field_owners.name
             && claim.desired != device.label()
         {
             let change = Change::Name {
@@ -372,7 +390,7 @@ impl<'a> DiffBuilder<'a> {
             };
             self.add(&claim.owners, Why::Declared, change);
         }
-        if let Some(claim) = &claims.ipv4
+        if let Some(claim) = &field_owners.ipv4
             && !device.holds(claim.desired.addr())
         {
             let change = Change::Ipv4 {
@@ -383,24 +401,27 @@ impl<'a> DiffBuilder<'a> {
         }
     }
 
-    /// What is to be done once, for those of the policies that are heard here.
+    /// Adds the one-shot actions of the policies that these owners include.
     fn actions(&mut self, actions: &Actions) {
         for (change, owners) in &actions.changes {
-            let heard = owners.iter().filter(|owner| self.claims.includes(owner));
-            let heard: Vec<PolicyKey> = heard.cloned().collect();
-            if !heard.is_empty() {
-                self.add(&heard, Why::Declared, change.clone());
+            let included: Vec<PolicyKey> = owners
+                .iter()
+                .filter(|owner| self.field_owners.includes(owner))
+                .cloned()
+                .collect();
+            if !included.is_empty() {
+                self.add(&included, Why::Declared, change.clone());
             }
         }
     }
 
     fn routes(&mut self, enabled: &RouteSet) {
-        let claims = self.claims;
+        let field_owners = self.field_owners;
         let (exit, subnets): (RouteSet, RouteSet) =
             enabled.iter().partition(|route| route.is_exit_node());
         let change = |before, after| Change::EnabledRoutes { before, after };
-        self.list(&claims.enabled_routes, &subnets, change);
-        if let Some(claim) = &claims.exit_node
+        self.list(&field_owners.enabled_routes, &subnets, change);
+        if let Some(claim) = &field_owners.exit_node
             && exit
                 != if claim.desired {
                     Route::exit_node()
@@ -412,7 +433,7 @@ impl<'a> DiffBuilder<'a> {
                 before: exit,
                 after: claim.desired,
             };
-            let why = if claims.clears_exit_node {
+            let why = if field_owners.clears_exit_node {
                 Why::Released
             } else {
                 Why::Declared
@@ -422,8 +443,8 @@ impl<'a> DiffBuilder<'a> {
     }
 
     fn attributes(&mut self, attributes: &Attributes) {
-        let claims = self.claims;
-        for (key, claim) in &claims.attributes {
+        let field_owners = self.field_owners;
+        for (key, claim) in &field_owners.attributes {
             let before = attributes.get(key);
             if !before.is_some_and(|reported| claim.desired.is_met_by(reported)) {
                 let change = Change::Attribute {
@@ -435,26 +456,26 @@ impl<'a> DiffBuilder<'a> {
             }
         }
         for (key, before) in attributes {
-            self.leftover(key, before);
+            self.remove_undeclared(key, before);
         }
     }
 
-    /// An attribute that no policy desires goes if one desired it before, now or on a device that it
-    /// has released, or if one owns them all and nobody names it.
-    fn leftover(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
-        let claims = self.claims;
-        let pruners = claims.removed_keys.get(key);
-        let clearers = claims.released_keys.get(key);
-        let named = claims.named.contains(key);
+    /// Deletes an attribute that no policy desires: if a policy declared it before, if a policy that set it
+    /// has released the device, or if a policy owns all attributes and no policy declares this one.
+    fn remove_undeclared(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
+        let field_owners = self.field_owners;
+        let pruners = field_owners.removed_keys.get(key);
+        let clearers = field_owners.released_keys.get(key);
+        let named = field_owners.named.contains(key);
         let owners: Vec<_> = pruners
             .into_iter()
             .chain(clearers)
             .flatten()
             .chain(
-                claims
+                field_owners
                     .exact_attribute_owners
                     .iter()
-                    .filter(|sweeper| !named && !claims.is_impossible_for(key, sweeper)),
+                    .filter(|owner| !named && !field_owners.is_impossible_for(key, owner)),
             )
             .cloned()
             .collect();

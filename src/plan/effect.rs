@@ -1,9 +1,9 @@
 use super::{AttributeWrites, Call};
 use crate::model::{Attributes, Device, ReportedAttribute};
 
-/// What an accepted call makes of a device, attributes aside: laid over the snapshot, so that a
-/// write does not cost a read. Facts that the API does not promise (whether tags disable key
-/// expiry) are left as they are; they are looked at where they matter.
+/// Applies an accepted request to the observed device, except for attributes, so that a write does not
+/// cost a read. Effects that the API does not promise (for example, that tags disable key expiry) are not
+/// applied; the device is read where they matter.
 pub fn apply(call: &Call, device: &mut Device) {
     match call {
         Call::SetAuthorized(_, authorized) => device.authorized = *authorized,
@@ -21,12 +21,12 @@ pub fn apply(call: &Call, device: &mut Device) {
             };
         }
         Call::SetIpv4(_, addr) => device.ipv4 = Some(addr.addr()),
-        // When the key expires now, and whether a device is gone, the records and the list say.
+        // The next poll reports the new expiry of the key, and whether the device is gone.
         Call::WriteAttributes(_) | Call::ExpireKey(_) | Call::Delete(_) => {}
     }
 }
 
-/// What accepted writes make of the attributes of a device.
+/// Applies accepted writes to the observed attributes of a device.
 pub fn apply_attributes(writes: &AttributeWrites, attributes: &mut Attributes) {
     for (key, desired) in writes {
         match desired {

@@ -17,28 +17,28 @@ use super::{
 };
 use crate::model::{AttributeKey, DesiredAttribute, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
 
-/// A wish that decides a field, and whose it is.
+/// The desired state of a field, and the policies that own the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldOwner<T> {
-    /// What is wished.
+    /// The desired state.
     pub desired: T,
-    /// The policies that wish just this, by rank: the first is the one that decides.
+    /// The policies that declare exactly this, by rank: the first takes precedence.
     pub owners: Vec<PolicyKey>,
 }
 
-/// A field that a policy lost to another one.
+/// A field in which one policy is overridden by another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conflict {
-    /// Which one.
+    /// The field.
     pub field: Field,
-    /// The policy whose wish does not count here.
+    /// The policy that is overridden.
     pub overridden: PolicyKey,
-    /// The policy whose wish does.
+    /// The policy that takes precedence.
     pub owner: PolicyKey,
-    /// Whether the loser is told which one that is: both may change the field of one device, both are of one
-    /// namespace, or the loser may change every device.
+    /// Whether the message for the overridden policy may name the owner: both may change the field of one
+    /// device, both are in one namespace, or the overridden policy may change every device.
     pub is_named: bool,
-    /// What it is that both cannot have.
+    /// Why both policies cannot have what they declare.
     pub kind: ConflictKind,
 }
 
@@ -55,79 +55,78 @@ impl fmt::Display for Conflict {
     }
 }
 
-/// Who decides what about one device.
+/// The owners of each field of one device.
 ///
-/// | policies, by rank                  | tags    | keyExpiry | conflict        |
-/// |------------------------------------|---------|-----------|-----------------|
-/// | a: tags [tag:x]                    | a       |           |                 |
-/// | a: tags [tag:x]; b: tags [tag:y]   | a       |           | b lost tags     |
-/// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same wish |
-/// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                 |
+/// | policies, by rank                  | tags    | keyExpiry | conflict            |
+/// |------------------------------------|---------|-----------|---------------------|
+/// | a: tags [tag:x]                    | a       |           |                     |
+/// | a: tags [tag:x]; b: tags [tag:y]   | a       |           | a overrides b: tags |
+/// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same value    |
+/// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                     |
 ///
-/// Lists can be shared ([`ListOwners`]). A policy that is suspended, or
-/// waits for an approval, decides like any other, but does not act. One that observes decides nothing.
+/// Policies can share lists ([`ListOwners`]). A policy that is suspended or needs an approval owns fields like
+/// any other, but does not act. A policy that observes owns nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldOwners {
-    /// Who decides `authorized`.
+    /// The owner of `authorized`.
     pub authorized: Option<FieldOwner<bool>>,
-    /// Who decides `tags`.
+    /// The owners of `tags`.
     pub tags: ListOwners<Tag>,
-    /// Who decides `keyExpiry`.
+    /// The owner of `keyExpiry`.
     pub key_expiry_disabled: Option<FieldOwner<bool>>,
-    /// Who decides `enabledRoutes`.
+    /// The owners of `enabledRoutes`.
     pub enabled_routes: ListOwners<Route>,
-    /// Who decides `exitNode`.
+    /// The owner of `exitNode`.
     pub exit_node: Option<FieldOwner<bool>>,
-    /// Who decides each attribute.
+    /// The owner of each attribute.
     pub attributes: BTreeMap<AttributeKey, FieldOwner<DesiredAttribute>>,
-    /// The attributes to delete if they are there: named before and by nobody any more.
+    /// The attributes to delete if they exist: the policies declared them before, and no policy does now.
     pub removed_keys: BTreeMap<AttributeKey, Vec<PolicyKey>>,
-    /// The attributes to delete if they are there: set by policies that have let the device go.
+    /// The attributes to delete if they exist: set by policies that have released the device.
     pub released_keys: BTreeMap<AttributeKey, Vec<PolicyKey>>,
-    /// Nobody decides `exitNode`, but policies that have let the device go take it back.
+    /// No policy declares `exitNode`, but policies that have released the device clear it.
     pub clears_exit_node: bool,
-    /// The policies that have released the device and take something from it, if it is there.
+    /// The policies that have released the device and have something to clear on it.
     pub releasing: BTreeSet<PolicyKey>,
-    /// The policies that own all attributes of the device, by rank: what nobody names is deleted.
+    /// The policies that own all attributes of the device, by rank: undeclared attributes are deleted.
     pub exact_attribute_owners: Vec<PolicyKey>,
-    /// The attributes that any policy names.
+    /// The attributes that any policy declares.
     pub named: BTreeSet<AttributeKey>,
-    /// The attributes that any policy desires: names, with an expiry that has not passed.
+    /// The attributes that any policy desires: declared, with an expiry that has not passed.
     desired: BTreeSet<AttributeKey>,
-    /// Attributes whose desired expiry has passed, each with a policy that names it so: nobody
-    /// desires them for it any longer.
+    /// Attributes whose declared expiry has passed, each with its policy, which no longer desires it.
     pub expired: BTreeSet<(AttributeKey, PolicyKey)>,
-    /// Who decides `name`.
+    /// The owner of `name`.
     pub name: Option<FieldOwner<DeviceLabel>>,
-    /// Who decides `ipv4`.
+    /// The owner of `ipv4`.
     pub ipv4: Option<FieldOwner<TailnetIpv4>>,
-    /// What was lost, and to whom.
+    /// The fields in which a policy is overridden by another.
     pub conflicts: Vec<Conflict>,
-    /// What each policy that observes would decide if it were alone.
+    /// What each observing policy would own if it were alone.
     pub observed: BTreeMap<PolicyKey, FieldOwners>,
-    /// What each policy would decide if it were alone and the device were not protected.
+    /// What each policy would own if it were alone and the device were not protected.
     pub protected: BTreeMap<PolicyKey, FieldOwners>,
-    /// Attributes that a policy desires and the API would refuse, as the tailnet has the key in another
-    /// form: they take precedence over nothing.
+    /// Attributes that a policy declares and the API would refuse, because the tailnet has the key with
+    /// another spelling or type. They override nothing.
     pub impossible: Vec<(PolicyKey, AttributeKey, DesiredAttribute)>,
-    /// When a desired attribute ends that overrides others, or one that is overridden.
+    /// When the next desired attribute of a conflict expires, so that the conflict may end.
     conflicts_end: Option<Timestamp>,
     allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
     modes: BTreeMap<PolicyKey, Mode>,
-    /// How far the policies reach on the device.
+    /// The permissions of the policies on the device.
     permissions: PolicyPermissions,
     limited: BTreeSet<PolicyKey>,
 }
 
 impl FieldOwners {
-    /// Settles who decides, among the policies that hold one device, and what those that have let
-    /// it go take away. The form of an attribute key may be decided by a policy of another device.
+    /// Resolves the owners among the policies that target one device, and what policies that have released
+    /// it clear. A policy of another device may own the type of an attribute key.
     #[must_use]
     pub fn resolve(
         policies: &[(&Policy, &PolicyRecord)],
         released: &[Released],
         types: &AttributeTypes,
-        permits: &ApprovalStates<'_>,
+        approvals: &ApprovalStates<'_>,
         permissions: PolicyPermissions,
         node: &NodeId,
         now: Timestamp,
@@ -137,25 +136,25 @@ impl FieldOwners {
             .copied()
             .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
-        let nobody = AttributeTypes::default();
+        let no_types = AttributeTypes::default();
         let alone = |of: (&Policy, &PolicyRecord)| {
             let key = &of.0.key;
             let permissions = permissions.of_an_observer(key);
             (
                 key.clone(),
-                Self::among(&[of], node, &nobody, permits, permissions, now),
+                Self::among(&[of], node, &no_types, approvals, permissions, now),
             )
         };
         let observed = observing.into_iter().map(alone).collect();
-        let mut claims = Self::among(&ranked, node, types, permits, permissions, now);
-        claims.observed = observed;
+        let mut field_owners = Self::among(&ranked, node, types, approvals, permissions, now);
+        field_owners.observed = observed;
         for released in released {
-            claims.clear(released, permits);
+            field_owners.clear(released, approvals);
         }
-        claims
+        field_owners
     }
 
-    /// Sets aside what policies desire of a device that is protected: it decides nothing, and is shown.
+    /// Adds what policies declare for a protected device: it is shown, and owns nothing.
     pub(super) fn add_denied(
         &mut self,
         protected: &[(&Policy, &PolicyRecord)],
@@ -165,14 +164,14 @@ impl FieldOwners {
         for of in protected {
             let key = &of.0.key;
             let permissions = self.permissions.of_an_observer(key);
-            let (types, permits) = (AttributeTypes::default(), ApprovalStates::default());
-            let alone = Self::among(&[*of], node, &types, &permits, permissions, now);
+            let (types, approvals) = (AttributeTypes::default(), ApprovalStates::default());
+            let alone = Self::among(&[*of], node, &types, &approvals, permissions, now);
             self.protected.insert(key.clone(), alone);
         }
     }
 
-    /// What decides nothing here, and is shown.
-    fn aside(&self) -> impl Iterator<Item = &Self> {
+    /// The settings that are shown and own nothing.
+    fn only_shown(&self) -> impl Iterator<Item = &Self> {
         self.observed.values().chain(self.protected.values())
     }
 
@@ -180,84 +179,84 @@ impl FieldOwners {
         ranked: &[(&Policy, &PolicyRecord)],
         node: &NodeId,
         types: &AttributeTypes,
-        permits: &ApprovalStates<'_>,
+        approvals: &ApprovalStates<'_>,
         permissions: PolicyPermissions,
         now: Timestamp,
     ) -> Self {
-        let mut claims = Self {
+        let mut field_owners = Self {
             permissions,
             ..Self::default()
         };
         for (policy, _) in ranked {
-            claims.admit(policy, permits);
+            field_owners.admit(policy, approvals);
             for (key, desired) in policy.desired.attributes.iter().flatten() {
                 if desired.has_expired(now) {
-                    claims.named.insert(key.clone());
+                    field_owners.named.insert(key.clone());
                     let expired = (key.clone(), policy.key.clone());
-                    claims.expired.insert(expired);
+                    field_owners.expired.insert(expired);
                     continue;
                 }
                 if is_impossible(policy, key, desired, types, now) {
-                    claims.set_impossible(policy, key, desired);
+                    field_owners.set_impossible(policy, key, desired);
                     continue;
                 }
-                claims.named.insert(key.clone());
-                claims.desired.insert(key.clone());
-                if !claims.overridden_type(policy, key, desired, types, now) {
-                    claims.admit_attribute(policy, key, desired);
+                field_owners.named.insert(key.clone());
+                field_owners.desired.insert(key.clone());
+                if !field_owners.overridden_type(policy, key, desired, types, now) {
+                    field_owners.admit_attribute(policy, key, desired);
                 }
             }
         }
         let invalid = ranked.iter().filter(|(policy, _)| policy.is_invalid());
         for (_, record) in invalid {
-            // Nobody knows which of them it still declares.
+            // Which of its keys an invalid policy still declares is unknown, so all of them stay.
             let owned = record.owned.known_at(node).into_iter().flatten();
-            claims.named.extend(owned.clone().cloned());
-            claims.desired.extend(owned.cloned());
+            field_owners.named.extend(owned.clone().cloned());
+            field_owners.desired.extend(owned.cloned());
         }
         for (policy, record) in ranked {
-            claims.prune(policy, record.owned.known_at(node));
+            field_owners.prune(policy, record.owned.known_at(node));
         }
-        claims
+        field_owners
     }
 
-    /// Whether whatever this policy decides may be done, without anybody's approval.
+    /// Whether the changes of this policy may be sent without an approval.
     #[must_use]
     pub fn acts(&self, policy: &PolicyKey) -> bool {
         !matches!(self.mode(policy), Mode::Suspended(_) | Mode::Approve) && !self.is_limited(policy)
     }
 
-    /// Whether whatever this policy decides of a field may be done.
+    /// Whether the changes of this policy to a field may be sent.
     #[must_use]
     pub fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
         self.acts(policy) && self.denies(policy, field).is_none()
     }
 
-    /// Why a policy may not change this field of the device, by the guards of the tailnet.
+    /// Why the guardrails deny a policy this field of the device.
     #[must_use]
     pub fn denies(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
         self.permissions.denies(policy, field)
     }
 
-    /// A message of the API as a policy is told of it.
+    /// A message of the API as the author of a policy may see it.
     #[must_use]
     pub fn mask(&self, policy: &PolicyKey, text: &str) -> String {
         self.permissions.mask(policy, text)
     }
 
-    /// A change as a policy is told of it.
+    /// A change as the author of a policy may see it.
     #[must_use]
     pub fn view(&self, policy: &PolicyKey, change: &Change) -> Change {
         self.permissions.view(policy, change)
     }
 
-    /// What is done about a difference of this policy.
+    /// What the controller does about a difference of this policy.
     #[must_use]
     pub fn mode(&self, policy: &PolicyKey) -> Mode {
         self.modes.get(policy).copied().unwrap_or_default()
     }
 
-    /// Whether this policy is one of those that were settled here.
+    /// Whether this policy is among those that were resolved here.
     pub(super) fn includes(&self, policy: &PolicyKey) -> bool {
         self.modes.contains_key(policy)
     }
@@ -268,57 +267,59 @@ impl FieldOwners {
         self.limited.contains(policy)
     }
 
-    /// Whether attributes must be known: to compare, or as they may stand in the way of the policy that
-    /// won a key.
+    /// Whether attributes must be read: to compare them, or because their type may conflict with that of the
+    /// policy that takes precedence.
     #[must_use]
     pub fn need_attributes(&self) -> bool {
-        let of_a_form = |lost: &Conflict| matches!(lost.kind, ConflictKind::Type(_));
+        let is_of_type = |conflict: &Conflict| matches!(conflict.kind, ConflictKind::Type(_));
         !self.attributes.is_empty()
             || !self.impossible.is_empty()
-            || self.conflicts.iter().any(of_a_form)
+            || self.conflicts.iter().any(is_of_type)
             || !self.removed_keys.is_empty()
             || !self.released_keys.is_empty()
             || !self.exact_attribute_owners.is_empty()
-            || self.aside().any(Self::need_attributes)
+            || self.only_shown().any(Self::need_attributes)
     }
 
-    /// When the next attribute wish ends.
+    /// When the next desired attribute expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let own = self.attributes.values();
         let own = own.filter_map(|claim| claim.desired.expiry);
-        let aside = self.aside().filter_map(Self::next_expiry);
-        own.chain(aside).chain(self.conflicts_end).min()
+        let shown = self.only_shown().filter_map(Self::next_expiry);
+        own.chain(shown).chain(self.conflicts_end).min()
     }
 
-    /// Whether something is wished for the routes of any kind.
+    /// Whether any policy declares routes of either kind.
     #[must_use]
     pub fn need_routes(&self) -> bool {
         !self.enabled_routes.is_empty()
             || self.exit_node.is_some()
-            || self.aside().any(Self::need_routes)
+            || self.only_shown().any(Self::need_routes)
     }
 
-    /// Whether the routes call would carry entries that nobody here decides.
+    /// Whether a request for the routes would contain entries that no policy here owns.
     #[must_use]
     pub fn share_routes(&self) -> bool {
-        let actions = |owner: &PolicyKey| self.acts_on(owner, &Field::ExitNode);
-        let decides_exit = |claim: &FieldOwner<bool>| claim.owners.iter().any(actions);
-        let actions = |owner: &PolicyKey| self.acts_on(owner, &Field::EnabledRoutes);
+        let sets_exit_node = |claim: &FieldOwner<bool>| {
+            let mut owners = claim.owners.iter();
+            owners.any(|owner| self.acts_on(owner, &Field::ExitNode))
+        };
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::EnabledRoutes);
         self.enabled_routes
-            .carries_unmanaged(actions, AllowedEntries::bounds_routes)
-            || !self.exit_node.as_ref().is_some_and(decides_exit)
+            .carries_unmanaged(acts, AllowedEntries::bounds_routes)
+            || !self.exit_node.as_ref().is_some_and(sets_exit_node)
     }
 
-    /// Whether the tags call would carry tags that nobody here decides.
+    /// Whether a request for the tags would contain tags that no policy here owns.
     #[must_use]
     pub fn share_tags(&self) -> bool {
-        let actions = |owner: &PolicyKey| self.acts_on(owner, &Field::Tags);
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::Tags);
         self.tags
-            .carries_unmanaged(actions, AllowedEntries::bounds_tags)
+            .carries_unmanaged(acts, AllowedEntries::bounds_tags)
     }
 
-    /// Whether this policy's author agreed to this disruption.
+    /// Whether this policy allows this disruption.
     #[must_use]
     pub fn allows(&self, owner: &PolicyKey, disruption: Disruption) -> bool {
         self.allowed
@@ -326,44 +327,44 @@ impl FieldOwners {
             .is_some_and(|allowed| allowed.contains(&disruption))
     }
 
-    fn admit(&mut self, policy: &Policy, permits: &ApprovalStates<'_>) {
+    fn admit(&mut self, policy: &Policy, approvals: &ApprovalStates<'_>) {
         let key = &policy.key;
         let desired = &policy.desired;
-        let extents = policy.ownership;
+        let ownership = policy.ownership;
         let scope = self.permissions.scope(key);
         let mut conflicts: Vec<(Field, PolicyKey)> = Vec::new();
-        let mut lose = |field, winner: Option<PolicyKey>| {
+        let mut add_conflict = |field, winner: Option<PolicyKey>| {
             conflicts.extend(winner.map(|winner| (field, winner)));
         };
         let authorized = desired.authorized.as_ref();
-        lose(
+        add_conflict(
             Field::Authorized,
             claim(&mut self.authorized, authorized, key),
         );
         if let Some(tags) = &desired.tags {
-            lose(
+            add_conflict(
                 Field::Tags,
-                self.tags.admit(key, tags, extents.tags, scope.clone()),
+                self.tags.admit(key, tags, ownership.tags, scope.clone()),
             );
         }
         let key_expiry = desired.key_expiry_disabled.as_ref();
-        lose(
+        add_conflict(
             Field::KeyExpiry,
             claim(&mut self.key_expiry_disabled, key_expiry, key),
         );
         if let Some(routes) = &desired.enabled_routes {
             let winner = self
                 .enabled_routes
-                .admit(key, routes, extents.enabled_routes, scope);
-            lose(Field::EnabledRoutes, winner);
+                .admit(key, routes, ownership.enabled_routes, scope);
+            add_conflict(Field::EnabledRoutes, winner);
         }
         let exit_node = desired.exit_node.as_ref();
-        lose(Field::ExitNode, claim(&mut self.exit_node, exit_node, key));
-        lose(
+        add_conflict(Field::ExitNode, claim(&mut self.exit_node, exit_node, key));
+        add_conflict(
             Field::Name,
             claim(&mut self.name, desired.name.as_ref(), key),
         );
-        lose(
+        add_conflict(
             Field::Ipv4,
             claim(&mut self.ipv4, desired.ipv4.as_ref(), key),
         );
@@ -375,17 +376,18 @@ impl FieldOwners {
                 is_named: true,
                 kind: ConflictKind::Field,
             }));
-        if desired.attributes.is_some() && extents.attributes == AttributesOwnership::Exact {
+        if desired.attributes.is_some() && ownership.attributes == AttributesOwnership::Exact {
             self.exact_attribute_owners.push(key.clone());
         }
         self.allowed.insert(key.clone(), policy.allowed.clone());
         self.modes.insert(key.clone(), policy.mode);
-        if permits.limits(key) {
+        if approvals.limits(key) {
             self.limited.insert(key.clone());
         }
     }
 
-    /// Whether a policy that ranks before, be it of another device, has the key in another form.
+    /// Whether a policy that ranks before this one, even one of another device, declares the key with another
+    /// spelling or type.
     fn overridden_type(
         &mut self,
         policy: &Policy,
@@ -397,7 +399,8 @@ impl FieldOwners {
         let Some((winner, claim)) = types.deciding(key, now) else {
             return false;
         };
-        // One that ranks after it decides only as long as the API refuses this one: it is tried still.
+        // A policy that ranks after this one owns the type only while the API refuses this one, so this one
+        // must still be tried.
         if claim.attribute_type == AttributeType::of(key, desired) || *winner > policy.owned_rank()
         {
             return false;
@@ -430,7 +433,7 @@ impl FieldOwners {
                     is_named: true,
                     kind: ConflictKind::Field,
                 });
-                // From then on nothing is desired that another policy could override.
+                // Once it expires, there is nothing left to override.
                 let ends = self.conflicts_end.into_iter();
                 self.conflicts_end = ends.chain(desired.expiry).min();
             }
@@ -445,14 +448,14 @@ impl FieldOwners {
         }
     }
 
-    /// Whether a policy no longer desires an attribute that it names: it neither sets nor deletes it.
+    /// Whether a policy no longer desires an attribute that it declares: it neither sets nor deletes it.
     fn is_expired_for(&self, key: &AttributeKey, policy: &PolicyKey) -> bool {
         let expired = (key.clone(), policy.clone());
         self.expired.contains(&expired)
     }
 
-    /// `postureAttributes` gone as a whole releases the keys; a key that the policy owns here and no
-    /// longer declares is deleted, unless another policy desires it.
+    /// Deletes each key that the policy owns here and no longer declares, unless another policy desires it. A
+    /// policy without `postureAttributes` releases its keys instead.
     fn prune(&mut self, policy: &Policy, owned: Option<&BTreeSet<AttributeKey>>) {
         if policy.desired.attributes.is_none() {
             return;
@@ -468,7 +471,7 @@ impl FieldOwners {
     }
 }
 
-/// Takes the wish of the policy that ranks next. Gives the policy to which it loses, if so.
+/// Adds what the policy that ranks next declares. Returns the policy that overrides it, if any.
 fn claim<T: Clone + PartialEq>(
     slot: &mut Option<FieldOwner<T>>,
     desired: Option<&T>,

@@ -1,4 +1,4 @@
-//! Guards are filters over the plan: what they refuse stays in it with the reason.
+//! The guards of a plan: a change that they hold stays in the plan with the reason.
 
 use jiff::Timestamp;
 
@@ -8,41 +8,39 @@ use super::{
 };
 use crate::model::{Device, NodeId, TagSet};
 
-/// Marks what must not be done now.
+/// Sets the reason on each change that must not be sent now.
 pub(super) fn hold<'a>(
     differences: impl IntoIterator<Item = &'a mut Difference>,
     device: &Device,
-    claims: &FieldOwners,
+    field_owners: &FieldOwners,
     policies: &[(&Policy, &PolicyRecord)],
     context: &PlanContext<'_>,
 ) {
-    // What the tailnet forbids anyway needs no other word.
-    let forbidden =
-        |hold: &Option<Hold>| matches!(hold, Some(Hold::Protected | Hold::NotAllowed(_)));
     for difference in differences {
-        if forbidden(&difference.hold) {
+        // The guardrails already deny it, and a second reason would not help.
+        if matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_))) {
             continue;
         }
-        let sees = |id: &NodeId| {
+        let may_name = |id: &NodeId| {
             let owners = policies.iter().map(|(policy, _)| policy);
             let mut owners = owners.filter(|policy| difference.concerns(&policy.key));
             owners.all(|policy| policy.allowance.discloses(context.index.get(id)))
         };
-        let called = |id: &NodeId| context.called_where(sees(id), id);
+        let called = |id: &NodeId| context.disclosed_name(may_name(id), id);
         difference.hold = disruption(difference, device, policies, context.now)
-            .filter(|disruption| !claims.allows(&difference.owner, *disruption))
+            .filter(|disruption| !field_owners.allows(&difference.owner, *disruption))
             .map(Hold::Disruption)
             .or_else(|| conflict(&difference.change, context, called))
             .or_else(|| taken(&difference.change, device, context, called))
-            .or_else(|| would_unselect(difference, device, claims, policies))
+            .or_else(|| would_unselect(difference, device, field_owners, policies))
             .or_else(|| actions::hold(difference, device, policies, context.approvals.clock_skew()))
-            // What the policy waits for anyway.
+            // An approval or the limit comes after the guards: it must not ask for a change that they hold.
             .or_else(|| difference.hold.take())
             .or_else(|| not_in_approved_plan(difference, context));
     }
 }
 
-/// What came up after somebody has agreed to a plan, or is another change by now.
+/// Holds a change that is not part of the approved plan: it came up later, or differs from the approved one.
 fn not_in_approved_plan(difference: &Difference, context: &PlanContext<'_>) -> Option<Hold> {
     let excluded = context
         .approvals
@@ -50,30 +48,31 @@ fn not_in_approved_plan(difference: &Difference, context: &PlanContext<'_>) -> O
     excluded.then_some(Hold::NotInApprovedPlan)
 }
 
-/// Tags decide which device some policies target. A change of tags that makes a policy release its device
-/// could begin a circle: what that policy desires for the tags would be gone, another one would change
-/// them back, and so on for ever. As this is the only way to release a device by our own requests, there
-/// is no circle without it.
+/// Holds a change of tags that only comes about by policies that would no longer match the device after it.
 ///
-/// A device may leave a policy by the tags that others give it: those who decide them target it still, so
-/// that only one that takes precedence over them can decide after. So a change is held where it comes
-/// about only by policies that it would take the device from, and nobody can hold up another one's change
-/// by targeting the device in a way that the change ends.
+/// Such a change could begin an endless loop: the policy releases the device, what it declared for the tags is
+/// gone, another policy changes them back, the first one matches again, and so on. Our own requests can
+/// release a device in no other way, so there is no loop without such a change.
+///
+/// A change that other policies want too is not held, although it releases the device from one policy: the
+/// others still match, so only a policy that takes precedence over them can change the tags afterward. So no
+/// policy can block the change of another by a selector that the change ends.
 fn would_unselect(
     difference: &Difference,
     device: &Device,
-    claims: &FieldOwners,
+    field_owners: &FieldOwners,
     policies: &[(&Policy, &PolicyRecord)],
 ) -> Option<Hold> {
     if !matches!(difference.change, Change::Tags { .. }) {
         return None;
     }
-    let actions =
-        |policy: &PolicyKey| claims.acts_on(policy, &Field::Tags) || difference.concerns(policy);
-    // As it would be sent, whatever of it the policy is told.
-    let after = claims.tags.settled(&device.tags, actions);
+    let acts = |policy: &PolicyKey| {
+        field_owners.acts_on(policy, &Field::Tags) || difference.concerns(policy)
+    };
+    // The whole list as it would be sent, including the entries that the policy's author may not see.
+    let after = field_owners.tags.settled(&device.tags, acts);
     let changed = tagged(device, &after);
-    let mut deleting: Vec<&Policy> = policies
+    let mut releasing: Vec<&Policy> = policies
         .iter()
         .map(|(policy, _)| *policy)
         .filter(|policy| {
@@ -81,10 +80,10 @@ fn would_unselect(
             policy.desired.tags.is_some() && !(policy.still_targets(&changed) && keeps())
         })
         .collect();
-    deleting.sort_by_key(|policy| policy.rank());
-    let stays = |policy: &PolicyKey| deleting.iter().all(|deleting| deleting.key != *policy);
-    let without = claims.tags.among(stays).settled(&device.tags, actions);
-    let first = deleting.first().filter(|_| without != after)?;
+    releasing.sort_by_key(|policy| policy.rank());
+    let stays = |policy: &PolicyKey| releasing.iter().all(|releasing| releasing.key != *policy);
+    let without = field_owners.tags.among(stays).settled(&device.tags, acts);
+    let first = releasing.first().filter(|_| without != after)?;
     Some(Hold::WouldUnselect(first.key.clone()))
 }
 
@@ -96,8 +95,8 @@ fn tagged(device: &Device, tags: &TagSet) -> Device {
 }
 
 impl Policy {
-    /// Whether a device that it targets would still be one of those if it were so. The identity of a device
-    /// stays.
+    /// Whether the policy would still target one of its devices after this change of tags. The identity of a
+    /// device does not change with its tags.
     fn still_targets(&self, changed: &Device) -> bool {
         self.allowance.is_about(changed)
             && match &self.target {
@@ -108,8 +107,7 @@ impl Policy {
 }
 
 impl DeviceTarget {
-    /// Whether a device with these tags could still be the one that is meant. With tags it has no
-    /// user any more.
+    /// Whether a targeted device would still be targeted with these tags. A tagged device has no user.
     fn still_selects(&self, tags: &TagSet) -> bool {
         self.tags.is_subset(tags) && (self.users.is_empty() || tags.is_empty())
     }
@@ -121,14 +119,14 @@ fn disruption(
     policies: &[(&Policy, &PolicyRecord)],
     now: Timestamp,
 ) -> Option<Disruption> {
-    let of_fleet = || {
+    let has_selector = || {
         let mut policies = policies.iter().map(|(policy, _)| *policy);
         policies.any(|policy| {
             policy.key == difference.owner && matches!(policy.target, Target::Selector(_))
         })
     };
     match &difference.change {
-        Change::Tags { before, .. } if before.is_empty() && of_fleet() => {
+        Change::Tags { before, .. } if before.is_empty() && has_selector() => {
             Some(Disruption::FirstTag)
         }
         Change::Authorized { after: false, .. } => Some(Disruption::Deauthorize),
@@ -140,8 +138,8 @@ fn disruption(
     }
 }
 
-/// The API refuses a value of another type than the key has anywhere, and a key that differs from a
-/// present one only in case.
+/// Holds an attribute that the API would refuse: its key has another type in the tailnet, or differs from an
+/// existing key only in case.
 pub(super) fn conflict(
     change: &Change,
     context: &PlanContext<'_>,
@@ -166,8 +164,7 @@ pub(super) fn conflict(
     })
 }
 
-/// The API refuses an address or a name that another device has; so the call is not made, and the
-/// message can say who has it.
+/// Holds an address or a name that another device has. The API would refuse it without naming that device.
 fn taken(
     change: &Change,
     device: &Device,

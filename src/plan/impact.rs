@@ -5,29 +5,29 @@ use jiff::Timestamp;
 use super::Change;
 use crate::model::{Device, RouteSet, TagSet};
 
-/// What people may lose by a change, held or not: to be said where a plan is shown.
+/// The disruption that a change causes, held or not, for shown plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Impact {
     /// The device is taken out of the tailnet.
     Deauthorized,
-    /// These tags go, and what is permitted by them.
+    /// The device loses these tags, and the access that they give.
     TagsTaken(TagSet),
-    /// The first tag takes the device from its user, and no call gives it back.
+    /// The first tag takes the device from its user, and no request gives it back.
     TakenFromUser(String),
-    /// The key's time is past: the device must log in again.
+    /// The key has expired: the device must log in again.
     KeyExpired,
-    /// The device leaves the tailnet, and nothing brings it back but its own user.
+    /// The device leaves the tailnet, and only its own user can bring it back.
     Deleted,
-    /// These routes go, and the networks behind them.
+    /// The device loses these routes, and the networks behind them.
     RoutesTaken(RouteSet),
-    /// It is an exit node no more.
+    /// The device is no longer an exit node.
     ExitNodeTaken,
-    /// Another address breaks the connections of the old one.
+    /// The new address breaks connections to the old one.
     Ipv4Changed,
 }
 
 impl Impact {
-    /// What a change would take, if anything.
+    /// The disruption that a change causes, if any.
     #[must_use]
     pub fn of(change: &Change, device: &Device, now: Timestamp) -> Option<Self> {
         match change {
@@ -66,7 +66,7 @@ impl fmt::Display for Impact {
             Self::TakenFromUser(user) => write!(f, "takes the device from {user} for good"),
             Self::KeyExpired => f.write_str("cuts the device off until somebody logs in on it"),
             Self::RoutesTaken(routes) => write!(f, "withdraws {}", joined(routes)),
-            Self::ExitNodeTaken => f.write_str("is an exit node no more"),
+            Self::ExitNodeTaken => f.write_str("is no longer an exit node"),
             Self::Deleted => f.write_str("deletes the device for good"),
             Self::Ipv4Changed => f.write_str("breaks connections to the old address"),
         }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_may_lose_is_said_and_nothing_else() {
+    fn only_disruptive_changes_have_an_impact() {
         let tags = |tags: &[&str]| -> TagSet {
             let tags = tags.iter().map(|tag| tag.parse::<Tag>().unwrap());
             tags.collect()
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(reroute(&[], &["10.1.0.0/16"]), "");
 
         let exit = |before: RouteSet, after| reported(&Change::ExitNode { before, after });
-        assert_eq!(exit(Route::exit_node(), false), "is an exit node no more");
+        assert_eq!(exit(Route::exit_node(), false), "is no longer an exit node");
         assert_eq!(exit(RouteSet::new(), true), "");
 
         let authorize = |after: bool| {

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::PolicyKey;
 use crate::model::NodeId;
 
-/// Which devices each policy wishes to change now. Kept up to date one device at a time.
+/// Which devices each policy wants to change now. Kept up to date one device at a time.
 ///
-/// Devices that were changed within the hour are no part of it, but for what was held before: another
-/// change of theirs is free.
+/// A device that was changed within the hour is not part of it, because another change of the same device is
+/// free. It stays part of it if it was held before.
 #[derive(Debug, Clone, Default)]
 pub struct WantedChanges {
     by_policy: BTreeMap<PolicyKey, BTreeSet<NodeId>>,
@@ -16,7 +16,7 @@ pub struct WantedChanges {
 }
 
 impl WantedChanges {
-    /// Takes the policies that wish to change a device now. Says whether they are others than before.
+    /// Sets the policies that want to change a device now. Returns whether they differ from before.
     pub fn set(&mut self, node: &NodeId, policies: BTreeSet<PolicyKey>) -> bool {
         let before = self.by_node.remove(node).unwrap_or_default();
         for key in before.difference(&policies) {
@@ -38,7 +38,7 @@ impl WantedChanges {
         changed
     }
 
-    /// Whether nobody wanted to change anything.
+    /// Whether no policy wants to change anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_node.is_empty()
@@ -53,76 +53,76 @@ impl WantedChanges {
 
     /// The policies that want to change more devices than this.
     #[must_use]
-    pub fn larger_than(&self, most: usize) -> BTreeSet<PolicyKey> {
+    pub fn larger_than(&self, max: usize) -> BTreeSet<PolicyKey> {
         let policies = self.by_policy.iter();
-        let large = policies.filter(|(_, nodes)| nodes.len() > most);
+        let large = policies.filter(|(_, nodes)| nodes.len() > max);
         large.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The devices that a policy wishes to change.
+    /// The devices that a policy wants to change.
     #[must_use]
     pub fn of(&self, policy: &PolicyKey) -> impl ExactSizeIterator<Item = &NodeId> {
         static NONE: BTreeSet<NodeId> = BTreeSet::new();
         self.by_policy.get(policy).unwrap_or(&NONE).iter()
     }
 
-    /// The policies that are held, so that no more than `room` devices are changed: those that
-    /// would change the most first, and of two that would change the same number, the one that
-    /// ranks later. A policy is held as a whole. Those that are held `already` are not among them.
+    /// The policies to hold, so that the others change at most `max` devices. The policy that would change
+    /// the most devices is held first, and of two with the same number, the one that ranks later. A policy is
+    /// held as a whole. Policies that are `already` held are left out.
     ///
-    /// Costs next to nothing while all fits, and else no more than the room and the number of
-    /// policies: a policy that is too large is not walked over.
+    /// Constant time if nothing is over the limit. Otherwise the cost depends on `max` and on the number of
+    /// policies: the devices of a policy that is too large are not visited.
     #[must_use]
     pub fn policies_over_limit<R: Ord>(
         &self,
-        room: usize,
+        max: usize,
         already: &BTreeSet<PolicyKey>,
         rank: impl Fn(&PolicyKey) -> R,
     ) -> BTreeSet<PolicyKey> {
-        if self.by_node.len() <= room {
+        if self.by_node.len() <= max {
             return BTreeSet::new();
         }
         let policies = self.by_policy.iter();
         let policies = policies.filter(|(key, _)| !already.contains(*key));
-        largest_beyond(policies.collect(), room, rank)
+        largest_over_limit(policies.collect(), max, rank)
     }
 
-    /// As [`WantedChanges::policies_over_limit`], for each namespace by itself, with its own room.
+    /// As [`WantedChanges::policies_over_limit`], for each namespace separately, with a limit of its own.
     #[must_use]
     pub fn beyond_shares<R: Ord>(
         &self,
-        room: impl Fn(&str) -> usize,
+        max: impl Fn(&str) -> usize,
         rank: impl Fn(&PolicyKey) -> R,
     ) -> BTreeSet<PolicyKey> {
         let policies: Vec<_> = self.by_policy.iter().collect();
-        // They are in the order of their namespaces.
+        // The policies are sorted by namespace.
         let namespaces = policies.chunk_by(|(a, _), (b, _)| a.namespace == b.namespace);
         let held = namespaces.flat_map(|policies| {
-            let room = room(&policies[0].0.namespace);
-            let most: usize = policies.iter().map(|(_, nodes)| nodes.len()).sum();
-            if most <= room {
+            let max = max(&policies[0].0.namespace);
+            let wanted: usize = policies.iter().map(|(_, nodes)| nodes.len()).sum();
+            if wanted <= max {
                 return BTreeSet::new();
             }
-            largest_beyond(policies.to_vec(), room, &rank)
+            largest_over_limit(policies.to_vec(), max, &rank)
         });
         held.collect()
     }
 }
 
-/// Those of the policies that are held, so that the others change no more than `room` devices.
-fn largest_beyond<R: Ord>(
+/// The policies to hold, so that the others change at most `max` devices.
+fn largest_over_limit<R: Ord>(
     mut policies: Vec<(&PolicyKey, &BTreeSet<NodeId>)>,
-    room: usize,
+    max: usize,
     rank: impl Fn(&PolicyKey) -> R,
 ) -> BTreeSet<PolicyKey> {
     policies.sort_by_cached_key(|(key, nodes)| (nodes.len(), rank(key)));
     let mut changed: BTreeSet<&NodeId> = BTreeSet::new();
     let first_held = policies.iter().position(|(_, nodes)| {
-        if nodes.len() > room {
+        if nodes.len() > max {
             return true;
         }
         changed.extend(nodes.iter());
-        changed.len() > room
+        changed.len() > max
     });
     let held = first_held.map_or(&[][..], |first| &policies[first..]);
     held.iter().map(|(key, _)| (*key).clone()).collect()
@@ -149,17 +149,17 @@ mod tests {
         key.name.clone()
     }
 
-    /// The devices that each policy wishes to change.
-    type Wished = Vec<BTreeSet<usize>>;
+    /// The devices that each policy wants to change.
+    type ByPolicy = Vec<BTreeSet<usize>>;
 
-    fn wanted(desired: &Wished) -> WantedChanges {
+    fn wanted(desired: &ByPolicy) -> WantedChanges {
         let mut wanted = WantedChanges::default();
         for number in 0..20 {
-            let wishing = desired.iter().enumerate();
-            let wishing = wishing.filter(|(_, nodes)| nodes.contains(&number));
+            let wanting = desired.iter().enumerate();
+            let wanting = wanting.filter(|(_, nodes)| nodes.contains(&number));
             wanted.set(
                 &node(number),
-                wishing.map(|(policy, _)| key(policy)).collect(),
+                wanting.map(|(policy, _)| key(policy)).collect(),
             );
         }
         wanted
@@ -170,19 +170,19 @@ mod tests {
         all.len()
     }
 
-    fn desired() -> impl Strategy<Value = Wished> {
+    fn desired() -> impl Strategy<Value = ByPolicy> {
         collection::vec(collection::btree_set(0..20_usize, 0..12), 0..8)
     }
 
     #[test]
-    fn a_mistake_in_one_selector_is_held_and_the_small_repairs_are_made() {
+    fn largest_policy_is_held_and_small_ones_are_sent() {
         let desired = vec![(0..15).collect(), [16].into(), [17, 18].into()];
         let held = wanted(&desired).policies_over_limit(5, &BTreeSet::new(), rank);
         assert_eq!(held, [key(0)].into());
     }
 
     #[test]
-    fn of_two_that_would_change_as_many_the_one_that_ranks_later_is_held() {
+    fn of_two_equally_large_policies_the_later_in_rank_is_held() {
         let desired = vec![[1, 2].into(), [3, 4].into()];
         assert_eq!(
             wanted(&desired).policies_over_limit(3, &BTreeSet::new(), rank),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_namespace_has_its_own_room_and_holds_its_own_largest() {
+    fn each_namespace_has_its_own_limit_and_holds_its_largest_policies() {
         let of = |namespace: &str, name: &str| PolicyKey {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -213,10 +213,10 @@ mod tests {
         want(of("b", "both"), 0..3);
         want(of("c", "first"), 10..13);
         want(of("c", "same"), 10..13);
-        let room = |namespace: &str| if namespace == "b" { 2 } else { 3 };
-        let held = wanted.beyond_shares(room, |key| key.name.clone());
+        let max = |namespace: &str| if namespace == "b" { 2 } else { 3 };
+        let held = wanted.beyond_shares(max, |key| key.name.clone());
         assert_eq!(held, [of("a", "large"), of("b", "both")].into());
-        // What is held already takes no room.
+        // A policy that is already held does not count.
         let policies_over_limit = wanted.policies_over_limit(5, &held, |key| key.name.clone());
         assert_eq!(policies_over_limit, BTreeSet::new());
         let policies_over_limit = wanted.policies_over_limit(4, &held, |key| key.name.clone());
@@ -230,32 +230,32 @@ mod tests {
         #![proptest_config(crate::plan::cases::cases(512))]
 
         #[test]
-        fn the_limit_is_never_exceeded_and_the_biggest_are_held_first(desired in desired(), room in 0..20_usize) {
-            let held = wanted(&desired).policies_over_limit(room, &BTreeSet::new(), rank);
-            // By the words of the contract: one after the other, until the rest fits.
+        fn limit_is_never_exceeded_and_the_largest_are_held_first(desired in desired(), max in 0..20_usize) {
+        let held = wanted(&desired).policies_over_limit(max, &BTreeSet::new(), rank);
+        // The contract, written out: hold one after the other, until the rest is within the limit.
             let mut order: Vec<usize> = (0..desired.len()).filter(|p| !desired[*p].is_empty()).collect();
             order.sort_by_key(|policy| (desired[*policy].len(), key(*policy).name));
             let mut expected = BTreeSet::new();
-            while changed(order.iter().map(|policy| &desired[*policy])) > room {
+            while changed(order.iter().map(|policy| &desired[*policy])) > max {
                 expected.extend(order.pop().map(key));
             }
             prop_assert_eq!(&held, &expected);
             let passing = desired.iter().enumerate().filter(|(policy, _)| !held.contains(&key(*policy)));
-            prop_assert!(changed(passing.map(|(_, nodes)| nodes)) <= room);
+            prop_assert!(changed(passing.map(|(_, nodes)| nodes)) <= max);
         }
 
         #[test]
-        fn it_does_not_matter_in_which_order_it_became_so(before in desired(), after in desired(), room in 0..20_usize) {
+        fn order_of_updates_does_not_matter(before in desired(), after in desired(), max in 0..20_usize) {
             let mut wants_now = wanted(&before);
             for number in (0..20).rev() {
-                let wishing = after.iter().enumerate().filter(|(_, nodes)| nodes.contains(&number));
-                wants_now.set(&node(number), wishing.map(|(policy, _)| key(policy)).collect());
+                let wanting = after.iter().enumerate().filter(|(_, nodes)| nodes.contains(&number));
+                wants_now.set(&node(number), wanting.map(|(policy, _)| key(policy)).collect());
             }
-            prop_assert_eq!(wants_now.policies_over_limit(room, &BTreeSet::new(), rank), wanted(&after).policies_over_limit(room, &BTreeSet::new(), rank));
+            prop_assert_eq!(wants_now.policies_over_limit(max, &BTreeSet::new(), rank), wanted(&after).policies_over_limit(max, &BTreeSet::new(), rank));
             for (number, nodes) in after.iter().enumerate() {
-                let told: BTreeSet<_> = wants_now.of(&key(number)).cloned().collect();
+                let reported: BTreeSet<_> = wants_now.of(&key(number)).cloned().collect();
                 let expected: BTreeSet<_> = nodes.iter().copied().map(node).collect();
-                prop_assert_eq!(told, expected);
+                prop_assert_eq!(reported, expected);
             }
         }
     }

@@ -2,24 +2,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{AllowedEntries, Entry, ListOwnership, PolicyKey};
 
-/// What the policies of one device wish for a list of its settings: its tags or its routes.
+/// The owners of a list of one device: its tags or its routes.
 ///
 /// | policies, by rank                            | the list becomes       | conflict            |
 /// |----------------------------------------------|------------------------|---------------------|
-/// | a: Exact [x]; b: Exact [y]                   | [x]                    | b lost to a         |
-/// | a: Exact [x]; b: Exact [x]                   | [x]                    | none: the same wish |
+/// | a: Exact [x]; b: Exact [y]                   | [x]                    | a overrides b       |
+/// | a: Exact [x]; b: Exact [x]                   | [x]                    | none: same list     |
 /// | a: AtLeast [x]; b: Exact [y]                 | [x, y]                 | none: a adds to it  |
-/// | a: Exact [x]; b: AtLeast [y]                 | [x]                    | b lost to a         |
+/// | a: Exact [x]; b: AtLeast [y]                 | [x]                    | a overrides b       |
 /// | a: Exact [x, y]; b: AtLeast [y]              | [x, y]                 | none: contained     |
-/// | a: AtLeast [x, y]; b: Exact []; c: Exact [x] | [x, y]                 | c lost to b         |
-/// | a: AtLeast [x]; b: AtLeast [y]               | what is there, x and y | none                |
+/// | a: AtLeast [x, y]; b: Exact []; c: Exact [x] | [x, y]                 | b overrides c       |
+/// | a: AtLeast [x]; b: AtLeast [y]               | observed, x and y      | none                |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListOwners<T> {
-    /// By rank, those that count.
+    /// The policies that are not overridden, by rank.
     parts: Vec<Part<T>>,
-    /// What those wish that lost.
-    lost: BTreeSet<T>,
-    /// What policies take away that have let the device go, and that nobody wishes.
+    /// The entries that overridden policies declare.
+    overridden: BTreeSet<T>,
+    /// The entries that policies withdraw after they released the device, and that no policy declares.
     withdrawn: BTreeMap<T, Vec<PolicyKey>>,
 }
 
@@ -28,34 +28,35 @@ struct Part<T> {
     owner: PolicyKey,
     desired: BTreeSet<T>,
     exact: bool,
-    /// Where rules bound what the policy owns, an exact wish means the entries inside: it takes no
-    /// others, and does not stand against a policy that owns those.
+    /// The entries that rules allow the policy. An exact list removes only allowed entries, and does not
+    /// conflict with a policy that owns other entries.
     scope: AllowedEntries,
 }
 
 impl<T: Entry> Part<T> {
-    /// Whether it decides that an entry that nobody wishes is not there.
-    fn takes(&self, entry: &T) -> bool {
+    /// Whether it removes an entry that no policy declares.
+    fn removes(&self, entry: &T) -> bool {
         self.exact && self.scope.covers(entry)
     }
 
-    /// Whether what ranks before cannot be had together with this wish. `whole` is all that is wished
-    /// before.
+    /// Whether this policy overrides one that ranks later and declares `desired`. `whole` has all the entries
+    /// that policies ranking before it declare.
     fn excludes(
         &self,
         desired: &BTreeSet<T>,
-        extent: ListOwnership,
+        ownership: ListOwnership,
         scope: &AllowedEntries,
         whole: &BTreeSet<T>,
     ) -> bool {
-        let taken = |entry: &T| self.takes(entry) && !whole.contains(entry);
+        let removed = |entry: &T| self.removes(entry) && !whole.contains(entry);
         let given = |entry: &T| scope.covers(entry) && !desired.contains(entry);
-        // Of two exact lists the first replaces the other, unless they are the same, or the other one is
-        // just what the first becomes by what ranks before it.
-        let more = |entry: &T| self.takes(entry) && !self.desired.contains(entry);
+        // Of two exact lists, the first overrides the other, unless they are the same, or the other one is
+        // what the first becomes with the entries that are added before it.
+        let more = |entry: &T| self.removes(entry) && !self.desired.contains(entry);
         let is_other = || desired.iter().any(more) && whole.iter().any(given);
         let replaced = || self.desired.iter().any(given) || is_other();
-        self.exact && (desired.iter().any(taken) || (extent == ListOwnership::Exact && replaced()))
+        self.exact
+            && (desired.iter().any(removed) || (ownership == ListOwnership::Exact && replaced()))
     }
 }
 
@@ -63,62 +64,62 @@ impl<T> Default for ListOwners<T> {
     fn default() -> Self {
         Self {
             parts: Vec::new(),
-            lost: BTreeSet::new(),
+            overridden: BTreeSet::new(),
             withdrawn: BTreeMap::new(),
         }
     }
 }
 
 impl<T: Entry> ListOwners<T> {
-    /// Whether nobody wishes anything.
+    /// Whether no policy declares or withdraws anything.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty() && self.withdrawn.is_empty()
     }
 
-    /// Takes the wish of the policy that ranks next. Gives the policy to which it loses, if so.
+    /// Adds what the policy that ranks next declares. Returns the policy that overrides it, if any.
     pub(super) fn admit(
         &mut self,
         owner: &PolicyKey,
         desired: &BTreeSet<T>,
-        extent: ListOwnership,
+        ownership: ListOwnership,
         scope: AllowedEntries,
     ) -> Option<PolicyKey> {
         let whole = self.whole();
         let mut before = self.parts.iter();
-        if let Some(first) = before.find(|part| part.excludes(desired, extent, &scope, &whole)) {
-            self.lost.extend(desired.iter().cloned());
+        if let Some(first) = before.find(|part| part.excludes(desired, ownership, &scope, &whole)) {
+            self.overridden.extend(desired.iter().cloned());
             return Some(first.owner.clone());
         }
         self.parts.push(Part {
             owner: owner.clone(),
             desired: desired.clone(),
-            exact: extent == ListOwnership::Exact,
+            exact: ownership == ListOwnership::Exact,
             scope,
         });
         None
     }
 
-    /// Takes away what nobody wishes of what a policy put there that has let the device go. Comes
-    /// after all wishes.
+    /// Withdraws the entries that a policy set before it released the device and that no policy declares. Call
+    /// it after all policies are added.
     pub(super) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
         let mut desired = self.whole();
-        desired.extend(self.lost.iter().cloned());
+        desired.extend(self.overridden.iter().cloned());
         for entry in entries.difference(&desired) {
             let owners = self.withdrawn.entry(entry.clone()).or_default();
             owners.push(owner.clone());
         }
     }
 
-    /// The policies that take something away that is there.
+    /// The policies that withdraw an observed entry.
     pub(super) fn withdrawing(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
-        let there = self.withdrawn.iter().filter(|(e, _)| before.contains(e));
-        let owners: BTreeSet<&PolicyKey> = there.flat_map(|(_, owners)| owners).collect();
+        let present = self.withdrawn.iter().filter(|(e, _)| before.contains(e));
+        let owners: BTreeSet<&PolicyKey> = present.flat_map(|(_, owners)| owners).collect();
         owners.into_iter().cloned().collect()
     }
 
-    /// What the list becomes when these policies act. What the others wish stays where it is there,
-    /// and is not added.
+    /// What the list becomes when these policies act. An entry that only other policies declare stays if it
+    /// is observed, and is not added.
     pub(super) fn settled(
         &self,
         before: &BTreeSet<T>,
@@ -130,9 +131,10 @@ impl<T: Entry> ListOwners<T> {
             .iter()
             .filter(|it| is_active(&it.owner))
             .collect();
-        let taken = |entry: &T| !whole.contains(entry) && acting.iter().any(|it| it.takes(entry));
+        let removed =
+            |entry: &T| !whole.contains(entry) && acting.iter().any(|it| it.removes(entry));
         let mut after = before.clone();
-        after.retain(|entry| !taken(entry));
+        after.retain(|entry| !removed(entry));
         after.extend(acting.iter().flat_map(|part| part.desired.iter().cloned()));
         let withdrawn = |entry: &T| {
             let owners = self.withdrawn.get(entry);
@@ -142,25 +144,25 @@ impl<T: Entry> ListOwners<T> {
         after
     }
 
-    /// The same without the policies that do not count. Who lost to one of those has lost still.
+    /// The same without the policies that do not count. A policy that one of them overrides stays overridden.
     pub(super) fn among(&self, counts: impl Fn(&PolicyKey) -> bool) -> Self {
         let mut among = self.clone();
         among.parts.retain(|part| counts(&part.owner));
         among
     }
 
-    /// The policies whose wish does not hold, by rank.
+    /// The policies whose desired state differs from the observed one, by rank.
     pub(super) fn unmet(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
         let whole = self.whole();
         let unmet = |part: &&Part<T>| {
-            let taken = |entry: &T| part.takes(entry) && !whole.contains(entry);
-            !part.desired.is_subset(before) || before.iter().any(taken)
+            let removed = |entry: &T| part.removes(entry) && !whole.contains(entry);
+            !part.desired.is_subset(before) || before.iter().any(removed)
         };
         let parts = self.parts.iter().filter(unmet);
         parts.map(|part| part.owner.clone()).collect()
     }
 
-    /// Whether a call that replaces the list carries entries along that no acting policy decides.
+    /// Whether a request that replaces the list contains entries that no acting policy owns.
     pub(super) fn carries_unmanaged(
         &self,
         is_active: impl Fn(&PolicyKey) -> bool,
@@ -184,8 +186,8 @@ mod tests {
     use super::*;
     use crate::model::Route;
 
-    /// The policy to which each of these loses, by rank; policies are named by their place.
-    fn lost(desired: &[(&[u8], ListOwnership)]) -> Vec<Option<String>> {
+    /// For each of these policies, by rank, the policy that overrides it. A policy's name is its index.
+    fn overridden_by(desired: &[(&[u8], ListOwnership)]) -> Vec<Option<String>> {
         let mut claim = ListOwners::<Route>::default();
         let admit = |(place, (routes, extent)): (usize, &(&[u8], ListOwnership))| {
             let routes = routes.iter();
@@ -194,23 +196,23 @@ mod tests {
                 namespace: "network".to_owned(),
                 name: place.to_string(),
             };
-            let lost = claim.admit(
+            let winner = claim.admit(
                 &owner,
                 &routes.collect(),
                 *extent,
                 AllowedEntries::default(),
             );
-            lost.map(|to| to.name)
+            winner.map(|winner| winner.name)
         };
         desired.iter().enumerate().map(admit).collect()
     }
 
     #[test]
-    fn an_exact_list_below_another_one_counts_only_where_both_become_the_same() {
+    fn second_exact_list_is_overridden_unless_both_become_the_same() {
         use ListOwnership::{AtLeast, Exact};
         let to = |name: &str| Some(name.to_owned());
         let above: (&[u8], ListOwnership) = (&[1, 2], AtLeast);
-        for (exact, below, loser) in [
+        for (exact, below, winner) in [
             (&[][..], &[1][..], to("1")),
             (&[], &[1, 2], None),
             (&[], &[], None),
@@ -219,9 +221,9 @@ mod tests {
             (&[3], &[1, 3], to("1")),
             (&[3], &[1, 2, 3], None),
         ] {
-            let all = lost(&[above, (exact, Exact), (below, Exact)]);
-            assert_eq!(all[2], loser, "{exact:?} above {below:?}");
+            let all = overridden_by(&[above, (exact, Exact), (below, Exact)]);
+            assert_eq!(all[2], winner, "{exact:?} above {below:?}");
         }
-        assert_eq!(lost(&[above, (&[1], Exact)]), [None, None]);
+        assert_eq!(overridden_by(&[above, (&[1], Exact)]), [None, None]);
     }
 }

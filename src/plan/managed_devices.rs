@@ -1,14 +1,14 @@
-//! `deletionPolicy: Clear`: what a policy takes from a device that it lets go.
+//! `deletionPolicy: Clear`: what a policy clears on a device that it releases.
 //!
-//! | setting             | taken away                                                            |
-//! |---------------------|-----------------------------------------------------------------------|
-//! | `postureAttributes` | the keys that it owns: named, or named before and not yet deleted     |
-//! | `enabledRoutes`     | the routes that it names and manages, under `Exact` as under `AtLeast` |
-//! | `exitNode: true`    | the two routes of an exit node                                        |
-//! | all others          | nothing: tags, key expiry, name, IPv4 and authorization stay          |
+//! | setting             | cleared                                                                        |
+//! |---------------------|--------------------------------------------------------------------------------|
+//! | `postureAttributes` | the keys that it owns: declared, or declared before and not yet deleted        |
+//! | `enabledRoutes`     | the routes that it declares and manages, both under `Exact` and `AtLeast`      |
+//! | `exitNode: true`    | the two routes of an exit node                                                 |
+//! | all others          | nothing: tags, key expiry, name, IPv4, and authorization stay                  |
 //!
-//! Whatever any policy of the device still wishes stays. Nothing is taken away that the policy did not
-//! name, so that a route approved by a person, or by an older edit of the policy, is never withdrawn.
+//! A setting that any policy of the device still declares stays. Nothing is cleared that the policy did not
+//! declare, so a route that a person approved is never withdrawn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,89 +17,89 @@ use super::{
 };
 use crate::model::{AttributeKey, NodeId, Route, RouteSet};
 
-/// The most devices that a policy under `Clear` can hold: their ids stand in its status, and a
-/// Kubernetes object has no room for more.
+/// The most devices that a policy under `Clear` can manage: its status lists their ids, and the size of a
+/// Kubernetes object is limited.
 pub const MAX_MANAGED: usize = 10_000;
 
-/// What a policy has put on a device.
+/// The settings that a policy manages on a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ManagedSettings {
     /// The attribute keys that it owns.
     pub keys: BTreeSet<AttributeKey>,
-    /// The routes that it names, those of an exit node among them.
+    /// The routes that it declares, including those of an exit node.
     pub routes: RouteSet,
 }
 
 impl ManagedSettings {
-    /// Whether there is nothing to take away.
+    /// Whether there is nothing to clear.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.routes.is_empty()
     }
 
-    /// Whether all that another one has is part of this.
+    /// Whether this contains everything that the other contains.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         other.keys.is_subset(&self.keys) && other.routes.is_subset(&self.routes)
     }
 
-    /// Takes in what another one has.
+    /// Adds the other settings.
     pub fn merge(&mut self, other: &Self) {
         self.keys.extend(other.keys.iter().cloned());
         self.routes.extend(&other.routes);
     }
 }
 
-/// What a policy that has let a device go takes from it.
+/// What a policy clears on a device that it has released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Released {
     /// The policy.
     pub policy: PolicyKey,
-    /// What it put there.
+    /// The settings that it set there.
     pub settings: ManagedSettings,
-    /// What the tailnet allows it.
+    /// The rules of the tailnet for it.
     pub allowance: AllowedRules,
-    /// Whether that waits for an approval.
+    /// Whether clearing needs an approval.
     pub mode: Mode,
 }
 
-/// The devices of a policy under `Clear`; kept in its status before the first call.
+/// The devices of a policy under `Clear`. Its status records them before the first request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ManagedDevices {
-    /// The devices that it holds.
+    /// The devices that it manages.
     pub nodes: BTreeSet<NodeId>,
-    /// The routes that it names on them. The attribute keys are [`PolicyRecord::owned`].
+    /// The routes that it declares for them. The attribute keys are in [`PolicyRecord::owned`].
     pub routes: RouteSet,
-    /// The devices on which it manages only some of them.
+    /// The devices on which it manages only some of these routes.
     pub partly: PartlyManaged,
-    /// The devices that it has let go and that are not cleared yet, by what is to be taken from them:
-    /// what the policy names by now may be something else.
+    /// The released devices that are not cleared yet, by what must be cleared there: the policy may declare
+    /// something else by now.
     pub released: BTreeMap<ManagedSettings, BTreeSet<NodeId>>,
 }
 
 impl ManagedDevices {
-    /// Whether nothing would have to be cleared if the policy were deleted.
+    /// Whether deleting the policy would clear nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.released.is_empty()
     }
 
-    /// How many ids they have.
+    /// The number of recorded ids.
     #[must_use]
     pub fn count(&self) -> usize {
         self.nodes.len() + self.released_count()
     }
 
-    /// How many of them are of devices that are let go.
+    /// The number of recorded ids of released devices.
     #[must_use]
     pub fn released_count(&self) -> usize {
         self.released.values().map(BTreeSet::len).sum()
     }
 
-    /// Whether what `needed` says is kept here too.
+    /// Whether this records everything that `needed` records.
     #[must_use]
     pub fn cover(&self, needed: &Self) -> bool {
-        let kept = |(settings, nodes): (&ManagedSettings, &BTreeSet<NodeId>)| {
+        let recorded = |(settings, nodes): (&ManagedSettings, &BTreeSet<NodeId>)| {
             let same = self.released.get(settings);
             let more = |id: &NodeId| self.due(id).covers(settings);
             same.is_some_and(|same| nodes.is_subset(same)) || nodes.iter().all(more)
@@ -107,12 +107,12 @@ impl ManagedDevices {
         needed.routes.is_subset(&self.routes)
             && needed.nodes.is_subset(&self.nodes)
             && self.cover_routes(needed)
-            && needed.released.iter().all(kept)
+            && needed.released.iter().all(recorded)
     }
 
-    /// Lets devices go, with the keys that the policy owns on each of them.
-    pub fn released_on(&mut self, split: BTreeSet<NodeId>, owned: &OwnedKeys) {
-        for id in split {
+    /// Releases devices, with the keys that the policy owns on each of them.
+    pub fn released_on(&mut self, nodes: BTreeSet<NodeId>, owned: &OwnedKeys) {
+        for id in nodes {
             let settings = ManagedSettings {
                 keys: owned.known_at(&id).cloned().unwrap_or_default(),
                 routes: self.release_routes(&id),
@@ -123,13 +123,13 @@ impl ManagedDevices {
         }
     }
 
-    /// The devices that are let go.
+    /// The released devices that are not cleared yet.
     #[must_use]
     pub fn release(&self) -> BTreeSet<&NodeId> {
         self.released.values().flatten().collect()
     }
 
-    /// What is to be taken from a device.
+    /// What must be cleared on a device.
     #[must_use]
     pub fn due(&self, id: &NodeId) -> ManagedSettings {
         let mut due = ManagedSettings::default();
@@ -138,7 +138,7 @@ impl ManagedDevices {
         due
     }
 
-    /// A part of what is to be taken from a device is gone.
+    /// Records that some of the settings to clear on a device are gone.
     pub fn forget(&mut self, id: &NodeId, gone: &ManagedSettings) {
         let mut rest = self.due(id);
         rest.keys.retain(|key| !gone.keys.contains(key));
@@ -149,7 +149,7 @@ impl ManagedDevices {
         }
     }
 
-    /// A device that was let go is cleared.
+    /// Records that a released device is cleared.
     pub fn cleared(&mut self, id: &NodeId) {
         for nodes in self.released.values_mut() {
             nodes.remove(id);
@@ -159,14 +159,14 @@ impl ManagedDevices {
 }
 
 impl Policy {
-    /// Whether what it releases is cleared now, or as soon as somebody approves. While it is
-    /// suspended, or only observes, nothing is sent for it.
+    /// Whether devices that it releases are cleared, now or once somebody approves. Nothing is sent for a
+    /// policy that is suspended or only observes.
     #[must_use]
     pub fn clears(&self) -> bool {
         self.deletion == Deletion::Clear && matches!(self.mode, Mode::Enforce | Mode::Approve)
     }
 
-    /// The routes that it would withdraw.
+    /// The declared routes, which it withdraws from a device that it releases.
     #[must_use]
     pub fn named_routes(&self) -> RouteSet {
         let mut routes = self.desired.enabled_routes.clone().unwrap_or_default();
@@ -176,7 +176,7 @@ impl Policy {
         routes
     }
 
-    /// Whether it puts anything on a device that would have to be cleared.
+    /// Whether it manages any setting that a release would clear.
     #[must_use]
     pub fn has_managed_settings(&self, record: &PolicyRecord) -> bool {
         let mut named = self.desired.attributes.iter().flat_map(BTreeMap::keys);
@@ -207,7 +207,7 @@ mod tests {
         (keys, routes()).prop_map(|(keys, routes)| Released {
             policy: PolicyKey {
                 namespace: "network".to_owned(),
-                name: "let-go".to_owned(),
+                name: "released".to_owned(),
             },
             settings: ManagedSettings { keys, routes },
             allowance: AllowedRules::default(),
@@ -215,14 +215,14 @@ mod tests {
         })
     }
 
-    fn deleting() -> impl Strategy<Value = Scene> {
+    fn releasing() -> impl Strategy<Value = Scene> {
         (scene(), released()).prop_map(|(scene, released)| Scene {
             released: vec![released],
             ..scene
         })
     }
 
-    /// What any policy that decides something wishes for.
+    /// The settings that any policy that can own fields desires.
     fn desired(scene: &Scene) -> ManagedSettings {
         let mut desired = ManagedSettings::default();
         for (policy, _) in scene.ranked() {
@@ -245,7 +245,7 @@ mod tests {
         #![proptest_config(crate::plan::cases::cases(1024))]
 
         #[test]
-        fn all_that_was_put_there_goes_unless_somebody_wishes_it(mut scene in deleting()) {
+        fn released_settings_are_cleared_unless_a_policy_declares_them(mut scene in releasing()) {
             let due = scene.released[0].settings.clone();
             let desired = desired(&scene);
             scene.run();
@@ -266,13 +266,13 @@ mod tests {
         }
 
         #[test]
-        fn nothing_else_is_touched(scene in deleting()) {
+        fn other_settings_are_not_changed(scene in releasing()) {
             let due = scene.released[0].settings.clone();
             let desired = desired(&scene);
             let (mut cleared, mut kept) = (scene.clone(), without_clearing(&scene));
             cleared.run();
             kept.run();
-            // A device that is let in waits for the clearing; all else is as without it.
+            // Authorizing a device waits for the clearing. Everything else is as without it.
             for (attribute, value) in &kept.attributes {
                 let due = due.keys.contains(attribute) && !desired.keys.contains(attribute);
                 prop_assert_eq!(cleared.attributes.get(attribute), (!due).then_some(value));
@@ -301,11 +301,11 @@ mod tests {
         }
 
         #[test]
-        fn what_is_cleared_is_said_to_be_let_go(scene in deleting()) {
+        fn cleared_settings_are_reported_as_released(scene in releasing()) {
             let alone = Scene { policies: Vec::new(), ..scene };
             for difference in &alone.plan().differences {
                 prop_assert_eq!(difference.why, Why::Released);
-                prop_assert_eq!(&difference.owner.name, "let-go");
+                prop_assert_eq!(&difference.owner.name, "released");
                 prop_assert!(difference.hold.is_none());
                 let known = matches!(
                     difference.change,

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_managed_is_not_withdrawn() {
+    fn unmanaged_route_is_not_withdrawn() {
         let (a, b) = (
             routes(&["10.0.0.0/16"]),
             routes(&["10.0.0.0/16", "10.1.0.0/16"]),
@@ -134,19 +134,19 @@ mod tests {
         assert_eq!(released(managed.clone(), 1), a);
         assert_eq!(released(managed.clone(), 2), RouteSet::new());
 
-        // An edit that adds a route, and is held.
+        // An edit adds a route, and its change is held.
         managed.name_routes(b.clone());
         assert_eq!(released(managed.clone(), 1), a);
         managed.manage_routes(&node(1), &b);
         assert_eq!(released(managed.clone(), 1), b);
-        // One that takes it back: the policy itself withdraws it then.
+        // An edit removes the route: the policy itself withdraws it.
         managed.name_routes(a.clone());
         assert_eq!(released(managed.clone(), 1), a);
         assert_eq!(released(managed, 2), RouteSet::new());
     }
 
     #[test]
-    fn a_device_that_comes_back_before_it_is_cleared_is_managed_as_before() {
+    fn device_that_returns_before_it_is_cleared_is_managed_as_before() {
         let all = routes(&["10.0.0.0/16"]);
         let mut managed = ManagedDevices::default();
         managed.name_routes(all.clone());
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_covers_what_is_managed_only_if_it_says_so() {
+    fn record_covers_only_recorded_routes() {
         let all = routes(&["10.0.0.0/16"]);
         let mut recorded = ManagedDevices::default();
         recorded.name_routes(all.clone());

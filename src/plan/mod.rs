@@ -1,13 +1,13 @@
-//! From wishes and observed devices to calls: pure functions on plain data.
+//! Plans requests from policies and observed devices: pure functions on plain data.
 //!
 //! ```text
-//! spec ─► parse ─► Policy ─┐                ┌─► claims ─► difference ─► guard ─► order ─► calls
-//!                          ├─► bind (which) ┤    (who decides)  (what)   (what is held)
-//! list of the API ─► Fleet ┘                └─► nobody: why
+//! spec ─► parse ─► Policy ───────┐           ┌─► FieldOwners ─► Difference ─► hold ─► order ─► Call
+//!                                ├─► Binding ┤
+//! list of the API ─► DeviceIndex ┘           └─► no device: why
 //! ```
 //!
-//! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies
-//! arrive changes nothing. What a guard holds stays in the plan with its reason.
+//! No async, no clock, no randomness, no I/O: the time is an argument. The order in which policies arrive does
+//! not matter. A held change stays in the plan with its reason.
 
 mod actions;
 mod approval;

@@ -8,7 +8,7 @@ use crate::model::{
 /// The attributes to write on one device; `None` deletes the key.
 pub type AttributeWrites = BTreeMap<AttributeKey, Option<DesiredAttribute>>;
 
-/// A call that changes something.
+/// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// `POST /device/{id}/authorized`
@@ -50,14 +50,14 @@ impl Call {
     }
 }
 
-/// The next call for a device, and the differences that it removes.
+/// The next request for a device, and the differences that it removes.
 ///
-/// The order is the one in which no device is let in before its restrictions, and no identity
-/// changes after what depends on it: `authorized: false`, tags, key expiry, attributes, routes,
-/// name, IPv4, the end of its key, and `authorized: true` last, only once nothing else is left. A
-/// device that is to be deleted gets no other call.
+/// The order ensures that no device is authorized before its restrictions are in place, and that tags change
+/// before the settings that depend on them: `authorized: false`, tags, key expiry, attributes, routes, name,
+/// IPv4, expiring the key, and `authorized: true` last, when nothing else is left. A device that is being
+/// deleted gets no other request.
 ///
-/// `blocked` names fields that must wait (a call for them failed a moment ago).
+/// `blocked` has the fields that must wait, for example in backoff.
 #[must_use]
 pub fn next_call<'a>(
     plan: &'a DevicePlan,
@@ -70,7 +70,7 @@ pub fn next_call<'a>(
         .differences
         .iter()
         .filter(open)
-        .filter(|difference| !(lets_in(&difference.change) && plan.keeps_out(difference)))
+        .filter(|difference| !(authorizes(&difference.change) && plan.keeps_out(difference)))
         .min_by_key(|difference| step(&difference.change))?;
     let together = plan
         .differences
@@ -81,8 +81,8 @@ pub fn next_call<'a>(
     Some((call(&together, plan)?, together))
 }
 
-/// Whether a plan still has all these differences of one device, none of them held, and a call that was
-/// made from them would still be the same.
+/// Whether a plan still has all these differences of one device, none of them held, and would make the same
+/// request of them.
 #[must_use]
 pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan) -> bool {
     let still = |difference: &&&Difference| {
@@ -92,19 +92,19 @@ pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan
     let Some(first) = differences.first() else {
         return false;
     };
-    let waits = lets_in(&first.change) && plan.keeps_out(first);
-    let carries = match made {
-        Call::SetRoutes(_, routes) => *routes == wanted_routes(differences, plan),
+    let waits = authorizes(&first.change) && plan.keeps_out(first);
+    let is_same_call = match made {
+        Call::SetRoutes(_, routes) => *routes == all_routes(differences, plan),
         _ => true,
     };
-    differences.iter().all(|difference| still(&difference)) && !waits && carries
+    differences.iter().all(|difference| still(&difference)) && !waits && is_same_call
 }
 
-fn lets_in(change: &Change) -> bool {
+fn authorizes(change: &Change) -> bool {
     matches!(change, Change::Authorized { after: true, .. })
 }
 
-/// The place of a change in the order; what shares a place goes with one call.
+/// The place of a change in the order. Changes with the same place share one request.
 fn step(change: &Change) -> u8 {
     match change {
         Change::Delete { .. } => 0,
@@ -122,7 +122,7 @@ fn step(change: &Change) -> u8 {
     }
 }
 
-/// `None` where nothing is known that could be sent.
+/// The request for these differences; `None` if they cannot be sent.
 fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
     let first = together[0];
     let node = first.node.clone();
@@ -140,7 +140,7 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
             Call::WriteAttributes(BTreeMap::from([(node, writes.collect())]))
         }
         Change::EnabledRoutes { .. } | Change::ExitNode { .. } => {
-            Call::SetRoutes(node, wanted_routes(together, plan))
+            Call::SetRoutes(node, all_routes(together, plan))
         }
         Change::Name { after, .. } => Call::SetName(node, after.clone()),
         Change::Ipv4 { after, .. } => Call::SetIpv4(node, *after),
@@ -150,23 +150,24 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
     })
 }
 
-/// The list replaces all routes, so what nobody decides is carried along as it is.
-fn wanted_routes(together: &[&Difference], plan: &DevicePlan) -> RouteSet {
-    let mut wanted = plan.enabled_routes.clone();
+/// All routes after these differences. The request replaces the whole list, so the routes that no policy owns
+/// must be part of it.
+fn all_routes(together: &[&Difference], plan: &DevicePlan) -> RouteSet {
+    let mut routes = plan.enabled_routes.clone();
     for difference in together {
         match &difference.change {
             Change::EnabledRoutes { after, .. } => {
-                wanted.retain(Route::is_exit_node);
-                wanted.extend(after);
+                routes.retain(Route::is_exit_node);
+                routes.extend(after);
             }
             Change::ExitNode { after, .. } => {
-                wanted.retain(|route| !route.is_exit_node());
+                routes.retain(|route| !route.is_exit_node());
                 if *after {
-                    wanted.extend(Route::exit_node());
+                    routes.extend(Route::exit_node());
                 }
             }
             _ => {}
         }
     }
-    wanted
+    routes
 }

@@ -25,44 +25,44 @@ use crate::{
     },
 };
 
-/// A policy as it was declared: parsed, or refused whole with all its faults.
+/// A policy as it was declared: parsed, or refused with all of its errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyInput {
-    /// Where it is kept.
+    /// Its namespace and name.
     pub key: PolicyKey,
-    /// Tells it from a later object of the same name.
+    /// Distinguishes it from a later object of the same name.
     pub uid: String,
     /// Counts the edits of its spec.
     pub generation: i64,
-    /// The policy, or its faults, each with the path of the field.
+    /// The policy, or its errors, each with the path of the field.
     pub policy: Result<Policy, Vec<String>>,
-    /// What its status remembers.
+    /// What its status records.
     pub record: PolicyRecord,
-    /// The looks that its annotations ask for.
+    /// The reconcile requests in its annotations.
     pub request: ReconcileRequest,
-    /// What its annotation approves.
+    /// The approvals in its annotation.
     pub approvals: Approvals,
-    /// What else is known of the object.
+    /// The other state of the object.
     pub status_state: StatusState,
-    /// It is being deleted, and kept until what it put on devices is cleared, or until nothing could be
-    /// cleared for so long.
+    /// Set while the object is being deleted: its finalizer stays until its devices are cleared, or until
+    /// nothing could be cleared for this long.
     pub deleting: Option<Duration>,
 }
 
-/// What is known of the object of a policy besides its spec and its records.
+/// The state of a policy's object besides its spec and its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatusState {
-    /// What an invalid spec still declares for certain.
+    /// The part of an invalid spec that can still be read.
     pub readable: Option<Policy>,
-    /// The object cannot be read as a whole, and somebody has written a status to it: nothing is written
-    /// to it, as that could lose what this version does not know.
+    /// The object cannot be read as a whole, and has a status: the controller writes nothing to it, because a
+    /// write could lose fields that this version does not know.
     pub left_alone: bool,
     /// The finalizer is missing.
     pub lacks_finalizer: bool,
 }
 
-/// Parses a policy. The API server's rules refuse most faults at apply; what is found here was
-/// kept before a rule existed, or comes from a file that no API server has seen.
+/// Parses a policy. The API server's rules refuse most errors at apply. An error here is in an object that is
+/// older than the rule, or in a file.
 #[must_use]
 pub fn parse(
     key: PolicyKey,
@@ -75,7 +75,7 @@ pub fn parse(
     parse_readable(key, uid, generation, created, spec, status, &[])
 }
 
-/// Parses what can be read of a policy; `unread` are the fields of its spec that cannot.
+/// Parses the readable part of a policy; `unread` are the unreadable fields of its spec.
 #[must_use]
 pub fn parse_readable(
     key: PolicyKey,
@@ -113,11 +113,11 @@ pub fn parse_readable(
     }
     let record = status.map(|status| record(status, &uid, spec.tailnet_name()));
     let record = record.unwrap_or_default();
-    let mut standing = StatusState::default();
+    let mut status_state = StatusState::default();
     let policy = if errors.0.is_empty() {
         Ok(policy)
     } else {
-        standing.readable = policy.readable_part(&errors.0, &record);
+        status_state.readable = policy.readable_part(&errors.0, &record);
         Err(errors.0)
     };
     PolicyInput {
@@ -125,7 +125,7 @@ pub fn parse_readable(
         generation,
         policy,
         record,
-        status_state: standing,
+        status_state,
         request: ReconcileRequest::default(),
         approvals: Approvals::default(),
         deleting: None,
@@ -155,8 +155,8 @@ pub fn parse_selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>
     }
 }
 
-/// What a status remembers. An entry that cannot be read is one that we did not write; it is left.
-/// The devices and keys of another tailnet are none of this one.
+/// The record in a status. An unreadable entry is not one that the controller wrote, and is ignored. Bound
+/// devices and keys of another tailnet do not count.
 fn record(status: &TailscaleDevicePolicyStatus, uid: &str, tailnet: &str) -> PolicyRecord {
     let is_of_tailnet = status.tailnet.as_ref().is_none_or(|of| of == tailnet);
     let owned = is_of_tailnet.then(|| OwnedKeys::of_status(status, uid));
@@ -273,7 +273,7 @@ fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
     }
 }
 
-/// A policy that observes decides nothing, suspended or not.
+/// A policy that observes owns nothing, suspended or not.
 fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
     match (spec.enforcement(), spec.suspend) {
         (api::Enforcement::Observe, _) => Mode::Observe,
@@ -285,7 +285,7 @@ fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
     }
 }
 
-/// Collects every fault, so that all can be mended at once.
+/// Collects all errors, so that an author can fix them at once.
 #[derive(Default)]
 struct SpecErrors(Vec<String>);
 
@@ -315,7 +315,8 @@ impl SpecErrors {
         let text = text?;
         let time = text.parse().ok();
         if time.is_none() {
-            let error = format!("'{text}' is no time: write one such as 2027-01-01T00:00:00Z");
+            let error =
+                format!("'{text}' is not a valid time: write one such as 2027-01-01T00:00:00Z");
             self.add(path, error);
         }
         time
@@ -430,7 +431,7 @@ impl SpecErrors {
                 "false cuts the device off: write allowDisruption: [Deauthorize] too",
             );
         }
-        let (expire_key_at, delete_inactive) = self.acts(spec);
+        let (expire_key_at, delete_inactive) = self.actions(spec);
         DesiredSettings {
             authorized: spec.authorized,
             tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
@@ -454,7 +455,7 @@ impl SpecErrors {
         }
     }
 
-    fn acts(
+    fn actions(
         &mut self,
         spec: &TailscaleDevicePolicySpec,
     ) -> (Option<Timestamp>, Option<DeleteInactive>) {

@@ -1,10 +1,10 @@
-//! What an invalid spec still declares for certain.
+//! The readable part of an invalid spec.
 //!
-//! A mistake in a manifest must not hand its fields to a policy that ranks below, as that one may remove
-//! what stands there. Until it is corrected, an invalid policy keeps its precedence and sends nothing:
-//! for what it last validly declared while the process that knows it lives, and else for what can be read
-//! of it. A field that cannot be read stays on its devices as it is ([`DesiredSettings::unreadable`]); a
-//! device that cannot be read is the recorded one.
+//! An error in a manifest must not give its fields to a policy that ranks later, because that policy could
+//! remove settings. Until the error is corrected, an invalid policy keeps its precedence and sends nothing: for
+//! the last valid spec while the process that knows it runs, and otherwise for the readable part. An
+//! unreadable field stays on the devices as it is ([`DesiredSettings::unreadable`]); for an unreadable device,
+//! the recorded one counts.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Policy {
-    /// The policy as it counts while its spec is invalid.
+    /// The policy as it is in effect while its spec is invalid.
     #[must_use]
     pub fn while_invalid(self) -> Self {
         let mode = match self.mode {
@@ -28,14 +28,14 @@ impl Policy {
         Self { mode, ..self }
     }
 
-    /// Whether its spec is invalid, so that its records are left as they are.
+    /// Whether its spec is invalid, so that its records must not change.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
         self.mode == Mode::Suspended(Suspender::Invalid)
     }
 
-    /// What can be read of an invalid spec; `None` where nobody can tell which devices it is about.
-    /// Each error begins with the path of its field.
+    /// The readable part of an invalid spec; `None` if its devices are unknown. Each error begins with the
+    /// path of its field.
     pub(super) fn readable_part(
         mut self,
         errors: &[String],
@@ -61,7 +61,7 @@ impl Policy {
         Some(self.while_invalid())
     }
 
-    /// The policy on one device, with what cannot be read replaced by what is observed there.
+    /// The policy for one device, with the observed state in place of unreadable fields.
     pub(super) fn with_observed(&self, device: &Device, attributes: Option<&Attributes>) -> Self {
         let mut policy = self.clone();
         let unreadable = std::mem::take(&mut policy.desired.unreadable);
@@ -74,7 +74,7 @@ impl Policy {
 }
 
 impl DesiredSettings {
-    /// Desires nothing of a field but that it stays as it is.
+    /// Marks a field as unreadable, so that it stays as it is.
     fn leave_unreadable(&mut self, field: &str) {
         let mut all = PolicyField::ALL.into_iter();
         let Some(field) = all.find(|known| known.as_str() == field) else {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_cannot_be_read_stays_as_it_is_and_the_others_keep_their_precedence() {
+    fn unreadable_field_stays_as_it_is_and_others_keep_their_precedence() {
         let yaml = "{device: {hostname: fra}, tags: [nonsense], exitNode: true}";
         let policy = readable(yaml, None, &[]).unwrap();
         assert!(policy.is_invalid());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_cannot_be_read_is_the_recorded_one_or_none() {
+    fn unreadable_device_is_the_recorded_one_or_none() {
         let yaml = "{device: {hostname: fra, nodeId: n1CNTRL}, exitNode: true}";
         assert_eq!(readable(yaml, None, &[]), None);
         let policy = readable(yaml, Some("n7CNTRL"), &[]).unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_of_which_a_part_cannot_be_read_counts_for_the_rest_of_it() {
+    fn selector_with_an_unreadable_part_counts_with_its_other_parts() {
         let yaml = "{deviceSelector: {tags: ['tag:a'], expression: 'device.'}, exitNode: true}";
         let policy = readable(yaml, None, &[]).unwrap();
         let Target::Selector(selector) = policy.target else {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_enforcement_of_a_newer_release_sends_nothing_and_keeps_its_precedence() {
+    fn unknown_enforcement_sends_nothing_and_keeps_its_precedence() {
         let yaml = "{device: {hostname: fra}, exitNode: true}";
         let policy = readable(yaml, None, &["enforcement"]).unwrap();
         assert!(policy.is_invalid() && policy.desired.unreadable.is_empty());

@@ -1,5 +1,4 @@
-//! What is sent of what was approved, whatever became of the device meanwhile, and what the limit of
-//! changed devices holds.
+//! Properties of approvals and of the limit of changed devices, for devices that drift after the approval.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +9,7 @@ use super::{
     scenes::{Scene, scene},
 };
 
-/// What waits for an approval, by policy.
+/// The changes that are pending approval, by policy.
 fn frozen(scene: &Scene, plan: &DevicePlan) -> BTreeMap<PolicyKey, Changes> {
     let asking = scene.policies.iter().map(|(policy, _)| policy);
     let asking = asking.filter(|policy| policy.mode == Mode::Approve);
@@ -38,7 +37,7 @@ fn approved<'a>(scene: &Scene, frozen: &'a BTreeMap<PolicyKey, Changes>) -> Appr
     permits.collect()
 }
 
-/// The same device, of which somebody has changed some settings.
+/// The same device after somebody has changed some of its settings.
 fn drifted(scene: &Scene, other: &Scene, drifts: [bool; 4]) -> Scene {
     let mut scene = scene.clone();
     let [tags, routes, flags, attributes] = drifts;
@@ -63,7 +62,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
-    fn of_what_was_approved_all_that_is_the_same_is_sent_and_nothing_else(
+    fn only_unaltered_approved_changes_are_sent(
         scene in scene(), other in scene(), drifts in any::<[bool; 4]>(),
     ) {
         let frozen = frozen(&scene, &scene.plan());
@@ -82,23 +81,23 @@ proptest! {
             });
             prop_assert!(!(waits && frozen.contains(node, change)), "{change}");
         }
-        // What is sent because of approvals alone was approved for one of those who wish it.
+        // A change that is sent only because of an approval was approved for one of its policies.
         for difference in &with.differences {
             let is_new = difference.hold.is_none() && !without.differences.contains(difference);
             let field = difference.change.field();
-            let meant = |policy: &PolicyKey| {
+            let is_approved = |policy: &PolicyKey| {
                 let asked = with.asked.iter().find(|(p, c)| p == policy && c.field() == field);
                 asked.is_some_and(|(_, change)| frozen.get(policy).is_some_and(|f| f.contains(node, change)))
             };
             let alike = without.differences.iter().any(|d| d.change == difference.change);
-            prop_assert!(!is_new || alike || difference.owners().any(meant), "{difference:#?}");
+            prop_assert!(!is_new || alike || difference.owners().any(is_approved), "{difference:#?}");
         }
     }
 
     #[test]
-    fn nothing_waits_for_an_approval_once_all_that_waits_is_approved(scene in scene()) {
-        // What is taken away for a policy that has let the device go may do for now what another one
-        // wishes, so that it need not be asked; once that changes it is asked.
+    fn nothing_is_pending_once_all_pending_changes_are_approved(scene in scene()) {
+    // Clearing a released device can bring about what another policy declares, so that this policy needs
+    // no approval until that changes.
         let scene = Scene { released: Vec::new(), ..scene };
         let frozen = frozen(&scene, &scene.plan());
         let plan = scene.plan_with(&approved(&scene, &frozen));
@@ -106,9 +105,9 @@ proptest! {
         prop_assert!(!plan.shown.iter().any(|difference| waits(&difference.hold)), "{plan:#?}");
     }
 
-    /// Else a policy would be held, so wish for nothing, so be let go, and so on.
+    /// Otherwise a held policy would want nothing, no longer be held, want the changes again, and so on.
     #[test]
-    fn whether_the_limit_holds_a_policy_changes_nothing_of_what_is_wished(
+    fn limit_does_not_change_which_policies_want_changes(
         scene in scene(), held in any::<[bool; 4]>(),
     ) {
         let keys: Vec<_> = scene.policies.iter().map(|(policy, _)| policy.key.clone()).collect();
@@ -129,7 +128,7 @@ proptest! {
             let all = plan.differences.iter().chain(&plan.shown);
             all.clone().any(|d| matches!(d.hold, Some(Hold::Disruption(_) | Hold::WouldUnselect(_))))
         };
-        // What guards hold depends on what the list becomes, and so on who acts.
+        // Guards depend on what a list becomes, and so on which policies act.
         if !guarded(&plan) && !guarded(&free) {
             prop_assert_eq!(plan.desired_by, free.desired_by);
         }

@@ -17,7 +17,7 @@ use crate::model::{
     AttributeKey, DesiredAttribute, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };
 
-/// Where a policy is kept: `namespace/name`.
+/// The identity of a policy: `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PolicyKey {
     /// Its namespace.
@@ -32,43 +32,43 @@ impl fmt::Display for PolicyKey {
     }
 }
 
-/// A policy as the plan sees it: parsed, with what only its status can know.
+/// A parsed policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Where it is kept.
+    /// Its namespace and name.
     pub key: PolicyKey,
-    /// Tells it from a later object of the same name.
+    /// Distinguishes it from a later object of the same name.
     pub uid: String,
     /// Counts the edits of its spec.
     pub generation: i64,
-    /// The higher of two priorities ranks first.
+    /// A higher priority ranks first.
     pub priority: i32,
-    /// When it was created: of the same priority, the older policy ranks first.
+    /// When it was created: with the same priority, the older policy ranks first.
     pub created: Timestamp,
-    /// What it is about.
+    /// The devices that it targets.
     pub target: Target,
-    /// What it wishes.
+    /// The desired settings.
     pub desired: DesiredSettings,
     /// How much of its lists it owns.
     pub ownership: Ownership,
-    /// What is done about a difference.
+    /// What the controller does about a difference.
     pub mode: Mode,
-    /// The disruptions that its author agreed to.
+    /// The disruptions that it allows.
     pub allowed: BTreeSet<Disruption>,
-    /// What becomes of what it lets go.
+    /// What happens to the settings of a released device.
     pub deletion: Deletion,
-    /// What the tailnet allows it; everything until it has been asked ([`super::Guardrails::admit`]).
+    /// The tailnet's rules for it; everything is allowed before it is admitted ([`super::Guardrails::admit`]).
     pub allowance: AllowedRules,
 }
 
 impl Policy {
-    /// Orders policies that claim one field: the first one decides.
+    /// Orders policies that declare one field: the first takes precedence.
     #[must_use]
     pub fn rank(&self) -> (Reverse<i32>, Timestamp, &PolicyKey) {
         (Reverse(self.priority), self.created, &self.key)
     }
 
-    /// Whether it names an attribute whose expiry has passed: it no longer desires it.
+    /// Whether it declares an attribute whose expiry has passed, so that it no longer desires it.
     #[must_use]
     pub fn has_expired(&self, key: &AttributeKey, now: Timestamp) -> bool {
         let named = self.desired.attributes.as_ref();
@@ -76,67 +76,68 @@ impl Policy {
         desired.is_some_and(|desired| desired.has_expired(now))
     }
 
-    /// Whether it is known from a file alone, so that it has no status that could be kept.
+    /// Whether it comes from a file, so that it has no status.
     #[must_use]
     pub fn is_in_no_cluster(&self) -> bool {
         self.uid.is_empty()
     }
 
-    /// Its rank, to be kept.
+    /// Its rank, owned.
     #[must_use]
     pub fn owned_rank(&self) -> Rank {
         Rank(Reverse(self.priority), self.created, self.key.clone())
     }
 }
 
-/// The place of a policy among those that claim one thing; the first one decides.
+/// The rank of a policy among those that declare one thing: the first takes precedence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(Reverse<i32>, Timestamp, PolicyKey);
 
 impl Rank {
-    /// Whose it is.
+    /// The policy with this rank.
     #[must_use]
     pub fn policy(&self) -> &PolicyKey {
         &self.2
     }
 }
 
-/// What a policy has to remember between two looks; kept in its status.
+/// What a policy must know after a restart, recorded in its status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyRecord {
     /// The device that it was bound to when last seen.
     pub bound: Option<Bound>,
-    /// The attribute keys that it owns, device by device: declared, or declared before and not
-    /// deleted yet. Shared, as thousands of devices may be recorded there.
+    /// The attribute keys that it owns on each device: declared, or declared before and not deleted yet.
+    /// Shared, because it can have thousands of devices.
     pub owned: Arc<OwnedKeys>,
-    /// The last request for a look that was granted.
+    /// The last reconcile request that was handled.
     pub handled: Option<String>,
-    /// How many approvals of held plans have been used. Part of the hash of the next one, so that
-    /// none works twice.
+    /// How many approvals of held plans have been used. Part of the hash of the next plan, so that no
+    /// approval works twice.
     pub approvals_used: u32,
     /// The plan that was approved last.
     pub approved: Option<PlanHash>,
-    /// The plan that was told last to be held.
+    /// The plan that was last reported as held.
     pub held: Option<PlanHash>,
-    /// What it would have to clear. Shared, as thousands of devices may stand there.
+    /// The devices that it would have to clear. Shared, because there can be thousands.
     pub managed: Arc<ManagedDevices>,
-    /// What it has done once. Shared likewise.
+    /// Its one-shot actions. Shared too.
     pub actions: Arc<ActionRecords>,
 }
 
-/// The values of [`crate::api::LOOK_REQUESTS`] on a policy.
+/// The values of a policy's annotations that request a reconcile.
 pub type ReconcileRequest = [Option<String>; 2];
 
 impl PolicyRecord {
-    /// Whether what `needed` says is remembered here, so that a crash after the next call would
-    /// lose nothing. An owner that changed is no reason to wait: it is told with the next report.
+    /// Whether this records everything that `needed` records, so that a crash after the next request would
+    /// lose nothing. A changed owner of the bound device need not be recorded before a request: the next
+    /// status contains it.
     #[must_use]
     pub fn covers(&self, needed: &Self) -> bool {
         self.covers_all_but_keys(needed)
             && (Arc::ptr_eq(&self.owned, &needed.owned) || self.owned.covers(&needed.owned))
     }
 
-    /// With what a status records of the devices of a complete list.
+    /// The record, with the keys of a status applied to the devices of a complete list.
     #[must_use]
     pub fn met(&self, index: &DeviceIndex) -> Self {
         let mut met = self.clone();
@@ -146,14 +147,14 @@ impl PolicyRecord {
         met
     }
 
-    /// As [`Self::covers`], of what a request for one device rests on: of the keys that the policy
-    /// owns, those on this device.
+    /// As [`Self::covers`], for a request about one device: of the owned keys, only those on this device must
+    /// be recorded.
     #[must_use]
     pub fn covers_at(&self, id: &NodeId, needed: &Self) -> bool {
         self.covers_all_but_keys(needed) && self.owned.covers_at(id, &needed.owned)
     }
 
-    /// As [`Self::covers`], of everything but the keys that the policy owns.
+    /// As [`Self::covers`], for everything but the owned keys.
     #[must_use]
     pub fn covers_all_but_keys(&self, needed: &Self) -> bool {
         let device = |record: &Self| {
@@ -167,38 +168,38 @@ impl PolicyRecord {
     }
 }
 
-/// What is done about a difference.
+/// What the controller does about a difference.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// It is removed.
+    /// It sends the change.
     #[default]
     Enforce,
-    /// It is removed once somebody has approved it; what the policy decides nobody else does.
+    /// It sends the change once somebody has approved it. The policy keeps its precedence meanwhile.
     Approve,
-    /// Nothing is sent, but what the policy decides nobody else does.
+    /// It sends nothing, and the policy keeps its precedence.
     Suspended(Suspender),
-    /// Nothing is sent, and nothing decided.
+    /// It sends nothing, and the policy has no precedence.
     Observe,
 }
 
-/// What keeps a policy from being acted upon.
+/// Why a policy is suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suspender {
-    /// It says so itself.
+    /// By its own `suspend`.
     Policy,
-    /// Its tailnet does, for all policies.
+    /// By the `suspend` of its tailnet, for all policies.
     Tailnet,
-    /// Its spec is invalid, and keeps its precedence until it is corrected.
+    /// Its spec is invalid. It keeps its precedence until it is corrected.
     Invalid,
 }
 
-/// What becomes of what a policy has put on a device, once it lets the device go.
+/// What happens to the settings of a policy on a device that it releases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Deletion {
-    /// It stays as it is.
+    /// They stay as they are.
     #[default]
     Retain,
-    /// It is taken away.
+    /// They are cleared.
     Clear,
 }
 
@@ -208,17 +209,17 @@ pub enum ListOwnership {
     /// The whole list.
     #[default]
     Exact,
-    /// The entries that it names: it only adds.
+    /// The declared entries: it only adds.
     AtLeast,
 }
 
 /// How many of a device's attributes a policy owns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AttributesOwnership {
-    /// Those that it names.
+    /// The declared attributes.
     #[default]
     Named,
-    /// All but those that another policy names.
+    /// All attributes, except those that another policy declares.
     Exact,
 }
 
@@ -236,13 +237,13 @@ pub struct Ownership {
 /// How a manifest names its device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// By the preferred id.
+    /// By its `nodeId`.
     NodeId(NodeId),
-    /// By the older numeric id.
+    /// By its older numeric id.
     LegacyId(String),
     /// By its MagicDNS name: the label, or fully qualified.
     Name(String),
-    /// By what the machine calls itself.
+    /// By the hostname that the machine reports.
     Hostname(String),
 }
 
@@ -258,7 +259,7 @@ impl fmt::Display for Identity {
 }
 
 impl Policy {
-    /// Its selector, if it is about many devices.
+    /// Its selector, if it has one.
     #[must_use]
     pub fn selector(&self) -> Option<&Selector> {
         match &self.target {
@@ -268,27 +269,27 @@ impl Policy {
     }
 }
 
-/// What a policy is about.
+/// The devices that a policy targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// One device.
     Device(DeviceTarget),
-    /// Every device that fits, however many.
+    /// Every device that the selector matches.
     Selector(Selector),
 }
 
-/// The one device that a policy means, and what must be true of it besides.
+/// The one device that a policy targets, and the conditions on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceTarget {
     /// How it is named.
     pub identity: Identity,
     /// Tags that it must have, all of them.
     pub tags: TagSet,
-    /// Users (login names) of whom one must own it. Empty: anybody.
+    /// Users (login names), one of whom must own it. Empty: anybody.
     pub users: Vec<String>,
 }
 
-/// What is wished for a device. `None` is no wish: the setting stays as it is.
+/// The desired settings of a device. A setting that is `None` stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredSettings {
     /// Whether it may take part in the tailnet.
@@ -297,40 +298,40 @@ pub struct DesiredSettings {
     pub tags: Option<TagSet>,
     /// Whether its key never expires.
     pub key_expiry_disabled: Option<bool>,
-    /// Its approved subnet routes, those of an exit node aside.
+    /// Its approved subnet routes, without those of an exit node.
     pub enabled_routes: Option<RouteSet>,
     /// Whether it is approved as an exit node.
     pub exit_node: Option<bool>,
-    /// Posture attributes by key. The map names what the policy owns.
+    /// Its posture attributes, by key.
     pub attributes: Option<BTreeMap<AttributeKey, DesiredAttribute>>,
     /// Its MagicDNS label.
     pub name: Option<DeviceLabel>,
     /// Its IPv4 address.
     pub ipv4: Option<TailnetIpv4>,
-    /// When its key is to be expired, once.
+    /// When to expire its key, once.
     pub expire_key_at: Option<Timestamp>,
-    /// Whether it is deleted once it has been away for long.
+    /// Whether to delete it when it is inactive.
     pub delete_inactive: Option<DeleteInactive>,
-    /// Fields of an invalid spec that cannot be read: they stay as they are.
+    /// The unreadable fields of an invalid spec: they stay as they are.
     pub unreadable: BTreeSet<PolicyField>,
 }
 
 impl DesiredSettings {
-    /// Whether something is to be done once.
+    /// Whether a one-shot action is declared.
     #[must_use]
     pub fn has_actions(&self) -> bool {
         self.expire_key_at.is_some() || self.delete_inactive.is_some()
     }
 }
 
-/// A change that may cut somebody off and is made only where the policy allows it.
+/// A change that can cut a device off, and is sent only if the policy allows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Disruption {
     /// Taking a device out of the tailnet.
     Deauthorize,
-    /// Enabling key expiry where the expiry lies in the past: the device must log in again.
+    /// Enabling key expiry when the expiry is in the past: the device must log in again.
     ExpiredKey,
-    /// The first tag on a device that is one of many: it takes the device from its user for good.
+    /// Giving the first tag to a device that a selector matches: it takes the device from its user for good.
     FirstTag,
 }
 

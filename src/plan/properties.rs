@@ -1,4 +1,4 @@
-//! What must hold of every plan, whatever the device and the policies.
+//! Properties of every plan, for random devices and policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, ReportedAttribute, Route, RouteSet,
 };
 
-/// The place of a call in the order of design: what lets a device in comes last.
+/// The place of a request in the designed order: authorizing a device comes last.
 fn place(call: &Call) -> usize {
     match call {
         Call::SetAuthorized(_, false) => 0,
@@ -26,14 +26,13 @@ fn place(call: &Call) -> usize {
         Call::SetIpv4(..) => 6,
         Call::ExpireKey(_) => 7,
         Call::SetAuthorized(_, true) => 8,
-        // Gets no other call.
+        // A deleted device gets no other request.
         Call::Delete(_) => 9,
     }
 }
 
-/// The wish that decides a field, if it is one that may be sent, found in another way than the plan
-/// does: the first policy in rank that names the field, if any policy that is not suspended wishes
-/// the same.
+/// The value of a field that may be sent, found in another way than the plan does: that of the first policy in
+/// rank that declares the field, if any policy that enforces declares the same.
 fn winner<T: Clone + PartialEq>(
     scene: &Scene,
     desired: impl Fn(&DesiredSettings) -> Option<T>,
@@ -48,7 +47,7 @@ fn winner<T: Clone + PartialEq>(
         .then_some(first)
 }
 
-/// What a list should become, by the words of the contract and entry by entry.
+/// What a list must become: the contract, written out entry by entry.
 fn winning_list<T: Ord + Clone>(
     scene: &Scene,
     before: &BTreeSet<T>,
@@ -87,8 +86,8 @@ fn winning_list<T: Ord + Clone>(
     after
 }
 
-/// The attributes that should be set: for each key the first policy in rank whose wish has not
-/// expired; of two that differ in case, the first.
+/// The attributes that must be set: for each key, that of the first policy in rank whose attribute has not
+/// expired. Of two keys that differ only in case, the first.
 fn winning_attributes(scene: &Scene) -> BTreeMap<AttributeKey, DesiredAttribute> {
     let mut decided: BTreeMap<String, (AttributeKey, DesiredAttribute, bool)> = BTreeMap::new();
     for (policy, _) in scene.ranked() {
@@ -105,7 +104,7 @@ fn winning_attributes(scene: &Scene) -> BTreeMap<AttributeKey, DesiredAttribute>
     acting.map(|(key, desired, _)| (key, desired)).collect()
 }
 
-/// The device with all its winning wishes granted, except those that are held.
+/// The device with the desired state of every field, except held ones.
 fn desired(scene: &Scene) -> (Device, Attributes) {
     let held: Vec<Change> = scene
         .plan()
@@ -186,8 +185,8 @@ fn lets_in(plan: &DevicePlan) -> bool {
         .all(|other| other.cannot_hold() && !other.owners().any(|owner| entry.concerns(owner)))
 }
 
-/// Whether a policy that acts may delete this attribute: it named it before, and nobody desires it; or
-/// it owns all, and no policy that decides anything names it.
+/// Whether an acting policy may delete this attribute: the policy declared it before, and no policy desires
+/// it; or the policy owns all attributes, and no policy declares this one.
 fn is_pruned(scene: &Scene, key: &AttributeKey) -> bool {
     let ranked = scene.ranked();
     let names = |policy: &Policy| {
@@ -213,7 +212,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
-    fn the_calls_lead_to_every_wish_that_won_and_to_nothing_else(scene in scene()) {
+    fn requests_lead_to_exactly_the_desired_state(scene in scene()) {
         let (device, attributes) = desired(&scene);
         let mut scene = scene;
         scene.run();
@@ -228,14 +227,14 @@ proptest! {
     }
 
     #[test]
-    fn each_kind_of_call_is_made_at_most_once_and_in_the_safe_order(scene in scene()) {
+    fn each_kind_of_request_is_sent_at_most_once_and_in_the_safe_order(scene in scene()) {
         let mut scene = scene;
         let places: Vec<usize> = scene.run().iter().map(place).collect();
         prop_assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
     }
 
     #[test]
-    fn a_call_changes_only_what_a_policy_names(scene in scene()) {
+    fn requests_change_only_declared_fields(scene in scene()) {
         let mut after = scene.clone();
         after.run();
         let mut device = after.device.clone();
@@ -267,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_in_which_policies_arrive_changes_nothing(scene in scene(), turn in 0..4_usize) {
+    fn order_of_policies_changes_nothing(scene in scene(), turn in 0..4_usize) {
         let mut other = scene.clone();
         let turn = turn.min(other.policies.len());
         other.policies.rotate_left(turn);
@@ -277,7 +276,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_unknown_is_not_compared_and_lets_nobody_in(scene in scene()) {
+    fn unread_settings_are_not_compared_and_prevent_authorization(scene in scene()) {
         let policies: Vec<_> = scene.policies.iter().map(|(p, m)| (p, m)).collect();
         let mut device = scene.device.clone();
         device.enabled_routes = None;
@@ -297,7 +296,7 @@ proptest! {
     }
 
     #[test]
-    fn a_fleet_gives_no_tags_that_it_could_not_keep_and_no_first_tag_unasked(scene in scene()) {
+    fn selector_policy_gives_no_tag_that_ends_its_match_and_no_first_tag_unless_allowed(scene in scene()) {
         for difference in scene.plan().differences {
             let Change::Tags { before, after } = &difference.change else {
                 continue;
@@ -307,7 +306,7 @@ proptest! {
             let Target::Selector(selector) = &policy.target else {
                 continue;
             };
-            // One that desires the same and keeps the device brings the change about by itself.
+            // A policy that declares the same tags and still matches would make the change by itself.
             let later = Device { tags: after.clone(), ..scene.device.clone() };
             let keeps = |key: &crate::plan::PolicyKey| scene.policies.iter().any(|(policy, _)| {
                 policy.key == *key && match &policy.target {
@@ -324,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn what_may_cut_somebody_off_is_held_unless_its_owner_allows_it(scene in scene()) {
+    fn disruption_is_held_unless_its_owner_allows_it(scene in scene()) {
         for difference in scene.plan().differences {
             let disruption = match difference.change {
                 Change::Authorized { after: false, .. } => Disruption::Deauthorize,

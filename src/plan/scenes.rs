@@ -1,4 +1,4 @@
-//! Random devices with random policies, and the way to carry out a plan on them.
+//! Generators of devices and policies, and the means to carry out a plan on them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +23,7 @@ use crate::model::{
     Route, RouteSet, TagSet,
 };
 
-/// The settings of a device with three attribute keys: no plan can need more calls.
+/// The settings of a device with three attribute keys: no plan can need more requests.
 const SETTINGS: usize = 10;
 const NOW: &str = "2026-06-01T12:00:00Z";
 
@@ -31,7 +31,7 @@ pub(super) fn now() -> Timestamp {
     NOW.parse().unwrap()
 }
 
-/// A device, its attributes, its neighbours, and the policies that hold it.
+/// A device, its attributes, other devices, and the policies that target it.
 #[derive(Debug, Clone)]
 pub(super) struct Scene {
     pub device: Device,
@@ -77,7 +77,7 @@ impl Scene {
         }
     }
 
-    /// Makes all calls, one after another.
+    /// Applies all requests, one after another.
     pub fn run(&mut self) -> Vec<Call> {
         let mut calls = Vec::new();
         while let Some(call) = next_call(&self.plan(), &BTreeSet::new()).map(|(call, _)| call) {
@@ -88,14 +88,14 @@ impl Scene {
         calls
     }
 
-    /// Whether a policy for which something may be sent has such a wish.
+    /// Whether a policy that enforces declares such a setting.
     pub fn names(&self, desired: impl Fn(&DesiredSettings) -> bool) -> bool {
         self.ranked()
             .into_iter()
             .any(|(policy, _)| policy.mode == Mode::Enforce && desired(&policy.desired))
     }
 
-    /// The policies that decide something, the first in rank first.
+    /// The policies that can own fields, by rank.
     pub fn ranked(&self) -> Vec<&(Policy, PolicyRecord)> {
         let deciding = self.policies.iter();
         let mut ranked: Vec<_> = deciding.filter(|(p, _)| p.mode != Mode::Observe).collect();
@@ -109,7 +109,7 @@ fn node() -> NodeId {
 }
 
 pub(super) fn key(number: usize) -> AttributeKey {
-    // Two of them differ in case only.
+    // Two of them differ only in case.
     ["custom:a", "custom:A", "custom:b"][number]
         .parse()
         .unwrap()
@@ -127,7 +127,7 @@ fn routes() -> impl Strategy<Value = RouteSet> {
         .prop_map(|routes| routes.iter().map(|r| r.parse().unwrap()).collect())
 }
 
-/// What is approved may hold none, one or both of the routes of an exit node.
+/// Enabled routes with none, one, or both of the routes of an exit node.
 fn enabled_routes() -> impl Strategy<Value = RouteSet> {
     let exit: Vec<Route> = Route::exit_node().into_iter().collect();
     (routes(), subsequence(exit, 0..=2))
@@ -203,7 +203,7 @@ pub(crate) fn plain_device() -> Device {
     }
 }
 
-/// Another device, which may bear the name or hold the address that is wished for.
+/// Another device, which may have the desired name or address.
 fn neighbour() -> impl Strategy<Value = Device> {
     (device(), 3..5_u8).prop_map(|(mut device, number)| {
         device.node_id = format!("n{number}CNTRL").parse().unwrap();
@@ -247,7 +247,7 @@ fn desired() -> impl Strategy<Value = DesiredSettings> {
     )
 }
 
-/// A manifest with two keys that differ only in case is refused.
+/// Without keys that differ only in case, because a manifest with two of them is refused.
 fn without_twins(
     desired: &BTreeMap<AttributeKey, DesiredAttribute>,
 ) -> BTreeMap<AttributeKey, DesiredAttribute> {
@@ -283,7 +283,7 @@ fn mode() -> impl Strategy<Value = Mode> {
     ]
 }
 
-/// The device, or all that have these tags and of which one of these holds.
+/// A target: the device if it has these tags, or all devices with these tags and this expression.
 fn target(tags: TagSet, expression: Option<&str>, many: bool) -> Target {
     if many {
         return Target::Selector(Selector {
@@ -309,7 +309,7 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, PolicyRecord)> {
         0..=3,
     );
     let owned = collection::btree_set((0..3_usize).prop_map(key), 0..3);
-    let asked = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
+    let required_tags = prop_oneof![4 => Just(TagSet::new()), 1 => tags()];
     let rank = (-1..2_i32, 0..2_i64);
     let expressions = [
         "!('tag:a' in device.tags)",
@@ -317,43 +317,52 @@ pub(super) fn policy() -> impl Strategy<Value = (Policy, PolicyRecord)> {
         "device.lastSeen < '2026'",
     ];
     let expression = prop_oneof![4 => Just(None), 1 => select(expressions.to_vec()).prop_map(Some)];
-    let meant = (asked, expression, any::<bool>());
-    (desired(), allowed, owned, rank, meant, ownership(), mode()).prop_map(
-        |(
-            desired,
-            allowed,
-            owned_keys,
-            (priority, created),
-            (tags, expression, many),
-            ownership,
-            mode,
-        )| {
-            let policy = Policy {
-                key: PolicyKey {
-                    namespace: "network".to_owned(),
-                    name: String::new(),
-                },
-                uid: String::new(),
-                generation: 1,
-                priority,
-                created: Timestamp::from_second(created).unwrap(),
-                target: target(tags, expression, many),
+    let target_parts = (required_tags, expression, any::<bool>());
+    (
+        desired(),
+        allowed,
+        owned,
+        rank,
+        target_parts,
+        ownership(),
+        mode(),
+    )
+        .prop_map(
+            |(
                 desired,
+                allowed,
+                owned_keys,
+                (priority, created),
+                (tags, expression, many),
                 ownership,
                 mode,
-                allowed: allowed.into_iter().collect(),
-                deletion: Deletion::default(),
-                allowance: AllowedRules::default(),
-            };
-            (
-                policy,
-                PolicyRecord {
-                    owned: Arc::new(OwnedKeys::on(&node(), owned_keys)),
-                    ..PolicyRecord::default()
-                },
-            )
-        },
-    )
+            )| {
+                let policy = Policy {
+                    key: PolicyKey {
+                        namespace: "network".to_owned(),
+                        name: String::new(),
+                    },
+                    uid: String::new(),
+                    generation: 1,
+                    priority,
+                    created: Timestamp::from_second(created).unwrap(),
+                    target: target(tags, expression, many),
+                    desired,
+                    ownership,
+                    mode,
+                    allowed: allowed.into_iter().collect(),
+                    deletion: Deletion::default(),
+                    allowance: AllowedRules::default(),
+                };
+                (
+                    policy,
+                    PolicyRecord {
+                        owned: Arc::new(OwnedKeys::on(&node(), owned_keys)),
+                        ..PolicyRecord::default()
+                    },
+                )
+            },
+        )
 }
 
 pub(super) fn scene() -> impl Strategy<Value = Scene> {
@@ -363,7 +372,7 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
         |(device, attributes, neighbours, mut policies)| {
             for (number, (policy, _)) in policies.iter_mut().enumerate() {
                 policy.key.name = format!("policy-{number}");
-                // An empty list that is exact is refused.
+                // An exact list that is empty is refused.
                 if policy.desired.tags.as_ref().is_some_and(BTreeSet::is_empty) {
                     policy.ownership.tags = ListOwnership::AtLeast;
                 }

@@ -3,32 +3,32 @@ use std::cell::Cell;
 use super::{Expression, ExpressionError};
 use crate::model::{Device, TagSet};
 
-/// Which devices a policy means: all parts that are given must fit. Parts that are empty are not
-/// given. Devices of other tailnets never fit.
+/// Selects devices: a device must match all parts. An empty part matches every device. External devices never
+/// match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// A device has all of these.
+    /// Tags that a device must have, all of them.
     pub tags: TagSet,
-    /// A device has a tag for each of these.
+    /// Patterns, each of which one of the device's tags must match.
     pub tag_patterns: Vec<Glob>,
-    /// Its user fits one of these. A tagged device has no user.
+    /// Patterns, one of which its user must match. A tagged device has no user.
     pub users: Vec<Glob>,
-    /// What the machine calls itself fits one of these, whatever the case.
+    /// Patterns, one of which its hostname must match, ignoring case.
     pub hostnames: Vec<Glob>,
-    /// What the machine says of its operating system is one of these, whatever the case.
+    /// Operating systems, one of which the machine must report, ignoring case.
     pub os: Vec<String>,
-    /// This holds of it.
+    /// A condition that must hold for it.
     pub expression: Option<Expression>,
 }
 
 impl Selector {
-    /// Whether a device is meant. One of which the expression cannot tell is not.
+    /// Whether a device matches. It does not match if the expression fails.
     #[must_use]
     pub fn matches(&self, device: &Device) -> bool {
         self.check(device).unwrap_or(false)
     }
 
-    /// Whether a device is meant, or why the expression cannot tell though all else fits.
+    /// Whether a device matches, or why the expression fails if all other parts match.
     pub fn check(&self, device: &Device) -> Result<bool, ExpressionError> {
         self.evaluate(device).0
     }
@@ -36,25 +36,25 @@ impl Selector {
     /// As [`Selector::check`], with the steps that it took.
     pub fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionError>, usize) {
         let steps = Cell::new(0);
-        let fits_besides = self.matches_besides(device, &steps);
+        let others_match = self.matches_without_expression(device, &steps);
         match &self.expression {
-            Some(expression) if fits_besides => {
+            Some(expression) if others_match => {
                 let (result, taken) = expression.evaluate(device);
                 (result, steps.get() + taken)
             }
-            expression => (Ok(expression.is_none() && fits_besides), steps.get()),
+            expression => (Ok(expression.is_none() && others_match), steps.get()),
         }
     }
 
-    /// Whether all parts but the expression fit.
-    fn matches_besides(&self, device: &Device, steps: &Cell<usize>) -> bool {
-        let fits = |pattern: &Glob, text: &str| {
-            let (fits, taken) = pattern.compare(text);
+    /// Whether all parts but the expression match.
+    fn matches_without_expression(&self, device: &Device, steps: &Cell<usize>) -> bool {
+        let matches = |pattern: &Glob, text: &str| {
+            let (is_match, taken) = pattern.compare(text);
             steps.set(steps.get() + taken);
-            fits
+            is_match
         };
-        let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| fits(glob, text));
-        let tag = |pattern: &Glob| device.tags.iter().any(|tag| fits(pattern, tag.as_str()));
+        let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| matches(glob, text));
+        let tag = |pattern: &Glob| device.tags.iter().any(|tag| matches(pattern, tag.as_str()));
         let user = || device.tags.is_empty() && any(&self.users, &device.user);
         let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
         let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));
@@ -67,31 +67,31 @@ impl Selector {
     }
 }
 
-/// A pattern for a whole text: `*` is any characters, `?` is any one, all else is itself.
+/// A pattern for a whole string: `*` matches any characters, `?` any single one, everything else itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Vec<char>);
 
 impl Glob {
-    /// Every text is a pattern.
+    /// Parses a pattern. Every string is one.
     #[must_use]
     pub fn new(pattern: &str) -> Self {
         Self(pattern.chars().collect())
     }
 
-    /// As [`Glob::new`], for texts in lower case.
+    /// As [`Glob::new`], for strings in lower case.
     #[must_use]
     pub fn lower_case(pattern: &str) -> Self {
         Self::new(&pattern.to_ascii_lowercase())
     }
 
-    /// Whether the whole of a text fits. Takes at most pattern times text steps: after a mismatch
-    /// only the last `*` takes one character more, as an earlier one could gain nothing by it.
+    /// Whether a whole string matches. Takes at most pattern times string steps: after a mismatch, only the
+    /// last `*` takes one more character, because an earlier one would gain nothing by it.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         self.compare(text).0
     }
 
-    /// As [`Glob::fits`], with the steps that it took.
+    /// As [`Glob::matches`], with the steps that it took.
     fn compare(&self, text: &str) -> (bool, usize) {
         let (pattern, text) = (&self.0, text.chars().collect::<Vec<_>>());
         let (mut at, mut seen, mut steps) = (0, 0, text.len());
@@ -117,8 +117,8 @@ impl Glob {
                 }
             }
         }
-        let fits = pattern[at..].iter().all(|letter| *letter == '*');
-        (fits, steps)
+        let is_match = pattern[at..].iter().all(|letter| *letter == '*');
+        (is_match, steps)
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
 
     use super::Glob;
 
-    /// What a glob means, said in the shortest way.
+    /// A simple reference implementation.
     fn fits(pattern: &[char], text: &[char]) -> bool {
         match (pattern, text) {
             ([], []) => true,
@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_glob_fits_what_it_means(pattern in "[ab*?ä]{0,7}", text in "[abä]{0,8}") {
+        fn glob_matches_like_the_reference(pattern in "[ab*?ä]{0,7}", text in "[abä]{0,8}") {
             let letters = |text: &str| text.chars().collect::<Vec<_>>();
             let expected = fits(&letters(&pattern), &letters(&text));
             prop_assert_eq!(Glob::new(&pattern).matches(&text), expected);

@@ -5,9 +5,9 @@ use super::{Difference, Hold, Impact};
 /// How a table looks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Style {
-    /// How many columns it may take; `None` leaves lines as long as they are.
+    /// The width in columns; `None` does not wrap lines.
     pub width: Option<u16>,
-    /// Whether it is coloured.
+    /// Whether it is colored.
     pub color: bool,
 }
 
@@ -17,7 +17,7 @@ impl Style {
     pub fn table<'a>(self, titles: impl IntoIterator<Item = &'a str>) -> Table {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        // Colours are the caller's decision, not that of a library that looks for a terminal.
+        // The caller decides about colors. The library must not, by checking for a terminal.
         table.force_no_tty();
         if self.color {
             table.enforce_styling();
@@ -34,7 +34,7 @@ impl Style {
         table
     }
 
-    /// A cell, coloured if anything is.
+    /// A cell, colored if the style is.
     #[must_use]
     pub fn cell(self, text: impl ToString, color: Option<Color>) -> Cell {
         let cell = Cell::new(text);
@@ -45,7 +45,7 @@ impl Style {
     }
 }
 
-/// A table as text, without the blanks at the ends of its lines.
+/// A table as text, without trailing spaces.
 #[must_use]
 pub fn lines(table: &Table) -> String {
     let text = table.to_string();
@@ -53,8 +53,7 @@ pub fn lines(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// The differences as a table for people: device, field, what is, what is wished, why, for whom, and
-/// what people may lose by it.
+/// The differences as a table for people: device, field, observed and desired value, and why.
 #[must_use]
 pub fn table<'a>(
     differences: impl IntoIterator<Item = (&'a Difference, Option<Impact>)>,
@@ -79,7 +78,7 @@ pub fn table<'a>(
     lines(&table)
 }
 
-/// Why a difference is there and what becomes of it, in one sentence.
+/// Why there is a difference, by which policies, and why it is held or what it disrupts, in one sentence.
 #[must_use]
 pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
     let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();

@@ -12,21 +12,21 @@ use crate::{
     model::{Attributes, Device, NodeId},
 };
 
-/// What all policies together ask of a tailnet at one moment.
+/// The plan for a whole tailnet.
 #[derive(Debug, Clone, Default)]
 pub struct TailnetPlan {
-    /// Which devices each policy means.
+    /// The devices that each policy targets.
     pub bindings: BTreeMap<PolicyKey, Binding>,
-    /// What is to be done about each device that a policy means.
+    /// The plan for each device that a policy targets.
     pub devices: BTreeMap<NodeId, DevicePlan>,
     /// The policies that the limit of changed devices holds.
     pub limited: BTreeSet<PolicyKey>,
-    /// The policies that the tailnet does not allow: they ask for nothing.
+    /// The policies that the tailnet does not allow: they have no effect.
     pub refused: BTreeMap<PolicyKey, Forbidden>,
 }
 
-/// Compares a whole tailnet with all its policies, without an engine: for a look that sends
-/// nothing. Policies that cannot be read ask for nothing.
+/// Compares a whole tailnet with all of its policies, without the engine, for a plan that sends nothing.
+/// Invalid policies have no effect.
 #[must_use]
 pub fn plan_tailnet(
     policies: &[PolicyInput],
@@ -45,24 +45,24 @@ pub fn plan_tailnet(
     )
 }
 
-/// As [`survey`], but policies that would change more than `room` devices together are held, as
-/// [`Wants::policies_over_limit`] chooses them. Those that somebody has `released` are not held and not counted.
+/// As [`plan_tailnet`], but holds policies that would change more than `max` devices together, as
+/// [`WantedChanges::policies_over_limit`] chooses them. `approved` policies are not held and do not count.
 #[must_use]
 pub fn plan_tailnet_within(
     policies: &[PolicyInput],
     guards: &Admission,
     index: &DeviceIndex,
     attributes: &BTreeMap<NodeId, Attributes>,
-    room: usize,
-    released: &BTreeSet<PolicyKey>,
+    max: usize,
+    approved: &BTreeSet<PolicyKey>,
     now: Timestamp,
 ) -> TailnetPlan {
     let free = plan_tailnet(policies, guards, index, attributes, now);
-    let mut unique = WantedChanges::default();
+    let mut wanted = WantedChanges::default();
     for (node, plan) in &free.devices {
-        unique.set(
+        wanted.set(
             node,
-            plan.desired_by.difference(released).cloned().collect(),
+            plan.desired_by.difference(approved).cloned().collect(),
         );
     }
     let ranks: BTreeMap<&PolicyKey, _> = policies
@@ -70,7 +70,7 @@ pub fn plan_tailnet_within(
         .filter_map(|declared| declared.policy.as_ref().ok())
         .map(|policy| (&policy.key, policy.rank()))
         .collect();
-    let held = unique.policies_over_limit(room, &BTreeSet::new(), |key| ranks.get(key));
+    let held = wanted.policies_over_limit(max, &BTreeSet::new(), |key| ranks.get(key));
     if held.is_empty() {
         return free;
     }
@@ -114,7 +114,7 @@ fn compare(
         }
         plan.bindings.insert(policy.key.clone(), binding);
     }
-    let split = part(&held, index, guards);
+    let split = split(&held, index, guards);
     let counting = held.iter().filter_map(|(node, policies)| {
         let split = split.get(node)?;
         Some((node.clone(), split.counting(policies)))
@@ -144,8 +144,8 @@ fn compare(
     plan
 }
 
-/// Of each device, what its policies wish that they may have there.
-fn part(
+/// Splits the settings of the policies of each device into allowed and denied ones.
+fn split(
     held: &BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>>,
     index: &DeviceIndex,
     guards: &Admission,
@@ -153,13 +153,13 @@ fn part(
     let split = held.iter().filter_map(|(node, policies)| {
         let device = index.get(node)?;
         let permissions = PolicyPermissions::on(device, policies, &[], &guards.guardrails);
-        Some((node.clone(), permissions.part(policies)))
+        Some((node.clone(), permissions.split(policies)))
     });
     split.collect()
 }
 
-/// The policies whose turn it is to delete a device: as many devices of each as it may still delete
-/// today, besides those that it has begun.
+/// The policies that may delete a device today: each may begin as many deletions as its limit for the day still
+/// allows, and continue those that it has begun.
 fn turns<'a>(
     device: &Device,
     policies: &[(&'a Policy, &PolicyRecord)],

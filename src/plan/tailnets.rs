@@ -1,4 +1,4 @@
-//! What must hold of several policies on several devices: [`plan_tailnet`], its calls made one after
+//! Properties of several policies on several devices: [`plan_tailnet`], with its requests applied one after
 //! another until none is left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::model::{Attributes, Device, NodeId};
 
-/// Calls that three devices and four policies can need at most, changes of selection included.
-const MANY: usize = 200;
+/// The most requests that three devices and four policies can need, including changes of targets.
+const MAX_CALLS: usize = 200;
 
 /// A tailnet and the policies for it.
 #[derive(Debug, Clone)]
@@ -42,21 +42,21 @@ impl World {
         )
     }
 
-    /// Makes all calls, those of the first device that has any first; each policy remembers the
-    /// device that it found, as its status does.
+    /// Applies all requests, those of the first device first. Each policy records the device that it found, as
+    /// its status does.
     fn run(&mut self) -> Vec<Call> {
         let mut calls = Vec::new();
         while let Some(call) = self.next() {
             self.make(&call);
             calls.push(call);
-            assert!(calls.len() < MANY, "no end: {calls:#?}");
+            assert!(calls.len() < MAX_CALLS, "no end: {calls:#?}");
         }
         calls
     }
 
-    /// The next call, after what must be remembered before it.
+    /// The next request, after recording what must be recorded before it.
     fn next(&mut self) -> Option<Call> {
-        self.remember();
+        self.record_bound();
         let plan = self.plan();
         let mut plans = plan.devices.values();
         let (call, _) = plans.find_map(|plan| next_call(plan, &BTreeSet::new()))?;
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    fn remember(&mut self) {
+    fn record_bound(&mut self) {
         let bindings = self.plan().bindings;
         for declared in &mut self.policies {
             let Ok(policy) = &declared.policy else {
@@ -94,8 +94,8 @@ impl World {
         }
     }
 
-    /// The devices that a policy means that may send something.
-    fn meant(&self) -> BTreeSet<NodeId> {
+    /// The devices that enforcing policies target.
+    fn targeted(&self) -> BTreeSet<NodeId> {
         let bindings = self.plan().bindings;
         let acting = self
             .policies
@@ -109,7 +109,7 @@ impl World {
     }
 }
 
-/// Three devices, of which two call themselves by one hostname.
+/// Three devices, two of which have the same hostname.
 fn devices() -> impl Strategy<Value = Vec<Device>> {
     collection::vec(device(), 3).prop_map(|mut devices| {
         for (number, device) in devices.iter_mut().enumerate() {
@@ -126,8 +126,8 @@ fn devices() -> impl Strategy<Value = Vec<Device>> {
     })
 }
 
-/// About a device of the three (the last hostname is nobody's), or about all of some tags.
-fn meaning((mut policy, record): (Policy, PolicyRecord), which: usize) -> (Policy, PolicyRecord) {
+/// Points a policy at one of the three devices (no device has the last hostname), or at all with some tags.
+fn retarget((mut policy, record): (Policy, PolicyRecord), which: usize) -> (Policy, PolicyRecord) {
     if let Target::Device(DeviceTarget { identity, .. }) = &mut policy.target {
         *identity = if which < 3 {
             Identity::NodeId(format!("n{which}CNTRL").parse().unwrap())
@@ -141,7 +141,7 @@ fn meaning((mut policy, record): (Policy, PolicyRecord), which: usize) -> (Polic
     (policy, record)
 }
 
-/// Every other tailnet declares guards.
+/// Every other tailnet declares guardrails.
 fn guards() -> impl Strategy<Value = Admission> {
     let declared = random_guardrails().prop_map(|spec| guardrails(&spec));
     let guardrails = prop_oneof![Just(Guardrails::default()), declared];
@@ -167,7 +167,7 @@ fn world() -> impl Strategy<Value = World> {
                 policies: policies
                     .into_iter()
                     .enumerate()
-                    .map(|(number, (policy, which))| declared(number, meaning(policy, which)))
+                    .map(|(number, (policy, which))| declared(number, retarget(policy, which)))
                     .collect(),
             }
         },
@@ -176,7 +176,7 @@ fn world() -> impl Strategy<Value = World> {
 
 fn declared(number: usize, (mut policy, record): (Policy, PolicyRecord)) -> PolicyInput {
     policy.key.name = format!("policy-{number}");
-    // An empty list that is exact is refused.
+    // An exact list that is empty is refused.
     if policy.desired.tags.as_ref().is_some_and(BTreeSet::is_empty) {
         policy.ownership.tags = ListOwnership::AtLeast;
     }
@@ -197,7 +197,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(384))]
 
     #[test]
-    fn calls_come_to_an_end_and_leave_only_what_is_held(world in world()) {
+    fn requests_end_and_leave_only_held_differences(world in world()) {
         let mut world = world;
         world.run();
         for plan in world.plan().devices.values() {
@@ -210,7 +210,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_in_which_policies_arrive_changes_no_call(world in world(), turn in 0..5_usize) {
+    fn order_of_policies_changes_no_request(world in world(), turn in 0..5_usize) {
         let mut other = world.clone();
         let turn = turn.min(other.policies.len());
         other.policies.rotate_left(turn);
@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn a_start_anew_after_any_call_leads_to_the_same_end(world in world(), made in 0..6_usize) {
+    fn restart_after_any_request_leads_to_the_same_state(world in world(), made in 0..6_usize) {
         let mut straight = world.clone();
         straight.run();
         let mut restarted = world;
@@ -234,23 +234,22 @@ proptest! {
     }
 
     #[test]
-    fn a_device_that_no_acting_policy_means_is_left_as_it_is(world in world()) {
-        let mut after = world.clone();
-        let mut meant = after.meant();
-        after.run();
-        // Tags may bring a device into a fleet.
-        meant.extend(after.meant());
-        for (id, device) in &world.devices {
-            if !meant.contains(id) {
+    fn device_that_no_acting_policy_targets_is_not_changed(world in world()) {
+    let mut after = world.clone();
+    let mut targeted = after.targeted();
+    after.run();
+    // New tags can make a selector match a device.
+    targeted.extend(after.targeted());
+    for (id, device) in &world.devices {
+    if !targeted.contains(id) {
                 prop_assert_eq!(&after.devices[id], device);
                 prop_assert_eq!(&after.attributes[id], &world.attributes[id]);
             }
         }
     }
 
-    /// Refused policies are to the plan as if they were not there.
     #[test]
-    fn a_policy_that_is_refused_claims_nothing(world in world()) {
+    fn refused_policy_has_no_effect_on_the_plan(world in world()) {
         let plan = world.plan();
         let mut without = world.clone();
         without.policies.retain(|declared| !plan.refused.contains_key(&declared.key));
@@ -258,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn a_protected_device_is_left_as_it_is(world in world()) {
+    fn protected_device_is_not_changed(world in world()) {
         let mut after = world.clone();
         after.run();
         for (id, device) in &world.devices {
@@ -270,7 +269,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_loses_an_address_or_a_name_to_another_device(world in world()) {
+    fn no_request_takes_the_address_or_the_name_of_another_device(world in world()) {
         let mut after = world;
         for call in after.clone().run() {
             let index = after.index();

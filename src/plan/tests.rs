@@ -1,4 +1,4 @@
-//! Which device is meant, what counts as the same value, and what a fault says.
+//! Which device a policy targets, which values are equal, and the errors of a manifest.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn id(text: &str) -> NodeId {
     text.parse().unwrap()
 }
 
-/// A device called `fra`: of this id, this user, and with these tags.
+/// A device with the name `fra`, this id, this user, and these tags.
 fn device(node: &str, user: &str, tags: &[&str]) -> Device {
     Device {
         node_id: id(node),
@@ -77,7 +77,7 @@ fn found(target: &DeviceTarget, record: &PolicyRecord, devices: &[Device]) -> Bi
 }
 
 #[test]
-fn a_bound_device_stays_bound_whoever_else_takes_its_name() {
+fn bound_device_stays_bound_when_another_takes_its_name() {
     let mut renamed = device("n1", AMELIE, &[]);
     "other".clone_into(&mut renamed.hostname);
     let devices = [renamed, device("n2", AMELIE, &[])];
@@ -86,7 +86,7 @@ fn a_bound_device_stays_bound_whoever_else_takes_its_name() {
         found(&hostname("fra"), &record, &devices),
         Binding::Device(id("n1"))
     );
-    // A manifest that names another device lets it go.
+    // A manifest that names another device releases it.
     let record = bound("n1", AMELIE, "hostname former");
     assert_eq!(
         found(&hostname("fra"), &record, &devices),
@@ -95,7 +95,7 @@ fn a_bound_device_stays_bound_whoever_else_takes_its_name() {
 }
 
 #[test]
-fn another_device_of_the_name_is_followed_only_for_the_same_owner() {
+fn another_device_of_the_name_is_followed_only_if_the_owner_is_the_same() {
     let follows = [
         (AMELIE, device("n2", AMELIE, &[]), true),
         (AMELIE, device("n2", BERT, &[]), false),
@@ -120,7 +120,7 @@ fn another_device_of_the_name_is_followed_only_for_the_same_owner() {
     }
 }
 
-/// What becomes of a policy whose annotation approves these devices.
+/// The binding of a policy whose annotation approves these devices.
 fn found_with(approved: &[&str], record: &PolicyRecord, devices: &[Device]) -> Binding {
     let approved: Vec<String> = approved.iter().map(|id| format!("node:{id}")).collect();
     bind(
@@ -132,13 +132,13 @@ fn found_with(approved: &[&str], record: &PolicyRecord, devices: &[Device]) -> B
 }
 
 #[test]
-fn an_approved_device_is_followed_if_it_bears_the_name_and_no_bound_one_is_there() {
+fn approved_device_is_followed_if_it_has_the_name_and_the_bound_one_is_gone() {
     let (mine, yours) = (device("n1", AMELIE, &[]), device("n2", BERT, &[]));
     let mut renamed = device("n3", BERT, &[]);
     "other".clone_into(&mut renamed.hostname);
     let record = bound("n1", AMELIE, FRA);
     let is = |node: &str| Binding::Device(id(node));
-    // Replaced by one of another owner, and approved.
+    // A device of another owner has the name, and is approved.
     let gone = [yours.clone(), renamed.clone()];
     assert_eq!(found_with(&["n2"], &record, &gone), is("n2"));
     for others in [&[][..], &["n3"], &["n9"]] {
@@ -148,7 +148,7 @@ fn an_approved_device_is_followed_if_it_bears_the_name_and_no_bound_one_is_there
             "{others:?}"
         );
     }
-    // Of two of the name the approved one; of two approved ones neither.
+    // Of two devices of the name, the approved one is followed; of two approved ones, neither.
     let both = [mine.clone(), yours.clone()];
     assert_eq!(
         found_with(&["n2"], &PolicyRecord::default(), &both),
@@ -156,13 +156,13 @@ fn an_approved_device_is_followed_if_it_bears_the_name_and_no_bound_one_is_there
     );
     let neither = found_with(&["n1", "n2"], &PolicyRecord::default(), &both);
     assert_eq!(neither, Binding::Ambiguous(vec![id("n1"), id("n2")]));
-    // The bound one is there, or is there again: an approval takes nothing from it.
+    // The bound device is listed: an approval does not unbind it.
     assert_eq!(found_with(&["n2"], &record, &both), is("n1"));
     assert_eq!(found_with(&["n2"], &record, &[renamed]), Binding::NotFound);
 }
 
 #[test]
-fn an_approved_device_must_have_what_the_policy_asks_for_besides() {
+fn approved_device_must_meet_the_conditions_of_the_target() {
     let target = DeviceTarget {
         users: vec![AMELIE.to_owned()],
         ..hostname("fra")
@@ -177,7 +177,7 @@ fn an_approved_device_must_have_what_the_policy_asks_for_besides() {
 }
 
 #[test]
-fn two_of_a_name_are_ambiguous_and_none_is_not_found() {
+fn two_devices_of_a_name_are_ambiguous_and_none_is_not_found() {
     let target = hostname("fra");
     let both = [device("n1", AMELIE, &[]), device("n2", AMELIE, &[])];
     let ambiguous = Binding::Ambiguous(vec![id("n1"), id("n2")]);
@@ -190,7 +190,7 @@ fn two_of_a_name_are_ambiguous_and_none_is_not_found() {
 }
 
 #[test]
-fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
+fn bound_device_must_have_the_tags_and_users_of_the_target() {
     let cases = [
         (
             vec!["tag:a"],
@@ -233,7 +233,7 @@ fn tags_and_users_of_the_target_must_hold_for_a_bound_device_too() {
 }
 
 #[test]
-fn external_devices_never_match_nor_do_they_stay_bound() {
+fn external_devices_never_match_and_do_not_stay_bound() {
     let mut external = device("n1", AMELIE, &[]);
     external.external = true;
     let devices = [external];
@@ -259,7 +259,7 @@ fn external_devices_never_match_nor_do_they_stay_bound() {
 }
 
 #[test]
-fn names_fit_without_regard_to_case_and_with_a_domain_only_as_a_whole() {
+fn names_match_ignoring_case_and_with_a_domain_only_as_a_whole() {
     let devices = [device("n1", AMELIE, &[])];
     let cases = [
         ("fra", true),
@@ -280,7 +280,7 @@ fn names_fit_without_regard_to_case_and_with_a_domain_only_as_a_whole() {
 }
 
 #[test]
-fn a_fleet_finds_a_device_by_what_it_is_called_now() {
+fn index_finds_a_device_by_its_current_names() {
     let mut index = DeviceIndex::new([device("n1", AMELIE, &[])]);
     let mut renamed = device("n1", AMELIE, &[]);
     "new.tail1.ts.net".clone_into(&mut renamed.name);
@@ -297,7 +297,7 @@ fn a_fleet_finds_a_device_by_what_it_is_called_now() {
 }
 
 #[test]
-fn values_are_compared_and_not_their_spelling() {
+fn equal_values_with_different_spellings_are_equal() {
     let routes =
         |routes: [&str; 2]| -> RouteSet { routes.map(|route| route.parse().unwrap()).into() };
     assert_eq!(
@@ -338,7 +338,7 @@ fn parsed(yaml: &str) -> PolicyInput {
 }
 
 #[test]
-fn all_faults_of_a_manifest_are_told_at_once_with_their_paths() {
+fn all_errors_of_a_manifest_are_reported_with_their_paths() {
     let declared = parsed(
         r#"
 device: {hostname: fra, name: fra, tags: ["router"]}
@@ -368,7 +368,7 @@ postureAttributes:
     spec.postureAttributes[custom:b]: differs from custom:B only in case: keep one of the two
     spec.postureAttributes[custom:c]: write exactly one of string, integer and boolean
     spec.postureAttributes[custom:d].integer: 9007199254740992 is no integer that JSON keeps exactly: write one from -9007199254740991 to 9007199254740991
-    spec.postureAttributes[custom:e].expiry: 'tomorrow' is no time: write one such as 2027-01-01T00:00:00Z
+    spec.postureAttributes[custom:e].expiry: 'tomorrow' is not a valid time: write one such as 2027-01-01T00:00:00Z
     spec.postureAttributes[tier]: 'tier' is not in the namespace custom: — write it as custom:NAME
     spec.name: 'Fra_Router' would be rewritten by the server: write up to 63 lower-case letters and digits, with single dashes between them, such as fra-router
     spec.ipv4: '100.100.100.100' lies in 100.100.100.0/24, which Tailscale reserves: write another address
@@ -376,7 +376,7 @@ postureAttributes:
 }
 
 #[test]
-fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
+fn manifest_with_one_setting_declares_nothing_else() {
     let policy = parsed("{device: {nodeId: n1CNTRL}, exitNode: false}")
         .policy
         .unwrap();
@@ -392,7 +392,7 @@ fn a_manifest_that_names_one_thing_wishes_for_nothing_else() {
 }
 
 #[test]
-fn a_selector_means_the_devices_that_fit_every_part() {
+fn selector_matches_devices_that_match_every_part() {
     let mut phone = device("n1", AMELIE, &[]);
     "iOS".clone_into(&mut phone.os);
     let mut shared = device("n4", AMELIE, &["tag:a", "tag:b"]);
@@ -434,7 +434,7 @@ fn a_selector_means_the_devices_that_fit_every_part() {
 }
 
 #[test]
-fn a_selector_that_could_mean_anybody_is_refused() {
+fn unbounded_or_untrusted_selector_is_refused() {
     for (spec, error) in [
         ("{}", "write exactly one of device and deviceSelector"),
         (

@@ -36,7 +36,7 @@ pub(in crate::cli) struct ChangeView<'a> {
     pub field: String,
     pub before: String,
     pub after: String,
-    /// declared, named no more, or not named.
+    /// declared, no longer declared, or not declared.
     pub why: String,
     /// The policies that wish it, the one that decides first.
     pub policies: Vec<String>,

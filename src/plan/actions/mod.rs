@@ -1,24 +1,23 @@
-//! One-shot acts: expiring the key of a device at a time, and deleting devices that have been away for long.
+//! One-shot actions: expire the key of a device at a given time, and delete inactive devices.
 //!
-//! They are no states to converge to, so each is begun by a record that is kept before the call
-//! ([`ActionRecords`]), and decided by that record alone from then on:
+//! An action is not a state to converge to. So the status records each action before its request is sent
+//! ([`ActionRecords`]), and from then on only that record decides:
 //!
 //! | `expireKeyAt`                                     | stage     |                                 |
 //! |---------------------------------------------------|-----------|---------------------------------|
 //! | before the policy's creation                      | Missed    | never sent                      |
-//! | declared before, and the record dropped since     | Missed    | never sent                      |
-//! | lies ahead                                        | Scheduled |                                 |
-//! | no record, more than an hour past                 | Missed    | never sent                      |
+//! | declared before, and its record dropped since     | Missed    | never sent                      |
+//! | in the future                                     | Scheduled |                                 |
+//! | no record, more than an hour ago                  | Missed    | never sent                      |
 //! | no record, the device joined after it             | Missed    | never sent                      |
-//! | no record, the key was made after it              | Missed    | never sent                      |
-//! | no record, within the hour                        | Due       | a record is made, then the call |
-//! | no record, within the hour, the key is past       | Done      | a record is made, no call       |
-//! | recorded, and `expires` is what it was then       | Started   | the call                        |
-//! | recorded, and `expires` is something else         | Done      | never sent again                |
+//! | no record, within the hour                        | Due       | recorded, then sent             |
+//! | no record, within the hour, the key has expired   | Done      | recorded, not sent              |
+//! | recorded, and `expires` has not changed since     | Started   | sent                            |
+//! | recorded, and `expires` has changed               | Done      | never sent again                |
 //!
-//! A device is deleted only where all is known and says so ([`reaping`]); how many a policy deletes in
-//! a day is counted by the records. Both are differences like any other once they are due, so that
-//! order, guards, approvals, the limit and reports are the same.
+//! A device is deleted only if everything that must be known about it is known ([`inactivity`]). The
+//! records count how many devices a policy deletes in a day. A due action is a difference like any
+//! other: the same order, guardrails, approvals, limit and reports apply.
 
 mod records;
 mod skew;
@@ -38,50 +37,50 @@ use crate::{api::PolicyField, model::Device};
 pub use records::{ActionRecords, DeletionRecord, ExpiryRecord, MAX_EXPIRIES};
 pub use skew::ClockSkew;
 
-/// How long after its time an expiry may still begin.
+/// How long after its time the expiry of a key may still begin.
 pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
-/// No device was seen before Tailscale existed.
+/// The beginning of 2019: no device was seen before Tailscale existed.
 const FIRST_SEEN: Timestamp = Timestamp::constant(1_546_300_800, 0);
-/// The wall clock can be set while an alarm waits: the time is compared again this often.
+/// How often the time is compared again: the wall clock can be set while a timer waits.
 const CLOCK_CHECK: SignedDuration = SignedDuration::from_mins(10);
 
-/// Which devices are deleted for having been away, and how many in a day.
+/// Which inactive devices a policy deletes, and how many in a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeleteInactive {
-    /// Not seen for so long.
+    /// How long the device must not have been seen.
     pub inactive_for: SignedDuration,
-    /// At most so many within any 24 hours.
+    /// The most devices to delete within any 24 hours.
     pub max_per_day: u32,
 }
 
-/// How far a policy is with an act on a device.
+/// How far the one-shot action of a policy on a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// It can begin now.
     Due,
-    /// It has begun: the record is made.
+    /// It has begun: the status records it.
     Started,
-    /// It never will be done.
+    /// It will never be done.
     Missed(Missed),
-    /// Its time lies ahead.
+    /// Its time is in the future.
     Scheduled,
-    /// As many devices as the policy may delete in a day have their turn before this one.
+    /// The policy has reached its deletions for the day with other devices.
     Waiting,
     /// It has been done.
     Done,
 }
 
-/// Why an act will never be done.
+/// Why a one-shot action will never be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Missed {
-    /// The policy is younger than the time: somebody has restored it, or written an old time.
+    /// The policy is younger than the time: somebody restored it, or wrote an old time.
     BeforeCreation,
-    /// The device was seen too late.
+    /// It could not begin within [`GRACE`].
     TooLate,
     /// The device has joined since.
     JoinedLater,
-    /// The same time or a later one was declared before and taken out: its records are gone, so
-    /// nobody knows what was done for it.
+    /// The policy declared this time or a later one before, and its record was dropped: whether the
+    /// action was done is unknown.
     DeclaredBefore,
 }
 
@@ -89,7 +88,7 @@ impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::BeforeCreation => "the time lies before the creation of the policy",
-            Self::TooLate => "the time was more than an hour past before it could begin",
+            Self::TooLate => "it could not begin within an hour of the time",
             Self::JoinedLater => "the device joined the tailnet after the time",
             Self::DeclaredBefore => {
                 "the policy declared this time or a later one before, and dropped it more than an hour \
@@ -99,10 +98,10 @@ impl fmt::Display for Missed {
     }
 }
 
-/// An act of a policy on the device in question.
+/// A one-shot action of a policy on the device of the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Action {
-    /// Whose it is.
+    /// The policy that declares it.
     pub policy: PolicyKey,
     /// [`Field::ExpireKeyAt`] or [`Field::DeleteInactive`].
     pub field: Field,
@@ -110,7 +109,7 @@ pub struct Action {
     pub stage: Stage,
 }
 
-/// How far a policy is with expiring the key of a device; `None` where it wishes for none.
+/// How far a policy is with expiring the key of a device; `None` if it declares no expiry.
 #[must_use]
 pub fn expiry(
     policy: &Policy,
@@ -137,7 +136,7 @@ pub fn expiry(
         return Some(Stage::Scheduled);
     }
     if let Some(before) = started {
-        // Whoever changed it since, the key of then is gone.
+        // Whatever changed the expiry since, the key that was to be expired is gone.
         let same = *before == device.expires;
         return Some(if same { Stage::Started } else { Stage::Done });
     }
@@ -154,24 +153,23 @@ pub fn expiry(
     })
 }
 
-/// Whether the key has run out.
+/// Whether the key has expired.
 fn is_past(device: &Device, now: Timestamp) -> bool {
     !device.key_expiry_disabled && device.expires.is_some_and(|expires| expires <= now)
 }
 
-/// What a policy that deletes devices makes of one.
+/// Whether a device is inactive for a policy that deletes inactive devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inactivity {
-    /// It is kept until this time at least.
+    /// It is not deleted before this time.
     KeptUntil(Timestamp),
-    /// It is to be deleted, as it was last seen at this time.
+    /// It is deleted, because it was last seen at this time.
     Inactive(Timestamp),
 }
 
-/// Whether a device has been away for so long that a policy deletes it; `None` where that is no
-/// question, or not known. Never one that is connected or may be, that was shared in, of which it is
-/// not known when it was last seen, or that is protected; nor one whose last contact is implausible, as it
-/// lies before the device joined, before Tailscale existed, or in the future.
+/// Whether a device has been inactive for so long that a policy deletes it. `None` if the policy never
+/// deletes it: the device is protected, external, or possibly connected, or its `lastSeen` is unknown or
+/// implausible (before the device joined, before Tailscale existed, or in the future).
 #[must_use]
 pub fn inactivity(
     policy: &Policy,
@@ -180,8 +178,8 @@ pub fn inactivity(
     now: Timestamp,
 ) -> Option<Inactivity> {
     let delete_inactive = policy.desired.delete_inactive?;
-    let of_many = matches!(policy.target, Target::Selector(_));
-    if !of_many || protected || device.external || device.connected != Some(false) {
+    let has_selector = matches!(policy.target, Target::Selector(_));
+    if !has_selector || protected || device.external || device.connected != Some(false) {
         return None;
     }
     let joined = device.created.unwrap_or(FIRST_SEEN).max(FIRST_SEEN);
@@ -195,27 +193,29 @@ pub fn inactivity(
     })
 }
 
-/// The acts of a device's policies.
+/// The one-shot actions of a device's policies.
 #[derive(Debug, Default)]
 pub(super) struct Actions {
     /// How far each is.
     pub stages: Vec<Action>,
-    /// What can be done now, by the rank of the policies.
+    /// The actions that can be done now, by the rank of the policies.
     pub changes: Vec<(Change, Vec<PolicyKey>)>,
-    /// When something about them changes though nothing happens.
+    /// When a stage changes by the passing of time alone.
     pub wakes: Option<Timestamp>,
 }
 
 impl Actions {
-    /// What the policies of a device have to do about it once.
+    /// The one-shot actions that the policies of a device declare.
     pub fn of(
         device: &Device,
         policies: &[(&Policy, &PolicyRecord)],
         context: &PlanContext<'_>,
     ) -> Self {
         let mut actions = Self::default();
-        let acting = |(policy, _): &&(&Policy, &PolicyRecord)| policy.desired.has_actions();
-        let mut ranked: Vec<_> = policies.iter().filter(acting).collect();
+        let mut ranked: Vec<_> = policies
+            .iter()
+            .filter(|(policy, _)| policy.desired.has_actions())
+            .collect();
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
         for (policy, record) in ranked {
             actions.expire(policy, record, device, context.now);
@@ -236,9 +236,8 @@ impl Actions {
             Stage::Due | Stage::Started => {
                 let before = device.expires;
                 self.desired(policy, Change::ExpireKey { at, before });
-                // A moment after the hour, what has not begun is missed.
-                let over = at + GRACE + SignedDuration::from_secs(1);
-                self.wake(over, now);
+                // If it has not begun by then, it is missed.
+                self.wake(at + GRACE + SignedDuration::from_secs(1), now);
             }
             Stage::Scheduled => self.wake(at.min(now + CLOCK_CHECK), now),
             Stage::Missed(_) | Stage::Waiting | Stage::Done => {}
@@ -261,8 +260,8 @@ impl Actions {
         let deletion = deletion.filter(|deletion| deletion.counts(context.now));
         let stage = match deletion {
             Some(deletion) if deletion.done => Stage::Done,
-            // It is held, and takes nobody's turn.
-            _ if context.deny(policy, device) => Stage::Due,
+            // A guardrail holds it, so that it must not use up one of the day's deletions.
+            _ if context.denies_deletion(policy, device) => Stage::Due,
             _ if !context.turns.contains(&policy.key) => Stage::Waiting,
             Some(_) => Stage::Started,
             None => Stage::Due,
@@ -303,16 +302,15 @@ impl Actions {
 }
 
 impl PlanContext<'_> {
-    /// Whether a guard of the tailnet forbids a policy to delete a device.
-    fn deny(&self, policy: &Policy, device: &Device) -> bool {
-        let guardrails = self.guardrails;
-        guardrails
+    /// Whether a guardrail of the tailnet denies a policy the deletion of a device.
+    fn denies_deletion(&self, policy: &Policy, device: &Device) -> bool {
+        self.guardrails
             .denies(policy, PolicyField::DeleteInactive, device)
             .is_some()
     }
 }
 
-/// Why an act must not be done now, though its time has come.
+/// Why a due action is held.
 pub(super) fn hold(
     difference: &Difference,
     device: &Device,
@@ -322,10 +320,10 @@ pub(super) fn hold(
     if !difference.is_action() {
         return None;
     }
-    let forgets = |(policy, _): &(&Policy, &PolicyRecord)| {
+    let has_no_record = |(policy, _): &(&Policy, &PolicyRecord)| {
         difference.concerns(&policy.key) && policy.is_in_no_cluster()
     };
-    if policies.iter().any(forgets) {
+    if policies.iter().any(has_no_record) {
         return Some(Hold::NoRecord);
     }
     if let Some(skew) = clock_skew {
@@ -347,7 +345,7 @@ pub(super) fn hold(
 }
 
 impl Difference {
-    /// Whether it is done once, and recorded before.
+    /// Whether it is a one-shot action, which is recorded before it is sent.
     #[must_use]
     pub fn is_action(&self) -> bool {
         matches!(
@@ -356,7 +354,7 @@ impl Difference {
         )
     }
 
-    /// Whether a device shows that an act whose answer was lost has been done.
+    /// Whether the observed device shows that an action took effect although its response was lost.
     #[must_use]
     pub fn shows_action(&self, device: Option<&Device>, now: Timestamp) -> bool {
         match (&self.change, device) {
@@ -366,16 +364,16 @@ impl Difference {
         }
     }
 
-    /// Whether the record of an act is to be made for one of its policies: it can be done now, or
-    /// as soon as somebody approves.
+    /// Whether the action must be recorded for one of its policies: it can be sent now, or as soon as
+    /// somebody approves it.
     #[must_use]
-    pub fn begins_for(&self, policy: &PolicyKey, claims: &FieldOwners) -> bool {
-        let decides = matches!(claims.mode(policy), Mode::Enforce | Mode::Approve);
-        let waits = matches!(self.hold, Some(Hold::Approval(_) | Hold::Limit(_)));
+    pub fn begins_for(&self, policy: &PolicyKey, field_owners: &FieldOwners) -> bool {
+        let sends = matches!(field_owners.mode(policy), Mode::Enforce | Mode::Approve);
+        let is_pending = matches!(self.hold, Some(Hold::Approval(_) | Hold::Limit(_)));
         match self.change {
-            Change::ExpireKey { .. } => decides && (self.hold.is_none() || waits),
-            // What waits has no call to come, and must not count for the day.
-            Change::Delete { .. } => decides && self.hold.is_none(),
+            Change::ExpireKey { .. } => sends && (self.hold.is_none() || is_pending),
+            // A held deletion must not count for the day.
+            Change::Delete { .. } => sends && self.hold.is_none(),
             _ => false,
         }
     }

@@ -5,37 +5,37 @@ use jiff::{SignedDuration, Timestamp};
 use super::GRACE;
 use crate::model::NodeId;
 
-/// The most devices of which a policy can expire the keys at one time: their ids stand in its status,
-/// with what tells whether it has been done.
+/// The most devices whose keys a policy can expire at one time: its status records the id and the key
+/// expiry of each.
 pub const MAX_EXPIRIES: usize = 5_000;
 
-/// A deletion counts for a day, and a little longer: the call comes a moment after the record.
+/// How long a deletion counts: a day, and a little longer, because the request follows its record.
 const COUNTS: SignedDuration = SignedDuration::from_mins(24 * 60 + 10);
-/// A call comes this soon after the record, or the record is made anew.
+/// A request that is sent later than this after its record needs a new record.
 const FRESH: SignedDuration = SignedDuration::from_mins(5);
 
-/// What a policy keeps of its acts, in its status, before the first call of each.
+/// What the status of a policy records of its one-shot actions, before the request of each is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ActionRecords {
-    /// By the time that was wished for; kept as long as that is wished, and until no act could begin
-    /// for it any more.
+    /// By the declared time. A time stays while the policy declares it, and for as long as an action
+    /// could still begin for it.
     pub expiries: BTreeMap<Timestamp, ExpiryRecord>,
-    /// The devices that were deleted within the last day, or are being deleted.
+    /// The devices that the policy deleted within the last day, or is deleting.
     pub deletions: BTreeMap<NodeId, DeletionRecord>,
-    /// The latest time of which the record was dropped: no action begins for it or an earlier one,
-    /// whatever the clock says by now.
+    /// The latest time whose record was dropped: no action begins for it or an earlier time, even if the
+    /// clock is set back.
     pub dropped_until: Option<Timestamp>,
 }
 
 /// The devices whose keys are expired for one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExpiryRecord {
-    /// Those for which it has begun, with the expiry that they had then. As long as they still have
-    /// it, nothing has been done.
+    /// The devices for which it has begun, with the key expiry that they had then. While a device still
+    /// has it, its key has not been expired.
     pub started: BTreeMap<NodeId, Option<Timestamp>>,
-    /// Those for which it is done.
+    /// The devices for which it is done.
     pub done: BTreeSet<NodeId>,
-    /// Somebody has been told that it is missed for devices.
+    /// It was reported that the time is missed for some devices.
     pub missed_reported: bool,
 }
 
@@ -44,7 +44,7 @@ pub struct ExpiryRecord {
 pub struct DeletionRecord {
     /// When it began.
     pub at: Timestamp,
-    /// What people called the device.
+    /// The name that the device had.
     pub name: String,
     /// Whether the API has accepted it.
     pub done: bool,
@@ -59,13 +59,14 @@ impl DeletionRecord {
 }
 
 impl ActionRecords {
-    /// Whether nothing has been done once.
+    /// Whether no action is recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.expiries.is_empty() && self.deletions.is_empty() && self.dropped_until.is_none()
     }
 
-    /// Whether what `needed` says is kept here too, so that a crash after a call would lose nothing.
+    /// Whether this records everything that `needed` records, so that a crash after a request loses
+    /// nothing.
     #[must_use]
     pub fn cover(&self, needed: &Self) -> bool {
         let expiry = |(at, needed): (&Timestamp, &ExpiryRecord)| {
@@ -82,7 +83,7 @@ impl ActionRecords {
         needed.expiries.iter().all(expiry) && needed.deletions.iter().all(deletion)
     }
 
-    /// Takes in what another place has kept: what is done stays done, what has begun has begun.
+    /// Merges another record. A done action stays done, and a begun one stays begun.
     pub fn merge(&mut self, other: &Self) {
         for (at, other) in &other.expiries {
             let record = self.expiries.entry(*at).or_default();
@@ -103,7 +104,7 @@ impl ActionRecords {
         }
     }
 
-    /// Whether no device more can be recorded for a time.
+    /// Whether no further device can be recorded for a time.
     #[must_use]
     pub fn is_full(&self, at: Timestamp, id: &NodeId) -> bool {
         self.expiries.get(&at).is_some_and(|record| {
@@ -112,7 +113,7 @@ impl ActionRecords {
         })
     }
 
-    /// Begins to expire a key. Says whether that is new.
+    /// Begins to expire a key. Returns whether that is new.
     pub fn begin_expiry(&mut self, at: Timestamp, id: &NodeId, before: Option<Timestamp>) -> bool {
         let record = self.expiries.entry(at).or_default();
         if record.started.contains_key(id) || record.done.contains(id) {
@@ -122,41 +123,41 @@ impl ActionRecords {
         true
     }
 
-    /// The key of a device is expired for a time.
+    /// Records that the key of a device is expired for a time.
     pub fn finish_expiry(&mut self, at: Timestamp, id: &NodeId) {
         let record = self.expiries.entry(at).or_default();
         record.started.remove(id);
         record.done.insert(id.clone());
     }
 
-    /// The times that are no longer declared and more than an hour past: their records can be dropped.
+    /// The times that are no longer declared and more than an hour ago: their records can be dropped.
     #[must_use]
     pub fn over(&self, declared: Option<Timestamp>, now: Timestamp) -> Vec<Timestamp> {
         let is_over = |at: &Timestamp| Some(*at) != declared && now.duration_since(*at) > GRACE;
         self.expiries.keys().copied().filter(is_over).collect()
     }
 
-    /// Drops the record of a time. The clock may be wrong, so the latest of these times is kept:
-    /// nothing begins for it again.
+    /// Drops the record of a time. The clock may be wrong, so the latest dropped time is recorded: no
+    /// action begins for it again.
     pub fn drop_expiry(&mut self, at: Timestamp) {
         self.expiries.remove(&at);
         self.dropped_until = self.dropped_until.max(Some(at));
     }
 
-    /// Whether an action for a time may have been recorded before, in a record that is gone.
+    /// Whether an action for a time may have been in a record that was dropped.
     #[must_use]
     pub fn is_dropped(&self, at: Timestamp) -> bool {
         self.dropped_until >= Some(at)
     }
 
-    /// Whether the record of a deletion is to be made, or made anew, before a call.
+    /// Whether a deletion must be recorded, or recorded again, before its request.
     #[must_use]
     pub fn needs_deletion(&self, id: &NodeId, now: Timestamp) -> bool {
         let record = self.deletions.get(id);
         record.is_none_or(|record| !record.done && now.duration_since(record.at) > FRESH)
     }
 
-    /// Begins to delete a device; what counts no more is forgotten.
+    /// Begins to delete a device. Drops the records that no longer count.
     pub fn begin_deletion(&mut self, id: &NodeId, name: String, at: Timestamp) {
         self.deletions.retain(|_, record| record.counts(at));
         let done = false;
@@ -164,14 +165,14 @@ impl ActionRecords {
             .insert(id.clone(), DeletionRecord { at, name, done });
     }
 
-    /// How many deletions count for the day, besides those of these devices.
+    /// How many deletions count for the day, without those of these devices.
     #[must_use]
     pub fn deleted(&self, now: Timestamp, besides: &BTreeSet<NodeId>) -> usize {
         let counting = self.deletions.iter().filter(|(_, it)| it.counts(now));
         counting.filter(|(id, _)| !besides.contains(*id)).count()
     }
 
-    /// When one of them counts no more.
+    /// When the next deletion ceases to count.
     #[must_use]
     pub fn next_lapse(&self, now: Timestamp) -> Option<Timestamp> {
         let counting = self.deletions.values().filter(|it| it.counts(now));

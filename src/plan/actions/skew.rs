@@ -2,7 +2,7 @@ use std::fmt;
 
 use jiff::SignedDuration;
 
-/// That the local clock is wrong, in words: how far it is ahead of the API's, or behind it.
+/// How far the local clock is ahead of the API's clock, or behind it if negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockSkew(pub SignedDuration);
 
@@ -22,7 +22,7 @@ impl fmt::Display for ClockSkew {
         write!(
             f,
             "the clock of the machine that runs the controller is {count} {unit} {side} the Tailscale \
-             API's: set it right. Until then no key is expired and no device is deleted"
+            API's: correct it. Until then the controller expires no key and deletes no device"
         )
     }
 }
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_difference_is_told_in_the_unit_that_suits_it() {
+    fn skew_is_reported_in_a_suitable_unit() {
         let reported = |minutes| ClockSkew(SignedDuration::from_mins(minutes)).to_string();
         assert!(
             reported(7).contains("is 7 minutes ahead of"),

@@ -1,4 +1,4 @@
-//! Each guard by itself, then all of them at random.
+//! Each condition of a one-shot action alone, then all of them at random.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -48,7 +48,7 @@ fn expires_at(at: Timestamp) -> Policy {
     })
 }
 
-fn reaps() -> Policy {
+fn deletes_inactive() -> Policy {
     policy(DesiredSettings {
         delete_inactive: Some(DeleteInactive {
             inactive_for: 30 * DAY,
@@ -67,16 +67,16 @@ fn device() -> Device {
     }
 }
 
-/// A device that was last seen so long ago.
-fn away(for_so_long: SignedDuration) -> Device {
+/// A device that was last seen this long ago.
+fn away(duration: SignedDuration) -> Device {
     Device {
         connected: Some(false),
-        last_seen: Some(now() - for_so_long),
+        last_seen: Some(now() - duration),
         ..device()
     }
 }
 
-fn remembers(records: ActionRecords) -> PolicyRecord {
+fn recorded(records: ActionRecords) -> PolicyRecord {
     PolicyRecord {
         actions: Arc::new(records),
         ..PolicyRecord::default()
@@ -86,7 +86,7 @@ fn remembers(records: ActionRecords) -> PolicyRecord {
 fn begun(at: Timestamp, before: Option<Timestamp>) -> PolicyRecord {
     let mut records = ActionRecords::default();
     records.begin_expiry(at, &device().node_id, before);
-    remembers(records)
+    recorded(records)
 }
 
 fn stage(policy: &Policy, record: &PolicyRecord, device: &Device) -> Option<Stage> {
@@ -108,7 +108,7 @@ fn plan(device: &Device, policies: &[(&Policy, &PolicyRecord)]) -> DevicePlan {
 }
 
 #[test]
-fn a_key_is_expired_once_its_time_has_come_and_for_an_hour_after_it() {
+fn key_is_expired_within_an_hour_of_its_time() {
     let of = |ago: SignedDuration| {
         let at = now() - ago;
         stage(&expires_at(at), &PolicyRecord::default(), &device())
@@ -121,7 +121,7 @@ fn a_key_is_expired_once_its_time_has_come_and_for_an_hour_after_it() {
 }
 
 #[test]
-fn the_key_of_a_device_that_joined_after_the_time_is_left() {
+fn key_of_device_that_joined_after_the_time_is_not_expired() {
     let policy = expires_at(now() - MINUTE);
     let of = |device: &Device| stage(&policy, &PolicyRecord::default(), device);
     let joined = |ago: SignedDuration| Device {
@@ -134,7 +134,7 @@ fn the_key_of_a_device_that_joined_after_the_time_is_left() {
 }
 
 #[test]
-fn no_key_is_expired_of_a_device_of_which_nobody_says_when_it_joined() {
+fn key_of_device_with_unknown_join_time_is_held() {
     let policy = expires_at(now() - MINUTE);
     let unknown = Device {
         created: None,
@@ -145,7 +145,7 @@ fn no_key_is_expired_of_a_device_of_which_nobody_says_when_it_joined() {
 }
 
 #[test]
-fn a_time_before_the_creation_of_the_policy_is_missed_whatever_is_recorded() {
+fn time_before_the_creation_of_the_policy_is_missed_despite_a_record() {
     let at = now() - MINUTE;
     let policy = Policy {
         created: now(),
@@ -153,14 +153,14 @@ fn a_time_before_the_creation_of_the_policy_is_missed_whatever_is_recorded() {
     };
     let missed = Some(Stage::Missed(Missed::BeforeCreation));
     assert_eq!(stage(&policy, &PolicyRecord::default(), &device()), missed);
-    // A backup that brings the status back too.
+    // A backup can restore the status too.
     let record = begun(at, device().expires);
     assert_eq!(stage(&policy, &record, &device()), missed);
 }
 
 #[test]
-fn what_has_begun_goes_on_only_while_the_key_is_the_one_of_then() {
-    // However late: it was seen in time, and waited for an approval.
+fn begun_expiry_continues_only_while_the_key_is_unchanged() {
+    // Even this late: it was recorded in time, and pending approval.
     let policy = expires_at(now() - 5 * HOUR);
     let record = |before| begun(now() - 5 * HOUR, before);
     let same = record(device().expires);
@@ -172,24 +172,24 @@ fn what_has_begun_goes_on_only_while_the_key_is_the_one_of_then() {
 }
 
 #[test]
-fn what_is_done_stays_done_whatever_the_key_is_by_now() {
+fn done_expiry_stays_done_when_the_key_changes() {
     let at = now() - MINUTE;
     let mut records = ActionRecords::default();
     records.begin_expiry(at, &device().node_id, device().expires);
     records.finish_expiry(at, &device().node_id);
     assert!(!records.begin_expiry(at, &device().node_id, device().expires));
-    let record = remembers(records);
+    let record = recorded(records);
     assert_eq!(
         stage(&expires_at(at), &record, &device()),
         Some(Stage::Done)
     );
-    // Another time is another act.
+    // Another time is another action.
     let other = expires_at(at + MINUTE);
     assert_eq!(stage(&other, &record, &device()), Some(Stage::Due));
 }
 
 #[test]
-fn a_key_that_is_past_its_time_needs_no_call() {
+fn expired_key_needs_no_request() {
     let past = Device {
         expires: Some(now() - MINUTE),
         ..device()
@@ -204,7 +204,7 @@ fn a_key_that_is_past_its_time_needs_no_call() {
 }
 
 #[test]
-fn a_key_that_never_expires_is_not_expired_in_vain() {
+fn key_with_disabled_expiry_is_held() {
     let never = Device {
         key_expiry_disabled: true,
         ..device()
@@ -216,26 +216,29 @@ fn a_key_that_never_expires_is_not_expired_in_vain() {
 }
 
 #[test]
-fn no_more_keys_are_expired_than_can_be_remembered() {
+fn expiry_that_the_status_cannot_record_is_held() {
     let at = now();
     let mut records = ActionRecords::default();
     for number in 0..MAX_EXPIRIES {
         let id = format!("m{number}CNTRL").parse().unwrap();
         records.begin_expiry(at, &id, None);
     }
-    let full = remembers(records.clone());
+    let full = recorded(records.clone());
     let plan_of = |record: &PolicyRecord| plan(&device(), &[(&expires_at(at), record)]);
     let plan = plan_of(&full);
     assert_eq!(plan.differences[0].hold, Some(Hold::TooManyExpiries));
-    // One that has begun goes on.
+    // A begun one continues.
     records.expiries.get_mut(&at).unwrap().started.pop_last();
     records.begin_expiry(at, &device().node_id, device().expires);
-    assert_eq!(plan_of(&remembers(records)).differences[0].hold, None);
+    assert_eq!(plan_of(&recorded(records)).differences[0].hold, None);
 }
 
 #[test]
-fn what_no_status_can_remember_is_not_done() {
-    for (mut policy, device) in [(expires_at(now()), device()), (reaps(), away(60 * DAY))] {
+fn action_of_policy_without_status_is_held() {
+    for (mut policy, device) in [
+        (expires_at(now()), device()),
+        (deletes_inactive(), away(60 * DAY)),
+    ] {
         policy.uid.clear();
         let plan = plan(&device, &[(&policy, &PolicyRecord::default())]);
         assert_eq!(plan.differences[0].hold, Some(Hold::NoRecord));
@@ -244,7 +247,7 @@ fn what_no_status_can_remember_is_not_done() {
 }
 
 #[test]
-fn one_call_is_made_for_all_policies_whose_time_has_come() {
+fn one_request_expires_the_key_for_all_due_policies() {
     let (first, mut second) = (expires_at(now() - MINUTE), expires_at(now()));
     second.key.name = "second".to_owned();
     let record = PolicyRecord::default();
@@ -254,7 +257,7 @@ fn one_call_is_made_for_all_policies_whose_time_has_come() {
 }
 
 #[test]
-fn a_record_covers_what_has_begun_and_what_is_done() {
+fn record_covers_begun_and_done_actions() {
     let (at, id) = (now(), device().node_id);
     let nothing = ActionRecords::default();
     let mut started = ActionRecords::default();
@@ -271,8 +274,8 @@ fn a_record_covers_what_has_begun_and_what_is_done() {
 }
 
 #[test]
-fn a_device_is_deleted_once_it_has_been_away_for_long_enough() {
-    let of = |device: &Device| inactivity(&reaps(), device, false, now());
+fn device_is_deleted_when_inactive_for_long_enough() {
+    let of = |device: &Device| inactivity(&deletes_inactive(), device, false, now());
     let last_seen = now() - 30 * DAY;
     assert_eq!(of(&away(30 * DAY)), Some(Inactivity::Inactive(last_seen)));
     let kept = Inactivity::KeptUntil(now() + MINUTE);
@@ -280,8 +283,8 @@ fn a_device_is_deleted_once_it_has_been_away_for_long_enough() {
 }
 
 #[test]
-fn a_device_is_not_deleted_while_anything_speaks_against_it() {
-    let of = |device: &Device| inactivity(&reaps(), device, false, now());
+fn device_is_not_deleted_unless_surely_inactive() {
+    let of = |device: &Device| inactivity(&deletes_inactive(), device, false, now());
     let away = away(60 * DAY);
     assert!(of(&away).is_some());
     let connected = Device {
@@ -317,21 +320,29 @@ fn a_device_is_not_deleted_while_anything_speaks_against_it() {
     {
         assert_eq!(of(&device), None, "{device:?}");
     }
-    assert_eq!(inactivity(&reaps(), &away, true, now()), None, "protected");
+    assert_eq!(
+        inactivity(&deletes_inactive(), &away, true, now()),
+        None,
+        "protected"
+    );
     let single = Policy {
         target: Target::Device(DeviceTarget {
             identity: Identity::Hostname("host".to_owned()),
             tags: BTreeSet::new(),
             users: Vec::new(),
         }),
-        ..reaps()
+        ..deletes_inactive()
     };
-    assert_eq!(inactivity(&single, &away, false, now()), None, "of one");
+    assert_eq!(
+        inactivity(&single, &away, false, now()),
+        None,
+        "no selector"
+    );
 }
 
 #[test]
-fn a_device_that_is_to_be_deleted_gets_no_other_call() {
-    let mut policy = reaps();
+fn device_to_be_deleted_gets_no_other_request() {
+    let mut policy = deletes_inactive();
     policy.desired.exit_node = Some(true);
     let record = PolicyRecord::default();
     let plan_of = |policy: &Policy| plan(&away(60 * DAY), &[(policy, &record)]);
@@ -341,7 +352,7 @@ fn a_device_that_is_to_be_deleted_gets_no_other_call() {
         matches!(changes[..], [Change::Delete { .. }]),
         "{changes:?}"
     );
-    // While the deletion waits for an approval, the rest goes on.
+    // While the deletion is pending approval, other changes are sent.
     let mut approving = policy.clone();
     approving.key.name = "approving".to_owned();
     approving.mode = Mode::Approve;
@@ -357,12 +368,12 @@ fn a_device_that_is_to_be_deleted_gets_no_other_call() {
 }
 
 #[test]
-fn a_device_whose_turn_it_is_not_waits_until_a_deletion_counts_no_more() {
-    let policy = reaps();
+fn device_without_a_turn_waits_until_a_deletion_no_longer_counts() {
+    let policy = deletes_inactive();
     let mut records = ActionRecords::default();
     let other: NodeId = "n9CNTRL".parse().unwrap();
     records.begin_deletion(&other, String::new(), now() - HOUR);
-    let record = remembers(records);
+    let record = recorded(records);
     let device = away(60 * DAY);
     let context = PlanContext {
         guardrails: &Guardrails::default(),
@@ -381,16 +392,16 @@ fn a_device_whose_turn_it_is_not_waits_until_a_deletion_counts_no_more() {
 }
 
 #[test]
-fn a_deletion_counts_for_no_less_than_a_day() {
+fn deletion_counts_for_at_least_a_day() {
     let mut records = ActionRecords::default();
     let id = device().node_id;
     records.begin_deletion(&id, String::new(), now());
     let deleted = |records: &ActionRecords, later| records.deleted(now() + later, &BTreeSet::new());
     assert_eq!(deleted(&records, DAY), 1);
     assert_eq!(deleted(&records, DAY + HOUR), 0);
-    // A wall clock that was set back makes nothing count less.
+    // Setting the wall clock back does not end a deletion's day.
     assert_eq!(deleted(&records, -DAY), 1);
-    // A call long after the record needs another one; after a success none is made.
+    // A request long after its record needs a new record; a done deletion needs none.
     assert!(!records.needs_deletion(&id, now() + MINUTE));
     assert!(records.needs_deletion(&id, now() + HOUR));
     records.deletions.get_mut(&id).unwrap().done = true;
@@ -398,7 +409,7 @@ fn a_deletion_counts_for_no_less_than_a_day() {
 }
 
 #[test]
-fn a_suspended_policy_and_one_that_observes_do_nothing_and_say_what_they_would() {
+fn suspended_and_observing_policies_show_their_actions_and_send_nothing() {
     for (mode, hold) in [
         (
             Mode::Suspended(Suspender::Policy),
@@ -406,19 +417,25 @@ fn a_suspended_policy_and_one_that_observes_do_nothing_and_say_what_they_would()
         ),
         (Mode::Observe, Hold::Observed),
     ] {
-        for (mut policy, device) in [(expires_at(now()), device()), (reaps(), away(60 * DAY))] {
+        for (mut policy, device) in [
+            (expires_at(now()), device()),
+            (deletes_inactive(), away(60 * DAY)),
+        ] {
             policy.mode = mode;
             let plan = plan(&device, &[(&policy, &PolicyRecord::default())]);
             assert!(plan.differences.is_empty());
             assert_eq!(plan.shown[0].hold, Some(hold.clone()));
-            let claims = &plan.owners;
-            assert!(!plan.shown[0].begins_for(&policy.key, claims), "{mode:?}");
+            let field_owners = &plan.owners;
+            assert!(
+                !plan.shown[0].begins_for(&policy.key, field_owners),
+                "{mode:?}"
+            );
         }
     }
 }
 
 #[test]
-fn what_another_place_has_kept_is_taken_in() {
+fn merged_record_keeps_done_actions_and_the_latest_deletion() {
     let (at, id) = (now(), device().node_id);
     let mut own = ActionRecords::default();
     own.begin_expiry(at, &id, None);
@@ -480,7 +497,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(1024))]
 
     #[test]
-    fn after_a_key_was_expired_no_call_follows_for_the_same_time(
+    fn expired_key_is_not_expired_again_for_the_same_time(
         device in devices(), records in records(), desired in times(), relogin in option::of(times()),
     ) {
         let mut policy = expires_at(desired);
@@ -489,7 +506,7 @@ proptest! {
             policy.desired.expire_key_at = Some(*at);
         }
         let at = policy.desired.expire_key_at.unwrap();
-        let mut record = remembers(records);
+        let mut record = recorded(records);
         let plan_of = |device: &Device, record: &PolicyRecord| plan(device, &[(&policy, record)]);
         let first = plan_of(&device, &record);
         let Some((_, differences)) = next_call(&first, &BTreeSet::new()) else {
@@ -497,7 +514,7 @@ proptest! {
         };
         prop_assert!(differences.iter().all(|it| it.begins_for(&policy.key, &first.owners)));
         prop_assert!(at >= policy.created && at <= now());
-        // The record that is kept before the call; the call; a crash; another login.
+        // The record before the request; the request; a crash; another login.
         Arc::make_mut(&mut record.actions).begin_expiry(at, &device.node_id, device.expires);
         let mut expired = device.clone();
         expired.expires = Some(now());
@@ -511,10 +528,10 @@ proptest! {
     }
 
     #[test]
-    fn only_what_is_surely_away_for_long_is_deleted(device in devices(), records in records(), protected: bool) {
-        let mut policy = reaps();
+    fn only_surely_inactive_devices_are_deleted(device in devices(), records in records(), protected: bool) {
+        let mut policy = deletes_inactive();
         policy.desired.delete_inactive = Some(DeleteInactive { inactive_for: DAY, max_per_day: 1 });
-        let record = remembers(records.clone());
+        let record = recorded(records.clone());
         let plan = plan(&device, &[(&policy, &record)]);
         if let Some((_, differences)) = next_call(&plan, &BTreeSet::new()) {
             let deletion = Change::Delete {

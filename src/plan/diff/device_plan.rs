@@ -1,4 +1,4 @@
-//! What one device's policies come to.
+//! The plan for one device.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,35 +9,36 @@ use crate::{
     plan::{Action, Change, Difference, FieldOwners, Hold, PolicyKey, UniqueSetting},
 };
 
-/// What is to be done about one device, and what could not be compared yet.
+/// The changes of one device, and what could not be compared yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DevicePlan {
-    /// The differences, in the order of their fields; each attribute is one.
+    /// The differences, in the order of their fields. Each attribute is one difference.
     pub differences: Vec<Difference>,
-    /// What policies wish that are suspended, only observe, or wait for an approval: to be shown, and
-    /// not to be removed now.
+    /// Differences that are shown and not sent: their policies are suspended, only observe, or need an
+    /// approval, or the tailnet denies the change.
     pub shown: Vec<Difference>,
-    /// The policies that wish to change the device now, those included that the limit of changed
-    /// devices holds. What was approved in spite of the limit is not counted.
+    /// The policies that want to change the device now, including those that the limit of changed devices
+    /// holds. Changes that were approved despite the limit do not count.
     pub desired_by: BTreeSet<PolicyKey>,
-    /// What each policy that waits, or of which something was approved, asks for by itself.
+    /// The changes of each policy that needs an approval, or has one.
     pub asked: Vec<(PolicyKey, Change)>,
-    /// Who decides what.
+    /// The owners of the fields.
     pub owners: FieldOwners,
-    /// What no other device can have, as its policies have settled it among themselves.
+    /// The desired settings that no other device can have.
     pub unique: UniqueSetting,
-    /// The attribute keys that each policy manages here: it declares them, it takes precedence, nothing
-    /// holds it, and they have been read.
+    /// The attribute keys that each policy manages here: it declares them, takes precedence, nothing holds
+    /// the change, and the attributes have been read.
     pub managed: BTreeMap<PolicyKey, BTreeSet<AttributeKey>>,
-    /// Attributes are wished for, but have not been read.
+    /// The plan depends on attributes that have not been read.
     pub attributes_unread: bool,
-    /// All routes that are enabled now: what a call that replaces them must carry along.
+    /// All routes that are enabled now. A request replaces the whole list, so it must contain the routes
+    /// that stay.
     pub enabled_routes: RouteSet,
-    /// Routes are wished for, but the list did not tell them.
+    /// The plan depends on routes that the poll did not report.
     pub routes_unread: bool,
-    /// What is done once, and how far that is.
+    /// The one-shot actions, and how far each is.
     pub actions: Vec<Action>,
-    /// When what is to be done once changes, though nothing happens.
+    /// When the stage of an action changes by the passing of time alone.
     pub wakes: Option<Timestamp>,
 }
 
@@ -51,21 +52,21 @@ impl DevicePlan {
             && !self.routes_unread
     }
 
-    /// Whether a policy that does not act now decides something that does not hold.
+    /// Whether a policy that owns a field differs there and does not act now.
     #[must_use]
     pub fn lacks_what_waits(&self) -> bool {
         self.waiting().next().is_some()
     }
 
-    /// What policies decide that do not act now, and what does not hold.
+    /// The shown differences of policies that own the field.
     fn waiting(&self) -> impl Iterator<Item = &Difference> {
         let shown = self.shown.iter();
         shown.filter(|it| !matches!(it.hold, Some(Hold::Observed | Hold::NotAllowed(_))))
     }
 
-    /// Whether the device may not be let in yet: a device enters only with all that policies decide about it,
-    /// whichever of them must wait. What cannot hold in the tailnet keeps it out only for those who desire
-    /// it: else any policy could keep a device out for ever.
+    /// Whether the device must not be authorized yet: a device enters the tailnet only when all of its
+    /// declared settings are in sync, held ones included. A setting that the tailnet cannot have keeps the
+    /// device out only for the policies that declare it: otherwise any policy could keep a device out.
     #[must_use]
     pub fn keeps_out(&self, entry: &Difference) -> bool {
         let others = self.differences.iter();
@@ -75,20 +76,20 @@ impl DevicePlan {
         all.any(|other| is_own(other) || !other.cannot_hold()) || !self.complete()
     }
 
-    /// What is to be told of one policy.
+    /// The differences of one policy.
     pub fn of<'a>(&'a self, policy: &'a PolicyKey) -> impl Iterator<Item = &'a Difference> {
         let all = self.differences.iter().chain(&self.shown);
         all.filter(move |difference| difference.concerns(policy))
     }
 
-    /// What one policy is told: of lists, the entries that it may give and take, and of what no rule allows
-    /// it, what it declares.
+    /// The differences of one policy, as its author may see them: in lists, only the entries that the policy
+    /// may change, and for fields that no rule allows, only the declared value.
     pub fn disclosed<'a>(&'a self, policy: &'a PolicyKey) -> impl Iterator<Item = Difference> {
         self.of(policy)
             .map(move |difference| self.disclosed_as(difference, policy))
     }
 
-    /// A difference as one policy is told of it.
+    /// A difference as the author of one policy may see it.
     #[must_use]
     pub fn disclosed_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
         let change = match (&difference.hold, &difference.change) {
@@ -104,7 +105,7 @@ impl DevicePlan {
         }
     }
 
-    /// Whether no more than the difference itself is known to be missing: all has been compared.
+    /// Whether everything has been read and compared.
     #[must_use]
     pub fn complete(&self) -> bool {
         !self.attributes_unread && !self.routes_unread

@@ -1,6 +1,7 @@
-//! Expressions by what they give, and their values for a device.
+//! The syntax tree of expressions, by the type of their value, and their evaluation for a device.
 //!
-//! No value can be of a wrong type, so that nothing can go wrong but a field that is not there.
+//! The tree cannot hold a value of a wrong type, so an evaluation fails only on an absent field, or when its
+//! steps are used up.
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::model::Device;
 
-/// A field that the device does not have, and where it was asked for.
+/// A field that the device does not have, and its place in the expression.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Absent {
     pub at: usize,
@@ -21,13 +22,13 @@ pub(super) struct Absent {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Failure {
     Absent(Absent),
-    /// The steps for one device do not suffice for what begins here.
+    /// The steps for one device are used up by the part that begins here.
     Exhausted(usize),
 }
 
 type Value<T> = Result<T, Failure>;
 
-/// One evaluation: the device, and the steps that are left for it.
+/// One evaluation: the device, and the remaining steps.
 pub(super) struct Evaluation<'a> {
     device: &'a Device,
     left: Cell<usize>,
@@ -43,21 +44,21 @@ impl<'a> Evaluation<'a> {
         self.left.get()
     }
 
-    /// Takes the steps of what is done next, before it is done.
+    /// Takes the steps of an operation before it is carried out.
     fn spend(&self, steps: usize, at: usize) -> Value<()> {
         let left = self.left.get().checked_sub(steps);
         self.left.set(left.unwrap_or_default());
         left.map(|_| ()).ok_or(Failure::Exhausted(at))
     }
 
-    /// Takes the steps of a text that is read or compared as a whole.
+    /// Takes the steps of reading or comparing a whole string.
     fn read(&self, text: &str) -> Value<()> {
-        self.spend(1 + text.len() / LETTERS_IN_A_STEP, 0)
+        self.spend(1 + text.len() / BYTES_PER_STEP, 0)
     }
 }
 
-/// A text is copied and compared many letters at a time.
-const LETTERS_IN_A_STEP: usize = 8;
+/// Strings are copied and compared several bytes at a time.
+const BYTES_PER_STEP: usize = 8;
 
 /// `condition ? then : otherwise`
 pub(super) struct Choice<T> {
@@ -77,7 +78,7 @@ pub(super) enum Comparison {
     GreaterOrEqual,
 }
 
-/// What is asked of a text.
+/// A predicate on a string.
 pub(super) enum Question {
     StartsWith(Text),
     EndsWith(Text),
@@ -85,7 +86,7 @@ pub(super) enum Question {
     Matches(Pattern, usize),
 }
 
-/// True or false.
+/// A boolean.
 pub(super) enum Truth {
     Literal(bool),
     Field(ReadFlag),
@@ -103,7 +104,7 @@ pub(super) enum Truth {
     Asks(Text, Box<Question>),
 }
 
-/// A text.
+/// A string.
 pub(super) enum Text {
     Literal(String),
     Field(ReadText),
@@ -112,7 +113,7 @@ pub(super) enum Text {
     Choice(Box<Choice<Text>>),
 }
 
-/// A whole number.
+/// An integer.
 pub(super) enum Number {
     Literal(i64),
     Letters(Box<Text>),
@@ -120,7 +121,7 @@ pub(super) enum Number {
     Choice(Box<Choice<Number>>),
 }
 
-/// A list of texts.
+/// A list of strings.
 pub(super) enum List {
     Literal(Vec<Text>),
     Field(ReadList),
@@ -147,14 +148,14 @@ impl Truth {
     }
 }
 
-/// As CEL has it: one part that decides makes a fault of another part not matter.
+/// As in CEL: if one part decides, an error of another part does not matter.
 fn decided(parts: &[Truth], decides: bool, on: &Evaluation) -> Value<bool> {
     let mut error = None;
     for part in parts {
         match part.of(on) {
             Ok(value) if value == decides => return Ok(decides),
             Ok(_) => {}
-            // Without steps the rest cannot decide either.
+            // Without steps, the other parts cannot be evaluated either.
             Err(exhausted @ Failure::Exhausted(_)) => return Err(exhausted),
             Err(absent) => {
                 error.get_or_insert(absent);

@@ -1,4 +1,4 @@
-//! What an expression may cost, whatever is written.
+//! Tests that every expression stays within its bounds of memory and steps.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::model::Device;
 
-fn pattern_text(hostname: &str) -> Device {
+fn with_hostname(hostname: &str) -> Device {
     Device {
         hostname: hostname.to_owned(),
         ..crate::plan::scenes::plain_device()
@@ -26,14 +26,17 @@ fn any_of(condition: &str, count: usize) -> String {
 }
 
 #[test]
-fn a_pattern_too_large_is_refused_before_it_is_compiled_with_what_to_write() {
+fn too_large_pattern_is_refused_before_it_is_compiled() {
     for (text, expected) in [
         (
             "device.os.matches('a{900}')",
-            "line 1, column 19, at «'a{900}')»: the pattern is too large: 901 letters with repetitions \
-             written out, of at most 256; write fewer or smaller repetitions",
+            "line 1, column 19, at «'a{900}')»: the pattern is too large: found 901 letters with \
+            repetitions written out, expected at most 256. Write fewer or smaller repetitions",
         ),
-        ("device.os.matches('((a{9}){9}){9}')", "of at most 256"),
+        (
+            "device.os.matches('((a{9}){9}){9}')",
+            "expected at most 256",
+        ),
         (
             "device.os.matches('((((a{99}){99}){99}){99}){99}')",
             "too large",
@@ -41,11 +44,11 @@ fn a_pattern_too_large_is_refused_before_it_is_compiled_with_what_to_write() {
         ("device.os.matches('(?i)[a-z]{300}')", "301 letters"),
         (
             r"device.os.matches(r'\w+')",
-            "write [0-9] instead of \\d and [a-zA-Z0-9_] instead of \\w",
+            "Write [0-9] instead of \\d and [a-zA-Z0-9_] instead of \\w",
         ),
         (
             &any_of("device.os.matches('a{90}')", 3),
-            "the patterns of this expression are too large: 273 letters",
+            "the patterns of this expression are too large: found 273 letters",
         ),
     ] {
         let error = refused(text);
@@ -54,7 +57,7 @@ fn a_pattern_too_large_is_refused_before_it_is_compiled_with_what_to_write() {
 }
 
 #[test]
-fn patterns_as_people_write_them_are_within_the_bounds() {
+fn common_patterns_are_within_the_bounds() {
     for pattern in [
         r"^1\.(9\d|\d{3,})\.",
         r"^\d{1,3}\.\d{1,3}\.\d{1,3}",
@@ -64,7 +67,7 @@ fn patterns_as_people_write_them_are_within_the_bounds() {
     ] {
         let text = format!("device.hostname.matches(r'{pattern}')");
         let expression: Expression = text.parse().unwrap_or_else(|error| panic!("{error}"));
-        let (result, steps) = expression.evaluate(&pattern_text(&"x".repeat(63)));
+        let (result, steps) = expression.evaluate(&with_hostname(&"x".repeat(63)));
         assert!(
             result.is_ok() && steps < Expression::MAX_STEPS / 2,
             "{pattern}: {steps}"
@@ -73,7 +76,7 @@ fn patterns_as_people_write_them_are_within_the_bounds() {
 }
 
 #[test]
-fn a_pattern_is_compiled_when_it_is_first_matched_shared_and_gone_with_the_last_that_has_it() {
+fn pattern_is_compiled_on_first_match_shared_and_dropped_with_its_last_user() {
     let text = "first-matched-[0-9]{1,4}";
     let first = Pattern::parse(text).unwrap();
     let second = Pattern::parse(text).unwrap();
@@ -86,19 +89,19 @@ fn a_pattern_is_compiled_when_it_is_first_matched_shared_and_gone_with_the_last_
 }
 
 #[test]
-fn an_expression_that_takes_too_many_steps_says_so_with_its_place_and_matches_nothing() {
+fn expression_with_too_many_steps_fails_with_its_position() {
     let heavy = "device.hostname.matches('x{200}y')";
     let text = format!("device.os == 'windows' || {heavy} || device.os == 'linux'");
     let expression: Expression = text.parse().unwrap();
-    assert_eq!(expression.holds(&pattern_text("short")).ok(), Some(true));
-    // Whether the rest would decide is not found out.
+    assert_eq!(expression.holds(&with_hostname("short")).ok(), Some(true));
+    // The remaining parts are not evaluated.
     let error = expression
-        .holds(&pattern_text(&"x".repeat(250)))
+        .holds(&with_hostname(&"x".repeat(250)))
         .unwrap_err();
     assert_eq!(
         error.to_string(),
         "line 1, column 51, at «'x{200}y') || device.os …»: this takes more than 20000 steps for one \
-         device: write shorter patterns, or fewer of them"
+        device: write shorter or fewer patterns"
     );
 }
 
@@ -117,7 +120,7 @@ fn many_large_reads_count_as_steps() {
     assert_eq!(expression.holds(&device).ok(), Some(false));
 }
 
-/// Patterns of all that regular expressions have.
+/// Patterns with all the syntax of regular expressions.
 fn pattern() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         "[ab-]{1,4}",
@@ -148,7 +151,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
-    fn whatever_is_accepted_compiles_within_its_bytes_and_matches_as_regex_does(
+    fn accepted_pattern_compiles_within_its_bytes_and_matches_as_regex_does(
         text in pattern(), subject in "[abkK1 -]{0,12}"
     ) {
         let Ok(pattern) = Pattern::parse(&text) else {

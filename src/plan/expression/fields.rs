@@ -1,4 +1,4 @@
-//! What an expression can ask of a device.
+//! The fields of a device that an expression can read.
 
 use std::borrow::Cow;
 
@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use crate::model::{Device, TagSet};
 
-/// A text of a device; `None` where it has none.
+/// A string of a device; `None` if the device has none.
 pub(super) type ReadText = fn(&Device) -> Option<Cow<'_, str>>;
-/// A flag of a device.
+/// A boolean of a device.
 pub(super) type ReadFlag = fn(&Device) -> bool;
 /// A list of a device.
 pub(super) type ReadList = fn(&Device) -> &TagSet;
@@ -16,9 +16,9 @@ pub(super) type ReadList = fn(&Device) -> &TagSet;
 /// How a field is read.
 #[derive(Clone, Copy)]
 pub(super) enum Read {
-    /// A text that every device has, be it empty.
+    /// A string that every device has, possibly empty.
     Text(ReadText),
-    /// A text that some devices do not have.
+    /// A string that some devices do not have.
     Sometimes(ReadText),
     Flag(ReadFlag),
     List(ReadList),
@@ -26,8 +26,8 @@ pub(super) enum Read {
 
 /// The fields by name, as the API spells them.
 ///
-/// What policies themselves can change is left out, the tags aside: a selection that hung on it would
-/// change by what it brings about. For tags a guard sees to that ([`crate::plan::Hold::Feedback`]).
+/// Settings that policies change are left out, except tags: otherwise a policy could change what its own
+/// selector matches. For tags, a guard prevents that ([`crate::plan::Hold::WouldUnselect`]).
 pub(super) const FIELDS: [(&str, Read); 12] = [
     ("nodeId", Read::Text(|d| Some(d.node_id.as_str().into()))),
     ("name", Read::Text(|d| Some(Cow::from(&d.name)))),
@@ -41,9 +41,12 @@ pub(super) const FIELDS: [(&str, Read); 12] = [
     ("tags", Read::List(|d| &d.tags)),
     ("isEphemeral", Read::Flag(|d| d.ephemeral)),
     ("updateAvailable", Read::Flag(|d| d.update_available)),
-    ("created", Read::Sometimes(|d| d.created.map(written))),
-    ("expires", Read::Sometimes(|d| d.expires.map(written))),
-    ("lastSeen", Read::Sometimes(|d| d.last_seen.map(written))),
+    ("created", Read::Sometimes(|d| d.created.map(format_time))),
+    ("expires", Read::Sometimes(|d| d.expires.map(format_time))),
+    (
+        "lastSeen",
+        Read::Sometimes(|d| d.last_seen.map(format_time)),
+    ),
 ];
 
 /// Fields of the API that policies change.
@@ -55,14 +58,14 @@ const CHANGED_BY_POLICIES: [&str; 5] = [
     "attributes",
 ];
 
-/// How a field of this name is read, or why it cannot be asked for.
+/// How a field of this name is read, or why an expression cannot read it.
 pub(super) fn find(name: &str) -> Result<(&'static str, Read), String> {
     if let Some(found) = FIELDS.into_iter().find(|(known, _)| *known == name) {
         return Ok(found);
     }
     if CHANGED_BY_POLICIES.contains(&name) {
         return Err(format!(
-            "policies change {name}, so that nothing can be selected by it: write another field"
+            "policies change {name}, so that no expression can read it: write another field"
         ));
     }
     let names: Vec<&str> = FIELDS.into_iter().map(|(name, _)| name).collect();
@@ -72,7 +75,7 @@ pub(super) fn find(name: &str) -> Result<(&'static str, Read), String> {
     ))
 }
 
-/// By the second and in UTC, so that times compare as texts.
-fn written(time: Timestamp) -> Cow<'static, str> {
+/// With whole seconds and in UTC, so that times compare as strings.
+fn format_time(time: Timestamp) -> Cow<'static, str> {
     format!("{time:.0}").into()
 }

@@ -1,36 +1,36 @@
-//! From characters to words.
+//! Splits an expression into tokens.
 
 use super::parser::SyntaxError;
 
-/// A word of an expression.
+/// A token of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
-    /// A name or a word such as `in`.
+    /// A name or a keyword such as `in`.
     Word(String),
-    /// What stood between quotes.
+    /// The text between quotes.
     Text(String),
-    /// A whole number, without a sign.
+    /// An integer, without a sign.
     Number(i64),
     /// An operator or a bracket.
     Sign(&'static str),
-    /// Nothing more.
+    /// The end of the expression.
     End,
 }
 
-/// A word and where it begins, counted in characters.
+/// A token and where it begins, counted in characters.
 #[derive(Debug, Clone)]
 pub(super) struct Positioned {
     pub at: usize,
     pub token: Token,
 }
 
-/// The longer ones first.
+/// Longer operators before their prefixes.
 const SIGNS: [&str; 22] = [
     "&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ".", ",", "?", ":", "+",
     "-", "*", "/", "%",
 ];
 
-/// Splits an expression into words, the last of which is [`Token::End`].
+/// Splits an expression into tokens, the last of which is [`Token::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Positioned>, SyntaxError> {
     let letters: Vec<char> = text.chars().collect();
     let mut lexer = Lexer {
@@ -72,7 +72,7 @@ impl Lexer<'_> {
         taken
     }
 
-    /// Spaces, ends of lines, and what follows `//` on a line.
+    /// Skips white space, and comments from `//` to the end of the line.
     fn skip_blanks(&mut self) {
         loop {
             self.take_while(|letter| matches!(letter, ' ' | '\t' | '\n' | '\r' | '\x0c'));
@@ -106,10 +106,7 @@ impl Lexer<'_> {
 
     fn sign(&mut self) -> Result<Token, SyntaxError> {
         let Some(sign) = SIGNS.into_iter().find(|sign| self.starts_with(sign)) else {
-            return Err(SyntaxError::new(
-                self.at,
-                "this character has no meaning here",
-            ));
+            return Err(SyntaxError::new(self.at, "unexpected character"));
         };
         self.at += sign.len();
         Ok(Token::Sign(sign))
@@ -123,7 +120,7 @@ impl Lexer<'_> {
             Ok(number) if !fraction => Ok(Token::Number(number)),
             _ => Err(SyntaxError::new(
                 start,
-                "numbers are whole and of digits only: write one such as 42",
+                "a number must be an integer and consist of digits only: write one such as 42",
             )),
         }
     }
@@ -132,7 +129,7 @@ impl Lexer<'_> {
         let start = self.at;
         let quote = self.peek().unwrap_or_default();
         if self.starts_with(&String::from(quote).repeat(3)) {
-            let why = "a text stands between single quotes, as in 'fra', and on one line";
+            let why = "a string must be on one line: write it between single quotes, as in 'fra'";
             return Err(SyntaxError::new(start, why));
         }
         self.at += 1;
@@ -142,7 +139,7 @@ impl Lexer<'_> {
                 None | Some('\n' | '\r') => {
                     return Err(SyntaxError::new(
                         start,
-                        "the text has no end: write the quote",
+                        "the string has no end: write the closing quote",
                     ));
                 }
                 Some(letter) if letter == quote => {
@@ -167,7 +164,7 @@ impl Lexer<'_> {
             Some('t') => Ok('\t'),
             _ => Err(SyntaxError::new(
                 at,
-                r"this escape has no meaning here: write one of \\ \' \n and \t, or a raw text as in r'\d'",
+                r"unknown escape: write one of \\ \' \n and \t, or a raw string as in r'\d'",
             )),
         }
     }

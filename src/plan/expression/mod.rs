@@ -1,10 +1,10 @@
-//! `deviceSelector.expression`: a part of CEL over the device as the list reports it.
+//! `deviceSelector.expression`: a subset of CEL over the device as the poll reports it.
 //!
-//! A parser of our own, as anyone who can write a policy chooses the text: nothing that fits into 512
-//! characters may use up the stack, the memory or the time of the controller. Patterns are bounded in size
-//! and compiled when they are first matched, and an evaluation has a number of steps. Every type is known before the first
-//! device is seen, so that all faults but one are found when the policy is read; the one that is left
-//! is a field that a device does not have. What is accepted means the same as in CEL (a test compares).
+//! This is a parser of our own because anyone who can write a policy chooses the text: no 512 characters may
+//! use up the stack, the memory, or the time of the controller. Patterns are bounded in size and compiled
+//! when they are first matched, and an evaluation has a limited number of steps. All types are checked when
+//! the policy is parsed, so an evaluation can fail only on a field that a device does not have, or on too
+//! many steps. An accepted expression means the same as in CEL (a test compares both).
 
 mod ast;
 #[cfg(test)]
@@ -32,16 +32,16 @@ impl Expression {
     /// The longest expression, in characters.
     pub const MAX_LENGTH: usize = 512;
 
-    /// The steps that an evaluation may take: a pattern takes its letters times those of the text.
+    /// The most steps of an evaluation: a pattern takes its letters times those of the string.
     pub const MAX_STEPS: usize = 20_000;
 
-    /// Whether it holds of a device. A fault where it asks for a field that the device does not have
-    /// and the rest does not decide without it, or where it takes too many steps.
+    /// Whether it holds for a device. An error if the result depends on a field that the device does not
+    /// have, or if the evaluation takes too many steps.
     pub fn holds(&self, device: &Device) -> Result<bool, ExpressionError> {
         self.evaluate(device).0
     }
 
-    /// Whether it holds of a device, and the steps that this took.
+    /// Whether it holds for a device, and the steps that this took.
     pub(super) fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionError>, usize) {
         let evaluation = Evaluation::new(device, Self::MAX_STEPS);
         let result = self.root.of(&evaluation);
@@ -53,13 +53,12 @@ impl Expression {
         match failure {
             Failure::Absent(absent) => {
                 let field = absent.field;
-                let why = format!("device.{field} is not there: ask for has(device.{field}) first");
+                let why = format!("device.{field} is absent: test has(device.{field}) first");
                 ExpressionError::at(&self.text, absent.at, why)
             }
             Failure::Exhausted(at) => {
                 let why = format!(
-                    "this takes more than {} steps for one device: write shorter patterns, or fewer \
-                     of them",
+                    "this takes more than {} steps for one device: write shorter or fewer patterns",
                     Self::MAX_STEPS
                 );
                 ExpressionError::at(&self.text, at, why)
@@ -75,7 +74,7 @@ impl FromStr for Expression {
         let length = text.chars().count();
         if length > Self::MAX_LENGTH {
             let why = format!(
-                "the expression has {length} characters: write at most {}",
+                "the expression is too long: found {length} characters, expected at most {}",
                 Self::MAX_LENGTH
             );
             return Err(ExpressionError::at(text, Self::MAX_LENGTH, why));
@@ -90,7 +89,7 @@ impl FromStr for Expression {
     }
 }
 
-/// The same text is the same condition.
+/// Expressions with the same text are the same condition.
 impl PartialEq for Expression {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -110,7 +109,7 @@ impl fmt::Debug for Expression {
 pub struct ExpressionError {
     line: usize,
     column: usize,
-    /// What stands there; empty at the end.
+    /// The text at that place; empty at the end.
     there: String,
     why: String,
 }

@@ -1,4 +1,4 @@
-//! From words to what they mean: recursive descent, each value with its type.
+//! Parses tokens into a typed syntax tree, by recursive descent.
 
 use super::{
     ast::{Absent, Choice, Comparison, List, Number, Question, Text, Truth},
@@ -7,11 +7,11 @@ use super::{
     pattern::{Pattern, Size},
 };
 
-/// How deep an expression may be nested: brackets, `? :` and calls upon calls. It bounds the stack of
-/// the parser, of the evaluation and of the drop alike.
+/// How deep an expression may be nested: brackets, `? :`, and chained calls. It bounds the stack of parsing,
+/// evaluating, and dropping an expression.
 const MAX_DEPTH: usize = 24;
 
-/// What cannot be read, and where, counted in characters.
+/// A syntax error, and where it is, counted in characters.
 #[derive(Debug)]
 pub(super) struct SyntaxError {
     pub at: usize,
@@ -27,7 +27,7 @@ impl SyntaxError {
 
 type Parsed<T> = Result<T, SyntaxError>;
 
-/// Any value, by its type.
+/// A value of any type.
 enum Value {
     Truth(Truth),
     Text(Text),
@@ -38,15 +38,15 @@ enum Value {
 impl Value {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Truth(_) => "true or false",
-            Self::Text(_) => "a text",
-            Self::Number(_) => "a number",
+            Self::Truth(_) => "a boolean",
+            Self::Text(_) => "a string",
+            Self::Number(_) => "an integer",
             Self::List(_) => "a list",
         }
     }
 }
 
-/// Reads a whole expression.
+/// Parses a whole expression.
 pub(super) fn parse(text: &str) -> Parsed<Truth> {
     let mut parser = Parser {
         tokens: tokens(text)?,
@@ -63,7 +63,7 @@ pub(super) fn parse(text: &str) -> Parsed<Truth> {
     match parser.peek() {
         Token::End => truth(0, value),
         Token::Sign("+" | "-" | "*" | "/" | "%") => {
-            Err(parser.error("nothing can be calculated here: compare fields with values"))
+            Err(parser.error("arithmetic is not supported: compare fields with values"))
         }
         _ => Err(parser.error("expected an operator, such as && or ==, or the end")),
     }
@@ -72,22 +72,22 @@ pub(super) fn parse(text: &str) -> Parsed<Truth> {
 struct Parser {
     tokens: Vec<Positioned>,
     next: usize,
-    /// All patterns so far together.
+    /// The size of all patterns so far.
     patterns: Size,
 }
 
 impl Parser {
-    /// The last word is always [`Token::End`].
-    fn placed(&self) -> &Positioned {
+    /// The current token. The last one is always [`Token::End`].
+    fn current(&self) -> &Positioned {
         &self.tokens[self.next.min(self.tokens.len() - 1)]
     }
 
     fn peek(&self) -> &Token {
-        &self.placed().token
+        &self.current().token
     }
 
     fn at(&self) -> usize {
-        self.placed().at
+        self.current().at
     }
 
     fn take(&mut self) -> Token {
@@ -123,7 +123,7 @@ impl Parser {
         )))
     }
 
-    /// `condition ? then : otherwise`, or what stands alone.
+    /// `condition ? then : otherwise`, or a value alone.
     fn value(&mut self, depth: usize) -> Parsed<Value> {
         self.check_depth(depth)?;
         let start = self.at();
@@ -147,7 +147,7 @@ impl Parser {
         self.joined(depth, "&&", Self::relation, Truth::All)
     }
 
-    /// Conditions with one operator between them, however many.
+    /// Any number of conditions with one operator between them.
     fn joined(
         &mut self,
         depth: usize,
@@ -180,14 +180,15 @@ impl Parser {
         self.next += 1;
         let right = self.unary(depth)?;
         if self.comparison().is_some() {
-            return Err(self.error("two comparisons in a row: write brackets, or && between them"));
+            return Err(
+                self.error("comparisons cannot be chained: write brackets, or && between them")
+            );
         }
         let truth = match (left, how, right) {
             (Value::Text(text), None, Value::List(list)) => Truth::In(text, list),
             (left, None, right) => {
                 let (left, right) = (left.kind(), right.kind());
-                let why =
-                    format!("in looks for a text in a list, but here it is {left} in {right}");
+                let why = format!("in: expected a string in a list, found {left} in {right}");
                 return Err(SyntaxError::new(at, why));
             }
             (Value::Text(a), Some(how), Value::Text(b)) => Truth::Texts(a, how, b),
@@ -200,7 +201,7 @@ impl Parser {
             ) => Truth::Lists(a, how, b),
             (left, Some(_), right) => {
                 let (left, right) = (left.kind(), right.kind());
-                let why = format!("{left} cannot be compared so with {right}");
+                let why = format!("this operator cannot compare {left} with {right}");
                 return Err(SyntaxError::new(at, why));
             }
         };
@@ -237,7 +238,7 @@ impl Parser {
         }))
     }
 
-    /// A value and the calls upon it.
+    /// A value and the methods that are called on it.
     fn member(&mut self, depth: usize) -> Parsed<Value> {
         let start = self.at();
         let mut value = self.primary(depth)?;
@@ -248,14 +249,12 @@ impl Parser {
             value = self.method(start, value, calls)?;
         }
         if *self.peek() == Token::Sign("[") {
-            return Err(
-                self.error("no item can be taken out of a list: write 'tag:a' in device.tags")
-            );
+            return Err(self.error("a list has no index: write 'tag:a' in device.tags"));
         }
         Ok(value)
     }
 
-    /// `.name(…)` upon a value.
+    /// `.name(…)` on a value.
     fn method(&mut self, start: usize, value: Value, depth: usize) -> Parsed<Value> {
         let at = self.at();
         let Token::Word(name) = self.take() else {
@@ -276,7 +275,7 @@ impl Parser {
                 Value::Truth(Truth::Asks(text, Box::new(question)))
             }
             ("startsWith" | "endsWith" | "contains" | "matches" | "lowerAscii", value) => {
-                let why = format!("{name} asks about a text, but this is {}", value.kind());
+                let why = format!("{name}: expected a string, found {}", value.kind());
                 return Err(SyntaxError::new(start, why));
             }
             _ => return Err(SyntaxError::new(at, unknown_function(&name))),
@@ -287,14 +286,14 @@ impl Parser {
 
     fn question(&mut self, name: &str, depth: usize) -> Parsed<Question> {
         let at = self.at();
-        let asked = match self.value(depth + 1)? {
+        let argument = match self.value(depth + 1)? {
             Value::Text(text) => text,
             other => {
-                let why = format!("{name} takes a text, but this is {}", other.kind());
+                let why = format!("{name}: expected a string, found {}", other.kind());
                 return Err(SyntaxError::new(at, why));
             }
         };
-        Ok(match (name, asked) {
+        Ok(match (name, argument) {
             ("startsWith", text) => Question::StartsWith(text),
             ("endsWith", text) => Question::EndsWith(text),
             ("contains", text) => Question::Contains(text),
@@ -309,7 +308,7 @@ impl Parser {
             _ => {
                 return Err(SyntaxError::new(
                     at,
-                    "matches takes a text in quotes, as in matches('^fra-')",
+                    "matches: expected a string in quotes, as in matches('^fra-')",
                 ));
             }
         })
@@ -324,7 +323,7 @@ impl Parser {
                 Token::Number(number) => Ok(Value::Number(Number::Literal(-number))),
                 _ => Err(SyntaxError::new(
                     at,
-                    "nothing can be calculated here: a minus stands only before a number",
+                    "arithmetic is not supported: a minus must be before a number",
                 )),
             },
             Token::Sign("(") => {
@@ -353,7 +352,7 @@ impl Parser {
             match self.value(depth + 1)? {
                 Value::Text(text) => items.push(text),
                 other => {
-                    let why = format!("a list holds texts, but this is {}", other.kind());
+                    let why = format!("expected a string in the list, found {}", other.kind());
                     return Err(SyntaxError::new(at, why));
                 }
             }
@@ -381,18 +380,17 @@ impl Parser {
             }
             "has" => {
                 self.expect("(")?;
-                let asked = self.take();
-                if asked != Token::Word("device".into()) {
+                if self.take() != Token::Word("device".into()) {
                     return Err(SyntaxError::new(
                         at,
-                        "has asks for a field: write has(device.FIELD)",
+                        "has: expected a field, as in has(device.lastSeen)",
                     ));
                 }
                 let (_, (_, read)) = self.field()?;
                 self.expect(")")?;
                 Ok(Value::Truth(match read {
                     Read::Sometimes(read) => Truth::Has(read),
-                    // In the schema of the device, and so always there.
+                    // Every device has it.
                     _ => Truth::Literal(true),
                 }))
             }
@@ -409,7 +407,7 @@ impl Parser {
             _ => Err(SyntaxError::new(
                 at,
                 format!(
-                    "'{word}' has no meaning here: fields are written device.FIELD, texts in quotes"
+                    "unknown word '{word}': write a field as device.FIELD, and a string in quotes"
                 ),
             )),
         }
@@ -434,20 +432,17 @@ fn unknown_function(name: &str) -> String {
     let known = "startsWith, endsWith, contains, matches, lowerAscii, size and has";
     if matches!(name, "all" | "exists" | "exists_one" | "map" | "filter") {
         return format!(
-            "{name} walks over a list, which is not offered: there are {known}, and 'tag:a' in device.tags"
+            "{name} iterates over a list, which is not supported: use {known}, or 'tag:a' in device.tags"
         );
     }
-    format!("there is no function {name}: there are {known}")
+    format!("unknown function {name}: use one of {known}")
 }
 
 fn truth(at: usize, value: Value) -> Parsed<Truth> {
     match value {
         Value::Truth(truth) => Ok(truth),
         other => {
-            let why = format!(
-                "expected a condition, which is true or false, but this is {}",
-                other.kind()
-            );
+            let why = format!("expected a condition (a boolean), found {}", other.kind());
             Err(SyntaxError::new(at, why))
         }
     }
@@ -458,7 +453,7 @@ fn size(at: usize, value: Value) -> Parsed<Number> {
         Value::Text(text) => Ok(Number::Letters(Box::new(text))),
         Value::List(list) => Ok(Number::Items(list)),
         other => {
-            let why = format!("size counts a list or a text, but this is {}", other.kind());
+            let why = format!("size: expected a list or a string, found {}", other.kind());
             Err(SyntaxError::new(at, why))
         }
     }
@@ -481,9 +476,8 @@ fn choice(at: usize, condition: Truth, then: Value, otherwise: Value) -> Parsed<
         (Value::List(a), Value::List(b)) => chosen!(List, a, b),
         (then, otherwise) => {
             let (then, otherwise) = (then.kind(), otherwise.kind());
-            let why = format!(
-                "both values of ? : are of one type, but here they are {then} and {otherwise}"
-            );
+            let why =
+                format!("both values of ? : must have the same type: found {then} and {otherwise}");
             return Err(SyntaxError::new(at, why));
         }
     })

@@ -1,9 +1,9 @@
-//! Patterns of `matches`: bounded before they are compiled, compiled when a device is first matched.
+//! Patterns of `matches`: bounded before they are compiled, and compiled when they are first matched.
 //!
-//! Anyone who can write a policy chooses the pattern. So its size is computed from its syntax tree, which
-//! is as small as its text, and nothing is compiled for a policy that is never evaluated. The engine is one
-//! that has neither tables that grow with use nor a step that is not counted: it visits each letter of the
-//! text once with at most every position of the pattern.
+//! Anyone who can write a policy chooses the pattern. So its size is computed from its syntax tree, which is
+//! as small as its text, and a policy that is never evaluated costs no compilation. The engine has no tables
+//! that grow with use, and all of its steps are counted: it compares each letter of the string once with at
+//! most every position of the pattern.
 
 use std::{
     collections::BTreeMap,
@@ -17,20 +17,20 @@ use regex_syntax::{
     utf8::Utf8Sequences,
 };
 
-/// Letters of a pattern with its repetitions written out.
+/// The most letters of a pattern, with its repetitions written out.
 pub(super) const MAX_LETTERS: usize = 256;
-/// Byte sequences that the classes of a pattern stand for: a digit of any script takes 242.
+/// The most byte sequences of a pattern's character classes: a digit of any script takes 242.
 pub(super) const MAX_SEQUENCES: usize = 2500;
 const NESTING: u32 = 16;
-/// Memory of one compiled pattern. The other bounds keep below it; it holds should they not.
+/// The most memory of one compiled pattern. The other bounds already ensure it; this is a second safeguard.
 pub(super) const MAX_BYTES: usize = 48 << 10;
 
-/// What a pattern costs once it is compiled.
+/// The cost of a compiled pattern.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Size {
-    /// The positions that each letter of a text is compared with at most.
+    /// The most positions that each letter of a string is compared with.
     pub letters: usize,
-    /// The byte sequences to keep.
+    /// The byte sequences that it stores.
     pub sequences: usize,
 }
 
@@ -54,19 +54,19 @@ impl Size {
         }
     }
 
-    /// What is too large about it, and what to write instead.
+    /// Why it is too large, and what to write instead.
     pub fn excess(self, of: &str) -> Option<String> {
         let Self { letters, sequences } = self;
         if letters > MAX_LETTERS {
             return Some(format!(
-                "{of} too large: {letters} letters with repetitions written out, of at most {MAX_LETTERS}; \
-                 write fewer or smaller repetitions, such as a+ or size(…) beside it"
+                "{of} too large: found {letters} letters with repetitions written out, expected at most \
+                {MAX_LETTERS}. Write fewer or smaller repetitions, such as a+, or test size(…) too"
             ));
         }
         (sequences > MAX_SEQUENCES).then(|| {
             format!(
-                "{of} too large: its classes have {sequences} parts, of at most {MAX_SEQUENCES}; write \
-                 [0-9] instead of \\d and [a-zA-Z0-9_] instead of \\w, which have the letters of all scripts"
+                "{of} too large: found {sequences} parts of classes, expected at most {MAX_SEQUENCES}. \
+                Write [0-9] instead of \\d and [a-zA-Z0-9_] instead of \\w, which match all scripts"
             )
         })
     }
@@ -83,7 +83,7 @@ impl Size {
             HirKind::Repetition(repetition) => {
                 let (min, max) = (repetition.min, repetition.max);
                 let count = usize::try_from(max.unwrap_or(min)).unwrap_or(usize::MAX);
-                // Each repetition but the required ones is a choice of its own.
+                // Each optional repetition is a choice of its own.
                 Self::of(&repetition.sub)
                     .times(count.max(1))
                     .plus(Self::ONE)
@@ -114,13 +114,13 @@ pub(super) struct Pattern {
     shared: Arc<Shared>,
 }
 
-/// What all the expressions with the same pattern have together.
+/// The part that all expressions with the same pattern share.
 struct Shared {
     text: String,
     compiled: OnceLock<Option<PikeVM>>,
 }
 
-/// The patterns that live, by their text.
+/// The patterns in use, by their text.
 static PATTERNS: Mutex<BTreeMap<String, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 fn patterns() -> MutexGuard<'static, BTreeMap<String, Weak<Shared>>> {
@@ -128,13 +128,13 @@ fn patterns() -> MutexGuard<'static, BTreeMap<String, Weak<Shared>>> {
 }
 
 impl Pattern {
-    /// Reads a pattern; its errors in one line.
+    /// Parses a pattern. The error is a single line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let hir = hir(text).map_err(|error| {
             let error = error.to_string();
             let last = error.lines().last().unwrap_or_default();
             let last = last.trim_start_matches("error: ");
-            format!("this is no regular expression: {last}")
+            format!("invalid regular expression: {last}")
         })?;
         let size = Size::of(&hir);
         match size.excess("the pattern is") {
@@ -150,12 +150,12 @@ impl Pattern {
         self.size
     }
 
-    /// The steps that it takes at most to match a text.
+    /// The most steps to match a string.
     pub fn steps(&self, text: &str) -> usize {
         (text.len() + 1).saturating_mul(self.size.letters + 2)
     }
 
-    /// Whether it matches; `None` where it cannot be compiled after all.
+    /// Whether it matches; `None` if it cannot be compiled after all.
     pub fn matches(&self, text: &str) -> Option<bool> {
         let compiled = self
             .shared
@@ -202,11 +202,11 @@ impl Shared {
     }
 }
 
-/// With the last policy that has it, a pattern is gone.
+/// The last expression with a pattern removes it.
 impl Drop for Shared {
     fn drop(&mut self) {
         let mut patterns = patterns();
-        // Another one of the same text may have come meanwhile.
+        // Another thread may have added a pattern of the same text since the count reached zero.
         if patterns
             .get(&self.text)
             .is_some_and(|it| it.strong_count() == 0)

@@ -21,7 +21,7 @@ fn parse(text: &str) -> Result<Expression, String> {
 }
 
 #[test]
-fn an_expression_holds_of_the_devices_that_it_describes() {
+fn expression_holds_for_matching_devices() {
     for (text, expected) in [
         ("device.clientVersion.startsWith('1.9')", true),
         (r"device.clientVersion.matches(r'^1\.(9\d|\d{3,})\.')", true),
@@ -40,14 +40,14 @@ fn an_expression_holds_of_the_devices_that_it_describes() {
         ("device.created > '2026-01-01T00:00:00Z'", true),
         ("device.created == '2026-01-05T08:00:00Z'", true),
         ("has(device.lastSeen) && device.lastSeen < '2026'", false),
-        // As in CEL, a part that decides alone needs no other.
+        // As in CEL, one part can decide despite an error of another.
         ("device.lastSeen < '2026' || device.os == 'linux'", true),
         ("device.lastSeen < '2026' && device.os == 'windows'", false),
         (
             "device.os == 'linux' ? device.tags.size() == 2 : false",
             true,
         ),
-        ("(device.isEphemeral ? 'a' : 'b') == 'b' // no more\n", true),
+        ("(device.isEphemeral ? 'a' : 'b') == 'b' // end\n", true),
         ("-1 < (true ? 3 : 4) && has(device.os)", true),
         ("'it\\'s' == \"it's\" && 'ä'.size() == 1", true),
     ] {
@@ -57,17 +57,17 @@ fn an_expression_holds_of_the_devices_that_it_describes() {
 }
 
 #[test]
-fn a_field_that_a_device_lacks_is_a_fault_with_its_place() {
+fn absent_field_is_an_error_with_its_position() {
     let expression = parse("device.os == 'linux' &&\n  device.lastSeen < '2026'").unwrap();
     assert_eq!(
         expression.holds(&device()).unwrap_err().to_string(),
-        "line 2, column 10, at «lastSeen < '2026'»: device.lastSeen is not there: ask for \
-         has(device.lastSeen) first"
+        "line 2, column 10, at «lastSeen < '2026'»: device.lastSeen is absent: test \
+        has(device.lastSeen) first"
     );
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
+fn invalid_expression_is_refused_with_its_position_and_a_fix() {
     for (text, reported) in [
         ("", "line 1, column 1, at the end: the expression is empty"),
         (
@@ -84,53 +84,50 @@ fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             "device.os",
-            "column 1, at «device.os»: expected a condition, which is true or false, but this is a text",
+            "column 1, at «device.os»: expected a condition (a boolean), found a string",
         ),
         (
             "device.tags.all(t, t == 'a')",
-            "at «all(t, t == 'a')»: all walks over a list, which is not offered",
+            "at «all(t, t == 'a')»: all iterates over a list, which is not supported",
         ),
         (
             "device.tags.exists(t, t.startsWith('tag:'))",
-            "exists walks over a list",
+            "exists iterates over a list",
         ),
         (
             "device.os == 3",
-            "at «== 3»: a text cannot be compared so with a number",
+            "at «== 3»: this operator cannot compare a string with an integer",
         ),
         (
             "device.tags.startsWith('tag')",
-            "at «device.tags.startsWith('…»: startsWith asks about a text, but this is a list",
+            "at «device.tags.startsWith('…»: startsWith: expected a string, found a list",
         ),
         (
             "device.os.startsWith(true)",
-            "at «true)»: startsWith takes a text, but this is true or false",
+            "at «true)»: startsWith: expected a string, found a boolean",
         ),
         (
             "device.os in 'linux'",
-            "in looks for a text in a list, but here it is a text in a text",
+            "in: expected a string in a list, found a string in a string",
         ),
-        ("device.os + 'x' == 'y'", "nothing can be calculated here"),
+        ("device.os + 'x' == 'y'", "arithmetic is not supported"),
         (
             "device.tags[0] == 'tag:a'",
-            "at «[0] == 'tag:a'»: no item can be taken out of a list",
+            "at «[0] == 'tag:a'»: a list has no index",
         ),
         (
             "timestamp(device.created) < now()",
-            "at «timestamp(device.created…»: there is no function timestamp",
+            "at «timestamp(device.created…»: unknown function timestamp",
         ),
         (
             "os == 'linux'",
-            "column 1, at «os == 'linux'»: 'os' has no meaning here: fields are written device.FIELD",
+            "column 1, at «os == 'linux'»: unknown word 'os': write a field as device.FIELD",
         ),
-        ("device.os == 'linux", "at «'linux»: the text has no end"),
-        (
-            "device.os == '\\d'",
-            r"at «\d'»: this escape has no meaning here",
-        ),
+        ("device.os == 'linux", "at «'linux»: the string has no end"),
+        ("device.os == '\\d'", r"at «\d'»: unknown escape"),
         (
             "device.os.matches('(')",
-            "this is no regular expression: unclosed group",
+            "invalid regular expression: unclosed group",
         ),
         (
             "device.os.matches('(a{200}){200}')",
@@ -138,17 +135,17 @@ fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
         ),
         (
             "device.os.matches(device.name)",
-            "matches takes a text in quotes",
+            "matches: expected a string in quotes",
         ),
-        ("1.5 < 2", "numbers are whole"),
-        ("1 < 2 < 3", "at «< 3»: two comparisons in a row"),
+        ("1.5 < 2", "a number must be an integer"),
+        ("1 < 2 < 3", "at «< 3»: comparisons cannot be chained"),
         (
             "device.os == 'a' ? 1 : 'b'",
-            "both values of ? : are of one type",
+            "both values of ? : must have the same type: found an integer and a string",
         ),
         ("true && device.os", "at «device.os»: expected a condition"),
         ("device.os == 'linux' device", "expected an operator"),
-        ("device.os == «linux»", "this character has no meaning here"),
+        ("device.os == «linux»", "unexpected character"),
         (
             "(((((((((((((((((((((((((true)))))))))))))))))))))))))",
             "nested more than 24 deep",
@@ -158,11 +155,15 @@ fn what_cannot_be_read_is_refused_with_its_place_and_what_to_write() {
         assert!(error.contains(reported), "{text}: {error}");
     }
     let long = format!("device.os == '{}'", "x".repeat(500));
-    assert!(parse(&long).unwrap_err().contains("write at most 512"));
+    let error = parse(&long).unwrap_err();
+    assert!(
+        error.contains("found 515 characters, expected at most 512"),
+        "{error}"
+    );
 }
 
 #[test]
-fn the_page_lists_the_fields() {
+fn documentation_lists_the_fields() {
     let page = include_str!("../../../docs/select-devices.md");
     let rows = page
         .lines()
@@ -173,7 +174,7 @@ fn the_page_lists_the_fields() {
 }
 
 #[test]
-fn the_examples_on_the_page_can_be_read() {
+fn examples_of_the_documentation_are_valid() {
     let page = include_str!("../../../docs/select-devices.md");
     let table = page
         .split("| what can be written | example |\n|---|---|\n")
@@ -193,7 +194,7 @@ fn the_examples_on_the_page_can_be_read() {
     assert!(read >= 10, "{read}");
 }
 
-/// The same by a CEL implementation of others; `None` where it fails.
+/// The result of another CEL implementation; `None` if it fails.
 fn oracle(text: &str, device: &Device) -> Option<bool> {
     let mut fields = json!({
         "nodeId": device.node_id.to_string(), "name": device.name, "hostname": device.hostname,
@@ -229,7 +230,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Conditions that both know.
+/// Conditions that both implementations know.
 fn condition() -> impl Strategy<Value = String> {
     let how = || prop_oneof!["==", "!=", "<", "<=", ">", ">="].prop_map(String::from);
     let leaf = prop_oneof![
@@ -257,7 +258,7 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
-/// What a parser could stumble over.
+/// Input that could break a parser.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         "[(]{1,40}|[\\[]{1,40}|!{1,40}|-{1,40}|[)]{1,10}|[\\]]{1,10}",
@@ -272,7 +273,7 @@ fn hostile() -> impl Strategy<Value = String> {
         .prop_map(|pieces| pieces.concat().chars().take(512).collect())
 }
 
-/// A quarter of what a worker of the runtime has, and here the frames are those of a debug build.
+/// A quarter of the stack of a worker thread, although the frames of a debug build are larger.
 const STACK: usize = 512 << 10;
 
 fn on_a_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -284,7 +285,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
-    fn what_is_accepted_means_the_same_as_in_cel(text in condition(), ephemeral: bool, seen: bool, created: bool) {
+    fn accepted_expression_means_the_same_as_in_cel(text in condition(), ephemeral: bool, seen: bool, created: bool) {
         prop_assume!(text.len() <= 512);
         let mut device = device();
         device.ephemeral = ephemeral;
@@ -295,7 +296,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_fits_uses_up_the_stack(text in hostile()) {
+    fn hostile_input_does_not_use_up_the_stack(text in hostile()) {
         on_a_small_stack(move || {
             if let Ok(expression) = text.parse::<Expression>() {
                 let _ = expression.holds(&device());
@@ -305,7 +306,7 @@ proptest! {
 }
 
 #[test]
-fn the_deepest_of_each_kind_uses_up_no_stack() {
+fn deepest_nesting_of_each_kind_does_not_use_up_the_stack() {
     let nested = |open: &str, middle: &str, close: &str| {
         let shapes =
             (1..=256).map(|depth| format!("{}{middle}{}", open.repeat(depth), close.repeat(depth)));

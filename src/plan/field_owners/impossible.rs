@@ -1,4 +1,4 @@
-//! Attributes that the API would refuse, as the tailnet has the key in another form.
+//! Attributes that the API would refuse, because the tailnet has the key with another spelling or type.
 
 use jiff::Timestamp;
 
@@ -8,8 +8,8 @@ use crate::{
     plan::{AttributeType, AttributeTypes, Policy, PolicyKey},
 };
 
-/// Whether the API would refuse an attribute, as the tailnet has the key in another form. Where a policy that
-/// takes precedence desires it so, that is a conflict with that one.
+/// Whether the API would refuse an attribute because the tailnet has the key with another spelling or type. If
+/// a policy that takes precedence declares that type, there is a conflict with that policy instead.
 pub(super) fn is_impossible(
     policy: &Policy,
     key: &AttributeKey,
@@ -25,7 +25,7 @@ pub(super) fn is_impossible(
 }
 
 impl FieldOwners {
-    /// What cannot hold in the tailnet stands in nobody's way until it can.
+    /// Records an attribute that the tailnet cannot have. It overrides no other policy.
     pub(super) fn set_impossible(
         &mut self,
         policy: &Policy,
@@ -38,7 +38,7 @@ impl FieldOwners {
         self.conflicts_end = ends.chain(desired.expiry).min();
     }
 
-    /// Whether a policy desires an attribute in vain, as the tailnet has the key in another form.
+    /// Whether a policy declares an attribute that the API would refuse.
     pub(in crate::plan) fn is_impossible_for(
         &self,
         key: &AttributeKey,

@@ -1,4 +1,4 @@
-//! For whom the attributes of a device are read.
+//! The policies that need the attributes of a device.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{FieldOwners, PolicyKey};
 use crate::plan::{ConflictKind, Field};
 
 impl FieldOwners {
-    /// The policies for which the attributes of the device must be known.
+    /// The policies for which the attributes of the device must be read.
     #[must_use]
     pub fn attribute_readers(&self) -> BTreeSet<&PolicyKey> {
         let declaring = self.attributes.values().flat_map(|claim| &claim.owners);
@@ -15,19 +15,19 @@ impl FieldOwners {
             .values()
             .chain(self.released_keys.values())
             .flatten();
-        let of_a_type = self.conflicts.iter().filter_map(|lost| {
-            let is_attribute = matches!(lost.field, Field::Attribute(_));
-            let is_type = matches!(lost.kind, ConflictKind::Type(_));
-            (is_attribute && is_type).then_some(&lost.overridden)
+        let overridden = self.conflicts.iter().filter_map(|conflict| {
+            let is_attribute = matches!(conflict.field, Field::Attribute(_));
+            let is_type = matches!(conflict.kind, ConflictKind::Type(_));
+            (is_attribute && is_type).then_some(&conflict.overridden)
         });
-        let in_vain = self.impossible.iter().map(|(policy, ..)| policy);
-        let aside = self.aside().flat_map(Self::attribute_readers);
+        let impossible = self.impossible.iter().map(|(policy, ..)| policy);
+        let shown = self.only_shown().flat_map(Self::attribute_readers);
         declaring
             .chain(deleting)
-            .chain(of_a_type)
+            .chain(overridden)
             .chain(&self.exact_attribute_owners)
-            .chain(in_vain)
-            .chain(aside)
+            .chain(impossible)
+            .chain(shown)
             .collect()
     }
 }

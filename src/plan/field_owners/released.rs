@@ -1,4 +1,4 @@
-//! What policies take from a device that they have released.
+//! What policies clear on a device that they have released.
 
 use super::{FieldOwner, FieldOwners};
 use crate::{
@@ -7,23 +7,25 @@ use crate::{
 };
 
 impl FieldOwners {
-    /// What no policy of the device wishes is taken away. Comes after all wishes.
-    pub(super) fn clear(&mut self, released: &Released, permits: &ApprovalStates<'_>) {
+    /// Clears the released settings that no policy of the device declares. Call it after all policies are
+    /// resolved.
+    pub(super) fn clear(&mut self, released: &Released, approvals: &ApprovalStates<'_>) {
         let Released {
             policy,
             settings,
             mode,
             ..
         } = released;
-        if permits.limits(policy) {
+        if approvals.limits(policy) {
             self.limited.insert(policy.clone());
         }
         self.modes.entry(policy.clone()).or_insert(*mode);
         if !settings.is_empty() {
             self.releasing.insert(policy.clone());
         }
-        let nobody_desires = settings.keys.difference(&self.desired);
-        let cleared: Vec<_> = nobody_desires
+        let cleared: Vec<_> = settings
+            .keys
+            .difference(&self.desired)
             .filter(|key| !self.is_expired_for(key, policy))
             .cloned()
             .collect();

@@ -1,15 +1,15 @@
-//! What a tailnet permits: which policies, what they may change, and on which devices.
+//! Guardrails: which policies a tailnet allows, what they may change, and on which devices.
 //!
-//! | guard              | judged for                | what it does                                       |
-//! |--------------------|---------------------------|----------------------------------------------------|
-//! | `allowedPolicies`  | a policy ([`Guardrails::admit`])  | refused whole: nothing that it wishes counts |
-//! |                    | a device ([`DevicePermissions`])      | held there; `Exact` owns only what is inside       |
-//! | `protectedDevices` | a device                  | whatever is wished for it is held                  |
-//! | `suspend`          | all policies              | each is as if it were suspended itself             |
+//! | guardrail          | evaluated for                    | effect                                          |
+//! |--------------------|----------------------------------|-------------------------------------------------|
+//! | `allowedPolicies`  | a policy ([`Guardrails::admit`]) | the whole policy is refused                     |
+//! |                    | a device ([`DevicePermissions`]) | held there; `Exact` owns only allowed entries   |
+//! | `protectedDevices` | a device                         | every change of it is held                      |
+//! | `suspend`          | all policies                     | each counts as suspended                        |
 //!
-//! A rule allows what fits all of its parts, and what *one* rule allows is allowed: a policy may give a
-//! tag to a device if there is a rule for its namespace, the field `tags`, that tag and that device. Parts
-//! of different rules never add up.
+//! A rule allows a change that matches all of its parts, and *one* such rule is enough: a policy may give a
+//! tag to a device if one rule is for its namespace, the field `tags`, that tag, and that device. Parts of
+//! different rules never combine.
 
 mod parse;
 mod permissions;
@@ -36,18 +36,18 @@ use suggestion::SuggestedRule;
 /// The labels of a namespace.
 pub type Labels = BTreeMap<String, String>;
 
-/// The guards of a tailnet. By default there are none.
+/// The guardrails of a tailnet. By default there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guardrails {
-    /// Absent: nobody has declared any, and everything is allowed.
+    /// `None` allows everything.
     rules: Option<Vec<Arc<Rule>>>,
-    /// The namespace of the policies that are allowed where `allowedPolicies` is absent.
+    /// The only allowed namespace, if `allowedPolicies` is absent.
     implied: Option<String>,
     protected: Vec<DeviceRule>,
     suspended: bool,
 }
 
-/// Policies that are allowed, and what they may change.
+/// A rule of `allowedPolicies`: which policies it allows, and what they may change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Rule {
     names: Option<BTreeSet<String>>,
@@ -58,37 +58,37 @@ struct Rule {
     devices: Option<Vec<DeviceRule>>,
 }
 
-/// Devices that a guard is about, and how the manifest says it.
+/// The devices of a guardrail, with their text in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct DeviceRule {
     selector: Selector,
     text: String,
 }
 
-/// The guards of a tailnet, with what is known of namespaces. By default there are none.
+/// The guardrails of a tailnet, with the known namespaces. By default there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// What the tailnet declares.
+    /// The declared guardrails.
     pub guardrails: Guardrails,
-    /// The labels of the namespaces that are known.
+    /// The labels of the known namespaces.
     pub namespaces: BTreeMap<String, Labels>,
 }
 
 impl Admission {
-    /// The policy as it counts, or why it is refused.
+    /// The policy with its effective mode and rules, or why it is refused.
     pub fn admit(&self, policy: Policy) -> Result<Policy, Forbidden> {
         let labels = self.namespaces.get(&policy.key.namespace);
         self.guardrails.admit(policy, labels)
     }
 }
 
-/// What rules allow one policy, whatever the device. By default everything.
+/// The rules for one policy, for any device. By default everything is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedRules(Option<Arc<[Arc<Rule>]>>);
 
 impl AllowedRules {
-    /// Whether a device is one of the policy's: one where a rule lets it change something. Of others the
-    /// policy is told nothing, not even whether there are any.
+    /// Whether a rule lets the policy change something on a device. The policy's author must not learn about
+    /// other devices, not even whether there are any.
     #[must_use]
     pub fn is_about(&self, device: &Device) -> bool {
         let changes = |rule: &Arc<Rule>| rule.allows_any_field() && rule.is_about(device);
@@ -97,7 +97,7 @@ impl AllowedRules {
             .is_none_or(|rules| rules.iter().any(changes))
     }
 
-    /// Whether every rule that lets the policy change tags of a device still does once it has changed.
+    /// Whether every rule that lets the policy change the tags of a device also does so after the change.
     #[must_use]
     pub fn keeps_tags(&self, device: &Device, changed: &Device) -> bool {
         let rules = self.0.iter().flat_map(|rules| rules.iter());
@@ -105,14 +105,14 @@ impl AllowedRules {
         own.all(|rule| rule.is_about(changed))
     }
 
-    /// Whether the policy is told of a device that stands in its way. One that is gone may have been
-    /// anybody's.
+    /// Whether a message to the policy's author may name a device that causes a conflict. A device that is
+    /// gone may have been anybody's.
     #[must_use]
     pub fn discloses(&self, device: Option<&Device>) -> bool {
         device.map_or_else(|| self.devices().is_none(), |device| self.is_about(device))
     }
 
-    /// The devices that the rules name, as the manifest says it; `None` where they bound none.
+    /// The devices of the rules, as the manifest writes them; `None` if a rule is for all devices.
     #[must_use]
     pub fn devices(&self) -> Option<String> {
         let rules = self.0.as_ref()?.iter();
@@ -123,11 +123,11 @@ impl AllowedRules {
 /// Why a policy is refused, and what would allow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forbidden {
-    /// What no rule allows: the path of the field, and what about it.
+    /// What no rule allows: the path of each field, and the error.
     pub errors: Vec<(String, String)>,
-    /// The rule that would allow the policy as it stands.
+    /// The rule that would allow the policy as it is.
     pub line: String,
-    /// A rule goes by labels, and those of the namespace are not known.
+    /// A rule selects by labels, and the labels of the namespace are not known.
     pub selector_errors: bool,
 }
 
@@ -145,10 +145,10 @@ impl fmt::Display for Forbidden {
     }
 }
 
-/// Why the policy that is declared is not the one that counts.
+/// Why a declared policy is not in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// It cannot be read, or asks for what cannot be; all its faults.
+    /// It is invalid; all of its errors.
     Invalid(Vec<String>),
     /// The tailnet does not allow it.
     NotAllowed(Forbidden),
@@ -164,14 +164,14 @@ impl fmt::Display for Refusal {
 }
 
 impl Guardrails {
-    /// Whether nothing is sent for any policy.
+    /// Whether all policies are suspended.
     #[must_use]
     pub fn suspended(&self) -> bool {
         self.suspended
     }
 
-    /// The policy as it counts here, or why it is refused. `labels` are those of its namespace; unknown
-    /// ones fit no rule that goes by labels.
+    /// The policy with its effective mode and rules, or why it is refused. `labels` are those of its
+    /// namespace; unknown labels match no rule that selects by labels.
     pub fn admit(&self, policy: Policy, labels: Option<&Labels>) -> Result<Policy, Forbidden> {
         let allowance = self.allowance(&policy, labels)?;
         let mode = match policy.mode {
@@ -188,20 +188,20 @@ impl Guardrails {
         })
     }
 
-    /// Why a policy may not do this to a device, if so: what a one-shot act asks before it is made. The
-    /// policy is one that was admitted. Entries of lists are another question ([`DevicePermissions`]).
+    /// Why an admitted policy may not change a field of a device, if so. One-shot actions check this before
+    /// they are sent. It does not check entries of lists ([`DevicePermissions`]).
     #[must_use]
     pub fn denies(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
         let protected = || self.protects(device).then_some(Hold::Protected);
         let not_allowed = || {
-            let reach = DevicePermissions::of(policy, device);
-            reach.denied(field).map(Hold::NotAllowed)
+            let permissions = DevicePermissions::of(policy, device);
+            permissions.denied(field).map(Hold::NotAllowed)
         };
         protected().or_else(not_allowed)
     }
 
-    /// Whether a device is protected. One of which an expression cannot tell is. By which entry is not
-    /// the author's to know.
+    /// Whether a device is protected. To be safe, a device is protected if an expression fails on it. The
+    /// entry is not returned, because a policy's author must not learn it.
     #[must_use]
     pub fn protects(&self, device: &Device) -> bool {
         let mut protected = self.protected.iter();
@@ -240,7 +240,7 @@ impl Guardrails {
             Some(own) => format!(
                 "policies of {namespace} are not allowed: without allowedPolicies only those of {own} are"
             ),
-            None => format!("no rule of allowedPolicies is for the namespace {namespace}"),
+            None => format!("no rule of allowedPolicies allows the namespace {namespace}"),
         }
     }
 }
@@ -255,8 +255,8 @@ impl Rule {
         let has = |(key, value): (&String, &String)| {
             labels.is_some_and(|labels| labels.get(key) == Some(value))
         };
-        let wanted = self.labels.as_ref();
-        self.name_matches(namespace) && wanted.is_none_or(|wanted| wanted.iter().all(has))
+        let required = self.labels.as_ref();
+        self.name_matches(namespace) && required.is_none_or(|required| required.iter().all(has))
     }
 
     fn allows(&self, field: PolicyField) -> bool {
@@ -278,7 +278,7 @@ impl Rule {
     }
 }
 
-/// What no rule among these allows, on whatever device.
+/// What none of these rules allows on any device.
 fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     let mut add = |field: PolicyField, error: String| errors.push((format!("spec.{field}"), error));
@@ -313,7 +313,7 @@ fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
 }
 
 impl DesiredSettings {
-    /// Those for some fields alone.
+    /// The settings of these fields only.
     pub(super) fn only(&self, wanted: impl Fn(PolicyField) -> bool) -> Self {
         fn of<T: Clone>(wanted: bool, desired: Option<&T>) -> Option<T> {
             desired.filter(|_| wanted).cloned()
@@ -351,7 +351,8 @@ impl DesiredSettings {
         }
     }
 
-    /// What is declared, to be shown and not compared with any device. What cannot be read is no part of it.
+    /// The declared settings, to be shown without a comparison with any device. Unreadable fields are left
+    /// out.
     #[must_use]
     pub fn uncompared(&self) -> Vec<Change> {
         fn joined<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
@@ -402,10 +403,10 @@ impl DesiredSettings {
             .collect()
     }
 
-    /// The fields that are named.
+    /// The declared fields.
     #[must_use]
     pub fn fields(&self) -> Vec<PolicyField> {
-        // Each by its name, so that a new wish cannot be forgotten here.
+        // Destructured in full, so that a new field cannot be forgotten here.
         let Self {
             authorized,
             tags,

@@ -1,4 +1,4 @@
-//! From a manifest to guards.
+//! Parses the guardrails of a manifest.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,20 +9,20 @@ use crate::{
     plan::{Glob, Selector, parse_selector},
 };
 
-/// Where guards come from.
+/// The source of guardrails.
 #[derive(Debug, Clone, Copy)]
 pub struct GuardrailsSource<'a> {
-    /// What the tailnet declares.
+    /// The spec of the tailnet.
     pub spec: &'a TailscaleTailnetSpec,
-    /// The controller's own namespace, whose policies are allowed where nothing else is declared.
+    /// The controller's own namespace, whose policies are allowed if `allowedPolicies` is absent.
     pub own_namespace: &'a str,
 }
 
 impl TryFrom<GuardrailsSource<'_>> for Guardrails {
     type Error = Refused;
 
-    /// The API server's rules refuse most faults at apply; what is found here was kept before a rule
-    /// existed, or comes from a file that no API server has seen.
+    /// The API server's rules refuse most errors at apply. An error here is in an object that is older than
+    /// the rule, or in a file.
     fn try_from(source: GuardrailsSource<'_>) -> Result<Self, Refused> {
         let GuardrailsSource {
             spec,
@@ -48,8 +48,8 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
 }
 
 impl Guardrails {
-    /// Those of a connection that declares none: only policies of one namespace are allowed, the
-    /// controller's own.
+    /// The guardrails of a tailnet that declares none: only policies of the controller's own namespace are
+    /// allowed.
     #[must_use]
     pub fn of_namespace(own: &str) -> Self {
         let rule = Rule {
@@ -102,7 +102,7 @@ fn devices(
     guarded.collect::<Result<_, _>>().map(Some)
 }
 
-/// As a selector of a policy, but for the tags, which may be patterns.
+/// Parses a selector like that of a policy, except that its tags may be patterns.
 fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
     let tags = devices.tags.as_deref().unwrap_or_default();
     if devices.tags.is_some() && tags.is_empty() {
@@ -114,7 +114,7 @@ fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
         hostnames: devices.hostnames.clone(),
         os: devices.os.clone(),
         expression: devices.expression.clone(),
-        // Tags are facts too.
+        // Tags need no trust: the machine does not choose them. They are parsed as patterns below.
         trust_claims: (!tags.is_empty()).then_some(true).or(devices.trust_claims),
     };
     let nothing = DeviceSelector {
@@ -136,7 +136,7 @@ fn globs(patterns: &[String]) -> Vec<Glob> {
     patterns.iter().map(|pattern| Glob::new(pattern)).collect()
 }
 
-/// As the manifest says it, in one line.
+/// The manifest's text, in one line.
 fn text(devices: &GuardedDevices) -> String {
     let lists = [
         ("tags", &devices.tags),

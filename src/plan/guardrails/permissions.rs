@@ -1,4 +1,4 @@
-//! How far a policy reaches on one device.
+//! The permissions of a policy on one device.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// An entry of a list, of which rules may allow some.
+/// An entry of a list. Rules may allow only some entries.
 pub trait Entry: Ord + Clone + Display {
     /// Whether a rule allows this one.
     #[doc(hidden)]
@@ -24,19 +24,19 @@ pub trait Entry: Ord + Clone + Display {
 
 impl Entry for Tag {
     fn is_inside(&self, scope: &AllowedEntries) -> bool {
-        let fits = |globs: &Arc<[Glob]>| globs.iter().any(|glob| glob.matches(self.as_str()));
-        scope.tags.as_ref().is_none_or(fits)
+        let matches = |globs: &Arc<[Glob]>| globs.iter().any(|glob| glob.matches(self.as_str()));
+        scope.tags.as_ref().is_none_or(matches)
     }
 }
 
 impl Entry for Route {
     fn is_inside(&self, scope: &AllowedEntries) -> bool {
-        let fits = |networks: &Arc<[Route]>| networks.iter().any(|it| it.covers(self));
-        scope.routes.as_ref().is_none_or(fits)
+        let contains = |networks: &Arc<[Route]>| networks.iter().any(|it| it.covers(self));
+        scope.routes.as_ref().is_none_or(contains)
     }
 }
 
-/// The entries of lists that a policy owns at most. By default all.
+/// The entries of lists that rules allow a policy. By default all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedEntries {
     tags: Option<Arc<[Glob]>>,
@@ -44,25 +44,26 @@ pub struct AllowedEntries {
 }
 
 impl AllowedEntries {
-    /// Whether an entry is inside.
+    /// Whether an entry is allowed.
     #[must_use]
     pub fn covers<T: Entry>(&self, entry: &T) -> bool {
         entry.is_inside(self)
     }
 
-    /// Whether there may be tags outside.
+    /// Whether only some tags are allowed.
     #[must_use]
     pub fn bounds_tags(&self) -> bool {
         self.tags.is_some()
     }
 
-    /// Whether there may be routes outside.
+    /// Whether only some routes are allowed.
     #[must_use]
     pub fn bounds_routes(&self) -> bool {
         self.routes.is_some()
     }
 
-    /// What the API says of a list, without the entries that are outside: a request carries those of others.
+    /// Masks the entries that are not allowed in a message of the API: a request for a list also contains the
+    /// entries of others, and the API may quote them.
     fn mask(&self, text: &str) -> String {
         let is_part = |c: char| c.is_ascii_alphanumeric() || ":._/-".contains(c);
         let mut masked = String::with_capacity(text.len());
@@ -71,7 +72,7 @@ impl AllowedEntries {
             let (before, from) = rest.split_at(begin);
             let end = from.find(|c| !is_part(c)).unwrap_or(from.len());
             let (word, after) = from.split_at(end);
-            // A sentence may end with it.
+            // The entry may end a sentence.
             let entry = word.trim_end_matches(['.', ':']);
             let tag = entry.parse::<Tag>().ok();
             let route = Route::reported(entry).ok().filter(|_| entry.contains('/'));
@@ -85,7 +86,7 @@ impl AllowedEntries {
         masked + rest
     }
 
-    /// A change with those entries of its lists alone that are inside.
+    /// A change with only the allowed entries of its lists.
     fn view(&self, change: &Change) -> Change {
         fn inside<T: Entry>(scope: &AllowedEntries, entries: &BTreeSet<T>) -> BTreeSet<T> {
             let inside = entries.iter().filter(|entry| scope.covers(*entry));
@@ -104,7 +105,7 @@ impl AllowedEntries {
         }
     }
 
-    /// What these rules allow together. One without a bound allows all.
+    /// What these rules allow together. A rule without a bound allows all entries.
     fn of(rules: &[&Arc<Rule>]) -> Self {
         let allowing = |field: PolicyField| rules.iter().filter(move |rule| rule.allows(field));
         let tags = allowing(PolicyField::Tags).map(|rule| rule.tags.as_ref());
@@ -133,19 +134,19 @@ pub(super) fn outside<'a, T: Entry + 'a>(
     outside.map(ToString::to_string).collect()
 }
 
-/// How far one policy reaches on one device. By default everything is allowed.
+/// The permissions of one policy on one device. By default everything is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DevicePermissions {
     /// The fields that the policy may not change here.
     denied: BTreeSet<PolicyField>,
-    /// The rule that would allow it.
+    /// The rule that would allow them.
     line: String,
-    /// The entries of lists that it owns here.
+    /// The entries of lists that the policy may change here.
     scope: AllowedEntries,
 }
 
 impl DevicePermissions {
-    /// How far an admitted policy reaches on a device.
+    /// The permissions of an admitted policy on a device.
     #[must_use]
     pub fn of(policy: &Policy, device: &Device) -> Self {
         Self::new(&policy.key, &policy.desired, &policy.allowance, device)
@@ -178,7 +179,7 @@ impl DevicePermissions {
         };
         let denied = PolicyField::ALL.into_iter().filter(|field| !allows(*field));
         let denied: BTreeSet<PolicyField> = denied.collect();
-        // Of a device that is not one of the policy's there is no rule to start from.
+        // A suggestion begins with the rules for the device. Without one there is nothing to suggest.
         let line = if denied.is_empty() || here.is_empty() {
             String::new()
         } else {
@@ -191,13 +192,13 @@ impl DevicePermissions {
         }
     }
 
-    /// Whether the policy may give or take an entry of a list here.
+    /// Whether the policy may add or remove an entry of a list here.
     #[must_use]
     pub fn owns<T: Entry>(&self, entry: &T) -> bool {
         self.scope.covers(entry)
     }
 
-    /// The rule that would allow the policy to change this field here, where none does.
+    /// The rule that would allow the policy to change this field here, if none does.
     #[must_use]
     pub fn denied(&self, field: PolicyField) -> Option<String> {
         self.denied.contains(&field).then(|| self.line.clone())
@@ -205,23 +206,23 @@ impl DevicePermissions {
 }
 
 impl Rule {
-    /// A device of which an expression cannot tell is not meant.
+    /// Whether the rule is for a device. It is not if an expression fails on the device.
     pub(super) fn is_about(&self, device: &Device) -> bool {
         let devices = self.devices.as_ref();
         devices.is_none_or(|devices| devices.iter().any(|it| it.selector.matches(device)))
     }
 }
 
-/// How far all the policies of one device reach there. By default everything is allowed.
+/// The permissions of all the policies of one device. By default everything is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyPermissions {
     protected: bool,
-    /// Those policies for which rules bound something.
+    /// The policies for which rules deny something.
     of: BTreeMap<PolicyKey, DevicePermissions>,
 }
 
 impl PolicyPermissions {
-    /// Of policies that hold a device, and of those that have let it go.
+    /// The permissions of the policies that target a device, and of those that have released it.
     #[must_use]
     pub fn on(
         device: &Device,
@@ -235,9 +236,9 @@ impl PolicyPermissions {
         } in released
         {
             if allowance.0.is_some() {
-                let reach =
+                let permissions =
                     DevicePermissions::new(policy, &DesiredSettings::default(), allowance, device);
-                of.insert(policy.clone(), reach);
+                of.insert(policy.clone(), permissions);
             }
         }
         let holding = policies.iter().map(|(policy, _)| *policy);
@@ -250,31 +251,34 @@ impl PolicyPermissions {
         }
     }
 
-    /// The same, for a policy that observes: what it would own, and no word of what it may not do.
+    /// The permissions for an observing policy: the same allowed entries, and nothing denied.
     #[must_use]
     pub fn of_an_observer(&self, policy: &PolicyKey) -> Self {
-        let reach = self.of.get(policy).map(|reach| DevicePermissions {
+        let permissions = self.of.get(policy).map(|permissions| DevicePermissions {
             denied: BTreeSet::new(),
             line: String::new(),
-            scope: reach.scope.clone(),
+            scope: permissions.scope.clone(),
         });
         Self {
             protected: false,
-            of: reach.map(|it| (policy.clone(), it)).into_iter().collect(),
+            of: permissions
+                .map(|it| (policy.clone(), it))
+                .into_iter()
+                .collect(),
         }
     }
 
-    /// Tells what policies desire that they may have here from what they may not.
+    /// Splits the settings of policies into allowed and denied ones.
     #[must_use]
-    pub fn part(&self, policies: &[(&Policy, &PolicyRecord)]) -> SplitPolicies {
-        let parts = policies.iter().map(|(policy, _)| self.part_one(policy));
+    pub fn split(&self, policies: &[(&Policy, &PolicyRecord)]) -> SplitPolicies {
+        let parts = policies.iter().map(|(policy, _)| self.split_one(policy));
         SplitPolicies(parts.collect())
     }
 
-    fn part_one(&self, policy: &Policy) -> Option<Part> {
+    fn split_one(&self, policy: &Policy) -> Option<Part> {
         let denied = |field: PolicyField| {
-            let reach = self.of.get(&policy.key);
-            reach.is_some_and(|reach| reach.denied.contains(&field))
+            let permissions = self.of.get(&policy.key);
+            permissions.is_some_and(|permissions| permissions.denied.contains(&field))
         };
         let protected = self.protected && policy.mode != Mode::Observe;
         if !protected && !policy.desired.fields().into_iter().any(denied) {
@@ -285,26 +289,26 @@ impl PolicyPermissions {
             mode,
             ..policy.clone()
         };
-        let set_aside = policy.desired.only(denied);
+        let denied_settings = policy.desired.only(denied);
         let allowed = with(policy.mode, policy.desired.only(|field| !denied(field)));
         Some(if protected {
-            // What it would do if the device were not protected.
-            let aside = with(Mode::Enforce, allowed.desired.clone());
+            // The policy as it would act if the device were not protected.
+            let unprotected = with(Mode::Enforce, allowed.desired.clone());
             Part {
                 counts: with(policy.mode, policy.desired.only(|_| false)),
-                protected: Some(aside),
-                denied: set_aside,
+                protected: Some(unprotected),
+                denied: denied_settings,
             }
         } else {
             Part {
                 counts: allowed,
                 protected: None,
-                denied: set_aside,
+                denied: denied_settings,
             }
         })
     }
 
-    /// Why a policy may not change this field here, if so.
+    /// Why a policy may not change this field here, if it may not.
     #[must_use]
     pub fn denies(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
         if self.protected {
@@ -314,53 +318,57 @@ impl PolicyPermissions {
         Some(Hold::NotAllowed(denied))
     }
 
-    /// The rule that would allow a policy what no rule allows it here.
+    /// The rule that would allow a policy what is denied here.
     #[must_use]
     pub fn line(&self, policy: &PolicyKey) -> String {
-        let reach = self.of.get(policy);
-        reach.map(|reach| reach.line.clone()).unwrap_or_default()
+        let permissions = self.of.get(policy);
+        permissions
+            .map(|permissions| permissions.line.clone())
+            .unwrap_or_default()
     }
 
-    /// What a policy owns of the lists of the device.
+    /// The entries of lists that a policy may change on the device.
     #[must_use]
     pub fn scope(&self, policy: &PolicyKey) -> AllowedEntries {
-        let reach = self.of.get(policy);
-        reach.map(|reach| reach.scope.clone()).unwrap_or_default()
+        let permissions = self.of.get(policy);
+        permissions
+            .map(|permissions| permissions.scope.clone())
+            .unwrap_or_default()
     }
 
-    /// A message of the API as a policy is told of it.
+    /// A message of the API as the author of a policy may see it.
     #[must_use]
     pub fn mask(&self, policy: &PolicyKey, text: &str) -> String {
-        let scope = self.of.get(policy).map(|reach| &reach.scope);
+        let scope = self.of.get(policy).map(|permissions| &permissions.scope);
         let bounded = scope.filter(|scope| scope.bounds_tags() || scope.bounds_routes());
         bounded.map_or_else(|| text.to_owned(), |scope| scope.mask(text))
     }
 
-    /// A change as a policy is told of it: of lists, the entries that it may give and take.
+    /// A change as the author of a policy may see it: with only the allowed entries of lists.
     #[must_use]
     pub fn view(&self, policy: &PolicyKey, change: &Change) -> Change {
-        let scope = self.of.get(policy).map(|reach| &reach.scope);
+        let scope = self.of.get(policy).map(|permissions| &permissions.scope);
         scope.map_or_else(|| change.clone(), |scope| scope.view(change))
     }
 }
 
-/// Policies as they count on a device, and what they desire there besides in vain: nobody else loses
-/// anything to that. `None` for one that may have everything.
+/// The policies of a device, split into allowed and denied settings. Denied settings override no other policy.
+/// `None` for a policy to which nothing is denied.
 #[derive(Debug)]
 pub struct SplitPolicies(Vec<Option<Part>>);
 
 #[derive(Debug)]
 struct Part {
-    /// With what counts.
+    /// The policy with the allowed settings.
     counts: Policy,
-    /// With what it may not have as the device is protected.
+    /// The policy with the settings that are denied only because the device is protected.
     protected: Option<Policy>,
-    /// What no rule allows.
+    /// The settings that no rule allows.
     denied: DesiredSettings,
 }
 
 impl SplitPolicies {
-    /// These policies, which were parted, as they count.
+    /// These policies, which were split, with their allowed settings.
     #[must_use]
     pub fn counting<'a>(
         &'a self,
@@ -374,21 +382,20 @@ impl SplitPolicies {
         counting.collect()
     }
 
-    /// Those of them that desire what they may not have as the device is protected, with just that.
+    /// The policies with settings that are denied because the device is protected, with only those settings.
     #[must_use]
     pub fn protected<'a>(
         &'a self,
         policies: &[(&'a Policy, &'a PolicyRecord)],
     ) -> Vec<(&'a Policy, &'a PolicyRecord)> {
         let parts = policies.iter().zip(&self.0);
-        let protected = parts.filter_map(|((_, record), part)| {
-            let aside = part.as_ref()?.protected.as_ref()?;
-            Some((aside, *record))
-        });
+        let protected = parts
+            .filter_map(|((_, record), part)| Some((part.as_ref()?.protected.as_ref()?, *record)));
         protected.collect()
     }
 
-    /// What no rule allows each of them, as the spec declares it: it is not compared with the device.
+    /// The settings that no rule allows each policy, as its spec declares them. They are not compared with
+    /// the device.
     pub fn denied<'a>(
         &'a self,
         policies: &'a [(&'a Policy, &'a PolicyRecord)],

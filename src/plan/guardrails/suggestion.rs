@@ -1,4 +1,4 @@
-//! The line of YAML that would allow what is refused.
+//! Suggests the rule that would allow what is denied, as a line of YAML.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     plan::{DesiredSettings, Policy, PolicyKey},
 };
 
-/// A rule for one policy, as a manifest says it.
+/// A rule for one policy, as a manifest writes it.
 pub(super) struct SuggestedRule {
     namespace: String,
     fields: Vec<PolicyField>,
@@ -19,8 +19,8 @@ pub(super) struct SuggestedRule {
 }
 
 impl SuggestedRule {
-    /// The rule that would allow a policy as it stands, with bounds of its own where these rules, which
-    /// are those for its namespace, bound a list.
+    /// The rule that would allow a policy as it is. It bounds a list if one of these rules, which are those
+    /// for its namespace, bounds it.
     pub fn for_policy(policy: &Policy, rules: &[Arc<Rule>]) -> Self {
         let desired = &policy.desired;
         let bounds = |field: PolicyField, bounded: fn(&Rule) -> bool| {
@@ -54,8 +54,8 @@ impl SuggestedRule {
         }
     }
 
-    /// The rule that would allow a policy to change a device that is one of its own by these rules. It
-    /// says what they say, and nothing of the device.
+    /// The rule that would allow a policy to change a device that these rules are for. It repeats their
+    /// devices, and discloses nothing about the device.
     pub fn for_device(key: &PolicyKey, desired: &DesiredSettings, rules: &[&Arc<Rule>]) -> Self {
         Self {
             namespace: key.namespace.clone(),
@@ -92,7 +92,7 @@ impl fmt::Display for SuggestedRule {
     }
 }
 
-/// The devices of these rules, as a manifest says it; `None` where one of them bounds none.
+/// The devices of these rules, as a manifest writes them; `None` if one of the rules is for all devices.
 pub(super) fn devices_of<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Option<String> {
     let mut texts: Vec<&str> = Vec::new();
     for rule in rules {
@@ -115,7 +115,7 @@ pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A name without quotes where YAML takes it for a text.
+/// A name, quoted only if YAML would not read it as a string.
 fn plain(name: &str) -> String {
     const OTHERS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     if name.starts_with(|c: char| c.is_ascii_lowercase()) && !OTHERS.contains(&name) {

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The guards of a tailnet that declares these, of a controller in `tsdp-system`.
+/// The guardrails of this spec, with a controller in `tsdp-system`.
 pub(in crate::plan) fn guardrails(spec: &Value) -> Guardrails {
     let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
     let fields = given.as_object_mut().unwrap();
@@ -51,7 +51,7 @@ fn labels(team: &str) -> Labels {
 }
 
 #[test]
-fn without_a_word_only_the_own_namespace_is_allowed() {
+fn by_default_only_the_own_namespace_is_allowed() {
     let guardrails = guardrails(&json!({}));
     let policy = |namespace: &str| {
         let desired = DesiredSettings {
@@ -70,7 +70,7 @@ fn without_a_word_only_the_own_namespace_is_allowed() {
 }
 
 #[test]
-fn an_empty_rule_allows_everything_and_no_rule_nothing() {
+fn empty_rule_allows_everything_and_no_rule_allows_nothing() {
     let desired = DesiredSettings {
         exit_node: Some(true),
         ..DesiredSettings::default()
@@ -82,7 +82,7 @@ fn an_empty_rule_allows_everything_and_no_rule_nothing() {
 }
 
 #[test]
-fn each_part_of_a_rule_counts_and_parts_of_different_rules_do_not_add_up() {
+fn every_part_of_one_rule_must_match_and_parts_of_rules_do_not_combine() {
     let rules = guardrails(&json!({"allowedPolicies": [
         {"namespaces": {"names": ["network"]}, "fields": ["tags", "exitNode"], "tags": ["tag:net-*"],
          "routes": ["10.0.0.0/8", "0.0.0.0/0"]},
@@ -118,7 +118,7 @@ fn each_part_of_a_rule_counts_and_parts_of_different_rules_do_not_add_up() {
             "both",
             "",
             key.clone(),
-            "metadata.namespace: no rule of allowedPolicies is for the namespace both. To allow it, give \
+            "metadata.namespace: no rule of allowedPolicies allows the namespace both. To allow it, give \
              the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [both]}, fields: \
              [keyExpiry]}]",
         ),
@@ -148,7 +148,7 @@ fn each_part_of_a_rule_counts_and_parts_of_different_rules_do_not_add_up() {
 }
 
 #[test]
-fn labels_that_nobody_knows_fit_no_rule_and_that_is_said() {
+fn unknown_labels_match_no_rule_and_are_reported() {
     let rules = guardrails(&json!({"allowedPolicies": [
         {"namespaces": {"matchLabels": {"team": "network"}}},
     ]}));
@@ -160,7 +160,7 @@ fn labels_that_nobody_knows_fit_no_rule_and_that_is_said() {
 }
 
 #[test]
-fn a_name_that_yaml_would_take_for_something_else_stands_in_quotes() {
+fn namespace_that_yaml_would_not_read_as_a_string_is_quoted() {
     for (namespace, expected) in [("on", "\"on\""), ("007", "\"007\""), ("net-7", "net-7")] {
         let refused =
             guardrails(&json!({})).admit(desiring(namespace, DesiredSettings::default()), None);
@@ -173,7 +173,7 @@ fn a_name_that_yaml_would_take_for_something_else_stands_in_quotes() {
 }
 
 #[test]
-fn what_an_act_may_not_touch_is_said_with_the_reason() {
+fn denied_action_is_reported_with_its_reason() {
     let rules = guardrails(&json!({
         "allowedPolicies": [{"devices": [{"tags": ["tag:net-*"]}], "fields": ["expireKeyAt"]}],
         "protectedDevices": [{"tags": ["tag:never"], "hostnames": ["h*"]}],
@@ -185,32 +185,32 @@ fn what_an_act_may_not_touch_is_said_with_the_reason() {
         tags: tags(list),
         ..plain_device()
     };
-    let bars = |field, device: &Device| {
+    let denial = |field, device: &Device| {
         let hold = rules.denies(&policy, field, device);
         hold.map(|hold| hold.to_string()).unwrap_or_default()
     };
     let net = device(&["tag:net-a"]);
-    assert_eq!(bars(PolicyField::ExpireKeyAt, &net), "");
-    let delete_inactive = bars(PolicyField::DeleteInactive, &net);
+    assert_eq!(denial(PolicyField::ExpireKeyAt, &net), "");
+    let delete_inactive = denial(PolicyField::DeleteInactive, &net);
     assert!(
         delete_inactive.contains("devices: [{tags: [\"tag:net-*\"]}]"),
         "{delete_inactive}"
     );
-    // Of a device that is not one of its own, nothing is said.
-    let mine = bars(PolicyField::ExpireKeyAt, &device(&[]));
+    // Nothing is disclosed about a device that no rule is for.
+    let mine = denial(PolicyField::ExpireKeyAt, &device(&[]));
     let nothing = "no rule of the TailscaleTailnet allows it on this device";
     assert_eq!(mine, nothing);
     assert_eq!(
-        bars(
+        denial(
             PolicyField::ExpireKeyAt,
             &device(&["tag:net-a", "tag:never"])
         ),
-        "no policy changes this device, as it is one of protectedDevices of the TailscaleTailnet"
+        "no policy may change this device: it is one of protectedDevices of the TailscaleTailnet"
     );
 }
 
 #[test]
-fn a_device_of_which_an_expression_cannot_tell_is_protected_and_not_allowed() {
+fn device_on_which_an_expression_fails_is_protected_and_not_allowed() {
     let selector = json!([{"trustClaims": true, "expression": "device.lastSeen < '2026'"}]);
     let protecting = guardrails(&json!({"allowedPolicies": [{}], "protectedDevices": selector}));
     assert!(protecting.protects(&plain_device()));
@@ -226,7 +226,7 @@ fn a_device_of_which_an_expression_cannot_tell_is_protected_and_not_allowed() {
 }
 
 #[test]
-fn a_guard_that_cannot_be_read_is_refused_with_its_place() {
+fn invalid_guardrail_is_refused_with_its_path() {
     let spec: TailscaleTailnetSpec = serde_json::from_value(json!({
         "credentialsSecret": {"name": "a"},
         "protectedDevices": [{"tags": ["tag:a"], "expression": "device.nothing"}],
@@ -286,7 +286,7 @@ fn rule() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What a tailnet may declare.
+/// Guardrails that a tailnet may declare.
 pub(in crate::plan) fn random_guardrails() -> impl Strategy<Value = Value> {
     let protected = option::weighted(
         0.2,
@@ -305,7 +305,7 @@ pub(in crate::plan) fn random_guardrails() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The scene with those policies alone that are admitted, as they count.
+/// The scenario with only the admitted policies.
 fn guarded(scene: &Scene, guardrails: &Guardrails) -> Scene {
     let mut scene = scene.clone();
     scene.policies = scene
@@ -317,8 +317,7 @@ fn guarded(scene: &Scene, guardrails: &Guardrails) -> Scene {
     scene
 }
 
-/// What the words of the contract say of one entry: there is a rule with this field, for this device, and
-/// with this entry.
+/// The contract for one entry, written out: there is a rule with this field, this device, and this entry.
 fn a_rule_allows(spec: &Value, field: &str, device: &Device, entry: Option<&str>) -> bool {
     spec["allowedPolicies"]
         .as_array()
@@ -368,9 +367,9 @@ fn field_of(call: &Call) -> Option<&'static str> {
 proptest! {
     #![proptest_config(crate::plan::cases::cases(768))]
 
-    /// The rules are for every namespace here, so that what one of them allows is allowed to all.
+    /// The rules are for every namespace here, so that one rule is enough for every policy.
     #[test]
-    fn no_call_ever_exceeds_the_guards(scene in scene(), spec in random_guardrails()) {
+    fn no_request_exceeds_the_guardrails(scene in scene(), spec in random_guardrails()) {
         let guardrails = guardrails(&spec);
         let mut scene = guarded(&scene, &guardrails);
         while let Some((call, _)) = crate::plan::next_call(&scene.plan(), &BTreeSet::new()) {
@@ -395,7 +394,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_policies_changes_nothing(
+    fn order_of_policies_changes_nothing(
         scene in scene(), spec in random_guardrails(), turn in 0..4_usize,
     ) {
         let guardrails = guardrails(&spec);
@@ -407,9 +406,8 @@ proptest! {
         prop_assert_eq!(reported(scene.plan()), reported(other.plan()));
     }
 
-    /// What is forbidden is seen, with the reason.
     #[test]
-    fn a_difference_that_a_guard_holds_is_shown(scene in scene(), spec in random_guardrails()) {
+    fn denied_difference_is_shown_with_its_reason(scene in scene(), spec in random_guardrails()) {
         let guardrails = guardrails(&spec);
         let scene = guarded(&scene, &guardrails);
         let plan = scene.plan();
@@ -433,9 +431,8 @@ proptest! {
         }
     }
 
-    /// Whoever may not touch a device takes nothing from those who may.
     #[test]
-    fn what_is_not_allowed_on_a_device_stands_in_nobody_s_way(scene in scene(), spec in random_guardrails()) {
+    fn policy_without_permissions_on_a_device_overrides_no_other(scene in scene(), spec in random_guardrails()) {
         let guardrails = guardrails(&spec);
         let with = guarded(&scene, &guardrails);
         let mut without = with.clone();
@@ -451,9 +448,9 @@ proptest! {
         prop_assert_eq!(with.owners.conflicts, without.owners.conflicts);
     }
 
-    /// Two teams that each own their tags leave each other's alone.
+    /// Two teams that each may give only their own tags do not change each other's.
     #[test]
-    fn exact_owns_only_what_is_inside(scene in scene(), ranks in any::<bool>()) {
+    fn exact_owns_only_allowed_entries(scene in scene(), ranks in any::<bool>()) {
         let rules = guardrails(&json!({"allowedPolicies": [
             {"namespaces": {"names": ["one"]}, "tags": ["tag:a"]},
             {"namespaces": {"names": ["two"]}, "tags": ["tag:b"]},

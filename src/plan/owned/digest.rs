@@ -1,11 +1,10 @@
-//! Numbers for many devices, in a few bits a device.
+//! Stores a number for each of many devices in a few bits per device.
 //!
-//! Three cells of a table, chosen by a hash of the nodeId, and a mask from the same hash give the number
-//! of a device when they are combined by XOR. (The literature calls it a static function, or an XOR
-//! filter; the table is solved from the last cell that only one device has.) A device that was in the
-//! tailnet when the table was made always gets its own number, 0 where it had none. One that was created
-//! later is told by the time of its creation, as the control server reports it. What remains is a device
-//! that was there and that no list had shown: it gets a number by mistake in about one of 2^bits cases.
+//! A hash of the nodeId selects three cells of a table and a mask; their XOR is the number of the device. (The
+//! literature calls this a static function, or an XOR filter. The table is solved from the cells that only one
+//! device uses.) A device that was listed when the table was made always gets its own number, or 0 if it had
+//! none. A device that was created later is recognized by its creation time, as the control server reports
+//! it. Only an older device that was never listed can get a wrong number, in about one of 2^bits cases.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +14,12 @@ use ring::digest::{SHA256, digest};
 
 use crate::model::{Device, NodeId};
 
-/// More bits for each cell make no difference that anybody could notice.
+/// More bits per cell would make no noticeable difference.
 const MOST_BITS: usize = 32;
-/// With fewer, a device that no list had shown would be taken for a known one too often.
+/// With fewer bits, a device that was never listed would get a number too often.
 const LEAST_BITS: usize = 3;
-/// With so many, the devices without a number need not be in the table: a few tables are tried, and one
-/// in which none of them gets a number by mistake is soon found.
+/// With this many bits, the devices without a number need not be in the table: a few tables are tried until
+/// none of these devices gets a number by mistake.
 const BITS_FOR_MEMBERS: usize = 16;
 /// How many tables are tried.
 const SEEDS: u32 = 32;
@@ -31,13 +30,13 @@ pub struct Digest {
     seed: u32,
     bits: usize,
     cells: Vec<u32>,
-    /// When the newest device of the tailnet was created: a newer one was not there.
+    /// When the newest device of the tailnet was created: a device that is newer has no number.
     newest: Option<Timestamp>,
 }
 
 impl Digest {
-    /// Makes a table of at most `room` bits, in which the `members` have their numbers and no device of
-    /// `others` has one. `None` where that is impossible.
+    /// Makes a table of at most `capacity` bits, in which the `members` have their numbers and no device of
+    /// `others` has one. `None` if that is impossible.
     #[must_use]
     pub fn new(
         members: &BTreeMap<&NodeId, u32>,
@@ -93,7 +92,7 @@ impl Digest {
         })
     }
 
-    /// Which of the tables it is, how many bits a cell has, and the cells as text.
+    /// The seed of the table, the bits of a cell, and the cells as text.
     #[must_use]
     pub fn write(&self) -> (u32, u32, String) {
         let bits = u32::try_from(self.bits).unwrap_or_default();
@@ -101,13 +100,13 @@ impl Digest {
         (self.seed, bits, text)
     }
 
-    /// When the newest device was created that the tailnet had.
+    /// When the newest device of the tailnet was created.
     #[must_use]
     pub fn newest(&self) -> Option<Timestamp> {
         self.newest
     }
 
-    /// The number of a device; 0 where it has none.
+    /// The number of a device; 0 if it has none.
     #[must_use]
     pub fn of(&self, device: &Device) -> u32 {
         let is_newer = match (device.created, self.newest) {
@@ -131,7 +130,7 @@ fn shift(bits: usize) -> u32 {
     u32::try_from(bits).unwrap_or(u32::MAX)
 }
 
-/// How many cells each third of a table has: 1.23 cells for each device are enough to solve it.
+/// The number of cells in each third of a table: 1.23 cells per device are enough to solve it.
 fn block(entries: usize) -> usize {
     entries * 41 / 100 + 12
 }
@@ -140,7 +139,7 @@ fn bits_for(entries: usize, capacity: usize) -> usize {
     (capacity / (3 * block(entries))).min(MOST_BITS)
 }
 
-/// Where the number of a device is kept.
+/// The cells that give the number of a device.
 struct Cells {
     cells: [usize; 3],
     mask: u32,
@@ -171,8 +170,7 @@ fn mask(bits: usize) -> u32 {
         .unwrap_or_default()
 }
 
-/// Finds cells that give each entry its number; `None` where this seed has no solution that could be
-/// found.
+/// Finds cells that give each entry its number; `None` if it finds no solution for this seed.
 fn solve(entries: &[(&NodeId, u32)], seed: u32, bits: usize) -> Option<Vec<u32>> {
     let block = block(entries.len());
     let places: Vec<Cells> = entries
@@ -234,7 +232,7 @@ fn unpack(bytes: &[u8], bits: usize) -> Vec<u32> {
         let places = number * bits..(number + 1) * bits;
         places.fold(0, |cell: u32, place| cell << 1 | is_set(place))
     };
-    // What is left over at the end fills up a byte, or is no whole third of a table.
+    // The bits that are left over only fill up a byte, or are not a whole third of a table.
     let cells = bytes.len() * 8 / bits / 3 * 3;
     (0..cells).map(cell).collect()
 }

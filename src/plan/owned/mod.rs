@@ -1,7 +1,7 @@
-//! The attribute keys that a policy owns, device by device.
+//! The attribute keys that a policy owns on each device.
 //!
-//! A key that a policy no longer declares is deleted only where the policy is recorded to have managed
-//! it: on this device, in this tailnet. [`OwnedRecord`] is the form that fits into a status.
+//! A key that a policy no longer declares is deleted only where its status records that the policy managed it:
+//! on this device, in this tailnet. [`OwnedRecord`] is the form that fits into a status.
 
 mod digest;
 mod record;
@@ -19,18 +19,18 @@ pub use self::{
 use super::DeviceIndex;
 use crate::model::{AttributeKey, Device, NodeId};
 
-/// Some attribute keys. Shared, as most devices of a fleet have the same.
+/// Attribute keys of a device. Shared, because most devices of a policy have the same keys.
 type Keys = Arc<BTreeSet<AttributeKey>>;
 
 /// The attribute keys that a policy owns, for each device that it manages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnedKeys {
     by_device: BTreeMap<NodeId, Keys>,
-    /// What a status says, of the devices that have not been seen since it was read.
+    /// The record of a status, for the devices that have not been listed since it was read.
     unmet: Option<Unmet>,
 }
 
-/// A record, and the devices of which it has been asked.
+/// A record, and the devices for which it has been applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Unmet {
     record: Arc<OwnedRecord>,
@@ -65,7 +65,7 @@ impl OwnedKeys {
         self.by_device.is_empty() && self.unmet.is_none()
     }
 
-    /// The keys that the policy owns on a device, met or not.
+    /// The keys that the policy owns on a device, whether or not the record has been applied for it.
     #[must_use]
     pub fn at(&self, device: &Device) -> Keys {
         let known = self.by_device.get(&device.node_id);
@@ -79,18 +79,18 @@ impl OwnedKeys {
         }
     }
 
-    /// The keys on a device that has been met.
+    /// The keys on a device for which the record has been applied.
     #[must_use]
     pub fn known_at(&self, id: &NodeId) -> Option<&BTreeSet<AttributeKey>> {
         self.by_device.get(id).map(AsRef::as_ref)
     }
 
-    /// The devices that have been met and on which the policy owns something.
+    /// The devices for which the record has been applied and on which the policy owns keys.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.by_device.keys()
     }
 
-    /// All keys that the policy owns, wherever that is.
+    /// All keys that the policy owns on any device.
     #[must_use]
     pub fn names(&self) -> BTreeSet<AttributeKey> {
         let mut names = BTreeSet::new();
@@ -117,7 +117,7 @@ impl OwnedKeys {
         groups
     }
 
-    /// The policy comes to own these keys on a device.
+    /// Adds keys that the policy owns on a device.
     pub fn add(&mut self, id: &NodeId, keys: impl IntoIterator<Item = AttributeKey>) {
         let before = self.by_device.get(id);
         let mut all: BTreeSet<AttributeKey> = before.map(|it| (**it).clone()).unwrap_or_default();
@@ -125,7 +125,7 @@ impl OwnedKeys {
         self.set(id, all);
     }
 
-    /// Of the keys on a device, keeps those that fulfil the condition. Says whether one goes.
+    /// Keeps the keys on a device that meet the condition. Returns whether one was removed.
     pub fn retain(&mut self, id: &NodeId, keep: impl Fn(&AttributeKey) -> bool) -> bool {
         let Some(keys) = self.by_device.get(id) else {
             return false;
@@ -138,7 +138,7 @@ impl OwnedKeys {
         true
     }
 
-    /// The policy no longer owns these keys anywhere.
+    /// Removes these keys from all devices.
     pub fn disown(&mut self, keys: &BTreeSet<AttributeKey>) {
         let mut before: Option<(Keys, Keys)> = None;
         self.by_device.retain(|_, owned| {
@@ -157,19 +157,19 @@ impl OwnedKeys {
             self.by_device.remove(id);
             return;
         }
-        // Most devices of a fleet have what another one has.
+        // Most devices of a policy have the same keys, so one comparison usually finds a set to share.
         let some_other = self.by_device.values().next();
         let shared = some_other.filter(|other| ***other == keys).cloned();
         let keys = shared.unwrap_or_else(|| Arc::new(keys));
         self.by_device.insert(id.clone(), keys);
     }
 
-    /// The policy no longer manages a device. Says whether it owned something there.
+    /// Removes a device that the policy no longer manages. Returns whether it owned keys there.
     pub fn release(&mut self, id: &NodeId) -> bool {
         self.by_device.remove(id).is_some()
     }
 
-    /// Takes from the record what it says of the devices of a complete list.
+    /// Applies the record for the devices of a complete list.
     pub fn meet_all(&mut self, index: &DeviceIndex) {
         let unmet = self.unmet.as_ref().filter(|_| self.is_new());
         let Some(record) = unmet.map(|unmet| Arc::clone(&unmet.record)) else {
@@ -181,7 +181,7 @@ impl OwnedKeys {
                 self.set(&device.node_id, (*keys).clone());
             }
         }
-        // One that a list lacks may be in the next one.
+        // A device that is missing from this list may be in the next one.
         let absent = record.listed().filter(|(id, _)| index.get(id).is_none());
         for (id, keys) in absent {
             self.add(id, keys.iter().cloned());
@@ -191,7 +191,7 @@ impl OwnedKeys {
         self.unmet = record.numbers.is_some().then_some(Unmet { record, met });
     }
 
-    /// Takes from the record what it says of a device that an earlier list lacked.
+    /// Applies the record for a device that was missing from the earlier lists.
     pub fn meet(&mut self, device: &Device) {
         let id = &device.node_id;
         if self
@@ -208,18 +208,18 @@ impl OwnedKeys {
         }
     }
 
-    /// Every device that the record can be about has been met, or is gone.
+    /// Drops the record, once it has been applied for all of its devices, or they are gone.
     pub fn forget_record(&mut self) {
         self.unmet = None;
     }
 
-    /// The record that was read, as long as there may be devices that have not been met.
+    /// The record that was read, while there may be devices for which it has not been applied.
     #[must_use]
     pub fn unmet(&self) -> Option<&Arc<OwnedRecord>> {
         self.unmet.as_ref().map(|unmet| &unmet.record)
     }
 
-    /// Whether a record was read of which no device has been met.
+    /// Whether a record was read and has not been applied for any device.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.unmet
@@ -227,14 +227,14 @@ impl OwnedKeys {
             .is_some_and(|unmet| unmet.met.is_empty())
     }
 
-    /// The record that was read, before any device has been met: it is still what it was.
+    /// The record that was read, if it has not been applied for any device and is unchanged.
     #[must_use]
     pub fn untouched(&self) -> Option<&Arc<OwnedRecord>> {
         let unmet = self.unmet.as_ref()?;
         (self.by_device.is_empty() && unmet.met.is_empty()).then_some(&unmet.record)
     }
 
-    /// Whether what `needed` says of a device is known here too.
+    /// Whether this contains all keys that `needed` has on a device.
     #[must_use]
     pub fn covers_at(&self, id: &NodeId, needed: &Self) -> bool {
         let Some(needed) = needed.by_device.get(id) else {
@@ -244,7 +244,7 @@ impl OwnedKeys {
         known.is_some_and(|known| Arc::ptr_eq(known, needed) || known.is_superset(needed))
     }
 
-    /// Whether what `needed` says is known here too.
+    /// Whether this contains all keys that `needed` has.
     #[must_use]
     pub fn covers(&self, needed: &Self) -> bool {
         let mut nodes = needed.by_device.keys();

@@ -1,8 +1,8 @@
-//! What a status keeps of the keys that a policy owns, within a fixed number of bytes.
+//! The record of the keys that a policy owns, within a fixed number of bytes of its status.
 //!
-//! Devices are many and exceptions few: as long as the nodeIds fit they are listed, by the keys that the
-//! policy owns there. Beyond that the largest groups go into a [`Digest`], and the few other devices are
-//! listed. What does not fit at all is not recorded, so that the policy does not own it: it stays.
+//! While the nodeIds fit, the record lists them, grouped by the keys that the policy owns there. Beyond that,
+//! the largest groups go into a [`Digest`], and the few other devices are listed. Keys that do not fit are not
+//! recorded: the policy does not own them, and never deletes them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +15,12 @@ use crate::{
     plan::DeviceIndex,
 };
 
-/// How much a record may hold.
+/// The size limits of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// Bytes of lists, where there is no digest.
+    /// Bytes of lists without a digest.
     pub lists: usize,
-    /// Bytes of lists beside a digest.
+    /// Bytes of lists with a digest.
     pub few: usize,
     /// Bytes of the keys of the groups in a digest.
     pub keys: usize,
@@ -29,7 +29,7 @@ pub struct Capacity {
 }
 
 impl Default for Capacity {
-    /// About 200 devices in lists, or 10,000 in a digest: at most ten of the sixteen KiB of a status.
+    /// About 200 devices in lists, or 10,000 in a digest: at most 10 of the 16 KiB of a status.
     fn default() -> Self {
         Self {
             lists: 4 << 10,
@@ -49,22 +49,22 @@ pub struct OwnedGroup {
     pub nodes: BTreeSet<NodeId>,
 }
 
-/// The keys that a policy owns, as its status keeps them.
+/// The keys that a policy owns, as its status records them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnedRecord {
     /// The domain of the devices: the policy owns nothing in another tailnet.
     pub domain: Option<String>,
-    /// Devices by name.
+    /// The listed devices.
     pub groups: Vec<OwnedGroup>,
-    /// Devices in a digest: the keys of those that have the number 1, 2 …, and how many they are.
+    /// The groups of the digest: the keys of the devices with the number 1, 2, and so on, and their count.
     pub numbered: Vec<(BTreeSet<AttributeKey>, usize)>,
-    /// The numbers of devices.
+    /// The number of the group of each device in the digest.
     pub numbers: Option<Arc<Digest>>,
 }
 
 impl OwnedRecord {
-    /// Records what a policy owns, in a tailnet with these devices. Gives the devices too of which no
-    /// record could be kept.
+    /// Records the keys that a policy owns, in a tailnet with these devices. Also returns the devices that do
+    /// not fit.
     #[must_use]
     pub fn of(
         owned: &OwnedKeys,
@@ -90,14 +90,14 @@ impl OwnedRecord {
         (record, left_out)
     }
 
-    /// Puts large groups into a digest. Gives the devices that do not fit.
+    /// Puts large groups into a digest. Returns the devices that do not fit.
     fn number(
         &mut self,
         mut many: Vec<(&BTreeSet<AttributeKey>, Vec<&NodeId>)>,
         index: &DeviceIndex,
         capacity: Capacity,
     ) -> BTreeSet<NodeId> {
-        // The largest first: it is the last one that is left out.
+        // The largest group first: groups are left out from the end.
         many.reverse();
         let mut fitting = count_within(
             capacity.keys,
@@ -154,7 +154,7 @@ impl OwnedRecord {
         group.map(|(keys, _)| keys)
     }
 
-    /// Whether it says just this of all devices of a tailnet.
+    /// Whether it records exactly these keys for all devices of a tailnet.
     #[must_use]
     pub fn says(&self, owned: &OwnedKeys, index: &DeviceIndex) -> bool {
         let same = |device: &Device| self.at(device) == owned.known_at(&device.node_id);
@@ -165,13 +165,13 @@ impl OwnedRecord {
             && absent.all(|id| listed.contains(id))
     }
 
-    /// The devices that stand in it by name.
+    /// The listed devices, with their keys.
     pub fn listed(&self) -> impl Iterator<Item = (&NodeId, &BTreeSet<AttributeKey>)> {
         let groups = self.groups.iter();
         groups.flat_map(|group| group.nodes.iter().map(|id| (id, &group.keys)))
     }
 
-    /// All keys, wherever the policy owns them.
+    /// All keys that it records for any device.
     pub fn names(&self) -> impl Iterator<Item = &AttributeKey> {
         let listed = self.groups.iter().map(|group| &group.keys);
         listed
@@ -180,7 +180,7 @@ impl OwnedRecord {
     }
 }
 
-/// How many of these, from the first on, fit into so many bytes.
+/// How many of these texts, from the first on, fit into the capacity.
 fn count_within(capacity: usize, texts: impl Iterator<Item = usize>) -> usize {
     let sums = texts.scan(0, |sum, text| {
         *sum += text;

@@ -1,4 +1,4 @@
-//! The record as the status of a policy has it.
+//! Converts the record from and to the status of a policy.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use crate::{
 };
 
 impl OwnedKeys {
-    /// What the status of a policy with this UID records.
+    /// The keys that the status of a policy with this UID records.
     ///
-    /// A status of an older version has names alone. They count on the device that it is bound to, and
-    /// on those that it lists to be cleared. Of a fleet nobody knows on which devices the policy has
-    /// managed them: there it owns what it still declares, once it has been compared, and nothing else.
+    /// A status of an older version lists only keys, not devices. They count for the bound device, and for the
+    /// devices that are listed to be cleared. For a selector it is unknown on which devices the policy managed
+    /// them: there it owns only the keys that it still declares, once they have been compared.
     #[must_use]
     pub fn of_status(status: &TailscaleDevicePolicyStatus, uid: &str) -> Self {
         let record = match &status.attribute_record {
@@ -21,13 +21,13 @@ impl OwnedKeys {
                 return Self::default();
             }
             Some(record) => read(record),
-            None => names_alone(status),
+            None => keys_without_devices(status),
         };
         Self::recorded(record)
     }
 }
 
-fn names_alone(status: &TailscaleDevicePolicyStatus) -> OwnedRecord {
+fn keys_without_devices(status: &TailscaleDevicePolicyStatus) -> OwnedRecord {
     let managed = status.managed_devices.iter().flat_map(|it| &it.node_ids);
     let nodes = status.node_id.iter().chain(managed);
     let group = OwnedGroup {
@@ -69,14 +69,14 @@ fn read(record: &AttributeRecord) -> OwnedRecord {
     OwnedRecord {
         domain: record.domain.clone(),
         groups: groups.filter(is_about_something).collect(),
-        // Without the table nobody can tell which devices they are.
+        // Without the table, the devices of the groups are unknown.
         numbered: numbered.filter(|_| numbers.is_some()).collect(),
         numbers: numbers.map(Into::into),
     }
 }
 
 impl OwnedRecord {
-    /// As the status of a policy with this UID has it; `None` where there is nothing to say.
+    /// The record for the status of a policy with this UID; `None` if there is nothing to record.
     #[must_use]
     pub fn to_status(&self, uid: &str, unrecorded: usize) -> Option<AttributeRecord> {
         if self.is_empty() && unrecorded == 0 {

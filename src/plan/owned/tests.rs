@@ -16,7 +16,7 @@ fn key(number: usize) -> AttributeKey {
     format!("custom:key{number}").parse().unwrap()
 }
 
-/// As long as a real one.
+/// An id as long as a real one.
 fn id(number: usize) -> NodeId {
     format!("n{number:09}kTS11CNTRL").parse().unwrap()
 }
@@ -48,7 +48,7 @@ fn owned(groups: &[(&[usize], Vec<usize>)]) -> OwnedKeys {
     owned
 }
 
-/// Through the text of a status, as a later process reads it.
+/// The keys after a round trip through the JSON of a status.
 fn through_text(record: &OwnedRecord) -> OwnedKeys {
     let status = TailscaleDevicePolicyStatus {
         attribute_record: record.to_status(UID, 0),
@@ -71,7 +71,7 @@ fn text_len(record: &OwnedRecord) -> usize {
         .len()
 }
 
-/// A room in which everything is put into a digest.
+/// A capacity with which everything goes into a digest.
 fn digests() -> Capacity {
     Capacity {
         lists: 0,
@@ -81,7 +81,7 @@ fn digests() -> Capacity {
 }
 
 #[test]
-fn ten_thousand_devices_fit_and_are_all_told_apart() {
+fn ten_thousand_devices_fit_and_are_distinguished() {
     let all = index(0..10_000);
     for share in [1, 2, 7, 40, 3000] {
         let members: Vec<usize> = (0..10_000).filter(|number| number % share == 0).collect();
@@ -92,7 +92,7 @@ fn ten_thousand_devices_fit_and_are_all_told_apart() {
         assert!(text_len(&record) < 10 << 10, "{} bytes", text_len(&record));
         assert!(record.says(&keys, &all));
         assert_eq!(met(&record, &all), keys);
-        // Those that are newer are in no group, whatever their ids are.
+        // Newer devices are in no group.
         let newer = index(10_000..13_000);
         let through = through_text(&record);
         assert!(newer.devices().all(|device| through.at(device).is_empty()));
@@ -100,8 +100,8 @@ fn ten_thousand_devices_fit_and_are_all_told_apart() {
 }
 
 #[test]
-fn a_device_that_no_list_has_shown_is_rarely_taken_for_another_one() {
-    // Older than the newest, and in no list when the record was made.
+fn never_listed_device_rarely_gets_a_number() {
+    // Older than the newest device, and not listed when the record was made.
     let strangers: BTreeSet<usize> = (0..3000).filter(|number| number % 3 == 1).collect();
     let all = index((0..3000).filter(|number| !strangers.contains(number)));
     let members: Vec<usize> = (0..3000).filter(|number| number % 3 == 0).collect();
@@ -114,7 +114,7 @@ fn a_device_that_no_list_has_shown_is_rarely_taken_for_another_one() {
 }
 
 #[test]
-fn a_few_devices_are_listed_and_the_others_beside_them_in_a_digest() {
+fn few_devices_are_listed_and_large_groups_are_in_a_digest() {
     let all = index(0..2000);
     let keys = owned(&[(&[0, 1], vec![3, 5]), (&[1], (10..2000).collect())]);
     let (record, _) = OwnedRecord::of(&keys, &all, Capacity::default());
@@ -128,9 +128,9 @@ fn a_few_devices_are_listed_and_the_others_beside_them_in_a_digest() {
 }
 
 #[test]
-fn what_finds_no_room_is_left_out_and_said() {
+fn devices_that_do_not_fit_are_left_out_and_returned() {
     let all = index(0..10_000);
-    // More groups than numbers of three bits: the smallest are left out.
+    // More groups than three bits can number: the smallest are left out.
     let groups: Vec<Vec<usize>> = (0..9)
         .map(|group| {
             (0..10_000)
@@ -150,7 +150,7 @@ fn what_finds_no_room_is_left_out_and_said() {
     let read = met(&record, &all);
     assert!(left_out.iter().all(|id| read.known_at(id).is_none()));
     assert_eq!(read.nodes().count(), 8000);
-    // Far more devices than anybody has.
+    // More devices than the capacity allows.
     let none = OwnedRecord::of(
         &owned(&[(&[0], (0..10_000).collect())]),
         &all,
@@ -163,7 +163,7 @@ fn what_finds_no_room_is_left_out_and_said() {
 }
 
 #[test]
-fn a_record_of_another_object_or_of_another_tailnet_says_nothing() {
+fn record_of_another_object_or_tailnet_is_ignored() {
     let all = index(0..3);
     for capacity in [Capacity::default(), digests()] {
         let (record, _) = OwnedRecord::of(&owned(&[(&[0], vec![1])]), &all, capacity);
@@ -182,7 +182,7 @@ fn a_record_of_another_object_or_of_another_tailnet_says_nothing() {
 }
 
 #[test]
-fn names_alone_count_on_the_bound_device_and_on_those_that_are_to_be_cleared() {
+fn keys_without_devices_count_for_bound_and_released_devices() {
     let managed = crate::api::ManagedDevices {
         node_ids: vec![id(2).to_string()],
         ..crate::api::ManagedDevices::default()
@@ -204,7 +204,7 @@ fn names_alone_count_on_the_bound_device_and_on_those_that_are_to_be_cleared() {
 }
 
 #[test]
-fn a_text_that_was_cut_or_edited_says_nothing_and_breaks_nothing() {
+fn damaged_digest_is_ignored() {
     let all = index(0..50);
     let (record, _) = OwnedRecord::of(&owned(&[(&[0], (0..40).collect())]), &all, digests());
     let whole = record.to_status(UID, 0).unwrap();
@@ -226,7 +226,7 @@ fn a_text_that_was_cut_or_edited_says_nothing_and_breaks_nothing() {
     }
 }
 
-/// Which of four key sets each of some devices has, and which devices there are later.
+/// The index of the key set of some devices, other devices, and the devices that are listed later.
 type Case = (BTreeMap<usize, usize>, BTreeSet<usize>, BTreeSet<usize>);
 
 fn case() -> impl Strategy<Value = Case> {
@@ -240,7 +240,7 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(256))]
 
     #[test]
-    fn what_is_read_is_what_was_owned_on_each_device_that_is_there(
+    fn record_restores_the_keys_of_each_device(
         (assigned, others, later) in case(),
         lists in prop_oneof![Just(0_usize), Just(300), Just(4096)],
         few in prop_oneof![Just(0_usize), Just(120)],
@@ -254,7 +254,7 @@ proptest! {
         let capacity = Capacity { lists, few, ..Capacity::default() };
         let (record, left_out) = OwnedRecord::of(&keys, &then, capacity);
         prop_assert!(left_out.is_empty());
-        // Some are gone, and others have joined, with a time of creation after all of those before.
+        // Some devices are gone, and others have joined, created after all of the earlier ones.
         let joined = later.iter().map(|number| if then.get(&id(*number)).is_some() { *number } else { number + 1000 });
         let now = index(joined);
         let read = met(&record, &now);
@@ -262,7 +262,7 @@ proptest! {
             prop_assert_eq!(read.known_at(&device.node_id), keys.known_at(&device.node_id));
         }
         prop_assert_eq!(&met(&record, &then), &keys);
-        // One by one, in two lists.
+        // One by one, after a first list that lacks some.
         let mut read = through_text(&record);
         read.meet_all(&index(later.iter().copied().filter(|it| then.get(&id(*it)).is_some())));
         for device in then.devices() {
@@ -274,7 +274,7 @@ proptest! {
 }
 
 #[test]
-fn a_policy_that_names_another_tailnet_owns_nothing_and_is_bound_to_nothing_there() {
+fn policy_moved_to_another_tailnet_owns_nothing_and_is_not_bound_there() {
     let record = OwnedRecord::of(
         &owned(&[(&[0], vec![1])]),
         &index(0..2),

@@ -1,12 +1,12 @@
-//! What no single device shows: where policies of different devices get in each other's way.
+//! Tailnet-wide conflicts: between policies of different devices.
 //!
-//! | what the tailnet has once    | between policies                | with what is there already        |
-//! |------------------------------|---------------------------------|-----------------------------------|
-//! | the form of an attribute key | [`ConflictKind::Form`], a conflict   | [`super::Hold::AttributeConflict`]   |
-//! | an IPv4 address              | [`ConflictKind::Device`], a conflict | `AddressInUse`, and `AddressSwap` |
-//! | a name                       | [`ConflictKind::Device`], a conflict | `NameTaken`                       |
+//! | unique in the tailnet        | between policies         | with the observed state            |
+//! |------------------------------|--------------------------|------------------------------------|
+//! | the type of an attribute key | [`ConflictKind::Type`]   | [`super::Hold::AttributeConflict`] |
+//! | an IPv4 address              | [`ConflictKind::Device`] | `AddressInUse` and `AddressSwap`   |
+//! | a name                       | [`ConflictKind::Device`] | `NameTaken`                        |
 //!
-//! Kept up to date one policy and one device at a time; each change says what is to be compared anew.
+//! Kept up to date one policy and one device at a time. Each update returns what must be compared again.
 
 #[cfg(test)]
 mod tests;
@@ -26,18 +26,19 @@ pub use unique::{UniqueSetting, UniqueSettings};
 use super::{ApprovalStates, FieldOwners, Policy, PolicyPermissions, PolicyRecord};
 use crate::model::{Attributes, NodeId};
 
-/// What the policies of a tailnet claim of what it has only once.
+/// The claims of a tailnet's policies on settings that are unique in the tailnet.
 #[derive(Debug, Clone, Default)]
 pub struct TailnetWide {
-    /// How the keys of attributes are written and typed.
+    /// The spelling and type of attribute keys.
     pub types: AttributeTypes,
     /// Addresses and names.
     pub unique: UniqueSettings,
 }
 
 impl TailnetWide {
-    /// All at once, for a whole tailnet: `held` has the policies of each device, as they count there.
-    /// Counts the attributes of those devices whose policies name some, as nobody reads those of others.
+    /// Computes the claims of a whole tailnet: `held` has the policies of each device, with their allowed
+    /// settings. Considers only the attributes of devices whose policies need them, because the attributes of
+    /// other devices are not read.
     #[must_use]
     pub fn among<'a>(
         held: &BTreeMap<NodeId, Vec<(&'a Policy, &'a PolicyRecord)>>,
@@ -51,7 +52,7 @@ impl TailnetWide {
             }
         }
         for (node, policies) in held {
-            let claims = FieldOwners::resolve(
+            let field_owners = FieldOwners::resolve(
                 policies,
                 &[],
                 &tailnet_wide.types,
@@ -60,26 +61,28 @@ impl TailnetWide {
                 node,
                 now,
             );
-            let read = attributes.get(node).filter(|_| claims.need_attributes());
+            let read = attributes
+                .get(node)
+                .filter(|_| field_owners.need_attributes());
             let types = read.map(AttributeType::all).unwrap_or_default();
             tailnet_wide.types.note(node, &BTreeSet::new(), &types);
             tailnet_wide
                 .unique
-                .put(node, UniqueSetting::of(&claims, policies));
+                .put(node, UniqueSetting::of(&field_owners, policies));
         }
         tailnet_wide
     }
 }
 
-/// What two policies cannot both have.
+/// Why two policies cannot both have what they declare.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ConflictKind {
     /// A field of one device.
     #[default]
     Field,
-    /// An attribute key, which has one spelling and one type in the whole tailnet: the winner's.
+    /// An attribute key has one spelling and one type in the whole tailnet: that of the owner.
     Type(AttributeType),
-    /// What only one device can have: the winner wishes it for this one.
+    /// Only one device can have the setting: the owner declares it for this one.
     Device(String),
 }
 
@@ -89,9 +92,9 @@ impl fmt::Display for ConflictKind {
             Self::Field => Ok(()),
             Self::Type(attribute_type) => write!(
                 f,
-                ", which wishes for {attribute_type} (a key has one spelling and one type in the whole tailnet)"
+                ", which declares {attribute_type} (a key has one spelling and one type in the whole tailnet)"
             ),
-            Self::Device(device) => write!(f, ", which wishes for it on {device}"),
+            Self::Device(device) => write!(f, ", which declares it for {device}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Several devices, and policies that want what a tailnet has once.
+//! Several devices, and policies that declare settings that are unique in a tailnet.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ fn id(number: u8) -> NodeId {
     format!("n{number}CNTRL").parse().unwrap()
 }
 
-/// Devices that hold the addresses 100.80.0.0 to 100.80.0.3 and the names `name-0` to `name-3`.
+/// Devices with the addresses 100.80.0.0 to 100.80.0.3 and the names `name-0` to `name-3`.
 #[derive(Debug, Clone)]
 struct Tailnet {
     devices: BTreeMap<NodeId, Device>,
@@ -77,7 +77,7 @@ impl Tailnet {
         )
     }
 
-    /// What the API would refuse.
+    /// Panics if the API would refuse a request.
     fn check(&self, call: &Call) {
         match call {
             Call::SetIpv4(node, addr) => {
@@ -106,7 +106,7 @@ impl Tailnet {
         }
     }
 
-    /// Makes all calls, one after another.
+    /// Applies all requests, one after another.
     fn run(&mut self) {
         for _ in 0..40 {
             let plan = self.plan();
@@ -233,7 +233,7 @@ fn some_policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// Attributes that were there before; the tailnet has one form of each key.
+/// A tailnet with existing attributes, which have one type per key.
 fn some_tailnet() -> impl Strategy<Value = Tailnet> {
     let present = collection::btree_map(0..DEVICES, any::<bool>(), 0..3);
     (collection::vec(some_policy(), 0..7), present, any::<bool>()).prop_map(
@@ -248,7 +248,7 @@ fn some_tailnet() -> impl Strategy<Value = Tailnet> {
                 .into();
                 apply_attributes(&writes, tailnet.attributes.get_mut(&id(device)).unwrap());
             }
-            // What nobody names nobody reads.
+            // The attributes of a device are read only if a policy needs them.
             let plan = tailnet.plan();
             for (node, attributes) in &mut tailnet.attributes {
                 let read = plan.devices.get(node);
@@ -265,14 +265,14 @@ proptest! {
     #![proptest_config(crate::plan::cases::cases(512))]
 
     #[test]
-    fn nothing_is_sent_that_would_clash_and_it_comes_to_an_end(tailnet in some_tailnet()) {
+    fn no_conflicting_request_is_sent_and_the_plan_converges(tailnet in some_tailnet()) {
         let mut tailnet = tailnet;
         tailnet.run();
         let left = tailnet.plan();
         for difference in left.devices.values().flat_map(|plan| &plan.differences) {
             prop_assert!(difference.hold.is_some(), "{difference:?}");
         }
-        // Whoever ranks first has what it wants, unless something stands in the way.
+        // The policy that takes precedence has its address, unless the change is held.
         for policy in tailnet.ranked() {
             let Target::Device(DeviceTarget { identity: Identity::NodeId(node), .. }) = &policy.target else {
                 unreachable!()
@@ -286,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn the_first_in_rank_wins_whatever_the_order_in_which_policies_arrive(tailnet in some_tailnet(), turn in 0..7_usize) {
+    fn first_in_rank_takes_precedence_in_any_order_of_policies(tailnet in some_tailnet(), turn in 0..7_usize) {
         let first = tailnet.plan();
         let mut other = tailnet.clone();
         let turn = turn.min(other.policies.len());
@@ -301,9 +301,9 @@ proptest! {
         }
     }
 
-    /// What the engine relies on: whoever is not named as affected sees no change.
+    /// The engine relies on it: a policy that is not returned as affected sees no change.
     #[test]
-    fn a_change_names_all_that_it_concerns(policies in collection::vec(some_policy(), 1..6), edit in some_policy()) {
+    fn edit_returns_all_affected_policies(policies in collection::vec(some_policy(), 1..6), edit in some_policy()) {
         let mut types = AttributeTypes::default();
         let named: Vec<Policy> = Tailnet::new(policies).policies.into_iter().map(|d| d.policy.unwrap()).collect();
         for policy in &named {
@@ -314,7 +314,7 @@ proptest! {
             let desired = policy.desired.attributes.iter().flatten();
             let deciding = desired.map(|(key, _)| types.deciding(key, now()).map(|(by, claim)| (by.clone(), claim.clone())));
             let own = policy.desired.attributes.iter().flatten().map(|(key, desired)| AttributeType::of(key, desired));
-            // Who wins with the same form does not matter to those who have it.
+            // Which policy owns the type does not matter to policies that declare the same type.
             own.zip(deciding).map(|(attribute_type, by)| by.filter(|(_, claim)| claim.attribute_type != attribute_type)).collect::<Vec<_>>()
         };
         let before: Vec<_> = named[1..].iter().map(|policy| loses(&types, policy)).collect();
@@ -334,7 +334,7 @@ fn holds(tailnet: &Tailnet) -> Vec<(String, Option<Hold>)> {
 }
 
 #[test]
-fn addresses_that_would_be_swapped_are_held_in_circles_of_any_length() {
+fn address_swaps_are_held_in_circles_of_any_length() {
     let two = Tailnet::new(vec![wants_ipv4(0, 1), wants_ipv4(1, 0)]);
     let swap = |others: &[&str]| {
         let called = |n: &&str| format!("name-{n} (n{n}CNTRL)");
@@ -349,8 +349,8 @@ fn addresses_that_would_be_swapped_are_held_in_circles_of_any_length() {
         wants_ipv4(3, 0),
     ];
     let mut three = Tailnet::new(circle);
-    // Who waits outside of the circle waits for a device as ever. But the one who ranks first, by name,
-    // decides about the address that two want.
+    // A device outside of the circle waits as usual. Here it is overridden instead: of the two policies that
+    // declare the address, the first by name takes precedence.
     let expected = [
         (of(0), swap(&["1", "2"])),
         (of(1), swap(&["2", "0"])),
@@ -359,14 +359,14 @@ fn addresses_that_would_be_swapped_are_held_in_circles_of_any_length() {
     assert_eq!(holds(&three), expected);
     three.run();
     assert!(three.devices.values().all(|device| device.ipv4.is_some()));
-    // A chain with a free address at its end is none: each moves once the one before it has.
+    // A chain that ends at a free address is not a circle: each device moves once the next one has.
     let mut chain = Tailnet::new(vec![wants_ipv4(0, 1), wants_ipv4(1, 2), wants_ipv4(2, 9)]);
     chain.run();
     assert_eq!(holds(&chain), []);
 }
 
 #[test]
-fn a_key_has_the_form_of_the_policy_that_ranks_first_suspended_or_not() {
+fn first_policy_in_rank_owns_the_type_of_a_key_even_if_suspended() {
     for (mode, loses) in [
         (Mode::Enforce, true),
         (Mode::Suspended(Suspender::Policy), true),
@@ -392,7 +392,7 @@ fn a_key_has_the_form_of_the_policy_that_ranks_first_suspended_or_not() {
 }
 
 #[test]
-fn a_key_that_the_tailnet_has_otherwise_is_not_written() {
+fn key_that_the_tailnet_has_with_another_type_is_not_written() {
     let mut tailnet = Tailnet::new(vec![
         wants_attribute(0, "custom:tier", &number(3)),
         wants_attribute(1, "custom:tier", &number(3)),
@@ -407,11 +407,11 @@ fn a_key_that_the_tailnet_has_otherwise_is_not_written() {
         assert_eq!(
             hold.unwrap().to_string(),
             "name-1 (n1CNTRL) has custom:tier, of type string, and the API fixes the type of a key for the \
-             whole tailnet by its first write: give it as string, or write another key",
+             whole tailnet by its first write: declare it as string, or declare another key",
             "{node}"
         );
     }
-    // Written in another case it goes once the old one is gone everywhere.
+    // A key in another case is written once the old key is deleted everywhere.
     let mut renamed = Tailnet::new(vec![
         wants_attribute(0, "custom:Tier", &text("gold")),
         wants_attribute(1, "custom:Tier", &text("gold")),

@@ -10,18 +10,18 @@ use crate::{
     plan::{Mode, Policy, PolicyKey, Rank},
 };
 
-/// How an attribute key is written, and the type of its values. A tailnet has one form of each key:
-/// the type is fixed by the first write, and keys that differ only in case are one key.
+/// The spelling of an attribute key, and the type of its values. A tailnet has one of each for a key: the first
+/// write fixes the type, and keys that differ only in case are one key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttributeType {
-    /// As it is written.
+    /// The key, as it is spelled.
     pub key: AttributeKey,
     /// The type of its values.
     pub kind: ValueKind,
 }
 
 impl AttributeType {
-    /// The form that a wish asks for.
+    /// The type of a desired attribute.
     #[must_use]
     pub fn of(key: &AttributeKey, desired: &DesiredAttribute) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl AttributeType {
         }
     }
 
-    /// The forms of a device's attributes.
+    /// The types of a device's attributes.
     #[must_use]
     pub fn all(attributes: &Attributes) -> BTreeSet<Self> {
         let types = attributes.iter().filter_map(|(key, reported)| {
@@ -49,36 +49,35 @@ impl fmt::Display for AttributeType {
     }
 }
 
-/// A policy's claim on the form of a key.
+/// A policy's claim on the type of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeClaim {
-    /// Its form.
+    /// The claimed type.
     pub attribute_type: AttributeType,
-    /// When the wish ends, and the claim with it.
+    /// When the desired attribute expires, and the claim with it.
     pub expiry: Option<Timestamp>,
 }
 
-/// The forms of all attribute keys that policies may set somewhere or devices have, by the key without
-/// regard to case.
+/// The types of all attribute keys that policies may set on any device, or that devices have, by the key in
+/// lower case.
 #[derive(Debug, Clone, Default)]
 pub struct AttributeTypes {
-    /// On how many devices each policy may set attributes: one that may on none claims nothing.
+    /// On how many devices each policy may set attributes: a policy without any claims nothing.
     setting: BTreeMap<PolicyKey, usize>,
     desired: BTreeMap<String, BTreeMap<Rank, TypeClaim>>,
     present: BTreeMap<String, BTreeMap<AttributeType, BTreeSet<NodeId>>>,
-    /// What the API has refused for good, on these devices.
+    /// The types that the API refuses permanently, on these devices.
     refused: BTreeMap<AttributeType, BTreeSet<NodeId>>,
 }
 
 impl AttributeTypes {
-    /// Whether a policy sets attributes, as it counts on a device.
+    /// Whether a policy, with its allowed settings on a device, sets attributes.
     #[must_use]
     pub fn is_set_by(policy: &Policy) -> bool {
         policy.mode != Mode::Observe && policy.desired.attributes.is_some()
     }
 
-    /// There is one device more on which a policy may set attributes. Gives the policies for which that
-    /// may change something.
+    /// Adds a device on which a policy may set attributes. Returns the policies that this may affect.
     pub fn gain_device(&mut self, policy: &Policy) -> BTreeSet<PolicyKey> {
         let devices = self.setting.entry(policy.key.clone()).or_default();
         *devices += 1;
@@ -88,7 +87,7 @@ impl AttributeTypes {
         self.replace(None, Some(policy))
     }
 
-    /// There is one device less. A policy that is gone has taken its claims back already.
+    /// Removes such a device. The claims of a deleted policy (`None`) are already removed.
     pub fn lose_device(&mut self, key: &PolicyKey, policy: Option<&Policy>) -> BTreeSet<PolicyKey> {
         let Some(devices) = self.setting.get_mut(key) else {
             return BTreeSet::new();
@@ -101,8 +100,7 @@ impl AttributeTypes {
         self.replace(policy, None)
     }
 
-    /// Puts a policy as it is now in the place of the same policy as it was before. Gives the policies
-    /// for which that may change something.
+    /// Replaces a policy by its new version. Returns the policies that this may affect.
     pub fn declare(
         &mut self,
         before: Option<&Policy>,
@@ -123,14 +121,14 @@ impl AttributeTypes {
                 continue;
             }
             let claims = self.desired.entry(folded.clone()).or_default();
-            let clashed = conflict(claims);
+            let had_conflict = has_conflict(claims);
             if let Some((rank, _)) = old {
                 claims.remove(rank);
             }
             if let Some((rank, claim)) = new {
                 claims.insert(rank.clone(), claim.clone());
             }
-            if clashed || conflict(claims) {
+            if had_conflict || has_conflict(claims) {
                 affected.extend(claims.keys().map(|rank| rank.policy().clone()));
             }
             if claims.is_empty() {
@@ -140,8 +138,8 @@ impl AttributeTypes {
         affected
     }
 
-    /// The policy that decides the form of a key, with its claim: the first of which the tailnet does not
-    /// have the key in another form.
+    /// The policy that owns the type of a key, with its claim: the first in rank whose type does not conflict
+    /// with the observed one, and which the API does not refuse.
     #[must_use]
     pub fn deciding(&self, key: &AttributeKey, now: Timestamp) -> Option<(&Rank, &TypeClaim)> {
         let claims = self.desired.get(&key.folded())?;
@@ -154,8 +152,7 @@ impl AttributeTypes {
         ranked.find(|(_, claim)| live(claim) && can_hold(claim))
     }
 
-    /// Notes the forms that a device has now, in the place of those that it had before. Gives the
-    /// policies for which that may change something.
+    /// Replaces the types that a device has. Returns the policies that this may affect.
     pub fn note(
         &mut self,
         node: &NodeId,
@@ -183,7 +180,7 @@ impl AttributeTypes {
                         .values()
                         .any(|claim| claim.attribute_type != *attribute_type)
                 };
-                // Whose claim cannot hold makes room for the others.
+                // If a claim becomes impossible, the next one in rank takes precedence.
                 let claims = claims.filter(differs).into_iter().flatten();
                 affected.extend(claims.map(|(rank, _)| rank.policy().clone()));
             }
@@ -191,8 +188,7 @@ impl AttributeTypes {
         affected
     }
 
-    /// Notes the forms that the API refuses on a device now, in the place of those that it refused before.
-    /// Gives the policies for which that may change something.
+    /// Replaces the types that the API refuses on a device. Returns the policies that this may affect.
     pub fn note_refused(
         &mut self,
         node: &NodeId,
@@ -216,7 +212,8 @@ impl AttributeTypes {
         affected
     }
 
-    /// A form of the same key that is there already and differs from this one, and a device that has it.
+    /// The type that the tailnet already has for the key, if it differs from this one, and a device that has
+    /// it.
     #[must_use]
     pub fn against(&self, attribute_type: &AttributeType) -> Option<(&AttributeType, &NodeId)> {
         let present = self.present.get(&attribute_type.key.folded())?;
@@ -225,13 +222,13 @@ impl AttributeTypes {
     }
 }
 
-fn conflict(claims: &BTreeMap<Rank, TypeClaim>) -> bool {
+fn has_conflict(claims: &BTreeMap<Rank, TypeClaim>) -> bool {
     let mut types = claims.values().map(|claim| &claim.attribute_type);
     let first = types.next();
     types.any(|attribute_type| Some(attribute_type) != first)
 }
 
-/// What a policy claims, by the key without regard to case. One that observes claims nothing.
+/// The claims of a policy, by the key in lower case. An observing policy claims nothing.
 fn claims_of(policy: Option<&Policy>) -> BTreeMap<String, (Rank, TypeClaim)> {
     let policy = policy.filter(|policy| policy.mode != Mode::Observe);
     let desired = policy.and_then(|policy| Some((policy, policy.desired.attributes.as_ref()?)));
@@ -247,7 +244,7 @@ fn claims_of(policy: Option<&Policy>) -> BTreeMap<String, (Rank, TypeClaim)> {
     claims.collect()
 }
 
-/// Puts a device into a set, or takes it out.
+/// Adds a device to a set, or removes it.
 fn mark(nodes: &mut BTreeSet<NodeId>, node: &NodeId, is_there: bool) {
     if is_there {
         nodes.insert(node.clone());

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What is decided for a device and no other device can have, with the rank of the policy that decides.
+/// The desired settings of a device that no other device can have, with the rank of their owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UniqueSetting {
     /// Its IPv4 address.
@@ -21,16 +21,16 @@ pub struct UniqueSetting {
 }
 
 impl UniqueSetting {
-    /// What the policies of a device have settled among themselves.
+    /// The unique settings that the owners of a device's fields declare.
     #[must_use]
-    pub fn of(claims: &FieldOwners, policies: &[(&Policy, &PolicyRecord)]) -> Self {
+    pub fn of(field_owners: &FieldOwners, policies: &[(&Policy, &PolicyRecord)]) -> Self {
         let rank = |owners: &[PolicyKey]| {
             let first = owners.first()?;
             let mut policies = policies.iter().map(|(policy, _)| policy);
             Some(policies.find(|policy| policy.key == *first)?.owned_rank())
         };
-        let ipv4 = claims.ipv4.as_ref();
-        let name = claims.name.as_ref();
+        let ipv4 = field_owners.ipv4.as_ref();
+        let name = field_owners.name.as_ref();
         Self {
             ipv4: ipv4.and_then(|claim| Some((claim.desired, rank(&claim.owners)?))),
             name: name.and_then(|claim| Some((claim.desired.clone(), rank(&claim.owners)?))),
@@ -48,10 +48,10 @@ impl UniqueSetting {
     }
 }
 
-/// Those who want one thing, the first in rank first.
+/// The devices for which one value is desired, by the rank of the policy.
 type Ranked = BTreeSet<(Rank, NodeId)>;
 
-/// What is wanted for each device of a tailnet.
+/// The desired unique settings of each device of a tailnet.
 #[derive(Debug, Clone, Default)]
 pub struct UniqueSettings {
     of: BTreeMap<NodeId, UniqueSetting>,
@@ -60,8 +60,7 @@ pub struct UniqueSettings {
 }
 
 impl UniqueSettings {
-    /// Notes what is wanted for a device now. Gives the other devices for which that may change
-    /// something.
+    /// Replaces the unique settings of a device. Returns the other devices that this may affect.
     pub fn put(&mut self, node: &NodeId, unique: UniqueSetting) -> BTreeSet<NodeId> {
         let before = if unique == UniqueSetting::default() {
             self.of.remove(node)
@@ -82,13 +81,13 @@ impl UniqueSettings {
         affected
     }
 
-    /// What is wanted for a device.
+    /// The unique settings of a device.
     #[must_use]
     pub fn of(&self, node: &NodeId) -> UniqueSetting {
         self.of.get(node).cloned().unwrap_or_default()
     }
 
-    /// Who comes before a device that wants an address: one that can have it.
+    /// The policy and device that take precedence over a device for an address, if that device can have it.
     #[must_use]
     pub fn before_for_ipv4(
         &self,
@@ -107,7 +106,7 @@ impl UniqueSettings {
         first_before(self.ipv4.get(&addr)?, node, rank, can_have)
     }
 
-    /// Who comes before a device that wants a name: one that can have it.
+    /// The policy and device that take precedence over a device for a name, if that device can have it.
     #[must_use]
     pub fn before_for_name(
         &self,
@@ -125,8 +124,8 @@ impl UniqueSettings {
         first_before(self.names.get(name)?, node, rank, can_have)
     }
 
-    /// The devices that wait for the name of this one, or for its address, or for that of one that waits
-    /// for it.
+    /// The devices that wait for the name or the address of this one, or, transitively, for the address of a
+    /// device that waits for it.
     #[must_use]
     pub fn waiting_for(&self, node: &NodeId, index: &DeviceIndex) -> BTreeSet<NodeId> {
         let mut waiting = BTreeSet::new();
@@ -150,8 +149,8 @@ impl UniqueSettings {
         waiting
     }
 
-    /// The devices that would have to give each other their addresses for this one to get its own, this
-    /// one left out. Nothing where there is no such circle.
+    /// The devices that would have to swap addresses so that this one gets its desired address, without this
+    /// one. Empty if there is no such circle.
     #[must_use]
     pub fn circle(&self, node: &NodeId, wanted: Ipv4Addr, index: &DeviceIndex) -> Vec<NodeId> {
         let mut circle: Vec<NodeId> = Vec::new();
@@ -171,7 +170,7 @@ impl UniqueSettings {
         Vec::new()
     }
 
-    /// The address that a device is to have, if no other one comes before it.
+    /// The desired address of a device, if no other device takes precedence for it.
     fn granted(&self, node: &NodeId, index: &DeviceIndex) -> Option<Ipv4Addr> {
         let unique = self.of.get(node)?.ipv4.as_ref()?;
         self.before_for_ipv4(node, unique, index)
@@ -180,7 +179,8 @@ impl UniqueSettings {
     }
 }
 
-/// Two policies of one rank do not exist, but one policy may be told of two devices for a moment.
+/// The first in rank of the other devices that can have the value, if it ranks before `rank`. Ranks are unique,
+/// but one policy can have two devices here for a moment, while it is bound to another one.
 fn first_before<'a>(
     ranked: &'a Ranked,
     node: &NodeId,
@@ -192,7 +192,7 @@ fn first_before<'a>(
     (first < rank).then(|| (first.policy(), holder))
 }
 
-/// Moves a device from one thing that it wants to another. Gives those who want either.
+/// Moves a device from one desired value to another. Returns the devices that desire either.
 fn replace<T: std::hash::Hash + Eq>(
     wanted: &mut HashMap<T, Ranked>,
     node: &NodeId,
@@ -200,17 +200,17 @@ fn replace<T: std::hash::Hash + Eq>(
     new: Option<(T, Rank)>,
 ) -> BTreeSet<NodeId> {
     let mut affected = BTreeSet::new();
-    if let Some((thing, rank)) = old
-        && let Some(ranked) = wanted.get_mut(&thing)
+    if let Some((value, rank)) = old
+        && let Some(ranked) = wanted.get_mut(&value)
     {
         ranked.remove(&(rank, node.clone()));
         affected.extend(ranked.iter().map(|(_, other)| other.clone()));
         if ranked.is_empty() {
-            wanted.remove(&thing);
+            wanted.remove(&value);
         }
     }
-    if let Some((thing, rank)) = new {
-        let ranked = wanted.entry(thing).or_default();
+    if let Some((value, rank)) = new {
+        let ranked = wanted.entry(value).or_default();
         affected.extend(ranked.iter().map(|(_, other)| other.clone()));
         ranked.insert((rank, node.clone()));
     }
@@ -218,8 +218,8 @@ fn replace<T: std::hash::Hash + Eq>(
 }
 
 impl FieldOwners {
-    /// Gives up what another device is to have, by the word of a policy that ranks before.
-    pub(in crate::plan) fn yield_to(
+    /// Drops the unique settings that a policy of another device, which ranks before, declares too.
+    pub(in crate::plan) fn drop_overridden_by_other_devices(
         &mut self,
         node: &NodeId,
         unique: &UniqueSetting,
@@ -228,8 +228,10 @@ impl FieldOwners {
         context: &PlanContext<'_>,
     ) {
         let index = context.index;
-        let tells = |loser: &PolicyKey, other: &NodeId| {
-            let mut of = policies.iter().filter(|(policy, _)| policy.key == *loser);
+        let tells = |overridden: &PolicyKey, other: &NodeId| {
+            let mut of = policies
+                .iter()
+                .filter(|(policy, _)| policy.key == *overridden);
             of.all(|(policy, _)| policy.allowance.discloses(index.get(other)))
         };
         let mut lost = Vec::new();
@@ -245,15 +247,15 @@ impl FieldOwners {
         {
             lost.push((Field::Name, claim.owners, winner, other));
         }
-        for (field, losers, winner, other) in lost {
-            let conflicts = losers.into_iter().map(|loser| {
-                let reported = tells(&loser, other);
+        for (field, owners, winner, other) in lost {
+            let conflicts = owners.into_iter().map(|overridden| {
+                let reported = tells(&overridden, other);
                 Conflict {
                     field: field.clone(),
                     owner: winner.clone(),
-                    is_named: reported || winner.namespace == loser.namespace,
-                    kind: ConflictKind::Device(context.called_where(reported, other)),
-                    overridden: loser,
+                    is_named: reported || winner.namespace == overridden.namespace,
+                    kind: ConflictKind::Device(context.disclosed_name(reported, other)),
+                    overridden,
                 }
             });
             self.conflicts.extend(conflicts);

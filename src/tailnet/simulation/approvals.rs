@@ -139,7 +139,7 @@ fn an_approval_that_matches_nothing_is_reported_and_blocks_nothing() {
     let faults = world.last_reports[&key].approval_errors.join("\n");
     for part in [
         format!("plan:0000000000000000 matches no held plan; plan:{hash} is held now"),
-        "'oops' is no hash of a plan: write the 16 digits of status.heldPlan.hash".to_owned(),
+        "'oops' is not a valid plan hash: write the 16 digits of status.heldPlan.hash".to_owned(),
         "'yes' approves nothing: write plan:HASH or node:ID".to_owned(),
     ] {
         assert!(faults.contains(&part), "{faults}");

@@ -74,7 +74,7 @@ impl World {
             .filter_map(|(id, policies)| {
                 let guardrails = &self.settings.guardrails;
                 let permissions = PolicyPermissions::on(fleet.get(id)?, policies, &[], guardrails);
-                Some((id, permissions.part(policies)))
+                Some((id, permissions.split(policies)))
             })
             .collect();
         let counting = held_by

@@ -198,7 +198,7 @@ async fn changes_over_the_limit_are_held_and_small_repairs_are_not() {
     insta::assert_snapshot!(reported.lines().last().unwrap(), @"15 changes on 15 devices (0 disruptive), 75 held; 2 policies, 299 devices in the tailnet.");
     let held = reported
         .lines()
-        .filter(|line| line.contains("held: it would go over maxChangedDevices"));
+        .filter(|line| line.contains("held: it would exceed maxChangedDevices"));
     assert_eq!(held.count(), 75, "{reported}");
 }
 
@@ -233,9 +233,9 @@ async fn held_changes_are_shown_with_what_to_do() {
     }
     insta::assert_snapshot!(reported, @"
     DEVICE  SETTING    NOW         DECLARED    WHY
-    laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no call gives it back: write allowDisruption: [FirstTag] to allow it
+    laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no request gives it back: write allowDisruption: [FirstTag] to allow it
     laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until somebody logs in on it: write allowDisruption: [ExpiredKey] to allow it
-    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that one another first
+    laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that device another address first
 
     default/gone: no device has the hostname gone
     default/later: default/fleet ranks first and wishes otherwise for keyExpiry of laptop: edit one of the two
@@ -425,7 +425,7 @@ async fn a_plan_shows_what_the_guardrails_deny_and_hold() {
     let held: Vec<&str> = held.filter_map(|change| change["held"].as_str()).collect();
     assert_eq!(
         held,
-        ["no policy changes this device, as it is one of protectedDevices of the TailscaleTailnet"]
+        ["no policy may change this device: it is one of protectedDevices of the TailscaleTailnet"]
     );
     let refused = format!("{guards}\n---\n{}", policy_for_servers("exitNode: true"));
     let plan = tailnet

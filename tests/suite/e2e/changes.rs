@@ -231,7 +231,7 @@ async fn an_edit_costs_its_difference_and_released_settings_stay() {
         .event(
             "amelie-laptop",
             "AttributeDeleted",
-            "amelie-laptop (named no more): postureAttributes[custom:patchLevel]: 12 → none",
+            "amelie-laptop (no longer declared): postureAttributes[custom:patchLevel]: 12 → none",
         )
         .await;
     stage.polls(2).await;

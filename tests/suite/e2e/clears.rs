@@ -172,7 +172,7 @@ async fn a_deleted_policy_clears_its_settings_and_nothing_else() {
         .event(
             "router",
             "AttributeDeleted",
-            "fra-router (let go): postureAttributes[custom:tier]: \"gold\" → none",
+            "fra-router (released): postureAttributes[custom:tier]: \"gold\" → none",
         )
         .await;
     let none = r#"[{"op": "remove", "path": "/metadata/finalizers"}]"#;

@@ -236,7 +236,7 @@ async fn an_expression_selects_devices_and_its_errors_are_reported_with_their_po
                 "True InSync: The one device that fits is as declared. Of 2 devices \
                  spec.deviceSelector.expression cannot tell, so that nothing is done about them. The \
                  first is {label} ({first}): line 1, column 8, at «lastSeen < '2026-02-01'»: \
-                 device.lastSeen is not there: ask for has(device.lastSeen) first."
+                 device.lastSeen is absent: test has(device.lastSeen) first."
             ),
         )
         .await;

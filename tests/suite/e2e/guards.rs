@@ -103,7 +103,7 @@ async fn each_part_of_a_rule_applies_and_the_suggested_rule_allows_the_policy() 
     for (rule, fault) in [
         (
             json!({"namespaces": {"names": ["lab"]}}),
-            "no rule of allowedPolicies is for the namespace network",
+            "no rule of allowedPolicies allows the namespace network",
         ),
         (
             json!({"fields": ["tags"]}),
@@ -215,7 +215,7 @@ async fn a_protected_device_is_left_alone_and_a_suspended_tailnet_sends_nothing(
             "a",
             &format!(
                 "False Protected (Stalled): net-a ({a}): keyExpiry: Enabled → Disabled is held: no policy \
-                 changes this device, as it is one of protectedDevices of the TailscaleTailnet."
+                 may change this device: it is one of protectedDevices of the TailscaleTailnet."
             ),
         )
         .await;

@@ -78,7 +78,7 @@ async fn a_taken_address_is_not_requested_until_it_is_free() {
     let present = stage.simulator.device(&nas).unwrap()["addresses"][0].clone();
     let held = format!(
         "False AddressInUse (Reconciling): nas ({nas}): ipv4: {} → 100.80.0.77 is held: ben-phone \
-         ({phone}) has this address: give that one another first.",
+         ({phone}) has this address: give that device another address first.",
         present.as_str().unwrap()
     );
     stage.policy_says("nas", &held).await;

@@ -44,7 +44,7 @@ async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_fo
             "number",
             &format!(
                 "False Conflicted (Stalled): Another policy ranks before this one, which is about db-2 \
-                 ({two}): lost postureAttributes[custom:Tier] to network/gold, which wishes for \
+                 ({two}): lost postureAttributes[custom:Tier] to network/gold, which declares \
                  custom:tier as string (a key has one spelling and one type in the whole tailnet). Edit \
                  one of them."
             ),
@@ -70,8 +70,8 @@ async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_fo
             &format!(
                 "False AttributeConflict (Reconciling): db-3 ({three}): postureAttributes[custom:audited]: \
                  true → \"yes\" is held: db-3 ({three}) has custom:audited, of type boolean, and the API \
-                 fixes the type of a key for the whole tailnet by its first write: give it as boolean, or \
-                 write another key."
+                 fixes the type of a key for the whole tailnet by its first write: declare it as boolean, or \
+                 declare another key."
             ),
         )
         .await;
@@ -106,8 +106,8 @@ async fn addresses_are_not_swapped_and_precedence_decides_between_two_policies()
     let swap = |number: usize, node: &str, from: usize, other: &str| {
         format!(
             "False AddressSwap (Stalled): db-{number} ({node}): ipv4: 100.80.0.{number} → 100.80.0.{from} is \
-             held: db-{from} ({other}) would have to give it up first, and in the end this device its own: \
-             the API does not swap addresses, and nobody is to be without one meanwhile. Wish for a free \
+             held: db-{from} ({other}) must give it up first, and in the end this device must give up its own: \
+             the API does not swap addresses, and no device may be without one meanwhile. Declare a free \
              address for one of them first."
         )
     };
@@ -124,7 +124,7 @@ async fn addresses_are_not_swapped_and_precedence_decides_between_two_policies()
             "third",
             &format!(
                 "False Conflicted (Stalled): Another policy ranks before this one, which is about db-3 \
-                 ({three}): lost ipv4 to network/second, which wishes for it on db-2 ({two}). Edit one of \
+                 ({three}): lost ipv4 to network/second, which declares it for db-2 ({two}). Edit one of \
                  them."
             ),
         )

@@ -1,4 +1,4 @@
-//! What the API says of a list that several policies share.
+//! Messages of the API about a list that several policies share.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::{desiring, guardrails};
 use crate::plan::{DesiredSettings, PolicyPermissions, PolicyRecord, scenes::plain_device};
 
 #[test]
-fn a_message_of_the_api_names_no_entry_that_the_policy_may_not_give() {
+fn masked_message_names_no_entry_that_the_policy_may_not_change() {
     let rules = guardrails(&json!({"allowedPolicies": [
         {"tags": ["tag:db-*"], "routes": ["10.0.0.0/8"]},
     ]}));

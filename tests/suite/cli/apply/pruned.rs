@@ -56,7 +56,7 @@ async fn prunes(tailnet: &Tailnet, from: &str) {
         .run(&[&["plan"], &args[..]].concat())
         .await
         .with_code(2);
-    assert_eq!(out.matches("named no more").count(), 2, "{out}");
+    assert_eq!(out.matches("no longer declared").count(), 2, "{out}");
     assert!(out.contains("\n2 changes on 2 devices "), "{out}");
     let out = tailnet
         .run(&[&["apply", "--yes"], &args[..]].concat())

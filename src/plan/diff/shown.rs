@@ -1,4 +1,4 @@
-//! What policies desire in vain: it takes precedence over nothing, and is shown with the reason.
+//! Differences that are shown with the reason but never sent, and that override no other policy.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use crate::{
     },
 };
 
-/// What differs on a device that is protected.
+/// The differences on a protected device.
 pub(super) fn protected(
     device: &Device,
-    claims: &FieldOwners,
+    field_owners: &FieldOwners,
     attributes: Option<&Attributes>,
     actions: &Actions,
     context: &PlanContext<'_>,
 ) -> Vec<Difference> {
     let mut shown = Vec::new();
-    for protected in claims.protected.values() {
-        let mut found = DiffBuilder::of(device, protected, context.approvals);
-        found.compare(attributes);
-        found.actions(actions);
-        shown.extend(found.differences.into_iter().map(|difference| Difference {
+    for protected in field_owners.protected.values() {
+        let mut diff = DiffBuilder::of(device, protected, context.approvals);
+        diff.compare(attributes);
+        diff.actions(actions);
+        shown.extend(diff.differences.into_iter().map(|difference| Difference {
             hold: Some(Hold::Protected),
             ..difference
         }));
@@ -32,10 +32,10 @@ pub(super) fn protected(
     shown
 }
 
-/// What the API would refuse, as the tailnet has the key in another form.
+/// The attributes that the API would refuse because the tailnet has the key with another spelling or type.
 pub(super) fn impossible(
     device: &Device,
-    claims: &FieldOwners,
+    field_owners: &FieldOwners,
     attributes: Option<&Attributes>,
     policies: &[(&Policy, &PolicyRecord)],
     context: &PlanContext<'_>,
@@ -43,7 +43,7 @@ pub(super) fn impossible(
     let Some(attributes) = attributes else {
         return Vec::new();
     };
-    let impossible = claims.impossible.iter();
+    let impossible = field_owners.impossible.iter();
     let differing = impossible.filter_map(|(policy, key, desired)| {
         let before = attributes.get(key);
         if before.is_some_and(|reported| desired.is_met_by(reported)) {
@@ -61,7 +61,7 @@ pub(super) fn impossible(
                 let mut owners = policies.iter().filter(|(owner, _)| owner.key == *policy);
                 let other = context.index.get(id);
                 let reported = owners.all(|(owner, _)| owner.allowance.discloses(other));
-                context.called_where(reported, id)
+                context.disclosed_name(reported, id)
             }),
             change,
             why: Why::Declared,
@@ -72,7 +72,7 @@ pub(super) fn impossible(
     differing.collect()
 }
 
-/// What no rule allows policies here: shown as it is declared, and not compared.
+/// The settings that no rule allows the policies on this device: shown as declared, and not compared.
 pub(super) fn denied(
     device: &Device,
     permissions: &PolicyPermissions,
@@ -83,7 +83,7 @@ pub(super) fn denied(
     let mut shown = Vec::new();
     let by_policy: BTreeMap<&PolicyKey, Vec<Change>> = split.denied(policies).collect();
     for (policy, changes) in by_policy {
-        // Of an invalid one nobody knows what it declares.
+        // What an invalid policy declares is unknown.
         let mut invalid = replaced.iter().flatten();
         if invalid.any(|invalid| invalid.key == *policy) {
             continue;
