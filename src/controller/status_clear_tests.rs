@@ -47,7 +47,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
         (waits.matched_devices, waits.pending_total),
         (Some(1), Some(1))
     );
-    assert_eq!(waits.pending[0].reason, "let go");
+    assert_eq!(waits.pending[0].reason, "released");
 
     // What is wrong with the devices that it holds goes first.
     let held = one_of_many(Vec::new(), Some(Hold::NameTaken("db (n9)".into())));
