@@ -88,8 +88,8 @@ async fn a_plan_shows_changes_reasons_and_disruptions() {
                                                                                            172.16.0.0/12
     old-gateway    exitNode                0.0.0.0/0,::/0          none                    declared by
                                                                                            network/old-gateway;
-                                                                                           disruptive: is an
-                                                                                           exit node no more
+                                                                                           disruptive: is no
+                                                                                           longer an exit node
 
     18 changes on 6 devices (8 disruptive); 6 policies, 8 devices in the tailnet.
     "#);
