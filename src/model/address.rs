@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Refused;
 
-/// A Tailscale IPv4 address that a device may hold: in 100.64.0.0/10 and not reserved.
+/// A Tailscale IPv4 address that a device may have: in 100.64.0.0/10 and not reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct TailnetIpv4(Ipv4Addr);
 
@@ -32,7 +32,7 @@ impl FromStr for TailnetIpv4 {
     fn from_str(text: &str) -> Result<Self, Refused> {
         let addr: Ipv4Addr = text.parse().map_err(|_| {
             Refused(format!(
-                "'{text}' is no IPv4 address: write one such as 100.80.0.1"
+                "'{text}' is not a valid IPv4 address: write one such as 100.80.0.1"
             ))
         })?;
         let within = |net: (Ipv4Addr, u8)| Ipv4Net::new_assert(net.0, net.1).contains(&addr);
@@ -43,7 +43,7 @@ impl FromStr for TailnetIpv4 {
         }
         if let Some((net, bits)) = RESERVED.into_iter().find(|net| within(*net)) {
             return Err(Refused(format!(
-                "'{text}' lies in {net}/{bits}, which Tailscale reserves: write another address"
+                "'{text}' is in {net}/{bits}, which Tailscale reserves: write another address"
             )));
         }
         Ok(Self(addr))

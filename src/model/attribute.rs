@@ -19,41 +19,40 @@ pub struct AttributeString(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SafeInteger(i64);
 
-/// The value of a posture attribute. A key's type is fixed tailnet-wide by its first write.
+/// The value of a posture attribute. The first write of a key fixes its type in the whole tailnet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum AttributeValue {
-    /// Text.
+    /// A string.
     String(AttributeString),
-    /// A whole number.
+    /// An integer.
     Integer(SafeInteger),
-    /// True or false.
+    /// A boolean.
     Boolean(bool),
 }
 
 /// The type of an attribute's values: one for each key in the whole tailnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ValueKind {
-    /// Text.
+    /// A string.
     String,
-    /// A number.
+    /// An integer.
     Integer,
-    /// True or false.
+    /// A boolean.
     Boolean,
 }
 
-/// What a policy wishes an attribute to be.
+/// The desired value of an attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DesiredAttribute {
     /// The value.
     pub value: AttributeValue,
-    /// When the server shall remove it by itself; `None` wishes for no expiry.
-    /// Compared by the second.
+    /// When the server removes it by itself; `None`: never. Compared by the second.
     pub expiry: Option<Timestamp>,
 }
 
 impl DesiredAttribute {
-    /// Whether its time has passed: nobody desires it for this any longer.
+    /// Whether its expiry has passed: the attribute is no longer desired.
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
         self.expiry.is_some_and(|expiry| expiry <= now)
@@ -62,8 +61,8 @@ impl DesiredAttribute {
 
 /// A custom attribute as the API reports it.
 ///
-/// The value is kept as it came: a float, or a string that no wish could hold, is a value that
-/// differs from every wish, not an error.
+/// The value is kept as reported: a float, or a string that no policy can declare, is a value that differs
+/// from every desired one, not an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReportedAttribute {
     /// The value as JSON.
@@ -72,12 +71,13 @@ pub struct ReportedAttribute {
     pub expiry: Option<Timestamp>,
 }
 
-/// The custom attributes of one device. Read-only namespaces (`node:`, `ip:`, vendors') are left
-/// out where the answer is read.
+/// The custom attributes of one device. Attributes in read-only namespaces (`node:`, `ip:`, those of vendors)
+/// are dropped when the answer is read.
 pub type Attributes = BTreeMap<AttributeKey, ReportedAttribute>;
 
 impl AttributeKey {
-    /// The longest key, its namespace counted (the API specification; 50 on the page of 2024-05).
+    /// The maximum length of a key, including its namespace (the API specification; 50 on the page of
+    /// 2024-05).
     pub const MAX_LENGTH: usize = 128;
 
     /// A custom key as the API reports it; `None` for the read-only namespaces.
@@ -92,7 +92,7 @@ impl AttributeKey {
         &self.0
     }
 
-    /// The key as the tailnet tells keys apart: without regard to case.
+    /// The key as the tailnet compares keys: without regard to case.
     #[must_use]
     pub fn folded(&self) -> String {
         self.0.to_ascii_lowercase()
@@ -112,7 +112,7 @@ impl FromStr for AttributeKey {
         }
         let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
         if name.is_empty() || !name.bytes().all(letters) {
-            return refused("is no key: after custom: write letters, digits, _ or :");
+            return refused("is not a valid key: after custom: write letters, digits, _ or :");
         }
         Ok(Self(text.to_owned()))
     }
@@ -127,7 +127,7 @@ impl FromStr for AttributeString {
             Ok(Self(text.to_owned()))
         } else {
             Err(Refused(format!(
-                "'{text}' is no string value: write at most 50 letters, digits, _ or ."
+                "'{text}' is not a valid string value: write at most 50 letters, digits, _ or ."
             )))
         }
     }
@@ -142,7 +142,7 @@ impl TryFrom<i64> for SafeInteger {
             Ok(Self(number))
         } else {
             Err(Refused(format!(
-                "{number} is no integer that JSON keeps exactly: write one from -{MAX} to {MAX}"
+                "{number} is not an integer that JSON keeps exactly: write one from -{MAX} to {MAX}"
             )))
         }
     }
@@ -183,7 +183,7 @@ impl AttributeValue {
 }
 
 impl ReportedAttribute {
-    /// Its type; `None` for what no attribute can be.
+    /// Its type; `None` if no attribute can have such a value.
     #[must_use]
     pub fn kind(&self) -> Option<ValueKind> {
         match &self.value {
@@ -196,7 +196,7 @@ impl ReportedAttribute {
 }
 
 impl DesiredAttribute {
-    /// Whether the reported attribute is this wish: same value, and the same expiry by the second.
+    /// Whether the reported attribute is the desired one: the same value, and the same expiry by the second.
     #[must_use]
     pub fn is_met_by(&self, reported: &ReportedAttribute) -> bool {
         let second = |time: Option<Timestamp>| time.map(Timestamp::as_second);
@@ -204,7 +204,7 @@ impl DesiredAttribute {
     }
 }
 
-/// As a manifest names it.
+/// The name of the type in a manifest.
 impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -238,7 +238,7 @@ fn write_attribute(
     value: &serde_json::Value,
     expiry: Option<Timestamp>,
 ) -> fmt::Result {
-    // As JSON, so that the text "true" does not look like the boolean.
+    // As JSON, so that the string "true" does not look like the boolean.
     write!(f, "{value}")?;
     match expiry {
         Some(time) => write!(f, " until {time:.0}"),

@@ -5,19 +5,19 @@ use super::Refused;
 /// How many devices of a tailnet may be changed within an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeLimit {
-    /// So many.
+    /// A number of devices.
     Devices(u32),
-    /// So many of a hundred of the tailnet's own devices; a hundred is no limit.
+    /// A percentage of the tailnet's own devices; 100 is no limit.
     Percent(u8),
 }
 
 impl ChangeLimit {
     /// No limit.
     pub const NONE: Self = Self::Percent(100);
-    /// A percentage of a small tailnet is at least so many devices.
+    /// A percentage of a small tailnet is at least this many devices.
     const AT_LEAST: usize = 5;
 
-    /// The number of devices, where the tailnet has so many of its own; `None` is no limit.
+    /// The number of devices, for a tailnet with `own` devices; `None`: no limit.
     #[must_use]
     pub fn devices(self, own: usize) -> Option<usize> {
         match self {
@@ -30,8 +30,8 @@ impl ChangeLimit {
     }
 }
 
-/// How many of `most` devices the policies of one namespace may change where others share the limit: a
-/// quarter is left for those.
+/// How many of `most` devices the policies of one namespace may change if others share the limit: a quarter
+/// is left for those.
 #[must_use]
 pub const fn share_of_one_namespace(most: usize) -> usize {
     most - most / 4
@@ -65,7 +65,7 @@ impl FromStr for ChangeLimit {
         };
         limit.ok_or_else(|| {
             Refused(format!(
-                "'{text}' is no limit: write a number of devices, such as 20, or a percentage from 1% \
+                "'{text}' is not a valid limit: write a number of devices, such as 20, or a percentage from 1% \
                  to 100%, which is no limit"
             ))
         })
@@ -94,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_leaves_a_quarter_and_of_less_than_four_devices_nothing() {
+    fn a_namespace_leaves_a_quarter_and_nothing_of_less_than_four_devices() {
         let shares = [1, 3, 4, 5, 8, 100].map(share_of_one_namespace);
         assert_eq!(shares, [1, 3, 3, 4, 6, 75]);
     }
 
     #[test]
-    fn what_is_no_limit_is_refused_with_an_example() {
+    fn an_invalid_limit_is_refused_with_an_example() {
         for text in [
             "",
             "0",

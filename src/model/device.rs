@@ -4,20 +4,20 @@ use jiff::Timestamp;
 
 use super::{DeviceLabel, NodeId, RouteSet, TagSet};
 
-/// A device as the list reports it: what the plan compares, no more.
+/// A device as the list reports it, with the fields that the plan needs.
 ///
-/// Posture attributes are not part of it: the API gives them by a request of their own
+/// Posture attributes are not part of it: the API returns them for a separate request
 /// ([`super::Attributes`]).
 #[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// The preferred id.
     pub node_id: NodeId,
-    /// The older numeric id, under which a manifest may name the device too.
+    /// The older numeric id, which a manifest may use too.
     pub legacy_id: String,
     /// The MagicDNS name, fully qualified (`pangolin.tailfe8c.ts.net`).
     pub name: String,
-    /// What the machine calls itself. Does not follow a rename.
+    /// The hostname of the machine. Does not follow a rename of the device.
     pub hostname: String,
     /// The login name of the user who registered it; the owner as long as it has no tags.
     pub user: String,
@@ -25,17 +25,17 @@ pub struct Device {
     pub tags: TagSet,
     /// Its Tailscale IPv4 address. A device without one is possible (a tailnet without IPv4).
     pub ipv4: Option<Ipv4Addr>,
-    /// The operating system, as the machine says.
+    /// The operating system, as the machine reports it.
     pub os: String,
-    /// The version of its client, as the machine says.
+    /// The version of its client, as the machine reports it.
     pub client_version: String,
     /// Whether there is a newer client for it.
     pub update_available: bool,
     /// Whether it leaves the tailnet by itself when it goes offline.
     pub ephemeral: bool,
-    /// When it joined the tailnet. `None`: not told, as for external devices.
+    /// When it joined the tailnet. `None`: not reported, as for external devices.
     pub created: Option<Timestamp>,
-    /// Whether it may take part in the tailnet.
+    /// Whether it is authorized to use the tailnet.
     pub authorized: bool,
     /// Shared in from another tailnet: nothing about it can be changed from here.
     pub external: bool,
@@ -43,22 +43,22 @@ pub struct Device {
     pub key_expiry_disabled: bool,
     /// When its key expires, or would if expiry were enabled. `None`: never set.
     pub expires: Option<Timestamp>,
-    /// Whether it is connected to the control server now. `None`: not told.
+    /// Whether it is connected to the control server now. `None`: not reported.
     pub connected: Option<bool>,
-    /// When it was last connected. `None` while it is connected or where it never was.
+    /// When it was last connected. `None` while it is connected, or if it never was.
     pub last_seen: Option<Timestamp>,
-    /// The routes that are approved, those of an exit node included. `None`: not told, which is
-    /// not the same as none (a credential may lack the scope for routes).
+    /// The approved routes, including those of an exit node. `None`: not reported, which is not the same as
+    /// none (a credential may lack the scope for routes).
     pub enabled_routes: Option<RouteSet>,
-    /// The routes that the machine offers. `None`: not told.
+    /// The routes that the machine advertises. `None`: not reported.
     pub advertised_routes: Option<RouteSet>,
 }
 
 impl Device {
-    /// Whether anything differs by which selectors choose devices.
+    /// Whether a fact differs that selectors use.
     #[must_use]
     pub fn facts_differ(&self, other: &Self) -> bool {
-        // Each by its name, so that a new field cannot be forgotten here.
+        // All fields by name, so that the compiler notices a new one.
         let Self {
             node_id,
             legacy_id,
@@ -95,7 +95,7 @@ impl Device {
             || times != (&other.created, &other.expires, &other.last_seen)
     }
 
-    /// The label of its MagicDNS name: what people call it.
+    /// The label of its MagicDNS name.
     #[must_use]
     pub fn label(&self) -> DeviceLabel {
         DeviceLabel::reported(&self.name)

@@ -1,14 +1,14 @@
 use secrecy::SecretString;
 
-/// What an invite is asked to be. An invite cannot be changed, so this alone tells whether one that
-/// is there is one that is wished for.
+/// The desired invite. An invite cannot be changed, so these fields alone tell whether an existing one is the
+/// desired one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredInvite {
-    /// To whom Tailscale sends it; `None`: to nobody.
+    /// The address to which Tailscale sends it; `None`: it is not sent.
     pub email: Option<String>,
     /// Whether it can be accepted more than once.
     pub multi_use: bool,
-    /// Whether who accepts may use the device as an exit node.
+    /// Whether the person who accepts it may use the device as an exit node.
     pub allow_exit_node: bool,
 }
 
@@ -17,19 +17,19 @@ pub struct DesiredInvite {
 pub struct Invite {
     /// Its id.
     pub id: String,
-    /// What it was made as.
+    /// The fields that it was created with.
     pub made_as: DesiredInvite,
     /// Whether somebody has accepted it.
     pub accepted: bool,
-    /// The login of who accepted it, where the API says so.
+    /// The login of the person who accepted it, if the API reports it.
     pub accepted_by: Option<String>,
-    /// Whoever has it can accept the invite.
+    /// Anyone who has it can accept the invite.
     pub url: SecretString,
 }
 
 impl DesiredInvite {
-    /// Whether an invite is as wished. Addresses differ in case alone if at all: nobody keeps two
-    /// such mailboxes apart.
+    /// Whether an invite is the desired one. Addresses are compared without regard to case: nobody has two
+    /// mailboxes that differ only in case.
     #[must_use]
     pub fn is_met_by(&self, invite: &Invite) -> bool {
         let folded = |desired: &Self| desired.email.as_ref().map(|email| email.to_lowercase());

@@ -1,9 +1,9 @@
-//! The words of the field as types: what a device is, and the values that can be wished for it.
+//! The domain as types: a device, and the values that can be desired for it.
 //!
-//! Values are parsed at the border (a manifest, an answer of the API) and trusted from there on.
-//! Two borders, two degrees of strictness: `FromStr` is for *wishes* and refuses what the API would
-//! refuse; `reported` is for what the API itself says, which is kept as it is.
-//! Knows nothing of Kubernetes, HTTP or time-outs.
+//! Values are parsed at the boundary (a manifest, an answer of the API) and trusted from there on. The two
+//! boundaries differ in strictness: `FromStr` is for desired values and refuses what the API would refuse;
+//! `reported` is for what the API reports, which is kept as it is. Knows nothing of Kubernetes, HTTP or
+//! timeouts.
 
 mod address;
 mod attribute;
@@ -28,9 +28,9 @@ pub use node_id::NodeId;
 pub use route::{Route, RouteSet};
 pub use tag::{Tag, TagSet};
 
-/// Why a value was refused: what was expected and what was found.
+/// Why a value was refused: what was found and what was expected.
 ///
-/// The message stands alone; the caller adds where (file, line, field).
+/// The message is complete in itself; the caller adds the place (file, line, field).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);

@@ -6,8 +6,8 @@ use super::Refused;
 
 /// The first label of a device's MagicDNS name, spelled as the server keeps it.
 ///
-/// The server lower-cases and turns dots and underscores into dashes; a wish that it would
-/// rewrite could never be reached, so it is refused here.
+/// The server converts to lower case and turns dots and underscores into dashes. A name that it would rewrite
+/// could never be in sync, so it is refused here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DeviceLabel(String);
 

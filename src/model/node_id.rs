@@ -6,8 +6,7 @@ use super::Refused;
 
 /// The id by which the API knows a device: `nodeId` (such as `n292kg92CNTRL`).
 ///
-/// The older numeric `id` is accepted by every endpoint too, but one device has one `NodeId`
-/// in here: the preferred one.
+/// Every endpoint also accepts the older numeric `id`, but here a device has one `NodeId`: the preferred one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NodeId(String);
 
@@ -28,7 +27,7 @@ impl FromStr for NodeId {
             Ok(Self(text.to_owned()))
         } else {
             Err(Refused(format!(
-                "'{text}' is no device id: write 1 to 64 letters and digits, such as n292kg92CNTRL"
+                "'{text}' is not a valid device id: write 1 to 64 letters and digits, such as n292kg92CNTRL"
             )))
         }
     }

@@ -29,7 +29,8 @@ impl Route {
         self.0.prefix_len() == 0
     }
 
-    /// A network of which routes may be allowed: as a wished route, but `0.0.0.0/0` and `::/0` are all.
+    /// A network whose routes a guardrail allows: like a declared route, but `0.0.0.0/0` and `::/0` mean all
+    /// routes.
     pub fn network(text: &str) -> Result<Self, Refused> {
         match text.parse::<IpNet>() {
             Ok(net) if net.prefix_len() == 0 && net == net.trunc() => Ok(Self(net)),
@@ -37,29 +38,28 @@ impl Route {
         }
     }
 
-    /// Whether this network has the whole of another one in it.
+    /// Whether this network contains the other one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.0.contains(&other.0)
     }
 
-    /// A route as the API reports it. Host bits, should it keep any, are masked: the same network.
+    /// A route as the API reports it. Host bits, if any, are masked: it is the same network.
     pub fn reported(text: &str) -> Result<Self, Refused> {
         text.parse::<IpNet>()
             .map(|net| Self(net.trunc()))
-            .map_err(|_| Refused(format!("'{text}' is no CIDR")))
+            .map_err(|_| Refused(format!("'{text}' is not a valid CIDR")))
     }
 }
 
 impl FromStr for Route {
     type Err = Refused;
 
-    /// Refuses host bits rather than rewriting them, and the exit-node routes, which are
-    /// the field `exitNode`.
+    /// Refuses host bits instead of rewriting them, and the exit-node routes, which are the field `exitNode`.
     fn from_str(text: &str) -> Result<Self, Refused> {
         let net: IpNet = text.parse().map_err(|_| {
             Refused(format!(
-                "'{text}' is no CIDR: write a network and its prefix length, such as 10.0.0.0/16"
+                "'{text}' is not a valid CIDR: write a network and its prefix length, such as 10.0.0.0/16"
             ))
         })?;
         if net != net.trunc() {

@@ -12,7 +12,7 @@ pub struct Tag(String);
 pub type TagSet = BTreeSet<Tag>;
 
 impl Tag {
-    /// A tag as the API reports it, whatever its letters: it was accepted there.
+    /// A tag as the API reports it. It is not checked: the API has accepted it.
     #[must_use]
     pub fn reported(text: String) -> Self {
         Self(text)
@@ -31,13 +31,13 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self, Refused> {
         let refused = |why: &str| Err(Refused(format!("'{text}' {why}, such as tag:router")));
         let Some(name) = text.strip_prefix("tag:") else {
-            return refused("is no tag: write it with its prefix");
+            return refused("is not a valid tag: write it with its prefix");
         };
         let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if name.starts_with(|c: char| c.is_ascii_alphabetic()) && letters {
             Ok(Self(text.to_owned()))
         } else {
-            refused("is no tag: after tag: write a letter, then letters, digits or dashes")
+            refused("is not a valid tag: after tag: write a letter, then letters, digits or dashes")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Who asks: an API key, or access tokens that are renewed in time.
+//! Authenticates requests: an API key, or access tokens that are renewed in time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,21 +17,20 @@ use super::{
     wire,
 };
 
-/// What proves to the API who asks. White space around secrets is ignored: files tend to end in
-/// a newline.
+/// The credential for the API. White space around secrets is ignored: files tend to end in a newline.
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// An API access token (`tskey-api-…`).
     ApiKey(SecretString),
-    /// An OAuth client, whose tokens live for an hour and are had by need.
+    /// An OAuth client. Its tokens live for an hour and are requested when needed.
     OAuth {
         /// The client's id.
         client_id: String,
         /// The client's secret (`tskey-client-…`).
         client_secret: SecretString,
     },
-    /// A federated identity: signed tokens of the workload are exchanged for access tokens, which
-    /// are had by need and live for an hour too.
+    /// A federated identity: signed tokens of the workload are exchanged for access tokens, which also live
+    /// for an hour and are requested when needed.
     WorkloadIdentity {
         /// The identity's client id.
         client_id: String,
@@ -40,7 +39,7 @@ pub enum Credential {
     },
 }
 
-/// A token as it is sent, and which one it is.
+/// A token as it is sent, with its serial number.
 #[derive(Clone)]
 pub(super) struct Bearer {
     pub secret: SecretString,
@@ -52,14 +51,14 @@ pub(super) enum Auth {
     Tokens(Box<Tokens>),
 }
 
-/// Access tokens that run out.
+/// Access tokens, which expire.
 pub(super) struct Tokens {
     grant: Grant,
-    /// Held while a token is fetched: whoever else needs one waits for this one.
+    /// Locked while a token is fetched: other callers wait for this one.
     state: Mutex<State>,
 }
 
-/// What gives access tokens.
+/// The way to get access tokens.
 enum Grant {
     ClientCredentials(Request),
     Exchange {
@@ -84,22 +83,22 @@ struct Token {
     expires_at: Instant,
 }
 
-/// How long before its end a token is renewed, at most; one that lives for less than an hour is
-/// renewed when a twelfth of its life is left.
+/// How long before its end a token is renewed, at most; a token that lives for less than an hour is renewed
+/// when a twelfth of its life is left.
 const RENEWAL_MARGIN: Duration = Duration::from_mins(5);
 
-/// When to try again where a renewal failed while the old token was still good.
+/// When to try again if a renewal failed while the old token was still valid.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 
-/// A token is used at least for so long, unless it is rejected: one that is said to live for a second must
-/// not cost a request for a token at each poll.
+/// A token is used for at least this long, unless it is rejected: a token with a reported life of one second
+/// must not cost a request for a token at each poll.
 const SHORTEST_LIFE: Duration = Duration::from_mins(1);
 
 /// No token lives longer; keeps an absurd number from overflowing the clock.
 const LONGEST_LIFE: Duration = Duration::from_hours(24);
 
 impl Auth {
-    /// `None` if the secret is empty or cannot stand in a header.
+    /// `None` if the secret is empty or not valid in a header.
     pub fn new(credential: Credential) -> Option<Self> {
         match credential {
             Credential::ApiKey(secret) => Some(Self::ApiKey(Bearer {
@@ -131,7 +130,7 @@ impl Auth {
         }))
     }
 
-    /// The token to send. May have to ask for one.
+    /// The token to send. Requests one if needed.
     pub async fn bearer(&self, transport: &Transport) -> Result<Bearer, Error> {
         match self {
             Self::ApiKey(bearer) => Ok(bearer.clone()),
@@ -139,7 +138,7 @@ impl Auth {
         }
     }
 
-    /// The scopes of the token in use; `None` where there is none yet, or nothing tells them.
+    /// The scopes of the current token; `None` if there is none yet, or its scopes are unknown.
     pub async fn scopes(&self) -> Option<Scopes> {
         match self {
             Self::ApiKey(_) => None,
@@ -147,7 +146,7 @@ impl Auth {
         }
     }
 
-    /// The token to send at once, without asking for one; `None` where that takes a request.
+    /// The token to send at once; `None` if it must be requested first.
     pub async fn ready(&self) -> Option<Bearer> {
         match self {
             Self::ApiKey(bearer) => Some(bearer.clone()),
@@ -168,8 +167,8 @@ impl Auth {
         }
     }
 
-    /// Discards a token that was answered with 401. Says whether another one may do better: not where
-    /// this one was never accepted.
+    /// Discards a token that was answered with 401. Returns whether another one may do better: not if this
+    /// one was never accepted.
     pub async fn discard(&self, rejected: &Bearer) -> bool {
         let Self::Tokens(tokens) = self else {
             return false;
@@ -211,8 +210,8 @@ impl Tokens {
         {
             return Ok(token.bearer.clone());
         }
-        // It failed while this caller stood in line: its answer too, or a hundred callers would
-        // each wait for a time-out of their own.
+        // The request failed while this caller waited, so the failure is its answer too. Otherwise a hundred
+        // callers would each wait for a timeout of their own.
         if let Some((failed_at, failure)) = &state.failure
             && *failed_at > asked_at
         {
@@ -238,7 +237,7 @@ impl State {
                 if let Some(token) = &mut self.token
                     && now < token.expires_at
                 {
-                    warn!(%error, "the access token could not be renewed yet; the old one still holds");
+                    warn!(%error, "cannot renew the access token yet; the previous one is still valid");
                     token.renew_at = (now + RENEWAL_RETRY).min(token.expires_at);
                     return Ok(token.bearer.clone());
                 }
@@ -277,7 +276,7 @@ async fn fetch(transport: &Transport, grant: &Grant) -> Result<wire::Granted, Er
         let granted = wire::granted(&answer)?;
         match sendable(&granted.token) {
             Some(token) => Ok(wire::Granted { token, ..granted }),
-            None => Err(answer.unexpected("the token is empty or cannot stand in a header")),
+            None => Err(answer.unexpected("the token is empty or not valid in a header")),
         }
     };
     granted.await.map_err(as_credential_failure)
@@ -311,10 +310,10 @@ fn named(client_id: &str) -> Option<String> {
     Some(client_id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// A failure of the token request, as it is told to who made another request.
+/// A failure of the token request, as the caller of another request gets it.
 fn as_credential_failure(mut error: Error) -> Error {
-    // What the token endpoint does not take is the credential. Above all it is no missing device:
-    // a new OAuth client is answered with 404 for a short while.
+    // The token endpoint refuses the credential. Above all, this is no missing device: a new OAuth client is
+    // answered with 404 for a short while.
     if matches!(
         error.kind,
         Kind::Refused | Kind::Forbidden | Kind::NotFound | Kind::TagsNotPermitted
@@ -326,7 +325,7 @@ fn as_credential_failure(mut error: Error) -> Error {
     error
 }
 
-/// The secret without white space around it, if it can stand in a header.
+/// The secret without white space around it, if it is valid in a header.
 fn sendable(secret: &SecretString) -> Option<SecretString> {
     let text = secret.expose_secret().trim();
     (!text.is_empty() && HeaderValue::from_str(text).is_ok()).then(|| text.into())

@@ -21,19 +21,18 @@ impl Budget {
     pub fn new(per_second: f64, burst: u32) -> Result<Self, Refused> {
         if !(0.01..=1000.0).contains(&per_second) {
             return Err(Refused(format!(
-                "{per_second} requests per second is no budget: write a number from 0.01 to 1000"
+                "{per_second} requests per second is not a valid budget: write a number from 0.01 to 1000"
             )));
         }
-        let burst = NonZeroU32::new(burst).ok_or_else(|| {
-            Refused("a burst of 0 lets no request through: write 1 or more".into())
-        })?;
+        let burst = NonZeroU32::new(burst)
+            .ok_or_else(|| Refused("a burst of 0 allows no request: write 1 or more".into()))?;
         Ok(Self {
             interval: Duration::from_secs_f64(1.0 / per_second),
             burst,
         })
     }
 
-    /// How long the bucket takes to fill up from one token, not counting those that it keeps in reserve.
+    /// How long the bucket takes to fill up from one token, without those that it keeps in reserve.
     fn last_tokens(&self, haste: Haste) -> Duration {
         let kept = match haste {
             Haste::Quick => 0,
@@ -44,8 +43,8 @@ impl Budget {
 }
 
 impl Default for Budget {
-    /// 5 requests per second, bursts of 20. Tailscale publishes no limits; this is far below all
-    /// that have been guessed.
+    /// 5 requests per second, bursts of 20. Tailscale publishes no limits; this is far below all known
+    /// guesses.
     fn default() -> Self {
         Self {
             interval: Duration::from_millis(200),
@@ -63,16 +62,16 @@ pub enum Haste {
     /// It leaves a quarter of the burst for others.
     #[default]
     Routine,
-    /// It takes whatever there is.
+    /// It takes any token.
     Quick,
 }
 
-/// The bucket of one tailnet; it outlives the clients that take from it, so that a new client keeps to
-/// the pause that the server asked a former one for. First come, first served.
+/// The bucket of one tailnet. It outlives the clients that take from it, so that a new client respects the
+/// pause that the server requested from a previous one. First come, first served.
 #[derive(Debug)]
 pub struct Bucket {
     level: Mutex<Level>,
-    /// Held while waiting: tokio's mutex is fair.
+    /// Locked while waiting: tokio's mutex is fair.
     queue: tokio::sync::Mutex<()>,
     /// The same for routine requests, so that no quick one waits for them.
     routine: tokio::sync::Mutex<()>,
@@ -81,12 +80,12 @@ pub struct Bucket {
 #[derive(Debug)]
 struct Level {
     budget: Budget,
-    /// When the bucket will be full, if nothing is taken: this one instant says how many tokens
-    /// it has at any other. Each token taken moves it by one interval.
+    /// When the bucket will be full, if nothing is taken. This one instant determines how many tokens it has
+    /// at any time. Each taken token moves it by one interval.
     full_at: Instant,
-    /// Nobody is let through before: a server asked for that.
+    /// No request is sent before: a server asked for that.
     paused_until: Instant,
-    /// Counts the pauses: a token taken before one is not given back after it.
+    /// Counts the pauses: a token that was taken before a pause is not given back after it.
     pauses: u64,
 }
 
@@ -99,7 +98,7 @@ impl Level {
     }
 }
 
-/// A token taken from a bucket: one request may be sent. One that is dropped unused goes back.
+/// A token taken from a bucket: one request may be sent. An unused token goes back when it is dropped.
 #[derive(Debug)]
 pub struct Token {
     bucket: Arc<Bucket>,
@@ -140,7 +139,7 @@ impl Bucket {
         }
     }
 
-    /// Changes how fast it fills; what was taken and the pause under way stay.
+    /// Changes how fast it fills; taken tokens and the current pause stay.
     pub fn set_budget(&self, budget: Budget) {
         let mut level = self.lock();
         level.budget = budget;
@@ -154,7 +153,7 @@ impl Bucket {
             Haste::Routine => &self.routine,
         };
         let _turn = queue.lock().await;
-        // More than once around only if a pause begins while waiting.
+        // Loops more than once only if a pause begins while waiting.
         loop {
             match self.try_take(haste) {
                 Ok(token) => return token,
@@ -195,8 +194,8 @@ impl Bucket {
         }
     }
 
-    /// Lets nobody through before `pause` has passed, and then one at a time: a server that asked
-    /// for a pause is not greeted with a burst.
+    /// Sends no request before `pause` has passed, and then one at a time: a server that asked for a pause
+    /// must not get a burst.
     pub(super) fn pause(&self, pause: Duration) {
         let mut level = self.lock();
         level.paused_until = level.paused_until.max(Instant::now() + pause);
@@ -216,8 +215,8 @@ mod tests {
 
     use super::*;
 
-    /// When each of `count` requests that are made at once is let through, in milliseconds.
-    async fn let_through(bucket: &Arc<Bucket>, count: usize) -> Vec<u128> {
+    /// When each of `count` simultaneous requests gets its token, in milliseconds.
+    async fn token_times(bucket: &Arc<Bucket>, count: usize) -> Vec<u128> {
         let start = Instant::now();
         let mut waiting = Vec::new();
         for _ in 0..count {
@@ -237,7 +236,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_goes_at_once_and_the_rest_at_the_rate_in_the_order_of_asking() {
         let bucket = Arc::new(Bucket::new(Budget::new(5.0, 3).unwrap()));
-        assert_eq!(let_through(&bucket, 6).await, [0, 0, 0, 200, 400, 600]);
+        assert_eq!(token_times(&bucket, 6).await, [0, 0, 0, 200, 400, 600]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -256,26 +255,26 @@ mod tests {
         assert_eq!(routine(6).await, 0);
         let waiting = tokio::spawn(routine(2));
         tokio::task::yield_now().await;
-        assert_eq!(let_through(&bucket, 3).await, [0, 0, 200]);
-        // What was lent comes first.
+        assert_eq!(token_times(&bucket, 3).await, [0, 0, 200]);
+        // The borrowed tokens are refilled first.
         assert_eq!(waiting.await.unwrap(), 1000);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_quiet_time_fills_the_bucket_but_not_beyond_the_burst() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 2).unwrap()));
-        let_through(&bucket, 4).await;
+        token_times(&bucket, 4).await;
         tokio::time::sleep(Duration::from_hours(1)).await;
-        assert_eq!(let_through(&bucket, 4).await, [0, 0, 1000, 2000]);
+        assert_eq!(token_times(&bucket, 4).await, [0, 0, 1000, 2000]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_stalls_everybody_even_who_waits_already_and_ends_without_a_burst() {
+    async fn a_pause_stalls_waiting_requests_too_and_ends_without_a_burst() {
         let bucket = Arc::new(Bucket::new(Budget::new(5.0, 2).unwrap()));
-        let_through(&bucket, 2).await;
+        token_times(&bucket, 2).await;
         let waiting = tokio::spawn({
             let bucket = Arc::clone(&bucket);
-            async move { let_through(&bucket, 3).await }
+            async move { token_times(&bucket, 3).await }
         });
         tokio::task::yield_now().await;
         bucket.pause(Duration::from_secs(10));
@@ -289,19 +288,19 @@ mod tests {
         let impatient =
             tokio::time::timeout(Duration::from_millis(100), bucket.take(Haste::Quick)).await;
         assert!(impatient.is_err());
-        assert_eq!(let_through(&bucket, 1).await, [900]);
+        assert_eq!(token_times(&bucket, 1).await, [900]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_not_used_goes_back_but_not_into_a_pause() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
         drop(bucket.take(Haste::Quick).await);
-        assert_eq!(let_through(&bucket, 1).await, [0]);
+        assert_eq!(token_times(&bucket, 1).await, [0]);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let token = bucket.take(Haste::Quick).await;
         bucket.pause(Duration::from_secs(10));
         drop(token);
-        assert_eq!(let_through(&bucket, 1).await, [10_000]);
+        assert_eq!(token_times(&bucket, 1).await, [10_000]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -309,7 +308,7 @@ mod tests {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
         bucket.pause(Duration::from_secs(200));
         bucket.set_budget(Budget::new(0.1, 100).unwrap());
-        assert_eq!(let_through(&bucket, 1).await, [200_000]);
+        assert_eq!(token_times(&bucket, 1).await, [200_000]);
     }
 
     #[test]

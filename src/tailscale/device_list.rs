@@ -3,8 +3,9 @@
 //! A list of 10,000 devices has about 20 MB. Only the devices are kept, and an endless list ends in an error
 //! before it exceeds the shipped memory limit.
 //!
-//! The reader only finds where each device starts and ends. serde parses each device, and then the rest of the
-//! list with a `0` in the place of each device. So a mistake of the reader is an error, never a shorter list.
+//! The reader only finds where each device starts and ends. serde parses each device, and then the rest of
+//! the list with a `0` in the place of each device. So an error of the reader is an error of the list, never
+//! a shorter list.
 
 use serde::Deserialize;
 
@@ -58,7 +59,7 @@ impl ListReader {
     pub fn read(&mut self, chunk: &[u8]) -> Result<(), Mismatch> {
         self.bytes += chunk.len();
         bound(self.bytes, LIST_LIMIT, "for the list")?;
-        // Where what has not been kept yet begins.
+        // The beginning of the bytes that are not kept yet.
         let mut start = 0;
         for (at, byte) in chunk.iter().enumerate() {
             if self.in_string {
@@ -97,12 +98,12 @@ impl ListReader {
         if devices.len() == self.devices.len() {
             Ok(self.devices)
         } else {
-            // A key that ends like the right one, say.
+            // For example a key that ends like the right one.
             Err(Mismatch::new("expected an array of devices"))
         }
     }
 
-    /// Everything outside of the devices: the whole answer where it is no list.
+    /// Everything outside of the devices: the whole answer if it is no list.
     pub fn envelope(&self) -> &[u8] {
         &self.envelope
     }
@@ -116,7 +117,7 @@ impl ListReader {
         }
     }
 
-    /// Keeps what belongs to the part that is being read.
+    /// Keeps bytes of the part that is being read.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
         let (part, what) = if self.in_array {
             (&mut self.device, "for one device")
@@ -197,7 +198,7 @@ fn record(device: &Device) -> usize {
 mod tests {
     use super::*;
 
-    /// What comes without end, and each part of it by number.
+    /// An endless list: its name, and its parts by number.
     type Endless = (&'static str, Box<dyn Fn(usize) -> String>);
 
     fn read(chunks: &[&[u8]]) -> Result<Vec<String>, String> {
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_never_a_shorter_one() {
+    fn invalid_json_is_never_a_shorter_list() {
         for json in [
             "",
             "{}",
@@ -292,12 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_its_place() {
+    fn an_error_names_its_path() {
         let json = r#"{"devices":[{"nodeId":"n1"},{"nodeId":"n2","tags":7}]}"#;
-        let fault = read(&[json.as_bytes()]).unwrap_err();
+        let error = read(&[json.as_bytes()]).unwrap_err();
         assert!(
-            fault.starts_with("devices[1].tags: invalid type"),
-            "{fault}"
+            error.starts_with("devices[1].tags: invalid type"),
+            "{error}"
         );
     }
 

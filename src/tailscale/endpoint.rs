@@ -1,4 +1,4 @@
-/// The requests that the client can make: a bounded set, fit for a metric's label.
+/// The requests that the client can send: a bounded set, fit for the label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(
     missing_docs,
@@ -53,7 +53,7 @@ impl Endpoint {
         }
     }
 
-    /// What a credential must have for it: mostly an OAuth scope (the API specification;
+    /// What the credential needs for it: mostly an OAuth scope (the API specification;
     /// <https://tailscale.com/kb/1623>).
     pub(super) fn needs(self) -> &'static str {
         match self {
@@ -80,8 +80,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether it changes nothing, so that sending it twice does no harm. The requests for a token are
-    /// among them: a second token is as good as the first.
+    /// Whether it changes nothing, so that sending it twice does no harm. Requests for a token count as
+    /// reads: a second token is as good as the first.
     pub(super) fn is_read(self) -> bool {
         matches!(
             self,
@@ -95,8 +95,8 @@ impl Endpoint {
         )
     }
 
-    /// Whether the body of a success says anything. That of other writes is empty, `{}` or `null`,
-    /// whatever the documentation says (tailscale#18253), and is not looked at.
+    /// Whether the body of a successful answer has content. Other writes answer with an empty body, `{}` or
+    /// `null`, whatever the documentation says (tailscale#18253); that body is ignored.
     pub(super) fn has_answer(self) -> bool {
         matches!(
             self,

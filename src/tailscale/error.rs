@@ -4,9 +4,9 @@ use reqwest::StatusCode;
 
 use super::endpoint::Endpoint;
 
-/// Why a request did not do what was asked, with what a user needs to act on it.
+/// Why a request failed, with what a user needs to act on it.
 ///
-/// Holds no credential: texts that come from outside are scrubbed before they enter.
+/// Contains no credential: texts from outside are scrubbed before.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
     pub(super) endpoint: Endpoint,
@@ -19,52 +19,52 @@ pub struct Error {
     pub(super) unknown_outcome: bool,
 }
 
-/// What went wrong, out of a bounded set: fit for a condition's reason or a metric's label.
+/// The kind of failure, out of a bounded set: fit for the reason of a condition or the label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// No complete answer came: no connection, a time-out, a connection that broke.
+    /// No complete answer: no connection, a timeout, or a broken connection.
     Unreachable,
-    /// 401, or a token that could not be had: the credential is wrong, expired or revoked.
+    /// 401, or a refused token request: the credential is wrong, expired or revoked.
     CredentialRejected,
-    /// The token that proves who runs this program could not be had: nothing was sent.
+    /// The workload has no token to prove its identity: nothing was sent.
     NoIdentity,
     /// 403: the credential lacks the permission (an OAuth scope) for this request.
     Forbidden,
     /// The tailnet's plan does not have the feature.
     PlanRefused,
-    /// 404 in the API's own words: no such device, or none that can be managed from this tailnet.
+    /// 404 in the API's own words: no such device, or one that cannot be managed from this tailnet.
     NotFound,
-    /// Another 4xx: the API does not take what was asked.
+    /// Another 4xx: the API refuses the request.
     Refused,
     /// 429.
     RateLimited,
-    /// Another device holds the IPv4 address.
+    /// Another device has the IPv4 address.
     AddressInUse,
-    /// Another device has the name, or had it until shortly.
+    /// Another device has the name, or had it until recently.
     NameTaken,
     /// A tag is not in the tailnet's `tagOwners`, or the credential does not own it.
     TagsNotPermitted,
     /// Another 5xx.
     ServerError,
-    /// An answer, but not one of this API: HTML, no JSON, a wrong shape, a redirect.
+    /// An answer that is not of this API: HTML, invalid JSON, a wrong shape, a redirect.
     UnexpectedAnswer,
-    /// It was not sent: the program ends, or the reasons for it no longer held.
+    /// The request was not sent: the program ends, or the reasons for it no longer held.
     NotSent,
 }
 
 /// Whether the same request can succeed at another time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Not before something else is changed: the wish, the credential, or what the tailnet permits.
+    /// Not before something else is changed: the policy, the credential, or what the tailnet permits.
     Never,
-    /// Later it may.
+    /// It may succeed later.
     Later,
-    /// The server asked not to be called before this has passed.
+    /// The server asked to be called no earlier than after this time.
     After(Duration),
 }
 
 impl Error {
-    /// What went wrong.
+    /// The kind of failure.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
@@ -84,7 +84,7 @@ impl Error {
             | Kind::ServerError
             | Kind::UnexpectedAnswer
             | Kind::NotSent
-            // A device that leaves an address or a name frees it; a name only after a while.
+            // A device that gives up an address or a name frees it; a name only after a while.
             | Kind::AddressInUse
             | Kind::NameTaken => Retry::Later,
             Kind::Refused if is_passing_refusal(self.status) => Retry::Later,
@@ -106,8 +106,8 @@ impl Error {
         }
     }
 
-    /// Whether the request may have taken effect although it failed: the answer was lost, or came
-    /// from something in between.
+    /// Whether the request may have taken effect although it failed: the answer was lost, or came from
+    /// something in between.
     #[must_use]
     pub fn unknown_outcome(&self) -> bool {
         self.unknown_outcome
@@ -119,36 +119,36 @@ impl Error {
         &self.request
     }
 
-    /// The HTTP status, if an answer came.
+    /// The HTTP status, if there was an answer.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status.map(|status| status.as_u16())
     }
 
-    /// What the API said, or what was found instead of an answer.
+    /// The API's message, or what was found instead of an answer.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The API's id of the request, to be given to Tailscale's support.
+    /// The API's id of the request, for Tailscale's support.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
 
-    /// Whether the same request, at once or after a moment, has a fair chance.
+    /// Whether the same request, at once or after a moment, has a good chance.
     pub(super) fn is_transient(&self) -> bool {
         match self.kind {
             Kind::Unreachable | Kind::RateLimited => true,
             Kind::ServerError => self.status != Some(StatusCode::NOT_IMPLEMENTED),
-            // An odd answer comes again.
+            // An unexpected answer would come again.
             _ => false,
         }
     }
 }
 
-/// Request Timeout and Conflict speak of the moment, not of the request.
+/// Request Timeout and Conflict concern the moment, not the request.
 fn is_passing_refusal(status: Option<StatusCode>) -> bool {
     matches!(
         status,
@@ -178,10 +178,10 @@ impl Kind {
         }
     }
 
-    /// Sorts an error answer.
+    /// Classifies an error answer.
     ///
-    /// `message` is what the API said, `None` where the body is not one of its own. The texts are
-    /// those that the live API has been seen to give; where they change, the status still speaks.
+    /// `message` is the API's message, `None` if the body is not the API's own. The live API answers with
+    /// these texts; if they change, the status still counts.
     pub(super) fn of(status: StatusCode, message: Option<&str>) -> Self {
         let says = |text: &str| message.is_some_and(|message| message.contains(text));
         if says("address already in use") {
@@ -194,8 +194,8 @@ impl Kind {
             403 => Self::Forbidden,
             400 if says("requested tags") => Self::TagsNotPermitted,
             400 if says("is already taken") => Self::NameTaken,
-            // Somebody may conclude that the device is gone: only from the API's own words, not
-            // from those of a proxy, or of a server that has other paths.
+            // A caller may conclude that the device is gone. Only the API's own words allow that, not those
+            // of a proxy, or of a server with other paths.
             404 if message.is_none() || says("page not found") => Self::UnexpectedAnswer,
             404 => Self::NotFound,
             429 => Self::RateLimited,
@@ -205,7 +205,7 @@ impl Kind {
         }
     }
 
-    /// What it means and, where somebody can mend it, how.
+    /// What it means and, if somebody can fix it, how.
     fn sentence(self) -> &'static str {
         match self {
             Self::Unreachable => "no complete answer",
@@ -218,8 +218,8 @@ impl Kind {
             Self::NotFound => "not found",
             Self::Refused => "refused",
             Self::RateLimited => "too many requests",
-            Self::AddressInUse => "another device holds this address",
-            Self::NameTaken => "another device has this name, or had it until shortly",
+            Self::AddressInUse => "another device has this address",
+            Self::NameTaken => "another device has this name, or had it until recently",
             Self::TagsNotPermitted => {
                 "each tag must be in tagOwners of the tailnet's policy file and be owned by the \
                  credential"
@@ -234,7 +234,7 @@ impl Kind {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentence = match (self.kind, self.endpoint) {
-            // There is no secret that could be wrong; what the two sides agreed on is.
+            // There is no secret that could be wrong, only the configuration of the two sides.
             (Kind::CredentialRejected, Endpoint::TokenExchange) => {
                 "the workload's identity was rejected, check that client_id and audience are those \
                  of a federated identity in the admin console, and its issuer and subject those of \

@@ -22,7 +22,7 @@ impl Client {
         invites(&self.send(&request).await?)
     }
 
-    /// Makes an invite. Needs a user's own API token.
+    /// Creates an invite. Needs a user's own API token.
     pub async fn create_device_invite(
         &self,
         id: &NodeId,
@@ -56,7 +56,7 @@ fn invites(answer: &Answer) -> Result<Vec<Invite>, Error> {
             Ok(invites.into_iter().map(|wire| wire.0.into()).collect())
         }
         Ok(_) => Err(answer.unexpected("something follows the list of invites")),
-        // serde's own words quote the value that they complain about.
+        // Messages of serde quote the invalid value.
         Err(error) => Err(answer.unexpected(&format!(
             "expected a list of invites, found something else at {}",
             error.path()
@@ -68,7 +68,7 @@ fn invites(answer: &Answer) -> Result<Vec<Invite>, Error> {
 #[serde(rename_all = "camelCase")]
 struct WireInvite {
     id: String,
-    /// False flags, and an empty email, may be left out.
+    /// The API may omit false booleans and an empty email.
     #[serde(default)]
     multi_use: bool,
     #[serde(default)]

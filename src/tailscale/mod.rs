@@ -1,16 +1,16 @@
 //! The client of the Tailscale v2 API: typed requests and answers, within a budget.
 //!
-//! Knows nothing of Kubernetes and decides nothing: what to ask and what to do about a failure is
-//! the caller's. Two things are done here so that no caller can forget them: every request takes a
-//! token from the [`Budget`], which a server's `Retry-After` stalls; and a read that failed in
-//! passing is repeated a few times. A write is never repeated here: its reasons may be gone by then.
+//! Knows nothing of Kubernetes and decides nothing: the caller decides what to request and how to handle a
+//! failure. Two things are done here so that no caller can forget them: every request takes a token from the
+//! [`Budget`], which the `Retry-After` of a server stalls; and a read with a transient failure is repeated a
+//! few times. A write is never repeated here: its reasons may be gone by then.
 //!
-//! A write whose reasons may go while it waits is sent with a [`Permit`] ([`Client::permitted`]), and one
-//! that must not wait at all with a [`Turn`] that was taken before the decision ([`Client::turn`]).
+//! A write whose reasons may disappear while it waits is sent with a [`Permit`] ([`Client::permitted`]), and
+//! one that must not wait at all with a [`Turn`] that was taken before the decision ([`Client::turn`]).
 //!
-//! The usual environment holds for connections: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
-//! `NO_PROXY` (HTTP proxies; none of SOCKS), and `SSL_CERT_FILE` and `SSL_CERT_DIR`, which take the
-//! place of the system's CA certificates. Both are read when a client is made.
+//! The usual environment variables apply to connections: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+//! `NO_PROXY` (HTTP proxies, not SOCKS), and `SSL_CERT_FILE` and `SSL_CERT_DIR`, which replace the system's
+//! CA certificates. Both are read when a client is created.
 
 mod auth;
 mod budget;
@@ -61,9 +61,9 @@ pub use wire::Routes;
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
-    /// Taken before for the next request of this clone.
+    /// The turn for the next request of this clone.
     turn: Arc<Mutex<Option<Turn>>>,
-    /// What the writes of this clone are subject to.
+    /// The permit that the writes of this clone need.
     permit: Option<Permit>,
 }
 
@@ -92,29 +92,33 @@ pub struct DeviceList {
 /// Why there can be no client with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The address is no place for an API.
+    /// The URL cannot be the address of an API.
     #[error(
-        "the API's URL must be http or https and hold a host, without user, password, query or \
+        "the API's URL must be http or https and have a host, without user, password, query or \
          fragment: write one such as https://api.tailscale.com"
     )]
     BaseUrl,
-    /// The tailnet cannot stand in a path.
-    #[error("'{0}' is no tailnet: write its id or name, or - for that of the credential")]
-    Tailnet(String),
-    /// The credential is empty or has odd letters.
+    /// The tailnet is not valid in a path.
     #[error(
-        "the credential is empty, or holds characters (such as a line break) that no request can \
+        "'{0}' is not a valid tailnet: write its id or name, or - for the tailnet of the credential"
+    )]
+    Tailnet(String),
+    /// The credential is empty or has invalid characters.
+    #[error(
+        "the credential is empty, or has characters (such as a line break) that no request can \
          carry: check how it was stored"
     )]
     Credential,
-    /// No TLS, for want of CA certificates.
-    #[error("no HTTP client: {0}; check SSL_CERT_FILE, SSL_CERT_DIR and the system's certificates")]
+    /// There is no TLS without CA certificates.
+    #[error(
+        "cannot create the HTTP client: {0}; check SSL_CERT_FILE, SSL_CERT_DIR and the system's certificates"
+    )]
     Http(String),
 }
 
-/// Chooses the process's cryptography for TLS (ring), unless it has been chosen already.
+/// Installs the process's cryptography for TLS (ring), unless one is installed already.
 ///
-/// For `main`: kube and reqwest both panic where it has not. Making a [`Client`] does it too.
+/// For `main`: kube and reqwest both panic without it. Creating a [`Client`] does it too.
 pub fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Fails only if another thread was quicker.
@@ -123,7 +127,7 @@ pub fn install_crypto_provider() {
 }
 
 impl Client {
-    /// Sends nothing yet: whether the credential is good is known from the first answer.
+    /// Sends nothing yet: the first answer tells whether the credential is valid.
     pub fn new(settings: Settings, credential: Credential) -> Result<Self, SetupError> {
         install_crypto_provider();
         let url = &settings.base_url;
@@ -166,8 +170,8 @@ impl Client {
         }
     }
 
-    /// A client whose write is sent only if the permit holds at that moment, and at most once. One
-    /// that is not sent fails with [`Kind::NotSent`].
+    /// A client whose write is sent only if the permit holds at that moment, and at most once. A write that
+    /// is not sent fails with [`Kind::NotSent`].
     #[must_use]
     pub fn permitted(&self, permit: Permit) -> Self {
         Self {
@@ -176,7 +180,7 @@ impl Client {
         }
     }
 
-    /// Sends nothing from now on by any clone, not even what waits; what has been sent is still
+    /// Sends nothing from now on by any clone, not even waiting requests. Requests that were sent are still
     /// answered.
     pub fn close(&self) {
         self.inner.transport.stop();
@@ -217,7 +221,7 @@ impl Client {
         })
     }
 
-    /// What the credential is known not to permit. Of a user's API key nothing is known, nor of any
+    /// The scopes that the credential is known to lack. Nothing is known of a user's API key, nor of any
     /// credential before its first answer.
     pub async fn lacks(&self) -> BTreeSet<Ability> {
         let scopes = self.inner.auth.scopes().await;
@@ -252,14 +256,14 @@ impl Client {
         wire::routes(&self.send(&request).await?)
     }
 
-    /// Replaces the enabled routes, those of an exit node included.
+    /// Replaces the enabled routes, including those of an exit node.
     pub async fn set_routes(&self, id: &NodeId, routes: &RouteSet) -> Result<Routes, Error> {
         let body = json!({ "routes": routes });
         let answer = self.set(Endpoint::SetRoutes, id, "routes", body).await?;
         wire::routes(&answer)
     }
 
-    /// Lets a device into the tailnet, or takes it out.
+    /// Authorizes a device, or revokes that.
     pub async fn set_authorized(&self, id: &NodeId, authorized: bool) -> Result<(), Error> {
         let body = json!({ "authorized": authorized });
         self.set(Endpoint::SetAuthorized, id, "authorized", body)
@@ -275,7 +279,7 @@ impl Client {
             .map(drop)
     }
 
-    /// Whether the key never expires. Its former expiry is kept, and comes back with `false`.
+    /// Sets whether the key never expires. Its previous expiry is kept, and returns with `false`.
     pub async fn set_key_expiry_disabled(&self, id: &NodeId, off: bool) -> Result<(), Error> {
         let body = json!({ "keyExpiryDisabled": off });
         self.set(Endpoint::SetKeyExpiryDisabled, id, "key", body)
@@ -283,7 +287,7 @@ impl Client {
             .map(drop)
     }
 
-    /// Gives a device another IPv4 address. Breaks its connections.
+    /// Gives a device another IPv4 address. This breaks its connections.
     pub async fn set_ipv4(&self, id: &NodeId, ipv4: TailnetIpv4) -> Result<(), Error> {
         let body = json!({ "ipv4": ipv4 });
         self.set(Endpoint::SetIpv4, id, "ip", body).await.map(drop)
@@ -304,7 +308,7 @@ impl Client {
         wire::attributes(&self.send(&request).await?)
     }
 
-    /// Sets one attribute. A wish without expiry clears one that there was.
+    /// Sets one attribute. Without an expiry, it clears the previous one.
     pub async fn set_attribute(
         &self,
         id: &NodeId,
@@ -327,8 +331,8 @@ impl Client {
         self.send(&request).await.map(drop)
     }
 
-    /// Sets and deletes attributes of many devices at once. Whether a part of it is done where the
-    /// whole fails is not documented.
+    /// Sets and deletes attributes of many devices at once. It is undocumented whether a part is done if the
+    /// whole fails.
     pub async fn patch_attributes(&self, changes: &AttributePatch) -> Result<(), Error> {
         let path = ["tailnet", &self.inner.tailnet, "device-attributes"];
         let request = Request::new(Endpoint::PatchAttributes, Method::PATCH, path);
@@ -350,7 +354,7 @@ impl Client {
 }
 
 impl Inner {
-    /// Sends a request with a token; with another one if the first has lost its validity.
+    /// Sends a request with an access token; with another one if the first is no longer valid.
     async fn send(&self, request: &Request, token: Option<Token>) -> Result<Answer, Error> {
         let bearer = self.auth.bearer(&self.transport).await?;
         let outcome = self
@@ -376,8 +380,8 @@ impl Inner {
         }
     }
 
-    /// Sends a write once, while its permit holds. One that meets an access token that has lost its
-    /// validity is not sent with another one: the caller decides anew once there is one.
+    /// Sends a write once, while its permit holds. If the access token is no longer valid, the write is not
+    /// repeated with another one: the caller decides again once there is one.
     async fn send_once(
         &self,
         request: &Request,

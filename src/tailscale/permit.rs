@@ -1,4 +1,4 @@
-//! Whether a request may still be sent, asked at the moment when its first byte goes out.
+//! Checks whether a request may still be sent, when its first byte goes out.
 
 use std::{
     fmt,
@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 /// The permission to send one request, once.
 ///
-/// A request waits: for the budget, for an access token, for a connection. Its reasons may be gone by
-/// then, so the permit is checked after all waiting, right before the request is written to a
-/// connection. Until then it can be revoked; afterwards the request is with the server.
+/// A request waits: for the budget, for an access token, for a connection. Its reasons may be gone by then,
+/// so the permit is checked after all waiting, right before the request is written to a connection. Until
+/// then it can be revoked; afterwards the server has the request.
 #[derive(Clone)]
 pub struct Permit(Arc<Inner>);
 
 struct Inner {
-    /// Asked at the last moment: what no message has told yet, such as the end of a lease.
+    /// Checked at the last moment: for example, the end of a lease that no message has reported yet.
     holds: Box<dyn Fn() -> bool + Send + Sync>,
     phase: AtomicU8,
     revoked: CancellationToken,
@@ -98,10 +98,10 @@ impl fmt::Debug for Permit {
 
 /// The body of a request that has a permit.
 ///
-/// hyper takes the first frame when it has a connection and has flushed nothing of the request, so an
-/// error there means that the server has seen nothing. For an empty body it asks for no frame;
-/// it then asks [`Body::is_end_stream`] at the same moment, and nobody asks before. As such a body
-/// cannot be cloned, reqwest does not repeat the request by itself either.
+/// hyper takes the first frame when it has a connection and has flushed nothing of the request, so an error
+/// there means that the server has received nothing. For an empty body it requests no frame; it then calls
+/// [`Body::is_end_stream`] at the same moment, and not before. As such a body cannot be cloned, reqwest does
+/// not repeat the request by itself either.
 pub(super) struct PermittedBody {
     permit: Permit,
     bytes: Option<Bytes>,
@@ -137,7 +137,7 @@ impl Body for PermittedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // What has been sent is at its end; an empty body is so once its permit is used.
+        // A sent body is at its end; an empty body is so once its permit is used.
         self.bytes.is_none() && self.permit.pass()
     }
 

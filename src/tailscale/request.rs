@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::endpoint::Endpoint;
 
-/// What is asked of the API, before it is told who asks.
+/// A request to the API, without its credential.
 #[derive(Debug)]
 pub(super) struct Request {
     pub endpoint: Endpoint,
@@ -54,7 +54,7 @@ impl Request {
         Self { body, ..self }
     }
 
-    /// What the body holds that nobody may read.
+    /// The secret in the body.
     pub fn secret(&self) -> Option<&SecretString> {
         match &self.body {
             Body::ClientCredentials { client_secret, .. } => Some(client_secret),

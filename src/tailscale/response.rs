@@ -1,4 +1,4 @@
-//! What came back, before it is known whether it means anything.
+//! The answer to a request, before its content is checked.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,29 +17,29 @@ use super::{
 };
 use crate::model::Device;
 
-/// A complete answer with a status of success.
+/// A complete answer with a successful status.
 pub(super) struct Answer {
     pub endpoint: Endpoint,
     pub request: String,
     pub status: StatusCode,
     pub request_id: Option<String>,
     pub body: Vec<u8>,
-    /// The devices of a list, whose `body` is then everything outside of them.
+    /// The devices of a list; `body` is then everything outside of them.
     pub devices: Vec<Device>,
     /// The server's clock when it answered.
     pub date: Option<Timestamp>,
-    /// What the request proved itself with.
+    /// The secret that the request was sent with.
     pub secret: Option<SecretString>,
 }
 
-/// The longest pause that a server is granted.
+/// The longest pause that a server can request.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// How much of a foreign text goes into a message.
+/// How much of an unknown text goes into a message.
 const EXCERPT_CHARS: usize = 300;
 
 impl Answer {
-    /// The answer is not what the API gives, and why.
+    /// The error that the answer is not what the API returns, with the reason.
     pub fn unexpected(&self, why: &str) -> Error {
         Error {
             endpoint: self.endpoint,
@@ -54,13 +54,13 @@ impl Answer {
         }
     }
 
-    /// The answer is not what the API gives, and is best told as a whole.
+    /// The error that the answer is not what the API returns, with its body.
     pub fn unexpected_body(&self) -> Error {
         let body = scrub(&String::from_utf8_lossy(&self.body), self.secret.as_ref());
         self.unexpected(&describe(&body))
     }
 
-    /// The answer is not the JSON that the API gives.
+    /// The error that the answer is not the JSON that the API returns.
     pub fn mismatched(&self, mismatch: &Mismatch) -> Error {
         if self.is_html() || self.body.trim_ascii().is_empty() {
             return self.unexpected_body();
@@ -68,7 +68,7 @@ impl Answer {
         self.unexpected(&mismatch.to_string())
     }
 
-    /// A web page, as a proxy or a login portal gives it, with a status of success.
+    /// Whether it is a web page, as a proxy or a login portal returns it with a successful status.
     pub fn is_html(&self) -> bool {
         self.body.trim_ascii_start().starts_with(b"<")
     }
@@ -87,8 +87,8 @@ pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
     Timestamp::try_from(time).ok()
 }
 
-/// What the API said in an error answer: `{"message": …}`, and at the token endpoint the words of
-/// OAuth. `None` if the body is not one of its own.
+/// The API's message in an error answer: `{"message": …}`, or the OAuth fields at the token endpoint. `None`
+/// if the body is not the API's own.
 pub(super) fn message(body: &str) -> Option<String> {
     let object: Value = serde_json::from_str(body).ok()?;
     let text = |key: &str| object.get(key)?.as_str().filter(|text| !text.is_empty());
@@ -98,7 +98,7 @@ pub(super) fn message(body: &str) -> Option<String> {
         .map(excerpt)
 }
 
-/// A body that is not the API's own, in a few words.
+/// A short description of a body that is not the API's own.
 pub(super) fn describe(body: &str) -> String {
     let body = body.trim();
     if body.is_empty() {
@@ -133,8 +133,8 @@ fn excerpt(text: &str) -> String {
     short
 }
 
-/// Removes `secret` from a text that a server wrote: some echo what they were sent. To be done
-/// before the text is shortened, or a part of the secret could stay.
+/// Removes `secret` from a text of a server: some servers echo the request. Must run before the text is
+/// shortened, or a part of the secret could remain.
 pub(super) fn scrub(text: &str, secret: Option<&SecretString>) -> String {
     match secret.map(ExposeSecret::expose_secret) {
         // A few letters are no secret, and occur in any text.
@@ -143,8 +143,7 @@ pub(super) fn scrub(text: &str, secret: Option<&SecretString>) -> String {
     }
 }
 
-/// How long the server asks not to be called (`Retry-After`, in seconds or as a date), at most
-/// five minutes.
+/// The pause that the server requests (`Retry-After`, in seconds or as a date), at most five minutes.
 pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_s_clock_is_read_where_it_is_readable() {
+    fn the_clock_of_the_server_is_read_if_it_is_valid() {
         let read = |text: &str| date(&HeaderMap::from_iter([(DATE, text.parse().unwrap())]));
         let time = read("Wed, 21 Oct 2026 07:28:57 GMT").map(|time| time.to_string());
         assert_eq!(time.as_deref(), Some("2026-10-21T07:28:57Z"));
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bodies_are_told_in_one_short_line() {
+    fn unknown_bodies_are_described_in_one_short_line() {
         assert_eq!(describe(" \n"), "an empty body");
         assert_eq!(
             describe("<html>\n<head><title>502 Bad\n Gateway</title></head></html>"),
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_api_s_own_words_are_a_message() {
+    fn only_the_fields_of_the_api_are_a_message() {
         assert_eq!(
             message(r#"{"message":"API token invalid"}"#).unwrap(),
             "API token invalid"

@@ -17,7 +17,7 @@ impl Ability {
     /// All there are.
     pub const ALL: [Self; 3] = [Self::Devices, Self::Routes, Self::Attributes];
 
-    /// The scope that gives it.
+    /// The scope that permits it.
     #[must_use]
     pub fn scope(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Ability {
         }
     }
 
-    /// The spelling of before 2024-11-14, which is valid still.
+    /// The spelling before 2024-11-14, which is still valid.
     fn older_scope(self) -> &'static str {
         match self {
             Self::Devices | Self::Attributes => "devices",
@@ -36,17 +36,17 @@ impl Ability {
     }
 }
 
-/// The scopes of a token, as the token endpoint told them.
+/// The scopes of a token, as the token endpoint reported them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Scopes(BTreeSet<String>);
 
 impl Scopes {
-    /// Reads scopes that stand apart by spaces (RFC 6749, section 3.3).
+    /// Parses scopes that are separated by spaces (RFC 6749, section 3.3).
     pub fn parse(text: &str) -> Self {
         Self(text.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// What they do not permit.
+    /// The abilities that they do not permit.
     pub fn missing(&self) -> BTreeSet<Ability> {
         let permits = |ability: Ability| {
             [ability.scope(), ability.older_scope(), "all"]

@@ -8,14 +8,14 @@ use super::{Bucket, Budget, endpoint::Endpoint, error::Kind};
 /// How to reach a tailnet.
 #[derive(Clone)]
 pub struct Settings {
-    /// Where the API is; `/api/v2/…` is appended. `https://api.tailscale.com`.
+    /// The URL of the API; `/api/v2/…` is appended. For example `https://api.tailscale.com`.
     pub base_url: Url,
-    /// The tailnet's id or name. `-` is that of the credential.
+    /// The tailnet's id or name. `-` is the tailnet of the credential.
     pub tailnet: String,
     /// How many requests may be sent.
     pub budget: Budget,
-    /// The bucket that this client takes from, where an earlier client of the same tailnet has used it.
-    /// `None`: one of its own.
+    /// The bucket that this client takes from, if an earlier client of the same tailnet has used it. `None`:
+    /// a new one.
     pub bucket: Option<Arc<Bucket>>,
     /// The header `User-Agent`.
     pub user_agent: String,
@@ -23,8 +23,7 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// Called after each exchange, for metrics. Must not block.
     pub observer: Option<Observer>,
-    /// Once it is cancelled nothing more is sent, not even what waits for the budget or is to be
-    /// repeated.
+    /// Once it is cancelled, nothing more is sent, not even waiting or repeated requests.
     pub stop: CancellationToken,
 }
 
@@ -45,13 +44,13 @@ pub type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 /// One exchange with the API; a request that is repeated has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observation {
-    /// What was asked.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// The HTTP status; `None` where no answer came.
+    /// The HTTP status; `None` without an answer.
     pub status: Option<u16>,
-    /// What went wrong; `None` where nothing did.
+    /// The failure, if any.
     pub failure: Option<Kind>,
-    /// From sending to the end of the body.
+    /// The time from sending to the end of the body.
     pub duration: Duration,
 }
 
@@ -85,7 +84,7 @@ impl Default for Timeouts {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            // Not the whole URL: it could carry a password, until it is refused for that.
+            // Not the whole URL: it could contain a password before it is refused for that.
             .field("host", &self.base_url.host_str())
             .field("tailnet", &self.tailnet)
             .field("budget", &self.budget)

@@ -1,4 +1,4 @@
-//! Sends requests: within the budget, again where that is safe, and told in the log.
+//! Sends requests: within the budget, repeated if that is safe, and logged.
 
 use std::{convert::Infallible, error::Error as _, sync::Arc, time::Duration};
 
@@ -28,17 +28,16 @@ pub(super) struct Transport {
     stop: CancellationToken,
 }
 
-/// How often a request is sent in all. Who called knows better when to come back after that.
+/// How often a request is sent in total. The caller knows better when to try again after that.
 const MAX_TRIES: u32 = 3;
 
-/// A pause that is waited for within a request. A longer one is the caller's to know of; the
-/// bucket keeps it all the same.
+/// The longest pause within a request. A longer one is returned to the caller; the bucket keeps it anyway.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
 
-/// How much of an answer is read that is no list of devices.
+/// How much of any answer except the list of devices is read.
 const BODY_LIMIT: usize = 1024 * 1024;
 
 impl Transport {
@@ -46,7 +45,8 @@ impl Transport {
         let http = reqwest::Client::builder()
             .user_agent(settings.user_agent)
             .connect_timeout(settings.timeouts.connect)
-            // A redirected POST would become a GET, and the token would go to whoever is named.
+            // A redirected POST would become a GET, and the token would go to any host that the redirect
+            // names.
             .redirect(redirect::Policy::none())
             // Without it, a connection that died silently fails every request on it for minutes.
             .http2_keep_alive_interval(Duration::from_secs(20))
@@ -75,8 +75,8 @@ impl Transport {
         token.filter(|_| !self.stop.is_cancelled())
     }
 
-    /// Sends the request with a token that was taken before, or with the next one. What only reads is
-    /// sent again where that can help; a write never is, as its reasons may be gone by then.
+    /// Sends the request with a token that was taken before, or with the next one. A read is sent again if
+    /// that can help; a write never is, as its reasons may be gone by then.
     pub async fn send(
         &self,
         request: &Request,
@@ -103,8 +103,8 @@ impl Transport {
             if tries == MAX_TRIES || !may_repeat || !soon {
                 return Err(error);
             }
-            // After a pause the bucket decides; else nobody knows how long, so each comes back at
-            // another time.
+            // After a pause the bucket decides. Otherwise the delay is random, so that callers do not return
+            // at once.
             if error.pause.is_none() {
                 tokio::time::sleep(backoff(tries)).await;
             }
@@ -133,12 +133,12 @@ impl Transport {
         }
     }
 
-    /// Sends nothing from now on, not even what waits; what has been sent is still answered.
+    /// Sends nothing from now on, not even waiting requests. Requests that were sent are still answered.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// One request and its answer, observed. A pause that the server asks for holds for all requests.
+    /// One request and its answer, observed. A pause that the server requests applies to all requests.
     async fn exchange(
         &self,
         request: &Request,
@@ -234,10 +234,10 @@ impl Transport {
     }
 }
 
-/// A request whose body asks for the permit when it is written to a connection.
+/// A request whose body checks the permit when it is written to a connection.
 fn permitted(builder: RequestBuilder, body: &Body, permit: &Permit) -> RequestBuilder {
     let (builder, bytes) = match body {
-        // The forms that ask for a token have no permit.
+        // The forms that request a token have no permit.
         Body::None | Body::ClientCredentials { .. } | Body::TokenExchange { .. } => (builder, None),
         Body::Json(value) => (
             builder.header(CONTENT_TYPE, "application/json"),
@@ -248,7 +248,7 @@ fn permitted(builder: RequestBuilder, body: &Body, permit: &Permit) -> RequestBu
     builder.body(reqwest::Body::wrap(body))
 }
 
-/// An answer of success.
+/// A successful answer.
 async fn accepted(
     request: &Request,
     mut response: Response,
@@ -282,13 +282,13 @@ async fn with_body(
             Err(answer.unexpected("expected at most 1 MiB, found more"))
         }
         Err(error) if request.endpoint.has_answer() => Err(cut_off(request, answer, error)),
-        // The status is all that a write says, but it must be the API that says it.
+        // A write answers with its status only, but the answer must be the API's.
         _ if !request.endpoint.has_answer() && answer.is_html() => Err(answer.unexpected_body()),
         _ => Ok(answer),
     }
 }
 
-/// A list is as long as a tailnet is large, so each device is read as it comes.
+/// A list can be large, so each device is read as it arrives.
 async fn with_devices(
     request: &Request,
     mut response: Response,
@@ -320,7 +320,7 @@ fn cut_off(request: &Request, answer: Answer, error: reqwest::Error) -> Error {
     }
 }
 
-/// An answer that is none of success. Its status counts, whatever its body is.
+/// An unsuccessful answer. Its status counts, whatever its body is.
 async fn rejected(
     request: &Request,
     mut response: Response,
@@ -333,7 +333,7 @@ async fn rejected(
         _ => None,
     };
     let mut body = Vec::new();
-    // Cut off or not: what came is all there is to tell.
+    // Even if the body is cut off, the part that arrived is reported.
     let _ = read_body(&mut response, &mut body, ERROR_BODY_LIMIT).await;
     let body = response::scrub(&String::from_utf8_lossy(&body), secret);
     let message = response::message(&body);
@@ -363,8 +363,8 @@ fn no_answer(request: &Request, error: reqwest::Error) -> Error {
     }
 }
 
-/// Why something was not sent.
-pub(super) const STOPPED: &str = "nothing is sent any longer by this connection";
+/// Why a request was not sent.
+pub(super) const STOPPED: &str = "this connection no longer sends requests";
 const REVOKED: &str = "its reasons no longer hold";
 
 pub(super) fn not_sent(request: &Request, why: &str) -> Error {
@@ -380,7 +380,7 @@ pub(super) fn not_sent(request: &Request, why: &str) -> Error {
     }
 }
 
-/// reqwest says "error sending request" and keeps why to itself.
+/// reqwest reports "error sending request" and leaves the cause to its sources.
 pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,8 +1,7 @@
-//! The JSON of answers, and what it means.
+//! Parses the JSON of answers.
 //!
-//! Unknown fields are ignored and missing ones tolerated where the API is known to leave them out.
-//! A wrong shape is an error with its path, never an empty value: an empty list would mean that
-//! every device is gone.
+//! Unknown fields are ignored, and missing ones are tolerated if the API is known to omit them. A wrong shape
+//! is an error with its path, never an empty value: an empty list would mean that every device is gone.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr, time::Duration};
 
@@ -23,9 +22,9 @@ use crate::model::{
 /// The routes of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
-    /// Those that the machine offers.
+    /// The routes that the machine advertises.
     pub advertised: RouteSet,
-    /// Those that are approved.
+    /// The approved routes.
     pub enabled: RouteSet,
 }
 
@@ -33,7 +32,7 @@ pub struct Routes {
 pub(super) struct Granted {
     pub token: SecretString,
     pub life: Duration,
-    /// What it is for; `None` where the answer does not say.
+    /// Its scopes; `None` if the answer has none.
     pub scopes: Option<Scopes>,
 }
 
@@ -42,12 +41,12 @@ pub(super) fn listed_device(json: &[u8]) -> Result<Device, Mismatch> {
     parse::<ReadDevice>(json).map(|device| device.0)
 }
 
-/// What one device answers.
+/// The device of an answer.
 pub(super) fn device(answer: &Answer) -> Result<Device, Error> {
     decode::<ReadDevice>(answer).map(|device| device.0)
 }
 
-/// What `/routes` answers, read or written.
+/// The answer of `/routes`, read or written.
 pub(super) fn routes(answer: &Answer) -> Result<Routes, Error> {
     let routes: WireRoutes = decode(answer)?;
     Ok(Routes {
@@ -56,7 +55,7 @@ pub(super) fn routes(answer: &Answer) -> Result<Routes, Error> {
     })
 }
 
-/// What `/attributes` answers: those in `custom:`, which alone can be written.
+/// The answer of `/attributes`: those in `custom:`, the only ones that can be written.
 pub(super) fn attributes(answer: &Answer) -> Result<Attributes, Error> {
     let WireAttributes {
         attributes,
@@ -71,11 +70,11 @@ pub(super) fn attributes(answer: &Answer) -> Result<Attributes, Error> {
     Ok(reported.collect())
 }
 
-/// What the token endpoints answer. Its body is a secret: no part of it enters an error.
+/// The answer of the token endpoints. Its body is a secret: no part of it enters an error.
 pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
     let token: WireToken = serde_json::from_slice(&answer.body)
         .map_err(|_| answer.unexpected("expected JSON with access_token and expires_in"))?;
-    // An hour is the only life that is documented (https://tailscale.com/kb/1215).
+    // An hour is the only documented life (https://tailscale.com/kb/1215).
     let seconds = token.expires_in.unwrap_or(3600);
     Ok(Granted {
         token: token.access_token.into(),
@@ -84,9 +83,9 @@ pub(super) fn granted(answer: &Answer) -> Result<Granted, Error> {
     })
 }
 
-/// What sets and deletes attributes of many devices.
+/// The body that sets and deletes attributes of many devices.
 pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
-    // This body is a JSON merge patch: an expiry that is left out would stay, `null` clears it.
+    // This body is a JSON merge patch: an omitted expiry would stay, `null` clears it.
     let entry =
         |desired: &DesiredAttribute| json!({ "value": desired.value, "expiry": desired.expiry });
     let entries =
@@ -107,7 +106,7 @@ fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
     parse(&answer.body).map_err(|mismatch| answer.mismatched(&mismatch))
 }
 
-/// Why a JSON is not what the API gives, and where in it.
+/// Why a JSON is not what the API returns, and where in it.
 #[derive(Debug)]
 pub(super) struct Mismatch {
     path: String,
@@ -115,7 +114,7 @@ pub(super) struct Mismatch {
 }
 
 impl Mismatch {
-    /// One that concerns the whole.
+    /// A mismatch of the whole JSON.
     pub fn new(why: &str) -> Self {
         Self {
             path: String::new(),
@@ -123,7 +122,7 @@ impl Mismatch {
         }
     }
 
-    /// The same, of a larger JSON that holds this one at `path`.
+    /// The same mismatch in a larger JSON that has this one at `path`.
     pub fn within(self, path: &str) -> Self {
         let separator = match self.path.as_str() {
             "" => "",
@@ -177,7 +176,7 @@ struct WireDevice {
     name: String,
     hostname: String,
     user: String,
-    /// Absent, not empty, where there are none.
+    /// Absent, not empty, if there are none.
     tags: Option<Vec<String>>,
     /// IPv4 first, then IPv6.
     addresses: Option<Vec<IpAddr>>,
@@ -200,7 +199,7 @@ struct WireDevice {
 #[serde(rename_all = "camelCase")]
 struct WireRoutes {
     advertised_routes: Option<Vec<WireRoute>>,
-    /// Empty where there are none, never absent.
+    /// Empty if there are none, never absent.
     enabled_routes: Vec<WireRoute>,
 }
 
@@ -296,8 +295,8 @@ impl<'de> Deserialize<'de> for WireTime {
 
 /// A JSON object.
 ///
-/// serde reads a struct from an array too, by position: `[[]]` would be a list of no devices.
-/// The API never means that.
+/// serde also reads a struct from an array, by position: `[[]]` would be a list of no devices. The API never
+/// means that.
 pub(super) struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
