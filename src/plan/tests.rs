@@ -359,19 +359,19 @@ postureAttributes:
     );
     insta::assert_snapshot!(declared.policy.unwrap_err().join("\n"), @r"
     spec.device: write exactly one of nodeId, id, name and hostname
-    spec.device.tags[0]: 'router' is no tag: write it with its prefix, such as tag:router
+    spec.device.tags[0]: 'router' is not a valid tag: write it with its prefix, such as tag:router
     spec.tags: the API cannot take the last tag from a device: leave the field out, or write ownership: {tags: AtLeast}
     spec.authorized: false cuts the device off: write allowDisruption: [Deauthorize] too
     spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write 10.0.0.0/16
     spec.enabledRoutes[1]: '0.0.0.0/0' is an exit-node route: write exitNode: true instead
-    spec.postureAttributes[custom:a].string: 'a b' is no string value: write at most 50 letters, digits, _ or .
+    spec.postureAttributes[custom:a].string: 'a b' is not a valid string value: write at most 50 letters, digits, _ or .
     spec.postureAttributes[custom:b]: differs from custom:B only in case: keep one of the two
     spec.postureAttributes[custom:c]: write exactly one of string, integer and boolean
-    spec.postureAttributes[custom:d].integer: 9007199254740992 is no integer that JSON keeps exactly: write one from -9007199254740991 to 9007199254740991
+    spec.postureAttributes[custom:d].integer: 9007199254740992 is not an integer that JSON keeps exactly: write one from -9007199254740991 to 9007199254740991
     spec.postureAttributes[custom:e].expiry: 'tomorrow' is not a valid time: write one such as 2027-01-01T00:00:00Z
     spec.postureAttributes[tier]: 'tier' is not in the namespace custom: — write it as custom:NAME
     spec.name: 'Fra_Router' would be rewritten by the server: write up to 63 lower-case letters and digits, with single dashes between them, such as fra-router
-    spec.ipv4: '100.100.100.100' lies in 100.100.100.0/24, which Tailscale reserves: write another address
+    spec.ipv4: '100.100.100.100' is in 100.100.100.0/24, which Tailscale reserves: write another address
     ");
 }
 

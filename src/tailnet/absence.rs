@@ -199,11 +199,11 @@ impl Engine {
     /// The recorded devices of policies that neither the list nor the snapshot has.
     fn recorded_devices(&self, listed: &DeviceIndex) -> BTreeSet<NodeId> {
         let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
-        for held in self.policies.values() {
-            recorded.extend(held.bound_node());
-            recorded.extend(held.needed_record.managed.nodes.iter());
-            recorded.extend(held.needed_record.managed.release());
-            recorded.extend(held.needed_record.owned.nodes());
+        for entry in self.policies.values() {
+            recorded.extend(entry.bound_node());
+            recorded.extend(entry.needed_record.managed.nodes.iter());
+            recorded.extend(entry.needed_record.managed.release());
+            recorded.extend(entry.needed_record.owned.nodes());
         }
         recorded.extend(self.absence.looked_up.bound());
         let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
@@ -216,16 +216,16 @@ impl Engine {
         if lacking.is_empty() {
             return concerned;
         }
-        for held in self.policies.values() {
-            if let Ok(policy) = &held.policy
+        for entry in self.policies.values() {
+            if let Ok(policy) = &entry.policy
                 && let Target::Device(target) = &policy.target
             {
                 let named = self.index.find(&target.identity).into_iter();
                 concerned.extend(named.map(|device| device.node_id.clone()));
             }
         }
-        let held = lacking.iter().map(|device| &device.node_id);
-        concerned.extend(held.filter(|id| self.devices.contains_key(*id)).cloned());
+        let managed = lacking.iter().map(|device| &device.node_id);
+        concerned.extend(managed.filter(|id| self.devices.contains_key(*id)).cloned());
         concerned
     }
 
@@ -291,7 +291,7 @@ impl Engine {
         self.index.insert(device);
         self.dirty_matches.insert(id.clone());
         self.dirty_plans.insert(id.clone());
-        self.mark_bindings(|held| held == Some(&id));
+        self.mark_bindings(|bound| bound == Some(&id));
     }
 
     fn lookup_failed(&mut self, id: &NodeId, failure: Option<&Failure>, now: Now) {
@@ -314,15 +314,15 @@ impl Engine {
         self.dirty_matches.insert(id.clone());
         self.dirty_plans.insert(id.clone());
         self.reconsider_taken();
-        self.mark_bindings(|held| held == Some(id));
+        self.mark_bindings(|bound| bound == Some(id));
     }
 
     /// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
     pub(super) fn mark_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
         let of_one_device = self.policies.iter();
         let of_one_device = of_one_device.filter(|(key, _)| !self.selector_policies.contains(*key));
-        let affected = of_one_device.filter(|(_, held)| {
-            let node = held.nodes().next();
+        let affected = of_one_device.filter(|(_, entry)| {
+            let node = entry.nodes().next();
             node.is_none() || concerns(node)
         });
         let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();

@@ -1,5 +1,5 @@
 //! One-shot actions: their records before a request, which device may be deleted next, and the stage of each
-//! action ([`crate::plan::expiry`] and [`crate::plan::reaping`] decide).
+//! action ([`crate::plan::expiry`] and [`crate::plan::inactivity`] decide).
 //!
 //! A device is deleted only right after a list that can be trusted: it is complete and recent, it is not the
 //! first one, and no list has lost many devices at once for a while. A read of the device right before the
@@ -95,8 +95,8 @@ impl PolicyEntry {
     }
 
     fn has_actions(&self) -> bool {
-        let desired = |held: &Self| {
-            let policy = held.policy.as_ref();
+        let desired = |entry: &Self| {
+            let policy = entry.policy.as_ref();
             policy.is_ok_and(|policy| policy.desired.has_actions())
         };
         !self.needed_record.actions.is_empty()
@@ -251,24 +251,24 @@ impl Engine {
             .collect();
         for key in keys {
             let guardrails = &self.admission.guardrails;
-            let policy = self.policies.get(&key).map(|held| held.policy.as_ref());
+            let policy = self.policies.get(&key).map(|entry| entry.policy.as_ref());
             // A deletion that a guardrail denies takes no turn.
             let protected = policy.is_some_and(|policy| {
                 let denies =
                     |policy| guardrails.denies(policy, PolicyField::DeleteInactive, &device);
                 policy.is_ok_and(|policy| denies(policy).is_some())
             });
-            let Some(held) = self.policies.get_mut(&key) else {
+            let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            held.actions.inherited = inherited.get(&key).copied().unwrap_or_default();
+            entry.actions.inherited = inherited.get(&key).copied().unwrap_or_default();
             // If the answer of the request was lost, the read that follows reports the change.
-            let found = held.found_done(&device, now.wall).filter(|_| !doubtful);
+            let found = entry.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only the leader records anything.
-            if self.term.is_some() && held.update_expiry(&device, now.wall) {
+            if self.term.is_some() && entry.update_expiry(&device, now.wall) {
                 self.dirty_statuses.insert(key.clone());
             }
-            let next = held.update_turn(&device, protected, now.wall);
+            let next = entry.update_turn(&device, protected, now.wall);
             self.dirty_plans.extend(next);
             if let Some(change) = found.filter(|_| self.leads()) {
                 let difference = Difference {
@@ -287,8 +287,9 @@ impl Engine {
 
     /// How many deletions by deleted policies count for a policy.
     fn inherited_deletions(&self, key: &PolicyKey) -> usize {
-        let held = self.policies.get(key);
-        let Some((held, policy)) = held.and_then(|held| Some((held, held.policy.as_ref().ok()?)))
+        let entry = self.policies.get(key);
+        let Some((entry, policy)) =
+            entry.and_then(|entry| Some((entry, entry.policy.as_ref().ok()?)))
         else {
             return 0;
         };
@@ -296,9 +297,9 @@ impl Engine {
             let known = self.policies.get(key);
             known.is_some_and(|known| known.uid == uid)
         };
-        let has_own = !held.needed_record.actions.deletions.is_empty();
+        let has_own = !entry.needed_record.actions.deletions.is_empty();
         let log = &self.change_budget.deletions;
-        log.inherited(key, &held.uid, policy.created, has_own, exists)
+        log.inherited(key, &entry.uid, policy.created, has_own, exists)
     }
 
     /// Forgets deletions that are a day old, so that waiting devices get their turn.
@@ -307,7 +308,7 @@ impl Engine {
             let waiting = self
                 .policies
                 .values()
-                .flat_map(|held| &held.actions.waiting);
+                .flat_map(|entry| &entry.actions.waiting);
             self.dirty_plans.extend(waiting.cloned());
         }
     }
@@ -325,13 +326,13 @@ impl Engine {
                 continue;
             };
             for owner in difference.owners() {
-                let held = self.policies.get_mut(owner);
-                let Some(held) = held.filter(|_| difference.begins_for(owner, claims)) else {
+                let entry = self.policies.get_mut(owner);
+                let Some(entry) = entry.filter(|_| difference.begins_for(owner, claims)) else {
                     continue;
                 };
-                let record = held.needed_record.actions.expiries.get(&at);
+                let record = entry.needed_record.actions.expiries.get(&at);
                 let known = record.is_some_and(|record| record.started.contains_key(id));
-                if !known && held.records().begin_expiry(at, id, before) {
+                if !known && entry.records().begin_expiry(at, id, before) {
                     self.dirty_statuses.insert(owner.clone());
                 }
             }
@@ -354,17 +355,17 @@ impl Engine {
                 continue;
             }
             for owner in difference.owners() {
-                let held = self.policies.get_mut(owner);
-                let held = held.filter(|_| difference.begins_for(owner, claims));
-                let new = |held: &&mut PolicyEntry| held.may_begin_deletion(id, now.wall);
-                if let Some(held) = held.filter(new) {
+                let entry = self.policies.get_mut(owner);
+                let entry = entry.filter(|_| difference.begins_for(owner, claims));
+                let new = |entry: &&mut PolicyEntry| entry.may_begin_deletion(id, now.wall);
+                if let Some(entry) = entry.filter(new) {
                     let name = difference.device.clone();
-                    let again = held.needed_record.actions.deletions.contains_key(id);
-                    held.records().begin_deletion(id, name, now.wall);
+                    let again = entry.needed_record.actions.deletions.contains_key(id);
+                    entry.records().begin_deletion(id, name, now.wall);
                     if !again {
                         let revision = self.change_budget.reservations.next_revision();
                         let log = &mut self.change_budget.deletions;
-                        log.add(owner, &held.uid, now.wall, revision);
+                        log.add(owner, &entry.uid, now.wall, revision);
                     }
                     self.dirty_statuses.insert(owner.clone());
                 }
@@ -375,7 +376,7 @@ impl Engine {
     /// Whether these one-shot actions are recorded for every policy that they are done for.
     pub(super) fn have_begun(&self, differences: &[Difference], now: Now) -> bool {
         let begun = |difference: &Difference, owner: &PolicyKey| {
-            let (Some(held), Some(node)) =
+            let (Some(entry), Some(node)) =
                 (self.policies.get(owner), self.devices.get(&difference.node))
             else {
                 return true;
@@ -383,7 +384,7 @@ impl Engine {
             if !difference.begins_for(owner, &node.plan.owners) {
                 return true;
             }
-            let records = &held.needed_record.actions;
+            let records = &entry.needed_record.actions;
             match difference.change {
                 Change::ExpireKey { at, .. } => {
                     let record = records.expiries.get(&at);
@@ -405,18 +406,18 @@ impl Engine {
     pub(super) fn finish_action(&mut self, difference: &Difference) {
         let id = &difference.node;
         for owner in difference.owners() {
-            let Some(held) = self.policies.get_mut(owner) else {
+            let Some(entry) = self.policies.get_mut(owner) else {
                 continue;
             };
             match difference.change {
                 Change::ExpireKey { at, .. } => {
-                    let record = held.needed_record.actions.expiries.get(&at);
+                    let record = entry.needed_record.actions.expiries.get(&at);
                     if record.is_some_and(|record| record.started.contains_key(id)) {
-                        held.records().finish_expiry(at, id);
+                        entry.records().finish_expiry(at, id);
                     }
                 }
                 Change::Delete { .. } => {
-                    if let Some(record) = held.records().deletions.get_mut(id) {
+                    if let Some(record) = entry.records().deletions.get_mut(id) {
                         record.done = true;
                     }
                 }
@@ -469,8 +470,8 @@ impl Engine {
 
     /// Emits the Event about a missed expiry.
     pub(super) fn report_missed(&mut self, key: &PolicyKey) {
-        let held = self.policies.get_mut(key);
-        if let Some(missed) = held.and_then(|held| held.actions.missed.take()) {
+        let entry = self.policies.get_mut(key);
+        if let Some(missed) = entry.and_then(|entry| entry.actions.missed.take()) {
             self.notify(key, Notification::Missed(missed));
         }
     }
@@ -478,12 +479,15 @@ impl Engine {
     /// The progress of a policy's one-shot actions.
     pub(super) fn action_report(&self, key: &PolicyKey) -> ActionReport {
         let mut report = ActionReport::default();
-        let Some(held) = self.policies.get(key).filter(|held| held.has_actions()) else {
+        let Some(entry) = self.policies.get(key).filter(|entry| entry.has_actions()) else {
             return report;
         };
         report.clock_skew = self.clock.skew();
         let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
-        for (id, node) in held.nodes().filter_map(|id| self.devices.get_key_value(id)) {
+        for (id, node) in entry
+            .nodes()
+            .filter_map(|id| self.devices.get_key_value(id))
+        {
             for action in node
                 .plan
                 .actions
@@ -512,7 +516,7 @@ impl Engine {
         report.details = details.collect();
         // Deletions that were recorded before a crash and whose device is gone.
         let listed = self.polling.seen > 0;
-        let gone = held.needed_record.actions.deletions.iter();
+        let gone = entry.needed_record.actions.deletions.iter();
         let gone: Vec<_> = gone
             .filter(|(id, record)| (record.done || listed) && self.index.get(id).is_none())
             .collect();

@@ -86,10 +86,11 @@ impl Engine {
     /// Freezes the held changes of a policy, once everything else is sent and all devices are read.
     pub(super) fn freeze(&mut self, key: &PolicyKey) {
         let is_limited = self.change_budget.held.contains(key);
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        held.frozen_plan
+        entry
+            .frozen_plan
             .take_if(|plan| plan.on == ApprovedOn::Tailnet && !is_limited);
         let Some(plan) = self.held_of(key, is_limited) else {
             return;
@@ -100,12 +101,12 @@ impl Engine {
             return;
         }
         let held_plan = self.held_plan(key, &plan);
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let is_new = held.needed_record.held.as_ref() != Some(&plan.hash);
-        held.needed_record.held = Some(plan.hash.clone());
-        held.frozen_plan = Some(plan);
+        let is_new = entry.needed_record.held.as_ref() != Some(&plan.hash);
+        entry.needed_record.held = Some(plan.hash.clone());
+        entry.frozen_plan = Some(plan);
         self.dirty_approvals.insert(key.clone());
         if is_new {
             self.notify(key, Notification::Held(held_plan));
@@ -114,13 +115,13 @@ impl Engine {
 
     /// The held changes of a policy that are not frozen yet; `None` while they may still change.
     fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
-        let held = self.policies.get(key)?;
-        let policy = held.policy.as_ref().ok()?;
-        if held.frozen_plan.is_some() || !(policy.mode == Mode::Approve || is_limited) {
+        let entry = self.policies.get(key)?;
+        let policy = entry.policy.as_ref().ok()?;
+        if entry.frozen_plan.is_some() || !(policy.mode == Mode::Approve || is_limited) {
             return None;
         }
         let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
-        for id in held.managed() {
+        for id in entry.managed() {
             if self.is_working(id) {
                 return None;
             }
@@ -138,7 +139,7 @@ impl Engine {
                 changes.insert(id.clone(), difference.change.clone());
             }
         }
-        let used = held.needed_record.approvals_used;
+        let used = entry.needed_record.approvals_used;
         let freeze = |on, changes| FrozenPlan::freeze(policy, used, on, changes);
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }
@@ -171,24 +172,25 @@ impl Engine {
             return;
         }
         for key in std::mem::take(&mut self.dirty_approvals) {
-            let Some(held) = self.policies.get_mut(&key) else {
+            let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            let (policy, tailnet) = (&held.approvals.plans, &self.change_budget.approvals.plans);
-            let Some(plan) = held.frozen_plan.take_if(|plan| match plan.on {
+            let (policy, tailnet) = (&entry.approvals.plans, &self.change_budget.approvals.plans);
+            let Some(plan) = entry.frozen_plan.take_if(|plan| match plan.on {
                 ApprovedOn::Policy => policy.contains(&plan.hash),
                 ApprovedOn::Tailnet => tailnet.contains(&plan.hash),
             }) else {
                 continue;
             };
-            held.needed_record.approvals_used = held.needed_record.approvals_used.saturating_add(1);
-            held.needed_record.approved = Some(plan.hash.clone());
+            entry.needed_record.approvals_used =
+                entry.needed_record.approvals_used.saturating_add(1);
+            entry.needed_record.approved = Some(plan.hash.clone());
             self.dirty_plans.extend(plan.open().nodes().cloned());
             let held_plan = self.held_plan(&key, &plan);
-            if let Some(held) = self.policies.get_mut(&key) {
+            if let Some(entry) = self.policies.get_mut(&key) {
                 match plan.on {
-                    ApprovedOn::Policy => held.approved.extend(plan.open().clone()),
-                    ApprovedOn::Tailnet => held.approved_over_limit.extend(plan.open().clone()),
+                    ApprovedOn::Policy => entry.approved.extend(plan.open().clone()),
+                    ApprovedOn::Tailnet => entry.approved_over_limit.extend(plan.open().clone()),
                 }
             }
             self.notify(&key, Notification::Approved(held_plan));
@@ -198,8 +200,8 @@ impl Engine {
 
     /// Adds the hash of the frozen plan to each difference in it, so that the status names the approval.
     pub(super) fn name_frozen_plan(&self, key: &PolicyKey, differences: &mut [Difference]) {
-        let held = self.policies.get(key);
-        let Some(plan) = held.and_then(|held| held.frozen_plan.as_ref()) else {
+        let entry = self.policies.get(key);
+        let Some(plan) = entry.and_then(|entry| entry.frozen_plan.as_ref()) else {
             return;
         };
         for difference in differences {
@@ -213,14 +215,14 @@ impl Engine {
 
     /// Errors of the approval annotation of a policy. `at_rest`: all held changes are frozen.
     pub(super) fn approval_errors(&self, key: &PolicyKey, at_rest: bool) -> Vec<String> {
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return Vec::new();
         };
-        let approvals = &held.approvals;
+        let approvals = &entry.approvals;
         let mut errors = approvals.errors.clone();
-        let plan = held.frozen_plan.as_ref();
+        let plan = entry.frozen_plan.as_ref();
         let mismatched = approvals.plans.iter().filter_map(|hash| {
-            let used = held.needed_record.approved.as_ref() == Some(hash);
+            let used = entry.needed_record.approved.as_ref() == Some(hash);
             match plan {
                 Some(plan) if plan.hash == *hash => (plan.on == ApprovedOn::Tailnet).then(|| {
                     format!("plan:{hash}: approve it on the TailscaleTailnet, not on the policy")
@@ -238,7 +240,7 @@ impl Engine {
             }
         });
         errors.extend(mismatched);
-        errors.extend(node_approval_errors(held));
+        errors.extend(node_approval_errors(entry));
         errors.truncate(MAX_NAMED);
         errors
     }
@@ -257,7 +259,7 @@ impl Engine {
             let limited = self.change_budget.held.iter();
             let mut limited = limited.filter_map(|key| self.policies.get(key));
             // A plan that is not frozen yet may match.
-            if limited.all(|held| held.frozen_plan.is_some()) {
+            if limited.all(|entry| entry.frozen_plan.is_some()) {
                 let mismatched = approvals
                     .plans
                     .iter()
@@ -270,33 +272,33 @@ impl Engine {
     }
 
     fn is_known_plan(&self, hash: &PlanHash) -> bool {
-        self.policies.values().any(|held| {
-            let plan = held.frozen_plan.as_ref();
+        self.policies.values().any(|entry| {
+            let plan = entry.frozen_plan.as_ref();
             plan.is_some_and(|plan| plan.on == ApprovedOn::Tailnet && plan.hash == *hash)
-                || held.needed_record.approved.as_ref() == Some(hash)
+                || entry.needed_record.approved.as_ref() == Some(hash)
         })
     }
 }
 
 /// Errors of approved devices: those that do not settle which device the policy targets.
-fn node_approval_errors(held: &PolicyEntry) -> Vec<String> {
+fn node_approval_errors(entry: &PolicyEntry) -> Vec<String> {
     let Ok(Policy {
         target: Target::Device(target),
         ..
-    }) = &held.policy
+    }) = &entry.policy
     else {
-        let nodes = held.approvals.nodes.iter();
+        let nodes = entry.approvals.nodes.iter();
         return nodes
             .map(|id| format!("node:{id} approves nothing: the policy selects its devices"))
             .collect();
     };
     let named = &target.identity;
-    let holders: Vec<&NodeId> = match &held.binding {
+    let holders: Vec<&NodeId> = match &entry.binding {
         Some(Binding::Ambiguous(nodes)) => nodes.iter().collect(),
         Some(Binding::IdentityChanged { found, .. }) => vec![found],
         _ => return Vec::new(),
     };
-    let (matching, mismatched): (Vec<_>, Vec<_>) = held
+    let (matching, mismatched): (Vec<_>, Vec<_>) = entry
         .approvals
         .nodes
         .iter()

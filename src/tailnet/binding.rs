@@ -38,52 +38,52 @@ impl Engine {
     /// Finds the devices of a policy again.
     pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
         self.retain(key);
-        if let Some(held) = self.policies.get_mut(key) {
-            held.meet_devices(&self.index, self.polling.seen);
-            held.disown_expired(now);
+        if let Some(entry) = self.policies.get_mut(key) {
+            entry.meet_devices(&self.index, self.polling.seen);
+            entry.disown_expired(now);
         }
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return;
         };
-        let evaluated = held.evaluated();
-        let binding = self.find_devices(held, evaluated.as_ref().map(|(matching, _)| matching));
-        if binding.is_none() && held.policy.is_ok() && held.deleting.is_none() {
+        let evaluated = entry.evaluated();
+        let binding = self.find_devices(entry, evaluated.as_ref().map(|(matching, _)| matching));
+        if binding.is_none() && entry.policy.is_ok() && entry.deleting.is_none() {
             self.polling.compare_soon();
         }
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         let selector_errors = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
-        held.take_evaluated();
-        if held.selector_errors != selector_errors {
-            held.selector_errors = selector_errors;
+        entry.take_evaluated();
+        if entry.selector_errors != selector_errors {
+            entry.selector_errors = selector_errors;
             self.dirty_statuses.insert(key.clone());
         }
         // Before the engine forgets anything about the released devices.
         let (index, absence) = (&self.index, &self.absence);
         let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
-        held.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
-        held.release_unmatched(binding.as_ref(), &self.index, self.polling.seen);
-        let recorded = held.record_of(binding.as_ref(), &self.index);
-        if held.needed_record.bound != recorded {
-            held.needed_record.bound = recorded;
+        entry.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
+        entry.release_unmatched(binding.as_ref(), &self.index, self.polling.seen);
+        let recorded = entry.record_of(binding.as_ref(), &self.index);
+        if entry.needed_record.bound != recorded {
+            entry.needed_record.bound = recorded;
             self.dirty_statuses.insert(key.clone());
         }
-        if held.deleting.is_none() && held.selector().is_some() {
+        if entry.deleting.is_none() && entry.selector().is_some() {
             self.selector_policies.insert(key.clone());
         } else {
             self.selector_policies.remove(key);
         }
-        let too_many = held.hold(binding.as_ref());
+        let too_many = entry.hold(binding.as_ref());
         self.refuse_many(key, too_many);
         self.track_released(key);
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        if held.binding == binding {
+        if entry.binding == binding {
             return;
         }
-        let before = std::mem::replace(&mut held.binding, binding.clone());
+        let before = std::mem::replace(&mut entry.binding, binding.clone());
         self.dirty_statuses.insert(key.clone());
         let targets = |binding: &Option<Binding>, id: &NodeId| {
             binding.as_ref().is_some_and(|binding| binding.holds(id))
@@ -103,11 +103,11 @@ impl Engine {
     /// The devices that a policy targets now; `None` while that cannot be decided.
     fn find_devices(
         &self,
-        held: &PolicyEntry,
+        entry: &PolicyEntry,
         matching: Option<&BTreeSet<NodeId>>,
     ) -> Option<Binding> {
-        let policy = held.policy.as_ref().ok()?;
-        if held.deleting.is_some() {
+        let policy = entry.policy.as_ref().ok()?;
+        if entry.deleting.is_some() {
             return None;
         }
         if policy.selector().is_some() {
@@ -115,13 +115,13 @@ impl Engine {
         }
         // No other device takes the place of the bound one before that is proven gone.
         let lacking = |id: &&NodeId| self.index.get(id).is_none_or(|device| device.external);
-        let bound = held.bound_node();
+        let bound = entry.bound_node();
         let lost = bound.filter(lacking).filter(|id| !self.absence.is_gone(id));
         if let Some(id) = lost {
             let is_reported = self.absence.is_reported(id, self.polling.seen);
             return is_reported.then(|| Binding::Missing(id.clone()));
         }
-        let binding = bind_policy(policy, &held.needed_record, &held.approvals, &self.index);
+        let binding = bind_policy(policy, &entry.needed_record, &entry.approvals, &self.index);
         let claimed = matches!(
             &policy.target,
             Target::Device(target) if may_change(&target.identity)
@@ -131,7 +131,7 @@ impl Engine {
             Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
             _ => None,
         };
-        let new = found.filter(|id| bound != Some(*id) && !held.approvals.nodes.contains(*id));
+        let new = found.filter(|id| bound != Some(*id) && !entry.approvals.nodes.contains(*id));
         (!claimed || new.is_none() || self.can_compare_lists()).then_some(binding)
     }
 
@@ -139,17 +139,17 @@ impl Engine {
     pub(super) fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.devices.entry(id.clone()).or_default();
         node.policies.insert(key.clone());
-        if let Some(held) = self.policies.get_mut(key) {
-            held.reclaim(id);
+        if let Some(entry) = self.policies.get_mut(key) {
+            entry.reclaim(id);
         }
         self.dirty_plans.insert(id.clone());
     }
 
     /// Releases a device that a policy no longer targets.
     pub(super) fn release_binding(&mut self, id: &NodeId, key: &PolicyKey) {
-        if let Some(held) = self.policies.get_mut(key) {
-            held.drop_device(id);
-            let next = held.end_turn(id);
+        if let Some(entry) = self.policies.get_mut(key) {
+            entry.drop_device(id);
+            let next = entry.end_turn(id);
             self.dirty_plans.extend(next);
         }
         if let Some(node) = self.devices.get_mut(id) {
@@ -214,13 +214,13 @@ impl Engine {
             .policies
             .iter()
             .filter_map(|key| self.policies.get(key))
-            .filter(|held| !held.too_many)
-            .filter_map(|held| Some((held.policy.as_ref().ok()?, &held.needed_record)))
+            .filter(|entry| !entry.too_many)
+            .filter_map(|entry| Some((entry.policy.as_ref().ok()?, &entry.needed_record)))
             .collect();
         let released = self.due(node, id);
         let turns = node.policies.iter().filter(|key| {
-            let held = self.policies.get(*key);
-            held.is_some_and(|held| held.actions.has_turn(id))
+            let entry = self.policies.get(*key);
+            entry.is_some_and(|entry| entry.actions.has_turn(id))
         });
         let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
         let context = PlanContext {
@@ -235,8 +235,8 @@ impl Engine {
         let plan = plan_device(device, attributes, &policies, &context);
         self.change_budget.note(id, &plan.desired_by);
         for key in node.all_policies() {
-            if let Some(held) = self.policies.get_mut(key) {
-                held.drop_changed(key, id, &plan);
+            if let Some(entry) = self.policies.get_mut(key) {
+                entry.drop_changed(key, id, &plan);
             }
         }
         if let Some(node) = self.devices.get_mut(id) {
@@ -251,14 +251,14 @@ impl Engine {
     fn approval_states<'a>(&'a self, id: &NodeId, node: &'a DeviceState) -> ApprovalStates<'a> {
         let policies = node.all_policies();
         let approval_states = policies.filter_map(|key| {
-            let held = self.policies.get(key)?;
+            let entry = self.policies.get(key)?;
             let state = ApprovalState {
                 limited: match &self.approved_plan {
                     Some(approved) => approved.limited.contains(key),
                     None => self.change_budget.holds(id, key),
                 },
-                approved: held.approved.of(id),
-                exempt_from_limit: held.approved_over_limit.of(id),
+                approved: entry.approved.of(id),
+                exempt_from_limit: entry.approved_over_limit.of(id),
             };
             Some((key, state))
         });

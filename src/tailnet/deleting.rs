@@ -36,12 +36,12 @@ impl Engine {
     /// Starts to clean up after a policy that is being deleted. `patience`: the time without progress that it
     /// may take.
     pub(super) fn begin_cleanup(&mut self, key: &PolicyKey, patience: Option<Duration>) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         // A status of a newer version is left as it is: the deletion waits for a controller that can read it.
-        let patience = patience.filter(|_| !held.status_state.left_alone);
-        held.deleting = patience.map(Deadline::new);
+        let patience = patience.filter(|_| !entry.status_state.left_alone);
+        entry.deleting = patience.map(Deadline::new);
         if patience.is_some() {
             self.deleting.insert(key.clone());
             self.dirty_targets.insert(key.clone());
@@ -51,9 +51,9 @@ impl Engine {
 
     /// Restarts the cleanup of all policies that are being deleted.
     pub(super) fn restart_cleanup(&mut self) {
-        for (key, held) in &mut self.policies {
-            held.abandoned = None;
-            if let Some(deadline) = &mut held.deleting {
+        for (key, entry) in &mut self.policies {
+            entry.abandoned = None;
+            if let Some(deadline) = &mut entry.deleting {
                 deadline.restart();
                 self.deleting.insert(key.clone());
             }
@@ -78,18 +78,18 @@ impl Engine {
         }
         for key in self.deleting.clone() {
             let waits = self.waits(&key);
-            let Some(held) = self.policies.get_mut(&key) else {
+            let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            if let Some(deadline) = &mut held.deleting {
+            if let Some(deadline) = &mut entry.deleting {
                 deadline.count(waits, now.monotonic);
             }
-            let Some(held) = self.policies.get(&key) else {
+            let Some(entry) = self.policies.get(&key) else {
                 continue;
             };
-            if held.needed_record.managed.is_empty() || held.retains() {
+            if entry.needed_record.managed.is_empty() || entry.retains() {
                 self.end(&key, None);
-            } else if let Some(why) = self.why_cleanup_cannot_finish(held, &key) {
+            } else if let Some(why) = self.why_cleanup_cannot_finish(entry, &key) {
                 self.end(&key, Some(why));
             }
         }
@@ -101,7 +101,7 @@ impl Engine {
         let frozen = self
             .policies
             .get(key)
-            .is_some_and(|held| held.frozen_plan.is_some());
+            .is_some_and(|entry| entry.frozen_plan.is_some());
         if frozen || self.change_budget.held.contains(key) {
             return Waits::Held;
         }
@@ -121,8 +121,8 @@ impl Engine {
             return;
         };
         for key in &node.clearing {
-            let held = self.policies.get_mut(key);
-            if let Some(deadline) = held.and_then(|held| held.deleting.as_mut()) {
+            let entry = self.policies.get_mut(key);
+            if let Some(deadline) = entry.and_then(|entry| entry.deleting.as_mut()) {
                 deadline.progress(step.clone(), now.monotonic);
             }
         }
@@ -132,19 +132,19 @@ impl Engine {
         self.deleting.remove(key);
         self.dirty_statuses.insert(key.clone());
         let abandoned = why.map(|why| self.abandon(key, why));
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        held.abandoned = abandoned;
-        let managed = std::mem::take(&mut held.needed_record.managed);
+        entry.abandoned = abandoned;
+        let managed = std::mem::take(&mut entry.needed_record.managed);
         self.forget_released(key, &managed);
     }
 
     /// Why the remaining settings will not be cleared; `None` while they may be.
-    fn why_cleanup_cannot_finish(&self, held: &PolicyEntry, key: &PolicyKey) -> Option<String> {
-        let deadline = held.deleting.as_ref();
+    fn why_cleanup_cannot_finish(&self, entry: &PolicyEntry, key: &PolicyKey) -> Option<String> {
+        let deadline = entry.deleting.as_ref();
         let is_over = deadline.is_some_and(Deadline::is_over);
-        let policy = match &held.policy {
+        let policy = match &entry.policy {
             Ok(policy) => policy,
             Err(refusal @ Refusal::Invalid(_)) => {
                 return Some(format!("the policy is invalid: {refusal}"));
@@ -154,7 +154,7 @@ impl Engine {
         };
         match policy.mode {
             Mode::Suspended(Suspender::Invalid) => {
-                let errors = held.declared.as_ref().err();
+                let errors = entry.declared.as_ref().err();
                 let errors = errors.map(|errors| errors.join("; "));
                 return Some(format!(
                     "the policy is invalid: {}",
@@ -174,7 +174,7 @@ impl Engine {
         if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
             return Some(failure.message.clone());
         }
-        if let Some(forbidden) = self.forbidden(held, key) {
+        if let Some(forbidden) = self.forbidden(entry, key) {
             return Some(forbidden);
         }
         if !is_over {
@@ -189,12 +189,12 @@ impl Engine {
     }
 
     /// The reason, if guardrails deny all remaining changes: waiting does not help then.
-    fn forbidden(&self, held: &PolicyEntry, key: &PolicyKey) -> Option<String> {
+    fn forbidden(&self, entry: &PolicyEntry, key: &PolicyKey) -> Option<String> {
         let is_forbidden = |difference: &Difference| {
             matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
         };
         let mut first = None;
-        for id in held.needed_record.managed.release() {
+        for id in entry.needed_record.managed.release() {
             let node = self.devices.get(id)?;
             let own = || node.plan.of(key).filter(|d| d.why == Why::Released);
             if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
@@ -208,10 +208,10 @@ impl Engine {
     fn abandon(&self, key: &PolicyKey, why: String) -> Abandoned {
         let mut settings = ManagedSettings::default();
         let mut devices: BTreeSet<&NodeId> = BTreeSet::new();
-        if let Some(held) = self.policies.get(key) {
-            let managed = &held.needed_record.managed;
+        if let Some(entry) = self.policies.get(key) {
+            let managed = &entry.needed_record.managed;
             if !managed.nodes.is_empty() {
-                settings.keys = held.needed_record.owned.names();
+                settings.keys = entry.needed_record.owned.names();
                 settings.routes.clone_from(&managed.routes);
             }
             let due = managed.released.keys();

@@ -70,7 +70,7 @@ pub enum Message {
 }
 
 /// Drives an engine until `stop` is cancelled or the engine is finished, all requests have ended and all
-/// reports are recorded. Returns the engine for a last look.
+/// reports are recorded. Returns the engine.
 ///
 /// The mailbox is unbounded, so that one slow tailnet never blocks a sender that serves several. The number
 /// of objects bounds it, as only the newest state of each object is kept.

@@ -318,58 +318,59 @@ impl Engine {
             .policies
             .get_mut(&key)
             .filter(|entry| entry.uid == declared.uid);
-        let Some(held) = known else {
+        let Some(entry) = known else {
             self.drop_policy(&key);
             self.dirty_targets.insert(key.clone());
             self.dirty_statuses.insert(key.clone());
             let deleting = declared.deleting;
             let known = declared.status_state.readable.as_ref();
             let policy = self.admit(&declared.policy, known);
-            let held = PolicyEntry::new(declared, policy);
-            let asks = held.asks_for_reconcile();
-            self.redeclare(None, held.policy.as_ref().ok());
-            self.policies.insert(key.clone(), held);
+            let entry = PolicyEntry::new(declared, policy);
+            let asks = entry.asks_for_reconcile();
+            self.redeclare(None, entry.policy.as_ref().ok());
+            self.policies.insert(key.clone(), entry);
             self.begin_cleanup(&key, deleting);
             if asks {
                 self.request_reconcile(&key, now);
             }
             return;
         };
-        let asks = held.request != declared.request;
-        held.request = declared.request;
-        held.watched_record = declared.record;
-        held.status_state = declared.status_state;
-        if held.note_finalizer() {
-            held.last_report = None;
+        let asks = entry.request != declared.request;
+        entry.request = declared.request;
+        entry.watched_record = declared.record;
+        entry.status_state = declared.status_state;
+        if entry.note_finalizer() {
+            entry.last_report = None;
             self.dirty_statuses.insert(key.clone());
         }
-        if held.approvals != declared.approvals {
-            held.approvals = declared.approvals;
+        if entry.approvals != declared.approvals {
+            entry.approvals = declared.approvals;
             self.dirty_approvals.insert(key.clone());
             self.dirty_targets.insert(key.clone());
             self.dirty_statuses.insert(key.clone());
         }
-        let edited = held.generation != declared.generation;
+        let edited = entry.generation != declared.generation;
         if edited {
             let known = self.policies.get(&key);
-            let known = known.and_then(|held| {
-                held.last_valid
+            let known = known.and_then(|entry| {
+                entry
+                    .last_valid
                     .as_ref()
-                    .or(held.status_state.readable.as_ref())
+                    .or(entry.status_state.readable.as_ref())
             });
             let policy = self.admit(&declared.policy, known);
             let after = policy.as_ref().ok().cloned();
-            let before = self.policies.get_mut(&key).and_then(|held| {
-                held.generation = declared.generation;
-                held.last_valid = declared
+            let before = self.policies.get_mut(&key).and_then(|entry| {
+                entry.generation = declared.generation;
+                entry.last_valid = declared
                     .policy
                     .as_ref()
                     .ok()
                     .cloned()
-                    .or(held.last_valid.take());
-                held.declared = declared.policy;
-                let before = std::mem::replace(&mut held.policy, policy).ok();
-                held.note_edit(before.as_ref());
+                    .or(entry.last_valid.take());
+                entry.declared = declared.policy;
+                let before = std::mem::replace(&mut entry.policy, policy).ok();
+                entry.note_edit(before.as_ref());
                 before
             });
             self.redeclare(before.as_ref(), after.as_ref());
@@ -382,14 +383,14 @@ impl Engine {
     }
 
     pub(super) fn take_edit(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        held.urgent = true;
+        entry.urgent = true;
         self.flapping.forget_policy(key);
         // The frozen plan and the approved changes belong to the previous spec.
-        held.discard();
-        for id in held.nodes().chain(held.needed_record.managed.release()) {
+        entry.discard();
+        for id in entry.nodes().chain(entry.needed_record.managed.release()) {
             if let Some(node) = self.devices.get_mut(id) {
                 node.forget_backoffs_of(key);
                 self.dirty_plans.insert(id.clone());
@@ -401,12 +402,12 @@ impl Engine {
 
     fn drop_policy(&mut self, key: &PolicyKey) {
         self.end_evaluation(key);
-        if let Some(held) = self.policies.remove(key) {
-            self.redeclare(held.policy.as_ref().ok(), None);
-            for id in held.nodes() {
+        if let Some(entry) = self.policies.remove(key) {
+            self.redeclare(entry.policy.as_ref().ok(), None);
+            for id in entry.nodes() {
                 self.release_binding(id, key);
             }
-            self.forget_released(key, &held.needed_record.managed);
+            self.forget_released(key, &entry.needed_record.managed);
         }
         self.selector_policies.remove(key);
         self.flapping.forget_policy(key);
@@ -437,13 +438,13 @@ impl Engine {
             return;
         }
         self.restart_cleanup();
-        for held in self.policies.values_mut() {
-            held.start_term();
+        for entry in self.policies.values_mut() {
+            entry.start_term();
         }
         let asking = self
             .policies
             .iter()
-            .filter(|(_, held)| held.asks_for_reconcile());
+            .filter(|(_, entry)| entry.asks_for_reconcile());
         let asking: Vec<PolicyKey> = asking.map(|(key, _)| key.clone()).collect();
         for key in asking {
             self.request_reconcile(&key, now);
@@ -479,8 +480,8 @@ impl Engine {
         now: Duration,
     ) -> StepContext {
         let is_recorded = |key: &PolicyKey| {
-            let held = self.policies.get(key);
-            held.is_some_and(|held| held.durable_record.covers_at(id, &held.needed_record))
+            let entry = self.policies.get(key);
+            entry.is_some_and(|entry| entry.durable_record.covers_at(id, &entry.needed_record))
         };
         StepContext {
             missing: self.absence.is_missing(id),

@@ -176,22 +176,22 @@ impl Engine {
 
     /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
     pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
-        let targets = |held: &&PolicyEntry| held.binding.as_ref().is_some_and(|it| it.holds(id));
+        let targets = |entry: &&PolicyEntry| entry.binding.as_ref().is_some_and(|it| it.holds(id));
         let of = self
             .evaluating
             .iter()
             .filter_map(|key| self.policies.get(key));
         let mut of = of
             .filter(targets)
-            .filter_map(|held| held.evaluation.as_ref());
+            .filter_map(|entry| entry.evaluation.as_ref());
         of.any(|it| !it.is_first && (it.left.contains(id) || it.found.contains_key(id)))
     }
 
     /// The first list of a term has arrived: nothing that other processes did for the existing policies may
     /// be undone before their devices are known.
     pub(super) fn await_policies(&mut self) {
-        for held in self.policies.values_mut() {
-            held.awaited = held.binding.is_none();
+        for entry in self.policies.values_mut() {
+            entry.awaited = entry.binding.is_none();
         }
     }
 
@@ -199,9 +199,9 @@ impl Engine {
     pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
         let awaited = self.evaluating.iter();
         let awaited = awaited.filter_map(|key| self.policies.get(key));
-        let mut awaited = awaited.filter(|held| held.awaited);
-        awaited.any(|held| {
-            let policy = held.intended().as_ref();
+        let mut awaited = awaited.filter(|entry| entry.awaited);
+        awaited.any(|entry| {
+            let policy = entry.intended().as_ref();
             let device = self.index.get(id);
             policy.is_ok_and(|policy| {
                 policy.mode != Mode::Observe
@@ -220,8 +220,8 @@ impl Engine {
     pub(super) fn end_waiting_for(&mut self, keys: &[PolicyKey]) {
         let mut waited = false;
         for key in keys {
-            let held = self.policies.get_mut(key);
-            waited |= held.is_some_and(|held| std::mem::take(&mut held.awaited));
+            let entry = self.policies.get_mut(key);
+            waited |= entry.is_some_and(|entry| std::mem::take(&mut entry.awaited));
         }
         if waited {
             self.dirty_steps.extend(self.devices.keys().cloned());
@@ -230,36 +230,36 @@ impl Engine {
 
     /// Begins to match all devices with a new selector.
     fn begin_evaluation(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let leaves = held.deleting.is_some();
+        let leaves = entry.deleting.is_some();
         let selects = |policy: &Policy| {
             let selector = policy.selector().cloned()?;
             Some((selector, policy.allowance.clone()))
         };
-        let selector = held.intended().as_ref().ok().and_then(selects);
+        let selector = entry.intended().as_ref().ok().and_then(selects);
         let Some((selector, allowance)) = selector.filter(|_| !leaves) else {
             // The policy targets a single device, or no device any longer.
-            if let Some(Some(next)) = held.evaluation.take().map(|it| it.next) {
+            if let Some(Some(next)) = entry.evaluation.take().map(|it| it.next) {
                 self.put_in_force(key, next);
             }
             self.evaluating.remove(key);
             return;
         };
         let is_known = |it: &Evaluation| it.selector == selector && it.allowance == allowance;
-        let is_bound = matches!(held.binding, Some(Binding::Selector(_)));
-        let evaluation = held.evaluation.as_ref();
+        let is_bound = matches!(entry.binding, Some(Binding::Selector(_)));
+        let evaluation = entry.evaluation.as_ref();
         if let Some(evaluation) = evaluation.filter(|it| is_known(it) && (it.is_first || is_bound))
         {
             if !evaluation.is_first {
-                held.before_edit = None;
+                entry.before_edit = None;
             }
             return;
         }
         // Editing a selector again and again must not make others wait.
-        let is_edited = held.evaluation.is_some();
-        held.evaluation = Some(Evaluation::new(selector, allowance, &self.index));
+        let is_edited = entry.evaluation.is_some();
+        entry.evaluation = Some(Evaluation::new(selector, allowance, &self.index));
         self.evaluating.insert(key.clone());
         if is_edited {
             self.end_waiting_for(std::slice::from_ref(key));
@@ -273,8 +273,8 @@ impl Engine {
             return;
         }
         self.dirty_steps.extend(changed.iter().cloned());
-        for (key, held) in &mut self.policies {
-            if let Some(evaluation) = &mut held.evaluation {
+        for (key, entry) in &mut self.policies {
+            if let Some(evaluation) = &mut entry.evaluation {
                 evaluation.left.extend(changed.iter().cloned());
                 self.evaluating.insert(key.clone());
             }
@@ -289,7 +289,7 @@ impl Engine {
         {
             self.evaluated_last.clone_from(&key.namespace);
             let evaluation = self.policies.get_mut(&key);
-            let Some(evaluation) = evaluation.and_then(|held| held.evaluation.as_mut()) else {
+            let Some(evaluation) = evaluation.and_then(|entry| entry.evaluation.as_mut()) else {
                 self.evaluating.remove(&key);
                 continue;
             };
@@ -317,10 +317,10 @@ impl Engine {
 
     /// Applies the results of a policy once no device is left.
     fn take_evaluation(&mut self, key: &PolicyKey, now: Duration) {
-        let held = self.policies.get_mut(key);
-        let Some((before_edit, evaluation)) = held.and_then(|held| {
-            let evaluation = held.evaluation.as_mut()?;
-            Some((&mut held.before_edit, evaluation))
+        let entry = self.policies.get_mut(key);
+        let Some((before_edit, evaluation)) = entry.and_then(|entry| {
+            let evaluation = entry.evaluation.as_mut()?;
+            Some((&mut entry.before_edit, evaluation))
         }) else {
             self.evaluating.remove(key);
             return;
@@ -351,16 +351,16 @@ impl Engine {
     /// An edited policy keeps its precedence on its devices, and sends nothing, until the devices that it
     /// targets now are known.
     fn set_aside(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let Some(before) = held.before_edit.take() else {
+        let Some(before) = entry.before_edit.take() else {
             return;
         };
         let before = before.while_invalid();
-        let edited = std::mem::replace(&mut held.policy, Ok(before.clone()));
+        let edited = std::mem::replace(&mut entry.policy, Ok(before.clone()));
         let declared = edited.as_ref().ok().cloned();
-        if let Some(evaluation) = &mut held.evaluation {
+        if let Some(evaluation) = &mut entry.evaluation {
             evaluation.next = Some(edited);
         }
         self.redeclare(declared.as_ref(), Some(&before));
@@ -369,19 +369,20 @@ impl Engine {
 
     /// Puts an edited policy in force.
     fn put_in_force(&mut self, key: &PolicyKey, policy: Result<Policy, Refusal>) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         let after = policy.as_ref().ok().cloned();
-        let before = std::mem::replace(&mut held.policy, policy);
+        let before = std::mem::replace(&mut entry.policy, policy);
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.concern_devices(key);
         self.dirty_statuses.insert(key.clone());
     }
 
     fn concern_devices(&mut self, key: &PolicyKey) {
-        if let Some(held) = self.policies.get(key) {
-            self.dirty_plans.extend(held.managed().into_iter().cloned());
+        if let Some(entry) = self.policies.get(key) {
+            self.dirty_plans
+                .extend(entry.managed().into_iter().cloned());
         }
     }
 }

@@ -153,8 +153,9 @@ impl Engine {
         comparison: Comparison,
         now: Duration,
     ) -> Comparison {
-        let held = self.policies.get(key);
-        let Some(Binding::Selector(members)) = held.and_then(|held| held.binding.as_ref()) else {
+        let entry = self.policies.get(key);
+        let Some(Binding::Selector(members)) = entry.and_then(|entry| entry.binding.as_ref())
+        else {
             return comparison;
         };
         let is_member = members.contains(id);

@@ -56,23 +56,23 @@ impl Engine {
 
     /// Checks a policy against the guardrails again. A changed result is like an edit.
     fn admit_again(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return;
         };
-        let known = held
+        let known = entry
             .last_valid
             .as_ref()
-            .or(held.status_state.readable.as_ref());
-        let policy = self.admit(&held.declared, known);
-        if policy == *held.intended() {
+            .or(entry.status_state.readable.as_ref());
+        let policy = self.admit(&entry.declared, known);
+        if policy == *entry.intended() {
             return;
         }
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let before = std::mem::replace(&mut held.policy, policy);
-        held.note_edit(before.as_ref().ok());
-        let after = held.policy.as_ref().ok().cloned();
+        let before = std::mem::replace(&mut entry.policy, policy);
+        entry.note_edit(before.as_ref().ok());
+        let after = entry.policy.as_ref().ok().cloned();
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.take_edit(key);
     }
@@ -88,10 +88,10 @@ impl Engine {
 
     /// Emits the Event that a policy is not allowed.
     pub(super) fn notify_refusal(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return;
         };
-        if let Err(Refusal::NotAllowed(forbidden)) = &held.policy {
+        if let Err(Refusal::NotAllowed(forbidden)) = &entry.policy {
             let notification = Notification::Refused(forbidden.clone());
             self.notify(key, notification);
         }

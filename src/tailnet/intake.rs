@@ -101,14 +101,14 @@ impl Engine {
     pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
         self.reconcile_requests
             .insert(key.clone(), Ticket(self.next_ticket));
-        let Some(held) = self.policies.get(key).filter(|held| held.policy.is_ok()) else {
+        let Some(entry) = self.policies.get(key).filter(|entry| entry.policy.is_ok()) else {
             return;
         };
         let needs_reads = |id: &&NodeId| {
             let node = self.devices.get(*id);
             node.is_some_and(|node| node.plan.owners.need_attributes())
         };
-        let to_read: Vec<NodeId> = held.nodes().filter(needs_reads).cloned().collect();
+        let to_read: Vec<NodeId> = entry.nodes().filter(needs_reads).cloned().collect();
         let reads = ReadShares::share_of(to_read.len(), self.settings.requests_per_second);
         let is_due = self.polling.comes_at_once(now.monotonic);
         let given = (self.settings.poll_interval, reads, is_due);
@@ -135,8 +135,8 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         for key in granted {
-            if let Some(held) = self.policies.get_mut(&key) {
-                held.needed_record.handled = held.asked().cloned();
+            if let Some(entry) = self.policies.get_mut(&key) {
+                entry.needed_record.handled = entry.asked().cloned();
                 self.dirty_statuses.insert(key);
             }
         }
@@ -239,13 +239,13 @@ impl Engine {
     pub(super) fn reconsider_taken(&mut self) {
         let taken =
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
-        let held = |node: &DeviceState| {
+        let waits = |node: &DeviceState| {
             let mut all = node.plan.differences.iter().chain(&node.plan.shown);
             let mut lost = node.plan.owners.conflicts.iter();
             all.any(taken) || lost.any(|lost| matches!(lost.kind, ConflictKind::Device(_)))
         };
-        let held = self.devices.iter().filter(|(_, node)| held(node));
-        self.dirty_plans.extend(held.map(|(id, _)| id.clone()));
+        let waiting = self.devices.iter().filter(|(_, node)| waits(node));
+        self.dirty_plans.extend(waiting.map(|(id, _)| id.clone()));
     }
 
     fn take_device(&mut self, device: Device, asked_at: Duration) {

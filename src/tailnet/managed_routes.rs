@@ -25,10 +25,10 @@ impl Engine {
             return;
         }
         for key in &node.policies {
-            let Some(held) = self.policies.get_mut(key) else {
+            let Some(entry) = self.policies.get_mut(key) else {
                 continue;
             };
-            let managed = &held.needed_record.managed;
+            let managed = &entry.needed_record.managed;
             // The limit holds a whole policy, also on devices where nothing differs.
             if self.change_budget.held.contains(key) || !managed.is_partly_managed(id) {
                 continue;
@@ -43,7 +43,7 @@ impl Engine {
             };
             let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
             if !routes.is_subset(managed.managed_routes(id)) {
-                Arc::make_mut(&mut held.needed_record.managed).manage_routes(id, &routes);
+                Arc::make_mut(&mut entry.needed_record.managed).manage_routes(id, &routes);
                 self.dirty_statuses.insert(key.clone());
             }
         }

@@ -305,8 +305,8 @@ impl Engine {
         };
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
         for key in &node.policies {
-            if let Some(held) = self.policies.get_mut(key) {
-                held.drop_keys(id, kept, expired);
+            if let Some(entry) = self.policies.get_mut(key) {
+                entry.drop_keys(id, kept, expired);
             }
         }
     }
@@ -330,8 +330,8 @@ impl Engine {
         let mut is_new = false;
         for key in &node.policies {
             let managed = node.plan.managed.get(key).unwrap_or(&nothing);
-            if let Some(held) = self.policies.get_mut(key) {
-                is_new |= held.adopt(id, managed, &open);
+            if let Some(entry) = self.policies.get_mut(key) {
+                is_new |= entry.adopt(id, managed, &open);
             }
         }
         if is_new && !open.is_empty() {
@@ -348,8 +348,8 @@ impl Engine {
         for id in nodes.keys() {
             let policies = self.devices.get(id).map(|node| &node.policies);
             for key in policies.into_iter().flatten() {
-                if let Some(held) = self.policies.get_mut(key) {
-                    held.attributes_sent(id);
+                if let Some(entry) = self.policies.get_mut(key) {
+                    entry.attributes_sent(id);
                 }
             }
         }
@@ -362,8 +362,8 @@ impl Engine {
             return;
         }
         self.released_at = list;
-        for (key, held) in &mut self.policies {
-            if held.release_absent(&self.index, &self.absence, list) {
+        for (key, entry) in &mut self.policies {
+            if entry.release_absent(&self.index, &self.absence, list) {
                 self.dirty_statuses.insert(key.clone());
             }
         }
@@ -371,10 +371,10 @@ impl Engine {
 
     /// Makes the record of the keys that a policy owns, for its report.
     pub(super) fn record_keys(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let left_out = held.record(&self.index, self.record_capacity);
+        let left_out = entry.record(&self.index, self.record_capacity);
         self.dirty_steps.extend(left_out);
     }
 
@@ -402,13 +402,16 @@ impl Engine {
 
     /// Whether a record must be written now.
     pub(super) fn must_record(&self, key: &PolicyKey) -> bool {
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return false;
         };
-        if !held.durable_record.covers_all_but_keys(&held.needed_record) {
+        if !entry
+            .durable_record
+            .covers_all_but_keys(&entry.needed_record)
+        {
             return true;
         }
-        let is_due = self.waiting_records.is_due || held.nodes().nth(FEW).is_none();
-        is_due && !held.durable_record.covers(&held.needed_record)
+        let is_due = self.waiting_records.is_due || entry.nodes().nth(FEW).is_none();
+        is_due && !entry.durable_record.covers(&entry.needed_record)
     }
 }

@@ -109,8 +109,8 @@ impl PolicyEntry {
 impl Engine {
     /// Under `Retain`, nothing is recorded for clearing.
     pub(super) fn retain(&mut self, key: &PolicyKey) {
-        let held = self.policies.get_mut(key).filter(|held| held.retains());
-        let managed = held.map(|held| std::mem::take(&mut held.needed_record.managed));
+        let entry = self.policies.get_mut(key).filter(|entry| entry.retains());
+        let managed = entry.map(|entry| std::mem::take(&mut entry.needed_record.managed));
         if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
             self.forget_released(key, &managed);
             self.dirty_statuses.insert(key.clone());
@@ -119,19 +119,20 @@ impl Engine {
 
     /// Records a device that the selector matches now as managed.
     pub(super) fn hold_one(&mut self, id: &NodeId, key: &PolicyKey) {
-        let Some(held) = self.policies.get_mut(key).filter(|held| !held.too_many) else {
+        let Some(entry) = self.policies.get_mut(key).filter(|entry| !entry.too_many) else {
             return;
         };
-        let too_many = held.hold(Some(&Binding::Device(id.clone())));
+        let too_many = entry.hold(Some(&Binding::Device(id.clone())));
         self.refuse_many(key, too_many);
     }
 
     /// Releases a device that the selector no longer matches.
     pub(super) fn release_device(&mut self, id: &NodeId, key: &PolicyKey) {
-        let held = self.policies.get_mut(key);
-        if let Some(held) = held.filter(|held| !held.is_invalid()) {
-            let owned = Arc::clone(&held.needed_record.owned);
-            held.managed_devices()
+        let entry = self.policies.get_mut(key);
+        if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
+            let owned = Arc::clone(&entry.needed_record.owned);
+            entry
+                .managed_devices()
                 .released_on([id.clone()].into(), &owned);
             self.track_device(id, key);
             self.dirty_statuses.insert(key.clone());
@@ -140,30 +141,30 @@ impl Engine {
 
     /// Nothing is sent for a policy under `Clear` that targets more devices than its status can record.
     pub(super) fn refuse_many(&mut self, key: &PolicyKey, too_many: bool) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        if held.too_many == too_many {
+        if entry.too_many == too_many {
             return;
         }
-        held.too_many = too_many;
-        self.dirty_plans.extend(held.nodes().cloned());
+        entry.too_many = too_many;
+        self.dirty_plans.extend(entry.nodes().cloned());
         self.dirty_statuses.insert(key.clone());
     }
 
     /// With one device less, there may no longer be too many.
     pub(super) fn recount(&mut self, key: &PolicyKey) {
-        if self.policies.get(key).is_some_and(|held| held.too_many) {
+        if self.policies.get(key).is_some_and(|entry| entry.too_many) {
             self.dirty_targets.insert(key.clone());
         }
     }
 
     /// Tracks the devices that a policy has released.
     pub(super) fn track_released(&mut self, key: &PolicyKey) {
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return;
         };
-        let managed = Arc::clone(&held.needed_record.managed);
+        let managed = Arc::clone(&entry.needed_record.managed);
         for id in managed.release() {
             self.track_device(id, key);
         }
@@ -189,11 +190,11 @@ impl Engine {
     /// The settings that policies that have released a device must clear there.
     pub(super) fn due(&self, node: &DeviceState, id: &NodeId) -> Vec<Released> {
         let due = node.clearing.iter().filter_map(|key| {
-            let held = self.policies.get(key).filter(|held| held.clears())?;
-            let policy = held.policy.as_ref().ok()?;
+            let entry = self.policies.get(key).filter(|entry| entry.clears())?;
+            let policy = entry.policy.as_ref().ok()?;
             Some(Released {
                 policy: key.clone(),
-                settings: held.needed_record.managed.due(id),
+                settings: entry.needed_record.managed.due(id),
                 allowance: policy.allowance.clone(),
                 mode: policy.mode,
             })
@@ -217,11 +218,11 @@ impl Engine {
             return false;
         };
         let cleared = |key: &&PolicyKey| {
-            let Some(held) = self.policies.get(*key) else {
+            let Some(entry) = self.policies.get(*key) else {
                 return true;
             };
-            let due = held.needed_record.managed.due(id);
-            due.is_empty() || gone || (held.clears() && !unknown && is_cleared(node, key, &due))
+            let due = entry.needed_record.managed.due(id);
+            due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
         };
         let cleared: Vec<PolicyKey> = node.clearing.iter().filter(cleared).cloned().collect();
         if !cleared.is_empty() {
@@ -231,8 +232,8 @@ impl Engine {
             if let Some(node) = self.devices.get_mut(id) {
                 node.clearing.remove(key);
             }
-            if let Some(held) = self.policies.get_mut(key) {
-                held.managed_devices().cleared(id);
+            if let Some(entry) = self.policies.get_mut(key) {
+                entry.managed_devices().cleared(id);
             }
             self.dirty_statuses.insert(key.clone());
             self.recount(key);
@@ -248,12 +249,12 @@ impl Engine {
             return;
         };
         for key in &node.clearing {
-            let Some(held) = self.policies.get_mut(key) else {
+            let Some(entry) = self.policies.get_mut(key) else {
                 continue;
             };
-            let gone = node.gone(device, held.needed_record.managed.due(id));
+            let gone = node.gone(device, entry.needed_record.managed.due(id));
             if !gone.is_empty() {
-                held.managed_devices().forget(id, &gone);
+                entry.managed_devices().forget(id, &gone);
                 self.dirty_statuses.insert(key.clone());
             }
         }
@@ -261,10 +262,10 @@ impl Engine {
 
     /// The progress of clearing the released devices; `None` if there are none.
     pub(super) fn clear_report(&self, key: &PolicyKey) -> Option<ClearReport> {
-        let held = self.policies.get(key)?;
-        let mut nodes = held.needed_record.managed.release();
-        if held.deleting.is_some() {
-            nodes.extend(&held.needed_record.managed.nodes);
+        let entry = self.policies.get(key)?;
+        let mut nodes = entry.needed_record.managed.release();
+        if entry.deleting.is_some() {
+            nodes.extend(&entry.needed_record.managed.nodes);
         }
         if nodes.is_empty() {
             return None;
@@ -291,11 +292,11 @@ impl Engine {
     /// Whether the report of a policy that is clearing devices can wait, as no record depends on it. Like for
     /// selectors, a report is made once for each list, and when the devices are idle.
     pub(super) fn clearing_can_wait(&self, key: &PolicyKey) -> bool {
-        let Some(held) = self.policies.get(key) else {
+        let Some(entry) = self.policies.get(key) else {
             return false;
         };
-        let managed = &held.needed_record.managed;
-        if managed.released.is_empty() || !held.clears() {
+        let managed = &entry.needed_record.managed;
+        if managed.released.is_empty() || !entry.clears() {
             return false;
         }
         let mut at_work = self.queues.at_work().chain(&self.dirty_steps);

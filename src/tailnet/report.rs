@@ -154,12 +154,12 @@ impl Engine {
             let Some(report) = self.report(&key) else {
                 continue;
             };
-            let Some(held) = self.policies.get_mut(&key) else {
+            let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
             let edited = self.edited.take(&key);
-            if edited || held.last_report.as_ref() != Some(&report) {
-                let before = held.last_report.replace(report.clone());
+            if edited || entry.last_report.as_ref() != Some(&report) {
+                let before = entry.last_report.replace(report.clone());
                 if matches!(report.state, State::NotAllowed(_))
                     && before.is_none_or(|before| before.state != report.state)
                 {
@@ -178,12 +178,12 @@ impl Engine {
 
     /// The record in a report of this object is durable.
     pub(super) fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
-        let held = self.policies.get_mut(key);
-        if let Some(held) = held.filter(|held| held.uid == uid) {
-            held.durable_record = record;
-            self.dirty_steps.extend(held.nodes().cloned());
+        let entry = self.policies.get_mut(key);
+        if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
+            entry.durable_record = record;
+            self.dirty_steps.extend(entry.nodes().cloned());
             self.dirty_steps
-                .extend(held.needed_record.managed.release().into_iter().cloned());
+                .extend(entry.needed_record.managed.release().into_iter().cloned());
         }
     }
 
@@ -196,27 +196,27 @@ impl Engine {
     /// The report of a policy; `None` if the last one still holds: before the first list, and while work is
     /// in progress and no record is needed for it.
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
-        let held = self.policies.get(key)?;
-        let state = match &held.policy {
-            _ if held.status_state.left_alone || held.is_set_aside() => return None,
-            _ if held.deleting.is_some() => State::Deleting(held.abandoned.clone().map(Box::new)),
-            _ if let Err(errors) = &held.declared => State::Invalid(errors.clone()),
+        let entry = self.policies.get(key)?;
+        let state = match &entry.policy {
+            _ if entry.status_state.left_alone || entry.is_set_aside() => return None,
+            _ if entry.deleting.is_some() => State::Deleting(entry.abandoned.clone().map(Box::new)),
+            _ if let Err(errors) = &entry.declared => State::Invalid(errors.clone()),
             Err(refusal) if self.may_be_allowed_yet(refusal) => return None,
             Err(Refusal::Invalid(errors)) => State::Invalid(errors.clone()),
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
-            Ok(_) if held.too_many => State::TooMany(held.nodes().count()),
-            Ok(policy) => match (self.outage(), &held.binding) {
+            Ok(_) if entry.too_many => State::TooMany(entry.nodes().count()),
+            Ok(policy) => match (self.outage(), &entry.binding) {
                 // In a moment there is a connection, or the reason why there is none.
                 (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
-                (None, None) if held.needed_record.bound.is_none() => State::Starting,
+                (None, None) if entry.needed_record.bound.is_none() => State::Starting,
                 (None, Some(binding)) if self.polling.seen > 0 => {
                     self.binding_state(key, &policy.target, binding)?
                 }
                 _ => return None,
             },
         };
-        let released = || held.needed_record.managed.release();
+        let released = || entry.needed_record.managed.release();
         let at_rest = match &state {
             State::Bound(device) => !device.working,
             State::Selector(fleet) => fleet.working == 0,
@@ -224,22 +224,22 @@ impl Engine {
             _ => false,
         } && !released().into_iter().any(|id| self.is_working(id));
         Some(PolicyReport {
-            uid: held.uid.clone(),
+            uid: entry.uid.clone(),
             held: self.held_plan_of(key),
             approval_errors: self.approval_errors(key, at_rest && self.can_compare_lists()),
-            generation: held.generation,
-            record: held.needed_record.clone(),
-            owned: Arc::clone(&held.keys.record),
-            unrecorded: held.keys.unrecorded.len(),
-            changed_at: held.changed_at,
-            mode: held
+            generation: entry.generation,
+            record: entry.needed_record.clone(),
+            owned: Arc::clone(&entry.keys.record),
+            unrecorded: entry.keys.unrecorded.len(),
+            changed_at: entry.changed_at,
+            mode: entry
                 .policy
                 .as_ref()
                 .map(|policy| policy.mode)
                 .unwrap_or_default(),
             clearing: self.clear_report(key),
             actions: self.action_report(key),
-            within: held
+            within: entry
                 .policy
                 .as_ref()
                 .ok()

@@ -143,7 +143,7 @@ impl Engine {
         let step = node.next_step(id, self.step_context(id, node, now.monotonic));
         let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
         self.change_budget.reservations.ask(id, waits);
-        let decide_step = match &step {
+        let lane = match &step {
             Step::Rest(_) => Lane::Idle,
             Step::Wait => Lane::Blocked,
             Step::Read(_) | Step::Call(..) if self.is_urgent(node) => Lane::Urgent,
@@ -165,9 +165,8 @@ impl Engine {
         let timer = retry.into_iter().chain(expiry).min();
         self.set_timer(id, timer);
         let namespace = self.cause_of(id, &step);
-        self.queues
-            .put_for(id, decide_step, &namespace, now.monotonic);
-        if decide_step == Lane::Idle {
+        self.queues.put_for(id, lane, &namespace, now.monotonic);
+        if lane == Lane::Idle {
             self.idle(id, now.monotonic);
         }
     }
@@ -177,10 +176,11 @@ impl Engine {
     }
 
     fn makes_urgent(&self, key: &PolicyKey) -> bool {
-        let few = |held: &PolicyEntry| {
-            held.nodes().nth(MANY).is_none() && held.needed_record.managed.released_count() <= MANY
+        let few = |entry: &PolicyEntry| {
+            entry.nodes().nth(MANY).is_none()
+                && entry.needed_record.managed.released_count() <= MANY
         };
-        let urgent = |held: &PolicyEntry| held.urgent && few(held);
+        let urgent = |entry: &PolicyEntry| entry.urgent && few(entry);
         self.policies.get(key).is_some_and(urgent)
     }
 
@@ -206,8 +206,8 @@ impl Engine {
         let done = node.is_done();
         let policies: Vec<PolicyKey> = node.all_policies().cloned().collect();
         for key in policies {
-            if done && let Some(held) = self.policies.get_mut(&key) {
-                held.urgent = false;
+            if done && let Some(entry) = self.policies.get_mut(&key) {
+                entry.urgent = false;
             }
             self.dirty_statuses.insert(key);
         }

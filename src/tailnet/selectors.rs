@@ -84,12 +84,12 @@ enum DeviceOutcome {
 impl Engine {
     /// Adds a device to the devices of a selector that it matches, or removes it.
     pub(super) fn rematch(&mut self, id: &NodeId, key: &PolicyKey, comparison: Comparison) {
-        let Some(held) = self.policies.get_mut(key) else {
+        let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         // In a new term, a device may leave with the first list: its record must be restored before.
-        held.meet_devices(&self.index, self.polling.seen);
-        let Some(Binding::Selector(nodes)) = &mut held.binding else {
+        entry.meet_devices(&self.index, self.polling.seen);
+        let Some(Binding::Selector(nodes)) = &mut entry.binding else {
             return;
         };
         let (matches, is_unknown) = (
@@ -102,11 +102,11 @@ impl Engine {
             nodes.remove(id)
         };
         let reported = if is_unknown {
-            held.selector_errors.insert(id.clone())
+            entry.selector_errors.insert(id.clone())
         } else {
-            held.selector_errors.remove(id)
+            entry.selector_errors.remove(id)
         };
-        let left = !matches && !is_unknown && held.needed_record.managed.nodes.contains(id);
+        let left = !matches && !is_unknown && entry.needed_record.managed.nodes.contains(id);
         if has_changed || reported {
             self.dirty_statuses.insert(key.clone());
         }
@@ -120,9 +120,9 @@ impl Engine {
         if left {
             self.release_device(id, key);
         }
-        if let Some(held) = self.policies.get_mut(key) {
+        if let Some(entry) = self.policies.get_mut(key) {
             let is_kept = matches || is_unknown;
-            held.see_device(id, self.index.get(id), is_kept, self.polling.seen);
+            entry.see_device(id, self.index.get(id), is_kept, self.polling.seen);
         }
     }
 
@@ -144,7 +144,7 @@ impl Engine {
         let Some(binding) = self
             .policies
             .get(key)
-            .and_then(|held| held.binding.as_ref())
+            .and_then(|entry| entry.binding.as_ref())
         else {
             return false;
         };
@@ -195,13 +195,13 @@ impl Engine {
     }
 
     fn selector_errors(&self, key: &PolicyKey) -> Option<SelectorErrors> {
-        let held = self.policies.get(key)?;
-        let device = self.index.get(held.selector_errors.first()?)?;
+        let entry = self.policies.get(key)?;
+        let device = self.index.get(entry.selector_errors.first()?)?;
         Some(SelectorErrors {
-            count: held.selector_errors.len(),
+            count: entry.selector_errors.len(),
             node: device.node_id.clone(),
             label: device.label().to_string(),
-            error: held.selector()?.0.check(device).err()?,
+            error: entry.selector()?.0.check(device).err()?,
         })
     }
 }

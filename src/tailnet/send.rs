@@ -215,7 +215,7 @@ impl Engine {
             return true;
         };
         let list_trusted = self.polling.is_trusted(now.monotonic);
-        let wanted = |id: &&NodeId| {
+        let is_planned = |id: &&NodeId| {
             let own: Vec<&Difference> = in_flight
                 .differences
                 .iter()
@@ -229,7 +229,7 @@ impl Engine {
                     && still_planned(call, &own, &node.plan)
             })
         };
-        in_flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(wanted)
+        in_flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(is_planned)
     }
 
     /// Whether anything may be written to the tailnet at all.
@@ -332,8 +332,8 @@ impl Engine {
         let Some(node) = self.devices.get(id) else {
             return Default::default();
         };
-        let given = self.step_context(id, node, now.monotonic);
-        let Step::WriteAttributes(mut writes, mut differences) = node.step_if_idle(id, given)
+        let context = self.step_context(id, node, now.monotonic);
+        let Step::WriteAttributes(mut writes, mut differences) = node.step_if_idle(id, context)
         else {
             return Default::default();
         };

@@ -69,8 +69,8 @@ impl Engine {
         };
         let guardrails = &self.admission.guardrails;
         let sets = |key: &&PolicyKey| {
-            let held = self.policies.get(*key).filter(|held| !held.too_many);
-            let policy = held.and_then(|held| held.policy.as_ref().ok());
+            let entry = self.policies.get(*key).filter(|entry| !entry.too_many);
+            let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
             policy.is_some_and(|policy| {
                 let field = PolicyField::PostureAttributes;
                 AttributeTypes::is_set_by(policy)
@@ -83,14 +83,14 @@ impl Engine {
     fn note_setting(&mut self, before: &BTreeSet<PolicyKey>, after: &BTreeSet<PolicyKey>) {
         let mut affected = BTreeSet::new();
         for key in after.difference(before) {
-            let held = self.policies.get(key);
-            if let Some(policy) = held.and_then(|held| held.policy.as_ref().ok()) {
+            let entry = self.policies.get(key);
+            if let Some(policy) = entry.and_then(|entry| entry.policy.as_ref().ok()) {
                 affected.extend(self.tailnet_wide.types.gain_device(policy));
             }
         }
         for key in before.difference(after) {
-            let held = self.policies.get(key);
-            let policy = held.and_then(|held| held.policy.as_ref().ok());
+            let entry = self.policies.get(key);
+            let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
             affected.extend(self.tailnet_wide.types.lose_device(key, policy));
         }
         self.compare_again(affected);
@@ -113,8 +113,8 @@ impl Engine {
 
     fn compare_again(&mut self, policies: BTreeSet<PolicyKey>) {
         for key in policies {
-            if let Some(held) = self.policies.get(&key) {
-                self.dirty_plans.extend(held.nodes().cloned());
+            if let Some(entry) = self.policies.get(&key) {
+                self.dirty_plans.extend(entry.nodes().cloned());
             }
         }
     }

@@ -64,8 +64,8 @@ impl Engine {
             }
             self.finish_action(difference);
             for owner in difference.owners() {
-                if let Some(held) = self.policies.get_mut(owner) {
-                    held.done(difference);
+                if let Some(entry) = self.policies.get_mut(owner) {
+                    entry.done(difference);
                 }
             }
             self.note_change(difference, now);
@@ -85,8 +85,8 @@ impl Engine {
                 .or_insert_with(|| Contest::new(difference, now.monotonic));
         }
         for owner in difference.owners() {
-            if let Some(held) = self.policies.get_mut(owner) {
-                held.changed_at = Some(now.wall);
+            if let Some(entry) = self.policies.get_mut(owner) {
+                entry.changed_at = Some(now.wall);
             }
             let reported = self.reported_as(difference, owner);
             self.notify(owner, Notification::Changed(Box::new(reported)));

@@ -47,13 +47,16 @@ async fn a_response_of_the_wrong_shape_is_an_error_with_its_position_and_never_a
         ),
         (
             r#"{"devices":[{"id":"1","enabledRoutes":["x"]}]}"#,
-            "devices[0].enabledRoutes[0]: 'x' is no CIDR",
+            "devices[0].enabledRoutes[0]: 'x' is not a valid CIDR",
         ),
         (
             r#"{"devices":[{"id":"1","expires":"soon"}]}"#,
             "devices[0].expires",
         ),
-        (r#"{"devices":[{"id":"../x"}]}"#, "'../x' is no device id"),
+        (
+            r#"{"devices":[{"id":"../x"}]}"#,
+            "'../x' is not a valid device id",
+        ),
         (
             "<html><title>Log in</title></html>",
             "an HTML page 'Log in'",

@@ -145,7 +145,7 @@ async fn a_credential_and_a_tailnet_that_no_request_can_carry_are_stalled() {
     let object = stage.kubectl.get(&["tstn/default"]).await;
     let reported = object["status"]["conditions"].to_string();
     assert!(
-        reported.contains("'..' is no tailnet") && !reported.contains("ApiUnreachable"),
+        reported.contains("'..' is not a valid tailnet") && !reported.contains("ApiUnreachable"),
         "{reported}"
     );
 }
