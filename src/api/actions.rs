@@ -1,10 +1,10 @@
-//! What a policy does once, as its manifest says it and its status keeps it.
+//! The one-shot actions of a policy: their fields in the spec and their records in the status.
 //!
-//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+//! The doc comments become `kubectl explain`: they address the author of a manifest.
 
 #![allow(
     clippy::doc_markdown,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use std::time::Duration;
@@ -16,19 +16,20 @@ use serde::{Deserialize, Serialize};
 use super::{duration, rules};
 use crate::model::Refused;
 
-/// Which devices are deleted, and how many in a day.
+/// Which devices the controller deletes, and how many in a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeleteInactive {
-    /// For how long a device must not have been seen, in hours, minutes and seconds; at least 24h.
-    /// One that is connected, and one of which it is not known when it was last seen, stays.
+    /// How long ago a device must have been seen last, in hours, minutes and seconds; at least 24h.
+    /// The controller does not delete a device that is connected, or for which the API does not
+    /// report when it was last seen.
     ///
     /// Example: 720h
     #[schemars(schema_with = "rules::inactivity")]
     pub inactive_for: String,
 
-    /// How many devices the policy deletes within any 24 hours, at most; from 1 to 1000. Those that
-    /// were begun count, whatever became of them. Absent: 1.
+    /// How many devices the controller deletes for the policy within any 24 hours; from 1 to 1000.
+    /// Every deletion that began counts, whatever its outcome. Absent: 1.
     ///
     /// Example: 5
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,17 +37,17 @@ pub struct DeleteInactive {
     pub max_per_day: Option<u32>,
 }
 
-/// Shorter than this, a device may be away for a night.
-const SHORTEST: Duration = Duration::from_hours(24);
-/// Most deletions in a day: each stands in the status.
-const MOST_PER_DAY: u32 = 1000;
+/// A device that is off for a night is not inactive.
+const MIN_INACTIVE: Duration = Duration::from_hours(24);
+/// Bounded, as the status records each deletion of a day.
+const MAX_PER_DAY: u32 = 1000;
 
 impl DeleteInactive {
-    /// For how long a device must not have been seen.
+    /// How long ago a device must have been seen last.
     pub fn inactive_for(&self) -> Result<Duration, Refused> {
         let text = &self.inactive_for;
         let inactive_for = duration::parse(text)?;
-        if inactive_for < SHORTEST {
+        if inactive_for < MIN_INACTIVE {
             let error = format!("'{text}' is too short: write at least 24h");
             return Err(Refused(error));
         }
@@ -56,7 +57,7 @@ impl DeleteInactive {
     /// How many devices are deleted in a day.
     pub fn max_per_day(&self) -> Result<u32, Refused> {
         let most = self.max_per_day.unwrap_or(1);
-        if (1..=MOST_PER_DAY).contains(&most) {
+        if (1..=MAX_PER_DAY).contains(&most) {
             return Ok(most);
         }
         let error = "the number of deletions is out of range: write one from 1 to 1000";
@@ -64,36 +65,36 @@ impl DeleteInactive {
     }
 }
 
-/// How many acts of each kind there are.
+/// The number of one-shot actions in each state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionTotals {
-    /// Keys that will be expired at their time.
+    /// Keys that the controller will expire at their time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled: Option<u32>,
 
-    /// Acts whose time has come and that have not begun: they are held, or about to begin.
+    /// Actions whose time has come and that have not begun: they are held, or about to begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<u32>,
 
-    /// Acts that have begun.
+    /// Actions that have begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<u32>,
 
-    /// Devices that are to be deleted on a later day, as maxPerDay says.
+    /// Devices that the controller will delete on a later day, because of maxPerDay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<u32>,
 
-    /// Keys that will not be expired any more: their time was past before it could begin.
+    /// Keys that the controller will not expire: their time passed before the action could begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed: Option<u32>,
 
-    /// Keys that are expired for expireKeyAt, and devices that were deleted within the last day.
+    /// Keys that were expired for expireKeyAt, and devices that were deleted within the last day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done: Option<u32>,
 }
 
-/// Something that a policy does once.
+/// A one-shot action of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionStatus {
@@ -110,17 +111,16 @@ pub struct ActionStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 
-    /// Why it is as it is, where that is not plain.
+    /// Why the action is in this state, if the state does not explain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// What the policy must not forget of what it has done once; written before the first call of each
-/// act.
+/// The record of the policy's one-shot actions, written before the first request of each action.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionRecords {
-    /// By the time of expireKeyAt.
+    /// The key expiries, by the time of expireKeyAt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub key_expiries: Vec<KeyExpiries>,
@@ -130,8 +130,8 @@ pub struct ActionRecords {
     #[schemars(length(max = 4000), extend("x-kubernetes-list-type" = "atomic"))]
     pub deletions: Vec<DeletedDevice>,
 
-    /// The latest expireKeyAt that the policy no longer declares and of which the record was dropped:
-    /// no key is expired for it or an earlier time.
+    /// The latest expireKeyAt that the policy no longer declares and whose record was dropped: the
+    /// controller expires no key for this time or an earlier one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_until: Option<String>,
 }
@@ -143,18 +143,18 @@ pub struct KeyExpiries {
     /// The time.
     pub at: String,
 
-    /// Those for which it has begun. The call is sent, or sent again, only as long as the device's
-    /// key expires at expiresBefore.
+    /// The devices for which the action has begun. The controller sends the request, or sends it
+    /// again, only as long as the device's key expires at expiresBefore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5000), extend("x-kubernetes-list-type" = "atomic"))]
     pub started: Vec<StartedExpiry>,
 
-    /// The nodeIds of those for which it is done.
+    /// The nodeIds of the devices for which the action is done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5000), extend("x-kubernetes-list-type" = "atomic"))]
     pub done: Vec<String>,
 
-    /// Somebody has been told that it is missed for some devices.
+    /// Whether an Event has reported that the action is missed for some devices.
     #[serde(default)]
     #[schemars(!default)]
     pub missed_reported: bool,
@@ -167,7 +167,7 @@ pub struct StartedExpiry {
     /// Its nodeId.
     pub node_id: String,
 
-    /// When its key expires otherwise. Absent: never.
+    /// When the key would expire without the action. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_before: Option<String>,
 }
@@ -183,10 +183,10 @@ pub struct DeletedDevice {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 
-    /// When it began; it counts for maxPerDay until a day later.
+    /// When the deletion began; it counts for maxPerDay until a day later.
     pub at: Time,
 
-    /// Whether the API has accepted it.
+    /// Whether the API has accepted the deletion.
     #[serde(default)]
     #[schemars(!default)]
     pub done: bool,

@@ -1,14 +1,16 @@
-//! Where a policy owns which posture attributes, as its status keeps it.
+//! The record of the posture attributes that a policy owns, as its status stores it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// On which devices the policy owns which keys of ownedAttributes. A key that the spec no longer
-/// declares is deleted on these devices alone. At most about ten KiB, however many devices there are.
+/// On which devices the policy owns which keys of ownedAttributes. The controller deletes a key
+/// that the spec no longer declares only on these devices. The record takes at most about 10 KiB,
+/// regardless of the number of devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttributeRecord {
-    /// The UID of the policy that recorded it: a restored status of another object does not count.
+    /// The UID of the policy that recorded it: a status that was restored from another object does
+    /// not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
 
@@ -18,17 +20,18 @@ pub struct AttributeRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
 
-    /// Devices that are listed.
+    /// Devices that are listed by nodeId.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub listed: Vec<ListedDevices>,
 
-    /// Devices that are too many to be listed.
+    /// Devices that are too many to list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<DeviceDigest>,
 
-    /// How many devices more match than can be recorded. The policy sets its attributes there, and owns
-    /// none of them: a key that the spec no longer declares stays.
+    /// How many matching devices are too many to record. The controller sets the policy's
+    /// attributes there, but the policy owns none of them: a key that the spec no longer declares
+    /// stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unrecorded_devices: Option<u32>,
 }
@@ -49,28 +52,28 @@ pub struct ListedDevices {
 }
 
 /// Many devices in a few bits each: a table that gives each device of the tailnet the number of its
-/// group, and 0 to a device that is in none.
+/// group, and 0 to a device in no group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceDigest {
-    /// The groups that have the numbers 1, 2 and so on.
+    /// The groups with the numbers 1, 2 and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub groups: Vec<DigestGroup>,
 
-    /// When the newest device of the tailnet was created. A newer one is in no group.
+    /// When the newest device of the tailnet was created. A newer device is in no group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<String>,
 
-    /// What the hash of a nodeId begins with.
+    /// The seed of the hash of a nodeId.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u32>,
 
-    /// How many bits a cell of the table has.
+    /// The number of bits in a cell of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits: Option<u32>,
 
-    /// The cells, in base64.
+    /// The cells of the table, in base64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
 }
@@ -84,7 +87,7 @@ pub struct DigestGroup {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub attributes: Vec<String>,
 
-    /// How many devices they are.
+    /// The number of devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<u32>,
 }

@@ -1,138 +1,148 @@
-//! The words of a status: types of conditions, and reasons.
+//! The constants of a status: types of conditions, and reasons.
 
-/// The last word: whether everything that is wished holds.
+/// Whether everything that is desired is applied.
 pub const READY: &str = "Ready";
-/// Work is under way or will be retried. Absent otherwise; never beside [`STALLED`].
+/// The controller works or will retry. Absent otherwise; never together with [`STALLED`].
 pub const RECONCILING: &str = "Reconciling";
-/// Nothing but an edit helps. Absent otherwise; never beside [`RECONCILING`].
+/// Only an edit helps. Absent otherwise; never together with [`RECONCILING`].
 pub const STALLED: &str = "Stalled";
-/// Whether there was no difference at the last look; unknown before attributes have been read.
+/// Whether the last poll found no difference; unknown until the attributes have been read.
 pub const IN_SYNC: &str = "InSync";
-/// Whether the policy is valid and permitted; of an invite: whether somebody has accepted it.
+/// Whether the policy is valid and allowed; of an invite: whether somebody has accepted it.
 pub const ACCEPTED: &str = "Accepted";
 
-/// Why a condition is as it is. The names are part of the contract: people alert on them.
+/// The reason of a condition. The names are part of the contract: people alert on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Everything that is wished holds. Nothing to do.
+    /// The devices are in the desired state. Nothing to do.
     InSync,
-    /// There is a difference between what is and what is wished. `Ready` says what becomes of it.
+    /// The observed state differs from the desired state. `Ready` explains how the controller
+    /// handles it.
     OutOfSync,
-    /// There is a difference, and calls are being made. Wait.
+    /// There is a difference, and the controller sends requests. Wait.
     Progressing,
-    /// The object was accepted, but nothing has been read since the start. Wait.
+    /// The object was accepted, but the controller has read nothing since its start. Wait.
     NotStarted,
     /// The policy is valid; of an invite: somebody has accepted it. Nothing to do.
     Accepted,
 
-    /// No device has the name, or it does not have the tags and users that are asked for. Correct
-    /// `device`, or bring the device into the tailnet.
+    /// No device has the name, or it does not have the required tags and users. Correct `device`,
+    /// or bring the device into the tailnet.
     DeviceNotFound,
-    /// No device fits the `deviceSelector` now. Nothing to do: one that joins is taken up.
+    /// No device matches `deviceSelector` now. Nothing to do: the policy adopts one that joins.
     NoDevices,
     /// More than one device has the name. Name the device by its nodeId, or approve one of them.
     Ambiguous,
-    /// The bound device is gone, and the one that bears its name now has another owner. Approve
-    /// the new one as the message says if it is the right one, or name the device by its nodeId.
+    /// The bound device is gone, and the device that has its name now has another owner. If it is
+    /// the right device, approve it as the message shows, or name it by its nodeId.
     IdentityChanged,
-    /// A change could cut the device off and is not permitted. Add it to `allowDisruption`, or take
-    /// the wish back.
+    /// The change could cut the device off and is not allowed. Add it to `allowDisruption`, or
+    /// remove the field.
     DisruptionHeld,
-    /// Something that the policy does once (`expireKeyAt`) is held, as it would do nothing. Do what the
-    /// message says, or take the wish back.
+    /// A one-shot action (`expireKeyAt`) is held because it would have no effect. Do what the
+    /// message says, or remove the field.
     ActionHeld,
-    /// The policy waits for somebody to approve its changes. Approve them as the message says, or take
-    /// the wishes back.
+    /// The changes are pending approval. Approve them as the message shows, or remove the fields.
     AwaitingApproval,
     /// The policy would change more devices within an hour than the tailnet allows. Correct its
-    /// selector if it means too many; else approve the changes on the `TailscaleTailnet`, or raise its
-    /// `maxChangedDevices`.
+    /// selector if it matches too many; otherwise approve the changes on the `TailscaleTailnet`, or
+    /// raise its `maxChangedDevices`.
     LimitHeld,
-    /// The change would make a policy let its device go: it asks for tags that the change takes away.
-    /// Nothing is sent. Edit one of the two.
+    /// The change would make a policy release its device: the policy requires tags that the change
+    /// removes. The controller sends nothing. Edit one of the two policies.
     SelectorFeedback,
-    /// Devices that the policy has let go are being cleared, as `deletionPolicy: Clear` asks for. Wait,
-    /// or do what the message says.
+    /// The controller clears devices that the policy has released, because of `deletionPolicy:
+    /// Clear`. Wait, or do what the message says.
     Clearing,
-    /// The policy is about more devices than its status can keep: 10,000 under `deletionPolicy: Clear`,
-    /// for which nothing is sent then, and 5,000 whose keys are to be expired at one time. Narrow
-    /// `deviceSelector`, or write `deletionPolicy: Retain`.
+    /// The policy targets more devices than its status can record: 10,000 under `deletionPolicy:
+    /// Clear`, for which the controller then sends nothing, and 5,000 whose keys expire at one
+    /// time. Narrow `deviceSelector`, or write `deletionPolicy: Retain`.
     TooManyDevices,
-    /// No rule of the tailnet's `allowedPolicies` allows the policy, or what it asks of a device. Write
-    /// the rule that the message names, or take the wish back.
+    /// No rule of the tailnet's `allowedPolicies` allows the policy, or a field that it declares
+    /// for a device. Add the rule that the message shows, or remove the field.
     NotAllowed,
-    /// The policy wishes to change a device that the tailnet's `protectedDevices` protects. Nothing is
-    /// sent for that device. Leave it out of the policy.
+    /// The policy would change a device that the tailnet's `protectedDevices` protects. The
+    /// controller sends nothing for that device. Exclude the device from the policy.
     Protected,
-    /// The policy, or its tailnet, is suspended: nothing is sent for it. Take `suspend` back to go on.
+    /// The policy or its tailnet is suspended: the controller sends nothing for it. Remove
+    /// `suspend` to continue.
     Suspended,
-    /// There is a difference, and the policy only observes. Write `enforcement: Enforce` to remove it.
+    /// There is a difference, and the policy only observes. Write `enforcement: Enforce` to apply
+    /// the desired state.
     Observed,
-    /// A device is let in only once everything else about it is as wished, and something of another
-    /// policy is held, suspended or fails. Look at the other policies of the device.
+    /// The controller authorizes a device only after all its other settings are applied, and a
+    /// setting of another policy is held, suspended or fails. Check the other policies of the
+    /// device.
     DependencyNotReady,
-    /// Another policy wishes otherwise for the same field and ranks first. Edit one of the two.
+    /// Another policy declares another value for the same field and takes precedence. Edit one of
+    /// the two policies.
     Conflicted,
-    /// The spec cannot be read, or asks for what cannot be. Correct it as the message says.
+    /// The spec cannot be parsed, or declares something impossible. Correct it as the message says.
     Invalid,
 
-    /// The invite is out and its URL in the Secret; nobody has accepted it yet. Nothing to do.
+    /// The invite exists and its URL is in the Secret; nobody has accepted it yet. Nothing to do.
     Invited,
-    /// The invite is in the tailnet's list no more: it was withdrawn or has expired. Delete the
-    /// `TailscaleDeviceInvite`, and create it again if the invite is still wanted.
+    /// The tailnet's list no longer has the invite: it was withdrawn or has expired. Delete the
+    /// `TailscaleDeviceInvite`, and create it again if you still want the invite.
     InviteGone,
-    /// The invite is out, but its URL cannot be written to the Secret. The message says why.
+    /// The invite exists, but the controller cannot write its URL to the Secret. The message says
+    /// why.
     SecretNotWritten,
 
-    /// There is no `TailscaleTailnet` of the name. Create it, or correct `tailnetRef`.
+    /// There is no `TailscaleTailnet` of that name. Create it, or correct `tailnetRef`.
     TailnetNotFound,
-    /// The tailnet's devices cannot be read at present. Its own status says why.
+    /// The controller cannot read the tailnet's devices at present. The status of the
+    /// `TailscaleTailnet` says why.
     TailnetUnavailable,
-    /// The tailnet's devices can be read. Nothing to do.
+    /// The controller can read the tailnet's devices. Nothing to do.
     Connected,
-    /// The Secret is missing or lacks a key, or the cluster gives the controller no token to prove
-    /// itself with. Create the Secret in the controller's own namespace, or do what the message says.
+    /// The Secret is missing or lacks a key, or the cluster issues no token for workload identity.
+    /// Create the Secret in the controller's own namespace, or do what the message says.
     CredentialsMissing,
-    /// The API does not know the credential (401). Put a valid one into the Secret.
+    /// The API rejects the credential (401). Put a valid one into the Secret.
     CredentialRejected,
-    /// The credential may not do this (403). Give it the scope or role that the message names.
+    /// The credential lacks a permission (403). Give it the scope or role that the message names.
     Forbidden,
-    /// The tailnet's plan does not include the feature. Change the plan, or take the wish back.
+    /// The tailnet's plan does not include the feature. Change the plan, or remove the field.
     PlanRefused,
-    /// No answer from the API: name, network, TLS or time-out. It is tried again.
+    /// The API did not answer: name resolution, network, TLS or a time-out. The controller retries.
     ApiUnreachable,
-    /// The API failed (5xx), or its answer cannot be read. It is tried again.
+    /// The API failed (5xx), or its response cannot be parsed. The controller retries.
     ApiError,
-    /// The API asks to slow down (429). It is tried again at the time that it named.
+    /// The API limits the rate of requests (429). The controller retries at the time that the API
+    /// named.
     RateLimited,
 
     /// The credential does not own a tag, or the policy file does not know it. Add it to `tagOwners`.
     TagsNotPermitted,
-    /// Another device holds the IPv4 address. Choose another one, or free it.
+    /// Another device has the IPv4 address. Choose another one, or free it.
     AddressInUse,
-    /// The IPv4 addresses of devices would be swapped. Wish for a free one for one of the devices first.
+    /// The policies would swap the IPv4 addresses of devices. Declare a free address for one of the
+    /// devices first.
     AddressSwap,
-    /// The tailnet has the posture attribute as another type, or in another spelling of upper and lower
-    /// case. Write it as the tailnet has it, or another key.
+    /// The tailnet has the posture attribute with another type, or its key in another case. Write
+    /// it as the tailnet has it, or use another key.
     AttributeConflict,
-    /// Another device bears the name, or bore it a short while ago. Choose another one, or wait.
+    /// Another device has the name, or had it until a short while ago. Choose another one, or wait.
     NameTaken,
-    /// The API refused the change for good (another 4xx). Correct it as the message says.
+    /// The API refused the change permanently (another 4xx). Correct it as the message says.
     Refused,
-    /// Somebody else keeps changing the setting: three times within an hour. It is tried once an hour,
-    /// until it has stayed for one. Find out who it is, or take the wish back.
+    /// Another writer keeps changing the setting: three times within an hour. The controller tries
+    /// once an hour, until the setting has stayed in sync for an hour. Find the other writer, or
+    /// remove the field.
     Contested,
-    /// The API accepted the call, but the setting did not change. Look at the device in the admin
+    /// The API accepted the request, but the setting did not change. Check the device in the admin
     /// console.
     NotEffective,
-    /// The device's posture attributes have not been read yet, or cannot be. It is tried again.
+    /// The device's posture attributes have not been read yet, or cannot be read. The controller
+    /// retries.
     AttributesUnread,
-    /// Some changes were made and others failed. The failures are tried again.
+    /// Some changes succeeded and others failed. The controller retries the failures.
     PartiallyApplied,
 }
 
 impl Reason {
-    /// The reason as it stands in a condition.
+    /// The reason as a condition has it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

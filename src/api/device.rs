@@ -1,12 +1,12 @@
-//! Which devices a policy or an invite means.
+//! The devices that a policy or an invite targets.
 //!
-//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+//! The doc comments become `kubectl explain`: they address the author of a manifest.
 
 #![allow(
     clippy::doc_markdown,
     clippy::doc_link_with_quotes,
     rustdoc::broken_intra_doc_links,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules;
 
-/// Which device is meant.
+/// Names one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::device_reference()))]
@@ -40,24 +40,23 @@ pub struct DeviceReference {
     #[schemars(schema_with = "rules::magic_dns_name")]
     pub name: Option<String>,
 
-    /// What the machine calls itself. Anyone who runs a machine can choose it: add tags or users
-    /// where that matters.
+    /// The hostname that the machine reports. Anyone who runs a machine can choose it: add tags or
+    /// users if that matters.
     ///
     /// Example: fra-router
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::hostname")]
     pub hostname: Option<String>,
 
-    /// The device must have all of these tags too, else it is not the one that is meant. Absent:
-    /// any.
+    /// The device must also have all of these tags; otherwise it does not match. Absent: any.
     ///
     /// Example: ["tag:router"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::required_tags")]
     pub tags: Option<Vec<String>>,
 
-    /// The device must have been registered by one of these users too, named by their login in full.
-    /// Absent: by anyone.
+    /// One of these users, each with the full login, must also have registered the device. Absent:
+    /// by anyone.
     ///
     /// Example: ["amelie@example.com"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +64,7 @@ pub struct DeviceReference {
     pub users: Option<Vec<String>>,
 }
 
-/// Which devices are meant.
+/// Selects devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::device_selector()))]
@@ -77,23 +76,25 @@ pub struct DeviceSelector {
     #[schemars(schema_with = "rules::selected_tags")]
     pub tags: Option<Vec<String>>,
 
-    /// A device must belong to a user whose login fits one of these: * stands for any characters, ?
-    /// for any one. A device with tags belongs to no user and never fits. Absent: anyone's.
+    /// The device must belong to a user whose login matches one of these patterns: * matches any
+    /// characters, ? matches any one. A device with tags belongs to no user and never matches.
+    /// Absent: anyone's.
     ///
     /// Example: ["*@example.com"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::selected_users")]
     pub users: Option<Vec<String>>,
 
-    /// What the machine calls itself must fit one of these, whatever the case: * stands for any
-    /// characters, ? for any one. Anyone who runs a machine can choose it. Absent: any.
+    /// The hostname that the machine reports must match one of these patterns, regardless of case:
+    /// * matches any characters, ? matches any one. Anyone who runs a machine can choose its
+    /// hostname. Absent: any.
     ///
     /// Example: ["fra-*"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::selected_hostnames")]
     pub hostnames: Option<Vec<String>>,
 
-    /// What the machine says of its operating system must be one of these, whatever the case, such
+    /// The operating system that the machine reports must be one of these, regardless of case, such
     /// as linux, windows, macOS, iOS, android. Absent: any.
     ///
     /// Example: [linux]
@@ -102,17 +103,17 @@ pub struct DeviceSelector {
     pub os: Option<Vec<String>>,
 
     /// A condition in CEL over the device as the list reports it, at most 512 characters. Fields:
-    /// device.nodeId, name, hostname, user, os, clientVersion, tags, isEphemeral, updateAvailable, and
-    /// created, expires and lastSeen, which a device may lack. A device of which it cannot tell is not
-    /// meant. Absent: any.
+    /// device.nodeId, name, hostname, user, os, clientVersion, tags, isEphemeral, updateAvailable,
+    /// and the optional fields created, expires and lastSeen. A device for which the condition
+    /// cannot be evaluated does not match. Absent: any.
     ///
     /// Example: "device.clientVersion.startsWith('1.9') && !device.isEphemeral"
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::selected_expression")]
     pub expression: Option<String>,
 
-    /// Selects by what machines say of themselves alone, which whoever runs one can change. Needed
-    /// where neither tags nor users are given. Absent: false.
+    /// Selects devices only by what their machines report, which anyone who runs a machine can
+    /// change. Must be true if neither tags nor users are given. Absent: false.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,12 +6,12 @@ use crate::model::Refused;
 
 /// Parses hours, minutes and seconds, in that order, each at most once.
 ///
-/// Less than Go's `time.ParseDuration` takes (no fractions, no milliseconds), as a shorter spelling
+/// Accepts less than Go's `time.ParseDuration` (no fractions, no milliseconds), as a shorter spelling
 /// of the same interval always exists.
 pub(super) fn parse(text: &str) -> Result<Duration, Refused> {
     whole_seconds(text).map(Duration::from_secs).ok_or_else(|| {
         Refused(format!(
-            "'{text}' is no duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m"
+            "'{text}' is not a valid duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m"
         ))
     })
 }
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_with_an_example() {
+    fn invalid_duration_is_refused_with_an_example() {
         let bad = [
             "", "1", "m", "1.5h", "30s1m", "-1m", "+1m", "1m ", "500ms", "1d",
         ];

@@ -1,12 +1,12 @@
-//! `TailscaleDeviceInvite`: an invitation to somebody outside of the tailnet to share a device.
+//! `TailscaleDeviceInvite`: invites somebody outside of the tailnet to share a device.
 //!
-//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+//! The doc comments become `kubectl explain`: they address the author of a manifest.
 
 #![allow(
     clippy::doc_markdown,
     clippy::doc_link_with_quotes,
     rustdoc::broken_intra_doc_links,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceReference, TailnetReference, rules};
 
-/// Who is invited to share which device. An invite cannot be changed once it is made, so neither can
-/// this: create another TailscaleDeviceInvite instead.
+/// The device to share, and the person to invite. The API cannot change an invite, so the spec is
+/// immutable: create another TailscaleDeviceInvite instead.
 #[derive(
     CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
 )]
@@ -29,7 +29,7 @@ use super::{DeviceReference, TailnetReference, rules};
     shortname = "tsdi",
     category = "tailscale",
     namespaced,
-    doc = "Invites somebody of another tailnet to share a device. The invite's URL goes into a Secret. Needs a controller that runs with --invites, and a user's own API access token.",
+    doc = "Invites somebody of another tailnet to share a device. The invite's URL goes into a Secret. Requires a controller that runs with --invites, and a user's own API access token.",
     status = "TailscaleDeviceInviteStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name": "Email", "type": "string", "jsonPath": ".spec.email"}"#,
@@ -45,21 +45,22 @@ use super::{DeviceReference, TailnetReference, rules};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::invite()))]
 pub struct TailscaleDeviceInviteSpec {
-    /// The TailscaleTailnet through which the device is reached. Absent: the one named "default".
+    /// The TailscaleTailnet that connects to the tailnet of the device. Absent: the one named
+    /// "default".
     ///
     /// Example: {name: default}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet_ref: Option<TailnetReference>,
 
-    /// The device to share: exactly one of nodeId, id, name and hostname; tags and users may stand
-    /// beside it. It is looked for once; from then on the invite keeps to what was found
-    /// (status.nodeId).
+    /// The device to share: exactly one of nodeId, id, name and hostname, optionally with tags and
+    /// users. The controller looks it up once; from then on the invite stays bound to the device
+    /// that it found (status.nodeId).
     ///
     /// Example: {hostname: fra-router, tags: ["tag:router"]}
     pub device: DeviceReference,
 
-    /// To whom Tailscale sends the invite. Absent: to nobody; hand the URL over yourself. Whoever has
-    /// the URL can accept, whatever is written here.
+    /// The address to which Tailscale sends the invite. Anyone who has the URL can accept the
+    /// invite, regardless of this address. Absent: to nobody; hand the URL over yourself.
     ///
     /// Example: partner@example.com
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,22 +73,24 @@ pub struct TailscaleDeviceInviteSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_use: Option<bool>,
 
-    /// Whether who accepts may use the device as an exit node, where it is one. Absent: false.
+    /// Whether the people who accept the invite may use the device as an exit node, if it is one.
+    /// Absent: false.
     ///
     /// Example: false
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_exit_node: Option<bool>,
 
-    /// The Secret that the invite's URL is written to, under the key "url", in the namespace of this
-    /// object. It is made, and goes with this object; one that is there already is left alone, and
-    /// said in status. Absent: the name of this object.
+    /// The Secret to which the controller writes the invite's URL, under the key "url", in the
+    /// namespace of this object. The controller creates the Secret, and Kubernetes deletes it with
+    /// this object. If a Secret of the name already exists, the controller does not change it and
+    /// reports that in status. Absent: the name of this object.
     ///
     /// Example: partner-invite
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::secret_name")]
     pub secret_name: Option<String>,
 
-    /// What becomes of the invite when this object is deleted. Retain: it stays as it is, open or
+    /// What happens to the invite when this object is deleted. Retain: it stays as it is, open or
     /// accepted; withdraw it in the admin console. Absent: Retain.
     ///
     /// Example: Retain
@@ -96,43 +99,45 @@ pub struct TailscaleDeviceInviteSpec {
     pub deletion_policy: Option<InviteDeletionPolicy>,
 }
 
-/// What becomes of an invite when its object is deleted.
+/// What happens to an invite when its object is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum InviteDeletionPolicy {
-    /// It stays as it is.
+    /// The invite stays as it is.
     Retain,
 }
 
-/// What became of the invite. Written only when it changes. Never holds the URL.
+/// The observed state of the invite. The controller writes it only when it changes. It never
+/// contains the URL.
 ///
-/// Everything is optional when read: a status written by another version must not stop a watch.
+/// Every field is optional when read: a status that another version wrote must not stop a watch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TailscaleDeviceInviteStatus {
-    /// The generation of the spec that this status speaks of; -1 before the first look.
+    /// The generation of the spec that this status describes; -1 before the first reconcile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready is the last word: whether the invite is out, and its URL in the Secret. Reconciling is
-    /// True while work is under way or will be retried; Stalled is True when only an edit helps.
-    /// Accepted: whether somebody has accepted the invite.
+    /// Ready: whether the invite exists and its URL is in the Secret. Reconciling is True while the
+    /// controller works or will retry; Stalled is True if only an edit helps. Accepted: whether
+    /// somebody has accepted the invite.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The TailscaleTailnet in use: the named one, or the default.
+    /// The TailscaleTailnet in use: the one that spec names, or the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet: Option<String>,
 
-    /// The device that was found, written before the invite is made.
+    /// The device that the controller found, recorded before it creates the invite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
 
-    /// The invite's id. Once it stands here, no other invite is ever made for this object.
+    /// The invite's id. Once this is set, the controller never creates another invite for this
+    /// object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invite_id: Option<String>,
 
-    /// The Secret that holds the URL.
+    /// The Secret with the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
 
@@ -140,13 +145,13 @@ pub struct TailscaleDeviceInviteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<bool>,
 
-    /// The login of who accepted it; of an invite for several people, of the one that the API names.
+    /// The login of the user who accepted the invite; if several did, the one that the API reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted_by: Option<String>,
 }
 
 impl TailscaleDeviceInviteSpec {
-    /// The name of the `TailscaleTailnet` through which the device is reached.
+    /// The name of the `TailscaleTailnet` of the device.
     #[must_use]
     pub fn tailnet_name(&self) -> &str {
         self.tailnet_ref

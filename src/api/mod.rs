@@ -1,7 +1,7 @@
-//! The custom resources: their schema, their rules, the constants of conditions and reasons.
+//! The custom resources: their schemas, their rules, and the constants of conditions and reasons.
 //!
-//! Plain data as it stands in a manifest: values are parsed into those of [`crate::model`] where a
-//! plan is made. Knows nothing of HTTP.
+//! Plain data as a manifest has it: the planner parses the values into those of [`crate::model`].
+//! This module knows nothing of HTTP.
 
 mod actions;
 mod attribute_record;

@@ -1,12 +1,12 @@
-//! `TailscaleDevicePolicy`: what is wished for a device, or for many.
+//! `TailscaleDevicePolicy`: the desired settings of one device, or of many.
 //!
-//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+//! The doc comments become `kubectl explain`: they address the author of a manifest.
 
 #![allow(
     clippy::doc_markdown,
     clippy::doc_link_with_quotes,
     rustdoc::broken_intra_doc_links,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use std::collections::BTreeMap;
@@ -20,7 +20,8 @@ use super::{
     KeyExpiry, Ownership, PostureAttribute, policy_status::TailscaleDevicePolicyStatus, rules,
 };
 
-/// What shall hold for devices of a tailnet: exactly one of device and deviceSelector says which. A setting that is not named here is never touched.
+/// The desired settings of devices of a tailnet. Exactly one of device and deviceSelector selects
+/// the devices. The controller never changes a setting that the spec does not declare.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "tailnet.dev",
@@ -30,7 +31,7 @@ use super::{
     shortname = "tsdp",
     category = "tailscale",
     namespaced,
-    doc = "Keeps the settings of Tailscale devices as declared here. What the manifest does not name is never touched.",
+    doc = "Keeps the settings of Tailscale devices as declared. The controller never changes a setting that the manifest does not declare.",
     status = "TailscaleDevicePolicyStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name": "Devices", "type": "integer", "jsonPath": ".status.matchedDevices"}"#,
@@ -45,118 +46,122 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::policy()))]
 pub struct TailscaleDevicePolicySpec {
-    /// The TailscaleTailnet through which the devices are reached. Absent: the one named "default".
+    /// The TailscaleTailnet that connects to the tailnet of the devices. Absent: the one named
+    /// "default".
     ///
     /// Example: {name: default}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet_ref: Option<TailnetReference>,
 
-    /// The one device that is meant: exactly one of nodeId, id, name and hostname; tags and users may
-    /// stand beside it. nodeId and id never change. name and hostname can be taken over by another
-    /// device: the policy therefore keeps to the device that it found first (status.nodeId), and
-    /// once that has left the tailnet it follows the name to a new one only if the owner is the
-    /// same. Absent: deviceSelector says which devices are meant.
+    /// The one device that the policy targets: exactly one of nodeId, id, name and hostname,
+    /// optionally with tags and users. nodeId and id never change. Another device can take a name
+    /// or a hostname over: the policy therefore stays bound to the device that it found first
+    /// (status.nodeId). Once that device has left the tailnet, the policy follows the name to
+    /// another device only if both have the same owner. Absent: deviceSelector selects the devices.
     ///
     /// Example: {hostname: fra-router, tags: ["tag:router"]}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DeviceReference")]
     pub device: Option<DeviceReference>,
 
-    /// All devices that are meant: those that fit every part that is given. One that joins the
-    /// tailnet, or begins to fit, is taken up at the next look; one that fits no more is let go (see
-    /// deletionPolicy). Devices shared in from other tailnets never fit. Absent: device says which
-    /// one is meant.
+    /// Selects all devices that match every part of it. The policy adopts a device that joins the
+    /// tailnet, or that begins to match, at the next poll. It releases a device that no longer
+    /// matches (see deletionPolicy). Devices shared in from other tailnets never match. Absent:
+    /// device names the one device.
     ///
     /// Example: {tags: ["tag:router"], hostnames: ["fra-*"]}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "DeviceSelector")]
     pub device_selector: Option<DeviceSelector>,
 
-    /// Whether the device may take part in the tailnet (device approval). false cuts it off, and is
-    /// accepted only beside "allowDisruption: [Deauthorize]". Absent: left as it is.
+    /// Whether the device is authorized to join the tailnet (device approval). false cuts the
+    /// device off, and requires "allowDisruption: [Deauthorize]". Absent: left as it is.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorized: Option<bool>,
 
-    /// The ACL tags of the device, all of them: others are taken away, unless ownership.tags is
-    /// AtLeast. They compare as a set. A device with tags belongs to them and no longer to its user.
-    /// Each needs an owner in tagOwners of the tailnet's policy file. Absent: left as they are. An
-    /// empty list is refused under Exact, as the API cannot untag a device.
+    /// The ACL tags of the device. The controller removes all other tags, unless ownership.tags is
+    /// AtLeast. The order does not matter. A device with tags belongs to its tags and no longer to
+    /// its user. Each tag needs an owner in tagOwners of the tailnet's policy file. Under Exact,
+    /// the list must not be empty, as the API cannot untag a device. Absent: left as they are.
     ///
     /// Example: ["tag:router", "tag:fra"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::desired_tags")]
     pub tags: Option<Vec<String>>,
 
-    /// Whether the device's key expires: Enabled (it does, and the device must then sign in again)
-    /// or Disabled (it never does). Enabled on a device whose key is past its time cuts it off, and
-    /// is held back unless allowDisruption names ExpiredKey. Absent: left as it is.
+    /// Whether the device's key expires. Enabled: it expires, and the device must then sign in
+    /// again. Disabled: it never expires. Enabled cuts a device off if its key is past its expiry:
+    /// the controller holds that change unless allowDisruption has ExpiredKey. Absent: left as it
+    /// is.
     ///
     /// Example: Disabled
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "KeyExpiry")]
     pub key_expiry: Option<KeyExpiry>,
 
-    /// The subnet routes that are approved, all of them: others are withdrawn, unless
-    /// ownership.enabledRoutes is AtLeast, and except those of an exit node, which belong to
-    /// exitNode. CIDRs without host bits. A route may be approved before
-    /// the device advertises it. An empty list withdraws all. Absent: left as they are.
+    /// The approved subnet routes, as CIDRs without host bits. The controller withdraws all other
+    /// routes, unless ownership.enabledRoutes is AtLeast. The routes of an exit node belong to
+    /// exitNode. You can approve a route before the device advertises it. An empty list withdraws
+    /// all. Absent: left as they are.
     ///
     /// Example: ["10.0.0.0/16", "fd7a:10::/48"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::desired_routes")]
     pub enabled_routes: Option<Vec<String>>,
 
-    /// Whether the device is approved as an exit node, that is: for the routes 0.0.0.0/0 and ::/0.
+    /// Whether the device is approved as an exit node, that is, for the routes 0.0.0.0/0 and ::/0.
     /// Absent: left as it is.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_node: Option<bool>,
 
-    /// Custom posture attributes, by their key: "custom:" and letters, digits, _ or :, at most 128
-    /// characters. Each has exactly one of string, integer and boolean; the type of a key is fixed
-    /// for the whole tailnet by its first write. Keys that are not named stay as they are; one that
-    /// was named here and is named no more is deleted; {} deletes all that were named. Absent:
-    /// released as they are.
+    /// Custom posture attributes by key. A key is "custom:" and letters, digits, _ or :, at most
+    /// 128 characters. A value has exactly one of string, integer and boolean. The first write of a
+    /// key fixes its type for the whole tailnet. The controller deletes a key that the policy
+    /// declared before and no longer declares, and leaves all other keys as they are; {} deletes
+    /// all that the policy declared. Absent: released as they are.
     ///
     /// Example: {"custom:tier": {string: gold}, "custom:audited": {boolean: true}}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::posture_attributes")]
     pub posture_attributes: Option<BTreeMap<String, PostureAttribute>>,
 
-    /// The device's name in MagicDNS: the first label, as the server keeps it (lower-case letters
-    /// and digits, single dashes between them, at most 63). Unique in the tailnet, so not
-    /// beside deviceSelector. Absent: left as it is.
+    /// The device's name in MagicDNS: the first label in the form that the server stores
+    /// (lower-case letters and digits, single dashes between them, at most 63). A name is unique in
+    /// the tailnet, so this requires device. Absent: left as it is.
     ///
     /// Example: fra-router
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::device_label")]
     pub name: Option<String>,
 
-    /// The device's Tailscale IPv4 address: in 100.64.0.0/10, outside of the ranges that Tailscale
-    /// reserves, and free. A change breaks the device's open connections. Not beside
-    /// deviceSelector. Absent: left as it is.
+    /// The device's Tailscale IPv4 address: a free address in 100.64.0.0/10, outside of the ranges
+    /// that Tailscale reserves. A change breaks the device's open connections. This requires
+    /// device. Absent: left as it is.
     ///
     /// Example: 100.80.0.1
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tailnet_ipv4")]
     pub ipv4: Option<String>,
 
-    /// When the devices' keys are expired, once, as an RFC 3339 time: each device then has to sign in
-    /// again. At most once for each device and time, also after a restart; a later, different time is
-    /// another act. Missed, and never done, where the time lies before the policy's creation, or was
-    /// more than an hour past before it could begin. Not beside keyExpiry: Disabled. Absent: never.
+    /// The RFC 3339 time at which the controller expires the devices' keys; each device must then
+    /// sign in again. This is a one-shot action: it happens at most once for each device and time,
+    /// also across restarts. A later time is another action. The action is missed, and never done,
+    /// if the time is before the policy's creation, or if it passed more than an hour before the
+    /// action could begin. Not allowed with keyExpiry: Disabled. Absent: never.
     ///
     /// Example: "2027-01-01T18:00:00Z"
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::time")]
     pub expire_key_at: Option<String>,
 
-    /// Deletes devices of deviceSelector that have been away for long. Never one that is connected,
-    /// protected, shared in from another tailnet, or of which it is not known when it was last seen.
-    /// Only beside deviceSelector. Absent: none is deleted.
+    /// Deletes devices of deviceSelector that have been inactive for a long time. The controller
+    /// never deletes a device that is connected, protected, or shared in from another tailnet, or
+    /// for which the API does not report when it was last seen. This requires deviceSelector.
+    /// Absent: none is deleted.
     ///
     /// Example: {inactiveFor: 720h, maxPerDay: 5}
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -164,55 +169,58 @@ pub struct TailscaleDevicePolicySpec {
     pub delete_inactive: Option<DeleteInactive>,
 
     /// How much of a list or map the policy owns. Absent: the whole of each list, and the posture
-    /// attributes that it names.
+    /// attributes that the policy declares.
     ///
     /// Example: {enabledRoutes: Exact, tags: Exact, postureAttributes: Named}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership: Option<Ownership>,
 
-    /// Which policy decides where several wish for one setting of a device: the one of the higher
-    /// priority, then the older one, then the first by namespace and name. From -1000 to 1000.
-    /// Absent: 0.
+    /// The rank of the policy if several policies declare one setting of a device. The policy with
+    /// the higher priority takes precedence, then the older one, then the first by namespace and
+    /// name. From -1000 to 1000. Absent: 0.
     ///
     /// Example: 100
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::priority")]
     pub priority: Option<i32>,
 
-    /// What this policy may do although it can cut a device off. Deauthorize: take away its
-    /// authorization. ExpiredKey: enable key expiry where the key's time is past. FirstTag: give a
-    /// user's device that deviceSelector selects its first tag, which takes it from its user for
-    /// good. Absent or empty: none; such a change is held back and said in status.
+    /// The changes that the controller may make for this policy although they can cut a device off.
+    /// Deauthorize: remove the authorization. ExpiredKey: enable key expiry on a key that is past
+    /// its expiry. FirstTag: give a user's device that deviceSelector selects its first tag, which
+    /// takes the device from its user for good. Absent or empty: none; the controller holds such a
+    /// change and reports it in status.
     ///
     /// Example: [Deauthorize]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub allow_disruption: Vec<Disruption>,
 
-    /// What is done about a difference. Enforce: it is removed. Approve: it is said in status, and
-    /// removed once somebody has approved it by the annotation tailnet.dev/approve: "plan:" and
-    /// status.heldPlan.hash. Observe: it is said in status, and nothing is sent; what the policy
-    /// wishes is nothing to other policies. Absent: Enforce.
+    /// How the controller handles a difference. Enforce: it changes the device. Approve: it reports
+    /// the difference in status, and changes the device once somebody has set the annotation
+    /// tailnet.dev/approve to "plan:" and status.heldPlan.hash. Observe: it reports the difference
+    /// in status and sends nothing; other policies ignore what this policy declares. Absent:
+    /// Enforce.
     ///
     /// Example: Enforce
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Enforcement")]
     pub enforcement: Option<Enforcement>,
 
-    /// true: nothing is sent for the policy until it is taken back. What it wishes still counts
-    /// against policies that rank below it, so that none of them slips in meanwhile. Absent: false.
+    /// true: the controller sends nothing for the policy until you set this to false or remove it.
+    /// The policy still takes precedence over policies of lower rank, so that none of them takes
+    /// its fields over meanwhile. Absent: false.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 
-    /// What becomes of a device that the policy lets go: because the policy is deleted, because the
-    /// device fits deviceSelector no more, or because device names another one. Retain: it stays as
-    /// it is. Clear: the posture attributes that the policy owns are deleted, and the routes that it
-    /// names (with exitNode: true those of an exit node too) are withdrawn, unless another policy of
-    /// the device wishes them. All else stays. Clear keeps the ids of the devices in status, at most
-    /// 10,000, and puts the finalizer tailnet.dev/clear on the policy. tailnetRef cannot change under
-    /// Clear. Absent: Retain.
+    /// What happens to the settings of a device that the policy releases: when the policy is
+    /// deleted, when the device no longer matches deviceSelector, or when device names another one.
+    /// Retain: they stay as they are. Clear: the controller deletes the posture attributes that the
+    /// policy owns, and withdraws the routes that it declares (with exitNode: true also those of an
+    /// exit node), unless another policy of the device declares them; all other settings stay.
+    /// Clear records the ids of the devices in status, at most 10,000, and puts the finalizer
+    /// tailnet.dev/clear on the policy. Under Clear, tailnetRef cannot change. Absent: Retain.
     ///
     /// Example: Clear
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,15 +238,15 @@ pub struct TailnetReference {
     pub name: String,
 }
 
-/// The annotations by which people ask for a look at once; any change of a value does. Flux's own
-/// comes first where both stand there.
+/// The annotations that request a reconcile at once, each time their value changes. Flux's own
+/// takes precedence if both are set.
 pub const LOOK_REQUESTS: [&str; 2] = [
     "reconcile.fluxcd.io/requestedAt",
     "tailnet.dev/reconcile-at",
 ];
 
-/// The annotation by which people approve what is held: `plan:HASH` and `node:ID`, with commas
-/// between several.
+/// The annotation that approves a held plan or a device: `plan:HASH` and `node:ID`, separated by
+/// commas.
 pub const APPROVE: &str = "tailnet.dev/approve";
 
 impl TailscaleDevicePolicySpec {
@@ -253,13 +261,13 @@ impl TailscaleDevicePolicySpec {
             .map_or("default", |tailnet| tailnet.name.as_str())
     }
 
-    /// What is done about a difference.
+    /// How the controller handles a difference.
     #[must_use]
     pub fn enforcement(&self) -> Enforcement {
         self.enforcement.unwrap_or_default()
     }
 
-    /// Whether the policy may do this although it can cut the device off.
+    /// Whether the policy allows a change that can cut the device off.
     #[must_use]
     pub fn allows(&self, disruption: Disruption) -> bool {
         self.allow_disruption.contains(&disruption)

@@ -1,10 +1,10 @@
 //! The status of a `TailscaleDevicePolicy`.
 //!
-//! Everything is optional when read: a status written by another version must not stop a watch.
+//! Every field is optional when read: a status that another version wrote must not stop a watch.
 
 #![expect(
     clippy::doc_markdown,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -13,68 +13,72 @@ use serde::{Deserialize, Serialize};
 
 use super::{ActionRecords, ActionStatus, ActionTotals, AttributeRecord};
 
-/// What the controller found and did. Written only when it changes.
+/// The observed state and the records of the policy. The controller writes them only when they
+/// change.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TailscaleDevicePolicyStatus {
-    /// The generation of the spec that this status speaks of; -1 before the first look.
+    /// The generation of the spec that this status describes; -1 before the first poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready is the last word. Reconciling is True while work is under way or will be retried;
-    /// Stalled is True when only an edit helps. InSync: no difference at the last look. Accepted:
-    /// False for a policy that is invalid, or that the tailnet does not allow.
+    /// Ready: whether everything that the policy declares is applied. Reconciling is True while the
+    /// controller works or will retry; Stalled is True if only an edit helps. InSync: whether the
+    /// last poll found no difference. Accepted: False if the policy is invalid, or if the tailnet
+    /// does not allow it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The TailscaleTailnet in use: the named one, or the default.
+    /// The TailscaleTailnet in use: the one that spec names, or the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet: Option<String>,
 
-    /// The enforcement in effect: the one named, or the default.
+    /// The enforcement in effect: the one that spec names, or the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforcement: Option<String>,
 
-    /// How many devices the policy is about.
+    /// How many devices the policy targets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched_devices: Option<u32>,
 
-    /// How many of them are as wished.
+    /// How many of them are in sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_sync_devices: Option<u32>,
 
-    /// The device to which the policy is bound. As long as that is in the tailnet it is the one
-    /// that is meant, whoever else takes its name.
+    /// The device to which the policy is bound. As long as that device is in the tailnet the policy
+    /// targets it, even if another device takes its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
 
-    /// Who owned the bound device when it was bound: the login of a user, or "tagged". Another
-    /// device of the same name is followed only if its owner is the same.
+    /// The owner of the bound device when it was bound: the login of a user, or "tagged". The
+    /// policy follows the name to another device only if its owner is the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_owner: Option<String>,
 
-    /// How the spec named the device when it was bound. A spec that names another one lets it go.
+    /// How spec.device named the device when it was bound. If spec.device names another one, the
+    /// policy releases the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_as: Option<String>,
 
-    /// The keys of the posture attributes that the policy owns on one device or more, recorded before
-    /// the first is set. One that the spec no longer declares is deleted on the devices of
-    /// attributeRecord.
+    /// The keys of the posture attributes that the policy owns on one device or more, recorded
+    /// before the controller sets the first. It deletes a key that the spec no longer declares on
+    /// the devices of attributeRecord.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub owned_attributes: Vec<String>,
 
-    /// On which devices the policy owns them; recorded before the first request there.
+    /// On which devices the policy owns the keys of ownedAttributes, recorded before the first
+    /// request to each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attribute_record: Option<AttributeRecord>,
 
-    /// Under deletionPolicy: Clear, what is to be cleared and where; written before the first call.
-    /// As long as it stands here, the policy has the finalizer tailnet.dev/clear.
+    /// Under deletionPolicy: Clear, the settings to clear and their devices, recorded before the
+    /// first request. As long as this is set, the policy has the finalizer tailnet.dev/clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub managed_devices: Option<ManagedDevices>,
 
-    /// The devices in detail, at most 20.
+    /// Details of devices, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 20),
@@ -82,49 +86,50 @@ pub struct TailscaleDevicePolicyStatus {
     )]
     pub devices: Vec<DeviceStatus>,
 
-    /// The changes that are still to be made, at most 20 of them.
+    /// The pending changes, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub pending: Vec<PendingChange>,
 
-    /// How many changes are still to be made, exactly.
+    /// The exact number of pending changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_total: Option<u32>,
 
-    /// What the policy does once (expireKeyAt, deleteInactive), at most 20 acts: first what needs attention.
+    /// The one-shot actions of the policy (expireKeyAt, deleteInactive), at most 20: first those
+    /// that need attention.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub actions: Vec<ActionStatus>,
 
-    /// How many acts there are, exactly.
+    /// The exact number of one-shot actions in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action_totals: Option<ActionTotals>,
 
-    /// What has been done once; written before the call.
+    /// The one-shot actions that have begun, recorded before the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action_records: Option<ActionRecords>,
 
-    /// The changes that wait together for an approval. Absent: none do.
+    /// The changes that are pending approval as one plan. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_plan: Option<HeldPlan>,
 
-    /// How many approvals of held plans have been used; written before the first call of each. Each
-    /// held plan has a hash of its own by it, so that no approval works twice.
+    /// How many approvals of held plans were used, recorded before the first request of each plan.
+    /// The number is part of each plan's hash, so that no approval works twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approvals_used: Option<u32>,
 
-    /// The hash of the plan that was approved last.
+    /// The hash of the last approved plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_approved_plan: Option<String>,
 
-    /// What is wrong with the annotation tailnet.dev/approve: entries that cannot be read, and those
-    /// that fit nothing that is held.
+    /// Errors in the annotation tailnet.dev/approve: entries that cannot be parsed, and entries
+    /// that match nothing that is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub approval_errors: Vec<String>,
 
-    /// The value of the annotation reconcile.fluxcd.io/requestedAt (or tailnet.dev/reconcile-at) for
-    /// which the tailnet was last looked at.
+    /// The value of the annotation reconcile.fluxcd.io/requestedAt (or tailnet.dev/reconcile-at)
+    /// that the controller last handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
 
@@ -133,34 +138,35 @@ pub struct TailscaleDevicePolicyStatus {
     pub last_change_time: Option<Time>,
 }
 
-/// The devices of a policy under deletionPolicy: Clear.
+/// The managed devices of a policy under deletionPolicy: Clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManagedDevices {
-    /// The nodeIds of the devices that the policy holds, at most 10,000.
+    /// The nodeIds of the devices that the policy manages, at most 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10_000), extend("x-kubernetes-list-type" = "atomic"))]
     pub node_ids: Vec<String>,
 
-    /// The routes that it names, those of an exit node among them. The attributes are
+    /// The routes that the policy declares, including those of an exit node. The attributes are in
     /// ownedAttributes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<String>,
 
-    /// The devices among nodeIds on which the policy manages only some of the routes, because the change that
-    /// would set the others is still held. Only routes that it manages are withdrawn when it releases a device.
+    /// The devices of nodeIds on which the policy manages only some of the routes, because the
+    /// change that would set the others is still held. When the policy releases a device, the
+    /// controller withdraws only the routes that the policy manages there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub partly_managed: Vec<PartlyManaged>,
 
-    /// The devices that it has let go and that are not cleared yet.
+    /// The devices that the policy has released and the controller has not cleared yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub released: Vec<Released>,
 }
 
-/// Devices on which a policy manages only some of the routes that it names.
+/// Devices on which a policy manages only some of the routes that it declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartlyManaged {
@@ -169,13 +175,13 @@ pub struct PartlyManaged {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub node_ids: Vec<String>,
 
-    /// The routes that it manages there; absent: none.
+    /// The routes that the policy manages there. Absent: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub routes: Vec<String>,
 }
 
-/// Devices that a policy has let go, and what it takes from them.
+/// Devices that a policy has released, and the settings to remove from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Released {
@@ -195,7 +201,7 @@ pub struct Released {
     pub routes: Vec<String>,
 }
 
-/// A device that the policy is about.
+/// A device that the policy targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceStatus {
@@ -206,43 +212,44 @@ pub struct DeviceStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 
-    /// Whether it was as wished at the last look.
+    /// Whether the device was in sync at the last poll.
     #[serde(default)]
     #[schemars(!default)]
     pub in_sync: bool,
 
-    /// Why it is not, in one word.
+    /// Why the device is not in sync, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 
-    /// Why it is not, and what to do.
+    /// Why the device is not in sync, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// Changes that are frozen and wait for an approval: what differs later is no part of them, and what
-/// differs no more, or in another way, is not sent.
+/// Changes that are frozen and pending approval. Later differences are no part of the plan, and the
+/// controller does not send a change that no longer applies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldPlan {
-    /// What an approval names: the annotation tailnet.dev/approve with "plan:" and this.
+    /// The hash that approves the plan: set the annotation tailnet.dev/approve to "plan:" and this
+    /// hash.
     ///
     /// Example: 3f2a9c0b7d41e856
     pub hash: String,
 
-    /// The kind of the object on which the approval is written: TailscaleDevicePolicy for a policy
-    /// whose enforcement is Approve, TailscaleTailnet for one that maxChangedDevices holds.
+    /// The kind of the object to annotate: TailscaleDevicePolicy for a policy whose enforcement is
+    /// Approve, TailscaleTailnet for one that maxChangedDevices holds.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub approve_on: String,
 
-    /// How many changes would be made.
+    /// The number of changes.
     pub changes: u32,
 
-    /// On how many devices.
+    /// The number of devices.
     pub devices: u32,
 }
 
-/// A change that is still to be made.
+/// A pending change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingChange {
@@ -258,19 +265,19 @@ pub struct PendingChange {
     /// Example: tags, or postureAttributes[custom:tier]
     pub field: String,
 
-    /// What it is now.
+    /// The observed value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub before: String,
 
-    /// What it shall be.
+    /// The desired value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub after: String,
 
-    /// Why it is to be changed.
+    /// Why the change is pending.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 
-    /// Why it is held back, and what releases it. Absent: it is not held.
+    /// Why the controller holds the change, and what releases it. Absent: the change is not held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! The `CustomResourceDefinition`s as they are installed: what the derive macro makes of the types,
-//! and what it cannot say.
+//! The `CustomResourceDefinition`s as they are installed: the output of the derive macro, and the
+//! parts that it cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet};
 
-/// The definitions of all custom resources, in the order in which they are shown.
+/// The definitions of all custom resources, in the order of the reference.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     [
@@ -30,8 +30,8 @@ fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinitio
         .filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
     for schema in schemas {
         plain(schema);
-        // Flux takes an object without a status for a finished one; this one is taken for one that
-        // lags behind its generation.
+        // Flux considers an object without a status ready. With this default it waits until the
+        // controller has observed the generation.
         if let Some(status) = schema
             .properties
             .as_mut()
@@ -43,9 +43,9 @@ fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinitio
     definition
 }
 
-/// Takes out of a schema what the macro's view of Rust types brings in.
+/// Removes the parts of a schema that only reflect Rust types.
 fn plain(schema: &mut JSONSchemaProps) {
-    // `field: null` has no meaning of its own: server-side apply is to refuse it rather than keep it.
+    // `field: null` has no meaning of its own: server-side apply must refuse it rather than store it.
     schema.nullable = None;
     if let Some(description) = &mut schema.description {
         *description = unwrapped(description);
@@ -65,7 +65,7 @@ fn plain(schema: &mut JSONSchemaProps) {
     {
         plain(property);
     }
-    // `kubectl explain` puts the description of an element below that of its field, which says it all.
+    // `kubectl explain` prints the description of an element below that of its field, which is enough.
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
         plain(items);
         items.description = None;
@@ -76,8 +76,8 @@ fn plain(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// A doc comment as running text: `kubectl explain` keeps line breaks and then breaks lines itself.
-/// A paragraph becomes a line.
+/// A doc comment as running text: `kubectl explain` preserves line breaks and then wraps lines
+/// itself. Each paragraph becomes one line.
 fn unwrapped(comment: &str) -> String {
     let paragraphs: Vec<String> = comment
         .split("\n\n")

@@ -1,12 +1,12 @@
-//! The values of what a policy wishes.
+//! The values of the settings that a policy declares.
 //!
-//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+//! The doc comments become `kubectl explain`: they address the author of a manifest.
 
 #![allow(
     clippy::doc_markdown,
     clippy::doc_link_with_quotes,
     rustdoc::broken_intra_doc_links,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use schemars::JsonSchema;
@@ -17,9 +17,9 @@ use super::rules;
 /// Whether a device's key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum KeyExpiry {
-    /// It expires.
+    /// The key expires.
     Enabled,
-    /// It never does.
+    /// The key never expires.
     Disabled,
 }
 
@@ -27,30 +27,30 @@ pub enum KeyExpiry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = rules::posture_attribute()))]
 pub struct PostureAttribute {
-    /// Text: at most 50 letters, digits, _ and . characters. Put it in quotes where YAML could read
-    /// something else in it (yes, no, on, off, 007).
+    /// A string of at most 50 letters, digits, _ and . characters. Quote it if YAML could read it
+    /// as another type (yes, no, on, off, 007).
     ///
     /// Example: gold
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::attribute_string")]
     pub string: Option<String>,
 
-    /// A whole number from -9007199254740991 to 9007199254740991 (2^53 - 1).
+    /// An integer from -9007199254740991 to 9007199254740991 (2^53 - 1).
     ///
     /// Example: 3
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::attribute_integer")]
     pub integer: Option<i64>,
 
-    /// true or false.
+    /// A boolean: true or false.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boolean: Option<bool>,
 
-    /// When the tailnet removes the attribute by itself, as an RFC 3339 time. Once it is past, the
-    /// attribute is no wish any more: it is neither set nor deleted. Absent: never removed; an
-    /// expiry that the attribute has is then taken off.
+    /// The RFC 3339 time at which the tailnet removes the attribute by itself. Once it has passed,
+    /// the policy no longer declares the attribute: the controller neither sets nor deletes it.
+    /// Absent: never removed; the controller removes an expiry that the attribute has.
     ///
     /// Example: "2027-01-01T00:00:00Z"
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,24 +63,24 @@ pub struct PostureAttribute {
 #[serde(rename_all = "camelCase")]
 pub struct Ownership {
     /// Exact: enabledRoutes is the whole list, except for the routes of an exit node. AtLeast: the
-    /// routes in it are approved, and others stay as they are, such as those that autoApprovers
-    /// approved. Absent: Exact.
+    /// controller approves the routes in it and leaves all others as they are, such as those that
+    /// autoApprovers approved. Absent: Exact.
     ///
     /// Example: Exact
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListOwnership")]
     pub enabled_routes: Option<ListOwnership>,
 
-    /// Exact: tags is the whole list. AtLeast: the tags in it are given, and others stay as they
-    /// are. Absent: Exact.
+    /// Exact: tags is the whole list. AtLeast: the controller adds the tags in it and leaves all
+    /// others as they are. Absent: Exact.
     ///
     /// Example: Exact
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "ListOwnership")]
     pub tags: Option<ListOwnership>,
 
-    /// Named: the policy owns the keys that it names, and no others. Exact: it owns all custom keys
-    /// of the device, and those that no policy names are deleted. Absent: Named.
+    /// Named: the policy owns only the keys that it declares. Exact: the policy owns all custom
+    /// keys of the device, and the controller deletes those that no policy declares. Absent: Named.
     ///
     /// Example: Named
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,53 +93,53 @@ pub struct Ownership {
 pub enum ListOwnership {
     /// The whole list.
     Exact,
-    /// The entries that it names: it only adds.
+    /// Only the entries that it declares: it only adds.
     AtLeast,
 }
 
 /// How many of a device's posture attributes the policy owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AttributesOwnership {
-    /// Those that it names.
+    /// Those that it declares.
     Named,
-    /// All but those that another policy names.
+    /// All except those that another policy declares.
     Exact,
 }
 
-/// Something that can cut a device off.
+/// A change that can cut a device off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Disruption {
-    /// To take away a device's authorization.
+    /// Remove a device's authorization.
     Deauthorize,
-    /// To enable key expiry on a device whose key is past its time.
+    /// Enable key expiry on a device whose key is past its expiry.
     ExpiredKey,
-    /// To give a device of many its first tag.
+    /// Give a selected device its first tag.
     FirstTag,
 }
 
-/// What is done about a difference.
+/// How the controller handles a difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Enforcement {
-    /// It is removed.
+    /// It changes the device.
     #[default]
     Enforce,
-    /// It is removed once somebody has approved it.
+    /// It changes the device once somebody has approved the change.
     Approve,
-    /// It is said in status.
+    /// It only reports the difference in status.
     Observe,
 }
 
-/// What becomes of the settings of a device that a policy lets go.
+/// What happens to the settings of a device that a policy releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// They stay as they are.
     Retain,
-    /// Its attributes are deleted and its routes withdrawn.
+    /// The controller deletes its attributes and withdraws its routes.
     Clear,
 }
 
 impl Enforcement {
-    /// The value as it stands in a manifest.
+    /// The value in a manifest.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

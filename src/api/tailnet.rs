@@ -1,13 +1,13 @@
 //! `TailscaleTailnet`: a connection to a tailnet.
 //!
-//! The doc comments become `kubectl explain`: they speak to the author of a manifest.
+//! The doc comments become `kubectl explain`: they address the author of a manifest.
 
 #![allow(
     clippy::doc_markdown,
     clippy::doc_link_with_quotes,
     rustdoc::bare_urls,
     rustdoc::broken_intra_doc_links,
-    reason = "`kubectl explain` shows the comments as they stand"
+    reason = "`kubectl explain` shows the comments verbatim"
 )]
 
 use std::{num::NonZeroU32, time::Duration};
@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use super::{AllowedPolicies, GuardedDevices, duration, rules};
 use crate::model::{ChangeLimit, Refused};
 
-/// How a tailnet is reached, with which credential, how often it is asked, and what may be done there.
+/// How to connect to a tailnet: the API's address, the credential, the intervals, and the
+/// guardrails.
 #[derive(
     CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema,
 )]
@@ -34,7 +35,7 @@ use crate::model::{ChangeLimit, Refused};
     plural = "tailscaletailnets",
     shortname = "tstn",
     category = "tailscale",
-    doc = "A connection to a tailnet: its API, the credential, how often it is asked, and what may be done through it.",
+    doc = "A connection to a tailnet: the API's address, the credential, the intervals, and the guardrails.",
     status = "TailscaleTailnetStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet"}"#,
@@ -46,84 +47,86 @@ use crate::model::{ChangeLimit, Refused};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TailscaleTailnetSpec {
-    /// The tailnet as the API names it: its ID, or "-" for the credential's own. Absent: "-".
+    /// The tailnet's ID in the API, or "-" for the tailnet of the credential. Absent: "-".
     ///
     /// Example: T1234CNTRL
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::tailnet")]
     pub tailnet: Option<String>,
 
-    /// The address of the Tailscale API, without the /api/v2 path. http:// is for simulators: it
-    /// sends the credential in clear text. Absent: https://api.tailscale.com
+    /// The address of the Tailscale API, without the path /api/v2. http:// is for simulators only:
+    /// it sends the credential in clear text. Absent: https://api.tailscale.com
     ///
     /// Example: http://127.0.0.1:8080
     #[serde(default, rename = "apiURL", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::api_url")]
     pub api_url: Option<String>,
 
-    /// The Secret that holds the credential, in the controller's own namespace and nowhere else.
-    /// Its keys: api_key (an API access token); or client_id with client_secret (an OAuth client); or
-    /// client_id with audience (workload identity: tokens of the controller's service account are
-    /// exchanged). webhook_secret beside it lets webhooks wake the poll. A changed Secret is picked up
-    /// without a restart.
+    /// The Secret with the credential, always in the controller's own namespace. Its keys: api_key
+    /// (an API access token); or client_id and client_secret (an OAuth client); or client_id and
+    /// audience (workload identity: the controller exchanges tokens of its service account). Add
+    /// webhook_secret to let webhooks trigger a poll. The controller reads a changed Secret without
+    /// a restart.
     ///
     /// Example: {name: tailscale}
     pub credentials_secret: SecretReference,
 
-    /// How often the list of devices is read: one request, whatever the number of policies. Hours,
-    /// minutes and seconds; at least 1s. Absent: 1m.
+    /// How often the controller polls the list of devices: one request, regardless of the number of
+    /// policies. Hours, minutes and seconds; at least 1s. Absent: 1m.
     ///
     /// Example: 30s
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::interval")]
     pub poll_interval: Option<String>,
 
-    /// How often the posture attributes are read: one request for each device of which a policy
-    /// names some. Hours, minutes and seconds; at least 1s. Absent: 10m.
+    /// How often the controller reads posture attributes: one request for each device for which a
+    /// policy declares some. Hours, minutes and seconds; at least 1s. Absent: 10m.
     ///
     /// Example: 1h30m
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::interval")]
     pub attributes_interval: Option<String>,
 
-    /// How many requests the controller sends to this tailnet at most. Absent: 5 per second, with a
-    /// burst of 20.
+    /// The maximum rate of requests to this tailnet. Absent: 5 per second, with a burst of 20.
     ///
     /// Example: {perSecond: 5, burst: 20}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_budget: Option<RequestBudget>,
 
-    /// How many devices may be changed within an hour: a number, or a percentage of the tailnet's own
-    /// devices (at least 5 of them). What would go over it is held, the policies that would change
-    /// the most devices first, until the hour has passed, the limit is raised, or somebody approves it
-    /// by the annotation tailnet.dev/approve on this object. "100%" is no limit. Absent: 10%.
+    /// How many devices the controller may change within an hour: a number, or a percentage of the
+    /// tailnet's own devices (at least 5). The controller holds the policies that would exceed the
+    /// limit, those that would change the most devices first, until the hour has passed, the limit
+    /// is raised, or somebody approves the plan with the annotation tailnet.dev/approve on this
+    /// object. "100%" means no limit. Absent: 10%
     ///
     /// Example: 10%
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::max_changed_devices")]
     pub max_changed_devices: Option<IntOrString>,
 
-    /// The policies that are allowed, and what they may change: what fits one of these rules. A policy
-    /// that fits none is refused: nothing is sent for it, and its status names the rule that would allow
-    /// it. "[{}]" allows every policy of every namespace, and whoever can write one then holds the whole
-    /// tailnet; an empty list allows none. Absent: all that a policy can say, of policies in the
-    /// controller's own namespace alone.
+    /// The policies that are allowed, and what they may change: a policy must match one of these
+    /// rules. The controller sends nothing for a policy that matches none, and the policy's status
+    /// shows the rule that would allow it. "[{}]" allows every policy of every namespace: anyone
+    /// who can write a policy then controls the whole tailnet. An empty list allows none. Absent:
+    /// every policy in the controller's own namespace, and no other.
     ///
     /// Example: [{namespaces: {names: [network]}, fields: [tags, enabledRoutes]}]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::allowed_policies")]
     pub allowed_policies: Option<Vec<AllowedPolicies>>,
 
-    /// Devices that no policy changes: those that fit one of these. What a policy wishes for them is
-    /// held, and said in its status. Absent: none.
+    /// Devices that no policy may change: those that match one of these. The controller holds the
+    /// changes that a policy declares for them and reports them in the policy's status. Absent:
+    /// none.
     ///
     /// Example: [{tags: ["tag:never-touch"]}]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::protected_devices")]
     pub protected_devices: Option<Vec<GuardedDevices>>,
 
-    /// true: nothing is sent for any policy of this tailnet until it is taken back. Its devices are still
-    /// read, and policies can still be deleted. Absent: false.
+    /// true: the controller sends nothing for any policy of this tailnet until you set this to
+    /// false or remove it. It still reads the devices, and policies can still be deleted. Absent:
+    /// false.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,7 +143,7 @@ pub struct SecretReference {
     pub name: String,
 }
 
-/// How many requests are sent at most.
+/// The maximum rate of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestBudget {
@@ -159,21 +162,21 @@ pub struct RequestBudget {
     pub burst: Option<NonZeroU32>,
 }
 
-/// What the controller found. Written only when it changes.
+/// The observed state of the tailnet. The controller writes it only when it changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TailscaleTailnetStatus {
-    /// The generation of the spec that this status speaks of; -1 before the first look.
+    /// The generation of the spec that this status describes; -1 before the first poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready is the last word: whether the tailnet's devices can be read. Reconciling is True while
-    /// that is retried; Stalled is True when only an edit helps.
+    /// Ready: whether the controller can read the tailnet's devices. Reconciling is True while the
+    /// controller retries; Stalled is True if only an edit helps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The tailnet in use: the named one, or the domain of its devices' names.
+    /// The tailnet in use: the one that spec names, or the domain of its devices' names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailnet: Option<String>,
 
@@ -181,57 +184,59 @@ pub struct TailscaleTailnetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<u32>,
 
-    /// How many policies refer to it.
+    /// How many policies refer to the tailnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<u32>,
 
-    /// The OAuth scopes that the credential lacks for what policies may ask, as far as the API tells:
-    /// of an API key it tells nothing. Absent: none is known to be missing.
+    /// The OAuth scopes that policies need and the credential lacks. The API reports none for an
+    /// API key. Absent: none is known to be missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub missing_scopes: Vec<String>,
 
-    /// The interval in effect at which posture attributes are read.
+    /// The interval in use for reading posture attributes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes_interval: Option<String>,
 
-    /// The policies that maxChangedDevices holds now, at most 20 of them.
+    /// The policies that maxChangedDevices holds now, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub held: Vec<HeldPolicy>,
 
-    /// How many policies maxChangedDevices holds now, exactly.
+    /// The exact number of policies that maxChangedDevices holds now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_total: Option<u32>,
 
-    /// How many devices were changed, in steps of five minutes and by namespace; entries older than an hour
-    /// count no more. So the limit holds across a restart. Written when something is changed.
+    /// How many devices the controller changed, for each namespace in steps of five minutes.
+    /// Entries older than an hour no longer count. This record makes the limit survive a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub recent_changes: Vec<RecentChanges>,
 
-    /// The devices that are about to be changed, as the namespace of the policy and the nodeId, written
-    /// before the first request: after a crash they count as changed.
+    /// The devices that the controller is about to change, each as the namespace of the policy and
+    /// the nodeId. The controller writes them before the first request: after a crash they count as
+    /// changed.
     ///
     /// Example: network/nkT3CNTRL
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub reserved_devices: Vec<String>,
 
-    /// How many devices policies have deleted within a day, in steps of five minutes; written before each
-    /// deletion. So maxPerDay holds for a policy that is deleted and created anew.
+    /// How many devices policies have deleted within a day, in steps of five minutes. The
+    /// controller writes this before each deletion, so that maxPerDay also applies to a policy that
+    /// is deleted and created again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40), extend("x-kubernetes-list-type" = "atomic"))]
     pub recent_deletions: Vec<RecentDeletions>,
 
-    /// What is wrong with the annotation tailnet.dev/approve: entries that cannot be read, and those
-    /// that fit nothing that is held.
+    /// Errors in the annotation tailnet.dev/approve: entries that cannot be parsed, and entries
+    /// that match nothing that is held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub approval_errors: Vec<String>,
 }
 
-/// Devices that a policy has deleted within five minutes.
+/// Devices that a policy deleted within five minutes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecentDeletions {
@@ -245,10 +250,10 @@ pub struct RecentDeletions {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 
-    /// The beginning of the five minutes.
+    /// The start of the five minutes.
     pub since: Time,
 
-    /// How many devices.
+    /// The number of devices.
     pub devices: u32,
 }
 
@@ -256,31 +261,32 @@ pub struct RecentDeletions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeldPolicy {
-    /// Its namespace and name.
+    /// The policy's namespace and name.
     ///
     /// Example: network/routers
     pub policy: String,
 
-    /// How many devices it would change.
+    /// How many devices the policy would change.
     pub devices: u32,
 
-    /// What releases it: the annotation tailnet.dev/approve on this object with "plan:" and this.
-    /// Absent: its changes are still being made out.
+    /// The hash that approves the plan: set the annotation tailnet.dev/approve on this object to
+    /// "plan:" and this hash. Absent: the controller is still computing the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
 }
 
-/// Devices that were changed within five minutes.
+/// Devices that the controller changed within five minutes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecentChanges {
-    /// The beginning of the five minutes.
+    /// The start of the five minutes.
     pub since: Time,
 
-    /// How many devices.
+    /// The number of devices.
     pub devices: u32,
 
-    /// The namespace whose policies changed them. Absent: not recorded; they count for the tailnet alone.
+    /// The namespace whose policies changed them. Absent: not recorded; they count only for the
+    /// tailnet.
     ///
     /// Example: network
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -288,10 +294,10 @@ pub struct RecentChanges {
 }
 
 impl TailscaleTailnetSpec {
-    /// The address of the API where none is given.
+    /// The default address of the API.
     pub const DEFAULT_API_URL: &str = "https://api.tailscale.com";
 
-    /// The tailnet as it stands in the path of a request.
+    /// The tailnet in the path of a request.
     #[must_use]
     pub fn tailnet(&self) -> &str {
         self.tailnet.as_deref().unwrap_or("-")
@@ -303,17 +309,17 @@ impl TailscaleTailnetSpec {
         self.api_url.as_deref().unwrap_or(Self::DEFAULT_API_URL)
     }
 
-    /// How often the list of devices is read: at least one second.
+    /// How often the controller polls the list of devices: at least one second.
     pub fn poll_interval(&self) -> Result<Duration, Refused> {
         interval(self.poll_interval.as_deref().unwrap_or("1m"))
     }
 
-    /// How often posture attributes are read: at least one second.
+    /// How often the controller reads posture attributes: at least one second.
     pub fn attributes_interval(&self) -> Result<Duration, Refused> {
         interval(self.attributes_interval.as_deref().unwrap_or("10m"))
     }
 
-    /// How many devices may be changed within an hour.
+    /// How many devices the controller may change within an hour.
     pub fn max_changed_devices(&self) -> Result<ChangeLimit, Refused> {
         match &self.max_changed_devices {
             None => Ok(ChangeLimit::default()),
@@ -322,7 +328,7 @@ impl TailscaleTailnetSpec {
         }
     }
 
-    /// Whether some rule of `allowedPolicies` goes by the labels of namespaces.
+    /// Whether a rule of `allowedPolicies` matches namespaces by their labels.
     #[must_use]
     pub fn goes_by_labels(&self) -> bool {
         let rules = self.allowed_policies.iter().flatten();

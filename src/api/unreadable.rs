@@ -1,4 +1,5 @@
-//! An object that this version may not be able to read, such as one that a newer release wrote.
+//! An object that this version may not be able to deserialize, such as one that a newer release
+//! wrote.
 
 use std::borrow::Cow;
 
@@ -7,14 +8,14 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// An object, or what can be read of it: one that cannot be read must neither stop a watch nor lose
-/// what it records.
+/// An object, or its readable part: an object that cannot be deserialized must neither stop a watch
+/// nor lose its record.
 ///
-/// kube's own type of this name keeps nothing but the metadata.
+/// kube's own type of this name retains only the metadata.
 #[derive(Debug, Clone)]
 pub struct DeserializeGuard<K>(pub Result<K, Unreadable>);
 
-/// An object that this version cannot read.
+/// An object that this version cannot deserialize.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
     /// Why not.
@@ -36,19 +37,19 @@ struct Parts {
 }
 
 impl Unreadable {
-    /// What can be read of its spec, and the names of the fields that cannot.
+    /// The readable fields of its spec, and the names of the others.
     #[must_use]
     pub fn spec<S: DeserializeOwned + Default>(&self) -> (S, Vec<String>) {
         readable(&self.spec)
     }
 
-    /// What can be read of its status.
+    /// The readable fields of its status.
     #[must_use]
     pub fn status<S: DeserializeOwned + Default>(&self) -> S {
         readable(&self.status).0
     }
 
-    /// Whether anybody has written a status yet; the schema's default is none.
+    /// Whether anybody has written a status; the schema's default is not one.
     #[must_use]
     pub fn has_status(&self) -> bool {
         let default = |(name, value): (&String, &Value)| {
@@ -58,7 +59,7 @@ impl Unreadable {
     }
 }
 
-/// Each field is read by itself, so that one of a newer release hides no other.
+/// Each field is deserialized by itself, so that one from a newer release hides no other.
 fn readable<S: DeserializeOwned + Default>(fields: &Map<String, Value>) -> (S, Vec<String>) {
     let alone = |name: &String, value: &Value| {
         let alone = Map::from_iter([(name.clone(), value.clone())]);
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_schema_puts_there_is_no_status() {
+    fn default_of_the_schema_is_not_a_status() {
         let of = |status| read(&json!(7), &status).0.unwrap_err().has_status();
         assert!(!of(json!(null)) && !of(json!({"observedGeneration": -1})));
         assert!(of(json!({"observedGeneration": 1})));

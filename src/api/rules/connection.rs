@@ -11,7 +11,7 @@ pub(in crate::api) fn tailnet(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
             "self.matches('^[A-Za-z0-9@._-]+$')",
-            "is no tailnet: write its ID, such as T1234CNTRL, or - for the credential's own",
+            "is not a valid tailnet: write its ID, such as T1234CNTRL, or - for the credential's own",
         )],
     })
 }
@@ -24,16 +24,16 @@ pub(in crate::api) fn api_url(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             naming(
                 "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != ''",
-                "is no address of an API: write one such as https://api.tailscale.com",
+                "is not a valid address of an API: write one such as https://api.tailscale.com",
             ),
             naming(
                 "!self.contains('@')",
-                "holds a credential for everybody to read: leave out what is before the @, and put the \
+                "exposes a credential to everyone: remove the part before the @, and put the \
                  credential into the Secret",
             ),
             naming(
                 "!self.contains('?') && !self.contains('#') && !self.contains('/api/v2')",
-                "is more than the address: leave out /api/v2, ? and # and what follows them, as in \
+                "has more than the address: remove /api/v2, ? and # with all that follows, as in \
                  https://api.tailscale.com",
             ),
         ],
@@ -49,7 +49,7 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             naming(
                 is_duration,
-                "is no duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m",
+                "is not a valid duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m",
             ),
             naming(
                 &format!("!({is_duration}) || duration(self) >= duration('1s')"),
@@ -59,7 +59,7 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A number of devices, or a percentage. A number in quotes is one too, as elsewhere in Kubernetes.
+/// A number of devices, or a percentage. A quoted number is a number too, as elsewhere in Kubernetes.
 pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [{"type": "integer"}, {"type": "string"}],
@@ -68,8 +68,8 @@ pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [{
             "rule": "type(self) == int ? self >= 1 && self <= 2147483647 \
                      : self.matches('^([1-9][0-9]{0,8}|([1-9][0-9]?|100)%)$')",
-            "message": "the limit is none: write a number of devices, such as 20, or a percentage from 1% \
-                        to 100%, which is no limit",
+            "message": "the limit is not valid: write a number of devices, such as 20, or a percentage from 1% \
+                        to 100%, which means no limit",
         }],
     })
 }
@@ -82,7 +82,7 @@ pub(in crate::api) fn email(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             naming(
                 "self.matches('^[A-Za-z0-9.!#$%&\\'*+/=?^_{|}~-]+@[A-Za-z0-9-]+([.][A-Za-z0-9-]+)+$')",
-                "is no email address: write one such as partner@example.com",
+                "is not a valid email address: write one such as partner@example.com",
             ),
             naming("self.size() <= 254", "is too long: write at most 254 characters"),
         ],
@@ -96,7 +96,7 @@ pub(in crate::api) fn secret_name(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
             "self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$')",
-            "is no name of a Secret: write lower-case letters, digits, dashes and dots, such as \
+            "is not a valid name of a Secret: write lower-case letters, digits, dashes and dots, such as \
              partner-invite",
         )],
     })

@@ -1,4 +1,4 @@
-//! Which devices are meant: their ids, names, tags and users.
+//! Ids, names, tags and users: the values that select devices.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -12,27 +12,27 @@ pub(in crate::api) fn device_reference() -> Value {
     json!([
         rule(
             &format!("{given} > 0"),
-            "no device is named: write one of nodeId, id, name and hostname",
+            "no device is given: write one of nodeId, id, name and hostname",
         ),
         rule(
             &format!("{given} < 2"),
-            "the device is named more than once: keep one of nodeId, id, name and hostname",
+            "more than one of nodeId, id, name and hostname is given: keep one of nodeId, id, name and hostname",
         ),
     ])
 }
 
-/// Facts, or the word that claims will do.
+/// Tags or users, or the explicit choice to trust what machines report.
 pub(in crate::api) fn device_selector() -> Value {
     json!([
         rule(
             "has(self.tags) || has(self.users) || (has(self.trustClaims) && self.trustClaims)",
-            "a machine chooses its hostname and what it says of its system: write tags or users too, \
-             or trustClaims: true to select by such claims alone",
+            "anyone who runs a machine can choose its hostname and OS: add tags or users, \
+             or write trustClaims: true to select only by these",
         ),
         rule(
             "has(self.tags) || has(self.users) || has(self.hostnames) || has(self.os) \
              || has(self.expression)",
-            "nothing is selected by: write at least one of tags, users, hostnames, os and expression",
+            "the selector is empty: write at least one of tags, users, hostnames, os and expression",
         ),
     ])
 }
@@ -44,7 +44,7 @@ pub(in crate::api) fn node_id(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 128,
         "x-kubernetes-validations": [naming(
             "self.matches('^[A-Za-z0-9]{1,64}$')",
-            "is no device id: write 1 to 64 letters and digits, such as n292kg92CNTRL",
+            "is not a valid device id: write 1 to 64 letters and digits, such as n292kg92CNTRL",
         )],
     })
 }
@@ -56,7 +56,7 @@ pub(in crate::api) fn legacy_id(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 128,
         "x-kubernetes-validations": [naming(
             "self.matches('^[0-9]{1,20}$')",
-            "is no numeric device id: write digits only, such as 92960230385, or use nodeId",
+            "is not a valid numeric device id: write digits only, such as 92960230385, or use nodeId",
         )],
     })
 }
@@ -68,13 +68,13 @@ pub(in crate::api) fn magic_dns_name(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
             r"self.matches('^[a-z0-9](-?[a-z0-9])*([.][a-z0-9-]+)*$')",
-            "is no MagicDNS name: write it in lower case as the admin console shows it, such as \
+            "is not a valid MagicDNS name: write it in lower case as the admin console shows it, such as \
              pangolin or pangolin.tailfe8c.ts.net",
         )],
     })
 }
 
-/// What a machine calls itself: the server takes anything.
+/// The hostname that a machine reports: the server accepts any.
 pub(in crate::api) fn hostname(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
@@ -86,23 +86,22 @@ pub(in crate::api) fn hostname(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The tags that a device must have to be the one that is meant.
+/// The tags that the named device must have.
 pub(in crate::api) fn required_tags(_: &mut SchemaGenerator) -> Schema {
-    let none = "no tag is asked for: write at least one, or leave tags out to mean any device of the \
-                name";
+    let none = "the list of tags is empty: write at least one, or remove tags to match any device \
+                of the name";
     tags(&[rule("self.size() > 0", none)])
 }
 
 /// The tags that each selected device has.
 pub(in crate::api) fn selected_tags(_: &mut SchemaGenerator) -> Schema {
-    let none =
-        "no tag is asked for: write at least one, or leave tags out to mean devices of any tags";
+    let none = "the list of tags is empty: write at least one, or remove tags to match devices of any tags";
     tags(&[rule("self.size() > 0", none)])
 }
 
-/// The users of whom one must have registered a device for it to be the one that is meant.
+/// The users of whom one must have registered the named device.
 ///
-/// An empty list is refused: a template that renders none would otherwise widen who is meant.
+/// An empty list is refused: a template that renders none would otherwise match any device.
 pub(in crate::api) fn required_users(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -110,25 +109,25 @@ pub(in crate::api) fn required_users(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 50,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
-            "no user is asked for: write at least one, or leave users out to mean anyone's device",
+            "the list of users is empty: write at least one, or remove users to match anyone's device",
         )],
         "items": {
             "type": "string",
             "maxLength": 254,
             "x-kubernetes-validations": [naming(
                 "self.contains('@') && !self.contains('*')",
-                "is no login: write it in full, such as amelie@example.com",
+                "is not a full login: write one, such as amelie@example.com",
             )],
         },
     })
 }
 
-/// The logins of which one must fit the user of each selected device.
+/// The patterns of which one must match the login of the user of each selected device.
 pub(in crate::api) fn selected_users(_: &mut SchemaGenerator) -> Schema {
     patterns("users", "login", "*@example.com")
 }
 
-/// What selected machines call themselves.
+/// The hostnames of selected machines.
 pub(in crate::api) fn selected_hostnames(_: &mut SchemaGenerator) -> Schema {
     patterns("hostnames", "hostname", "fra-*")
 }
@@ -138,8 +137,7 @@ pub(in crate::api) fn selected_os(_: &mut SchemaGenerator) -> Schema {
     patterns("os", "operating system", "linux")
 }
 
-/// The condition on selected devices. What is wrong with it in other ways is said in the status: there
-/// is no CEL in CEL.
+/// The condition on selected devices. The status reports other errors in it: CEL cannot parse CEL.
 pub(in crate::api) fn selected_expression(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
@@ -147,21 +145,21 @@ pub(in crate::api) fn selected_expression(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             rule(
                 "self.matches('[^ \\\\t\\\\r\\\\n]')",
-                "the expression is empty: write a condition, such as device.os == 'linux', or leave \
-                 expression out to mean any device",
+                "the expression is empty: write a condition, such as device.os == 'linux', or remove \
+                 expression to match any device",
             ),
             rule("self.size() <= 512", "the expression is too long: write at most 512 characters"),
             rule(
                 "!self.matches('[.][ ]*(all|exists|exists_one|map|filter)[ ]*[(]')",
-                "the expression walks over a list (all, exists, exists_one, map, filter), which is not \
-                 offered: write such as 'tag:a' in device.tags",
+                "the expression has a macro over a list (all, exists, exists_one, map, filter), which \
+                 is not supported: write an expression such as 'tag:a' in device.tags",
             ),
         ],
     })
 }
 
-/// A list of texts to fit. Empty ones are refused: a template that renders none would otherwise
-/// widen who is meant.
+/// A list of patterns. Empty ones are refused: a template that renders none would otherwise match
+/// more devices.
 fn patterns(field: &str, one: &str, example: &str) -> Schema {
     json_schema!({
         "type": "array",
@@ -169,14 +167,14 @@ fn patterns(field: &str, one: &str, example: &str) -> Schema {
         "maxItems": 50,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
-            &format!("no {one} is asked for: write at least one, or leave {field} out to mean any"),
+            &format!("no {one} is given: write at least one, or remove {field} to match any"),
         )],
         "items": {
             "type": "string",
             "maxLength": 254,
             "x-kubernetes-validations": [rule(
                 "self.size() > 0",
-                &format!("an empty {one} fits no device: write one such as {example}"),
+                &format!("an empty {one} matches no device: write one such as {example}"),
             )],
         },
     })

@@ -1,4 +1,4 @@
-//! What may be done through a tailnet.
+//! The guardrails of a tailnet.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ pub(in crate::api) fn allowed_policies(generator: &mut SchemaGenerator) -> Schem
     })
 }
 
-/// The devices that no policy changes.
+/// The devices that no policy may change.
 pub(in crate::api) fn protected_devices(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -26,7 +26,7 @@ pub(in crate::api) fn protected_devices(generator: &mut SchemaGenerator) -> Sche
     })
 }
 
-/// The devices that a rule is about.
+/// The devices of a rule.
 pub(in crate::api) fn allowed_devices(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -34,7 +34,7 @@ pub(in crate::api) fn allowed_devices(generator: &mut SchemaGenerator) -> Schema
         "maxItems": 10,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
-            "no device is allowed: write at least one, or leave devices out to allow any",
+            "the list of devices is empty: write at least one, or remove devices to allow any",
         )],
         "items": generator.subschema_for::<GuardedDevices>(),
     })
@@ -44,7 +44,7 @@ pub(in crate::api) fn allowed_devices(generator: &mut SchemaGenerator) -> Schema
 pub(in crate::api) fn allowed_namespaces() -> Value {
     json!([rule(
         "has(self.names) || has(self.matchLabels)",
-        "no namespace is named: write names or matchLabels, or leave namespaces out to allow every one",
+        "no namespace is given: write names or matchLabels, or remove namespaces to allow every one",
     )])
 }
 
@@ -56,14 +56,14 @@ pub(in crate::api) fn namespace_names(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 100,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
-            "no namespace is named: write at least one, or leave names out to mean any",
+            "the list of names is empty: write at least one, or remove names to match any",
         )],
         "items": {
             "type": "string",
             "maxLength": 128,
             "x-kubernetes-validations": [naming(
                 "self.matches('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$')",
-                "is no name of a namespace: write 1 to 63 lower-case letters, digits or dashes, such as \
+                "is not a valid name of a namespace: write 1 to 63 lower-case letters, digits or dashes, such as \
                  network",
             )],
         },
@@ -80,17 +80,17 @@ pub(in crate::api) fn match_labels(_: &mut SchemaGenerator) -> Schema {
             "maxLength": 128,
             "x-kubernetes-validations": [naming(
                 "self.matches('^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$')",
-                "is no value of a label: write at most 63 letters, digits, _ . or -, such as network",
+                "is not a valid value of a label: write at most 63 letters, digits, _ . or -, such as network",
             )],
         },
         "x-kubernetes-validations": [
             rule(
                 "self.size() > 0",
-                "no label is named: write at least one, or leave matchLabels out to mean any",
+                "no label is given: write at least one, or remove matchLabels to match any",
             ),
             naming_keys(
                 "k.size() <= 317 && k.matches('^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$')",
-                "is no key of a label: write one such as team or example.com/team",
+                "is not a valid key of a label: write one such as team or example.com/team",
             ),
         ],
     })
@@ -104,24 +104,24 @@ pub(in crate::api) fn allowed_fields(generator: &mut SchemaGenerator) -> Schema 
         "maxItems": 20,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
-            "no field is allowed: write at least one, or leave fields out to allow all",
+            "the list of fields is empty: write at least one, or remove fields to allow all",
         )],
         "items": generator.subschema_for::<PolicyField>(),
     })
 }
 
-/// The tags that may be given and taken.
+/// The tags that a policy may add and remove.
 pub(in crate::api) fn allowed_tags(_: &mut SchemaGenerator) -> Schema {
     tag_patterns(
-        "no tag is allowed: write at least one, or leave tags out to allow any (and out of fields to \
-         allow none)",
+        "the list of tags is empty: write at least one, or remove tags to allow any (and from fields \
+         to allow none)",
     )
 }
 
 /// The tags of guarded devices.
 pub(in crate::api) fn guarded_tags(_: &mut SchemaGenerator) -> Schema {
     tag_patterns(
-        "no tag is asked for: write at least one, or leave tags out to mean devices of any tags",
+        "the list of tags is empty: write at least one, or remove tags to match devices of any tags",
     )
 }
 
@@ -137,11 +137,11 @@ fn tag_patterns(none: &str) -> Schema {
             "x-kubernetes-validations": [
                 naming(
                     "self.startsWith('tag:')",
-                    "is no tag: write it with its prefix, such as tag:net-*",
+                    "is not a valid tag: write it with its prefix, such as tag:net-*",
                 ),
                 naming(
                     "!self.startsWith('tag:') || self.matches('^tag:[A-Za-z*?][A-Za-z0-9*?-]*$')",
-                    "is no tag: after tag: write a letter, then letters, digits or dashes, with * for any \
+                    "is not a valid tag: after tag: write a letter, then letters, digits or dashes, with * for any \
                      characters and ? for any one, such as tag:net-*",
                 ),
             ],
@@ -149,7 +149,7 @@ fn tag_patterns(none: &str) -> Schema {
     })
 }
 
-/// The networks of which routes may be approved and withdrawn.
+/// The networks in which a policy may approve and withdraw routes.
 pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -157,8 +157,8 @@ pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
         "maxItems": 100,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
-            "no route is allowed: write at least one, or leave routes out to allow any (and \
-             enabledRoutes out of fields to allow none)",
+            "the list of routes is empty: write at least one, or remove routes to allow any (and \
+             enabledRoutes from fields to allow none)",
         )],
         "items": {
             "type": "string",
@@ -166,7 +166,7 @@ pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
             "x-kubernetes-validations": [
                 naming(
                     "isCIDR(self)",
-                    "is no CIDR: write a network and its prefix length, such as 10.0.0.0/8",
+                    "is not a valid CIDR: write a network and its prefix length, such as 10.0.0.0/8",
                 ),
                 naming(
                     "!isCIDR(self) || cidr(self).masked() == cidr(self)",
@@ -178,7 +178,7 @@ pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Facts, or the word that claims will do.
+/// Tags or users, or the explicit choice to trust what machines report.
 pub(in crate::api) fn guarded_devices() -> Value {
     super::device_selector()
 }

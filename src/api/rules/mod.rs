@@ -1,14 +1,15 @@
-//! What `kubectl apply` itself refuses: the schema of each value that has rules.
+//! The schema of each value that has rules: `kubectl apply` itself refuses an invalid one.
 //!
-//! The API server checks the types, then evaluates the CEL rules in `x-kubernetes-validations`; each
-//! message says what to write instead. The parsers in [`crate::model`] refuse the same values with
-//! the same reasons where there is no API server.
+//! The API server checks the types, then evaluates the CEL rules in `x-kubernetes-validations`;
+//! each message says what to write instead. The parsers in [`crate::model`] refuse the same values
+//! for the same reasons if there is no API server.
 //!
 //! - Every list, map and string has a maximum: the API server estimates the cost of a rule from it,
-//!   and refuses a CRD whose rules could cost too much.
-//! - A maximum by `maxLength` or `maxItems` is refused in words that do not say what to write, and
-//!   keeps the rules from being evaluated. So where the field itself has a maximum, a rule says it,
-//!   and the one in the schema is larger.
+//! and refuses a CRD whose rules could cost too much.
+//!
+//! - The API server's own message about `maxLength` or `maxItems` does not say what to write, and
+//! such an error keeps it from evaluating the rules. So a rule states the maximum of a field, and
+//! the one in the schema is larger.
 
 mod connection;
 mod device;
@@ -50,8 +51,8 @@ pub(super) fn policy() -> Value {
     let only_one = |field: &str| {
         json!({
             "rule": format!("!has(self.deviceSelector) || !has(self.{field})"),
-            "message": format!("no two devices can have one {field}: write device instead of \
-                                deviceSelector, or leave {field} out"),
+            "message": format!("two devices cannot have the same {field}: write device instead of \
+                                deviceSelector, or remove {field}"),
             "fieldPath": format!(".{field}"),
         })
     };
@@ -61,17 +62,17 @@ pub(super) fn policy() -> Value {
         |spec: &str| format!("(has({spec}.tailnetRef) ? {spec}.tailnetRef.name : 'default')");
     json!([{
         "rule": "!has(self.deleteInactive) || has(self.deviceSelector)",
-        "message": "deleteInactive deletes devices of a deviceSelector that have been away for long: write \
-                    deviceSelector instead of device, or leave deleteInactive out",
+        "message": "deleteInactive requires deviceSelector: write deviceSelector instead of device, or \
+                    remove deleteInactive",
         "fieldPath": ".deleteInactive",
     }, {
         "rule": "!has(self.expireKeyAt) || !has(self.keyExpiry) || self.keyExpiry != 'Disabled'",
-        "message": "a key whose expiry is disabled goes on working when it is expired: write \
-                    keyExpiry: Enabled, or leave keyExpiry or expireKeyAt out",
+        "message": "a key whose expiry is disabled keeps working after it is expired: write \
+                    keyExpiry: Enabled, or remove keyExpiry or expireKeyAt",
         "fieldPath": ".expireKeyAt",
     }, rule(
         &format!("{given} > 0"),
-        "no device is named: write device for one, or deviceSelector for all that fit",
+        "no device is given: write device for one, or deviceSelector for all that match",
     ), rule(
         &format!("{given} < 2"),
         "device and deviceSelector are both given: keep one of them",
@@ -79,27 +80,27 @@ pub(super) fn policy() -> Value {
         "rule": "!has(self.tags) || self.tags.size() > 0 \
                  || (has(self.ownership) && has(self.ownership.tags) \
                      && self.ownership.tags == 'AtLeast')",
-        "message": "the API cannot take the last tag from a device: write at least one tag, or leave \
-                    tags out to leave them as they are",
+        "message": "the API cannot remove the last tag of a device: write at least one tag, or remove \
+                    tags to leave them as they are",
         "fieldPath": ".tags",
     }, {
         "rule": "!has(self.authorized) || self.authorized \
                  || (has(self.allowDisruption) && 'Deauthorize' in self.allowDisruption)",
-        "message": "authorized: false cuts the device off: write allowDisruption: [Deauthorize] \
-                    beside it, or leave authorized out",
+        "message": "authorized: false cuts the device off: add allowDisruption: [Deauthorize], or \
+                    remove authorized",
         "fieldPath": ".authorized",
     }, {
         "rule": format!(
             "!{} || !{} || {} == {}",
             clears("self"), clears("oldSelf"), tailnet("self"), tailnet("oldSelf")
         ),
-        "message": "the devices of the former tailnet could not be cleared any more: write \
+        "message": "the controller could no longer clear the devices of the previous tailnet: write \
                     deletionPolicy: Retain first, or delete this policy and create another",
         "fieldPath": ".tailnetRef",
     }])
 }
 
-/// A place among the policies that wish for one setting.
+/// The rank among the policies that declare one setting.
 pub(super) fn priority(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "integer",
@@ -115,7 +116,7 @@ pub(super) fn priority(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn invite() -> Value {
     json!([rule(
         "self == oldSelf",
-        "an invite cannot be changed once it is made: create another TailscaleDeviceInvite, and \
-         delete this one if it is not wanted any more",
+        "the API cannot change an invite: create another TailscaleDeviceInvite, and delete this one \
+         if you no longer need it",
     )])
 }

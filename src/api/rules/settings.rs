@@ -1,11 +1,11 @@
-//! What is wished for a device.
+//! The settings that a policy declares.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::{naming, naming_keys, rule};
 
-/// The tags that a device shall have.
+/// The desired tags of a device.
 pub(in crate::api) fn desired_tags(_: &mut SchemaGenerator) -> Schema {
     tags(&[])
 }
@@ -22,11 +22,11 @@ pub(super) fn tags(rules: &[Value]) -> Schema {
             "x-kubernetes-validations": [
                 naming(
                     "self.startsWith('tag:')",
-                    "is no tag: write it with its prefix, such as tag:router",
+                    "is not a valid tag: write it with its prefix, such as tag:router",
                 ),
                 naming(
                     "!self.startsWith('tag:') || self.matches('^tag:[A-Za-z][A-Za-z0-9-]*$')",
-                    "is no tag: after tag: write a letter, then letters, digits or dashes, such as \
+                    "is not a valid tag: after tag: write a letter, then letters, digits or dashes, such as \
                      tag:router",
                 ),
             ],
@@ -34,7 +34,7 @@ pub(super) fn tags(rules: &[Value]) -> Schema {
     })
 }
 
-/// The routes that shall be approved, those of an exit node excepted.
+/// The desired routes, without those of an exit node.
 pub(in crate::api) fn desired_routes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -47,9 +47,9 @@ pub(in crate::api) fn desired_routes(_: &mut SchemaGenerator) -> Schema {
             "x-kubernetes-validations": [
                 naming(
                     "isCIDR(self)",
-                    "is no CIDR: write a network and its prefix length, such as 10.0.0.0/16",
+                    "is not a valid CIDR: write a network and its prefix length, such as 10.0.0.0/16",
                 ),
-                // The message cannot name the network that is meant: the estimated cost of
+                // The message cannot name the right network: the estimated cost of
                 // masked() in a message is beyond the limit.
                 naming(
                     "!isCIDR(self) || cidr(self).masked() == cidr(self)",
@@ -65,14 +65,14 @@ pub(in crate::api) fn desired_routes(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A free choice among Tailscale's addresses.
+/// A free address among Tailscale's.
 pub(in crate::api) fn tailnet_ipv4(_: &mut SchemaGenerator) -> Schema {
     let is_ipv4 = "isIP(self) && ip(self).family() == 4";
     json_schema!({
         "type": "string",
         "maxLength": 45,
         "x-kubernetes-validations": [
-            naming(is_ipv4, "is no IPv4 address: write one such as 100.80.0.1"),
+            naming(is_ipv4, "is not a valid IPv4 address: write one such as 100.80.0.1"),
             naming(
                 &format!("!({is_ipv4}) || cidr('100.64.0.0/10').containsIP(self)"),
                 "is outside of 100.64.0.0/10: write an address in it, such as 100.80.0.1",
@@ -90,7 +90,7 @@ pub(in crate::api) fn tailnet_ipv4(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The first label of a name in MagicDNS, as the server keeps it.
+/// The first label of a name in MagicDNS, in the form that the server stores.
 pub(in crate::api) fn device_label(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
@@ -116,7 +116,7 @@ pub(in crate::api) fn posture_attributes(generator: &mut SchemaGenerator) -> Sch
             ),
             naming_keys(
                 "!k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$')",
-                "is no key: after custom: write letters, digits, _ or :",
+                "is not a valid key: after custom: write letters, digits, _ or :",
             ),
             naming_keys(
                 "k.size() <= 128",
@@ -124,7 +124,7 @@ pub(in crate::api) fn posture_attributes(generator: &mut SchemaGenerator) -> Sch
             ),
             naming_keys(
                 "self.exists_one(j, j.lowerAscii() == k.lowerAscii())",
-                "differs only in case from another key, which is one key to the tailnet: keep one of them",
+                "differs only in case from another key, and the tailnet treats both as one: keep one of them",
             ),
         ],
     })
@@ -146,14 +146,14 @@ pub(in crate::api) fn posture_attribute() -> Value {
     ])
 }
 
-/// The text of a posture attribute.
+/// The string of a posture attribute.
 pub(in crate::api) fn attribute_string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 256,
         "x-kubernetes-validations": [naming(
             "self.matches('^[A-Za-z0-9_.]{0,50}$')",
-            "is no string value: write at most 50 letters, digits, _ or .",
+            "is not a valid string value: write at most 50 letters, digits, _ or .",
         )],
     })
 }
@@ -171,7 +171,7 @@ pub(in crate::api) fn attribute_integer(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// For how long a device has been away before it is deleted.
+/// How long ago a device must have been seen last before the controller deletes it.
 pub(in crate::api) fn inactivity(_: &mut SchemaGenerator) -> Schema {
     let is_duration = "self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''";
     json_schema!({
@@ -180,7 +180,7 @@ pub(in crate::api) fn inactivity(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             naming(
                 is_duration,
-                "is no duration: write hours, minutes and seconds, such as 720h or 2160h",
+                "is not a valid duration: write hours, minutes and seconds, such as 720h or 2160h",
             ),
             naming(
                 &format!("!({is_duration}) || duration(self) >= duration('24h')"),
