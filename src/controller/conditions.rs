@@ -1,4 +1,4 @@
-//! Conditions as kstatus, Flux and Argo CD read them: `Reconciling` and `Stalled` stand there only
+//! Conditions as kstatus, Flux and Argo CD read them: `Reconciling` and `Stalled` are present only
 //! while they are true, and never both.
 
 use jiff::Timestamp;
@@ -9,18 +9,18 @@ use crate::api::{
     conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
 };
 
-/// Whether anything more will happen without an edit.
+/// Whether the controller continues without an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing is left to do.
     Done,
-    /// Work is under way, or will be tried again.
+    /// The controller works, or will retry.
     Reconciling,
     /// Only an edit helps.
     Stalled,
 }
 
-/// The last word on an object.
+/// The `Ready` condition of an object, and its progress.
 #[derive(Debug, Clone)]
 pub(super) struct ReadyState {
     pub ready: &'static str,
@@ -67,8 +67,8 @@ impl ReadyState {
     }
 }
 
-/// Builds the list of conditions out of the old one: the time of a transition moves only when the
-/// status of a condition does.
+/// Builds the new list of conditions: the transition time changes only when the status of a
+/// condition does.
 pub(super) struct Conditions<'a> {
     old: &'a [Condition],
     generation: i64,
@@ -97,8 +97,8 @@ impl<'a> Conditions<'a> {
         }
     }
 
-    /// While a policy is suspended the last word stands, and only an edit brings another one. A
-    /// policy of which nothing was said for sure begins with this.
+    /// While a policy is suspended its last `Ready` condition stays until the spec is edited. A
+    /// policy without a known state gets the reason `Suspended`.
     pub fn set_suspended(&mut self, ready: &ReadyState) {
         let last = self.old.iter().find(|condition| condition.type_ == READY);
         let Some(last) = last.filter(|last| last.status != "Unknown") else {
@@ -124,7 +124,7 @@ impl<'a> Conditions<'a> {
             IN_SYNC,
             "True",
             Reason::InSync,
-            "No difference at the last look.",
+            "The last poll found no difference.",
         );
     }
 
@@ -137,11 +137,11 @@ impl<'a> Conditions<'a> {
             IN_SYNC,
             "Unknown",
             ready.reason,
-            "Not everything has been read yet.",
+            "Not all settings have been read yet.",
         );
     }
 
-    /// While nobody can look, what was seen at the last look stands.
+    /// While the tailnet cannot be read, the result of the last poll stays.
     pub fn keep_in_sync(&mut self, ready: &ReadyState) {
         let last = self.old.iter().find(|condition| condition.type_ == IN_SYNC);
         match last.filter(|last| last.status != "Unknown") {
@@ -175,7 +175,7 @@ impl<'a> Conditions<'a> {
     }
 }
 
-/// The schema of conditions allows 32,768 bytes of message; people read far fewer.
+/// The schema of conditions allows 32,768 bytes of message, far more than people read.
 fn bounded(message: &str) -> String {
     const LONGEST: usize = 4096;
     if message.len() <= LONGEST {

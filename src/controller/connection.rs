@@ -1,4 +1,4 @@
-//! From a Secret to a client: again whenever the credential changes.
+//! Builds a client from a Secret, again each time the credential changes.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -33,18 +33,18 @@ use crate::{
     tailscale::{self, Bucket, Budget, Client, Credential, SetupError},
 };
 
-/// What every connection is made with.
+/// The dependencies of every connection.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub cluster: Cluster,
     /// The controller's own namespace.
     pub namespace: String,
-    /// The controller's own service account, where it is known.
+    /// The controller's own service account, if it is known.
     pub service_account: Option<String>,
     pub webhooks: Webhooks,
     pub metrics: Arc<Metrics>,
     pub liveness: Arc<Liveness>,
-    /// The connection of the environment, as long as no resource has taken its place.
+    /// The connection from the environment, until a resource replaces it.
     pub environment: Option<Environment>,
 }
 
@@ -74,8 +74,8 @@ impl TailnetBudget {
     }
 }
 
-/// The way from a connection to the engine of its tailnet, for as long as the connection is the one that
-/// counts: nothing of an earlier one arrives after it was replaced.
+/// The channel from a connection to the engine of its tailnet. Once the connection is replaced,
+/// nothing more of it arrives.
 #[derive(Debug, Clone)]
 pub(super) struct EngineConnection {
     mailbox: mpsc::UnboundedSender<Message>,
@@ -90,7 +90,7 @@ impl EngineConnection {
         }
     }
 
-    /// Hands the client over; `false` where nobody takes it any longer.
+    /// Passes the client on; `false` if the channel is closed.
     fn hand_over(&self, client: Result<Client, Failure>) -> bool {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let message = Message::Connection {
@@ -105,7 +105,8 @@ impl EngineConnection {
     }
 }
 
-/// The part of a spec that decides which API is asked, and as whom: any other edit keeps the connection.
+/// The part of a spec that determines the API and the credential: any other edit keeps the
+/// connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
     url: String,
@@ -123,7 +124,7 @@ impl Endpoint {
     }
 }
 
-/// Reads of the credential that a term of leadership asks for.
+/// Reads of the credential that a term of leadership requests.
 pub(super) struct Reread {
     asks: watch::Receiver<u64>,
     round: u64,
@@ -144,7 +145,7 @@ impl Reread {
         }
     }
 
-    /// Waits for the next round; for ever once nobody asks any longer.
+    /// Waits for the next round; for ever if there is no other.
     async fn asked(&mut self) {
         if self.asks.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -153,7 +154,7 @@ impl Reread {
         self.waits = Some(Instant::now());
     }
 
-    /// The credential was read, or it was waited for long enough, and the engine has what came of it.
+    /// The credential was read, or the wait timed out, and the engine has the result.
     fn done(&mut self) {
         if self.waits.take().is_some() {
             (self.done)(self.round);
@@ -168,11 +169,12 @@ impl Reread {
 
 /// How long a list of the Secret may take.
 const LIST: Duration = Duration::from_secs(10);
-/// Before a new leader says that a credential cannot be read that it has read before.
+/// How long a new leader waits before it reports that it cannot read a credential that it has read
+/// before.
 const REREAD_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Connector {
-    /// Keeps a tailnet connected as its spec and its Secret say, for ever.
+    /// Keeps a tailnet connected as its spec and its Secret describe, for ever.
     pub async fn keep(
         self,
         tailnet: String,
@@ -229,7 +231,7 @@ impl Connector {
                     Some(data) => self.connect(&place, &tailnet, &spec, &budget, data),
                 };
                 if client.is_ok() {
-                    info!("the credential of the Secret {place} is in use");
+                    info!("using the credential of the Secret {place}");
                 }
                 self.take_webhooks(&place, &tailnet, data.as_ref(), &line.mailbox);
                 last = Some(data);
@@ -305,7 +307,7 @@ impl Connector {
             Ok(Some(secret)) => self.webhooks.accept(tailnet, secret, mailbox.clone()),
             Ok(None) => self.webhooks.refuse(tailnet),
             Err(error) => {
-                warn!("no webhooks are taken: the Secret {place} {error}");
+                warn!("webhooks are not accepted: the Secret {place} {error}");
                 self.webhooks.refuse(tailnet);
             }
         }
@@ -335,7 +337,7 @@ pub(super) fn settings(
     })
 }
 
-/// Until the settings of the tailnet are known; nothing is asked before that.
+/// The settings until those of the tailnet are known; no request is sent before that.
 pub(super) fn unconnected() -> Settings {
     Settings {
         poll_interval: Duration::from_mins(1),
@@ -350,7 +352,7 @@ pub(super) fn unconnected() -> Settings {
 pub(super) fn connecting() -> Failure {
     failure(
         Reason::Progressing,
-        "The connection is being made.".to_owned(),
+        "The controller is connecting.".to_owned(),
         Retry::Later,
     )
 }
@@ -361,22 +363,21 @@ pub(super) fn invalid_tailnet(refused: Refused) -> Failure {
 
 pub(super) fn no_tailnet(name: &str) -> Failure {
     let message = format!(
-        "There is no TailscaleTailnet '{name}'. Create it, or correct spec.tailnetRef. Nothing is \
-         sent until then."
+        "There is no TailscaleTailnet '{name}'. Nothing is sent. Create it, or correct \
+         spec.tailnetRef."
     );
     failure(Reason::TailnetNotFound, message, Retry::Later)
 }
 
 pub(super) fn unreadable_tailnet(name: &str, error: &str) -> Failure {
     let message = format!(
-        "The TailscaleTailnet '{name}' cannot be read: {error}. Correct it. Nothing is sent until \
-         then."
+        "The TailscaleTailnet '{name}' cannot be parsed: {error}. Nothing is sent. Correct it."
     );
     failure(Reason::Invalid, message, Retry::Never)
 }
 
-/// Settings or a credential that no client can be made with: only an edit helps, but for the system's
-/// certificates.
+/// Settings or a credential from which no client can be built: only an edit helps, except for the
+/// system's certificates.
 fn unusable(place: &str, error: &SetupError) -> Failure {
     match error {
         SetupError::BaseUrl => failure(

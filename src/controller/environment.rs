@@ -1,5 +1,5 @@
-//! The connection that the environment of the process describes (`--tailnet-from-env`). It is the tailnet
-//! `default` until there is a `TailscaleTailnet` of that name, which takes its place for good.
+//! The connection from the environment of the process (`--tailnet-from-env`). It is the tailnet
+//! `default` until there is a `TailscaleTailnet` of that name, which replaces it permanently.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use crate::{
     tailscale::{self, Client, Credential, SetupError},
 };
 
-/// The name under which policies find it.
+/// The name of the tailnet for policies.
 pub(super) const DEFAULT: &str = "default";
 
-/// What the environment says.
+/// The connection that the environment describes.
 #[derive(Debug, Clone)]
 pub struct FromEnvironment {
-    /// Where the API is, which tailnet, and how fast it is asked.
+    /// The API's address, the tailnet, and the request budget.
     pub settings: tailscale::Settings,
-    /// What proves who asks.
+    /// The credential.
     pub credential: Credential,
 }
 
-/// The connection, made.
+/// The established connection.
 #[derive(Clone)]
 pub(super) struct Environment {
     client: Client,
@@ -34,7 +34,7 @@ pub(super) struct Environment {
     budget: TailnetBudget,
 }
 
-/// Why the connection of the environment cannot be made.
+/// Why the connection from the environment cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
     /// The client cannot be set up.
@@ -46,8 +46,8 @@ pub enum EnvironmentError {
 }
 
 impl Environment {
-    /// Makes it. What no resource says is as in one that says nothing: only policies of the controller's
-    /// own namespace are allowed.
+    /// Sets it up. All other settings have their defaults: only policies of the controller's own
+    /// namespace are allowed.
     pub fn connect(
         from: FromEnvironment,
         own_namespace: &str,
@@ -67,7 +67,7 @@ impl Environment {
         })
     }
 
-    /// What the engine is told of it.
+    /// The message to the engine.
     pub fn message(&self) -> Message {
         Message::Connection {
             settings: Some(Box::new(self.settings.clone())),

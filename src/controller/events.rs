@@ -1,4 +1,4 @@
-//! Writing Events. A lost one costs nothing but itself; that none may be written is reported once.
+//! Writes Events. A lost Event costs nothing else; a missing permission is reported once.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use super::{
     status_patch::not_permitted,
 };
 
-/// Writes Events, as long as that is permitted.
+/// Writes Events if that is permitted.
 #[derive(Clone)]
 pub(super) struct EventWriter {
     client: Client,
@@ -39,7 +39,7 @@ impl EventWriter {
         }
     }
 
-    /// Writes an Event about an object, if that can be done at once.
+    /// Writes an Event about an object, without retries.
     pub async fn publish(&self, event: &Event, about: &ObjectReference) {
         // One recorder for each Event: one that is kept would count up Events of the same reason, and show
         // the first one's note for all of them.
@@ -67,19 +67,20 @@ impl EventWriter {
     }
 }
 
-/// The API server also forbids what is new in a namespace that is being deleted.
+/// The API server also forbids new objects in a namespace that is being deleted: that is not a
+/// missing permission.
 fn lacks_permission(answer: &Status) -> bool {
     let mut causes = answer.details.iter().flat_map(|details| &details.causes);
     answer.is_forbidden() && !causes.any(|cause| cause.reason == "NamespaceTerminating")
 }
 
-/// The namespaces in which no Event may be written.
+/// The namespaces in which the controller may not write Events.
 #[derive(Default)]
 struct Refused(BTreeSet<String>);
 
 impl Refused {
-    /// Notes how a write went. Says whether that is worth a line in the log: the first namespace in which
-    /// none may be written, and the last one in which that has changed.
+    /// Records the outcome of a write. Returns whether to log it: the first namespace that refuses
+    /// Events, and the last that accepts them again.
     fn note(&mut self, namespace: &str, refused: bool) -> bool {
         let was_empty = self.0.is_empty();
         if refused {

@@ -1,9 +1,9 @@
-//! The finalizer of policies under `deletionPolicy: Clear`: it keeps a deleted policy until its devices
-//! are cleared.
+//! The finalizer of policies under `deletionPolicy: Clear`: it keeps a deleted policy until its
+//! devices are cleared.
 //!
-//! It stands on a policy as long as the policy's memory has managedDevices: put there before they are kept,
-//! and so before the first call; taken away once nothing is left to clear, or what is left is given
-//! up. Nobody else's finalizer is touched.
+//! A policy has it as long as its record has managedDevices: the controller adds it before it
+//! writes the record, and so before the first request, and removes it once nothing is left to
+//! clear, or once it gives up. It never touches other finalizers.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 const FINALIZER: &str = "tailnet.dev/clear";
-/// A manager of its own, so that a status that is applied does not take the finalizer away.
+/// A manager of its own, so that applying a status does not remove the finalizer.
 const FINALIZER_MANAGER: &str = "tsdp-clear";
 
 pub(super) fn is_on(meta: &ObjectMeta) -> bool {
@@ -35,9 +35,9 @@ pub(super) fn is_on(meta: &ObjectMeta) -> bool {
     finalizers.any(|finalizer| finalizer == FINALIZER)
 }
 
-/// What became of a finalizer that was to be put on a policy, or taken from it.
+/// The outcome of adding or removing the finalizer.
 enum Patched {
-    /// The policy is this version now.
+    /// The policy has this version now.
     Done(String),
     /// The policy is gone.
     Gone,
@@ -49,7 +49,7 @@ enum Patched {
 }
 
 impl StatusWriter {
-    /// Brings the finalizer to what a report asks for.
+    /// Adds or removes the finalizer as a report requires.
     pub(super) async fn settle_finalizer(
         &self,
         term: Term,
@@ -94,15 +94,15 @@ impl StatusWriter {
                 why
             }
             Ok(Patched::Failed(error)) => error,
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => "the API server did not answer in time".to_owned(),
         };
-        let action = if wanted { "put on" } else { "taken from" };
+        let action = if wanted { "added to" } else { "removed from" };
         warn!(policy = %key, "the finalizer {FINALIZER} could not be {action} the policy: {error}; trying again");
         Err(NotWritten::Failed)
     }
 
-    /// Takes away what is there by now and nothing that was added meanwhile: the API server refuses
-    /// the patch if the object has changed since it was read.
+    /// Removes the finalizer and nothing that was added meanwhile: the API server refuses the patch
+    /// if the object has changed since it was read.
     async fn take_finalizer(&self, api: &Policies, key: &PolicyKey, uid: &str) -> Patched {
         let object = match api.get_opt(&key.name).await {
             Ok(Some(object)) if object.meta().uid.as_deref() == Some(uid) => object,
@@ -135,15 +135,15 @@ async fn put(api: &Policies, over: Target<'_>) -> Patched {
     let patch = Patch::Apply(json!({
         "apiVersion": TailscaleDevicePolicy::api_version(&()),
         "kind": TailscaleDevicePolicy::kind(&()),
-        // Refused should another object of the name have taken the place of this one, or its deletion
-        // have begun.
+        // The API server refuses this if another object of the name has replaced this one, or if its
+        // deletion has begun.
         "metadata": {
             "name": name, "uid": uid, "resourceVersion": at, "finalizers": [FINALIZER],
         },
     }));
     let params = PatchParams::apply(FINALIZER_MANAGER);
     match patched(api.patch(name, &params, &patch).await) {
-        // Nothing may be sent for it without a finalizer. The watch soon tells that it is gone.
+        // No request may be sent for it without a finalizer. The watch soon reports that it is gone.
         Patched::Gone => Patched::Failed("it is gone".to_owned()),
         patched => patched,
     }
@@ -171,7 +171,7 @@ fn not_cleared(note: String) -> Event {
     }
 }
 
-/// What stays, where, and why.
+/// The settings that stay, their devices, and the reason.
 fn note(abandoned: &Abandoned) -> String {
     let mut devices = abandoned.devices.join(", ");
     let more = abandoned.total.saturating_sub(abandoned.devices.len());
@@ -187,7 +187,7 @@ fn note(abandoned: &Abandoned) -> String {
         "keep"
     };
     bounded(format!(
-        "{devices} {keep} what the policy put there ({what}): {}",
+        "{devices} {keep} the settings of the policy ({what}): {}",
         abandoned.why
     ))
 }

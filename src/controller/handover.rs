@@ -1,12 +1,12 @@
-//! A new leader starts from what is stored once the lease is won, and from nothing older.
+//! A new leader starts from what is stored after the lease was won, and from nothing older.
 //!
-//! A watch may lag behind, and be in backoff for half a minute after an outage. Another leader may
-//! have acted meanwhile, policies may have been edited or deleted, a tailnet suspended, a namespace
-//! relabelled. So all watches are restarted when the lease is won, and the engines learn of the term
-//! only when each of them has listed everything again: a list without a resource version is answered
-//! from the API server's store ([`kube::runtime::watcher::ListSemantic::MostRecent`]). Previous leaders
-//! write nothing once the lease is won; what of theirs is still under way is refused, as a status is
-//! written over the version that it was derived from ([`super::reporter`]).
+//! A watch may lag behind, and be in backoff for half a minute after an outage. Meanwhile another
+//! leader may have made changes, policies may have been edited or deleted, a tailnet suspended, a
+//! namespace relabelled. So all watches restart when the lease is won, and the engines learn of the
+//! term only when each of them has listed everything again: the API server answers a list without a
+//! resource version from its store ([`kube::runtime::watcher::ListSemantic::MostRecent`]). Previous
+//! leaders write nothing once the lease is won; the API server refuses their writes in flight, as a
+//! status is written over the version that it was derived from ([`super::reporter`]).
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{lease::Leadership, registry::ControllerEvent};
 use crate::tailnet::Term;
 
-/// What is watched; policies and namespaces may have several watches each.
+/// The watched kinds; policies and namespaces may have several watches each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Policies(usize),
@@ -23,7 +23,7 @@ pub(super) enum Source {
     Namespaces(usize),
 }
 
-/// The term that was won, and which lists it still waits for.
+/// The term that was won, and the lists that are still missing.
 #[derive(Debug)]
 pub(super) struct Handover {
     sources: BTreeSet<Source>,
@@ -58,7 +58,7 @@ impl Handover {
         }
     }
 
-    /// A watch has listed everything. Says whether it was the last one of a first start.
+    /// A watch has listed everything. Returns whether it was the last one of the first start.
     pub fn listed(&mut self, source: Source) -> bool {
         self.unlisted.remove(&source);
         let first = self.unlisted.is_empty() && !self.complete_once;
@@ -77,7 +77,7 @@ impl Handover {
     }
 }
 
-/// Tells the router of each term, for ever.
+/// Forwards each term to the registry, for ever.
 pub(super) async fn forward_terms(
     mut leadership: Leadership,
     news: mpsc::UnboundedSender<ControllerEvent>,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_complete_list_is_told_once() {
+    fn first_complete_list_is_reported_once() {
         let mut handover = Handover::new(1);
         handover.listed(Source::Policies(0));
         handover.listed(Source::Namespaces(0));

@@ -1,8 +1,8 @@
-//! An HTTP server for peers that nobody chose: bounded in connections, bytes and time.
+//! An HTTP server for untrusted peers: bounded in connections, bytes and time.
 //!
-//! A peer that sends half a request, or sends it byte by byte, costs a connection and a small buffer for
-//! a few seconds. When all connections are in use, the oldest one makes room for the next: a request that
-//! means something takes milliseconds, so that it is hardly ever the oldest.
+//! A peer that sends half a request, or sends it byte by byte, costs a connection and a small
+//! buffer for a few seconds. When all connections are in use, the oldest one is closed for the
+//! next: a real request takes milliseconds, so it is hardly ever the oldest.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -20,7 +20,7 @@ pub(super) struct OwnAccount {
     audience: String,
 }
 
-/// The shortest life that Kubernetes gives a token; it is exchanged at once.
+/// The shortest lifetime that Kubernetes gives a token; the controller exchanges it at once.
 const LIFE_SECONDS: i64 = 600;
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ impl OwnAccount {
             .create_token_request(&self.name, &params, &request);
         let answer = match tokio::time::timeout(PATIENCE, asked).await {
             Ok(answer) => answer.map_err(|error| self.refused(&error))?,
-            Err(_) => return Err(self.none("the API server gives no answer")),
+            Err(_) => return Err(self.none("the API server does not answer")),
         };
         let token = answer.status.map(|status| status.token).unwrap_or_default();
         Ok(SecretString::from(token))
@@ -71,7 +71,7 @@ impl OwnAccount {
 
     fn none(&self, why: &str) -> NoIdentity {
         NoIdentity(format!(
-            "Kubernetes gives no token of the service account {}/{}: {why}",
+            "Kubernetes issues no token for the service account {}/{}: {why}",
             self.namespace, self.name
         ))
     }

@@ -1,4 +1,5 @@
-//! Whether the watches make progress and the controller may write what it must: what `/readyz` answers.
+//! Whether the watches make progress and the controller may write what it must: the response of
+//! `/readyz`.
 
 use std::{
     collections::BTreeMap,
@@ -8,11 +9,11 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Longer than the longest pause between two tries of a watch (30 s and its jitter): a watch
-/// without a newer error has been started again by then.
+/// Longer than the longest backoff of a watch (30 s and its jitter): a watch without a newer error
+/// has been started again by then.
 const FAILING: Duration = Duration::from_mins(1);
 
-/// A failure is dropped if nobody has tried again for this long.
+/// A failure is dropped if nothing has retried for this long.
 const FORGOTTEN: Duration = Duration::from_mins(3);
 
 /// The most lines about failures other than those of watches.
@@ -60,8 +61,8 @@ impl Liveness {
         Arc::clone(watch)
     }
 
-    /// Records the outcome of an operation that concerns more than one object; `what` says what does not
-    /// work. Returns whether it began to fail or to work.
+    /// Records the outcome of an operation that concerns more than one object; `what` names the
+    /// failing operation. Returns whether it began to fail or to work.
     pub fn tried(&self, what: &str, outcome: Result<(), &str>) -> bool {
         let mut tried = locked(&self.tried);
         let now = Instant::now();
@@ -84,7 +85,7 @@ impl Liveness {
         }
     }
 
-    /// What keeps the controller from being ready, a line each; empty: it is ready.
+    /// Why the controller is not ready, a line each; empty: it is ready.
     pub fn obstacles(&self) -> Vec<String> {
         let watches = locked(&self.watches);
         let mut obstacles: Vec<String> = watches
@@ -117,12 +118,12 @@ impl Watch {
         };
     }
 
-    /// Something was seen.
+    /// An event arrived.
     pub fn moved(&self) {
         locked(&self.state).error = None;
     }
 
-    /// It failed; says whether the error is another one than the last.
+    /// The watch failed. Returns whether the error differs from the last.
     pub fn failed(&self, error: &str) -> bool {
         let mut state = locked(&self.state);
         let is_news = state.error.as_ref().is_none_or(|(_, last)| last != error);

@@ -1,4 +1,4 @@
-//! What the controller counts. Labels are bounded: no names of policies or devices.
+//! The metrics of the controller. Labels are bounded: no names of policies or devices.
 
 use std::{
     collections::HashMap,
@@ -32,7 +32,7 @@ pub struct Metrics {
     reachable: Family<TailnetLabels, Gauge>,
     flapping: Family<TailnetLabels, Gauge>,
     readiness: Family<ReadinessLabels, Gauge>,
-    /// Under which labels each policy is counted.
+    /// The labels under which each policy is counted.
     counted: Mutex<HashMap<PolicyKey, ReadinessLabels>>,
 }
 
@@ -90,26 +90,26 @@ impl Metrics {
             "Settings changed, by field",
             self.changes.clone(),
         );
-        let help = "Writes of a status to the Kubernetes API";
+        let help = "Status writes to the Kubernetes API";
         registry.register("status_writes", help, self.status_writes.clone());
-        let help = "Writes of a status that the Kubernetes API refused or did not answer";
+        let help = "Status writes that the Kubernetes API refused or did not answer";
         let failures = self.status_write_failures.clone();
         registry.register("status_write_failures", help, failures);
         registry.register(
             "devices",
-            "Devices of the tailnet itself",
+            "Devices of the tailnet, without those shared in from others",
             self.devices.clone(),
         );
         registry.register(
             "policies",
-            "Policies that name the tailnet",
+            "Policies that refer to the tailnet",
             self.policies.clone(),
         );
-        let help = "1 while the tailnet's devices can be read";
+        let help = "1 while the controller can read the tailnet's devices, otherwise 0";
         registry.register("tailnet_reachable", help, self.reachable.clone());
-        let help = "Devices that keep joining and leaving a policy by what they say of themselves, by policy";
+        let help = "Devices that keep starting and ceasing to match a selector by what they report";
         registry.register("flapping_memberships", help, self.flapping.clone());
-        let help = "Policies by the reason of their condition Ready";
+        let help = "Policies, by the reason of their Ready condition";
         registry.register("policies_ready", help, self.readiness.clone());
     }
 
@@ -177,7 +177,7 @@ impl Metrics {
             .set(i64::from(report.failure.is_none()));
     }
 
-    /// The reason of a policy's condition Ready, now.
+    /// The present reason of a policy's Ready condition.
     pub(super) fn policy_ready(&self, tailnet: &str, key: &PolicyKey, conditions: &[Condition]) {
         let ready = conditions.iter().find(|condition| condition.type_ == READY);
         let labels = ready.map(|ready| ReadinessLabels {

@@ -57,37 +57,37 @@ pub use environment::{EnvironmentError, FromEnvironment};
 pub(crate) use policy_input::policy_input;
 pub use status::{of_policy, of_tailnet};
 
-/// The namespace where none is known: neither a pod's own nor one that was named.
+/// The default namespace outside of a pod.
 pub const DEFAULT_NAMESPACE: &str = "tsdp-system";
 /// The name of the lease.
 const LEASE: &str = "tsdp";
-/// How long the work under way may take to end, below the 30 s that Kubernetes gives a pod.
+/// How long the requests in flight may take to end, below the 30 s that Kubernetes gives a pod.
 const DRAIN: Duration = Duration::from_secs(25);
 
-/// How long a deleted policy waits for its devices to be cleared, where nothing else is said.
+/// How long a deleted policy waits for its devices to be cleared, by default.
 pub const CLEAR_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// How the controller is run.
+/// The options of the controller.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The controller's own namespace: of its lease and of the Secrets with credentials.
     /// `None`: the pod's own, else `tsdp-system`.
     pub namespace: Option<String>,
-    /// The namespaces whose policies and invites are looked at; empty: all.
+    /// The namespaces whose policies and invites are reconciled; empty: all.
     pub policy_namespaces: Vec<String>,
-    /// Whether invites are looked after.
+    /// Whether invites are reconciled.
     pub invites: bool,
-    /// Where health and metrics are served; `None`: nowhere.
+    /// The address for health and metrics; `None`: not served.
     pub listen: Option<SocketAddr>,
-    /// Where webhooks of Tailscale are taken; `None`: nowhere.
+    /// The address for webhooks of Tailscale; `None`: not served.
     pub webhook_listen: Option<SocketAddr>,
     /// The controller's own service account, for workload identity; `None`: not known.
     pub service_account: Option<String>,
-    /// How quickly the lead passes on.
+    /// How quickly another replica takes over.
     pub lease: Timings,
-    /// After its deletion, how long a policy may wait for its devices to be cleared.
+    /// How long a deleted policy may wait for its devices to be cleared.
     pub clear_timeout: Duration,
-    /// The tailnet `default`, where no resource describes it.
+    /// The tailnet `default`, if no resource describes it.
     pub environment: Option<FromEnvironment>,
 }
 
@@ -95,18 +95,18 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// No cluster is configured.
-    #[error("no cluster to talk to: {0}; run inside of one, or name one by KUBECONFIG")]
+    #[error("no cluster is configured: {0}; run inside of one, or set KUBECONFIG")]
     Cluster(#[from] kube::config::InferConfigError),
-    /// The configuration of the cluster is of no use.
+    /// The configuration of the cluster is invalid.
     #[error("the cluster's configuration cannot be used: {0}")]
     Client(Box<kube::Error>),
     /// The environment describes no connection.
-    #[error("the connection that the environment describes cannot be made: {0}")]
+    #[error("cannot set up the connection from the environment: {0}")]
     Environment(#[from] EnvironmentError),
-    /// The system gives no thread.
+    /// The system refused another thread.
     #[error("cannot start a thread: {0}; give the process more threads or memory")]
     Thread(std::io::Error),
-    /// The address is taken or not ours.
+    /// The address is in use or not local.
     #[error("cannot listen on {0}: {1}; choose another one by {2}")]
     Listen(SocketAddr, std::io::Error, &'static str),
 }
@@ -193,10 +193,12 @@ pub async fn run(
     );
     let ending = router.run(received, stop.clone()).await;
 
-    info!("stopping: the calls under way are ended, no other is started");
+    info!("stopping: waiting for the requests in flight, starting no others");
     let ended = async { tokio::join!(ending.drained(), beside.join_all()) };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
-        warn!("some work did not end in time; the next leader will look and go on");
+        warn!(
+            "some requests did not end in time; the next leader continues from the observed state"
+        );
     }
     electing.cancel();
     let _ = election.await;
@@ -204,7 +206,7 @@ pub async fn run(
     Ok(())
 }
 
-/// The cluster that this process belongs to: the pod's own, else the one of KUBECONFIG.
+/// The cluster of the pod, or the one of KUBECONFIG.
 pub async fn cluster() -> Result<Config, StartError> {
     Ok(Config::infer().await?)
 }
@@ -218,7 +220,7 @@ fn own_namespace(config: &Config) -> String {
     }
 }
 
-/// Where the election tells whether it can use the lease.
+/// Reports whether the election can use the lease.
 fn report_lease(liveness: Arc<Liveness>, namespace: &str) -> impl Fn(Result<(), &str>) + use<> {
     let what = format!("the lease {LEASE} in namespace {namespace} cannot be used");
     move |outcome| {
@@ -226,7 +228,7 @@ fn report_lease(liveness: Arc<Liveness>, namespace: &str) -> impl Fn(Result<(), 
     }
 }
 
-/// Tells this process from every other one, also from the next one in the same pod.
+/// Distinguishes this process from every other one, also from the next one in the same pod.
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "tsdp".to_owned());
     format!("{host}_{:08x}", fastrand::u32(..))

@@ -1,4 +1,4 @@
-//! What is known of the objects in the cluster: as much as a status needs.
+//! A cache of the objects in the cluster: the parts that a status needs.
 
 use std::{
     cmp::Ordering,
@@ -9,16 +9,16 @@ use std::{
 
 use super::status_patch::Target;
 
-/// An object as it was seen or written last.
+/// An object as it was last read or written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Known<S> {
-    /// Tells it from a later object of the same name.
+    /// Distinguishes it from a later object of the same name.
     pub uid: String,
     /// Counts the edits of its spec.
     pub generation: i64,
     /// Its resourceVersion: a status is written over this version, and no other.
     pub version: String,
-    /// Its status, and what else the controller writes.
+    /// Its status, and the other fields that the controller writes.
     pub status: S,
 }
 
@@ -34,9 +34,9 @@ impl<S> Known<S> {
     }
 }
 
-/// The objects of one kind by name; shared between the router, which sees them, and the reporters,
-/// which write their status. The newest version of each counts, wherever it comes from: a watch may
-/// still show one from before our own write.
+/// The objects of one kind by name; shared between the registry, which reads them, and the
+/// reporters, which write their status. The newest version of each counts: a watch may still show a
+/// version from before our own write.
 #[derive(Debug)]
 pub(super) struct ObjectCache<K, S>(Mutex<HashMap<K, Known<S>>>);
 
@@ -47,8 +47,8 @@ impl<K, S> Default for ObjectCache<K, S> {
 }
 
 impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
-    /// Takes an object as it was read, unless a newer version of it is known. Gives what was known of
-    /// the same object before, if that is out of date now.
+    /// Stores an object as it was read, unless a newer version of it is known. Returns the previous
+    /// version of the same object, if it is now out of date.
     pub fn seen(&self, key: &K, seen: Known<S>) -> Option<Known<S>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.get(key);
@@ -77,7 +77,7 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
             .cloned()
     }
 
-    /// We have written to the object, which made it this version.
+    /// Records our own write to the object, which created this version.
     pub fn wrote(&self, key: &K, uid: &str, version: String, change: impl FnOnce(&mut S)) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get_mut(key).filter(|known| known.uid == uid);
@@ -89,7 +89,7 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
 }
 
 /// Whether a resourceVersion is older than another one of the same kind of object. Kubernetes
-/// guarantees that they are decimal numbers that grow; others are taken as they come.
+/// guarantees decimal numbers that grow; others do not compare.
 pub(super) fn is_older(version: &str, other: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !is_number(version) || !is_number(other) {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_watch_shows_from_before_our_write_does_not_replace_it() {
+    fn watch_event_from_before_our_write_does_not_replace_it() {
         let board = ObjectCache::default();
         board.seen(&0, known("9", "before"));
         board.wrote(&0, "a", "11".to_owned(), |status| {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_since_our_write_replaces_it_though_our_answer_comes_later() {
+    fn later_write_is_kept_although_our_response_comes_after_it() {
         let board = ObjectCache::default();
         board.seen(&0, known("9", "before"));
         board.seen(&0, known("12", "another leader's"));

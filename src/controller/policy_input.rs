@@ -1,4 +1,4 @@
-//! From an object of the cluster to a policy as the plan takes it.
+//! Converts an object of the cluster into the planner's input.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::{
 /// annotation may be far larger than a status.
 const MAX_REQUEST: usize = 256;
 
-/// A request for an immediate reconciliation, as the status repeats it.
+/// A request for an immediate reconcile, as the status repeats it.
 fn handled(request: &str) -> String {
     request.chars().take(MAX_REQUEST).collect()
 }
 
-/// The policy as the plan takes it; one that cannot be read is refused with what is wrong.
+/// The planner's input for a policy; one that cannot be parsed is invalid with its errors.
 pub(crate) fn policy_input(
     key: &PolicyKey,
     object: &DeserializeGuard<TailscaleDevicePolicy>,
@@ -56,7 +56,7 @@ pub(crate) fn policy_input(
     declared
 }
 
-/// What can be read of an object counts, so that it keeps its precedence and its records.
+/// The readable fields of an object count, so that it keeps its precedence and its records.
 fn unread_spec(
     key: PolicyKey,
     uid: String,
@@ -72,7 +72,10 @@ fn unread_spec(
     let status: TailscaleDevicePolicyStatus = object.status();
     let mut declared =
         plan::parse_readable(key, uid, generation, created, &spec, Some(&status), &fields);
-    declared.policy = Err(vec![format!("the object cannot be read: {}", object.error)]);
+    declared.policy = Err(vec![format!(
+        "the object cannot be parsed: {}",
+        object.error
+    )]);
     declared.status_state.left_alone = object.has_status();
     declared
 }

@@ -1,4 +1,4 @@
-//! Hands each change to the engine of its tailnet.
+//! Forwards each change to the engine of its tailnet.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -31,19 +31,19 @@ use crate::{
     tailnet::{DeviceLookup, Engine, Input, Message, TailnetDeclared, Term, drive},
 };
 
-/// What the router hears of.
+/// The events that the registry handles.
 pub(super) enum ControllerEvent {
     /// An event of the watches of this round.
     Watched(u64, Event),
-    /// The term in which this process leads, if it does.
+    /// The term in which this process leads, if any.
     Term(Option<Term>),
     /// The connection of this number, of this tailnet, has read its credential in this round.
     Reread(String, u64, u64),
-    /// Somebody works beside the engine of this tailnet.
+    /// A lookup of a device for an invite.
     DeviceLookup(String, DeviceLookup),
 }
 
-/// Knows which policy belongs to which tailnet, and the engine of each.
+/// Knows the tailnet of each policy, and the engine of each tailnet.
 pub(super) struct TailnetRegistry {
     connector: Connector,
     leadership: Leadership,
@@ -61,7 +61,7 @@ pub(super) struct TailnetRegistry {
     tailnet_board: Arc<Tailnets>,
     engines: JoinSet<()>,
     stop_engines: CancellationToken,
-    /// After its deletion, how long a policy may wait for its devices to be cleared.
+    /// How long a deleted policy may wait for its devices to be cleared.
     clear_timeout: Duration,
 }
 
@@ -91,7 +91,7 @@ impl TailnetRegistry {
         }
     }
 
-    /// Routes until `stop` is cancelled, then tells the engines to end.
+    /// Forwards events until `stop` is cancelled, then tells the engines to end.
     pub async fn run(
         mut self,
         mut news: mpsc::UnboundedReceiver<ControllerEvent>,
@@ -103,7 +103,7 @@ impl TailnetRegistry {
                 ControllerEvent::Watched(round, event) if round == self.watches.round() => {
                     self.watched(event);
                 }
-                // From before the lists that count.
+                // From an earlier round: stale.
                 ControllerEvent::Watched(..) => {}
                 ControllerEvent::DeviceLookup(tailnet, inquiry) => {
                     self.send(&tailnet, Message::DeviceLookup(inquiry));
@@ -119,7 +119,7 @@ impl TailnetRegistry {
         self
     }
 
-    /// Waits until every engine has ended what was under way.
+    /// Waits until every engine has finished its requests in flight.
     pub async fn drained(mut self) {
         while self.engines.join_next().await.is_some() {}
     }
@@ -136,7 +136,7 @@ impl TailnetRegistry {
         }
     }
 
-    /// Ends the term that the engines know of. The next one starts with lists of its own.
+    /// Ends the current term of the engines. The next one starts with lists of its own.
     fn take_term(&mut self, term: Option<Term>) {
         for tailnet in self.tailnets.values_mut() {
             tailnet.end_term();
@@ -185,14 +185,14 @@ impl TailnetRegistry {
 
     fn policy_applied(&mut self, source: usize, object: &DeserializeGuard<TailscaleDevicePolicy>) {
         let key = policy_key((object.namespace().unwrap_or_default(), object.name_any()));
-        // What is being deleted declares nothing any more, whoever else's finalizer holds it up.
+        // A policy under deletion no longer declares anything, even if another finalizer still keeps it.
         let held_up = finalizer::is_on(object.meta());
         if object.meta().deletion_timestamp.is_some() && !held_up {
             self.policy_gone(&key);
             return;
         }
         if let Err(unreadable) = &object.0 {
-            warn!(policy = %key, "this policy cannot be read: {}; it is left as it is", unreadable.error);
+            warn!(policy = %key, "the policy cannot be parsed: {}; its devices stay as they are", unreadable.error);
         }
         let before = self.policies.get(&key).map(|(name, _)| name.clone());
         let stored = stored::policy(object, before.as_deref());
@@ -232,7 +232,7 @@ impl TailnetRegistry {
                 let first = !self.tailnets_listed;
                 let gone = |name: &&String| {
                     let listed = names.contains(&(String::new(), (*name).clone()));
-                    // What the environment describes was never there, so that it cannot go.
+                    // The tailnet from the environment has no resource that could be deleted.
                     !listed && (first || self.use_environment_tailnet(name).is_none())
                 };
                 let gone: Vec<_> = self.tailnets.keys().filter(gone).cloned().collect();
@@ -266,23 +266,23 @@ impl TailnetRegistry {
         }
     }
 
-    /// A resource takes the place of what the environment describes, for as long as the process lives.
+    /// A resource replaces the connection from the environment for the lifetime of the process.
     fn replace_environment_tailnet(&mut self, tailnet: &str) {
         if let Some(environment) = self.use_environment_tailnet(tailnet) {
-            info!("a TailscaleTailnet takes the place of the connection of the environment");
+            info!("a TailscaleTailnet replaces the connection from the environment");
             let budget = environment.budget();
             self.engine(tailnet).inherit(budget);
             self.connector.environment = None;
         }
     }
 
-    /// The connection of the environment, if it is that of this tailnet.
+    /// The connection from the environment, if this is its tailnet.
     fn use_environment_tailnet(&self, tailnet: &str) -> Option<&Environment> {
         let environment = self.connector.environment.as_ref();
         environment.filter(|_| tailnet == environment::DEFAULT)
     }
 
-    /// What the engine of a tailnet is told for which there is no resource.
+    /// The message to the engine of a tailnet without a resource.
     fn without_resource(&self, name: &str) -> Message {
         self.use_environment_tailnet(name).map_or_else(
             // Nobody permits or forbids anything there.
@@ -322,11 +322,11 @@ impl TailnetRegistry {
             .connect(&name, object.spec, connector, (round, news));
     }
 
-    /// What it permits is unknown, so its connection is closed.
+    /// Its guardrails are unknown, so its connection is closed.
     fn tailnet_unreadable(&mut self, name: &str, error: &str) {
         warn!(
             tailnet = name,
-            "this TailscaleTailnet cannot be read: {error}; nothing is sent until it can be"
+            "the TailscaleTailnet cannot be parsed: {error}; nothing is sent until it can be"
         );
         self.engine(name).forget_spec();
         self.connector.webhooks.refuse(name);

@@ -1,4 +1,4 @@
-//! Reports as status and Events of the objects.
+//! Writes reports as status and Events of the objects.
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -34,12 +34,12 @@ use crate::{
     },
 };
 
-/// The field manager of what the controller writes.
+/// The field manager of everything that the controller writes.
 pub(super) const MANAGER: &str = "tsdp";
 /// kube's client has no read timeout of its own.
 pub(super) const API_SERVER: Duration = Duration::from_secs(5);
 
-/// How often a status is derived again at once when the object has changed.
+/// How often a status is derived and written again at once if the object has changed.
 const TRIES: u32 = 3;
 
 pub(super) type Policies = ObjectCache<PolicyKey, StoredPolicy>;
@@ -90,7 +90,7 @@ impl Reporter for StatusWriter {
         let event = match notification {
             Notification::Changed(difference) => {
                 info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
-                // Each of its policies says so; it is one change.
+                // Each of its policies reports it, but it is one change: the metric counts it once.
                 if difference.owner == *key {
                     self.metrics.changed(&self.tailnet, difference);
                 }
@@ -111,7 +111,7 @@ impl Reporter for StatusWriter {
                 }
             }
             Notification::Held(plan) => {
-                info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "held for an approval");
+                info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "pending approval");
                 held(plan)
             }
             Notification::Flapping { node, label } => {
@@ -144,7 +144,7 @@ impl Reporter for StatusWriter {
                 self::missed(missed)
             }
         };
-        // Whoever leads now reports by itself.
+        // Another leader reports by itself.
         if self.leadership.leads(term)
             && let Some(known) = self.policies.get(key)
             && known.status.tailnet == self.tailnet
@@ -163,8 +163,8 @@ impl StatusWriter {
     ) -> Result<(), NotWritten> {
         let clears = !report.record.managed.is_empty();
         let is_deleting = matches!(report.state, State::Deleting(_));
-        // The finalizer is there as long as the status records managed devices: put before, taken
-        // after. It makes the policy another version.
+        // The policy has the finalizer as long as its status records managed devices: so it is added
+        // before the status is written, and removed afterwards. Both change the policy's version.
         if clears || is_deleting {
             self.settle_finalizer(term, key, report).await?;
         }
@@ -216,8 +216,8 @@ impl StatusWriter {
         Ok(())
     }
 
-    /// The policy that a report is about, as long as it is there and belongs to this tailnet. A later
-    /// object of its name has a report of its own, and so has another tailnet's policy.
+    /// The policy of a report, if it still exists and belongs to this tailnet. A later object of
+    /// its name, or a policy that moved to another tailnet, has a report of its own.
     pub(super) fn own(
         &self,
         key: &PolicyKey,
@@ -232,7 +232,7 @@ impl StatusWriter {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    /// Reads a policy that has changed before its watch showed it. `false` where that failed.
+    /// Reads a policy that has changed before its watch showed it. Returns `false` if that failed.
     async fn read_policy(&self, key: &PolicyKey) -> bool {
         match timeout(API_SERVER, self.api(key).get_opt(&key.name)).await {
             Ok(Ok(object)) => {
@@ -259,7 +259,8 @@ impl StatusWriter {
         }
     }
 
-    /// Guarded, as the answer is the whole object: one whose spec cannot be read has a status too.
+    /// Guarded, as the response is the whole object: an object whose spec cannot be parsed has a
+    /// status too.
     async fn write<K, S>(
         &self,
         term: Term,
@@ -291,13 +292,13 @@ impl StatusWriter {
     }
 }
 
-/// A machine that keeps joining and leaving a fleet.
+/// A machine that keeps changing whether a selector matches it.
 pub(super) fn flapping(node: &NodeId, label: &str) -> String {
     format!(
-        "{label} ({node}) keeps changing what it says of itself (its hostname, OS or version), and so whether \
+        "{label} ({node}) keeps changing the hostname, OS or version that it reports, and so whether \
          spec.deviceSelector matches it: more than three times within an hour. Its membership stays as it is \
          until the selector has given the same result for 15 minutes. Select by tags or users, which a machine \
-         does not choose, or look into the machine."
+         does not choose, or check the machine."
     )
 }
 
@@ -347,7 +348,7 @@ fn held(plan: &HeldPlan) -> Event {
     }
 }
 
-/// Who wrote the annotation is in the API server's audit log, and nowhere else.
+/// Only the API server's audit log records who set the annotation.
 fn approved(plan: &HeldPlan) -> Event {
     Event {
         type_: EventType::Normal,
@@ -358,7 +359,7 @@ fn approved(plan: &HeldPlan) -> Event {
     }
 }
 
-/// `fra-laptop and 2 others: expireKeyAt 2026-12-01T18:00:00Z is missed and never done: …`
+/// `fra-laptop and 2 others: expireKeyAt 2026-12-01T18:00:00Z is missed: …`
 fn missed(missed: &MissedExpiry) -> Event {
     let named = missed.devices.join(", ");
     let others = match missed.total.saturating_sub(missed.devices.len()) {
@@ -370,7 +371,7 @@ fn missed(missed: &MissedExpiry) -> Event {
         type_: EventType::Warning,
         reason: "ExpiryMissed".to_owned(),
         note: Some(bounded(format!(
-            "{named}{others}: expireKeyAt {} is missed and never done: {}. A later time is another act.",
+            "{named}{others}: expireKeyAt {} is missed: {}. Write a later time to expire the key.",
             missed.at, missed.why
         ))),
         action: "Expire".to_owned(),

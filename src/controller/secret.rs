@@ -1,4 +1,4 @@
-//! What the Secret of a tailnet says.
+//! Parses the Secret of a tailnet.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use secrecy::SecretString;
 /// The data of a Secret.
 pub(super) type Data = BTreeMap<String, ByteString>;
 
-/// How the controller proves to the API who it is.
+/// How the controller authenticates to the API.
 #[derive(Debug)]
 pub(super) enum Login {
     ApiKey(SecretString),
@@ -16,15 +16,15 @@ pub(super) enum Login {
         client_id: String,
         client_secret: SecretString,
     },
-    /// By tokens of its own service account for this audience.
+    /// With tokens of the controller's own service account for this audience.
     WorkloadIdentity {
         client_id: String,
         audience: String,
     },
 }
 
-/// The three ways to write a credential; the keys are those of Tailscale's own operator, so that one
-/// Secret serves both. An error goes on from "The Secret … ".
+/// The three ways to write a credential. The keys are those of Tailscale's own operator, so that
+/// one Secret serves both. An error continues the sentence "The Secret … ".
 pub(super) fn login(data: &Data) -> Result<Login, &'static str> {
     let [api_key, client_id, client_secret, audience] =
         ["api_key", "client_id", "client_secret", "audience"].map(|key| text(data, key));
@@ -38,16 +38,15 @@ pub(super) fn login(data: &Data) -> Result<Login, &'static str> {
             client_id,
             audience,
         }),
-        (None, None, None, None) => Err(
-            "holds no credential: write api_key; or client_id, and client_secret or audience \
-             beside it.",
-        ),
-        (Some(_), ..) => Err(
-            "has api_key beside client_id, client_secret or audience: keep api_key or the others.",
-        ),
+        (None, None, None, None) => {
+            Err("has no credential: write api_key; or client_id with client_secret or audience.")
+        }
+        (Some(_), ..) => {
+            Err("has api_key and client_id, client_secret or audience: keep api_key or the others.")
+        }
         (None, Some(_), None, None) => Err(
-            "has client_id alone: write client_secret (an OAuth client) or audience (a federated \
-             identity) beside it.",
+            "has only client_id: also write client_secret (an OAuth client) or audience (a federated \
+             identity).",
         ),
         (None, Some(_), Some(_), Some(_)) => Err(
             "has both client_secret and audience: keep client_secret for an OAuth client, audience \
@@ -57,7 +56,7 @@ pub(super) fn login(data: &Data) -> Result<Login, &'static str> {
     }
 }
 
-/// What Tailscale signs its webhooks with, if there are any.
+/// The secret that signs Tailscale's webhooks, if the Secret has one.
 pub(super) fn webhook_secret(data: &Data) -> Result<Option<SecretString>, &'static str> {
     Ok(text(data, "webhook_secret")?.map(SecretString::from))
 }
@@ -67,7 +66,7 @@ fn text(data: &Data, key: &str) -> Result<Option<String>, &'static str> {
         return Ok(None);
     };
     let text = std::str::from_utf8(&bytes.0)
-        .map_err(|_| "holds bytes that are no text: check how it was stored.")?;
+        .map_err(|_| "has a value that is not UTF-8: check how it was stored.")?;
     // A trailing line feed comes with every file.
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }

@@ -1,5 +1,5 @@
-//! The status of a policy and of a tailnet, derived: pure functions of the old status, a report and
-//! the time.
+//! The status of a policy and of a tailnet, as pure functions of the old status, a report and the
+//! time.
 
 mod actions;
 mod approval;
@@ -25,7 +25,7 @@ use crate::{
     tailscale::Ability,
 };
 
-/// The status of a policy. Equal to `old` where nothing has changed, so that nothing is written.
+/// The status of a policy. Equal to `old` if nothing has changed, so that nothing is written.
 #[must_use]
 pub fn of_policy(
     old: &TailscaleDevicePolicyStatus,
@@ -95,12 +95,12 @@ pub fn of_tailnet(
         (Some(failure), _) => failed(failure),
         (None, None) => ReadyState::working(
             Reason::NotStarted,
-            "The first list of devices is being read.",
+            "The controller is reading the first list of devices.",
         ),
         (None, Some(_)) if report.suspended => ReadyState::done(
             Reason::Suspended,
-            "The tailnet's devices can be read. It is suspended: nothing is sent for any of its policies \
-             until spec.suspend is taken back.",
+            "The controller can read the tailnet's devices. The tailnet is suspended: nothing is sent for \
+             its policies. Set spec.suspend to false to continue.",
         ),
         (None, Some(_)) => ReadyState::done(Reason::Connected, connected(&report.missing_scopes)),
     };
@@ -125,10 +125,10 @@ pub fn of_tailnet(
     status
 }
 
-/// That the tailnet can be read, and what the credential will be refused: said before a policy
-/// meets it.
+/// States that the tailnet can be read, and which scopes the credential lacks, before a policy
+/// needs them.
 fn connected(lacks: &BTreeSet<Ability>) -> String {
-    let can_be_read = "The tailnet's devices can be read.";
+    let can_be_read = "The controller can read the tailnet's devices.";
     if lacks.is_empty() {
         return can_be_read.to_owned();
     }
@@ -140,13 +140,13 @@ fn connected(lacks: &BTreeSet<Ability>) -> String {
             Ability::Routes => "enabledRoutes and exitNode",
             Ability::Attributes => "postureAttributes",
         };
-        format!("for {fields} give it the scope {}", lack.scope())
+        format!("for {fields} add the scope {}", lack.scope())
     });
     let missing = missing.collect::<Vec<_>>().join("; ");
-    format!("{can_be_read} The credential may not change everything: {missing}.")
+    format!("{can_be_read} The credential lacks scopes: {missing}.")
 }
 
-/// What a manifest calls the mode. While a policy is suspended, what was said before stands.
+/// The mode as a manifest writes it. While a policy is suspended, the status keeps the last value.
 fn enforcement(mode: Mode) -> Option<Enforcement> {
     match mode {
         Mode::Enforce => Some(Enforcement::Enforce),
@@ -159,15 +159,15 @@ fn enforcement(mode: Mode) -> Option<Enforcement> {
 fn suspended(by: Suspender, tailnet: &str) -> ReadyState {
     let message = match by {
         Suspender::Policy => {
-            "The policy is suspended: nothing is sent for it until spec.suspend is taken back."
+            "The policy is suspended: nothing is sent for it. Set spec.suspend to false to continue."
                 .to_owned()
         }
         Suspender::Invalid => {
-            "The policy is invalid: nothing is sent for it until it is corrected.".to_owned()
+            "The policy is invalid: nothing is sent for it. Correct it.".to_owned()
         }
         Suspender::Tailnet => format!(
-            "The TailscaleTailnet {tailnet} is suspended: nothing is sent for any of its policies until \
-             its spec.suspend is taken back."
+            "The TailscaleTailnet {tailnet} is suspended: nothing is sent for its policies. Set its \
+             spec.suspend to false to continue."
         ),
     };
     ReadyState::done(Reason::Suspended, message)
@@ -187,7 +187,7 @@ fn ready_state(state: &State) -> ReadyState {
         State::NotAllowed(forbidden) => not_allowed(forbidden),
         State::Starting => ReadyState::working(
             Reason::NotStarted,
-            "The first list of devices is being read.",
+            "The controller is reading the first list of devices.",
         ),
         State::Unavailable(failure) => failed(failure),
         State::Unbound { named, binding } => approval::of_binding(unbound(named, binding), binding),
@@ -210,8 +210,8 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> ReadyState {
         Binding::NotFound | Binding::Device(_) | Binding::Selector(_) => (
             Reason::DeviceNotFound,
             format!(
-                "No device of the tailnet has the {named}. Correct spec.device, or bring the device \
-                 into the tailnet. Nothing is sent until then."
+                "No device of the tailnet has the {named}. Nothing is sent. Correct spec.device, or \
+                 bring the device into the tailnet."
             ),
         ),
         Binding::Missing(node) => (
@@ -219,21 +219,20 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> ReadyState {
             format!(
                 "The last lists of devices lack {node}, the bound device of the {named}, and the API has \
                  not confirmed that it has left the tailnet. Nothing is sent to it, and no other device \
-                 takes its place, until a list has it again or the API answers that it is gone."
+                 takes its place, until a list has it again or the API confirms that it is gone."
             ),
         ),
         Binding::Unmet { node, lacks } => (
             Reason::DeviceNotFound,
             format!(
-                "The device of the {named} is {node}, but {lacks}, as spec.device asks for. Nothing \
+                "The device of the {named} is {node}, but {lacks}, as spec.device requires. Nothing \
                  is sent until it does."
             ),
         ),
         Binding::Ambiguous(nodes) => (
             Reason::Ambiguous,
             format!(
-                "{} devices have the {named}: {}. Write spec.device.nodeId instead. Nothing is sent \
-                 until then.",
+                "{} devices have the {named}: {}. Nothing is sent. Write spec.device.nodeId instead.",
                 nodes.len(),
                 nodes
                     .iter()
@@ -251,8 +250,8 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> ReadyState {
             Reason::IdentityChanged,
             format!(
                 "The bound device {bound} (owner: {owner}) is gone, and {found} (owner: {found_owner}) \
-                 has the {named} now. It is not followed, as its owner is another. If it is the right \
-                 one, write spec.device.nodeId: {found}. Nothing is sent until then."
+                 has the {named} now. The policy does not follow it, as the owners differ. Nothing is \
+                 sent. If it is the right device, write spec.device.nodeId: {found}."
             ),
         ),
     };
@@ -265,11 +264,14 @@ fn bound(report: &DeviceReport) -> ReadyState {
         let lost: Vec<_> = report.conflicts.iter().map(ToString::to_string).collect();
         let of_this_device = |lost: &Conflict| lost.kind == ConflictKind::Field;
         let first = if report.conflicts.iter().all(of_this_device) {
-            format!("Another policy that ranks first wishes otherwise for {called}")
+            format!("Another policy declares another value for {called} and takes precedence")
         } else {
-            format!("Another policy ranks before this one, which is about {called}")
+            format!("Another policy takes precedence over this one, which targets {called}")
         };
-        let message = format!("{first}: lost {}. Edit one of them.", lost.join(", "));
+        let message = format!(
+            "{first}: this policy yields {}. Edit one of them.",
+            lost.join(", ")
+        );
         return if report.working {
             ReadyState::retrying(Reason::Conflicted, message)
         } else {
@@ -288,7 +290,7 @@ fn bound(report: &DeviceReport) -> ReadyState {
     if report.working || report.unread {
         return ReadyState::working(
             Reason::Progressing,
-            format!("{called} is being brought to what is declared."),
+            format!("The controller is applying the desired state to {called}."),
         );
     }
     if let Some(ready) = deleting(&report.differences) {
@@ -299,31 +301,31 @@ fn bound(report: &DeviceReport) -> ReadyState {
         return ReadyState::retrying(
             Reason::DependencyNotReady,
             format!(
-                "{called}: {change} waits until what other policies decide about the device is as \
-                 declared. Look at those of them that are held, suspended or failing."
+                "{called}: {change} waits until the settings of the device's other policies are in \
+                 sync. Check those of them that are held, suspended or failing."
             ),
         );
     }
     if report.expired.is_empty() {
-        return ReadyState::done(Reason::InSync, format!("{called} is as declared."));
+        return ReadyState::done(Reason::InSync, format!("{called} is in sync."));
     }
     let keys: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
     let keys = keys.join(", ");
     ReadyState::done(
         Reason::InSync,
-        format!("{called} is as declared. No wish any more, as the expiry has passed: {keys}."),
+        format!("{called} is in sync. No longer declared, as the expiry has passed: {keys}."),
     )
 }
 
-/// A deletion waits for a list that can be trusted.
+/// A deletion waits for a complete list of devices.
 fn deleting(differences: &[Difference]) -> Option<ReadyState> {
     let deletion = |difference: &&Difference| difference.change.field() == Field::DeleteInactive;
     let first = differences.iter().find(deletion)?;
     Some(ReadyState::working(
         Reason::Progressing,
         format!(
-            "{} ({}) is about to be deleted, as it has been away for long: straight after a list of the \
-             tailnet that has about the same devices as the one before.",
+            "The controller is about to delete {} ({}), as it is inactive: once a list of devices has \
+             about as many devices as the one before.",
             first.device, first.node
         ),
     ))
@@ -340,21 +342,21 @@ fn held(report: &DeviceReport, called: &str) -> Option<ReadyState> {
         Hold::AddressInUse(_) => ReadyState::retrying(Reason::AddressInUse, message),
         Hold::AddressSwap(_) => ReadyState::stalled(Reason::AddressSwap, message),
         Hold::AttributeConflict { .. } => ReadyState::retrying(Reason::AttributeConflict, message),
-        // The second one only outside of a cluster, where nobody has a status.
+        // NoRecord occurs only outside of a cluster, where there is no status.
         Hold::KeyNeverExpires | Hold::NoRecord | Hold::JoinTimeUnknown | Hold::ClockSkew(_) => {
             ReadyState::retrying(Reason::ActionHeld, message)
         }
         Hold::TooManyExpiries => ReadyState::stalled(Reason::TooManyDevices, message),
         Hold::NameTaken(_) => ReadyState::retrying(Reason::NameTaken, message),
         Hold::WouldUnselect(_) => ReadyState::stalled(Reason::SelectorFeedback, message),
-        // The second one only where one plan is carried out, outside of a cluster.
+        // NotInApprovedPlan occurs only in `tsdp apply`, outside of a cluster.
         Hold::Approval(_) | Hold::NotInApprovedPlan => {
             ReadyState::retrying(Reason::AwaitingApproval, message)
         }
         Hold::Limit(_) => ReadyState::retrying(Reason::LimitHeld, message),
         Hold::Protected => ReadyState::stalled(Reason::Protected, message),
         Hold::NotAllowed(_) => ReadyState::stalled(Reason::NotAllowed, message),
-        // Whose policies are so is said by the mode of the report.
+        // The mode of the report states who suspended the policy.
         Hold::Suspended(_) => ReadyState::done(Reason::Suspended, message),
         Hold::Observed => ReadyState::done(Reason::Observed, observed(report, called)),
     })
@@ -369,11 +371,12 @@ fn observed(report: &DeviceReport, called: &str) -> String {
     };
     format!(
         "{called} has {count} {differences}, listed under status.pending. Nothing is sent, as the \
-         policy only observes: write enforcement: Enforce to remove them."
+         policy only observes. Write enforcement: Enforce to apply the desired state."
     )
 }
 
-/// The failure that decides: one that only an edit mends before one that time may mend.
+/// The failure that determines the reason: one that only an edit fixes comes before one that time
+/// may fix.
 fn worst(report: &DeviceReport) -> Option<&Failure> {
     let all = || report.failures.iter().map(|(_, failure)| failure);
     all()
@@ -389,7 +392,7 @@ fn failures(report: &DeviceReport) -> String {
     reported.collect::<Vec<_>>().join(" ")
 }
 
-/// What is known about whether the device is as declared.
+/// Whether the device is in sync, as far as is known.
 enum Known {
     Yes,
     No(String),
@@ -407,7 +410,7 @@ fn in_sync(state: &State) -> Known {
             Known::No(changes.take(DETAILS).collect::<Vec<_>>().join("; "))
         }
         State::Bound(report) if !report.conflicts.is_empty() => {
-            Known::No("What another policy decides differs from what is declared here.".to_owned())
+            Known::No("Another policy overrides a field that this policy declares.".to_owned())
         }
         State::Bound(report) if report.unread => Known::NotYet,
         State::Bound(_) => Known::Yes,
@@ -450,7 +453,7 @@ fn describe(
             status.pending_total = (total > 0).then_some(total);
         }
         State::Selector(report) => fleet::describe(status, report),
-        // What was seen last still stands while the tailnet cannot be asked.
+        // The last poll stays valid while the tailnet cannot be read.
         State::Unavailable(_) => {
             status.matched_devices = old.matched_devices;
             status.in_sync_devices = old.in_sync_devices;
@@ -482,7 +485,7 @@ fn pending(difference: &Difference) -> PendingChange {
     }
 }
 
-/// As Kubernetes keeps times: without fractions of a second.
+/// Kubernetes stores times without fractions of a second.
 fn whole_second(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

@@ -67,12 +67,12 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
     );
     assert_eq!(
         status.actions[1].message.as_deref(),
-        Some("it could not begin within an hour of the time; it is never done")
+        Some("it could not begin within an hour of the time; the key is not expired")
     );
     let totals = status.action_totals.unwrap();
     let totals = (totals.due, totals.missed, totals.done, totals.scheduled);
     assert_eq!(totals, (Some(1), Some(40), Some(3), None));
-    // What was missed makes nobody wait: the manifest may keep its time for ever.
+    // A missed action is no reason to wait: the manifest may keep its time for ever.
     let ready = &status.conditions[0];
     assert_eq!(
         (ready.status.as_str(), ready.reason.as_str()),
@@ -81,7 +81,7 @@ fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
     assert!(
         ready
             .message
-            .ends_with("expireKeyAt is missed for 40 devices, as it could not begin within an hour of the time; a later time is another act."),
+            .ends_with("expireKeyAt is missed for 40 devices, as it could not begin within an hour of the time. Write a later time to expire the key."),
         "{}", ready.message
     );
 }
@@ -108,7 +108,7 @@ fn a_clock_that_is_wrong_is_reported_on_the_policy_and_on_the_tailnet() {
 }
 
 #[test]
-fn what_was_done_once_is_kept_and_read_back_as_it_was() {
+fn one_shot_actions_are_recorded_and_read_back_unchanged() {
     let mut records = ActionRecords::default();
     let at = "2026-12-01T18:00:00Z".parse().unwrap();
     let before = "2027-01-02T03:04:05.678Z".parse().unwrap();

@@ -1,4 +1,4 @@
-//! What a status says of devices that were let go, and what it keeps of those that are held.
+//! The status of devices that a policy has released, and the record of the devices that it manages.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 #[test]
-fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
+fn policy_is_not_done_while_a_released_device_is_not_cleared() {
     let of = |clearing, state| {
         let report = PolicyReport {
             clearing: Some(clearing),
@@ -39,7 +39,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
     );
     assert_eq!(
         ready.message,
-        "One device that it released is still to be cleared. fra (n1): the server failed (REQ-1)"
+        "The controller must still clear one released device. fra (n1): the server failed (REQ-1)"
     );
     assert_eq!(status_of(&waits.conditions, "Reconciling"), "True");
     assert_eq!(status_of(&waits.conditions, "InSync"), "False");
@@ -49,7 +49,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
     );
     assert_eq!(waits.pending[0].reason, "released");
 
-    // What is wrong with the devices that it holds goes first.
+    // Errors of the managed devices come first.
     let held = one_of_many(Vec::new(), Some(Hold::NameTaken("db (n9)".into())));
     let held = of(clearing(None), bound(held));
     assert_eq!(held.conditions[0].reason, "NameTaken");
@@ -58,7 +58,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
     let deleting = of(clearing(None), State::Deleting(None));
     assert_eq!(
         deleting.conditions[0].message,
-        "The policy is being deleted. One device that it released is still to be cleared."
+        "The policy is being deleted. The controller must still clear one released device."
     );
     assert_eq!(
         (deleting.matched_devices, deleting.in_sync_devices),
@@ -67,7 +67,7 @@ fn a_policy_is_not_done_while_a_device_that_it_let_go_is_not_cleared() {
 }
 
 #[test]
-fn holdings_are_read_as_they_were_written() {
+fn managed_devices_are_read_as_they_were_written() {
     let mut report = report(bound(device()));
     let settings = ManagedSettings {
         keys: ["custom:a".parse().unwrap()].into(),

@@ -1,7 +1,8 @@
-//! A status is written over the very version that it was derived from.
+//! Writes a status only over the exact version that it was derived from.
 //!
-//! It is replaced as a whole, with whatever others wrote into it. The API server refuses the patch if the object has changed since: a patch that was held up on its
-//! way, and arrives after another leader has written, never takes away what that one recorded.
+//! A write replaces the whole status. The API server refuses the patch if the object has changed
+//! since: a patch that was delayed, and arrives after another leader has written, never removes the
+//! record of that leader.
 
 use std::fmt::Debug;
 
@@ -21,35 +22,35 @@ use super::{
     reporter::{API_SERVER, MANAGER},
 };
 
-/// The version of the object that is written to.
+/// The version of the object to write to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'a> {
-    /// Empty for what belongs to no namespace.
+    /// Empty for cluster-scoped objects.
     pub namespace: &'a str,
     pub name: &'a str,
-    /// No later object of the name.
+    /// Excludes a later object of the name.
     pub uid: &'a str,
     /// Its resourceVersion: no other version.
     pub at: &'a str,
 }
 
-/// Why something was not written.
+/// Why a status was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotWritten {
-    /// The object is gone, or is another one's to write now.
+    /// The object is gone, or another process must write it now.
     Gone,
-    /// The object has changed since it was read, or another one of its name has taken its place.
+    /// The object has changed since it was read, or another object of its name has replaced it.
     Outdated,
-    /// Not this time.
+    /// The write failed; a later one may succeed.
     Failed,
 }
 
-/// The part of a status that is written.
+/// The part of a status to write.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part<'a, S> {
     /// All of it.
     Whole(&'a S),
-    /// The conditions, and the generation that they are about.
+    /// The conditions, and the generation that they describe.
     Conditions(&'a [Condition], i64),
 }
 
@@ -67,8 +68,8 @@ impl<S: Serialize> Part<'_, S> {
     }
 }
 
-/// Writes the status of an object, and gives the version that this makes it; bounded in time. The
-/// caller leads.
+/// Writes the status of an object and returns the new version of the object; bounded in time. The
+/// caller must lead.
 pub(super) async fn write_status<K, S>(
     api: &Api<K>,
     over: Target<'_>,
@@ -93,7 +94,7 @@ where
     let operations = std::iter::once(same).chain(part.operations());
     let patch = serde_json::from_value(operations.collect());
     let Ok(patch) = patch else {
-        warn!("the status of {kind} {name} cannot be serialized as JSON");
+        warn!("the status of {kind} {name} cannot be serialized to JSON");
         return Err(NotWritten::Failed);
     };
     let patch: Patch<()> = Patch::Json(patch);
@@ -119,22 +120,22 @@ where
         Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
             let why = not_permitted(&answer.message);
             if liveness.tried(&what, Err(&why)) {
-                warn!("{what}: {why}; trying again");
+                warn!("{what}: {why}; retrying");
             }
             Err(NotWritten::Failed)
         }
         Ok(Err(error)) => {
-            warn!("the status of {kind} {name} was not written: {error}; trying again");
+            warn!("the status of {kind} {name} was not written: {error}; retrying");
             Err(NotWritten::Failed)
         }
         Err(_) => {
-            warn!("the status of {kind} {name} was not written in time; trying again");
+            warn!("the status of {kind} {name} was not written in time; retrying");
             Err(NotWritten::Failed)
         }
     }
 }
 
-/// Says what cannot be written, and in which namespace, if any.
+/// Names the object that cannot be written, and its namespace, if any.
 pub(super) fn unwritable(what: &str, namespace: &str) -> String {
     match namespace {
         "" => format!("{what} cannot be written"),
@@ -142,7 +143,7 @@ pub(super) fn unwritable(what: &str, namespace: &str) -> String {
     }
 }
 
-/// What the API server forbids, and what to do.
+/// The API server's message, and how to fix the role.
 pub(super) fn not_permitted(message: &str) -> String {
     format!("{message}; the controller's role does not allow it: kubectl apply -k deploy")
 }

@@ -316,7 +316,7 @@ pub(super) fn unfinished_states() -> [Case; 16] {
     ]
 }
 
-/// A device of many: that fails, that is held, or that is as declared.
+/// A device of many: it fails, is held, or is in sync.
 pub(super) fn one_of_many(
     failures: Vec<(Option<Field>, Failure)>,
     hold: Option<Hold>,
@@ -329,7 +329,7 @@ pub(super) fn one_of_many(
     }
 }
 
-/// `matched` devices, of which one is as given and the others are as declared.
+/// `matched` devices, of which one is as given and the others are in sync.
 pub(super) fn many(matched: usize, one: DeviceReport) -> SelectorReport {
     let differences = one.differences.clone();
     SelectorReport {
@@ -430,7 +430,7 @@ fn clear_states() -> [Case; 2] {
     ]
 }
 
-/// What is still to be taken from a device that a policy has let go.
+/// The settings that are still to be cleared on a device that a policy has released.
 pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
     let difference = Difference {
         change: Change::ExitNode {

@@ -66,8 +66,7 @@ fn a_fleet_tells_of_which_devices_its_expression_cannot_tell() {
     let status = of_policy(&old, &report(state), "default", T0);
     assert_eq!(
         status.conditions[0].message,
-        "All 3 devices are as declared. Of 2 devices spec.deviceSelector.expression cannot tell, so that \
-         nothing is done about them. The first is nas (n7): line 1, column 8, at «lastSeen < '2026'»: \
+        "All 3 devices are in sync. spec.deviceSelector.expression cannot be evaluated for 2 devices, so that the policy does not target them. The first is nas (n7): line 1, column 8, at «lastSeen < '2026'»: \
          device.lastSeen is absent: test has(device.lastSeen) first."
     );
 }
@@ -229,7 +228,7 @@ fn an_outage_leaves_what_was_seen_last() {
 }
 
 #[test]
-fn a_failure_is_told_with_its_request_id_and_a_change_of_identity_with_both_nodes() {
+fn failure_is_reported_with_its_request_id_and_a_change_of_identity_with_both_nodes() {
     for (state, [_, reason, ..]) in states() {
         let status = of_policy(
             &TailscaleDevicePolicyStatus::default(),
@@ -248,7 +247,9 @@ fn a_failure_is_told_with_its_request_id_and_a_change_of_identity_with_both_node
                 "tailnet.dev/approve: node:n2",
             ],
             "Ambiguous" => &["n1, n2", "spec.device.nodeId"],
-            "AwaitingApproval" => &["annotated with tailnet.dev/approve: plan:3f2a9c0b7d41e856"],
+            "AwaitingApproval" => {
+                &["Annotate the policy with tailnet.dev/approve: plan:3f2a9c0b7d41e856"]
+            }
             "LimitHeld" => &[
                 "maxChangedDevices of the TailscaleTailnet default allows (5)",
                 "annotate the TailscaleTailnet with tailnet.dev/approve: plan:3f2a9c0b7d41e856",
@@ -287,8 +288,8 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
     assert_eq!(ready.missing_scopes, ["devices:routes"]);
     assert_eq!(
         message_of(&ready.conditions, "Ready"),
-        "The tailnet's devices can be read. The credential may not change everything: for enabledRoutes \
-         and exitNode give it the scope devices:routes."
+        "The controller can read the tailnet's devices. The credential lacks scopes: for enabledRoutes \
+         and exitNode add the scope devices:routes."
     );
     let outage = TailnetReport {
         failure: Some(failure(Reason::CredentialRejected, Retry::Later)),
@@ -305,7 +306,7 @@ fn a_tailnet_is_ready_once_its_devices_can_be_read() {
 }
 
 #[test]
-fn what_waits_for_an_approval_is_listed_with_its_hash_and_the_faults_of_the_annotation() {
+fn held_plan_is_listed_with_its_hash_and_the_errors_of_the_annotation() {
     let hold = Hold::Approval(Some(plan_hash()));
     let report = PolicyReport {
         mode: Mode::Approve,
@@ -386,9 +387,7 @@ fn devices_that_cannot_be_recorded_are_reported_with_what_to_do() {
     let message = &status.conditions[0].message;
     assert!(
         message.ends_with(
-            "A status has no room to record 7 of the devices as managed: an attribute that \
-             spec.postureAttributes no longer declares stays on them. Write several policies with narrower \
-             selectors to have it deleted."
+            "The status cannot record 7 of the devices as managed, as they are too many: an attribute that spec.postureAttributes no longer declares stays on them. Write several policies with narrower selectors to have it deleted."
         ),
         "{message}"
     );

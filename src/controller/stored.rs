@@ -1,4 +1,4 @@
-//! What a status of a policy is derived from and written over.
+//! The stored object that a status of a policy is derived from and written over.
 
 use kube::Resource as _;
 
@@ -8,14 +8,14 @@ use crate::api::{
     TailscaleDevicePolicyStatus, TailscaleTailnet, TailscaleTailnetStatus,
 };
 
-/// A policy as it is stored, as far as the controller writes it.
+/// The part of a stored policy that the controller writes.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StoredPolicy {
-    /// The tailnet that it belongs to: the engine of no other one writes its status.
+    /// The tailnet that it belongs to: only the engine of this tailnet writes its status.
     pub tailnet: String,
     /// Its status.
     pub status: TailscaleDevicePolicyStatus,
-    /// Whether the controller's finalizer holds it up.
+    /// Whether it has the controller's finalizer.
     pub held_up: bool,
 }
 

@@ -1,4 +1,4 @@
-//! An engine as the router knows it, and what connects it.
+//! The engine of a tailnet as the registry sees it, and its connection.
 
 use tokio::{
     sync::{mpsc, watch},
@@ -18,8 +18,8 @@ use crate::{
     tailnet::{Input, Message, Term},
 };
 
-/// An engine, and what connects it. A tailnet that policies name has one, whether its resource
-/// exists or not: so its policies are told.
+/// The engine of a tailnet, and its connection. Each tailnet that policies refer to has one,
+/// whether its resource exists or not, so that the policies report that.
 pub(super) struct Tailnet {
     mailbox: mpsc::UnboundedSender<Message>,
     /// The term that the engine knows of.
@@ -28,17 +28,17 @@ pub(super) struct Tailnet {
     connection: Option<Connection>,
     /// Counts the connections.
     connections: u64,
-    /// What its requests have used; kept when the connection or the resource goes.
+    /// The request budget in use; it outlives the connection and the resource.
     budget: Option<TailnetBudget>,
 }
 
-/// What keeps a tailnet connected.
+/// The task that keeps a tailnet connected.
 struct Connection {
     number: u64,
     endpoint: Endpoint,
     line: EngineConnection,
     task: AbortHandle,
-    /// Asks for a read of the Secret in this round of the watches.
+    /// Requests a read of the Secret in this round of the watches.
     asked: watch::Sender<u64>,
     /// The last round in which the Secret was read.
     read: Option<u64>,
@@ -57,11 +57,11 @@ impl Tailnet {
     }
 
     pub fn send(&self, message: Message) {
-        // An engine ends only when the process does; what is told then is told anew at the start.
+        // An engine ends only when the process does: the next start sends every message again.
         let _ = self.mailbox.send(message);
     }
 
-    /// Takes over what another connection's requests have used.
+    /// Takes over the used request budget of another connection.
     pub fn inherit(&mut self, budget: TailnetBudget) {
         self.budget = Some(budget);
     }
@@ -73,8 +73,8 @@ impl Tailnet {
         }
     }
 
-    /// Starts a term, unless its credential has not been read in this round yet: a client that was made
-    /// in an earlier term may have another one.
+    /// Starts a term, unless the connection has not read its credential in this round yet: the
+    /// client of an earlier term may have another credential.
     pub fn start_term(&mut self, term: Term, round: u64) {
         let connection = self.connection.as_ref();
         let is_fresh = connection.is_none_or(|connection| connection.read == Some(round));
@@ -84,14 +84,14 @@ impl Tailnet {
         }
     }
 
-    /// The credential must be read again.
+    /// Requests another read of the credential.
     pub fn reread(&self, round: u64) {
         if let Some(connection) = &self.connection {
             connection.asked.send_replace(round);
         }
     }
 
-    /// The connection of this number has read its credential, and the engine has what came of it.
+    /// The connection of this number has read its credential, and the engine has the result.
     pub fn reread_done(&mut self, number: u64, round: u64) {
         let connection = self.connection.as_mut();
         if let Some(connection) = connection.filter(|it| it.number == number) {
@@ -99,7 +99,7 @@ impl Tailnet {
         }
     }
 
-    /// Ends the connection: nothing of it reaches the engine any longer.
+    /// Ends the connection: nothing of it reaches the engine afterwards.
     pub fn disconnect(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.line.close();
@@ -107,14 +107,14 @@ impl Tailnet {
         }
     }
 
-    /// The resource is gone, or never was.
+    /// The resource is gone, or never existed.
     pub fn forget_spec(&mut self) {
         self.spec = None;
         self.disconnect();
     }
 
-    /// Connects a tailnet as its spec says. What is permitted holds at once; where another API is asked,
-    /// or as somebody else, the former connection ends in the same moment.
+    /// Connects a tailnet as its spec describes. New guardrails apply at once. If the API's address
+    /// or the credential changes, the previous connection ends at the same moment.
     pub fn connect(
         &mut self,
         name: &str,
@@ -221,7 +221,7 @@ mod tests {
         tailnet.start_term(Term::FIRST, 7);
         tailnet.reread_done(2, 6);
         tailnet.start_term(Term::FIRST, 7);
-        // Of a connection that was replaced meanwhile.
+        // From a connection that was replaced meanwhile.
         tailnet.reread_done(1, 7);
         tailnet.start_term(Term::FIRST, 7);
         assert_eq!(terms(&mut received), []);

@@ -1,8 +1,8 @@
 //! A thread of its own for the lease, health and metrics, which must not wait for reconciliation.
 //!
-//! Reconciliation runs on the threads of the main runtime. However much it has to compute, this process must not
-//! lose its lease, and no probe may restart it. So the lease, with a client of its own, and the server for health
-//! and metrics run on a second runtime.
+//! Reconciliation runs on the threads of the main runtime. Even under load, this process must not
+//! lose its lease, and no probe may restart it. So the lease, with a client of its own, and the
+//! server for health and metrics run on a second runtime.
 
 use std::{io, thread};
 

@@ -1,4 +1,4 @@
-//! A watch as a row of changes.
+//! A watch as a stream of changes.
 
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
@@ -20,21 +20,21 @@ use crate::api::DeserializeGuard;
 /// Namespace (empty for what has none) and name.
 pub(super) type ObjectName = (String, String);
 
-/// What happened to the objects that are watched.
+/// A change of the watched objects.
 pub(super) enum Change<K> {
-    /// One is there, new or changed. An unreadable one does not stop the watch.
+    /// An object exists, new or changed. An unreadable one does not stop the watch.
     Applied(Box<DeserializeGuard<K>>),
     /// One is gone.
     Deleted(ObjectName),
-    /// These are all that there are; others are gone.
+    /// The complete list of objects; all others are gone.
     Listed(BTreeSet<ObjectName>),
 }
 
-/// How long a list may take, up to the next object of it. kube's client has no read timeout of its
-/// own, and a new leader waits for its lists: a connection that is dead must not keep it waiting.
+/// How long a list may take, up to its next object. kube's client has no read timeout of its own,
+/// and a new leader waits for its lists: a dead connection must not block it.
 const LIST: Duration = Duration::from_secs(10);
 
-/// Watches what is chosen for ever; failures are tried again with a growing pause.
+/// Watches these objects for ever; failures are retried with a growing backoff.
 pub(super) async fn run<K, N>(
     api: Api<DeserializeGuard<K>>,
     which: watcher::Config,
@@ -53,7 +53,10 @@ pub(super) async fn run<K, N>(
     loop {
         let event = if is_listing {
             let Ok(event) = timeout(LIST, events.next()).await else {
-                complain(&health, &format!("no answer within {LIST:?}"));
+                complain(
+                    &health,
+                    &format!("the API server did not answer within {LIST:?}"),
+                );
                 events = start();
                 continue;
             };
@@ -112,7 +115,7 @@ fn complain(health: &Watch, text: &str) {
     }
 }
 
-/// What failed, and what helps.
+/// The error, and how to fix it.
 fn list_error(error: &watcher::Error) -> String {
     use watcher::Error::{InitialListFailed, WatchStartFailed};
 

@@ -1,5 +1,5 @@
-//! The watches of everything that decides what is done. They are restarted together, and each restart
-//! is a new round: events of an earlier round that are still on their way count for nothing.
+//! The watches of all objects that the controller uses. They restart together, and each restart
+//! begins a new round: events of an earlier round that are still queued do not count.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet};
 
-/// What a watch has seen.
+/// An event of a watch.
 pub(super) enum Event {
     /// Of a policy, by the watch of this number.
     Policy(usize, Change<TailscaleDevicePolicy>),
@@ -26,7 +26,7 @@ pub(super) enum Event {
 }
 
 impl Event {
-    /// The watch that has listed everything with this event, if one has.
+    /// The watch that has listed everything with this event, if any.
     pub fn completes(&self) -> Option<Source> {
         match self {
             Self::Policy(number, Change::Listed(_)) => Some(Source::Policies(*number)),
@@ -48,7 +48,8 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// Of these namespaces, or of all where none is named. Nothing is watched before [`Self::restart`].
+    /// Watches these namespaces, or all if none is given. Nothing is watched before
+    /// [`Self::restart`].
     pub fn new(
         client: Client,
         namespaces: Vec<String>,
@@ -65,7 +66,7 @@ impl Watches {
         }
     }
 
-    /// How many watches of policies there are, and of namespaces.
+    /// The number of watches of policies, and of namespaces.
     pub fn count(&self) -> usize {
         self.namespaces.len().max(1)
     }
@@ -75,12 +76,12 @@ impl Watches {
         self.round
     }
 
-    /// Where news goes.
+    /// The channel of the events.
     pub fn news(&self) -> mpsc::UnboundedSender<ControllerEvent> {
         self.news.clone()
     }
 
-    /// Drops all watches, and starts each again with a list of everything.
+    /// Drops all watches and starts each again with a full list.
     pub fn restart(&mut self) {
         self.round += 1;
         self.tasks = JoinSet::new();
@@ -120,7 +121,7 @@ impl Watches {
     }
 }
 
-/// The watches of namespaces, for their labels: of all, or of these alone.
+/// The watches of namespaces, for their labels: of all, or only of these.
 fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
     if namespaces.is_empty() {
         return vec![("namespaces".to_owned(), watcher::Config::default())];
@@ -132,7 +133,7 @@ fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
     namespaces.iter().map(of).collect()
 }
 
-/// The objects of all namespaces, or of these alone; each with a name for the watch.
+/// The objects of all namespaces, or only of these; each with a name for the watch.
 pub(super) fn in_namespaces<K>(
     what: &str,
     client: &Client,

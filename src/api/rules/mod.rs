@@ -5,11 +5,10 @@
 //! for the same reasons if there is no API server.
 //!
 //! - Every list, map and string has a maximum: the API server estimates the cost of a rule from it,
-//! and refuses a CRD whose rules could cost too much.
-//!
+//!   and refuses a CRD whose rules could cost too much.
 //! - The API server's own message about `maxLength` or `maxItems` does not say what to write, and
-//! such an error keeps it from evaluating the rules. So a rule states the maximum of a field, and
-//! the one in the schema is larger.
+//!   such an error keeps it from evaluating the rules. So a rule states the maximum of a field, and
+//!   the one in the schema is larger.
 
 mod connection;
 mod device;

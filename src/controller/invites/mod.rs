@@ -42,14 +42,14 @@ use crate::{
 use queue::{Key, Queue};
 use reconcile::{Done, Job};
 
-/// What every reconcile needs.
+/// The dependencies of every reconcile.
 pub(super) struct Context {
     pub client: kube::Client,
     pub events: EventWriter,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
     pub liveness: Arc<Liveness>,
-    /// The way to the engines.
+    /// The channel to the engines.
     pub router: mpsc::UnboundedSender<registry::ControllerEvent>,
 }
 
@@ -59,8 +59,8 @@ type InviteEvent = (u64, usize, Change<TailscaleDeviceInvite>);
 /// A watch to run: its name, and of what it is.
 type Watched = (String, Api<DeserializeGuard<TailscaleDeviceInvite>>);
 
-/// Looks after the invites that these watches show, until `stop` is cancelled and the work under way
-/// has ended.
+/// Reconciles the invites of these watches until `stop` is cancelled and the work in flight has
+/// ended.
 pub(super) async fn run(context: Context, watched: Vec<Watched>, stop: CancellationToken) {
     let (tell, news) = mpsc::unbounded_channel();
     let mut invites = Invites {
@@ -122,7 +122,8 @@ impl Invites {
         while self.work.join_next().await.is_some() {}
     }
 
-    /// Nothing of an earlier term goes on, and a new one starts from what is stored since it was won.
+    /// Nothing of an earlier term continues, and a new one starts from what is stored after it was
+    /// won.
     fn take_term(&mut self, term: Option<Term>) {
         self.term = term;
         self.work = JoinSet::new();
@@ -161,7 +162,7 @@ impl Invites {
                     warn!(
                         ?namespace,
                         ?name,
-                        "this TailscaleDeviceInvite cannot be read: {}",
+                        "the TailscaleDeviceInvite cannot be parsed: {}",
                         invalid.error
                     );
                 }

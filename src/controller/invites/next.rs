@@ -1,4 +1,4 @@
-//! What to do about an invite: pure.
+//! Decides the next step of an invite, without I/O.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,21 +12,23 @@ use crate::{
 /// The next step for one object.
 #[derive(Debug)]
 pub(super) enum Step<'a> {
-    /// This is its invite: the one in its status, or one that is there already and fits.
+    /// This is its invite: the one in its status, or an existing one that matches.
     Keep(&'a Invite),
-    /// None is there: one is made.
+    /// There is none: create one.
     Create,
-    /// Its invite is in the list no more. It is not made again: somebody withdrew it, or it expired.
+    /// The list no longer has its invite. It is not created again: somebody withdrew it, or it
+    /// expired.
     Gone,
 }
 
-/// Decides about an object that wishes for `wish` and holds the invite `ours`, on a complete list of
-/// the device's invites. `others` are those that other objects hold.
+/// Decides the next step of an object with the invite `desired` and the recorded invite `ours`,
+/// from a complete list of the device's invites. `others` are the invites that other objects have
+/// recorded.
 ///
-/// There is no natural key of an invite, and a lost answer must not make a second one. So an object
-/// without an invite takes an open one that is as wished, whoever made it, unless another object has
-/// it in its status: as many objects, as many invites. Which of several equal ones belongs to which
-/// object does not matter.
+/// An invite has no natural key, and a lost response must not create a second one. So an object
+/// without an invite adopts an open one that matches, regardless of who created it, unless another
+/// object has it in its status: as many objects, as many invites. It does not matter which of
+/// several equal invites belongs to which object.
 pub(super) fn next<'a>(
     desired: &DesiredInvite,
     ours: Option<&str>,
@@ -44,10 +46,10 @@ pub(super) fn next<'a>(
         .map_or(Step::Create, Step::Keep)
 }
 
-/// How often something is looked at that costs no request.
+/// How often an object is reconciled if that costs no request.
 const FREE_READ: Duration = Duration::from_secs(5);
 
-/// When to look again; `None`: not before an edit. `interval` is that of slow reads.
+/// When to reconcile again; `None`: not before an edit. `interval` is that of slow reads.
 pub(super) fn pause(
     outcome: &Outcome,
     interval: Duration,
@@ -61,7 +63,7 @@ pub(super) fn pause(
             Some(jittered(FREE_READ, rng))
         }
         Outcome::Failed { failure, .. } => Some(match (failure.reason, failure.retry) {
-            // Time alone does not mend these.
+            // Time alone does not fix these.
             (Reason::Forbidden | Reason::PlanRefused, _) | (_, Retry::Never) => slowly,
             (_, Retry::Later) => backoff(attempts, rng),
             (_, Retry::After(pause)) => pause.max(backoff(attempts, rng)),
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invite_is_made_only_where_no_open_one_is_as_wished() {
+    fn invite_is_created_only_if_no_open_one_matches() {
         assert_eq!(step(None, &[], &[]), "create");
         let others = |change: fn(&mut Invite)| {
             let mut other = invite("1", Some("a@example.com"));

@@ -1,4 +1,4 @@
-//! Which invite is looked at when: no I/O, and the time is an argument.
+//! The order in which invites are reconciled. No I/O; the time is an argument.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,15 +20,15 @@ use crate::{
 /// Namespace and name.
 pub(super) type Key = ObjectName;
 
-/// All invites that are watched. Of one tailnet only one is looked at at a time: two objects that wish
-/// for the same can so never take the same invite. A tailnet that answers slowly holds up no other.
+/// All watched invites. For each tailnet, one is reconciled at a time: so two objects that declare
+/// the same invite can never adopt the same one. A tailnet that answers slowly delays no other.
 #[derive(Debug)]
 pub(super) struct Queue {
     entries: BTreeMap<Key, Entry>,
-    /// The watches that have not listed yet. Before all have, it is not known who holds what.
+    /// The watches that have not listed yet. Until all have, the recorded invites are unknown.
     unlisted: BTreeSet<usize>,
     busy: BTreeSet<String>,
-    /// The objects that are looked at now; cancelled when one is gone or edited meanwhile.
+    /// The objects that are being reconciled; cancelled when one is gone or edited meanwhile.
     running: BTreeMap<Key, CancellationToken>,
 }
 
@@ -36,9 +36,9 @@ pub(super) struct Queue {
 struct Entry {
     object: Arc<TailscaleDeviceInvite>,
     source: usize,
-    /// When it is to be looked at; `None`: not before something changes.
+    /// When to reconcile it; `None`: not before a change.
     due: Option<Instant>,
-    /// Looks in a row that did not succeed.
+    /// Consecutive failed reconciles.
     attempts: u32,
 }
 
@@ -52,7 +52,7 @@ impl Queue {
         }
     }
 
-    /// A term of leadership starts or ends: what was begun in the last one is forgotten, and nothing
+    /// A term of leadership starts or ends: the reconciles of the last one are dropped, and nothing
     /// starts before everything has been listed again.
     pub fn start_term(&mut self, sources: usize, now: Instant) {
         self.unlisted = (0..sources).collect();
@@ -66,7 +66,7 @@ impl Queue {
         }
     }
 
-    /// Takes an object as a watch shows it. A status that we wrote since is newer.
+    /// Stores an object as a watch shows it. A status that we wrote since is newer.
     pub fn seen(&mut self, source: usize, mut object: TailscaleDeviceInvite, now: Instant) {
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         self.cancel_unless(&key, |running| {
@@ -82,7 +82,7 @@ impl Queue {
                 object.status.clone_from(&before.status);
                 object.metadata.resource_version = Some(version(before));
             }
-            // What the annotations ask for is no more than to look at once.
+            // A changed annotation only requests a reconcile.
             let is_asked = before.metadata.generation != object.metadata.generation
                 || before.metadata.annotations != object.metadata.annotations;
             if !is_asked {
@@ -104,7 +104,7 @@ impl Queue {
         self.entries.remove(key);
     }
 
-    /// What is under way for an object counts no longer, unless it is still for this one.
+    /// Cancels the reconcile of an object, unless it is still for this one.
     fn cancel_unless(&self, key: &Key, still: impl Fn(&TailscaleDeviceInvite) -> bool) {
         let entry = self.entries.get(key);
         if !entry.is_some_and(|entry| still(&entry.object))
@@ -114,7 +114,7 @@ impl Queue {
         }
     }
 
-    /// These are all that a watch knows of.
+    /// The complete list of a watch.
     pub fn listed(&mut self, source: usize, names: &BTreeSet<Key>) {
         let of_source = self.entries.iter().filter(|(_, it)| it.source == source);
         let gone = of_source.filter(|(key, _)| !names.contains(*key));
@@ -125,7 +125,7 @@ impl Queue {
         self.unlisted.remove(&source);
     }
 
-    /// Takes out what is due first, if anything is and its tailnet is free.
+    /// Takes out the first due object, if its tailnet is free.
     pub fn start(&mut self, term: Term, now: Instant) -> Option<Job> {
         let (due, key) = self.next()?;
         if due > now {
@@ -150,12 +150,12 @@ impl Queue {
         })
     }
 
-    /// When something is due next.
+    /// When the next object is due.
     pub fn wake_at(&self) -> Option<Instant> {
         self.next().map(|(due, _)| due)
     }
 
-    /// A look has ended.
+    /// A reconcile has ended.
     pub fn finished(&mut self, key: &Key, done: Done, now: Instant) {
         self.busy.remove(done.object.spec.tailnet_name());
         self.running.remove(key);
@@ -214,7 +214,7 @@ mod tests {
         object
     }
 
-    /// Ends a look that found or made this invite.
+    /// Ends a reconcile that found or created this invite.
     fn finish(queue: &mut Queue, job: &Job, invite: &str, now: Instant) {
         let done = Done {
             object: Arc::clone(&job.object),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_looked_at_before_every_watch_has_listed() {
+    fn nothing_is_reconciled_before_every_watch_has_listed() {
         let now = Instant::now();
         let mut queue = Queue::new(2);
         queue.seen(0, object("a", "default"), now);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_tailnet_the_second_look_knows_what_the_first_one_took() {
+    fn second_reconcile_of_a_tailnet_knows_the_invite_of_the_first() {
         let now = Instant::now();
         let mut queue = Queue::new(0);
         for (name, tailnet) in [("a", "default"), ("b", "default"), ("c", "other")] {
@@ -265,7 +265,7 @@ mod tests {
     type Happens = fn(&mut Queue, Instant);
 
     #[test]
-    fn what_is_under_way_is_obsolete_once_its_object_is_edited_or_gone() {
+    fn reconcile_is_obsolete_once_its_object_is_edited_or_gone() {
         let now = Instant::now();
         let edited: Happens = |queue, now| {
             let mut edited = object("a", "default");
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_during_a_look_is_looked_at_at_once() {
+    fn edit_during_a_reconcile_is_reconciled_at_once() {
         let now = Instant::now();
         let mut queue = Queue::new(0);
         queue.seen(0, object("a", "default"), now);

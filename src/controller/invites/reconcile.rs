@@ -1,4 +1,4 @@
-//! One look at one invite: ask, decide, act, say so.
+//! One reconcile of one invite: look up, decide, create, report.
 use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -33,48 +33,48 @@ use crate::{
     tailscale::{Kind, Permit},
 };
 
-/// A look to take.
+/// A reconcile to run.
 #[derive(Debug)]
 pub(super) struct Job {
     /// The term of leadership that it belongs to.
     pub term: Term,
     pub object: Arc<TailscaleDeviceInvite>,
-    /// The invites that other objects hold.
+    /// The invites that other objects have recorded.
     pub others: BTreeSet<String>,
-    /// The how-manieth try this is, 1 for the first.
+    /// The number of this attempt, 1 for the first.
     pub attempts: u32,
-    /// Cancelled once the object is gone or edited: nothing more is made for it as it was.
+    /// Cancelled once the object is gone or edited: nothing more is created for the old object.
     pub obsolete: CancellationToken,
 }
 
-/// A look that was taken.
+/// A reconcile that has ended.
 #[derive(Debug)]
 pub(super) struct Done {
     pub object: Arc<TailscaleDeviceInvite>,
-    /// The status as it stands in the cluster now.
+    /// The status as it is stored in the cluster now.
     pub status: TailscaleDeviceInviteStatus,
     /// The version of the object that has this status.
     pub version: String,
-    /// When to look again; `None`: not before an edit.
+    /// When to reconcile again; `None`: not before an edit.
     pub pause: Option<Duration>,
-    /// Whether the next look is another try.
+    /// Whether the next reconcile is another attempt.
     pub failed: bool,
 }
 
-/// The lead was lost, or the object is gone: nothing more is to be done here.
+/// The leadership was lost, or the object is gone: there is nothing more to do here.
 struct Interrupted;
 
-/// Before a status is tried again that could not be written.
+/// The pause before a failed status write is retried.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
-/// Where the tailnet's own interval is not known.
+/// The interval if that of the tailnet is not known.
 const INTERVAL: Duration = Duration::from_mins(10);
 
 fn suspended() -> Failure {
     Failure {
         reason: Reason::Suspended,
         message:
-            "The TailscaleTailnet is suspended: the invite is made once its spec.suspend is taken \
-                  back."
+            "The TailscaleTailnet is suspended: the controller does not create the invite. Set its \
+                  spec.suspend to false to continue."
                 .to_owned(),
         retry: Retry::Later,
         unknown_outcome: false,
@@ -88,7 +88,7 @@ impl Job {
     }
 }
 
-/// Takes a look, and acts where something is to be done.
+/// Reconciles one object.
 pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
     let mut look = OpenInvites {
         status: job.object.status.clone().unwrap_or_default(),
@@ -184,8 +184,8 @@ impl OpenInvites<'_> {
         Ok(Outcome::Out(self.out(node, &invite).await?))
     }
 
-    /// The device of the status, once one stands there: the invite is bound to it. Before there is an
-    /// invite, another one takes the place of a device that is proven to have left.
+    /// Looks up the device: that of the status, once there is an invite, as the invite is bound to
+    /// it. Before there is an invite, another device may replace one that is proven to have left.
     async fn find(
         &self,
         target: DeviceTarget,
@@ -213,7 +213,8 @@ impl OpenInvites<'_> {
         answer.await.map_err(|_| Interrupted)
     }
 
-    /// Remembers the device before the invite is made, so that after a crash it is looked for there.
+    /// Records the device before the invite is created, so that after a crash the invite is
+    /// searched for there.
     async fn intend(&mut self, node: &NodeId) -> Result<(), Interrupted> {
         if self.status.node_id.as_deref() != Some(node.as_str()) {
             let intent = status::intent(&self.status, node, self.subject());
@@ -226,8 +227,8 @@ impl OpenInvites<'_> {
         }
     }
 
-    /// Makes the invite, unless the object, the connection or the lead has changed until it is sent:
-    /// nobody could take a second one back.
+    /// Creates the invite, unless the object, the connection or the leadership changes before it is
+    /// sent: nobody could take a second one back.
     async fn create(
         &self,
         finding: &LookupResult,
@@ -256,13 +257,13 @@ impl OpenInvites<'_> {
     }
 
     async fn created(&self, node: &NodeId, invite: Invite) -> Invite {
-        info!(%node, id = invite.id, "the invite was made");
+        info!(%node, id = invite.id, "created the invite");
         let to = match &invite.made_as.email {
             Some(email) => format!(", sent to {email}"),
             None => String::new(),
         };
-        let reported = format!("The invite {} to {node} was made{to}.", invite.id);
-        self.emit(Reason::Invited, reported).await;
+        let note = format!("Created the invite {} to {node}{to}.", invite.id);
+        self.emit(Reason::Invited, note).await;
         invite
     }
 
@@ -285,10 +286,7 @@ impl OpenInvites<'_> {
             && self.status.accepted != Some(true)
         {
             let by = out.accepted_by.as_deref().unwrap_or("somebody");
-            let note = format!(
-                "The invite {} to {} was accepted by {by}.",
-                out.invite, out.node
-            );
+            let note = format!("{by} accepted the invite {} to {}.", out.invite, out.node);
             self.emit(Reason::Accepted, note).await;
         }
         let new = status::of_invite(&self.status, outcome, self.subject());
@@ -304,7 +302,7 @@ impl OpenInvites<'_> {
         }
     }
 
-    /// Writes a status if it is another one, and goes on trying: what was done must be known.
+    /// Writes a status if it changed, and keeps trying: the record must not be lost.
     async fn write(&mut self, new: TailscaleDeviceInviteStatus) -> Result<(), Interrupted> {
         if new == self.status {
             return Ok(());
@@ -332,8 +330,8 @@ impl OpenInvites<'_> {
                     break;
                 }
                 Err(NotWritten::Gone) => return Err(Interrupted),
-                // Nobody else writes a status in this term: what has changed is the spec, say, and the
-                // watch shows that too.
+                // Only this process writes a status in this term: another field has changed, and the watch
+                // shows that too.
                 Err(NotWritten::Outdated) => self.read_version(&api, &name, &uid).await?,
                 Err(NotWritten::Failed) => {
                     failures += 1;
@@ -345,7 +343,7 @@ impl OpenInvites<'_> {
         Ok(())
     }
 
-    /// Reads which version of the object is stored now.
+    /// Reads the stored version of the object.
     async fn read_version(
         &mut self,
         api: &Api<TailscaleDeviceInvite>,

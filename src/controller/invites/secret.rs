@@ -1,4 +1,4 @@
-//! The Secret that holds an invite's URL.
+//! The Secret with an invite's URL.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,14 @@ use crate::{
 
 /// The key of the URL.
 const URL: &str = "url";
-/// Which invite the URL is of: so a look need not read the URL.
+/// The invite that the URL belongs to: so a reconcile need not read the URL.
 const INVITE_ID: &str = "tailnet.dev/invite-id";
 
-/// Sees to it that the Secret is there; or says, for people, why it is not.
+/// Ensures that the Secret exists; otherwise returns the reason, for people.
 ///
-/// Who may create invites need not be allowed to touch Secrets, so one that is not of this object is
-/// left alone: it would otherwise be overwritten with our rights, and go when the object goes.
+/// People who may create invites need not have access to Secrets, so a Secret that does not belong
+/// to this object is left alone: otherwise they could overwrite it with our permissions, and delete
+/// it with the object.
 pub(super) async fn keep(
     client: &Client,
     object: &TailscaleDeviceInvite,
@@ -53,8 +54,8 @@ pub(super) async fn keep(
     };
     if !object.uid().as_ref().is_some_and(ours) {
         return Err(format!(
-            "there is a Secret {place} that is not of this invite. It is left alone. Delete it, or \
-             create another TailscaleDeviceInvite with another secretName."
+            "the Secret {place} exists and does not belong to this invite. The controller does not \
+             change it. Delete it, or create another TailscaleDeviceInvite with another secretName."
         ));
     }
     if found.annotations().get(INVITE_ID) == Some(&invite.id) {
@@ -91,7 +92,7 @@ async fn bounded<T>(
     match timeout(API_SERVER, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => Err(format!(
-            "the controller may not write the Secret {place}: {}. Give it the rights of \
+            "the controller may not write the Secret {place}: {}. Apply the role of \
              deploy/components/invites.",
             answer.message
         )),

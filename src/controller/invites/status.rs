@@ -1,4 +1,4 @@
-//! The status of an invite, derived: a pure function of the old status, an outcome and the time.
+//! The status of an invite, as a pure function of the old status, an outcome and the time.
 
 use jiff::Timestamp;
 
@@ -13,32 +13,31 @@ use crate::{
     tailnet::{Doubt, Failure},
 };
 
-/// What came of a look at one object.
+/// The outcome of one reconcile.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The spec cannot be read.
+    /// The spec cannot be parsed.
     Invalid(Vec<String>),
-    /// The tailnet cannot be asked at present.
+    /// The tailnet cannot be reached at present.
     Unconnected(Failure),
-    /// There is not exactly one device that is meant.
+    /// Not exactly one device matches.
     Unbound { named: String, binding: Binding },
-    /// There is one, but it is not certain yet that it is the targeted one, or still there.
+    /// One device matches, but it is not certain yet that it is the right one, or still there.
     Uncertain {
         named: String,
         node: NodeId,
         doubt: Doubt,
     },
-    /// The API did not do what was asked.
+    /// The API refused or failed.
     Failed { node: NodeId, failure: Failure },
-    /// The object's invite is in the list no more.
+    /// The list no longer has the object's invite.
     Gone { node: NodeId, invite: String },
-    /// The invite is out.
+    /// The invite exists.
     Out(Out),
 }
 
 impl Outcome {
-    /// Whether a request was made and did not do what was asked: each such look costs one, so the
-    /// next comes later.
+    /// Whether a request failed: each such reconcile costs one, so the next comes later.
     pub fn is_failure(&self) -> bool {
         match self {
             Self::Failed { .. } => true,
@@ -48,7 +47,7 @@ impl Outcome {
     }
 }
 
-/// An invite that is out. Without its URL, which must not come near a status.
+/// An invite that exists. Without its URL, which must not come near a status.
 #[derive(Debug)]
 pub(super) struct Out {
     pub node: NodeId,
@@ -76,19 +75,19 @@ impl Out {
         }
     }
 
-    /// Whether nothing more can come of it.
+    /// Whether the invite can no longer change.
     pub fn is_settled(&self) -> bool {
         self.accepted && !self.multi_use
     }
 }
 
-/// Before the invite is made: what must survive a crash.
+/// Recorded before the invite is created: this must survive a crash.
 pub(super) fn intent(
     old: &TailscaleDeviceInviteStatus,
     node: &NodeId,
     object: Subject,
 ) -> TailscaleDeviceInviteStatus {
-    let making = format!("The invite to {node} is being made.");
+    let making = format!("The controller is creating the invite to {node}.");
     let kept = TailscaleDeviceInviteStatus {
         node_id: Some(node.to_string()),
         ..old.clone()
@@ -101,7 +100,7 @@ pub(super) fn intent(
     )
 }
 
-/// The object that a status is of.
+/// The object of a status.
 #[derive(Clone, Copy)]
 pub(super) struct Subject<'a> {
     pub tailnet: &'a str,
@@ -109,7 +108,7 @@ pub(super) struct Subject<'a> {
     pub now: Timestamp,
 }
 
-/// The status after a look. Equal to `old` where nothing has changed, so that nothing is written.
+/// The status after a reconcile. Equal to `old` if nothing has changed, so that nothing is written.
 pub(super) fn of_invite(
     old: &TailscaleDeviceInviteStatus,
     outcome: &Outcome,
@@ -143,12 +142,12 @@ pub(super) fn of_invite(
 fn uncertain(named: &str, node: &NodeId, doubt: Doubt) -> ReadyState {
     let message = match doubt {
         Doubt::OneList => format!(
-            "{node} has the {named}. The invite is made once a second list of devices shows no other \
-             device of that name, as one list alone may be incomplete."
+            "{node} has the {named}. The controller creates the invite once a second list of devices \
+             shows no other device of that name, as one list may be incomplete."
         ),
         Doubt::NotListed => format!(
-            "{node} has the {named}, but the last list of devices lacks it. The invite is made once a \
-             list has the device again."
+            "{node} has the {named}, but the last list of devices lacks it. The controller creates the \
+             invite once a list has the device again."
         ),
     };
     ReadyState::working(Reason::Progressing, message)
@@ -156,26 +155,27 @@ fn uncertain(named: &str, node: &NodeId, doubt: Doubt) -> ReadyState {
 
 fn gone(old: &TailscaleDeviceInviteStatus, node: &NodeId, invite: &str) -> ReadyState {
     if old.accepted == Some(true) {
-        let message = format!("The invite {invite} to {node} was accepted; it is listed no more.");
+        let message =
+            format!("The invite {invite} to {node} was accepted, and is no longer listed.");
         return ReadyState::done(Reason::Accepted, message);
     }
     ReadyState::stalled(
         Reason::InviteGone,
         format!(
-            "The invite {invite} to {node} is not among the device's invites any more: it was \
-             withdrawn or has expired. No other one is made by itself. Delete this object, and create \
-             it again if the invite is still wanted."
+            "The device's invites no longer include the invite {invite} to {node}: it was withdrawn or \
+             has expired. The controller does not create another one. Delete this object, and create \
+             it again if you still want the invite."
         ),
     )
 }
 
 fn is_out(out: &Out) -> ReadyState {
-    let to = out.email.as_deref().unwrap_or("whoever has the URL");
+    let to = out.email.as_deref().unwrap_or("anyone who has the URL");
     let title = format!("The invite {} to {} for {to}", out.invite, out.node);
     match (&out.secret, out.accepted) {
         (Err(error), _) => ReadyState::retrying(
             Reason::SecretNotWritten,
-            format!("{title} is out, but its URL is not in a Secret: {error}"),
+            format!("{title} exists, but its URL is not in a Secret: {error}"),
         ),
         (Ok(()), true) => {
             let by = out.accepted_by.as_deref().unwrap_or("somebody");
@@ -183,7 +183,7 @@ fn is_out(out: &Out) -> ReadyState {
         }
         (Ok(()), false) => ReadyState::done(
             Reason::Invited,
-            format!("{title} is out. Nobody has accepted it yet."),
+            format!("{title} exists. Nobody has accepted it yet."),
         ),
     }
 }

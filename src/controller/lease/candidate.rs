@@ -1,4 +1,4 @@
-//! What a candidate knows of the lease, and its next move. No I/O; the time is an argument.
+//! A candidate's view of the lease, and its next move. No I/O; the time is an argument.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tokio::time::Instant;
 
 use super::Timings;
 
-/// What to send to the API server.
+/// The request to send to the API server.
 #[derive(Debug, PartialEq)]
 pub(super) enum Move {
-    /// Nothing: another one holds the lease.
+    /// Nothing: another candidate holds the lease.
     Wait,
-    /// There is no lease: make one that we hold.
+    /// There is no lease: create one that we hold.
     Create(Lease),
     /// Renew or take it; refused if it was written since it was seen (its resourceVersion).
     Replace(Lease),
@@ -30,7 +30,7 @@ pub(super) struct Candidate {
     seen: Option<Seen>,
     /// Set by a write of ours that succeeded.
     leads_until: Option<Instant>,
-    /// Counts how often it has taken the lease: a renewal in time is no new hold.
+    /// Counts how often it has taken the lease: a renewal in time does not count.
     holds: u64,
 }
 
@@ -58,17 +58,17 @@ impl Candidate {
         self.leads_until.filter(|until| now < *until)
     }
 
-    /// Which hold on the lease we have, by number, and its end unless it is renewed.
+    /// The number of our hold on the lease, and its end unless it is renewed.
     pub(super) fn lead(&self) -> Option<(u64, Instant)> {
         self.leads_until.map(|until| (self.holds, until))
     }
 
-    /// Leads no longer, whoever holds the lease.
+    /// Stops leading, regardless of the holder of the lease.
     pub(super) fn resign(&mut self) {
         self.leads_until = None;
     }
 
-    /// Who holds the lease, as last seen.
+    /// The holder of the lease, as last seen.
     pub(super) fn holder(&self) -> Option<&str> {
         holder(&self.seen.as_ref()?.lease)
     }
@@ -115,7 +115,8 @@ impl Candidate {
         self.seen = Some(Seen { lease, since: sent });
     }
 
-    /// The lease to write so that another may take it at once; none if it is not ours.
+    /// The lease without a holder, so that another candidate may take it at once; none if it is not
+    /// ours.
     pub(super) fn release(&self, wall_clock: Timestamp) -> Option<Lease> {
         let seen = self
             .seen
@@ -130,7 +131,7 @@ impl Candidate {
         Some(lease)
     }
 
-    /// The lease with us as its holder. The times in it are for people; nobody decides by them.
+    /// The lease with us as its holder. The times in it are for people; no candidate uses them.
     fn held(&self, before: &Lease, wall_clock: Timestamp) -> Lease {
         let renewal = holder(before) == Some(&self.identity);
         let old = before.spec.clone().unwrap_or_default();

@@ -1,9 +1,10 @@
-//! Leader election: who may write, decided by a `coordination.k8s.io` Lease.
+//! Leader election by a `coordination.k8s.io` Lease.
 //!
-//! The rules are client-go's (k8s.io/client-go/tools/leaderelection): a holder renews; whoever has
-//! seen the Lease unchanged for its whole duration may take it, by a write that fails if anybody
-//! else wrote in between. No clock is compared with another machine's. What is decided stands in
-//! [`candidate`], without I/O; here are the calls, each bounded in time, and the loop.
+//! The rules are client-go's (k8s.io/client-go/tools/leaderelection): a holder renews the Lease; a
+//! candidate that has seen it unchanged for its whole duration may take it, by a write that fails
+//! if another candidate wrote in between. No clock is compared with another machine's.
+//! [`candidate`] decides, without I/O; this module has the requests, each bounded in time, and the
+//! loop.
 
 mod candidate;
 
@@ -45,7 +46,7 @@ impl Timings {
         self.lease() * 2 / 3
     }
 
-    /// The time between two looks at the lease: 2 s by default.
+    /// The time between two reads of the lease: 2 s by default.
     #[must_use]
     pub fn retry(self) -> Duration {
         self.lease() * 2 / 15
@@ -59,7 +60,7 @@ impl Default for Timings {
     }
 }
 
-/// The lead, as it was won or renewed last.
+/// The leadership, as it was last won or renewed.
 #[derive(Debug, Clone, Copy)]
 struct Lead {
     term: Term,
@@ -87,15 +88,15 @@ impl Leadership {
         self.0.borrow().filter(Lead::holds).map(|lead| lead.term)
     }
 
-    /// To be asked before each write: true only in the present term, and while nobody else can have
-    /// taken the lease. Once false for a term, it stays false.
+    /// Must be checked before each write: true only in the present term, and while no other process
+    /// can have taken the lease. Once false for a term, it stays false.
     #[must_use]
     pub fn leads(&self, term: Term) -> bool {
         self.term() == Some(term)
     }
 
-    /// Waits until the term is another one than `known`, and gives it. A lead that is lost and won
-    /// again before anybody asks is another term, so that no loss is missed.
+    /// Waits until the term differs from `known`, and returns it. Leadership that is lost and won
+    /// again in between is another term, so that no loss is missed.
     pub async fn next(&mut self, known: Option<Term>) -> Option<Term> {
         loop {
             let lead = self.0.borrow_and_update().filter(Lead::holds);
@@ -183,7 +184,7 @@ impl Election {
             {
                 break;
             }
-            // The next attempt may take long to tell that leadership has run out.
+            // The next attempt may take long: readers must not wait for it to learn that the leadership is lost.
             self.publish();
         }
         self.candidate.resign();
@@ -191,14 +192,19 @@ impl Election {
         self.release().await;
     }
 
-    /// One look at the lease, and a write where it is ours to renew or free to take.
+    /// Reads the lease, and writes it if it is ours to renew or free to take.
     async fn attempt(&mut self) {
         let holder = self.candidate.holder().map(str::to_owned);
         let result = match self.candidate.leads_until(Instant::now()) {
             // An answer that comes later would come too late.
             Some(until) => timeout_at(until, self.read_and_write())
                 .await
-                .unwrap_or_else(|_| Err("no answer before the lease had to be renewed".to_owned())),
+                .unwrap_or_else(|_| {
+                    Err(
+                        "the API server did not answer before the lease had to be renewed"
+                            .to_owned(),
+                    )
+                }),
             None => self.read_and_write().await,
         };
         (self.tried)(result.as_ref().copied().map_err(String::as_str));
@@ -211,7 +217,7 @@ impl Election {
                 self.failing = true;
                 warn!(
                     lease = self.name,
-                    error, "election: cannot use the lease, will try again"
+                    error, "election: cannot use the lease; retrying"
                 );
             }
         }
@@ -228,7 +234,7 @@ impl Election {
     async fn read_and_write(&mut self) -> Result<(), String> {
         let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
         self.candidate.saw(seen, Instant::now());
-        // The time before the write counts: the server may take it long before we hear of it.
+        // The time before the write counts: the server may apply it long before its response arrives.
         let sent = Instant::now();
         let parameters = PostParams::default();
         let written = match self.candidate.next_move(sent, Timestamp::now()) {
@@ -245,7 +251,8 @@ impl Election {
         Ok(())
     }
 
-    /// Gives the lease back, so that another need not wait; if it cannot, the lease runs out.
+    /// Releases the lease, so that another candidate need not wait; if that fails, the lease
+    /// expires.
     async fn release(&mut self) {
         let released = async {
             let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
@@ -261,13 +268,13 @@ impl Election {
         if let Err(error) = released.await {
             warn!(
                 lease = self.name,
-                error, "election: could not release the lease, it runs out"
+                error, "election: could not release the lease; it expires"
             );
         }
     }
 
-    /// The answer; none where somebody else wrote first. kube repeats some failed requests by
-    /// itself, with pauses that grow: hence the limit.
+    /// The response; none if another process wrote first. kube retries some failed requests by
+    /// itself, with growing pauses: hence the limit.
     async fn bounded<T>(
         &self,
         call: impl Future<Output = kube::Result<T>>,
@@ -277,7 +284,7 @@ impl Election {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer from the API server within {limit:?}")),
+            Err(_) => Err(format!("the API server did not answer within {limit:?}")),
         }
     }
 

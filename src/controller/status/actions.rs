@@ -1,4 +1,4 @@
-//! What a status says of that which is done once.
+//! The one-shot actions in a status.
 
 use super::{ReadyState, count, whole_second};
 use jiff::SignedDuration;
@@ -10,8 +10,7 @@ use crate::{
     tailnet::{ActionDetail, PolicyReport},
 };
 
-/// That something was missed is said, but nothing is waited for: the manifest may keep its time for
-/// long after it.
+/// Reports missed actions but does not wait for them: a manifest may keep a time that has passed.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let ready = with_clock(ready, report.actions.clock_skew);
     let totals = report.actions.totals.iter();
@@ -29,13 +28,15 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
             1 => "1 device".to_owned(),
             many => format!("{many} devices"),
         };
-        format!(" expireKeyAt is missed for {devices}, as {why}; a later time is another act.")
+        format!(
+            " expireKeyAt is missed for {devices}, as {why}. Write a later time to expire the key."
+        )
     });
     let message = missed.fold(ready.message, |text, missed| text + &missed);
     ReadyState { message, ..ready }
 }
 
-/// That no one-shot action begins, as the clock is wrong.
+/// Adds that no one-shot action begins while the clock is wrong.
 pub(super) fn with_clock(ready: ReadyState, skew: Option<SignedDuration>) -> ReadyState {
     let Some(skew) = skew.filter(|_| ready.reason != Reason::ActionHeld) else {
         return ready;
@@ -69,11 +70,11 @@ fn detail(action: &ActionDetail) -> ActionStatus {
     let (state, message) = match action.stage {
         Stage::Due => ("Due", None),
         Stage::Started => ("Started", None),
-        Stage::Missed(why) => ("Missed", Some(format!("{why}; it is never done"))),
+        Stage::Missed(why) => ("Missed", Some(format!("{why}; the key is not expired"))),
         Stage::Scheduled => ("Scheduled", None),
         Stage::Waiting => (
             "Waiting",
-            Some("maxPerDay devices are deleted within a day".to_owned()),
+            Some("the controller has deleted maxPerDay devices within a day".to_owned()),
         ),
         Stage::Done => ("Done", None),
     };

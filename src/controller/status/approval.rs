@@ -1,4 +1,4 @@
-//! What waits for an approval, as the status of a policy and of a tailnet tells it.
+//! Pending approvals in the status of a policy and of a tailnet.
 use super::{ReadyState, count, whole_second};
 use crate::{
     api::{
@@ -9,21 +9,21 @@ use crate::{
     tailnet::{self, PolicyReport, TailnetReport},
 };
 
-/// Says how to approve what is held, and what is wrong with what somebody wrote to approve it.
+/// Explains how to approve a held plan, and lists the errors in the annotation.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport, tailnet: &str) -> ReadyState {
     let what = match (ready.reason, &report.held) {
         (Reason::AwaitingApproval, Some(plan)) => format!(
-            "{}, listed under status.pending, until somebody approves: nothing of it is sent before the \
-             policy is annotated with {APPROVE}: plan:{}.",
+            "{}, listed under status.pending. Nothing of the plan is sent before it is approved. Annotate \
+             the policy with {APPROVE}: plan:{}.",
             waiting(plan),
             plan.hash
         ),
         (Reason::LimitHeld, Some(plan)) => format!(
-            "{}: with them more devices would be changed within an hour than maxChangedDevices of the \
+            "{}: the plan would change more devices within an hour than maxChangedDevices of the \
              TailscaleTailnet {tailnet} allows {}, and policies with the most devices are held first. \
-             If the selector means too many, correct it. Else annotate the TailscaleTailnet with \
-             {APPROVE}: plan:{}, or raise its maxChangedDevices. What fits again once an hour has \
-             passed goes on by itself.",
+             If the selector matches too many devices, correct it. Otherwise annotate the \
+             TailscaleTailnet with {APPROVE}: plan:{}, or raise its maxChangedDevices. The controller \
+             sends changes that are within the limit again once an hour has passed.",
             waiting(plan),
             allowed(plan),
             plan.hash
@@ -43,7 +43,7 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport, tailnet: &str) -
     ReadyState { message, ..ready }
 }
 
-/// A policy can be told by its annotation which device is meant.
+/// The annotation of a policy can name the right device.
 pub(super) fn of_binding(ready: ReadyState, binding: &Binding) -> ReadyState {
     let found = match binding {
         Binding::Ambiguous(nodes) => nodes.first(),
@@ -54,24 +54,24 @@ pub(super) fn of_binding(ready: ReadyState, binding: &Binding) -> ReadyState {
         return ready;
     };
     let message = format!(
-        "{} The annotation {APPROVE}: node:{found} on the policy says that {found} is the one.",
+        "{} Or annotate the policy with {APPROVE}: node:{found} to bind it to {found}.",
         ready.message
     );
     ReadyState { message, ..ready }
 }
 
-/// How many devices the limit allows, or the part of it that one namespace may use.
+/// How many devices the limit allows, or the share of one namespace.
 fn allowed(plan: &tailnet::HeldPlan) -> String {
     match (plan.share, plan.limit) {
         (Some(share), Some(most)) => format!(
-            "one namespace ({share} of {most}: a quarter of the limit is left for other namespaces)"
+            "one namespace ({share} of {most}: a quarter of the limit is reserved for other namespaces)"
         ),
         (_, Some(most)) => format!("({most})"),
-        (_, None) => "(no limit now)".to_owned(),
+        (_, None) => "(no limit at present)".to_owned(),
     }
 }
 
-/// `12 changes of 3 devices wait`.
+/// `12 changes of 3 devices are pending approval`.
 fn waiting(plan: &tailnet::HeldPlan) -> String {
     let counted = |count: usize, what: &str| match count {
         1 => format!("1 {what}"),
@@ -81,14 +81,14 @@ fn waiting(plan: &tailnet::HeldPlan) -> String {
         counted(plan.changes, "change"),
         counted(plan.devices, "device"),
     );
-    let verb = if plan.changes == 1 { "waits" } else { "wait" };
+    let verb = if plan.changes == 1 { "is" } else { "are" };
     let past = plan.changes.saturating_sub(plan.open);
     let past = match past {
         0 => String::new(),
         1 => " (1 of them no longer applies and is not sent)".to_owned(),
         many => format!(" ({many} of them no longer apply and are not sent)"),
     };
-    format!("{changes} of {devices} {verb}{past}")
+    format!("{changes} of {devices} {verb} pending approval{past}")
 }
 
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
@@ -107,7 +107,7 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
     status.approval_errors.clone_from(&report.approval_errors);
 }
 
-/// What was kept of recent changes stays until this process knows better.
+/// The record of recent changes stays until this process has loaded it.
 pub(super) fn describe_tailnet(
     status: &mut TailscaleTailnetStatus,
     report: &TailnetReport,
@@ -157,7 +157,7 @@ pub(super) fn describe_tailnet(
     status.approval_errors.clone_from(&report.approval_errors);
 }
 
-/// The devices that a status of a tailnet has as reserved. One of an older version names no namespaces.
+/// The reserved devices of a tailnet's status. An older version wrote no namespaces.
 pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> tailnet::ReservedDevices {
     let reserved = status.reserved_devices.iter();
     let reserved = reserved.filter_map(|entry| match entry.split_once('/') {
@@ -167,7 +167,7 @@ pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> tailne
     reserved.collect()
 }
 
-/// The deletions that a status of a tailnet has recorded.
+/// The deletions that a tailnet's status records.
 pub(in crate::controller) fn deletions(
     status: &TailscaleTailnetStatus,
 ) -> Vec<tailnet::RecentDeletions> {
@@ -187,7 +187,7 @@ pub(in crate::controller) fn deletions(
         .collect()
 }
 
-/// What a status of a tailnet has kept of recent changes.
+/// The recent changes that a tailnet's status records.
 pub(in crate::controller) fn recent(
     status: &TailscaleTailnetStatus,
 ) -> Vec<tailnet::RecentChanges> {

@@ -1,4 +1,4 @@
-//! What a status says of devices that a policy has let go, under `deletionPolicy: Clear`.
+//! The devices that a policy has released under `deletionPolicy: Clear`, in its status.
 
 use std::{collections::BTreeMap, fmt::Display};
 
@@ -11,8 +11,8 @@ use crate::{
     tailnet::{ClearReport, DETAILS, PolicyReport, State},
 };
 
-/// A policy is not done as long as a device that it released is not cleared. Where that is held, it
-/// says so as for any other change.
+/// A policy is not done while a device that it released is not cleared. If that change is held, the
+/// message says so as for any other change.
 pub(super) fn ready_state(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let deleting = matches!(report.state, State::Deleting(_));
     let unfinished = deleting || ready.progress == Progress::Done;
@@ -34,7 +34,7 @@ fn begin(report: &PolicyReport) -> &'static str {
     }
 }
 
-/// Why the devices wait, where an approval releases them.
+/// The reason of the hold, if an approval releases the devices.
 fn held(clearing: &ClearReport) -> Option<Reason> {
     let mut holds = clearing
         .differences
@@ -46,7 +46,7 @@ fn held(clearing: &ClearReport) -> Option<Reason> {
     })
 }
 
-/// Says before what is held that it is about devices that were released, and how many.
+/// States before a held change that it concerns released devices, and how many.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let is_held = matches!(ready.reason, Reason::LimitHeld | Reason::AwaitingApproval);
     let (Some(clearing), Some(_), true) = (&report.clearing, &report.held, is_held) else {
@@ -56,7 +56,7 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
         return ready;
     }
     let message = format!(
-        "{}{} {} With deletionPolicy: Retain they stay as they are.",
+        "{}{} {} Under deletionPolicy: Retain they would stay as they are.",
         begin(report),
         released(clearing),
         ready.message
@@ -70,9 +70,9 @@ pub(super) fn deleting() -> ReadyState {
 
 pub(super) fn too_many(devices: usize) -> ReadyState {
     let message = format!(
-        "deletionPolicy: Clear can keep {MAX_MANAGED} devices, those included that are let go and not \
-         cleared yet; {devices} fit spec.deviceSelector. Narrow it, or write deletionPolicy: Retain. \
-         Nothing is sent until then."
+        "spec.deviceSelector matches {devices} devices, but deletionPolicy: Clear can record {MAX_MANAGED}, \
+         including released ones that are not cleared yet. Nothing is sent. Narrow spec.deviceSelector, or \
+         write deletionPolicy: Retain."
     );
     ReadyState::stalled(Reason::TooManyDevices, message)
 }
@@ -85,10 +85,10 @@ fn left(clearing: &ClearReport) -> String {
 
 fn released(clearing: &ClearReport) -> String {
     let devices = match clearing.left {
-        1 => "One device that it released is".to_owned(),
-        many => format!("{many} devices that it released are"),
+        1 => "one released device".to_owned(),
+        many => format!("{many} released devices"),
     };
-    format!("{devices} still to be cleared.")
+    format!("The controller must still clear {devices}.")
 }
 
 pub(super) fn in_sync(known: Known, report: &PolicyReport) -> Known {
@@ -102,7 +102,7 @@ pub(super) fn in_sync(known: Known, report: &PolicyReport) -> Known {
     }
 }
 
-/// What is to be taken away stands among the pending changes.
+/// Adds the settings that are still to be cleared to the pending changes.
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
     let Some(clearing) = &report.clearing else {
         return;

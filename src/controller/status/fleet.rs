@@ -1,4 +1,4 @@
-//! The status of a policy about many devices.
+//! The status of a policy with a selector.
 
 use super::{Known, ReadyState, bound, count, deleting, failed, failures, held, pending, worst};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     tailnet::{DeviceReport, SelectorReport},
 };
 
-/// How many devices a condition names.
+/// The number of devices that a condition names.
 const NAMED: usize = 3;
 
 pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
@@ -19,8 +19,8 @@ pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
             "devices"
         };
         let reported = format!(
-            " Of {} {devices} spec.deviceSelector.expression cannot tell, so that nothing is done about \
-             them. The first is {} ({}): {}.",
+            " spec.deviceSelector.expression cannot be evaluated for {} {devices}, so that the policy does \
+             not target them. The first is {} ({}): {}.",
             selector_errors.count,
             selector_errors.label,
             selector_errors.node,
@@ -34,7 +34,7 @@ pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
     let reported = flapping(&first.node, &first.label);
     let others = match first.count {
         1 => String::new(),
-        many => format!(" {} other devices do so too.", many - 1),
+        many => format!(" The same applies to {} other devices.", many - 1),
     };
     if ready.progress == Progress::Done {
         return ReadyState::retrying(Reason::Contested, format!("{reported}{others}"));
@@ -48,14 +48,17 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
     if all == 0 {
         return ReadyState::done(
             Reason::NoDevices,
-            "No device of the tailnet fits spec.deviceSelector now. One that joins is taken up at \
-             the next look.",
+            "No device of the tailnet matches spec.deviceSelector now. The policy adopts one that joins \
+             at the next poll.",
         );
     }
     if report.conflicted > 0 {
-        let message = some(report, report.conflicted, "lost a field", |device| {
-            (!device.conflicts.is_empty()).then(|| bound(device).message)
-        });
+        let message = some(
+            report,
+            report.conflicted,
+            "have an overridden field",
+            |device| (!device.conflicts.is_empty()).then(|| bound(device).message),
+        );
         return if report.working > 0 {
             ReadyState::retrying(Reason::Conflicted, message)
         } else {
@@ -70,7 +73,7 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
     }
     if report.working > 0 || report.unread > 0 {
         let message = format!(
-            "{} of {all} devices are as declared; the others are being brought to it.",
+            "{} of {all} devices are in sync; the controller is applying the desired state to the others.",
             report.in_sync
         );
         return ReadyState::working(Reason::Progressing, message);
@@ -79,7 +82,7 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
         return ready;
     }
     if report.out_of_sync > 0 {
-        let message = some(report, all - report.in_sync, "wait", |device| {
+        let message = some(report, all - report.in_sync, "are not ready", |device| {
             (!device.differences.is_empty()).then(|| bound(device).message)
         });
         return ReadyState::retrying(Reason::DependencyNotReady, message);
@@ -88,18 +91,18 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
     let expired = match expired.as_slice() {
         [] => String::new(),
         keys => format!(
-            " No wish any more, as the expiry has passed: {}.",
+            " No longer declared, as the expiry has passed: {}.",
             keys.join(", ")
         ),
     };
     let message = match all {
-        1 => format!("The one device that fits is as declared.{expired}"),
-        _ => format!("All {all} devices are as declared.{expired}"),
+        1 => format!("The one matching device is in sync.{expired}"),
+        _ => format!("All {all} devices are in sync.{expired}"),
     };
     ReadyState::done(Reason::InSync, message)
 }
 
-/// Where all fail alike it is no partial success: the first failure is the reason.
+/// If all devices fail, the success is not partial: the first failure is the reason.
 fn failing(report: &SelectorReport) -> ReadyState {
     let message = some(report, report.failed, "failed", |device| {
         (!device.failures.is_empty()).then(|| format!("{}: {}", called(device), failures(device)))
@@ -119,19 +122,19 @@ fn holding(report: &SelectorReport) -> Option<ReadyState> {
     let first = report.details.iter().find_map(held)?;
     if first.reason == Reason::Observed {
         let message = format!(
-            "{} of {} devices differ; status.pending lists what. Nothing is sent, as the policy only \
-             observes: write enforcement: Enforce to remove the differences.",
+            "{} of {} devices are out of sync; status.pending lists the differences. Nothing is sent, as \
+             the policy only observes. Write enforcement: Enforce to apply the desired state.",
             report.held, report.matched
         );
         return Some(ReadyState { message, ..first });
     }
-    let message = some(report, report.held, "wait", |device| {
+    let message = some(report, report.held, "are held", |device| {
         held(device).map(|ready| ready.message)
     });
     Some(ReadyState { message, ..first })
 }
 
-/// `3 of 1000 devices failed: …`, with what is to be said of the first of them.
+/// `3 of 1000 devices failed: …`, with details of the first of them.
 fn some(
     report: &SelectorReport,
     how_many: usize,
@@ -163,7 +166,7 @@ pub(super) fn in_sync(report: &SelectorReport) -> Known {
         return Known::No(format!("{total}: {}", first.join("; ")));
     }
     if report.conflicted > 0 {
-        let message = "What another policy decides differs from what is declared here.";
+        let message = "Another policy overrides a field that this policy declares.";
         return Known::No(message.to_owned());
     }
     if report.unread > 0 {

@@ -1,11 +1,11 @@
-//! What a policy must not forget, as its status records it.
+//! The records of a policy in its status.
 
 use std::collections::BTreeSet;
 
 use super::{ReadyState, clear};
 use crate::{api::TailscaleDevicePolicyStatus, model::AttributeKey, tailnet::PolicyReport};
 
-/// What must be there after a restart.
+/// Everything that must survive a restart.
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
     let record = &report.record;
     if let Some(bound) = &record.bound {
@@ -20,13 +20,13 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
     status.attribute_record = report.owned.to_status(&report.uid, report.unrecorded);
 }
 
-/// On some devices the policy owns nothing, as they are too many to be recorded.
+/// On some devices the policy owns nothing, as they are too many to record.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     if report.unrecorded == 0 {
         return ready;
     }
     let message = format!(
-        "{} A status has no room to record {} of the devices as managed: an attribute that \
+        "{} The status cannot record {} of the devices as managed, as they are too many: an attribute that \
          spec.postureAttributes no longer declares stays on them. Write several policies with narrower \
          selectors to have it deleted.",
         ready.message, report.unrecorded

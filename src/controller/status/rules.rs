@@ -1,4 +1,4 @@
-//! What a status says of the rules that hold for its policy.
+//! The guardrails of a policy in its status.
 
 use super::ReadyState;
 use crate::{
@@ -6,11 +6,11 @@ use crate::{
     tailnet::{PolicyReport, State},
 };
 
-/// So much of the rules of `allowedPolicies` is repeated in a message.
+/// The number of characters of `allowedPolicies` that a message quotes.
 const RULES_SHOWN: usize = 300;
 
-/// Which devices are considered, where rules bound that: whether there are others that match is not the
-/// author's to know.
+/// Names the devices that the policy can target, if guardrails restrict them. The message must not
+/// reveal whether others match.
 pub(super) fn within(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let selects = match &report.state {
         State::Selector(_) => true,
@@ -23,8 +23,8 @@ pub(super) fn within(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let shown: String = devices.chars().take(RULES_SHOWN).collect();
     let rest = if shown == *devices { "" } else { "…" };
     let message = format!(
-        "{} Only devices that allowedPolicies lets policies of this namespace change are considered: \
-         {shown}{rest}.",
+        "{} The policy can only target devices that allowedPolicies allows policies of this namespace to \
+         change: {shown}{rest}.",
         ready.message
     );
     ReadyState { message, ..ready }

@@ -1,8 +1,8 @@
-//! Webhooks of Tailscale: a valid one wakes the poll of its tailnet, and does nothing more.
+//! Webhooks of Tailscale: a valid one triggers a poll of its tailnet, and nothing else.
 //!
-//! What it says is not even read: the list tells the truth, and nobody can make the controller do
-//! anything by a webhook but look. The endpoint faces the internet: who sends what is not valid
-//! learns nothing, not even whether there is such a tailnet.
+//! The controller does not read the body: the list is the source of truth, and a webhook can cause
+//! nothing but a poll. The endpoint faces the internet: the sender of an invalid webhook learns
+//! nothing, not even whether there is such a tailnet.
 
 mod signature;
 
@@ -32,7 +32,7 @@ use crate::{
     tailnet::{Input, Message},
 };
 
-/// The tailnets that webhooks can wake, and with which secret.
+/// The tailnets that accept webhooks, and the secret of each.
 #[derive(Clone, Default)]
 pub(super) struct Webhooks(Arc<Mutex<HashMap<String, Receiver>>>);
 
@@ -47,11 +47,11 @@ const SIGNATURE: &str = "tailscale-webhook-signature";
 const LARGEST_BODY: usize = 256 * 1024;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// At most one poll more in this time, however many webhooks arrive.
+/// At most one more poll in this time, regardless of the number of webhooks.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Webhooks {
-    /// Takes webhooks of a tailnet that are signed with this secret, in the place of any other.
+    /// Accepts webhooks of a tailnet that are signed with this secret, and with no other.
     pub fn accept(
         &self,
         tailnet: &str,
@@ -68,7 +68,7 @@ impl Webhooks {
         self.lock().insert(tailnet.to_owned(), receiver);
     }
 
-    /// Takes no webhook of a tailnet any more.
+    /// Stops accepting webhooks of a tailnet.
     pub fn refuse(&self, tailnet: &str) {
         self.lock().remove(tailnet);
     }
@@ -76,7 +76,7 @@ impl Webhooks {
     /// Serves `POST /webhook/<tailnet>` until `stop` is cancelled; returns once the address is bound.
     pub async fn serve(self, address: SocketAddr, stop: CancellationToken) -> io::Result<()> {
         let listener = tokio::net::TcpListener::bind(address).await?;
-        info!(address = %listener.local_addr()?, "taking webhooks at /webhook/<tailnet>");
+        info!(address = %listener.local_addr()?, "accepting webhooks at /webhook/<tailnet>");
         let router = Router::new()
             .route("/webhook/{tailnet}", post(receive))
             .with_state(self);
@@ -89,7 +89,9 @@ impl Webhooks {
             .lock()
             .get(tailnet)
             .map(|it| (it.secret.clone(), Arc::clone(&it.arrived)))
-            .ok_or("no such tailnet has webhook_secret in its Secret")?;
+            .ok_or(
+                "the Secret of the tailnet has no webhook_secret, or there is no such tailnet",
+            )?;
         let header = headers.get(SIGNATURE).and_then(|text| text.to_str().ok());
         let header = header.unwrap_or_default();
         signature::verify(&secret, header, body, Timestamp::now())
@@ -103,7 +105,7 @@ impl Webhooks {
     }
 }
 
-/// Wakes the poll at the first webhook, and once more after the pause if others came in it.
+/// Triggers a poll at the first webhook, and once more after the pause if others arrived meanwhile.
 async fn wake(arrived: Arc<Notify>, mailbox: mpsc::UnboundedSender<Message>) {
     loop {
         arrived.notified().await;
@@ -123,15 +125,15 @@ async fn receive(
     let outcome = match tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST_BODY)).await {
         Ok(Ok(body)) => webhooks.deliver(&tailnet, &headers, &body),
         Ok(Err(error)) => Err(format!("its body cannot be read: {error}")),
-        Err(_) => Err("its body takes too long".to_owned()),
+        Err(_) => Err("its body did not arrive in time".to_owned()),
     };
     match outcome {
         Ok(()) => {
-            debug!(?tailnet, "a webhook wakes the poll");
+            debug!(?tailnet, "a webhook triggers a poll");
             StatusCode::OK
         }
         Err(why) => {
-            debug!(?tailnet, "a webhook is refused: {why}");
+            debug!(?tailnet, "refused a webhook: {why}");
             StatusCode::UNAUTHORIZED
         }
     }

@@ -7,20 +7,22 @@ use jiff::{SignedDuration, Timestamp};
 use ring::hmac;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Why a webhook is not taken. For logs: who sent it is told nothing of it.
+/// Why a webhook is refused. For logs only: the sender learns nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("its signature is missing or cannot be read")]
+    #[error("its signature is missing or cannot be parsed")]
     Unreadable,
-    #[error("it is signed with another secret, or was changed on its way")]
+    #[error("it is signed with another secret, or was changed in transit")]
     Forged,
-    #[error("it was signed more than five minutes ago, or the clock of this machine is ahead")]
+    #[error("it was signed more than five minutes ago, or the clock of this machine is fast")]
     Old,
-    #[error("it is signed for later, or the clock of this machine is behind")]
+    #[error(
+        "it was signed more than five minutes in the future, or the clock of this machine is slow"
+    )]
     Early,
 }
 
-/// How far the time of a signature may be from now, either way: what Tailscale's own example takes.
+/// How far the time of a signature may be from now, either way: as in Tailscale's own example.
 const TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 /// Signatures that are tried. There are two while a secret is replaced; each costs a pass over the
 /// body.
@@ -95,7 +97,7 @@ mod tests {
             (format!("{t},v1={OURS}"), Ok(())),
             (format!("v1={OURS}, {t}"), Ok(())),
             (format!("{t},v1={}", OURS.to_uppercase()), Ok(())),
-            // Several, as while a secret is replaced; what is not known is passed over.
+            // Several, as while a secret is replaced; unknown parts are ignored.
             (format!("{t},v1={OTHER},v1={OURS}"), Ok(())),
             (format!("{t},v0=aa,v1={OURS},v2=zz,x"), Ok(())),
             (format!("{t},v1=zz,v1={OURS}"), Ok(())),

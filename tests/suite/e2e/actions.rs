@@ -61,7 +61,7 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
     stage
         .policy_says(
             "laptop",
-            &format!("True InSync: fra-laptop ({node}) is as declared."),
+            &format!("True InSync: fra-laptop ({node}) is in sync."),
         )
         .await;
     assert_eq!(expiries(&stage), 0);
@@ -128,14 +128,13 @@ async fn a_time_before_the_policy_is_missed_and_expiries_that_observe_or_cannot_
         .policy_says(
             "missed",
             &format!(
-                "True InSync: fra-laptop ({laptop}) is as declared. expireKeyAt is missed for 1 device, as \
-                 the time lies before the creation of the policy; a later time is another act."
+                "True InSync: fra-laptop ({laptop}) is in sync. expireKeyAt is missed for 1 device, as the time lies before the creation of the policy. Write a later time to expire the key."
             ),
         )
         .await;
     let note = format!(
-        "fra-laptop: expireKeyAt {missed} is missed and never done: the time lies before the creation of \
-         the policy. A later time is another act."
+        "fra-laptop: expireKeyAt {missed} is missed: the time lies before the creation of \
+         the policy. Write a later time to expire the key."
     );
     stage.event("missed", "ExpiryMissed", &note).await;
     acts(&stage, "missed", json!({"missed": 1})).await;
@@ -215,7 +214,7 @@ async fn only_inactive_devices_are_deleted_and_no_more_than_a_day_allows() {
         .collect();
     assert!(deleted.iter().all(|id| ids.contains(id)), "{deleted:?}");
     stage
-        .policy_says("runners", "True InSync: All 4 devices are as declared.")
+        .policy_says("runners", "True InSync: All 4 devices are in sync.")
         .await;
     for id in &deleted {
         let name = &["ci-1", "ci-2", "ci-3"][ids.iter().position(|it| it == id).unwrap()];

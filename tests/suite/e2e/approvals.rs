@@ -22,9 +22,7 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
         .await;
     let first = stage.held_plan("nas", "").await;
     stage.policy_says("nas", &format!(
-        "False AwaitingApproval (Reconciling): 2 changes of 1 device wait, listed under status.pending, \
-         until somebody approves: nothing of it is sent before the policy is annotated with \
-         tailnet.dev/approve: plan:{first}."
+        "False AwaitingApproval (Reconciling): 2 changes of 1 device are pending approval, listed under status.pending. Nothing of the plan is sent before it is approved. Annotate the policy with tailnet.dev/approve: plan:{first}."
     )).await;
     stage
         .event(
@@ -46,15 +44,13 @@ async fn a_pending_plan_is_sent_once_after_its_approval() {
     // A typo is reported and blocks nothing.
     stage.approve(&NAS, "plan:0123456789abcdef,all").await;
     stage.policy_says("nas", &format!(
-        "False AwaitingApproval (Reconciling): 2 changes of 1 device wait, listed under status.pending, \
-         until somebody approves: nothing of it is sent before the policy is annotated with \
-         tailnet.dev/approve: plan:{first}. In the annotation, 'all' approves nothing: write plan:HASH \
+        "False AwaitingApproval (Reconciling): 2 changes of 1 device are pending approval, listed under status.pending. Nothing of the plan is sent before it is approved. Annotate the policy with tailnet.dev/approve: plan:{first}. In the annotation, 'all' approves nothing: write plan:HASH \
          or node:ID, with commas between several. In the annotation, plan:0123456789abcdef fits \
          nothing that is held; plan:{first} is held now."
     )).await;
 
     stage.approve(&NAS, &format!("all,plan:{first}")).await;
-    let in_sync = format!("True InSync: nas ({nas}) is as declared.");
+    let in_sync = format!("True InSync: nas ({nas}) is in sync.");
     stage.policy_says("nas", &in_sync).await;
     let sent = [
         format!("POST /device/{nas}/key"),
@@ -91,7 +87,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
     stage
         .policy_says(
             "router",
-            &format!("True InSync: fra-router ({router}) is as declared."),
+            &format!("True InSync: fra-router ({router}) is in sync."),
         )
         .await;
     let previous = stage.simulator.device(&router).unwrap();
@@ -131,7 +127,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
     stage.policy_reason("router", "Ambiguous").await;
     stage.approve(&policy, "node:nNewB1CNTRL").await;
     stage
-        .policy_says("router", "True InSync: fra-b (nNewB1CNTRL) is as declared.")
+        .policy_says("router", "True InSync: fra-b (nNewB1CNTRL) is in sync.")
         .await;
     assert_eq!(calls(&stage.simulator), ["POST /device/nNewB1CNTRL/routes"]);
 
@@ -140,7 +136,7 @@ async fn a_device_that_took_over_a_name_is_bound_once_it_is_approved_by_its_id()
     stage.simulator.add_device(previous).unwrap();
     stage.polls(3).await;
     stage
-        .policy_says("router", "True InSync: fra-b (nNewB1CNTRL) is as declared.")
+        .policy_says("router", "True InSync: fra-b (nNewB1CNTRL) is in sync.")
         .await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
 }

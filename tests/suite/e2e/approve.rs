@@ -82,12 +82,12 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
         "network/nas: approved, 2 changes on 1 device. See: kubectl -n network get tsdp nas\n";
     assert_eq!((code, screen), (0, format!("{shown}{question}{done}")));
     stage
-        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     assert_eq!(calls(&stage.simulator).len(), 2);
 
     let (code, out, _) = shell(&stage, command).await;
-    let nothing = format!("network/nas waits for no approval. nas ({nas}) is as declared.\n");
+    let nothing = format!("network/nas waits for no approval. nas ({nas}) is in sync.\n");
     assert_eq!((code, out), (0, nothing));
     let (_, list, _) = shell(&stage, "kubectl tsdp approve").await;
     assert_eq!(list, "Nothing waits for an approval.\n");
@@ -151,7 +151,7 @@ async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
         "{out}"
     );
     stage
-        .policy_says("all", "True InSync: All 4 devices are as declared.")
+        .policy_says("all", "True InSync: All 4 devices are in sync.")
         .await;
     let approve = "tailnet.dev/approve";
     let tailnet = stage.kubectl.get(&["tstn", "default"]).await;
@@ -168,6 +168,6 @@ async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
     let (code, _, error) = shell(&stage, "tsdp approve twin -n network --node nTwinbCNTRL").await;
     assert_eq!(code, 0, "{error}");
     stage
-        .policy_says("twin", "True InSync: twin-b (nTwinbCNTRL) is as declared.")
+        .policy_says("twin", "True InSync: twin-b (nTwinbCNTRL) is in sync.")
         .await;
 }

@@ -15,10 +15,7 @@ async fn example(stage: &Stage, name: &str) {
     stage.kubectl.ok(&["apply", "-f", &file]).await;
     let node = stage.node(name);
     stage
-        .policy_says(
-            name,
-            &format!("True InSync: {name} ({node}) is as declared."),
-        )
+        .policy_says(name, &format!("True InSync: {name} ({node}) is in sync."))
         .await;
     stage.simulator.clear_requests();
 }
@@ -93,7 +90,7 @@ async fn drift_is_corrected_and_an_event_reports_it() {
     stage
         .policy_says(
             "fra-router",
-            &format!("True InSync: fra-router ({router}) is as declared."),
+            &format!("True InSync: fra-router ({router}) is in sync."),
         )
         .await;
     what_kubectl_shows(&stage).await;
@@ -155,7 +152,7 @@ async fn what_kubectl_shows(stage: &Stage) {
       Bound As:  hostname fra-router
       Conditions:
         Last Transition Time: …
-        Message:  fra-router (NODE) is as declared.
+        Message:  fra-router (NODE) is in sync.
         Observed Generation:  1
         Reason:  InSync
         Status:  True
@@ -167,7 +164,7 @@ async fn what_kubectl_shows(stage: &Stage) {
         Status:  True
         Type:  Accepted
         Last Transition Time: …
-        Message:  No difference at the last look.
+        Message:  The last poll found no difference.
         Observed Generation:  1
         Reason:  InSync
         Status:  True

@@ -47,7 +47,7 @@ async fn held(stage: &Stage, spec: &str) -> String {
     stage
         .policy_says(
             "router",
-            &format!("True InSync: fra-router ({router}) is as declared."),
+            &format!("True InSync: fra-router ({router}) is in sync."),
         )
         .await;
     has(stage, &router, with_all()).await;
@@ -228,17 +228,14 @@ async fn devices_that_leave_a_fleet_or_are_no_longer_named_are_cleared() {
                     postureAttributes: {"custom:tier": {string: gold}}, deletionPolicy: Clear}"#;
     stage.policy("fleet", fleet).await;
     stage
-        .policy_says("fleet", "True InSync: All 2 devices are as declared.")
+        .policy_says("fleet", "True InSync: All 2 devices are in sync.")
         .await;
     let (router, gateway) = (stage.node("fra-router"), stage.node("old-gateway"));
     let tags = json!({"tags": ["tag:fra"]});
     stage.simulator.patch_device(&gateway, &tags).unwrap();
     has(&stage, &gateway, json!({"attributes": {}})).await;
     stage
-        .policy_says(
-            "fleet",
-            "True InSync: The one device that fits is as declared.",
-        )
+        .policy_says("fleet", "True InSync: The one matching device is in sync.")
         .await;
     has(
         &stage,
@@ -290,7 +287,7 @@ async fn a_policy_that_cannot_be_cleared_goes_after_the_timeout() {
         )
         .await;
     delete(&stage, "router").await;
-    let left = format!("fra-router ({router}) keeps what the policy put there ({what}): ");
+    let left = format!("fra-router ({router}) keeps the settings of the policy ({what}): ");
     let suspended = format!("{left}the policy is suspended");
     stage.event("router", "NotCleared", &suspended).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
@@ -303,8 +300,7 @@ async fn a_policy_that_cannot_be_cleared_goes_after_the_timeout() {
     stage
         .policy_says(
             "router",
-            "False Clearing (Reconciling): The policy is being deleted. One device that it released is \
-             still to be cleared. GET /tailnet/-/devices: the credential was rejected, check that it \
+            "False Clearing (Reconciling): The policy is being deleted. The controller must still clear one released device. GET /tailnet/-/devices: the credential was rejected, check that it \
              is right, not expired and not revoked: API token invalid (HTTP 401, request REQ-…)",
         )
         .await;
@@ -336,8 +332,7 @@ async fn a_policy_that_cannot_be_cleared_goes_after_the_timeout() {
     stage.policy_reason("router", "TailnetNotFound").await;
     delete(&stage, "router").await;
     let removed = format!(
-        "{left}There is no TailscaleTailnet 'default'. Create it, or correct spec.tailnetRef. Nothing \
-         is sent until then."
+        "{left}There is no TailscaleTailnet 'default'. Nothing is sent. Create it, or correct spec.tailnetRef."
     );
     stage.event("router", "NotCleared", &removed).await;
     has(&stage, &router, with_all()).await;

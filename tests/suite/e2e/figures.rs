@@ -28,7 +28,7 @@ async fn figures() {
     stage
         .tailnet_says(
             "default",
-            "True Connected: The tailnet's devices can be read.",
+            "True Connected: The controller can read the tailnet's devices.",
         )
         .await;
     println!(

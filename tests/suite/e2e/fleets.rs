@@ -44,7 +44,7 @@ async fn a_fleet_policy_manages_devices_that_join_and_none_that_leave() {
 
     stage.policy("databases", POLICY).await;
     stage
-        .policy_says("databases", "True InSync: All 60 devices are as declared.")
+        .policy_says("databases", "True InSync: All 60 devices are in sync.")
         .await;
     let sent = calls(&stage.simulator);
     let of_tags = |call: &&String| call.ends_with("/tags");
@@ -64,7 +64,7 @@ async fn a_fleet_policy_manages_devices_that_join_and_none_that_leave() {
 
     let joined = stage.simulator.add_device(server(99)).unwrap();
     stage
-        .policy_says("databases", "True InSync: All 61 devices are as declared.")
+        .policy_says("databases", "True InSync: All 61 devices are in sync.")
         .await;
     let joined = joined["nodeId"].as_str().unwrap();
     let desired = json!({"tags": ["tag:db", "tag:fra"], "attributes": {"custom:tier": "gold"}});
@@ -74,7 +74,7 @@ async fn a_fleet_policy_manages_devices_that_join_and_none_that_leave() {
     let leaves = json!({"tags": ["tag:ci"]});
     stage.simulator.patch_device(joined, &leaves).unwrap();
     stage
-        .policy_says("databases", "True InSync: All 60 devices are as declared.")
+        .policy_says("databases", "True InSync: All 60 devices are in sync.")
         .await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
@@ -98,8 +98,7 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
     stage
         .policy_says(
             "databases",
-            "True Observed: 60 of 60 devices differ; status.pending lists what. Nothing is sent, as the \
-             policy only observes: write enforcement: Enforce to remove the differences.",
+            "True Observed: 60 of 60 devices are out of sync; status.pending lists the differences. Nothing is sent, as the policy only observes. Write enforcement: Enforce to apply the desired state.",
         )
         .await;
     let reported = status(&stage).await;
@@ -122,10 +121,10 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
 
     stage.policy("first", &policy("")).await;
     stage
-        .policy_says("first", "True InSync: All 60 devices are as declared.")
+        .policy_says("first", "True InSync: All 60 devices are in sync.")
         .await;
     stage
-        .policy_says("databases", "True InSync: All 60 devices are as declared.")
+        .policy_says("databases", "True InSync: All 60 devices are in sync.")
         .await;
     assert_eq!(calls(&stage.simulator).len(), MANY);
 }
@@ -178,7 +177,7 @@ async fn a_fleet_reports_how_many_devices_fail_which_ones_and_that_none_match() 
     stage
         .policy_says(
             "databases",
-            "True InSync: The one device that fits is as declared.",
+            "True InSync: The one matching device is in sync.",
         )
         .await;
 }
@@ -203,7 +202,7 @@ async fn an_expression_selects_devices_and_its_errors_are_reported_with_their_po
     stage
         .policy_says(
             "databases",
-            "True InSync: The one device that fits is as declared.",
+            "True InSync: The one matching device is in sync.",
         )
         .await;
     let old = stage.node("db-old");
@@ -233,9 +232,7 @@ async fn an_expression_selects_devices_and_its_errors_are_reported_with_their_po
         .policy_says(
             "databases",
             &format!(
-                "True InSync: The one device that fits is as declared. Of 2 devices \
-                 spec.deviceSelector.expression cannot tell, so that nothing is done about them. The \
-                 first is {label} ({first}): line 1, column 8, at «lastSeen < '2026-02-01'»: \
+                "True InSync: The one matching device is in sync. spec.deviceSelector.expression cannot be evaluated for 2 devices, so that the policy does not target them. The first is {label} ({first}): line 1, column 8, at «lastSeen < '2026-02-01'»: \
                  device.lastSeen is absent: test has(device.lastSeen) first."
             ),
         )

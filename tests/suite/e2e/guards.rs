@@ -144,10 +144,7 @@ async fn each_part_of_a_rule_applies_and_the_suggested_rule_allows_the_policy() 
     stage
         .policy_says(
             "net-a",
-            &format!(
-                "True InSync: net-a ({}) is as declared.",
-                stage.node("net-a")
-            ),
+            &format!("True InSync: net-a ({}) is in sync.", stage.node("net-a")),
         )
         .await;
 }
@@ -178,8 +175,7 @@ async fn a_namespace_that_loses_its_label_is_denied_and_devices_of_others_are_no
     stage
         .policy_says(
             "keys",
-            "True InSync: The one device that fits is as declared. Only devices that allowedPolicies lets \
-             policies of this namespace change are considered: [{tags: [\"tag:rout*\"]}].",
+            "True InSync: The one matching device is in sync. The policy can only target devices that allowedPolicies allows policies of this namespace to change: [{tags: [\"tag:rout*\"]}].",
         )
         .await;
     let changed = calls(&stage.simulator).len();
@@ -226,8 +222,7 @@ async fn a_protected_device_is_left_alone_and_a_suspended_tailnet_sends_nothing(
     stage
         .tailnet_says(
             "default",
-            "True Suspended: The tailnet's devices can be read. It is suspended: nothing is sent for any \
-             of its policies until spec.suspend is taken back.",
+            "True Suspended: The controller can read the tailnet's devices. The tailnet is suspended: nothing is sent for its policies. Set spec.suspend to false to continue.",
         )
         .await;
     stage
@@ -239,8 +234,7 @@ async fn a_protected_device_is_left_alone_and_a_suspended_tailnet_sends_nothing(
     stage
         .policy_says(
             "b",
-            "True Suspended: The TailscaleTailnet default is suspended: nothing is sent for any of its \
-             policies until its spec.suspend is taken back.",
+            "True Suspended: The TailscaleTailnet default is suspended: nothing is sent for its policies. Set its spec.suspend to false to continue.",
         )
         .await;
     stage.polls(2).await;
@@ -254,7 +248,7 @@ async fn a_protected_device_is_left_alone_and_a_suspended_tailnet_sends_nothing(
     let mut suspended = guards;
     suspended["suspend"] = json!(true);
     guard(&stage, suspended).await;
-    stage.tailnet_says("default", "True Suspended: The tailnet's devices can be read. It is suspended: nothing is sent for any of its policies until spec.suspend is taken back.").await;
+    stage.tailnet_says("default", "True Suspended: The controller can read the tailnet's devices. The tailnet is suspended: nothing is sent for its policies. Set spec.suspend to false to continue.").await;
     let delete = ["delete", "tsdp", "b", "-n", "network", "--timeout=20s"];
     stage.kubectl.ok(&delete).await;
     stage.polls(2).await;

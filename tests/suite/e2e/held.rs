@@ -38,7 +38,7 @@ async fn an_unowned_tag_is_refused_until_the_policy_file_owns_it() {
 
     set_policy_file(&stage, r#"{"tagOwners": {"tag:storage": []}}"#).await;
     stage
-        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     stage
         .device_has(&nas, json!({"tags": ["tag:storage"]}))
@@ -93,7 +93,7 @@ async fn a_taken_address_is_not_requested_until_it_is_free() {
         )
         .unwrap();
     stage
-        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     assert_eq!(calls(&stage.simulator), [format!("POST /device/{nas}/ip")]);
 }
@@ -125,7 +125,7 @@ async fn key_expiry_that_would_cut_a_device_off_is_held_until_allowed() {
         )
         .await;
     stage
-        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     assert_eq!(calls(&stage.simulator), [format!("POST /device/{nas}/key")]);
 }
@@ -135,7 +135,7 @@ async fn of_two_conflicting_policies_the_older_one_takes_precedence_until_it_goe
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");
-    let in_sync = format!("True InSync: nas ({nas}) is as declared.");
+    let in_sync = format!("True InSync: nas ({nas}) is in sync.");
 
     stage
         .policy("first", "{device: {hostname: nas}, tags: [tag:db]}")
@@ -149,8 +149,7 @@ async fn of_two_conflicting_policies_the_older_one_takes_precedence_until_it_goe
         )
         .await;
     let lost = format!(
-        "False Conflicted (Stalled): Another policy that ranks first wishes otherwise for nas ({nas}): \
-         lost tags to network/first. Edit one of them."
+        "False Conflicted (Stalled): Another policy declares another value for nas ({nas}) and takes precedence: this policy yields tags to network/first. Edit one of them."
     );
     stage.policy_says("second", &lost).await;
     stage.policy_says("first", &in_sync).await;

@@ -18,8 +18,7 @@ async fn nothing_is_sent_while_no_device_or_several_match() {
     stage
         .policy_says(
             "sensor",
-            "False DeviceNotFound (Reconciling): No device of the tailnet has the hostname sensor. \
-             Correct spec.device, or bring the device into the tailnet. Nothing is sent until then.",
+            "False DeviceNotFound (Reconciling): No device of the tailnet has the hostname sensor. Nothing is sent. Correct spec.device, or bring the device into the tailnet.",
         )
         .await;
 
@@ -39,9 +38,7 @@ async fn nothing_is_sent_while_no_device_or_several_match() {
         .policy_says(
             "sensor",
             "False Ambiguous (Reconciling): 2 devices have the hostname sensor: nSensorA1CNTRL, \
-             nSensorB2CNTRL. Write spec.device.nodeId instead. Nothing is sent until then. The \
-             annotation tailnet.dev/approve: node:nSensorA1CNTRL on the policy says that \
-             nSensorA1CNTRL is the one.",
+             nSensorB2CNTRL. Nothing is sent. Write spec.device.nodeId instead. Or annotate the policy with tailnet.dev/approve: node:nSensorA1CNTRL to bind it to nSensorA1CNTRL.",
         )
         .await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
@@ -50,7 +47,7 @@ async fn nothing_is_sent_while_no_device_or_several_match() {
     stage
         .policy_says(
             "sensor",
-            "True InSync: nsensorb2cntrl (nSensorB2CNTRL) is as declared.",
+            "True InSync: nsensorb2cntrl (nSensorB2CNTRL) is in sync.",
         )
         .await;
     assert_eq!(calls(&stage.simulator), ["POST /device/nSensorB2CNTRL/key"]);
@@ -65,7 +62,7 @@ async fn nothing_is_sent_while_no_device_or_several_match() {
     stage
         .policy_says(
             "sensor",
-            "True InSync: nsensorb2cntrl (nSensorB2CNTRL) is as declared.",
+            "True InSync: nsensorb2cntrl (nSensorB2CNTRL) is in sync.",
         )
         .await;
     assert_eq!(calls(&stage.simulator), [""; 0]);
@@ -82,7 +79,7 @@ async fn an_impostor_that_takes_a_bound_routers_hostname_is_not_followed() {
             "{device: {hostname: fra-router}, enabledRoutes: [10.0.0.0/16]}",
         )
         .await;
-    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    let in_sync = format!("True InSync: fra-router ({router}) is in sync.");
     stage.policy_says("router", &in_sync).await;
     let bound = stage.simulator.device(&router).unwrap();
 
@@ -103,12 +100,7 @@ async fn an_impostor_that_takes_a_bound_routers_hostname_is_not_followed() {
         .policy_says(
             "router",
             &format!(
-                "False IdentityChanged (Reconciling): The bound device {router} (owner: tagged) is gone, \
-                 and nMallory1CNTRL (owner: mallory@example.com) has the hostname fra-router now. It is \
-                 not followed, as its owner is another. If it is the right one, write \
-                 spec.device.nodeId: nMallory1CNTRL. Nothing is sent until then. The annotation \
-                 tailnet.dev/approve: node:nMallory1CNTRL on the policy says that nMallory1CNTRL is the \
-                 one."
+                "False IdentityChanged (Reconciling): The bound device {router} (owner: tagged) is gone, and nMallory1CNTRL (owner: mallory@example.com) has the hostname fra-router now. The policy does not follow it, as the owners differ. Nothing is sent. If it is the right device, write spec.device.nodeId: nMallory1CNTRL. Or annotate the policy with tailnet.dev/approve: node:nMallory1CNTRL to bind it to nMallory1CNTRL."
             ),
         )
         .await;

@@ -139,13 +139,13 @@ async fn an_invite_is_made_once_and_its_url_is_in_the_secret_alone() {
     assert_eq!(made[0]["allowExitNode"], true);
     assert_eq!(url(&stage, "partner-invite").await, secret);
     let title = format!("The invite {id} to {node} for partner@example.com");
-    let invited = format!("True Invited: {title} is out. Nobody has accepted it yet.");
+    let invited = format!("True Invited: {title} exists. Nobody has accepted it yet.");
     stage.invite_says("partner", &invited).await;
     stage
         .event(
             "partner",
             "Invited",
-            &format!("The invite {id} to {node} was made, sent to partner@example.com."),
+            &format!("Created the invite {id} to {node}, sent to partner@example.com."),
         )
         .await;
     let columns = ["get", "tsdi", "-n", "network", "-o", "wide"];
@@ -176,7 +176,7 @@ async fn an_invite_is_made_once_and_its_url_is_in_the_secret_alone() {
     assert_eq!(kept["status"]["accepted"], true);
     assert_eq!(kept["status"]["acceptedBy"], "amelie@example.com");
     assert_eq!(kept["metadata"]["generation"], 1);
-    let reported = format!("The invite {id} to {node} was accepted by amelie@example.com.");
+    let reported = format!("amelie@example.com accepted the invite {id} to {node}.");
     stage.event("partner", "Accepted", &reported).await;
 
     let refused = stage
@@ -267,14 +267,12 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
     })
     .await;
     let id = ids().await.remove(1);
-    let title = format!("The invite {id} to {node} for whoever has the URL is out");
+    let title = format!("The invite {id} to {node} for anyone who has the URL");
     stage
         .invite_says(
             "two",
             &format!(
-                "False SecretNotWritten (Reconciling): {title}, but its URL is not in a Secret: there \
-                 is a Secret network/two that is not of this invite. It is left alone. Delete it, or \
-                 create another TailscaleDeviceInvite with another secretName."
+                "False SecretNotWritten (Reconciling): {title} exists, but its URL is not in a Secret: the Secret network/two exists and does not belong to this invite. The controller does not change it. Delete it, or create another TailscaleDeviceInvite with another secretName."
             ),
         )
         .await;
@@ -285,7 +283,7 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
         .kubectl
         .ok(&["delete", "-n", "network", "secret/two"])
         .await;
-    let invited = format!("True Invited: {title}. Nobody has accepted it yet.");
+    let invited = format!("True Invited: {title} exists. Nobody has accepted it yet.");
     stage.invite_says("two", &invited).await;
     let urls = [url(&stage, "one").await, url(&stage, "two").await];
     assert_ne!(urls[0], urls[1]);
@@ -303,8 +301,7 @@ async fn each_object_gets_one_invite_despite_lost_responses_kills_and_name_colli
     stage
         .invite_says(
             "none",
-            "False DeviceNotFound (Reconciling): No device of the tailnet has the hostname none. \
-             Correct spec.device, or bring the device into the tailnet. Nothing is sent until then.",
+            "False DeviceNotFound (Reconciling): No device of the tailnet has the hostname none. Nothing is sent. Correct spec.device, or bring the device into the tailnet.",
         )
         .await;
 }

@@ -50,7 +50,7 @@ async fn edits_during_a_pause_of_the_api_decide_what_is_sent_after_it() {
             "{device: {hostname: nas}, enabledRoutes: [10.9.0.0/16]}",
         )
         .await;
-    let in_sync = format!("True InSync: nas ({nas}) is as declared.");
+    let in_sync = format!("True InSync: nas ({nas}) is in sync.");
     stage.policy_says("nas", &in_sync).await;
 
     paused(&stage, 12).await;
@@ -187,7 +187,7 @@ async fn a_process_that_was_stopped_sends_nothing_when_another_one_leads() {
     sleep(Duration::from_millis(500)).await;
     signal(&first, "STOP").await;
     second.logs("leadership won").await;
-    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    let in_sync = format!("True InSync: fra-router ({router}) is in sync.");
     stage.policy_says("router", &in_sync).await;
     // A person reverts the change, and the policy is deleted: no policy desires it any longer.
     stage

@@ -59,7 +59,7 @@ async fn one_of_two_controllers_leads_and_the_other_finishes_after_a_kill() {
     stage
         .policy_says(
             "laptop",
-            &format!("True InSync: amelie-laptop ({laptop}) is as declared."),
+            &format!("True InSync: amelie-laptop ({laptop}) is in sync."),
         )
         .await;
     stage.polls(3).await;
@@ -89,7 +89,7 @@ async fn one_of_two_controllers_leads_and_the_other_finishes_after_a_kill() {
     stage
         .policy_says(
             "router",
-            &format!("True InSync: fra-router ({router}) is as declared."),
+            &format!("True InSync: fra-router ({router}) is in sync."),
         )
         .await;
     stage
@@ -143,7 +143,7 @@ async fn a_controller_that_stops_finishes_its_request_and_releases_the_lease() {
     stage
         .policy_says(
             "router",
-            &format!("True InSync: fra-router ({router}) is as declared."),
+            &format!("True InSync: fra-router ({router}) is in sync."),
         )
         .await;
     let once = ["tags", "key", "routes"].map(|setting| format!("POST /device/{router}/{setting}"));
@@ -171,7 +171,7 @@ async fn a_key_that_a_killed_controller_was_setting_is_owned_and_can_be_deleted(
         .await;
     let _next = Controller::ready(stage.kubeconfig(), &args, &[]).await;
     stage
-        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     stage.device_has(&nas, json!({"attributes": {}})).await;
     let back = format!("DELETE /device/{nas}/attributes/custom:rack");

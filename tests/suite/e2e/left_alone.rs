@@ -21,7 +21,7 @@ async fn managed() -> Stage {
 
 async fn in_sync(stage: &Stage) -> String {
     let node = stage.node("fra-router");
-    let says = format!("True InSync: fra-router ({node}) is as declared.");
+    let says = format!("True InSync: fra-router ({node}) is in sync.");
     stage.policy_says("router", &says).await;
     node
 }
@@ -81,7 +81,7 @@ async fn a_policy_that_a_newer_release_wrote_keeps_its_status_its_finalizer_and_
     assert_eq!(before[0]["nodeId"], node);
     assert_eq!(before[1], json!(["tailnet.dev/clear"]));
     newer_definitions(&stage).await;
-    controller.logs("this policy cannot be read").await;
+    controller.logs("the policy cannot be parsed").await;
     stage.polls(2).await;
     assert_eq!(records(&stage).await, before);
     controller.kill().await;

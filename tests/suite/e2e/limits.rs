@@ -59,16 +59,12 @@ async fn a_mistake_in_a_selector_is_held_while_a_repair_goes_through_until_someb
     stage
         .policy_says(
             "router",
-            &format!("True InSync: router ({router}) is as declared."),
+            &format!("True InSync: router ({router}) is in sync."),
         )
         .await;
     let hash = stage.held_plan("all", "").await;
     stage.policy_says("all", &format!(
-        "False LimitHeld (Reconciling): 60 changes of 60 devices wait: with them more devices would be \
-         changed within an hour than maxChangedDevices of the TailscaleTailnet default allows (6), and \
-         policies with the most devices are held first. If the selector means too many, correct it. \
-         Else annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash}, or raise its \
-         maxChangedDevices. What fits again once an hour has passed goes on by itself."
+        "False LimitHeld (Reconciling): 60 changes of 60 devices are pending approval: the plan would change more devices within an hour than maxChangedDevices of the TailscaleTailnet default allows (6), and policies with the most devices are held first. If the selector matches too many devices, correct it. Otherwise annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash}, or raise its maxChangedDevices. The controller sends changes that are within the limit again once an hour has passed."
     )).await;
     stage
         .event(
@@ -93,7 +89,7 @@ async fn a_mistake_in_a_selector_is_held_while_a_repair_goes_through_until_someb
 
     stage.approve(&TAILNET, &format!("plan:{hash}")).await;
     stage
-        .policy_says("all", "True InSync: All 60 devices are as declared.")
+        .policy_says("all", "True InSync: All 60 devices are in sync.")
         .await;
     assert_eq!(changed(&stage), 61);
     recently_changed(&stage, 61).await;
@@ -137,7 +133,7 @@ async fn releases_count_against_the_limit_and_stay_pending_until_approved() {
     };
     stage.policy("tier", &clear("tag:db")).await;
     stage
-        .policy_says("tier", "True InSync: All 20 devices are as declared.")
+        .policy_says("tier", "True InSync: All 20 devices are in sync.")
         .await;
     // The limit leaves none of them in this hour.
     stage.max_changed_devices("5").await;
@@ -155,13 +151,7 @@ async fn releases_count_against_the_limit_and_stay_pending_until_approved() {
     stage.kubectl.ok(&args).await;
     let hash = stage.held_plan("tier", &hash).await;
     stage.policy_says("tier", &format!(
-        "False LimitHeld (Reconciling): The policy is being deleted. 20 devices that it released are \
-         still to be cleared. 20 changes of 20 devices wait: with them more devices would be changed \
-         within an hour than maxChangedDevices of the TailscaleTailnet default allows (5), and \
-         policies with the most devices are held first. If the selector means too many, correct it. \
-         Else annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash}, or raise its \
-         maxChangedDevices. What fits again once an hour has passed goes on by itself. With \
-         deletionPolicy: Retain they stay as they are."
+        "False LimitHeld (Reconciling): The policy is being deleted. The controller must still clear 20 released devices. 20 changes of 20 devices are pending approval: the plan would change more devices within an hour than maxChangedDevices of the TailscaleTailnet default allows (5), and policies with the most devices are held first. If the selector matches too many devices, correct it. Otherwise annotate the TailscaleTailnet with tailnet.dev/approve: plan:{hash}, or raise its maxChangedDevices. The controller sends changes that are within the limit again once an hour has passed. Under deletionPolicy: Retain they would stay as they are."
     )).await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);

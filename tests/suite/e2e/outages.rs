@@ -6,8 +6,7 @@ use tsdp::simulator::{FaultKind, FaultSpec};
 use crate::support::{Stage, calls, demo_devices};
 
 const POLICY: &str = "{device: {hostname: fra-router}, tags: [tag:router, tag:fra]}";
-const NO_TAILNET: &str = "False TailnetNotFound (Reconciling): There is no TailscaleTailnet 'default'. \
-                          Create it, or correct spec.tailnetRef. Nothing is sent until then.";
+const NO_TAILNET: &str = "False TailnetNotFound (Reconciling): There is no TailscaleTailnet 'default'. Nothing is sent. Create it, or correct spec.tailnetRef.";
 
 #[tokio::test]
 async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
@@ -39,8 +38,7 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
     stage
         .policy_says(
             "router",
-            "False CredentialsMissing (Reconciling): The Secret tsdp-system/tailscale holds no \
-             credential: write api_key; or client_id, and client_secret or audience beside it.",
+            "False CredentialsMissing (Reconciling): The Secret tsdp-system/tailscale has no credential: write api_key; or client_id with client_secret or audience.",
         )
         .await;
 
@@ -54,12 +52,12 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
 
     stage.secret(&json!({"api_key": "tskey-api-right"})).await;
     let router = stage.node("fra-router");
-    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    let in_sync = format!("True InSync: fra-router ({router}) is in sync.");
     stage.policy_says("router", &in_sync).await;
     stage
         .tailnet_says(
             "default",
-            "True Connected: The tailnet's devices can be read.",
+            "True Connected: The controller can read the tailnet's devices.",
         )
         .await;
     assert_eq!(
@@ -79,7 +77,7 @@ async fn while_the_api_answers_html_no_device_counts_as_gone_and_nothing_is_sent
     let _controller = stage.controller().await;
     stage.policy("router", POLICY).await;
     let router = stage.node("fra-router");
-    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    let in_sync = format!("True InSync: fra-router ({router}) is in sync.");
     stage.policy_says("router", &in_sync).await;
     stage.simulator.clear_requests();
 
@@ -104,7 +102,7 @@ async fn while_the_api_answers_html_no_device_counts_as_gone_and_nothing_is_sent
     stage
         .tailnet_says(
             "default",
-            "True Connected: The tailnet's devices can be read.",
+            "True Connected: The controller can read the tailnet's devices.",
         )
         .await;
     assert_eq!(

@@ -35,9 +35,7 @@ async fn missing_scopes_are_reported_before_any_policy_needs_them() {
     stage
         .tailnet_says(
             "default",
-            "True Connected: The tailnet's devices can be read. The credential may not change \
-             everything: for enabledRoutes and exitNode give it the scope devices:routes; for \
-             postureAttributes give it the scope devices:posture_attributes.",
+            "True Connected: The controller can read the tailnet's devices. The credential lacks scopes: for enabledRoutes and exitNode add the scope devices:routes; for postureAttributes add the scope devices:posture_attributes.",
         )
         .await;
     let status = stage.kubectl.get(&["tstn/default"]).await["status"].take();
@@ -67,7 +65,7 @@ async fn missing_scopes_are_reported_before_any_policy_needs_them() {
     stage
         .tailnet_says(
             "default",
-            "True Connected: The tailnet's devices can be read.",
+            "True Connected: The controller can read the tailnet's devices.",
         )
         .await;
 }

@@ -16,7 +16,7 @@ async fn no_credential_appears_in_logs_events_status_or_metrics() {
     let env = [("TSDP_LOG", "trace"), ("TSDP_LOG_FORMAT", "json")];
     let controller = Controller::ready(stage.kubeconfig(), &[], &env).await;
     let router = stage.node("fra-router");
-    let in_sync = format!("True InSync: fra-router ({router}) is as declared.");
+    let in_sync = format!("True InSync: fra-router ({router}) is in sync.");
 
     // The connection works, is refused, fails, and uses other credentials, right and wrong.
     stage

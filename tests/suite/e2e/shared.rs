@@ -9,7 +9,7 @@ async fn policies_share_a_list_and_the_higher_priority_decides_the_rest() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");
-    let in_sync = format!("True InSync: nas ({nas}) is as declared.");
+    let in_sync = format!("True InSync: nas ({nas}) is in sync.");
     let routes = json!({"enabledRoutes": ["10.9.0.0/16"], "advertisedRoutes": ["10.9.0.0/16"]});
     stage.simulator.patch_device(&nas, &routes).unwrap();
 
@@ -29,8 +29,7 @@ async fn policies_share_a_list_and_the_higher_priority_decides_the_rest() {
         .await;
     stage.policy_says("extra", &in_sync).await;
     let lost = format!(
-        "False Conflicted (Stalled): Another policy that ranks first wishes otherwise for nas ({nas}): \
-         lost keyExpiry to network/extra. Edit one of them."
+        "False Conflicted (Stalled): Another policy declares another value for nas ({nas}) and takes precedence: this policy yields keyExpiry to network/extra. Edit one of them."
     );
     stage.policy_says("base", &lost).await;
     let shared = json!({
@@ -47,7 +46,7 @@ async fn nothing_is_sent_for_a_policy_that_observes_or_is_suspended() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     let nas = stage.node("nas");
-    let in_sync = format!("True InSync: nas ({nas}) is as declared.");
+    let in_sync = format!("True InSync: nas ({nas}) is in sync.");
 
     stage
         .policy(
@@ -56,8 +55,7 @@ async fn nothing_is_sent_for_a_policy_that_observes_or_is_suspended() {
         )
         .await;
     let observed = format!(
-        "True Observed: nas ({nas}) has 1 difference, listed under status.pending. Nothing is sent, as \
-         the policy only observes: write enforcement: Enforce to remove them."
+        "True Observed: nas ({nas}) has 1 difference, listed under status.pending. Nothing is sent, as the policy only observes. Write enforcement: Enforce to apply the desired state."
     );
     stage.policy_says("nas", &observed).await;
     stage.polls(2).await;

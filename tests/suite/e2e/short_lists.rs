@@ -30,9 +30,7 @@ fn shorten(stage: &Stage, lists: u32) {
     stage.simulator.inject(short).unwrap();
 }
 
-const AMBIGUOUS: &str = "False Ambiguous (Reconciling): 2 devices have the hostname sensor: \
-                         nSensorA1CNTRL, nSensorB2CNTRL. Write spec.device.nodeId instead. Nothing \
-                         is sent until then.";
+const AMBIGUOUS: &str = "False Ambiguous (Reconciling): 2 devices have the hostname sensor: nSensorA1CNTRL, nSensorB2CNTRL. Nothing is sent. Write spec.device.nodeId instead.";
 
 #[tokio::test]
 async fn short_lists_choose_neither_of_two_devices_with_one_hostname() {
@@ -43,8 +41,7 @@ async fn short_lists_choose_neither_of_two_devices_with_one_hostname() {
     stage.policy("sensor", policy).await;
     invites::invite(&stage, "sensor", "{device: {hostname: sensor}}").await;
     let for_policies = format!(
-        "{AMBIGUOUS} The annotation tailnet.dev/approve: node:nSensorA1CNTRL on the policy says that \
-         nSensorA1CNTRL is the one."
+        "{AMBIGUOUS} Or annotate the policy with tailnet.dev/approve: node:nSensorA1CNTRL to bind it to nSensorA1CNTRL."
     );
     stage.policy_says("sensor", &for_policies).await;
     stage.invite_says("sensor", AMBIGUOUS).await;
@@ -82,8 +79,7 @@ async fn an_invite_waits_for_a_device_that_the_last_list_lacks() {
     stage
         .invite_says(
             "sensor",
-            "Unknown Progressing (Reconciling): nSensorB2CNTRL has the nodeId nSensorB2CNTRL, but the \
-             last list of devices lacks it. The invite is made once a list has the device again.",
+            "Unknown Progressing (Reconciling): nSensorB2CNTRL has the nodeId nSensorB2CNTRL, but the last list of devices lacks it. The controller creates the invite once a list has the device again.",
         )
         .await;
     stage.polls(10).await;

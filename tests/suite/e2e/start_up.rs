@@ -35,7 +35,7 @@ async fn missing_definitions_and_missing_rights_are_waited_for_and_named() {
     stage
         .policy_says(
             "laptop",
-            &format!("True InSync: amelie-laptop ({laptop}) is as declared."),
+            &format!("True InSync: amelie-laptop ({laptop}) is in sync."),
         )
         .await;
     drop(controller);
@@ -69,7 +69,7 @@ async fn policies_outside_the_named_namespaces_are_ignored() {
     stage.policy("nas", here).await;
     let nas = stage.node("nas");
     stage
-        .policy_says("nas", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("nas", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     stage.polls(2).await;
 

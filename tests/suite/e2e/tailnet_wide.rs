@@ -16,7 +16,7 @@ async fn stage() -> Stage {
 }
 
 fn in_sync(number: usize, node: &str) -> String {
-    format!("True InSync: db-{number} ({node}) is as declared.")
+    format!("True InSync: db-{number} ({node}) is in sync.")
 }
 
 #[tokio::test]
@@ -43,8 +43,8 @@ async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_fo
         .policy_says(
             "number",
             &format!(
-                "False Conflicted (Stalled): Another policy ranks before this one, which is about db-2 \
-                 ({two}): lost postureAttributes[custom:Tier] to network/gold, which declares \
+                "False Conflicted (Stalled): Another policy takes precedence over this one, which targets db-2 \
+                 ({two}): this policy yields postureAttributes[custom:Tier] to network/gold, which declares \
                  custom:tier as string (a key has one spelling and one type in the whole tailnet). Edit \
                  one of them."
             ),
@@ -123,8 +123,8 @@ async fn addresses_are_not_swapped_and_precedence_decides_between_two_policies()
         .policy_says(
             "third",
             &format!(
-                "False Conflicted (Stalled): Another policy ranks before this one, which is about db-3 \
-                 ({three}): lost ipv4 to network/second, which declares it for db-2 ({two}). Edit one of \
+                "False Conflicted (Stalled): Another policy takes precedence over this one, which targets db-3 \
+                 ({three}): this policy yields ipv4 to network/second, which declares it for db-2 ({two}). Edit one of \
                  them."
             ),
         )

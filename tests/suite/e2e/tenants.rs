@@ -91,7 +91,7 @@ async fn a_namespace_affects_and_learns_nothing_beyond_its_own_devices() {
         )
         .await;
     let victim = stage.node("victim");
-    let in_sync = format!("True InSync: victim ({victim}) is as declared.");
+    let in_sync = format!("True InSync: victim ({victim}) is in sync.");
     stage.policy_says("victim", &in_sync).await;
     stage
         .device_has(&victim, json!({"attributes": {"custom:tier": "gold"}}))
@@ -162,7 +162,8 @@ async fn a_namespace_leaves_a_quarter_of_the_change_limit_to_others() {
     }
     hostile(&stage, "beyond", &one(6)).await;
     let held = status(&stage, "beyond", "LimitHeld").await;
-    let left = "allows one namespace (6 of 8: a quarter of the limit is left for other namespaces)";
+    let left =
+        "allows one namespace (6 of 8: a quarter of the limit is reserved for other namespaces)";
     eventually(Duration::from_secs(20), async || {
         let told = stage
             .kubectl

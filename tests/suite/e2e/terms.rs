@@ -34,7 +34,7 @@ async fn status(stage: &Stage, name: &str) -> Value {
 }
 
 fn in_sync(hostname: &str, node: &str) -> String {
-    format!("True InSync: {hostname} ({node}) is as declared.")
+    format!("True InSync: {hostname} ({node}) is in sync.")
 }
 
 #[tokio::test]

@@ -56,12 +56,12 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
 
     let nas = stage.node("nas");
     stage
-        .policy_says("good", &format!("True InSync: nas ({nas}) is as declared."))
+        .policy_says("good", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     stage
         .policy_says(
             "before",
-            "False Invalid (Stalled): the object cannot be read: Invalid type string \"tag:db\". \
+            "False Invalid (Stalled): the object cannot be parsed: Invalid type string \"tag:db\". \
              Expected a sequence",
         )
         .await;
@@ -69,8 +69,8 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
     stage
         .policy_says(
             "elsewhere",
-            "False Invalid (Stalled): The TailscaleTailnet 'broken' cannot be read: Invalid type integer \
-             `7`. Expected struct TailscaleTailnetSpec. Correct it. Nothing is sent until then.",
+            "False Invalid (Stalled): The TailscaleTailnet 'broken' cannot be parsed: Invalid type integer \
+             `7`. Expected struct TailscaleTailnetSpec. Nothing is sent. Correct it.",
         )
         .await;
     controller.readyz_says(200, "ok").await;
@@ -91,10 +91,7 @@ async fn an_unreadable_object_is_reported_and_stops_no_watch() {
         .policy("before", "{device: {hostname: nas}, tags: [tag:db]}")
         .await;
     stage
-        .policy_says(
-            "before",
-            &format!("True InSync: nas ({nas}) is as declared."),
-        )
+        .policy_says("before", &format!("True InSync: nas ({nas}) is in sync."))
         .await;
     stage
         .device_has(&nas, json!({"tags": ["tag:db"], "keyExpiryDisabled": true}))
@@ -127,7 +124,7 @@ async fn a_tailnet_that_becomes_unreadable(stage: &Stage, nas: &str) {
     assert_eq!(object["status"]["ofANewerRelease"], json!({"count": 3}));
     let ready = object["status"]["conditions"].to_string();
     assert!(
-        ready.contains("The TailscaleTailnet 'default' cannot be read: "),
+        ready.contains("The TailscaleTailnet 'default' cannot be parsed: "),
         "{ready}"
     );
     stage.policy_reason("good", "Invalid").await;

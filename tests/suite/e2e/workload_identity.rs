@@ -76,7 +76,7 @@ async fn a_secret_with_an_audience_connects_by_the_service_account() {
         .tailnet_says(
             "federated",
             "False CredentialsMissing (Reconciling): POST /oauth/token-exchange: there is no token to \
-             exchange: Kubernetes gives no token of the service account tsdp-system/tsdp: \
+             exchange: Kubernetes issues no token for the service account tsdp-system/tsdp: \
              serviceaccounts \"tsdp\" is forbidden: User \"system:serviceaccount:tsdp-system:tsdp\" \
              cannot create resource \"serviceaccounts/token\" in API group \"\" in the namespace \
              \"tsdp-system\". Its Role must allow `create` of serviceaccounts/token: kubectl apply -k \
@@ -112,7 +112,7 @@ async fn a_secret_with_an_audience_connects_by_the_service_account() {
     stage.tailnet_says("federated", CONNECTED).await;
 }
 
-const CONNECTED: &str = "True Connected: The tailnet's devices can be read.";
+const CONNECTED: &str = "True Connected: The controller can read the tailnet's devices.";
 
 async fn rejected(stage: &Stage, why: &str) {
     let says = format!(

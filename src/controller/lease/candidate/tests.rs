@@ -29,7 +29,7 @@ fn candidate(identity: &str) -> Candidate {
     Candidate::new("tsdp", identity, Timings::default())
 }
 
-/// A look at the lease, and the write that follows from it.
+/// A read of the lease, and the write that follows from it.
 fn attempt(candidate: &mut Candidate, server: &mut Server, at: Instant) {
     candidate.saw(server.lease.clone(), at);
     write(candidate, server, at);
