@@ -64,7 +64,7 @@ impl Body {
     }
 }
 
-/// Parses any JSON. An empty body is no JSON.
+/// Parses any JSON. An empty body is an error.
 pub(super) fn parse_json(bytes: &[u8]) -> Result<Value, Refusal> {
     if bytes.is_empty() {
         return Err(Refusal::bad_request("unexpected end of JSON input"));

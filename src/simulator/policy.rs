@@ -60,19 +60,20 @@ impl Policy {
             allow_non_finite_numbers: false,
             allow_extended_string_escapes: false,
         };
-        let json: Value = parse_to_serde_value(text, &options)
-            .map_err(|error| Refusal::bad_request(format!("policy file is no HuJSON: {error}")))?;
+        let json: Value = parse_to_serde_value(text, &options).map_err(|error| {
+            Refusal::bad_request(format!("policy file is not valid HuJSON: {error}"))
+        })?;
         if !json.is_object() {
-            return Err(Refusal::bad_request("policy file is no JSON object"));
+            return Err(Refusal::bad_request("policy file is not a JSON object"));
         }
         let owners = match &json["tagOwners"] {
             Value::Null => BTreeSet::new(),
             Value::Object(owners) => owners.keys().cloned().collect(),
-            _ => return Err(Refusal::bad_request("tagOwners is no JSON object")),
+            _ => return Err(Refusal::bad_request("tagOwners is not a JSON object")),
         };
         if let Some(tag) = owners.iter().find(|tag| !is_tag(tag)) {
             return Err(Refusal::bad_request(format!(
-                "tagOwners: \"{tag}\" is no valid tag"
+                "tagOwners: \"{tag}\" is not a valid tag"
             )));
         }
         Ok(Self {

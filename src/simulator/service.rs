@@ -45,7 +45,7 @@ pub(super) struct Request {
 /// How a response reaches the client.
 pub(super) enum Delivery {
     Whole(Answer),
-    /// The headers announce the whole body, but only half is sent.
+    /// The headers promise the whole body, but only half is sent.
     Truncated(Answer),
     /// The connection closes without a response.
     Nothing,

@@ -10,7 +10,7 @@ fn the_folder_crds_matches_the_code() {
         let found = fs::read_to_string(folder.join(name)).unwrap_or_default();
         assert!(
             found == *content,
-            "crds/{name} is not what the code generates; mend it with: cargo run -- crds --out crds"
+            "crds/{name} is not what the code generates; fix it with: cargo run -- crds --out crds"
         );
     }
     for entry in fs::read_dir(&folder).unwrap() {

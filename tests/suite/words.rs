@@ -82,10 +82,12 @@ fn words_are_found_inside_identifiers_and_longer_words_are_left_alone() {
             .collect::<Vec<usize>>()
     };
 
-    let not_written =
-        "struct WishList;\nfn let_go() {}\nstatus.acts\nis no CIDR\nthe next look\n# mends\n";
-    assert_eq!(lines_of("a.rs", not_written), [1, 2, 3, 4, 5, 6]);
-    assert_eq!(lines_of("a.yaml", not_written), [1, 2, 3, 4, 5, 6]);
+    // The mark keeps the words out of this file, which follows the rules itself.
+    let not_written = "struct W~ishList;\nfn l~et_go() {}\nst~atus.acts\nis n~o CIDR\n\
+                       the n~ext look\n# m~ends\n"
+        .replace('~', "");
+    assert_eq!(lines_of("a.rs", &not_written), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(lines_of("a.yaml", &not_written), [1, 2, 3, 4, 5, 6]);
     let written = "recommend\ndeparted\nreappear, reapply\nclippy::needless_pass_by_value\n\
                    no more than 5\nexactly, a policy acts on it\nthere is no tag\nlooks for\n";
     assert_eq!(lines_of("b.rs", written), [0_usize; 0]);

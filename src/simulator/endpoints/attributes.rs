@@ -106,7 +106,7 @@ impl Expiry {
             .and_then(|text| text.parse::<Timestamp>().ok())
         {
             None => Err(Refusal::bad_request(format!(
-                "malformed JSON: expiry {json} is no RFC 3339 time"
+                "malformed JSON: expiry {json} is not an RFC 3339 time"
             ))),
             Some(time) if time == ZERO_TIME => Ok(Self::Never),
             Some(time) if time <= now => Err(Refusal::bad_request("expiry must be in the future")),
@@ -173,7 +173,7 @@ pub(super) fn check_value(world: &World, key: &str, value: &Value) -> Result<(),
                 .or_else(|| number.as_i64().map(i64::unsigned_abs));
             if size.is_none_or(|size| size > MAX_INTEGER) {
                 return Err(Refusal::bad_request(format!(
-                    "attribute value {number} is no integer of at most 2^53-1"
+                    "attribute value {number} is not an integer of at most 2^53-1"
                 )));
             }
         }

@@ -37,7 +37,7 @@ impl World {
     }
 }
 
-fn asking(policy: Policy) -> Policy {
+fn with_approval(policy: Policy) -> Policy {
     Policy {
         mode: Mode::Approve,
         ..policy
@@ -57,7 +57,7 @@ fn give(world: &mut World, number: usize, new: &str) {
 /// `count` servers that one policy would give `tag:a` after an approval.
 fn held_servers(count: usize) -> World {
     let mut world = servers(count);
-    world.apply(asking(fleet(tags(&["tag:s", "tag:a"]))));
+    world.apply(with_approval(fleet(tags(&["tag:s", "tag:a"]))));
     world.start();
     world.run_until(SOON);
     assert!(world.writes().is_empty());
@@ -113,7 +113,7 @@ fn a_used_approval_does_not_work_again() {
     world.assert_converged();
     assert_eq!(reported(&world).in_sync, 2);
     assert!(world.last_reports[&key].approval_errors.is_empty());
-    world.forget_seen();
+    world.clear_seen();
 
     // The same difference arises again.
     for device in world.model.devices.values_mut() {
@@ -155,7 +155,7 @@ fn an_edit_freezes_a_new_plan_and_voids_the_approval_of_the_earlier_one() {
     let mut world = held_servers(2);
     let key = policy_key(0);
     let before = world.hash(&key);
-    world.apply(asking(fleet(tags(&["tag:s", "tag:a"]))));
+    world.apply(with_approval(fleet(tags(&["tag:s", "tag:a"]))));
     world.run_for(SOON);
     assert_ne!(world.hash(&key), before);
     world.approve(&key, &format!("plan:{before}"));
@@ -168,7 +168,7 @@ fn a_held_plan_survives_a_restart_and_is_reported_once() {
     let mut world = held_servers(25);
     let key = policy_key(0);
     let before = world.hash(&key);
-    world.forget_seen();
+    world.clear_seen();
     world.kill();
     world.run_for(SOON);
     assert_eq!(world.hash(&key), before);
@@ -202,7 +202,7 @@ fn an_approval_is_used_once_through_crashes() {
         for device in world.model.devices.values_mut() {
             device.tags = [tag("tag:s")].into();
         }
-        world.forget_seen();
+        world.clear_seen();
         world.run_for(Duration::from_mins(2));
         assert!(world.writes().is_empty(), "seed {seed}");
         assert_ne!(world.hash(&key), approved, "seed {seed}");
@@ -227,7 +227,7 @@ fn an_approval_is_used_once_through_crashes() {
 #[test]
 fn a_change_that_an_enforcing_policy_declares_too_needs_no_approval() {
     let mut world = world(1);
-    world.apply(asking(policy(0, tags(&["tag:a"]))));
+    world.apply(with_approval(policy(0, tags(&["tag:a"]))));
     let actions = Policy {
         key: policy_key(1),
         ..policy(0, tags(&["tag:a"]))
@@ -253,7 +253,7 @@ fn entries_of_enforcing_policies_are_sent_first_and_the_rest_is_pending_approval
         ..DesiredSettings::default()
     };
     let mut world = world(1);
-    world.apply(asking(at_least(policy(0, routes("10.1.0.0/16")))));
+    world.apply(with_approval(at_least(policy(0, routes("10.1.0.0/16")))));
     world.apply(at_least(Policy {
         key: policy_key(1),
         ..policy(0, routes("10.2.0.0/16"))
@@ -280,7 +280,7 @@ fn entries_of_enforcing_policies_are_sent_first_and_the_rest_is_pending_approval
 #[test]
 fn attributes_are_owned_before_they_are_set_and_each_deletion_is_approved_too() {
     let mut world = world(1);
-    world.apply(asking(policy(0, attributes(&[("a", "gold")]))));
+    world.apply(with_approval(policy(0, attributes(&[("a", "gold")]))));
     world.start();
     world.run_until(SOON);
     let key = policy_key(0);
@@ -291,7 +291,7 @@ fn attributes_are_owned_before_they_are_set_and_each_deletion_is_approved_too() 
         world.writes().len()
     };
     assert_eq!(approve(&mut world), 1);
-    world.apply(asking(policy(0, attributes(&[]))));
+    world.apply(with_approval(policy(0, attributes(&[]))));
     world.run_for(SOON);
     assert_eq!(world.writes().len(), 1);
     assert_eq!(approve(&mut world), 2);
@@ -302,7 +302,7 @@ fn attributes_are_owned_before_they_are_set_and_each_deletion_is_approved_too() 
 #[test]
 fn a_policy_for_one_device_reports_how_to_approve_its_held_plan() {
     let mut world = world(1);
-    world.apply(asking(policy(0, tags(&["tag:a"]))));
+    world.apply(with_approval(policy(0, tags(&["tag:a"]))));
     world.start();
     world.run_until(SOON);
     let key = policy_key(0);
@@ -317,7 +317,7 @@ fn a_policy_for_one_device_reports_how_to_approve_its_held_plan() {
 fn ten_thousand_held_devices_cost_nothing_while_pending() {
     let mut world = held_servers(10_000);
     let begin = std::time::Instant::now();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_mins(10));
     println!("ten polls of 10,000 held devices: {:?}", begin.elapsed());
     assert!(world.seen.reports.is_empty());

@@ -34,7 +34,7 @@ impl World {
             ..ApprovedPlan::default()
         };
         self.life += 1;
-        self.reported = checks::Told::default();
+        self.reported = checks::EngineInputs::default();
         self.wake = None;
         self.engine = Engine::for_approved_plan(self.settings.clone(), self.rng.u64(..), approved);
         self.start();

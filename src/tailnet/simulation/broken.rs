@@ -37,7 +37,7 @@ fn two_policies() -> World {
     world.start();
     world.run_until(SOON);
     assert_eq!(world.model.devices[&node_id(0)].tags, tag_set(&["tag:a"]));
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -117,7 +117,7 @@ fn is_clear(world: &World) -> bool {
 fn a_removed_finalizer_is_put_back_though_nothing_else_changes() {
     for restart in [false, true] {
         let mut world = clearing();
-        world.forget_seen();
+        world.clear_seen();
         world.replace(&policy_key(0));
         if restart {
             world.kill();
@@ -170,7 +170,7 @@ fn an_invalid_fleet_policy_keeps_its_settings_on_all_devices() {
     world.apply(fleet(1, &["tag:s"], 0));
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     world.break_spec(&policy_key(0), Broken::Invalid);
     world.run_for(SOON);
     world.kill();

@@ -30,16 +30,16 @@ fn settled(mut world: World, policies: impl IntoIterator<Item = Policy>) -> Worl
         world.apply(policy);
     }
     world.run_until(SECOND * 1500);
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
 /// Changes the annotation of a policy ten times a second. Returns the number of lists read meanwhile.
 fn lists_while_it_asks(world: &mut World, key: &PolicyKey, seconds: u32) -> usize {
-    world.forget_seen();
+    world.clear_seen();
     for number in 0..10 * seconds {
         world.policies.get_mut(key).unwrap().request = [Some(number.to_string()), None];
-        world.tell(key);
+        world.show_policy(key);
         world.run_for(SECOND / 10);
     }
     world.count(|request| *request == Request::Devices)
@@ -171,6 +171,6 @@ fn attributes_are_read_as_often_as_before_while_another_namespace_has_a_thousand
         let taken = time_to_correct(&mut world, |_| {});
         assert!(taken <= SECOND * 70, "{taken:?}");
         world.run_for(SECOND * 3);
-        world.forget_seen();
+        world.clear_seen();
     }
 }

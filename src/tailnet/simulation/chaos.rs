@@ -135,7 +135,7 @@ impl World {
             ApprovedOn::Policy => self.approve(&key, &annotation),
             ApprovedOn::Tailnet => {
                 self.tailnet.approvals = Approvals::parse(Some(&annotation));
-                self.tell_tailnet();
+                self.show_tailnet_object();
             }
         }
     }
@@ -160,10 +160,10 @@ impl World {
 
     /// A term starts after all objects have been listed again.
     pub fn start_term(&mut self) {
-        self.tell_tailnet();
+        self.show_tailnet_object();
         let known = self.policies.keys().chain(self.engine.policies.keys());
         for key in known.cloned().collect::<BTreeSet<PolicyKey>>() {
-            self.tell(&key);
+            self.show_policy(&key);
         }
         self.term = self.term.next();
         self.step(Input::Term(Some(self.term)));
@@ -418,7 +418,7 @@ impl World {
             desired.attributes = Some(apart.into_values().collect());
         }
         if self.rng.u8(..6) == 0 {
-            desired.name = Some(format!("wished-{}", self.rng.u8(..4)).parse().unwrap());
+            desired.name = Some(format!("desired-{}", self.rng.u8(..4)).parse().unwrap());
         }
         if self.rng.u8(..6) == 0 {
             desired.ipv4 = Some(format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap());

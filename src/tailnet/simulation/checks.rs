@@ -19,7 +19,7 @@ use crate::{
 
 /// The inputs that the engine received, recorded independently of the engine.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct EngineInputs {
     leading: bool,
     listed: bool,
     /// Lists that were requested in this term.
@@ -53,9 +53,9 @@ pub struct Told {
 
 type Managed = BTreeSet<(String, AttributeKey, NodeId)>;
 
-impl Told {
+impl EngineInputs {
     /// The state of a new process: empty, except for records that outlive a process.
-    pub fn of_next_life(self) -> Self {
+    pub fn for_next_process(self) -> Self {
         Self {
             frozen: self.frozen,
             managed: self.managed,
@@ -125,14 +125,14 @@ impl Told {
             }
             Input::Settings(settings) => {
                 self.guards.guardrails = settings.guardrails.clone();
-                self.judge_anew();
+                self.apply_permissions();
             }
             Input::Namespace(name, labels) => {
                 match labels {
                     Some(labels) => self.guards.namespaces.insert(name.clone(), labels.clone()),
                     None => self.guards.namespaces.remove(name),
                 };
-                self.judge_anew();
+                self.apply_permissions();
             }
             Input::PoliciesListed => self.listed = true,
             Input::Term(term) => {
@@ -171,7 +171,7 @@ impl Told {
         self.guards.admit(policy).unwrap_or(refused)
     }
 
-    fn judge_anew(&mut self) {
+    fn apply_permissions(&mut self) {
         for (key, policy) in &self.declared {
             let policy = self.admitted(policy.clone());
             if let Some((counts, _)) = self.policies.get_mut(key) {
@@ -187,7 +187,7 @@ impl Told {
         let may = |(policy, record): &(Policy, PolicyRecord), device: &Device| {
             let mut fields = fields.iter();
             let denied = |field: &PolicyField| guardrails.denies(policy, *field, device).is_some();
-            may_act(policy, record) && fields.any(|field| !denied(field))
+            may_send(policy, record) && fields.any(|field| !denied(field))
         };
         let seen = [self.devices.get(id), self.previous.get(id)];
         let mut seen = seen.into_iter().flatten();
@@ -209,7 +209,7 @@ impl Told {
         seen.any(|device| {
             let mut policies = self.policies.values();
             policies.any(|(policy, record)| {
-                may_act(policy, record) && DevicePermissions::of(policy, device).owns(entry)
+                may_send(policy, record) && DevicePermissions::of(policy, device).owns(entry)
             })
         })
     }
@@ -291,7 +291,7 @@ impl Told {
 
     fn names(&self, id: &NodeId, desired: impl Fn(&Policy) -> bool) -> bool {
         let mut holders = self.holders(id);
-        holders.any(|(policy, record)| may_act(policy, record) && desired(policy))
+        holders.any(|(policy, record)| may_send(policy, record) && desired(policy))
     }
 
     /// The settings that policies may clear from a released device, by their records.
@@ -308,7 +308,7 @@ impl Told {
 
 /// Whether a policy may send anything. One that requires approval may only once its status records the used
 /// approval.
-fn may_act(policy: &Policy, record: &PolicyRecord) -> bool {
+fn may_send(policy: &Policy, record: &PolicyRecord) -> bool {
     match policy.mode {
         Mode::Enforce => true,
         Mode::Approve => record.approvals_used > 0,
@@ -488,7 +488,7 @@ impl World {
             let same = expiry.started.get(id) == Some(&device.expires);
             let joined = device.created.is_some_and(|created| created <= at);
             let known = same && joined && !expiry.done.contains(id);
-            Some(known && may_act(policy, record) && at >= policy.created && at <= now)
+            Some(known && may_send(policy, record) && at >= policy.created && at <= now)
         };
         let holders: Vec<_> = self.reported.holders(id).collect();
         let begun = holders.iter().any(|holder| begun(holder) == Some(true));
@@ -516,7 +516,10 @@ impl World {
             let begun = records.get(id).is_some_and(|record| !record.done);
             let of_many = matches!(policy.target, Target::Selector(_));
             Some(
-                begun && of_many && may_act(policy, record) && away >= delete_inactive.inactive_for,
+                begun
+                    && of_many
+                    && may_send(policy, record)
+                    && away >= delete_inactive.inactive_for,
             )
         };
         let holders: Vec<_> = self.reported.holders(id).collect();
@@ -615,7 +618,7 @@ impl World {
         let owned = |(policy, record): &(Policy, PolicyRecord)| {
             let recorded = device.is_some_and(|device| record.owned.at(device).contains(key));
             let fact = (policy.uid.clone(), key.clone(), id.clone());
-            may_act(policy, record)
+            may_send(policy, record)
                 && policy.desired.attributes.is_some()
                 && ((recorded && (!deletes || self.reported.managed.contains(&fact)))
                     || policy.ownership.attributes == AttributesOwnership::Exact)

@@ -88,7 +88,7 @@ fn settled(count: usize, policy: Policy) -> World {
     world.start();
     world.run_until(Duration::from_mins(3));
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -107,13 +107,13 @@ fn is_clear(world: &World, id: &NodeId) -> bool {
         && world.model.attributes[id].keys().eq([&key("b")])
 }
 
-fn held_up(world: &World) -> bool {
+fn still_exists(world: &World) -> bool {
     world.policies.contains_key(&policy_key(0))
 }
 
 /// The last report of the deleted policy: how many devices were left uncleared, and why.
 pub fn left_behind(world: &World) -> Option<(usize, String)> {
-    let (_, report) = world.seen.ends.last().expect("no policy was seen off");
+    let (_, report) = world.seen.ends.last().expect("no policy was released");
     let State::Deleting(abandoned) = &report.state else {
         panic!("{report:?}");
     };
@@ -128,10 +128,10 @@ fn a_deleted_policy_clears_its_settings_before_it_goes() {
     world.delete(&policy_key(0));
     world.run_for(SOON);
     assert!(is_clear(&world, &node_id(0)));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     assert_eq!(left_behind(&world), None);
     assert_eq!(world.writes().len(), 2, "{:?}", world.writes());
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_mins(30));
     assert!(world.writes().is_empty());
 }
@@ -144,7 +144,7 @@ fn under_retain_nothing_is_sent_and_the_deletion_is_immediate() {
     };
     let mut world = settled(1, policy);
     world.delete(&policy_key(0));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     world.run_for(Duration::from_mins(5));
     assert!(world.writes().is_empty());
     assert!(has_all(&world, &node_id(0)));
@@ -192,7 +192,7 @@ fn a_device_on_which_the_expression_fails_is_not_cleared() {
     world.start();
     world.run_until(Duration::from_mins(3));
     assert!(has_all(&world, &node_id(0)));
-    world.forget_seen();
+    world.clear_seen();
     world.model.devices.get_mut(&node_id(0)).unwrap().last_seen = None;
     world.run_for(Duration::from_mins(5));
     world.kill();
@@ -247,7 +247,7 @@ fn settings_that_another_policy_declares_stay() {
     world.run_for(SOON);
     world.delete(&policy_key(0));
     world.run_for(SOON);
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     assert!(world.writes().is_empty());
     assert!(has_all(&world, &node_id(0)));
 }
@@ -270,7 +270,7 @@ fn a_policy_that_sends_nothing_clears_nothing_and_goes_at_once() {
         assert!(world.writes().is_empty());
         world.delete(&policy_key(0));
         world.run_for(Duration::from_secs(3));
-        assert!(!held_up(&world), "{mode:?}");
+        assert!(!still_exists(&world), "{mode:?}");
         assert_eq!(left_behind(&world), Some((1, why.to_owned())));
         world.run_for(Duration::from_mins(5));
         assert!(world.writes().is_empty());
@@ -284,7 +284,7 @@ fn a_device_that_left_the_tailnet_does_not_delay_the_deletion() {
     world.run_for(Duration::from_mins(2));
     world.delete(&policy_key(0));
     world.run_for(Duration::from_mins(2));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     assert_eq!(left_behind(&world), None);
     assert!(world.writes().is_empty());
 }
@@ -302,7 +302,7 @@ fn one_list_without_a_device_does_not_count_it_as_cleared() {
     world.run_for(Duration::from_millis(450));
     world.model.left_out = None;
     world.run_for(SOON);
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     assert!(is_clear(&world, &node_id(0)));
 }
 
@@ -317,7 +317,7 @@ fn a_removed_tailnet_ends_the_deletion_at_once() {
     })));
     world.delete(&policy_key(0));
     world.run_for(Duration::from_secs(3));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     let why = "There is no TailscaleTailnet 'default'.".to_owned();
     assert_eq!(left_behind(&world), Some((2, why)));
 }
@@ -328,13 +328,13 @@ fn clearing_that_always_fails_is_given_up_after_the_timeout() {
     world.model.broken = Some(node_id(2));
     world.delete(&policy_key(0));
     world.run_for(CLEAR_TIMEOUT.saturating_sub(Duration::from_secs(5)));
-    assert!(held_up(&world));
+    assert!(still_exists(&world));
     let report = &world.last_reports[&policy_key(0)];
     let clearing = report.clearing.as_ref().unwrap();
     assert_eq!(clearing.left, 1);
     assert!(clearing.blocker.is_some());
     world.run_for(Duration::from_secs(10));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     let (total, why) = left_behind(&world).unwrap();
     assert_eq!(total, 1);
     assert!(why.contains("name-2"), "{why}");
@@ -350,9 +350,9 @@ fn an_unreachable_tailnet_is_given_up_after_the_timeout() {
     world.kill();
     world.delete(&policy_key(0));
     world.run_for(CLEAR_TIMEOUT.saturating_sub(Duration::from_secs(5)));
-    assert!(held_up(&world));
+    assert!(still_exists(&world));
     world.run_for(Duration::from_secs(10));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     assert_eq!(left_behind(&world).map(|(total, _)| total), Some(1));
 }
 
@@ -399,7 +399,7 @@ fn a_thousand_devices_are_cleared_of_an_attribute_in_twenty_batches() {
     let mut world = settled(1000, Policy { desired, ..fleet() });
     world.delete(&policy_key(0));
     world.run_for(Duration::from_mins(5));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     let left = |id| world.model.attributes[id].contains_key(&key("a"));
     assert!(!world.model.devices.keys().any(left));
     assert_eq!(world.writes().len(), 20);
@@ -437,7 +437,7 @@ fn kill_while_clearing(seed: u64) -> u64 {
     }
     world.faults = Faults::default();
     world.run_for(Duration::from_mins(5));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     assert_eq!(left_behind(&world), None);
     let held = if seed.is_multiple_of(2) { 3 } else { 1 };
     for number in 0..held {
@@ -472,7 +472,7 @@ fn kill_at_the_start(seed: u64) -> u64 {
     world.run_for(Duration::from_mins(5));
     world.delete(&policy_key(0));
     world.run_for(Duration::from_mins(2));
-    assert!(!held_up(&world));
+    assert!(!still_exists(&world));
     for number in 0..3 {
         assert!(is_clear(&world, &node_id(number)));
     }

@@ -78,7 +78,7 @@ fn of_two_types_for_one_key_one_is_sent_and_the_other_is_reported() {
     world.apply(policy(1, number("tier")));
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     // The younger policy ranks first, but the tailnet has the key with another type. It cannot be set, so
     // it takes precedence over nothing.
     let first = policy(0, attributes(&[("Tier", "gold")]));
@@ -252,7 +252,7 @@ fn a_contested_field_is_tried_once_an_hour_until_the_other_writer_stops() {
     world.apply(policy(0, both.clone()));
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     contest(&mut world, 2);
     world.run_for(Duration::from_mins(3));
     assert!(!contested(&world));
@@ -265,14 +265,14 @@ fn a_contested_field_is_tried_once_an_hour_until_the_other_writer_stops() {
         "Another writer keeps changing it back: 3 times so far, the last time from tag:a to none.";
     assert!(failure.message.starts_with(begins), "{}", failure.message);
     // For six hours there is one try an hour, with one report each.
-    world.forget_seen();
+    world.clear_seen();
     contest(&mut world, 72);
     let writes = world.writes().len();
     assert!((5..=6).contains(&writes), "{writes} writes in six hours");
     assert!(contested(&world));
     let message = world.seen.notifications.iter();
     let failed = message.filter(|(_, message)| matches!(message, Notification::Failed { .. }));
-    assert_eq!(failed.count(), 0, "it is said once");
+    assert_eq!(failed.count(), 0, "it is reported once");
     // Another field of the device is not contested.
     world
         .model
@@ -288,7 +288,7 @@ fn a_contested_field_is_tried_once_an_hour_until_the_other_writer_stops() {
     world.run_for(Duration::from_mins(70));
     assert!(!contested(&world));
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_hours(3));
     assert!(world.writes().is_empty() && world.seen.reports.is_empty());
 }

@@ -89,7 +89,7 @@ pub fn everything() -> DesiredSettings {
         key_expiry_disabled: Some(true),
         enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
         exit_node: Some(true),
-        name: Some("wished".parse().unwrap()),
+        name: Some("desired".parse().unwrap()),
         ipv4: Some("100.81.0.1".parse().unwrap()),
         ..attributes(&[("a", "gold"), ("b", "gold")])
     }
@@ -219,17 +219,17 @@ fn a_changed_annotation_costs_one_poll_at_once_and_is_reported_as_handled() {
     world.apply(policy(0, attributes(&[("a", "gold")])));
     world.apply(policy(1, tags(&["tag:a"])));
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     let key = policy_key(0);
     world.policies.get_mut(&key).unwrap().request = [Some("now".to_owned()), None];
-    world.tell(&key);
+    world.show_policy(&key);
     world.run_for(Duration::from_secs(2));
     assert_eq!(counts(&world), [1, 0, 0, 1, 0]);
     assert_eq!(world.policies[&key].record.handled.as_deref(), Some("now"));
     // The watch reports the policy again after each status write. That is no new request, nor is it one for
     // a new process.
-    world.forget_seen();
-    world.tell(&key);
+    world.clear_seen();
+    world.show_policy(&key);
     world.run_for(Duration::from_secs(2));
     assert_eq!(counts(&world), [0; 5]);
     world.kill();
@@ -250,7 +250,7 @@ fn two_hundred_policies_with_nothing_to_change_cost_one_list_each_poll() {
     }
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_mins(3));
     let [lists, rest @ ..] = counts(&world);
     assert!((2..=4).contains(&lists), "{lists} lists in three minutes");
@@ -290,7 +290,7 @@ fn a_key_that_is_no_longer_declared_is_deleted_and_then_no_longer_owned() {
     world.start();
     world.run_until(SOON);
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world.apply(policy(0, attributes(&[("a", "gold")])));
     world.run_for(SOON);
     world.assert_converged();
@@ -307,7 +307,7 @@ fn an_absent_attribute_map_releases_all_keys_and_an_empty_one_deletes_them() {
         world.apply(policy(0, attributes(&[("a", "gold"), ("b", "gold")])));
         world.start();
         world.run_until(SOON);
-        world.forget_seen();
+        world.clear_seen();
         world.apply(policy(0, desired));
         world.run_for(SOON);
         world.assert_converged();
@@ -345,10 +345,10 @@ fn routes_missing_from_the_list_are_not_read_at_each_poll() {
     world.start();
     world.run_until(SOON);
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_hours(1));
-    let [_, looks, routes, _, writes] = counts(&world);
-    assert_eq!((looks, writes), (0, 0));
+    let [_, device_reads, routes, _, writes] = counts(&world);
+    assert_eq!((device_reads, writes), (0, 0));
     assert!((5..=6).contains(&routes), "{routes} reads in an hour");
 }
 
@@ -364,7 +364,7 @@ fn a_new_policy_goes_before_routine_work() {
     for device in world.model.devices.values_mut() {
         device.tags = ["tag:b".parse().unwrap()].into();
     }
-    world.forget_seen();
+    world.clear_seen();
     while world.writes().is_empty() {
         world.run_for(Duration::from_millis(10));
     }
@@ -384,9 +384,9 @@ fn a_status_that_the_watch_returns_causes_no_work() {
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     let key: PolicyKey = policy_key(0);
-    world.tell(&key);
+    world.show_policy(&key);
     world.run_for(Duration::from_secs(1));
     assert!(world.seen.reports.is_empty() && world.seen.requests.is_empty());
 }
@@ -403,8 +403,8 @@ fn ten_thousand_policies_with_nothing_to_change_cost_little_time() {
     let clock = std::time::Instant::now();
     world.start();
     world.run_until(SOON);
-    println!("first look and {MANY} writes: {:?}", clock.elapsed());
-    world.forget_seen();
+    println!("first poll and {MANY} writes: {:?}", clock.elapsed());
+    world.clear_seen();
     world.run_for(Duration::from_mins(10));
     let list = Request::Devices;
     let now = crate::tailnet::Now {

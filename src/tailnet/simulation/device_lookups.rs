@@ -25,7 +25,7 @@ fn target() -> DeviceTarget {
 }
 
 impl World {
-    fn inquire(&mut self, bound: Option<&NodeId>) -> Found {
+    fn look_up(&mut self, bound: Option<&NodeId>) -> Found {
         let found = self.engine.find(&target(), bound);
         // The driver does this after each message.
         self.step(Input::Wake);
@@ -33,10 +33,10 @@ impl World {
     }
 
     /// Looks a device up as often as a pending invite does. Returns the device once it is certain.
-    fn inquire_for(&mut self, time: Duration, bound: Option<&NodeId>) -> Option<NodeId> {
+    fn look_up_for(&mut self, time: Duration, bound: Option<&NodeId>) -> Option<NodeId> {
         let end = self.clock + time;
         while self.clock < end {
-            if let Ok((Binding::Device(id), None)) = self.inquire(bound) {
+            if let Ok((Binding::Device(id), None)) = self.look_up(bound) {
                 return Some(id);
             }
             self.run_for(Duration::from_secs(5));
@@ -63,10 +63,10 @@ fn short_lists_make_neither_of_two_devices_with_one_hostname_certain() {
         for lacking in [vec![0], vec![9], (0..4).collect()] {
             let mut world = two_of_a_name();
             world.run_for(A_WHILE);
-            let found = world.inquire(None);
+            let found = world.look_up(None);
             assert!(matches!(found, Ok((Binding::Ambiguous(_), None))));
             world.lack(lists, lacking);
-            let certain = world.inquire_for(Duration::from_mins(10), None);
+            let certain = world.look_up_for(Duration::from_mins(10), None);
             assert_eq!(certain, None, "{lists} lists");
         }
     }
@@ -79,14 +79,14 @@ fn the_first_list_alone_makes_no_device_certain() {
     while world.engine.polling.seen == 0 {
         world.run_for(Duration::from_millis(100));
     }
-    let found = world.inquire(None).unwrap();
+    let found = world.look_up(None).unwrap();
     let first = (Binding::Device(node_id(0)), Some(Doubt::OneList));
     assert_eq!(found, first);
-    assert_eq!(world.inquire_for(A_WHILE, None), None);
+    assert_eq!(world.look_up_for(A_WHILE, None), None);
     // The second list is requested soon.
     let mut world = self::world(1);
     world.start();
-    let certain = world.inquire_for(Duration::from_secs(15), None);
+    let certain = world.look_up_for(Duration::from_secs(15), None);
     assert_eq!(certain, Some(node_id(0)));
 }
 
@@ -98,7 +98,7 @@ fn the_recorded_device_stays_recorded_however_many_lists_lack_it() {
             world.run_for(A_WHILE);
             let bound = node_id(0);
             assert_eq!(
-                world.inquire(Some(&bound)).unwrap().0.nodes().next(),
+                world.look_up(Some(&bound)).unwrap().0.nodes().next(),
                 Some(&bound)
             );
             world.lack(lists, [0]);
@@ -107,12 +107,12 @@ fn the_recorded_device_stays_recorded_however_many_lists_lack_it() {
                 world.run_for(Duration::from_secs(1));
             }
             while !world.model.short.is_empty() {
-                let found = world.inquire(Some(&bound));
+                let found = world.look_up(Some(&bound));
                 let other = matches!(&found, Ok((Binding::Device(id), _)) if *id != bound);
                 assert!(!other, "{found:?}");
                 world.run_for(Duration::from_secs(1));
             }
-            let certain = world.inquire_for(A_WHILE, Some(&bound));
+            let certain = world.look_up_for(A_WHILE, Some(&bound));
             assert_eq!(certain, Some(bound));
         }
     }
@@ -124,9 +124,9 @@ fn a_recorded_device_that_is_gone_is_replaced_after_two_lists_and_one_read() {
         let mut world = two_of_a_name();
         world.run_for(A_WHILE);
         let bound = node_id(0);
-        world.inquire(Some(&bound)).unwrap();
+        world.look_up(Some(&bound)).unwrap();
         world.model.remove(&bound);
-        world.forget_seen();
+        world.clear_seen();
         if restarts {
             world.kill();
         }
@@ -135,7 +135,7 @@ fn a_recorded_device_that_is_gone_is_replaced_after_two_lists_and_one_read() {
             world.run_for(Duration::from_millis(500));
         }
         world.run_for(Duration::from_secs(1));
-        let certain = world.inquire_for(A_WHILE, Some(&bound));
+        let certain = world.look_up_for(A_WHILE, Some(&bound));
         assert_eq!(certain, Some(node_id(9)));
         assert_eq!(world.lookups(0), 1);
     }
@@ -145,10 +145,10 @@ fn a_recorded_device_that_is_gone_is_replaced_after_two_lists_and_one_read() {
 fn a_lookup_that_ended_costs_no_read() {
     let mut world = two_of_a_name();
     world.run_for(A_WHILE);
-    world.inquire(Some(&node_id(0))).unwrap();
+    world.look_up(Some(&node_id(0))).unwrap();
     world.run_for(Duration::from_mins(30));
     world.model.remove(&node_id(0));
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(A_WHILE);
     assert_eq!(world.lookups(0), 0);
 }

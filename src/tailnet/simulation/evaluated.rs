@@ -50,7 +50,7 @@ fn slow(devices: usize) -> World {
 fn settle(world: &mut World) {
     world.run_for(Duration::from_mins(5));
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
 }
 
 fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
@@ -251,7 +251,7 @@ fn after_a_start_nothing_is_sent_before_it_is_known_who_takes_precedence() {
         settle(&mut world);
         world.break_spec(&key, broken);
         world.run_for(Duration::from_mins(5));
-        world.forget_seen();
+        world.clear_seen();
         world.kill();
         world.run_for(Duration::from_mins(5));
         assert!(world.writes().is_empty(), "{:?}", world.writes());

@@ -22,7 +22,7 @@ fn settled() -> World {
     world.start();
     world.run_until(SOON);
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -133,15 +133,15 @@ fn the_record_of_a_deleted_object_does_not_apply_to_a_new_one_of_its_name() {
     }
     let (key, previous) = world.seen.reports.last().unwrap().clone();
     world.remove(&key);
-    world.tell(&key);
+    world.show_policy(&key);
     // Long enough for all reads that the engine needs before the write.
     let slowly = world.clock + Duration::from_secs(5);
     world.keeping.insert(key.clone(), slowly);
     world.apply(policy(0, attributes(&[("a", "gold")])));
-    world.tell(&key);
+    world.show_policy(&key);
     let uid = world.policies[&key].policy.uid.clone();
     assert_ne!(uid, previous.uid);
-    world.forget_seen();
+    world.clear_seen();
     // Each request is checked against the record before it, and the record is that of this object.
     world.run_until(SOON);
     assert_eq!(world.writes().len(), 1);
@@ -180,7 +180,7 @@ fn an_impostor_under_the_name_of_a_bound_device_is_not_touched() {
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     let mut impostor = device(0);
     impostor.node_id = node_id(9);
     world.model.remove(&node_id(0));
@@ -201,7 +201,7 @@ fn the_outcome_of_the_last_request_is_reported_after_a_stop() {
     while world.writes().is_empty() {
         world.run_for(Duration::from_millis(10));
     }
-    world.forget_seen();
+    world.clear_seen();
     world.step(Input::Stop);
     world.run_for(SOON);
     assert!(world.seen.requests.is_empty());
@@ -218,7 +218,7 @@ fn a_list_from_before_a_write_does_not_replace_newer_state() {
     let mut world = world(1);
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     world.faults.list_delay = Duration::from_secs(20);
     while world.seen.requests.is_empty() {
         world.run_for(Duration::from_secs(1));
@@ -263,7 +263,7 @@ fn one_short_list_does_not_prove_that_a_device_is_gone() {
     other.tags = ["tag:b".parse().unwrap()].into();
     world.model.add(other.clone());
     world.model.left_out = Some(node_id(0));
-    world.forget_seen();
+    world.clear_seen();
     while world.seen.requests.is_empty() {
         world.run_for(Duration::from_secs(1));
     }
@@ -313,7 +313,7 @@ fn a_new_leader_deletes_keys_that_the_previous_one_owned() {
         .get_mut(&node_id(0))
         .unwrap()
         .insert(key("c"), person);
-    world.tell(&policy_key(0));
+    world.show_policy(&policy_key(0));
     world.start_term();
     world.run_for(SOON);
     world.assert_converged();
@@ -389,7 +389,7 @@ fn a_new_leader_reports_an_unavailable_tailnet() {
         Reason::TailnetNotFound,
         Retry::Later,
     ))));
-    world.tell(&policy_key(0));
+    world.show_policy(&policy_key(0));
     world.step(Input::PoliciesListed);
     world.run_for(SOON);
     assert!(world.seen.reports.is_empty());

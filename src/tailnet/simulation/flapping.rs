@@ -47,7 +47,7 @@ fn two_fleets() -> World {
     world.apply(fleet(1, "b-*"));
     world.start();
     world.run_for(Duration::from_mins(5));
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -85,7 +85,7 @@ fn a_machine_that_changes_its_hostname_at_every_poll_costs_three_moves_an_hour_a
     assert_eq!(message.count(), 2, "once for each fleet");
     assert_eq!(world.tailnet_report.flapping, 2);
     // From then on the flapping costs nothing.
-    world.forget_seen();
+    world.clear_seen();
     flap(&mut world, 180);
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);

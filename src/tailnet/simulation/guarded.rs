@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-fn live_through(seed: u64) -> u64 {
+fn run_history(seed: u64) -> u64 {
     let mut world = World::new(seed);
     world.populate();
     world.label(Some("network"));
@@ -93,7 +93,7 @@ fn live_through(seed: u64) -> u64 {
     world.calm_down();
     world.run_for(Duration::from_hours(3));
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_hours(1));
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
     assert!(world.writes().is_empty(), "{:#?}", world.writes());
@@ -102,7 +102,7 @@ fn live_through(seed: u64) -> u64 {
 
 #[test]
 fn no_request_exceeds_the_guardrails_and_every_allowed_change_is_made() {
-    seeds::each(SEEDS, live_through);
+    seeds::each(SEEDS, run_history);
 }
 
 /// A world with one policy that gives a device a tag.
@@ -125,7 +125,7 @@ fn a_namespace_that_loses_its_label_is_denied_from_then_on() {
     world.start();
     world.run_for(Duration::from_mins(2));
     assert_eq!(world.writes().len(), 1, "{:#?}", world.writes());
-    world.forget_seen();
+    world.clear_seen();
     world.label(None);
     let state = &world.last_reports[&chaos::policy_key(0)].state;
     assert!(matches!(state, State::NotAllowed(_)), "{state:?}");
@@ -174,7 +174,7 @@ fn nothing_is_cleared_on_a_protected_device_and_the_deletion_ends_at_once() {
     world.apply(policy);
     world.start();
     world.run_for(Duration::from_mins(2));
-    world.forget_seen();
+    world.clear_seen();
     let protected = json!([{"trustClaims": true, "hostnames": ["host-0"]}]);
     world.guard(&json!({"allowedPolicies": [{}], "protectedDevices": protected}));
     world.delete(&chaos::policy_key(0));

@@ -115,7 +115,7 @@ fn an_edit_reverted_at_once_changes_nothing() {
     };
     let mut world = deciding(routes(&["10.0.0.0/16"]));
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     world.apply(policy(0, routes(&[])));
     world.decide();
     world.apply(policy(0, routes(&["10.0.0.0/16"])));
@@ -169,7 +169,7 @@ fn a_write_is_decided_only_when_the_budget_lets_it_through() {
     let mut world = deciding(key_expiry());
     // A name is bound after a second list.
     world.run_for(Duration::from_secs(15));
-    world.forget_seen();
+    world.clear_seen();
     world.faults.queue = Duration::from_mins(1);
     let mut edited = policy(0, key_expiry());
     edited.desired.name = Some("first".parse().unwrap());

@@ -43,7 +43,7 @@ pub fn changed(world: &World) -> BTreeSet<NodeId> {
 
 pub fn approve_on_tailnet(world: &mut World, annotation: &str) {
     world.tailnet.approvals = Approvals::parse(Some(annotation));
-    world.tell_tailnet();
+    world.show_tailnet_object();
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_mistake_in_one_selector_is_held_as_a_whole_while_a_small_repair_is_made() {
     assert_eq!(limited[0].hash.as_ref(), Some(&plan.hash));
 
     // While the plan is held, nothing is reported again and small repairs continue.
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_mins(10));
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
     world.model.devices.get_mut(&node_id(500)).unwrap().tags = [tag("tag:y")].into();
@@ -99,7 +99,7 @@ fn an_approval_on_the_tailnet_lets_the_frozen_plan_go_over_the_limit_once() {
     joins.tags = [tag("tag:s")].into();
     world.model.add(joins);
     world.model.devices.get_mut(&node_id(7)).unwrap().tags = [tag("tag:s")].into();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_mins(2));
     assert_eq!(changed(&world), [node_id(7)].into());
     assert_eq!(world.held(&key).devices, 1);
@@ -154,7 +154,7 @@ fn four_kills_change_no_more_devices_than_the_limit_allows() {
             one.priority = i32::try_from(number).unwrap();
             world.apply(one);
         }
-        world.forget_seen();
+        world.clear_seen();
         for _ in 0..4 {
             world.run_for(Duration::from_millis(pause));
             world.kill();

@@ -137,7 +137,7 @@ struct World {
     /// The last report of the tailnet.
     tailnet_report: TailnetReport,
     /// The inputs of this engine, for the checks.
-    reported: checks::Told,
+    reported: checks::EngineInputs,
     wake: Option<Duration>,
     /// The engine waits for the budget.
     waits_for_turn: bool,
@@ -189,7 +189,7 @@ impl World {
             namespaces: BTreeMap::new(),
             loses_tailnet_reports: false,
             tailnet_report: TailnetReport::default(),
-            reported: checks::Told::default(),
+            reported: checks::EngineInputs::default(),
             wake: None,
             waits_for_turn: false,
             traced: std::env::var_os("TSDP_TRACE").is_some(),
@@ -250,7 +250,7 @@ impl World {
         if let Some((share, _)) = self.evaluation_share {
             self.engine.evaluation_share = share;
         }
-        self.reported = std::mem::take(&mut self.reported).of_next_life();
+        self.reported = std::mem::take(&mut self.reported).for_next_process();
         self.wake = None;
         self.waits_for_turn = false;
         self.start();
@@ -328,7 +328,7 @@ impl World {
     }
 
     /// The watch shows the present state of the tailnet's object.
-    fn tell_tailnet(&mut self) {
+    fn show_tailnet_object(&mut self) {
         self.step(Input::Tailnet(self.tailnet.clone()));
     }
 
@@ -337,7 +337,7 @@ impl World {
         self.after(delay, Event::Watch(key));
     }
 
-    fn tell(&mut self, key: &PolicyKey) {
+    fn show_policy(&mut self, key: &PolicyKey) {
         let input = match self.policies.get(key) {
             None => Input::PolicyGone(key.clone()),
             Some(kept) => Input::Policy(Box::new(PolicyInput {
@@ -405,7 +405,7 @@ impl World {
                     self.after(delay, Event::Answer(ticket, answer));
                 }
             }
-            Event::Watch(key) => self.tell(&key),
+            Event::Watch(key) => self.show_policy(&key),
             _ if !alive => {}
             Event::Turn => {
                 self.waits_for_turn = false;
@@ -449,7 +449,7 @@ impl World {
                 }
                 let revision = report.revision;
                 self.tailnet_report = *report;
-                self.tell_tailnet();
+                self.show_tailnet_object();
                 self.step(Input::TailnetRecorded(revision));
             }
             Event::Wake => {
@@ -627,7 +627,7 @@ impl World {
             .count()
     }
 
-    fn forget_seen(&mut self) {
+    fn clear_seen(&mut self) {
         self.seen = Seen::default();
     }
 }

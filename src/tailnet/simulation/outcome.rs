@@ -65,7 +65,7 @@ impl World {
                 binding: reported, ..
             } = report
             else {
-                panic!("{key} is {binding:?}, but is told to be {report:?}");
+                panic!("{key} is {binding:?}, but is reported as {report:?}");
             };
             assert_eq!(*reported, binding, "{key}");
         }
@@ -92,12 +92,12 @@ impl World {
             })
             .collect();
         for (key, nodes) in fleets {
-            self.assert_fleet_told(key, &nodes, &plans);
+            self.assert_fleet_reported(key, &nodes, &plans);
         }
     }
 
     /// The report of a fleet has the right counts and at most a few details.
-    fn assert_fleet_told(
+    fn assert_fleet_reported(
         &self,
         key: &PolicyKey,
         nodes: &BTreeSet<NodeId>,
@@ -105,7 +105,7 @@ impl World {
     ) {
         let report = &self.last_reports[key];
         let State::Selector(reported) = &report.state else {
-            panic!("{key} is about a fleet, but is told to be {report:?}");
+            panic!("{key} is about a fleet, but is reported as {report:?}");
         };
         let different = |id: &NodeId| plans[id].of(key).count();
         let lost = |id: &NodeId| {
@@ -185,7 +185,7 @@ impl World {
                 continue;
             }
             let State::Bound(reported) = &report.state else {
-                panic!("{key} holds {id}, but is told to be {report:?}");
+                panic!("{key} holds {id}, but is reported as {report:?}");
             };
             let own: Vec<Difference> = plan.disclosed(key).collect();
             assert_eq!(reported.node, *id, "{key}");
@@ -195,7 +195,7 @@ impl World {
                     .iter()
                     .map(unnamed)
                     .eq(own.iter().map(unnamed)),
-                "{key} is told to differ in {reported:?}"
+                "{key} is reported to differ in {reported:?}"
             );
             assert!(
                 !reported.working && !reported.unread && reported.failures.is_empty(),

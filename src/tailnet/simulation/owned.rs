@@ -446,7 +446,7 @@ fn records_of_a_large_fleet_are_made_together() {
     assert_eq!(having(&world, "y").len(), 500);
     let record = &world.last_reports[&policy_key(0)].owned;
     assert_eq!(record.numbered[0].1, 500, "{record:?}");
-    world.forget_seen();
+    world.clear_seen();
     world.kill();
     run(&mut world);
     let reported = world.seen.reports.iter();

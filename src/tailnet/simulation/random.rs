@@ -9,7 +9,7 @@ use crate::tailnet::Request;
 const SEEDS: u64 = 200;
 
 /// Disturbs the world for a while, lets it settle, then watches it idle.
-fn live_through(seed: u64) -> u64 {
+fn run_history(seed: u64) -> u64 {
     let mut world = World::new(seed);
     if seed.is_multiple_of(3) {
         world.record_digests();
@@ -30,7 +30,7 @@ fn live_through(seed: u64) -> u64 {
     // A contested field is tried once an hour and counted for another hour.
     world.run_for(Duration::from_hours(3));
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_hours(2));
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
     assert!(world.seen.notifications.is_empty());
@@ -49,5 +49,5 @@ fn live_through(seed: u64) -> u64 {
 
 #[test]
 fn after_faults_stop_the_desired_state_is_reached_and_nothing_more_is_sent() {
-    seeds::each(SEEDS, live_through);
+    seeds::each(SEEDS, run_history);
 }

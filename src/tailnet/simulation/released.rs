@@ -62,7 +62,7 @@ fn settled(count: usize, policy: Policy) -> World {
     world.assert_converged();
     limit(&mut world, ChangeLimit::Devices(5));
     world.run_for(SOON);
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -133,7 +133,7 @@ fn a_typo_right_after_a_rollout_is_held_though_all_its_devices_count_already() {
     world.start();
     world.run_until(SOON);
     limit(&mut world, ChangeLimit::Devices(5));
-    world.forget_seen();
+    world.clear_seen();
     release(&mut world, false);
     assert_held(&world, 20);
     // An edit is not free either.
@@ -183,7 +183,7 @@ fn a_held_release_is_sent_under_a_higher_limit_and_dropped_under_retain() {
             let kept = world.policies.get_mut(&first()).unwrap();
             kept.policy.deletion = Deletion::Retain;
             kept.policy.generation += 1;
-            world.tell(&first());
+            world.show_policy(&first());
         } else {
             limit(&mut world, ChangeLimit::NONE);
         }
@@ -197,16 +197,16 @@ fn a_held_release_is_sent_under_a_higher_limit_and_dropped_under_retain() {
 fn a_policy_that_requires_approval_requires_it_for_releases_too() {
     for deleted in [false, true] {
         let mut world = settled(3, gold());
-        let asking = Policy {
+        let with_approval = Policy {
             mode: Mode::Approve,
             ..gold()
         };
-        world.apply(asking.clone());
+        world.apply(with_approval.clone());
         world.run_for(SOON);
         if deleted {
             world.delete(&first());
         } else {
-            world.apply(elsewhere(asking));
+            world.apply(elsewhere(with_approval));
         }
         world.run_for(5 * CLEAR_TIMEOUT);
         assert!(world.writes().is_empty());

@@ -137,7 +137,7 @@ fn a_correction_of_a_device_that_counts_already_is_free_beyond_the_share_too() {
         world.apply(one("busy", number));
     }
     world.run_for(SOON);
-    world.forget_seen();
+    world.clear_seen();
     let drifts = world.model.devices.values_mut().next().unwrap();
     drifts.tags = [tag("tag:s")].into();
     world.run_for(Duration::from_mins(2));

@@ -280,7 +280,7 @@ impl Account {
     }
 }
 
-fn live_through(seed: u64) -> u64 {
+fn run_history(seed: u64) -> u64 {
     let mut world = begin(seed);
     let mut account = Account {
         changed: Duration::ZERO,
@@ -313,7 +313,7 @@ fn live_through(seed: u64) -> u64 {
         assert!(world.model.devices[id].tags.contains(&tag), "{id} has c");
     }
     world.assert_converged();
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(Duration::from_mins(30));
     assert!(world.writes().is_empty() && world.seen.reports.is_empty());
     let lookups = world.count(|request| matches!(request, Request::Device(_)));
@@ -323,5 +323,5 @@ fn live_through(seed: u64) -> u64 {
 
 #[test]
 fn random_short_lists_lead_to_no_wrong_decision() {
-    seeds::each(SEEDS, live_through);
+    seeds::each(SEEDS, run_history);
 }

@@ -46,7 +46,7 @@ impl World {
     }
 
     /// Runs until all short lists have been read, and a moment longer.
-    pub fn outlive_short_lists(&mut self) {
+    pub fn run_past_short_lists(&mut self) {
         while !self.model.short.is_empty() {
             self.run_for(Duration::from_millis(500));
         }
@@ -101,7 +101,7 @@ fn bound_with_twin(policy: Policy) -> World {
         ..twin()
     });
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -111,7 +111,7 @@ fn lists_without_one_of_two_devices_with_one_hostname_choose_neither() {
         for lacking in [vec![0], vec![9], (0..4).collect()] {
             let mut world = ambiguous();
             world.lack(lists, lacking);
-            world.outlive_short_lists();
+            world.run_past_short_lists();
             world.run_for(A_WHILE);
             assert!(world.writes().is_empty(), "{:?}", world.writes());
             assert_eq!(world.bound(&policy_key(0)), None);
@@ -147,10 +147,10 @@ fn a_term_or_a_connection_that_starts_with_a_short_list_chooses_neither_of_two()
         let mut world = ambiguous();
         world.lack(lists, [0]);
         world.lose_the_lead();
-        world.outlive_short_lists();
+        world.run_past_short_lists();
         world.lack(lists, [0]);
         world.step(Input::connection(Ok(())));
-        world.outlive_short_lists();
+        world.run_past_short_lists();
         world.run_for(A_WHILE);
         assert!(world.writes().is_empty());
         world.assert_converged();
@@ -163,7 +163,7 @@ fn a_bound_device_stays_bound_however_many_lists_lack_it() {
         for lacking in [vec![0], (0..5).collect()] {
             let mut world = bound_with_twin(policy(0, tags(&["tag:a"])));
             world.lack(lists, lacking);
-            world.outlive_short_lists();
+            world.run_past_short_lists();
             world.run_for(A_WHILE);
             assert_eq!(world.bound(&policy_key(0)), Some(node_id(0)));
             assert!(world.writes().is_empty());
@@ -213,10 +213,10 @@ fn a_failed_read_proves_nothing() {
     let mut world = bound_with_twin(policy(0, tags(&["tag:a"])));
     world.model.broken = Some(node_id(0));
     world.lack(30, [0]);
-    world.outlive_short_lists();
+    world.run_past_short_lists();
     assert_eq!(world.bound(&policy_key(0)), Some(node_id(0)));
-    let looks = world.lookups(0);
-    assert!((2..30).contains(&looks), "{looks} lookups");
+    let lookups = world.lookups(0);
+    assert!((2..30).contains(&lookups), "{lookups} lookups");
     world.model.broken = None;
     world.run_for(A_WHILE);
     assert!(world.writes().is_empty());
@@ -256,13 +256,13 @@ fn under_clear_a_device_that_lists_lack_is_neither_released_nor_dropped() {
             });
             world.run_for(A_WHILE);
             let before = world.policies[&policy_key(0)].record.clone();
-            world.forget_seen();
+            world.clear_seen();
             for restarts in [false, true] {
                 world.lack(lists, 0..3);
                 if restarts {
                     world.kill();
                 }
-                world.outlive_short_lists();
+                world.run_past_short_lists();
                 world.run_for(A_WHILE);
                 let kept = &world.policies[&policy_key(0)].record;
                 assert_eq!(kept.managed, before.managed, "{target:?}, {lists} lists");
@@ -289,7 +289,7 @@ fn a_released_device_that_lists_lack_is_cleared_once_it_is_listed_again() {
     world.model.broken = Some(node_id(0));
     world.run_for(A_WHILE);
     world.lack(10, [0]);
-    world.outlive_short_lists();
+    world.run_past_short_lists();
     world.model.broken = None;
     world.run_for(Duration::from_mins(10));
     assert!(world.model.attributes[&node_id(0)].is_empty());
@@ -309,7 +309,7 @@ fn an_address_is_not_free_because_a_list_lacks_its_device() {
     ));
     world.start();
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     world.lack(1, [1]);
     world.run_for(A_WHILE);
     assert!(world.writes().is_empty());
@@ -349,7 +349,7 @@ fn a_device_that_a_list_has_twice_is_read_by_itself() {
     });
     world.start();
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     world.model.twice = ids([0, 1]);
     world.run_for(A_WHILE);
     assert!(world.writes().is_empty());
@@ -382,7 +382,7 @@ fn a_connection_to_another_tailnet_reads_no_device_of_the_previous_one() {
     world.apply(fleet(tags(&["tag:s"])));
     world.start();
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     for number in 0..30 {
         world.model.remove(&node_id(number));
     }

@@ -31,7 +31,7 @@ fn frozen(policy: Policy) -> World {
     world
 }
 
-fn asking() -> Policy {
+fn with_approval() -> Policy {
     Policy {
         mode: Mode::Approve,
         ..fleet(tags(&["tag:s", "tag:a"]))
@@ -42,13 +42,13 @@ fn asking() -> Policy {
 fn a_frozen_plan_is_the_same_whatever_lists_lack() {
     for lists in [1, 2, 6] {
         for restarts in [false, true] {
-            let mut world = frozen(asking());
+            let mut world = frozen(with_approval());
             let plan = world.held(&policy_key(0));
             world.lack(lists, [0, 1]);
             if restarts && lists == 1 {
                 world.kill();
             }
-            world.outlive_short_lists();
+            world.run_past_short_lists();
             assert_eq!(world.held(&policy_key(0)), plan);
             world.approve(&policy_key(0), &format!("plan:{}", plan.hash));
             world.run_for(A_WHILE);
@@ -60,7 +60,7 @@ fn a_frozen_plan_is_the_same_whatever_lists_lack() {
 
 #[test]
 fn a_plan_approved_while_lists_lack_a_part_is_sent_once_they_are_complete() {
-    let mut world = frozen(asking());
+    let mut world = frozen(with_approval());
     let plan = world.held(&policy_key(0));
     world.lack(5, [0, 1]);
     world.run_for(Duration::from_secs(90));
@@ -68,7 +68,7 @@ fn a_plan_approved_while_lists_lack_a_part_is_sent_once_they_are_complete() {
     world.run_for(Duration::from_secs(30));
     let sent = world.writes().into_iter().flat_map(Call::nodes);
     assert_eq!(sent.collect::<BTreeSet<_>>().len(), 2);
-    world.outlive_short_lists();
+    world.run_past_short_lists();
     world.run_for(A_WHILE);
     assert_eq!(world.writes().len(), 4);
     world.assert_converged();
@@ -76,7 +76,7 @@ fn a_plan_approved_while_lists_lack_a_part_is_sent_once_they_are_complete() {
 
 #[test]
 fn devices_that_leave_a_frozen_plan_are_reported_and_the_hash_stays() {
-    let mut world = frozen(asking());
+    let mut world = frozen(with_approval());
     let plan = world.held(&policy_key(0));
     world.model.remove(&node_id(0));
     world.run_for(A_WHILE);
@@ -96,10 +96,10 @@ fn a_fleet_counts_a_device_until_it_is_proven_gone() {
     world.apply(fleet(tags(&["tag:s"])));
     world.start();
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     for lists in [1, 2, 4] {
         world.lack(lists, 0..15);
-        world.outlive_short_lists();
+        world.run_past_short_lists();
         world.run_for(A_WHILE);
     }
     let counted = world.seen.reports.iter().map(|(_, report)| &report.state);
@@ -120,7 +120,7 @@ fn one_half_list_of_a_large_tailnet_costs_one_more_list_and_no_reads() {
     world.apply(fleet(tags(&["tag:s"])));
     world.start();
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     world.lack(1, 0..500);
     world.run_for(Duration::from_mins(10));
     let lists = world.count(|request| *request == Request::Devices);
@@ -135,7 +135,7 @@ fn a_device_that_no_policy_targets_is_dropped_without_a_read() {
     world.apply(policy(0, tags(&["tag:a"])));
     world.start();
     world.run_for(A_WHILE);
-    world.forget_seen();
+    world.clear_seen();
     world.model.remove(&node_id(5));
     world.run_for(A_WHILE);
     assert_eq!(
@@ -159,7 +159,7 @@ fn short_lists_do_not_change_how_many_devices_may_be_changed() {
         let device = world.model.devices.get_mut(&node_id(number)).unwrap();
         device.tags.insert(tag("tag:x"));
     }
-    world.outlive_short_lists();
+    world.run_past_short_lists();
     assert_eq!(world.tailnet_report.limited_total, 0);
     assert_eq!(world.tailnet_report.devices, Some(100));
     world.run_for(A_WHILE);

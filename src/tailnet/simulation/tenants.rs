@@ -359,7 +359,7 @@ fn an_edit_of_one_policy_ends_no_contest_of_another_one_s_field() {
     world.apply(victim(hostname("host-0"), tags(&["tag:a", "tag:b"])));
     world.start();
     world.run_until(SOON);
-    world.forget_seen();
+    world.clear_seen();
     for round in 0..48 {
         world.run_for(Duration::from_mins(5));
         tag_with(&mut world, 0, &["tag:a"]);

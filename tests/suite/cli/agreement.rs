@@ -96,7 +96,7 @@ async fn validate_and_the_api_server_refuse_the_same_fields_in_the_same_words() 
 
 /// An error of one of the two about a field.
 #[derive(Debug, Clone)]
-struct Finding {
+struct FieldError {
     /// Its path, with a dot before each name.
     field: String,
     message: String,
@@ -106,7 +106,7 @@ struct Finding {
 struct Answer {
     accepted: bool,
     unknown: BTreeSet<String>,
-    findings: Vec<Finding>,
+    findings: Vec<FieldError>,
     /// Whether rules were skipped because the structure was wrong.
     blocked: bool,
 }
@@ -152,7 +152,7 @@ async fn ask(client: &Client, object: &Value) -> Answer {
             Some((_, path)) if cause.field == "<nil>" => path,
             _ => &cause.field,
         };
-        answer.findings.push(Finding {
+        answer.findings.push(FieldError {
             field: plain(field),
             message: cause.message.clone(),
         });
@@ -181,7 +181,7 @@ fn validated(object: &Value) -> Answer {
             answer.unknown.insert(plain(field));
             continue;
         }
-        answer.findings.push(Finding {
+        answer.findings.push(FieldError {
             field: plain(field),
             message: fault["message"].as_str().unwrap().to_owned(),
         });
@@ -196,7 +196,7 @@ fn plain(field: &str) -> String {
 
 /// Whether our error is at the field of the server's error. For labels and annotations the server names
 /// only the whole map.
-fn at(ours: &Finding, server: &Finding) -> bool {
+fn at(ours: &FieldError, server: &FieldError) -> bool {
     let whole = ["metadata.labels", "metadata.annotations"].contains(&server.field.as_str());
     ours.field == server.field || (whole && ours.field.starts_with(&server.field))
 }

@@ -72,7 +72,7 @@ impl From<Output> for Ran {
         let reported = format!("{}{}", ran.out, ran.err);
         assert!(
             !reported.contains(API_KEY),
-            "a credential is told: {reported}"
+            "a credential is printed: {reported}"
         );
         ran
     }

@@ -110,7 +110,10 @@ async fn yaml_that_kubectl_cannot_read_is_refused() {
         "field: 1\n other: 2",
     ] {
         let text = format!("{HEAD}{text}\n");
-        assert!(said_by(&kubectl, &text).is_err(), "kubectl takes {text}");
+        assert!(
+            read_by_kubectl(&kubectl, &text).is_err(),
+            "kubectl takes {text}"
+        );
         assert!(manifests::values(&text).is_err(), "taken: {text}");
     }
 }
@@ -130,7 +133,7 @@ async fn mistakes_that_kubectl_silently_accepts_are_refused() {
         ("field: !!binary aGk=", "tsdp does not read this tag"),
     ] {
         let text = format!("{HEAD}{text}\n");
-        said_by(&kubectl, &text).unwrap();
+        read_by_kubectl(&kubectl, &text).unwrap();
         let refused = manifests::values(&text).unwrap_err().to_string();
         assert!(refused.contains(message), "{refused}");
     }
@@ -141,7 +144,8 @@ async fn kubectl() -> std::path::PathBuf {
 }
 
 fn compare(kubectl: &Path, text: &str) {
-    let theirs = said_by(kubectl, text).unwrap_or_else(|message| panic!("{text}\n{message}"));
+    let theirs =
+        read_by_kubectl(kubectl, text).unwrap_or_else(|message| panic!("{text}\n{message}"));
     let ours = manifests::values(text).unwrap_or_else(|faults| panic!("{text}\n{faults}"));
     let field = |objects: &[Value]| -> Vec<Value> {
         objects
@@ -175,7 +179,7 @@ fn same(ours: &Value, theirs: &Value) -> bool {
 }
 
 /// The objects as kubectl reads them. It prints them with an additional annotation, without a cluster.
-fn said_by(kubectl: &Path, text: &str) -> Result<Vec<Value>, String> {
+fn read_by_kubectl(kubectl: &Path, text: &str) -> Result<Vec<Value>, String> {
     let mut child = Command::new(kubectl)
         .args(["annotate", "--local", "-f", "-", "-o", "json", "seen=yes"])
         .env("KUBECONFIG", "/dev/null")

@@ -113,8 +113,9 @@ async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
     // the name decides which one is older.)
     stage.policy("first", &policy(", suspend: true")).await;
     stage.policy_reason("first", "Suspended").await;
-    let loser = r#"{deviceSelector: {tags: ["tag:db"], hostnames: ["db-*"]}, keyExpiry: Enabled}"#;
-    stage.policy("slips-in", loser).await;
+    let overridden =
+        r#"{deviceSelector: {tags: ["tag:db"], hostnames: ["db-*"]}, keyExpiry: Enabled}"#;
+    stage.policy("slips-in", overridden).await;
     stage.policy_reason("slips-in", "Conflicted").await;
     stage.polls(2).await;
     assert_eq!(calls(&stage.simulator), [""; 0]);

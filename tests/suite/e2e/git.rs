@@ -37,7 +37,7 @@ fn examples(stage: &Stage) -> (TempDir, Vec<PathBuf>) {
 }
 
 /// Waits until the controller has reported on every object's present generation.
-async fn looked_at(stage: &Stage) {
+async fn wait_until_reconciled(stage: &Stage) {
     eventually(Duration::from_secs(40), async || {
         let all = stage.kubectl.get(&["-A", KINDS]).await;
         let behind = |object: &&Value| {
@@ -57,7 +57,7 @@ async fn looked_at(stage: &Stage) {
         if behind.is_empty() {
             Ok(())
         } else {
-            Err(format!("not told yet: {behind:?}"))
+            Err(format!("not reported yet: {behind:?}"))
         }
     })
     .await;
@@ -86,7 +86,7 @@ async fn shows_nothing_new(stage: &Stage, how: &[&str]) {
             .ok(&[&["apply", "-f", file], how].concat())
             .await;
     }
-    looked_at(stage).await;
+    wait_until_reconciled(stage).await;
     let before = generations(stage).await;
     for file in &examples {
         let file = file.to_str().unwrap();

@@ -93,7 +93,7 @@ async fn url(stage: &Stage, secret: &str) -> String {
 }
 
 /// Waits until the invites of a device have been read twice more.
-async fn looks(stage: &Stage, node: &str) {
+async fn wait_for_reads(stage: &Stage, node: &str) {
     let path = format!("/api/v2/device/{node}/device-invites");
     let count = || {
         let requests = stage.simulator.requests();
@@ -160,13 +160,13 @@ async fn an_invite_is_made_once_and_its_url_is_in_the_secret_alone() {
     // Steady state costs only reads, and no write to the cluster.
     let all = ["-n", "network", "tsdi/partner", "secret/partner-invite"];
     let before = stage.kubectl.get(&all).await;
-    looks(&stage, &node).await;
+    wait_for_reads(&stage, &node).await;
     assert_eq!(stage.kubectl.get(&all).await, before);
 
     // A new controller recognizes the invite.
     first.kill().await;
     let second = controller(&stage).await;
-    looks(&stage, &node).await;
+    wait_for_reads(&stage, &node).await;
     assert_eq!(calls(&stage.simulator), [create.as_str()]);
 
     accept(&stage, secret).await;

@@ -41,7 +41,7 @@ fn desired(example: &str) -> Value {
         "lobby-kiosk" => json!({"authorized": false, "enabledRoutes": []}),
         "ci-runner" => json!({"authorized": true, "tags": ["tag:ci"]}),
         "old-gateway" => json!({"enabledRoutes": []}),
-        other => panic!("what does {other} wish?"),
+        other => panic!("no desired state for {other}"),
     }
 }
 

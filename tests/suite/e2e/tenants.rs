@@ -165,15 +165,15 @@ async fn a_namespace_leaves_a_quarter_of_the_change_limit_to_others() {
     let left =
         "allows one namespace (6 of 8: a quarter of the limit is reserved for other namespaces)";
     eventually(Duration::from_secs(20), async || {
-        let told = stage
+        let conditions = stage
             .kubectl
             .get(&["tsdp", "beyond", "-n", "hostile"])
             .await;
-        let told = told["status"]["conditions"].to_string();
-        if told.contains(left) {
+        let conditions = conditions["status"]["conditions"].to_string();
+        if conditions.contains(left) {
             Ok(())
         } else {
-            Err(told)
+            Err(conditions)
         }
     })
     .await;

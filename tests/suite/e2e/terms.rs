@@ -96,7 +96,7 @@ async fn a_leader_that_comes_back_knows_of_every_edit_and_deletion_before_it_wri
     }
     stage.simulator.clear_requests();
 
-    cable.mend();
+    cable.repair();
     has_won(&first, 2).await;
     stage.polls(5).await;
 
@@ -148,7 +148,7 @@ async fn a_report_of_an_earlier_term_never_removes_a_used_approval() {
     slow.path = Some("/api/v2/tailnet/*/devices".to_owned());
     slow.seconds = Some(4.0);
     stage.simulator.inject(slow).unwrap();
-    cable.mend();
+    cable.repair();
     has_won(&first, 2).await;
     let until = Instant::now() + Duration::from_secs(4);
     while Instant::now() < until {
@@ -190,7 +190,7 @@ async fn a_status_on_its_way_is_refused_once_another_leader_has_written() {
     stage.policy_says("nas", &in_sync("nas", &nas)).await;
     let before = status(&stage, "nas").await;
 
-    cable.mend();
+    cable.repair();
     stage.polls(3).await;
     assert_eq!(status(&stage, "nas").await, before);
 
@@ -233,7 +233,7 @@ async fn a_leader_that_comes_back_writes_with_the_credential_that_is_stored_now(
     stage.simulator.patch_device(&nas, &drift).unwrap();
     stage.simulator.clear_requests();
 
-    cable.mend();
+    cable.repair();
     has_won(&first, 2).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(calls(&stage.simulator), [] as [String; 0]);

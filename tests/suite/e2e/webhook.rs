@@ -33,7 +33,7 @@ async fn send(controller: &Controller, tailnet: &str, secret: &str, time: Timest
     let answer = request.header("Tailscale-Webhook-Signature", signature);
     let answer = answer.send().await.unwrap();
     let status = answer.status().as_u16();
-    assert_eq!(answer.text().await.unwrap(), "", "nothing is told");
+    assert_eq!(answer.text().await.unwrap(), "", "the response is empty");
     status
 }
 

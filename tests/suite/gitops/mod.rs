@@ -94,7 +94,7 @@ fn each_state_reads_as_the_table_of_the_page_states() {
     for (path, reason, object) in judged() {
         let row = rows
             .get(&reason)
-            .unwrap_or_else(|| panic!("docs/gitops.md does not say how {reason} looks"));
+            .unwrap_or_else(|| panic!("docs/gitops.md has no row for {reason}"));
         assert_eq!(health(&object).status, row.argocd, "Argo CD on {path}");
         assert_eq!(kstatus(&object), row.flux, "kstatus on {path}");
         let of_kind = expressions.iter().find(|it| object["kind"] == it.kind);

@@ -207,7 +207,7 @@ async fn a_batch_is_a_merge_patch_over_devices() {
         "n1CNTRL": {"custom:tier": {"value": "silver"}, "custom:score": null},
         "2": {"custom:tier": {"value": "bronze", "expiry": null}},
     });
-    let body = json!({"nodes": nodes, "comment": "sweep"});
+    let body = json!({"nodes": nodes, "comment": "update"});
     let answered = api
         .call("PATCH", "tailnet/-/device-attributes", Some(body))
         .await;

@@ -66,7 +66,7 @@ impl Cable {
         self.state.send_replace(State::Silent);
     }
 
-    pub fn mend(&self) {
+    pub fn repair(&self) {
         self.state.send_replace(State::Whole);
     }
 }

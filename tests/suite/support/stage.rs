@@ -257,7 +257,7 @@ impl Stage {
                 .kubectl
                 .get(&["events.v1.events.k8s.io", "-n", "network"])
                 .await;
-            let told: Vec<_> = events["items"]
+            let events_seen: Vec<_> = events["items"]
                 .as_array()
                 .unwrap()
                 .iter()
@@ -269,10 +269,10 @@ impl Stage {
                     )
                 })
                 .collect();
-            if told.iter().any(|(r, n)| r == reason && n == note) {
+            if events_seen.iter().any(|(r, n)| r == reason && n == note) {
                 return Ok(());
             }
-            Err(format!("no Event {reason} '{note}' among {told:#?}"))
+            Err(format!("no Event {reason} '{note}' among {events_seen:#?}"))
         })
         .await;
     }
@@ -281,10 +281,10 @@ impl Stage {
     pub async fn device_has(&self, id: &str, expected: Value) {
         eventually(PATIENCE, async || {
             let device = self.simulator.device(id).unwrap();
-            let (now, wished) = (&device, expected.as_object().unwrap());
-            let wrong: Vec<_> = wished
+            let (now, expected_fields) = (&device, expected.as_object().unwrap());
+            let wrong: Vec<_> = expected_fields
                 .iter()
-                .filter(|(field, wish)| now[*field] != **wish)
+                .filter(|(field, value)| now[*field] != **value)
                 .collect();
             if wrong.is_empty() {
                 Ok(())
@@ -329,7 +329,7 @@ impl Drop for Stage {
         }
         let watched = [&self.policies, &self.tailnets, &self.invites];
         for statuses in watched.into_iter().flatten() {
-            statuses.were_honest();
+            statuses.follow_the_rules();
         }
     }
 }

@@ -71,7 +71,7 @@ impl Statuses {
     }
 
     /// Panics if any status so far would mislead kstatus, Flux, or Argo CD.
-    pub fn were_honest(&self) {
+    pub fn follow_the_rules(&self) {
         let seen = self.seen.lock().unwrap();
         assert!(seen.faults.is_empty(), "{}", seen.faults.join("\n"));
     }

@@ -11,7 +11,7 @@ use super::{
         fleets::{fleet, servers},
         model::{device, node_id},
     },
-    DAY, HOUR, expiring, leave, reaping,
+    DAY, HOUR, deleting_inactive, expiring, leave,
 };
 use crate::{
     plan::{Hold, Missed, Stage},
@@ -19,26 +19,29 @@ use crate::{
 };
 
 /// A fleet with a device that was last seen an hour ago.
-fn rested(skew: SignedDuration) -> World {
+fn fleet_with_inactive_device(skew: SignedDuration) -> World {
     let mut world = servers(10);
     for device in world.model.devices.values_mut() {
         device.connected = Some(true);
     }
     leave(&mut world, 0, HOUR);
     world.skew = skew;
-    world.apply(fleet(reaping(5)));
+    world.apply(fleet(deleting_inactive(5)));
     world.start();
     world
 }
 
 fn reported_skew(world: &World) -> [Option<SignedDuration>; 2] {
-    [world.acts().clock_skew, world.tailnet_report.clock_skew]
+    [
+        world.action_report().clock_skew,
+        world.tailnet_report.clock_skew,
+    ]
 }
 
 #[test]
 fn a_clock_weeks_ahead_deletes_nothing_and_the_statuses_report_it() {
     let ahead = SignedDuration::from_hours(24 * 60);
-    let mut world = rested(ahead);
+    let mut world = fleet_with_inactive_device(ahead);
     world.run_for(HOUR);
     assert_eq!(world.deletions(), 0);
     assert_eq!(reported_skew(&world), [Some(ahead); 2]);
@@ -52,7 +55,7 @@ fn a_clock_weeks_ahead_deletes_nothing_and_the_statuses_report_it() {
     let holds: Vec<_> = reported.differences.iter().map(|it| &it.hold).collect();
     assert_eq!(holds, [&Some(Hold::ClockSkew(ahead))]);
     // The skew is reported once: a change of some seconds is no new report.
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(HOUR);
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
     world.skew = SignedDuration::ZERO;
@@ -82,7 +85,7 @@ fn a_clock_that_is_set_between_two_lists_expires_no_key_before_its_time() {
 
 #[test]
 fn without_a_time_in_the_responses_the_local_clock_applies() {
-    let mut world = rested(SignedDuration::from_hours(24 * 60));
+    let mut world = fleet_with_inactive_device(SignedDuration::from_hours(24 * 60));
     world.model.hides_the_time = true;
     leave(&mut world, 0, 60 * DAY);
     world.skew = SignedDuration::ZERO;

@@ -12,7 +12,7 @@ use super::{
         fleets::{fleet, servers},
         model::{Faults, node_id},
     },
-    DAY, HOUR, leave, reaping,
+    DAY, HOUR, deleting_inactive, leave,
 };
 use crate::{
     model::{ChangeLimit, NodeId},
@@ -29,7 +29,7 @@ fn abandoned(away: usize, max_per_day: u32) -> World {
     for number in 0..away {
         leave(&mut world, number, 60 * DAY);
     }
-    world.apply(fleet(reaping(max_per_day)));
+    world.apply(fleet(deleting_inactive(max_per_day)));
     world.start();
     world
 }
@@ -54,7 +54,7 @@ fn devices_that_have_been_away_are_deleted_straight_after_the_second_list() {
     world.assert_converged();
     // Each was read right before its deletion.
     assert_eq!(world.count(|r| matches!(r, Request::Device(_))), 3);
-    world.forget_seen();
+    world.clear_seen();
     world.run_for(3 * DAY);
     assert!(world.writes().is_empty());
     assert!(world.seen.reports.is_empty(), "{:#?}", world.seen.reports);
@@ -97,7 +97,7 @@ fn deletions_of_the_day_count_after_a_policy_is_recreated() {
         } else {
             world.delete(&policy_key(0));
             world.run_for(Duration::from_mins(1));
-            let mut anew = fleet(reaping(5));
+            let mut anew = fleet(deleting_inactive(5));
             anew.key = policy_key(name);
             world.apply(anew);
         }
@@ -217,7 +217,7 @@ fn a_crash_at_any_moment_deletes_no_more_than_allowed() {
 #[test]
 fn two_policies_that_delete_one_device_delete_it_once_and_both_count_it() {
     let mut world = abandoned(1, 5);
-    let mut other = fleet(reaping(5));
+    let mut other = fleet(deleting_inactive(5));
     other.key = policy_key(1);
     world.apply(other);
     world.run_for(HOUR);
@@ -251,7 +251,7 @@ fn deletions_pending_approval_are_as_many_as_a_day_allows() {
     let key = policy_key(0);
     world.apply(Policy {
         mode: Mode::Approve,
-        ..fleet(reaping(2))
+        ..fleet(deleting_inactive(2))
     });
     world.run_for(HOUR);
     assert_eq!(world.deletions(), 0);
@@ -270,7 +270,7 @@ fn deletions_pending_approval_are_as_many_as_a_day_allows() {
 fn a_policy_for_one_device_deletes_nothing() {
     let mut world = world(1);
     leave(&mut world, 0, 60 * DAY);
-    let single = policy(0, reaping(5));
+    let single = policy(0, deleting_inactive(5));
     assert!(matches!(single.target, Target::Device(_)));
     world.apply(single);
     world.start();
@@ -316,7 +316,7 @@ fn deletions_of_the_previous_leader_count_against_the_plans_of_this_process() {
     for number in 0..2 {
         records.begin_deletion(&node_id(number), String::new(), now);
     }
-    world.tell(&policy_key(0));
+    world.show_policy(&policy_key(0));
     for number in 0..2 {
         world.model.remove(&node_id(number));
     }
@@ -355,7 +355,7 @@ fn a_list_from_before_a_deletion_does_not_bring_the_device_back() {
 #[test]
 fn a_deleted_device_needs_no_clearing() {
     let mut world = abandoned(1, 5);
-    let mut desired = reaping(5);
+    let mut desired = deleting_inactive(5);
     desired.exit_node = Some(true);
     world.apply(Policy {
         deletion: Deletion::Clear,
@@ -370,7 +370,7 @@ fn a_deleted_device_needs_no_clearing() {
             .released
             .is_empty()
     );
-    let looks = |request: &Request| *request == Request::Device(node_id(0));
-    assert_eq!(world.count(looks), 1);
+    let reads_of_device = |request: &Request| *request == Request::Device(node_id(0));
+    assert_eq!(world.count(reads_of_device), 1);
     world.assert_converged();
 }

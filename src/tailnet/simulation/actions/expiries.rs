@@ -30,7 +30,7 @@ fn scheduled() -> World {
     world.start();
     world.run_until(SOON);
     assert_eq!(world.stages(), [(Stage::Scheduled, 1)]);
-    world.forget_seen();
+    world.clear_seen();
     world
 }
 
@@ -76,7 +76,7 @@ fn a_key_is_expired_once_for_each_time() {
     world.apply(again);
     world.run_for(HOUR);
     assert_eq!(world.expiries(), 1);
-    world.forget_seen();
+    world.clear_seen();
     world.apply(policy(0, expiring(world.is_in(HOUR))));
     world.run_for(2 * HOUR);
     assert_eq!(world.expiries(), 1);
@@ -154,7 +154,7 @@ fn a_restored_backup_expires_no_key_again() {
     world.run_for(Duration::from_hours(2));
     world.sign_in(0);
     for kept in [PolicyRecord::default(), before, started] {
-        world.forget_seen();
+        world.clear_seen();
         world.policies.get_mut(&policy_key(0)).unwrap().record = kept;
         world.kill();
         world.run_for(3 * HOUR);
@@ -165,7 +165,7 @@ fn a_restored_backup_expires_no_key_again() {
     let restored = world.policies[&policy_key(0)].policy.clone();
     world.remove(&policy_key(0));
     world.kill();
-    world.forget_seen();
+    world.clear_seen();
     world.apply(restored);
     world.run_for(3 * HOUR);
     assert_eq!(world.expiries(), 0);
@@ -206,11 +206,11 @@ fn an_expiry_that_began_in_time_survives_an_outage() {
 fn an_expiry_stays_pending_until_its_approval_and_is_sent_once() {
     let mut world = scheduled();
     let key = policy_key(0);
-    let asking = Policy {
+    let with_approval = Policy {
         mode: Mode::Approve,
         ..world.policies[&key].policy.clone()
     };
-    world.apply(asking);
+    world.apply(with_approval);
     world.run_until(after_it(5 * HOUR));
     assert_eq!(world.expiries(), 0);
     let hash = world.hash(&key);

@@ -51,12 +51,12 @@ impl World {
         device.expires = Some(expires);
     }
 
-    fn acts(&self) -> &ActionReport {
+    fn action_report(&self) -> &ActionReport {
         &self.last_reports[&policy_key(0)].actions
     }
 
     fn stages(&self) -> Vec<(Stage, usize)> {
-        let totals = self.acts().totals.iter();
+        let totals = self.action_report().totals.iter();
         totals.map(|(stage, count)| (*stage, *count)).collect()
     }
 
@@ -83,7 +83,7 @@ fn expiring(at: Timestamp) -> DesiredSettings {
     }
 }
 
-fn reaping(max_per_day: u32) -> DesiredSettings {
+fn deleting_inactive(max_per_day: u32) -> DesiredSettings {
     DesiredSettings {
         delete_inactive: Some(DeleteInactive {
             inactive_for: SignedDuration::from_hours(720),
@@ -93,8 +93,8 @@ fn reaping(max_per_day: u32) -> DesiredSettings {
     }
 }
 
-fn leave(world: &mut World, number: usize, for_so_long: Duration) {
-    let last_seen = world.wall() - SignedDuration::try_from(for_so_long).unwrap();
+fn leave(world: &mut World, number: usize, away_for: Duration) {
+    let last_seen = world.wall() - SignedDuration::try_from(away_for).unwrap();
     let device = world.model.devices.get_mut(&node_id(number)).unwrap();
     device.connected = Some(false);
     device.last_seen = Some(last_seen);
@@ -118,7 +118,7 @@ fn begin(seed: u64) -> (World, DesiredSettings) {
     let most = world.rng.u32(1..3);
     let desired = DesiredSettings {
         expire_key_at: Some(world.is_in(first)),
-        ..reaping(most)
+        ..deleting_inactive(most)
     };
     world.apply(fleet(desired.clone()));
     world.start();
@@ -208,7 +208,7 @@ fn restore_a_backup(world: &mut World) {
 }
 
 /// Runs about two days. Returns the numbers of expired keys and of deleted devices.
-fn live_through(seed: u64) -> [usize; 2] {
+fn run_history(seed: u64) -> [usize; 2] {
     let (mut world, desired) = begin(seed);
     let mut times = 1;
     for _ in 0..world.rng.usize(20..120) {
@@ -250,7 +250,7 @@ fn live_through(seed: u64) -> [usize; 2] {
 
 #[test]
 fn keys_expire_once_for_each_time_and_daily_deletions_stay_limited() {
-    let lived = seeds::results(150, live_through);
+    let lived = seeds::results(150, run_history);
     let done = [0, 1].map(|kind| lived.iter().map(|done| done[kind]).sum::<usize>());
     println!("{done:?} keys expired and devices deleted");
     assert!(

@@ -55,13 +55,13 @@ pub(super) struct Spec {
 
 impl Spec {
     /// Whether the policy may send anything.
-    pub(super) fn acts(&self) -> bool {
+    pub(super) fn may_send(&self) -> bool {
         matches!(self.policy.mode, Mode::Enforce | Mode::Approve) && !self.deleting
     }
 
     pub(super) fn declares(&self, key: &AttributeKey) -> bool {
         let attributes = self.policy.desired.attributes.as_ref();
-        self.acts() && attributes.is_some_and(|attributes| attributes.contains_key(key))
+        self.may_send() && attributes.is_some_and(|attributes| attributes.contains_key(key))
     }
 }
 

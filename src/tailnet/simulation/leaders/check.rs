@@ -60,7 +60,7 @@ impl<'a> Sending<'a> {
         assert!(!suspended, "{call:?} in a tailnet that is suspended");
         match call {
             Call::SetKeyExpiryDisabled(id, value) => {
-                self.wanted(id, |policy| {
+                self.check_desired(id, |policy| {
                     policy.desired.key_expiry_disabled == Some(*value)
                 });
             }
@@ -70,7 +70,9 @@ impl<'a> Sending<'a> {
                 let mut times = self.account.times.iter();
                 assert!(times.any(|time| *time <= wall), "{call:?} too early");
             }
-            Call::Delete(id) => self.wanted(id, |policy| policy.desired.delete_inactive.is_some()),
+            Call::Delete(id) => {
+                self.check_desired(id, |policy| policy.desired.delete_inactive.is_some())
+            }
             Call::WriteAttributes(nodes) => {
                 for (id, writes) in nodes {
                     self.check_attributes(id, writes);
@@ -88,18 +90,19 @@ impl<'a> Sending<'a> {
 
     /// A policy that the sender has seen desires it, and so does one that was stored since it became
     /// leader.
-    fn wanted(&self, id: &NodeId, wants: impl Fn(&Policy) -> bool) {
+    fn check_desired(&self, id: &NodeId, desires: impl Fn(&Policy) -> bool) {
         let (call, account) = (self.call, self.account);
-        let wants = |policy: &Policy| wants(policy) && account.may_target(policy, id, self.seen);
+        let desires =
+            |policy: &Policy| desires(policy) && account.may_target(policy, id, self.seen);
         let specs = account.specs();
-        let mut specs = specs.filter(|spec| spec.acts() && spec.span.held_since(self.since));
-        let stored = specs.any(|spec| wants(&spec.policy));
+        let mut specs = specs.filter(|spec| spec.may_send() && spec.span.held_since(self.since));
+        let stored = specs.any(|spec| desires(&spec.policy));
         assert!(
             stored,
             "{call:?} is desired by nothing stored since {:?}",
             self.since
         );
-        let shown = self.shown().any(wants);
+        let shown = self.shown().any(desires);
         assert!(shown, "{call:?} is desired by nothing that its sender sees");
     }
 
@@ -113,7 +116,7 @@ impl<'a> Sending<'a> {
             "{call:?} takes tags away: {before:?}"
         );
         for tag in tags.difference(before) {
-            self.wanted(id, |policy| {
+            self.check_desired(id, |policy| {
                 let desired = policy.desired.tags.as_ref();
                 desired.is_some_and(|desired| desired.contains(tag))
             });
@@ -127,7 +130,7 @@ impl<'a> Sending<'a> {
         let device = &self.model.devices[id];
         let before = device.enabled_routes.clone().unwrap_or_default();
         let takes = before.difference(routes).next().is_some();
-        self.wanted(id, |policy| {
+        self.check_desired(id, |policy| {
             let Some(desired) = &policy.desired.enabled_routes else {
                 return false;
             };
@@ -143,7 +146,7 @@ impl<'a> Sending<'a> {
                 self.check_deletion(id, key);
                 continue;
             };
-            self.wanted(id, |policy| {
+            self.check_desired(id, |policy| {
                 let attributes = policy.desired.attributes.as_ref();
                 attributes.is_some_and(|attributes| attributes.get(key) == Some(desired))
             });

@@ -229,7 +229,7 @@ impl Pair {
                     self.step(process, Input::Turn);
                 }
             }
-            Event::Wake if self.processes[process].is_to_wake(self.clock) => {
+            Event::Wake if self.processes[process].is_due(self.clock) => {
                 self.processes[process].wake = None;
                 self.step(process, Input::Wake);
             }
@@ -358,7 +358,7 @@ impl Pair {
     }
 }
 
-fn live_through(seed: u64) -> u64 {
+fn run_history(seed: u64) -> u64 {
     let mut pair = Pair::new(seed);
     pair.populate(seed);
     for _ in 0..pair.rng.usize(10..60) {
@@ -385,5 +385,5 @@ fn live_through(seed: u64) -> u64 {
 
 #[test]
 fn two_processes_do_what_one_does_and_nothing_else() {
-    seeds::each(SEEDS, live_through);
+    seeds::each(SEEDS, run_history);
 }

@@ -102,7 +102,7 @@ impl Process {
         }
     }
 
-    pub fn is_to_wake(&self, now: Duration) -> bool {
+    pub fn is_due(&self, now: Duration) -> bool {
         self.wake.is_some_and(|at| at <= now)
     }
 

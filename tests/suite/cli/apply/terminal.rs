@@ -75,7 +75,7 @@ impl Terminal {
         out.read_to_end(&mut rest).await.unwrap();
         let code = self.child.wait().await.unwrap().code();
         let rest = self.seen + &String::from_utf8_lossy(&rest);
-        assert!(!rest.contains(API_KEY), "a credential is told: {rest}");
+        assert!(!rest.contains(API_KEY), "a credential is printed: {rest}");
         (rest, code)
     }
 }
