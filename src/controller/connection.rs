@@ -208,7 +208,7 @@ impl Connector {
                 // The connection to the API server may be dead.
                 () = sleep(LIST), if is_waited_for => {
                     events = watch();
-                    Err(format!("no answer within {LIST:?}"))
+                    Err(format!("the API server did not answer within {LIST:?}"))
                 }
             };
             let data = match event {

@@ -113,16 +113,16 @@ impl Check {
     async fn fault(self, kubectl: &Kubectl) -> Option<String> {
         let args = ["apply", "--dry-run=server", "-f", "-"];
         let output = kubectl.run(&args, &self.manifest.to_string()).await;
-        let message = String::from_utf8_lossy(&output.stderr);
+        let error = String::from_utf8_lossy(&output.stderr);
         let name = self.name;
         match (output.status.success(), self.refusal) {
             (true, None) => None,
             (true, Some(_)) => Some(format!("{name}: accepted")),
-            (false, None) => Some(format!("{name}: refused: {message}")),
+            (false, None) => Some(format!("{name}: refused: {error}")),
             (false, Some((field, message))) => {
-                let as_expected = message.contains(&field) && message.contains(&message);
+                let as_expected = error.contains(&field) && error.contains(&message);
                 (!as_expected)
-                    .then(|| format!("{name}: refused without '{field}' or '{message}': {message}"))
+                    .then(|| format!("{name}: refused without '{field}' or '{message}': {error}"))
             }
         }
     }

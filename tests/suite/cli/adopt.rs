@@ -1,4 +1,4 @@
-//! Adopts a tailnet with settings that were made by hand, as README.md describes.
+//! Adopts a tailnet with settings that were made by hand, as docs/get-started.md describes.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -10,11 +10,11 @@ use crate::{
     support::{Stage, calls, eventually},
 };
 
-/// The commands of README's section.
+/// The commands of the section of docs/get-started.md.
 fn commands() -> String {
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let section = readme.split("## Adopt an existing tailnet").nth(1).unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/get-started.md");
+    let page = fs::read_to_string(page).unwrap();
+    let section = page.split("## Adopt an existing tailnet").nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
     blocks(section, "sh").concat()
 }
@@ -34,7 +34,7 @@ async fn run(stage: &Stage, folder: &Path, script: &str, variables: &[(&str, &st
 }
 
 #[tokio::test]
-async fn the_commands_of_the_readme_adopt_a_tailnet_and_send_nothing() {
+async fn documented_commands_adopt_a_tailnet_and_send_nothing() {
     const API_KEY: &str = "tskey-api-adopt";
     let mut devices = simulator::generate(30, 11);
     devices[0]["attributes"] = json!({"custom:tier": "gold", "custom:on": "on"});
