@@ -1,6 +1,6 @@
-//! Keeps the settings of a Tailscale network's devices as declared in YAML.
+//! Keeps the settings of the devices in a Tailscale network as declared in YAML.
 //!
-//! The rooms and the way of a manifest through them are in `docs/architecture.md`.
+//! `docs/architecture.md` describes the modules and the way of a manifest through them.
 
 pub mod api;
 pub mod cli;

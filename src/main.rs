@@ -1,4 +1,4 @@
-//! The program: see `tsdp --help`.
+//! The program `tsdp`.
 
 use std::process::ExitCode;
 

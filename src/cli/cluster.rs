@@ -1,4 +1,4 @@
-//! Which cluster a command talks to, chosen as kubectl chooses.
+//! The cluster that a command connects to, chosen as by kubectl.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use kube::{
 use super::AnyError;
 use crate::controller;
 
-/// The flags of kubectl that choose a cluster.
+/// kubectl's flags for the choice of a cluster.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ClusterArgs {
@@ -24,7 +24,7 @@ pub(super) struct ClusterArgs {
 }
 
 impl ClusterArgs {
-    /// A client; its default namespace is that of the context.
+    /// A client. Its default namespace is that of the context.
     pub async fn client(&self) -> Result<Client, AnyError> {
         Ok(Client::try_from(self.config().await?)?)
     }
@@ -38,7 +38,7 @@ impl ClusterArgs {
             None => Kubeconfig::read(),
         };
         let kubeconfig =
-            kubeconfig.map_err(|error| format!("the kubeconfig cannot be used: {error}"))?;
+            kubeconfig.map_err(|error| format!("cannot use the kubeconfig: {error}"))?;
         let options = KubeConfigOptions {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
@@ -46,7 +46,7 @@ impl ClusterArgs {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         config.map_err(|error| match &self.context {
             Some(context) => format!("--context {context}: {error}").into(),
-            None => format!("the kubeconfig cannot be used: {error}").into(),
+            None => format!("cannot use the kubeconfig: {error}").into(),
         })
     }
 }

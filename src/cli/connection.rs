@@ -1,4 +1,4 @@
-//! How a tailnet is reached without a cluster: by flags, and by the environment variables of
+//! The connection to a tailnet without a cluster: from flags and from the environment variables of
 //! Tailscale's Terraform provider.
 
 use std::{fmt, sync::Arc};
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// The flags of a command that talks to the Tailscale API. None of them takes a secret: it would
-/// stand in the shell's history and in the list of processes.
+/// The flags of a command that calls the Tailscale API. None of them takes a secret: a secret in a flag
+/// appears in the shell's history and in the list of processes.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
@@ -30,23 +30,23 @@ pub(super) struct ConnectionArgs {
     /// The id of an OAuth client or a federated identity [default: `TAILSCALE_OAUTH_CLIENT_ID`].
     #[arg(long, value_name = "ID")]
     oauth_client_id: Option<String>,
-    /// How many requests are sent to the API at most, each second.
+    /// The maximum number of requests to the API per second.
     #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT_RATE)]
     requests_per_second: f64,
 }
 
-/// Those of the controller: Tailscale publishes no limits.
+/// The defaults of the controller: Tailscale publishes no limits.
 const DEFAULT_RATE: f64 = 5.0;
 const DEFAULT_BURST: u32 = 20;
 
-/// What the help of each command with [`ConnectionArgs`] says of the credential.
+/// The paragraph about the credential, for the help of each command with [`ConnectionArgs`].
 pub(super) const CREDENTIAL_HELP: &str = "\
 The credential comes from the environment, as for Tailscale's Terraform provider:
   TAILSCALE_API_KEY                                         an API access token, or
   TAILSCALE_OAUTH_CLIENT_ID, TAILSCALE_OAUTH_CLIENT_SECRET  an OAuth client, or
   TAILSCALE_OAUTH_CLIENT_ID, TAILSCALE_IDENTITY_TOKEN       a federated identity and a token for it";
 
-/// What the environment says. A variable that is empty says nothing, as for the Terraform provider.
+/// The environment variables. An empty one counts as unset, as for the Terraform provider.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     api_key: Option<SecretString>,
@@ -57,42 +57,42 @@ pub(super) struct Environment {
     base_url: Option<String>,
 }
 
-/// How a tailnet is reached.
+/// A connection to a tailnet.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// Where the API is, which tailnet, and how fast it is asked.
+    /// The API's URL, the tailnet, and the request budget.
     pub settings: Settings,
-    /// What proves who asks.
+    /// The credential.
     pub credential: Credential,
 }
 
-/// Why a tailnet cannot be reached. Holds no secret.
+/// Why there is no usable connection. Holds no secret.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectionError {
-    /// Nothing that could prove who asks.
+    /// There is no credential.
     #[error(
-        "there is no credential: set TAILSCALE_API_KEY to an API access token; or set \
+        "found no credential. Set TAILSCALE_API_KEY to an API access token, or set \
          TAILSCALE_OAUTH_CLIENT_ID, and beside it TAILSCALE_OAUTH_CLIENT_SECRET (an OAuth client) or \
          TAILSCALE_IDENTITY_TOKEN (a federated identity)"
     )]
     NoCredential,
-    /// Two credentials: which one is meant?
-    #[error("{0} and {1} are both set: unset one of them, a connection has one credential")]
+    /// There are two credentials.
+    #[error("{0} and {1} are both set, expected one credential. Unset one of them")]
     TwoCredentials(&'static str, &'static str),
-    /// Half of a credential.
-    #[error("{given} is set without {lacks}: set both")]
+    /// One variable of a credential is missing.
+    #[error("{given} is set without {lacks}. Set both")]
     HalfCredential {
-        /// What is there.
+        /// The variable that is set.
         given: &'static str,
-        /// What is missing.
+        /// The variable that is missing.
         lacks: &'static str,
     },
-    /// The address is no URL.
+    /// The base URL cannot be parsed.
     #[error(
-        "the API's address '{url}' is no URL ({reason}): write one such as https://api.tailscale.com"
+        "the base URL '{url}' is not a valid URL: {reason}. Write one such as https://api.tailscale.com"
     )]
     BaseUrl {
-        /// What was given.
+        /// The value that was given.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -100,13 +100,13 @@ pub(super) enum ConnectionError {
     /// The rate is out of range.
     #[error("--requests-per-second: {0}")]
     Rate(Refused),
-    /// The client cannot be set up.
+    /// The client cannot be created.
     #[error(transparent)]
     Setup(#[from] SetupError),
 }
 
 impl Environment {
-    /// That of this process.
+    /// Reads the environment of this process.
     pub fn of_process() -> Self {
         Self::read(|name| std::env::var(name).ok())
     }
@@ -116,7 +116,7 @@ impl Environment {
         let secret = |name: &str| given(name).map(SecretString::from);
         Self {
             api_key: secret("TAILSCALE_API_KEY"),
-            // Without the prefix: the provider's older spelling, which it still reads.
+            // The names without the prefix are the provider's older ones, which it still reads.
             client_id: given("TAILSCALE_OAUTH_CLIENT_ID").or_else(|| given("OAUTH_CLIENT_ID")),
             client_secret: secret("TAILSCALE_OAUTH_CLIENT_SECRET")
                 .or_else(|| secret("OAUTH_CLIENT_SECRET")),
@@ -126,7 +126,7 @@ impl Environment {
         }
     }
 
-    /// The connection that the environment and the flags describe; a flag goes before a variable.
+    /// The connection that the environment and the flags describe. A flag takes precedence over a variable.
     pub fn connection(self, flags: &ConnectionArgs) -> Result<Connection, ConnectionError> {
         let url = flags.base_url.clone().or(self.base_url);
         let url = url
@@ -154,7 +154,7 @@ impl Environment {
     }
 }
 
-/// As the provider has it: a credential is never chosen among several.
+/// Refuses two credentials, as the provider does: a silent choice could use the wrong account.
 fn credential(
     api_key: Option<SecretString>,
     client_id: Option<String>,
@@ -195,7 +195,7 @@ fn credential(
     }
 }
 
-/// A token that somebody else had issued for this run, such as a CI system.
+/// A token that another system issued for this run, for example a CI system.
 struct GivenToken(SecretString);
 
 impl IdentitySource for GivenToken {
@@ -227,7 +227,7 @@ impl ConnectionArgs {
         self.client_until(CancellationToken::new())
     }
 
-    /// As [`Self::client`], but it sends nothing any more once this is cancelled.
+    /// As [`Self::client`], but the client stops sending once `stop` is cancelled.
     pub fn client_until(&self, stop: CancellationToken) -> Result<Client, ConnectionError> {
         let connection = Environment::of_process().connection(self)?;
         let settings = Settings {
@@ -237,7 +237,7 @@ impl ConnectionArgs {
         Ok(tailscale::Client::new(settings, connection.credential)?)
     }
 
-    /// How many requests are sent at most, each second.
+    /// The maximum number of requests per second.
     pub fn rate(&self) -> f64 {
         self.requests_per_second
     }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_credential_is_taken_and_no_mixture_of_them() {
+    fn each_kind_of_credential_is_accepted_and_no_mixture_of_them() {
         let names = [
             "TAILSCALE_API_KEY",
             "TAILSCALE_OAUTH_CLIENT_ID",
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_goes_before_a_variable_and_an_empty_variable_says_nothing() {
+    fn a_flag_takes_precedence_over_a_variable_and_an_empty_variable_counts_as_unset() {
         let key = ("TAILSCALE_API_KEY", "tskey-api-1");
         let made = |flags: &ConnectionArgs, more: &[(&str, &str)]| {
             let variables = [&[key], more].concat();
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_or_a_rate_that_cannot_be_is_refused_with_an_example() {
+    fn an_invalid_url_or_rate_is_refused_with_an_example() {
         let key = [("TAILSCALE_API_KEY", "tskey-api-1")];
         let refused = |flags: ConnectionArgs| {
             let made = environment(&key).connection(&flags);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_stands_in_what_is_printed_of_a_connection() {
+    fn debug_output_of_a_connection_holds_no_secret() {
         for variables in [
             [("TAILSCALE_API_KEY", "tskey-1"), ("X", "")],
             [

@@ -11,54 +11,54 @@ use super::{
 };
 use crate::controller::{self, FromEnvironment, Options, lease::Timings};
 
-/// How the controller is run.
+/// The options of the controller.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Inside of a cluster it acts under its service account, outside under KUBECONFIG.
+Inside a cluster the controller uses its service account, outside it uses KUBECONFIG.
 
 Examples:
   tsdp controller                                  as in deploy/
-  tsdp controller --listen 127.0.0.1:8080          outside of a cluster
-  tsdp controller --policy-namespaces network,lab  look at these namespaces only")]
+  tsdp controller --listen 127.0.0.1:8080          outside a cluster
+  tsdp controller --policy-namespaces network,lab  watch these namespaces only")]
 pub(super) struct ControllerArgs {
-    /// The controller's own namespace: of its lease and of the Secrets with credentials
+    /// The controller's own namespace, which holds its Lease and the Secrets with credentials
     /// [default: the pod's own, else tsdp-system].
     #[arg(long, env = "TSDP_NAMESPACE", value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The namespaces whose policies and invites are looked at, separated by commas [default: all].
+    /// The namespaces whose policies and invites the controller watches, separated by commas [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
     policy_namespaces: Vec<String>,
-    /// Look after invites too. They need the rights of deploy/components/invites.
+    /// Manage invites too. They need the permissions of deploy/components/invites.
     #[arg(long)]
     invites: bool,
-    /// Where /healthz, /readyz and /metrics are served.
+    /// The address of /healthz, /readyz and /metrics.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Where Tailscale's webhooks are taken: POST /webhook/NAME for the `TailscaleTailnet` of that
-    /// name, if its Secret has `webhook_secret` [default: nowhere].
+    /// The address that receives Tailscale's webhooks: POST /webhook/NAME for the `TailscaleTailnet` of
+    /// that name, if its Secret has `webhook_secret` [default: none].
     #[arg(long, value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
-    /// The controller's own service account, whose tokens prove who it is where a tailnet's Secret
+    /// The controller's own service account. Its tokens authenticate the controller if a tailnet's Secret
     /// has `audience` (workload identity).
     #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
     service_account: Option<String>,
-    /// Make the connection that the environment describes (the variables of Tailscale's Terraform
-    /// provider) the tailnet "default", until there is a `TailscaleTailnet` of that name. Only policies
-    /// of the controller's own namespace are taken there.
+    /// Use the connection that the environment describes (the variables of Tailscale's Terraform
+    /// provider) as the tailnet "default", until a `TailscaleTailnet` of that name exists. It allows only
+    /// policies of the controller's own namespace.
     #[arg(long)]
     tailnet_from_env: bool,
-    /// How long a lead lasts without being renewed, in seconds. A leader that cannot renew it stops
-    /// writing after two thirds of that.
+    /// How long the Lease lasts without renewal, in seconds. A leader that cannot renew it stops writing
+    /// after two thirds of that time.
     #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
     lease_duration: NonZeroU16,
-    /// How long a deleted policy with deletionPolicy: Clear may take without any progress, in seconds,
-    /// counted from when this controller leads. Then it goes, and an Event says what was left. While
-    /// maxChangedDevices or an approval holds it, the time stands still.
+    /// How long the cleanup of a deleted policy with deletionPolicy: Clear may take without any progress,
+    /// in seconds, counted from when this controller leads. After that time the policy goes, and an Event
+    /// says what was left. The time stops while maxChangedDevices or a missing approval holds the cleanup.
     #[arg(long, default_value_t = CLEAR_TIMEOUT_SECONDS, value_name = "SECONDS")]
     clear_timeout: u64,
 }
 
-// A constant: were it zero, this would not compile.
+// In a constant the unwrap is checked at compile time.
 const LEASE_DURATION: NonZeroU16 = NonZeroU16::new(15).unwrap();
 
 const CLEAR_TIMEOUT_SECONDS: u64 = controller::CLEAR_TIMEOUT.as_secs();
@@ -92,7 +92,7 @@ fn from_environment() -> Result<FromEnvironment, String> {
     })
 }
 
-/// Runs until Ctrl-C or SIGTERM.
+/// Runs the controller until Ctrl-C or SIGTERM.
 pub(super) async fn run(args: ControllerArgs) -> Result<(), AnyError> {
     let options = Options {
         namespace: args.namespace,

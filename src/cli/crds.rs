@@ -9,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 
 use crate::api::schema;
 
-/// Why the definitions could not be given.
+/// Why the definitions could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CrdsError {
     /// A definition cannot be written as YAML.
@@ -20,7 +20,7 @@ pub enum CrdsError {
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The standard output cannot be written.

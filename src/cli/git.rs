@@ -1,4 +1,4 @@
-//! Files as they were at a revision, by the program git.
+//! Files at a git revision, read with the program git.
 
 use std::{
     io::Write as _,
@@ -10,21 +10,21 @@ use std::{
 
 use super::manifests::{self, Source};
 
-/// The manifests that stood in these files and folders at a revision.
+/// The manifests in these files and folders at a revision.
 pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<Source>>, String> {
     let mut sources = Vec::new();
     for path in paths {
         if path == Path::new("-") {
             return Err(
-                "the standard input has no former revision: name the folder of the former \
+                "standard input has no earlier revision. Name the folder of the earlier \
                         manifests"
                     .to_owned(),
             );
         }
-        let of_path = Place::of(path);
-        let commit = of_path.commit(revision)?;
-        let entries = of_path.entries(&commit)?;
-        let texts = of_path.texts(&entries)?;
+        let location = RepoPath::of(path);
+        let commit = location.commit(revision)?;
+        let entries = location.entries(&commit)?;
+        let texts = location.texts(&entries)?;
         for (entry, text) in entries.into_iter().zip(texts) {
             let name = format!("{revision}:{}", entry.path);
             sources.push(Arc::new(Source { name, text }));
@@ -33,11 +33,11 @@ pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<So
     Ok(sources)
 }
 
-/// A file, or all of a folder.
-struct Place<'a> {
-    /// Where git is run.
+/// A file or a folder of a git repository.
+struct RepoPath<'a> {
+    /// The working folder of git.
     folder: &'a Path,
-    /// The one file of it that is meant.
+    /// The file in it. `None` means the whole folder.
     file: Option<&'a Path>,
 }
 
@@ -47,7 +47,7 @@ struct Entry {
     path: String,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RepoPath<'a> {
     fn of(path: &'a Path) -> Self {
         if path.is_dir() {
             return Self {
@@ -70,7 +70,8 @@ impl<'a> Place<'a> {
         command
     }
 
-    /// The commit that a revision names: from here on nothing that somebody typed is an option.
+    /// The hash of the commit that a revision names. Later commands get the hash: git cannot take it for an
+    /// option, as it could the user's input.
     fn commit(&self, revision: &str) -> Result<String, String> {
         let mut command = self.git();
         command.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
@@ -79,7 +80,7 @@ impl<'a> Place<'a> {
             Ok(commit) => Ok(commit.trim().to_owned()),
             Err(message) if message.is_empty() => {
                 let folder = self.folder.display();
-                Err(format!("git knows no such revision in {folder}"))
+                Err(format!("git finds no such revision in {folder}"))
             }
             Err(message) => Err(message),
         }
@@ -94,13 +95,13 @@ impl<'a> Place<'a> {
             let (about, path) = line.split_once('\t')?;
             let mut about = about.split(' ');
             let (mode, object) = (about.next()?, about.nth(1)?);
-            // Links and other repositories are no files.
+            // Not symbolic links, and not submodules.
             let is_file = mode.starts_with("100");
-            // As in a folder of files.
+            // The same rules as for a folder of the file system.
             let is_hidden = path.split('/').any(|name| name.starts_with('.'));
             let is_manifest = !is_hidden && manifests::is_manifest(Path::new(path));
-            let is_meant = self.file.is_some() || is_manifest;
-            (is_file && is_meant).then(|| Entry {
+            let is_wanted = self.file.is_some() || is_manifest;
+            (is_file && is_wanted).then(|| Entry {
                 object: object.to_owned(),
                 path: path.to_owned(),
             })
@@ -109,19 +110,20 @@ impl<'a> Place<'a> {
     }
 
     fn texts(&self, entries: &[Entry]) -> Result<Vec<String>, String> {
-        let asked: Vec<_> = entries.iter().map(|it| it.object.as_str()).collect();
-        let asked = asked.join("\n") + "\n";
+        let request: Vec<_> = entries.iter().map(|it| it.object.as_str()).collect();
+        let request = request.join("\n") + "\n";
         let mut command = self.git();
         command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
         let mut child = start(&mut command)?;
         let stdin = child.stdin.take();
-        // git answers while it is asked; who only asks at first would wait for ever.
-        let asking =
-            thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(asked.as_bytes())));
-        let answered = child.wait_with_output().map_err(cannot_run)?;
-        // What git has not read it has not answered either.
-        let _ = asking.join();
-        let mut rest = answered.stdout.as_slice();
+        // git answers while it reads. Writing everything before reading would deadlock once both pipes are
+        // full.
+        let writer =
+            thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(request.as_bytes())));
+        let response = child.wait_with_output().map_err(cannot_run)?;
+        // A failed write needs no report: its answer is missing below.
+        let _ = writer.join();
+        let mut rest = response.stdout.as_slice();
         let texts = entries.iter().map(|entry| {
             let broken = || format!("git cannot show {}", entry.path);
             let end = rest
@@ -138,7 +140,8 @@ impl<'a> Place<'a> {
             let size: usize = size.ok_or_else(broken)?;
             let text = body.get(..size).ok_or_else(broken)?;
             rest = body.get(size + 1..).unwrap_or_default();
-            String::from_utf8(text.to_vec()).map_err(|_| format!("{} is no text", entry.path))
+            String::from_utf8(text.to_vec())
+                .map_err(|_| format!("{} is not UTF-8 text", entry.path))
         });
         texts.collect()
     }
@@ -160,13 +163,13 @@ fn run(command: &mut Command) -> Result<String, String> {
     if !status.success() {
         return Err(String::from_utf8_lossy(&stderr).trim().to_owned());
     }
-    String::from_utf8(stdout).map_err(|_| "git lists names that are no text".to_owned())
+    String::from_utf8(stdout).map_err(|_| "git lists file names that are not UTF-8".to_owned())
 }
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "as the errors of a Result are mapped"
+    reason = "the signature that map_err needs"
 )]
 fn cannot_run(error: std::io::Error) -> String {
-    format!("git cannot be run ({error}): install it, or name the folder of the former manifests")
+    format!("cannot run git ({error}). Install it, or name the folder of the earlier manifests")
 }

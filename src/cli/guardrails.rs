@@ -1,4 +1,4 @@
-//! The guards that a command keeps to: those that stand among the manifests, and go into a plan that is kept.
+//! The guardrails that a command applies. They come from the manifests, and a saved plan stores them.
 
 use std::collections::BTreeMap;
 
@@ -9,42 +9,43 @@ use crate::{
     plan::{Admission, Guardrails, GuardrailsSource, Labels},
 };
 
-/// What guards come from.
+/// The source of the guardrails.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DeclaredGuardrails {
-    /// What the tailnet declares. Where it is not among what was read, nobody has declared any guards.
+    /// The guardrails of the tailnet. `None` if its `TailscaleTailnet` is not among the manifests: then there
+    /// are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tailnet: Option<TailscaleTailnetSpec>,
     /// The controller's own namespace.
     controller_namespace: String,
-    /// The labels of the namespaces that are known.
+    /// The labels of the namespaces, as far as they are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     namespaces: BTreeMap<String, Labels>,
 }
 
 impl DeclaredGuardrails {
-    /// The guards of a tailnet, if it is among what was read.
+    /// Takes the guardrails from a tailnet, if it is among the manifests.
     pub fn new(
         tailnet: Option<&TailscaleTailnetSpec>,
         controller_namespace: &str,
         namespaces: BTreeMap<String, Labels>,
     ) -> Self {
-        // Nothing of the connection.
-        let guards = |spec: &TailscaleTailnetSpec| TailscaleTailnetSpec {
+        // Only the guardrails: a saved plan must hold nothing of the connection.
+        let guardrails = |spec: &TailscaleTailnetSpec| TailscaleTailnetSpec {
             allowed_policies: spec.allowed_policies.clone(),
             protected_devices: spec.protected_devices.clone(),
             suspend: spec.suspend,
             ..TailscaleTailnetSpec::default()
         };
         Self {
-            tailnet: tailnet.map(guards),
+            tailnet: tailnet.map(guardrails),
             controller_namespace: controller_namespace.to_owned(),
             namespaces,
         }
     }
 
-    /// As the plan takes them.
+    /// Parses the guardrails for the planner.
     pub fn read(&self) -> Result<Admission, String> {
         let guardrails = self.tailnet.as_ref().map(|spec| {
             Guardrails::try_from(GuardrailsSource {

@@ -34,13 +34,13 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEn
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// Keeps the settings of a Tailscale network's devices as declared in YAML.
+/// Keeps the settings of the devices in a Tailscale network as declared in YAML.
 #[derive(Debug, Parser)]
 #[command(name = "tsdp", version, about, max_term_width = 100)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// What is logged, to stderr: error, warn, info, debug or trace.
+    /// The level of the log on stderr: error, warn, info, debug or trace.
     #[arg(
         long,
         global = true,
@@ -49,7 +49,7 @@ struct Arguments {
         value_name = "LEVEL"
     )]
     log: String,
-    /// How it is logged.
+    /// The format of the log.
     #[arg(
         long,
         global = true,
@@ -64,25 +64,25 @@ struct Arguments {
 enum LogFormat {
     /// Lines for people.
     Human,
-    /// An object a line, for machines.
+    /// A JSON object for each line, for programs.
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what a policy of a cluster waits for, and approve it.
+    /// Show the plan of a cluster's policy that is pending approval, and approve it.
     Approve(approve::ApproveArgs),
     /// Make the changes that policies ask for in a tailnet.
-    // Whoever writes it is told where a cluster's policies are applied.
+    // Hidden, not absent: the error for it names the command for a cluster's policies.
     #[command(mut_arg("from_cluster", |arg| arg.hide(true)))]
     Apply(apply::ApplyArgs),
-    /// Watch the policies of a cluster and keep the devices as they declare (the default).
+    /// Watch the policies of a cluster and keep the devices in sync (the default).
     Controller(controller::ControllerArgs),
     /// Print the definitions of the custom resources.
     #[command(after_help = "\
 Examples:
   tsdp crds | kubectl apply --server-side -f -  install them
-  tsdp crds --out crds                          keep them in a folder")]
+  tsdp crds --out crds                          write them into a folder")]
     Crds {
         /// Write them into this folder instead, one file each.
         #[arg(long, value_name = "FOLDER")]
@@ -90,11 +90,11 @@ Examples:
     },
     /// List the devices of a tailnet, and what manages them.
     Devices(devices::DevicesArgs),
-    /// Describe a tailnet as it is, as policies.
+    /// Write policies that describe the current tailnet.
     Export(export::ExportArgs),
     /// Show what policies would change in a tailnet.
     Plan(plan::PlanArgs),
-    /// Print what completes commands in a shell, for its folder of completions.
+    /// Print the completion script of a shell.
     #[command(after_help = "\
 Examples:
   tsdp completions bash > /etc/bash_completion.d/tsdp
@@ -104,7 +104,7 @@ Examples:
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual, as man reads it.
+    /// Print the manual page.
     #[command(after_help = "\
 Examples:
   tsdp man | man -l -                            read it
@@ -114,17 +114,17 @@ Examples:
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
-    /// See it work: no cluster, no account, no network.
+    /// Run a demonstration without a cluster, an account, or a network.
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Serve a simulated Tailscale API.
     #[cfg(feature = "demo")]
     Simulate(simulate::SimulateArgs),
-    /// Check manifests before any cluster sees them.
+    /// Check manifests without a cluster.
     Validate(validate::ValidateArgs),
 }
 
-/// The name under which kubectl finds its plugin.
+/// The file name by which kubectl finds the plugin.
 const PLUGIN: &str = "kubectl-tsdp";
 
 /// Runs the program with the arguments of this process.
@@ -132,12 +132,12 @@ const PLUGIN: &str = "kubectl-tsdp";
 pub fn main() -> ExitCode {
     let arguments = match parse() {
         Ok(arguments) => arguments,
-        // clap's own 2 would mean that `tsdp plan` found changes.
-        Err(asked) if asked.use_stderr() => {
-            let _ = asked.print();
+        // Not clap's own exit code 2: from `tsdp plan` it means changes.
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
             return ExitCode::FAILURE;
         }
-        Err(asked) => asked.exit(),
+        Err(help) => help.exit(),
     };
     match run(arguments) {
         Ok(code) => code,
@@ -148,8 +148,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Reads the arguments. kubectl runs a program of the name `kubectl-tsdp` as `kubectl tsdp`; whoever
-/// types that without a command wants to know which there are, and no controller.
+/// Parses the arguments. kubectl runs a program named `kubectl-tsdp` as `kubectl tsdp`. Without a command
+/// that shows the help: only the program of a container starts the controller by default.
 fn parse() -> Result<Arguments, clap::Error> {
     let program = std::env::args_os().next().map(PathBuf::from);
     let name = program.as_deref().and_then(Path::file_stem);
@@ -174,7 +174,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         Command::Controller(_) => arguments.log,
         #[cfg(feature = "demo")]
         Command::Simulate(_) => arguments.log,
-        // Their output is for the eyes; the log would stand in between.
+        // People read the output of the other commands: log lines in between would disturb it.
         _ if arguments.log == "info" => "warn,kube_client=off".to_owned(),
         _ => arguments.log,
     };
@@ -220,7 +220,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
     let filter = EnvFilter::try_new(level)
-        .map_err(|error| format!("--log {level}: {error}; write a level such as info or debug"))?;
+        .map_err(|error| format!("--log {level}: {error}. Write a level such as info or debug"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -232,7 +232,7 @@ fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// Cancelled by Ctrl-C and by SIGTERM.
+/// A token that Ctrl-C or SIGTERM cancels.
 fn on_signal() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
 

@@ -1,4 +1,4 @@
-//! Data goes to stdout, all else to stderr.
+//! Output: data goes to stdout, everything else to stderr.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use serde::Serialize;
 
-/// When output is coloured. `NO_COLOR` is kept throughout, as by the library that writes the colours.
+/// When to color output. `NO_COLOR` always takes precedence, as in the library that writes the colors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
@@ -23,19 +23,19 @@ pub(super) enum Color {
 }
 
 impl Color {
-    /// Whether what goes to stdout is coloured.
+    /// Whether to color stdout.
     pub fn is_on(self) -> bool {
-        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         match self {
-            Self::Always => !unwanted,
+            Self::Always => !no_color,
             Self::Never => false,
-            Self::Auto => io::stdout().is_terminal() && !unwanted && !dumb,
+            Self::Auto => io::stdout().is_terminal() && !no_color && !dumb,
         }
     }
 }
 
-/// How many columns there are: `COLUMNS`, else those of the terminal; `None` for a file or a pipe.
+/// The number of columns: `COLUMNS`, else that of the terminal. `None` for a file or a pipe.
 pub(super) fn width() -> Option<u16> {
     let columns = env::var("COLUMNS").ok();
     let columns = columns.and_then(|columns| columns.parse().ok());
@@ -43,7 +43,7 @@ pub(super) fn width() -> Option<u16> {
     given.or_else(|| Table::new().width())
 }
 
-/// Prints data. Whoever reads it may have seen enough (`| head`): that is no error.
+/// Prints data. A reader that has seen enough (`| head`) is not an error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     match print_to_the_end(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -51,13 +51,13 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints data that somebody is to see: that nobody reads it any more is an error.
+/// Prints data that somebody must see: a reader that is gone is an error.
 pub(super) fn print_to_the_end(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
-/// A text in green, where it is to be coloured.
+/// The text in green, if `color` is set.
 pub(super) fn green(text: &str, color: bool) -> String {
     if color {
         format!("\u{1b}[32m{text}\u{1b}[39m")
@@ -66,14 +66,14 @@ pub(super) fn green(text: &str, color: bool) -> String {
     }
 }
 
-/// JSON for people and programs: letters that a terminal acts upon, or that turn the direction of a line,
-/// are escaped. They can only be part of strings.
+/// JSON for people and programs. Escapes the characters that control a terminal or change the direction of
+/// a line. They occur only in strings.
 pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let text = serde_json::to_string_pretty(value)?;
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter != '\n' && is_unprintable(letter) {
-            // Each of them is in the basic plane, so that one escape is enough.
+            // Each of them is in the basic plane, so that it needs no surrogate pair.
             let _ = write!(escaped, "\\u{:04x}", u32::from(letter));
         } else {
             escaped.push(letter);
@@ -83,16 +83,16 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
 }
 
 fn is_unprintable(letter: char) -> bool {
-    let turns = matches!(
+    let changes_direction = matches!(
         letter,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     );
-    letter.is_control() || turns || letter == '\u{feff}'
+    letter.is_control() || changes_direction || letter == '\u{feff}'
 }
 
-/// A text that others wrote, fit for one line of a terminal, a comment or a page: machines choose
-/// their own names. Control characters, ends of lines (those of YAML 1.1 too) and what turns the
-/// direction of a line are shown as what they are.
+/// Untrusted text as one line of a terminal, a comment or a page: devices choose their own names. Escapes
+/// control characters, line breaks (those of YAML 1.1 too) and characters that change the direction of a
+/// line.
 pub(super) fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {

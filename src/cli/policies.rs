@@ -1,4 +1,4 @@
-//! The policies that a command is about: those of files, or those of a cluster.
+//! The policies that a command reads, from files or from a cluster.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,26 +18,26 @@ use crate::{
     plan::{Labels, PolicyInput, PolicyKey},
 };
 
-/// Where policies come from.
+/// The source of the policies.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Policies")]
 pub(super) struct PoliciesArgs {
-    /// Manifests: a file, a folder with all that is in it, or - for the standard input. May be
-    /// repeated. Objects of other kinds are left alone.
+    /// Manifests: a file, a folder with its subfolders, or - for standard input. May be repeated. The
+    /// command ignores objects of other kinds.
     #[arg(long = "filename", short = 'f', value_name = "PATH")]
     pub files: Vec<PathBuf>,
-    /// The policies of the cluster that KUBECONFIG names, with what their status remembers.
+    /// The policies of the cluster that KUBECONFIG names, with the records in their status.
     #[arg(long, conflicts_with = "files")]
     pub from_cluster: bool,
-    /// The namespace of manifests that name none; with --from-cluster the only one that is read
-    /// [default: "default"; with --from-cluster all].
+    /// The namespace of manifests that name none. With --from-cluster, the only namespace to read
+    /// [default: "default"; with --from-cluster: all].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The controller's own namespace: where the `TailscaleTailnet` has no allowedPolicies, only policies
-    /// of this one are allowed.
+    /// The controller's own namespace. A `TailscaleTailnet` without allowedPolicies allows only policies of
+    /// this namespace.
     #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
     controller_namespace: String,
-    /// Only the policies of this `TailscaleTailnet`. Needed where they belong to several.
+    /// Only the policies of this `TailscaleTailnet`. Required if the policies belong to several.
     #[arg(long, value_name = "NAME")]
     tailnet_ref: Option<String>,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(super) struct PoliciesArgs {
 }
 
 impl PoliciesArgs {
-    /// Whether any policies are named.
+    /// Whether the arguments name any policies.
     pub fn are_given(&self) -> bool {
         self.from_cluster || !self.files.is_empty()
     }
@@ -55,13 +55,13 @@ impl PoliciesArgs {
         self.namespace.as_deref().unwrap_or("default")
     }
 
-    /// Whether a policy is not left out by `--tailnet-ref`.
-    pub fn concerns(&self, policy: &TailscaleDevicePolicy) -> bool {
+    /// Whether `--tailnet-ref` includes a policy.
+    pub fn includes(&self, policy: &TailscaleDevicePolicy) -> bool {
         let wanted = self.tailnet_ref.as_ref();
         wanted.is_none_or(|wanted| wanted == policy.spec.tailnet_name())
     }
 
-    /// Reads them, and the tailnet that they belong to.
+    /// Reads the policies, and the tailnet that they belong to.
     pub async fn read(&self) -> Result<Declarations, AnyError> {
         let all = if self.from_cluster {
             self.of_cluster().await?
@@ -87,16 +87,19 @@ impl PoliciesArgs {
         };
         let tailnets: Api<TailscaleTailnet> = Api::all(client.clone());
         let namespaces: Api<Namespace> = Api::all(client);
-        let (all, what) = (ListParams::default(), "of the cluster cannot be listed");
+        let (all, source) = (ListParams::default(), "of the cluster");
         let listed = policies.list(&all).await;
-        let policies = listed.map_err(|error| format!("the policies {what}: {error}"))?;
+        let policies =
+            listed.map_err(|error| format!("cannot list the policies {source}: {error}"))?;
         let listed = tailnets.list(&all).await;
-        let tailnets = listed.map_err(|error| format!("the tailnets {what}: {error}"))?;
-        // Not everybody may list namespaces, and few rules go by their labels.
+        let tailnets =
+            listed.map_err(|error| format!("cannot list the tailnets {source}: {error}"))?;
+        // Only if needed: not every user may list namespaces, and few rules select by their labels.
         let mut labels: BTreeMap<String, Labels> = BTreeMap::new();
         if tailnets.items.iter().any(|it| it.spec.goes_by_labels()) {
             let listed = namespaces.list(&all).await;
-            let listed = listed.map_err(|error| format!("the namespaces {what}: {error}"))?;
+            let listed =
+                listed.map_err(|error| format!("cannot list the namespaces {source}: {error}"))?;
             labels.extend(listed.items.into_iter().map(|namespace| {
                 let name = namespace.name_any();
                 (name, namespace.metadata.labels.unwrap_or_default())
@@ -110,7 +113,7 @@ impl PoliciesArgs {
     }
 
     fn of_one_tailnet(&self, mut all: All) -> Result<Declarations, AnyError> {
-        // One that cannot be read may belong to any.
+        // A policy that cannot be parsed may belong to any tailnet: it stays in, and is reported.
         let tailnet = |object: &PolicyObject| {
             let policy = object.0.as_ref().ok()?;
             Some(policy.spec.tailnet_name().to_owned())
@@ -125,8 +128,8 @@ impl PoliciesArgs {
                 let several: Vec<_> = named.into_iter().collect();
                 let several = several.join(", ");
                 return Err(format!(
-                    "the policies belong to several tailnets ({several}), and this is a connection to \
-                     one: choose its policies with --tailnet-ref NAME"
+                    "found policies of several tailnets ({several}), expected one, as this is a connection to \
+                     one tailnet. Choose its policies with --tailnet-ref NAME"
                 )
                 .into());
             }
@@ -136,16 +139,16 @@ impl PoliciesArgs {
         let tailnet = tailnets.find(|tailnet| Some(tailnet.name_any()) == wanted);
         let tailnet = tailnet.map(|tailnet| tailnet.spec);
         let own = &self.controller_namespace;
-        let guards = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
+        let guardrails = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
         Ok(Declarations {
             policies: all.policies,
             tailnet,
-            guards,
+            guardrails,
         })
     }
 }
 
-/// A policy, or one that cannot be read.
+/// A policy, or one that cannot be parsed.
 pub(super) type PolicyObject = DeserializeGuard<TailscaleDevicePolicy>;
 
 /// Everything that was read.
@@ -155,19 +158,19 @@ struct All {
     namespaces: BTreeMap<String, Labels>,
 }
 
-/// What is declared for one tailnet.
+/// The objects of one tailnet.
 #[derive(Debug)]
 pub(super) struct Declarations {
     /// Its policies.
     pub policies: Vec<PolicyObject>,
-    /// The tailnet itself, where it is among what was read.
+    /// The tailnet itself, if it was among the objects.
     pub tailnet: Option<TailscaleTailnetSpec>,
-    /// What it permits; where it is not among what was read, nobody has declared anything.
-    pub guards: DeclaredGuardrails,
+    /// The guardrails of the tailnet. Without the tailnet itself there are none.
+    pub guardrails: DeclaredGuardrails,
 }
 
 impl Declarations {
-    /// How many devices may be changed: as the tailnet says, else the default.
+    /// The maximum number of changed devices: that of the tailnet, else the default.
     pub fn limit(&self) -> Result<ChangeLimit, String> {
         let Some(tailnet) = &self.tailnet else {
             return Ok(ChangeLimit::default());
@@ -177,7 +180,7 @@ impl Declarations {
     }
 }
 
-/// The policies as the plan takes them.
+/// Parses the policies for the planner.
 pub(super) fn declared(objects: &[PolicyObject]) -> Vec<PolicyInput> {
     let key = |object: &PolicyObject| PolicyKey {
         namespace: object.namespace().unwrap_or_default(),

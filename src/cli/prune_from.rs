@@ -1,6 +1,5 @@
-//! What manifests said at an earlier time. The controller records in the status of a policy which
-//! attributes it owns on which devices; files record nothing, but somebody may have kept their former
-//! state.
+//! The earlier versions of manifests. The controller records in the status of a policy which attributes it
+//! owns on which devices. Files have no status, but an earlier version of them gives the same record.
 
 use std::{
     collections::BTreeMap,
@@ -25,23 +24,23 @@ use crate::{
     },
 };
 
-/// Where the former state of the manifests is.
+/// The location of the earlier manifests.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct PruneFromArgs {
     /// Delete the attributes that a policy declared there and no longer declares, on the devices that it
-    /// targeted there: a file or folder with the former manifests, or a git revision of the files of -f,
+    /// targeted there: a file or folder with the earlier manifests, or a git revision of the files of -f,
     /// such as HEAD~1.
     #[arg(long, value_name = "PATH|REVISION", conflicts_with = "from_cluster")]
     prune_from: Option<String>,
 }
 
-/// What the policies of an earlier time declared, by `namespace/name`: those of the same tailnet.
+/// The earlier specs of the policies of the same tailnet, by `namespace/name`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct PruneFrom(BTreeMap<String, TailscaleDevicePolicySpec>);
 
 impl PruneFromArgs {
-    /// Reads the former state, and says on stderr what of it is not acted on.
+    /// Reads the earlier manifests, and reports on stderr which of them the command does not act on.
     pub fn read(&self, args: &PoliciesArgs, now: &[PolicyObject]) -> Result<PruneFrom, AnyError> {
         let Some(from) = &self.prune_from else {
             return Ok(PruneFrom::default());
@@ -51,27 +50,25 @@ impl PruneFromArgs {
             manifests::read(&[PathBuf::from(from)], namespace)
         } else {
             let sources = git::sources_at(from, &args.files)
-                .map_err(|error| format!("--prune-from {from}: no such file, and {error}"))?;
+                .map_err(|error| format!("--prune-from {from}: found no such file, and {error}"))?;
             manifests::read_sources(&sources, namespace, Vec::new())
         };
         if diagnostics.iter().any(|it| it.severity == Severity::Error) {
             let diagnostics = Diagnostics(diagnostics);
-            return Err(
-                format!("the former manifests of --prune-from {from}: {diagnostics}").into(),
-            );
+            return Err(format!("--prune-from {from}: {diagnostics}").into());
         }
         let then = read.policies.into_iter().map(|located| located.object);
-        let then: Vec<TailscaleDevicePolicy> = then.filter(|it| args.concerns(it)).collect();
+        let then: Vec<TailscaleDevicePolicy> = then.filter(|it| args.includes(it)).collect();
         report_gone(&then, now);
         let then = then
             .into_iter()
             .filter(|then| is_of_the_same_tailnet(then, now));
-        let specs = then.map(|then| (called(&then), then.spec));
+        let specs = then.map(|then| (key(&then), then.spec));
         Ok(PruneFrom(specs.collect()))
     }
 }
 
-fn called(policy: &impl ResourceExt) -> String {
+fn key(policy: &impl ResourceExt) -> String {
     format!(
         "{}/{}",
         policy.namespace().unwrap_or_default(),
@@ -79,28 +76,28 @@ fn called(policy: &impl ResourceExt) -> String {
     )
 }
 
-/// In another tailnet the policy has set nothing: it stays in the former one.
+/// Whether the policy has not changed its tailnet since. If it has, its attributes are in the earlier
+/// tailnet, which this connection does not reach.
 fn is_of_the_same_tailnet(then: &TailscaleDevicePolicy, now: &[PolicyObject]) -> bool {
-    let called_so = called(then);
+    let policy = key(then);
     let mut now = now.iter().filter_map(|object| object.0.as_ref().ok());
-    let Some(now) = now.find(|now| called(*now) == called_so) else {
+    let Some(now) = now.find(|now| key(*now) == policy) else {
         return true;
     };
     let (before, after) = (then.spec.tailnet_name(), now.spec.tailnet_name());
     if before != after && then.spec.posture_attributes.is_some() {
         eprintln!(
-            "tsdp: {called_so} had the tailnetRef {before} and has {after} now; the attributes that it has set \
-             in the former tailnet stay as they are"
+            "tsdp: {policy} had the tailnetRef {before} and now has {after}. The attributes that it set \
+             in {before} stay as they are"
         );
     }
     before == after
 }
 
-/// What a policy that is gone has put on devices stays, as under `Retain`: which devices it held under
-/// `Clear` is known to the controller alone.
+/// Reports policies that are gone. Their settings stay, as with `Retain`: only the controller has the record
+/// of the devices that `Clear` must clean up.
 fn report_gone(then: &[TailscaleDevicePolicy], now: &[PolicyObject]) {
-    let is_gone =
-        |then: &&TailscaleDevicePolicy| !now.iter().any(|now| called(now) == called(*then));
+    let is_gone = |then: &&TailscaleDevicePolicy| !now.iter().any(|now| key(now) == key(*then));
     let clears = |then: &TailscaleDevicePolicy| {
         then.spec.deletion_policy == Some(api::DeletionPolicy::Clear)
     };
@@ -108,10 +105,10 @@ fn report_gone(then: &[TailscaleDevicePolicy], now: &[PolicyObject]) {
         |then: &&TailscaleDevicePolicy| clears(then) || then.spec.posture_attributes.is_some();
     for policy in then.iter().filter(is_gone).filter(leaves) {
         eprintln!(
-            "tsdp: {} is gone since; what it has set stays as it is{}",
-            called(policy),
+            "tsdp: {} is gone. Its settings stay as they are{}",
+            key(policy),
             if clears(policy) {
-                ": deletionPolicy Clear is carried out by the controller alone"
+                ", because only the controller carries out deletionPolicy: Clear"
             } else {
                 ""
             }
@@ -120,14 +117,19 @@ fn report_gone(then: &[TailscaleDevicePolicy], now: &[PolicyObject]) {
 }
 
 impl PruneFrom {
-    /// Whether nothing is known of an earlier time.
+    /// Whether there are no earlier specs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Gives policies the record that their status would have: of the keys that they declared, on the
-    /// devices that they targeted then. The devices are compared as they are now.
-    pub fn remind(&self, policies: &mut [PolicyInput], fleet: &DeviceIndex, now: Timestamp) {
+    /// Gives policies the record that their status would hold in a cluster: the keys that they declared, on the
+    /// devices that they targeted. Finds these devices in the current list.
+    pub fn restore_records(
+        &self,
+        policies: &mut [PolicyInput],
+        fleet: &DeviceIndex,
+        now: Timestamp,
+    ) {
         let then: Vec<PolicyInput> = policies
             .iter()
             .filter_map(|declared| {

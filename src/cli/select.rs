@@ -1,4 +1,4 @@
-//! Which devices a command is about.
+//! The selection of devices by `--select`.
 
 use clap::Args;
 
@@ -7,31 +7,31 @@ use crate::{
     plan::{self, Selector},
 };
 
-/// Devices by what they are: the parts of a policy's `deviceSelector`.
+/// The fields of a policy's `deviceSelector` as flags.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SelectArgs {
-    /// Only devices that fit, as a policy's deviceSelector has it: tags=tag:router (all of these),
-    /// users=*@example.com, hostnames=fra-*, os=linux (one of each of these), or
+    /// Only devices that match, as with a policy's deviceSelector: tags=tag:router (all tags),
+    /// users=*@example.com, hostnames=fra-*, os=linux (any value of each), or
     /// expression=device.isEphemeral. May be repeated.
     #[arg(long = "select", value_name = "PART=VALUE")]
     pub parts: Vec<String>,
 }
 
 impl SelectArgs {
-    /// The selector; without any part it fits every device of the tailnet itself.
+    /// The selector. Without any part it matches every device of the tailnet itself.
     pub fn selector(&self) -> Result<Selector, String> {
         if self.parts.is_empty() {
             return Ok(Selector::default());
         }
         let mut selector = DeviceSelector {
-            // Who asks sees what is selected, and sends nothing.
+            // Safe: the result is only shown, and devices gain nothing by false claims.
             trust_claims: Some(true),
             ..DeviceSelector::default()
         };
         for part in &self.parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             if name == "expression" {
-                // Two are asked for as both of them.
+                // Repeated expressions must all hold.
                 let before = selector.expression.take();
                 selector.expression = Some(match before {
                     Some(before) => format!("({before}) && ({value})"),
@@ -46,13 +46,13 @@ impl SelectArgs {
                 "os" => &mut selector.os,
                 _ => {
                     return Err(format!(
-                        "--select {part}: write PART=VALUE, with PART one of tags, users, \
+                        "--select {part}: expected PART=VALUE, with PART one of tags, users, \
                          hostnames, os and expression, such as tags=tag:router"
                     ));
                 }
             };
             values.get_or_insert_default().push(value.to_owned());
         }
-        plan::parse_selector(&selector).map_err(|faults| format!("--select: {}", faults.join("; ")))
+        plan::parse_selector(&selector).map_err(|errors| format!("--select: {}", errors.join("; ")))
     }
 }

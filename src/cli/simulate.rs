@@ -16,75 +16,75 @@ use crate::simulator::{
     generate, read_devices,
 };
 
-/// Serves a simulated Tailscale API: stateful, strict, and with faults that can be put in.
+/// Serves a simulated Tailscale API: stateful, strict, and with faults on request.
 #[derive(Debug, Args)]
 #[command(after_long_help = HELP)]
 pub struct SimulateArgs {
-    /// Where to listen; port 0 takes a free one
+    /// The address to listen on. Port 0 chooses a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// Devices to start with: JSON or YAML in the shape of the list answer, each with `attributes`
-    /// and `expiries` if it has any; ids, names and addresses that are missing are made up
+    /// Devices to start with: JSON or YAML in the shape of the list response, each with `attributes` and
+    /// `expiries` if it has any. The simulator generates missing ids, names and addresses
     #[arg(long, value_name = "FILE")]
     devices: Option<PathBuf>,
 
-    /// Make up this many devices more: routers, servers, laptops …
+    /// Generate this many more devices: routers, servers, laptops …
     #[arg(long, value_name = "N", default_value_t = 0)]
     count: usize,
 
-    /// The same seed makes up the same devices
+    /// The same seed generates the same devices
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 
-    /// An API key to take, may be repeated; without it every one of the form tskey-api-… is taken
+    /// An API key to accept. May be repeated. The default accepts every key of the form tskey-api-…
     #[arg(long = "api-key", value_name = "KEY")]
     api_keys: Vec<SecretString>,
 
-    /// An OAuth client to take, may be repeated: ID:SECRET, or ID:SECRET:SCOPE,SCOPE… for less than
-    /// all; without it every one with a secret of the form tskey-client-… is taken
+    /// An OAuth client to accept: ID:SECRET, or ID:SECRET:SCOPE,SCOPE… for less than all scopes. May be
+    /// repeated. The default accepts every client with a secret of the form tskey-client-…
     #[arg(long = "oauth-client", value_name = "ID:SECRET[:SCOPES]")]
     oauth_clients: Vec<OauthClient>,
 
-    /// A federated identity whose tokens (JWTs) are exchanged, may be repeated:
-    /// `CLIENT_ID:AUDIENCE`, or `CLIENT_ID:AUDIENCE:SCOPE,SCOPE…` for less than all; without it none
-    /// are
+    /// A federated identity whose tokens (JWTs) the simulator exchanges: `CLIENT_ID:AUDIENCE`, or
+    /// `CLIENT_ID:AUDIENCE:SCOPE,SCOPE…` for less than all scopes. May be repeated. The default accepts
+    /// none
     #[arg(long = "workload-identity", value_name = "CLIENT_ID:AUDIENCE[:SCOPES]")]
     workload_identities: Vec<WorkloadIdentity>,
 
-    /// The public keys of who issues those tokens (JSON Web Key Set; RSA), such as
-    /// `kubectl get --raw /openid/v1/jwks` prints; without it signatures are not looked at
+    /// The public keys of the issuer of those tokens (JSON Web Key Set; RSA), as printed by
+    /// `kubectl get --raw /openid/v1/jwks`. Without it the simulator does not verify signatures
     #[arg(long, value_name = "FILE", requires = "workload_identities")]
     issuer_keys: Option<PathBuf>,
 
-    /// How many seconds an OAuth access token is valid
+    /// The lifetime of an OAuth access token in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     token_lifetime: u32,
 
-    /// The tailnet's policy file (HuJSON); without it the tags of the devices are owned, no others
+    /// The tailnet's policy file (HuJSON). The default owns the tags of the devices, and no others
     #[arg(long, value_name = "FILE")]
     acl: Option<PathBuf>,
 
-    /// What paths may call the tailnet, beside `-`
+    /// The name of the tailnet in paths, besides `-`
     #[arg(long, value_name = "NAME", default_value = "example.com")]
     tailnet: String,
 }
 
-/// Why the simulator did not start, or ended.
+/// Why the simulator did not start, or why it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
-    /// The devices.
+    /// The devices cannot be loaded.
     #[error(transparent)]
     Devices(#[from] LoadError),
-    /// The policy file.
+    /// The policy file cannot be read.
     #[error("cannot read {path}: {source}")]
     PolicyFile {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The keys of the issuer.
+    /// The keys of the issuer cannot be read.
     #[error("{path}: {reason}")]
     IssuerKeys {
         /// The file.
@@ -92,17 +92,17 @@ pub enum SimulateError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Its start.
+    /// The simulator cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Standard output, or the signals that end it.
+    /// Standard output or the signal handlers fail.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
 
-/// Serves until Ctrl-C or SIGTERM.
+/// Runs the simulator until Ctrl-C or SIGTERM.
 pub async fn run(args: SimulateArgs) -> Result<(), SimulateError> {
-    // Before the line that says that it is ready: who reads that may end it at once.
+    // Before the line that says that it is ready: a script that reads the line may end it at once.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let simulator = Simulator::start(options(args)?).await?;

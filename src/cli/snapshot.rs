@@ -1,4 +1,4 @@
-//! One look at a tailnet, for commands that compare or describe it.
+//! A snapshot of a tailnet, for commands that plan or describe it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,21 +14,21 @@ use crate::{
     tailscale::{Client, Error, Kind},
 };
 
-/// What was read of a tailnet.
+/// The observed state of a tailnet.
 pub(super) struct Snapshot {
-    /// Its devices, by one request.
+    /// Its devices, read with one request.
     pub fleet: DeviceIndex,
-    /// The attributes that were asked for, by one request for each device.
+    /// The attributes that the command needs, read with one request for each device.
     pub attributes: BTreeMap<NodeId, Attributes>,
-    /// What could not be read of a device.
+    /// Devices that could not be read completely, and why.
     pub failures: BTreeMap<NodeId, Error>,
 }
 
-/// Requests under way at once; how many are sent at all is the budget's.
-const AT_ONCE: usize = 16;
+/// The maximum number of in-flight requests. The budget limits their rate.
+const MAX_IN_FLIGHT: usize = 16;
 
 impl Snapshot {
-    /// Reads the list.
+    /// Reads the list of devices.
     pub async fn new(client: &Client) -> Result<Self, Error> {
         Ok(Self {
             fleet: DeviceIndex::new(client.devices().await?),
@@ -37,8 +37,8 @@ impl Snapshot {
         })
     }
 
-    /// Reads the attributes of these devices. One that fails holds up no other, unless all must
-    /// fail alike.
+    /// Reads the attributes of these devices. A device that fails does not stop the others, unless all
+    /// must fail for the same reason.
     pub async fn read_attributes(
         &mut self,
         client: &Client,
@@ -49,27 +49,27 @@ impl Snapshot {
             let attributes = client.attributes(&node).await;
             (node, attributes)
         });
-        let mut answers = stream::iter(read).buffer_unordered(AT_ONCE);
-        while let Some((node, answer)) = answers.next().await {
+        let mut responses = stream::iter(read).buffer_unordered(MAX_IN_FLIGHT);
+        while let Some((node, response)) = responses.next().await {
             progress.step();
-            if let Some(attributes) = self.unless_failed(&node, answer)? {
+            if let Some(attributes) = self.unless_failed(&node, response)? {
                 self.attributes.insert(node, attributes);
             }
         }
         Ok(())
     }
 
-    /// Reads the routes of these devices, where the list does not tell them.
+    /// Reads the routes of these devices, for a list that does not report them.
     pub async fn read_routes(&mut self, client: &Client, nodes: Vec<NodeId>) -> Result<(), Error> {
         let mut progress = Progress::new("routes", nodes.len());
         let read = nodes.into_iter().map(async |node| {
             let routes = client.routes(&node).await;
             (node, routes)
         });
-        let mut answers = stream::iter(read).buffer_unordered(AT_ONCE);
-        while let Some((node, answer)) = answers.next().await {
+        let mut responses = stream::iter(read).buffer_unordered(MAX_IN_FLIGHT);
+        while let Some((node, response)) = responses.next().await {
             progress.step();
-            let routes = self.unless_failed(&node, answer)?;
+            let routes = self.unless_failed(&node, response)?;
             if let (Some(routes), Some(device)) = (routes, self.fleet.get(&node)) {
                 self.fleet.insert(Device {
                     enabled_routes: Some(routes.enabled),
@@ -81,48 +81,54 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Compares the tailnet with policies, and reads what that needs besides. What would change more
-    /// devices than the limit allows is held.
+    /// Plans policies for the tailnet, and reads the routes and attributes that they need. Holds changes of
+    /// more devices than the limit allows.
     pub async fn plan(
         &mut self,
         client: &Client,
         policies: &[PolicyInput],
-        guards: &Admission,
+        admission: &Admission,
         limit: ChangeLimit,
         now: Timestamp,
     ) -> Result<TailnetPlan, Error> {
-        let first = plan::plan_tailnet(policies, guards, &self.fleet, &self.attributes, now);
-        let unread = |what: fn(&DevicePlan) -> bool| -> Vec<NodeId> {
-            let unread = first.devices.iter().filter(|(_, plan)| what(plan));
+        let first = plan::plan_tailnet(policies, admission, &self.fleet, &self.attributes, now);
+        let unread = |is_unread: fn(&DevicePlan) -> bool| -> Vec<NodeId> {
+            let unread = first.devices.iter().filter(|(_, plan)| is_unread(plan));
             unread.map(|(node, _)| node.clone()).collect()
         };
         self.read_routes(client, unread(|plan| plan.routes_unread))
             .await?;
         self.read_attributes(client, unread(|plan| plan.attributes_unread))
             .await?;
-        Ok(self.compare(policies, guards, limit, &BTreeSet::new(), now))
+        Ok(self.replan(policies, admission, limit, &BTreeSet::new(), now))
     }
 
-    /// Compares what was read with policies. The limit does not hold those that somebody has
-    /// `released`.
-    pub fn compare(
+    /// Plans policies for what was read already. The limit does not hold policies that are
+    /// `approved_over_limit`.
+    pub fn replan(
         &self,
         policies: &[PolicyInput],
-        guards: &Admission,
+        admission: &Admission,
         limit: ChangeLimit,
-        released: &BTreeSet<PolicyKey>,
+        approved_over_limit: &BTreeSet<PolicyKey>,
         now: Timestamp,
     ) -> TailnetPlan {
         let (fleet, attributes) = (&self.fleet, &self.attributes);
         match limit.devices(fleet.own_count()) {
-            Some(room) => {
-                plan::plan_tailnet_within(policies, guards, fleet, attributes, room, released, now)
-            }
-            None => plan::plan_tailnet(policies, guards, fleet, attributes, now),
+            Some(max) => plan::plan_tailnet_within(
+                policies,
+                admission,
+                fleet,
+                attributes,
+                max,
+                approved_over_limit,
+                now,
+            ),
+            None => plan::plan_tailnet(policies, admission, fleet, attributes, now),
         }
     }
 
-    /// The devices that are the tailnet's own, by id.
+    /// The tailnet's own devices, without those that are shared in.
     pub fn own(&self) -> impl Iterator<Item = &Device> {
         self.fleet.devices().filter(|device| !device.external)
     }
@@ -130,10 +136,10 @@ impl Snapshot {
     fn unless_failed<T>(
         &mut self,
         node: &NodeId,
-        answer: Result<T, Error>,
+        response: Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        match answer {
-            Ok(answer) => Ok(Some(answer)),
+        match response {
+            Ok(response) => Ok(Some(response)),
             Err(error) if concerns_all(&error) => Err(error),
             Err(error) => {
                 self.failures.insert(node.clone(), error);
@@ -143,7 +149,7 @@ impl Snapshot {
     }
 }
 
-/// Whether the same must come of every other device.
+/// Whether the request must fail alike for every other device.
 fn concerns_all(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -151,27 +157,27 @@ fn concerns_all(error: &Error) -> bool {
     )
 }
 
-/// What is read at once by the budget of the defaults need not be announced.
-const SHORT: usize = 20;
+/// The default budget reads this many devices at once, which needs no progress.
+const MAX_WITHOUT_PROGRESS: usize = 20;
 
-/// How far a long reading is, on stderr: a line that moves on a terminal, one line elsewhere.
+/// Progress of a long read, on stderr: a counter on a terminal, else a single line.
 struct Progress {
     what: &'static str,
     done: usize,
     total: usize,
-    moves: bool,
+    is_terminal: bool,
 }
 
 impl Progress {
     fn new(what: &'static str, total: usize) -> Self {
-        let moves = io::stderr().is_terminal();
+        let is_terminal = io::stderr().is_terminal();
         let progress = Self {
             what,
             done: 0,
             total,
-            moves,
+            is_terminal,
         };
-        if total > SHORT && !moves {
+        if total > MAX_WITHOUT_PROGRESS && !is_terminal {
             eprintln!("Reading the {what} of {total} devices, one request each.");
         }
         progress
@@ -179,8 +185,8 @@ impl Progress {
 
     fn step(&mut self) {
         self.done += 1;
-        if self.moves {
-            // Without a terminal in the end, there is nobody to tell.
+        if self.is_terminal {
+            // An error means that the terminal is gone: then nobody misses the counter.
             let _ = write!(
                 io::stderr(),
                 "\rReading the {}: {} of {} devices",
@@ -194,7 +200,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.moves && self.done > 0 {
+        if self.is_terminal && self.done > 0 {
             let _ = write!(io::stderr(), "\r\u{1b}[K");
         }
     }

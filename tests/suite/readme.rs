@@ -38,8 +38,8 @@ fn the_demo_plans_applies_and_repairs_and_ends_by_itself() {
     for line in [
         "fra-router     tags                                  tag:router                  tag:fra,tag:router",
         "  fra-router     tags: tag:router → tag:fra,tag:router",
-        "18 differences, 14 calls. Everything is as declared.",
-        "2 calls. Repaired at the next look.",
+        "18 changes, 14 requests. Everything is in sync.",
+        "2 requests. The controller repaired the drift at the next poll.",
         "Next: ",
     ] {
         assert!(

@@ -1,4 +1,4 @@
-//! What a guard holds and a person can release: shown and asked for by name, never by `--yes`.
+//! Approval of held changes: by the name of the policy, with `--approve` or on a terminal, never by `--yes`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cli::{AnyError, ask, plan::Proposal},
+    cli::{AnyError, ask, plan::PlanRun},
     model::NodeId,
     plan::{ApprovedOn, Mode, Policy, PolicyKey},
 };
@@ -31,29 +31,29 @@ impl FromStr for Named {
     }
 }
 
-/// What is held of one policy.
+/// The held changes of one policy.
 #[derive(Debug, Default)]
-struct Waiting<'a> {
+struct HeldChanges<'a> {
     changes: usize,
     devices: BTreeSet<&'a NodeId>,
 }
 
-/// Releases the policies that are named, and asks for the others by name. Says whether the plan has
-/// become another one by that.
+/// Approves the policies in `approved`, and asks for each other held policy. Returns whether that
+/// changed the plan.
 pub(super) fn approve_held(
-    proposal: &mut Proposal,
+    plan_run: &mut PlanRun,
     approved: &[Named],
     may_ask: bool,
 ) -> Result<bool, AnyError> {
     for Named(key) in approved {
-        check(proposal, key)?;
+        check(plan_run, key)?;
     }
     let mut chosen: BTreeSet<PolicyKey> = approved.iter().map(|Named(key)| key.clone()).collect();
     if may_ask {
-        for (key, waiting) in waiting(proposal, ApprovedOn::Policy) {
+        for (key, held) in held_changes(plan_run, ApprovedOn::Policy) {
             if !chosen.contains(&key)
                 && asked(
-                    &format!("{key} waits for an approval: {}.", waiting.counted()),
+                    &format!("{key} is pending approval: {}.", held.counted()),
                     &key,
                 )?
             {
@@ -61,50 +61,51 @@ pub(super) fn approve_held(
             }
         }
     }
-    let mut changed = approve(proposal, &chosen);
+    let mut changed = approve(plan_run, &chosen);
     if may_ask {
-        let mut released = BTreeSet::new();
-        for (key, waiting) in waiting(proposal, ApprovedOn::Tailnet) {
+        let mut chosen = BTreeSet::new();
+        for (key, held) in held_changes(plan_run, ApprovedOn::Tailnet) {
             let question = format!(
                 "The limit of changed devices ({}) holds {key}: {}.",
-                described(proposal),
-                waiting.counted()
+                described(plan_run),
+                held.counted()
             );
             if asked(&question, &key)? {
-                released.insert(key);
+                chosen.insert(key);
             }
         }
-        if !released.is_empty() {
+        if !chosen.is_empty() {
             changed = true;
-            proposal.released = released;
-            proposal.compare();
+            plan_run.approved_over_limit = chosen;
+            plan_run.replan();
         }
     }
     Ok(changed)
 }
 
-/// How what is held still is released: what the manifests and the cluster say helps only there.
-pub(super) fn hints(proposal: &Proposal) -> Vec<String> {
-    let approvals = waiting(proposal, ApprovedOn::Policy).into_iter();
-    let approvals = approvals.map(|(key, waiting)| {
+/// How to approve each change that is still held. The hints name flags of this command, as an annotation
+/// on an object takes effect in a cluster only.
+pub(super) fn hints(plan_run: &PlanRun) -> Vec<String> {
+    let approvals = held_changes(plan_run, ApprovedOn::Policy).into_iter();
+    let approvals = approvals.map(|(key, held)| {
         format!(
-            "{key} waits for an approval: {}; write --approve {key}",
-            waiting.counted()
+            "{key} is pending approval: {}. Add --approve {key}",
+            held.counted()
         )
     });
-    let limited = waiting(proposal, ApprovedOn::Tailnet).into_iter();
-    let limited = limited.map(|(key, waiting)| {
+    let limited = held_changes(plan_run, ApprovedOn::Tailnet).into_iter();
+    let limited = limited.map(|(key, held)| {
         format!(
-            "{key} is held by the limit of changed devices ({}): {}; write --max-changed-devices and a \
-             number, or say its name on a terminal",
-            described(proposal),
-            waiting.counted()
+            "the limit of changed devices ({}) holds {key}: {}. Raise --max-changed-devices, or approve the \
+             policy by its name on a terminal",
+            described(plan_run),
+            held.counted()
         )
     });
     approvals.chain(limited).collect()
 }
 
-impl Waiting<'_> {
+impl HeldChanges<'_> {
     fn counted(&self) -> String {
         let plural = |count, what: &str| {
             if count == 1 {
@@ -121,12 +122,12 @@ impl Waiting<'_> {
     }
 }
 
-/// That `--approve` names a policy for which it means something.
-fn check(proposal: &Proposal, key: &PolicyKey) -> Result<(), String> {
-    let declared = proposal.policies.iter().find(|it| it.key == *key);
+/// Refuses an `--approve` of a policy that is not applied or needs no approval.
+fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), String> {
+    let declared = plan_run.policies.iter().find(|it| it.key == *key);
     match declared.map(|declared| &declared.policy) {
         None => Err(format!(
-            "--approve {key}: there is no such policy among those that are applied"
+            "--approve {key}: found no such policy among those that are applied"
         )),
         Some(
             Ok(Policy {
@@ -136,44 +137,45 @@ fn check(proposal: &Proposal, key: &PolicyKey) -> Result<(), String> {
             | Err(_),
         ) => Ok(()),
         Some(Ok(_)) => Err(format!(
-            "--approve {key}: that policy does not wait for approvals, only one with enforcement: \
-             Approve does"
+            "--approve {key}: the policy needs no approval, only one with enforcement: Approve \
+             does"
         )),
     }
 }
 
-/// Where nobody can be asked it stays held.
-fn asked(what: &str, key: &PolicyKey) -> std::io::Result<bool> {
-    let approved = ask::agrees(&format!("{what}\nRelease it?"), &key.to_string())?;
+/// Asks on the terminal. Without one the change stays held.
+fn asked(question: &str, key: &PolicyKey) -> std::io::Result<bool> {
+    let approved = ask::agrees(&format!("{question}\nApprove it?"), &key.to_string())?;
     Ok(approved.unwrap_or(false))
 }
 
-fn described(proposal: &Proposal) -> String {
-    let own = proposal.snapshot.fleet.own_count();
-    match proposal.limit.devices(own) {
-        Some(devices) => format!("{}, {devices} devices", proposal.limit),
-        None => proposal.limit.to_string(),
+fn described(plan_run: &PlanRun) -> String {
+    let own = plan_run.snapshot.fleet.own_count();
+    match plan_run.limit.devices(own) {
+        Some(devices) => format!("{}, {devices} devices", plan_run.limit),
+        None => plan_run.limit.to_string(),
     }
 }
 
-/// What an approval of this kind would release, by the policy that wishes it.
-fn waiting(proposal: &Proposal, on: ApprovedOn) -> BTreeMap<PolicyKey, Waiting<'_>> {
-    let plans = proposal.survey.devices.values();
+/// The changes that an approval on such an object would let through, by the policy that owns the field.
+fn held_changes(plan_run: &PlanRun, on: ApprovedOn) -> BTreeMap<PolicyKey, HeldChanges<'_>> {
+    let plans = plan_run.tailnet_plan.devices.values();
     let shown = plans.flat_map(|plan| &plan.shown);
-    let held = shown.filter(|it| it.hold.as_ref().and_then(ApprovedOn::releases) == Some(on));
-    let mut waiting: BTreeMap<PolicyKey, Waiting<'_>> = BTreeMap::new();
-    for difference in held {
-        let of_policy = waiting.entry(difference.owner.clone()).or_default();
+    let differences =
+        shown.filter(|it| it.hold.as_ref().and_then(ApprovedOn::releases) == Some(on));
+    let mut held: BTreeMap<PolicyKey, HeldChanges<'_>> = BTreeMap::new();
+    for difference in differences {
+        let of_policy = held.entry(difference.owner.clone()).or_default();
         of_policy.changes += 1;
         of_policy.devices.insert(&difference.node);
     }
-    waiting
+    held
 }
 
-/// From now on these policies act as any other.
-fn approve(proposal: &mut Proposal, chosen: &BTreeSet<PolicyKey>) -> bool {
+/// Turns `Approve` into `Enforce` for these policies, and replans. Returns whether it changed any.
+fn approve(plan_run: &mut PlanRun, chosen: &BTreeSet<PolicyKey>) -> bool {
     let mut changed = false;
-    for declared in &mut proposal.policies {
+    for declared in &mut plan_run.policies {
         if let Ok(policy) = &mut declared.policy
             && policy.mode == Mode::Approve
             && chosen.contains(&policy.key)
@@ -183,7 +185,7 @@ fn approve(proposal: &mut Proposal, chosen: &BTreeSet<PolicyKey>) -> bool {
         }
     }
     if changed {
-        proposal.compare();
+        plan_run.replan();
     }
     changed
 }

@@ -1,4 +1,4 @@
-//! `tsdp apply`: what `tsdp plan` shows, carried out by the engine of the controller.
+//! `tsdp apply`: the engine of the controller makes the changes that `tsdp plan` shows.
 
 mod approvals;
 mod outcome;
@@ -15,7 +15,7 @@ use super::{
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     on_signal,
     output::{self, Color},
-    plan::{CHANGES, Proposal, SavedPlan, refuse_invalid},
+    plan::{CHANGES, PlanRun, SavedPlan, refuse_invalid},
     policies::{self, PoliciesArgs},
     prune_from::PruneFromArgs,
 };
@@ -29,65 +29,66 @@ use approvals::Named;
 use outcome::Outcome;
 use progress::Progress;
 
-/// What is applied, and who has agreed to it.
+/// The policies to apply, and the approvals for them.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-Shows the plan, asks, and makes the changes that were shown and no others: what differs otherwise by then is
-left and told. A device that fails holds up no other. What is held stays held: --yes releases nothing.
-Exit code: 0 all is as declared, 2 something is left (held, declined, other than planned), 1 something
-failed, 130 interrupted; the calls under way are ended before.
+Shows the plan, asks, and makes only the changes that it showed. It reports any other difference that arises
+meanwhile, and leaves it as it is. A device that fails does not hold up the others. Held changes stay held:
+--yes approves nothing.
+Exit code: 0 everything is in sync, 2 changes are left (held, declined, other than planned), 1 an error,
+130 interrupted, after the in-flight requests have ended.
 
 {CREDENTIAL_HELP}
 
 Examples:
   tsdp apply -f policies/                          show the changes, ask, and make them
-  tsdp apply -f policies/ --yes                    without a question, as in a pipeline
-  tsdp apply plan.json                             what tsdp plan --out plan.json kept, if it still holds
-  tsdp apply -f policies/ --prune-from HEAD~1      and delete the attributes that are named no more
-  tsdp apply -f policies/ --approve network/db     and what that policy (enforcement: Approve) waits for"))]
+  tsdp apply -f policies/ --yes                    without asking, as in a pipeline
+  tsdp apply plan.json                             the plan that tsdp plan --out plan.json saved, if it still holds
+  tsdp apply -f policies/ --prune-from HEAD~1      and delete the attributes that are no longer declared
+  tsdp apply -f policies/ --approve network/db     and approve the plan of this policy (enforcement: Approve)"))]
 pub(super) struct ApplyArgs {
-    /// A plan that was kept with tsdp plan --out. It is refused where the tailnet has moved since.
+    /// A plan that tsdp plan --out saved. The command refuses it if the tailnet has changed since.
     #[arg(value_name = "PLAN", conflicts_with_all = ["files", "from_cluster", "prune_from"])]
     plan: Option<PathBuf>,
-    /// Make the changes without asking. Releases nothing that is held.
+    /// Make the changes without asking. Approves nothing that is held.
     #[arg(long, short)]
     yes: bool,
-    /// Release what this policy waits for, one with enforcement: Approve. May be repeated.
+    /// Approve the held plan of this policy, one with enforcement: Approve. May be repeated.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     approve: Vec<Named>,
-    /// How many devices may be changed: a number, or a percentage of the tailnet's own devices
-    /// [default: as the `TailscaleTailnet` among the manifests says, else 10%].
+    /// The maximum number of changed devices: a number, or a percentage of the tailnet's own devices
+    /// [default: maxChangedDevices of the `TailscaleTailnet` among the manifests, else 10%].
     #[arg(long, value_name = "LIMIT")]
     max_changed_devices: Option<ChangeLimit>,
-    /// When the output is coloured.
+    /// When to color the output.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
     earlier: PruneFromArgs,
-    // Last, as their headings in the help hold for what follows.
+    // Last: their heading in the help applies to all arguments that follow.
     #[command(flatten)]
     policies: PoliciesArgs,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
 
-/// Shows the plan, asks, and carries it out.
+/// Shows the plan, asks, and makes the changes.
 pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     let stop = CancellationToken::new();
     let client = args.client_until(stop.clone())?;
-    let mut proposal = args.make_plan(&client).await?;
-    args.show(&proposal)?;
-    if approvals::approve_held(&mut proposal, &args.approve, !args.yes)? {
-        args.show(&proposal)?;
+    let mut plan_run = args.make_plan(&client).await?;
+    args.show(&plan_run)?;
+    if approvals::approve_held(&mut plan_run, &args.approve, !args.yes)? {
+        args.show(&plan_run)?;
     }
-    for hint in approvals::hints(&proposal) {
+    for hint in approvals::hints(&plan_run) {
         eprintln!("{hint}");
     }
-    let totals = proposal.view().totals;
-    for (node, error) in &proposal.snapshot.failures {
-        eprintln!("tsdp: {node} could not be compared as a whole: {error}");
+    let totals = plan_run.view().totals;
+    for (node, error) in &plan_run.snapshot.failures {
+        eprintln!("tsdp: {node} could not be read completely: {error}");
     }
-    let unread = !proposal.snapshot.failures.is_empty();
+    let unread = !plan_run.snapshot.failures.is_empty();
     if totals.changes == 0 {
         return Ok(match (unread, totals.held + totals.refused) {
             (true, _) => ExitCode::FAILURE,
@@ -99,8 +100,8 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
         eprintln!("Nothing was sent.");
         return Ok(ExitCode::from(CHANGES));
     }
-    let outcome = args.carry_out(&proposal, client, stop).await?;
-    let outcome = outcome.holding(totals.held);
+    let outcome = args.carry_out(&plan_run, client, stop).await?;
+    let outcome = outcome.with_held(totals.held);
     eprint!("{}", outcome.details());
     if output::print_to_the_end(&format!("{outcome}\n")).is_err() {
         eprintln!("{outcome}");
@@ -112,7 +113,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     })
 }
 
-/// Whether somebody says yes.
+/// Asks on the terminal whether to make the changes. Without a terminal only `--yes` agrees.
 fn approved(changes: usize, devices: usize) -> Result<bool, AnyError> {
     let question = format!(
         "Make {} on {}?",
@@ -127,8 +128,8 @@ fn approved(changes: usize, devices: usize) -> Result<bool, AnyError> {
     );
     let approved = ask::agrees(&question, "yes")?;
     approved.ok_or_else(|| {
-        "there is no terminal to ask on, so nothing was sent: write --yes to make these changes without \
-         a question"
+        "found no terminal to ask on, so nothing was sent. Add --yes to make these changes without \
+         asking"
             .into()
     })
 }
@@ -137,23 +138,22 @@ impl ApplyArgs {
     fn client_until(&self, stop: CancellationToken) -> Result<Client, AnyError> {
         if self.policies.from_cluster {
             return Err(
-                "a cluster's policies are applied there, by the controller: look at them with \
-                        kubectl get tsdp -A, or see with tsdp plan --from-cluster what it would do"
+                "the controller applies the policies of a cluster. Run kubectl get tsdp -A to see them, or \
+                        tsdp plan --from-cluster to see what the controller would change"
                     .into(),
             );
         }
         if self.plan.is_none() && !self.policies.are_given() {
             return Err(
-                "no policies are named: write -f and a file or folder, or a plan that was kept"
-                    .into(),
+                "found no policies. Add -f and a file or folder, or name a saved plan".into(),
             );
         }
         Ok(self.connection.client_until(stop)?)
     }
 
-    async fn make_plan(&self, client: &Client) -> Result<Proposal, AnyError> {
+    async fn make_plan(&self, client: &Client) -> Result<PlanRun, AnyError> {
         if let Some(saved) = self.saved_plan()? {
-            return self.replan(client, &saved).await;
+            return self.replan_saved(client, &saved).await;
         }
         let declarations = self.policies.read().await?;
         let limit = match self.max_changed_devices {
@@ -162,15 +162,15 @@ impl ApplyArgs {
         };
         let policies = declared(&declarations.policies)?;
         let earlier = self.earlier.read(&self.policies, &declarations.policies)?;
-        let guards = declarations.guards.read()?;
-        Ok(Proposal::make(client, policies, guards, &earlier, limit).await?)
+        let admission = declarations.guardrails.read()?;
+        Ok(PlanRun::make(client, policies, admission, &earlier, limit).await?)
     }
 
-    /// What was kept, if it still is what would be proposed now.
-    async fn replan(&self, client: &Client, saved: &SavedPlan) -> Result<Proposal, AnyError> {
+    /// Plans the saved policies anew, and refuses if the result is not the saved plan.
+    async fn replan_saved(&self, client: &Client, saved: &SavedPlan) -> Result<PlanRun, AnyError> {
         eprintln!("The plan was made {}.", saved.origin());
         let policies = declared(&saved.policies()?)?;
-        let mut proposal = Proposal::make(
+        let mut plan_run = PlanRun::make(
             client,
             policies,
             saved.guards()?,
@@ -178,21 +178,21 @@ impl ApplyArgs {
             saved.limit()?,
         )
         .await?;
-        saved.refuse_moved(&proposal)?;
+        saved.refuse_changed(&plan_run)?;
         if let Some(limit) = self.max_changed_devices {
-            proposal.limit = limit;
-            proposal.compare();
+            plan_run.limit = limit;
+            plan_run.replan();
         }
-        Ok(proposal)
+        Ok(plan_run)
     }
 
-    /// The plan that was kept, where one is named: as such, or in the place of manifests.
+    /// The saved plan, if the arguments name one: as PLAN, or with -f in the place of manifests.
     fn saved_plan(&self) -> Result<Option<SavedPlan>, String> {
         match (&self.plan, self.policies.files.as_slice()) {
             (Some(path), _) => match SavedPlan::read(path)? {
                 Some(plan) => Ok(Some(plan)),
                 None => Err(format!(
-                    "{path} is no plan that tsdp plan --out has kept: write -f {path} if these are \
+                    "{path} is not a plan that tsdp plan --out saved. Add -f {path} if it holds \
                      manifests",
                     path = path.display()
                 )),
@@ -202,38 +202,38 @@ impl ApplyArgs {
         }
     }
 
-    fn show(&self, proposal: &Proposal) -> Result<(), String> {
-        let table = proposal.view().table(Style {
+    fn show(&self, plan_run: &PlanRun) -> Result<(), String> {
+        let table = plan_run.view().table(Style {
             width: output::width(),
             color: self.color.is_on(),
         });
         let shown = output::print_to_the_end(&table);
-        shown.map_err(|error| format!("the plan cannot be shown ({error}), so nothing was sent"))
+        shown.map_err(|error| format!("cannot show the plan ({error}), so nothing was sent"))
     }
 
-    /// Has an engine make the changes that were shown.
+    /// Makes the changes that were shown, and only those, with the engine of the controller.
     async fn carry_out(
         &self,
-        proposal: &Proposal,
+        plan_run: &PlanRun,
         client: Client,
         stop: CancellationToken,
     ) -> Result<Outcome, AnyError> {
         let interrupted = on_signal()?;
-        let differences: Vec<&Difference> = sendable(proposal).collect();
+        let differences: Vec<&Difference> = sendable(plan_run).collect();
         let mut changes = Changes::default();
         for difference in &differences {
             changes.insert(difference.node.clone(), difference.change.clone());
         }
         let approved = ApprovedPlan {
             changes,
-            limited: proposal.survey.limited.clone(),
+            limited: plan_run.tailnet_plan.limited.clone(),
         };
         let engine =
-            Engine::for_approved_plan(self.settings(proposal), fastrand::u64(..), approved);
+            Engine::for_approved_plan(self.settings(plan_run), fastrand::u64(..), approved);
         let (mailbox, received) = mpsc::unbounded_channel();
-        let policies = proposal.policies.iter().cloned();
+        let policies = plan_run.policies.iter().cloned();
         let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
-        let labels = proposal.guards.namespaces.iter();
+        let labels = plan_run.admission.namespaces.iter();
         let labels = labels.map(|(name, of)| Input::Namespace(name.clone(), Some(of.clone())));
         for input in labels
             .chain(policies)
@@ -256,39 +256,42 @@ impl ApplyArgs {
         Ok(Outcome::of(&differences, &made, &engine, cut_short))
     }
 
-    fn settings(&self, proposal: &Proposal) -> Settings {
+    fn settings(&self, plan_run: &PlanRun) -> Settings {
         Settings {
-            // As the controller's: what a long run has not come to yet may move meanwhile.
+            // As in the controller: during a long run the tailnet may change before a device's turn.
             poll_interval: Duration::from_mins(1),
             attributes_interval: Duration::from_mins(10),
             requests_per_second: self.connection.rate(),
-            // What the limit holds has been decided, and is no part of what was agreed to.
+            // The plan has already applied the limit: the approved changes are within it.
             limit: ChangeLimit::NONE,
-            guardrails: proposal.guards.guardrails.clone(),
+            guardrails: plan_run.admission.guardrails.clone(),
         }
     }
 }
 
-/// The first signal ends it in order; who cannot wait for an answer that does not come sends another.
+/// The first signal lets in-flight requests finish. A second one ends the process at once, for a user who
+/// cannot wait for an answer that does not come.
 async fn end_by_signal(interrupted: CancellationToken, stop: CancellationToken) {
     interrupted.cancelled().await;
     stop.cancel();
-    // Before it is told of.
+    // Before the message: a user who reads it may send the second signal at once.
     let again = on_signal();
-    eprintln!("Ending after the calls under way; once more ends it at once, whatever they do.");
+    eprintln!(
+        "Ending after the in-flight requests. Interrupt again to end at once."
+    );
     if let Ok(again) = again {
         again.cancelled().await;
         std::process::exit(outcome::INTERRUPTED.into());
     }
 }
 
-/// The policies as the plan and the engine take them.
+/// Parses the policies for the plan and the engine, and refuses invalid ones.
 fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<PolicyInput>, String> {
     let mut policies = policies::declared(objects);
     refuse_invalid(&policies)?;
     for declared in &mut policies {
         if let Ok(policy) = &mut declared.policy {
-            // What a policy has let go, and what it has done once, is known to the controller alone.
+            // Only the controller has the records that release devices and prevent a second one-shot action.
             policy.deletion = Deletion::Retain;
             policy.uid.clear();
         }
@@ -296,9 +299,9 @@ fn declared(objects: &[policies::PolicyObject]) -> Result<Vec<PolicyInput>, Stri
     Ok(policies)
 }
 
-/// What is sent.
-fn sendable(proposal: &Proposal) -> impl Iterator<Item = &Difference> {
-    let plans = proposal.survey.devices.values();
+/// The changes to send: those that nothing holds.
+fn sendable(plan_run: &PlanRun) -> impl Iterator<Item = &Difference> {
+    let plans = plan_run.tailnet_plan.devices.values();
     let differences = plans.flat_map(|plan| &plan.differences);
     differences.filter(|difference| difference.hold.is_none())
 }

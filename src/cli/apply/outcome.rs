@@ -1,4 +1,4 @@
-//! What became of the changes, at the end.
+//! The outcome of an apply: the fate of each approved change, its summary, and the exit code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,34 +13,34 @@ use crate::{
     tailnet::{Engine, Failure, RemainingChange},
 };
 
-/// What became of the changes that were agreed to.
+/// The outcome of the approved changes.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// How many there were to be.
+    /// The number of approved changes.
     total: usize,
-    /// How many were made.
+    /// The number of changes that were made.
     made: usize,
-    /// How many somebody else had made meanwhile, or are no wish any more.
-    needless: usize,
-    /// What could not be made: the setting, and why.
+    /// The number of changes that somebody else made meanwhile, or that are no longer desired.
+    unnecessary: usize,
+    /// The changes that failed: the setting, and why.
     failed: Vec<(String, String)>,
-    /// What was not sent.
+    /// The changes that were not sent.
     not_sent: Vec<String>,
-    /// What differs otherwise than was shown, and is left so.
-    moved: Vec<(String, String)>,
-    /// What was held from the beginning.
+    /// The differences that are not the ones that were shown. They are left as they are.
+    differs: Vec<(String, String)>,
+    /// The number of changes that were held from the start.
     held: usize,
-    /// Why the tailnet could not be asked any more.
+    /// Why the API could no longer be reached.
     outage: Option<String>,
-    /// It was interrupted.
+    /// Whether a signal ended the run.
     interrupted: bool,
 }
 
-/// As shells have it for what SIGINT has ended.
+/// The exit code that shells report for a process that SIGINT ended: 128 + 2.
 pub(super) const INTERRUPTED: u8 = 130;
 
 impl Outcome {
-    /// Compares what was agreed to with what was made and with what differs still.
+    /// Compares the approved changes with those that were made and those that remain.
     pub fn of(
         approved: &[&Difference],
         made: &BTreeSet<(NodeId, Field)>,
@@ -54,61 +54,61 @@ impl Outcome {
             ..Self::default()
         };
         let key = |difference: &Difference| (difference.node.clone(), difference.change.field());
-        let undone = engine.remaining();
-        let mut undone: BTreeMap<_, _> = undone.map(|it| (key(it.difference), it)).collect();
+        let remaining = engine.remaining();
+        let mut remaining: BTreeMap<_, _> = remaining.map(|it| (key(it.difference), it)).collect();
         let is_known = engine.has_read();
         for difference in approved {
             let key = key(difference);
-            match undone.remove(&key) {
-                Some(undone) => outcome.add(named(difference), &undone),
+            match remaining.remove(&key) {
+                Some(remaining) => outcome.add(named(difference), &remaining),
                 None if made.contains(&key) => outcome.made += 1,
-                None if is_known => outcome.needless += 1,
+                None if is_known => outcome.unnecessary += 1,
                 None => outcome.not_sent.push(named(difference)),
             }
         }
-        // What nobody was asked about.
-        let new = undone.values();
+        // Differences that arose after the plan: nobody approved them.
+        let new = remaining.values();
         let new = new.filter(|it| it.difference.hold == Some(Hold::NotInApprovedPlan));
         let new = new.map(|it| (named(it.difference), other(it.difference)));
-        outcome.moved.extend(new);
-        let unseen = engine.unread();
-        let unseen = unseen.map(|(device, failure)| (device, failure.message.clone()));
-        outcome.failed.extend(unseen);
+        outcome.differs.extend(new);
+        let unread = engine.unread();
+        let unread = unread.map(|(device, failure)| (device, failure.message.clone()));
+        outcome.failed.extend(unread);
         outcome
     }
 
-    /// So many changes were held from the beginning.
-    pub fn holding(self, held: usize) -> Self {
+    /// Adds the number of changes that were held from the start.
+    pub fn with_held(self, held: usize) -> Self {
         Self { held, ..self }
     }
 
-    /// `named` as it was shown: a device may have another name by now.
-    fn add(&mut self, named: String, undone: &RemainingChange<'_>) {
-        let difference = undone.difference;
+    /// `named` is the name in the plan: the device may have another one by now.
+    fn add(&mut self, named: String, remaining: &RemainingChange<'_>) {
+        let difference = remaining.difference;
         let not_sent = |failure: &Failure| failure.reason == Reason::TailnetUnavailable;
-        match &undone.failure {
+        match &remaining.failure {
             Some(failure) if !not_sent(failure) => {
                 self.failed.push((named, failure.message.clone()));
             }
-            _ if difference.hold.is_some() => self.moved.push((named, other(difference))),
+            _ if difference.hold.is_some() => self.differs.push((named, other(difference))),
             _ => self.not_sent.push(named),
         }
     }
 
-    /// 0: all is as declared. 2: something is left to somebody. 1: something failed.
+    /// 0: everything is in sync. 2: changes are left for somebody to approve or plan. 1: an error.
     pub fn code(&self) -> u8 {
         if self.interrupted {
             INTERRUPTED
         } else if self.outage.is_some() || !self.failed.is_empty() || !self.not_sent.is_empty() {
             1
-        } else if self.held > 0 || !self.moved.is_empty() {
+        } else if self.held > 0 || !self.differs.is_empty() {
             2
         } else {
             0
         }
     }
 
-    /// What is to be known of what was not made: a line each.
+    /// The changes that were not made, and why: a line each.
     pub fn details(&self) -> String {
         let mut text = String::new();
         let mut list = |title: &str, lines: Vec<String>| {
@@ -125,16 +125,16 @@ impl Outcome {
         };
         list("Failed:", with_why(&self.failed));
         list(
-            "Not sent, as what comes before it failed or as it was interrupted:",
+            "Not sent, because an earlier change failed or because of the interrupt:",
             self.not_sent.clone(),
         );
         list(
             "Other than in the plan, and left as it is (plan again):",
-            with_why(&self.moved),
+            with_why(&self.differs),
         );
         let outage = self.outage.iter();
         list(
-            "The tailnet could not be asked any more:",
+            "The API could no longer be reached:",
             outage.cloned().collect(),
         );
         text
@@ -145,7 +145,7 @@ fn named(difference: &Difference) -> String {
     format!("{} {}", difference.device, difference.change.field())
 }
 
-/// What it is now in the place of what was agreed to.
+/// The difference that now stands in the place of the approved one.
 fn other(difference: &Difference) -> String {
     let change = &difference.change;
     let mut what = format!("{} → {}", change.before(), change.after());
@@ -154,7 +154,7 @@ fn other(difference: &Difference) -> String {
         .as_ref()
         .filter(|hold| **hold != Hold::NotInApprovedPlan)
     {
-        what = format!("{what} is held: {hold}");
+        what = format!("{what}, held: {hold}");
     }
     what
 }
@@ -173,10 +173,10 @@ impl fmt::Display for Outcome {
             0 => Ok(()),
             count => write!(f, ", {count} {what}"),
         };
-        also(self.needless, "needless by now")?;
+        also(self.unnecessary, "already in sync")?;
         also(self.failed.len(), "failed")?;
         also(self.not_sent.len(), "not sent")?;
-        also(self.moved.len(), "other than planned")?;
+        also(self.differs.len(), "other than planned")?;
         also(self.held, "held")?;
         f.write_str(".")
     }

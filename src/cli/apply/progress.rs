@@ -1,4 +1,4 @@
-//! What is seen while changes are made: a line for each on stdout, and on a terminal how far it is.
+//! Progress of an apply: a line on stdout for each change, and a bar on stderr if that is a terminal.
 
 use std::{
     collections::BTreeSet,
@@ -17,15 +17,15 @@ use crate::{
     },
 };
 
-/// Prints what is changed as it happens.
+/// Prints each change as it happens.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// How many changes there are to be.
+    /// The number of changes to make.
     total: usize,
     color: bool,
-    /// Whether the line that moves is shown.
-    moves: bool,
-    /// Cancelled when nobody reads what is printed any more.
+    /// Whether to draw the bar.
+    has_bar: bool,
+    /// Cancelled when nobody reads stdout any longer.
     stop: CancellationToken,
     seen: Mutex<Seen>,
 }
@@ -36,15 +36,15 @@ struct Seen {
     failures: BTreeSet<(String, Field)>,
 }
 
-/// Cells of the bar.
-const WIDTH: usize = 24;
+/// The bar's number of cells.
+const BAR_WIDTH: usize = 24;
 
 impl Progress {
     pub fn new(total: usize, color: bool, stop: CancellationToken) -> Self {
         let progress = Self {
             total,
             color,
-            moves: io::stderr().is_terminal(),
+            has_bar: io::stderr().is_terminal(),
             stop,
             seen: Mutex::default(),
         };
@@ -52,7 +52,7 @@ impl Progress {
         progress
     }
 
-    /// The changes that were made, at the end.
+    /// Clears the bar, and returns the changes that were made.
     pub fn made(&self) -> BTreeSet<(NodeId, Field)> {
         let seen = self.lock();
         self.wipe();
@@ -69,7 +69,7 @@ impl Progress {
         seen.failures.remove(&(difference.device.clone(), field));
         self.wipe();
         if output::print_to_the_end(&line).is_err() {
-            // Nobody sees any more what happens.
+            // Nobody sees what happens any longer: an unobserved apply must not go on.
             self.stop.cancel();
         }
         self.draw(&seen);
@@ -77,13 +77,13 @@ impl Progress {
 
     fn failed(&self, device: &str, field: &Field, failure: &Failure) {
         let mut seen = self.lock();
-        // Each policy that wishes it is told of it.
+        // The engine notifies each policy that declares the field: print the failure once.
         if !seen.failures.insert((device.to_owned(), field.clone())) {
             return;
         }
         let next = match failure.retry {
             Retry::Never => "refused",
-            Retry::Later | Retry::After(_) => "failed, and is tried again",
+            Retry::Later | Retry::After(_) => "failed, and will be retried",
         };
         self.wipe();
         let line = printable(&format!("{device} {field} {next}: {}", failure.message));
@@ -91,14 +91,14 @@ impl Progress {
         self.draw(&seen);
     }
 
-    /// Without a terminal in the end there is nobody to tell, so that what fails here is no failure.
+    /// Ignores errors: they mean that the terminal is gone, and then nobody misses the bar.
     fn draw(&self, seen: &Seen) {
-        if !self.moves || self.total == 0 {
+        if !self.has_bar || self.total == 0 {
             return;
         }
         let done = seen.made.len().min(self.total);
-        let full = WIDTH * done / self.total;
-        let bar = "#".repeat(full) + &"-".repeat(WIDTH - full);
+        let full = BAR_WIDTH * done / self.total;
+        let bar = "#".repeat(full) + &"-".repeat(BAR_WIDTH - full);
         let failures = match seen.failures.len() {
             0 => String::new(),
             many => format!(", {many} failing"),
@@ -111,7 +111,7 @@ impl Progress {
     }
 
     fn wipe(&self) {
-        if self.moves {
+        if self.has_bar {
             let _ = write!(io::stderr(), "\r\u{1b}[K");
         }
     }
@@ -136,7 +136,7 @@ impl Reporter for Progress {
 
     async fn notify(&self, _: Term, key: &PolicyKey, notification: &Notification) {
         match notification {
-            // Each policy that wishes it is told of it.
+            // The engine notifies each policy that declares the field: print the change once, for its owner.
             Notification::Changed(difference) if difference.owner == *key => {
                 self.changed(difference);
             }
@@ -145,7 +145,7 @@ impl Reporter for Progress {
                 field,
                 failure,
             } => self.failed(device, field, failure),
-            // What is held was shown before.
+            // The plan has already shown held changes.
             Notification::Changed(_)
             | Notification::Held(_)
             | Notification::Approved(_)

@@ -1,4 +1,4 @@
-//! Everything in a cluster that waits for somebody's approval.
+//! The list of everything in a cluster that is pending approval.
 
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
@@ -20,7 +20,7 @@ pub(super) async fn run(
         None => Api::all(client.clone()),
     };
     let listed = policies.list(&ListParams::default()).await;
-    let listed = listed.map_err(|error| format!("the policies cannot be listed: {error}"))?;
+    let listed = listed.map_err(|error| format!("cannot list the policies: {error}"))?;
     output::print(&table(&listed.items, style))?;
     Ok(())
 }
@@ -28,7 +28,7 @@ pub(super) async fn run(
 fn table(policies: &[TailscaleDevicePolicy], style: Style) -> String {
     let mut table = style.table(["NAMESPACE", "NAME", "WAITS FOR", "CHANGES", "DEVICES"]);
     for policy in policies {
-        let (what, changes, devices) = match Waiting::of(policy) {
+        let (entry, changes, devices) = match Waiting::of(policy) {
             Ok(Waiting::Plan {
                 hash,
                 by_limit,
@@ -45,13 +45,13 @@ fn table(policies: &[TailscaleDevicePolicy], style: Style) -> String {
         table.add_row([
             policy.namespace().unwrap_or_default(),
             policy.name_any(),
-            what,
+            entry,
             changes,
             devices,
         ]);
     }
     if table.is_empty() {
-        return "Nothing waits for an approval.\n".to_owned();
+        return "Nothing is pending approval.\n".to_owned();
     }
     lines(&table) + "\n"
 }

@@ -1,6 +1,6 @@
-//! `tsdp approve`: shows what a policy of a cluster waits for, and approves it.
+//! `tsdp approve`: shows the plan of a cluster's policy that is pending approval, and approves it.
 //!
-//! The approval names the hash of what was shown, so that nothing else is ever released by it.
+//! The approval names the hash of the plan that was shown, so that it never approves another one.
 
 mod list;
 mod waiting;
@@ -27,46 +27,46 @@ use crate::{
 };
 use waiting::{Waiting, annotation, key, size, table};
 
-/// How long the controller may take to take an approval up; it hears of it at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for the controller to act on an approval. It watches the object, and so acts at once.
+const APPROVAL_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_EVERY: Duration = Duration::from_millis(250);
-/// How often the annotation is written anew where somebody else wrote the object meanwhile.
-const TRIES: usize = 8;
+/// How often to write the annotation if another writer changes the object meanwhile.
+const MAX_ATTEMPTS: usize = 8;
 
-/// What is approved.
+/// The plan or the device to approve.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A plan waits in a policy with enforcement: Approve, and where maxChangedDevices of the TailscaleTailnet
-holds it. What is approved is the plan that is shown, by its hash: what differs later waits anew. Who may
-patch the policy (for the limit: the TailscaleTailnet) can approve.
+A plan is pending approval if its policy has enforcement: Approve, or if maxChangedDevices of the
+TailscaleTailnet holds it. An approval names the hash of the plan that is shown. Any other plan needs an
+approval of its own. Anyone who can patch the policy (for the limit: the TailscaleTailnet) can approve.
 
 Examples:
-  tsdp approve                                 what waits in all namespaces
-  tsdp approve databases -n network            show the plan that waits, ask, and approve it
+  tsdp approve                                 list what is pending approval in all namespaces
+  tsdp approve databases -n network            show the held plan, ask, and approve it
   tsdp approve databases -n network --yes      without asking
-  tsdp approve fra-router --node nRx7k2CNTRL   which device of the name is meant
-  kubectl tsdp approve databases -n network    the same, installed as a plugin")]
+  tsdp approve fra-router --node nRx7k2CNTRL   choose the device of that name that the policy targets
+  kubectl tsdp approve databases -n network    the same, as a plugin of kubectl")]
 pub(super) struct ApproveArgs {
-    /// The policy; absent: what waits is listed, and nothing approved.
+    /// The policy. Without it the command lists what is pending approval, and approves nothing.
     name: Option<String>,
-    /// Its namespace [default: that of the kubeconfig's context; for the list all].
+    /// Its namespace [default: that of the kubeconfig's context; for the list: all].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The device that a policy means which waits with `IdentityChanged` or `Ambiguous`.
+    /// The device that the policy targets, if its reason is `IdentityChanged` or `Ambiguous`.
     #[arg(long, value_name = "NODEID", requires = "name")]
     node: Option<NodeId>,
-    /// Do not ask.
+    /// Approve without asking.
     #[arg(long, short, requires = "name")]
     yes: bool,
-    /// When the table is coloured.
+    /// When to color the table.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
-    // Last, as its heading in the help holds for what follows.
+    // Last: its heading in the help applies to all arguments that follow.
     #[command(flatten)]
     cluster: ClusterArgs,
 }
 
-/// Lists what waits, or approves it.
+/// Lists what is pending approval, or approves it.
 pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
     let client = args.cluster.client().await?;
     let style = Style {
@@ -87,12 +87,12 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
     let waiting = Waiting::of(&policy).map_err(|why| format!("{}: {why}", key(&policy)))?;
     let (hash, by_limit) = match &waiting {
         Waiting::Nothing(why) => {
-            output::print(&format!("{} waits for no approval. {why}\n", key(&policy)))?;
+            output::print(&format!("{} needs no approval. {why}\n", key(&policy)))?;
             return Ok(ExitCode::SUCCESS);
         }
         Waiting::Device(why) => {
-            let write = "write --node NODEID to say which device is meant";
-            return Err(format!("{}: {why} Here, {write}.", key(&policy)).into());
+            let advice = "To approve one here, add --node and its nodeId";
+            return Err(format!("{}: {why} {advice}.", key(&policy)).into());
         }
         Waiting::Plan {
             hash,
@@ -111,7 +111,7 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
         }
     };
     if !args.yes && !consented(&policy, &hash)? {
-        eprintln!("tsdp: nothing was approved.");
+        eprintln!("tsdp: approved nothing.");
         return Ok(ExitCode::FAILURE);
     }
     if by_limit {
@@ -130,7 +130,9 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
 fn consented(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<bool, AnyError> {
     let question = format!("Approve plan:{hash} of {}?", key(policy));
     let answer = ask::agrees(&question, "yes")?;
-    answer.ok_or_else(|| "there is no terminal to ask on: write --yes to approve what waits".into())
+    answer.ok_or_else(|| {
+        "found no terminal to ask on. Add --yes to approve the plan without asking".into()
+    })
 }
 
 async fn approve_node(
@@ -139,7 +141,7 @@ async fn approve_node(
     node: &NodeId,
 ) -> Result<ExitCode, AnyError> {
     if policy.spec.device.is_none() {
-        let why = "is about many devices, and waits for no word on which one is meant";
+        let why = "has a deviceSelector, and so needs no approval of a device";
         return Err(format!("{} {why}", key(policy)).into());
     }
     let entry = format!("node:{node}");
@@ -156,7 +158,7 @@ async fn approve_node(
     })
     .await?;
     output::print(&format!(
-        "{}: {node} is approved, if it bears the name. See: {}\n",
+        "{}: approved {node}, if that device has the name. See: {}\n",
         key(policy),
         see(policy)
     ))?;
@@ -178,16 +180,16 @@ async fn approve_on_tailnet(
     .await
 }
 
-/// What waits may have changed while somebody read it.
+/// Refuses if the held plan changed while somebody read it.
 fn still_waits(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<(), String> {
     match Waiting::of(policy)? {
         Waiting::Plan { hash: now, .. } if now == *hash => Ok(()),
-        _ => Err("what waits has changed meanwhile: look again".to_owned()),
+        _ => Err("the held plan has changed meanwhile. Run the command again".to_owned()),
     }
 }
 
-/// Writes the annotation that `value` makes of the object as it is. Whoever else writes it meanwhile
-/// loses nothing: the object is read again.
+/// Writes the annotation that `value` computes from the current object. The resourceVersion makes the
+/// API server refuse the write if another writer was faster: then reads the object again.
 async fn annotate<K>(
     api: &Api<K>,
     name: &str,
@@ -199,8 +201,8 @@ where
     K::DynamicType: Default,
 {
     let kind = K::kind(&K::DynamicType::default()).into_owned();
-    let failed = |error: kube::Error| format!("{kind} {name}: {entry} cannot be written: {error}");
-    for _ in 0..TRIES {
+    let failed = |error: kube::Error| format!("{kind} {name}: cannot write {entry}: {error}");
+    for _ in 0..MAX_ATTEMPTS {
         let object = api.get(name).await.map_err(failed)?;
         let value = value(&object).map_err(|why| format!("{kind} {name}: {why}"))?;
         let patch = json!({"metadata": {
@@ -218,17 +220,17 @@ where
             }
         }
     }
-    Err(format!("{kind} {name} is being written all the time: try again").into())
+    Err(format!("{kind} {name} changes too fast to write the approval. Try again").into())
 }
 
-/// Waits until the controller says what it made of an approval.
+/// Waits until the status shows that the controller accepted the approval.
 async fn adopted(
     policies: &Api<TailscaleDevicePolicy>,
     before: &TailscaleDevicePolicy,
     hash: &PlanHash,
 ) -> Result<ExitCode, AnyError> {
-    let begun = tokio::time::Instant::now();
-    while begun.elapsed() < PATIENCE {
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < APPROVAL_TIMEOUT {
         let policy = read(policies, &before.name_any()).await?;
         let status = policy.status.as_ref();
         let last = status.and_then(|status| status.last_approved_plan.as_deref());
@@ -246,17 +248,16 @@ async fn adopted(
             return Ok(ExitCode::SUCCESS);
         }
         if still_waits(&policy, hash).is_err() {
-            let why =
-                "what waits has changed meanwhile, and nothing of it was approved: look again";
+            let why = "the held plan has changed meanwhile, and nothing of it was approved. Run the command again";
             return Err(format!("{}: {why}", key(&policy)).into());
         }
         tokio::time::sleep(READ_EVERY).await;
     }
     Err(format!(
-        "{}: the approval is written, but no controller has taken it up within {} s: see whether one \
-         runs. It then takes it by itself",
+        "{}: the approval is written, but no controller accepted it within {} s. Check that the \
+         controller runs. It then accepts the approval by itself",
         key(before),
-        PATIENCE.as_secs()
+        APPROVAL_TIMEOUT.as_secs()
     )
     .into())
 }
@@ -266,7 +267,7 @@ async fn read(
     name: &str,
 ) -> Result<TailscaleDevicePolicy, AnyError> {
     let read = policies.get(name).await;
-    Ok(read.map_err(|error| format!("the policy {name} cannot be read: {error}"))?)
+    Ok(read.map_err(|error| format!("cannot read the policy {name}: {error}"))?)
 }
 
 fn see(policy: &TailscaleDevicePolicy) -> String {

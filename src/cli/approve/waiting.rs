@@ -1,4 +1,4 @@
-//! What a policy waits for that somebody can approve, as its status tells it.
+//! The approval that a policy needs, according to its status.
 
 use kube::ResourceExt as _;
 
@@ -8,43 +8,47 @@ use crate::{
     plan::{Approvals, PlanHash, Style, lines},
 };
 
-/// What a policy waits for.
+/// The approval that a policy needs.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Waiting<'a> {
     /// A frozen plan.
     Plan {
         hash: PlanHash,
-        /// Whether it is the limit of the tailnet that holds it.
+        /// Whether the limit of the tailnet holds it.
         by_limit: bool,
         plan: &'a HeldPlan,
         changes: Vec<&'a PendingChange>,
     },
-    /// Somebody must say which device is meant. The message of `Ready` names those that could be.
+    /// Somebody must choose the device. The message of `Ready` names the candidates.
     Device(&'a str),
-    /// Nothing, and why: the message of `Ready`.
+    /// None. The message of `Ready` says why.
     Nothing(&'a str),
 }
 
 impl<'a> Waiting<'a> {
-    /// Reads a status. An error says why it cannot be relied on yet.
+    /// Reads a status. Fails if the status does not belong to the current spec.
     pub fn of(policy: &'a TailscaleDevicePolicy) -> Result<Self, String> {
         let status = policy.status.as_ref();
         let Some(status) =
             status.filter(|status| status.observed_generation == policy.metadata.generation)
         else {
             return Err(
-                "the controller has not looked at its present spec yet: try again in a moment, or \
-                 see whether the controller runs"
+                "the controller has not reconciled its current spec yet. Try again in a moment, or \
+                 check that the controller runs"
                     .to_owned(),
             );
         };
-        let ready = status.conditions.iter().find(|held| held.type_ == READY);
+        let ready = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == READY);
         let (reason, message) = ready.map_or(("", ""), |ready| {
             (ready.reason.as_str(), ready.message.as_str())
         });
         if let Some(plan) = &status.held_plan {
             let hash = plan.hash.parse();
-            let hash: PlanHash = hash.map_err(|refused| format!("its status is odd: {refused}"))?;
+            let hash: PlanHash =
+                hash.map_err(|refused| format!("its status is invalid: {refused}"))?;
             let held = |change: &&PendingChange| change.held.is_some();
             return Ok(Self::Plan {
                 by_limit: plan.approve_on == "TailscaleTailnet",
@@ -62,7 +66,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// The changes of a held plan that a status tells, and how many there are.
+/// The changes of a held plan that the status lists, and the size of the plan.
 pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -> String {
     let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED"]);
     for change in changes {
@@ -80,7 +84,7 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
         ]);
     }
     let shown = match usize::try_from(plan.changes) {
-        Ok(all) if all > changes.len() => format!(", {} of them shown", changes.len()),
+        Ok(all) if all > changes.len() => format!(", {} shown", changes.len()),
         _ => String::new(),
     };
     format!("{}\n\n{}{shown}", lines(&table), size(plan))
@@ -99,8 +103,9 @@ pub(super) fn size(plan: &HeldPlan) -> String {
     format!("{changes} on {devices}")
 }
 
-/// The value of the annotation with one more approval: those of devices stay, as they are good for as
-/// long as they stand there; of plans only those that `still_held` says wait, as others are used up.
+/// The value of the annotation with one more approval. Approvals of devices stay, because they hold for
+/// as long as the annotation names them. Of the approvals of plans only those that are `still_held` stay:
+/// the others are used up.
 pub(super) fn annotation(
     object: &impl kube::ResourceExt,
     entry: &str,
@@ -142,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_approval_joins_those_of_devices_and_of_plans_that_still_wait() {
+    fn an_approval_is_added_to_those_of_devices_and_of_held_plans() {
         let (used, held, new) = ("0000000000000001", "0000000000000002", "0000000000000003");
         let before = annotated(&format!("plan:{used}, node:nA1CNTRL,plan:{held},what"));
         let entry = format!("plan:{new}");

@@ -1,4 +1,4 @@
-//! The tailnet of the demo and the manifests of `deploy/examples`, both built in.
+//! The demo's tailnet and the manifests of `deploy/examples`, both compiled in.
 
 use jiff::Timestamp;
 use serde::Deserialize as _;
@@ -11,7 +11,7 @@ use crate::{
     simulator::Options,
 };
 
-/// The key that the demo's simulator takes. No secret: it opens nothing else.
+/// The API key that the demo's simulator accepts. Not a secret: it is valid nowhere else.
 pub(super) const API_KEY: &str = "tskey-api-demo";
 
 /// The policies of `deploy/examples`.
@@ -24,12 +24,12 @@ pub(super) const POLICIES: [&str; 6] = [
     include_str!("../../../deploy/examples/orders-db.yaml"),
 ];
 
-/// The tags that the demo's policy file owns, beside the devices that carry some of them.
+/// The tailnet policy file of the demo. Its tagOwners declare the tags that the examples use.
 const POLICY_FILE: &str = r#"{"tagOwners": {
     "tag:router": [], "tag:fra": [], "tag:db": [], "tag:ci": [],
 }}"#;
 
-/// With what the demo's simulator starts.
+/// The options of the demo's simulator.
 pub(super) fn tailnet() -> Result<Options, AnyError> {
     let list: Value = serde_yaml::from_str(include_str!("tailnet.yaml"))?;
     let devices = list["devices"].as_array().cloned().unwrap_or_default();
@@ -41,7 +41,7 @@ pub(super) fn tailnet() -> Result<Options, AnyError> {
     })
 }
 
-/// The policies as an API server would hand them over.
+/// The example policies, parsed as the controller parses them.
 pub(super) fn policies() -> Result<Vec<PolicyInput>, AnyError> {
     let mut policies = Vec::new();
     for (place, text) in POLICIES.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The demo in a real API server, to go on in with kubectl.
+//! The demo with a real API server, to continue in with kubectl.
 
 use std::process::Stdio;
 
@@ -14,7 +14,7 @@ use crate::{
     simulator::Simulator,
 };
 
-/// Runs until Ctrl-C.
+/// Runs the demo until Ctrl-C.
 pub(super) async fn run() -> Result<(), AnyError> {
     let stop = on_signal()?;
     let simulator = Simulator::start(examples::tailnet()?).await?;
@@ -53,7 +53,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
     Ok(())
 }
 
-/// The resource definitions, the namespaces, and the connection to the simulator.
+/// Installs the resource definitions, the namespaces, and the connection to the simulator.
 async fn install(cluster: &ControlPlane, url: &str) -> Result<(), AnyError> {
     let mut manifests = String::new();
     for definition in schema::definitions() {
@@ -105,16 +105,16 @@ async fn show(cluster: &ControlPlane) -> Result<(), AnyError> {
 
 fn farewell(cluster: &ControlPlane, url: &str) -> String {
     format!(
-        "Go on in another terminal:\n\n\
+        "Continue in another terminal:\n\n\
          \x20 export KUBECONFIG={kubeconfig}\n\
          \x20 alias kubectl={kubectl}\n\
          \x20 kubectl -n network describe tsdp fra-router\n\
          \x20 kubectl -n network edit tsdp fra-router\n\
          \x20 kubectl explain tsdp.spec.postureAttributes\n\n\
-         The tailnet is simulated; look into it, or change something behind the controller's back:\n\n\
+         The tailnet is simulated. Inspect it, or change something behind the controller's back:\n\n\
          \x20 curl {url}/_sim/requests\n\
          \x20 curl -X PATCH {url}/_sim/devices/nRx7k2Qp4CNTRL -d '{{\"tags\": [\"tag:db\", \"tag:ci\"]}}'\n\n\
-         Ctrl-C ends it, and leaves nothing behind.",
+         Ctrl-C ends the demo, and leaves nothing behind.",
         kubeconfig = cluster.kubeconfig().display(),
         kubectl = cluster.kubectl().display(),
     )

@@ -1,4 +1,4 @@
-//! `tsdp demo`: the same engine and client as in a cluster, against the simulator.
+//! `tsdp demo`: the engine and the client of the controller against the simulator.
 
 mod examples;
 mod kubernetes;
@@ -23,23 +23,23 @@ use crate::{
 };
 use terminal::Terminal;
 
-/// What the demo shows.
+/// The options of the demo.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tsdp demo               plan, apply and repair against a simulated tailnet; ends by itself
-  tsdp demo --kubernetes  the same in a real kube-apiserver, to go on in with kubectl")]
+  tsdp demo               plan, apply and repair against a simulated tailnet, then exit
+  tsdp demo --kubernetes  the same in a real kube-apiserver, to continue in with kubectl")]
 pub(super) struct DemoArgs {
-    /// Run the controller against a real kube-apiserver on this machine, until Ctrl-C. Needs Go for
-    /// a first build of some minutes, or KUBEBUILDER_ASSETS.
+    /// Run the controller against a real kube-apiserver on this machine, until Ctrl-C. Needs Go for a
+    /// first build that takes some minutes, or KUBEBUILDER_ASSETS.
     #[arg(long)]
     kubernetes: bool,
 }
 
-/// How often the demo looks; a cluster looks once a minute unless told otherwise.
+/// The demo's poll interval. The default in a cluster is a minute.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Shows the demo.
+/// Runs the demo.
 pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     if args.kubernetes {
         return kubernetes::run().await;
@@ -53,11 +53,11 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
         policies.len(),
     );
     let client = client(&simulator)?;
-    println!("What differs (nothing has been sent yet):\n");
+    println!("The plan (nothing has been sent yet):\n");
     let (table, differences) = plan_table(&client, &policies).await?;
     println!("{table}\n");
 
-    println!("Applying it, with the engine of the controller:\n");
+    println!("Applying it with the engine of the controller:\n");
     simulator.clear_requests();
     let stop = CancellationToken::new();
     let terminal = Arc::new(Terminal::default());
@@ -78,13 +78,13 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     terminal.changed_since(0, differences).await;
     terminal.all_in_sync(&names).await;
     println!(
-        "\n{} differences, {} calls. Everything is as declared.\n",
+        "\n{} changes, {} requests. Everything is in sync.\n",
         terminal.changes(),
         writes(&simulator),
     );
 
     println!(
-        "Now somebody takes tag:fra from fra-router and approves a route, in the admin console:\n"
+        "Now somebody removes tag:fra from fra-router and approves a route, in the admin console:\n"
     );
     simulator.clear_requests();
     let before = terminal.changes();
@@ -98,13 +98,13 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     terminal.changed_since(before, 2).await;
     terminal.all_in_sync(&names).await;
     println!(
-        "\n{} calls. Repaired at the next look.\n",
+        "\n{} requests. The controller repaired the drift at the next poll.\n",
         writes(&simulator)
     );
     stop.cancel();
     driven.await?;
     println!(
-        "Next: tsdp demo --kubernetes, the same in a real API server, with kubectl in your hands."
+        "Next: tsdp demo --kubernetes runs the same in a real API server, for use with kubectl."
     );
     Ok(())
 }
@@ -131,13 +131,13 @@ fn settings() -> Settings {
     }
 }
 
-/// A look at everything, and the differences as a table, with their number.
+/// Reads the tailnet, and returns the differences as a table, with their number.
 async fn plan_table(
     client: &Client,
     policies: &[PolicyInput],
 ) -> Result<(String, usize), AnyError> {
-    let mut look = Snapshot::new(client).await?;
-    let survey = look
+    let mut snapshot = Snapshot::new(client).await?;
+    let tailnet_plan = snapshot
         .plan(
             client,
             policies,
@@ -146,7 +146,7 @@ async fn plan_table(
             Timestamp::now(),
         )
         .await?;
-    let differences: Vec<_> = survey
+    let differences: Vec<_> = tailnet_plan
         .devices
         .values()
         .flat_map(|plan| &plan.differences)
@@ -167,7 +167,7 @@ fn router(simulator: &Simulator) -> Result<String, AnyError> {
     Ok(id.parse::<NodeId>()?.to_string())
 }
 
-/// The calls that changed something, since the log was cleared.
+/// The number of writes since the log was cleared.
 fn writes(simulator: &Simulator) -> usize {
     simulator
         .requests()

@@ -1,4 +1,4 @@
-//! Reports on the terminal.
+//! A reporter that prints to the terminal.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{
     tailnet::{Notification, PolicyReport, Recorded, Reporter, State, TailnetReport, Term},
 };
 
-/// Prints what is changed, and knows which policies are in sync.
+/// Prints each change, and knows which policies are in sync.
 #[derive(Debug, Default)]
 pub(super) struct Terminal {
     in_sync: watch::Sender<BTreeMap<PolicyKey, bool>>,
@@ -22,16 +22,16 @@ impl Terminal {
         let all = |known: &BTreeMap<PolicyKey, bool>| {
             policies.iter().all(|key| known.get(key) == Some(&true))
         };
-        // The sender is ours, so that the channel cannot close.
+        // `self` holds the sender, so that the channel cannot close.
         let _ = self.in_sync.subscribe().wait_for(all).await;
     }
 
-    /// How many changes have been made.
+    /// The number of changes so far.
     pub fn changes(&self) -> usize {
         *self.changes.borrow()
     }
 
-    /// Waits until so many more changes have been made.
+    /// Waits until there are `more` changes than `before`.
     pub async fn changed_since(&self, before: usize, more: usize) {
         let _ = self
             .changes
@@ -72,7 +72,7 @@ impl Reporter for Terminal {
             } => {
                 println!("  {device:<14} {field}: {}", failure.message);
             }
-            // Nothing of the demo waits for anybody, or is done once.
+            // The demo has neither held changes nor one-shot actions.
             Notification::Held(_)
             | Notification::Approved(_)
             | Notification::Missed(_)

@@ -1,4 +1,4 @@
-//! `tsdp devices`: who is in the tailnet, and what manages them.
+//! `tsdp devices`: the devices of a tailnet, and the policies that manage them.
 
 mod view;
 
@@ -18,29 +18,29 @@ use super::{
 use crate::plan::Style;
 use view::View;
 
-/// Which devices are listed, and how.
+/// The devices to list, and the format of the list.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-ROUTES counts those that are enabled, of those that the machine advertises or that are enabled; an exit
-node's two routes among them. LAST SEEN (UTC) is empty while a device is connected, and where it never was.
+ROUTES counts the enabled routes, of all routes that are advertised or enabled. An exit node has two of them.
+LAST SEEN (UTC) is empty while a device is connected, and if it never was.
 
 {CREDENTIAL_HELP}
 
 Examples:
   tsdp devices                              all devices
   tsdp devices -f policies/                 and which of these policies manage them
-  tsdp devices --from-cluster -o wide       and which of the cluster's policies do
+  tsdp devices --from-cluster -o wide       and which policies of the cluster manage them
   tsdp devices --select users='*@example.com' -o json"))]
 pub(super) struct DevicesArgs {
     #[command(flatten)]
     select: SelectArgs,
-    /// The form of the output.
-    #[arg(long, short, value_enum, default_value_t = Form::Table)]
-    output: Form,
-    /// When the table is coloured.
+    /// The format of the output.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// When to color the table.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
-    // Last, as their headings in the help hold for what follows.
+    // Last: their headings in the help apply to all arguments that follow.
     #[command(flatten)]
     policies: PoliciesArgs,
     #[command(flatten)]
@@ -48,10 +48,10 @@ pub(super) struct DevicesArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum Format {
     /// A table.
     Table,
-    /// A table with more columns, as wide as it needs to be.
+    /// A table with more columns, not fitted to the terminal.
     Wide,
     /// JSON, an array of objects.
     Json,
@@ -59,7 +59,7 @@ enum Form {
     Yaml,
 }
 
-/// Reads the list, by one request, and prints it.
+/// Reads the list with one request, and prints it.
 pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
     let policies = if args.policies.are_given() {
         Some(policies::declared(&args.policies.read().await?.policies))
@@ -67,15 +67,15 @@ pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
         None
     };
     let selector = args.select.selector()?;
-    let look = Snapshot::new(&args.connection.client()?).await?;
-    // No selector fits a device that is shared in.
+    let snapshot = Snapshot::new(&args.connection.client()?).await?;
+    // No selector matches a device that is shared in. Without --select the list shows these too.
     let selector = Some(selector).filter(|_| !args.select.parts.is_empty());
-    let views = View::of_all(&look.fleet, policies.as_deref(), selector.as_ref());
-    let wide = args.output == Form::Wide;
+    let views = View::of_all(&snapshot.fleet, policies.as_deref(), selector.as_ref());
+    let wide = args.output == Format::Wide;
     let text = match args.output {
-        Form::Json => output::json(&views)?,
-        Form::Yaml => serde_yaml::to_string(&views)?,
-        Form::Table | Form::Wide => {
+        Format::Json => output::json(&views)?,
+        Format::Yaml => serde_yaml::to_string(&views)?,
+        Format::Table | Format::Wide => {
             let style = Style {
                 width: if wide { None } else { output::width() },
                 color: args.color.is_on(),

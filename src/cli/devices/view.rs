@@ -12,7 +12,7 @@ use crate::{
     plan::{self, DeviceIndex, Owner, PolicyInput, Selector, Style, bind},
 };
 
-/// A device as it is listed.
+/// A device in the list.
 #[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +25,7 @@ pub(super) struct View<'a> {
     update_available: bool,
     ephemeral: bool,
     created: Option<Timestamp>,
-    /// Of a device without tags.
+    /// Empty for a device with tags.
     user: &'a str,
     tags: &'a TagSet,
     ipv4: Option<Ipv4Addr>,
@@ -34,15 +34,15 @@ pub(super) struct View<'a> {
     key_expiry_disabled: bool,
     expires: Option<Timestamp>,
     last_seen: Option<Timestamp>,
-    /// `null` where the API does not tell them.
+    /// `null` if the API does not report them.
     enabled_routes: Option<&'a RouteSet>,
     advertised_routes: Option<&'a RouteSet>,
-    /// The policies that mean it; `null` where none were given.
+    /// The policies that target it. `null` if the command got no policies.
     managed_by: Option<Vec<String>>,
 }
 
 impl<'a> View<'a> {
-    /// The devices that fit, or all, by name.
+    /// The devices that the selector matches, or all, sorted by name.
     pub fn of_all(
         fleet: &'a DeviceIndex,
         policies: Option<&[PolicyInput]>,
@@ -87,7 +87,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The label of its name: what people call it.
+    /// The first label of its name.
     fn label(&self) -> &str {
         self.name.split('.').next().unwrap_or_default()
     }
@@ -112,7 +112,7 @@ impl<'a> View<'a> {
 
     fn routes(&self) -> String {
         let Some(enabled) = self.enabled_routes else {
-            return "not told".to_owned();
+            return "not reported".to_owned();
         };
         let all = self.advertised_routes.into_iter().flatten().chain(enabled);
         match all.collect::<BTreeSet<_>>().len() {
@@ -130,7 +130,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// The policies that mean each device.
+/// The policies that target each device.
 fn managers(policies: &[PolicyInput], fleet: &DeviceIndex) -> BTreeMap<NodeId, Vec<String>> {
     let mut managers: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
     for declared in policies {

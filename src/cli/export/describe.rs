@@ -1,4 +1,4 @@
-//! A device as the wishes that it meets already.
+//! Describes a device by desired settings that it already has.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -14,7 +14,7 @@ use crate::{
     plan::Owner,
 };
 
-/// A setting, as a manifest names it.
+/// A setting, named as in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 #[value(rename_all = "camelCase")]
 pub(super) enum Setting {
@@ -28,13 +28,13 @@ pub(super) enum Setting {
     Ipv4,
 }
 
-/// A device, and what can be said of it in a manifest.
+/// A device, and the settings of it that a manifest can declare.
 #[derive(Debug, Clone)]
 pub(super) struct Description<'a> {
     pub device: &'a Device,
-    /// The wishes, without who is meant.
+    /// The desired settings, without the `device` that they are for.
     pub desired: Spec,
-    /// What could not be said, each as a sentence.
+    /// The settings that no manifest can declare, and why.
     pub gaps: Vec<String>,
 }
 
@@ -44,8 +44,8 @@ const MAX_TAG_LENGTH: usize = 128;
 const MAX_ROUTES: usize = 256;
 const MAX_ATTRIBUTES: usize = 64;
 
-/// Describes a device by wishes that it meets at this moment. `attributes` is `None` where they
-/// have not been read: then nothing is said of them.
+/// Describes a device by the settings that it has now. `attributes` is `None` if they were not read:
+/// then the description leaves them out.
 pub(super) fn describe<'a>(
     device: &'a Device,
     attributes: Option<&Attributes>,
@@ -83,7 +83,7 @@ pub(super) fn describe<'a>(
 }
 
 impl Description<'_> {
-    /// Who it is, in one line.
+    /// The identity of the device, in one line.
     pub fn title(&self) -> String {
         let device = self.device;
         let owner = match Owner::of(device) {
@@ -100,14 +100,15 @@ impl Description<'_> {
         self.gaps.push(format!("{setting}: {why}"));
     }
 
-    /// A device of a user has none, and there is no wish for that.
+    /// A device of a user has no tags, and a policy cannot declare that.
     fn tags(&mut self) {
         let tags = &self.device.tags;
-        let odd = tags.iter().find(|tag| {
+        let invalid = tags.iter().find(|tag| {
             Tag::from_str(tag.as_str()).is_err() || tag.as_str().len() > MAX_TAG_LENGTH
         });
-        if let Some(odd) = odd {
-            let why = format!("a policy cannot name '{odd}', so it cannot own the list");
+        if let Some(invalid) = invalid {
+            let why =
+                format!("'{invalid}' is not valid in a policy, so no policy can own the list");
             self.gap("tags", &why);
         } else if tags.len() > MAX_TAGS {
             self.gap("tags", &too_many(tags.len(), MAX_TAGS));
@@ -116,21 +117,25 @@ impl Description<'_> {
         }
     }
 
-    /// Where a device neither has routes nor offers any, nothing has been decided about them.
+    /// Leaves routes out if the device neither has nor advertises any: nobody has decided about them.
     fn routes(&mut self) {
         let subnets = |routes: &RouteSet| -> Vec<String> {
             let subnets = routes.iter().filter(|route| !route.is_exit_node());
             subnets.map(ToString::to_string).collect()
         };
         let Some(enabled) = &self.device.enabled_routes else {
-            self.gap("enabledRoutes", "not told by the API (devices:routes:read)");
+            self.gap(
+                "enabledRoutes",
+                "the API does not report routes. Give the credential the scope devices:routes:read",
+            );
             return;
         };
         let enabled = subnets(enabled);
-        let offered = self.device.advertised_routes.as_ref();
+        let advertised = self.device.advertised_routes.as_ref();
         if enabled.len() > MAX_ROUTES {
             self.gap("enabledRoutes", &too_many(enabled.len(), MAX_ROUTES));
-        } else if !enabled.is_empty() || offered.is_some_and(|offered| !subnets(offered).is_empty())
+        } else if !enabled.is_empty()
+            || advertised.is_some_and(|advertised| !subnets(advertised).is_empty())
         {
             self.desired.enabled_routes = Some(enabled);
         }
@@ -145,14 +150,17 @@ impl Description<'_> {
                 .collect()
         };
         if self.device.enabled_routes.is_none() {
-            self.gap("exitNode", "not told by the API (devices:routes:read)");
+            self.gap(
+                "exitNode",
+                "the API does not report routes. Give the credential the scope devices:routes:read",
+            );
             return;
         }
         let enabled = exit(&self.device.enabled_routes);
         if enabled == Route::exit_node() {
             self.desired.exit_node = Some(true);
         } else if let Some(half) = enabled.first() {
-            let why = format!("half an exit node: {half} is enabled, the other route is not");
+            let why = format!("only {half} of the two routes of an exit node is enabled");
             self.gap("exitNode", &why);
         } else if !exit(&self.device.advertised_routes).is_empty() {
             self.desired.exit_node = Some(false);
@@ -162,11 +170,11 @@ impl Description<'_> {
     fn attributes(&mut self, attributes: &Attributes, now: Timestamp) {
         let mut desired: BTreeMap<String, PostureAttribute> = BTreeMap::new();
         for (key, reported) in attributes {
-            let twin = desired
+            let other = desired
                 .keys()
-                .find(|kept| kept.eq_ignore_ascii_case(key.as_str()));
-            let value = match twin {
-                Some(twin) => Err(format!("differs from {twin} only in case")),
+                .find(|other| other.eq_ignore_ascii_case(key.as_str()));
+            let value = match other {
+                Some(other) => Err(format!("differs from {other} only in case")),
                 None if desired.len() == MAX_ATTRIBUTES => {
                     Err(too_many(attributes.len(), MAX_ATTRIBUTES))
                 }
@@ -184,12 +192,12 @@ impl Description<'_> {
         }
     }
 
-    /// A device that waits for approval, or was shut out, is in no state to keep.
+    /// Never declares `authorized: false`: whether the device was denied or still needs its approval is unknown.
     fn authorized(&mut self) {
         if self.device.authorized {
             self.desired.authorized = Some(true);
         } else {
-            let why = "the device is not authorized now; whether it shall be is for you to say";
+            let why = "the device is not authorized. Declare authorized: true to authorize it";
             self.gap("authorized", why);
         }
     }
@@ -219,10 +227,10 @@ fn desired_value(
 ) -> Result<PostureAttribute, String> {
     AttributeKey::from_str(key.as_str()).map_err(|refused| refused.0)?;
     if reported.expiry.is_some_and(|expiry| expiry <= now) {
-        return Err("its expiry has passed: the tailnet is about to remove it".to_owned());
+        return Err("its expiry has passed, and the tailnet is about to remove it".to_owned());
     }
     let mut desired = PostureAttribute {
-        // By the second, as expiries are compared.
+        // To the second, as the plan compares expiries.
         expiry: reported.expiry.map(|expiry| format!("{expiry:.0}")),
         ..PostureAttribute::default()
     };
@@ -232,11 +240,11 @@ fn desired_value(
             AttributeString::from_str(text).map_err(|refused| refused.0)?;
             desired.string = Some(text.clone());
         }
-        other => match whole_number(other) {
+        other => match integer(other) {
             Some(number) => desired.integer = Some(number),
             None => {
                 return Err(format!(
-                    "{other} is no string, boolean or whole number that a policy can hold"
+                    "found {other}, expected a string, boolean, or integer that a policy can hold"
                 ));
             }
         },
@@ -244,8 +252,8 @@ fn desired_value(
     Ok(desired)
 }
 
-/// JSON has one kind of number: 3.0 is 3.
-fn whole_number(value: &serde_json::Value) -> Option<i64> {
+/// JSON has one type of number: 3.0 is 3.
+fn integer(value: &serde_json::Value) -> Option<i64> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a cast of a float saturates, and SafeInteger refuses what is out of range"
@@ -257,6 +265,6 @@ fn whole_number(value: &serde_json::Value) -> Option<i64> {
     SafeInteger::try_from(number).ok().map(|_| number)
 }
 
-fn too_many(count: usize, most: usize) -> String {
-    format!("there are {count}, and a policy holds at most {most}")
+fn too_many(count: usize, max: usize) -> String {
+    format!("found {count}, and a policy holds at most {max}")
 }

@@ -1,4 +1,4 @@
-//! From described devices to policies: one for each, or shared by those of equal tags.
+//! From described devices to policies: one for each, or shared by devices with the same tags.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,47 +13,47 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(super) struct Manifest {
     pub name: String,
-    /// Whom it is about, and what it does not say.
+    /// The devices that it targets, and the settings that it cannot declare.
     pub comments: Vec<String>,
     pub spec: Spec,
 }
 
-/// How many devices of a fleet are named in its comment.
-const NAMED: usize = 10;
+/// The maximum number of devices that the comment of a shared policy lists.
+const MAX_LISTED: usize = 10;
 
-/// A policy for each device of which there is something to say.
+/// A policy for each device that has settings to declare.
 pub(super) fn one_each(descriptions: Vec<Description<'_>>) -> Vec<Manifest> {
     manifests(Vec::new(), descriptions)
 }
 
-/// What all devices with certain tags have in common, in one policy; and a policy for each device
-/// that has more to say.
+/// One policy for the settings that all devices with certain tags share, and a policy for each device
+/// that has more settings.
 ///
-/// `all` is the whole tailnet: a selector of tags fits the devices that have more tags as well, and
-/// those that are not exported. Only what is true of every one of them is shared.
+/// `all` is the whole tailnet. A selector by tags also matches devices that have more tags, and devices
+/// that are not exported. A policy shares only settings that every one of them has.
 pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> Vec<Manifest> {
     let mut fleets: Vec<Shared> = Vec::new();
     for tags in tag_sets(&descriptions) {
-        let fits = |tagged: &TagSet| tags.is_subset(tagged);
+        let matches = |tagged: &TagSet| tags.is_subset(tagged);
         let members: Vec<&Description> = descriptions
             .iter()
-            .filter(|description| fits(&description.device.tags))
+            .filter(|description| matches(&description.device.tags))
             .collect();
         let own = all.devices().filter(|device| !device.external);
-        if own.filter(|device| fits(&device.tags)).count() != members.len() {
+        if own.filter(|device| matches(&device.tags)).count() != members.len() {
             continue;
         }
         let mut common = members[0].desired.clone();
-        // No two devices can have one.
+        // These are unique within the tailnet.
         (common.name, common.ipv4) = (None, None);
         for member in &members[1..] {
             keep_equal(&mut common, &member.desired);
         }
-        // A larger fleet may say it already.
+        // A policy with fewer tags may declare it already.
         for wider in fleets.iter().filter(|wider| wider.tags.is_subset(&tags)) {
             remove_equal(&mut common, &wider.desired);
         }
-        if says_something(&common) {
+        if has_settings(&common) {
             let devices = members
                 .iter()
                 .map(|member| member.device.label().to_string());
@@ -67,15 +67,15 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
     }
     let mut rest = descriptions;
     for description in &mut rest {
-        let held = fleets
+        let shared = fleets
             .iter_mut()
             .filter(|fleet| fleet.tags.is_subset(&description.device.tags));
         let mut last = None;
-        for fleet in held {
+        for fleet in shared {
             remove_equal(&mut description.desired, &fleet.desired);
             last = Some(fleet);
         }
-        if let Some(fleet) = last.filter(|_| !says_something(&description.desired)) {
+        if let Some(fleet) = last.filter(|_| !has_settings(&description.desired)) {
             let label = description.device.label();
             let gaps = description.gaps.drain(..);
             fleet.gaps.extend(gaps.map(|gap| format!("{label}: {gap}")));
@@ -84,20 +84,20 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
     manifests(fleets, rest)
 }
 
-/// What the devices that have these tags share.
+/// The settings that all devices with these tags share.
 struct Shared {
     tags: TagSet,
     devices: Vec<String>,
     desired: Spec,
-    /// What could not be said of devices that have no policy of their own.
+    /// The settings that no manifest can declare, of devices without a policy of their own.
     gaps: Vec<String>,
 }
 
-/// The sets of tags that two devices or more have exactly, the smaller ones first.
+/// The exact sets of tags that two or more devices have, smaller sets first.
 fn tag_sets(descriptions: &[Description<'_>]) -> Vec<TagSet> {
     let mut count: BTreeMap<&TagSet, usize> = BTreeMap::new();
     for description in descriptions {
-        // Tags that cannot be named cannot be selected by.
+        // A selector cannot name tags that are not valid in a policy.
         if description.desired.tags.is_some() {
             *count.entry(&description.device.tags).or_default() += 1;
         }
@@ -109,18 +109,18 @@ fn tag_sets(descriptions: &[Description<'_>]) -> Vec<TagSet> {
 }
 
 fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Manifest> {
-    let mut things: Vec<(String, String)> = Vec::new();
+    let mut names_and_ids: Vec<(String, String)> = Vec::new();
     let mut unnamed: Vec<(Vec<String>, Spec)> = Vec::new();
     for fleet in fleets {
         let tags: Vec<String> = fleet.tags.iter().map(ToString::to_string).collect();
-        let called = tags.iter().map(|tag| tag.trim_start_matches("tag:"));
-        let called = called.collect::<Vec<_>>().join("-");
-        things.push((format!("tag-{called}"), "fleet".to_owned()));
+        let labels = tags.iter().map(|tag| tag.trim_start_matches("tag:"));
+        let labels = labels.collect::<Vec<_>>().join("-");
+        names_and_ids.push((format!("tag-{labels}"), "fleet".to_owned()));
         let mut comment = format!("{} devices: {}", fleet.devices.len(), {
-            let named = fleet.devices.iter().take(NAMED).map(String::as_str);
+            let named = fleet.devices.iter().take(MAX_LISTED).map(String::as_str);
             named.collect::<Vec<_>>().join(", ")
         });
-        if fleet.devices.len() > NAMED {
+        if fleet.devices.len() > MAX_LISTED {
             comment += " …";
         }
         let selector = DeviceSelector {
@@ -132,17 +132,17 @@ fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Man
             ..fleet.desired
         };
         let mut comments = vec![comment];
-        comments.extend(not_represented(&fleet.gaps));
+        comments.extend(not_declared(&fleet.gaps));
         unnamed.push((comments, spec));
     }
     for description in descriptions {
-        if !says_something(&description.desired) && description.gaps.is_empty() {
+        if !has_settings(&description.desired) && description.gaps.is_empty() {
             continue;
         }
         let device = description.device;
-        things.push((device.label().to_string(), device.node_id.to_string()));
+        names_and_ids.push((device.label().to_string(), device.node_id.to_string()));
         let mut comments = vec![description.title()];
-        comments.extend(not_represented(&description.gaps));
+        comments.extend(not_declared(&description.gaps));
         let reference = DeviceReference {
             node_id: Some(device.node_id.to_string()),
             ..DeviceReference::default()
@@ -153,7 +153,7 @@ fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Man
         };
         unnamed.push((comments, spec));
     }
-    let named = names(&things).into_iter().zip(unnamed);
+    let named = names(&names_and_ids).into_iter().zip(unnamed);
     let mut manifests: Vec<Manifest> = named
         .map(|(name, (comments, spec))| Manifest {
             name,
@@ -161,20 +161,20 @@ fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Man
             spec,
         })
         .collect();
-    // Fleets first: they say most.
+    // Shared policies first: they declare most.
     manifests.sort_by_key(|manifest| (manifest.spec.device.is_some(), manifest.name.clone()));
     manifests
 }
 
-fn not_represented(gaps: &[String]) -> impl Iterator<Item = String> {
-    gaps.iter().map(|gap| format!("Not represented: {gap}"))
+fn not_declared(gaps: &[String]) -> impl Iterator<Item = String> {
+    gaps.iter().map(|gap| format!("Not declared: {gap}"))
 }
 
-fn says_something(desired: &Spec) -> bool {
+fn has_settings(desired: &Spec) -> bool {
     *desired != Spec::default()
 }
 
-/// Drops from `common` what `other` does not wish alike.
+/// Removes from `common` each setting that `other` does not declare equally.
 fn keep_equal(common: &mut Spec, other: &Spec) {
     fn keep<T: PartialEq>(slot: &mut Option<T>, other: Option<&T>) {
         if slot.as_ref() != other {
@@ -192,25 +192,25 @@ fn keep_equal(common: &mut Spec, other: &Spec) {
     });
 }
 
-/// Drops from `wishes` what is in `said` alike.
-fn remove_equal(desired: &mut Spec, message: &Spec) {
-    fn remove<T: PartialEq>(slot: &mut Option<T>, message: Option<&T>) {
-        if slot.is_some() && slot.as_ref() == message {
+/// Removes from `desired` each setting that `other` declares equally.
+fn remove_equal(desired: &mut Spec, other: &Spec) {
+    fn remove<T: PartialEq>(slot: &mut Option<T>, other: Option<&T>) {
+        if slot.is_some() && slot.as_ref() == other {
             *slot = None;
         }
     }
-    remove(&mut desired.authorized, message.authorized.as_ref());
-    remove(&mut desired.tags, message.tags.as_ref());
-    remove(&mut desired.key_expiry, message.key_expiry.as_ref());
-    remove(&mut desired.enabled_routes, message.enabled_routes.as_ref());
-    remove(&mut desired.exit_node, message.exit_node.as_ref());
+    remove(&mut desired.authorized, other.authorized.as_ref());
+    remove(&mut desired.tags, other.tags.as_ref());
+    remove(&mut desired.key_expiry, other.key_expiry.as_ref());
+    remove(&mut desired.enabled_routes, other.enabled_routes.as_ref());
+    remove(&mut desired.exit_node, other.exit_node.as_ref());
     attributes(desired, |key, desired| {
-        let message = message.posture_attributes.as_ref();
-        message.is_none_or(|message| message.get(key) != Some(desired))
+        let others = other.posture_attributes.as_ref();
+        others.is_none_or(|others| others.get(key) != Some(desired))
     });
 }
 
-/// Keeps some of the attributes; none is no wish, as `{}` would be one.
+/// Keeps some of the attributes. If none is left, removes the field: `{}` would declare that there are none.
 fn attributes(spec: &mut Spec, keep: impl Fn(&String, &crate::api::PostureAttribute) -> bool) {
     if let Some(attributes) = &mut spec.posture_attributes {
         attributes.retain(|key, desired| keep(key, desired));

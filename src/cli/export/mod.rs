@@ -1,4 +1,4 @@
-//! `tsdp export`: a tailnet as it is, as manifests that change nothing when they are applied.
+//! `tsdp export`: the current tailnet as manifests that change nothing when they are applied.
 
 mod describe;
 mod group;
@@ -33,37 +33,38 @@ use crate::{
 use describe::{Setting, describe};
 use group::Manifest;
 
-/// What is exported, and where to.
+/// The devices and settings to export, and the destination.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-Applying what is written changes nothing; what is left out stays as it is. Review it, edit it, apply it.
-Devices shared in from other tailnets are left out, as are attributes outside of custom:.
+Applying the exported policies changes nothing. Settings that they do not declare stay as they are. Review,
+edit, and apply them. The export leaves out devices that are shared in from other tailnets, and attributes
+outside of custom:.
 
 {CREDENTIAL_HELP}
 
 Examples:
   tsdp export --out tailnet/                             a file for each device
-  tsdp export --group-by tag --out tailnet/              what devices of equal tags share, in one policy
-  tsdp export --select tags=tag:router                   the routers alone, to stdout
-  tsdp export --without-attributes | kubectl diff -f -   what it would change in a cluster"))]
+  tsdp export --group-by tag --out tailnet/              one policy for the settings that devices with the same tags share
+  tsdp export --select tags=tag:router                   only the routers, to stdout
+  tsdp export --without-attributes | kubectl diff -f -   compare with the policies of a cluster"))]
 pub(super) struct ExportArgs {
-    /// Write a file for each policy into this folder, in place of all of them to stdout.
+    /// Write a file for each policy into this folder, instead of all of them to stdout.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Write over files that are there already and say something else.
+    /// Overwrite existing files that have other content.
     #[arg(long, requires = "out")]
     force: bool,
-    /// Have devices share a policy for what is the same for all that have certain tags.
+    /// Write one policy for the settings that all devices with certain tags share.
     #[arg(long, value_enum, value_name = "WHAT")]
     group_by: Option<GroupBy>,
-    /// Which settings are written, separated by commas. authorized, name and ipv4 are left out
-    /// unless they are named: a policy would undo what people change about them in an emergency.
+    /// The settings to write, separated by commas. The default leaves out authorized, name and ipv4: a
+    /// policy would revert what people change about them in an emergency.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SETTINGS", default_values_t = USUAL)]
     fields: Vec<Setting>,
-    /// Leave posture attributes out: each device costs a request.
+    /// Leave posture attributes out. Reading them takes a request for each device.
     #[arg(long)]
     without_attributes: bool,
-    /// The namespace to write into the manifests [default: none, as kubectl is told].
+    /// The namespace to write into the manifests [default: none, so that kubectl chooses].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// The `TailscaleTailnet` to write into the manifests [default: none, which means "default"].
@@ -77,7 +78,7 @@ pub(super) struct ExportArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum GroupBy {
-    /// By all the tags of a device.
+    /// By the tags of a device.
     Tag,
 }
 
@@ -89,30 +90,40 @@ const USUAL: [Setting; 5] = [
     Setting::PostureAttributes,
 ];
 
-/// Reads the tailnet and writes the manifests. Fails, after all is written, if something of a
-/// device could not be read.
+/// Reads the tailnet and writes the manifests. If a device could not be read completely, writes the
+/// rest first, and then fails.
 pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     let selector = args.select.selector()?;
     let client = args.connection.client()?;
-    let mut look = Snapshot::new(&client).await?;
-    let selected = || look.own().filter(|device| selector.matches(device));
-    let nodes = |without: fn(&Device) -> bool| -> Vec<NodeId> {
-        let devices = selected().filter(|device| without(device));
+    let mut snapshot = Snapshot::new(&client).await?;
+    let selected = || snapshot.own().filter(|device| selector.matches(device));
+    let nodes = |predicate: fn(&Device) -> bool| -> Vec<NodeId> {
+        let devices = selected().filter(|device| predicate(device));
         devices.map(|device| device.node_id.clone()).collect()
     };
     let (all, without_routes) = (
         nodes(|_| true),
         nodes(|device| device.enabled_routes.is_none()),
     );
-    let (exported, external) = (all.len(), look.fleet.devices().count() - look.own().count());
-    if args.names_routes() {
-        look.read_routes(&client, without_routes).await?;
+    let (exported, external) = (
+        all.len(),
+        snapshot.fleet.devices().count() - snapshot.own().count(),
+    );
+    if args.needs_routes() {
+        snapshot.read_routes(&client, without_routes).await?;
     }
-    if args.reads_attributes() {
-        let read = look.read_attributes(&client, all).await;
-        read.map_err(|error| format!("{error}; --without-attributes leaves them out"))?;
+    if args.needs_attributes() {
+        let read = snapshot.read_attributes(&client, all).await;
+        read.map_err(|error| {
+            format!("{error}. Add --without-attributes to leave the attributes out")
+        })?;
     }
-    let manifests = args.manifests(&look.fleet, &look.attributes, &selector, Timestamp::now());
+    let manifests = args.manifests(
+        &snapshot.fleet,
+        &snapshot.attributes,
+        &selector,
+        Timestamp::now(),
+    );
     let count = manifests.len();
     match &args.out {
         None => output::print(&args.stream(&manifests)?)?,
@@ -122,20 +133,20 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
         "{count} policies for {exported} devices{}.",
         match external {
             0 => String::new(),
-            more => format!("; {more} shared in from other tailnets are left out"),
+            more => format!(", without {more} that are shared in from other tailnets"),
         }
     );
-    for (node, error) in &look.failures {
-        eprintln!("tsdp: {node} could not be read as a whole: {error}");
+    for (node, error) in &snapshot.failures {
+        eprintln!("tsdp: {node} could not be read completely: {error}");
     }
-    Ok(if look.failures.is_empty() {
+    Ok(if snapshot.failures.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// A manifest in the order in which people write one.
+/// A manifest, with its fields in the order in which people write them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Object<'a> {
@@ -153,16 +164,16 @@ struct Metadata<'a> {
 }
 
 impl ExportArgs {
-    fn names_routes(&self) -> bool {
+    fn needs_routes(&self) -> bool {
         let mut fields = self.fields.iter();
         fields.any(|field| matches!(field, Setting::EnabledRoutes | Setting::ExitNode))
     }
 
-    fn reads_attributes(&self) -> bool {
+    fn needs_attributes(&self) -> bool {
         !self.without_attributes && self.fields.contains(&Setting::PostureAttributes)
     }
 
-    /// The policies that describe the devices that fit.
+    /// The policies for the selected devices.
     fn manifests(
         &self,
         fleet: &DeviceIndex,
@@ -177,7 +188,7 @@ impl ExportArgs {
         for device in fleet.devices().filter(|device| selector.matches(device)) {
             let attributes = attributes.get(&device.node_id);
             let mut description = describe(device, attributes, &settings, now);
-            if attributes.is_none() && self.reads_attributes() {
+            if attributes.is_none() && self.needs_attributes() {
                 let gap = "postureAttributes: could not be read".to_owned();
                 description.gaps.push(gap);
             }
@@ -194,7 +205,7 @@ impl ExportArgs {
         manifests
     }
 
-    /// All policies as one stream of documents.
+    /// All policies as one stream of YAML documents.
     fn stream(&self, manifests: &[Manifest]) -> Result<String, serde_yaml::Error> {
         let mut stream = self.header();
         for manifest in manifests {
@@ -204,25 +215,25 @@ impl ExportArgs {
         Ok(stream)
     }
 
-    /// A file for each policy. Nothing is written if a file is in the way.
+    /// Writes a file for each policy. Writes none of them if any would overwrite another content.
     fn write(&self, folder: &Path, manifests: &[Manifest]) -> Result<(), AnyError> {
         let at = |path: &Path, error| format!("cannot write {}: {error}", path.display());
         let mut files = Vec::new();
-        let mut in_the_way = Vec::new();
+        let mut existing = Vec::new();
         for manifest in manifests {
             let path = folder.join(format!("{}.yaml", manifest.name));
             let text = self.header() + &self.document(manifest)?;
             match fs::read(&path) {
-                Ok(there) if there == text.as_bytes() => {}
-                Ok(_) if !self.force => in_the_way.push(path.display().to_string()),
+                Ok(existing) if existing == text.as_bytes() => {}
+                Ok(_) if !self.force => existing.push(path.display().to_string()),
                 _ => files.push((path, text)),
             }
         }
-        if !in_the_way.is_empty() {
+        if !existing.is_empty() {
             return Err(format!(
-                "nothing is written, as these files are there already and say something else: {}; \
-                 choose another folder, or --force to write over them",
-                in_the_way.join(", ")
+                "these files exist with other content, so nothing was written: {}. Choose another folder, \
+                 or add --force to overwrite them",
+                 existing.join(", ")
             )
             .into());
         }
@@ -248,7 +259,7 @@ impl ExportArgs {
         Ok(comments.collect::<String>() + &fields)
     }
 
-    /// How it was made: no time, so that the same tailnet gives the same files.
+    /// The command that wrote it. Without a time, so that the same tailnet always gives the same files.
     fn header(&self) -> String {
         let mut command = vec!["Written by: tsdp export".to_owned()];
         if self.group_by.is_some() {

@@ -1,21 +1,24 @@
-//! Names of objects: valid in Kubernetes, readable, and the same at every export.
+//! Names of objects: valid in Kubernetes, readable, and stable from one export to the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The longest name that is valid as a label's value and as a file name everywhere too.
+/// A name of this length is also valid as the value of a label and as a file name.
 const MAX_LENGTH: usize = 63;
 
-/// Names for these things: what each is called, and an id that no other one has. Two that would
-/// bear the same name both get their id, so that neither depends on the order.
-pub(super) fn names(things: &[(String, String)]) -> Vec<String> {
-    let desired: Vec<String> = things.iter().map(|(called, _)| dns_label(called)).collect();
+/// Chooses a name for each pair of a preferred name and a unique id. If two would get the same name,
+/// both get their id as a suffix, so that neither name depends on the order.
+pub(super) fn names(names_and_ids: &[(String, String)]) -> Vec<String> {
+    let preferred: Vec<String> = names_and_ids
+        .iter()
+        .map(|(name, _)| dns_label(name))
+        .collect();
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in &desired {
+    for name in &preferred {
         *count.entry(name).or_default() += 1;
     }
     let mut taken: BTreeSet<String> = BTreeSet::new();
     let mut names: Vec<String> = Vec::new();
-    for (name, (_, id)) in desired.iter().zip(things) {
+    for (name, (_, id)) in preferred.iter().zip(names_and_ids) {
         let mut chosen = if name.is_empty() {
             with_suffix("device", id)
         } else if count[name.as_str()] > 1 {
@@ -23,7 +26,7 @@ pub(super) fn names(things: &[(String, String)]) -> Vec<String> {
         } else {
             name.clone()
         };
-        // Ids may differ in case alone, and a name may look like one with an id.
+        // Two ids can differ in case only, and a name can look like one with an id.
         let mut number = 1;
         while !taken.insert(chosen.clone()) {
             number += 1;
@@ -36,12 +39,12 @@ pub(super) fn names(things: &[(String, String)]) -> Vec<String> {
 
 fn with_suffix(name: &str, id: &str) -> String {
     let id = dns_label(id);
-    let room = MAX_LENGTH.saturating_sub(id.len() + 1);
-    let name: String = name.chars().take(room).collect();
+    let length = MAX_LENGTH.saturating_sub(id.len() + 1);
+    let name: String = name.chars().take(length).collect();
     dns_label(&format!("{name}-{id}"))
 }
 
-/// A label of DNS as RFC 1123 has it: what else there is becomes a dash.
+/// A DNS label according to RFC 1123. Each other character becomes a dash.
 fn dns_label(text: &str) -> String {
     let letters = text
         .chars()
@@ -75,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_that_of_the_device_and_bears_its_id_only_where_two_are_alike() {
+    fn a_name_has_the_id_as_a_suffix_only_if_two_devices_would_share_it() {
         let things = [
             ("fra-router", "n1CNTRL"),
             ("Web_1", "n2CNTRL"),
@@ -88,7 +91,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_valid_and_no_two_are_alike(
+        fn names_are_valid_and_unique(
             called in collection::vec("[a-bA-B_.é-]{0,4}|[a-z]{70}", 1..12),
         ) {
             let things: Vec<_> = called

@@ -1,4 +1,4 @@
-//! What must hold of every export, whatever the tailnet.
+//! Properties of every export, for random tailnets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,13 +37,13 @@ fn args(group_by: Option<GroupBy>, fields: &[Setting]) -> ExportArgs {
     }
 }
 
-/// What an export writes, read as a cluster or a folder would hand it over.
+/// The policies of an export, parsed as from a cluster or a folder.
 fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<PolicyInput> {
     let (fleet, attributes) = observed(tailnet);
     let manifests = args.manifests(&fleet, &attributes, selector, now());
     let mut policies = Vec::new();
     for document in serde_yaml::Deserializer::from_str(&args.stream(&manifests).unwrap()) {
-        // A header without documents is an empty one.
+        // A stream of nothing but the header is one empty document.
         let policy = Option::<TailscaleDevicePolicy>::deserialize(document).unwrap();
         let Some(policy) = policy else { continue };
         let key = PolicyKey {
@@ -65,7 +65,7 @@ fn observed(tailnet: &Tailnet) -> (DeviceIndex, BTreeMap<NodeId, Attributes>) {
     (fleet, attributes.collect())
 }
 
-fn look(policies: &[PolicyInput], tailnet: &Tailnet, now: Timestamp) -> TailnetPlan {
+fn plan_for(policies: &[PolicyInput], tailnet: &Tailnet, now: Timestamp) -> TailnetPlan {
     let (fleet, attributes) = observed(tailnet);
     plan_tailnet(policies, &Admission::default(), &fleet, &attributes, now)
 }
@@ -75,7 +75,7 @@ fn changed(tailnet: &Tailnet) -> Tailnet {
     let change = |(device, _): &(Device, Attributes)| {
         let mut device = device.clone();
         if !device.tags.is_empty() {
-            // Fleets are found by their tags, so that none of those may go.
+            // Shared policies select by tags, so that no tag may go.
             device.tags.insert(Tag::reported("tag:other".to_owned()));
         }
         device.key_expiry_disabled = !device.key_expiry_disabled;
@@ -88,9 +88,9 @@ fn changed(tailnet: &Tailnet) -> Tailnet {
     tailnet.iter().map(change).collect()
 }
 
-/// Every change that the policies ask for, in words.
-fn asked(policies: &[PolicyInput], tailnet: &Tailnet) -> BTreeSet<String> {
-    let plan = look(policies, tailnet, now());
+/// Every change that the policies ask for, as text.
+fn planned_changes(policies: &[PolicyInput], tailnet: &Tailnet) -> BTreeSet<String> {
+    let plan = plan_for(policies, tailnet, now());
     let differences = plan.devices.values().flat_map(|plan| &plan.differences);
     differences
         .map(|difference| format!("{} {}", difference.node, difference.change))
@@ -124,7 +124,7 @@ fn reported() -> impl Strategy<Value = ReportedAttribute> {
     (value, expiry).prop_map(|(value, expiry)| ReportedAttribute { value, expiry })
 }
 
-/// A key has one type in all of a tailnet; what no wish can hold may stand anywhere.
+/// A key has one type in the whole tailnet. Values that no policy can hold may occur under any key.
 fn is_of_its_type(key: &AttributeKey, reported: &mut ReportedAttribute) -> bool {
     let value = &reported.value;
     match key.as_str() {
@@ -208,7 +208,7 @@ prop_compose! {
     }
 }
 
-/// Devices, some of which are twins of the one before in all but their id, as those of a fleet are.
+/// Devices, some of which equal the previous one in all but their id, as in a fleet.
 fn tailnet() -> impl Strategy<Value = Tailnet> {
     collection::vec((device(), any::<bool>()), 0..8).prop_map(|devices| {
         let mut tailnet: Tailnet = Vec::new();
@@ -250,7 +250,7 @@ fn exports() -> impl Strategy<Value = ExportArgs> {
 
 proptest! {
     #[test]
-    fn what_is_exported_is_in_force_already(
+    fn an_exported_tailnet_is_in_sync(
         tailnet in tailnet(),
         args in exports(),
         later in 0..3_i64,
@@ -260,9 +260,9 @@ proptest! {
             prop_assert!(policy.policy.is_ok(), "{policy:?}");
         }
         let then = now() + SignedDuration::from_secs(later);
-        let plan = look(&policies, &tailnet, then);
+        let plan = plan_for(&policies, &tailnet, then);
         for (policy, binding) in &plan.bindings {
-            prop_assert!(binding.nodes().next().is_some(), "{policy} means nobody: {binding:?}");
+            prop_assert!(binding.nodes().next().is_some(), "{policy} targets no device: {binding:?}");
         }
         for plan in plan.devices.values() {
             prop_assert!(plan.in_sync(), "{plan:#?}");
@@ -271,18 +271,18 @@ proptest! {
     }
 
     #[test]
-    fn a_part_of_a_tailnet_is_in_force_too_and_nobody_else_is_meant(
+    fn an_export_of_selected_devices_is_in_sync_and_targets_no_other_device(
         tailnet in tailnet(),
         args in exports(),
         chosen in subsequence((0..8).collect::<Vec<_>>(), 1..=8),
     ) {
-        // By what those who share their tags do not share.
+        // By nodeId: devices that share all tags still differ in it.
         let one = |number: &i32| format!("device.nodeId == 'n{number}CNTRL'");
         let expression = chosen.iter().map(one).collect::<Vec<_>>().join(" || ");
         let expression = Some(expression.parse().unwrap());
         let selector = Selector { expression, ..Selector::default() };
         let policies = exported(&args, &tailnet, &selector);
-        let plan = look(&policies, &tailnet, now());
+        let plan = plan_for(&policies, &tailnet, now());
         let (fleet, _) = observed(&tailnet);
         for (node, plan) in &plan.devices {
             prop_assert!(plan.in_sync(), "{plan:#?}");
@@ -291,7 +291,7 @@ proptest! {
     }
 
     #[test]
-    fn policies_that_are_shared_say_what_those_of_each_device_say(
+    fn shared_policies_ask_for_the_same_changes_as_one_policy_for_each_device(
         tailnet in tailnet(),
         fields in subsequence(Setting::value_variants().to_vec(), 0..=8),
     ) {
@@ -299,7 +299,7 @@ proptest! {
         let each = exported(&args(None, &fields), &tailnet, &all);
         let shared = exported(&args(Some(GroupBy::Tag), &fields), &tailnet, &all);
         let changed = changed(&tailnet);
-        prop_assert_eq!(asked(&each, &changed), asked(&shared, &changed));
+        prop_assert_eq!(planned_changes(&each, &changed), planned_changes(&shared, &changed));
     }
 }
 
@@ -308,7 +308,7 @@ fn written(object: &Value) -> String {
 }
 
 #[test]
-fn yaml_puts_quotes_around_what_some_reader_takes_for_something_else() {
+fn yaml_quotes_strings_that_some_parser_takes_for_another_type() {
     for text in [
         "y",
         "Yes",

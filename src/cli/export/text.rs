@@ -1,18 +1,18 @@
-//! Policies as text: YAML that means the same to every reader, and comments.
+//! Policies as text: YAML that every parser reads alike, and comments.
 
 use serde_json::json;
 use serde_yaml::{Mapping, Value};
 
 use crate::cli::output::printable;
 
-/// A comment of one line, whatever the text.
+/// A comment of one line. Escapes line breaks, so that no text can leave the comment.
 pub(super) fn comment(text: &str) -> String {
     format!("# {}\n", printable(text))
 }
 
-/// An object of Kubernetes as YAML, in its own order: a line for each field, lists and small things
-/// in brackets, and quotes around each text that some reader of YAML could take for something else
-/// (`on`, `0777`, `12:30`, `1e3`).
+/// A Kubernetes object as YAML, in its own order: a line for each field, lists and small maps in flow
+/// style, and quotes around each string that some parser could take for another type (`on`, `0777`,
+/// `12:30`, `1e3`).
 pub(super) fn yaml(object: &Mapping) -> String {
     let mut text = String::new();
     write_fields(&mut text, object, 0);
@@ -55,19 +55,19 @@ fn flow(value: &Value) -> String {
         Value::String(text) => scalar(text),
         Value::Number(number) => number.to_string(),
         Value::Bool(flag) => flag.to_string(),
-        // No policy has either.
+        // No policy holds either.
         Value::Null | Value::Tagged(_) => "null".to_owned(),
     }
 }
 
-/// Words that YAML 1.1, which kubectl reads, takes for booleans or nothing.
+/// Words that are booleans or null in YAML 1.1, which kubectl reads.
 const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
-/// Without quotes only what no reader takes for anything but this text: it begins with a letter,
-/// and has no letters of YAML's own.
+/// Leaves the quotes out only if every parser reads the text as this string: it begins with a letter, and
+/// has no characters that are special in YAML.
 fn scalar(text: &str) -> String {
     let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'/' | b'_');
-    // A colon between letters separates nothing.
+    // A colon between letters separates no key from a value.
     let plain = |part: &str| !part.is_empty() && part.bytes().all(letters);
     let safe = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.split(':').all(plain)
@@ -76,7 +76,7 @@ fn scalar(text: &str) -> String {
     if safe {
         text.to_owned()
     } else {
-        // The strings of JSON are strings of YAML.
+        // A JSON string is a YAML string.
         json!(text).to_string()
     }
 }

@@ -2,74 +2,74 @@ use std::{fmt, io};
 
 use super::{path::FieldPath, span::Place};
 
-/// What is wrong with manifests: where, what was found, and what to write instead.
+/// An error or a warning, with its place in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Whether it stops what is to be done.
+    /// Whether the manifests are invalid.
     pub severity: Severity,
-    /// What kind of fault it is.
+    /// The kind of the diagnostic.
     pub code: Code,
-    /// The object that it is about, such as `TailscaleDevicePolicy network/fra-router`.
+    /// The object, such as `TailscaleDevicePolicy network/fra-router`.
     pub object: Option<String>,
-    /// The field that it is about; the root where it is the whole object or file.
+    /// The field. The root for a diagnostic about the whole object or file.
     pub field: FieldPath,
-    /// What was found and what to write.
+    /// What was found, and what to write instead.
     pub message: String,
-    /// Where it stands.
+    /// The place in the file.
     pub place: Option<Place>,
-    /// The file or folder, where nothing of it could be read.
+    /// The file, or the folder that could not be read.
     pub file: String,
-    /// Other places that play a part.
+    /// Other places that it refers to.
     pub related: Vec<Related>,
 }
 
-/// Another place that plays a part in a fault.
+/// Another place that a diagnostic refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Related {
-    /// Where.
+    /// The place.
     pub place: Place,
-    /// Which part it plays.
+    /// Its role, in a few words.
     pub message: String,
 }
 
-/// How bad it is.
+/// The severity of a diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The manifests are not valid.
     Error,
-    /// They are, but maybe not as they were meant.
+    /// The manifests are valid, but probably not as intended.
     Warning,
 }
 
-/// The kinds of faults.
+/// The kinds of diagnostics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Code {
     /// A file or folder cannot be read.
     Unreadable,
     /// It is neither YAML nor JSON.
     Syntax,
-    /// One key stands twice.
+    /// A map has a key twice.
     DuplicateKey,
-    /// There is no such kind in this version.
+    /// The kind or the version does not exist.
     UnknownKind,
-    /// There is no such field.
+    /// The field does not exist.
     UnknownField,
-    /// A value is not of its type, or not within its bounds.
+    /// A value has the wrong type, or is out of bounds.
     Schema,
-    /// A rule of the resource is broken.
+    /// The object violates a rule of the resource.
     Rule,
-    /// One object stands twice.
+    /// The manifests hold an object twice.
     DuplicateObject,
-    /// Two policies wish for what cannot be both.
+    /// Two policies conflict.
     Conflict,
-    /// The tailnet that is named is not among the manifests.
+    /// The tailnet of an object is not among the manifests.
     MissingTailnet,
-    /// The guards of the tailnet do not allow it.
+    /// A guardrail of the tailnet denies it.
     NotAllowed,
 }
 
 impl Code {
-    /// All of them.
+    /// All codes.
     pub const ALL: [Self; 11] = [
         Self::Unreadable,
         Self::Syntax,
@@ -84,7 +84,7 @@ impl Code {
         Self::NotAllowed,
     ];
 
-    /// The word that stands for it.
+    /// The code in the output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -102,21 +102,21 @@ impl Code {
         }
     }
 
-    /// What it means, as a sentence.
+    /// Its description, as a sentence.
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Unreadable => "A file or folder cannot be read.",
-            Self::Syntax => "A document is neither YAML nor JSON as kubectl reads it.",
-            Self::DuplicateKey => "A key stands twice in one map.",
-            Self::UnknownKind => "There is no such kind, or not in this version.",
-            Self::UnknownField => "There is no such field.",
-            Self::Schema => "A value is not of its type or not within its bounds.",
-            Self::Rule => "A rule of the resource is broken.",
-            Self::DuplicateObject => "One object stands twice.",
-            Self::Conflict => "Two policies wish for what cannot be both.",
-            Self::MissingTailnet => "The tailnet that is named is not among the manifests.",
-            Self::NotAllowed => "The guards of the tailnet do not allow it.",
+            Self::Syntax => "A document is neither YAML nor JSON that kubectl reads.",
+            Self::DuplicateKey => "A map has a key twice.",
+            Self::UnknownKind => "The kind or the version does not exist.",
+            Self::UnknownField => "The field does not exist.",
+            Self::Schema => "A value has the wrong type, or is out of bounds.",
+            Self::Rule => "The object violates a rule of the resource.",
+            Self::DuplicateObject => "The manifests hold an object twice.",
+            Self::Conflict => "Two policies conflict.",
+            Self::MissingTailnet => "The tailnet of an object is not among the manifests.",
+            Self::NotAllowed => "A guardrail of the tailnet denies it.",
         }
     }
 }
@@ -145,7 +145,7 @@ impl Diagnostic {
             code: Code::Unreadable,
             object: None,
             field: FieldPath::ROOT,
-            message: format!("cannot read it: {error}"),
+            message: format!("cannot be read: {error}"),
             place: None,
             file: file.to_owned(),
             related: Vec::new(),
@@ -154,7 +154,7 @@ impl Diagnostic {
 }
 
 impl Diagnostic {
-    /// Sorts faults as they stand in the files.
+    /// The sort key: by file and place.
     #[must_use]
     pub fn order(&self) -> (String, Option<(usize, usize)>, Code) {
         let start = self.place.as_ref().map(|place| place.span.start);
@@ -164,7 +164,7 @@ impl Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// In one line: `policies.yaml:7:3: spec.tags[0]: 'router' is no tag …`.
+    /// In one line: `policies.yaml:7:3: spec.tags[0]: 'router' is not a valid tag …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             Some(place) => write!(f, "{place}: ")?,
@@ -177,14 +177,14 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why manifests are not used: all faults at once.
+/// All diagnostics of invalid manifests, as one error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl std::error::Error for Diagnostics {}
 
 impl fmt::Display for Diagnostics {
-    /// A line for each.
+    /// A line for each diagnostic.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the manifests are not valid (tsdp validate shows the lines):")?;
         for diagnostic in &self.0 {

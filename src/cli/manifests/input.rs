@@ -1,4 +1,4 @@
-//! The texts of files, folders and the standard input.
+//! Reads files, folders and standard input.
 
 use std::{
     fs, io,
@@ -8,12 +8,12 @@ use std::{
 
 use super::{diagnostic::Diagnostic, span::Source};
 
-/// The name of the standard input.
+/// The name of standard input.
 const STDIN: &str = "-";
-/// What kubectl reads of a folder.
+/// The files that kubectl reads from a folder.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
-/// Reads everything, in the order of the arguments and, in folders, of the names.
+/// Reads all paths, in the order of the arguments and, within a folder, of the names.
 pub fn read(paths: &[PathBuf]) -> (Vec<Arc<Source>>, Vec<Diagnostic>) {
     let mut input = Input::default();
     for path in paths {
@@ -40,7 +40,7 @@ impl Input {
         }
     }
 
-    /// Its files and folders. Hidden ones are left out, and links to folders are not followed.
+    /// Reads a folder with its subfolders. Skips hidden entries, and does not follow links to folders.
     fn folder(&mut self, folder: &Path) {
         let list = || {
             let entries = fs::read_dir(folder)?;
@@ -77,7 +77,7 @@ impl Input {
     }
 
     fn add(&mut self, name: String, text: io::Result<String>) {
-        // One file given twice, by itself and by its folder, is read once.
+        // A file can be given twice, by itself and by its folder: read it once.
         if self.sources.iter().any(|source| source.name == name) {
             return;
         }
@@ -88,7 +88,7 @@ impl Input {
     }
 }
 
-/// Whether kubectl would read this file of a folder.
+/// Whether kubectl would read this file from a folder.
 pub fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension))

@@ -1,8 +1,8 @@
-//! Manifests from files, as kubectl would read and send them, each with its place.
+//! Manifests from files, read as kubectl reads and sends them, with the place of each field.
 //!
 //! ```text
 //! paths ─► input (texts) ─► split (documents) ─► yaml, scalar (trees)
-//!       ─► objects (of which kind) ─► schema (as the API server checks them) ─► typed
+//!       ─► objects (by kind) ─► schema (the checks of the API server) ─► typed objects
 //! ```
 
 mod diagnostic;
@@ -38,12 +38,12 @@ pub use self::{
     span::{Place, Position, Source, Span},
 };
 
-/// An object and where it stands.
+/// An object with its document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Located<T> {
-    /// The object. Its namespace is filled in.
+    /// The object. Its namespace is always set.
     pub object: T,
-    /// Where it stands.
+    /// The document, for the places of fields.
     pub document: Document,
 }
 
@@ -56,36 +56,35 @@ pub struct Manifests {
     pub tailnets: Vec<Located<TailscaleTailnet>>,
     /// The invites.
     pub invites: Vec<Located<TailscaleDeviceInvite>>,
-    /// The labels of the namespaces that are among them.
+    /// The labels of the Namespace objects.
     pub namespaces: BTreeMap<String, Labels>,
-    /// How many objects of our kinds there are, those with faults included.
+    /// The number of objects of tailnet.dev, with the invalid ones.
     pub found: usize,
-    /// How many objects of other kinds there are: they are left alone.
+    /// The number of objects of other kinds, which are ignored.
     pub others: usize,
-    /// How many files were read.
+    /// The number of files.
     pub files: usize,
 }
 
-/// Reads files, folders with all that is in them, and `-` for the standard input. Objects without a
-/// namespace are taken to be in `namespace`. Either everything is as the API server would take it, or
-/// all faults are given.
+/// Reads files, folders with their subfolders, and `-` for standard input. `namespace` is that of objects
+/// that name none. Fails with all diagnostics if the API server would refuse any object.
 pub fn load(paths: &[PathBuf], namespace: &str) -> Result<Manifests, Diagnostics> {
     let (manifests, diagnostics) = read(paths, namespace);
-    let broken = diagnostics.iter().any(|it| it.severity == Severity::Error);
-    if broken {
+    let has_errors = diagnostics.iter().any(|it| it.severity == Severity::Error);
+    if has_errors {
         return Err(Diagnostics(diagnostics));
     }
     Ok(manifests)
 }
 
-/// As [`load`], but gives what could be read beside the faults of the rest.
+/// As [`load`], but returns the valid objects together with the diagnostics of the others.
 #[must_use]
 pub fn read(paths: &[PathBuf], namespace: &str) -> (Manifests, Vec<Diagnostic>) {
     let (sources, diagnostics) = input::read(paths);
     read_sources(&sources, namespace, diagnostics)
 }
 
-/// As [`read`], for what was read already, with the faults of what could not be.
+/// As [`read`], for texts that were read already. `diagnostics` are those of reading them.
 #[must_use]
 pub fn read_sources(
     sources: &[Arc<Source>],
@@ -99,7 +98,7 @@ pub fn read_sources(
     reading.finish(sources.len())
 }
 
-/// The documents of a text as kubectl would send them, of whatever kind.
+/// The documents of a text as kubectl would send them, of any kind.
 pub fn values(text: &str) -> Result<Vec<Value>, Diagnostics> {
     objects::values(&Arc::new(Source {
         name: "-".to_owned(),

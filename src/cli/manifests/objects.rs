@@ -1,4 +1,4 @@
-//! From documents to objects of our kinds.
+//! From documents to objects of tailnet.dev.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,10 +23,10 @@ use crate::{
     plan::{self, PolicyKey},
 };
 
-/// What a file says in `metadata` that counts.
+/// The fields of `metadata` that a file can declare.
 const DECLARED_METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
 
-/// An object as it stands in a file.
+/// An object in a file, with the place of each field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     source: Arc<Source>,
@@ -42,25 +42,25 @@ impl Document {
         &self.title
     }
 
-    /// The file that it stands in.
+    /// The file of the object.
     #[must_use]
     pub fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    /// Where a field stands, or the nearest thing above it.
+    /// The place of a field, or of its nearest parent that exists.
     #[must_use]
     pub fn place(&self, path: &FieldPath) -> Place {
         self.at(self.root.locate(path))
     }
 
-    /// Where the key of a field stands.
+    /// The place of a field's key.
     #[must_use]
     pub fn place_of_key(&self, path: &FieldPath) -> Place {
         self.at(self.root.locate_key(path))
     }
 
-    /// An error about a field.
+    /// An error at a field.
     #[must_use]
     pub fn diagnostic(
         &self,
@@ -75,9 +75,9 @@ impl Document {
         }
     }
 
-    fn found(&self, finding: Finding) -> Diagnostic {
+    fn located(&self, finding: Finding) -> Diagnostic {
         let field = &finding.field;
-        let place = match &finding.spot {
+        let place = match &finding.location {
             Location::Value => self.place(field),
             Location::Name => self.place_of_key(field),
             Location::Key(key) => self.place_of_key(&field.key(key)),
@@ -97,36 +97,36 @@ impl Document {
     }
 }
 
-/// The objects that were read so far.
+/// The objects and diagnostics so far.
 pub struct Reading<'n> {
     namespace: &'n str,
     schemas: Schemas,
     manifests: Manifests,
     diagnostics: Vec<Diagnostic>,
-    /// Where each object stands that was met.
-    met: HashMap<String, Place>,
+    /// The place of each object, to find duplicates.
+    places: HashMap<String, Place>,
 }
 
 impl<'n> Reading<'n> {
-    /// Begins, with the faults of what could not be read.
+    /// Starts with the diagnostics of reading the files.
     pub fn new(namespace: &'n str, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             namespace,
             schemas: Schemas::new(),
             manifests: Manifests::default(),
             diagnostics,
-            met: HashMap::new(),
+            places: HashMap::new(),
         }
     }
 
-    /// Takes the objects of a file.
+    /// Adds the objects of a file.
     pub fn take(&mut self, source: &Arc<Source>) {
         for root in roots(source, &mut self.diagnostics) {
             self.object(source, root);
         }
     }
 
-    /// What was read.
+    /// Returns the objects and diagnostics.
     pub fn finish(mut self, files: usize) -> (Manifests, Vec<Diagnostic>) {
         self.manifests.files = files;
         (self.manifests, self.diagnostics)
@@ -145,7 +145,7 @@ impl<'n> Reading<'n> {
         }
         self.manifests.found += 1;
         let document = self.document(source, root, &kind);
-        self.meet(&document);
+        self.refuse_duplicate(&document);
         match kind.as_str() {
             "TailscaleDevicePolicy" => {
                 let policy = self.typed(document, &kind);
@@ -164,15 +164,16 @@ impl<'n> Reading<'n> {
         }
     }
 
-    /// An object that stands in the files twice is refused: one would take the place of the other.
-    fn meet(&mut self, document: &Document) {
+    /// Refuses an object that the files hold twice: in the cluster the last one would silently overwrite the
+    /// first one.
+    fn refuse_duplicate(&mut self, document: &Document) {
         let field = FieldPath::parse("metadata.name");
         let place = document.place(&field);
         let title = document.title.clone();
-        if let Some(before) = self.met.insert(title, place.clone()) {
+        if let Some(before) = self.places.insert(title, place.clone()) {
             let message = format!(
-                "the object stands at {before} already, and kubectl would put one in the place of the \
-                 other: keep one of them, or give one another name"
+                "the object also exists at {before}, and kubectl would overwrite one with the other. Keep one \
+                 of them, or rename one"
             );
             let related = vec![Related {
                 place: before,
@@ -201,7 +202,7 @@ impl<'n> Reading<'n> {
         }
     }
 
-    /// The items of a list; in a list of one kind they need not name it.
+    /// Adds the items of a list. In a list of one kind the items need not name it.
     fn list(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
         let items = root.get("items").and_then(Node::items);
         let of = kind.strip_suffix("List").filter(|of| !of.is_empty());
@@ -223,7 +224,7 @@ impl<'n> Reading<'n> {
         }
     }
 
-    /// The object, if the API server would take it.
+    /// The typed object, if the API server would accept it.
     fn typed<T: DeserializeOwned + Resource>(
         &mut self,
         document: Document,
@@ -231,7 +232,7 @@ impl<'n> Reading<'n> {
     ) -> Option<Located<T>> {
         let findings = self.schemas.check(kind, &document.root);
         let refused = findings.iter().any(|it| it.severity == Severity::Error);
-        let diagnostics = findings.into_iter().map(|it| document.found(it));
+        let diagnostics = findings.into_iter().map(|it| document.located(it));
         self.diagnostics.extend(diagnostics);
         if refused {
             return None;
@@ -254,13 +255,13 @@ impl<'n> Reading<'n> {
         }
     }
 
-    /// Whether the plan reads the policy too: it finds what no rule can.
+    /// Whether the planner accepts the policy too. It finds errors that no CEL rule can find.
     fn can_be_planned(&mut self, policy: &Located<TailscaleDevicePolicy>) -> bool {
-        let Err(diagnostics) = policy.declared().policy else {
+        let Err(errors) = policy.declared().policy else {
             return true;
         };
-        for diagnostic in diagnostics {
-            let (field, message) = diagnostic.split_once(": ").unwrap_or(("", &diagnostic));
+        for error in errors {
+            let (field, message) = error.split_once(": ").unwrap_or(("", &error));
             let field = FieldPath::parse(field);
             let diagnostic = policy.document.diagnostic(Code::Rule, &field, message);
             self.diagnostics.push(diagnostic);
@@ -268,7 +269,7 @@ impl<'n> Reading<'n> {
         false
     }
 
-    /// The labels of a namespace decide which policies a tailnet allows.
+    /// Records the labels of a namespace, by which `allowedPolicies` can select policies.
     fn namespace(&mut self, root: &Node) {
         let metadata = root.get("metadata");
         let Some(name) = metadata.and_then(|it| it.get("name")?.text()) else {
@@ -287,27 +288,28 @@ impl<'n> Reading<'n> {
         self.manifests.namespaces.insert(name.to_owned(), labels);
     }
 
-    /// An object of another kind is left alone, unless it was meant to be one of ours.
+    /// Ignores an object of another kind, unless its group or its kind is one of tailnet.dev: then it is
+    /// probably misspelled.
     fn other(&mut self, source: &Arc<Source>, root: &Node, version: &str, kind: &str) {
         let (group, _) = version.split_once('/').unwrap_or(("", version));
         let (field, message) = if self.schemas.kinds().any(|known| known == kind) {
-            let found = if version.is_empty() {
-                "there is no version".to_owned()
+            let problem = if version.is_empty() {
+                "the version is missing".to_owned()
             } else {
-                format!("'{version}' is no version of {kind}")
+                format!("{kind} does not exist in '{version}'")
             };
-            ("apiVersion", format!("{found}: write {GROUP}/{VERSION}"))
+            ("apiVersion", format!("{problem}. Write {GROUP}/{VERSION}"))
         } else if group == GROUP {
             let mut kinds: Vec<&str> = self.schemas.kinds().collect();
             kinds.sort_unstable();
             let near = nearest(kind, kinds.iter().copied());
             let hint = near.map_or_else(
-                || format!("write {}", kinds.join(" or ")),
-                |near| format!("did you mean {near}?"),
+                || format!("Write {}", kinds.join(" or ")),
+                |near| format!("Did you mean {near}?"),
             );
             (
                 "kind",
-                format!("there is no kind '{kind}' in {GROUP}: {hint}"),
+                format!("the kind '{kind}' does not exist in {GROUP}. {hint}"),
             )
         } else {
             self.manifests.others += 1;
@@ -323,9 +325,9 @@ impl<'n> Reading<'n> {
     }
 }
 
-/// What an object in a file declares. Its status, its age, its deletion and whatever else a server writes
-/// say nothing there, as the API server ignores them too. Nor does an approval: a person writes it on the
-/// object in the cluster, once they have seen what its status shows.
+/// Removes all that a file cannot declare. The API server ignores the status, the age, the deletion and the
+/// other fields that a server writes. An approval goes too: a person writes it on the object in the
+/// cluster, after seeing the plan in its status.
 fn only_declared(mut object: Value) -> Value {
     let Some(fields) = object.as_object_mut() else {
         return object;
@@ -353,7 +355,7 @@ pub fn values(source: &Arc<Source>) -> Result<Vec<Value>, Diagnostics> {
     }
 }
 
-/// What the documents of a file hold.
+/// The root nodes of the documents of a file.
 fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
     let mut add = |code, span, message: String| {
         let source = Arc::clone(source);
@@ -361,11 +363,11 @@ fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
     };
     let documents = match split::documents(&source.text) {
         Ok(documents) => documents,
-        Err(BadSeparator { line, behind }) => {
+        Err(BadSeparator { line, rest }) => {
             let start = Position { line, column: 1 };
             let message = format!(
-                "kubectl takes nothing but a comment behind ---, found '{behind}': write it into the \
-                 next line"
+                "found '{rest}' after ---, where kubectl accepts only a comment. Write it on the next \
+                 line"
             );
             add(Code::Syntax, Span::at(start), message);
             return Vec::new();
@@ -387,7 +389,7 @@ fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
 }
 
 impl Located<TailscaleDevicePolicy> {
-    /// The policy as the plan reads it: as if it were created now, for the first time.
+    /// The policy as the planner takes it: new, without a status.
     #[must_use]
     pub fn declared(&self) -> plan::PolicyInput {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -1,17 +1,17 @@
 use std::fmt;
 
-/// A way from the root of an object to a field: `spec.postureAttributes[custom:tier].string`.
+/// A path from the root of an object to a field: `spec.postureAttributes[custom:tier].string`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldPath(Vec<Step>);
 
-/// One step of it.
+/// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Into a field that the schema names.
+    /// A field that the schema names.
     Field(String),
-    /// Into an entry of a map whose keys are free.
+    /// An entry of a map with arbitrary keys.
     Key(String),
-    /// Into an item of a list.
+    /// An item of a list.
     Index(usize),
 }
 
@@ -19,7 +19,7 @@ impl FieldPath {
     /// The object itself.
     pub const ROOT: Self = Self(Vec::new());
 
-    /// Reads what [`FieldPath`] displays.
+    /// Parses the text form of a path.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut steps = Vec::new();
@@ -37,7 +37,7 @@ impl FieldPath {
                 if end > 0 {
                     steps.push(Step::Field(field[..end].to_owned()));
                 }
-                // A bracket that nothing closes: the rest is a name.
+                // An unclosed bracket: skip it, so that the loop ends.
                 let stuck = end == 0 && field.len() == rest.len();
                 rest = if stuck { &rest[1..] } else { &field[end..] };
             }
@@ -51,19 +51,19 @@ impl FieldPath {
         self.with(Step::Field(name.to_owned()))
     }
 
-    /// An entry of the map that stands here.
+    /// An entry of the map at this path.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         self.with(Step::Key(key.to_owned()))
     }
 
-    /// An item of the list that stands here.
+    /// An item of the list at this path.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.with(Step::Index(index))
     }
 
-    /// What stands below, seen from here.
+    /// Appends a relative path.
     #[must_use]
     pub fn join(&self, below: &Self) -> Self {
         Self(self.0.iter().chain(&below.0).cloned().collect())
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_reads_as_it_is_shown() {
+    fn a_path_parses_from_its_text_form() {
         let tags = FieldPath::ROOT.field("spec").field("tags").index(1);
         let attribute = FieldPath::ROOT
             .field("spec")
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_none_ends() {
+    fn parsing_an_invalid_path_ends() {
         for text in [".", "..", "[", "a[", "a[b", "a]", "[]", "a..b"] {
             let path = FieldPath::parse(text);
             assert!(path.steps().len() <= 2, "{text}: {path}");

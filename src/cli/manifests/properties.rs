@@ -1,5 +1,5 @@
-//! What holds of every policy: one with values that are right is taken, and each field is found in the
-//! line that it is written in.
+//! Properties of random manifests: a policy with valid values is accepted, and each field is found in its
+//! line.
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 
-/// Specs that the API server takes.
+/// Specs that the API server accepts.
 fn spec() -> impl Strategy<Value = Value> {
     let tag = || "tag:[A-Za-z][A-Za-z0-9-]{0,5}".prop_map(Value::from);
     let tags = || collection::btree_set("tag:[a-z][a-z0-9-]{0,5}", 1..4).prop_map(|all| json!(all));
@@ -16,7 +16,7 @@ fn spec() -> impl Strategy<Value = Value> {
         "[A-Za-z0-9]{1,20}".prop_map(|id| json!({"nodeId": id})),
         "[0-9]{1,20}".prop_map(|id| json!({"id": id})),
         "[a-z0-9](-?[a-z0-9]){0,5}(\\.ts\\.net)?".prop_map(|name| json!({"name": name})),
-        // Words that YAML takes for something else without quotes.
+        // With strings that YAML takes for another type without quotes.
         prop_oneof![
             "[ -~]{1,20}",
             Just("on".to_owned()),
@@ -86,7 +86,7 @@ impl Written {
         written
     }
 
-    /// Writes what stands below a field, and a comment or an empty line here and there.
+    /// Writes the value of a field, with a comment and an empty line here and there.
     fn value(&mut self, value: &Value, depth: usize, path: &FieldPath) {
         let entries: Vec<(String, FieldPath, &Value)> = match value {
             Value::Object(entries) => {
@@ -129,7 +129,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_policy_of_right_values_is_taken_and_its_fields_are_found(spec in spec()) {
+    fn a_policy_with_valid_values_is_accepted_and_its_fields_are_located(spec in spec()) {
         let written = Written::object(&spec);
         let source = Arc::new(Source { name: "any".to_owned(), text: written.text });
         let (manifests, diagnostics) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_is_written_breaks_the_reader(text in "[a-z\\-:&*!<>{}\\[\\],'\"#%|?~0-9 \n\t\u{e4}]{0,60}") {
+    fn no_text_makes_the_reader_panic(text in "[a-z\\-:&*!<>{}\\[\\],'\"#%|?~0-9 \n\t\u{e4}]{0,60}") {
         let source = Arc::new(Source { name: "any".to_owned(), text });
         let (_, diagnostics) = read_sources(&[Arc::clone(&source)], "default", Vec::new());
         for diagnostic in diagnostics {

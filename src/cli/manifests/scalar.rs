@@ -1,28 +1,28 @@
-//! What a scalar without quotes means.
+//! The type and value of a YAML scalar.
 //!
-//! kubectl reads YAML by go-yaml v2, which knows the words and numbers of YAML 1.1 (`on` is true,
-//! `0777` is 511) but neither its sexagesimal numbers nor, at this place, its times: both are texts. It
-//! then makes JSON of it: a float without a fraction becomes an integer.
+//! kubectl reads YAML with go-yaml v2, which knows the words and numbers of YAML 1.1 (`on` is true,
+//! `0777` is 511). It reads sexagesimal numbers and timestamps as strings. kubectl then converts the
+//! document to JSON, where a float without a fraction becomes an integer.
 
 use serde_json::Number;
 
 use super::tree::Data;
 
-/// Why a scalar cannot be read as its tag says, or cannot be JSON.
+/// Why a scalar does not have the type of its tag, or has no form in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScalarError {
     /// `.nan` and `.inf`.
     #[error("JSON has no such number")]
     NoNumber,
     /// `!!int "a"`.
-    #[error("it is not of the type that its tag names")]
+    #[error("the value does not have the type of its tag")]
     Tag,
     /// `!!binary` and the like.
-    #[error("tsdp does not read this tag: write the value itself")]
+    #[error("tsdp does not read this tag. Write the value itself")]
     UnknownTag,
 }
 
-/// What a scalar without quotes and without a tag means.
+/// The value of a scalar without quotes and without a tag.
 pub fn plain(text: &str) -> Result<Data, ScalarError> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Data::Null),
@@ -47,8 +47,8 @@ pub fn plain(text: &str) -> Result<Data, ScalarError> {
     Ok(number.map_or_else(|| Data::Text(text.to_owned()), Data::Number))
 }
 
-/// What a scalar with one of YAML's own tags means (`int` of `!!int`), or with one of another
-/// namespace (`None`), which go-yaml takes for a text.
+/// The value of a scalar with one of YAML's own tags (`int` for `!!int`), or with a tag of another
+/// namespace (`None`), which go-yaml reads as a string.
 pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
     let Some(tag) = tag else {
         return Ok(Data::Text(text.to_owned()));
@@ -58,12 +58,12 @@ pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
         "bool" | "int" | "float" | "null" => plain(text)?,
         _ => return Err(ScalarError::UnknownTag),
     };
-    let fits = match (tag, &data) {
+    let has_type = match (tag, &data) {
         ("bool", Data::Boolean(_)) | ("null", Data::Null) | ("float", Data::Number(_)) => true,
         ("int", Data::Number(_)) => integer(&text.replace('_', "")).is_some(),
         _ => false,
     };
-    if fits {
+    if has_type {
         Ok(data)
     } else {
         Err(ScalarError::Tag)
@@ -82,7 +82,7 @@ fn between_digits(text: &str) -> Option<String> {
     all.then(|| text.replace('_', ""))
 }
 
-/// As Go's `strconv.ParseInt` with base 0: by its prefix hexadecimal, octal or binary.
+/// As Go's `strconv.ParseInt` with base 0: the prefix means hexadecimal, octal or binary.
 fn integer(text: &str) -> Option<Number> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -106,7 +106,7 @@ fn integer(text: &str) -> Option<Number> {
     }
     let size = u64::from_str_radix(digits, radix).ok()?;
     if !negative {
-        // Unsigned numbers have no sign in Go.
+        // Go parses a number beyond i64 as unsigned, where a sign is invalid.
         let signed = text.starts_with('+') && i64::try_from(size).is_err();
         return (!signed).then(|| as_sent(size));
     }
@@ -114,7 +114,7 @@ fn integer(text: &str) -> Option<Number> {
     i64::try_from(value).ok().map(Number::from)
 }
 
-/// kubectl keeps what fits into 64 bits with a sign; what is larger becomes a float.
+/// kubectl keeps a number that fits into a signed 64-bit integer. A larger one becomes a float.
 fn as_sent(size: u64) -> Number {
     #[allow(clippy::cast_precision_loss, reason = "as kubectl does")]
     let float = || as_json(size as f64);
@@ -144,8 +144,8 @@ fn float(text: &str) -> Option<Number> {
     Some(as_json(value))
 }
 
-/// A number as kubectl sends it: Go writes a float without a fraction as the fewest digits that tell
-/// it, and zeros (as Rust does), which are then read as an integer if they fit into 64 bits.
+/// A number as kubectl sends it. Go prints a float without a fraction without a decimal point (as Rust
+/// does), and so the API server reads an integer if it fits into 64 bits.
 pub fn as_json(value: f64) -> Number {
     if value.fract() == 0.0
         && let Ok(integer) = value.to_string().parse::<i64>()
@@ -166,7 +166,7 @@ mod tests {
     };
 
     #[test]
-    fn tags_are_taken_at_their_word() {
+    fn a_tag_determines_the_type() {
         assert_eq!(tagged(Some("str"), "5"), Ok(Data::Text("5".to_owned())));
         assert_eq!(tagged(Some("int"), "5"), Ok(Data::Number(5.into())));
         assert_eq!(tagged(Some("int"), "y"), Err(ScalarError::Tag));
@@ -175,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn what_no_json_number_is_is_refused() {
+    fn numbers_that_json_lacks_are_refused() {
         assert_eq!(plain(".nan"), Err(ScalarError::NoNumber));
         assert_eq!(plain("-.INF"), Err(ScalarError::NoNumber));
     }
 
     #[test]
-    fn words_and_numbers_are_those_of_yaml_1_1() {
+    fn plain_words_and_numbers_have_their_type_of_yaml_1_1() {
         let value = |text| {
             let data = plain(text).unwrap();
             Node::new(Span::at(Position::START), data).to_json()

@@ -1,18 +1,18 @@
-//! Where something stands in a file.
+//! Places in files.
 
 use std::{fmt, sync::Arc};
 
-/// A text that was read, and what it is called.
+/// A text with the name of its file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The path as it was given or found; `-` for the standard input.
+    /// The path as it was given or found. `-` for standard input.
     pub name: String,
-    /// What stands in it.
+    /// Its text.
     pub text: String,
 }
 
 impl Source {
-    /// A line without its end, counted from 1.
+    /// A line without its line break, counted from 1.
     #[must_use]
     pub fn line(&self, number: usize) -> Option<&str> {
         let mut lines = self.text.split('\n');
@@ -24,34 +24,34 @@ impl Source {
 /// A point in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// From 1.
+    /// Counted from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// In characters, counted from 1.
     pub column: usize,
 }
 
 impl Position {
-    /// Where a text begins.
+    /// The start of a text.
     pub const START: Self = Self { line: 1, column: 1 };
 }
 
-/// A part of a text: up to `end`, which it does not hold.
+/// A part of a text. `end` is exclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Where it begins.
+    /// The first position.
     pub start: Position,
-    /// Where it ends.
+    /// The position after the last one.
     pub end: Position,
 }
 
 impl Span {
-    /// A point.
+    /// An empty span.
     #[must_use]
     pub const fn at(start: Position) -> Self {
         Self { start, end: start }
     }
 
-    /// Whether nothing stands in it.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.start == self.end

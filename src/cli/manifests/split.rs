@@ -1,26 +1,26 @@
-//! From a file to its documents, as kubectl finds them: a stream of JSON objects, or YAML documents
-//! between lines that begin with `---`.
+//! Splits a file into documents as kubectl does: a stream of JSON objects, or YAML documents between lines
+//! that begin with `---`.
 
 use serde::de::IgnoredAny;
 
 use super::span::Position;
 
-/// A document's text and where it begins.
+/// The text of a document, and its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Document<'t> {
     /// Its text.
     pub text: &'t str,
-    /// Where it begins in the file.
+    /// Its start in the file.
     pub start: Position,
 }
 
-/// A line that is neither a separator nor a part of a document.
+/// A separator line with content that kubectl refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadSeparator {
     /// Its line.
     pub line: usize,
-    /// What stands behind the dashes.
-    pub behind: String,
+    /// The content after the dashes.
+    pub rest: String,
 }
 
 /// The documents of a text, in their order.
@@ -31,8 +31,8 @@ pub fn documents(text: &str) -> Result<Vec<Document<'_>>, BadSeparator> {
     Ok(found)
 }
 
-/// Takes JSON objects from the start and gives the offset of what follows them: nothing, or YAML
-/// (which a text that begins with a brace can be).
+/// Takes JSON objects from the start, and returns the offset after them. YAML can follow, as YAML too can
+/// begin with a brace.
 fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
     let body = text.trim_start_matches('\u{feff}');
     if !body.trim_start().starts_with('{') {
@@ -69,14 +69,14 @@ fn yaml_documents<'t>(
         }
     };
     for line in text[from..].split_inclusive('\n') {
-        // Behind a JSON object the rest of its line is no line of its own.
+        // The rest of a JSON object's last line cannot be a separator.
         let whole_line = at == 0 || text.as_bytes()[at - 1] == b'\n';
-        if let Some(behind) = line.strip_prefix("---").filter(|_| whole_line) {
-            let behind = behind.trim();
-            if !behind.is_empty() && !behind.starts_with('#') {
+        if let Some(rest) = line.strip_prefix("---").filter(|_| whole_line) {
+            let rest = rest.trim();
+            if !rest.is_empty() && !rest.starts_with('#') {
                 return Err(BadSeparator {
                     line: position(text, at).line,
-                    behind: behind.to_owned(),
+                    rest: rest.to_owned(),
                 });
             }
             push(start, at);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_begin_behind_separators() {
+    fn documents_begin_after_separators() {
         assert_eq!(
             starts("a: 1\n---\nb: 2\n--- # more\nc: 3\n"),
             [(1, 1), (3, 1), (5, 1)]
@@ -130,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_a_separator_is_refused() {
+    fn content_after_a_separator_is_refused() {
         let refused = documents("a: 1\n--- b: 2\n").unwrap_err();
-        assert_eq!((refused.line, refused.behind.as_str()), (2, "b: 2"));
+        assert_eq!((refused.line, refused.rest.as_str()), (2, "b: 2"));
     }
 }

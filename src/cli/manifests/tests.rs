@@ -37,7 +37,7 @@ fn line_and_column(document: &Document, path: &str) -> (usize, usize) {
 }
 
 #[test]
-fn a_field_is_found_where_it_stands() {
+fn a_field_is_located_in_its_file() {
     let text = format!("# a comment\nkind: Other\n---\n{POLICY}");
     let (manifests, diagnostics) = read_text(&text);
     assert_eq!(diagnostics, []);
@@ -48,11 +48,11 @@ fn a_field_is_found_where_it_stands() {
         ("metadata.name", (6, 18)),
         ("spec.device.hostname", (9, 15)),
         ("spec.tags[1]", (12, 7)),
-        // A list or map: its key.
+        // A list or map is located by its key.
         ("spec.tags", (10, 3)),
         ("spec", (7, 1)),
         ("spec.postureAttributes[custom:tier].string", (14, 27)),
-        // What is not there: what stands above it.
+        // A missing field is located by its parent.
         ("spec.device.nodeId", (8, 3)),
         ("spec.name", (7, 1)),
     ] {
@@ -61,7 +61,7 @@ fn a_field_is_found_where_it_stands() {
 }
 
 #[test]
-fn a_namespace_that_is_not_written_is_the_given_one() {
+fn an_object_without_a_namespace_gets_the_given_one() {
     let (manifests, _) = read_text(POLICY);
     let policy = &manifests.policies[0];
     assert_eq!(policy.object.metadata.namespace.as_deref(), Some("default"));
@@ -72,7 +72,7 @@ fn a_namespace_that_is_not_written_is_the_given_one() {
 }
 
 #[test]
-fn json_is_read_with_its_places() {
+fn json_is_read_with_places() {
     let text = "{\n\t\"apiVersion\": \"tailnet.dev/v1alpha1\", \"kind\": \"TailscaleTailnet\",\n\t\
                 \"metadata\": {\"annotations\": {\"a\": \"\\ud83d\\ude00\"}, \"name\": \"lab\"},\n\
                 \"spec\": {\"credentialsSecret\": {\"name\": \"s\"}}}\n{\"kind\": \"Other\"}";
@@ -105,7 +105,7 @@ fn the_items_of_lists_are_objects() {
 }
 
 #[test]
-fn anchors_and_merges_point_to_what_is_written() {
+fn fields_from_anchors_and_merges_are_located_where_they_are_written() {
     let merged = "metadata: {name: router, labels: &it {team: net}, annotations: {<<: *it}}";
     let text = POLICY.replace("metadata: {name: router}", merged);
     let (manifests, diagnostics) = read_text(&text);
@@ -119,33 +119,33 @@ fn anchors_and_merges_point_to_what_is_written() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_with_its_place() {
+fn syntax_errors_are_reported_with_their_place() {
     for (text, diagnostic) in [
         ("a: [1\nb: 2\n", "a.yaml:2:"),
         ("a:\n\tb: 2\n", "a.yaml:2:"),
         (
             "a: 1\n--- b\n",
-            "a.yaml:2:1: kubectl takes nothing but a comment behind ---",
+            "a.yaml:2:1: found 'b' after ---, where kubectl accepts only a comment",
         ),
         (
             "a: 1\n...\nb: 2\n",
-            "a.yaml:3:1: kubectl does not read what follows",
+            "a.yaml:3:1: kubectl does not read anything after ...",
         ),
         (
             "x: 1\na: 1\nx: 2\n",
-            "a.yaml:3:1: the key 'x' stands in line 1 already",
+            "a.yaml:3:1: the key 'x' also exists in line 1",
         ),
         ("a: .nan\n", "a.yaml:1:4: '.nan': JSON has no such number"),
         (
             "a: &x [*x]\n",
-            "a.yaml:1:8: this alias stands inside of what it names",
+            "a.yaml:1:8: the alias is inside the value that it refers to",
         ),
         ("a: *nobody\n", "a.yaml:1:"),
         ("~: 1\n", "a.yaml:1:1: a key is missing"),
         ("%YAML 1.2\n---\na: 1\n", "a.yaml:"),
         (
             "apiVersion: tailnet.dev/v1\nkind: TailscaleTailnet\n",
-            "a.yaml:1:13: apiVersion: 'tailnet.dev/v1' is no version of",
+            "a.yaml:1:13: apiVersion: TailscaleTailnet does not exist in 'tailnet.dev/v1'",
         ),
     ] {
         let message = messages(text);
@@ -155,7 +155,7 @@ fn what_cannot_be_read_is_said_with_its_place() {
 }
 
 #[test]
-fn what_holds_nothing_is_nothing() {
+fn empty_documents_are_ignored() {
     for text in ["", "---\n", "# only this\n", "---\n---\n# more\n", "null\n"] {
         let (manifests, diagnostics) = read_text(text);
         assert_eq!(diagnostics, [], "{text}");
@@ -168,7 +168,7 @@ fn what_holds_nothing_is_nothing() {
 }
 
 #[test]
-fn aliases_that_grow_without_end_are_refused() {
+fn aliases_that_expand_exponentially_are_refused() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for i in 1..9 {
         let alias = format!("*a{}", i - 1);
@@ -178,7 +178,7 @@ fn aliases_that_grow_without_end_are_refused() {
     assert!(messages(&text)[0].contains("more than 400000 values"));
 }
 
-/// What a server writes into an object, as `kubectl get -o yaml` shows it, with errors of type too.
+/// Metadata that servers write, as `kubectl get -o yaml` shows it, some of it with wrong types.
 const WRITTEN_BY_SERVERS: &str = "\
 metadata:
   name: router
@@ -198,7 +198,7 @@ metadata:
 ";
 
 #[test]
-fn what_a_server_writes_into_an_object_says_nothing_in_a_file() {
+fn fields_that_servers_write_are_ignored_in_a_file() {
     let declared = "metadata: {name: router, namespace: default, labels: {team: network}, \
                     annotations: {note: kept}}\n";
     let plain = POLICY.replace("metadata: {name: router}\n", declared);
@@ -219,7 +219,7 @@ fn what_a_server_writes_into_an_object_says_nothing_in_a_file() {
 }
 
 #[test]
-fn the_status_of_a_tailnet_in_a_file_says_nothing() {
+fn the_status_and_the_approvals_of_a_tailnet_are_ignored_in_a_file() {
     let tailnet = "apiVersion: tailnet.dev/v1alpha1\nkind: TailscaleTailnet\nmetadata: {name: default}\n\
                    spec: {credentialsSecret: {name: tailscale}}\n";
     let expected = &read_text(tailnet).0.tailnets[0].object;

@@ -1,4 +1,4 @@
-//! A document as a tree whose nodes know where they stand.
+//! A document as a tree of nodes with their places.
 
 use serde_json::{Map, Number, Value};
 
@@ -7,31 +7,31 @@ use super::{
     span::Span,
 };
 
-/// A value and where it stands.
+/// A value with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// From its first character to its last; of a map or list only the start means something.
+    /// From its first character to its last. For a map or list only the start is meaningful.
     pub span: Span,
-    /// What it is.
+    /// The value.
     pub data: Data,
-    /// How it is written, where that is no text though it could be meant as one: `on` for true.
+    /// The source text of a boolean or number, which may be intended as a string: `on` for true.
     pub written: Option<String>,
 }
 
-/// A value as JSON knows it.
+/// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Data {
-    /// Nothing.
+    /// Null.
     Null,
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
     /// A number.
     Number(Number),
-    /// A text.
+    /// A string.
     Text(String),
     /// A list.
     List(Vec<Node>),
-    /// A map, in the order in which it is written; no key is there twice.
+    /// A map, in the order of the file. Its keys are unique.
     Map(Vec<Entry>),
 }
 
@@ -40,14 +40,14 @@ pub enum Data {
 pub struct Entry {
     /// Its key.
     pub key: String,
-    /// Where the key stands.
+    /// The place of the key.
     pub key_span: Span,
     /// Its value.
     pub value: Node,
 }
 
 impl Node {
-    /// A value that is what it looks like.
+    /// A node whose source text does not matter.
     #[must_use]
     pub fn new(span: Span, data: Data) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Node {
         }
     }
 
-    /// The entries, of a map.
+    /// The entries of a map.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         match &self.data {
@@ -66,19 +66,19 @@ impl Node {
         }
     }
 
-    /// The entry of this key, of a map.
+    /// The entry with this key, of a map.
     #[must_use]
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries().iter().find(|entry| entry.key == key)
     }
 
-    /// The value of this key, of a map.
+    /// The value with this key, of a map.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|entry| &entry.value)
     }
 
-    /// The text, of a text.
+    /// The text of a string.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match &self.data {
@@ -87,7 +87,7 @@ impl Node {
         }
     }
 
-    /// The items, of a list.
+    /// The items of a list.
     #[must_use]
     pub fn items(&self) -> Option<&[Node]> {
         match &self.data {
@@ -96,8 +96,8 @@ impl Node {
         }
     }
 
-    /// Where to point for what is said of a field: at its value; at its key where the value is a map
-    /// or list, or nothing; at the nearest thing above where there is no such field.
+    /// The place for a message about a field: its value; its key if the value is a map, a list, or empty; the
+    /// nearest parent if the field does not exist.
     #[must_use]
     pub fn locate(&self, path: &FieldPath) -> Span {
         let mut node = self;
@@ -123,7 +123,7 @@ impl Node {
         }
     }
 
-    /// Where the key of a field stands.
+    /// The place of a field's key.
     #[must_use]
     pub fn locate_key(&self, path: &FieldPath) -> Span {
         let mut node = self;
@@ -147,8 +147,7 @@ impl Node {
         span
     }
 
-    /// The value without places, and without the entries of maps that are nothing: the API server
-    /// drops them.
+    /// The value without places and without null entries of maps, which the API server drops.
     #[must_use]
     pub fn given(&self) -> Value {
         match &self.data {

@@ -1,45 +1,45 @@
-//! How values and types are called in messages.
+//! The names of values and types in messages.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 
 use crate::cli::manifests::tree::{Data, Node};
 
-/// A type, as it is expected.
+/// The name of an expected type.
 pub fn expected(kind: &str) -> &'static str {
     match kind {
         "object" => "a map",
         "array" => "a list",
-        "string" => "a text",
+        "string" => "a string",
         "boolean" => "true or false",
-        "integer" => "a whole number",
-        "int-or-string" => "a whole number or a text",
+        "integer" => "an integer",
+        "int-or-string" => "an integer or a string",
         _ => "a number",
     }
 }
 
-/// What stands there instead, and what to write.
+/// The value that was found instead, and what to write.
 pub fn found(kind: &str, node: &Node) -> String {
     let value = node.to_json();
     match (kind, &node.data) {
-        (_, Data::Null) => "nothing: write it, or leave the field out".to_owned(),
-        ("array", Data::Text(text)) => format!("the text '{text}': write [\"{text}\"]"),
-        ("array", Data::Boolean(_) | Data::Number(_)) => format!("{value}: write [{value}]"),
+        (_, Data::Null) => "nothing. Write a value, or leave the field out".to_owned(),
+        ("array", Data::Text(text)) => format!("the string '{text}'. Write [\"{text}\"]"),
+        ("array", Data::Boolean(_) | Data::Number(_)) => format!("{value}. Write [{value}]"),
         ("string", Data::Boolean(_) | Data::Number(_)) => {
             let value = value.to_string();
             let written = node.written.as_ref().unwrap_or(&value);
             if *written == value {
-                format!("{value}: write \"{value}\"")
+                format!("{value}. Write \"{value}\"")
             } else {
-                format!("{written}, which kubectl takes for {value}: write \"{written}\"")
+                format!("{written}, which kubectl reads as {value}. Write \"{written}\"")
             }
         }
         ("integer" | "number", Data::Text(text)) if text.parse::<f64>().is_ok() => {
-            format!("the text '{text}': write it without quotes")
+            format!("the string '{text}'. Write it without quotes")
         }
         ("boolean", Data::Text(text)) if matches!(text.as_str(), "true" | "false") => {
-            format!("the text '{text}': write it without quotes")
+            format!("the string '{text}'. Write it without quotes")
         }
-        (_, Data::Text(text)) => format!("the text '{text}'"),
+        (_, Data::Text(text)) => format!("the string '{text}'"),
         (_, Data::Boolean(_) | Data::Number(_)) => format!("{value}"),
         (_, Data::List(_)) => "a list".to_owned(),
         (_, Data::Map(_)) => "a map".to_owned(),
@@ -53,12 +53,12 @@ pub fn example(schema: &JSONSchemaProps) -> Option<&str> {
     Some(example.lines().next()?.trim())
 }
 
-/// The known word that a misspelt one was most likely meant to be.
+/// The known word that a misspelled one most likely stands for.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let word = word.to_ascii_lowercase();
     let distance = |known: &str| {
         let known = known.to_ascii_lowercase();
-        // A word without its beginning or end: routes for enabledRoutes.
+        // Also a word without its beginning or end: routes for enabledRoutes.
         let part = word.len() >= 3 && (known.contains(&word) || word.contains(&known));
         let edits = strsim::damerau_levenshtein(&word, &known);
         let close = edits <= 1.max(known.len() / 3);

@@ -1,7 +1,7 @@
-//! From the text of one YAML document to a tree.
+//! Parses the text of one YAML document into a tree.
 //!
-//! The parser is the one that kube's client brings along. It knows YAML 1.2; what a scalar means is
-//! decided by [`super::scalar`], as kubectl does. Anchors, aliases and merge keys are resolved here.
+//! The parser is the one that kube's client depends on. It knows YAML 1.2. [`super::scalar`] gives scalars
+//! the types that they have in kubectl. This module resolves anchors, aliases and merge keys.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -13,28 +13,29 @@ use super::{
     tree::{Data, Entry, Node},
 };
 
-/// go-yaml refuses a document whose aliases make it many times larger; its limit is not as plain.
+/// A limit against documents whose aliases expand exponentially. go-yaml has a similar one, with a more
+/// complex formula.
 const MAX_NODES: usize = 400_000;
 
 /// Why a document cannot be read, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct YamlError {
-    /// Where.
+    /// The place.
     pub span: Span,
-    /// What was found, and what to write.
+    /// What was found, and what to write instead.
     pub message: String,
 }
 
-/// A document that was read.
+/// A parsed document.
 #[derive(Debug)]
 pub struct Read {
-    /// What it says; `None` where there is nothing but comments.
+    /// Its root. `None` if there are only comments.
     pub root: Option<Node>,
-    /// What kubectl would take, but never as it was meant: keys that stand twice.
+    /// Duplicate keys: kubectl accepts them, but never as intended.
     pub diagnostics: Vec<YamlError>,
 }
 
-/// Reads one document, whose first line is the line `first` of its file.
+/// Parses one document, which starts at `first` in its file.
 pub fn read(text: &str, first: Position) -> Result<Read, YamlError> {
     let mut options = options! {};
     options.set_emit_comments(false);
@@ -54,9 +55,9 @@ pub fn read(text: &str, first: Position) -> Result<Read, YamlError> {
 
 struct Builder<'t> {
     events: Parser<'t, StrInput<'t>>,
-    /// Where the text begins in its file.
+    /// The start of the text in its file.
     first: Position,
-    /// The nodes that have an anchor; `None` while such a node is being read.
+    /// The nodes with an anchor. `None` while the node is being read, to find an alias within itself.
     anchors: HashMap<usize, Option<Node>>,
     nodes: usize,
     diagnostics: Vec<YamlError>,
@@ -73,11 +74,12 @@ impl<'t> Builder<'t> {
                 Event::StreamStart | Event::DocumentEnd => {}
                 Event::DocumentStart(_, version) => {
                     if version.is_some_and(|it| (it.major, it.minor) != (1, 1)) {
-                        let message = "kubectl reads YAML 1.1 only: leave out the %YAML line";
+                        let message = "kubectl reads only YAML 1.1. Leave out the %YAML line";
                         return Err(diagnostic(span, message));
                     }
                     if root.is_some() {
-                        let message = "kubectl does not read what follows ...: write --- before it";
+                        let message =
+                            "kubectl does not read anything after ... . Write --- before it";
                         return Err(diagnostic(span, message));
                     }
                 }
@@ -97,7 +99,7 @@ impl<'t> Builder<'t> {
                 Ok((event, span))
             }
             Some(Err(error)) => Err(self.syntax(&error)),
-            // The parser ends with StreamEnd, where reading ends too.
+            // Not reached: reading ends at StreamEnd, the last event.
             None => Ok((Event::StreamEnd, Span::at(self.first))),
         }
     }
@@ -116,7 +118,7 @@ impl<'t> Builder<'t> {
 
     fn syntax(&self, error: &ScanError) -> YamlError {
         let span = Span::at(self.position(error.marker()));
-        diagnostic(span, &format!("no YAML: {}", error.info()))
+        diagnostic(span, &format!("invalid YAML: {}", error.info()))
     }
 
     fn node(&mut self, (event, span): Spanned<'t>) -> Result<Node, YamlError> {
@@ -125,9 +127,9 @@ impl<'t> Builder<'t> {
             Event::Scalar(text, style, anchor, tag) => {
                 let data = scalar_data(&text, style, tag.as_ref())
                     .map_err(|error| diagnostic(span, &format!("'{text}': {error}")))?;
-                let texts = matches!(data, Data::Text(_) | Data::Null);
+                let is_text = matches!(data, Data::Text(_) | Data::Null);
                 let node = Node {
-                    written: (!texts).then(|| text.into_owned()),
+                    written: (!is_text).then(|| text.into_owned()),
                     ..Node::new(span, data)
                 };
                 self.keep(anchor, Some(&node));
@@ -160,16 +162,16 @@ impl<'t> Builder<'t> {
                 }
                 _ => Err(diagnostic(
                     span,
-                    "this alias stands inside of what it names",
+                    "the alias is inside the value that it refers to",
                 )),
             },
-            _ => Err(diagnostic(span, "no YAML: a value was expected")),
+            _ => Err(diagnostic(span, "invalid YAML: expected a value")),
         }
     }
 
     fn entries(&mut self) -> Result<Vec<Entry>, YamlError> {
         let mut entries: Vec<Entry> = Vec::new();
-        // The keys that are written in this map itself: others come from merges.
+        // Only the keys of this map itself: a merged key may be overwritten.
         let mut written: HashMap<String, Span> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
@@ -191,8 +193,8 @@ impl<'t> Builder<'t> {
                 self.diagnostics.push(diagnostic(
                     key_span,
                     &format!(
-                        "the key '{key}' stands in line {} already, and kubectl would take the last one \
-                         without a word: keep one of them",
+                        "the key '{key}' also exists in line {}, and kubectl would silently use the last \
+                         one. Keep one of them",
                         before.start.line
                     ),
                 ));
@@ -215,7 +217,7 @@ impl<'t> Builder<'t> {
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), YamlError> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            let message = format!("more than {MAX_NODES} values with all aliases resolved");
+            let message = format!("found more than {MAX_NODES} values with all aliases resolved");
             return Err(diagnostic(span, &message));
         }
         Ok(())
@@ -242,7 +244,7 @@ fn scalar_data(
     }
 }
 
-/// kubectl makes texts of the keys that are none.
+/// kubectl converts keys of other types to strings.
 fn key_text(key: &Node) -> Result<String, YamlError> {
     match &key.data {
         Data::Text(text) => Ok(text.clone()),
@@ -250,14 +252,14 @@ fn key_text(key: &Node) -> Result<String, YamlError> {
         Data::Number(number) => Ok(number.to_string()),
         Data::Null => Err(diagnostic(key.span, "a key is missing before the colon")),
         Data::List(_) | Data::Map(_) => {
-            let message = "a list or map cannot be a key: write a text";
+            let message = "a list or map cannot be a key. Write a string";
             Err(diagnostic(key.span, message))
         }
     }
 }
 
-/// As go-yaml v2 does: what is merged takes the place of what stands before the merge key, and what
-/// stands after it the place of what is merged; of several maps the first one wins.
+/// Merges as go-yaml v2 does: a merged entry replaces one before the merge key, and an entry after the
+/// merge key replaces a merged one. Of several maps the first one takes precedence.
 fn merge(entries: &mut Vec<Entry>, value: Node) -> Result<(), YamlError> {
     match value.data {
         Data::Map(merged) => {
@@ -271,7 +273,7 @@ fn merge(entries: &mut Vec<Entry>, value: Node) -> Result<(), YamlError> {
             .rev()
             .try_for_each(|map| merge(entries, map)),
         _ => {
-            let message = "<< merges maps only: write an alias of a map, or a list of such";
+            let message = "<< merges only maps. Write an alias of a map, or a list of such aliases";
             Err(diagnostic(value.span, message))
         }
     }

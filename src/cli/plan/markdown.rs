@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use super::view::View;
 use crate::cli::output::printable;
 
-/// GitHub takes comments of 65,536 characters, GitLab of more; what is said around it has room too.
-const LONGEST: usize = 60_000;
+/// GitHub accepts comments of 65,536 characters, GitLab longer ones. The rest is for the text around the
+/// plan.
+const MAX_LENGTH: usize = 60_000;
 
-/// The plan in `GitHub`'s Markdown: a headline, a table, and notes.
+/// The plan in `GitHub`'s Markdown: a heading, a table, and notes.
 pub(super) fn render(view: &View<'_>) -> String {
     let mut text = format!("### tsdp plan\n\n{}\n", view.totals);
     if !view.changes.is_empty() {
@@ -32,7 +33,7 @@ pub(super) fn render(view: &View<'_>) -> String {
             code(&change.before),
             code(&change.after),
         );
-        if text.len() + row.len() > LONGEST {
+        if text.len() + row.len() > MAX_LENGTH {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "\n… and {} more.", view.changes.len() - reported);
             break;
@@ -45,7 +46,7 @@ pub(super) fn render(view: &View<'_>) -> String {
     }
     for note in notes {
         let row = format!("- {}: {}\n", code(&note.policy), prose(&note.message));
-        if text.len() + row.len() > LONGEST {
+        if text.len() + row.len() > MAX_LENGTH {
             text += "- …\n";
             break;
         }
@@ -54,7 +55,7 @@ pub(super) fn render(view: &View<'_>) -> String {
     text
 }
 
-/// A code span in a cell: nothing in it is markup, nobody in it is mentioned.
+/// A code span in a table cell. Nothing in it acts as markup or mentions a user.
 fn code(text: &str) -> String {
     format!(
         "`{}`",
@@ -62,7 +63,7 @@ fn code(text: &str) -> String {
     )
 }
 
-/// Words around which nothing stands that could hide them: what is markup becomes text.
+/// Text outside of code spans: escapes markup, so that a device's name can neither hide nor forge content.
 fn prose(text: &str) -> String {
     let mut plain = String::new();
     for letter in printable(text).chars() {
@@ -74,7 +75,7 @@ fn prose(text: &str) -> String {
         }
         plain.push(letter);
         if letter == '@' {
-            // A word joiner: without it somebody of that name would be called.
+            // A word joiner: without it GitHub would notify a user of that name.
             plain.push('\u{2060}');
         }
     }

@@ -1,4 +1,4 @@
-//! `tsdp plan`: what policies would change in a tailnet. Sends nothing but questions.
+//! `tsdp plan`: shows what policies would change in a tailnet. Only reads.
 
 mod markdown;
 mod plan_run;
@@ -17,41 +17,42 @@ use super::{
     prune_from::PruneFromArgs,
 };
 use crate::plan::{PolicyInput, Style};
-pub(super) use plan_run::Proposal;
+pub(super) use plan_run::PlanRun;
 pub(super) use saved::SavedPlan;
 
-/// The exit code where something is to be changed, as with `terraform plan -detailed-exitcode`.
+/// The exit code for a plan with changes, as of `terraform plan -detailed-exitcode`.
 pub(super) const CHANGES: u8 = 2;
 
-/// What is compared, and how it is shown.
+/// The policies to plan, and the format of the plan.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-Reads the list of devices by one request, and the attributes of those devices alone whose policies name
-some. What the controller would hold is shown as held, by the limit of changed devices too (of the
-TailscaleTailnet among the manifests, else 10%). Exit code: 0 nothing to do, 2 changes (held ones too), 1 an error.
+Reads the list of devices with one request, and the attributes of the devices whose policies declare some.
+Shows changes that the controller would hold as held, also those over the limit of changed devices
+(maxChangedDevices of the TailscaleTailnet among the manifests, else 10%).
+Exit code: 0 nothing to do, 2 changes (held ones too), 1 an error.
 
 {CREDENTIAL_HELP}
 
 Examples:
   tsdp plan -f policies/                    what these policies would change
   tsdp plan -f policies/ -o markdown        as a comment on a pull request
-  tsdp plan -f policies/ --out plan.json    and keep it, for tsdp apply plan.json
-  tsdp plan -f policies/ --prune-from HEAD~1  with the attributes that are named no more
+  tsdp plan -f policies/ --out plan.json    and save it, for tsdp apply plan.json
+  tsdp plan -f policies/ --prune-from HEAD~1  and delete the attributes that are no longer declared
   tsdp plan --from-cluster                  what the cluster's policies would change now"))]
 pub(super) struct PlanArgs {
-    /// The form of the output.
-    #[arg(long, short, value_enum, default_value_t = Form::Table)]
-    output: Form,
-    /// Keep the plan in this file: the policies, what was found, and the changes. Not with
-    /// --from-cluster, as a cluster's policies are applied there.
+    /// The format of the output.
+    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Save the plan in this file: the policies, the observed state, and the changes. Not with
+    /// --from-cluster, because the controller applies a cluster's policies.
     #[arg(long, value_name = "FILE", conflicts_with = "from_cluster")]
     out: Option<PathBuf>,
-    /// When the table is coloured.
+    /// When to color the table.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
     #[command(flatten)]
     earlier: PruneFromArgs,
-    // Last, as their headings in the help hold for what follows.
+    // Last: their headings in the help apply to all arguments that follow.
     #[command(flatten)]
     policies: PoliciesArgs,
     #[command(flatten)]
@@ -59,7 +60,7 @@ pub(super) struct PlanArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum Format {
     /// A table.
     Table,
     /// JSON.
@@ -73,15 +74,13 @@ enum Form {
 /// Makes the plan and prints it.
 pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     if !args.policies.are_given() {
-        return Err(
-            "no policies are named: write -f and a file or folder, or --from-cluster".into(),
-        );
+        return Err("found no policies. Add -f and a file or folder, or --from-cluster".into());
     }
     let declarations = args.policies.read().await?;
     let limit = declarations.limit()?;
     let Declarations {
         policies: objects,
-        guards,
+        guardrails,
         ..
     } = declarations;
     let policies = policies::declared(&objects);
@@ -90,27 +89,27 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     }
     let earlier = args.earlier.read(&args.policies, &objects)?;
     let client = args.connection.client()?;
-    let proposal = Proposal::make(&client, policies, guards.read()?, &earlier, limit).await?;
-    let view = proposal.view();
+    let plan_run = PlanRun::make(&client, policies, guardrails.read()?, &earlier, limit).await?;
+    let view = plan_run.view();
     output::print(&match args.output {
-        Form::Table => view.table(Style {
+        Format::Table => view.table(Style {
             width: output::width(),
             color: args.color.is_on(),
         }),
-        Form::Json => output::json(&view)?,
-        Form::Yaml => serde_yaml::to_string(&view)?,
-        Form::Markdown => markdown::render(&view),
+        Format::Json => output::json(&view)?,
+        Format::Yaml => serde_yaml::to_string(&view)?,
+        Format::Markdown => markdown::render(&view),
     })?;
     if let Some(path) = &args.out {
-        let saved = SavedPlan::of(&objects, guards, earlier, &proposal, &view)?;
+        let saved = SavedPlan::of(&objects, guardrails, earlier, &plan_run, &view)?;
         let text = output::json(&saved)?;
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    for (node, error) in &proposal.snapshot.failures {
-        eprintln!("tsdp: {node} could not be compared as a whole: {error}");
+    for (node, error) in &plan_run.snapshot.failures {
+        eprintln!("tsdp: {node} could not be read completely: {error}");
     }
-    Ok(if !proposal.snapshot.failures.is_empty() {
+    Ok(if !plan_run.snapshot.failures.is_empty() {
         ExitCode::FAILURE
     } else if view.totals.asks_for_something() {
         ExitCode::from(CHANGES)
@@ -119,16 +118,15 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     })
 }
 
-/// What an API server would have refused, all of it.
+/// Refuses policies that an API server would refuse, with all errors at once.
 pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), String> {
-    let faults = policies.iter().filter_map(|declared| {
-        let faults = declared.policy.as_ref().err()?;
-        let faults = faults.iter();
-        Some(faults.map(|fault| format!("\n  {}: {fault}", declared.key)))
+    let errors = policies.iter().filter_map(|declared| {
+        let errors = declared.policy.as_ref().err()?.iter();
+        Some(errors.map(|error| format!("\n  {}: {error}", declared.key)))
     });
-    let faults: String = faults.flatten().collect();
-    if faults.is_empty() {
+    let errors: String = errors.flatten().collect();
+    if errors.is_empty() {
         return Ok(());
     }
-    Err(format!("the policies are not valid:{faults}"))
+    Err(format!("the policies are not valid:{errors}"))
 }

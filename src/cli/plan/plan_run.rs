@@ -1,4 +1,4 @@
-//! What policies would change in a tailnet now, and all that this came from.
+//! One run of the planner: the plan, and all of its inputs.
 
 use std::collections::BTreeSet;
 
@@ -12,60 +12,60 @@ use crate::{
     tailscale::{Client, Error},
 };
 
-/// A look at a tailnet, and its comparison with policies.
-pub(in crate::cli) struct Proposal {
+/// A snapshot of a tailnet, and the plan of policies for it.
+pub(in crate::cli) struct PlanRun {
     pub policies: Vec<PolicyInput>,
-    /// What the tailnet permits.
-    pub guards: Admission,
-    /// How many devices may be changed.
+    /// The guardrails of the tailnet.
+    pub admission: Admission,
+    /// The maximum number of changed devices.
     pub limit: ChangeLimit,
-    /// The policies that somebody has released from the limit.
-    pub released: BTreeSet<PolicyKey>,
+    /// The policies that somebody approved over the limit.
+    pub approved_over_limit: BTreeSet<PolicyKey>,
     pub snapshot: Snapshot,
-    pub survey: TailnetPlan,
-    /// When it was made.
+    pub tailnet_plan: TailnetPlan,
+    /// The time of the plan.
     pub now: Timestamp,
 }
 
-impl Proposal {
-    /// Looks and compares.
+impl PlanRun {
+    /// Reads the tailnet and plans.
     pub async fn make(
         client: &Client,
         mut policies: Vec<PolicyInput>,
-        guards: Admission,
+        admission: Admission,
         earlier: &PruneFrom,
         limit: ChangeLimit,
     ) -> Result<Self, Error> {
         let mut snapshot = Snapshot::new(client).await?;
         let now = Timestamp::now();
-        earlier.remind(&mut policies, &snapshot.fleet, now);
-        let survey = snapshot
-            .plan(client, &policies, &guards, limit, now)
+        earlier.restore_records(&mut policies, &snapshot.fleet, now);
+        let tailnet_plan = snapshot
+            .plan(client, &policies, &admission, limit, now)
             .await?;
         Ok(Self {
             policies,
-            guards,
+            admission,
             limit,
-            released: BTreeSet::new(),
+            approved_over_limit: BTreeSet::new(),
             snapshot,
-            survey,
+            tailnet_plan,
             now,
         })
     }
 
-    /// Compares anew what was read, as policies were released.
-    pub fn compare(&mut self) {
-        self.survey = self.snapshot.compare(
+    /// Plans again with the same snapshot, after approvals or a new limit.
+    pub fn replan(&mut self) {
+        self.tailnet_plan = self.snapshot.replan(
             &self.policies,
-            &self.guards,
+            &self.admission,
             self.limit,
-            &self.released,
+            &self.approved_over_limit,
             self.now,
         );
     }
 
-    /// As it is told.
+    /// The plan for output.
     pub fn view(&self) -> View<'_> {
-        View::of(&self.policies, &self.survey, &self.snapshot, self.now)
+        View::of(&self.policies, &self.tailnet_plan, &self.snapshot, self.now)
     }
 }

@@ -1,4 +1,4 @@
-//! A plan in a file: enough to tell later whether it still holds, and to carry it out then.
+//! A plan in a file, with all that a later apply needs to decide whether the plan still holds.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Proposal, view::View};
+use super::{PlanRun, view::View};
 use crate::{
     api::{DeserializeGuard, GROUP, TailscaleDevicePolicy, VERSION},
     cli::{
@@ -22,12 +22,12 @@ use crate::{
     plan::Admission,
 };
 
-/// The version of the format: another one is refused.
+/// The version of the format. A file of another version is refused.
 const FORMAT: u32 = 4;
-/// Devices that are named where the tailnet has moved.
-const TOLD: usize = 20;
+/// The maximum number of changed devices that an error lists.
+const MAX_LISTED: usize = 20;
 
-/// Holds no credential, nor anything that a policy does not say or the list does not show.
+/// A saved plan. Holds no credential, and nothing beyond the policies and the list of devices.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct SavedPlan {
@@ -36,42 +36,42 @@ pub(in crate::cli) struct SavedPlan {
     /// The program that made it, and its version.
     made_by: String,
     made_at: Timestamp,
-    /// The domain of the tailnet's names: another tailnet is not the one that is meant.
+    /// The domain of the tailnet's names, by which an apply refuses to change another tailnet.
     tailnet: Option<String>,
-    /// How many devices it may change.
+    /// The maximum number of changed devices.
     max_changed_devices: String,
     /// The policies, without their status.
     policies: Vec<Value>,
-    /// What the tailnet permits.
+    /// The guardrails of the tailnet.
     guards: DeclaredGuardrails,
-    /// Of `policies` and `guards`.
+    /// A hash of `policies` and `guards`, to find edits.
     policies_hash: String,
-    /// What they declared at an earlier time.
+    /// The earlier versions of the policies, of `--prune-from`.
     #[serde(default, skip_serializing_if = "PruneFrom::is_empty")]
     earlier: PruneFrom,
-    /// What the plan found of each device that a policy means, by node id.
+    /// The observed state of each device that a policy targets, by nodeId.
     devices: BTreeMap<String, Found>,
-    /// The plan as it was told.
+    /// The plan as it was shown.
     #[serde(flatten)]
     reported: Map<String, Value>,
 }
 
-/// A device as the plan found it.
+/// The observed state of a device.
 #[derive(Debug, Serialize, Deserialize)]
 struct Found {
-    /// What people call it.
+    /// The first label of its name.
     device: String,
     /// A fingerprint of each of its settings.
     settings: BTreeMap<String, String>,
 }
 
 impl SavedPlan {
-    /// Everything that the plan came from.
+    /// Saves a plan with all of its inputs.
     pub fn of(
         objects: &[PolicyObject],
         guards: DeclaredGuardrails,
         earlier: PruneFrom,
-        proposal: &Proposal,
+        plan_run: &PlanRun,
         view: &View<'_>,
     ) -> serde_json::Result<Self> {
         let policies = objects.iter().filter_map(|object| object.0.as_ref().ok());
@@ -80,26 +80,26 @@ impl SavedPlan {
         Ok(Self {
             format: FORMAT,
             made_by: concat!("tsdp ", env!("CARGO_PKG_VERSION")).to_owned(),
-            made_at: proposal.now,
-            tailnet: proposal.snapshot.fleet.domain(),
-            max_changed_devices: proposal.limit.to_string(),
+            made_at: plan_run.now,
+            tailnet: plan_run.snapshot.fleet.domain(),
+            max_changed_devices: plan_run.limit.to_string(),
             policies_hash: hash(&json!([policies, guards])),
             policies,
             guards,
             earlier,
-            devices: found(proposal),
+            devices: found(plan_run),
             reported: serde_json::from_value(json!(view))?,
         })
     }
 
-    /// Reads a plan; `None` where the file holds something else.
+    /// Reads a plan. Returns `None` if the file holds something else.
     pub fn read(path: &Path) -> Result<Option<Self>, String> {
-        let called = path.display();
+        let name = path.display();
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            // Whoever reads it for manifests says so.
+            // The reader of manifests reports its errors.
             Err(_) if path.is_dir() => return Ok(None),
-            Err(error) => return Err(format!("cannot read {called}: {error}")),
+            Err(error) => return Err(format!("cannot read {name}: {error}")),
         };
         let Ok(value) = serde_json::from_str::<Value>(&text) else {
             return Ok(None);
@@ -109,33 +109,34 @@ impl SavedPlan {
         }
         if value["format"] != FORMAT {
             return Err(format!(
-                "{called} is a plan of format {}, made by {}, and this is tsdp {}, which reads format \
-                 {FORMAT}: make another plan by this program",
+                "{name} is a plan of format {}, made by {}. This is tsdp {}, which reads format \
+                 {FORMAT}. Make another plan with this program",
                 value["format"],
                 value["madeBy"].as_str().unwrap_or("another program"),
                 env!("CARGO_PKG_VERSION"),
             ));
         }
         let plan: Self = serde_json::from_value(value)
-            .map_err(|error| format!("{called} is no whole plan: {error}"))?;
+            .map_err(|error| format!("{name} is not a complete plan: {error}"))?;
         if hash(&json!([plan.policies, plan.guards])) != plan.policies_hash {
             return Err(format!(
-                "{called} was edited: its policies and guards are not those that were planned. Make another plan"
+                "{name} was edited: its policies and guardrails are not the planned ones. Make another plan"
             ));
         }
         Ok(Some(plan))
     }
 
-    /// Its policies, checked as those of files are.
+    /// Its policies, checked as policies from files.
     pub fn policies(&self) -> Result<Vec<PolicyObject>, AnyError> {
         let policies = self.policies.iter().map(ToString::to_string);
         let source = Source {
             name: "the plan".to_owned(),
             text: policies.collect::<Vec<_>>().join("\n---\n"),
         };
-        let (read, faults) = manifests::read_sources(&[Arc::new(source)], "default", Vec::new());
-        if faults.iter().any(|it| it.severity == Severity::Error) {
-            return Err(Diagnostics(faults).into());
+        let (read, diagnostics) =
+            manifests::read_sources(&[Arc::new(source)], "default", Vec::new());
+        if diagnostics.iter().any(|it| it.severity == Severity::Error) {
+            return Err(Diagnostics(diagnostics).into());
         }
         let policies = read.policies.into_iter();
         Ok(policies
@@ -143,23 +144,23 @@ impl SavedPlan {
             .collect())
     }
 
-    /// How many devices it may change.
+    /// The maximum number of changed devices.
     pub fn limit(&self) -> Result<ChangeLimit, String> {
         let limit = self.max_changed_devices.parse();
         limit.map_err(|refused| format!("maxChangedDevices of the plan: {refused}"))
     }
 
-    /// What the tailnet permits.
+    /// The guardrails of the tailnet.
     pub fn guards(&self) -> Result<Admission, String> {
         self.guards.read()
     }
 
-    /// What its policies named at an earlier time.
+    /// The earlier versions of its policies.
     pub fn earlier(&self) -> &PruneFrom {
         &self.earlier
     }
 
-    /// When and by what it was made.
+    /// Its age, and the program that made it.
     pub fn origin(&self) -> String {
         let age = Timestamp::now().duration_since(self.made_at).as_secs();
         let (count, unit) = match age.max(0) {
@@ -171,25 +172,25 @@ impl SavedPlan {
         format!("{count} {unit} ago by {}", self.made_by)
     }
 
-    /// Refuses what is compared now, unless it is what was compared then.
-    pub fn refuse_moved(&self, now: &Proposal) -> Result<(), String> {
+    /// Refuses the plan if the tailnet, a device, or a change differs from when it was saved.
+    pub fn refuse_changed(&self, now: &PlanRun) -> Result<(), String> {
         let domain = now.snapshot.fleet.domain();
         if domain != self.tailnet {
             let name = |domain: &Option<String>| domain.clone().unwrap_or("no tailnet".to_owned());
             return Err(format!(
-                "the plan was made for {}, and this is {}: nothing was sent",
+                "the plan was made for {}, and this is {}, so nothing was sent",
                 name(&self.tailnet),
                 name(&domain)
             ));
         }
         let found = found(now);
-        let moved = moved(&self.devices, &found);
-        if !moved.is_empty() {
-            let more = moved.len().saturating_sub(TOLD);
+        let changed = changed_devices(&self.devices, &found);
+        if !changed.is_empty() {
+            let more = changed.len().saturating_sub(MAX_LISTED);
             let more = (more > 0).then(|| format!("\n  … and {more} more"));
-            let text: String = moved.into_iter().take(TOLD).chain(more).collect();
+            let text: String = changed.into_iter().take(MAX_LISTED).chain(more).collect();
             return Err(format!(
-                "the tailnet has moved since the plan was made ({}), so nothing was sent:{text}\n\
+                "the tailnet has changed since the plan was made ({}), so nothing was sent:{text}\n\
                  Make another plan",
                 self.origin()
             ));
@@ -198,7 +199,7 @@ impl SavedPlan {
         if self.reported.get("changes") != Some(&changes) {
             return Err(format!(
                 "the same policies ask for other changes than the plan that was made {}, so nothing was \
-                 sent: make another plan",
+                 sent. Make another plan",
                 self.origin()
             ));
         }
@@ -206,32 +207,32 @@ impl SavedPlan {
     }
 }
 
-/// What is said of each device that is another one than it was.
-fn moved(before: &BTreeMap<String, Found>, now: &BTreeMap<String, Found>) -> Vec<String> {
-    let mut moved = Vec::new();
+/// A line for each device whose observed state changed.
+fn changed_devices(before: &BTreeMap<String, Found>, now: &BTreeMap<String, Found>) -> Vec<String> {
+    let mut changed = Vec::new();
     for (node, then) in before {
-        let called = &then.device;
+        let name = &then.device;
         let Some(now) = now.get(node) else {
-            moved.push(format!(
-                "\n  {called} ({node}) is gone, or no policy means it"
+            changed.push(format!(
+                "\n  {name} ({node}) is gone, or no policy targets it any longer"
             ));
             continue;
         };
         let settings = then.settings.iter();
-        let other = settings.filter(|(setting, print)| now.settings.get(*setting) != Some(print));
+        let other = settings.filter(|(setting, hash)| now.settings.get(*setting) != Some(hash));
         let other: Vec<_> = other.map(|(setting, _)| setting.as_str()).collect();
         if !other.is_empty() {
-            moved.push(format!("\n  {called}: {}", other.join(", ")));
+            changed.push(format!("\n  {name}: {}", other.join(", ")));
         }
     }
     let new = now.iter().filter(|(node, _)| !before.contains_key(*node));
-    moved.extend(new.map(|(node, now)| format!("\n  {} ({node}) is new", now.device)));
-    moved
+    changed.extend(new.map(|(node, now)| format!("\n  {} ({node}) is new", now.device)));
+    changed
 }
 
-fn found(proposal: &Proposal) -> BTreeMap<String, Found> {
-    let snapshot = &proposal.snapshot;
-    let devices = proposal.survey.devices.keys().filter_map(|node| {
+fn found(plan_run: &PlanRun) -> BTreeMap<String, Found> {
+    let snapshot = &plan_run.snapshot;
+    let devices = plan_run.tailnet_plan.devices.keys().filter_map(|node| {
         let device = snapshot.fleet.get(node)?;
         let found = Found {
             device: device.label().to_string(),
@@ -251,8 +252,8 @@ fn manifest(policy: &TailscaleDevicePolicy) -> Value {
     })
 }
 
-/// Tells whether a device is still as the plan found it: its settings and who it is; not what moves by
-/// itself, such as when it was last seen and what client it runs.
+/// Hashes by which a later apply finds that a device's settings or identity changed. Leaves out what
+/// changes by itself, such as the time at which it was last seen or the version of its client.
 fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<String, String> {
     let settings = [
         ("name", json!(device.name)),
@@ -279,15 +280,15 @@ fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<St
     let settings = settings.into_iter();
     settings
         .map(|(setting, value)| {
-            let mut print = hash(&value);
-            // Enough to tell two states of one setting apart.
-            print.truncate("sha256:".len() + 16);
-            (setting.to_owned(), print)
+            let mut fingerprint = hash(&value);
+            // 64 bits are enough to distinguish two states of one setting.
+            fingerprint.truncate("sha256:".len() + 16);
+            (setting.to_owned(), fingerprint)
         })
         .collect()
 }
 
-/// The SHA-256 of JSON whose maps are sorted.
+/// The SHA-256 of JSON. The maps of a `Value` are sorted, so that equal values have equal hashes.
 fn hash(value: &Value) -> String {
     let hash = digest(&SHA256, value.to_string().as_bytes());
     let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));

@@ -1,4 +1,4 @@
-//! A plan as it is told, whatever the form.
+//! A plan for output in any format.
 
 use std::fmt;
 
@@ -14,36 +14,36 @@ use crate::{
     },
 };
 
-/// What differs, what becomes of it, and what could not be compared.
+/// The changes of a plan, notes on policies, and totals.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct View<'a> {
-    /// By the name of the device.
+    /// Sorted by the name of the device.
     pub changes: Vec<ChangeView<'a>>,
-    /// Of policies that mean no device, or are not heard.
+    /// About policies that target no device, are not allowed, or are overridden.
     pub notes: Vec<Note>,
     pub totals: Totals,
 }
 
-/// A difference.
+/// A change.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct ChangeView<'a> {
-    /// The label of the device's name.
+    /// The first label of the device's name.
     pub device: &'a str,
     pub node_id: &'a NodeId,
-    /// The setting, as a manifest names it.
+    /// The setting, named as in a manifest.
     pub field: String,
     pub before: String,
     pub after: String,
-    /// declared, no longer declared, or not declared.
+    /// The reason for the change: see [`Difference::why`].
     pub why: String,
-    /// The policies that wish it, the one that decides first.
+    /// The policies that declare it. The owner of the field comes first.
     pub policies: Vec<String>,
-    /// What people may lose by it.
+    /// The disruption that it can cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disruptive: Option<String>,
-    /// Why nothing is sent for it, and what to write instead.
+    /// Why it is held, and how to let it through.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     #[serde(skip)]
@@ -52,7 +52,7 @@ pub(in crate::cli) struct ChangeView<'a> {
     pub impact: Option<Impact>,
 }
 
-/// Something to know of a policy.
+/// A remark on a policy.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Note {
@@ -60,37 +60,37 @@ pub(in crate::cli) struct Note {
     pub message: String,
 }
 
-/// Everything counted.
+/// The numbers of the summary.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Totals {
-    /// Of the tailnet itself.
+    /// Without devices that are shared in.
     pub devices: usize,
     pub policies: usize,
-    /// That would be made.
+    /// Changes that the controller would make.
     pub changes: usize,
     pub changed_devices: usize,
-    /// Of those that would be made.
+    /// Those of `changes` that can cut a device off.
     pub disruptive: usize,
-    /// That wait for somebody.
+    /// Held changes.
     pub held: usize,
     /// Policies that the tailnet does not allow.
     pub refused: usize,
-    /// Of policies that only observe or are suspended.
+    /// Changes of policies that only observe or are suspended.
     pub only_shown: usize,
-    /// Devices that could not be compared as a whole.
+    /// Devices that could not be read completely.
     pub unread: usize,
 }
 
 impl<'a> View<'a> {
-    /// Tells a survey.
+    /// Prepares a plan for output.
     pub fn of(
         policies: &[PolicyInput],
-        survey: &'a TailnetPlan,
+        tailnet_plan: &'a TailnetPlan,
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Self {
-        let plans = survey.devices.values();
+        let plans = tailnet_plan.devices.values();
         let differences = plans.flat_map(|plan| plan.differences.iter().chain(&plan.shown));
         let mut changes: Vec<_> = differences
             .map(|difference| ChangeView::of(difference, snapshot, now))
@@ -99,7 +99,7 @@ impl<'a> View<'a> {
         let mut totals = Totals {
             devices: snapshot.fleet.own_count(),
             policies: policies.len(),
-            refused: survey.refused.len(),
+            refused: tailnet_plan.refused.len(),
             unread: snapshot.failures.len(),
             ..Totals::default()
         };
@@ -118,7 +118,7 @@ impl<'a> View<'a> {
         }
         Self {
             changes,
-            notes: notes(policies, survey, snapshot),
+            notes: notes(policies, tailnet_plan, snapshot),
             totals,
         }
     }
@@ -163,7 +163,7 @@ impl<'a> ChangeView<'a> {
 }
 
 impl Totals {
-    /// Whether there is anything to be done, by this program or by somebody.
+    /// Whether there is anything left to do, for this program or for a person.
     pub fn asks_for_something(&self) -> bool {
         self.changes + self.held + self.refused > 0
     }
@@ -216,7 +216,7 @@ fn counted(count: usize, what: &str) -> String {
     }
 }
 
-fn notes(policies: &[PolicyInput], survey: &TailnetPlan, snapshot: &Snapshot) -> Vec<Note> {
+fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapshot) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut add = |policy: &PolicyKey, message: String| {
         notes.push(Note {
@@ -226,24 +226,26 @@ fn notes(policies: &[PolicyInput], survey: &TailnetPlan, snapshot: &Snapshot) ->
     };
     for declared in policies {
         match &declared.policy {
-            Err(faults) => add(&declared.key, format!("not valid: {}", faults.join("; "))),
-            Ok(_) if let Some(forbidden) = survey.refused.get(&declared.key) => {
+            Err(errors) => add(&declared.key, format!("not valid: {}", errors.join("; "))),
+            Ok(_) if let Some(forbidden) = tailnet_plan.refused.get(&declared.key) => {
                 add(&declared.key, not_allowed(forbidden));
             }
             Ok(policy) => {
-                let binding = survey.bindings.get(&declared.key);
-                if let Some(lack) = binding.and_then(|binding| lack(&policy.target, binding)) {
-                    add(&declared.key, lack);
+                let binding = tailnet_plan.bindings.get(&declared.key);
+                if let Some(why) =
+                    binding.and_then(|binding| why_no_device(&policy.target, binding))
+                {
+                    add(&declared.key, why);
                 }
             }
         }
     }
-    for (node, plan) in &survey.devices {
+    for (node, plan) in &tailnet_plan.devices {
         let device = snapshot.fleet.get(node).map(Device::label);
         let device = device.map_or_else(|| node.to_string(), |label| label.to_string());
         for lost in &plan.owners.conflicts {
             let message = format!(
-                "{} ranks first and wishes otherwise for {} of {device}: edit one of the two",
+                "overridden by {}, which declares another {} for {device}. Edit one of the two",
                 lost.owner, lost.field
             );
             add(&lost.overridden, message);
@@ -254,7 +256,7 @@ fn notes(policies: &[PolicyInput], survey: &TailnetPlan, snapshot: &Snapshot) ->
 
 fn not_allowed(forbidden: &Forbidden) -> String {
     let selector_errors = if forbidden.selector_errors {
-        ". A rule goes by the labels of its namespace, which are not known: add the Namespace to the \
+        ". A rule selects by the labels of the namespace, which are unknown. Add the Namespace to the \
          manifests"
     } else {
         ""
@@ -262,8 +264,8 @@ fn not_allowed(forbidden: &Forbidden) -> String {
     format!("not allowed: {forbidden}{selector_errors}")
 }
 
-/// Why a policy means no device.
-fn lack(target: &Target, binding: &Binding) -> Option<String> {
+/// Why a policy targets no device.
+fn why_no_device(target: &Target, binding: &Binding) -> Option<String> {
     let named = match target {
         Target::Device(target) => target.identity.to_string(),
         Target::Selector(_) => String::new(),
@@ -271,20 +273,22 @@ fn lack(target: &Target, binding: &Binding) -> Option<String> {
     Some(match binding {
         Binding::Device(_) => return None,
         Binding::Selector(nodes) if !nodes.is_empty() => return None,
-        Binding::Selector(_) => "no device fits its deviceSelector".to_owned(),
+        Binding::Selector(_) => "no device matches its deviceSelector".to_owned(),
         Binding::NotFound => format!("no device has the {named}"),
-        Binding::Missing(node) => format!("the list lacks {node}, the bound device of the {named}"),
+        Binding::Missing(node) => {
+            format!("the list of devices lacks {node}, the bound device with the {named}")
+        }
         Binding::Unmet { node, lacks } => format!("{node} has the {named}, but {lacks}"),
         Binding::Ambiguous(nodes) => {
             let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
             format!(
-                "several devices have the {named}: write device.nodeId, one of {}",
+                "several devices have the {named}. Set spec.device.nodeId to one of {}",
                 nodes.join(", ")
             )
         }
         Binding::IdentityChanged { bound, found, .. } => format!(
-            "{bound} is gone, and {found} of another owner has the {named} now: write \
-             device.nodeId: {found} if it is the right one"
+            "{bound} is gone, and {found} of another owner now has the {named}. Set \
+             spec.device.nodeId to {found} if it is the right device"
         ),
     })
 }

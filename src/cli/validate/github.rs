@@ -1,10 +1,10 @@
-//! Faults as workflow commands of GitHub Actions: annotations of the lines in a pull request.
+//! Diagnostics as workflow commands of GitHub Actions, which annotate the lines of a pull request.
 
 use std::fmt::Write as _;
 
 use crate::cli::manifests::{Diagnostic, Severity};
 
-/// A line for each.
+/// A line for each diagnostic.
 pub fn render(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::new();
     for diagnostic in diagnostics {
@@ -27,7 +27,7 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
     text
 }
 
-/// The properties of the place, each with a comma behind it; none for the standard input.
+/// The properties of the place, each followed by a comma. None for standard input.
 fn place(diagnostic: &Diagnostic) -> String {
     if diagnostic.file == "-" {
         return String::new();
@@ -41,7 +41,7 @@ fn place(diagnostic: &Diagnostic) -> String {
         let (start, end) = (place.span.start, place.span.end);
         let _ = write!(properties, "line={},col={},", start.line, start.column);
         if end.line == start.line && end.column > start.column {
-            // The last column that is meant, not the one behind it.
+            // GitHub's endColumn is inclusive, the span's end is not.
             let _ = write!(
                 properties,
                 "endLine={},endColumn={},",
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_end_a_command_is_escaped() {
+    fn characters_that_would_end_a_command_are_escaped() {
         assert_eq!(data("50%\nnext:,"), "50%25%0Anext:,");
         assert_eq!(property("a:b,c%d\r"), "a%3Ab%2Cc%25d%0D");
     }

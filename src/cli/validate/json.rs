@@ -1,4 +1,4 @@
-//! Faults for programs.
+//! Diagnostics as JSON, for programs.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::cli::{
     output,
 };
 
-/// One object with everything.
+/// One object with the totals and all diagnostics.
 pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
     let manifests = &outcome.manifests;
     let document = json!({

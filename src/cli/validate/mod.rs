@@ -1,4 +1,4 @@
-//! `tsdp validate`: manifests checked before any cluster sees them.
+//! `tsdp validate`: checks manifests without a cluster.
 
 mod github;
 mod json;
@@ -27,53 +27,53 @@ use crate::controller;
 #[command(
     override_usage = "tsdp validate [OPTIONS] -f <PATH>...",
     after_help = "\
-Everything is said at once: what is no YAML, unknown fields, what the schema and the rules of the
-resources refuse, and what only the whole set shows: one object written twice, policies that wish for
-what cannot be both, wishes that the tailnet's guards in the same folder forbid (allowedPolicies; the
-labels of namespaces are those of the Namespace objects there), a tailnet that is not there. Other kinds are left alone. No cluster is asked, no
-credential needed, nothing sent.
+Reports all errors at once: invalid YAML, unknown fields, violations of the schema and of the rules of
+the resources, and errors between objects: duplicate objects, conflicts between policies, settings that
+the guardrails of the tailnet in the same folder deny (allowedPolicies, with the labels of the Namespace
+objects there), and a missing tailnet. Ignores objects of other kinds. Needs no cluster and no
+credential, and sends nothing.
 
-YAML means what kubectl takes it for: on is true, 0777 is 511; quotes make a text of it.
+Reads YAML as kubectl does: on is true, 0777 is 511. Write quotes for a string.
 
-Exit status: 0 valid (warnings may be there), 1 not valid.
+Exit code: 0 valid (maybe with warnings), 1 not valid.
 
 Examples:
-  tsdp validate -f policies/                       a folder, with all folders in it
+  tsdp validate -f policies/                       a folder with its subfolders
   tsdp validate -f tailnet.yaml -f network.yaml    files
   kustomize build overlays/fra | tsdp validate -f -
   tsdp validate -f policies/ -o github             annotations in GitHub Actions
   tsdp validate -f policies/ -o sarif >tsdp.sarif  for GitHub code scanning and others"
 )]
 pub(super) struct ValidateArgs {
-    /// What to check: files, folders with all YAML and JSON files in them, and - for the standard
+    /// The manifests to check: files, folders with all YAML and JSON files in them, and - for standard
     /// input.
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     filenames: Vec<PathBuf>,
-    /// The same, without -f.
+    /// The same as -f, for kubectl's habit of positional paths.
     #[arg(
         value_name = "PATH",
         required_unless_present = "filenames",
         hide = true
     )]
     paths: Vec<PathBuf>,
-    /// The namespace of objects that name none, as kubectl's.
+    /// The namespace of objects that name none, as in kubectl.
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
-    /// The controller's own namespace: where a `TailscaleTailnet` has no allowedPolicies, only policies of
-    /// this one are allowed.
+    /// The controller's own namespace. A `TailscaleTailnet` without allowedPolicies allows only policies of
+    /// this namespace.
     #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
     controller_namespace: String,
-    /// How faults are written.
+    /// The format of the diagnostics.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     output: Format,
-    /// When text is coloured.
+    /// When to color text.
     #[arg(long, default_value = "auto", value_name = "WHEN")]
     color: Color,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// As a compiler does, with the lines.
+    /// As of a compiler, with the lines.
     Text,
     /// One JSON object.
     Json,
@@ -83,7 +83,7 @@ enum Format {
     Github,
 }
 
-/// What was checked.
+/// The manifests and all diagnostics.
 struct Outcome {
     manifests: Manifests,
     diagnostics: Vec<Diagnostic>,
@@ -100,7 +100,7 @@ impl Outcome {
     }
 }
 
-/// Checks, prints what is wrong to the standard output and the totals to stderr.
+/// Checks the manifests, and prints the diagnostics to stdout and the totals to stderr.
 pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
     let paths: Vec<PathBuf> = args.filenames.iter().chain(&args.paths).cloned().collect();
     let outcome = check(&paths, args, Timestamp::now());
@@ -111,7 +111,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
         Format::Github => github::render(&outcome.diagnostics),
     };
     output::print(&message)?;
-    // Nobody may read it any more: that changes nothing.
+    // The exit code does not depend on whether anybody still reads stderr.
     let _ = writeln!(io::stderr(), "{}", summary(&outcome));
     Ok(if outcome.valid() {
         ExitCode::SUCCESS
@@ -136,12 +136,12 @@ fn summary(outcome: &Outcome) -> String {
     let others = match manifests.others {
         0 => String::new(),
         others => format!(
-            "; {} of other kinds left alone",
+            "; ignored {} of other kinds",
             amount(others, "object", "objects")
         ),
     };
     let checked = if manifests.found == 0 {
-        format!("nothing of tailnet.dev in {files}{others}")
+        format!("no object of tailnet.dev in {files}{others}")
     } else {
         let objects = amount(manifests.found, "object", "objects");
         format!("{objects} in {files}{others}")

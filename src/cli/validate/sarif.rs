@@ -1,4 +1,4 @@
-//! Faults as SARIF 2.1.0, the format of code scanning.
+//! Diagnostics as SARIF 2.1.0, the format of code scanning.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::cli::{
     output,
 };
 
-/// What stands for itself in the path of a URI is left.
+/// The characters that a URI's path must escape.
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -28,7 +28,7 @@ const ESCAPED: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// One run with everything.
+/// One run with all diagnostics.
 pub fn render(diagnostics: &[Diagnostic]) -> serde_json::Result<String> {
     let rules = Code::ALL
         .iter()
@@ -86,7 +86,7 @@ fn message(diagnostic: &Diagnostic) -> String {
 fn location(place: &Place) -> Value {
     let span = place.span;
     let mut region = json!({"startLine": span.start.line, "startColumn": span.start.column});
-    // A region that ends where it begins is an insertion; such a place is pointed to by its start.
+    // In SARIF an empty region means an insertion: give only the start of such a place.
     if !span.is_empty() {
         region["endLine"] = json!(span.end.line);
         region["endColumn"] = json!(span.end.column);
@@ -97,7 +97,7 @@ fn location(place: &Place) -> Value {
     }})
 }
 
-/// A relative path stays relative: to the root of the repository, where checks are run.
+/// A relative path stays relative to the root of the repository, where CI runs the command.
 fn uri(file: &str) -> String {
     let file = if file == "-" { "stdin" } else { file };
     let file = file.strip_prefix("./").unwrap_or(file);

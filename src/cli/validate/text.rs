@@ -1,10 +1,10 @@
-//! Faults for people: as a compiler writes them.
+//! Diagnostics for people, as a compiler prints them.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
 use crate::cli::manifests::{Diagnostic, Place, Severity};
 
-/// All faults, each with its line.
+/// All diagnostics, each with its line.
 pub fn render(diagnostics: &[Diagnostic], colored: bool) -> String {
     let renderer = if colored {
         Renderer::styled()
@@ -51,7 +51,7 @@ fn subject(diagnostic: &Diagnostic) -> Option<String> {
     Some(format!("{object}, {}", diagnostic.field))
 }
 
-/// The line of a place, with the place underlined. What goes over several lines is shown by its first.
+/// The line of a place, with the place underlined. Of several lines it shows the first.
 fn snippet(place: &Place) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     let start = place.span.start;
     let line = place.source.line(start.line).unwrap_or_default();

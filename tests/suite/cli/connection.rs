@@ -10,7 +10,7 @@ async fn without_a_credential_a_command_says_what_to_set_and_sends_nothing() {
         assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));
         assert!(
             ran.err
-                .starts_with("tsdp: there is no credential: set TAILSCALE_API_KEY")
+                .starts_with("tsdp: found no credential. Set TAILSCALE_API_KEY")
         );
         assert!(ran.err.contains("TAILSCALE_OAUTH_CLIENT_ID"), "{}", ran.err);
     }

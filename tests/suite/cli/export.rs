@@ -24,7 +24,7 @@ async fn a_tailnet_of_300_devices_is_exported_and_then_plans_to_nothing() {
             "one list, and a request a device"
         );
         let manifests = export.ok();
-        assert!(manifests.contains("# Not represented: exitNode: half an exit node"));
+        assert!(manifests.contains("# Not declared: exitNode: only "));
 
         let plan = tailnet.run_with(&["plan", "-f", "-"], &manifests).await;
         let reported = plan.ok();
@@ -91,8 +91,8 @@ async fn the_manifest_has_every_setting_and_comments_name_the_unsupported_ones()
       ipv4: "100.90.1.7"
     ---
     # kiosk.tail1234.ts.net, node nWaiting, hostname kiosk, windows, of kiosk@example.com
-    # Not represented: exitNode: half an exit node: ::/0 is enabled, the other route is not
-    # Not represented: authorized: the device is not authorized now; whether it shall be is for you to say
+    # Not declared: exitNode: only ::/0 of the two routes of an exit node is enabled
+    # Not declared: authorized: the device is not authorized. Declare authorized: true to authorize it
     apiVersion: tailnet.dev/v1alpha1
     kind: TailscaleDevicePolicy
     metadata:
@@ -222,11 +222,11 @@ async fn a_device_that_cannot_be_read_is_reported_and_stops_no_other() {
     tailnet.simulator.inject(fault).unwrap();
     let ran = tailnet.run(&["export"]).await;
     assert!(ran.err.contains(&format!(
-        "tsdp: {node} could not be read as a whole: GET /device/"
+        "tsdp: {node} could not be read completely: GET /device/"
     )));
     assert!(ran.err.contains("request REQ-"), "{}", ran.err);
     let text = ran.with_code(1);
-    assert!(text.contains("# Not represented: postureAttributes: could not be read\n"));
+    assert!(text.contains("# Not declared: postureAttributes: could not be read\n"));
     assert!(text.contains("custom:tier: {string: silver}"), "{text}");
 }
 
@@ -236,7 +236,7 @@ async fn an_invalid_selector_is_refused_with_what_to_write() {
     for (part, reported) in [
         (
             "tag:router",
-            "write PART=VALUE, with PART one of tags, users, hostnames, os and expression",
+            "expected PART=VALUE, with PART one of tags, users, hostnames, os and expression",
         ),
         ("expression=device.colour", "colour"),
         (

@@ -238,7 +238,7 @@ async fn held_changes_are_shown_with_what_to_do() {
     laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that device another address first
 
     default/gone: no device has the hostname gone
-    default/later: default/fleet ranks first and wishes otherwise for keyExpiry of laptop: edit one of the two
+    default/later: overridden by default/fleet, which declares another keyExpiry for laptop. Edit one of the two
 
     No change now, 3 held; 4 policies, 2 devices in the tailnet.
     ");

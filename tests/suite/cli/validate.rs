@@ -63,7 +63,7 @@ fn errors_are_shown_as_a_compiler_shows_them() {
     let output = validate(folder.path(), &["-f", "bad.yaml"]);
     assert_eq!(status(&output), 1);
     insta::assert_snapshot!(text(&output.stdout), @r#"
-error[unknown-field]: unknown field: did you mean tags?
+error[unknown-field]: unknown field. Did you mean tags?
  --> bad.yaml:6:3
   |
 6 |   tag: ["tag:router"]
@@ -79,7 +79,7 @@ error[rule]: '10.0.0.1/16' has host bits: write the address of the network itsel
   |
   = TailscaleDevicePolicy network/fra-router, spec.enabledRoutes[0]
 
-error[schema]: expected a text, found on, which kubectl takes for true: write "on"
+error[schema]: expected a string, found on, which kubectl reads as true. Write "on"
   --> bad.yaml:10:27
    |
 10 |     custom:tier: {string: on}
@@ -106,7 +106,7 @@ fn color_is_shown_when_requested() {
   ␛[1m␛[94m|␛[0m
   ␛[1m␛[94m= ␛[0mTailscaleDevicePolicy network/fra-router, spec.enabledRoutes[0]
 
-␛[1m␛[91merror[schema]␛[0m␛[1m: expected a text, found on, which kubectl takes for true: write "on"␛[0m
+␛[1m␛[91merror[schema]␛[0m␛[1m: expected a string, found on, which kubectl reads as true. Write "on"␛[0m
  ␛[1m␛[94m--> ␛[0mbad.yaml:9:27
   ␛[1m␛[94m|␛[0m
 ␛[1m␛[94m9␛[0m ␛[1m␛[94m|␛[0m     custom:tier: {string: on}
@@ -136,7 +136,7 @@ fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
         let output = validate(folder.path(), args);
         assert_eq!((status(&output), text(&output.stdout).as_str()), (0, ""));
         let message = text(&output.stderr);
-        let totals = "valid (2 objects in 3 files; 2 objects of other kinds left alone)\n";
+        let totals = "valid (2 objects in 3 files; ignored 2 objects of other kinds)\n";
         assert_eq!(message, totals, "{args:?}");
     }
     let output = tsdp(folder.path(), &["validate", "-f", "-"], GOOD);
@@ -144,7 +144,7 @@ fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
     let output = tsdp(folder.path(), &["validate", "-f", "-"], "# nothing\n");
     assert_eq!(
         text(&output.stderr),
-        "valid (nothing of tailnet.dev in 1 file)\n"
+        "valid (no object of tailnet.dev in 1 file)\n"
     );
 }
 
@@ -216,7 +216,7 @@ fn json_has_positions_and_fields() {
       "field": "spec.tag",
       "file": "bad.yaml",
       "line": 6,
-      "message": "unknown field: did you mean tags?",
+      "message": "unknown field. Did you mean tags?",
       "object": "TailscaleDevicePolicy network/fra-router",
       "severity": "error"
     },
@@ -240,7 +240,7 @@ fn json_has_positions_and_fields() {
       "field": "spec.postureAttributes[custom:tier].string",
       "file": "bad.yaml",
       "line": 10,
-      "message": "expected a text, found on, which kubectl takes for true: write \"on\"",
+      "message": "expected a string, found on, which kubectl reads as true. Write \"on\"",
       "object": "TailscaleDevicePolicy network/fra-router",
       "severity": "error"
     }
@@ -259,9 +259,9 @@ fn workflow_commands_annotate_the_lines() {
     let folder = folder(&[("a,b/100%.yaml", BAD)]);
     let output = validate(folder.path(), &["-f", "./a,b", "-o", "github"]);
     insta::assert_snapshot!(text(&output.stdout), @r#"
-::error file=a%2Cb/100%25.yaml,line=6,col=3,endLine=6,endColumn=5,title=unknown-field::spec.tag: unknown field: did you mean tags?
+::error file=a%2Cb/100%25.yaml,line=6,col=3,endLine=6,endColumn=5,title=unknown-field::spec.tag: unknown field. Did you mean tags?
 ::error file=a%2Cb/100%25.yaml,line=8,col=7,endLine=8,endColumn=17,title=rule::spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write the address of the network itself, as 10.0.0.0/16 and not 10.0.0.1/16
-::error file=a%2Cb/100%25.yaml,line=10,col=27,endLine=10,endColumn=28,title=schema::spec.postureAttributes[custom:tier].string: expected a text, found on, which kubectl takes for true: write "on"
+::error file=a%2Cb/100%25.yaml,line=10,col=27,endLine=10,endColumn=28,title=schema::spec.postureAttributes[custom:tier].string: expected a string, found on, which kubectl reads as true. Write "on"
 "#);
     // The standard input is no file to annotate.
     let output = tsdp(folder.path(), &["validate", "-f", "-", "-o", "github"], BAD);
@@ -337,7 +337,7 @@ fn an_object_declared_twice_is_refused_across_files() {
     assert_eq!(status(&output), 1);
     let message = text(&output.stdout);
     assert!(
-        message.contains("the object stands at ./a.yaml:3:18 already"),
+        message.contains("the object also exists at ./a.yaml:3:18"),
         "{message}"
     );
 }
@@ -394,14 +394,14 @@ fn settings_that_guardrails_in_the_same_folder_deny_are_reported_with_their_posi
     let output = validate(folder.path(), &["-f", "."]);
     assert_eq!(status(&output), 1);
     insta::assert_snapshot!(text(&output.stdout), @r"
-error[not-allowed]: no rule of allowedPolicies allows this field: give the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [default]}, fields: [exitNode]}]
+error[not-allowed]: no rule of allowedPolicies allows this field. Give the TailscaleTailnet a rule such as allowedPolicies: [{namespaces: {names: [default]}, fields: [exitNode]}]
  --> ./router.yaml:4:50
   |
 4 | spec: {device: {hostname: ber-router}, exitNode: true}
   |                                                  ^^^^
   |
   = TailscaleDevicePolicy default/ber-router, spec.exitNode
-note: what is allowed
+note: the rules of the tailnet
  --> ./tailnet.yaml:6:3
   |
 6 |   allowedPolicies:

@@ -59,10 +59,10 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     // Without a terminal to ask, no answer counts as yes.
     let (code, out, error) = shell(&stage, command).await;
     assert_eq!((code, &out), (1, &shown));
-    let lacks = "tsdp: there is no terminal to ask on: write --yes to approve what waits\n";
+    let lacks = "tsdp: found no terminal to ask on. Add --yes to approve the plan without asking\n";
     assert_eq!(error, lacks);
 
-    let question = format!("Approve plan:{hash} of network/nas? Only 'yes' is taken: ");
+    let question = format!("Approve plan:{hash} of network/nas? Type 'yes' to confirm: ");
     for typed in ["y\n", "no\n", ""] {
         let (code, screen, _) = shell(&stage, &on_terminal(command, 90, typed)).await;
         assert_eq!(code, 1, "{typed:?} {screen}");
@@ -70,10 +70,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
             screen.starts_with(&format!("{shown}{question}")),
             "{screen}"
         );
-        assert!(
-            screen.ends_with("tsdp: nothing was approved.\n"),
-            "{screen}"
-        );
+        assert!(screen.ends_with("tsdp: approved nothing.\n"), "{screen}");
     }
     assert_eq!(calls(&stage.simulator), [""; 0]);
 
@@ -87,10 +84,11 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     assert_eq!(calls(&stage.simulator).len(), 2);
 
     let (code, out, _) = shell(&stage, command).await;
-    let nothing = format!("network/nas waits for no approval. nas ({nas}) is in sync.\n");
+    let nothing = format!("network/nas needs no approval. nas ({nas}) is in sync.
+");
     assert_eq!((code, out), (0, nothing));
     let (_, list, _) = shell(&stage, "kubectl tsdp approve").await;
-    assert_eq!(list, "Nothing waits for an approval.\n");
+    assert_eq!(list, "Nothing is pending approval.\n");
 
     let (code, _, error) = shell(&stage, "kubectl tsdp approve nobody -n network --yes").await;
     assert_eq!(code, 1);
@@ -161,7 +159,7 @@ async fn the_limit_is_approved_on_the_tailnet_and_a_device_on_its_policy() {
     let (code, _, error) = shell(&stage, "tsdp approve twin -n network --yes").await;
     assert_eq!(code, 1);
     assert!(
-        error.contains("Here, write --node NODEID to say which device is meant."),
+        error.contains("To approve one here, add --node and its nodeId."),
         "{error}"
     );
     stage.max_changed_devices("100%").await;

@@ -76,7 +76,6 @@ async fn an_environment_that_describes_no_connection_ends_the_controller_with_wh
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
-    let reported =
-        "tsdp: --tailnet-from-env: there is no credential: set TAILSCALE_API_KEY to an API";
+    let reported = "tsdp: --tailnet-from-env: found no credential. Set TAILSCALE_API_KEY to an API";
     assert!(error.contains(reported), "{error}");
 }

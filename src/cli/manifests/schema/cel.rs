@@ -1,5 +1,5 @@
-//! The functions that Kubernetes adds to CEL, as far as the rules of our kinds use them, and values
-//! as CEL sees them.
+//! The functions that Kubernetes adds to CEL, as far as the rules of tailnet.dev use them, and the
+//! conversion of values to CEL.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use regex::Regex;
 use super::network;
 use crate::cli::manifests::tree::{Data, Node};
 
-/// What stands for a Go value within an expression.
+/// A Go value within an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Foreign {
     Ip(IpAddr),
@@ -48,19 +48,19 @@ impl From<Foreign> for Value {
 
 type Answer = Result<Value, ExecutionError>;
 
-/// The language: CEL's own functions, and those on texts.
+/// The environment: CEL's standard functions and those on strings.
 pub fn language() -> Env {
     let mut env = Env::stdlib();
-    // Fails only where one is declared already, which a new environment has not.
+    // Fails only if a function is declared twice, which cannot happen in a new environment.
     let _ = cel::extensions::strings(&mut env);
     env
 }
 
-/// Where expressions are evaluated: with the functions of Kubernetes.
+/// The context of evaluation, with the functions of Kubernetes.
 pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
     let mut scope = Context::with_env(env);
     let patterns = Patterns::default();
-    // Each fails only where it is declared already; a test evaluates every rule.
+    // Each call fails only if the function is declared twice. A test evaluates every rule.
     let _ = scope.add_function(
         "matches",
         move |This(text): This<Arc<String>>, pattern: Arc<String>| {
@@ -82,7 +82,7 @@ pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
         None => Err(unfit("url", &text)),
     });
     let _ = scope.add_function("duration", |text: Arc<String>| {
-        // As nanoseconds: enough to compare one with another.
+        // As nanoseconds: the rules only compare durations.
         network::duration(&text).ok_or_else(|| unfit("duration", &text))
     });
     let _ = scope.add_function("family", |This(it): This<Value>| match foreign(&it) {
@@ -120,7 +120,7 @@ pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
     scope
 }
 
-/// Patterns are compiled once: a rule meets many values.
+/// Compiled patterns, because a rule is evaluated for many values.
 #[derive(Default)]
 struct Patterns(Mutex<HashMap<String, Regex>>);
 
@@ -132,14 +132,17 @@ impl Patterns {
         }
         let regex = Regex::new(pattern)
             .map_err(|error| ExecutionError::function_error("matches", error))?;
-        let fits = regex.is_match(text);
+        let is_match = regex.is_match(text);
         known.insert(pattern.to_owned(), regex);
-        Ok(fits)
+        Ok(is_match)
     }
 }
 
 fn unfit(function: &str, value: &impl fmt::Debug) -> ExecutionError {
-    ExecutionError::function_error(function, format!("{value:?} does not fit"))
+    ExecutionError::function_error(
+        function,
+        format!("found {value:?}, expected a value of another type"),
+    )
 }
 
 fn foreign(value: &Value) -> Option<&Foreign> {
@@ -156,7 +159,7 @@ fn network_of(function: &str, value: &Value) -> Result<IpNet, ExecutionError> {
     }
 }
 
-/// From a text, or the address of a network.
+/// Parses a string, or takes the address of a network.
 fn to_ip(from: &Value) -> Answer {
     let addr = match (from, foreign(from)) {
         (Value::String(text), _) => network::ip(text),
@@ -177,13 +180,13 @@ fn to_cidr(from: &Value) -> Result<Foreign, ExecutionError> {
     net.map(Foreign::Cidr).ok_or_else(|| unfit("cidr", from))
 }
 
-/// A value as the rules see it: what the schema does not name is not there.
+/// A value for the rules. The API server prunes fields that the schema does not name, and so does this.
 pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
     match &node.data {
         Data::Null => Value::Null,
         Data::Boolean(flag) => Value::Bool(*flag),
         Data::Number(number) => match (schema.type_.as_deref(), number.as_i64()) {
-            // Without a type: an integer or a text.
+            // Without a type: an integer or a string.
             (Some("integer") | None, Some(integer)) => Value::Int(integer),
             _ => Value::Float(number.as_f64().unwrap_or_default()),
         },

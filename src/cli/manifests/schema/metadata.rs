@@ -1,4 +1,4 @@
-//! What Kubernetes checks of every object: its name, namespace, labels and annotations.
+//! The checks that Kubernetes makes for every object: name, namespace, labels and annotations.
 
 use super::Finding;
 use crate::cli::manifests::{
@@ -43,8 +43,8 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
         let field = path.field(&entry.key);
         if !FIELDS.contains(&entry.key.as_str()) {
             let message = match nearest(&entry.key, FIELDS) {
-                Some(near) => format!("unknown field: did you mean {near}?"),
-                None => "unknown field: write it below annotations".to_owned(),
+                Some(near) => format!("unknown field. Did you mean {near}?"),
+                None => "unknown field. Write it as an annotation".to_owned(),
             };
             add(Code::UnknownField, field, message);
             continue;
@@ -69,12 +69,12 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
         entry.is_some_and(|entry| entry.value.data != Data::Null)
     };
     if !is_named("name") {
-        let message = "the object has no name: write one such as fra-router".to_owned();
+        let message = "the object has no name. Write one such as fra-router".to_owned();
         add(Code::Schema, path.field("name"), message);
     }
     if !namespaced && is_named("namespace") {
         let message =
-            "it is in no namespace, whatever is written here: leave the field out".to_owned();
+            "the kind has no namespace, and so the field has no effect. Leave it out".to_owned();
         let field = path.field("namespace");
         findings.push(Finding::warning(Code::Schema, field, message));
     }
@@ -82,16 +82,19 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
 
 fn name(field: &str, node: &Node) -> Option<String> {
     let Data::Text(text) = &node.data else {
-        return Some(format!("expected a text, found {}", found("string", node)));
+        return Some(format!(
+            "expected a string, found {}",
+            found("string", node)
+        ));
     };
-    let fits = match field {
+    let is_valid = match field {
         "namespace" => is_label(text),
         "generateName" => true,
         _ => is_subdomain(text),
     };
-    (!fits).then(|| {
+    (!is_valid).then(|| {
         format!(
-            "'{text}' is no {field} in Kubernetes: write lower-case letters, digits and dashes, such as \
+            "'{text}' is not a valid {field} in Kubernetes. Write lowercase letters, digits and dashes, such as \
              fra-router"
         )
     })
@@ -107,8 +110,8 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
         let field = path.key(&entry.key);
         if !is_qualified(&entry.key) {
             let message = format!(
-                "'{}' is no key: write letters, digits, -, _ or ., after a domain and a slash if any, \
-                 such as example.com/team",
+                "'{}' is not a valid key. Write letters, digits, -, _ or ., optionally after a domain and a \
+                 slash, such as example.com/team",
                 entry.key
             );
             diagnostics.push((field.clone(), message));
@@ -116,21 +119,21 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
         match &entry.value.data {
             Data::Text(text) if what == "labels" && !is_label_value(text) => {
                 let message = format!(
-                    "'{text}' is no value of a label: write at most 63 letters, digits, -, _ or ."
+                    "'{text}' is not a valid value of a label. Write at most 63 letters, digits, -, _ or ."
                 );
                 diagnostics.push((field, message));
             }
             Data::Text(_) => {}
             _ => {
                 let found = found("string", &entry.value);
-                diagnostics.push((field, format!("expected a text, found {found}")));
+                diagnostics.push((field, format!("expected a string, found {found}")));
             }
         }
     }
     diagnostics
 }
 
-/// RFC 1123, as Kubernetes reads it.
+/// A label of RFC 1123, by the rules of Kubernetes.
 fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     !text.is_empty()

@@ -1,7 +1,7 @@
-//! What the API server checks of an object: its structure by the schema, then the CEL rules in it.
+//! The API server's checks of an object: its structure by the schema, then the CEL rules of the schema.
 //!
-//! The server leaves out all rules once a value is missing, too long or of the wrong type. Here only
-//! the rules on what holds such a value are left out, so that all faults are said at once.
+//! The server skips all rules if any value is missing, too long or of the wrong type. This module skips
+//! only the rules on parents of such a value, so that it reports all errors at once.
 
 mod cel;
 mod metadata;
@@ -23,22 +23,22 @@ use super::{
 use crate::api::schema;
 use rules::Rules;
 
-/// What is wrong with an object.
+/// An error or a warning about an object, before its place in the file is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Whether the API server refuses it.
     pub severity: Severity,
-    /// The kind of fault.
+    /// The kind of diagnostic.
     pub code: Code,
     /// The field.
     pub field: FieldPath,
-    /// What of the field.
-    pub spot: Location,
-    /// What was found and what to write.
+    /// The part of the field to point to.
+    pub location: Location,
+    /// What was found, and what to write instead.
     pub message: String,
 }
 
-/// The schemas of all our kinds.
+/// The schemas of all kinds of tailnet.dev.
 pub struct Schemas {
     kinds: HashMap<String, Kind>,
     rules: Rules,
@@ -49,14 +49,14 @@ struct Kind {
     namespaced: bool,
 }
 
-/// What of a field is wrong.
+/// A part of a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// Its value.
     Value,
     /// Its name.
     Name,
-    /// This key in it.
+    /// This key within its map.
     Key(String),
 }
 
@@ -65,7 +65,7 @@ impl Finding {
         Self {
             severity: Severity::Error,
             code,
-            spot: match code {
+            location: match code {
                 Code::UnknownField => Location::Name,
                 _ => Location::Value,
             },
@@ -83,7 +83,7 @@ impl Finding {
 }
 
 impl Schemas {
-    /// Those of this version.
+    /// The schemas of this version.
     #[must_use]
     pub fn new() -> Self {
         let kinds = schema::definitions().into_iter().filter_map(kind);
@@ -93,18 +93,18 @@ impl Schemas {
         }
     }
 
-    /// The names of our kinds.
+    /// The names of the kinds.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
         self.kinds.keys().map(String::as_str)
     }
 
-    /// Whether objects of a kind are in namespaces.
+    /// Whether a kind is namespaced.
     #[must_use]
     pub fn namespaced(&self, kind: &str) -> bool {
         self.kinds.get(kind).is_some_and(|kind| kind.namespaced)
     }
 
-    /// All that is wrong with an object of a kind, in the order of its fields.
+    /// All errors of an object of a kind, in the order of its fields.
     #[must_use]
     pub fn check(&mut self, kind: &str, object: &Node) -> Vec<Finding> {
         let Some(kind) = self.kinds.get(kind) else {

@@ -1,17 +1,18 @@
-//! Addresses, networks and URLs as the API server's CEL library reads them (Go's `netip` and `net/url`).
+//! Addresses, networks, URLs and durations, parsed as by the API server's CEL library (Go's `netip`,
+//! `net/url` and `time`).
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// An address. IPv4 within IPv6 and zones are none.
+/// An IP address. Refuses IPv4-mapped IPv6 addresses and zones, as the library does.
 pub fn ip(text: &str) -> Option<IpAddr> {
     let addr: IpAddr = text.parse().ok()?;
     let mapped = matches!(addr, IpAddr::V6(addr) if addr.to_ipv4_mapped().is_some());
     (!mapped).then_some(addr)
 }
 
-/// A network, host bits and all.
+/// A network, possibly with host bits.
 pub fn cidr(text: &str) -> Option<IpNet> {
     let (addr, bits) = text.split_once('/')?;
     let digits = bits.bytes().all(|b| b.is_ascii_digit());
@@ -29,7 +30,7 @@ pub fn url(text: &str) -> Option<(&str, &str)> {
     let rest = rest.split('#').next().unwrap_or_default();
     let rest = rest.split('?').next().unwrap_or_default();
     if !rest.starts_with('/') {
-        // Such as mailto:a@b; without a scheme it is relative, which is no URL here.
+        // For example mailto:a@b. Without a scheme the URL is relative, which isURL refuses.
         return (!scheme.is_empty()).then_some((scheme, ""));
     }
     let Some(authority) = rest.strip_prefix("//") else {
@@ -51,7 +52,7 @@ pub fn url(text: &str) -> Option<(&str, &str)> {
     (port_is_number && name.chars().all(allowed)).then_some((scheme, host))
 }
 
-/// What stands before the first colon, if it can be a scheme; `None` where nothing stands there.
+/// The part before the first colon, if it can be a scheme. `None` if it is empty.
 fn scheme(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
     match end {
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_read_as_go_reads_them() {
+    fn networks_parse_as_in_go() {
         for text in [
             "10.0.0.0/8",
             "10.0.0.1/8",
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_are_read_as_go_reads_them() {
+    fn urls_parse_as_in_go() {
         for (text, parts) in [
             (
                 "https://api.tailscale.com",
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_parse_as_in_go() {
         assert_eq!(duration("1h30m"), Some(5_400_000_000_000));
         assert_eq!(duration("1.5s"), Some(1_500_000_000));
         assert_eq!(duration("-2ms"), Some(-2_000_000));

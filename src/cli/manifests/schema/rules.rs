@@ -1,4 +1,4 @@
-//! The CEL rules in a schema.
+//! Evaluates the CEL rules of a schema.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::cli::manifests::{
     tree::{Data, Node},
 };
 
-/// The rules that were met so far, compiled.
+/// Compiled rules, cached by their text.
 pub struct Rules {
     env: Arc<Env>,
     scope: Context<'static, 'static>,
@@ -31,7 +31,7 @@ impl Rules {
         }
     }
 
-    /// Checks the rules that stand at a value itself.
+    /// Checks the rules of the value's own schema.
     pub fn check(
         &mut self,
         schema: &JSONSchemaProps,
@@ -44,7 +44,7 @@ impl Rules {
         };
         let value = library::value(schema, node);
         for rule in rules {
-            let (message, spot) = match self.evaluate(&rule.rule, &value) {
+            let (message, location) = match self.evaluate(&rule.rule, &value) {
                 Ok(Some(Value::Bool(true)) | None) => continue,
                 Ok(Some(_)) => {
                     let message = self.message(rule, &value);
@@ -57,14 +57,13 @@ impl Rules {
             };
             let below = FieldPath::parse(rule.field_path.as_deref().unwrap_or_default());
             findings.push(Finding {
-                spot,
+                location,
                 ..Finding::error(Code::Rule, path.join(&below), message)
             });
         }
     }
 
-    /// What an expression gives for a value; `None` where it compares with an older one, as there is
-    /// none.
+    /// The result of an expression for a value. `None` for a transition rule, as there is no old value.
     fn evaluate(&mut self, expression: &str, value: &Value) -> Result<Option<Value>, String> {
         if !self.programs.contains_key(expression) {
             let program = self
@@ -87,8 +86,8 @@ impl Rules {
         Ok(Some(given))
     }
 
-    /// A rule on the keys of a map names any one that breaks it, as a map has no order. Here it is the
-    /// first one in the file.
+    /// A rule on the keys of a map names any key that violates it, as a CEL map has no order. Names the
+    /// first one in the file instead.
     fn naming_the_first(
         &mut self,
         rule: &ValidationRule,
@@ -106,7 +105,7 @@ impl Rules {
         let Some(words) = entries.iter().find_map(|entry| named(&entry.key)) else {
             return (message, Location::Value);
         };
-        let breaks = |count: &usize| {
+        let violates = |count: &usize| {
             let some = Node::new(node.span, Data::Map(entries[..*count].to_vec()));
             let some = library::value(schema, &some);
             matches!(
@@ -115,7 +114,7 @@ impl Rules {
             )
         };
         match (1..=entries.len())
-            .find(breaks)
+            .find(violates)
             .map(|count| &entries[count - 1].key)
         {
             Some(key) => (format!("'{key}' {words}"), Location::Key(key.clone())),
@@ -123,7 +122,8 @@ impl Rules {
         }
     }
 
-    /// The message that names the value, else the fixed one, as the API server chooses.
+    /// The message of the rule: from `messageExpression` if it gives one, else the fixed one, as in the API
+    /// server.
     fn message(&mut self, rule: &ValidationRule, value: &Value) -> String {
         if let Some(expression) = &rule.message_expression
             && let Ok(Some(Value::String(message))) = self.evaluate(expression, value)
@@ -192,7 +192,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_rule_can_be_read_and_every_function_that_it_calls_is_there() {
+    fn every_rule_compiles_and_calls_only_known_functions() {
         let mut all = Vec::new();
         for definition in definitions() {
             for version in &definition.spec.versions {

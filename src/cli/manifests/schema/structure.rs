@@ -1,4 +1,4 @@
-//! Types, bounds, and what must be there or must not.
+//! Checks types, bounds, and required and unknown fields.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,10 +15,10 @@ use crate::cli::manifests::{
     wording::{example, expected, found, nearest},
 };
 
-/// The fields of every object that its own schema does not name.
+/// The fields that every object has besides those of its schema.
 const COMMON: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Checks an object, rules included.
+/// Checks an object, with the CEL rules.
 pub fn check(
     schema: &JSONSchemaProps,
     object: &Node,
@@ -40,10 +40,11 @@ struct Checking<'c> {
 }
 
 impl Checking<'_> {
-    /// Whether rules can be evaluated on the value: nothing in it is missing or of a wrong shape.
+    /// Checks a value. Returns whether rules can be evaluated on it: nothing in it is missing or of the wrong
+    /// type.
     fn value(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
         let kind = match schema.x_kubernetes_int_or_string {
-            // For the API server it has no type.
+            // The API server gives it no type.
             Some(true) => Some("int-or-string"),
             _ => schema.type_.as_deref(),
         };
@@ -83,7 +84,7 @@ impl Checking<'_> {
             let field = path.field(&entry.key);
             let at_root = path.steps().is_empty();
             match properties.get(&entry.key) {
-                // It is written by the controller, and the API server takes none from a manifest.
+                // The controller writes it, and the API server ignores it in a manifest.
                 Some(_) if at_root && entry.key == "status" => {}
                 Some(schema) => sound &= self.entry(schema, &entry.value, &field),
                 None if at_root && COMMON.contains(&entry.key.as_str()) => {}
@@ -94,8 +95,8 @@ impl Checking<'_> {
             let is_it = |entry: &Entry| entry.key == *name && entry.value.data != Data::Null;
             if !entries.iter().any(is_it) {
                 let such = properties.get(name).and_then(example);
-                let such = such.map(|example| format!(", such as {name}: {example}"));
-                let message = format!("{name} is missing: write it{}", such.unwrap_or_default());
+                let such = such.map(|example| format!(", for example {name}: {example}"));
+                let message = format!("{name} is missing. Write it{}", such.unwrap_or_default());
                 self.add(Code::Schema, &path.field(name), message);
                 sound = false;
             }
@@ -103,7 +104,7 @@ impl Checking<'_> {
         sound
     }
 
-    /// What stands in a map. The API server drops it where it is nothing.
+    /// Checks an entry of a map. The API server drops an entry that is null.
     fn entry(&mut self, schema: &JSONSchemaProps, node: &Node, path: &FieldPath) -> bool {
         if node.data != Data::Null {
             return self.value(schema, node, path);
@@ -114,8 +115,8 @@ impl Checking<'_> {
             _ => "",
         };
         let message = format!(
-            "nothing stands here, which counts as if the field were not there: write a value{empty}, or \
-             leave it out"
+            "the value is empty, which counts as if the field were absent. Write a value{empty}, or leave \
+             the field out"
         );
         self.findings
             .push(Finding::warning(Code::Schema, path.clone(), message));
@@ -136,14 +137,14 @@ impl Checking<'_> {
             .chain(common)
             .collect();
         let near = nearest(name, known.iter().copied());
-        let misspelt = near.filter(|near| strsim::damerau_levenshtein(name, near) == 1);
-        let meant = match (misspelt, elsewhere(self.root, name)) {
+        let misspelled = near.filter(|near| strsim::damerau_levenshtein(name, near) == 1);
+        let suggestion = match (misspelled, elsewhere(self.root, name)) {
             (None, Some(path)) => Some(path.to_string()),
             _ => near.map(str::to_owned),
         };
-        let message = match meant {
-            Some(meant) => format!("unknown field: did you mean {meant}?"),
-            None => format!("unknown field: write one of {}", known.join(", ")),
+        let message = match suggestion {
+            Some(suggestion) => format!("unknown field. Did you mean {suggestion}?"),
+            None => format!("unknown field. Write one of {}", known.join(", ")),
         };
         self.add(Code::UnknownField, field, message);
     }
@@ -160,7 +161,7 @@ impl Checking<'_> {
             for (i, item) in items.iter().enumerate() {
                 let value = item.to_json().to_string();
                 if seen.contains(&value) {
-                    let message = format!("{value} stands in the list twice: keep one of them");
+                    let message = format!("the list has {value} twice. Keep one of them");
                     self.add(Code::Schema, &path.index(i), message);
                 }
                 seen.insert(value);
@@ -174,12 +175,12 @@ impl Checking<'_> {
             let choices: Vec<&str> = choices.iter().filter_map(|it| it.0.as_str()).collect();
             if !choices.contains(&text) {
                 let near = nearest(text, choices.iter().copied());
+                let choices = choices.join(" or ");
                 let message = match near {
-                    Some(near) => format!("'{text}' is none of the values: did you mean {near}?"),
-                    None => format!(
-                        "'{text}' is none of the values: write {}",
-                        choices.join(" or ")
-                    ),
+                    Some(near) => {
+                        format!("found '{text}', expected {choices}. Did you mean {near}?")
+                    }
+                    None => format!("found '{text}', expected {choices}"),
                 };
                 self.add(Code::Schema, path, message);
                 return false;
@@ -189,12 +190,17 @@ impl Checking<'_> {
         let sound = self.at_most(schema.max_length, length, "characters", path);
         if schema
             .min_length
-            .is_some_and(|least| i64::try_from(length).is_ok_and(|it| it < least))
+            .is_some_and(|min| i64::try_from(length).is_ok_and(|it| it < min))
         {
-            self.add(Code::Schema, path, "it is empty: write a text".to_owned());
+            self.add(
+                Code::Schema,
+                path,
+                "the value is empty. Write a string".to_owned(),
+            );
         }
         if schema.format.as_deref() == Some("date-time") && !is_date_time(text) {
-            let message = format!("'{text}' is no time: write one such as 2027-01-01T00:00:00Z");
+            let message =
+                format!("'{text}' is not a valid time. Write one such as 2027-01-01T00:00:00Z");
             self.add(Code::Schema, path, message);
             return false;
         }
@@ -203,29 +209,29 @@ impl Checking<'_> {
 
     fn number(&mut self, schema: &JSONSchemaProps, number: Option<f64>, path: &FieldPath) -> bool {
         let Some(number) = number else { return true };
-        if schema.minimum.is_some_and(|least| number < least) {
-            let least = schema.minimum.unwrap_or_default();
+        if schema.minimum.is_some_and(|min| number < min) {
+            let min = schema.minimum.unwrap_or_default();
             self.add(
                 Code::Schema,
                 path,
-                format!("{number} is too low: write at least {least}"),
+                format!("found {number}, expected at least {min}"),
             );
         }
-        if schema.maximum.is_some_and(|most| number > most) {
-            let most = schema.maximum.unwrap_or_default();
+        if schema.maximum.is_some_and(|max| number > max) {
+            let max = schema.maximum.unwrap_or_default();
             self.add(
                 Code::Schema,
                 path,
-                format!("{number} is too high: write at most {most}"),
+                format!("found {number}, expected at most {max}"),
             );
         }
         true
     }
 
-    fn at_most(&mut self, most: Option<i64>, count: usize, what: &str, path: &FieldPath) -> bool {
-        let within = most.is_none_or(|most| i64::try_from(count).is_ok_and(|count| count <= most));
-        if let (false, Some(most)) = (within, most) {
-            let message = format!("{count} {what} are too many: write at most {most}");
+    fn at_most(&mut self, max: Option<i64>, count: usize, what: &str, path: &FieldPath) -> bool {
+        let within = max.is_none_or(|max| i64::try_from(count).is_ok_and(|count| count <= max));
+        if let (false, Some(max)) = (within, max) {
+            let message = format!("found {count} {what}, expected at most {max}");
             self.add(Code::Schema, path, message);
         }
         within
@@ -237,7 +243,7 @@ impl Checking<'_> {
     }
 }
 
-/// RFC 3339 as the API server reads it: stricter than a parser that takes a blank for the `T`.
+/// RFC 3339 as in the API server: stricter than a parser that accepts a blank in place of the `T`.
 fn is_date_time(text: &str) -> bool {
     let bytes = text.as_bytes();
     let digits = |range: std::ops::Range<usize>| {
@@ -262,7 +268,7 @@ fn is_date_time(text: &str) -> bool {
         && text.parse::<Timestamp>().is_ok()
 }
 
-/// Where in the spec a field of this name is, if it is in one place only.
+/// The path of the field with this name in the spec, if there is only one.
 fn elsewhere(root: &JSONSchemaProps, name: &str) -> Option<FieldPath> {
     let mut found = Vec::new();
     let spec = root.properties.as_ref()?.get("spec")?;

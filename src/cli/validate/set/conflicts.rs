@@ -1,4 +1,4 @@
-//! Policies that wish for what cannot be both.
+//! Conflicts between policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,13 +14,13 @@ use crate::{
 /// The conflicts between the policies of one tailnet.
 pub fn check(
     policies: &[&Located<TailscaleDevicePolicy>],
-    guards: &Admission,
+    admission: &Admission,
     now: Timestamp,
 ) -> Vec<Diagnostic> {
     let model = ImaginedTailnet::new(policies);
-    let survey = plan::plan_tailnet(
+    let tailnet_plan = plan::plan_tailnet(
         &model.policies,
-        guards,
+        admission,
         &model.fleet,
         &model.attributes,
         now,
@@ -28,21 +28,21 @@ pub fn check(
     let keys = model.policies.iter().map(|declared| &declared.key);
     let located: BTreeMap<&PolicyKey, &Located<TailscaleDevicePolicy>> =
         keys.zip(policies.iter().copied()).collect();
-    let mut message: BTreeSet<(&PolicyKey, &Field, &PolicyKey)> = BTreeSet::new();
+    let mut reported: BTreeSet<(&PolicyKey, &Field, &PolicyKey)> = BTreeSet::new();
     let mut diagnostics = Vec::new();
-    for plan in survey.devices.values() {
+    for plan in tailnet_plan.devices.values() {
         for conflict in &plan.owners.conflicts {
             let Conflict {
-                overridden: loser,
+                overridden,
                 field,
-                owner: winner,
+                owner,
                 ..
             } = conflict;
-            let both = (located.get(loser), located.get(winner));
-            if let (Some(loses), Some(wins)) = both
-                && message.insert((loser, field, winner))
+            let both = (located.get(overridden), located.get(owner));
+            if let (Some(overridden_object), Some(owner_object)) = both
+                && reported.insert((overridden, field, owner))
             {
-                diagnostics.push(diagnostic(conflict, loses, wins));
+                diagnostics.push(diagnostic(conflict, overridden_object, owner_object));
             }
         }
     }
@@ -51,66 +51,66 @@ pub fn check(
 
 fn diagnostic(
     conflict: &Conflict,
-    loses: &Located<TailscaleDevicePolicy>,
-    wins: &Located<TailscaleDevicePolicy>,
+    overridden: &Located<TailscaleDevicePolicy>,
+    precedent: &Located<TailscaleDevicePolicy>,
 ) -> Diagnostic {
-    let Conflict {
-        field,
-        owner: winner,
-        ..
-    } = conflict;
-    let (lower, higher) = (loses.priority(), wins.priority());
-    let decides = if lower < higher {
-        format!("it decides by its priority, {higher}")
+    let Conflict { field, owner, .. } = conflict;
+    let (lower, higher) = (overridden.priority(), precedent.priority());
+    let precedence = if lower < higher {
+        format!("{owner} takes precedence by its priority, {higher}")
     } else {
-        "the older one decides".to_owned()
+        "the older policy takes precedence".to_owned()
     };
-    let by_fleet = loses.selects() || wins.selects();
-    let (other, mend, sure) = match &conflict.kind {
-        ConflictKind::Field if by_fleet => (
-            format!("{winner} wishes otherwise on devices that both select"),
-            format!("wish the same in both, or leave {field} out of one"),
-            // Of two selectors nobody knows whether they meet.
+    let by_selector = overridden.selects() || precedent.selects();
+    let (problem, advice, is_certain) = match &conflict.kind {
+        ConflictKind::Field if by_selector => (
+            format!("{owner} declares another value for devices that both select"),
+            format!("Declare the same in both, or leave {field} out of one"),
+            // Nobody knows whether two selectors match a common device.
             false,
         ),
         ConflictKind::Field => (
-            format!("{winner} wishes otherwise for the same device"),
-            format!("wish the same in both, or leave {field} out of one"),
-            // A priority says that somebody knows.
+            format!("{owner} declares another value for the same device"),
+            format!("Declare the same in both, or leave {field} out of one"),
+            // With different priorities the conflict is intended.
             lower == higher,
         ),
         ConflictKind::Type(attribute_type) => (
             format!(
-                "{winner} wishes for {attribute_type}, and a key has one spelling and one type in the whole tailnet"
+                "{owner} declares {attribute_type}, and a key has one spelling and one type in the whole tailnet"
             ),
-            "write it alike in both, or give it another key".to_owned(),
+            "Declare it equally in both, or choose another key".to_owned(),
             true,
         ),
         ConflictKind::Device(_) => (
-            format!("{winner} wishes for it on another device, and only one can have it"),
-            "write another one, or name the device alike in both".to_owned(),
-            loses.named_by() == wins.named_by(),
+            format!(
+                "{owner} declares the same value for another device, and only one device can have it"
+            ),
+            "Choose another value, or name the device equally in both".to_owned(),
+            overridden.named_by() == precedent.named_by(),
         ),
     };
     let path = FieldPath::parse(&format!("spec.{field}"));
-    let theirs = match &conflict.kind {
+    let other_path = match &conflict.kind {
         ConflictKind::Type(attribute_type) => {
             FieldPath::parse(&format!("spec.postureAttributes[{}]", attribute_type.key))
         }
         _ => path.clone(),
     };
-    let message = format!("{other}: {mend}. As it is, {decides}");
+    let message = format!("{problem}. {advice}. Until then, {precedence}");
     Diagnostic {
-        severity: if sure {
+        severity: if is_certain {
             Severity::Error
         } else {
             Severity::Warning
         },
         related: vec![Related {
-            place: wins.document.place(&theirs),
-            message: format!("the other wish, of {winner}"),
+            place: precedent.document.place(&other_path),
+            message: format!("the other declaration, of {owner}"),
         }],
-        ..loses.document.diagnostic(Code::Conflict, &path, message)
+        ..overridden
+            .document
+            .diagnostic(Code::Conflict, &path, message)
     }
 }
 
@@ -123,7 +123,7 @@ impl Located<TailscaleDevicePolicy> {
         self.object.spec.device_selector.is_some()
     }
 
-    /// By which kind of identity the device is named: two kinds may name one device.
+    /// The kind of identity that names the device. Two names of different kinds can mean the same device.
     fn named_by(&self) -> [bool; 4] {
         let device = self.object.spec.device.as_ref();
         device.map_or([false; 4], |device| {

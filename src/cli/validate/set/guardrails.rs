@@ -1,4 +1,4 @@
-//! What the guards of a tailnet forbid to the policies beside it.
+//! Policies that the guardrails of their tailnet deny.
 
 use crate::{
     api::{TailscaleDevicePolicy, TailscaleTailnet},
@@ -7,8 +7,8 @@ use crate::{
     plan::{Admission, Forbidden, Guardrails, GuardrailsSource},
 };
 
-/// The guards of a tailnet. Where it is not among the manifests, or cannot be read, nobody has declared
-/// any.
+/// The guardrails of a tailnet. None if the tailnet is not among the manifests, or if its guardrails are
+/// invalid, which [`unreadable`] reports.
 pub fn of(
     tailnet: Option<&Located<TailscaleTailnet>>,
     manifests: &Manifests,
@@ -21,15 +21,15 @@ pub fn of(
     }
 }
 
-/// What no rule of the resource can find in the guards themselves.
+/// Errors in the guardrails themselves that no CEL rule of the resource finds.
 pub fn unreadable(manifests: &Manifests, controller_namespace: &str) -> Vec<Diagnostic> {
-    let unreadable = manifests.tailnets.iter().filter_map(|tailnet| {
-        let Refused(diagnostic) = guardrails(tailnet, controller_namespace).err()?;
-        let (field, message) = diagnostic.split_once(": ").unwrap_or(("", &diagnostic));
+    let diagnostics = manifests.tailnets.iter().filter_map(|tailnet| {
+        let Refused(error) = guardrails(tailnet, controller_namespace).err()?;
+        let (field, message) = error.split_once(": ").unwrap_or(("", &error));
         let field = FieldPath::parse(field);
         Some(tailnet.document.diagnostic(Code::Rule, &field, message))
     });
-    unreadable.collect()
+    diagnostics.collect()
 }
 
 fn guardrails(
@@ -46,12 +46,12 @@ fn guardrails(
 /// The policies of a tailnet that it does not allow.
 pub fn check(
     policies: &[&Located<TailscaleDevicePolicy>],
-    guards: &Admission,
+    admission: &Admission,
     tailnet: Option<&Located<TailscaleTailnet>>,
 ) -> Vec<Diagnostic> {
     let refused = policies.iter().filter_map(|located| {
         let policy = located.declared().policy.ok()?;
-        Some((located, guards.admit(policy).err()?))
+        Some((located, admission.admit(policy).err()?))
     });
     let diagnostics = refused.map(|(located, forbidden)| diagnostics(located, &forbidden, tailnet));
     diagnostics.flatten().collect()
@@ -67,9 +67,9 @@ fn diagnostics(
     } else {
         Severity::Error
     };
-    let selector_errors = if forbidden.selector_errors {
-        ", or the namespace the labels that a rule asks for (add the Namespace to the manifests to have \
-         that checked)"
+    let namespace_hint = if forbidden.selector_errors {
+        ", or give the namespace the labels that a rule selects (add the Namespace to the manifests to \
+         check that)"
     } else {
         ""
     };
@@ -79,12 +79,12 @@ fn diagnostics(
             place: tailnet
                 .document
                 .place(&FieldPath::parse("spec.allowedPolicies")),
-            message: "what is allowed".to_owned(),
+            message: "the rules of the tailnet".to_owned(),
         })
         .collect();
-    let diagnostics = forbidden.errors.iter().map(|(path, diagnostic)| {
+    let diagnostics = forbidden.errors.iter().map(|(path, error)| {
         let message = format!(
-            "{diagnostic}: give the TailscaleTailnet a rule such as {}{selector_errors}",
+            "{error}. Give the TailscaleTailnet a rule such as {}{namespace_hint}",
             forbidden.line
         );
         let field = FieldPath::parse(path);

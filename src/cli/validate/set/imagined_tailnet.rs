@@ -1,6 +1,6 @@
-//! A model of a tailnet: the devices that policies speak of, as far as they say what those are.
+//! An imagined tailnet with the devices that policies name or select.
 //!
-//! So the plan itself is asked what happens between policies: nothing of it is repeated here.
+//! With it the planner itself finds the conflicts between policies: no rule of it is repeated here.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use crate::{
     plan::{DeviceIndex, DeviceTarget, Identity, PolicyInput, Target},
 };
 
-/// The domain of names that are written without one.
+/// The domain for names that have none.
 const DOMAIN: &str = "model.ts.net";
 
-/// Policies and the devices that they mean.
+/// Policies, and the devices that they target.
 pub struct ImaginedTailnet {
-    /// As the plan takes them.
+    /// As the planner takes them.
     pub policies: Vec<PolicyInput>,
-    /// A device for each that is named, and one for each selector.
+    /// One device for each device that is named, and one for each selector.
     pub fleet: DeviceIndex,
     /// No device has any attribute.
     pub attributes: BTreeMap<NodeId, Attributes>,
 }
 
 impl ImaginedTailnet {
-    /// A tailnet for these policies.
+    /// Imagines a tailnet for these policies.
     pub fn new(located: &[&Located<TailscaleDevicePolicy>]) -> Self {
         let mut policies: Vec<PolicyInput> = located.iter().map(|it| it.declared()).collect();
         let mut devices: BTreeMap<String, Device> = BTreeMap::new();
@@ -37,9 +37,9 @@ impl ImaginedTailnet {
             match &policy.target {
                 Target::Device(target) => {
                     let device = devices
-                        .entry(known_as(&target.identity))
+                        .entry(identity_key(&target.identity))
                         .or_insert_with(|| plain(node));
-                    be_called(device, &target.identity);
+                    set_identity(device, &target.identity);
                     device.tags.extend(target.tags.iter().cloned());
                     device.user = target.users.first().cloned().unwrap_or_default();
                 }
@@ -47,9 +47,10 @@ impl ImaginedTailnet {
                     let selects = located.object.spec.device_selector.iter();
                     let mut device = plain(node.clone());
                     device.tags.clone_from(&selector.tags);
-                    selects.for_each(|selects| fit(&mut device, selects));
+                    selects.for_each(|selects| satisfy(&mut device, selects));
                     if !selector.matches(&device) {
-                        // An expression can ask for anything: the policy is alone with its device.
+                        // An expression can require anything. The policy gets a device of its own, and so no
+                        // conflict.
                         policy.target = Target::Device(DeviceTarget {
                             identity: Identity::NodeId(node),
                             tags: TagSet::new(),
@@ -69,13 +70,13 @@ impl ImaginedTailnet {
     }
 }
 
-/// Policies with the same word here mean the same device: names are compared by their first part.
-fn known_as(identity: &Identity) -> String {
-    let word = identity.to_string();
+/// Two policies with the same key target the same device. Of names only the first label counts.
+fn identity_key(identity: &Identity) -> String {
+    let key = identity.to_string();
     match identity {
-        Identity::NodeId(_) | Identity::LegacyId(_) => word,
-        Identity::Hostname(_) => word.to_ascii_lowercase(),
-        Identity::Name(_) => word
+        Identity::NodeId(_) | Identity::LegacyId(_) => key,
+        Identity::Hostname(_) => key.to_ascii_lowercase(),
+        Identity::Name(_) => key
             .to_ascii_lowercase()
             .split('.')
             .take(1)
@@ -83,7 +84,7 @@ fn known_as(identity: &Identity) -> String {
     }
 }
 
-fn be_called(device: &mut Device, identity: &Identity) {
+fn set_identity(device: &mut Device, identity: &Identity) {
     match identity {
         Identity::NodeId(id) => device.node_id = id.clone(),
         Identity::LegacyId(id) => device.legacy_id.clone_from(id),
@@ -98,8 +99,8 @@ fn be_called(device: &mut Device, identity: &Identity) {
     }
 }
 
-/// Takes on what a selector asks for, as far as that is said in words.
-fn fit(device: &mut Device, selects: &DeviceSelector) {
+/// Gives the device the users, hostname and OS that a selector matches.
+fn satisfy(device: &mut Device, selects: &DeviceSelector) {
     let first = |globs: &Option<Vec<String>>| {
         let glob = globs.as_ref()?.first()?;
         Some(glob.replace(['*', '?'], "x"))

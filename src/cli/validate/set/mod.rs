@@ -1,4 +1,4 @@
-//! What only the whole set shows: between objects that are right by themselves.
+//! Errors between objects that are valid by themselves.
 
 mod conflicts;
 mod guardrails;
@@ -15,7 +15,7 @@ use crate::{
     cli::manifests::{Code, Diagnostic, Document, FieldPath, Located, Manifests, Severity},
 };
 
-/// All that is wrong between the objects, at this time.
+/// All errors between the objects. `now` decides which expiries have passed.
 pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Diagnostic> {
     let mut by_tailnet: BTreeMap<&str, Vec<&Located<TailscaleDevicePolicy>>> = BTreeMap::new();
     for policy in &manifests.policies {
@@ -26,15 +26,16 @@ pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) 
     for (tailnet, policies) in by_tailnet {
         let mut tailnets = manifests.tailnets.iter();
         let tailnet = tailnets.find(|it| name(it) == tailnet);
-        let guards = guardrails::of(tailnet, manifests, controller_namespace);
-        diagnostics.extend(guardrails::check(&policies, &guards, tailnet));
-        diagnostics.extend(conflicts::check(&policies, &guards, now));
+        let admission = guardrails::of(tailnet, manifests, controller_namespace);
+        diagnostics.extend(guardrails::check(&policies, &admission, tailnet));
+        diagnostics.extend(conflicts::check(&policies, &admission, now));
     }
     diagnostics.extend(guardrails::unreadable(manifests, controller_namespace));
     diagnostics
 }
 
-/// Objects whose tailnet is not there, though some are: where none is, they are kept elsewhere.
+/// Objects whose tailnet is missing. Reports nothing if there is no tailnet at all: then the tailnets are
+/// probably kept elsewhere.
 fn missing_tailnets(manifests: &Manifests) -> Vec<Diagnostic> {
     let known: BTreeSet<&str> = manifests.tailnets.iter().map(name).collect();
     if known.is_empty() {
@@ -58,7 +59,7 @@ fn missing_tailnets(manifests: &Manifests) -> Vec<Diagnostic> {
 fn missing(tailnet: &str, known: &BTreeSet<&str>, document: &Document) -> Diagnostic {
     let known: Vec<&str> = known.iter().copied().collect();
     let message = format!(
-        "there is no TailscaleTailnet {tailnet} among the manifests: add it, or name {} in tailnetRef",
+        "found no TailscaleTailnet {tailnet} among the manifests. Add it, or name {} in tailnetRef",
         known.join(" or ")
     );
     let field = FieldPath::parse("spec.tailnetRef.name");

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::cli::manifests::{Source, read_sources};
 
-/// Policies as `name: spec`, each in a line of a file.
+/// The messages for policies, given as names and specs, one for each line of a file.
 fn messages(specs: &[(&str, &str)]) -> Vec<String> {
     let documents = specs.iter().map(|(name, spec)| {
         format!(
@@ -27,7 +27,7 @@ fn diagnostics(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn two_policies_that_wish_otherwise_for_one_device_are_told() {
+fn policies_that_declare_different_values_for_one_device_conflict() {
     let message = messages(&[
         (
             "a",
@@ -38,23 +38,23 @@ fn two_policies_that_wish_otherwise_for_one_device_are_told() {
             "device: {hostname: ROUTER}, tags: ['tag:b'], keyExpiry: Enabled, exitNode: true",
         ),
     ]);
-    let diagnostic = "Error a.yaml:3:121: spec.tags: default/a wishes otherwise for the same device: wish the \
-                 same in both, or leave tags out of one. As it is, the older one decides";
+    let diagnostic = "Error a.yaml:3:121: spec.tags: default/a declares another value for the same device. Declare \
+                 the same in both, or leave tags out of one. Until then, the older policy takes precedence";
     assert_eq!(message, [diagnostic]);
 }
 
 #[test]
-fn what_a_priority_or_a_selector_decides_is_a_warning() {
+fn a_conflict_by_priority_or_selector_is_a_warning() {
     for (first, second, words) in [
         (
             "device: {name: r}, name: one, priority: 5",
             "device: {name: r.tail1.ts.net}, name: two",
-            "decides by its priority, 5",
+            "default/a takes precedence by its priority, 5",
         ),
         (
             "deviceSelector: {tags: ['tag:a']}, exitNode: true",
             "deviceSelector: {tags: ['tag:a', 'tag:b'], hostnames: ['fra-*']}, exitNode: false",
-            "on devices that both select",
+            "for devices that both select",
         ),
         (
             "deviceSelector: {users: ['*@example.com'], os: [linux]}, exitNode: true",
@@ -74,38 +74,38 @@ fn what_a_priority_or_a_selector_decides_is_a_warning() {
 }
 
 #[test]
-fn what_a_tailnet_has_once_is_wished_for_once() {
+fn a_value_that_is_unique_in_the_tailnet_is_declared_once() {
     for (first, second, severity, diagnostic) in [
         (
             "device: {hostname: a}, ipv4: 100.80.0.1",
             "device: {hostname: b}, ipv4: 100.80.0.1",
             "Error",
-            "spec.ipv4: default/a wishes for it on another device",
+            "spec.ipv4: default/a declares the same value for another device",
         ),
         (
             "device: {hostname: a}, ipv4: 100.80.0.1",
             "device: {id: '1'}, ipv4: 100.80.0.1",
             "Warning",
-            "spec.ipv4: default/a wishes for it on another device",
+            "spec.ipv4: default/a declares the same value for another device",
         ),
         (
             "device: {hostname: a}, name: one",
             "device: {hostname: b}, name: one",
             "Error",
-            "spec.name: default/a wishes for it on another device",
+            "spec.name: default/a declares the same value for another device",
         ),
         (
             "device: {hostname: a}, postureAttributes: {custom:a: {integer: 1}}",
             "device: {hostname: b}, postureAttributes: {custom:a: {string: x}}",
             "Error",
-            "spec.postureAttributes[custom:a]: default/a wishes for custom:a as",
+            "spec.postureAttributes[custom:a]: default/a declares custom:a as",
         ),
         (
             "deviceSelector: {tags: ['tag:a'], expression: \"device.os == 'linux'\"}, \
              postureAttributes: {custom:a: {integer: 1}}",
             "deviceSelector: {tags: ['tag:b']}, postureAttributes: {custom:A: {integer: 1}}",
             "Error",
-            "spec.postureAttributes[custom:A]: default/a wishes for custom:a as",
+            "spec.postureAttributes[custom:A]: default/a declares custom:a as",
         ),
     ] {
         let message = messages(&[("a", first), ("b", second)]);
@@ -116,14 +116,14 @@ fn what_a_tailnet_has_once_is_wished_for_once() {
 }
 
 #[test]
-fn what_is_no_conflict_is_not_told() {
+fn compatible_policies_are_not_reported() {
     for (first, second) in [
-        // Other devices.
+        // Different devices.
         (
             "device: {hostname: a}, exitNode: true",
             "device: {hostname: b}, exitNode: false",
         ),
-        // The same wish; parts that add up.
+        // The same value, and lists that add up.
         (
             "device: {id: '1'}, tags: ['tag:a']",
             "device: {id: '1'}, tags: ['tag:a']",
@@ -151,7 +151,7 @@ fn what_is_no_conflict_is_not_told() {
 }
 
 #[test]
-fn a_tailnet_that_is_not_there_is_told_where_others_are() {
+fn a_missing_tailnet_is_reported_if_there_are_others() {
     let tailnet = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleTailnet, metadata: {name: lab}, \
                    spec: {credentialsSecret: {name: a}}}\n";
     let policy = "{apiVersion: tailnet.dev/v1alpha1, kind: TailscaleDevicePolicy, metadata: {name: a}, \
@@ -160,8 +160,8 @@ fn a_tailnet_that_is_not_there_is_told_where_others_are() {
     assert_eq!(
         diagnostics(&format!("{tailnet}---\n{policy}")),
         [
-            "Warning a.yaml:3:131: spec.tailnetRef.name: there is no TailscaleTailnet lap among the \
-          manifests: add it, or name lab in tailnetRef"
+            "Warning a.yaml:3:131: spec.tailnetRef.name: found no TailscaleTailnet lap among the \
+          manifests. Add it, or name lab in tailnetRef"
         ]
     );
 }

@@ -8,14 +8,14 @@ fn many_and_few() -> String {
     servers("keyExpiry: Enabled") + "\n---\n" + &few
 }
 
-const RELEASE: &str = "Only 'network/servers' is taken: ";
+const RELEASE: &str = "Type 'network/servers' to confirm: ";
 
 #[tokio::test]
 async fn yes_does_not_cover_changes_over_the_limit_and_small_repairs_are_made() {
     let tailnet = Tailnet::large().await;
     let ran = apply(&tailnet, &many_and_few(), &["--yes"]).await;
-    let message = "network/servers is held by the limit of changed devices (10%, 29 devices): 75 changes on \
-                75 devices; write --max-changed-devices";
+    let message = "the limit of changed devices (10%, 29 devices) holds network/servers: 75 changes on \
+                75 devices. Raise --max-changed-devices";
     assert!(ran.err.contains(message), "{}", ran.err);
     let out = ran.with_code(2);
     assert!(
@@ -70,14 +70,14 @@ async fn a_policy_that_requires_approval_is_approved_by_its_name_alone() {
     let policy = without_limit(&servers("keyExpiry: Enabled, enforcement: Approve"));
     let ran = apply(&tailnet, &policy, &["--yes"]).await;
     assert!(
-        ran.err.contains("write --approve network/servers"),
+        ran.err.contains("Add --approve network/servers"),
         "{}",
         ran.err
     );
     let out = ran.with_code(2);
     assert!(out.contains("No change now, 75 held"), "{out}");
     for (name, message) in [
-        ("network/server", "there is no such policy"),
+        ("network/server", "found no such policy"),
         ("servers", "NAMESPACE/NAME"),
     ] {
         let ran = apply(&tailnet, &policy, &["--yes", "--approve", name]).await;
@@ -93,7 +93,7 @@ async fn a_policy_that_requires_approval_is_approved_by_its_name_alone() {
     .await;
     assert_eq!(ran.code, Some(1));
     assert!(
-        ran.err.contains("does not wait for approvals"),
+        ran.err.contains("the policy needs no approval"),
         "{}",
         ran.err
     );
@@ -116,7 +116,7 @@ async fn an_approval_on_a_terminal_shows_the_plan_that_follows_from_it() {
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", "policies.yaml"]);
     let shown = terminal.until(RELEASE).await;
     assert!(
-        shown.contains("network/servers waits for an approval: 75 changes on 75 devices."),
+        shown.contains("network/servers is pending approval: 75 changes on 75 devices."),
         "{shown}"
     );
     terminal.type_line("network/servers").await;

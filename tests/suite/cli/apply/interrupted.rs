@@ -154,7 +154,7 @@ async fn a_second_signal_waits_for_no_response() {
     let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
     let reported = lines.next_line().await.unwrap().unwrap();
     assert!(
-        reported.starts_with("Ending after the calls under way"),
+        reported.starts_with("Ending after the in-flight requests"),
         "{reported}"
     );
     let begin = Instant::now();

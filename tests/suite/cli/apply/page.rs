@@ -90,7 +90,7 @@ async fn the_terminal_session_of_the_page_is_real() {
     let reported = blocks(PAGE, "console").remove(0);
     let (line, reported) = reported.split_once('\n').unwrap();
     assert_eq!(line, "$ tsdp apply -f policies/");
-    let (shown, done) = reported.split_once("Only 'yes' is taken: yes\n").unwrap();
+    let (shown, done) = reported.split_once("Type 'yes' to confirm: yes\n").unwrap();
     let mut terminal = Terminal::open(&tailnet, &["apply", "-f", "policies/"]);
     let seen = terminal.until(QUESTION).await.replace('\r', "");
     assert_eq!(seen, shown);

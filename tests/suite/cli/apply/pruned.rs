@@ -98,8 +98,8 @@ async fn keys_that_are_no_longer_declared_are_deleted_if_a_git_revision_declares
     git(folder, &["add", "now"]);
     git(folder, &["commit", "--quiet", "-m", "after"]);
     for (from, message) in [
-        ("no-such-revision", "git knows no such revision"),
-        ("HEAD~7", "git knows no such revision"),
+        ("no-such-revision", "git finds no such revision"),
+        ("HEAD~7", "git finds no such revision"),
     ] {
         let args = ["plan", "-f", "now", "--prune-from", from];
         let ran = tailnet.run(&args).await;
@@ -144,8 +144,7 @@ async fn keys_of_another_device_or_of_a_deleted_policy_stay() {
     let args = ["apply", "-f", "now", "--prune-from", "then.yaml", "--yes"];
     let ran = tailnet.run(&args).await;
     assert!(
-        ran.err
-            .contains("default/fleet is gone since; what it has set stays"),
+        ran.err.contains("default/fleet is gone. Its settings stay"),
         "{}",
         ran.err
     );
@@ -208,7 +207,7 @@ async fn nothing_is_pruned_under_another_tailnet_ref() {
     let ran = tailnet.run(&args).await;
     assert!(
         ran.err
-            .contains("default/one had the tailnetRef default and has other now"),
+            .contains("default/one had the tailnetRef default and now has other"),
         "{}",
         ran.err
     );

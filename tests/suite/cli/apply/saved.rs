@@ -38,7 +38,10 @@ async fn a_saved_plan_is_applied_as_shown() {
     assert!(out.ends_with("\n18 changes made.\n"), "{out}");
     // After the apply, the tailnet is no longer in the state of the plan.
     let message = refused(&tailnet).await;
-    assert!(message.contains("the tailnet has moved since"), "{message}");
+    assert!(
+        message.contains("the tailnet has changed since"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -49,7 +52,7 @@ async fn a_saved_plan_is_recognized_by_its_format() {
     assert!(ran.ok().ends_with("\n18 changes made.\n"));
     let ran = tailnet.run(&["apply", EXAMPLES, "--yes"]).await;
     assert_eq!(ran.code, Some(1));
-    assert!(ran.err.contains("write -f examples"), "{}", ran.err);
+    assert!(ran.err.contains("Add -f examples"), "{}", ran.err);
     let ran = tailnet.run(&["apply", "absent.json", "--yes"]).await;
     assert!(ran.err.contains("cannot read absent.json"), "{}", ran.err);
 }
