@@ -85,8 +85,8 @@ pub struct DeviceSelector {
     #[schemars(schema_with = "rules::selected_users")]
     pub users: Option<Vec<String>>,
 
-    /// The hostname that the machine reports must match one of these patterns, regardless of case:
-    /// * matches any characters, ? matches any one. Anyone who runs a machine can choose its
+    /// The hostname that the machine reports must match one of these patterns, regardless of case.
+    /// In a pattern, * matches any characters, and ? matches any one. Anyone who runs a machine can choose its
     /// hostname. Absent: any.
     ///
     /// Example: ["fra-*"]

@@ -46,7 +46,7 @@ pub fn plan_device(
     let split = permissions.split(all);
     let denied = shown::denied(device, &permissions, &split, all, &replaced);
     let policies = &split.counting(all);
-    let mut field_owners = FieldOwners::resolve(
+    let mut owners = FieldOwners::resolve(
         policies,
         context.released,
         &context.tailnet_wide.types,
@@ -56,20 +56,14 @@ pub fn plan_device(
         context.now,
     );
     let protected = split.protected(all);
-    field_owners.add_denied(&protected, &device.node_id, context.now);
-    let unique = UniqueSetting::of(&field_owners, policies);
+    owners.add_denied(&protected, &device.node_id, context.now);
+    let unique = UniqueSetting::of(&owners, policies);
     let claimed = &context.tailnet_wide.unique;
-    field_owners.drop_overridden_by_other_devices(
-        &device.node_id,
-        &unique,
-        claimed,
-        policies,
-        context,
-    );
+    owners.drop_overridden_by_other_devices(&device.node_id, &unique, claimed, policies, context);
     let actions = Actions::of(device, policies, context);
     let denied_actions = Actions::of(device, &protected, context);
-    let compare = |field_owners| {
-        let mut diff = DiffBuilder::of(device, field_owners, context.approvals);
+    let compare = |owners| {
+        let mut diff = DiffBuilder::of(device, owners, context.approvals);
         diff.compare(attributes);
         diff.actions(&actions);
         diff
@@ -81,29 +75,25 @@ pub fn plan_device(
         asked,
         acting,
         ..
-    } = compare(&field_owners);
+    } = compare(&owners);
     shown.extend(shown::impossible(
-        device,
-        &field_owners,
-        attributes,
-        policies,
-        context,
+        device, &owners, attributes, policies, context,
     ));
     let waiting = shown
         .iter_mut()
         .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
     let guarded = differences.iter_mut().chain(waiting);
-    hold::hold(guarded, device, &field_owners, policies, context);
+    hold::hold(guarded, device, &owners, policies, context);
     let mut desired_by = desired_by(wanted, differences.iter().chain(&shown));
-    if !is_known(device, attributes, &field_owners) {
+    if !is_known(device, attributes, &owners) {
         // A release is known before all of its devices are read. The limit must count it as a whole, or it
         // would begin with the devices that are read first.
-        let enforces = |policy: &&PolicyKey| field_owners.mode(policy) == Mode::Enforce;
-        desired_by.extend(field_owners.releasing.iter().filter(enforces).cloned());
+        let enforces = |policy: &&PolicyKey| owners.mode(policy) == Mode::Enforce;
+        desired_by.extend(owners.releasing.iter().filter(enforces).cloned());
     }
-    let managed = attributes
-        .map(|_| declared_keys::keys(&field_owners, acting, &differences.iter().chain(&shown)));
-    for observed in field_owners.observed.values() {
+    let managed =
+        attributes.map(|_| declared_keys::keys(&owners, acting, &differences.iter().chain(&shown)));
+    for observed in owners.observed.values() {
         let differences = compare(observed).differences.into_iter();
         shown.extend(differences.map(|difference| Difference {
             hold: Some(Hold::Observed),
@@ -112,7 +102,7 @@ pub fn plan_device(
     }
     shown.extend(shown::protected(
         device,
-        &field_owners,
+        &owners,
         attributes,
         &denied_actions,
         context,
@@ -132,17 +122,13 @@ pub fn plan_device(
         shown,
         desired_by,
         asked,
-        attributes_unread: field_owners.need_attributes() && attributes.is_none(),
+        attributes_unread: owners.need_attributes() && attributes.is_none(),
         enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
-        routes_unread: field_owners.need_routes() && device.enabled_routes.is_none(),
+        routes_unread: owners.need_routes() && device.enabled_routes.is_none(),
         unique,
         managed: managed.unwrap_or_default(),
-        owners: field_owners,
-        actions: actions
-            .stages
-            .into_iter()
-            .chain(denied_actions.stages)
-            .collect(),
+        owners,
+        actions: [actions.stages, denied_actions.stages].concat(),
         wakes: actions.wakes.into_iter().chain(denied_actions.wakes).min(),
     }
 }

@@ -262,8 +262,8 @@ impl OpenInvites<'_> {
             Some(email) => format!(", sent to {email}"),
             None => String::new(),
         };
-        let note = format!("Created the invite {} to {node}{to}.", invite.id);
-        self.emit(Reason::Invited, note).await;
+        let message = format!("Created the invite {} to {node}{to}.", invite.id);
+        self.emit(Reason::Invited, message).await;
         invite
     }
 

@@ -71,7 +71,7 @@ impl<'a> Sending<'a> {
                 assert!(times.any(|time| *time <= wall), "{call:?} too early");
             }
             Call::Delete(id) => {
-                self.check_desired(id, |policy| policy.desired.delete_inactive.is_some())
+                self.check_desired(id, |policy| policy.desired.delete_inactive.is_some());
             }
             Call::WriteAttributes(nodes) => {
                 for (id, writes) in nodes {
