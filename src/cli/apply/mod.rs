@@ -276,9 +276,7 @@ async fn end_by_signal(interrupted: CancellationToken, stop: CancellationToken) 
     stop.cancel();
     // Before the message: a user who reads it may send the second signal at once.
     let again = on_signal();
-    eprintln!(
-        "Ending after the in-flight requests. Interrupt again to end at once."
-    );
+    eprintln!("Ending after the in-flight requests. Interrupt again to end at once.");
     if let Ok(again) = again {
         again.cancelled().await;
         std::process::exit(outcome::INTERRUPTED.into());

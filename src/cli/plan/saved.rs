@@ -195,8 +195,8 @@ impl SavedPlan {
                 self.origin()
             ));
         }
-        let changes = json!(now.view().changes);
-        if self.reported.get("changes") != Some(&changes) {
+        let computed = json!(now.view().changes);
+        if self.reported.get("changes") != Some(&computed) {
             return Err(format!(
                 "the same policies ask for other changes than the plan that was made {}, so nothing was \
                  sent. Make another plan",

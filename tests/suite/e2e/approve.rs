@@ -84,8 +84,10 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     assert_eq!(calls(&stage.simulator).len(), 2);
 
     let (code, out, _) = shell(&stage, command).await;
-    let nothing = format!("network/nas needs no approval. nas ({nas}) is in sync.
-");
+    let nothing = format!(
+        "network/nas needs no approval. nas ({nas}) is in sync.
+"
+    );
     assert_eq!((code, out), (0, nothing));
     let (_, list, _) = shell(&stage, "kubectl tsdp approve").await;
     assert_eq!(list, "Nothing is pending approval.\n");
