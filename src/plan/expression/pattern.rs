@@ -23,7 +23,7 @@ pub(super) const MAX_LETTERS: usize = 256;
 pub(super) const MAX_SEQUENCES: usize = 2500;
 const NESTING: u32 = 16;
 /// The most memory of one compiled pattern. The other bounds already ensure it; this is a second safeguard.
-pub(super) const MAX_BYTES: usize = 48 << 10;
+pub(super) const MAX_BYTES: usize = 64 << 10;
 
 /// The cost of a compiled pattern.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
