@@ -147,6 +147,13 @@ fn pattern() -> impl Strategy<Value = String> {
     })
 }
 
+/// Each optional repetition of a class costs states of its own: the property found this one.
+#[test]
+fn optional_repetitions_of_a_class_fit_into_the_memory_of_a_pattern() {
+    let pattern = Pattern::parse("((?:((?i:k)){2,34})*){7,}").unwrap();
+    assert_eq!(pattern.matches(""), Some(true));
+}
+
 proptest! {
     #![proptest_config(crate::plan::cases::cases(512))]
 

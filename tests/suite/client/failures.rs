@@ -90,7 +90,7 @@ const CASES: &[(u16, &str, Kind, Retry, &str)] = &[
         r#"{"message":"address already in use"}"#,
         AddressInUse,
         Later,
-        "another device holds",
+        "another device has this address",
     ),
     (
         500,
