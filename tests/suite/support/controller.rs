@@ -97,7 +97,7 @@ impl Controller {
 
     /// The address for webhooks.
     pub fn webhook_address(&self) -> String {
-        address(&self.log(), "taking webhooks").unwrap()
+        address(&self.log(), "accepting webhooks").unwrap()
     }
 
     /// Its log so far.
