@@ -95,7 +95,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
     let (code, _, error) = shell(&stage, "kubectl tsdp approve nobody -n network --yes").await;
     assert_eq!(code, 1);
     assert!(
-        error.contains("the policy nobody cannot be read: "),
+        error.contains("cannot read the policy nobody: "),
         "{error}"
     );
     // Without a command, the plugin shows its help and starts no controller.
