@@ -94,10 +94,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
 
     let (code, _, error) = shell(&stage, "kubectl tsdp approve nobody -n network --yes").await;
     assert_eq!(code, 1);
-    assert!(
-        error.contains("cannot read the policy nobody: "),
-        "{error}"
-    );
+    assert!(error.contains("cannot read the policy nobody: "), "{error}");
     // Without a command, the plugin shows its help and starts no controller.
     let (code, _, help) = shell(&stage, "kubectl tsdp").await;
     assert_eq!(code, 1);
