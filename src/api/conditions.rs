@@ -8,7 +8,7 @@ pub const RECONCILING: &str = "Reconciling";
 pub const STALLED: &str = "Stalled";
 /// Whether the last poll found no difference; unknown until the attributes have been read.
 pub const IN_SYNC: &str = "InSync";
-/// Whether the policy is valid and allowed; of an invite: whether somebody has accepted it.
+/// Whether the policy is valid and allowed; of an invite: whether it has been accepted.
 pub const ACCEPTED: &str = "Accepted";
 
 /// The reason of a condition. The names are part of the contract: people alert on them.
@@ -23,7 +23,7 @@ pub enum Reason {
     Progressing,
     /// The object was accepted, but the controller has read nothing since its start. Wait.
     NotStarted,
-    /// The policy is valid; of an invite: somebody has accepted it. Nothing to do.
+    /// The policy is valid; of an invite: it has been accepted. Nothing to do.
     Accepted,
 
     /// No device has the name, or it does not have the required tags and users. Correct `device`,

@@ -29,7 +29,7 @@ use super::{DeviceReference, TailnetReference, rules};
     shortname = "tsdi",
     category = "tailscale",
     namespaced,
-    doc = "Invites somebody of another tailnet to share a device. The invite's URL goes into a Secret. Requires a controller that runs with --invites, and a user's own API access token.",
+    doc = "Invites a user of another tailnet to share a device. The invite's URL goes into a Secret. Requires a controller that runs with --invites, and a user's own API access token.",
     status = "TailscaleDeviceInviteStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name": "Email", "type": "string", "jsonPath": ".spec.email"}"#,
@@ -119,7 +119,7 @@ pub struct TailscaleDeviceInviteStatus {
 
     /// Ready: whether the invite exists and its URL is in the Secret. Reconciling is True while the
     /// controller works or will retry; Stalled is True if only an edit helps. Accepted: whether
-    /// somebody has accepted the invite.
+    /// the invite has been accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -141,7 +141,7 @@ pub struct TailscaleDeviceInviteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
 
-    /// Whether somebody has accepted the invite.
+    /// Whether the invite has been accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<bool>,
 

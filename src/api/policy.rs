@@ -196,10 +196,9 @@ pub struct TailscaleDevicePolicySpec {
     pub allow_disruption: Vec<Disruption>,
 
     /// How the controller handles a difference. Enforce: it changes the device. Approve: it reports
-    /// the difference in status, and changes the device once somebody has set the annotation
-    /// tailnet.dev/approve to "plan:" and status.heldPlan.hash. Observe: it reports the difference
-    /// in status and sends nothing; other policies ignore what this policy declares. Absent:
-    /// Enforce.
+    /// the difference in status, and changes the device once the annotation tailnet.dev/approve is
+    /// set to "plan:" and status.heldPlan.hash. Observe: it reports the difference in status and
+    /// sends nothing; other policies ignore what this policy declares. Absent: Enforce.
     ///
     /// Example: Enforce
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -123,7 +123,7 @@ pub enum Enforcement {
     /// It changes the device.
     #[default]
     Enforce,
-    /// It changes the device once somebody has approved the change.
+    /// It changes the device once the change has been approved.
     Approve,
     /// It only reports the difference in status.
     Observe,

@@ -96,8 +96,8 @@ pub struct TailscaleTailnetSpec {
     /// How many devices the controller may change within an hour: a number, or a percentage of the
     /// tailnet's own devices (at least 5). The controller holds the policies that would exceed the
     /// limit, those that would change the most devices first, until the hour has passed, the limit
-    /// is raised, or somebody approves the plan with the annotation tailnet.dev/approve on this
-    /// object. "100%" means no limit. Absent: 10%
+    /// is raised, or the plan is approved with the annotation tailnet.dev/approve on this object.
+    /// "100%" means no limit. Absent: 10%
     ///
     /// Example: 10%
     #[serde(default, skip_serializing_if = "Option::is_none")]

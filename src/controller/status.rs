@@ -217,7 +217,7 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> ReadyState {
         Binding::Missing(node) => (
             Reason::DeviceNotFound,
             format!(
-                "The last lists of devices lack {node}, the bound device of the {named}, and the API has \
+                "The last lists of devices lack {node}, the bound device with the {named}, and the API has \
                  not confirmed that it has left the tailnet. Nothing is sent to it, and no other device \
                  takes its place, until a list has it again or the API confirms that it is gone."
             ),
@@ -225,7 +225,7 @@ pub(super) fn unbound(named: &str, binding: &Binding) -> ReadyState {
         Binding::Unmet { node, lacks } => (
             Reason::DeviceNotFound,
             format!(
-                "The device of the {named} is {node}, but {lacks}, as spec.device requires. Nothing \
+                "The device with the {named} is {node}, but {lacks}, as spec.device requires. Nothing \
                  is sent until it does."
             ),
         ),
@@ -363,14 +363,9 @@ fn held(report: &DeviceReport, called: &str) -> Option<ReadyState> {
 }
 
 fn observed(report: &DeviceReport, called: &str) -> String {
-    let count = report.differences.len();
-    let differences = if count == 1 {
-        "difference"
-    } else {
-        "differences"
-    };
+    let differences = counted(report.differences.len(), "difference");
     format!(
-        "{called} has {count} {differences}, listed under status.pending. Nothing is sent, as the \
+        "{called} has {differences}, listed under status.pending. Nothing is sent, as the \
          policy only observes. Write enforcement: Enforce to apply the desired state."
     )
 }
@@ -488,6 +483,12 @@ fn pending(difference: &Difference) -> PendingChange {
 /// Kubernetes stores times without fractions of a second.
 fn whole_second(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+/// `1 device`, `3 devices`.
+fn counted(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
 }
 
 fn count(items: usize) -> u32 {

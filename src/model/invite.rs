@@ -19,7 +19,7 @@ pub struct Invite {
     pub id: String,
     /// The fields that it was created with.
     pub made_as: DesiredInvite,
-    /// Whether somebody has accepted it.
+    /// Whether it has been accepted.
     pub accepted: bool,
     /// The login of the person who accepted it, if the API reports it.
     pub accepted_by: Option<String>,

@@ -174,7 +174,7 @@ pub enum Mode {
     /// It sends the change.
     #[default]
     Enforce,
-    /// It sends the change once somebody has approved it. The policy keeps its precedence meanwhile.
+    /// It sends the change once it has been approved. The policy keeps its precedence meanwhile.
     Approve,
     /// It sends nothing, and the policy keeps its precedence.
     Suspended(Suspender),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{Engine, Failure, Settings, device_state::DeviceState, failure::Backoff};
 use crate::plan::{Changes, Difference, PolicyKey};
 
-/// The plan that somebody has approved.
+/// The plan that a person has approved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApprovedPlan {
     /// The only changes that may be made.

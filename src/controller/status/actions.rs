@@ -1,6 +1,6 @@
 //! The one-shot actions in a status.
 
-use super::{ReadyState, count, whole_second};
+use super::{ReadyState, count, counted, whole_second};
 use jiff::SignedDuration;
 
 use crate::{
@@ -24,12 +24,9 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
         return ready;
     }
     let missed = missed.into_iter().map(|(why, devices)| {
-        let devices = match devices {
-            1 => "1 device".to_owned(),
-            many => format!("{many} devices"),
-        };
         format!(
-            " expireKeyAt is missed for {devices}, as {why}. Write a later time to expire the key."
+            " expireKeyAt is missed for {}, as {why}. Write a later time to expire the key.",
+            counted(*devices, "device")
         )
     });
     let message = missed.fold(ready.message, |text, missed| text + &missed);

@@ -1,5 +1,5 @@
 //! Pending approvals in the status of a policy and of a tailnet.
-use super::{ReadyState, count, whole_second};
+use super::{ReadyState, count, counted, whole_second};
 use crate::{
     api::{
         APPROVE, HeldPlan, HeldPolicy, Reason, RecentChanges, RecentDeletions,
@@ -73,10 +73,6 @@ fn allowed(plan: &tailnet::HeldPlan) -> String {
 
 /// `12 changes of 3 devices are pending approval`.
 fn waiting(plan: &tailnet::HeldPlan) -> String {
-    let counted = |count: usize, what: &str| match count {
-        1 => format!("1 {what}"),
-        many => format!("{many} {what}s"),
-    };
     let (changes, devices) = (
         counted(plan.changes, "change"),
         counted(plan.devices, "device"),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use super::{Known, ReadyState, count, pending};
+use super::{Known, ReadyState, count, counted, pending};
 use crate::{
     api::{self, Reason, TailscaleDevicePolicyStatus},
     controller::conditions::Progress,
@@ -70,9 +70,10 @@ pub(super) fn deleting() -> ReadyState {
 
 pub(super) fn too_many(devices: usize) -> ReadyState {
     let message = format!(
-        "spec.deviceSelector matches {devices} devices, but deletionPolicy: Clear can record {MAX_MANAGED}, \
-         including released ones that are not cleared yet. Nothing is sent. Narrow spec.deviceSelector, or \
-         write deletionPolicy: Retain."
+        "spec.deviceSelector matches {}, but deletionPolicy: Clear can record {MAX_MANAGED}, including released \
+         ones that are not cleared yet. Nothing is sent. Narrow spec.deviceSelector, or write \
+         deletionPolicy: Retain.",
+        counted(devices, "device")
     );
     ReadyState::stalled(Reason::TooManyDevices, message)
 }

@@ -1,6 +1,8 @@
 //! The status of a policy with a selector.
 
-use super::{Known, ReadyState, bound, count, deleting, failed, failures, held, pending, worst};
+use super::{
+    Known, ReadyState, bound, count, counted, deleting, failed, failures, held, pending, worst,
+};
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
     controller::{conditions::Progress, reporter::flapping},
@@ -13,15 +15,14 @@ const NAMED: usize = 3;
 pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
     let mut ready = of_matched(report);
     if let Some(selector_errors) = &report.selector_errors {
-        let devices = if selector_errors.count == 1 {
-            "device"
-        } else {
-            "devices"
+        let (them, first) = match selector_errors.count {
+            1 => ("it", "It"),
+            _ => ("them", "The first"),
         };
         let reported = format!(
-            " spec.deviceSelector.expression cannot be evaluated for {} {devices}, so that the policy does \
-             not target them. The first is {} ({}): {}.",
-            selector_errors.count,
+            " spec.deviceSelector.expression cannot be evaluated for {}, so that the policy does not target \
+             {them}. {first} is {} ({}): {}.",
+            counted(selector_errors.count, "device"),
             selector_errors.label,
             selector_errors.node,
             selector_errors.error
@@ -34,7 +35,10 @@ pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
     let reported = flapping(&first.node, &first.label);
     let others = match first.count {
         1 => String::new(),
-        many => format!(" The same applies to {} other devices.", many - 1),
+        many => format!(
+            " The same applies to {}.",
+            counted(many - 1, "other device")
+        ),
     };
     if ready.progress == Progress::Done {
         return ReadyState::retrying(Reason::Contested, format!("{reported}{others}"));
@@ -56,7 +60,7 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
         let message = some(
             report,
             report.conflicted,
-            "have an overridden field",
+            ["has an overridden field", "have an overridden field"],
             |device| (!device.conflicts.is_empty()).then(|| bound(device).message),
         );
         return if report.working > 0 {
@@ -73,8 +77,8 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
     }
     if report.working > 0 || report.unread > 0 {
         let message = format!(
-            "{} of {all} devices are in sync; the controller is applying the desired state to the others.",
-            report.in_sync
+            "{} in sync; the controller is applying the desired state to the others.",
+            of_all(report, report.in_sync, ["is", "are"])
         );
         return ReadyState::working(Reason::Progressing, message);
     }
@@ -82,7 +86,8 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
         return ready;
     }
     if report.out_of_sync > 0 {
-        let message = some(report, all - report.in_sync, "are not ready", |device| {
+        let not_ready = ["is not ready", "are not ready"];
+        let message = some(report, all - report.in_sync, not_ready, |device| {
             (!device.differences.is_empty()).then(|| bound(device).message)
         });
         return ReadyState::retrying(Reason::DependencyNotReady, message);
@@ -104,7 +109,7 @@ fn of_matched(report: &SelectorReport) -> ReadyState {
 
 /// If all devices fail, the success is not partial: the first failure is the reason.
 fn failing(report: &SelectorReport) -> ReadyState {
-    let message = some(report, report.failed, "failed", |device| {
+    let message = some(report, report.failed, ["failed"; 2], |device| {
         (!device.failures.is_empty()).then(|| format!("{}: {}", called(device), failures(device)))
     });
     let worst = report.details.iter().find_map(worst);
@@ -122,31 +127,34 @@ fn holding(report: &SelectorReport) -> Option<ReadyState> {
     let first = report.details.iter().find_map(held)?;
     if first.reason == Reason::Observed {
         let message = format!(
-            "{} of {} devices are out of sync; status.pending lists the differences. Nothing is sent, as \
-             the policy only observes. Write enforcement: Enforce to apply the desired state.",
-            report.held, report.matched
+            "{} out of sync; status.pending lists the differences. Nothing is sent, as the policy only \
+             observes. Write enforcement: Enforce to apply the desired state.",
+            of_all(report, report.held, ["is", "are"])
         );
         return Some(ReadyState { message, ..first });
     }
-    let message = some(report, report.held, "are held", |device| {
+    let message = some(report, report.held, ["is held", "are held"], |device| {
         held(device).map(|ready| ready.message)
     });
     Some(ReadyState { message, ..first })
 }
 
-/// `3 of 1000 devices failed: …`, with details of the first of them.
+/// `3 of 1000 devices are held: …`, with details of the first of them.
 fn some(
     report: &SelectorReport,
     how_many: usize,
-    what: &str,
+    one_many: [&str; 2],
     say: impl Fn(&DeviceReport) -> Option<String>,
 ) -> String {
     let message: Vec<_> = report.details.iter().filter_map(say).take(NAMED).collect();
-    format!(
-        "{how_many} of {} devices {what}: {}",
-        report.matched,
-        message.join(" ")
-    )
+    let subject = of_all(report, how_many, one_many);
+    format!("{subject}: {}", message.join(" "))
+}
+
+/// `1 of 1000 devices is held`: the verb follows the first number, the noun the second.
+fn of_all(report: &SelectorReport, how_many: usize, [one, many]: [&str; 2]) -> String {
+    let verb = if how_many == 1 { one } else { many };
+    format!("{how_many} of {} {verb}", counted(report.matched, "device"))
 }
 
 fn called(device: &DeviceReport) -> String {
