@@ -192,7 +192,7 @@ pub struct TailscaleDevicePolicySpec {
     ///
     /// Example: [Deauthorize]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_disruption: Vec<Disruption>,
 
     /// How the controller handles a difference. Enforce: it changes the device. Approve: it reports

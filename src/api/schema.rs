@@ -47,6 +47,9 @@ fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinitio
 fn plain(schema: &mut JSONSchemaProps) {
     // `field: null` has no meaning of its own: server-side apply must refuse it rather than store it.
     schema.nullable = None;
+    // The API server drops empty lists: an install that has one would change at each `kubectl apply`.
+    let rules = schema.x_kubernetes_validations.take();
+    schema.x_kubernetes_validations = rules.filter(|rules| !rules.is_empty());
     if let Some(description) = &mut schema.description {
         *description = unwrapped(description);
     }

@@ -29,7 +29,7 @@ pub enum CrdsError {
 }
 
 /// Prints the definitions, or writes them into the folder `out`, one file each and a
-/// `kustomization.yaml` that names them.
+/// `Kustomization` that names them.
 pub fn run(out: Option<&Path>) -> Result<(), CrdsError> {
     match out {
         None => print(&mut io::stdout().lock()),
@@ -51,7 +51,8 @@ pub fn files() -> Result<Vec<(String, String)>, CrdsError> {
     let kustomization = format!(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{names}"
     );
-    files.push(("kustomization.yaml".to_owned(), kustomization));
+    // Without an extension, `kubectl apply -f` takes the folder for one of definitions only.
+    files.push(("Kustomization".to_owned(), kustomization));
     Ok(files)
 }
 

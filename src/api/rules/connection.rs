@@ -62,7 +62,6 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
 /// A number of devices, or a percentage. A quoted number is a number too, as elsewhere in Kubernetes.
 pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
         "x-kubernetes-validations": [{

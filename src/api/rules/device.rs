@@ -105,7 +105,7 @@ pub(in crate::api) fn selected_tags(_: &mut SchemaGenerator) -> Schema {
 pub(in crate::api) fn required_users(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
@@ -163,7 +163,7 @@ pub(in crate::api) fn selected_expression(_: &mut SchemaGenerator) -> Schema {
 fn patterns(field: &str, one: &str, example: &str) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",

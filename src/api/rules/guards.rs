@@ -52,7 +52,7 @@ pub(in crate::api) fn allowed_namespaces() -> Value {
 pub(in crate::api) fn namespace_names(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 100,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
@@ -100,7 +100,7 @@ pub(in crate::api) fn match_labels(_: &mut SchemaGenerator) -> Schema {
 pub(in crate::api) fn allowed_fields(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 20,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",
@@ -128,7 +128,7 @@ pub(in crate::api) fn guarded_tags(_: &mut SchemaGenerator) -> Schema {
 fn tag_patterns(none: &str) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
         "x-kubernetes-validations": [rule("self.size() > 0", none)],
         "items": {
@@ -153,7 +153,7 @@ fn tag_patterns(none: &str) -> Schema {
 pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 100,
         "x-kubernetes-validations": [rule(
             "self.size() > 0",

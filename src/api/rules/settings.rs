@@ -13,7 +13,7 @@ pub(in crate::api) fn desired_tags(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn tags(rules: &[Value]) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
         "x-kubernetes-validations": rules,
         "items": {
@@ -38,7 +38,7 @@ pub(super) fn tags(rules: &[Value]) -> Schema {
 pub(in crate::api) fn desired_routes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "x-kubernetes-list-type": "set",
+        "x-kubernetes-list-type": "atomic",
         "maxItems": 256,
         "items": {
             "type": "string",

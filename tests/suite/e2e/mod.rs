@@ -20,6 +20,7 @@ mod guards;
 mod held;
 mod hostile;
 mod identity;
+mod install;
 mod invites;
 mod late;
 mod leaders;

@@ -1,6 +1,6 @@
 //! Checks types, bounds, and required and unknown fields.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -154,17 +154,6 @@ impl Checking<'_> {
         if let Some(JSONSchemaPropsOrArray::Schema(of)) = &schema.items {
             for (i, item) in items.iter().enumerate() {
                 sound &= self.value(of, item, &path.index(i));
-            }
-        }
-        if schema.x_kubernetes_list_type.as_deref() == Some("set") {
-            let mut seen = HashSet::new();
-            for (i, item) in items.iter().enumerate() {
-                let value = item.to_json().to_string();
-                if seen.contains(&value) {
-                    let message = format!("the list has {value} twice. Keep one of them");
-                    self.add(Code::Schema, &path.index(i), message);
-                }
-                seen.insert(value);
             }
         }
         sound
