@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_permission_is_reported_once_until_it_is_given() {
+    fn missing_permission_is_reported_once_until_it_is_granted() {
         let mut refused = Refused::default();
         assert!(!refused.note("db", false));
         assert!(refused.note("db", true));

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_that_is_too_large_is_refused() {
+    async fn too_large_request_head_is_refused() {
         let address = served().await;
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = format!("GET / HTTP/1.1\r\nlarge: {}\r\n", "x".repeat(2 * MAX_HEAD));

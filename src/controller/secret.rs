@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_three_ways_to_write_a_credential_and_no_mixture_of_them() {
+    fn each_form_of_a_credential_is_accepted_and_no_mixture() {
         let keys = ["api_key", "client_id", "client_secret", "audience"];
         let ways = [
             &["api_key"][..],

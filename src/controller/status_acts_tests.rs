@@ -40,7 +40,7 @@ fn action(stage: Stage, held: Option<&Hold>) -> ActionDetail {
 }
 
 #[test]
-fn each_act_is_told_with_why_it_is_not_done_and_counted_exactly() {
+fn each_action_is_reported_with_why_it_is_not_done_and_counted_exactly() {
     let missed = Stage::Missed(Missed::TooLate);
     let status = of(
         ActionReport {

@@ -93,7 +93,7 @@ fn managed_devices_are_read_as_they_were_written() {
 
 /// The API server takes requests of up to 3 MiB, etcd keeps objects of up to 1.5 MiB.
 #[test]
-fn as_many_devices_as_can_be_kept_fit_into_an_object() {
+fn maximum_number_of_managed_devices_fits_into_an_object() {
     let ids = (0..MAX_MANAGED).map(|number| node(&format!("n{number:012}CNTRL")));
     let mut report = report(bound(device()));
     report.record.managed = Arc::new(ManagedDevices {

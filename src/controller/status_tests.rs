@@ -25,7 +25,7 @@ use crate::{
 use states::*;
 
 #[test]
-fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
+fn selector_status_has_its_counts_and_the_first_failure_with_its_request_id() {
     let failing = one_of_many(
         vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
         None,
@@ -50,7 +50,7 @@ fn a_fleet_tells_its_counts_and_the_first_failure_with_its_request_id() {
 }
 
 #[test]
-fn a_fleet_tells_of_which_devices_its_expression_cannot_tell() {
+fn devices_on_which_an_expression_fails_are_reported() {
     let expression: Expression = "device.lastSeen < '2026'".parse().unwrap();
     let report_of = |count| SelectorReport {
         selector_errors: Some(SelectorErrors {
@@ -82,7 +82,7 @@ fn status_of(conditions: &[Condition], type_: &str) -> String {
 }
 
 #[test]
-fn each_state_reads_as_the_contract_says() {
+fn each_state_has_its_specified_conditions() {
     for (state, [ready, reason, beside, in_sync]) in states() {
         let name = format!("{state:?}");
         let refused = matches!(state, State::Invalid(_) | State::NotAllowed(_));
@@ -118,7 +118,7 @@ fn each_state_reads_as_the_contract_says() {
 }
 
 #[test]
-fn a_second_look_at_the_same_state_changes_nothing() {
+fn same_report_again_changes_no_status() {
     for (state, _) in states() {
         let report = report(state);
         let first = of_policy(
@@ -151,7 +151,7 @@ fn the_time_of_a_transition_moves_only_when_the_status_of_the_condition_does() {
 }
 
 #[test]
-fn a_suspended_policy_keeps_its_last_word_and_a_new_one_is_ready() {
+fn suspended_policy_keeps_its_last_in_sync_condition_and_a_new_one_is_ready() {
     let differs = |mode| PolicyReport {
         mode,
         ..report(bound(DeviceReport {
@@ -213,7 +213,7 @@ fn a_policy_that_observes_is_ready_with_its_differences_listed() {
 }
 
 #[test]
-fn an_outage_leaves_what_was_seen_last() {
+fn outage_keeps_the_last_observed_state() {
     let before = of_policy(
         &TailscaleDevicePolicyStatus::default(),
         &report(bound(device())),
@@ -335,7 +335,7 @@ fn held_plan_is_listed_with_its_hash_and_the_errors_of_the_annotation() {
 }
 
 #[test]
-fn a_tailnet_tells_what_its_limit_holds_and_keeps_what_was_changed_until_more_is_known() {
+fn tailnet_reports_what_its_limit_holds_and_keeps_recorded_changes_until_they_are_loaded() {
     let limited = LimitedPolicy {
         policy: key("laptops"),
         devices: 840,

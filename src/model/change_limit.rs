@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentage_is_of_the_tailnets_devices_and_at_least_five() {
+    fn percentage_of_the_tailnets_devices_is_at_least_five() {
         let devices = |text: &str, own| text.parse::<ChangeLimit>().unwrap().devices(own);
         assert_eq!(devices("10%", 1000), Some(100));
         assert_eq!(devices("10%", 8), Some(5));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_leaves_a_quarter_and_nothing_of_less_than_four_devices() {
+    fn one_namespace_may_use_three_quarters_of_the_limit_and_all_of_a_limit_below_four() {
         let shares = [1, 3, 4, 5, 8, 100].map(share_of_one_namespace);
         assert_eq!(shares, [1, 3, 3, 4, 6, 75]);
     }

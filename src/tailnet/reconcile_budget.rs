@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_asks_all_the_time_is_granted_a_few_a_minute() {
+    fn policy_that_always_requests_reconciles_gets_a_few_a_minute() {
         let mut asks = Asks::default();
         let mut granted = Vec::new();
         for tenth in 0..1200 {
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_of_many_policies_has_the_same_few() {
+    fn namespace_of_many_policies_gets_the_same_few_reconciles() {
         let mut asks = Asks::default();
         let names: Vec<String> = (0..600).map(|number| number.to_string()).collect();
         let at = (0_u32..).map(|number| SECOND / 10 * number);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_ask_at_once_are_answered_by_one_list() {
+    fn simultaneous_reconcile_requests_are_completed_by_one_list() {
         let mut asks = Asks::default();
         for number in 0..100 {
             let given = (POLL, Duration::ZERO, number > 0);

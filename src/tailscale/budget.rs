@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_goes_at_once_and_the_rest_at_the_rate_in_the_order_of_asking() {
+    async fn burst_is_immediate_and_the_rest_follows_at_the_rate_in_request_order() {
         let bucket = Arc::new(Bucket::new(Budget::new(5.0, 3).unwrap()));
         assert_eq!(token_times(&bucket, 6).await, [0, 0, 0, 200, 400, 600]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn routine_requests_leave_a_part_of_the_burst_and_hold_no_quick_one_up() {
+    async fn routine_requests_leave_part_of_the_burst_and_delay_no_urgent_one() {
         let bucket = Arc::new(Bucket::new(Budget::new(5.0, 8).unwrap()));
         let start = Instant::now();
         let routine = |count: usize| {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quiet_time_fills_the_bucket_but_not_beyond_the_burst() {
+    async fn idle_time_refills_the_bucket_up_to_the_burst() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 2).unwrap()));
         token_times(&bucket, 4).await;
         tokio::time::sleep(Duration::from_hours(1)).await;
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_stalls_waiting_requests_too_and_ends_without_a_burst() {
+    async fn pause_delays_waiting_requests_too_and_ends_without_a_burst() {
         let bucket = Arc::new(Bucket::new(Budget::new(5.0, 2).unwrap()));
         token_times(&bucket, 2).await;
         let waiting = tokio::spawn({
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_gives_up_takes_no_token_and_blocks_nobody() {
+    async fn cancelled_caller_takes_no_token_and_blocks_no_other() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
         bucket.take(Haste::Quick).await.spend();
         let impatient =
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_is_not_used_goes_back_but_not_into_a_pause() {
+    async fn unused_token_is_returned_but_not_during_a_pause() {
         let bucket = Arc::new(Bucket::new(Budget::new(1.0, 1).unwrap()));
         drop(bucket.take(Haste::Quick).await);
         assert_eq!(token_times(&bucket, 1).await, [0]);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_lets_nothing_through_is_refused() {
+    fn budget_that_permits_no_request_is_refused() {
         for (per_second, burst) in [
             (0.0, 1),
             (-1.0, 1),

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_wherever_it_is_cut() {
+    fn list_is_parsed_whatever_the_chunk_boundaries() {
         for (json, hostnames) in [
             (r#"{"devices":[]}"#, vec![]),
             (" {\n \"devices\" : [ \t ] } \n", vec![]),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_stops_at_a_bound() {
+    fn endless_list_is_refused_at_the_size_limit() {
         let device = |number: usize| format!(r#"{{"nodeId":"n{number}","hostname":"h"}},"#);
         let endless: [Endless; 4] = [
             ("devices", Box::new(device)),

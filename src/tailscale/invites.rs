@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_a_wrong_shape_is_an_error_that_does_not_quote_it() {
+    fn response_of_the_wrong_shape_is_an_error_that_does_not_quote_it() {
         let url = r#""https://login.tailscale.com/admin/invite/code""#;
         for body in [
             format!(r#"{{"inviteUrl": {url}}}"#),

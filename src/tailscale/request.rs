@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_cannot_leave_their_place_in_the_path() {
+    fn path_segments_are_escaped() {
         let request = Request::new(
             Endpoint::Devices,
             Method::GET,

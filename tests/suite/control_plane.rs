@@ -33,7 +33,7 @@ async fn the_api_server_refuses_objects_that_violate_a_schema() {
 }
 
 #[tokio::test]
-async fn a_service_account_has_the_rights_of_its_roles_and_no_others() {
+async fn service_account_has_the_permissions_of_its_roles_and_no_others() {
     let control_plane = control_plane().await;
     let admin = Kubectl::admin(&control_plane);
     admin.ok(&["create", "serviceaccount", "reader"]).await;

@@ -22,7 +22,7 @@ use crate::support::{Kubectl, control_plane, eventually};
 const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn another_takes_over_from_a_leader_that_died_but_not_while_it_leads() {
+async fn dead_leader_is_replaced_and_a_live_one_is_not() {
     let control_plane = control_plane().await;
     let first = elector(control_plane.client(), "first", 3);
     wins(&first).await;
@@ -34,7 +34,7 @@ async fn another_takes_over_from_a_leader_that_died_but_not_while_it_leads() {
 }
 
 #[tokio::test]
-async fn a_leader_that_gets_no_answers_stops_before_another_starts() {
+async fn leader_without_responses_stops_before_another_starts() {
     let control_plane = control_plane().await;
     let cable = CancellationToken::new();
     let behind_cable = client_through(&control_plane.kubeconfig(), cable.clone()).await;
@@ -51,7 +51,7 @@ async fn a_leader_that_gets_no_answers_stops_before_another_starts() {
 }
 
 #[tokio::test]
-async fn a_released_lease_is_taken_long_before_it_would_run_out() {
+async fn released_lease_is_taken_long_before_it_would_expire() {
     let control_plane = control_plane().await;
     let first = elector(control_plane.client(), "first", 3600);
     wins(&first).await;
@@ -65,7 +65,7 @@ async fn a_released_lease_is_taken_long_before_it_would_run_out() {
 }
 
 #[tokio::test]
-async fn the_verbs_get_create_and_update_on_the_one_lease_suffice() {
+async fn get_create_and_update_on_the_lease_are_sufficient_permissions() {
     let control_plane = control_plane().await;
     let admin = Kubectl::admin(&control_plane);
     admin.ok(&["create", "serviceaccount", "tsdp"]).await;

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invite_that_another_object_holds_is_not_taken() {
+    fn invite_of_another_object_is_not_used() {
         let listed = [
             invite("1", Some("a@example.com")),
             invite("2", Some("a@example.com")),

@@ -9,7 +9,7 @@ fn lead(term: Term, millis: u64) -> Lead {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lead_that_is_lost_and_regained_before_anybody_asks_is_a_new_term() {
+async fn leadership_lost_and_regained_between_two_checks_is_a_new_term() {
     let first = Term::FIRST;
     let (sender, receiver) = watch::channel(Some(lead(first, 10_000)));
     let mut leadership = Leadership(receiver);
@@ -21,7 +21,7 @@ async fn a_lead_that_is_lost_and_regained_before_anybody_asks_is_a_new_term() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_term_ends_by_the_clock_though_the_election_says_nothing() {
+async fn term_ends_by_the_clock_without_a_message_from_the_election() {
     let first = Term::FIRST;
     let (_sender, receiver) = watch::channel(Some(lead(first, 50)));
     let mut leadership = Leadership(receiver);
@@ -31,7 +31,7 @@ async fn a_term_ends_by_the_clock_though_the_election_says_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lead_that_is_renewed_after_it_ran_out_is_a_new_term() {
+async fn leadership_renewed_after_it_expired_is_a_new_term() {
     let cluster = kube::Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap()));
     let (sender, receiver) = watch::channel(None);
     let leadership = Leadership(receiver);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_counts_by_its_secret_its_body_and_its_time() {
+    fn signature_is_valid_for_its_secret_body_and_time_only() {
         let t = "t=1700000000";
         for (header, expected) in [
             (format!("{t},v1={OURS}"), Ok(())),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_holds_for_five_minutes_either_way() {
+    fn signature_is_valid_for_five_minutes_before_and_after_its_time() {
         let header = format!("t=1700000000,v1={OURS}");
         for (seconds, expected) in [
             (300, Ok(())),

@@ -61,7 +61,7 @@ fn release(world: &mut World, restarts: bool) {
 }
 
 #[test]
-fn a_policy_that_nobody_approved_withdraws_nothing_when_it_is_deleted() {
+fn unapproved_policy_withdraws_nothing_when_it_is_deleted() {
     for extent in [ListOwnership::Exact, ListOwnership::AtLeast] {
         for restarts in [false, true] {
             let mut world = approved_by_a_person(8);

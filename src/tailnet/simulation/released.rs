@@ -102,7 +102,7 @@ fn release(world: &mut World, deleted: bool) {
 }
 
 #[test]
-fn more_devices_than_the_limit_allows_are_not_cleared_before_somebody_approves() {
+fn more_devices_than_the_limit_allows_are_not_cleared_before_an_approval() {
     for deleted in [false, true] {
         let mut world = settled(20, gold());
         release(&mut world, deleted);

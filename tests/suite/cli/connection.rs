@@ -4,7 +4,7 @@ use tsdp::simulator::{self, Simulator};
 use super::tailnet::{Ran, Tailnet, program};
 
 #[tokio::test]
-async fn without_a_credential_a_command_says_what_to_set_and_sends_nothing() {
+async fn command_without_a_credential_reports_what_to_set_and_sends_nothing() {
     for command in [&["devices"][..], &["export"], &["plan", "-f", "-"]] {
         let ran: Ran = program().args(command).output().await.unwrap().into();
         assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""));

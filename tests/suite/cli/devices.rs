@@ -24,7 +24,7 @@ async fn devices_are_listed_by_one_request_with_their_policies() {
 }
 
 #[tokio::test]
-async fn the_wide_table_shows_what_the_narrow_one_counts() {
+async fn wide_table_lists_what_the_narrow_one_counts() {
     let mut devices = demo_devices();
     devices.push(json!({
         "hostname": "guest\u{1b}[31m", "name": "guest.tail0b5e.ts.net", "user": "someone@example.org",

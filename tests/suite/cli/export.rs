@@ -6,7 +6,7 @@ use tsdp::simulator::{FaultKind, FaultSpec};
 use super::tailnet::{Tailnet, demo_devices};
 
 #[tokio::test]
-async fn a_tailnet_of_300_devices_is_exported_and_then_plans_to_nothing() {
+async fn exported_tailnet_of_300_devices_has_an_empty_plan() {
     let tailnet = Tailnet::large().await;
     let own = tailnet.simulator.devices().unwrap();
     let own = own

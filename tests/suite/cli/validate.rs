@@ -354,7 +354,7 @@ fn invalid_arguments_are_distinguished_from_invalid_manifests() {
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn closed_pipe_is_not_an_error() {
     let many = BAD.replace("    - 10.0.0.1/16\n", &"    - 10.0.0.1/16\n".repeat(250));
     let folder = folder(&[("bad.yaml", &many)]);
     let mut child = Command::new(env!("CARGO_BIN_EXE_tsdp"))

@@ -27,7 +27,7 @@ const INHERITED: [&str; 8] = [
 async fn list_with(url: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--ignored", "--nocapture", "--exact"]);
-    command.arg("client::environment::a_client_in_a_process_of_its_own");
+    command.arg("client::environment::client_in_its_own_process");
     for name in INHERITED {
         command.env_remove(name);
     }
@@ -43,7 +43,7 @@ async fn list_with(url: &str, variables: &[(&str, &str)]) -> String {
 
 #[tokio::test]
 #[ignore = "run by the other tests in here, with an environment of their choice"]
-async fn a_client_in_a_process_of_its_own() {
+async fn client_in_its_own_process() {
     let settings = Settings::new(env::var("TSDP_TEST_URL").unwrap().parse().unwrap(), "-");
     match Client::new(settings, Credential::ApiKey(SecretString::from(API_KEY))) {
         Ok(client) => println!("listed: {:?}", client.devices().await),

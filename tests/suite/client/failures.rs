@@ -220,7 +220,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
+async fn invalid_settings_are_refused_before_anything_is_sent() {
     let script = Script::in_turn([]).await;
     let with = |change: fn(&mut Settings), key: &str| {
         let mut settings = settings(&script);

@@ -201,7 +201,7 @@ async fn a_new_client_keeps_the_retry_after_of_the_previous_one() {
 
 /// A turn that was taken before lets a request through at once, and an unused turn is not lost.
 #[tokio::test(start_paused = true)]
-async fn a_request_with_a_turn_waits_for_nothing() {
+async fn request_with_a_turn_is_sent_at_once() {
     let script = Script::in_turn([Reply::new(200, NO_DEVICES)]).await;
     let mut settings = settings(&script);
     settings.budget = Budget::new(0.01, 1).unwrap();

@@ -110,8 +110,7 @@ async fn a_key_is_expired_once_though_the_controller_is_killed_in_the_middle() {
 }
 
 #[tokio::test]
-async fn a_time_before_the_policy_is_missed_and_expiries_that_observe_or_cannot_work_are_reported()
-{
+async fn time_before_the_policy_is_missed_and_held_or_observed_expiries_are_reported() {
     let device = |name: &str, disabled: bool| json!({"hostname": name, "expires": FAR, "keyExpiryDisabled": disabled});
     let devices = vec![device("fra-laptop", false), device("nas", true)];
     let stage = Stage::with(devices, "tskey-api-missed").await;

@@ -188,7 +188,7 @@ async fn what_kubectl_shows(stage: &Stage) {
 }
 
 #[tokio::test]
-async fn an_edit_costs_its_difference_and_released_settings_stay() {
+async fn edit_sends_only_its_difference_and_released_settings_stay() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     example(&stage, "fra-router").await;

@@ -272,7 +272,7 @@ async fn devices_that_leave_a_fleet_or_are_no_longer_named_are_cleared() {
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_cleared_goes_after_the_timeout() {
+async fn policy_that_cannot_be_cleared_is_deleted_after_the_timeout() {
     let stage = Stage::new().await;
     let args = ["--clear-timeout=6"];
     let _controller = Controller::ready(stage.kubeconfig(), &args, &[]).await;

@@ -64,7 +64,7 @@ async fn a_refused_list_is_a_connection_error_and_no_policy_error() {
 }
 
 #[tokio::test]
-async fn devices_whose_attributes_are_never_answered_delay_no_other() {
+async fn devices_whose_attribute_reads_time_out_delay_no_other() {
     const HANGING: usize = 12;
     let hanging = |number: usize| json!({"hostname": format!("h-{number}"), "tags": ["tag:ci"]});
     let mut devices: Vec<Value> = (0..HANGING).map(hanging).collect();

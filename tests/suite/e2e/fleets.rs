@@ -84,7 +84,7 @@ async fn a_fleet_policy_manages_devices_that_join_and_none_that_leave() {
 }
 
 #[tokio::test]
-async fn a_fleet_that_observes_or_is_suspended_is_counted_and_left_alone() {
+async fn fleet_that_observes_or_is_suspended_is_counted_and_not_changed() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let policy = |more: &str| {

@@ -38,7 +38,7 @@ async fn patch_tailnet(stage: &Stage, spec: Value) {
 }
 
 #[tokio::test]
-async fn edits_during_a_pause_of_the_api_decide_what_is_sent_after_it() {
+async fn edits_during_a_pause_of_the_api_determine_what_is_sent_after_it() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;
     stage.polls(2).await;

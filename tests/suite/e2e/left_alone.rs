@@ -104,7 +104,7 @@ async fn a_policy_that_a_newer_release_wrote_keeps_its_status_its_finalizer_and_
 }
 
 #[tokio::test]
-async fn a_finalizer_that_a_replaced_manifest_does_not_name_is_put_back_and_clears() {
+async fn finalizer_that_a_replaced_manifest_lacks_is_restored_and_clears() {
     let stage = managed().await;
     let _controller = stage.controller().await;
     let node = in_sync(&stage).await;

@@ -39,7 +39,7 @@ fn changed(stage: &Stage) -> usize {
 }
 
 #[tokio::test]
-async fn a_mistake_in_a_selector_is_held_while_a_repair_goes_through_until_somebody_approves() {
+async fn mistake_in_a_selector_is_held_until_approved_while_a_repair_is_sent() {
     let stage = stage(60).await;
     stage.max_changed_devices("10%").await;
     stage

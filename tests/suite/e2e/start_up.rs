@@ -7,7 +7,7 @@ use crate::support::{Controller, Stage, calls, demo_devices};
 const API_KEY: &str = "tskey-api-start";
 
 #[tokio::test]
-async fn missing_definitions_and_missing_rights_are_waited_for_and_named() {
+async fn missing_crds_and_permissions_are_reported_until_they_exist() {
     let mut stage = Stage::without_resources(demo_devices(), API_KEY).await;
     let controller = Controller::start(stage.kubeconfig(), &[], &[]).await;
 

@@ -20,7 +20,7 @@ fn in_sync(number: usize, node: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_key_of_two_types_is_reported_on_the_overridden_policy_and_not_sent_for_it() {
+async fn key_with_two_types_is_reported_on_the_overridden_policy_and_not_sent() {
     let stage = stage().await;
     let _controller = stage.controller().await;
     let (one, two, three) = (stage.node("db-1"), stage.node("db-2"), stage.node("db-3"));

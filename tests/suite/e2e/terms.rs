@@ -38,7 +38,7 @@ fn in_sync(hostname: &str, node: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_leader_that_comes_back_knows_of_every_edit_and_deletion_before_it_writes() {
+async fn leader_that_comes_back_reads_every_edit_and_deletion_before_it_writes() {
     let stage = Stage::new().await;
     let cable = Cable::to(stage.kubeconfig()).await;
     let first = Controller::ready(cable.kubeconfig(), &ARGS, &[]).await;

@@ -87,7 +87,7 @@ fn judged() -> impl Iterator<Item = (String, String, Value)> {
 }
 
 #[test]
-fn each_state_reads_as_the_table_of_the_page_states() {
+fn each_state_has_the_health_that_the_page_documents() {
     let mut rows = documented();
     let expressions = Expressions::of_the_example();
     let mut seen = Vec::new();
@@ -150,7 +150,7 @@ fn the_default_status_of_each_crd_is_in_progress() {
 }
 
 #[test]
-fn a_suspended_object_is_suspended_in_argo_cd_whatever_its_status_says() {
+fn suspended_object_is_suspended_in_argo_cd_whatever_its_status() {
     for (path, mut object) in argocd::recorded() {
         object["spec"]["suspend"] = json!(true);
         assert_eq!(health(&object).status, "Suspended", "{path}");

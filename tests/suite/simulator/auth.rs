@@ -9,7 +9,7 @@ const NOT_PERMITTED: &str =
     "calling actor does not have enough permissions to perform this function";
 
 #[tokio::test]
-async fn an_api_key_comes_as_basic_or_bearer_and_nothing_else_is_taken() {
+async fn api_key_is_accepted_as_basic_or_bearer_only() {
     let only = Options {
         api_keys: vec!["tskey-api-One".into()],
         ..Options::default()
@@ -52,7 +52,7 @@ async fn token(api: &Api, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_oauth_client_gets_a_token_by_form_or_by_basic() {
+async fn oauth_client_gets_a_token_by_form_or_basic_authentication() {
     let api = Api::start().await;
     let by_form = ask(&api, "k1", "tskey-client-secret").await;
     let basic = api
@@ -73,7 +73,7 @@ async fn an_oauth_client_gets_a_token_by_form_or_by_basic() {
 }
 
 #[tokio::test]
-async fn a_token_ends_with_its_time_or_when_it_is_revoked() {
+async fn token_is_refused_once_expired_or_revoked() {
     let api = Api::start().await;
     let list = |token| api.request("GET", "tailnet/-/devices").bearer_auth(token);
     let first = token(&api, "k1").await;
@@ -88,7 +88,7 @@ async fn a_token_ends_with_its_time_or_when_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn each_endpoint_asks_a_token_for_its_scope() {
+async fn each_endpoint_requires_its_scope() {
     let client = |id: &str, scopes: &str| {
         format!("{id}:tskey-client-secret:{scopes}")
             .parse()
@@ -145,7 +145,7 @@ async fn each_endpoint_asks_a_token_for_its_scope() {
 }
 
 #[tokio::test]
-async fn a_token_does_not_see_devices_that_are_shared_in() {
+async fn devices_that_are_shared_in_are_hidden_from_a_token() {
     let api = Api::start().await;
     let token = token(&api, "k1").await;
     let list = send(api.request("GET", "tailnet/-/devices").bearer_auth(token))

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Api, refused};
 
 #[tokio::test]
-async fn both_ids_lead_to_the_same_device() {
+async fn both_ids_address_the_same_device() {
     let api = Api::start().await;
     api.post("device/n1CNTRL/key", json!({"keyExpiryDisabled": false}))
         .await;
@@ -14,7 +14,7 @@ async fn both_ids_lead_to_the_same_device() {
 }
 
 #[tokio::test]
-async fn the_list_leaves_out_what_the_api_leaves_out() {
+async fn list_omits_the_fields_that_the_api_omits() {
     let api = Api::start().await;
     let all = api.get("tailnet/example.com/devices?fields=all").await;
     let [router, laptop, runner, shared] = &all["devices"].as_array().unwrap()[..] else {
@@ -42,7 +42,7 @@ async fn the_list_leaves_out_what_the_api_leaves_out() {
 }
 
 #[tokio::test]
-async fn filters_must_all_match() {
+async fn listed_devices_match_every_filter() {
     let api = Api::start().await;
     for (query, expected) in [
         ("?tags=tag:router", vec!["router", "runner"]),
@@ -60,7 +60,7 @@ async fn filters_must_all_match() {
 }
 
 #[tokio::test]
-async fn tags_come_back_sorted_and_none_may_stay_none() {
+async fn tags_are_returned_sorted_and_may_be_absent() {
     let api = Api::start().await;
     api.post("device/2/tags", json!({"tags": []})).await;
     assert_eq!(api.get("device/2").await.get("tags"), None);
@@ -129,7 +129,7 @@ async fn routes_are_replaced_and_sorted_by_number() {
 }
 
 #[tokio::test]
-async fn an_ipv4_moves_and_the_ipv6_stays() {
+async fn ipv4_changes_and_the_ipv6_stays() {
     let api = Api::start().await;
     api.post("device/1/ip", json!({"ipv4": "100.80.0.1"})).await;
     let addresses = json!(["100.80.0.1", "fd7a:115c:a1e0::1"]);
@@ -237,7 +237,7 @@ async fn a_batch_is_a_merge_patch_over_devices() {
 }
 
 #[tokio::test]
-async fn a_posted_policy_file_decides_which_tags_can_be_given() {
+async fn posted_policy_file_determines_which_tags_can_be_set() {
     let api = Api::start().await;
     let path = "tailnet/-/acl";
     let text =
@@ -285,7 +285,7 @@ async fn a_posted_policy_file_decides_which_tags_can_be_given() {
 }
 
 #[tokio::test]
-async fn devices_come_go_and_drift() {
+async fn devices_can_be_added_changed_and_removed() {
     let api = Api::start().await;
     let added = api
         .simulator

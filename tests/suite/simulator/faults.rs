@@ -29,7 +29,7 @@ impl Api {
 }
 
 #[tokio::test]
-async fn a_status_comes_with_its_headers_and_body_and_as_often_as_asked() {
+async fn injected_status_has_its_headers_and_body_for_the_given_times() {
     let api = Api::start().await;
     api.fault(json!({
         "kind": "status", "status": 429, "times": 2, "headers": {"Retry-After": "7"},
@@ -88,7 +88,7 @@ async fn without_times_a_fault_stays_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_has_had_its_effect_or_not_as_the_fault_says() {
+async fn lost_response_has_an_effect_only_if_the_fault_declares_it() {
     for (kind, effect) in [
         ("reset-before", false),
         ("reset-after", true),
@@ -138,7 +138,7 @@ async fn a_list_can_be_stale_short_or_of_the_wrong_shape() {
 }
 
 #[tokio::test]
-async fn a_delayed_answer_comes_after_its_effect() {
+async fn delayed_response_comes_after_its_effect() {
     let api = Api::start().await;
     api.fault(json!({"kind": "delay", "seconds": 3600, "method": "POST"}))
         .await;
@@ -159,7 +159,7 @@ async fn a_delayed_answer_comes_after_its_effect() {
 }
 
 #[tokio::test]
-async fn a_fault_that_makes_no_sense_is_refused() {
+async fn invalid_fault_is_refused() {
     let api = Api::start().await;
     let url = format!("{}/_sim/faults", api.simulator.url());
     for (fault, says) in [
@@ -178,7 +178,7 @@ async fn a_fault_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn the_log_says_what_was_asked_and_answered() {
+async fn log_records_requests_and_responses() {
     let api = Api::start().await;
     let sent = json!({"tags": ["tag:unknown"]});
     let request = api
@@ -217,7 +217,7 @@ async fn the_log_says_what_was_asked_and_answered() {
 }
 
 #[tokio::test]
-async fn the_listed_devices_start_the_same_tailnet_again() {
+async fn listed_devices_recreate_the_same_tailnet() {
     let api = Api::start().await;
     api.sim("PATCH", "devices/1", json!({"tags": ["tag:a"]}))
         .await;

@@ -92,7 +92,7 @@ async fn a_token_for_the_audience_is_exchanged_and_every_other_one_is_refused() 
 }
 
 #[tokio::test]
-async fn an_exchanged_token_may_do_what_its_identity_may_and_ends_as_others_do() {
+async fn exchanged_token_has_the_scopes_of_its_identity_and_expires_like_others() {
     let api = api().await;
     let exp = jiff::Timestamp::now().as_second() + 600;
     let answered = exchange(&api, "reader", &jwt(&json!({"aud": "readers", "exp": exp}))).await;

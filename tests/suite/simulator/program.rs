@@ -31,7 +31,7 @@ async fn start(arguments: &[&str]) -> (Child, String) {
 }
 
 #[tokio::test]
-async fn it_prints_its_address_serves_its_devices_and_ends_on_sigterm() {
+async fn simulator_prints_its_address_serves_its_devices_and_ends_on_sigterm() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let yaml =
         "devices:\n- hostname: from-file\n  tags: [\"tag:a\"]\n  attributes: {custom:x: 1}\n";
@@ -71,7 +71,7 @@ async fn it_prints_its_address_serves_its_devices_and_ends_on_sigterm() {
 }
 
 #[tokio::test]
-async fn its_help_names_every_switch_and_kind_of_fault() {
+async fn simulator_help_lists_every_switch_and_kind_of_fault() {
     let help = Command::new(TSDP)
         .args(["simulate", "--help"])
         .output()
@@ -110,7 +110,7 @@ async fn its_help_names_every_switch_and_kind_of_fault() {
 }
 
 #[test]
-fn a_seed_makes_the_same_varied_tailnet_again() {
+fn same_seed_generates_the_same_tailnet() {
     let devices = tsdp::simulator::generate(200, 7);
     assert_eq!(devices, tsdp::simulator::generate(200, 7));
     assert_eq!(
@@ -150,7 +150,7 @@ fn a_seed_makes_the_same_varied_tailnet_again() {
 }
 
 #[tokio::test]
-async fn a_file_of_the_wrong_shape_is_refused_with_the_shape_that_is_expected() {
+async fn file_of_the_wrong_shape_is_refused_with_the_expected_shape() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "- hostname: a\n").unwrap();
     let path = file.path().to_str().unwrap();

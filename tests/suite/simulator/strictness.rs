@@ -75,7 +75,7 @@ async fn a_length_is_accepted_up_to_its_limit_and_refused_beyond() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_answers_405_with_nothing_in_it() {
+async fn wrong_method_gets_405_with_an_empty_body() {
     let api = Api::start().await;
     for (method, path) in [
         ("PUT", "device/1"),

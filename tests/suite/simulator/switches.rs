@@ -15,7 +15,7 @@ async fn under(switches: Value, method: &str, path: &str, body: Value) -> (Api, 
 }
 
 #[tokio::test]
-async fn refusals_are_as_the_switches_say() {
+async fn switches_determine_the_refusals() {
     let teapot = json!({"status": 418, "message": "no"});
     let batch =
         json!({"nodes": {"1": {"custom:a": {"value": 1}}, "2": {"custom:a": {"value": 1}}}});
@@ -144,7 +144,7 @@ async fn tagging_leaves_key_expiry_or_disables_it() {
 }
 
 #[tokio::test]
-async fn the_ipv6_stays_or_follows() {
+async fn ipv6_stays_or_follows_the_ipv4() {
     for (follows, ipv6) in [
         (false, "fd7a:115c:a1e0::1"),
         (true, "fd7a:115c:a1e0:ab12:4843:cd96:6250:1"),
@@ -171,7 +171,7 @@ async fn host_bits_are_refused_masked_or_kept() {
 }
 
 #[tokio::test]
-async fn a_refused_batch_is_undone_or_left_half_done() {
+async fn refused_batch_is_undone_or_partially_applied() {
     let nodes = json!({"1": {"custom:a": {"value": 1}}, "9": {"custom:a": {"value": 1}}});
     for atomic in [true, false] {
         let switches = json!({"batchIsAtomic": atomic});
@@ -202,7 +202,7 @@ async fn a_batch_entry_without_expiry_keeps_or_clears_it() {
 }
 
 #[tokio::test]
-async fn a_written_attribute_is_answered_in_three_ways() {
+async fn written_attribute_has_three_kinds_of_response() {
     for (setting, body) in [
         ("null", Value::Null),
         ("empty", json!({})),
@@ -247,7 +247,7 @@ async fn routes_are_shown_to_a_token_without_their_scope_or_withheld() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_says_when_to_come_again_in_the_form_asked_for() {
+async fn rate_limit_sends_retry_after_in_the_configured_form() {
     for form in ["seconds", "date", "absent"] {
         let limit = json!({"rateLimit": {"requests": 1, "seconds": 60, "retryAfter": form}});
         let (api, first) = under(

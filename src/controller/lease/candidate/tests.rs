@@ -114,7 +114,7 @@ proptest! {
 }
 
 #[test]
-fn of_two_that_saw_it_run_out_one_wins_and_the_change_is_counted() {
+fn one_of_two_candidates_takes_an_expired_lease_and_the_transition_is_counted() {
     let (mut a, mut b, mut server) = (candidate("a"), candidate("b"), Server::default());
     let start = Instant::now();
     attempt(&mut candidate("gone"), &mut server, start);
@@ -151,7 +151,7 @@ fn a_leader_that_cannot_renew_has_stopped_before_another_can_start() {
 }
 
 #[test]
-fn a_lease_that_is_renewed_never_runs_out_whatever_its_times_say() {
+fn renewed_lease_never_expires_whatever_its_timestamps() {
     let (mut a, mut b, mut server) = (candidate("a"), candidate("b"), Server::default());
     let start = Instant::now();
     for round in 0..100 {
@@ -183,7 +183,7 @@ fn a_released_lease_is_taken_at_once() {
 }
 
 #[test]
-fn who_sees_another_holder_leads_no_more() {
+fn leader_that_sees_another_holder_stops_leading() {
     let (mut a, mut server) = (candidate("a"), Server::default());
     let start = Instant::now();
     attempt(&mut a, &mut server, start);
@@ -202,7 +202,7 @@ fn who_sees_another_holder_leads_no_more() {
 }
 
 #[test]
-fn a_write_whose_answer_was_lost_is_made_good_by_the_next() {
+fn write_with_a_lost_response_is_repaired_by_the_next() {
     let (mut a, mut server) = (candidate("a"), Server::default());
     let start = Instant::now();
     a.saw(None, start);
