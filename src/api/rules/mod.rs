@@ -12,13 +12,13 @@
 
 mod connection;
 mod device;
-mod guards;
+mod guardrails;
 mod settings;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-pub(super) use self::{connection::*, device::*, guards::*, settings::*};
+pub(super) use self::{connection::*, device::*, guardrails::*, settings::*};
 
 /// A rule with a fixed message.
 fn rule(rule: &str, message: &str) -> Value {
