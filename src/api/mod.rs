@@ -32,7 +32,8 @@ pub use invite::{
     TailscaleDeviceInviteStatus,
 };
 pub use policy::{
-    APPROVE, LOOK_REQUESTS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
+    APPROVE, RECONCILE_ANNOTATIONS, TailnetReference, TailscaleDevicePolicy,
+    TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
     DeviceStatus, HeldPlan, ManagedDevices, PartlyManaged, PendingChange, Released,

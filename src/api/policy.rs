@@ -239,7 +239,7 @@ pub struct TailnetReference {
 
 /// The annotations that request a reconcile at once, each time their value changes. Flux's own
 /// takes precedence if both are set.
-pub const LOOK_REQUESTS: [&str; 2] = [
+pub const RECONCILE_ANNOTATIONS: [&str; 2] = [
     "reconcile.fluxcd.io/requestedAt",
     "tailnet.dev/reconcile-at",
 ];

@@ -177,11 +177,11 @@ impl<'a> Conditions<'a> {
 
 /// The schema of conditions allows 32,768 bytes of message, far more than people read.
 fn bounded(message: &str) -> String {
-    const LONGEST: usize = 4096;
-    if message.len() <= LONGEST {
+    const MAX_BYTES: usize = 4096;
+    if message.len() <= MAX_BYTES {
         return message.to_owned();
     }
-    let end = (0..=LONGEST)
+    let end = (0..=MAX_BYTES)
         .rev()
         .find(|at| message.is_char_boundary(*at))
         .unwrap_or(0);

@@ -8,8 +8,8 @@ use kube::Resource as _;
 use super::finalizer;
 use crate::{
     api::{
-        APPROVE, DeserializeGuard, LOOK_REQUESTS, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
-        TailscaleDevicePolicyStatus, Unreadable,
+        APPROVE, DeserializeGuard, RECONCILE_ANNOTATIONS, TailscaleDevicePolicy,
+        TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, Unreadable,
     },
     plan::{self, Approvals, PolicyInput, PolicyKey},
 };
@@ -52,7 +52,8 @@ pub(crate) fn policy_input(
     declared.deleting = meta.deletion_timestamp.as_ref().map(|_| clear_timeout);
     let annotation = |name: &str| meta.annotations.as_ref()?.get(name);
     declared.approvals = Approvals::parse(annotation(APPROVE).map(String::as_str));
-    declared.request = LOOK_REQUESTS.map(|name| annotation(name).map(|request| handled(request)));
+    declared.request =
+        RECONCILE_ANNOTATIONS.map(|name| annotation(name).map(|request| handled(request)));
     declared
 }
 

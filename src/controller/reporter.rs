@@ -386,9 +386,9 @@ fn counted(plan: &HeldPlan) -> String {
 
 /// The API server refuses longer notes.
 pub(super) fn bounded(mut note: String) -> String {
-    const LONGEST: usize = 1000;
-    if note.len() > LONGEST {
-        let end = (0..=LONGEST)
+    const MAX_BYTES: usize = 1000;
+    if note.len() > MAX_BYTES {
+        let end = (0..=MAX_BYTES)
             .rev()
             .find(|at| note.is_char_boundary(*at))
             .unwrap_or(0);

@@ -111,7 +111,7 @@ impl ManagedDevices {
     }
 
     /// Releases devices, with the keys that the policy owns on each of them.
-    pub fn released_on(&mut self, nodes: BTreeSet<NodeId>, owned: &OwnedKeys) {
+    pub fn release(&mut self, nodes: BTreeSet<NodeId>, owned: &OwnedKeys) {
         for id in nodes {
             let settings = ManagedSettings {
                 keys: owned.known_at(&id).cloned().unwrap_or_default(),
@@ -125,7 +125,7 @@ impl ManagedDevices {
 
     /// The released devices that are not cleared yet.
     #[must_use]
-    pub fn release(&self) -> BTreeSet<&NodeId> {
+    pub fn released_devices(&self) -> BTreeSet<&NodeId> {
         self.released.values().flatten().collect()
     }
 

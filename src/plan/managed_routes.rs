@@ -117,7 +117,7 @@ mod tests {
 
     fn released(mut managed: ManagedDevices, number: usize) -> RouteSet {
         let split = BTreeSet::from([node(number)]);
-        managed.released_on(split, &OwnedKeys::default());
+        managed.release(split, &OwnedKeys::default());
         managed.due(&node(number)).routes
     }
 
@@ -152,7 +152,7 @@ mod tests {
         managed.name_routes(all.clone());
         managed.hold(vec![node(1)]);
         managed.manage_routes(&node(1), &all);
-        managed.released_on(BTreeSet::from([node(1)]), &OwnedKeys::default());
+        managed.release(BTreeSet::from([node(1)]), &OwnedKeys::default());
         managed.hold(vec![node(1)]);
         assert!(!managed.is_partly_managed(&node(1)));
     }

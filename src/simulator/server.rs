@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Larger than any request to this API.
-const LARGEST_BODY: usize = 16 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Accepts connections until `stop` is cancelled. That also closes open ones.
 pub(super) async fn run(listener: TcpListener, shared: Shared, stop: CancellationToken) {
@@ -56,7 +56,7 @@ async fn respond(
     shared: &Shared,
 ) -> Result<Response<Body>, io::Error> {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(Body::new(body), LARGEST_BODY).await;
+    let body = axum::body::to_bytes(Body::new(body), MAX_BODY_BYTES).await;
     let request = Request {
         method: parts.method,
         target: Target::of(&parts.uri),

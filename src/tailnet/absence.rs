@@ -202,7 +202,7 @@ impl Engine {
         for entry in self.policies.values() {
             recorded.extend(entry.bound_node());
             recorded.extend(entry.needed_record.managed.nodes.iter());
-            recorded.extend(entry.needed_record.managed.release());
+            recorded.extend(entry.needed_record.managed.released_devices());
             recorded.extend(entry.needed_record.owned.nodes());
         }
         recorded.extend(self.absence.looked_up.bound());

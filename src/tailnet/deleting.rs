@@ -194,7 +194,7 @@ impl Engine {
             matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_)))
         };
         let mut first = None;
-        for id in entry.needed_record.managed.release() {
+        for id in entry.needed_record.managed.released_devices() {
             let node = self.devices.get(id)?;
             let own = || node.plan.of(key).filter(|d| d.why == Why::Released);
             if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
@@ -217,7 +217,7 @@ impl Engine {
             let due = managed.released.keys();
             due.for_each(|due| settings.merge(due));
             devices = managed.nodes.iter().collect();
-            devices.extend(managed.release());
+            devices.extend(managed.released_devices());
         }
         let called = |id: &&NodeId| match self.index.get(id) {
             Some(device) => format!("{} ({id})", device.label()),

@@ -390,7 +390,10 @@ impl Engine {
         self.flapping.forget_policy(key);
         // The frozen plan and the approved changes belong to the previous spec.
         entry.discard();
-        for id in entry.nodes().chain(entry.needed_record.managed.release()) {
+        for id in entry
+            .nodes()
+            .chain(entry.needed_record.managed.released_devices())
+        {
             if let Some(node) = self.devices.get_mut(id) {
                 node.forget_backoffs_of(key);
                 self.dirty_plans.insert(id.clone());

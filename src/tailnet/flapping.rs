@@ -21,8 +21,8 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_hours(1);
-/// This many moves within an hour are no accident.
-const TOO_MANY: usize = 3;
+/// After this many moves within an hour, the next one is not made.
+const MAX_MOVES: usize = 3;
 /// How long a selector must give the same result.
 const STABLE: Duration = Duration::from_mins(15);
 
@@ -98,7 +98,7 @@ impl Flapping {
         if !moves || by_facts {
             return Membership::Free;
         }
-        if known.recent.len() >= TOO_MANY {
+        if known.recent.len() >= MAX_MOVES {
             known.frozen = true;
             self.frozen += 1;
             return Membership::Frozen;

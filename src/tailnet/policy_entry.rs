@@ -139,7 +139,7 @@ impl PolicyEntry {
     /// The devices that it may change: those that it targets, and those that it has released and that are not
     /// cleared yet.
     pub fn managed(&self) -> BTreeSet<&NodeId> {
-        let mut managed = self.needed_record.managed.release();
+        let mut managed = self.needed_record.managed.released_devices();
         managed.extend(self.nodes());
         managed
     }

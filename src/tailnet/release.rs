@@ -72,7 +72,7 @@ impl PolicyEntry {
         let released: BTreeSet<NodeId> = nodes.filter(|id| released(id)).cloned().collect();
         if !released.is_empty() {
             let owned = Arc::clone(&self.needed_record.owned);
-            self.managed_devices().released_on(released, &owned);
+            self.managed_devices().release(released, &owned);
         }
     }
 
@@ -131,9 +131,7 @@ impl Engine {
         let entry = self.policies.get_mut(key);
         if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
             let owned = Arc::clone(&entry.needed_record.owned);
-            entry
-                .managed_devices()
-                .released_on([id.clone()].into(), &owned);
+            entry.managed_devices().release([id.clone()].into(), &owned);
             self.track_device(id, key);
             self.dirty_statuses.insert(key.clone());
         }
@@ -165,7 +163,7 @@ impl Engine {
             return;
         };
         let managed = Arc::clone(&entry.needed_record.managed);
-        for id in managed.release() {
+        for id in managed.released_devices() {
             self.track_device(id, key);
         }
     }
@@ -179,7 +177,7 @@ impl Engine {
 
     /// Stops clearing these devices for a policy.
     pub(super) fn forget_released(&mut self, key: &PolicyKey, managed: &ManagedDevices) {
-        for id in managed.release() {
+        for id in managed.released_devices() {
             if let Some(node) = self.devices.get_mut(id) {
                 node.clearing.remove(key);
                 self.dirty_plans.insert(id.clone());
@@ -263,7 +261,7 @@ impl Engine {
     /// The progress of clearing the released devices; `None` if there are none.
     pub(super) fn clear_report(&self, key: &PolicyKey) -> Option<ClearReport> {
         let entry = self.policies.get(key)?;
-        let mut nodes = entry.needed_record.managed.release();
+        let mut nodes = entry.needed_record.managed.released_devices();
         if entry.deleting.is_some() {
             nodes.extend(&entry.needed_record.managed.nodes);
         }

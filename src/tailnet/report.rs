@@ -182,8 +182,14 @@ impl Engine {
         if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
             entry.durable_record = record;
             self.dirty_steps.extend(entry.nodes().cloned());
-            self.dirty_steps
-                .extend(entry.needed_record.managed.release().into_iter().cloned());
+            self.dirty_steps.extend(
+                entry
+                    .needed_record
+                    .managed
+                    .released_devices()
+                    .into_iter()
+                    .cloned(),
+            );
         }
     }
 
@@ -216,7 +222,7 @@ impl Engine {
                 _ => return None,
             },
         };
-        let released = || entry.needed_record.managed.release();
+        let released = || entry.needed_record.managed.released_devices();
         let at_rest = match &state {
             State::Bound(device) => !device.working,
             State::Selector(fleet) => fleet.working == 0,

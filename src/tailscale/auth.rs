@@ -92,10 +92,10 @@ const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 
 /// A token is used for at least this long, unless it is rejected: a token with a reported life of one second
 /// must not cost a request for a token at each poll.
-const SHORTEST_LIFE: Duration = Duration::from_mins(1);
+const MIN_LIFETIME: Duration = Duration::from_mins(1);
 
 /// No token lives longer; keeps an absurd number from overflowing the clock.
-const LONGEST_LIFE: Duration = Duration::from_hours(24);
+const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
 impl Auth {
     /// `None` if the secret is empty or not valid in a header.
@@ -251,7 +251,7 @@ impl State {
 impl Token {
     fn new(granted: wire::Granted, serial: u64) -> Self {
         let now = Instant::now();
-        let life = granted.life.clamp(SHORTEST_LIFE, LONGEST_LIFE);
+        let life = granted.life.clamp(MIN_LIFETIME, MAX_LIFETIME);
         Self {
             bearer: Bearer {
                 secret: granted.token,

@@ -33,7 +33,7 @@ pub(super) struct Answer {
 }
 
 /// The longest pause that a server can request.
-const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+const MAX_PAUSE: Duration = Duration::from_mins(5);
 
 /// How much of an unknown text goes into a message.
 const EXCERPT_CHARS: usize = 300;
@@ -153,7 +153,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
             .duration_since(SystemTime::from(now))
             .unwrap_or_default(),
     };
-    Some(pause.min(LONGEST_PAUSE))
+    Some(pause.min(MAX_PAUSE))
 }
 
 #[cfg(test)]

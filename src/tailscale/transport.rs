@@ -32,7 +32,7 @@ pub(super) struct Transport {
 const MAX_TRIES: u32 = 3;
 
 /// The longest pause within a request. A longer one is returned to the caller; the bucket keeps it anyway.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// How much of an error's body is read.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
@@ -98,7 +98,7 @@ impl Transport {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let soon = error.pause.is_none_or(|pause| pause <= LONGEST_WAIT);
+            let soon = error.pause.is_none_or(|pause| pause <= MAX_WAIT);
             let may_repeat = request.endpoint.is_read() && error.is_transient();
             if tries == MAX_TRIES || !may_repeat || !soon {
                 return Err(error);

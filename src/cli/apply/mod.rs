@@ -173,8 +173,8 @@ impl ApplyArgs {
         let mut plan_run = PlanRun::make(
             client,
             policies,
-            saved.guards()?,
-            saved.earlier(),
+            saved.guardrails()?,
+            saved.prune_from(),
             saved.limit()?,
         )
         .await?;

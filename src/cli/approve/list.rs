@@ -26,7 +26,7 @@ pub(super) async fn run(
 }
 
 fn table(policies: &[TailscaleDevicePolicy], style: Style) -> String {
-    let mut table = style.table(["NAMESPACE", "NAME", "WAITS FOR", "CHANGES", "DEVICES"]);
+    let mut table = style.table(["NAMESPACE", "NAME", "APPROVAL", "CHANGES", "DEVICES"]);
     for policy in policies {
         let (entry, changes, devices) = match Waiting::of(policy) {
             Ok(Waiting::Plan {

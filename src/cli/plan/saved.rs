@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The version of the format. A file of another version is refused.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// The maximum number of changed devices that an error lists.
 const MAX_LISTED: usize = 20;
 
@@ -43,12 +43,12 @@ pub(in crate::cli) struct SavedPlan {
     /// The policies, without their status.
     policies: Vec<Value>,
     /// The guardrails of the tailnet.
-    guards: DeclaredGuardrails,
-    /// A hash of `policies` and `guards`, to find edits.
+    guardrails: DeclaredGuardrails,
+    /// A hash of `policies` and `guardrails`, to find edits.
     policies_hash: String,
     /// The earlier versions of the policies, of `--prune-from`.
     #[serde(default, skip_serializing_if = "PruneFrom::is_empty")]
-    earlier: PruneFrom,
+    prune_from: PruneFrom,
     /// The observed state of each device that a policy targets, by nodeId.
     devices: BTreeMap<String, Found>,
     /// The plan as it was shown.
@@ -69,8 +69,8 @@ impl SavedPlan {
     /// Saves a plan with all of its inputs.
     pub fn of(
         objects: &[PolicyObject],
-        guards: DeclaredGuardrails,
-        earlier: PruneFrom,
+        guardrails: DeclaredGuardrails,
+        prune_from: PruneFrom,
         plan_run: &PlanRun,
         view: &View<'_>,
     ) -> serde_json::Result<Self> {
@@ -83,10 +83,10 @@ impl SavedPlan {
             made_at: plan_run.now,
             tailnet: plan_run.snapshot.fleet.domain(),
             max_changed_devices: plan_run.limit.to_string(),
-            policies_hash: hash(&json!([policies, guards])),
+            policies_hash: hash(&json!([policies, guardrails])),
             policies,
-            guards,
-            earlier,
+            guardrails,
+            prune_from,
             devices: found(plan_run),
             reported: serde_json::from_value(json!(view))?,
         })
@@ -118,7 +118,7 @@ impl SavedPlan {
         }
         let plan: Self = serde_json::from_value(value)
             .map_err(|error| format!("{name} is not a complete plan: {error}"))?;
-        if hash(&json!([plan.policies, plan.guards])) != plan.policies_hash {
+        if hash(&json!([plan.policies, plan.guardrails])) != plan.policies_hash {
             return Err(format!(
                 "{name} was edited: its policies and guardrails are not the planned ones. Make another plan"
             ));
@@ -151,13 +151,13 @@ impl SavedPlan {
     }
 
     /// The guardrails of the tailnet.
-    pub fn guards(&self) -> Result<Admission, String> {
-        self.guards.read()
+    pub fn guardrails(&self) -> Result<Admission, String> {
+        self.guardrails.read()
     }
 
     /// The earlier versions of its policies.
-    pub fn earlier(&self) -> &PruneFrom {
-        &self.earlier
+    pub fn prune_from(&self) -> &PruneFrom {
+        &self.prune_from
     }
 
     /// Its age, and the program that made it.

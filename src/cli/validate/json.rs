@@ -18,7 +18,7 @@ pub fn render(outcome: &Outcome) -> serde_json::Result<String> {
         "otherObjects": manifests.others,
         "errors": outcome.count(Severity::Error),
         "warnings": outcome.count(Severity::Warning),
-        "faults": outcome.diagnostics.iter().map(diagnostic).collect::<Vec<_>>(),
+        "diagnostics": outcome.diagnostics.iter().map(diagnostic).collect::<Vec<_>>(),
     });
     output::json(&document)
 }

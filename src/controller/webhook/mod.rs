@@ -44,7 +44,7 @@ struct Receiver {
 
 const SIGNATURE: &str = "tailscale-webhook-signature";
 /// Some hundred events.
-const LARGEST_BODY: usize = 256 * 1024;
+const MAX_BODY_BYTES: usize = 256 * 1024;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// At most one more poll in this time, regardless of the number of webhooks.
@@ -122,7 +122,7 @@ async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> StatusCode {
-    let outcome = match tokio::time::timeout(PATIENCE, to_bytes(body, LARGEST_BODY)).await {
+    let outcome = match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => webhooks.deliver(&tailnet, &headers, &body),
         Ok(Err(error)) => Err(format!("its body cannot be read: {error}")),
         Err(_) => Err("its body did not arrive in time".to_owned()),

@@ -15,9 +15,9 @@ use ring::digest::{SHA256, digest};
 use crate::model::{Device, NodeId};
 
 /// More bits per cell would make no noticeable difference.
-const MOST_BITS: usize = 32;
+const MAX_BITS: usize = 32;
 /// With fewer bits, a device that was never listed would get a number too often.
-const LEAST_BITS: usize = 3;
+const MIN_BITS: usize = 3;
 /// With this many bits, the devices without a number need not be in the table: a few tables are tried until
 /// none of these devices gets a number by mistake.
 const BITS_FOR_MEMBERS: usize = 16;
@@ -45,7 +45,7 @@ impl Digest {
         capacity: usize,
     ) -> Option<Self> {
         let largest = members.values().max()?;
-        let fits = |bits: &usize| *bits >= LEAST_BITS && u64::from(*largest) >> *bits == 0;
+        let fits = |bits: &usize| *bits >= MIN_BITS && u64::from(*largest) >> *bits == 0;
         let few = bits_for(members.len(), capacity);
         let mut entries: Vec<(&NodeId, u32)> = members.iter().map(|(id, it)| (*id, *it)).collect();
         let table = |entries: &[(&NodeId, u32)], seed, bits| {
@@ -80,7 +80,7 @@ impl Digest {
     pub fn read(seed: u32, bits: u32, text: &str, newest: Option<Timestamp>) -> Option<Self> {
         let bytes = BASE64_STANDARD_NO_PAD.decode(text).ok()?;
         let bits = usize::try_from(bits).ok()?;
-        if !(LEAST_BITS..=MOST_BITS).contains(&bits) {
+        if !(MIN_BITS..=MAX_BITS).contains(&bits) {
             return None;
         }
         let cells = unpack(&bytes, bits);
@@ -136,7 +136,7 @@ fn block(entries: usize) -> usize {
 }
 
 fn bits_for(entries: usize, capacity: usize) -> usize {
-    (capacity / (3 * block(entries))).min(MOST_BITS)
+    (capacity / (3 * block(entries))).min(MAX_BITS)
 }
 
 /// The cells that give the number of a device.

@@ -18,7 +18,7 @@ const USER_ID: u64 = 22_012;
 const USER: &str = "amelie@example.com";
 const URL: &str = "https://login.tailscale.com/admin/invite/";
 /// How often an invite for several people can be accepted.
-const MOST_ACCEPTS: u32 = 1_000;
+const MAX_ACCEPTS: u32 = 1_000;
 
 /// An invite in the shape of the response.
 #[derive(Debug, Clone, Serialize)]
@@ -154,8 +154,8 @@ pub(super) fn accept(world: &mut World, call: &Call) -> Reply {
         .iter_mut()
         .find(|it| it.invite_url == format!("{URL}{code}"));
     let invite = found.ok_or_else(no_such_invite)?;
-    let most = if invite.multi_use { MOST_ACCEPTS } else { 1 };
-    if invite.accepts >= most {
+    let max = if invite.multi_use { MAX_ACCEPTS } else { 1 };
+    if invite.accepts >= max {
         return Err(Refusal::bad_request(
             "device invite has already been accepted",
         ));

@@ -291,7 +291,7 @@ impl World {
         // At the end nobody approves anything.
         let waits = policy.mode == Mode::Approve;
         assert!(
-            waits || managed.release().iter().all(guarded),
+            waits || managed.released_devices().iter().all(guarded),
             "{key} has not cleared {managed:?}"
         );
         let puts = policy.has_managed_settings(record);

@@ -274,7 +274,7 @@ impl Account {
         for id in &self.holding {
             let attributes = world.model.attributes.get(id);
             let has = attributes.is_some_and(|it| it.contains_key(&key("c")));
-            let known = managed.nodes.contains(id) || managed.release().contains(id);
+            let known = managed.nodes.contains(id) || managed.released_devices().contains(id);
             assert!(known || !has, "{id} is forgotten: {managed:?}");
         }
     }

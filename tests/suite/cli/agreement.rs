@@ -174,8 +174,8 @@ fn validated(object: &Value) -> Answer {
         findings: Vec::new(),
         blocked: false,
     };
-    let faults = message["faults"].as_array().unwrap();
-    for fault in faults.iter().filter(|it| it["severity"] == "error") {
+    let diagnostics = message["diagnostics"].as_array().unwrap();
+    for fault in diagnostics.iter().filter(|it| it["severity"] == "error") {
         let field = fault["field"].as_str().unwrap_or_default();
         if fault["code"] == "unknown-field" {
             answer.unknown.insert(plain(field));

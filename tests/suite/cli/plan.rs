@@ -304,7 +304,7 @@ async fn a_saved_plan_has_its_policies_and_devices_and_no_secret() {
         serde_json::from_str(&text).unwrap()
     };
     let first = save("first.json").await;
-    assert_eq!(first["format"], 4);
+    assert_eq!(first["format"], 5);
     assert_eq!(first["policies"].as_array().unwrap().len(), 6);
     assert_eq!(first["changes"].as_array().unwrap().len(), 18);
     let again = save("again.json").await;

@@ -170,8 +170,8 @@ fn unreadable_files_are_diagnostics_like_any_other() {
     );
     assert_eq!(status(&output), 1);
     let message: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let faults = message["faults"].as_array().unwrap();
-    let reported: Vec<String> = faults
+    let diagnostics = message["diagnostics"].as_array().unwrap();
+    let reported: Vec<String> = diagnostics
         .iter()
         .map(|it| {
             format!(
@@ -193,7 +193,7 @@ fn unreadable_files_are_diagnostics_like_any_other() {
             "absent.yaml:null: \"unreadable\"",
         ]
     );
-    let absent = &faults.last().unwrap()["message"];
+    let absent = &diagnostics.last().unwrap()["message"];
     assert!(
         absent.as_str().unwrap().contains("No such file"),
         "{absent}"
@@ -206,8 +206,7 @@ fn json_has_positions_and_fields() {
     let output = validate(folder.path(), &["bad.yaml", "-o", "json"]);
     insta::assert_snapshot!(text(&output.stdout), @r#"
 {
-  "errors": 3,
-  "faults": [
+  "diagnostics": [
     {
       "code": "unknown-field",
       "column": 3,
@@ -245,6 +244,7 @@ fn json_has_positions_and_fields() {
       "severity": "error"
     }
   ],
+  "errors": 3,
   "files": 1,
   "objects": 1,
   "otherObjects": 0,

@@ -44,7 +44,7 @@ async fn the_plugin_shows_the_pending_plan_asks_and_approves_exactly_that() {
 
     let (code, list, _) = shell(&stage, "kubectl tsdp approve").await;
     let row = format!(
-        "NAMESPACE  NAME  WAITS FOR              CHANGES  DEVICES\n\
+        "NAMESPACE  NAME  APPROVAL               CHANGES  DEVICES\n\
          network    nas   plan:{hash}  2        1\n"
     );
     assert_eq!((code, list), (0, row));

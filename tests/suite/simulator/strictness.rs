@@ -38,7 +38,7 @@ async fn ask(api: &Api, request: &str) -> Answered {
 
 #[tokio::test]
 async fn a_length_is_accepted_up_to_its_limit_and_refused_beyond() {
-    const LARGEST: i64 = (1 << 53) - 1;
+    const MAX_INTEGER: i64 = (1 << 53) - 1;
     let api = Api::start().await;
     let key = |length| format!("attributes/custom:{}", "k".repeat(length));
     let text = |length| json!({"value": "s".repeat(length)});
@@ -47,11 +47,15 @@ async fn a_length_is_accepted_up_to_its_limit_and_refused_beyond() {
     let name = |length| json!({"name": "n".repeat(length)});
     for (path, within, policies_over_limit) in [
         ("attributes/custom:s", text(50), text(51)),
-        ("attributes/custom:i", number(LARGEST), number(LARGEST + 1)),
         (
             "attributes/custom:i",
-            number(-LARGEST),
-            number(-LARGEST - 1),
+            number(MAX_INTEGER),
+            number(MAX_INTEGER + 1),
+        ),
+        (
+            "attributes/custom:i",
+            number(-MAX_INTEGER),
+            number(-MAX_INTEGER - 1),
         ),
         ("attributes/custom:c", comment(200), comment(201)),
         ("name", name(63), name(64)),

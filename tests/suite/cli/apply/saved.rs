@@ -187,7 +187,7 @@ async fn the_guardrails_are_saved_with_the_plan_and_apply_to_it() {
     let text = fs::read_to_string(tailnet.path("plan.json")).unwrap();
     let plan: Value = serde_json::from_str(&text).unwrap();
     let mut edited = plan.clone();
-    edited["guards"]["tailnet"]["protectedDevices"] = json!([]);
+    edited["guardrails"]["tailnet"]["protectedDevices"] = json!([]);
     write(&tailnet, &edited);
     let ran = tailnet.run(&APPLY).await;
     assert!(ran.err.contains("plan.json was edited"), "{}", ran.err);
