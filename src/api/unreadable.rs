@@ -52,28 +52,24 @@ impl Unreadable {
     /// Whether anybody has written a status; the schema's default is not one.
     #[must_use]
     pub fn has_status(&self) -> bool {
-        let default = |(name, value): (&String, &Value)| {
-            name == "observedGeneration" && value.as_i64() == Some(-1)
-        };
-        !self.status.iter().all(default)
+        self.status
+            .iter()
+            .any(|(name, value)| name != "observedGeneration" || value.as_i64() != Some(-1))
     }
 }
 
 /// Each field is deserialized by itself, so that one from a newer release hides no other.
 fn readable<S: DeserializeOwned + Default>(fields: &Map<String, Value>) -> (S, Vec<String>) {
-    let alone = |name: &String, value: &Value| {
+    let fields = fields
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    let (kept, lost): (Map<_, _>, Map<_, _>) = fields.partition(|(name, value)| {
         let alone = Map::from_iter([(name.clone(), value.clone())]);
         S::deserialize(Value::Object(alone)).is_ok()
-    };
-    let (kept, lost): (Vec<_>, Vec<_>) =
-        fields.iter().partition(|(name, value)| alone(name, value));
-    let kept = kept
-        .into_iter()
-        .map(|(name, value)| (name.clone(), value.clone()));
-    let kept = S::deserialize(Value::Object(kept.collect())).unwrap_or_default();
+    });
     (
-        kept,
-        lost.into_iter().map(|(name, _)| name.clone()).collect(),
+        S::deserialize(Value::Object(kept)).unwrap_or_default(),
+        lost.into_iter().map(|(name, _)| name).collect(),
     )
 }
 

@@ -31,15 +31,14 @@ impl DeclaredGuardrails {
         controller_namespace: &str,
         namespaces: BTreeMap<String, Labels>,
     ) -> Self {
-        // Only the guardrails: a saved plan must hold nothing of the connection.
-        let guardrails = |spec: &TailscaleTailnetSpec| TailscaleTailnetSpec {
-            allowed_policies: spec.allowed_policies.clone(),
-            protected_devices: spec.protected_devices.clone(),
-            suspend: spec.suspend,
-            ..TailscaleTailnetSpec::default()
-        };
         Self {
-            tailnet: tailnet.map(guardrails),
+            // Only the guardrails: a saved plan must hold nothing of the connection.
+            tailnet: tailnet.map(|spec| TailscaleTailnetSpec {
+                allowed_policies: spec.allowed_policies.clone(),
+                protected_devices: spec.protected_devices.clone(),
+                suspend: spec.suspend,
+                ..TailscaleTailnetSpec::default()
+            }),
             controller_namespace: controller_namespace.to_owned(),
             namespaces,
         }

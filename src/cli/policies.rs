@@ -182,12 +182,14 @@ impl Declarations {
 
 /// Parses the policies for the planner.
 pub(super) fn declared(objects: &[PolicyObject]) -> Vec<PolicyInput> {
-    let key = |object: &PolicyObject| PolicyKey {
-        namespace: object.namespace().unwrap_or_default(),
-        name: object.name_any(),
-    };
     objects
         .iter()
-        .map(|object| controller::policy_input(&key(object), object, Duration::ZERO))
+        .map(|object| {
+            let key = PolicyKey {
+                namespace: object.namespace().unwrap_or_default(),
+                name: object.name_any(),
+            };
+            controller::policy_input(&key, object, Duration::ZERO)
+        })
         .collect()
 }

@@ -97,17 +97,16 @@ fn is_of_the_same_tailnet(then: &TailscaleDevicePolicy, now: &[PolicyObject]) ->
 /// Reports policies that are gone. Their settings stay, as with `Retain`: only the controller has the record
 /// of the devices that `Clear` must clean up.
 fn report_gone(then: &[TailscaleDevicePolicy], now: &[PolicyObject]) {
-    let is_gone = |then: &&TailscaleDevicePolicy| !now.iter().any(|now| key(now) == key(*then));
-    let clears = |then: &TailscaleDevicePolicy| {
-        then.spec.deletion_policy == Some(api::DeletionPolicy::Clear)
-    };
-    let leaves =
-        |then: &&TailscaleDevicePolicy| clears(then) || then.spec.posture_attributes.is_some();
-    for policy in then.iter().filter(is_gone).filter(leaves) {
+    for policy in then {
+        let is_gone = !now.iter().any(|now| key(now) == key(policy));
+        let clears = policy.spec.deletion_policy == Some(api::DeletionPolicy::Clear);
+        if !is_gone || !(clears || policy.spec.posture_attributes.is_some()) {
+            continue;
+        }
         eprintln!(
             "tsdp: {} is gone. Its settings stay as they are{}",
             key(policy),
-            if clears(policy) {
+            if clears {
                 ", because only the controller carries out deletionPolicy: Clear"
             } else {
                 ""

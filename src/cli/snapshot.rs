@@ -91,6 +91,7 @@ impl Snapshot {
         limit: ChangeLimit,
         now: Timestamp,
     ) -> Result<TailnetPlan, Error> {
+        // A plan without routes and attributes knows which devices need them, so that no other is read.
         let first = plan::plan_tailnet(policies, admission, &self.fleet, &self.attributes, now);
         let unread = |is_unread: fn(&DevicePlan) -> bool| -> Vec<NodeId> {
             let unread = first.devices.iter().filter(|(_, plan)| is_unread(plan));

@@ -56,6 +56,7 @@ impl ControlPlane {
                 Err(Error::Start { tail, .. })
                     if attempt < ATTEMPTS && tail.contains("address already in use") =>
                 {
+                    // Another process took a port between its choice and its use.
                     attempt += 1;
                 }
                 result => return result,
@@ -251,6 +252,7 @@ async fn when_ready(
         }
         // A new client each time: one that read an empty or incomplete certificate would never trust the
         // server.
+        // etcd is checked last: if its port was taken, the API server may be ready on a foreign etcd.
         if let Some(client) = client_of(kubeconfig).await
             && is_ready(&client).await
             && etcd.ended().is_none()

@@ -106,14 +106,13 @@ impl Credentials {
         headers: &HeaderMap,
         form: &HashMap<String, String>,
     ) -> Result<Scopes, Refusal> {
-        let in_form = || {
-            Some(Basic {
-                name: form.get("client_id")?.clone(),
-                password: form.get("client_secret")?.clone(),
-            })
-        };
         basic(headers)
-            .or_else(in_form)
+            .or_else(|| {
+                Some(Basic {
+                    name: form.get("client_id")?.clone(),
+                    password: form.get("client_secret")?.clone(),
+                })
+            })
             .and_then(|client| self.scopes_of(&client))
             .ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, TOKEN_INVALID))
     }

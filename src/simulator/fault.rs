@@ -219,8 +219,11 @@ fn effect_of(spec: &FaultSpec, records: &[Record]) -> Result<Effect, Refusal> {
             let delay = spec
                 .seconds
                 .and_then(|it| Duration::try_from_secs_f64(it).ok());
-            let needed = || Refusal::bad_request("a delay needs \"seconds\", not negative");
-            Effect::Delay(delay.ok_or_else(needed)?)
+            Effect::Delay(
+                delay.ok_or_else(|| {
+                    Refusal::bad_request("a delay needs \"seconds\", not negative")
+                })?,
+            )
         }
         FaultKind::ResetBefore => Effect::ResetBefore,
         FaultKind::ResetAfter => Effect::ResetAfter,
@@ -233,9 +236,11 @@ fn effect_of(spec: &FaultSpec, records: &[Record]) -> Result<Effect, Refusal> {
 
 fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
     // Only final statuses: another response would follow a 1xx.
-    let status = spec.status.and_then(|it| StatusCode::from_u16(it).ok());
-    let status = status.filter(|status| !status.is_informational());
-    let needed = || Refusal::bad_request("a status fault needs \"status\", from 200 to 999");
+    let status = spec
+        .status
+        .and_then(|it| StatusCode::from_u16(it).ok())
+        .filter(|status| !status.is_informational())
+        .ok_or_else(|| Refusal::bad_request("a status fault needs \"status\", from 200 to 999"))?;
     let answer = match &spec.body {
         None => Answer::empty(),
         Some(Value::String(text)) => Answer {
@@ -244,7 +249,7 @@ fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
         },
         Some(json) => Answer::json(json),
     };
-    let answer = answer.with_status(status.ok_or_else(needed)?);
+    let answer = answer.with_status(status);
     for (name, value) in &spec.headers {
         let readable =
             http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok();

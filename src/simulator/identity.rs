@@ -102,15 +102,14 @@ impl IssuerKeys {
             .keys
             .iter()
             .filter(|key| header.kid.is_none() || key.kid == header.kid);
-        let signs = |key: &Key| {
+        keys.find_map(|key| {
             let key = RsaPublicKeyComponents {
                 n: BASE64_URL_SAFE_NO_PAD.decode(&key.n).ok()?,
                 e: BASE64_URL_SAFE_NO_PAD.decode(&key.e).ok()?,
             };
             key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature)
                 .ok()
-        };
-        keys.find_map(signs)
+        })
     }
 }
 

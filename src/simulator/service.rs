@@ -73,6 +73,7 @@ async fn serve_api(shared: &Shared, request: Request) -> Delivery {
     let ahead = shared.lock().clock_ahead();
     let (number, hit) = admit(&mut shared.lock(), &request, &request_id);
     let Hit { delay, effect, .. } = hit;
+    // Before the delay: a request takes effect even if its client gives up meanwhile.
     let answer = match &effect {
         Some(Effect::Answer(answer)) => Some(answer.clone()),
         Some(Effect::ResetBefore) => None,
@@ -161,13 +162,13 @@ fn shorten(mut list: Value) -> Value {
 /// id. Any other response is inside an array.
 fn misshape(mut json: Value) -> Value {
     match json.get_mut("devices").map(Value::take) {
-        Some(Value::Array(devices)) => {
-            let id = |device: &Value| device["id"].as_str().unwrap_or_default().to_owned();
-            devices
-                .into_iter()
-                .map(|device| (id(&device), device))
-                .collect()
-        }
+        Some(Value::Array(devices)) => devices
+            .into_iter()
+            .map(|device| {
+                let id = device["id"].as_str().unwrap_or_default().to_owned();
+                (id, device)
+            })
+            .collect(),
         _ => json!([json]),
     }
 }

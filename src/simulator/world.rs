@@ -177,8 +177,10 @@ impl World {
 
     /// `wanted`, or `wanted-1`, `wanted-2` … if another device has it.
     pub fn free_label(&self, wanted: &str, node_id: &str) -> String {
-        let devices = || self.records.iter().map(|record| &record.device);
-        let taken = |label: &str| devices().any(|it| it.node_id != node_id && it.label() == label);
+        let taken = |label: &str| {
+            let mut devices = self.records.iter().map(|record| &record.device);
+            devices.any(|device| device.node_id != node_id && device.label() == label)
+        };
         if !taken(wanted) {
             return wanted.to_owned();
         }

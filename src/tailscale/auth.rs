@@ -174,8 +174,10 @@ impl Auth {
             return false;
         };
         let mut state = tokens.state.lock().await;
-        let is_it = |token: &mut Token| token.bearer.serial == rejected.serial;
-        state.token.take_if(is_it);
+        // Another request may have replaced the token since this one was sent.
+        state
+            .token
+            .take_if(|token| token.bearer.serial == rejected.serial);
         state.accepted >= rejected.serial
     }
 
@@ -203,8 +205,10 @@ impl Tokens {
         if let (Some(token), Some(rejected)) = (&state.token, rejected)
             && token.bearer.serial == rejected.serial
         {
+            // Only the rejected token: another caller may have replaced it already.
             state.token = None;
         }
+        // Of several callers the first renews, and the others find its token here.
         if let Some(token) = &state.token
             && Instant::now() < token.renew_at
         {

@@ -361,14 +361,17 @@ impl Inner {
             .transport
             .send(request, Some(&bearer.secret), token)
             .await;
-        let rejected = |outcome: &Result<_, Error>| matches!(outcome, Err(error) if error.kind == Kind::CredentialRejected);
-        if !rejected(&outcome) {
+        if !outcome
+            .as_ref()
+            .is_err_and(|error| error.kind == Kind::CredentialRejected)
+        {
             self.note_accepted(&outcome, &bearer).await;
             return outcome;
         }
         match self.auth.replace(&self.transport, &bearer).await {
             Some(other) => {
                 let other = other?;
+                // The first try has used the caller's token of the budget.
                 let outcome = self
                     .transport
                     .send(request, Some(&other.secret), None)
@@ -388,6 +391,8 @@ impl Inner {
         token: Option<Token>,
         permit: &Permit,
     ) -> Result<Answer, Error> {
+        // A valid token is used even if it is due for renewal: a renewal would delay the write, and its
+        // reasons may be gone by then.
         let bearer = match self.auth.ready().await {
             Some(bearer) => bearer,
             None => self.auth.bearer(&self.transport).await?,

@@ -69,6 +69,7 @@ impl Permit {
 
     /// Uses the permit. `false`: the request must not be sent.
     fn pass(&self) -> bool {
+        // hyper asks again for each further frame of a request that has begun.
         if self.0.phase.load(Ordering::Acquire) == SENT {
             return true;
         }
@@ -76,6 +77,7 @@ impl Permit {
             self.revoke();
             return false;
         }
+        // A revocation since the check above wins.
         self.leave_waiting_for(SENT)
     }
 

@@ -91,10 +91,10 @@ pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
 /// if the body is not the API's own.
 pub(super) fn message(body: &str) -> Option<String> {
     let object: Value = serde_json::from_str(body).ok()?;
-    let text = |key: &str| object.get(key)?.as_str().filter(|text| !text.is_empty());
     ["message", "error_description", "error"]
         .into_iter()
-        .find_map(text)
+        .filter_map(|key| object.get(key)?.as_str())
+        .find(|text| !text.is_empty())
         .map(excerpt)
 }
 

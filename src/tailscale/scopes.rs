@@ -48,14 +48,13 @@ impl Scopes {
 
     /// The abilities that they do not permit.
     pub fn missing(&self) -> BTreeSet<Ability> {
-        let permits = |ability: Ability| {
-            [ability.scope(), ability.older_scope(), "all"]
-                .iter()
-                .any(|scope| self.0.contains(*scope))
-        };
         Ability::ALL
             .into_iter()
-            .filter(|ability| !permits(*ability))
+            .filter(|ability| {
+                [ability.scope(), ability.older_scope(), "all"]
+                    .iter()
+                    .all(|scope| !self.0.contains(*scope))
+            })
             .collect()
     }
 }

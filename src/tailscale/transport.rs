@@ -72,6 +72,7 @@ impl Transport {
     /// Waits for a token of the budget; `None` once the client is stopped.
     pub async fn token(&self, haste: Haste) -> Option<Token> {
         let token = self.stop.run_until_cancelled(self.bucket.take(haste)).await;
+        // A token that comes in the moment of the stop is returned to the bucket.
         token.filter(|_| !self.stop.is_cancelled())
     }
 
@@ -90,6 +91,7 @@ impl Transport {
                 Some(token) => Some(token),
                 None => self.token(Haste::Quick).await,
             };
+            // A stop between two tries: the error of the last one says more than that.
             let Some(token) = token.filter(|_| !self.stop.is_cancelled()) else {
                 return Err(last.unwrap_or_else(|| not_sent(request, STOPPED)));
             };
@@ -126,6 +128,7 @@ impl Transport {
             std::future::pending::<Infallible>().await
         };
         tokio::select! {
+            // The revocation first: if both are ready, nothing must be sent.
             biased;
             () = permit.revoked() => Err(not_sent(request, REVOKED)),
             never = revoke_once_stopped => match never {},
@@ -152,6 +155,7 @@ impl Transport {
         if let Err(error) = &outcome
             && error.kind == Kind::NotSent
         {
+            // The server has not seen it: it is no exchange to observe.
             return outcome;
         }
         if let Err(Error {

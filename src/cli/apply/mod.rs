@@ -218,6 +218,7 @@ impl ApplyArgs {
         client: Client,
         stop: CancellationToken,
     ) -> Result<Outcome, AnyError> {
+        // Before the first request: from now on a signal must not end the process in the middle of one.
         let interrupted = on_signal()?;
         let differences: Vec<&Difference> = sendable(plan_run).collect();
         let mut changes = Changes::default();
@@ -235,6 +236,8 @@ impl ApplyArgs {
         let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
         let labels = plan_run.admission.namespaces.iter();
         let labels = labels.map(|(name, of)| Input::Namespace(name.clone(), Some(of.clone())));
+        // Labels before the policies that the guardrails judge by them, and the term last: the engine decides
+        // nothing before it knows everything.
         for input in labels
             .chain(policies)
             .chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))])

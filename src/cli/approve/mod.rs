@@ -146,15 +146,12 @@ async fn approve_node(
     }
     let entry = format!("node:{node}");
     let name = policy.name_any();
-    let held = |policy: &TailscaleDevicePolicy, hash: &PlanHash| {
-        let held = policy
-            .status
-            .as_ref()
-            .and_then(|status| status.held_plan.as_ref());
-        held.is_some_and(|plan| plan.hash == hash.to_string())
-    };
     annotate(policies, &name, &entry, |policy: &TailscaleDevicePolicy| {
-        Ok(annotation(policy, &entry, |hash| held(policy, hash)))
+        let status = policy.status.as_ref();
+        let held = status.and_then(|status| status.held_plan.as_ref());
+        Ok(annotation(policy, &entry, |hash| {
+            held.is_some_and(|plan| plan.hash == hash.to_string())
+        }))
     })
     .await?;
     output::print(&format!(
@@ -174,8 +171,9 @@ async fn approve_on_tailnet(
     annotate(tailnets, name, &entry, |tailnet: &TailscaleTailnet| {
         let held = tailnet.status.iter().flat_map(|status| &status.held);
         let held: Vec<&String> = held.filter_map(|held| held.hash.as_ref()).collect();
-        let still_held = |hash: &PlanHash| held.iter().any(|held| **held == hash.to_string());
-        Ok(annotation(tailnet, &entry, still_held))
+        Ok(annotation(tailnet, &entry, |hash| {
+            held.contains(&&hash.to_string())
+        }))
     })
     .await
 }
@@ -234,6 +232,7 @@ async fn adopted(
         let policy = read(policies, &before.name_any()).await?;
         let status = policy.status.as_ref();
         let last = status.and_then(|status| status.last_approved_plan.as_deref());
+        // Before the check of the held plan: an approved plan is no longer held either.
         if last == Some(hash.to_string().as_str()) {
             let plan = before
                 .status

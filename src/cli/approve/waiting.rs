@@ -46,14 +46,17 @@ impl<'a> Waiting<'a> {
             (ready.reason.as_str(), ready.message.as_str())
         });
         if let Some(plan) = &status.held_plan {
-            let hash = plan.hash.parse();
-            let hash: PlanHash =
-                hash.map_err(|refused| format!("its status is invalid: {refused}"))?;
-            let held = |change: &&PendingChange| change.held.is_some();
             return Ok(Self::Plan {
                 by_limit: plan.approve_on == "TailscaleTailnet",
-                changes: status.pending.iter().filter(held).collect(),
-                hash,
+                changes: status
+                    .pending
+                    .iter()
+                    .filter(|change| change.held.is_some())
+                    .collect(),
+                hash: plan
+                    .hash
+                    .parse()
+                    .map_err(|refused| format!("its status is invalid: {refused}"))?,
                 plan,
             });
         }
@@ -113,10 +116,15 @@ pub(super) fn annotation(
 ) -> String {
     let before = object.annotations().get(APPROVE).map(String::as_str);
     let Approvals { plans, nodes, .. } = Approvals::parse(before);
-    let plans = plans.iter().filter(|hash| still_held(hash));
-    let plans = plans.map(|hash| format!("plan:{hash}"));
-    let nodes = nodes.iter().map(|node| format!("node:{node}"));
-    let mut entries: Vec<String> = nodes.chain(plans).collect();
+    let plans = plans
+        .iter()
+        .filter(|hash| still_held(hash))
+        .map(|hash| format!("plan:{hash}"));
+    let mut entries: Vec<String> = nodes
+        .iter()
+        .map(|node| format!("node:{node}"))
+        .chain(plans)
+        .collect();
     if !entries.iter().any(|other| other == entry) {
         entries.push(entry.to_owned());
     }

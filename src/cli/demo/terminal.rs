@@ -19,11 +19,11 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Waits until all these policies are in sync.
     pub async fn all_in_sync(&self, policies: &[PolicyKey]) {
-        let all = |known: &BTreeMap<PolicyKey, bool>| {
-            policies.iter().all(|key| known.get(key) == Some(&true))
-        };
+        let mut in_sync = self.in_sync.subscribe();
         // `self` holds the sender, so that the channel cannot close.
-        let _ = self.in_sync.subscribe().wait_for(all).await;
+        let _ = in_sync
+            .wait_for(|known| policies.iter().all(|key| known.get(key) == Some(&true)))
+            .await;
     }
 
     /// The number of changes so far.

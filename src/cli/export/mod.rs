@@ -96,10 +96,12 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     let selector = args.select.selector()?;
     let client = args.connection.client()?;
     let mut snapshot = Snapshot::new(&client).await?;
-    let selected = || snapshot.own().filter(|device| selector.matches(device));
     let nodes = |predicate: fn(&Device) -> bool| -> Vec<NodeId> {
-        let devices = selected().filter(|device| predicate(device));
-        devices.map(|device| device.node_id.clone()).collect()
+        snapshot
+            .own()
+            .filter(|device| selector.matches(device) && predicate(device))
+            .map(|device| device.node_id.clone())
+            .collect()
     };
     let (all, without_routes) = (
         nodes(|_| true),

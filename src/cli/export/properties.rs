@@ -60,8 +60,8 @@ fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<Po
 fn observed(tailnet: &Tailnet) -> (DeviceIndex, BTreeMap<NodeId, Attributes>) {
     let fleet = DeviceIndex::new(tailnet.iter().map(|(device, _)| device.clone()));
     let attributes = tailnet.iter();
-    let attributes = attributes.map(|(device, attributes)| (device.node_id.clone(), attributes));
-    let attributes = attributes.map(|(node, attributes)| (node, attributes.clone()));
+    let attributes =
+        attributes.map(|(device, attributes)| (device.node_id.clone(), attributes.clone()));
     (fleet, attributes.collect())
 }
 
@@ -72,7 +72,7 @@ fn plan_for(policies: &[PolicyInput], tailnet: &Tailnet, now: Timestamp) -> Tail
 
 /// The same tailnet after somebody has changed each setting that can be changed.
 fn changed(tailnet: &Tailnet) -> Tailnet {
-    let change = |(device, _): &(Device, Attributes)| {
+    let changed = tailnet.iter().map(|(device, _)| {
         let mut device = device.clone();
         if !device.tags.is_empty() {
             // Shared policies select by tags, so that no tag may go.
@@ -84,8 +84,8 @@ fn changed(tailnet: &Tailnet) -> Tailnet {
         device.name = format!("other-{}", device.node_id);
         device.ipv4 = None;
         (device, Attributes::new())
-    };
-    tailnet.iter().map(change).collect()
+    });
+    changed.collect()
 }
 
 /// Every change that the policies ask for, as text.

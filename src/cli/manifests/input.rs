@@ -42,14 +42,7 @@ impl Input {
 
     /// Reads a folder with its subfolders. Skips hidden entries, and does not follow links to folders.
     fn folder(&mut self, folder: &Path) {
-        let list = || {
-            let entries = fs::read_dir(folder)?;
-            let mut entries = entries.collect::<Result<Vec<_>, _>>()?;
-            entries.sort_by_key(fs::DirEntry::file_name);
-            let with_kind = entries.iter().map(|it| Ok((it.path(), it.file_type()?)));
-            with_kind.collect::<io::Result<Vec<_>>>()
-        };
-        let entries = match list() {
+        let entries = match list(folder) {
             Ok(entries) => entries,
             Err(error) => {
                 let name = folder.display().to_string();
@@ -92,4 +85,14 @@ impl Input {
 pub fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+}
+
+/// The sorted entries of a folder, with their kinds.
+fn list(folder: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
+    let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    entries
+        .iter()
+        .map(|entry| Ok((entry.path(), entry.file_type()?)))
+        .collect()
 }

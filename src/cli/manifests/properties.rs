@@ -94,13 +94,16 @@ impl Written {
                     "spec.postureAttributes" => path.key(key),
                     _ => path.field(key),
                 };
-                let entry = |(key, value)| (format!("{}:", json!(key)), below(key), value);
-                entries.iter().map(entry).collect()
+                entries
+                    .iter()
+                    .map(|(key, value)| (format!("{}:", json!(key)), below(key), value))
+                    .collect()
             }
-            Value::Array(items) => {
-                let item = |(i, value)| ("-".to_owned(), path.index(i), value);
-                items.iter().enumerate().map(item).collect()
-            }
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(i, value)| ("-".to_owned(), path.index(i), value))
+                .collect(),
             _ => unreachable!("written beside its key"),
         };
         for (head, path, value) in entries {

@@ -77,9 +77,10 @@ fn between_digits(text: &str) -> Option<String> {
         at.and_then(|at| bytes.get(at))
             .is_some_and(u8::is_ascii_digit)
     };
-    let between = |at: usize| digit(at.checked_sub(1)) && digit(Some(at + 1));
-    let all = text.match_indices('_').all(|(at, _)| between(at));
-    all.then(|| text.replace('_', ""))
+    let between = text
+        .match_indices('_')
+        .all(|(at, _)| digit(at.checked_sub(1)) && digit(Some(at + 1)));
+    between.then(|| text.replace('_', ""))
 }
 
 /// As Go's `strconv.ParseInt` with base 0: the prefix means hexadecimal, octal or binary.

@@ -1,6 +1,6 @@
 //! A document as a tree of nodes with their places.
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use super::{
     path::{FieldPath, Step},
@@ -152,11 +152,11 @@ impl Node {
     pub fn given(&self) -> Value {
         match &self.data {
             Data::List(items) => items.iter().map(Self::given).collect(),
-            Data::Map(entries) => {
-                let given = entries.iter().filter(|it| it.value.data != Data::Null);
-                let entry = |entry: &Entry| (entry.key.clone(), entry.value.given());
-                Value::Object(given.map(entry).collect::<Map<_, _>>())
-            }
+            Data::Map(entries) => entries
+                .iter()
+                .filter(|entry| entry.value.data != Data::Null)
+                .map(|entry| (entry.key.clone(), entry.value.given()))
+                .collect(),
             _ => self.to_json(),
         }
     }
@@ -170,10 +170,10 @@ impl Node {
             Data::Number(number) => Value::Number(number.clone()),
             Data::Text(text) => Value::String(text.clone()),
             Data::List(items) => items.iter().map(Self::to_json).collect(),
-            Data::Map(entries) => {
-                let entry = |entry: &Entry| (entry.key.clone(), entry.value.to_json());
-                Value::Object(entries.iter().map(entry).collect::<Map<_, _>>())
-            }
+            Data::Map(entries) => entries
+                .iter()
+                .map(|entry| (entry.key.clone(), entry.value.to_json()))
+                .collect(),
         }
     }
 }

@@ -91,8 +91,10 @@ struct Outcome {
 
 impl Outcome {
     fn count(&self, severity: Severity) -> usize {
-        let of_it = |diagnostic: &&Diagnostic| diagnostic.severity == severity;
-        self.diagnostics.iter().filter(of_it).count()
+        self.diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == severity)
+            .count()
     }
 
     fn valid(&self) -> bool {

@@ -197,8 +197,10 @@ fn check_string(text: &str) -> Result<(), Refusal> {
             "attribute value is longer than {MAX_STRING} characters"
         )));
     }
-    let legal = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == '.';
-    if text.chars().all(legal) {
+    if text
+        .chars()
+        .all(|it| it.is_ascii_alphanumeric() || it == '_' || it == '.')
+    {
         return Ok(());
     }
     Err(Refusal::bad_request(
@@ -208,9 +210,9 @@ fn check_string(text: &str) -> Result<(), Refusal> {
 
 fn is_set_anywhere(world: &World, key: &str) -> bool {
     let now = world.now();
-    let set = |attribute: &Attribute| attribute.expiry.is_none_or(|expiry| expiry > now);
     world
         .records
         .iter()
-        .any(|record| record.attributes.get(key).is_some_and(set))
+        .filter_map(|record| record.attributes.get(key))
+        .any(|attribute| attribute.expiry.is_none_or(|expiry| expiry > now))
 }

@@ -103,9 +103,10 @@ fn refuse_twins<'a>(world: &World, keys: impl Iterator<Item = &'a String>) -> Re
 fn patch_attribute(world: &mut World, id: &str, key: &str, change: Value) -> Result<(), Refusal> {
     let mut change = Body::of(change, &["value", "expiry"])?;
     let present = world.own_record(id)?.attributes.get(key).cloned();
-    let value = change.take("value");
-    let value = value.or_else(|| present.as_ref().map(|attribute| attribute.value.clone()));
-    let value = value.ok_or_else(|| missing("value"))?;
+    let value = change
+        .take("value")
+        .or_else(|| present.as_ref().map(|attribute| attribute.value.clone()))
+        .ok_or_else(|| missing("value"))?;
     let kept = present.filter(|_| world.switches.batch_keeps_expiry);
     let expiry = Expiry::read(&mut change, world.now())?;
     let expiry = expiry.or(kept.and_then(|attribute| attribute.expiry));

@@ -61,9 +61,11 @@ impl ImaginedTailnet {
                 }
             }
         }
-        let unset = |device: &Device| (device.node_id.clone(), Attributes::new());
         Self {
-            attributes: devices.values().map(unset).collect(),
+            attributes: devices
+                .values()
+                .map(|device| (device.node_id.clone(), Attributes::new()))
+                .collect(),
             fleet: DeviceIndex::new(devices.into_values()),
             policies,
         }
