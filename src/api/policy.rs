@@ -130,7 +130,7 @@ pub struct TailscaleDevicePolicySpec {
     pub posture_attributes: Option<BTreeMap<String, PostureAttribute>>,
 
     /// The device's name in MagicDNS: the first label in the form that the server stores
-    /// (lower-case letters and digits, single dashes between them, at most 63). A name is unique in
+    /// (lower-case letters and digits, dashes between them, at most 63). A name is unique in
     /// the tailnet, so this requires device. Absent: left as it is.
     ///
     /// Example: fra-router

@@ -30,13 +30,14 @@ impl FromStr for DeviceLabel {
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let dashes_inside = !text.starts_with('-') && !text.ends_with('-') && !text.contains("--");
+        // Dashes side by side stay: a hostname such as `web_-_prod` becomes `web---prod`.
+        let dashes_inside = !text.starts_with('-') && !text.ends_with('-');
         if !text.is_empty() && text.len() <= 63 && text.bytes().all(letters) && dashes_inside {
             Ok(Self(text.to_owned()))
         } else {
             Err(Refused(format!(
                 "'{text}' would be rewritten by the server: write up to 63 lower-case letters and \
-                 digits, with single dashes between them, such as fra-router"
+                 digits, with dashes between them, such as fra-router"
             )))
         }
     }

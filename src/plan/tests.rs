@@ -370,7 +370,7 @@ postureAttributes:
     spec.postureAttributes[custom:d].integer: 9007199254740992 is not an integer that JSON keeps exactly: write one from -9007199254740991 to 9007199254740991
     spec.postureAttributes[custom:e].expiry: 'tomorrow' is not a valid time: write one such as 2027-01-01T00:00:00Z
     spec.postureAttributes[tier]: 'tier' is not in the namespace custom: — write it as custom:NAME
-    spec.name: 'Fra_Router' would be rewritten by the server: write up to 63 lower-case letters and digits, with single dashes between them, such as fra-router
+    spec.name: 'Fra_Router' would be rewritten by the server: write up to 63 lower-case letters and digits, with dashes between them, such as fra-router
     spec.ipv4: '100.100.100.100' is in 100.100.100.0/24, which Tailscale reserves: write another address
     ");
 }

@@ -67,7 +67,7 @@ pub(in crate::api) fn magic_dns_name(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
-            r"self.matches('^[a-z0-9](-?[a-z0-9])*([.][a-z0-9-]+)*$')",
+            r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9-]+)*[.]?$')",
             "is not a valid MagicDNS name: write it in lower case as the admin console shows it, such as \
              pangolin or pangolin.tailfe8c.ts.net",
         )],

@@ -96,9 +96,9 @@ pub(in crate::api) fn device_label(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
-            "self.size() <= 63 && self.matches('^[a-z0-9](-?[a-z0-9])*$')",
+            "self.size() <= 63 && self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
             "would be rewritten by the server: write up to 63 lower-case letters and digits, with \
-             single dashes between them, such as fra-router",
+             dashes between them, such as fra-router",
         )],
     })
 }
