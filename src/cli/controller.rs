@@ -9,7 +9,7 @@ use super::{
     connection::{ConnectionArgs, Environment},
     on_signal,
 };
-use crate::controller::{self, FromEnvironment, Options, lease::Timings};
+use crate::controller::{self, FromEnvironment, Options, election::Timings};
 
 /// The options of the controller.
 #[derive(Debug, Args)]

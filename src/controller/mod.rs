@@ -8,32 +8,15 @@
 //! ```
 //!
 //! Thin: what is to be done is decided in [`crate::tailnet`] and [`crate::plan`].
-mod conditions;
-mod connection;
-mod environment;
-mod events;
-mod finalizer;
-mod handover;
-mod http_server;
-mod identity;
+mod connect;
+pub mod election;
 mod invites;
-pub mod lease;
-mod liveness;
-mod metrics;
-mod object_cache;
-mod policy_input;
-mod registry;
-mod reporter;
-mod secret;
-mod server;
+mod serve;
 mod status;
-mod status_patch;
-mod stored;
-mod tailnet;
+mod tailnets;
 mod vital;
 mod watch;
-mod watches;
-mod webhook;
+mod write;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -42,20 +25,17 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use connection::Connector;
-use environment::Environment;
-use events::EventWriter;
-use lease::{Election, Timings};
-use liveness::Liveness;
-use metrics::Metrics;
-use registry::TailnetRegistry;
+use connect::{connection::Connector, environment::Environment};
+use election::{Election, Timings, handover};
+use serve::{health, metrics::Metrics, webhook::Webhooks};
+use tailnets::registry::TailnetRegistry;
 use vital::Vital;
-use watches::{Watches, in_namespaces};
-use webhook::Webhooks;
+use watch::{Watches, in_namespaces, readiness::Liveness};
+use write::events::EventWriter;
 
-pub use environment::{EnvironmentError, FromEnvironment};
-pub(crate) use policy_input::policy_input;
+pub use connect::environment::{EnvironmentError, FromEnvironment};
 pub use status::{of_policy, of_tailnet};
+pub(crate) use tailnets::policy_input::policy_input;
 
 /// The default namespace outside of a pod.
 pub const DEFAULT_NAMESPACE: &str = "tsdp-system";
@@ -130,7 +110,7 @@ pub async fn run(
     let serving = CancellationToken::new();
     if let Some(address) = options.listen {
         let (liveness, metrics) = (Arc::clone(&liveness), Arc::clone(&metrics));
-        let served = server::serve(address, liveness, metrics, serving.clone());
+        let served = health::serve(address, liveness, metrics, serving.clone());
         let served = vital.handle().spawn(served).await;
         let served = served.unwrap_or_else(|error| Err(error.into()));
         served.map_err(|error| StartError::Listen(address, error, "--listen"))?;

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The thread; it ends when this is dropped.
-pub(super) struct Vital {
+pub(in crate::controller) struct Vital {
     handle: Handle,
     _ends: DropGuard,
 }
@@ -51,7 +51,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::controller::{liveness::Liveness, metrics::Metrics, server};
+    use crate::controller::{
+        serve::{health, metrics::Metrics},
+        watch::readiness::Liveness,
+    };
 
     /// Asks as a probe does, and blocks its thread until there is an answer.
     fn probe(address: SocketAddr) -> String {
@@ -72,7 +75,7 @@ mod tests {
         let vital = Vital::start().unwrap();
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
         let (liveness, metrics) = (Arc::new(Liveness::default()), Arc::new(Metrics::default()));
-        let serving = server::serve(local, liveness, metrics, CancellationToken::new());
+        let serving = health::serve(local, liveness, metrics, CancellationToken::new());
         let address = vital.handle().spawn(serving).await.unwrap().unwrap();
         let answer = probe(address);
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");

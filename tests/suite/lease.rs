@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tsdp::{
-    controller::lease::{Election, Leadership, Timings},
+    controller::election::{Election, Leadership, Timings},
     tailnet::Term,
 };
 

@@ -9,7 +9,7 @@ use super::examples;
 use crate::{
     api::schema,
     cli::{AnyError, on_signal},
-    controller::{self, Options, lease::Timings},
+    controller::{self, Options, election::Timings},
     local::{Binaries, ControlPlane},
     simulator::Simulator,
 };

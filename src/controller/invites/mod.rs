@@ -27,16 +27,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span, warn};
 
-use super::{
-    events::EventWriter,
-    lease::Leadership,
-    liveness::Liveness,
-    metrics::Metrics,
-    registry,
-    watch::{self, Change},
-};
 use crate::{
     api::{DeserializeGuard, TailscaleDeviceInvite},
+    controller::{
+        election::Leadership,
+        serve::metrics::Metrics,
+        tailnets::registry,
+        watch::{
+            readiness::Liveness,
+            stream::{self, Change},
+        },
+        write::events::EventWriter,
+    },
     tailnet::Term,
 };
 use queue::{Key, Queue};
@@ -143,7 +145,7 @@ impl Invites {
             let tag = move |change| (round, source, change);
             let which = watcher::Config::default();
             self.watches
-                .spawn(async move { watch::run(api, which, health, tell, tag).await });
+                .spawn(async move { stream::run(api, which, health, tell, tag).await });
         }
     }
 

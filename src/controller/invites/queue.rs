@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::reconcile::{Done, Job};
 use crate::{
     api::TailscaleDeviceInvite,
-    controller::{object_cache::is_older, watch::ObjectName},
+    controller::{watch::stream::ObjectName, write::object_cache::is_older},
     tailnet::Term,
 };
 

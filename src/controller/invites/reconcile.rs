@@ -23,9 +23,11 @@ use super::{
 use crate::{
     api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
     controller::{
-        registry,
-        reporter::API_SERVER,
-        status_patch::{NotWritten, Part, Target, write_status},
+        tailnets::registry,
+        write::{
+            status_patch::{NotWritten, Part, Target, write_status},
+            status_writer::API_SERVER,
+        },
     },
     model::{DesiredInvite, Invite, NodeId},
     plan::{self, Binding, DeviceTarget, Identity},

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::TailscaleDeviceInvite,
-    controller::reporter::{API_SERVER, MANAGER},
+    controller::write::status_writer::{API_SERVER, MANAGER},
     model::Invite,
 };
 

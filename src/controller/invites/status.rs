@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Reason, TailscaleDeviceInviteStatus, conditions::ACCEPTED},
-    controller::{
+    controller::status::{
         conditions::{Conditions, ReadyState},
-        status::{failed, unbound},
+        failed, unbound,
     },
     model::{Invite, NodeId},
     plan::Binding,

@@ -1,14 +1,12 @@
 //! The one-shot actions in a status.
 
-use super::{ReadyState, count, counted, whole_second};
-use jiff::SignedDuration;
-
+use super::{ReadyState, conditions::Progress, count, counted, whole_second};
 use crate::{
     api::{self, ActionStatus, ActionTotals, Reason, TailscaleDevicePolicyStatus},
-    controller::conditions::Progress,
     plan::{self, ClockSkew, Field, Stage},
     tailnet::{ActionDetail, PolicyReport},
 };
+use jiff::SignedDuration;
 
 /// Reports missed actions but does not wait for them: a manifest may keep a time that has passed.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {

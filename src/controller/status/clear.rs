@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use super::{Known, ReadyState, count, counted, pending};
+use super::{Known, ReadyState, conditions::Progress, count, counted, pending};
 use crate::{
     api::{self, Reason, TailscaleDevicePolicyStatus},
-    controller::conditions::Progress,
     model::RouteSet,
     plan::{self, ApprovedOn, MAX_MANAGED},
     tailnet::{ClearReport, DETAILS, PolicyReport, State},

@@ -1,11 +1,12 @@
 //! The status of a policy with a selector.
 
 use super::{
-    Known, ReadyState, bound, count, counted, deleting, failed, failures, held, pending, worst,
+    Known, ReadyState, bound, conditions::Progress, count, counted, deleting, failed, failures,
+    held, pending, worst,
 };
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
-    controller::{conditions::Progress, reporter::flapping},
+    controller::write::status_writer::flapping,
     tailnet::{DeviceReport, SelectorReport},
 };
 

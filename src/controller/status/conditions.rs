@@ -1,0 +1,189 @@
+//! Conditions as kstatus, Flux and Argo CD read them: `Reconciling` and `Stalled` are present only
+//! while they are true, and never both.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::{
+    Reason,
+    conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
+};
+
+/// Whether the controller continues without an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::controller) enum Progress {
+    /// Nothing is left to do.
+    Done,
+    /// The controller works, or will retry.
+    Reconciling,
+    /// Only an edit helps.
+    Stalled,
+}
+
+/// The `Ready` condition of an object, and its progress.
+#[derive(Debug, Clone)]
+pub(in crate::controller) struct ReadyState {
+    pub ready: &'static str,
+    pub reason: Reason,
+    pub message: String,
+    pub progress: Progress,
+}
+
+impl ReadyState {
+    pub fn done(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "True",
+            reason,
+            message: message.into(),
+            progress: Progress::Done,
+        }
+    }
+
+    pub fn working(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "Unknown",
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
+    }
+
+    pub fn retrying(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "False",
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
+    }
+
+    pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            ready: "False",
+            reason,
+            message: message.into(),
+            progress: Progress::Stalled,
+        }
+    }
+}
+
+/// Builds the new list of conditions: the transition time changes only when the status of a
+/// condition does.
+pub(in crate::controller) struct Conditions<'a> {
+    old: &'a [Condition],
+    generation: i64,
+    now: Timestamp,
+    new: Vec<Condition>,
+}
+
+impl<'a> Conditions<'a> {
+    pub fn new(old: &'a [Condition], generation: i64, now: Timestamp) -> Self {
+        Self {
+            old,
+            generation,
+            now,
+            new: Vec::new(),
+        }
+    }
+
+    pub fn set_ready(&mut self, ready: &ReadyState) {
+        self.set(READY, ready.ready, ready.reason, &ready.message);
+        match ready.progress {
+            Progress::Done => {}
+            Progress::Reconciling => {
+                self.set(RECONCILING, "True", ready.reason, &ready.message);
+            }
+            Progress::Stalled => self.set(STALLED, "True", ready.reason, &ready.message),
+        }
+    }
+
+    /// While a policy is suspended its last `Ready` condition stays until the spec is edited. A
+    /// policy without a known state gets the reason `Suspended`.
+    pub fn set_suspended(&mut self, ready: &ReadyState) {
+        let last = self.old.iter().find(|condition| condition.type_ == READY);
+        let Some(last) = last.filter(|last| last.status != "Unknown") else {
+            self.set_ready(ready);
+            return;
+        };
+        self.put(READY, &last.status, &last.reason, &last.message);
+        if last.status != "True" {
+            self.set(STALLED, "True", ready.reason, &ready.message);
+        }
+    }
+
+    pub fn accepted(&mut self) {
+        self.set(ACCEPTED, "True", Reason::Accepted, "The policy is valid.");
+    }
+
+    pub fn refused(&mut self, ready: &ReadyState) {
+        self.set(ACCEPTED, "False", ready.reason, &ready.message);
+    }
+
+    pub fn in_sync(&mut self) {
+        self.set(
+            IN_SYNC,
+            "True",
+            Reason::InSync,
+            "The last poll found no difference.",
+        );
+    }
+
+    pub fn out_of_sync(&mut self, differences: &str) {
+        self.set(IN_SYNC, "False", Reason::OutOfSync, differences);
+    }
+
+    pub fn sync_unknown(&mut self, ready: &ReadyState) {
+        self.set(
+            IN_SYNC,
+            "Unknown",
+            ready.reason,
+            "Not all settings have been read yet.",
+        );
+    }
+
+    /// While the tailnet cannot be read, the result of the last poll stays.
+    pub fn keep_in_sync(&mut self, ready: &ReadyState) {
+        let last = self.old.iter().find(|condition| condition.type_ == IN_SYNC);
+        match last.filter(|last| last.status != "Unknown") {
+            Some(last) => self.new.push(last.clone()),
+            None => self.sync_unknown(ready),
+        }
+    }
+
+    pub fn finish(self) -> Vec<Condition> {
+        self.new
+    }
+
+    pub fn set(&mut self, type_: &str, status: &str, reason: Reason, message: &str) {
+        self.put(type_, status, reason.as_str(), message);
+    }
+
+    fn put(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
+        let old = self.old.iter().find(|condition| condition.type_ == type_);
+        let since = old
+            .filter(|old| old.status == status)
+            .map(|old| old.last_transition_time.clone());
+        let now = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
+        self.new.push(Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: bounded(message),
+            observed_generation: Some(self.generation),
+            last_transition_time: since.unwrap_or(Time(now)),
+        });
+    }
+}
+
+/// The schema of conditions allows 32,768 bytes of message, far more than people read.
+fn bounded(message: &str) -> String {
+    const MAX_BYTES: usize = 4096;
+    if message.len() <= MAX_BYTES {
+        return message.to_owned();
+    }
+    let end = (0..=MAX_BYTES)
+        .rev()
+        .find(|at| message.is_char_boundary(*at))
+        .unwrap_or(0);
+    format!("{}…", &message[..end])
+}

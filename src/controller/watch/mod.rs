@@ -1,0 +1,156 @@
+//! The watches of all objects that the controller uses. They restart together, and each restart
+//! begins a new round: events of an earlier round that are still queued do not count.
+
+pub(in crate::controller) mod readiness;
+pub(in crate::controller) mod stream;
+
+use std::sync::Arc;
+
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
+use kube::{Api, Client, Resource, runtime::watcher};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
+    controller::{election::handover::Source, tailnets::registry::ControllerEvent},
+};
+
+use readiness::Liveness;
+use stream::Change;
+
+/// An event of a watch.
+pub(in crate::controller) enum Event {
+    /// Of a policy, by the watch of this number.
+    Policy(usize, Change<TailscaleDevicePolicy>),
+    /// Of a tailnet.
+    Tailnet(Change<TailscaleTailnet>),
+    /// Of a namespace, by the watch of this number.
+    Namespace(usize, Change<Namespace>),
+}
+
+impl Event {
+    /// The watch that has listed everything with this event, if any.
+    pub fn completes(&self) -> Option<Source> {
+        match self {
+            Self::Policy(number, Change::Listed(_)) => Some(Source::Policies(*number)),
+            Self::Tailnet(Change::Listed(_)) => Some(Source::Tailnets),
+            Self::Namespace(number, Change::Listed(_)) => Some(Source::Namespaces(*number)),
+            _ => None,
+        }
+    }
+}
+
+/// All watches of one round.
+pub(in crate::controller) struct Watches {
+    client: Client,
+    namespaces: Vec<String>,
+    liveness: Arc<Liveness>,
+    news: mpsc::UnboundedSender<ControllerEvent>,
+    round: u64,
+    tasks: JoinSet<()>,
+}
+
+impl Watches {
+    /// Watches these namespaces, or all if none is given. Nothing is watched before
+    /// [`Self::restart`].
+    pub fn new(
+        client: Client,
+        namespaces: Vec<String>,
+        liveness: Arc<Liveness>,
+        news: mpsc::UnboundedSender<ControllerEvent>,
+    ) -> Self {
+        Self {
+            client,
+            namespaces,
+            liveness,
+            news,
+            round: 0,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// The number of watches of policies, and of namespaces.
+    pub fn count(&self) -> usize {
+        self.namespaces.len().max(1)
+    }
+
+    /// The present round.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// The channel of the events.
+    pub fn news(&self) -> mpsc::UnboundedSender<ControllerEvent> {
+        self.news.clone()
+    }
+
+    /// Drops all watches and starts each again with a full list.
+    pub fn restart(&mut self) {
+        self.round += 1;
+        self.tasks = JoinSet::new();
+        let policies = in_namespaces("policies", &self.client, &self.namespaces);
+        for (number, (name, api)) in policies.into_iter().enumerate() {
+            let of = move |change| Event::Policy(number, change);
+            self.watch::<TailscaleDevicePolicy>(name, api, watcher::Config::default(), of);
+        }
+        let (name, tailnets) = ("tailnets".to_owned(), Api::all(self.client.clone()));
+        let which = watcher::Config::default();
+        self.watch::<TailscaleTailnet>(name, tailnets, which, Event::Tailnet);
+        for (number, (name, which)) in labelled(&self.namespaces).into_iter().enumerate() {
+            let of = move |change| Event::Namespace(number, change);
+            self.watch::<Namespace>(name, Api::all(self.client.clone()), which, of);
+        }
+    }
+
+    fn watch<K>(
+        &mut self,
+        name: String,
+        api: Api<DeserializeGuard<K>>,
+        which: watcher::Config,
+        of: impl Fn(Change<K>) -> Event + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()>
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (health, news, round) = (self.liveness.watch(name), self.news.clone(), self.round);
+        let tell = move |change| ControllerEvent::Watched(round, of(change));
+        self.tasks
+            .spawn(async move { stream::run(api, which, health, news, tell).await });
+    }
+}
+
+/// The watches of namespaces, for their labels: of all, or only of these.
+fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
+    if namespaces.is_empty() {
+        return vec![("namespaces".to_owned(), watcher::Config::default())];
+    }
+    let of = |name: &String| {
+        let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        (format!("namespace {name}"), which)
+    };
+    namespaces.iter().map(of).collect()
+}
+
+/// The objects of all namespaces, or only of these; each with a name for the watch.
+pub(in crate::controller) fn in_namespaces<K>(
+    what: &str,
+    client: &Client,
+    namespaces: &[String],
+) -> Vec<(String, Api<K>)>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    if namespaces.is_empty() {
+        return vec![(what.to_owned(), Api::all(client.clone()))];
+    }
+    let of = |name: &String| {
+        let api = Api::namespaced(client.clone(), name);
+        (format!("{what} of {name}"), api)
+    };
+    namespaces.iter().map(of).collect()
+}

@@ -1,0 +1,142 @@
+//! A watch as a stream of changes.
+
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Resource, ResourceExt as _,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{debug, warn};
+
+use super::readiness::Watch;
+use crate::api::DeserializeGuard;
+
+/// Namespace (empty for what has none) and name.
+pub(in crate::controller) type ObjectName = (String, String);
+
+/// A change of the watched objects.
+pub(in crate::controller) enum Change<K> {
+    /// An object exists, new or changed. An unreadable one does not stop the watch.
+    Applied(Box<DeserializeGuard<K>>),
+    /// One is gone.
+    Deleted(ObjectName),
+    /// The complete list of objects; all others are gone.
+    Listed(BTreeSet<ObjectName>),
+}
+
+/// How long a list may take, up to its next object. kube's client has no read timeout of its own,
+/// and a new leader waits for its lists: a dead connection must not block it.
+const LIST: Duration = Duration::from_secs(10);
+
+/// Watches these objects for ever; failures are retried with a growing backoff.
+pub(in crate::controller) async fn run<K, N>(
+    api: Api<DeserializeGuard<K>>,
+    which: watcher::Config,
+    health: Arc<Watch>,
+    news: mpsc::UnboundedSender<N>,
+    tell: impl Fn(Change<K>) -> N,
+) where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    let start = || {
+        let events = watcher::watcher(api.clone(), which.clone());
+        events.default_backoff().boxed()
+    };
+    let (mut events, mut is_listing) = (start(), true);
+    let mut listing = BTreeSet::new();
+    loop {
+        let event = if is_listing {
+            let Ok(event) = timeout(LIST, events.next()).await else {
+                complain(
+                    &health,
+                    &format!("the API server did not answer within {LIST:?}"),
+                );
+                events = start();
+                continue;
+            };
+            event
+        } else {
+            events.next().await
+        };
+        let Some(event) = event else {
+            return;
+        };
+        let change = match event {
+            Ok(Event::Init) => {
+                listing.clear();
+                is_listing = true;
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                listing.insert(name(&object));
+                Change::Applied(Box::new(object))
+            }
+            Ok(Event::InitDone) => {
+                health.listed();
+                is_listing = false;
+                Change::Listed(std::mem::take(&mut listing))
+            }
+            Ok(Event::Apply(object)) => {
+                health.moved();
+                Change::Applied(Box::new(object))
+            }
+            Ok(Event::Delete(object)) => {
+                health.moved();
+                Change::Deleted(name(&object))
+            }
+            Err(error) => {
+                complain(&health, &list_error(&error));
+                // The next event comes after a pause.
+                is_listing = false;
+                continue;
+            }
+        };
+        if news.send(tell(change)).is_err() {
+            return;
+        }
+    }
+}
+
+fn name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> ObjectName {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn complain(health: &Watch, text: &str) {
+    if health.failed(text) {
+        warn!(watch = health.name(), "{text}");
+    } else {
+        debug!(watch = health.name(), "{text}");
+    }
+}
+
+/// The error, and how to fix it.
+fn list_error(error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+
+    match error {
+        // By its code: for a group that the API server does not know it answers in plain text, and
+        // no reason is left in what kube makes of that.
+        InitialListFailed(kube::Error::Api(answer)) if answer.code == 404 => {
+            "the resource definitions are not installed: kubectl apply --server-side -k crds; \
+             waiting for them"
+                .to_owned()
+        }
+        InitialListFailed(kube::Error::Api(answer))
+        | WatchStartFailed(kube::Error::Api(answer))
+            if answer.is_forbidden() =>
+        {
+            format!(
+                "{}; the controller's role does not allow it: kubectl apply -k deploy (for \
+                 invites with its component)",
+                answer.message
+            )
+        }
+        error => error.to_string(),
+    }
+}

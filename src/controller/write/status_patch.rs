@@ -1,0 +1,146 @@
+//! Writes a status only over the exact version that it was derived from.
+//!
+//! A write replaces the whole status. The API server refuses the patch if the object has changed
+//! since: a patch that was delayed, and arrives after another leader has written, never removes the
+//! record of that leader.
+
+use std::fmt::Debug;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Api, Resource,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::status_writer::{API_SERVER, MANAGER};
+use crate::controller::{serve::metrics::Metrics, watch::readiness::Liveness};
+
+/// The version of the object to write to.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::controller) struct Target<'a> {
+    /// Empty for cluster-scoped objects.
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Excludes a later object of the name.
+    pub uid: &'a str,
+    /// Its resourceVersion: no other version.
+    pub at: &'a str,
+}
+
+/// Why a status was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::controller) enum NotWritten {
+    /// The object is gone, or another process must write it now.
+    Gone,
+    /// The object has changed since it was read, or another object of its name has replaced it.
+    Outdated,
+    /// The write failed; a later one may succeed.
+    Failed,
+}
+
+/// The part of a status to write.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::controller) enum Part<'a, S> {
+    /// All of it.
+    Whole(&'a S),
+    /// The conditions, and the generation that they describe.
+    Conditions(&'a [Condition], i64),
+}
+
+impl<S: Serialize> Part<'_, S> {
+    /// As the operations of a JSON patch.
+    fn operations(&self) -> Vec<Value> {
+        let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+        match self {
+            Self::Whole(status) => vec![add("/status", json!(status))],
+            Self::Conditions(conditions, generation) => vec![
+                add("/status/conditions", json!(conditions)),
+                add("/status/observedGeneration", json!(generation)),
+            ],
+        }
+    }
+}
+
+/// Writes the status of an object and returns the new version of the object; bounded in time. The
+/// caller must lead.
+pub(in crate::controller) async fn write_status<K, S>(
+    api: &Api<K>,
+    over: Target<'_>,
+    part: Part<'_, S>,
+    (metrics, liveness): (&Metrics, &Liveness),
+) -> Result<String, NotWritten>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    S: Serialize,
+{
+    let Target {
+        namespace,
+        name,
+        at,
+        ..
+    } = over;
+    let kind = K::kind(&());
+    let what = unwritable(&format!("the status of {kind}"), namespace);
+    // Not a server-side apply, which keeps the fields that others have added. The API server refuses the
+    // patch if this is not the stored version, also of a later object of the same name.
+    let same = json!({"op": "replace", "path": "/metadata/resourceVersion", "value": at});
+    let operations = std::iter::once(same).chain(part.operations());
+    let patch = serde_json::from_value(operations.collect());
+    let Ok(patch) = patch else {
+        warn!("the status of {kind} {name} cannot be serialized to JSON");
+        return Err(NotWritten::Failed);
+    };
+    let patch: Patch<()> = Patch::Json(patch);
+    let params = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let answer = timeout(API_SERVER, api.patch_status(name, &params, &patch)).await;
+    if !matches!(&answer, Ok(Ok(_))) {
+        metrics.status_not_written();
+    }
+    match answer {
+        Ok(Ok(written)) => {
+            metrics.status_written();
+            liveness.tried(&what, Ok(()));
+            Ok(written.meta().resource_version.clone().unwrap_or_default())
+        }
+        Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() => Err(NotWritten::Gone),
+        Ok(Err(kube::Error::Api(answer))) if answer.is_conflict() => {
+            debug!("the {kind} {name} has changed since it was read");
+            Err(NotWritten::Outdated)
+        }
+        Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
+            let why = not_permitted(&answer.message);
+            if liveness.tried(&what, Err(&why)) {
+                warn!("{what}: {why}; retrying");
+            }
+            Err(NotWritten::Failed)
+        }
+        Ok(Err(error)) => {
+            warn!("the status of {kind} {name} was not written: {error}; retrying");
+            Err(NotWritten::Failed)
+        }
+        Err(_) => {
+            warn!("the status of {kind} {name} was not written in time; retrying");
+            Err(NotWritten::Failed)
+        }
+    }
+}
+
+/// Names the object that cannot be written, and its namespace, if any.
+pub(in crate::controller) fn unwritable(what: &str, namespace: &str) -> String {
+    match namespace {
+        "" => format!("{what} cannot be written"),
+        namespace => format!("{what} in namespace {namespace} cannot be written"),
+    }
+}
+
+/// The API server's message, and how to fix the role.
+pub(in crate::controller) fn not_permitted(message: &str) -> String {
+    format!("{message}; the controller's role does not allow it: kubectl apply -k deploy")
+}
