@@ -24,16 +24,14 @@ pub use actions::{
     StartedExpiry,
 };
 pub use attribute_record::{AttributeRecord, DeviceDigest, DigestGroup, ListedDevices};
-pub use conditions::Reason;
 pub use device::{DeviceReference, DeviceSelector};
-pub use guardrails::{AllowedNamespaces, AllowedPolicies, GuardedDevices, PolicyField};
+pub use guardrails::{AllowedNamespaces, AllowedPolicies, GuardedDevices};
 pub use invite::{
     InviteDeletionPolicy, TailscaleDeviceInvite, TailscaleDeviceInviteSpec,
     TailscaleDeviceInviteStatus,
 };
 pub use policy::{
-    APPROVE, RECONCILE_ANNOTATIONS, TailnetReference, TailscaleDevicePolicy,
-    TailscaleDevicePolicySpec,
+    RECONCILE_ANNOTATIONS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
     DeviceStatus, HeldPlan, ManagedDevices, PartlyManaged, PendingChange, Released,
@@ -44,6 +42,7 @@ pub use tailnet::{
     TailscaleTailnetSpec, TailscaleTailnetStatus,
 };
 
+pub use crate::model::{APPROVE, PolicyField, Reason};
 pub use settings::{
     AttributesOwnership, DeletionPolicy, Disruption, Enforcement, KeyExpiry, ListOwnership,
     Ownership, PostureAttribute,

@@ -244,10 +244,6 @@ pub const RECONCILE_ANNOTATIONS: [&str; 2] = [
     "tailnet.dev/reconcile-at",
 ];
 
-/// The annotation that approves a held plan or a device: `plan:HASH` and `node:ID`, separated by
-/// commas.
-pub const APPROVE: &str = "tailnet.dev/approve";
-
 impl TailscaleDevicePolicySpec {
     /// The name of the `TailscaleTailnet` that the policy belongs to.
     ///

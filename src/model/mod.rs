@@ -12,6 +12,8 @@ mod device;
 mod invite;
 mod name;
 mod node_id;
+mod policy_field;
+mod reason;
 mod route;
 mod tag;
 
@@ -25,6 +27,8 @@ pub use device::Device;
 pub use invite::{DesiredInvite, Invite};
 pub use name::DeviceLabel;
 pub use node_id::NodeId;
+pub use policy_field::PolicyField;
+pub use reason::Reason;
 pub use route::{Route, RouteSet};
 pub use tag::{Tag, TagSet};
 
@@ -34,3 +38,7 @@ pub use tag::{Tag, TagSet};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);
+
+/// The annotation that approves a held plan or a device: `plan:HASH` and `node:ID`, separated by
+/// commas.
+pub const APPROVE: &str = "tailnet.dev/approve";

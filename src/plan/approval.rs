@@ -59,7 +59,7 @@ impl FromStr for PlanHash {
     }
 }
 
-/// What the annotation [`crate::api::APPROVE`] of an object approves.
+/// What the annotation [`crate::model::APPROVE`] of an object approves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Approvals {
     /// Held plans.

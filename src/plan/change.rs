@@ -3,12 +3,9 @@ use std::{fmt, net::Ipv4Addr};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{AttributeType, ClockSkew, Disruption, MAX_EXPIRIES, PlanHash, PolicyKey, Suspender};
-use crate::{
-    api::APPROVE,
-    model::{
-        AttributeKey, DesiredAttribute, DeviceLabel, NodeId, ReportedAttribute, Route, RouteSet,
-        TagSet, TailnetIpv4,
-    },
+use crate::model::{
+    APPROVE, AttributeKey, DesiredAttribute, DeviceLabel, NodeId, ReportedAttribute, Route,
+    RouteSet, TagSet, TailnetIpv4,
 };
 
 /// A setting of a device, named by its path in a manifest. Each attribute key is a field of its own.

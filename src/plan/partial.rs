@@ -12,9 +12,8 @@ use super::{
     DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Ownership, Policy, PolicyRecord,
     Selector, Suspender, Target,
 };
-use crate::{
-    api::PolicyField,
-    model::{AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, Route},
+use crate::model::{
+    AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, PolicyField, Route,
 };
 
 impl Policy {

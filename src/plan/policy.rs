@@ -12,7 +12,7 @@ use super::{
     ActionRecords, AllowedRules, Bound, DeleteInactive, DeviceIndex, ManagedDevices, OwnedKeys,
     PlanHash, Selector,
 };
-use crate::api::PolicyField;
+use crate::model::PolicyField;
 use crate::model::{
     AttributeKey, DesiredAttribute, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
 };

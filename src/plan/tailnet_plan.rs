@@ -7,10 +7,7 @@ use super::{
     Inactivity, PlanContext, Policy, PolicyInput, PolicyKey, PolicyPermissions, PolicyRecord,
     SplitPolicies, TailnetWide, WantedChanges, bind_policy, inactivity, plan_device,
 };
-use crate::{
-    api::PolicyField,
-    model::{Attributes, Device, NodeId},
-};
+use crate::model::{Attributes, Device, NodeId, PolicyField};
 
 /// The plan for a whole tailnet.
 #[derive(Debug, Clone, Default)]

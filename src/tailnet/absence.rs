@@ -17,8 +17,7 @@ use super::{
     device_lookup::is_lacking, failure::backoff, send::MAX_LANES,
 };
 use crate::{
-    api::Reason,
-    model::{Device, NodeId},
+    model::{Device, NodeId, Reason},
     plan::{DeviceIndex, PolicyKey, Target},
 };
 

@@ -16,8 +16,7 @@ use super::{
     DETAILS, Engine, Notification, Now, device_state::DeviceState, policy_entry::PolicyEntry,
 };
 use crate::{
-    api::PolicyField,
-    model::{Device, NodeId},
+    model::{Device, NodeId, PolicyField},
     plan::{
         ActionRecords, Change, Difference, Field, Inactivity, Missed, Mode, PolicyKey, Stage, Why,
         expiry, inactivity,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::{Failure, Retry};
 use crate::{
-    api::Reason,
+    model::Reason,
     plan::{Change, Difference, PolicyKey},
 };
 

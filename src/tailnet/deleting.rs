@@ -11,8 +11,7 @@ use super::{
     release::blocker,
 };
 use crate::{
-    api::Reason,
-    model::NodeId,
+    model::{NodeId, Reason},
     plan::{Difference, Hold, ManagedSettings, Mode, PolicyKey, Refusal, Suspender, Why},
 };
 

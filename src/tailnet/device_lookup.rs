@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, Failure, Retry, Settings};
 use crate::{
-    api::Reason,
-    model::NodeId,
+    model::{NodeId, Reason},
     plan::{
         self, Approvals, Binding, Bound, DeviceIndex, DeviceTarget, Identity, Owner, PolicyRecord,
         Target, may_change,

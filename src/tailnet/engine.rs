@@ -24,8 +24,7 @@ use super::{
     send::{Half, Turns},
 };
 use crate::{
-    api::Reason,
-    model::{ChangeLimit, NodeId},
+    model::{ChangeLimit, NodeId, Reason},
     plan::{
         self, Admission, Capacity, DeviceIndex, Guardrails, PolicyInput, PolicyKey, TailnetWide,
     },

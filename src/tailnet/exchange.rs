@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Answer, Failure, Request, Retry, requests::Outcome};
 use crate::{
-    api::Reason,
-    model::{AttributeKey, DesiredAttribute, NodeId},
+    model::{AttributeKey, DesiredAttribute, NodeId, Reason},
     plan::{AttributeWrites, Call},
     tailscale::{self, Client, Kind},
 };

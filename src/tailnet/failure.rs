@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::api::Reason;
+use crate::model::Reason;
 
 /// Whether repeating a request can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,7 @@ use super::{
     read_shares::ReadShares,
 };
 use crate::{
-    api::Reason,
-    model::{Attributes, Device, NodeId, RouteSet},
+    model::{Attributes, Device, NodeId, Reason, RouteSet},
     plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey},
 };
 

@@ -16,8 +16,7 @@ use jiff::Timestamp;
 
 use super::{Engine, Now, absence::Absence, policy_entry::PolicyEntry};
 use crate::{
-    api::PolicyField,
-    model::{AttributeKey, DesiredAttribute, Device, NodeId},
+    model::{AttributeKey, DesiredAttribute, Device, NodeId, PolicyField},
     plan::{
         AttributeType, Binding, Call, Capacity, DeviceIndex, Field, Mode, OwnedKeys, OwnedRecord,
         Policy, PolicyKey,

@@ -4,7 +4,7 @@ use super::{
     Failure, Ticket,
     failure::{backoff, jittered},
 };
-use crate::api::Reason;
+use crate::model::Reason;
 
 /// A poll in flight.
 #[derive(Debug, Clone, Copy)]

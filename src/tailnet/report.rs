@@ -7,8 +7,7 @@ use super::{
     RecentChanges, RecentDeletions, ReservedDevices, SelectorReport,
 };
 use crate::{
-    api::Reason,
-    model::{AttributeKey, NodeId},
+    model::{AttributeKey, NodeId, Reason},
     plan::{
         Binding, Conflict, Difference, Field, Forbidden, Mode, OwnedRecord, PolicyKey,
         PolicyRecord, Refusal, Target,

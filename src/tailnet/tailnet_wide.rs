@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::{
-    api::PolicyField,
-    model::NodeId,
+    model::{NodeId, PolicyField},
     plan::{AttributeType, AttributeTypes, Field, Policy, PolicyKey, UniqueSetting},
 };
 

@@ -7,8 +7,7 @@ use super::{
     failure::Backoff,
 };
 use crate::{
-    api::Reason,
-    model::NodeId,
+    model::{NodeId, Reason},
     plan::{Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
 };
 

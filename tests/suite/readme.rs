@@ -88,7 +88,7 @@ fn each_reason_of_a_state_has_its_section() {
 
 #[test]
 fn each_reason_has_one_anchor() {
-    let conditions = include_str!("../../src/api/conditions.rs");
+    let conditions = include_str!("../../src/model/reason.rs");
     let reasons = conditions.lines().filter_map(|line| {
         let (reason, _) = line.trim().strip_prefix("Self::")?.split_once(" => ")?;
         Some(reason.to_owned())
@@ -102,6 +102,6 @@ fn each_reason_has_one_anchor() {
     sections.sort();
     assert_eq!(
         sections, reasons,
-        "docs/reasons.md has another section than src/api/conditions.rs has reasons"
+        "docs/reasons.md has another section than src/model/reason.rs has reasons"
     );
 }

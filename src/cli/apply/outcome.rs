@@ -6,9 +6,8 @@ use std::{
 };
 
 use crate::{
-    api::Reason,
     cli::output::printable,
-    model::NodeId,
+    model::{NodeId, Reason},
     plan::{Difference, Field, Hold},
     tailnet::{Engine, Failure, RemainingChange},
 };

@@ -3,8 +3,9 @@
 use kube::ResourceExt as _;
 
 use crate::{
-    api::{APPROVE, HeldPlan, PendingChange, Reason, TailscaleDevicePolicy, conditions::READY},
+    api::{APPROVE, HeldPlan, PendingChange, TailscaleDevicePolicy, conditions::READY},
     cli::output::printable,
+    model::Reason,
     plan::{Approvals, PlanHash, Style, lines},
 };
 

@@ -32,7 +32,7 @@ use super::{
     Change, Difference, Field, FieldOwners, Hold, Mode, PlanContext, Policy, PolicyKey,
     PolicyRecord, Target,
 };
-use crate::{api::PolicyField, model::Device};
+use crate::model::{Device, PolicyField};
 
 pub use records::{ActionRecords, DeletionRecord, ExpiryRecord, MAX_EXPIRIES};
 pub use skew::ClockSkew;

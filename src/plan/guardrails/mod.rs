@@ -27,10 +27,7 @@ pub use parse::GuardrailsSource;
 pub use permissions::{AllowedEntries, DevicePermissions, Entry, PolicyPermissions, SplitPolicies};
 
 use super::{Change, DesiredSettings, Field, Glob, Hold, Mode, Policy, Selector, Suspender};
-use crate::{
-    api::PolicyField,
-    model::{Device, Route},
-};
+use crate::model::{Device, PolicyField, Route};
 use suggestion::SuggestedRule;
 
 /// The labels of a namespace.

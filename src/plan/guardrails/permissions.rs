@@ -8,8 +8,7 @@ use std::{
 
 use super::{AllowedRules, Guardrails, Rule, SuggestedRule};
 use crate::{
-    api::PolicyField,
-    model::{Device, Route, Tag},
+    model::{Device, PolicyField, Route, Tag},
     plan::{
         Change, DesiredSettings, Field, Glob, Hold, Mode, Policy, PolicyKey, PolicyRecord, Released,
     },

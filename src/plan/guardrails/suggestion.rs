@@ -4,8 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::Rule;
 use crate::{
-    api::PolicyField,
-    model::Route,
+    model::{PolicyField, Route},
     plan::{DesiredSettings, Policy, PolicyKey},
 };
 

@@ -11,8 +11,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    api::Reason,
-    model::{AttributeKey, Attributes, Device, NodeId, RouteSet},
+    model::{AttributeKey, Attributes, Device, NodeId, Reason, RouteSet},
     plan::{self, Changes, DeviceIndex, Difference, Field, Hold, PolicyInput, StatusState},
     tailnet::{ApprovedPlan, Engine},
 };

@@ -7,8 +7,7 @@ use std::{
 
 use super::World;
 use crate::{
-    api::{PolicyField, Reason},
-    model::{AttributeKey, Attributes, Device, NodeId, Route},
+    model::{AttributeKey, Attributes, Device, NodeId, PolicyField, Reason, Route},
     plan::{
         Admission, Approvals, AttributeType, AttributesOwnership, Call, DeviceIndex,
         DevicePermissions, Entry, ListOwnership, ManagedSettings, Mode, PlanHash, Policy,

@@ -9,8 +9,7 @@ use super::{
     seeds,
 };
 use crate::{
-    api::Reason,
-    model::{NodeId, ReportedAttribute, Route, RouteSet, Tag},
+    model::{NodeId, Reason, ReportedAttribute, Route, RouteSet, Tag},
     plan::{
         Call, Deletion, DesiredSettings, ListOwnership, MAX_MANAGED, Mode, Ownership, Policy,
         Selector, Suspender, Target,

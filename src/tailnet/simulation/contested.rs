@@ -9,8 +9,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    api::Reason,
-    model::{AttributeValue, DesiredAttribute},
+    model::{AttributeValue, DesiredAttribute, Reason},
     plan::{
         Conflict, ConflictKind, DesiredSettings, Difference, Field, Hold, Mode, Policy, Suspender,
     },

@@ -9,8 +9,7 @@ use super::{
     model::{device, failure, node_id},
 };
 use crate::{
-    api::Reason,
-    model::NodeId,
+    model::{NodeId, Reason},
     plan::DesiredSettings,
     tailnet::{Input, Notification, Request, Retry, State},
 };

@@ -9,8 +9,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
-    api::Reason,
-    model::{Device, Tag},
+    model::{Device, Reason, Tag},
     plan::{Call, DesiredSettings, Disruption, Expression, Glob, Hold, Policy, Selector, Target},
     tailnet::{Request, SelectorReport, State},
 };

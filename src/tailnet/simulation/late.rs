@@ -87,7 +87,7 @@ fn a_change_that_is_no_longer_desired_is_not_sent() {
         ("connected anew", |world| {
             // The new connection is not open yet.
             let failure = super::failure(
-                crate::api::Reason::Progressing,
+                crate::model::Reason::Progressing,
                 crate::tailnet::Retry::Later,
             );
             world.step(Input::connection(Err(failure)));

@@ -48,8 +48,7 @@ use super::{
     Settings, TailnetDeclared, TailnetReport, Term, Ticket,
 };
 use crate::{
-    api::Reason,
-    model::{ChangeLimit, NodeId},
+    model::{ChangeLimit, NodeId, Reason},
     plan::{
         Admission, Approvals, Call, Capacity, Guardrails, Labels, Policy, PolicyInput, PolicyKey,
         PolicyRecord, ReconcileRequest, StatusState,

@@ -8,8 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    api::Reason,
-    model::{Attributes, Device, NodeId, ReportedAttribute, Route, RouteSet, Tag},
+    model::{Attributes, Device, NodeId, Reason, ReportedAttribute, Route, RouteSet, Tag},
     plan::{AttributeWrites, Call},
     tailnet::{Answer, Failure, Request, Retry},
 };

@@ -7,8 +7,7 @@ use std::{
 
 use super::World;
 use crate::{
-    api::PolicyField,
-    model::{AttributeKey, Device, NodeId},
+    model::{AttributeKey, Device, NodeId, PolicyField},
     plan::{
         ApprovalStates, Binding, Change, Deletion, DeviceIndex, DevicePlan, Difference, Hold, Mode,
         PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, SplitPolicies,

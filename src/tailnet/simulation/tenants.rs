@@ -15,8 +15,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    api::Reason,
-    model::Tag,
+    model::{Reason, Tag},
     plan::{
         DesiredSettings, DeviceTarget, Disruption, Glob, Hold, Identity, ListOwnership, Mode,
         Policy, PolicyKey, Selector, Suspender, Target,

@@ -22,7 +22,7 @@ use self::{
 };
 use super::{World, lost, model::Faults, model::Model, seeds, settings};
 use crate::{
-    api::Reason,
+    model::Reason,
     plan::PolicyKey,
     tailnet::{
         Answer, Engine, Failure, Input, Now, Request, Retry, TailnetReport, Ticket,
