@@ -5,6 +5,9 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+#[cfg(test)]
+#[path = "../tests/suite/support/generated.rs"]
+mod generated;
 #[cfg(feature = "demo")]
 pub mod local;
 pub mod model;

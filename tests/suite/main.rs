@@ -19,6 +19,7 @@ mod examples;
 mod gitops;
 mod layers;
 mod lease;
+mod messages;
 mod readme;
 mod reference;
 mod refusals;

@@ -1,14 +1,14 @@
 //! The reference of all fields, docs/reference.md, is generated from the schema: the descriptions of
 //! `kubectl explain`, on one page.
-//!
-//! To write it again: `TSDP_RECORD=1 cargo test --test suite reference`
 
-use std::{fmt::Write as _, fs};
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use tsdp::api::schema;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md");
+use crate::support::assert_generated;
+
+const PAGE: &str = "docs/reference.md";
 
 /// What a description says: the meaning, what holds where the field is absent, and an example.
 struct Explained<'a> {
@@ -124,17 +124,8 @@ fn page() -> String {
 }
 
 #[test]
-fn the_reference_matches_the_schema() {
-    let page = page();
-    if std::env::var_os("TSDP_RECORD").is_some() {
-        fs::write(PAGE, &page).unwrap();
-        return;
-    }
-    assert_eq!(
-        fs::read_to_string(PAGE).unwrap(),
-        page,
-        "write docs/reference.md again: TSDP_RECORD=1 cargo test --test suite reference"
-    );
+fn generated_reference_is_up_to_date() {
+    assert_generated(PAGE, &page());
 }
 
 #[test]

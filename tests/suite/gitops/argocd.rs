@@ -13,12 +13,12 @@ pub struct Health {
 }
 
 /// The file that Argo CD's own test runner reads beside a health.lua.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct HealthTests {
     pub tests: Vec<HealthTest>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthTest {
     pub health_status: Health,

@@ -9,12 +9,15 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tsdp::local::Binaries;
 
-use crate::support::condition;
+use crate::support::{assert_generated, condition};
 pub use argocd::recorded;
 use argocd::{HealthTest, HealthTests, health};
 use flux::{Expressions, broken_rule, kstatus};
 
 const HEALTH_LUA: &str = "resource_customizations/tailnet.dev/_/health.lua";
+/// From the root of the repository.
+const HEALTH_TESTS: &str =
+    "deploy/gitops/argocd/resource_customizations/tailnet.dev/_/health_test.yaml";
 
 /// The kinds that the health checks are for.
 const KINDS: [&str; 3] = [
@@ -24,7 +27,7 @@ const KINDS: [&str; 3] = [
 ];
 
 #[test]
-fn the_recorded_health_tests_are_what_the_script_says() {
+fn generated_health_tests_are_up_to_date() {
     let tests = argocd::recorded()
         .into_iter()
         .map(|(path, object)| HealthTest {
@@ -34,15 +37,7 @@ fn the_recorded_health_tests_are_what_the_script_says() {
     let tests = HealthTests {
         tests: tests.collect(),
     };
-    let file = argocd::folder().join("health_test.yaml");
-    if std::env::var_os("TSDP_RECORD").is_some() {
-        fs::write(&file, serde_yaml::to_string(&tests).unwrap()).unwrap();
-    }
-    let recorded: HealthTests = serde_yaml::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-    assert_eq!(
-        recorded, tests,
-        "to record anew: TSDP_RECORD=1 cargo test record"
-    );
+    assert_generated(HEALTH_TESTS, &serde_yaml::to_string(&tests).unwrap());
 }
 
 /// A row of the table: the result of each tool for a state.

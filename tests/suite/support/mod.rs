@@ -2,7 +2,9 @@
 
 mod cable;
 mod controller;
+mod generated;
 mod kubectl;
+mod source;
 mod stage;
 mod statuses;
 mod terminal;
@@ -12,7 +14,9 @@ use tsdp::local::{Binaries, ControlPlane};
 
 pub use cable::Cable;
 pub use controller::Controller;
+pub use generated::{assert_generated, assert_generated_folder};
 pub use kubectl::Kubectl;
+pub use source::{SourceFile, production_files};
 pub use stage::{POLICY_FILE, Stage, calls, demo_devices};
 pub use statuses::condition;
 pub use terminal::on_terminal;

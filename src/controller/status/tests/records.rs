@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
     time::Duration,
 };
 
@@ -12,6 +10,7 @@ use serde_json::{Value, json};
 use super::{T0, failure, of_policy, of_tailnet, report, states};
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
+    generated::assert_generated_folder,
     tailnet::{Failure, Retry, TailnetReport},
 };
 
@@ -19,36 +18,8 @@ const FOLDER: &str = "deploy/gitops/argocd/resource_customizations/tailnet.dev/_
 const GENERATION: i64 = 3;
 
 #[test]
-fn the_recorded_statuses_are_those_of_the_code() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
-    let expected = records();
-    let recorded: BTreeMap<String, String> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| {
-            let text = fs::read_to_string(entry.path()).unwrap();
-            (entry.file_name().into_string().unwrap(), text)
-        })
-        .collect();
-    if std::env::var_os("TSDP_RECORD").is_some() {
-        for old in recorded.keys() {
-            fs::remove_file(folder.join(old)).unwrap();
-        }
-        for (file, text) in &expected {
-            fs::write(folder.join(file), text).unwrap();
-        }
-        return;
-    }
-    for (file, text) in &expected {
-        assert_eq!(
-            recorded.get(file),
-            Some(text),
-            "{file} is not what the code says. To record anew: TSDP_RECORD=1 cargo test record"
-        );
-    }
-    for file in recorded.keys() {
-        assert!(expected.contains_key(file), "no state has {file} any more");
-    }
+fn generated_statuses_are_up_to_date() {
+    assert_generated_folder(FOLDER, &records());
 }
 
 /// File names and manifests.
@@ -73,7 +44,7 @@ fn records() -> BTreeMap<String, String> {
     records
 }
 
-/// What an object looks like before, between and instead of the controller's looks.
+/// What an object looks like before, between and instead of two reconciles.
 fn moments() -> [(&'static str, Value); 5] {
     let report = report(states().swap_remove(0).0);
     let in_sync = of_policy(
