@@ -4,10 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Reason, TailscaleDeviceInviteStatus, conditions::ACCEPTED},
-    controller::status::{
-        conditions::{Conditions, ReadyState},
-        failed, unbound,
-    },
+    controller::status::{Conditions, ReadyState, failed, unbound},
     model::{Invite, NodeId},
     plan::Binding,
     tailnet::{Doubt, Failure},

@@ -1,6 +1,9 @@
 //! The one-shot actions in a status.
 
-use super::{ReadyState, conditions::Progress, count, counted, whole_second};
+use super::{
+    ready_state::{Progress, ReadyState},
+    text::{count, counted, whole_second},
+};
 use crate::{
     api::{self, ActionStatus, ActionTotals, Reason, TailscaleDevicePolicyStatus},
     plan::{self, ClockSkew, Field, Stage},
@@ -18,7 +21,7 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
             _ => None,
         })
         .collect();
-    if missed.is_empty() || ready.progress != Progress::Done {
+    if missed.is_empty() || ready.progress() != Progress::Done {
         return ready;
     }
     let missed = missed.into_iter().map(|(why, devices)| {
@@ -27,18 +30,15 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
             counted(*devices, "device")
         )
     });
-    let message = missed.fold(ready.message, |text, missed| text + &missed);
-    ReadyState { message, ..ready }
+    missed.fold(ready, |ready, missed| ready.and(&missed))
 }
 
 /// Adds that no one-shot action begins while the clock is wrong.
 pub(super) fn with_clock(ready: ReadyState, skew: Option<SignedDuration>) -> ReadyState {
-    let Some(skew) = skew.filter(|_| ready.reason != Reason::ActionHeld) else {
+    let Some(skew) = skew.filter(|_| ready.reason() != Reason::ActionHeld) else {
         return ready;
     };
-    let skew = ClockSkew(skew).to_string();
-    let message = format!("{} But {skew}.", ready.message);
-    ReadyState { message, ..ready }
+    ready.and(&format!(" But {}.", ClockSkew(skew)))
 }
 
 pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {

@@ -4,67 +4,20 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::ready_state::{Progress, ReadyState};
 use crate::api::{
     Reason,
     conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
 };
 
-/// Whether the controller continues without an edit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::controller) enum Progress {
-    /// Nothing is left to do.
-    Done,
-    /// The controller works, or will retry.
-    Reconciling,
-    /// Only an edit helps.
-    Stalled,
-}
-
-/// The `Ready` condition of an object, and its progress.
-#[derive(Debug, Clone)]
-pub(in crate::controller) struct ReadyState {
-    pub ready: &'static str,
-    pub reason: Reason,
-    pub message: String,
-    pub progress: Progress,
-}
-
-impl ReadyState {
-    pub fn done(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            ready: "True",
-            reason,
-            message: message.into(),
-            progress: Progress::Done,
-        }
-    }
-
-    pub fn working(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            ready: "Unknown",
-            reason,
-            message: message.into(),
-            progress: Progress::Reconciling,
-        }
-    }
-
-    pub fn retrying(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            ready: "False",
-            reason,
-            message: message.into(),
-            progress: Progress::Reconciling,
-        }
-    }
-
-    pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
-            ready: "False",
-            reason,
-            message: message.into(),
-            progress: Progress::Stalled,
-        }
-    }
+/// Whether a policy's devices are in sync, as far as is known.
+pub(super) enum SyncState {
+    Yes,
+    /// The differences.
+    No(String),
+    NotYet,
+    /// The result of the last poll stays.
+    AsBefore,
 }
 
 /// Builds the new list of conditions: the transition time changes only when the status of a
@@ -87,13 +40,13 @@ impl<'a> Conditions<'a> {
     }
 
     pub fn set_ready(&mut self, ready: &ReadyState) {
-        self.set(READY, ready.ready, ready.reason, &ready.message);
-        match ready.progress {
+        self.set(READY, ready.status(), ready.reason(), ready.message());
+        match ready.progress() {
             Progress::Done => {}
             Progress::Reconciling => {
-                self.set(RECONCILING, "True", ready.reason, &ready.message);
+                self.set(RECONCILING, "True", ready.reason(), ready.message());
             }
-            Progress::Stalled => self.set(STALLED, "True", ready.reason, &ready.message),
+            Progress::Stalled => self.set(STALLED, "True", ready.reason(), ready.message()),
         }
     }
 
@@ -107,7 +60,7 @@ impl<'a> Conditions<'a> {
         };
         self.put(READY, &last.status, &last.reason, &last.message);
         if last.status != "True" {
-            self.set(STALLED, "True", ready.reason, &ready.message);
+            self.set(STALLED, "True", ready.reason(), ready.message());
         }
     }
 
@@ -116,10 +69,19 @@ impl<'a> Conditions<'a> {
     }
 
     pub fn refused(&mut self, ready: &ReadyState) {
-        self.set(ACCEPTED, "False", ready.reason, &ready.message);
+        self.set(ACCEPTED, "False", ready.reason(), ready.message());
     }
 
-    pub fn in_sync(&mut self) {
+    pub(super) fn set_in_sync(&mut self, state: &SyncState, ready: &ReadyState) {
+        match state {
+            SyncState::Yes => self.in_sync(),
+            SyncState::No(differences) => self.out_of_sync(differences),
+            SyncState::NotYet => self.sync_unknown(ready),
+            SyncState::AsBefore => self.keep_in_sync(ready),
+        }
+    }
+
+    fn in_sync(&mut self) {
         self.set(
             IN_SYNC,
             "True",
@@ -128,21 +90,21 @@ impl<'a> Conditions<'a> {
         );
     }
 
-    pub fn out_of_sync(&mut self, differences: &str) {
+    fn out_of_sync(&mut self, differences: &str) {
         self.set(IN_SYNC, "False", Reason::OutOfSync, differences);
     }
 
-    pub fn sync_unknown(&mut self, ready: &ReadyState) {
+    fn sync_unknown(&mut self, ready: &ReadyState) {
         self.set(
             IN_SYNC,
             "Unknown",
-            ready.reason,
+            ready.reason(),
             "Not all settings have been read yet.",
         );
     }
 
     /// While the tailnet cannot be read, the result of the last poll stays.
-    pub fn keep_in_sync(&mut self, ready: &ReadyState) {
+    fn keep_in_sync(&mut self, ready: &ReadyState) {
         let last = self.old.iter().find(|condition| condition.type_ == IN_SYNC);
         match last.filter(|last| last.status != "Unknown") {
             Some(last) => self.new.push(last.clone()),

@@ -25,7 +25,6 @@ use crate::{
     controller::{
         election::Leadership, serve::metrics::Metrics, status, watch::readiness::Liveness,
     },
-    model::NodeId,
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{
         HeldPlan, MissedExpiry, Notification, PolicyReport, Recorded, Reporter, State,
@@ -114,7 +113,7 @@ impl Reporter for StatusWriter {
                 held(plan)
             }
             Notification::Flapping { node, label } => {
-                let note = flapping(node, label);
+                let note = status::flapping(node, label);
                 warn!(policy = %key, device = %node, "{note}");
                 Event {
                     type_: EventType::Warning,
@@ -292,16 +291,6 @@ impl StatusWriter {
         };
         self.events.publish(event, &about).await;
     }
-}
-
-/// A machine that keeps changing whether a selector matches it.
-pub(in crate::controller) fn flapping(node: &NodeId, label: &str) -> String {
-    format!(
-        "{label} ({node}) keeps changing the hostname, OS or version that it reports, and so whether \
-         spec.deviceSelector matches it: more than three times within an hour. Its membership stays as it is \
-         until the selector has given the same result for 15 minutes. Select by tags or users, which a machine \
-         does not choose, or check the machine."
-    )
 }
 
 fn changed(difference: &Difference) -> Event {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ReadyState, clear};
+use super::{ready_state::ReadyState, release};
 use crate::{api::TailscaleDevicePolicyStatus, model::AttributeKey, tailnet::PolicyReport};
 
 /// Everything that must survive a restart.
@@ -14,7 +14,7 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         status.bound_as = Some(bound.named.clone());
     }
     status.last_handled_reconcile_at.clone_from(&record.handled);
-    status.managed_devices = clear::managed_devices(&record.managed);
+    status.managed_devices = release::managed_devices(&record.managed);
     let names: BTreeSet<&AttributeKey> = report.owned.names().collect();
     status.owned_attributes = names.into_iter().map(ToString::to_string).collect();
     status.attribute_record = report.owned.to_status(&report.uid, report.unrecorded);
@@ -25,11 +25,10 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     if report.unrecorded == 0 {
         return ready;
     }
-    let message = format!(
-        "{} The status cannot record {} of the devices as managed, as they are too many: an attribute that \
+    ready.and(&format!(
+        " The status cannot record {} of the devices as managed, as they are too many: an attribute that \
          spec.postureAttributes no longer declares stays on them. Write several policies with narrower \
          selectors to have it deleted.",
-        ready.message, report.unrecorded
-    );
-    ReadyState { message, ..ready }
+        report.unrecorded
+    ))
 }

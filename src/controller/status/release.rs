@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use super::{Known, ReadyState, conditions::Progress, count, counted, pending};
+use super::{
+    conditions::SyncState,
+    device::pending,
+    ready_state::{Progress, ReadyState},
+    text::{count, counted},
+};
 use crate::{
     api::{self, Reason, TailscaleDevicePolicyStatus},
     model::RouteSet,
@@ -14,7 +19,7 @@ use crate::{
 /// message says so as for any other change.
 pub(super) fn ready_state(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let deleting = matches!(report.state, State::Deleting(_));
-    let unfinished = deleting || ready.progress == Progress::Done;
+    let unfinished = deleting || ready.progress() == Progress::Done;
     match &report.clearing {
         Some(clearing) if unfinished => {
             let reason = held(clearing).unwrap_or(Reason::Clearing);
@@ -47,7 +52,7 @@ fn held(clearing: &ClearReport) -> Option<Reason> {
 
 /// States before a held change that it concerns released devices, and how many.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
-    let is_held = matches!(ready.reason, Reason::LimitHeld | Reason::AwaitingApproval);
+    let is_held = matches!(ready.reason(), Reason::LimitHeld | Reason::AwaitingApproval);
     let (Some(clearing), Some(_), true) = (&report.clearing, &report.held, is_held) else {
         return ready;
     };
@@ -58,9 +63,9 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
         "{}{} {} Under deletionPolicy: Retain they would stay as they are.",
         begin(report),
         released(clearing),
-        ready.message
+        ready.message()
     );
-    ReadyState { message, ..ready }
+    ready.with_message(message)
 }
 
 pub(super) fn deleting() -> ReadyState {
@@ -91,10 +96,10 @@ fn released(clearing: &ClearReport) -> String {
     format!("The controller must still clear {devices}.")
 }
 
-pub(super) fn in_sync(known: Known, report: &PolicyReport) -> Known {
+pub(super) fn in_sync(known: SyncState, report: &PolicyReport) -> SyncState {
     let first = || report.clearing.as_ref()?.differences.first();
     match (known, first()) {
-        (Known::Yes, Some(first)) => Known::No(format!(
+        (SyncState::Yes, Some(first)) => SyncState::No(format!(
             "{} ({}): {}",
             first.device, first.node, first.change
         )),

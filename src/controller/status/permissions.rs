@@ -1,6 +1,6 @@
 //! The guardrails of a policy in its status.
 
-use super::ReadyState;
+use super::ready_state::ReadyState;
 use crate::{
     plan::Binding,
     tailnet::{PolicyReport, State},
@@ -22,10 +22,8 @@ pub(super) fn within(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     };
     let shown: String = devices.chars().take(RULES_SHOWN).collect();
     let rest = if shown == *devices { "" } else { "…" };
-    let message = format!(
-        "{} The policy can only target devices that allowedPolicies allows policies of this namespace to \
-         change: {shown}{rest}.",
-        ready.message
-    );
-    ReadyState { message, ..ready }
+    ready.and(&format!(
+        " The policy can only target devices that allowedPolicies allows policies of this namespace to \
+         change: {shown}{rest}."
+    ))
 }

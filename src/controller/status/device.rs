@@ -1,0 +1,240 @@
+//! The state of one device: that of a policy that names it, and the details of one with a selector.
+
+use super::{
+    conditions::SyncState,
+    ready_state::{ReadyState, failed},
+    text::{count, counted},
+};
+use crate::{
+    api::{DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
+    plan::{Conflict, ConflictKind, Difference, Field, Hold},
+    tailnet::{DETAILS, DeviceReport, Failure, Retry},
+};
+
+/// What can keep a device from being in sync, the most important first.
+const CAUSES: [fn(&DeviceReport) -> Option<ReadyState>; 6] = [
+    overridden,
+    failing,
+    held_at_rest,
+    progressing,
+    about_to_be_deleted,
+    dependent,
+];
+
+/// The first cause determines the state.
+pub(super) fn ready_state(report: &DeviceReport) -> ReadyState {
+    let mut causes = CAUSES.iter();
+    causes
+        .find_map(|cause| cause(report))
+        .unwrap_or_else(|| as_declared(report))
+}
+
+/// Whether the device is as its policies declare, as far as is known.
+pub(super) fn is_as_declared(report: &DeviceReport) -> bool {
+    report.differences.is_empty() && report.conflicts.is_empty() && !report.unread
+}
+
+/// `fra-router (n1)`.
+pub(super) fn called(report: &DeviceReport) -> String {
+    format!("{} ({})", report.label, report.node)
+}
+
+fn overridden(report: &DeviceReport) -> Option<ReadyState> {
+    if report.conflicts.is_empty() {
+        return None;
+    }
+    let called = called(report);
+    let lost: Vec<_> = report.conflicts.iter().map(ToString::to_string).collect();
+    let of_this_device = |lost: &Conflict| lost.kind == ConflictKind::Field;
+    let first = if report.conflicts.iter().all(of_this_device) {
+        format!("Another policy declares another value for {called} and takes precedence")
+    } else {
+        format!("Another policy takes precedence over this one, which targets {called}")
+    };
+    let message = format!(
+        "{first}: this policy yields {}. Edit one of them.",
+        lost.join(", ")
+    );
+    Some(if report.working {
+        ReadyState::retrying(Reason::Conflicted, message)
+    } else {
+        ReadyState::stalled(Reason::Conflicted, message)
+    })
+}
+
+fn failing(report: &DeviceReport) -> Option<ReadyState> {
+    worst(report).map(|failure| failed(failure).with_message(failures(report)))
+}
+
+fn held_at_rest(report: &DeviceReport) -> Option<ReadyState> {
+    held(report).filter(|_| !report.working)
+}
+
+fn progressing(report: &DeviceReport) -> Option<ReadyState> {
+    (report.working || report.unread).then(|| {
+        ReadyState::working(
+            Reason::Progressing,
+            format!(
+                "The controller is applying the desired state to {}.",
+                called(report)
+            ),
+        )
+    })
+}
+
+fn about_to_be_deleted(report: &DeviceReport) -> Option<ReadyState> {
+    deleting(&report.differences)
+}
+
+/// Nothing keeps the device itself from being in sync.
+fn dependent(report: &DeviceReport) -> Option<ReadyState> {
+    let change = &report.differences.first()?.change;
+    Some(ReadyState::retrying(
+        Reason::DependencyNotReady,
+        format!(
+            "{}: {change} waits until the settings of the device's other policies are in sync. Check \
+             those of them that are held, suspended or failing.",
+            called(report)
+        ),
+    ))
+}
+
+fn as_declared(report: &DeviceReport) -> ReadyState {
+    let called = called(report);
+    if report.expired.is_empty() {
+        return ReadyState::done(Reason::InSync, format!("{called} is in sync."));
+    }
+    let keys: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
+    let keys = keys.join(", ");
+    ReadyState::done(
+        Reason::InSync,
+        format!("{called} is in sync. No longer declared, as the expiry has passed: {keys}."),
+    )
+}
+
+/// A deletion waits for a complete list of devices.
+pub(super) fn deleting(differences: &[Difference]) -> Option<ReadyState> {
+    let deletion = |difference: &&Difference| difference.change.field() == Field::DeleteInactive;
+    let first = differences.iter().find(deletion)?;
+    Some(ReadyState::working(
+        Reason::Progressing,
+        format!(
+            "The controller is about to delete {} ({}), as it is inactive: once a list of devices has \
+             about as many devices as the one before.",
+            first.device, first.node
+        ),
+    ))
+}
+
+/// The first difference that is held, and what releases it.
+pub(super) fn held(report: &DeviceReport) -> Option<ReadyState> {
+    let called = called(report);
+    let mut differences = report.differences.iter();
+    let (change, hold) =
+        differences.find_map(|difference| Some((&difference.change, difference.hold.as_ref()?)))?;
+    let message = format!("{called}: {change} is held: {hold}.");
+    Some(match hold {
+        Hold::Disruption(_) => ReadyState::retrying(Reason::DisruptionHeld, message),
+        Hold::AddressInUse(_) => ReadyState::retrying(Reason::AddressInUse, message),
+        Hold::AddressSwap(_) => ReadyState::stalled(Reason::AddressSwap, message),
+        Hold::AttributeConflict { .. } => ReadyState::retrying(Reason::AttributeConflict, message),
+        // NoRecord occurs only outside of a cluster, where there is no status.
+        Hold::KeyNeverExpires | Hold::NoRecord | Hold::JoinTimeUnknown | Hold::ClockSkew(_) => {
+            ReadyState::retrying(Reason::ActionHeld, message)
+        }
+        Hold::TooManyExpiries => ReadyState::stalled(Reason::TooManyDevices, message),
+        Hold::NameTaken(_) => ReadyState::retrying(Reason::NameTaken, message),
+        Hold::WouldUnselect(_) => ReadyState::stalled(Reason::SelectorFeedback, message),
+        // NotInApprovedPlan occurs only in `tsdp apply`, outside of a cluster.
+        Hold::Approval(_) | Hold::NotInApprovedPlan => {
+            ReadyState::retrying(Reason::AwaitingApproval, message)
+        }
+        Hold::Limit(_) => ReadyState::retrying(Reason::LimitHeld, message),
+        Hold::Protected => ReadyState::stalled(Reason::Protected, message),
+        Hold::NotAllowed(_) => ReadyState::stalled(Reason::NotAllowed, message),
+        // The mode of the report states who suspended the policy.
+        Hold::Suspended(_) => ReadyState::done(Reason::Suspended, message),
+        Hold::Observed => ReadyState::done(Reason::Observed, observed(report, &called)),
+    })
+}
+
+fn observed(report: &DeviceReport, called: &str) -> String {
+    let differences = counted(report.differences.len(), "difference");
+    format!(
+        "{called} has {differences}, listed under status.pending. Nothing is sent, as the \
+         policy only observes. Write enforcement: Enforce to apply the desired state."
+    )
+}
+
+/// The failure that determines the reason: one that only an edit fixes comes before one that time
+/// may fix.
+pub(super) fn worst(report: &DeviceReport) -> Option<&Failure> {
+    let all = || report.failures.iter().map(|(_, failure)| failure);
+    all()
+        .find(|failure| failure.retry == Retry::Never)
+        .or_else(|| all().next())
+}
+
+pub(super) fn failures(report: &DeviceReport) -> String {
+    let reported = report.failures.iter().map(|(field, failure)| match field {
+        Some(field) => format!("{field}: {}", failure.message),
+        None => failure.message.clone(),
+    });
+    reported.collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn in_sync(report: &DeviceReport) -> SyncState {
+    if !report.differences.is_empty() {
+        let changes = report
+            .differences
+            .iter()
+            .map(|difference| difference.change.to_string());
+        return SyncState::No(changes.take(DETAILS).collect::<Vec<_>>().join("; "));
+    }
+    if !report.conflicts.is_empty() {
+        return SyncState::No(
+            "Another policy overrides a field that this policy declares.".to_owned(),
+        );
+    }
+    if report.unread {
+        return SyncState::NotYet;
+    }
+    SyncState::Yes
+}
+
+pub(super) fn describe(
+    status: &mut TailscaleDevicePolicyStatus,
+    report: &DeviceReport,
+    ready: &ReadyState,
+) {
+    let as_declared = is_as_declared(report);
+    status.matched_devices = Some(1);
+    status.in_sync_devices = Some(u32::from(as_declared));
+    status.devices = vec![DeviceStatus {
+        node_id: report.node.to_string(),
+        name: report.label.clone(),
+        in_sync: as_declared,
+        reason: (!as_declared).then(|| ready.reason().to_string()),
+        message: None,
+    }];
+    status.pending = report
+        .differences
+        .iter()
+        .take(DETAILS)
+        .map(pending)
+        .collect();
+    let total = count(report.differences.len());
+    status.pending_total = (total > 0).then_some(total);
+}
+
+pub(super) fn pending(difference: &Difference) -> PendingChange {
+    PendingChange {
+        device: difference.node.to_string(),
+        name: difference.device.clone(),
+        field: difference.change.field().to_string(),
+        before: difference.change.before(),
+        after: difference.change.after(),
+        reason: difference.why.to_string(),
+        held: difference.hold.as_ref().map(ToString::to_string),
+    }
+}

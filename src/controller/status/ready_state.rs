@@ -1,0 +1,107 @@
+//! The `Ready` condition of an object before it is written, and whether the controller continues.
+
+use crate::{
+    api::Reason,
+    tailnet::{Failure, Retry},
+};
+
+/// Whether the controller continues without an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::controller) enum Progress {
+    /// Nothing is left to do.
+    Done,
+    /// The controller works, or will retry.
+    Reconciling,
+    /// Only an edit helps.
+    Stalled,
+}
+
+/// The `Ready` condition of an object, and its progress.
+#[derive(Debug, Clone)]
+pub(in crate::controller) struct ReadyState {
+    status: &'static str,
+    reason: Reason,
+    message: String,
+    progress: Progress,
+}
+
+impl ReadyState {
+    pub fn done(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            status: "True",
+            reason,
+            message: message.into(),
+            progress: Progress::Done,
+        }
+    }
+
+    pub fn working(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            status: "Unknown",
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
+    }
+
+    pub fn retrying(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            status: "False",
+            reason,
+            message: message.into(),
+            progress: Progress::Reconciling,
+        }
+    }
+
+    pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            status: "False",
+            reason,
+            message: message.into(),
+            progress: Progress::Stalled,
+        }
+    }
+
+    /// The status of the `Ready` condition.
+    pub fn status(&self) -> &'static str {
+        self.status
+    }
+
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub fn into_message(self) -> String {
+        self.message
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// The same state, described otherwise.
+    pub fn with_message(self, message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            ..self
+        }
+    }
+
+    /// The same state, with more text.
+    pub fn and(mut self, text: &str) -> Self {
+        self.message += text;
+        self
+    }
+}
+
+/// The state that a failure causes.
+pub(in crate::controller) fn failed(failure: &Failure) -> ReadyState {
+    match failure.retry {
+        Retry::Never => ReadyState::stalled(failure.reason, &failure.message),
+        Retry::Later | Retry::After(_) => ReadyState::retrying(failure.reason, &failure.message),
+    }
+}

@@ -1,0 +1,247 @@
+//! The status of a policy with a selector.
+
+use super::{
+    conditions::SyncState,
+    device::{self, called, deleting, failures, held, is_as_declared, pending, worst},
+    ready_state::{Progress, ReadyState, failed},
+    text::{count, counted},
+};
+use crate::{
+    api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
+    model::NodeId,
+    tailnet::{DeviceReport, SelectorReport},
+};
+
+/// The number of devices that a condition names.
+const NAMED: usize = 3;
+
+/// What can keep the devices from being in sync, the most important first.
+const CAUSES: [fn(&SelectorReport) -> Option<ReadyState>; 7] = [
+    no_devices,
+    overridden,
+    failing,
+    held_at_rest,
+    progressing,
+    about_to_be_deleted,
+    dependent,
+];
+
+/// The first cause determines the state. Errors of the selector and unsteady devices are added to it.
+pub(super) fn ready_state(report: &SelectorReport) -> ReadyState {
+    let mut causes = CAUSES.iter();
+    let ready = causes
+        .find_map(|cause| cause(report))
+        .unwrap_or_else(|| as_declared(report));
+    with_flapping(with_selector_errors(ready, report), report)
+}
+
+fn with_selector_errors(ready: ReadyState, report: &SelectorReport) -> ReadyState {
+    let Some(errors) = &report.selector_errors else {
+        return ready;
+    };
+    let (them, first) = match errors.count {
+        1 => ("it", "It"),
+        _ => ("them", "The first"),
+    };
+    ready.and(&format!(
+        " spec.deviceSelector.expression cannot be evaluated for {}, so that the policy does not target \
+         {them}. {first} is {} ({}): {}.",
+        counted(errors.count, "device"),
+        errors.label,
+        errors.node,
+        errors.error
+    ))
+}
+
+fn with_flapping(ready: ReadyState, report: &SelectorReport) -> ReadyState {
+    let Some(first) = &report.flapping else {
+        return ready;
+    };
+    let reported = flapping(&first.node, &first.label);
+    let others = match first.count {
+        1 => String::new(),
+        many => format!(
+            " The same applies to {}.",
+            counted(many - 1, "other device")
+        ),
+    };
+    if ready.progress() == Progress::Done {
+        return ReadyState::retrying(Reason::Contested, format!("{reported}{others}"));
+    }
+    ready.and(&format!(" {reported}{others}"))
+}
+
+/// A machine that keeps changing whether a selector matches it.
+pub(in crate::controller) fn flapping(node: &NodeId, label: &str) -> String {
+    format!(
+        "{label} ({node}) keeps changing the hostname, OS or version that it reports, and so whether \
+         spec.deviceSelector matches it: more than three times within an hour. Its membership stays as it is \
+         until the selector has given the same result for 15 minutes. Select by tags or users, which a machine \
+         does not choose, or check the machine."
+    )
+}
+
+fn no_devices(report: &SelectorReport) -> Option<ReadyState> {
+    (report.matched == 0).then(|| {
+        ReadyState::done(
+            Reason::NoDevices,
+            "No device of the tailnet matches spec.deviceSelector now. The policy adopts one that joins \
+             at the next poll.",
+        )
+    })
+}
+
+fn overridden(report: &SelectorReport) -> Option<ReadyState> {
+    if report.conflicted == 0 {
+        return None;
+    }
+    let message = some(
+        report,
+        report.conflicted,
+        ["has an overridden field", "have an overridden field"],
+        |device| (!device.conflicts.is_empty()).then(|| device::ready_state(device).into_message()),
+    );
+    Some(if report.working > 0 {
+        ReadyState::retrying(Reason::Conflicted, message)
+    } else {
+        ReadyState::stalled(Reason::Conflicted, message)
+    })
+}
+
+fn held_at_rest(report: &SelectorReport) -> Option<ReadyState> {
+    holding(report).filter(|_| report.working == 0)
+}
+
+fn progressing(report: &SelectorReport) -> Option<ReadyState> {
+    if report.working == 0 && report.unread == 0 {
+        return None;
+    }
+    let message = format!(
+        "{} in sync; the controller is applying the desired state to the others.",
+        of_all(report, report.in_sync, ["is", "are"])
+    );
+    Some(ReadyState::working(Reason::Progressing, message))
+}
+
+fn about_to_be_deleted(report: &SelectorReport) -> Option<ReadyState> {
+    deleting(&report.differences)
+}
+
+/// Nothing keeps the devices themselves from being in sync.
+fn dependent(report: &SelectorReport) -> Option<ReadyState> {
+    if report.out_of_sync == 0 {
+        return None;
+    }
+    let not_ready = ["is not ready", "are not ready"];
+    let how_many = report.matched - report.in_sync;
+    let message = some(report, how_many, not_ready, |device| {
+        (!device.differences.is_empty()).then(|| device::ready_state(device).into_message())
+    });
+    Some(ReadyState::retrying(Reason::DependencyNotReady, message))
+}
+
+fn as_declared(report: &SelectorReport) -> ReadyState {
+    let expired: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
+    let expired = match expired.as_slice() {
+        [] => String::new(),
+        keys => format!(
+            " No longer declared, as the expiry has passed: {}.",
+            keys.join(", ")
+        ),
+    };
+    let message = match report.matched {
+        1 => format!("The one matching device is in sync.{expired}"),
+        all => format!("All {all} devices are in sync.{expired}"),
+    };
+    ReadyState::done(Reason::InSync, message)
+}
+
+/// If all devices fail, the success is not partial: the first failure is the reason.
+fn failing(report: &SelectorReport) -> Option<ReadyState> {
+    if report.failed == 0 {
+        return None;
+    }
+    let message = some(report, report.failed, ["failed"; 2], |device| {
+        (!device.failures.is_empty()).then(|| format!("{}: {}", called(device), failures(device)))
+    });
+    let worst = report.details.iter().find_map(worst);
+    Some(match worst.filter(|_| report.failed == report.matched) {
+        Some(worst) => failed(worst).with_message(message),
+        None => ReadyState::retrying(Reason::PartiallyApplied, message),
+    })
+}
+
+fn holding(report: &SelectorReport) -> Option<ReadyState> {
+    let first = report.details.iter().find_map(held)?;
+    if first.reason() == Reason::Observed {
+        return Some(first.with_message(format!(
+            "{} out of sync; status.pending lists the differences. Nothing is sent, as the policy only \
+             observes. Write enforcement: Enforce to apply the desired state.",
+            of_all(report, report.held, ["is", "are"])
+        )));
+    }
+    let message = some(report, report.held, ["is held", "are held"], |device| {
+        held(device).map(ReadyState::into_message)
+    });
+    Some(first.with_message(message))
+}
+
+/// `3 of 1000 devices are held: …`, with details of the first of them.
+fn some(
+    report: &SelectorReport,
+    how_many: usize,
+    one_many: [&str; 2],
+    say: impl Fn(&DeviceReport) -> Option<String>,
+) -> String {
+    let message: Vec<_> = report.details.iter().filter_map(say).take(NAMED).collect();
+    let subject = of_all(report, how_many, one_many);
+    format!("{subject}: {}", message.join(" "))
+}
+
+/// `1 of 1000 devices is held`: the verb follows the first number, the noun the second.
+fn of_all(report: &SelectorReport, how_many: usize, [one, many]: [&str; 2]) -> String {
+    let verb = if how_many == 1 { one } else { many };
+    format!("{how_many} of {} {verb}", counted(report.matched, "device"))
+}
+
+pub(super) fn in_sync(report: &SelectorReport) -> SyncState {
+    if report.out_of_sync > 0 {
+        let first = report.differences.iter().take(NAMED);
+        let first: Vec<_> = first
+            .map(|difference| format!("{}: {}", difference.device, difference.change))
+            .collect();
+        let total = match report.out_of_sync {
+            1 => "One difference".to_owned(),
+            many => format!("{many} differences"),
+        };
+        return SyncState::No(format!("{total}: {}", first.join("; ")));
+    }
+    if report.conflicted > 0 {
+        let message = "Another policy overrides a field that this policy declares.";
+        return SyncState::No(message.to_owned());
+    }
+    if report.unread > 0 {
+        return SyncState::NotYet;
+    }
+    SyncState::Yes
+}
+
+pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &SelectorReport) {
+    status.matched_devices = Some(count(report.matched));
+    status.in_sync_devices = Some(count(report.in_sync));
+    status.devices = report.details.iter().map(detail).collect();
+    status.pending = report.differences.iter().map(pending).collect();
+    status.pending_total = (report.out_of_sync > 0).then(|| count(report.out_of_sync));
+}
+
+fn detail(device: &DeviceReport) -> DeviceStatus {
+    let as_declared = is_as_declared(device);
+    let wrong = (!as_declared).then(|| device::ready_state(device));
+    DeviceStatus {
+        node_id: device.node.to_string(),
+        name: device.label.clone(),
+        in_sync: as_declared,
+        reason: wrong.as_ref().map(|ready| ready.reason().to_string()),
+        message: wrong.map(ReadyState::into_message),
+    }
+}

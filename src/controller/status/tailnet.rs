@@ -1,0 +1,174 @@
+//! The status of a tailnet.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{
+    actions,
+    conditions::Conditions,
+    ready_state::{ReadyState, failed},
+    text::{count, whole_second},
+};
+use crate::{
+    api::{HeldPolicy, Reason, RecentChanges, RecentDeletions, TailscaleTailnetStatus},
+    plan::PolicyKey,
+    tailnet::{self, TailnetReport},
+    tailscale::Ability,
+};
+
+/// The status of a tailnet.
+#[must_use]
+pub fn of_tailnet(
+    old: &TailscaleTailnetStatus,
+    report: &TailnetReport,
+    generation: i64,
+    now: Timestamp,
+) -> TailscaleTailnetStatus {
+    let ready = match (&report.failure, report.devices) {
+        (Some(failure), _) => failed(failure),
+        (None, None) => ReadyState::working(
+            Reason::NotStarted,
+            "The controller is reading the first list of devices.",
+        ),
+        (None, Some(_)) if report.suspended => ReadyState::done(
+            Reason::Suspended,
+            "The controller can read the tailnet's devices. The tailnet is suspended: nothing is sent for \
+             its policies. Set spec.suspend to false to continue.",
+        ),
+        (None, Some(_)) => ReadyState::done(Reason::Connected, connected(&report.missing_scopes)),
+    };
+    let ready = actions::with_clock(ready, report.clock_skew);
+    let mut conditions = Conditions::new(&old.conditions, generation, now);
+    conditions.set_ready(&ready);
+    let mut status = TailscaleTailnetStatus {
+        observed_generation: Some(generation),
+        conditions: conditions.finish(),
+        tailnet: report.domain.clone().or(old.tailnet.clone()),
+        devices: report.devices.map(count).or(old.devices),
+        policies: Some(count(report.policies)),
+        missing_scopes: report
+            .missing_scopes
+            .iter()
+            .map(|lack| lack.scope().to_owned())
+            .collect(),
+        attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
+        ..TailscaleTailnetStatus::default()
+    };
+    describe_limit(&mut status, report, old);
+    status
+}
+
+/// States that the tailnet can be read, and which scopes the credential lacks, before a policy
+/// needs them.
+fn connected(lacks: &BTreeSet<Ability>) -> String {
+    let can_be_read = "The controller can read the tailnet's devices.";
+    if lacks.is_empty() {
+        return can_be_read.to_owned();
+    }
+    let missing = lacks.iter().map(|lack| {
+        let fields = match lack {
+            Ability::Devices => {
+                "authorized, tags, keyExpiry, name, ipv4, expireKeyAt and deleteInactive"
+            }
+            Ability::Routes => "enabledRoutes and exitNode",
+            Ability::Attributes => "postureAttributes",
+        };
+        format!("for {fields} add the scope {}", lack.scope())
+    });
+    let missing = missing.collect::<Vec<_>>().join("; ");
+    format!("{can_be_read} The credential lacks scopes: {missing}.")
+}
+
+/// The record of recent changes stays until this process has loaded it.
+fn describe_limit(
+    status: &mut TailscaleTailnetStatus,
+    report: &TailnetReport,
+    old: &TailscaleTailnetStatus,
+) {
+    let limited = report.limited.iter().map(|limited| HeldPolicy {
+        policy: limited.policy.to_string(),
+        devices: count(limited.devices),
+        hash: limited.hash.as_ref().map(ToString::to_string),
+    });
+    status.held = limited.collect();
+    status.held_total = (report.limited_total > 0).then(|| count(report.limited_total));
+    status.recent_changes = match &report.recent {
+        None => old.recent_changes.clone(),
+        Some(recent) => recent
+            .iter()
+            .map(|recent| RecentChanges {
+                since: whole_second(recent.since),
+                devices: count(recent.devices),
+                namespace: recent.namespace.clone(),
+            })
+            .collect(),
+    };
+    let reserved = report.reserved.iter();
+    let reserved = reserved.map(|(id, namespace)| match namespace {
+        Some(namespace) => format!("{namespace}/{id}"),
+        None => id.to_string(),
+    });
+    status.reserved_devices = reserved.collect();
+    let deletions = report.deletions.iter();
+    status.recent_deletions = deletions
+        .map(|recent| RecentDeletions {
+            policy: recent.policy.as_ref().map(ToString::to_string),
+            uid: recent.uid.clone(),
+            since: whole_second(recent.since),
+            devices: count(recent.devices),
+        })
+        .collect();
+    if report.recent.is_none() {
+        let kept = old.reserved_devices.iter();
+        let kept = kept.filter(|id| !status.reserved_devices.contains(id));
+        let kept: Vec<String> = kept.cloned().collect();
+        status.reserved_devices.extend(kept);
+        let kept = old.recent_deletions.iter().cloned();
+        status.recent_deletions.extend(kept);
+    }
+    status.approval_errors.clone_from(&report.approval_errors);
+}
+
+/// The reserved devices of a tailnet's status. An older version wrote no namespaces.
+pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> tailnet::ReservedDevices {
+    let reserved = status.reserved_devices.iter();
+    let reserved = reserved.filter_map(|entry| match entry.split_once('/') {
+        Some((namespace, id)) => Some((id.parse().ok()?, Some(namespace.to_owned()))),
+        None => Some((entry.parse().ok()?, None)),
+    });
+    reserved.collect()
+}
+
+/// The deletions that a tailnet's status records.
+pub(in crate::controller) fn deletions(
+    status: &TailscaleTailnetStatus,
+) -> Vec<tailnet::RecentDeletions> {
+    let policy = |text: &String| {
+        let (namespace, name) = text.split_once('/')?;
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Some(PolicyKey { namespace, name })
+    };
+    let recorded = status.recent_deletions.iter();
+    recorded
+        .map(|recent| tailnet::RecentDeletions {
+            policy: recent.policy.as_ref().and_then(policy),
+            uid: recent.uid.clone(),
+            since: recent.since.0,
+            devices: usize::try_from(recent.devices).unwrap_or(usize::MAX),
+        })
+        .collect()
+}
+
+/// The recent changes that a tailnet's status records.
+pub(in crate::controller) fn recent(
+    status: &TailscaleTailnetStatus,
+) -> Vec<tailnet::RecentChanges> {
+    let kept = status.recent_changes.iter();
+    kept.map(|recent| tailnet::RecentChanges {
+        since: recent.since.0,
+        devices: usize::try_from(recent.devices).unwrap_or(usize::MAX),
+        namespace: recent.namespace.clone(),
+    })
+    .collect()
+}
