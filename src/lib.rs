@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cli;
 pub mod controller;
+pub mod convert;
 #[cfg(test)]
 #[path = "../tests/suite/support/generated.rs"]
 mod generated;

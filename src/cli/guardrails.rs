@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::TailscaleTailnetSpec,
-    plan::{Admission, Guardrails, GuardrailsSource, Labels},
+    convert::GuardrailsSource,
+    plan::{Admission, Guardrails, Labels},
 };
 
 /// The source of the guardrails.

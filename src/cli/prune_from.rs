@@ -19,9 +19,8 @@ use super::{
 };
 use crate::{
     api::{self, TailscaleDevicePolicy, TailscaleDevicePolicySpec},
-    plan::{
-        self, Admission, DeviceIndex, OwnedKeys, PolicyInput, PolicyKey, PolicyRecord, plan_tailnet,
-    },
+    convert,
+    plan::{Admission, DeviceIndex, OwnedKeys, PolicyInput, PolicyKey, PolicyRecord, plan_tailnet},
 };
 
 /// The location of the earlier manifests.
@@ -133,7 +132,7 @@ impl PruneFrom {
             .iter()
             .filter_map(|declared| {
                 let spec = self.0.get(&declared.key.to_string())?;
-                let then = plan::parse(
+                let then = convert::policy(
                     declared.key.clone(),
                     String::new(),
                     0,

@@ -2,10 +2,7 @@
 
 use clap::Args;
 
-use crate::{
-    api::DeviceSelector,
-    plan::{self, Selector},
-};
+use crate::{api::DeviceSelector, convert, plan::Selector};
 
 /// The fields of a policy's `deviceSelector` as flags.
 #[derive(Debug, Clone, Default, Args)]
@@ -53,6 +50,6 @@ impl SelectArgs {
             };
             values.get_or_insert_default().push(value.to_owned());
         }
-        plan::parse_selector(&selector).map_err(|errors| format!("--select: {}", errors.join("; ")))
+        convert::selector(&selector).map_err(|errors| format!("--select: {}", errors.join("; ")))
     }
 }

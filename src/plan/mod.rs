@@ -13,7 +13,7 @@ mod actions;
 mod approval;
 mod bind;
 #[cfg(test)]
-mod cases;
+pub(crate) mod cases;
 mod change;
 mod context;
 mod declared_keys;
@@ -31,11 +31,11 @@ mod managed_devices;
 mod managed_routes;
 mod order;
 mod owned;
-mod parse;
 mod partial;
 #[cfg(test)]
 mod permitted;
 mod policy;
+mod policy_input;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -65,8 +65,8 @@ pub use effect::{apply, apply_attributes};
 pub use expression::{Expression, ExpressionError};
 pub use field_owners::{Conflict, FieldOwners};
 pub use guardrails::{
-    Admission, AllowedEntries, AllowedRules, DevicePermissions, Entry, Forbidden, Guardrails,
-    GuardrailsSource, Labels, PolicyPermissions, Refusal, SplitPolicies,
+    Admission, AllowedEntries, AllowedRules, DevicePermissions, DeviceRule, Entry, Forbidden,
+    Guardrails, Labels, PolicyPermissions, Refusal, Rule, SplitPolicies, yaml_list, yaml_string,
 };
 pub use impact::Impact;
 pub use limit::WantedChanges;
@@ -75,12 +75,12 @@ pub use managed_devices::{MAX_MANAGED, ManagedDevices, ManagedSettings, Released
 pub use managed_routes::PartlyManaged;
 pub use order::{AttributeWrites, Call, next_call, still_planned};
 pub use owned::{Capacity, Digest, OwnedGroup, OwnedKeys, OwnedRecord};
-pub use parse::{PolicyInput, StatusState, parse, parse_readable, parse_selector, parse_target};
 pub use policy::{
     AttributesOwnership, Deletion, DesiredSettings, DeviceTarget, Disruption, Identity,
     ListOwnership, Mode, Ownership, Policy, PolicyKey, PolicyRecord, Rank, ReconcileRequest,
     Suspender, Target,
 };
+pub use policy_input::{PolicyInput, StatusState};
 pub use select::{Glob, Selector};
 pub use table::{Style, lines, table, why};
 pub use tailnet_plan::{TailnetPlan, plan_tailnet, plan_tailnet_within};

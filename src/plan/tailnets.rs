@@ -9,11 +9,14 @@ use super::{
     Admission, Approvals, Call, DeviceIndex, DeviceTarget, Guardrails, Identity, ListOwnership,
     Mode, Policy, PolicyInput, PolicyRecord, ReconcileRequest, StatusState, TailnetPlan, Target,
     apply, apply_attributes,
-    guardrails::tests::{guardrails, random_guardrails},
+    guardrails::tests::random_guardrails,
     next_call, plan_tailnet, recorded,
     scenes::{attributes, device, now, policy},
 };
-use crate::model::{Attributes, Device, NodeId};
+use crate::{
+    convert::fixtures::guardrails,
+    model::{Attributes, Device, NodeId},
+};
 
 /// The most requests that three devices and four policies can need, including changes of targets.
 const MAX_CALLS: usize = 200;

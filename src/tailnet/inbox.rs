@@ -181,24 +181,12 @@ fn is_barrier(message: &Message) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::{
-        api::TailscaleDevicePolicySpec,
-        plan::{PolicyInput, parse},
-        tailnet::Term,
-    };
+    use crate::{convert::fixtures::named_policy, plan::PolicyInput, tailnet::Term};
 
     fn declared(name: &str, uid: &str, generation: i64) -> PolicyInput {
         let yaml = "{device: {hostname: fra}, exitNode: true}";
-        let spec: TailscaleDevicePolicySpec = serde_yaml::from_str(yaml).unwrap();
-        let key = PolicyKey {
-            namespace: "network".to_owned(),
-            name: name.to_owned(),
-        };
-        let created = Timestamp::UNIX_EPOCH;
-        parse(key, uid.to_owned(), generation, created, &spec, None)
+        named_policy(name, uid, generation, yaml)
     }
 
     fn valid(name: &str, generation: i64) -> Input {

@@ -16,7 +16,7 @@ struct Layer {
 }
 
 /// All layers, from the one that knows nothing to the one that knows all.
-const LAYERS: [Layer; 9] = [
+const LAYERS: [Layer; 10] = [
     Layer {
         name: "model",
         uses: &[],
@@ -29,7 +29,7 @@ const LAYERS: [Layer; 9] = [
     },
     Layer {
         name: "plan",
-        uses: &["model", "api"],
+        uses: &["model"],
         never: &[
             "kube::",
             "reqwest::",
@@ -38,7 +38,13 @@ const LAYERS: [Layer; 9] = [
             "Timestamp::now",
             "Instant::now",
             "fastrand::",
+            "comfy_table::",
         ],
+    },
+    Layer {
+        name: "convert",
+        uses: &["model", "api", "plan"],
+        never: &["kube::", "reqwest::", "tokio::", "async ", "Timestamp::now"],
     },
     Layer {
         name: "tailscale",
@@ -47,12 +53,12 @@ const LAYERS: [Layer; 9] = [
     },
     Layer {
         name: "tailnet",
-        uses: &["model", "api", "plan", "tailscale"],
+        uses: &["model", "plan", "tailscale"],
         never: &["kube::", "k8s_openapi::", "reqwest::"],
     },
     Layer {
         name: "controller",
-        uses: &["model", "api", "plan", "tailscale", "tailnet"],
+        uses: &["model", "api", "plan", "convert", "tailscale", "tailnet"],
         never: &[],
     },
     // A second opinion on the Tailscale API: it shares no type with the client.
@@ -78,6 +84,7 @@ const LAYERS: [Layer; 9] = [
             "model",
             "api",
             "plan",
+            "convert",
             "tailscale",
             "tailnet",
             "controller",

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::{
     api::TailscaleDevicePolicy,
     cli::AnyError,
-    plan::{self, PolicyInput, PolicyKey},
+    convert,
+    plan::{PolicyInput, PolicyKey},
     simulator::Options,
 };
 
@@ -52,7 +53,7 @@ pub(super) fn policies() -> Result<Vec<PolicyInput>, AnyError> {
             name,
         };
         let uid = place.to_string();
-        policies.push(plan::parse(
+        policies.push(convert::policy(
             key,
             uid,
             1,

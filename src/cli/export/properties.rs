@@ -11,10 +11,9 @@ use serde_json::{Value, json};
 use super::{ConnectionArgs, ExportArgs, GroupBy, SelectArgs, Setting, USUAL, text};
 use crate::{
     api::TailscaleDevicePolicy,
+    convert,
     model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, Tag},
-    plan::{
-        self, Admission, DeviceIndex, PolicyInput, PolicyKey, Selector, TailnetPlan, plan_tailnet,
-    },
+    plan::{Admission, DeviceIndex, PolicyInput, PolicyKey, Selector, TailnetPlan, plan_tailnet},
 };
 
 type Tailnet = Vec<(Device, Attributes)>;
@@ -52,7 +51,7 @@ fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<Po
         };
         let created = Timestamp::UNIX_EPOCH;
         let uid = policies.len().to_string();
-        policies.push(plan::parse(key, uid, 1, created, &policy.spec, None));
+        policies.push(convert::policy(key, uid, 1, created, &policy.spec, None));
     }
     policies
 }

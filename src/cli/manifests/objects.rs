@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     api::{APPROVE, GROUP, TailscaleDevicePolicy, VERSION},
+    convert,
     plan::{self, PolicyKey},
 };
 
@@ -399,6 +400,6 @@ impl Located<TailscaleDevicePolicy> {
             name: text(&metadata.name),
         };
         let created = Timestamp::UNIX_EPOCH;
-        plan::parse(key, String::new(), 0, created, &self.object.spec, None)
+        convert::policy(key, String::new(), 0, created, &self.object.spec, None)
     }
 }

@@ -28,8 +28,9 @@ use crate::{
         serve::{metrics::Metrics, webhook::Webhooks},
         watch::readiness::Liveness,
     },
+    convert::GuardrailsSource,
     model::{ChangeLimit, Refused},
-    plan::{Guardrails, GuardrailsSource},
+    plan::Guardrails,
     tailnet::{Failure, Message, Retry, Settings},
     tailscale::{self, Bucket, Budget, Client, Credential, SetupError},
 };

@@ -29,8 +29,9 @@ use crate::{
             status_writer::API_SERVER,
         },
     },
+    convert,
     model::{DesiredInvite, Invite, NodeId},
-    plan::{self, Binding, DeviceTarget, Identity},
+    plan::{Binding, DeviceTarget, Identity},
     tailnet::{DeviceLookup, Failure, LookupResult, Retry, Term, backoff},
     tailscale::{Kind, Permit},
 };
@@ -134,7 +135,7 @@ struct OpenInvites<'a> {
 impl OpenInvites<'_> {
     async fn take(&mut self) -> Result<Outcome, Interrupted> {
         let spec = &self.job.object.spec;
-        let target = match plan::parse_target(&spec.device) {
+        let target = match convert::device_target(&spec.device) {
             Ok(target) => target,
             Err(errors) => return Ok(Outcome::Invalid(errors)),
         };

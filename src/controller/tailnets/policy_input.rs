@@ -11,7 +11,8 @@ use crate::{
         TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, Unreadable,
     },
     controller::write::finalizer,
-    plan::{self, Approvals, PolicyInput, PolicyKey},
+    convert,
+    plan::{Approvals, PolicyInput, PolicyKey},
 };
 
 /// Characters of a request that are repeated in the status once it is handled: a time has about 35, and an
@@ -37,7 +38,7 @@ pub(crate) fn policy_input(
         .as_ref()
         .map_or(Timestamp::UNIX_EPOCH, |time| time.0);
     let mut declared = match &object.0 {
-        Ok(policy) => plan::parse(
+        Ok(policy) => convert::policy(
             key.clone(),
             uid,
             generation,
@@ -72,7 +73,7 @@ fn unread_spec(
     }
     let status: TailscaleDevicePolicyStatus = object.status();
     let mut declared =
-        plan::parse_readable(key, uid, generation, created, &spec, Some(&status), &fields);
+        convert::readable_policy(key, uid, generation, created, &spec, Some(&status), &fields);
     declared.policy = Err(vec![format!(
         "the object cannot be parsed: {}",
         object.error

@@ -11,7 +11,6 @@
 //! tag to a device if one rule is for its namespace, the field `tags`, that tag, and that device. Parts of
 //! different rules never combine.
 
-mod parse;
 mod permissions;
 mod suggestion;
 #[cfg(test)]
@@ -23,12 +22,12 @@ use std::{
     sync::Arc,
 };
 
-pub use parse::GuardrailsSource;
 pub use permissions::{AllowedEntries, DevicePermissions, Entry, PolicyPermissions, SplitPolicies};
 
 use super::{Change, DesiredSettings, Field, Glob, Hold, Mode, Policy, Selector, Suspender};
 use crate::model::{Device, PolicyField, Route};
 use suggestion::SuggestedRule;
+pub use suggestion::{yaml_list, yaml_string};
 
 /// The labels of a namespace.
 pub type Labels = BTreeMap<String, String>;
@@ -44,22 +43,67 @@ pub struct Guardrails {
     suspended: bool,
 }
 
-/// A rule of `allowedPolicies`: which policies it allows, and what they may change.
+/// A rule of `allowedPolicies`: which policies it allows, and what they may change. An absent part allows
+/// everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Rule {
-    names: Option<BTreeSet<String>>,
-    labels: Option<Labels>,
-    fields: Option<BTreeSet<PolicyField>>,
-    tags: Option<Vec<Glob>>,
-    routes: Option<Vec<Route>>,
-    devices: Option<Vec<DeviceRule>>,
+pub struct Rule {
+    /// The names of the namespaces.
+    pub names: Option<BTreeSet<String>>,
+    /// The labels that the namespaces must have.
+    pub labels: Option<Labels>,
+    /// The fields that it allows.
+    pub fields: Option<BTreeSet<PolicyField>>,
+    /// The tags that it allows.
+    pub tags: Option<Vec<Glob>>,
+    /// The networks whose routes it allows.
+    pub routes: Option<Vec<Route>>,
+    /// The devices that it is for.
+    pub devices: Option<Vec<DeviceRule>>,
 }
 
 /// The devices of a guardrail, with their text in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct DeviceRule {
-    selector: Selector,
-    text: String,
+pub struct DeviceRule {
+    /// Matches the devices.
+    pub selector: Selector,
+    /// The manifest's text, in one line.
+    pub text: String,
+}
+
+impl Guardrails {
+    /// The guardrails of a tailnet that declares these rules.
+    #[must_use]
+    pub fn of_rules(rules: Vec<Rule>) -> Self {
+        Self {
+            rules: Some(rules.into_iter().map(Arc::new).collect()),
+            ..Self::default()
+        }
+    }
+
+    /// The guardrails of a tailnet that declares none: only policies of the controller's own namespace are
+    /// allowed.
+    #[must_use]
+    pub fn of_namespace(own: &str) -> Self {
+        let rule = Rule {
+            names: Some(BTreeSet::from([own.to_owned()])),
+            ..Rule::default()
+        };
+        Self {
+            rules: Some(vec![Arc::new(rule)]),
+            implied: Some(own.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// These guardrails, with the devices that no policy may change, and whether all policies are suspended.
+    #[must_use]
+    pub fn with(self, protected: Vec<DeviceRule>, suspended: bool) -> Self {
+        Self {
+            protected,
+            suspended,
+            ..self
+        }
+    }
 }
 
 /// The guardrails of a tailnet, with the known namespaces. By default there are none.

@@ -79,10 +79,10 @@ impl fmt::Display for SuggestedRule {
             write!(f, ", fields: [{}]", fields.join(", "))?;
         }
         if !self.tags.is_empty() {
-            write!(f, ", tags: {}", list(self.tags.iter().cloned()))?;
+            write!(f, ", tags: {}", yaml_list(self.tags.iter().cloned()))?;
         }
         if !self.routes.is_empty() {
-            write!(f, ", routes: {}", list(self.routes.iter().cloned()))?;
+            write!(f, ", routes: {}", yaml_list(self.routes.iter().cloned()))?;
         }
         if let Some(devices) = &self.devices {
             write!(f, ", devices: {devices}")?;
@@ -104,12 +104,15 @@ pub(super) fn devices_of<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Opti
     Some(format!("[{}]", texts.join(", ")))
 }
 
-pub(super) fn list(items: impl IntoIterator<Item = String>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| quoted(&item)).collect();
+/// Strings as a list of YAML, in one line.
+pub fn yaml_list(items: impl IntoIterator<Item = String>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| yaml_string(&item)).collect();
     format!("[{}]", items.join(", "))
 }
 
-pub(super) fn quoted(text: &str) -> String {
+/// A string of YAML.
+#[must_use]
+pub fn yaml_string(text: &str) -> String {
     // JSON is YAML.
     serde_json::Value::from(text).to_string()
 }
@@ -120,6 +123,6 @@ fn plain(name: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_lowercase()) && !OTHERS.contains(&name) {
         name.to_owned()
     } else {
-        quoted(name)
+        yaml_string(name)
     }
 }

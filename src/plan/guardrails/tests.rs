@@ -7,26 +7,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    api::TailscaleTailnetSpec,
+    convert::fixtures::guardrails,
     model::{Route, TagSet},
     plan::{
         Call, DevicePlan, ListOwnership, PolicyKey, PolicyRecord,
         scenes::{Scene, plain_device, policy, scene},
     },
 };
-
-/// The guardrails of this spec, with a controller in `tsdp-system`.
-pub(in crate::plan) fn guardrails(spec: &Value) -> Guardrails {
-    let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
-    let fields = given.as_object_mut().unwrap();
-    fields.extend(spec.as_object().unwrap().clone());
-    let spec: TailscaleTailnetSpec = serde_json::from_value(given).unwrap();
-    let source = GuardrailsSource {
-        spec: &spec,
-        own_namespace: "tsdp-system",
-    };
-    source.try_into().unwrap()
-}
 
 fn desiring(namespace: &str, desired: DesiredSettings) -> Policy {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -222,24 +209,6 @@ fn device_on_which_an_expression_fails_is_protected_and_not_allowed() {
         allowing
             .denies(&policy, PolicyField::Tags, &plain_device())
             .is_some()
-    );
-}
-
-#[test]
-fn invalid_guardrail_is_refused_with_its_path() {
-    let spec: TailscaleTailnetSpec = serde_json::from_value(json!({
-        "credentialsSecret": {"name": "a"},
-        "protectedDevices": [{"tags": ["tag:a"], "expression": "device.nothing"}],
-    }))
-    .unwrap();
-    let source = GuardrailsSource {
-        spec: &spec,
-        own_namespace: "",
-    };
-    let refused = Guardrails::try_from(source).unwrap_err().to_string();
-    assert!(
-        refused.starts_with("spec.protectedDevices[0]: "),
-        "{refused}"
     );
 }
 

@@ -5,7 +5,6 @@
 
 mod digest;
 mod record;
-mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -251,6 +250,3 @@ impl OwnedKeys {
         nodes.all(|id| self.covers_at(id, needed))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,30 +7,13 @@ use serde_json::{Value, json};
 
 use super::{World, chaos, seeds};
 use crate::{
-    api::TailscaleTailnetSpec,
+    convert::fixtures::guardrails,
     model::{Route, RouteSet, TagSet},
-    plan::{
-        Deletion, DesiredSettings, Guardrails, GuardrailsSource, Hold, Labels, Mode, Suspender,
-    },
+    plan::{Deletion, DesiredSettings, Hold, Labels, Mode, Suspender},
     tailnet::{Input, Notification, State},
 };
 
 const SEEDS: u64 = 200;
-
-/// The guardrails of a tailnet with this spec.
-pub fn guardrails(spec: &Value) -> Guardrails {
-    let mut given = json!({"credentialsSecret": {"name": "tailscale"}});
-    given
-        .as_object_mut()
-        .unwrap()
-        .extend(spec.as_object().unwrap().clone());
-    let spec: TailscaleTailnetSpec = serde_json::from_value(given).unwrap();
-    let source = GuardrailsSource {
-        spec: &spec,
-        own_namespace: "tsdp-system",
-    };
-    source.try_into().unwrap()
-}
 
 impl World {
     pub fn guard(&mut self, spec: &Value) {

@@ -10,12 +10,12 @@ use super::{
     chaos::{hostname, policy_key},
     counted::{attributes, key, policy},
     fleets::{fleet, servers, tag},
-    guarded::guardrails,
     model::{device, node_id},
 };
 use crate::{
+    convert::fixtures::{self, guardrails},
     model::{ChangeLimit, NodeId, ReportedAttribute},
-    plan::{Deletion, Guardrails, Mode, OwnedKeys, Policy, Selector, Suspender, Target},
+    plan::{Deletion, Guardrails, Mode, Policy, Selector, Suspender, Target},
     tailnet::Input,
 };
 
@@ -422,13 +422,9 @@ fn a_status_of_an_older_version_counts_on_the_bound_device() {
     world.apply(policy(0, attributes(&[("x", "gold"), ("y", "gold")])));
     world.start();
     run(&mut world);
-    let status = crate::api::TailscaleDevicePolicyStatus {
-        node_id: Some(node_id(0).to_string()),
-        owned_attributes: vec![key("x").to_string(), key("y").to_string()],
-        ..crate::api::TailscaleDevicePolicyStatus::default()
-    };
+    let owned = fixtures::keys_without_devices(&node_id(0), &[key("x"), key("y")]);
     let kept = world.policies.get_mut(&policy_key(0)).unwrap();
-    kept.record.owned = Arc::new(OwnedKeys::of_status(&status, "any"));
+    kept.record.owned = Arc::new(owned);
     human(&mut world, 1, "y");
     apply_while_down(&mut world, vec![policy(0, attributes(&[("x", "gold")]))]);
     assert_eq!(having(&world, "y"), [node_id(1)]);

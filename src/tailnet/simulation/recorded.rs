@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::World;
 use crate::{
-    api::TailscaleDevicePolicyStatus,
+    convert::fixtures,
     plan::{Capacity, DeviceIndex, OwnedKeys, PolicyKey, PolicyRecord},
     tailnet::PolicyReport,
 };
@@ -30,12 +30,9 @@ impl World {
 
 /// The record as the next process reads it from the status.
 pub fn through_status(report: &PolicyReport) -> PolicyRecord {
-    let status = TailscaleDevicePolicyStatus {
-        attribute_record: report.owned.to_status(&report.uid, report.unrecorded),
-        ..TailscaleDevicePolicyStatus::default()
-    };
+    let owned = fixtures::through_status(&report.owned, &report.uid, report.unrecorded);
     PolicyRecord {
-        owned: Arc::new(OwnedKeys::of_status(&status, &report.uid)),
+        owned: Arc::new(owned),
         ..report.record.clone()
     }
 }

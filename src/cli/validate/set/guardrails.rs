@@ -3,8 +3,9 @@
 use crate::{
     api::{TailscaleDevicePolicy, TailscaleTailnet},
     cli::manifests::{Code, Diagnostic, FieldPath, Located, Manifests, Related, Severity},
+    convert::GuardrailsSource,
     model::Refused,
-    plan::{Admission, Forbidden, Guardrails, GuardrailsSource},
+    plan::{Admission, Forbidden, Guardrails},
 };
 
 /// The guardrails of a tailnet. None if the tailnet is not among the manifests, or if its guardrails are

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    plan::{self, ActionRecords, Field, Hold, Missed, PolicyRecord, Stage},
+    convert,
+    plan::{ActionRecords, Field, Hold, Missed, PolicyRecord, Stage},
     tailnet::{ActionDetail, ActionReport, PolicyReport, TailnetReport},
 };
 
@@ -127,6 +128,6 @@ fn one_shot_actions_are_recorded_and_read_back_unchanged() {
     );
     let status: TailscaleDevicePolicyStatus = serde_json::from_value(kept).unwrap();
     let spec = TailscaleDevicePolicySpec::default();
-    let parsed = plan::parse(key("a"), String::new(), 1, T0, &spec, Some(&status));
+    let parsed = convert::policy(key("a"), String::new(), 1, T0, &spec, Some(&status));
     assert_eq!(*parsed.record.actions, records);
 }

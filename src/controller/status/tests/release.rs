@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
+    convert,
     model::{Route, RouteSet},
-    plan::{self, Hold, MAX_MANAGED, ManagedDevices, ManagedSettings},
+    plan::{Hold, MAX_MANAGED, ManagedDevices, ManagedSettings},
     tailnet::{PolicyReport, State},
 };
 
@@ -87,7 +88,7 @@ fn managed_devices_are_read_as_they_were_written() {
     );
     let created = jiff::Timestamp::UNIX_EPOCH;
     let spec = TailscaleDevicePolicySpec::default();
-    let read = plan::parse(key("a"), String::new(), 1, created, &spec, Some(&status));
+    let read = convert::policy(key("a"), String::new(), 1, created, &spec, Some(&status));
     assert_eq!(read.record, report.record);
 }
 

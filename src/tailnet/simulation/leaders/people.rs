@@ -10,7 +10,6 @@ use super::{
         chaos::{blank, hostname, policy_key, string},
         counted::{attributes, key},
         fleets::tag,
-        guarded::guardrails,
         model::{device, node_id},
         owned::with_tag,
     },
@@ -18,6 +17,7 @@ use super::{
     account::{DELETED_A_DAY, LIMIT},
 };
 use crate::{
+    convert::fixtures::guardrails,
     model::{ChangeLimit, NodeId, ReportedAttribute, Route},
     plan::{
         ApprovedOn, DeleteInactive, Deletion, DesiredSettings, DeviceTarget, Identity,

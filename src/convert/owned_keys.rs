@@ -1,11 +1,11 @@
-//! Converts the record from and to the status of a policy.
+//! Converts the record of owned keys from and to the status of a policy.
 
 use std::collections::BTreeSet;
 
-use super::{Digest, OwnedGroup, OwnedKeys, OwnedRecord};
 use crate::{
     api::{AttributeRecord, DeviceDigest, DigestGroup, ListedDevices, TailscaleDevicePolicyStatus},
     model::{AttributeKey, NodeId},
+    plan::{Digest, OwnedGroup, OwnedKeys, OwnedRecord},
 };
 
 impl OwnedKeys {

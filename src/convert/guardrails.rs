@@ -1,12 +1,10 @@
-//! Parses the guardrails of a manifest.
+//! Reads the guardrails from the spec of a tailnet.
 
-use std::{collections::BTreeSet, sync::Arc};
-
-use super::{DeviceRule, Guardrails, Rule, suggestion};
+use super::target;
 use crate::{
     api::{AllowedPolicies, DeviceSelector, GuardedDevices, TailscaleTailnetSpec},
     model::{Refused, Route},
-    plan::{Glob, Selector, parse_selector},
+    plan::{DeviceRule, Glob, Guardrails, Rule, Selector, yaml_list, yaml_string},
 };
 
 /// The source of guardrails.
@@ -29,42 +27,19 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
             own_namespace,
         } = source;
         let protected = devices(spec.protected_devices.as_deref(), "spec.protectedDevices")?;
+        let protected = protected.unwrap_or_default();
+        let suspended = spec.suspend.unwrap_or_default();
         let Some(allowed) = &spec.allowed_policies else {
-            return Ok(Self {
-                protected: protected.unwrap_or_default(),
-                suspended: spec.suspend.unwrap_or_default(),
-                ..Self::of_namespace(own_namespace)
-            });
+            return Ok(Self::of_namespace(own_namespace).with(protected, suspended));
         };
         let rules = allowed.iter().enumerate();
         let rules = rules.map(|(i, it)| rule(it, &format!("spec.allowedPolicies[{i}]")));
-        Ok(Self {
-            rules: Some(rules.collect::<Result<_, _>>()?),
-            implied: None,
-            protected: protected.unwrap_or_default(),
-            suspended: spec.suspend.unwrap_or_default(),
-        })
+        let rules = rules.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::of_rules(rules).with(protected, suspended))
     }
 }
 
-impl Guardrails {
-    /// The guardrails of a tailnet that declares none: only policies of the controller's own namespace are
-    /// allowed.
-    #[must_use]
-    pub fn of_namespace(own: &str) -> Self {
-        let rule = Rule {
-            names: Some(BTreeSet::from([own.to_owned()])),
-            ..Rule::default()
-        };
-        Self {
-            rules: Some(vec![Arc::new(rule)]),
-            implied: Some(own.to_owned()),
-            ..Self::default()
-        }
-    }
-}
-
-fn rule(given: &AllowedPolicies, path: &str) -> Result<Arc<Rule>, Refused> {
+fn rule(given: &AllowedPolicies, path: &str) -> Result<Rule, Refused> {
     let namespaces = given.namespaces.as_ref();
     let names = namespaces.and_then(|it| it.names.as_ref());
     let routes = given.routes.as_ref().map(|routes| {
@@ -74,14 +49,14 @@ fn rule(given: &AllowedPolicies, path: &str) -> Result<Arc<Rule>, Refused> {
         });
         networks.collect::<Result<Vec<_>, _>>()
     });
-    Ok(Arc::new(Rule {
+    Ok(Rule {
         names: names.map(|names| names.iter().cloned().collect()),
         labels: namespaces.and_then(|it| it.match_labels.clone()),
         fields: given.fields.as_ref().map(|it| it.iter().copied().collect()),
         tags: given.tags.as_deref().map(globs),
         routes: routes.transpose()?,
         devices: devices(given.devices.as_deref(), &format!("{path}.devices"))?,
-    }))
+    })
 }
 
 fn devices(
@@ -124,7 +99,7 @@ fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
     let parsed = if rest == nothing && !tags.is_empty() {
         Selector::default()
     } else {
-        parse_selector(&rest).map_err(|errors| errors.join("; "))?
+        target::selector(&rest).map_err(|errors| errors.join("; "))?
     };
     Ok(Selector {
         tag_patterns: globs(tags),
@@ -146,13 +121,10 @@ fn text(devices: &GuardedDevices) -> String {
     ];
     let lists = lists.into_iter().filter_map(|(name, given)| {
         let given = given.as_ref()?;
-        Some(format!(
-            "{name}: {}",
-            suggestion::list(given.iter().cloned())
-        ))
+        Some(format!("{name}: {}", yaml_list(given.iter().cloned())))
     });
     let expression = devices.expression.as_ref();
-    let expression = expression.map(|it| format!("expression: {}", suggestion::quoted(it)));
+    let expression = expression.map(|it| format!("expression: {}", yaml_string(it)));
     let parts: Vec<String> = lists.chain(expression).collect();
     format!("{{{}}}", parts.join(", "))
 }

@@ -1,13 +1,15 @@
+//! Owned keys survive the way through a status.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::{collection, prelude::*};
 
-use super::{Capacity, OwnedKeys, OwnedRecord};
 use crate::{
     api::TailscaleDevicePolicyStatus,
+    convert,
     model::{AttributeKey, Device, NodeId},
-    plan::{DeviceIndex, scenes::plain_device},
+    plan::{Capacity, DeviceIndex, OwnedKeys, OwnedRecord, cases, scenes::plain_device},
 };
 
 const UID: &str = "8f6a2f0e-6d7a-4f0f-9a3e-0d7b6c1f2a34";
@@ -237,7 +239,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(crate::plan::cases::cases(256))]
+    #![proptest_config(cases::cases(256))]
 
     #[test]
     fn record_restores_the_keys_of_each_device(
@@ -295,7 +297,7 @@ fn policy_moved_to_another_tailnet_owns_nothing_and_is_not_bound_there() {
         };
         let spec = serde_json::from_value(spec).unwrap();
         let created = Timestamp::UNIX_EPOCH;
-        crate::plan::parse(key, UID.to_owned(), 1, created, &spec, Some(&status)).record
+        convert::policy(key, UID.to_owned(), 1, created, &spec, Some(&status)).record
     };
     let device = serde_json::json!({"hostname": "host"});
     let same = record(serde_json::json!({"device": device}));

@@ -1,0 +1,130 @@
+//! Reads a policy from the spec and the status of its object.
+
+use jiff::Timestamp;
+
+use super::{record, spec_errors::SpecErrors};
+use crate::{
+    api::{self, TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
+    plan::{
+        AllowedRules, Approvals, AttributesOwnership, Deletion, Disruption, ListOwnership, Mode,
+        Ownership, Policy, PolicyInput, PolicyKey, ReconcileRequest, StatusState, Suspender,
+    },
+};
+
+/// Parses a policy. The API server's rules refuse most errors at apply. An error here is in an object that is
+/// older than the rule, or in a file.
+#[must_use]
+pub fn policy(
+    key: PolicyKey,
+    uid: String,
+    generation: i64,
+    created: Timestamp,
+    spec: &TailscaleDevicePolicySpec,
+    status: Option<&TailscaleDevicePolicyStatus>,
+) -> PolicyInput {
+    readable_policy(key, uid, generation, created, spec, status, &[])
+}
+
+/// Parses the readable part of a policy; `unread` are the unreadable fields of its spec.
+#[must_use]
+pub fn readable_policy(
+    key: PolicyKey,
+    uid: String,
+    generation: i64,
+    created: Timestamp,
+    spec: &TailscaleDevicePolicySpec,
+    status: Option<&TailscaleDevicePolicyStatus>,
+    unread: &[String],
+) -> PolicyInput {
+    let mut errors = SpecErrors::default();
+    let target = errors.target(spec);
+    let desired = errors.desired(spec);
+    let policy = Policy {
+        key: key.clone(),
+        uid: uid.clone(),
+        generation,
+        priority: spec.priority.unwrap_or_default(),
+        created,
+        target,
+        desired,
+        ownership: ownership(spec),
+        mode: mode(spec),
+        allowance: AllowedRules::default(),
+        allowed: spec
+            .allow_disruption
+            .iter()
+            .copied()
+            .map(Disruption::from)
+            .collect(),
+        deletion: deletion(spec),
+    };
+    for field in unread {
+        errors.add(field, "this version of the controller cannot read it");
+    }
+    let record = status.map(|status| record::record(status, &uid, spec.tailnet_name()));
+    let record = record.unwrap_or_default();
+    let mut status_state = StatusState::default();
+    let policy = match errors.or(()) {
+        Ok(()) => Ok(policy),
+        Err(errors) => {
+            status_state.readable = policy.readable_part(&errors, &record);
+            Err(errors)
+        }
+    };
+    PolicyInput {
+        key,
+        generation,
+        policy,
+        record,
+        status_state,
+        request: ReconcileRequest::default(),
+        approvals: Approvals::default(),
+        deleting: None,
+        uid,
+    }
+}
+
+fn deletion(spec: &TailscaleDevicePolicySpec) -> Deletion {
+    match spec.deletion_policy {
+        Some(api::DeletionPolicy::Clear) => Deletion::Clear,
+        Some(api::DeletionPolicy::Retain) | None => Deletion::Retain,
+    }
+}
+
+pub(super) fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
+    let given = spec.ownership.unwrap_or_default();
+    let list = |given: Option<api::ListOwnership>| match given {
+        Some(api::ListOwnership::AtLeast) => ListOwnership::AtLeast,
+        Some(api::ListOwnership::Exact) | None => ListOwnership::Exact,
+    };
+    Ownership {
+        tags: list(given.tags),
+        enabled_routes: list(given.enabled_routes),
+        attributes: match given.posture_attributes {
+            Some(api::AttributesOwnership::Exact) => AttributesOwnership::Exact,
+            Some(api::AttributesOwnership::Named) | None => AttributesOwnership::Named,
+        },
+    }
+}
+
+/// A policy that observes owns nothing, suspended or not.
+fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
+    match (spec.enforcement(), spec.suspend) {
+        (api::Enforcement::Observe, _) => Mode::Observe,
+        (api::Enforcement::Enforce | api::Enforcement::Approve, Some(true)) => {
+            Mode::Suspended(Suspender::Policy)
+        }
+        (api::Enforcement::Enforce, Some(false) | None) => Mode::Enforce,
+        (api::Enforcement::Approve, Some(false) | None) => Mode::Approve,
+    }
+}
+
+impl From<api::Disruption> for Disruption {
+    fn from(allowed: api::Disruption) -> Self {
+        match allowed {
+            api::Disruption::Deauthorize => Self::Deauthorize,
+            api::Disruption::ExpiredKey => Self::ExpiredKey,
+            api::Disruption::FirstTag => Self::FirstTag,
+        }
+    }
+}

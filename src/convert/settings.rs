@@ -1,0 +1,133 @@
+//! Reads the settings that a spec declares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{policy::ownership, spec_errors::SpecErrors};
+use crate::{
+    api::{self, KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec},
+    model::{AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger},
+    plan::{DeleteInactive, DesiredSettings, ListOwnership},
+};
+
+impl SpecErrors {
+    pub(super) fn desired(&mut self, spec: &TailscaleDevicePolicySpec) -> DesiredSettings {
+        let all_tags = ownership(spec).tags == ListOwnership::Exact;
+        if all_tags && spec.tags.as_ref().is_some_and(Vec::is_empty) {
+            self.add(
+                "tags",
+                "the API cannot take the last tag from a device: leave the field out, or write \
+                 ownership: {tags: AtLeast}",
+            );
+        }
+        let deauthorizes = spec.authorized == Some(false);
+        if deauthorizes
+            && !spec
+                .allow_disruption
+                .contains(&api::Disruption::Deauthorize)
+        {
+            self.add(
+                "authorized",
+                "false cuts the device off: write allowDisruption: [Deauthorize] too",
+            );
+        }
+        let (expire_key_at, delete_inactive) = self.actions(spec);
+        DesiredSettings {
+            authorized: spec.authorized,
+            tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
+            key_expiry_disabled: spec
+                .key_expiry
+                .map(|desired| desired == KeyExpiry::Disabled),
+            enabled_routes: spec
+                .enabled_routes
+                .as_ref()
+                .map(|routes| self.set("enabledRoutes", routes)),
+            exit_node: spec.exit_node,
+            attributes: spec
+                .posture_attributes
+                .as_ref()
+                .map(|desired| self.attributes(desired)),
+            name: self.one("name", spec.name.as_ref()),
+            ipv4: self.one("ipv4", spec.ipv4.as_ref()),
+            expire_key_at,
+            delete_inactive,
+            unreadable: BTreeSet::new(),
+        }
+    }
+
+    fn actions(
+        &mut self,
+        spec: &TailscaleDevicePolicySpec,
+    ) -> (Option<Timestamp>, Option<DeleteInactive>) {
+        let at = self.time("expireKeyAt", spec.expire_key_at.as_ref());
+        if at.is_some() && spec.key_expiry == Some(KeyExpiry::Disabled) {
+            self.add(
+                "expireKeyAt",
+                "a key whose expiry is disabled goes on working when it is expired: write keyExpiry: \
+                 Enabled, or leave one of the two out",
+            );
+        }
+        let Some(delete_inactive) = &spec.delete_inactive else {
+            return (at, None);
+        };
+        if spec.device_selector.is_none() {
+            self.add(
+                "deleteInactive",
+                "write deviceSelector instead of device, or leave deleteInactive out",
+            );
+        }
+        let inactive_for =
+            self.value_of("deleteInactive.inactiveFor", delete_inactive.inactive_for());
+        let inactive_for = inactive_for.and_then(|length| SignedDuration::try_from(length).ok());
+        let max_per_day = self.value_of("deleteInactive.maxPerDay", delete_inactive.max_per_day());
+        let delete_inactive = inactive_for.zip(max_per_day);
+        let delete_inactive = delete_inactive.map(|(inactive_for, max_per_day)| DeleteInactive {
+            inactive_for,
+            max_per_day,
+        });
+        (at, delete_inactive)
+    }
+
+    fn attributes(
+        &mut self,
+        desired: &BTreeMap<String, PostureAttribute>,
+    ) -> BTreeMap<AttributeKey, DesiredAttribute> {
+        let mut parsed: BTreeMap<AttributeKey, DesiredAttribute> = BTreeMap::new();
+        for (name, desired) in desired {
+            let path = format!("postureAttributes[{name}]");
+            let key: Option<AttributeKey> = self.one(&path, Some(name));
+            let value = self.value(&path, desired);
+            let expiry = self.time(&format!("{path}.expiry"), desired.expiry.as_ref());
+            let (Some(key), Some(value)) = (key, value) else {
+                continue;
+            };
+            if let Some(other) = parsed.keys().find(|other| other.folded() == key.folded()) {
+                let error = format!("differs from {other} only in case: keep one of the two");
+                self.add(&path, error);
+            }
+            parsed.insert(key, DesiredAttribute { value, expiry });
+        }
+        parsed
+    }
+
+    fn value(&mut self, path: &str, desired: &PostureAttribute) -> Option<AttributeValue> {
+        match (&desired.string, desired.integer, desired.boolean) {
+            (Some(text), None, None) => self
+                .one::<AttributeString>(&format!("{path}.string"), Some(text))
+                .map(AttributeValue::String),
+            (None, Some(number), None) => match SafeInteger::try_from(number) {
+                Ok(number) => Some(AttributeValue::Integer(number)),
+                Err(error) => {
+                    self.add(&format!("{path}.integer"), error);
+                    None
+                }
+            },
+            (None, None, Some(flag)) => Some(AttributeValue::Boolean(flag)),
+            _ => {
+                self.add(path, "write exactly one of string, integer and boolean");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Reads which devices a spec names or selects.
+
+use super::spec_errors::SpecErrors;
+use crate::{
+    api::{DeviceReference, DeviceSelector, TailscaleDevicePolicySpec},
+    plan::{DeviceTarget, Glob, Identity, Selector, Target},
+};
+
+/// Parses a reference to a device.
+pub fn device_target(device: &DeviceReference) -> Result<DeviceTarget, Vec<String>> {
+    let mut errors = SpecErrors::default();
+    let target = errors.device(device);
+    errors.or(target)
+}
+
+/// Parses a selector of devices.
+pub fn selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>> {
+    let mut errors = SpecErrors::default();
+    let selector = errors.selector(selector);
+    errors.or(selector)
+}
+
+impl SpecErrors {
+    pub(super) fn target(&mut self, spec: &TailscaleDevicePolicySpec) -> Target {
+        match (&spec.device, &spec.device_selector) {
+            (Some(device), None) => Target::Device(self.device(device)),
+            (None, Some(selector)) => {
+                for (path, given) in [("name", spec.name.is_some()), ("ipv4", spec.ipv4.is_some())]
+                {
+                    if given {
+                        self.add(
+                            path,
+                            "no two devices can have one: write device instead of deviceSelector",
+                        );
+                    }
+                }
+                Target::Selector(self.selector(selector))
+            }
+            _ => {
+                self.add("device", "write exactly one of device and deviceSelector");
+                Target::Selector(Selector::default())
+            }
+        }
+    }
+
+    fn selector(&mut self, selector: &DeviceSelector) -> Selector {
+        let given = [
+            &selector.tags,
+            &selector.users,
+            &selector.hostnames,
+            &selector.os,
+        ];
+        let nothing = given == [&None; 4] && selector.expression.is_none();
+        if nothing || given.into_iter().flatten().any(Vec::is_empty) {
+            self.add(
+                "deviceSelector",
+                "write at least one of tags, users, hostnames, os and expression, none empty",
+            );
+        }
+        let facts = selector.tags.is_some() || selector.users.is_some();
+        if !facts && selector.trust_claims != Some(true) {
+            self.add(
+                "deviceSelector",
+                "a machine chooses its hostname and what it says of its system: write tags or users \
+                 too, or trustClaims: true",
+            );
+        }
+        let texts = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_default();
+        let tags = selector.tags.as_deref().unwrap_or_default();
+        Selector {
+            tags: self.set("deviceSelector.tags", tags),
+            tag_patterns: Vec::new(),
+            users: texts(&selector.users)
+                .iter()
+                .map(|text| Glob::new(text))
+                .collect(),
+            hostnames: texts(&selector.hostnames)
+                .iter()
+                .map(|text| Glob::lower_case(text))
+                .collect(),
+            os: texts(&selector.os),
+            expression: self.one("deviceSelector.expression", selector.expression.as_ref()),
+        }
+    }
+
+    fn device(&mut self, device: &DeviceReference) -> DeviceTarget {
+        let node_id = self.one("device.nodeId", device.node_id.as_ref());
+        let identities: Vec<Identity> = [
+            node_id.map(Identity::NodeId),
+            device.id.clone().map(Identity::LegacyId),
+            device.name.clone().map(Identity::Name),
+            device.hostname.clone().map(Identity::Hostname),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let identity = if let [identity] = identities.as_slice() {
+            identity.clone()
+        } else {
+            self.add(
+                "device",
+                "write exactly one of nodeId, id, name and hostname",
+            );
+            Identity::Hostname(String::new())
+        };
+        DeviceTarget {
+            identity,
+            tags: self.set("device.tags", device.tags.as_deref().unwrap_or_default()),
+            users: device.users.clone().unwrap_or_default(),
+        }
+    }
+}

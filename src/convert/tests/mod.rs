@@ -1,0 +1,4 @@
+mod guardrails;
+mod owned_keys;
+mod policy;
+mod readable_part;
