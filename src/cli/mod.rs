@@ -22,6 +22,7 @@ mod select;
 #[cfg(feature = "demo")]
 mod simulate;
 mod snapshot;
+mod table;
 mod validate;
 
 use std::{

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use tsdp::{
+    convert,
     model::{Device, RouteSet, TagSet},
     plan::{self, Call, DeviceIndex, PolicyInput, PolicyKey},
 };
@@ -31,7 +32,7 @@ fn policy(name: &str, cell: &str) -> Option<PolicyInput> {
     };
     let created = jiff::Timestamp::UNIX_EPOCH;
     let spec = serde_json::from_value(spec).unwrap();
-    Some(plan::parse(key, name.into(), 1, created, &spec, None))
+    Some(convert::policy(key, name.into(), 1, created, &spec, None))
 }
 
 fn device(tags: TagSet) -> Device {

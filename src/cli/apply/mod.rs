@@ -18,10 +18,11 @@ use super::{
     plan::{CHANGES, PlanRun, SavedPlan, refuse_invalid},
     policies::{self, PoliciesArgs},
     prune_from::PruneFromArgs,
+    table::Style,
 };
 use crate::{
     model::ChangeLimit,
-    plan::{Changes, Deletion, Difference, PolicyInput, Style},
+    plan::{Changes, Deletion, Difference, PolicyInput},
     tailnet::{ApprovedPlan, Engine, Input, Message, Settings, Term, drive},
     tailscale::Client,
 };

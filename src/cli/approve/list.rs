@@ -5,8 +5,10 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use super::waiting::Waiting;
 use crate::{
     api::TailscaleDevicePolicy,
-    cli::{AnyError, output},
-    plan::{Style, lines},
+    cli::{
+        AnyError, output,
+        table::{Style, lines},
+    },
 };
 
 /// Prints it.

@@ -19,11 +19,12 @@ use super::{
     AnyError, ask,
     cluster::ClusterArgs,
     output::{self, Color},
+    table::Style,
 };
 use crate::{
     api::{APPROVE, TailscaleDevicePolicy, TailscaleTailnet},
     model::NodeId,
-    plan::{PlanHash, Style},
+    plan::PlanHash,
 };
 use waiting::{Waiting, annotation, key, size, table};
 

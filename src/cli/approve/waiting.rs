@@ -4,9 +4,12 @@ use kube::ResourceExt as _;
 
 use crate::{
     api::{APPROVE, HeldPlan, PendingChange, TailscaleDevicePolicy, conditions::READY},
-    cli::output::printable,
+    cli::{
+        output::printable,
+        table::{Style, lines},
+    },
     model::Reason,
-    plan::{Approvals, PlanHash, Style, lines},
+    plan::{Approvals, PlanHash},
 };
 
 /// The approval that a policy needs.

@@ -13,10 +13,14 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{AnyError, snapshot::Snapshot};
+use super::{
+    AnyError,
+    snapshot::Snapshot,
+    table::{self, Style},
+};
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{self, Admission, Guardrails, PolicyInput, Style},
+    plan::{Admission, Guardrails, PolicyInput},
     simulator::Simulator,
     tailnet::{Engine, Input, Message, Settings, Term, drive},
     tailscale::{self, Budget, Client, Credential},
@@ -153,7 +157,7 @@ async fn plan_table(
         .collect();
     let count = differences.len();
     let rows = differences.into_iter().map(|difference| (difference, None));
-    Ok((plan::table(rows, Style::default()), count))
+    Ok((table::table(rows, Style::default()), count))
 }
 
 fn router(simulator: &Simulator) -> Result<String, AnyError> {

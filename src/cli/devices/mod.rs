@@ -14,8 +14,8 @@ use super::{
     policies::{self, PoliciesArgs},
     select::SelectArgs,
     snapshot::Snapshot,
+    table::Style,
 };
-use crate::plan::Style;
 use view::View;
 
 /// The devices to list, and the format of the list.

@@ -7,9 +7,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::output::printable,
+    cli::{
+        output::printable,
+        table::{Style, lines},
+    },
     model::{Device, NodeId, RouteSet, TagSet},
-    plan::{self, DeviceIndex, Owner, PolicyInput, Selector, Style, bind},
+    plan::{DeviceIndex, Owner, PolicyInput, Selector, bind},
 };
 
 /// A device in the list.
@@ -196,7 +199,7 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
         row.extend(view.managed_by.as_ref().map(|of| of.join(", ")));
         table.add_row(row);
     }
-    plan::lines(&table)
+    lines(&table)
 }
 
 fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -16,7 +16,7 @@ use super::{
     policies::{self, Declarations, PoliciesArgs},
     prune_from::PruneFromArgs,
 };
-use crate::plan::{PolicyInput, Style};
+use crate::{cli::table::Style, plan::PolicyInput};
 pub(super) use plan_run::PlanRun;
 pub(super) use saved::SavedPlan;
 

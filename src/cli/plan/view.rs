@@ -6,11 +6,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::snapshot::Snapshot,
+    cli::{
+        snapshot::Snapshot,
+        table::{self, Style},
+    },
     model::{Device, NodeId},
     plan::{
-        self, Binding, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, Style,
-        TailnetPlan, Target,
+        Binding, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, TailnetPlan, Target,
     },
 };
 
@@ -129,7 +131,7 @@ impl<'a> View<'a> {
         if !self.changes.is_empty() {
             let rows = self.changes.iter();
             let rows = rows.map(|change| (change.difference, change.impact.clone()));
-            text += &plan::table(rows, style);
+            text += &table::table(rows, style);
             text += "\n\n";
         }
         let notes = self.notes.iter();

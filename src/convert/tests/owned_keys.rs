@@ -9,7 +9,10 @@ use crate::{
     api::TailscaleDevicePolicyStatus,
     convert,
     model::{AttributeKey, Device, NodeId},
-    plan::{Capacity, DeviceIndex, OwnedKeys, OwnedRecord, cases, scenes::plain_device},
+    plan::{
+        Capacity, DeviceIndex, OwnedKeys, OwnedRecord,
+        tests::{cases, scenes::plain_device},
+    },
 };
 
 const UID: &str = "8f6a2f0e-6d7a-4f0f-9a3e-0d7b6c1f2a34";

@@ -8,7 +8,7 @@ use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
     convert::readable_policy,
     model::{Device, PolicyField},
-    plan::{DeviceTarget, Identity, Mode, Policy, PolicyKey, StatusState, Target, scenes},
+    plan::{DeviceTarget, Identity, Mode, Policy, PolicyKey, StatusState, Target, tests::scenes},
 };
 
 fn readable(yaml: &str, node: Option<&str>, unread: &[&str]) -> Option<Policy> {

@@ -10,7 +10,7 @@ use super::{
         AllowedRules, ApprovalStates, Change, Deletion, DesiredSettings, DeviceIndex, DevicePlan,
         DeviceTarget, Guardrails, Hold, Identity, Mode, Ownership, PlanContext, Policy, PolicyKey,
         PolicyRecord, Selector, Suspender, TailnetWide, Target, next_call, plan_device,
-        scenes::{now, plain_device},
+        tests::scenes::{now, plain_device},
     },
     ActionRecords, DeleteInactive, DeletionRecord, Inactivity, MAX_EXPIRIES, Missed, Stage, expiry,
     inactivity,
@@ -494,7 +494,7 @@ fn devices() -> impl Strategy<Value = Device> {
 }
 
 proptest! {
-    #![proptest_config(crate::plan::cases::cases(1024))]
+    #![proptest_config(crate::plan::tests::cases::cases(1024))]
 
     #[test]
     fn expired_key_is_not_expired_again_for_the_same_time(

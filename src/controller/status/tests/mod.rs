@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
-    plan::{Binding, Expression, Field, Hold, Mode, Suspender, scenes::plain_device as nas},
+    plan::{Binding, Expression, Field, Hold, Mode, Suspender, tests::scenes::plain_device as nas},
     tailnet::{
         DeviceReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, SelectorErrors,
         SelectorReport, State, TailnetReport,

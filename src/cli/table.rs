@@ -1,0 +1,93 @@
+//! Tables for people.
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+
+use crate::plan::{Difference, Hold, Impact};
+
+/// How a table looks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Style {
+    /// The width in columns; `None` does not wrap lines.
+    pub width: Option<u16>,
+    /// Whether it is colored.
+    pub color: bool,
+}
+
+impl Style {
+    /// A table with these titles, without lines.
+    #[must_use]
+    pub fn table<'a>(self, titles: impl IntoIterator<Item = &'a str>) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        // The caller decides about colors. The library must not, by checking for a terminal.
+        table.force_no_tty();
+        if self.color {
+            table.enforce_styling();
+        }
+        if let Some(width) = self.width {
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width);
+        }
+        table.set_header(titles);
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        table
+    }
+
+    /// A cell, colored if the style is.
+    #[must_use]
+    pub fn cell(self, text: impl ToString, color: Option<Color>) -> Cell {
+        let cell = Cell::new(text);
+        match color.filter(|_| self.color) {
+            Some(color) => cell.fg(color),
+            None => cell,
+        }
+    }
+}
+
+/// A table as text, without trailing spaces.
+#[must_use]
+pub fn lines(table: &Table) -> String {
+    let text = table.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    lines.join("\n")
+}
+
+/// The differences as a table for people: device, field, observed and desired value, and why.
+#[must_use]
+pub fn table<'a>(
+    differences: impl IntoIterator<Item = (&'a Difference, Option<Impact>)>,
+    style: Style,
+) -> String {
+    let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED", "WHY"]);
+    for (difference, impact) in differences {
+        let color = match (&difference.hold, &impact) {
+            (Some(Hold::Suspended(_) | Hold::Observed), _) => Color::DarkGrey,
+            (Some(_), _) => Color::DarkYellow,
+            (None, Some(_)) => Color::DarkRed,
+            (None, None) => Color::DarkGreen,
+        };
+        table.add_row([
+            Cell::new(&difference.device),
+            Cell::new(difference.change.field()),
+            Cell::new(difference.change.before()),
+            style.cell(difference.change.after(), Some(color)),
+            style.cell(why(difference, impact.as_ref()), Some(color)),
+        ]);
+    }
+    lines(&table)
+}
+
+/// Why there is a difference, by which policies, and why it is held or what it disrupts, in one sentence.
+#[must_use]
+pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
+    let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
+    let owners = owners.join(", ");
+    match (&difference.hold, impact) {
+        (Some(hold), _) => format!("held: {hold}"),
+        (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),
+        (None, None) => format!("{} by {owners}", difference.why),
+    }
+}

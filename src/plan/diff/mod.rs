@@ -1,0 +1,480 @@
+mod desired_by;
+mod device_plan;
+mod shown;
+
+use std::collections::BTreeSet;
+
+use self::desired_by::{desired_by, is_known};
+pub use self::device_plan::DevicePlan;
+use super::{
+    ApprovalStates, Change, Difference, Entry, Field, FieldOwners, Hold, ListOwners, Mode,
+    PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, UniqueSetting, Why,
+    actions::Actions, hold, release::declared_keys,
+};
+use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
+
+/// The policies with unreadable fields, with the observed state in place of those fields.
+fn with_observed(
+    device: &Device,
+    attributes: Option<&Attributes>,
+    policies: &[(&Policy, &PolicyRecord)],
+) -> Vec<Option<Policy>> {
+    let replaced = policies.iter().map(|(policy, _)| {
+        let unreadable = !policy.desired.unreadable.is_empty();
+        unreadable.then(|| policy.with_observed(device, attributes))
+    });
+    replaced.collect()
+}
+
+/// Compares one device with what all the policies that target it declare.
+///
+/// `attributes` is `None` until they have been read: unknown is not empty.
+#[must_use]
+pub fn plan_device(
+    device: &Device,
+    attributes: Option<&Attributes>,
+    policies: &[(&Policy, &PolicyRecord)],
+    context: &PlanContext<'_>,
+) -> DevicePlan {
+    let replaced = with_observed(device, attributes, policies);
+    let all = policies.iter().zip(&replaced);
+    let all: Vec<(&Policy, &PolicyRecord)> = all
+        .map(|((policy, record), replaced)| (replaced.as_ref().unwrap_or(policy), *record))
+        .collect();
+    let all = all.as_slice();
+    let permissions = PolicyPermissions::on(device, all, context.released, context.guardrails);
+    let split = permissions.split(all);
+    let denied = shown::denied(device, &permissions, &split, all, &replaced);
+    let policies = &split.counting(all);
+    let mut owners = FieldOwners::resolve(
+        policies,
+        context.released,
+        &context.tailnet_wide.types,
+        context.approvals,
+        permissions,
+        &device.node_id,
+        context.now,
+    );
+    let protected = split.protected(all);
+    owners.add_denied(&protected, &device.node_id, context.now);
+    let unique = UniqueSetting::of(&owners, policies);
+    let claimed = &context.tailnet_wide.unique;
+    owners.drop_overridden_by_other_devices(&device.node_id, &unique, claimed, policies, context);
+    let actions = Actions::of(device, policies, context);
+    let denied_actions = Actions::of(device, &protected, context);
+    let compare = |owners| {
+        let mut diff = DiffBuilder::of(device, owners, context.approvals);
+        diff.compare(attributes);
+        diff.actions(&actions);
+        diff
+    };
+    let DiffBuilder {
+        mut differences,
+        mut shown,
+        wanted,
+        asked,
+        acting,
+        ..
+    } = compare(&owners);
+    shown.extend(shown::impossible(
+        device, &owners, attributes, policies, context,
+    ));
+    let waiting = shown
+        .iter_mut()
+        .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
+    let guarded = differences.iter_mut().chain(waiting);
+    hold::hold(guarded, device, &owners, policies, context);
+    let mut desired_by = desired_by(wanted, differences.iter().chain(&shown));
+    if !is_known(device, attributes, &owners) {
+        // A release is known before all of its devices are read. The limit must count it as a whole, or it
+        // would begin with the devices that are read first.
+        let enforces = |policy: &&PolicyKey| owners.mode(policy) == Mode::Enforce;
+        desired_by.extend(owners.releasing.iter().filter(enforces).cloned());
+    }
+    let managed =
+        attributes.map(|_| declared_keys::keys(&owners, acting, &differences.iter().chain(&shown)));
+    for observed in owners.observed.values() {
+        let differences = compare(observed).differences.into_iter();
+        shown.extend(differences.map(|difference| Difference {
+            hold: Some(Hold::Observed),
+            ..difference
+        }));
+    }
+    shown.extend(shown::protected(
+        device,
+        &owners,
+        attributes,
+        &denied_actions,
+        context,
+    ));
+    shown.extend(denied);
+    // A device that is being deleted gets no other change.
+    let is_deleted = |difference: &Difference| {
+        difference.hold.is_none() && matches!(difference.change, Change::Delete { .. })
+    };
+    if differences.iter().any(is_deleted) {
+        differences.retain(is_deleted);
+    }
+    differences.sort_by_key(|difference| difference.change.field());
+    shown.sort_by_key(|difference| difference.change.field());
+    DevicePlan {
+        differences,
+        shown,
+        desired_by,
+        asked,
+        attributes_unread: owners.need_attributes() && attributes.is_none(),
+        enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
+        routes_unread: owners.need_routes() && device.enabled_routes.is_none(),
+        unique,
+        managed: managed.unwrap_or_default(),
+        owners,
+        actions: [actions.stages, denied_actions.stages].concat(),
+        wakes: actions.wakes.into_iter().chain(denied_actions.wakes).min(),
+    }
+}
+
+struct DiffBuilder<'a> {
+    device: &'a Device,
+    field_owners: &'a FieldOwners,
+    approvals: &'a ApprovalStates<'a>,
+    differences: Vec<Difference>,
+    shown: Vec<Difference>,
+    /// The policies that want to change a field now, including those that the limit holds.
+    wanted: Vec<(Field, PolicyKey)>,
+    asked: Vec<(PolicyKey, Change)>,
+    /// The policies for which an attribute is set now, unless a guard holds it.
+    acting: Vec<(AttributeKey, PolicyKey)>,
+}
+
+/// The policies that want one change, each list by rank.
+#[derive(Default)]
+struct Owners {
+    /// The policies for which the change may be sent.
+    acting: Vec<PolicyKey>,
+    /// The policies for which it is held, each with the reason.
+    waiting: Vec<(PolicyKey, Hold)>,
+    suspended: Vec<PolicyKey>,
+    suspender: Option<Hold>,
+}
+
+impl<'a> DiffBuilder<'a> {
+    fn of(
+        device: &'a Device,
+        field_owners: &'a FieldOwners,
+        approvals: &'a ApprovalStates<'a>,
+    ) -> Self {
+        Self {
+            device,
+            field_owners,
+            approvals,
+            differences: Vec::new(),
+            shown: Vec::new(),
+            wanted: Vec::new(),
+            asked: Vec::new(),
+            acting: Vec::new(),
+        }
+    }
+
+    /// Why this change is held for a policy. The guards of [`hold`] are applied later.
+    fn hold(&self, policy: &PolicyKey, change: &Change) -> Option<Hold> {
+        match self.field_owners.mode(policy) {
+            Mode::Suspended(by) => Some(Hold::Suspended(by)),
+            _ if let Some(denied) = self.field_owners.denies(policy, &change.field()) => {
+                Some(denied)
+            }
+            Mode::Approve if !self.approvals.approves(policy, change) => Some(Hold::Approval(None)),
+            _ if self.field_owners.is_limited(policy)
+                && !self.approvals.is_exempt_from_limit(policy, change) =>
+            {
+                Some(Hold::Limit(None))
+            }
+            _ => None,
+        }
+    }
+
+    /// Adds a policy to those that want a change.
+    fn add_owner(&mut self, owners: &mut Owners, owner: PolicyKey, change: &Change) {
+        // An approval covers only what the policy was shown.
+        let change = &self.field_owners.view(&owner, change);
+        let hold = self.hold(&owner, change);
+        let counts = matches!(hold, None | Some(Hold::Limit(_)));
+        if counts && !self.approvals.is_exempt_from_limit(&owner, change) {
+            self.wanted.push((change.field(), owner.clone()));
+        }
+        if !self.field_owners.acts(&owner) || self.approvals.has_approved(&owner) {
+            self.asked.push((owner.clone(), change.clone()));
+        }
+        match hold {
+            None => {
+                if let Change::Attribute {
+                    key,
+                    after: Some(_),
+                    ..
+                } = change
+                {
+                    self.acting.push((key.clone(), owner.clone()));
+                }
+                owners.acting.push(owner);
+            }
+            Some(hold @ Hold::Suspended(_)) => {
+                owners.suspended.push(owner);
+                owners.suspender = Some(hold);
+            }
+            Some(hold) => owners.waiting.push((owner, hold)),
+        }
+    }
+
+    fn difference(
+        &self,
+        owners: impl IntoIterator<Item = PolicyKey>,
+        why: Why,
+        change: Change,
+        hold: Option<Hold>,
+    ) -> Option<Difference> {
+        let mut owners = owners.into_iter();
+        Some(Difference {
+            node: self.device.node_id.clone(),
+            device: self.device.label().to_string(),
+            change,
+            why,
+            owner: owners.next()?,
+            others: owners.collect(),
+            hold,
+        })
+    }
+
+    fn compare(&mut self, attributes: Option<&Attributes>) {
+        self.settings();
+        if let Some(routes) = &self.device.enabled_routes {
+            self.routes(routes);
+        }
+        if let Some(attributes) = attributes {
+            self.attributes(attributes);
+        }
+    }
+
+    /// Adds a difference for the acting policies. If no policy acts, the difference is only shown: once for
+    /// each waiting policy, because each is approved separately.
+    fn add(&mut self, owners: &[PolicyKey], why: Why, change: Change) {
+        let mut sorted = Owners::default();
+        for owner in owners {
+            self.add_owner(&mut sorted, owner.clone(), &change);
+        }
+        let Owners {
+            acting,
+            waiting,
+            suspended,
+            suspender,
+        } = sorted;
+        if !acting.is_empty() {
+            let waiting = waiting.into_iter().map(|(owner, _)| owner);
+            let by_rank = acting.into_iter().chain(waiting).chain(suspended);
+            let difference = self.difference(by_rank, why, change, None);
+            self.differences.extend(difference);
+            return;
+        }
+        for (owner, hold) in waiting {
+            let change = self.field_owners.view(&owner, &change);
+            let difference = self.difference([owner], why, change, Some(hold));
+            self.shown.extend(difference);
+        }
+        let difference = self.difference(suspended, why, change, suspender);
+        self.shown.extend(difference);
+    }
+
+    /// Adds the differences of a list: one for the acting policies, one for each waiting policy, and one for
+    /// the suspended policies. A waiting policy is shown what the list becomes once that policy acts too.
+    fn list<T: Entry>(
+        &mut self,
+        claim: &ListOwners<T>,
+        before: &BTreeSet<T>,
+        change: impl Fn(BTreeSet<T>, BTreeSet<T>) -> Change,
+    ) {
+        let field_owners = self.field_owners;
+        let to = |after: &BTreeSet<T>| change(before.clone(), after.clone());
+        let field = to(before).field();
+        let is_active = |policy: &PolicyKey| field_owners.acts_on(policy, &field);
+        let with = |policy: &PolicyKey| claim.settled(before, |q| is_active(q) || q == policy);
+        let mut owners = Owners::default();
+        let unmet = claim.unmet(before);
+        for owner in unmet.iter().cloned().chain(claim.withdrawing(before)) {
+            let change = to(&with(&owner));
+            self.add_owner(&mut owners, owner, &change);
+        }
+        let why = |policy: &PolicyKey| {
+            if unmet.contains(policy) {
+                Why::Declared
+            } else {
+                Why::Released
+            }
+        };
+        let Owners {
+            acting,
+            waiting,
+            suspended,
+            suspender,
+        } = owners;
+        let sends = |policy: &PolicyKey| is_active(policy) || acting.contains(policy);
+        let after = claim.settled(before, sends);
+        let waiting = waiting.into_iter().map(|(owner, hold)| {
+            let after = with(&owner);
+            (owner, hold, after)
+        });
+        // A policy that wants what the acting policies bring about anyway needs no approval.
+        let (met, waiting): (Vec<_>, Vec<_>) = waiting.partition(|(.., own)| *own == after);
+        if after != *before {
+            let met = met.into_iter().map(|(owner, ..)| owner);
+            let why = acting.first().map_or(Why::Declared, why);
+            let by_rank = acting.iter().cloned().chain(met);
+            let difference = self.difference(by_rank, why, to(&after), None);
+            self.differences.extend(difference);
+        }
+        for (owner, hold, own) in waiting {
+            let why = why(&owner);
+            let change = field_owners.view(&owner, &to(&own));
+            let difference = self.difference([owner], why, change, Some(hold));
+            self.shown.extend(difference);
+        }
+        let is_suspended =
+            |policy: &PolicyKey| matches!(field_owners.mode(policy), Mode::Suspended(_));
+        let all = claim.settled(before, |policy| is_active(policy) || is_suspended(policy));
+        if all != after {
+            let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
+            self.shown.extend(difference);
+        }
+    }
+
+    fn settings(&mut self) {
+        let (device, field_owners) = (self.device, self.field_owners);
+        if let Some(claim) = &field_owners.authorized
+            && claim.desired != device.authorized
+        {
+            let change = Change::Authorized {
+                before: device.authorized,
+                after: claim.desired,
+            };
+            self.add(&claim.owners, Why::Declared, change);
+        }
+        let change = |before, after| Change::Tags { before, after };
+        self.list(&field_owners.tags, &device.tags, change);
+        if let Some(claim) = &field_owners.key_expiry_disabled
+            && claim.desired != device.key_expiry_disabled
+        {
+            let before = device.key_expiry_disabled;
+            let change = Change::KeyExpiryDisabled {
+                before,
+                after: claim.desired,
+            };
+            self.add(&claim.owners, Why::Declared, change);
+        }
+        if let Some(claim) = &field_owners.name
+            && claim.desired != device.label()
+        {
+            let change = Change::Name {
+                before: device.label(),
+                after: claim.desired.clone(),
+            };
+            self.add(&claim.owners, Why::Declared, change);
+        }
+        if let Some(claim) = &field_owners.ipv4
+            && !device.holds(claim.desired.addr())
+        {
+            let change = Change::Ipv4 {
+                before: device.ipv4,
+                after: claim.desired,
+            };
+            self.add(&claim.owners, Why::Declared, change);
+        }
+    }
+
+    /// Adds the one-shot actions of the policies that these owners include.
+    fn actions(&mut self, actions: &Actions) {
+        for (change, owners) in &actions.changes {
+            let included: Vec<PolicyKey> = owners
+                .iter()
+                .filter(|owner| self.field_owners.includes(owner))
+                .cloned()
+                .collect();
+            if !included.is_empty() {
+                self.add(&included, Why::Declared, change.clone());
+            }
+        }
+    }
+
+    fn routes(&mut self, enabled: &RouteSet) {
+        let field_owners = self.field_owners;
+        let (exit, subnets): (RouteSet, RouteSet) =
+            enabled.iter().partition(|route| route.is_exit_node());
+        let change = |before, after| Change::EnabledRoutes { before, after };
+        self.list(&field_owners.enabled_routes, &subnets, change);
+        if let Some(claim) = &field_owners.exit_node
+            && exit
+                != if claim.desired {
+                    Route::exit_node()
+                } else {
+                    RouteSet::new()
+                }
+        {
+            let change = Change::ExitNode {
+                before: exit,
+                after: claim.desired,
+            };
+            let why = if field_owners.clears_exit_node {
+                Why::Released
+            } else {
+                Why::Declared
+            };
+            self.add(&claim.owners, why, change);
+        }
+    }
+
+    fn attributes(&mut self, attributes: &Attributes) {
+        let field_owners = self.field_owners;
+        for (key, claim) in &field_owners.attributes {
+            let before = attributes.get(key);
+            if !before.is_some_and(|reported| claim.desired.is_met_by(reported)) {
+                let change = Change::Attribute {
+                    key: key.clone(),
+                    before: before.cloned(),
+                    after: Some(claim.desired.clone()),
+                };
+                self.add(&claim.owners, Why::Declared, change);
+            }
+        }
+        for (key, before) in attributes {
+            self.remove_undeclared(key, before);
+        }
+    }
+
+    /// Deletes an attribute that no policy desires: if a policy declared it before, if a policy that set it
+    /// has released the device, or if a policy owns all attributes and no policy declares this one.
+    fn remove_undeclared(&mut self, key: &AttributeKey, before: &ReportedAttribute) {
+        let field_owners = self.field_owners;
+        let pruners = field_owners.removed_keys.get(key);
+        let clearers = field_owners.released_keys.get(key);
+        let named = field_owners.named.contains(key);
+        let owners: Vec<_> = pruners
+            .into_iter()
+            .chain(clearers)
+            .flatten()
+            .chain(
+                field_owners
+                    .exact_attribute_owners
+                    .iter()
+                    .filter(|owner| !named && !field_owners.is_impossible_for(key, owner)),
+            )
+            .cloned()
+            .collect();
+        let why = match (pruners, clearers) {
+            (Some(_), _) => Why::NoLongerDeclared,
+            (None, Some(_)) => Why::Released,
+            (None, None) => Why::NotDeclared,
+        };
+        let change = Change::Attribute {
+            key: key.clone(),
+            before: Some(before.clone()),
+            after: None,
+        };
+        self.add(&owners, why, change);
+    }
+}

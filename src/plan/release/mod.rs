@@ -1,0 +1,10 @@
+//! What a policy manages on its devices, and clears on those that it releases.
+
+pub(super) mod declared_keys;
+mod managed_devices;
+mod managed_routes;
+mod owned;
+
+pub use managed_devices::{MAX_MANAGED, ManagedDevices, ManagedSettings, Released};
+pub use managed_routes::PartlyManaged;
+pub use owned::{Capacity, Digest, OwnedGroup, OwnedKeys, OwnedRecord};

@@ -1,0 +1,238 @@
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use crate::model::{Device, NodeId, Refused};
+use crate::plan::{
+    AllowedRules, Approvals, DeviceIndex, DeviceTarget, Identity, Policy, PolicyRecord, Target,
+};
+
+/// The owner of a device, as the control server reports it. A policy follows another machine under a known
+/// name only if the owner is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Its user.
+    User(String),
+    /// Its tags: a tagged device no longer has a user.
+    Tagged,
+}
+
+impl Owner {
+    /// The owner of a device now.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        if device.tags.is_empty() {
+            Self::User(device.user.clone())
+        } else {
+            Self::Tagged
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(login) => f.write_str(login),
+            Self::Tagged => f.write_str("tagged"),
+        }
+    }
+}
+
+impl FromStr for Owner {
+    type Err = Refused;
+
+    /// As [`Owner`] displays it; a login name always has an `@` or is not `tagged`.
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        Ok(match text {
+            "tagged" => Self::Tagged,
+            login => Self::User(login.to_owned()),
+        })
+    }
+}
+
+/// The device that a policy is bound to, as it was when last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The device.
+    pub node: NodeId,
+    /// Its owner then.
+    pub owner: Owner,
+    /// How the manifest named it: a policy that names another device releases this one.
+    pub named: String,
+}
+
+/// The devices that a policy targets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// This one.
+    Device(NodeId),
+    /// The devices that its selector matches; maybe none.
+    Selector(BTreeSet<NodeId>),
+    /// No device in the list has the name.
+    NotFound,
+    /// The last polls did not list the bound device, and nothing proves that it has left the tailnet.
+    Missing(NodeId),
+    /// The device of that name lacks tags or a user that the policy requires.
+    Unmet {
+        /// The device of that name.
+        node: NodeId,
+        /// What it lacks, as a clause.
+        lacks: String,
+    },
+    /// Several devices have the name, and none is bound.
+    Ambiguous(Vec<NodeId>),
+    /// The bound device is gone, and the device that has its name now belongs to somebody else.
+    IdentityChanged {
+        /// The device that was bound.
+        bound: NodeId,
+        /// Its owner when last seen.
+        owner: Owner,
+        /// The device that has the name now.
+        found: NodeId,
+        /// The owner of the found device.
+        found_owner: Owner,
+    },
+}
+
+impl Binding {
+    /// The devices, in the order of their ids.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        let (one, many) = match self {
+            Self::Device(node) => (Some(node), None),
+            Self::Selector(nodes) => (None, Some(nodes)),
+            _ => (None, None),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    /// Whether the policy targets this device.
+    #[must_use]
+    pub fn holds(&self, id: &NodeId) -> bool {
+        match self {
+            Self::Device(node) => node == id,
+            Self::Selector(nodes) => nodes.contains(id),
+            _ => false,
+        }
+    }
+}
+
+/// Finds the devices of an admitted policy in a complete list, among those that the rules of the tailnet
+/// let it change. The policy must neither learn of other devices nor affect other policies there.
+#[must_use]
+pub fn bind_policy(
+    policy: &Policy,
+    record: &PolicyRecord,
+    approvals: &Approvals,
+    index: &DeviceIndex,
+) -> Binding {
+    bind_among(&policy.target, &policy.allowance, record, approvals, index)
+}
+
+/// Finds the devices of a target in a complete list, whatever the rules of the tailnet.
+#[must_use]
+pub fn bind(
+    target: &Target,
+    record: &PolicyRecord,
+    approvals: &Approvals,
+    index: &DeviceIndex,
+) -> Binding {
+    bind_among(target, &AllowedRules::default(), record, approvals, index)
+}
+
+fn bind_among(
+    target: &Target,
+    allowance: &AllowedRules,
+    record: &PolicyRecord,
+    approvals: &Approvals,
+    index: &DeviceIndex,
+) -> Binding {
+    match target {
+        Target::Device(target) => bind_device(target, allowance, record, approvals, index),
+        Target::Selector(selector) => {
+            let devices = index.devices().filter(|device| allowance.is_about(device));
+            let fitting = devices.filter(|device| selector.matches(device));
+            Binding::Selector(fitting.map(|device| device.node_id.clone()).collect())
+        }
+    }
+}
+
+/// While the bound device is in the list it stays bound, even if another device takes its name. When it is
+/// gone, the policy follows another device of the name only if its owner is the same, or if somebody
+/// approved that device. Of several devices of the name, the policy follows the approved one.
+fn bind_device(
+    target: &DeviceTarget,
+    allowance: &AllowedRules,
+    record: &PolicyRecord,
+    approvals: &Approvals,
+    index: &DeviceIndex,
+) -> Binding {
+    let named = target.identity.to_string();
+    let bound = record.bound.as_ref().filter(|bound| bound.named == named);
+    let still_there = bound.and_then(|bound| index.get(&bound.node));
+    if let Some(device) = still_there.filter(|device| !device.external) {
+        return if allowance.is_about(device) {
+            meets(target, device)
+        } else {
+            Binding::NotFound
+        };
+    }
+    let mut candidates = index.find(&target.identity);
+    candidates.retain(|device| allowance.is_about(device));
+    let mut approved = candidates
+        .iter()
+        .filter(|device| approvals.nodes.contains(&device.node_id));
+    if let (Some(device), None) = (approved.next(), approved.next()) {
+        return meets(target, device);
+    }
+    match (candidates.as_slice(), bound) {
+        ([], _) => Binding::NotFound,
+        ([device], Some(bound))
+            if may_change(&target.identity) && bound.owner != Owner::of(device) =>
+        {
+            Binding::IdentityChanged {
+                bound: bound.node.clone(),
+                owner: bound.owner.clone(),
+                found: device.node_id.clone(),
+                found_owner: Owner::of(device),
+            }
+        }
+        ([device], _) => meets(target, device),
+        (several, _) => Binding::Ambiguous(several.iter().map(|d| d.node_id.clone()).collect()),
+    }
+}
+
+/// What a bound policy records of its device.
+#[must_use]
+pub fn recorded(target: &DeviceTarget, device: &Device) -> Bound {
+    Bound {
+        node: device.node_id.clone(),
+        owner: Owner::of(device),
+        named: target.identity.to_string(),
+    }
+}
+
+/// Whether an identity may name another device one day: an id always names the same device, a name can
+/// pass to another one.
+#[must_use]
+pub fn may_change(identity: &Identity) -> bool {
+    matches!(identity, Identity::Name(_) | Identity::Hostname(_))
+}
+
+fn meets(target: &DeviceTarget, device: &Device) -> Binding {
+    let node = device.node_id.clone();
+    let missing: Vec<_> = target
+        .tags
+        .difference(&device.tags)
+        .map(ToString::to_string)
+        .collect();
+    if !missing.is_empty() {
+        let lacks = format!("it does not have {}", missing.join(", "));
+        return Binding::Unmet { node, lacks };
+    }
+    // A tagged device has no user: the one who registered it is no longer its owner.
+    let owned = device.tags.is_empty() && target.users.contains(&device.user);
+    if !target.users.is_empty() && !owned {
+        // The message must not disclose the actual owner to the policy's author.
+        let lacks = format!("its owner is none of {}", target.users.join(", "));
+        return Binding::Unmet { node, lacks };
+    }
+    Binding::Device(node)
+}

@@ -1,0 +1,495 @@
+mod impossible;
+mod readers;
+mod released;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use jiff::Timestamp;
+
+use self::impossible::is_impossible;
+use crate::model::{AttributeKey, DesiredAttribute, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
+use crate::plan::{
+    AllowedEntries, ApprovalStates, AttributeType, AttributeTypes, AttributesOwnership, Change,
+    ConflictKind, Disruption, Field, Hold, ListOwners, Mode, Policy, PolicyKey, PolicyPermissions,
+    PolicyRecord, Released,
+};
+
+/// The desired state of a field, and the policies that own the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldOwner<T> {
+    /// The desired state.
+    pub desired: T,
+    /// The policies that declare exactly this, by rank: the first takes precedence.
+    pub owners: Vec<PolicyKey>,
+}
+
+/// A field in which one policy is overridden by another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The field.
+    pub field: Field,
+    /// The policy that is overridden.
+    pub overridden: PolicyKey,
+    /// The policy that takes precedence.
+    pub owner: PolicyKey,
+    /// Whether the message for the overridden policy may name the owner: both may change the field of one
+    /// device, both are in one namespace, or the overridden policy may change every device.
+    pub is_named: bool,
+    /// Why both policies cannot have what they declare.
+    pub kind: ConflictKind,
+}
+
+/// `tags to network/first`
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to ", self.field)?;
+        if self.is_named {
+            self.owner.fmt(f)?;
+        } else {
+            f.write_str("a policy of another namespace")?;
+        }
+        self.kind.fmt(f)
+    }
+}
+
+/// The owners of each field of one device.
+///
+/// | policies, by rank                  | tags    | keyExpiry | conflict            |
+/// |------------------------------------|---------|-----------|---------------------|
+/// | a: tags [tag:x]                    | a       |           |                     |
+/// | a: tags [tag:x]; b: tags [tag:y]   | a       |           | a overrides b: tags |
+/// | a: tags [tag:x]; b: tags [tag:x]   | a and b |           | none: same value    |
+/// | a: tags [tag:x]; b: keyExpiry      | a       | b         |                     |
+///
+/// Policies can share lists ([`ListOwners`]). A policy that is suspended or needs an approval owns fields like
+/// any other, but does not act. A policy that observes owns nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldOwners {
+    /// The owner of `authorized`.
+    pub authorized: Option<FieldOwner<bool>>,
+    /// The owners of `tags`.
+    pub tags: ListOwners<Tag>,
+    /// The owner of `keyExpiry`.
+    pub key_expiry_disabled: Option<FieldOwner<bool>>,
+    /// The owners of `enabledRoutes`.
+    pub enabled_routes: ListOwners<Route>,
+    /// The owner of `exitNode`.
+    pub exit_node: Option<FieldOwner<bool>>,
+    /// The owner of each attribute.
+    pub attributes: BTreeMap<AttributeKey, FieldOwner<DesiredAttribute>>,
+    /// The attributes to delete if they exist: the policies declared them before, and no policy does now.
+    pub removed_keys: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// The attributes to delete if they exist: set by policies that have released the device.
+    pub released_keys: BTreeMap<AttributeKey, Vec<PolicyKey>>,
+    /// No policy declares `exitNode`, but policies that have released the device clear it.
+    pub clears_exit_node: bool,
+    /// The policies that have released the device and have something to clear on it.
+    pub releasing: BTreeSet<PolicyKey>,
+    /// The policies that own all attributes of the device, by rank: undeclared attributes are deleted.
+    pub exact_attribute_owners: Vec<PolicyKey>,
+    /// The attributes that any policy declares.
+    pub named: BTreeSet<AttributeKey>,
+    /// The attributes that any policy desires: declared, with an expiry that has not passed.
+    desired: BTreeSet<AttributeKey>,
+    /// Attributes whose declared expiry has passed, each with its policy, which no longer desires it.
+    pub expired: BTreeSet<(AttributeKey, PolicyKey)>,
+    /// The owner of `name`.
+    pub name: Option<FieldOwner<DeviceLabel>>,
+    /// The owner of `ipv4`.
+    pub ipv4: Option<FieldOwner<TailnetIpv4>>,
+    /// The fields in which a policy is overridden by another.
+    pub conflicts: Vec<Conflict>,
+    /// What each observing policy would own if it were alone.
+    pub observed: BTreeMap<PolicyKey, FieldOwners>,
+    /// What each policy would own if it were alone and the device were not protected.
+    pub protected: BTreeMap<PolicyKey, FieldOwners>,
+    /// Attributes that a policy declares and the API would refuse, because the tailnet has the key with
+    /// another spelling or type. They override nothing.
+    pub impossible: Vec<(PolicyKey, AttributeKey, DesiredAttribute)>,
+    /// When the next desired attribute of a conflict expires, so that the conflict may end.
+    conflicts_end: Option<Timestamp>,
+    allowed: BTreeMap<PolicyKey, BTreeSet<Disruption>>,
+    modes: BTreeMap<PolicyKey, Mode>,
+    /// The permissions of the policies on the device.
+    permissions: PolicyPermissions,
+    limited: BTreeSet<PolicyKey>,
+}
+
+impl FieldOwners {
+    /// Resolves the owners among the policies that target one device, and what policies that have released
+    /// it clear. A policy of another device may own the type of an attribute key.
+    #[must_use]
+    pub fn resolve(
+        policies: &[(&Policy, &PolicyRecord)],
+        released: &[Released],
+        types: &AttributeTypes,
+        approvals: &ApprovalStates<'_>,
+        permissions: PolicyPermissions,
+        node: &NodeId,
+        now: Timestamp,
+    ) -> Self {
+        let (observing, mut ranked): (Vec<_>, Vec<_>) = policies
+            .iter()
+            .copied()
+            .partition(|(policy, _)| policy.mode == Mode::Observe);
+        ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
+        let no_types = AttributeTypes::default();
+        let alone = |of: (&Policy, &PolicyRecord)| {
+            let key = &of.0.key;
+            let permissions = permissions.of_an_observer(key);
+            (
+                key.clone(),
+                Self::among(&[of], node, &no_types, approvals, permissions, now),
+            )
+        };
+        let observed = observing.into_iter().map(alone).collect();
+        let mut field_owners = Self::among(&ranked, node, types, approvals, permissions, now);
+        field_owners.observed = observed;
+        for released in released {
+            field_owners.clear(released, approvals);
+        }
+        field_owners
+    }
+
+    /// Adds what policies declare for a protected device: it is shown, and owns nothing.
+    pub(in crate::plan) fn add_denied(
+        &mut self,
+        protected: &[(&Policy, &PolicyRecord)],
+        node: &NodeId,
+        now: Timestamp,
+    ) {
+        for of in protected {
+            let key = &of.0.key;
+            let permissions = self.permissions.of_an_observer(key);
+            let (types, approvals) = (AttributeTypes::default(), ApprovalStates::default());
+            let alone = Self::among(&[*of], node, &types, &approvals, permissions, now);
+            self.protected.insert(key.clone(), alone);
+        }
+    }
+
+    /// The settings that are shown and own nothing.
+    fn only_shown(&self) -> impl Iterator<Item = &Self> {
+        self.observed.values().chain(self.protected.values())
+    }
+
+    fn among(
+        ranked: &[(&Policy, &PolicyRecord)],
+        node: &NodeId,
+        types: &AttributeTypes,
+        approvals: &ApprovalStates<'_>,
+        permissions: PolicyPermissions,
+        now: Timestamp,
+    ) -> Self {
+        let mut field_owners = Self {
+            permissions,
+            ..Self::default()
+        };
+        for (policy, _) in ranked {
+            field_owners.admit(policy, approvals);
+            for (key, desired) in policy.desired.attributes.iter().flatten() {
+                if desired.has_expired(now) {
+                    field_owners.named.insert(key.clone());
+                    let expired = (key.clone(), policy.key.clone());
+                    field_owners.expired.insert(expired);
+                    continue;
+                }
+                if is_impossible(policy, key, desired, types, now) {
+                    field_owners.set_impossible(policy, key, desired);
+                    continue;
+                }
+                field_owners.named.insert(key.clone());
+                field_owners.desired.insert(key.clone());
+                if !field_owners.overridden_type(policy, key, desired, types, now) {
+                    field_owners.admit_attribute(policy, key, desired);
+                }
+            }
+        }
+        let invalid = ranked.iter().filter(|(policy, _)| policy.is_invalid());
+        for (_, record) in invalid {
+            // Which of its keys an invalid policy still declares is unknown, so all of them stay.
+            let owned = record.owned.known_at(node).into_iter().flatten();
+            field_owners.named.extend(owned.clone().cloned());
+            field_owners.desired.extend(owned.cloned());
+        }
+        for (policy, record) in ranked {
+            field_owners.prune(policy, record.owned.known_at(node));
+        }
+        field_owners
+    }
+
+    /// Whether the changes of this policy may be sent without an approval.
+    #[must_use]
+    pub fn acts(&self, policy: &PolicyKey) -> bool {
+        !matches!(self.mode(policy), Mode::Suspended(_) | Mode::Approve) && !self.is_limited(policy)
+    }
+
+    /// Whether the changes of this policy to a field may be sent.
+    #[must_use]
+    pub fn acts_on(&self, policy: &PolicyKey, field: &Field) -> bool {
+        self.acts(policy) && self.denies(policy, field).is_none()
+    }
+
+    /// Why the guardrails deny a policy this field of the device.
+    #[must_use]
+    pub fn denies(&self, policy: &PolicyKey, field: &Field) -> Option<Hold> {
+        self.permissions.denies(policy, field)
+    }
+
+    /// A message of the API as the author of a policy may see it.
+    #[must_use]
+    pub fn mask(&self, policy: &PolicyKey, text: &str) -> String {
+        self.permissions.mask(policy, text)
+    }
+
+    /// A change as the author of a policy may see it.
+    #[must_use]
+    pub fn view(&self, policy: &PolicyKey, change: &Change) -> Change {
+        self.permissions.view(policy, change)
+    }
+
+    /// What the controller does about a difference of this policy.
+    #[must_use]
+    pub fn mode(&self, policy: &PolicyKey) -> Mode {
+        self.modes.get(policy).copied().unwrap_or_default()
+    }
+
+    /// Whether this policy is among those that were resolved here.
+    pub(in crate::plan) fn includes(&self, policy: &PolicyKey) -> bool {
+        self.modes.contains_key(policy)
+    }
+
+    /// Whether the limit of changed devices holds this policy here.
+    #[must_use]
+    pub fn is_limited(&self, policy: &PolicyKey) -> bool {
+        self.limited.contains(policy)
+    }
+
+    /// Whether attributes must be read: to compare them, or because their type may conflict with that of the
+    /// policy that takes precedence.
+    #[must_use]
+    pub fn need_attributes(&self) -> bool {
+        let is_of_type = |conflict: &Conflict| matches!(conflict.kind, ConflictKind::Type(_));
+        !self.attributes.is_empty()
+            || !self.impossible.is_empty()
+            || self.conflicts.iter().any(is_of_type)
+            || !self.removed_keys.is_empty()
+            || !self.released_keys.is_empty()
+            || !self.exact_attribute_owners.is_empty()
+            || self.only_shown().any(Self::need_attributes)
+    }
+
+    /// When the next desired attribute expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        let own = self.attributes.values();
+        let own = own.filter_map(|claim| claim.desired.expiry);
+        let shown = self.only_shown().filter_map(Self::next_expiry);
+        own.chain(shown).chain(self.conflicts_end).min()
+    }
+
+    /// Whether any policy declares routes of either kind.
+    #[must_use]
+    pub fn need_routes(&self) -> bool {
+        !self.enabled_routes.is_empty()
+            || self.exit_node.is_some()
+            || self.only_shown().any(Self::need_routes)
+    }
+
+    /// Whether a request for the routes would contain entries that no policy here owns.
+    #[must_use]
+    pub fn share_routes(&self) -> bool {
+        let sets_exit_node = |claim: &FieldOwner<bool>| {
+            let mut owners = claim.owners.iter();
+            owners.any(|owner| self.acts_on(owner, &Field::ExitNode))
+        };
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::EnabledRoutes);
+        self.enabled_routes
+            .carries_unmanaged(acts, AllowedEntries::bounds_routes)
+            || !self.exit_node.as_ref().is_some_and(sets_exit_node)
+    }
+
+    /// Whether a request for the tags would contain tags that no policy here owns.
+    #[must_use]
+    pub fn share_tags(&self) -> bool {
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::Tags);
+        self.tags
+            .carries_unmanaged(acts, AllowedEntries::bounds_tags)
+    }
+
+    /// Whether this policy allows this disruption.
+    #[must_use]
+    pub fn allows(&self, owner: &PolicyKey, disruption: Disruption) -> bool {
+        self.allowed
+            .get(owner)
+            .is_some_and(|allowed| allowed.contains(&disruption))
+    }
+
+    fn admit(&mut self, policy: &Policy, approvals: &ApprovalStates<'_>) {
+        let key = &policy.key;
+        let desired = &policy.desired;
+        let ownership = policy.ownership;
+        let scope = self.permissions.scope(key);
+        let mut conflicts: Vec<(Field, PolicyKey)> = Vec::new();
+        let mut add_conflict = |field, winner: Option<PolicyKey>| {
+            conflicts.extend(winner.map(|winner| (field, winner)));
+        };
+        let authorized = desired.authorized.as_ref();
+        add_conflict(
+            Field::Authorized,
+            claim(&mut self.authorized, authorized, key),
+        );
+        if let Some(tags) = &desired.tags {
+            add_conflict(
+                Field::Tags,
+                self.tags.admit(key, tags, ownership.tags, scope.clone()),
+            );
+        }
+        let key_expiry = desired.key_expiry_disabled.as_ref();
+        add_conflict(
+            Field::KeyExpiry,
+            claim(&mut self.key_expiry_disabled, key_expiry, key),
+        );
+        if let Some(routes) = &desired.enabled_routes {
+            let winner = self
+                .enabled_routes
+                .admit(key, routes, ownership.enabled_routes, scope);
+            add_conflict(Field::EnabledRoutes, winner);
+        }
+        let exit_node = desired.exit_node.as_ref();
+        add_conflict(Field::ExitNode, claim(&mut self.exit_node, exit_node, key));
+        add_conflict(
+            Field::Name,
+            claim(&mut self.name, desired.name.as_ref(), key),
+        );
+        add_conflict(
+            Field::Ipv4,
+            claim(&mut self.ipv4, desired.ipv4.as_ref(), key),
+        );
+        self.conflicts
+            .extend(conflicts.into_iter().map(|(field, winner)| Conflict {
+                field,
+                overridden: key.clone(),
+                owner: winner,
+                is_named: true,
+                kind: ConflictKind::Field,
+            }));
+        if desired.attributes.is_some() && ownership.attributes == AttributesOwnership::Exact {
+            self.exact_attribute_owners.push(key.clone());
+        }
+        self.allowed.insert(key.clone(), policy.allowed.clone());
+        self.modes.insert(key.clone(), policy.mode);
+        if approvals.limits(key) {
+            self.limited.insert(key.clone());
+        }
+    }
+
+    /// Whether a policy that ranks before this one, even one of another device, declares the key with another
+    /// spelling or type.
+    fn overridden_type(
+        &mut self,
+        policy: &Policy,
+        key: &AttributeKey,
+        desired: &DesiredAttribute,
+        types: &AttributeTypes,
+        now: Timestamp,
+    ) -> bool {
+        let Some((winner, claim)) = types.deciding(key, now) else {
+            return false;
+        };
+        // A policy that ranks after this one owns the type only while the API refuses this one, so this one
+        // must still be tried.
+        if claim.attribute_type == AttributeType::of(key, desired) || *winner > policy.owned_rank()
+        {
+            return false;
+        }
+        self.conflicts.push(Conflict {
+            field: Field::Attribute(key.clone()),
+            overridden: policy.key.clone(),
+            owner: winner.policy().clone(),
+            is_named: policy.allowance.devices().is_none()
+                || winner.policy().namespace == policy.key.namespace,
+            kind: ConflictKind::Type(claim.attribute_type.clone()),
+        });
+        let ends = self.conflicts_end.into_iter();
+        self.conflicts_end = ends.chain(claim.expiry).chain(desired.expiry).min();
+        true
+    }
+
+    fn admit_attribute(&mut self, policy: &Policy, key: &AttributeKey, desired: &DesiredAttribute) {
+        // Keys that differ only in case cannot both exist in a tailnet.
+        let taken = self
+            .attributes
+            .iter_mut()
+            .find(|(other, _)| other.folded() == key.folded());
+        match taken {
+            Some((other, claim)) if other != key || claim.desired != *desired => {
+                self.conflicts.push(Conflict {
+                    field: Field::Attribute(key.clone()),
+                    overridden: policy.key.clone(),
+                    owner: claim.owners[0].clone(),
+                    is_named: true,
+                    kind: ConflictKind::Field,
+                });
+                // Once it expires, there is nothing left to override.
+                let ends = self.conflicts_end.into_iter();
+                self.conflicts_end = ends.chain(desired.expiry).min();
+            }
+            Some((_, claim)) => claim.owners.push(policy.key.clone()),
+            None => {
+                let claim = FieldOwner {
+                    desired: desired.clone(),
+                    owners: vec![policy.key.clone()],
+                };
+                self.attributes.insert(key.clone(), claim);
+            }
+        }
+    }
+
+    /// Whether a policy no longer desires an attribute that it declares: it neither sets nor deletes it.
+    fn is_expired_for(&self, key: &AttributeKey, policy: &PolicyKey) -> bool {
+        let expired = (key.clone(), policy.clone());
+        self.expired.contains(&expired)
+    }
+
+    /// Deletes each key that the policy owns here and no longer declares, unless another policy desires it. A
+    /// policy without `postureAttributes` releases its keys instead.
+    fn prune(&mut self, policy: &Policy, owned: Option<&BTreeSet<AttributeKey>>) {
+        if policy.desired.attributes.is_none() {
+            return;
+        }
+        for key in owned.into_iter().flatten() {
+            let declares =
+                self.is_expired_for(key, &policy.key) || self.is_impossible_for(key, &policy.key);
+            if !self.desired.contains(key) && !declares {
+                let owners = self.removed_keys.entry(key.clone()).or_default();
+                owners.push(policy.key.clone());
+            }
+        }
+    }
+}
+
+/// Adds what the policy that ranks next declares. Returns the policy that overrides it, if any.
+fn claim<T: Clone + PartialEq>(
+    slot: &mut Option<FieldOwner<T>>,
+    desired: Option<&T>,
+    policy: &PolicyKey,
+) -> Option<PolicyKey> {
+    let desired = desired?;
+    match slot {
+        Some(first) if first.desired == *desired => {
+            first.owners.push(policy.clone());
+            None
+        }
+        Some(first) => first.owners.first().cloned(),
+        None => {
+            *slot = Some(FieldOwner {
+                desired: desired.clone(),
+                owners: vec![policy.clone()],
+            });
+            None
+        }
+    }
+}

@@ -1,0 +1,229 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::plan::{AllowedEntries, Entry, ListOwnership, PolicyKey};
+
+/// The owners of a list of one device: its tags or its routes.
+///
+/// | policies, by rank                            | the list becomes       | conflict            |
+/// |----------------------------------------------|------------------------|---------------------|
+/// | a: Exact [x]; b: Exact [y]                   | [x]                    | a overrides b       |
+/// | a: Exact [x]; b: Exact [x]                   | [x]                    | none: same list     |
+/// | a: AtLeast [x]; b: Exact [y]                 | [x, y]                 | none: a adds to it  |
+/// | a: Exact [x]; b: AtLeast [y]                 | [x]                    | a overrides b       |
+/// | a: Exact [x, y]; b: AtLeast [y]              | [x, y]                 | none: contained     |
+/// | a: AtLeast [x, y]; b: Exact []; c: Exact [x] | [x, y]                 | b overrides c       |
+/// | a: AtLeast [x]; b: AtLeast [y]               | observed, x and y      | none                |
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListOwners<T> {
+    /// The policies that are not overridden, by rank.
+    parts: Vec<Part<T>>,
+    /// The entries that overridden policies declare.
+    overridden: BTreeSet<T>,
+    /// The entries that policies withdraw after they released the device, and that no policy declares.
+    withdrawn: BTreeMap<T, Vec<PolicyKey>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part<T> {
+    owner: PolicyKey,
+    desired: BTreeSet<T>,
+    exact: bool,
+    /// The entries that rules allow the policy. An exact list removes only allowed entries, and does not
+    /// conflict with a policy that owns other entries.
+    scope: AllowedEntries,
+}
+
+impl<T: Entry> Part<T> {
+    /// Whether it removes an entry that no policy declares.
+    fn removes(&self, entry: &T) -> bool {
+        self.exact && self.scope.covers(entry)
+    }
+
+    /// Whether this policy overrides one that ranks later and declares `desired`. `whole` has all the entries
+    /// that policies ranking before it declare.
+    fn excludes(
+        &self,
+        desired: &BTreeSet<T>,
+        ownership: ListOwnership,
+        scope: &AllowedEntries,
+        whole: &BTreeSet<T>,
+    ) -> bool {
+        let removed = |entry: &T| self.removes(entry) && !whole.contains(entry);
+        let given = |entry: &T| scope.covers(entry) && !desired.contains(entry);
+        // Of two exact lists, the first overrides the other, unless they are the same, or the other one is
+        // what the first becomes with the entries that are added before it.
+        let more = |entry: &T| self.removes(entry) && !self.desired.contains(entry);
+        let is_other = || desired.iter().any(more) && whole.iter().any(given);
+        let replaced = || self.desired.iter().any(given) || is_other();
+        self.exact
+            && (desired.iter().any(removed) || (ownership == ListOwnership::Exact && replaced()))
+    }
+}
+
+impl<T> Default for ListOwners<T> {
+    fn default() -> Self {
+        Self {
+            parts: Vec::new(),
+            overridden: BTreeSet::new(),
+            withdrawn: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T: Entry> ListOwners<T> {
+    /// Whether no policy declares or withdraws anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.withdrawn.is_empty()
+    }
+
+    /// Adds what the policy that ranks next declares. Returns the policy that overrides it, if any.
+    pub(in crate::plan) fn admit(
+        &mut self,
+        owner: &PolicyKey,
+        desired: &BTreeSet<T>,
+        ownership: ListOwnership,
+        scope: AllowedEntries,
+    ) -> Option<PolicyKey> {
+        let whole = self.whole();
+        let mut before = self.parts.iter();
+        if let Some(first) = before.find(|part| part.excludes(desired, ownership, &scope, &whole)) {
+            self.overridden.extend(desired.iter().cloned());
+            return Some(first.owner.clone());
+        }
+        self.parts.push(Part {
+            owner: owner.clone(),
+            desired: desired.clone(),
+            exact: ownership == ListOwnership::Exact,
+            scope,
+        });
+        None
+    }
+
+    /// Withdraws the entries that a policy set before it released the device and that no policy declares. Call
+    /// it after all policies are added.
+    pub(in crate::plan) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
+        let mut desired = self.whole();
+        desired.extend(self.overridden.iter().cloned());
+        for entry in entries.difference(&desired) {
+            let owners = self.withdrawn.entry(entry.clone()).or_default();
+            owners.push(owner.clone());
+        }
+    }
+
+    /// The policies that withdraw an observed entry.
+    pub(in crate::plan) fn withdrawing(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
+        let present = self.withdrawn.iter().filter(|(e, _)| before.contains(e));
+        let owners: BTreeSet<&PolicyKey> = present.flat_map(|(_, owners)| owners).collect();
+        owners.into_iter().cloned().collect()
+    }
+
+    /// What the list becomes when these policies act. An entry that only other policies declare stays if it
+    /// is observed, and is not added.
+    pub(in crate::plan) fn settled(
+        &self,
+        before: &BTreeSet<T>,
+        is_active: impl Fn(&PolicyKey) -> bool,
+    ) -> BTreeSet<T> {
+        let whole = self.whole();
+        let acting: Vec<&Part<T>> = self
+            .parts
+            .iter()
+            .filter(|it| is_active(&it.owner))
+            .collect();
+        let removed =
+            |entry: &T| !whole.contains(entry) && acting.iter().any(|it| it.removes(entry));
+        let mut after = before.clone();
+        after.retain(|entry| !removed(entry));
+        after.extend(acting.iter().flat_map(|part| part.desired.iter().cloned()));
+        let withdrawn = |entry: &T| {
+            let owners = self.withdrawn.get(entry);
+            owners.is_some_and(|owners| owners.iter().any(&is_active))
+        };
+        after.retain(|entry| !withdrawn(entry));
+        after
+    }
+
+    /// The same without the policies that do not count. A policy that one of them overrides stays overridden.
+    pub(in crate::plan) fn among(&self, counts: impl Fn(&PolicyKey) -> bool) -> Self {
+        let mut among = self.clone();
+        among.parts.retain(|part| counts(&part.owner));
+        among
+    }
+
+    /// The policies whose desired state differs from the observed one, by rank.
+    pub(in crate::plan) fn unmet(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
+        let whole = self.whole();
+        let unmet = |part: &&Part<T>| {
+            let removed = |entry: &T| part.removes(entry) && !whole.contains(entry);
+            !part.desired.is_subset(before) || before.iter().any(removed)
+        };
+        let parts = self.parts.iter().filter(unmet);
+        parts.map(|part| part.owner.clone()).collect()
+    }
+
+    /// Whether a request that replaces the list contains entries that no acting policy owns.
+    pub(in crate::plan) fn carries_unmanaged(
+        &self,
+        is_active: impl Fn(&PolicyKey) -> bool,
+        bounded: impl Fn(&AllowedEntries) -> bool,
+    ) -> bool {
+        let replaced = self
+            .parts
+            .iter()
+            .any(|part| part.exact && is_active(&part.owner) && !bounded(&part.scope));
+        !replaced || self.parts.iter().any(|part| !is_active(&part.owner))
+    }
+
+    fn whole(&self) -> BTreeSet<T> {
+        let entries = self.parts.iter().flat_map(|part| part.desired.iter());
+        entries.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Route;
+
+    /// For each of these policies, by rank, the policy that overrides it. A policy's name is its index.
+    fn overridden_by(desired: &[(&[u8], ListOwnership)]) -> Vec<Option<String>> {
+        let mut claim = ListOwners::<Route>::default();
+        let admit = |(place, (routes, extent)): (usize, &(&[u8], ListOwnership))| {
+            let routes = routes.iter();
+            let routes = routes.map(|it| format!("10.{it}.0.0/16").parse().unwrap());
+            let owner = PolicyKey {
+                namespace: "network".to_owned(),
+                name: place.to_string(),
+            };
+            let winner = claim.admit(
+                &owner,
+                &routes.collect(),
+                *extent,
+                AllowedEntries::default(),
+            );
+            winner.map(|winner| winner.name)
+        };
+        desired.iter().enumerate().map(admit).collect()
+    }
+
+    #[test]
+    fn second_exact_list_is_overridden_unless_both_become_the_same() {
+        use ListOwnership::{AtLeast, Exact};
+        let to = |name: &str| Some(name.to_owned());
+        let above: (&[u8], ListOwnership) = (&[1, 2], AtLeast);
+        for (exact, below, winner) in [
+            (&[][..], &[1][..], to("1")),
+            (&[], &[1, 2], None),
+            (&[], &[], None),
+            (&[1], &[1, 2], None),
+            (&[1], &[2], to("1")),
+            (&[3], &[1, 3], to("1")),
+            (&[3], &[1, 2, 3], None),
+        ] {
+            let all = overridden_by(&[above, (exact, Exact), (below, Exact)]);
+            assert_eq!(all[2], winner, "{exact:?} above {below:?}");
+        }
+        assert_eq!(overridden_by(&[above, (&[1], Exact)]), [None, None]);
+    }
+}

@@ -1,0 +1,12 @@
+//! Resolves which devices a policy targets, and which policy owns each field of a device.
+
+mod devices;
+mod fields;
+mod lists;
+mod readable;
+mod tailnet_wide;
+
+pub use devices::{Binding, Bound, Owner, bind, bind_policy, may_change, recorded};
+pub use fields::{Conflict, FieldOwners};
+pub use lists::ListOwners;
+pub use tailnet_wide::{AttributeType, AttributeTypes, ConflictKind, TailnetWide, UniqueSetting};

@@ -1,0 +1,100 @@
+//! Tailnet-wide conflicts: between policies of different devices.
+//!
+//! | unique in the tailnet        | between policies         | with the observed state            |
+//! |------------------------------|--------------------------|------------------------------------|
+//! | the type of an attribute key | [`ConflictKind::Type`]   | [`super::Hold::AttributeConflict`] |
+//! | an IPv4 address              | [`ConflictKind::Device`] | `AddressInUse` and `AddressSwap`   |
+//! | a name                       | [`ConflictKind::Device`] | `NameTaken`                        |
+//!
+//! Kept up to date one policy and one device at a time. Each update returns what must be compared again.
+
+#[cfg(test)]
+mod tests;
+mod types;
+mod unique;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use jiff::Timestamp;
+
+pub use types::{AttributeType, AttributeTypes};
+pub use unique::{UniqueSetting, UniqueSettings};
+
+use crate::model::{Attributes, NodeId};
+use crate::plan::{ApprovalStates, FieldOwners, Policy, PolicyPermissions, PolicyRecord};
+
+/// The claims of a tailnet's policies on settings that are unique in the tailnet.
+#[derive(Debug, Clone, Default)]
+pub struct TailnetWide {
+    /// The spelling and type of attribute keys.
+    pub types: AttributeTypes,
+    /// Addresses and names.
+    pub unique: UniqueSettings,
+}
+
+impl TailnetWide {
+    /// Computes the claims of a whole tailnet: `held` has the policies of each device, with their allowed
+    /// settings. Considers only the attributes of devices whose policies need them, because the attributes of
+    /// other devices are not read.
+    #[must_use]
+    pub fn among<'a>(
+        held: &BTreeMap<NodeId, Vec<(&'a Policy, &'a PolicyRecord)>>,
+        attributes: &BTreeMap<NodeId, Attributes>,
+        now: Timestamp,
+    ) -> Self {
+        let mut tailnet_wide = Self::default();
+        for (policy, _) in held.values().flatten() {
+            if AttributeTypes::is_set_by(policy) {
+                tailnet_wide.types.gain_device(policy);
+            }
+        }
+        for (node, policies) in held {
+            let field_owners = FieldOwners::resolve(
+                policies,
+                &[],
+                &tailnet_wide.types,
+                &ApprovalStates::default(),
+                PolicyPermissions::default(),
+                node,
+                now,
+            );
+            let read = attributes
+                .get(node)
+                .filter(|_| field_owners.need_attributes());
+            let types = read.map(AttributeType::all).unwrap_or_default();
+            tailnet_wide.types.note(node, &BTreeSet::new(), &types);
+            tailnet_wide
+                .unique
+                .put(node, UniqueSetting::of(&field_owners, policies));
+        }
+        tailnet_wide
+    }
+}
+
+/// Why two policies cannot both have what they declare.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConflictKind {
+    /// A field of one device.
+    #[default]
+    Field,
+    /// An attribute key has one spelling and one type in the whole tailnet: that of the owner.
+    Type(AttributeType),
+    /// Only one device can have the setting: the owner declares it for this one.
+    Device(String),
+}
+
+impl fmt::Display for ConflictKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field => Ok(()),
+            Self::Type(attribute_type) => write!(
+                f,
+                ", which declares {attribute_type} (a key has one spelling and one type in the whole tailnet)"
+            ),
+            Self::Device(device) => write!(f, ", which declares it for {device}"),
+        }
+    }
+}

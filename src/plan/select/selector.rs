@@ -1,0 +1,153 @@
+use std::cell::Cell;
+
+use crate::model::{Device, TagSet};
+use crate::plan::{Expression, ExpressionError};
+
+/// Selects devices: a device must match all parts. An empty part matches every device. External devices never
+/// match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Tags that a device must have, all of them.
+    pub tags: TagSet,
+    /// Patterns, each of which one of the device's tags must match.
+    pub tag_patterns: Vec<Glob>,
+    /// Patterns, one of which its user must match. A tagged device has no user.
+    pub users: Vec<Glob>,
+    /// Patterns, one of which its hostname must match, ignoring case.
+    pub hostnames: Vec<Glob>,
+    /// Operating systems, one of which the machine must report, ignoring case.
+    pub os: Vec<String>,
+    /// A condition that must hold for it.
+    pub expression: Option<Expression>,
+}
+
+impl Selector {
+    /// Whether a device matches. It does not match if the expression fails.
+    #[must_use]
+    pub fn matches(&self, device: &Device) -> bool {
+        self.check(device).unwrap_or(false)
+    }
+
+    /// Whether a device matches, or why the expression fails if all other parts match.
+    pub fn check(&self, device: &Device) -> Result<bool, ExpressionError> {
+        self.evaluate(device).0
+    }
+
+    /// As [`Selector::check`], with the steps that it took.
+    pub fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionError>, usize) {
+        let steps = Cell::new(0);
+        let others_match = self.matches_without_expression(device, &steps);
+        match &self.expression {
+            Some(expression) if others_match => {
+                let (result, taken) = expression.evaluate(device);
+                (result, steps.get() + taken)
+            }
+            expression => (Ok(expression.is_none() && others_match), steps.get()),
+        }
+    }
+
+    /// Whether all parts but the expression match.
+    fn matches_without_expression(&self, device: &Device, steps: &Cell<usize>) -> bool {
+        let matches = |pattern: &Glob, text: &str| {
+            let (is_match, taken) = pattern.compare(text);
+            steps.set(steps.get() + taken);
+            is_match
+        };
+        let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| matches(glob, text));
+        let tag = |pattern: &Glob| device.tags.iter().any(|tag| matches(pattern, tag.as_str()));
+        let user = || device.tags.is_empty() && any(&self.users, &device.user);
+        let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
+        let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));
+        !device.external
+            && self.tags.is_subset(&device.tags)
+            && self.tag_patterns.iter().all(tag)
+            && (self.users.is_empty() || user())
+            && (self.hostnames.is_empty() || hostname())
+            && (self.os.is_empty() || os())
+    }
+}
+
+/// A pattern for a whole string: `*` matches any characters, `?` any single one, everything else itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<char>);
+
+impl Glob {
+    /// Parses a pattern. Every string is one.
+    #[must_use]
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.chars().collect())
+    }
+
+    /// As [`Glob::new`], for strings in lower case.
+    #[must_use]
+    pub fn lower_case(pattern: &str) -> Self {
+        Self::new(&pattern.to_ascii_lowercase())
+    }
+
+    /// Whether a whole string matches. Takes at most pattern times string steps: after a mismatch, only the
+    /// last `*` takes one more character, because an earlier one would gain nothing by it.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        self.compare(text).0
+    }
+
+    /// As [`Glob::matches`], with the steps that it took.
+    fn compare(&self, text: &str) -> (bool, usize) {
+        let (pattern, text) = (&self.0, text.chars().collect::<Vec<_>>());
+        let (mut at, mut seen, mut steps) = (0, 0, text.len());
+        let mut star: Option<(usize, usize)> = None;
+        while seen < text.len() {
+            steps += 1;
+            match pattern.get(at) {
+                Some('*') => {
+                    star = Some((at, seen));
+                    at += 1;
+                }
+                Some(letter) if *letter == '?' || *letter == text[seen] => {
+                    at += 1;
+                    seen += 1;
+                }
+                _ => {
+                    let Some((star_at, taken)) = star else {
+                        return (false, steps);
+                    };
+                    star = Some((star_at, taken + 1));
+                    at = star_at + 1;
+                    seen = taken + 1;
+                }
+            }
+        }
+        let is_match = pattern[at..].iter().all(|letter| *letter == '*');
+        (is_match, steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Glob;
+
+    /// A simple reference implementation.
+    fn fits(pattern: &[char], text: &[char]) -> bool {
+        match (pattern, text) {
+            ([], []) => true,
+            (['*', rest @ ..], _) => {
+                fits(rest, text) || (!text.is_empty() && fits(pattern, &text[1..]))
+            }
+            ([one, rest @ ..], [letter, others @ ..]) => {
+                (*one == '?' || one == letter) && fits(rest, others)
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn glob_matches_like_the_reference(pattern in "[ab*?ä]{0,7}", text in "[abä]{0,8}") {
+            let letters = |text: &str| text.chars().collect::<Vec<_>>();
+            let expected = fits(&letters(&pattern), &letters(&text));
+            prop_assert_eq!(Glob::new(&pattern).matches(&text), expected);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Properties of plans, with the values that they are made from.
+
+pub(crate) mod cases;
+mod devices;
+mod permitted;
+mod properties;
+pub(crate) mod scenes;
+mod tailnets;

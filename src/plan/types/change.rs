@@ -1,0 +1,493 @@
+use std::{fmt, net::Ipv4Addr};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::{
+    APPROVE, AttributeKey, DesiredAttribute, DeviceLabel, NodeId, ReportedAttribute, Route,
+    RouteSet, TagSet, TailnetIpv4,
+};
+use crate::plan::{
+    AttributeType, ClockSkew, Disruption, MAX_EXPIRIES, PlanHash, PolicyKey, Suspender,
+};
+
+/// A setting of a device, named by its path in a manifest. Each attribute key is a field of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    /// `authorized`
+    Authorized,
+    /// `tags`
+    Tags,
+    /// `keyExpiry`
+    KeyExpiry,
+    /// `postureAttributes[KEY]`
+    Attribute(AttributeKey),
+    /// `enabledRoutes`
+    EnabledRoutes,
+    /// `exitNode`
+    ExitNode,
+    /// `name`
+    Name,
+    /// `ipv4`
+    Ipv4,
+    /// `expireKeyAt`
+    ExpireKeyAt,
+    /// `deleteInactive`
+    DeleteInactive,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authorized => f.write_str("authorized"),
+            Self::Tags => f.write_str("tags"),
+            Self::KeyExpiry => f.write_str("keyExpiry"),
+            Self::Attribute(key) => write!(f, "postureAttributes[{key}]"),
+            Self::EnabledRoutes => f.write_str("enabledRoutes"),
+            Self::ExitNode => f.write_str("exitNode"),
+            Self::Name => f.write_str("name"),
+            Self::Ipv4 => f.write_str("ipv4"),
+            Self::ExpireKeyAt => f.write_str("expireKeyAt"),
+            Self::DeleteInactive => f.write_str("deleteInactive"),
+        }
+    }
+}
+
+/// The observed and the desired state of one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Whether the device may take part.
+    Authorized {
+        /// Observed.
+        before: bool,
+        /// Desired.
+        after: bool,
+    },
+    /// All its tags.
+    Tags {
+        /// Observed.
+        before: TagSet,
+        /// Desired.
+        after: TagSet,
+    },
+    /// Whether its key never expires.
+    KeyExpiryDisabled {
+        /// Observed.
+        before: bool,
+        /// Desired.
+        after: bool,
+    },
+    /// An attribute that is set, changed, or (`after: None`) deleted.
+    Attribute {
+        /// Its key.
+        key: AttributeKey,
+        /// Observed.
+        before: Option<ReportedAttribute>,
+        /// Desired.
+        after: Option<DesiredAttribute>,
+    },
+    /// Its subnet routes, without those of an exit node.
+    EnabledRoutes {
+        /// Observed.
+        before: RouteSet,
+        /// Desired.
+        after: RouteSet,
+    },
+    /// Its exit-node routes: both or none.
+    ExitNode {
+        /// Observed; only one of the two routes is possible.
+        before: RouteSet,
+        /// Desired.
+        after: bool,
+    },
+    /// Its MagicDNS label.
+    Name {
+        /// Observed.
+        before: DeviceLabel,
+        /// Desired.
+        after: DeviceLabel,
+    },
+    /// Its IPv4 address.
+    Ipv4 {
+        /// Observed.
+        before: Option<Ipv4Addr>,
+        /// Desired.
+        after: TailnetIpv4,
+    },
+    /// Its key expired, once.
+    ExpireKey {
+        /// The declared time.
+        at: Timestamp,
+        /// When the key expires without the action.
+        before: Option<Timestamp>,
+    },
+    /// Declared, but not compared with the device: no rule of the tailnet allows the policy to change the
+    /// field there, so its author must not learn what the device has.
+    NotCompared {
+        /// The setting.
+        field: Field,
+        /// The declared value.
+        after: String,
+    },
+    /// The device is deleted from the tailnet for good.
+    Delete {
+        /// When it was last seen.
+        last_seen: Timestamp,
+    },
+}
+
+impl Change {
+    /// The changed field.
+    #[must_use]
+    pub fn field(&self) -> Field {
+        match self {
+            Self::Authorized { .. } => Field::Authorized,
+            Self::Tags { .. } => Field::Tags,
+            Self::KeyExpiryDisabled { .. } => Field::KeyExpiry,
+            Self::Attribute { key, .. } => Field::Attribute(key.clone()),
+            Self::EnabledRoutes { .. } => Field::EnabledRoutes,
+            Self::ExitNode { .. } => Field::ExitNode,
+            Self::Name { .. } => Field::Name,
+            Self::Ipv4 { .. } => Field::Ipv4,
+            Self::ExpireKey { .. } => Field::ExpireKeyAt,
+            Self::Delete { .. } => Field::DeleteInactive,
+            Self::NotCompared { field, .. } => field.clone(),
+        }
+    }
+
+    /// The changed attribute, if the field is one.
+    #[must_use]
+    pub fn attribute(&self) -> Option<&AttributeKey> {
+        match self {
+            Self::Attribute { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether a later change of the same field shows that the value written here did not stay.
+    #[must_use]
+    pub fn undone_by(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::Authorized { after, .. }, Self::Authorized { before, .. })
+            | (Self::KeyExpiryDisabled { after, .. }, Self::KeyExpiryDisabled { before, .. }) => {
+                after != before
+            }
+            (Self::Tags { after, .. }, Self::Tags { before, .. }) => after != before,
+            (Self::EnabledRoutes { after, .. }, Self::EnabledRoutes { before, .. }) => {
+                after != before
+            }
+            (Self::ExitNode { after: true, .. }, Self::ExitNode { before, .. }) => {
+                *before != Route::exit_node()
+            }
+            (Self::ExitNode { after: false, .. }, Self::ExitNode { before, .. }) => {
+                !before.is_empty()
+            }
+            (Self::Name { after, .. }, Self::Name { before, .. }) => after != before,
+            (Self::Ipv4 { after, .. }, Self::Ipv4 { before, .. }) => *before != Some(after.addr()),
+            (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {
+                match (after, before) {
+                    (Some(desired), Some(reported)) => !desired.is_met_by(reported),
+                    (None, None) => false,
+                    _ => true,
+                }
+            }
+            _ => false,
+        }
+    }
+
+    /// The observed value, for people.
+    #[must_use]
+    pub fn before(&self) -> String {
+        match self {
+            Self::Authorized { before, .. } => before.to_string(),
+            Self::Tags { before, .. } => listed(before),
+            Self::KeyExpiryDisabled { before, .. } => key_expiry(*before).to_owned(),
+            Self::Attribute { before, .. } => or_none(before.as_ref()),
+            Self::EnabledRoutes { before, .. } | Self::ExitNode { before, .. } => listed(before),
+            Self::Name { before, .. } => before.to_string(),
+            Self::Ipv4 { before, .. } => or_none(before.as_ref()),
+            Self::ExpireKey { before, .. } => match before {
+                Some(before) => format!("expires {before}"),
+                None => "never expires".to_owned(),
+            },
+            Self::Delete { last_seen } => format!("last seen {last_seen}"),
+            Self::NotCompared { .. } => String::new(),
+        }
+    }
+
+    /// The desired value, for people.
+    #[must_use]
+    pub fn after(&self) -> String {
+        match self {
+            Self::Authorized { after, .. } => after.to_string(),
+            Self::Tags { after, .. } => listed(after),
+            Self::KeyExpiryDisabled { after, .. } => key_expiry(*after).to_owned(),
+            Self::Attribute { after, .. } => or_none(after.as_ref()),
+            Self::EnabledRoutes { after, .. } => listed(after),
+            Self::ExitNode { after: true, .. } => "0.0.0.0/0,::/0".to_owned(),
+            Self::ExitNode { after: false, .. } => "none".to_owned(),
+            Self::Name { after, .. } => after.to_string(),
+            Self::Ipv4 { after, .. } => after.to_string(),
+            Self::ExpireKey { at, .. } => format!("expired as of {at}"),
+            Self::Delete { .. } => "deleted".to_owned(),
+            Self::NotCompared { after, .. } => after.clone(),
+        }
+    }
+}
+
+/// One line: `tags: tag:a → tag:a,tag:b`.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::NotCompared { field, after } = self {
+            return write!(f, "{field}: {after}");
+        }
+        write!(f, "{}: {} → {}", self.field(), self.before(), self.after())
+    }
+}
+
+fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() {
+        "none".to_owned()
+    } else {
+        items.join(",")
+    }
+}
+
+fn or_none<T: fmt::Display>(value: Option<&T>) -> String {
+    value.map_or_else(|| "none".to_owned(), ToString::to_string)
+}
+
+fn key_expiry(disabled: bool) -> &'static str {
+    if disabled { "Disabled" } else { "Enabled" }
+}
+
+/// Why a policy wants a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A manifest declares it.
+    Declared,
+    /// The policy no longer declares this attribute.
+    NoLongerDeclared,
+    /// The policy owns all attributes of the device, and no policy declares this one.
+    NotDeclared,
+    /// The policy set it, and has released the device.
+    Released,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Declared => "declared",
+            Self::NoLongerDeclared => "no longer declared",
+            Self::NotDeclared => "not declared",
+            Self::Released => "released",
+        })
+    }
+}
+
+/// Why a change is planned but not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hold {
+    /// It can cut the device off, and the policy does not allow that.
+    Disruption(Disruption),
+    /// Another device has this address now.
+    AddressInUse(String),
+    /// Each of these devices has the address that the one before it must get, in a circle that begins and
+    /// ends with this device.
+    AddressSwap(Vec<String>),
+    /// The tailnet has the key with another spelling or type.
+    AttributeConflict {
+        /// The spelling and type that the tailnet has.
+        attribute_type: AttributeType,
+        /// Whether only the type differs.
+        same_key: bool,
+        /// A device that has it.
+        device: String,
+    },
+    /// Another device has this name now.
+    NameTaken(String),
+    /// With these tags, this policy would no longer match the device.
+    WouldUnselect(PolicyKey),
+    /// Key expiry is disabled on the device, so that expiring the key would have no effect.
+    KeyNeverExpires,
+    /// It is unknown whether the device had joined at the time of a one-shot action.
+    JoinTimeUnknown,
+    /// The local clock is this far ahead of the API's, or behind it if negative.
+    ClockSkew(SignedDuration),
+    /// The policy would expire more keys at one time than its status can record.
+    TooManyExpiries,
+    /// It is a one-shot action, and the policy has no status to record it in.
+    NoRecord,
+    /// Pending approval on the policy: by this hash, once it is part of a frozen plan.
+    Approval(Option<PlanHash>),
+    /// The policy would change more devices within an hour than the tailnet's limit allows. Somebody can
+    /// approve it on the tailnet: by this hash, once it is part of a frozen plan.
+    Limit(Option<PlanHash>),
+    /// Somebody approved a shown plan, and it is not part of that plan.
+    NotInApprovedPlan,
+    /// The policy is suspended.
+    Suspended(Suspender),
+    /// The device is one of `protectedDevices`.
+    Protected,
+    /// No rule of `allowedPolicies` allows it on the device. This rule would; empty if none is suggested.
+    NotAllowed(String),
+    /// The policy only observes.
+    Observed,
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disruption(Disruption::Deauthorize) => f.write_str(
+                "takes the device out of the tailnet: write allowDisruption: [Deauthorize] to allow it",
+            ),
+            Self::Disruption(Disruption::ExpiredKey) => f.write_str(
+                "the key's expiry lies in the past, so the device would be cut off until somebody \
+                 logs in on it: write allowDisruption: [ExpiredKey] to allow it",
+            ),
+            Self::Disruption(Disruption::FirstTag) => f.write_str(
+                "the first tag takes the device from its user, and no request gives it back: write \
+                 allowDisruption: [FirstTag] to allow it",
+            ),
+            Self::AddressInUse(by) => {
+            write!(f, "{by} has this address: give that device another address first")
+            }
+            Self::AddressSwap(others) => write!(
+                f,
+                "{} must give it up first, and in the end this device must give up its own: the API does \
+                not swap addresses, and no device may be without one meanwhile. Declare a free address \
+                for one of them first",
+                others.join(", which waits for ")
+            ),
+            Self::AttributeConflict {
+                attribute_type,
+                same_key: true,
+                device,
+            } => write!(
+                f,
+                "{device} has {}, of type {}, and the API fixes the type of a key for the whole tailnet \
+                 by its first write: declare it as {}, or declare another key",
+                attribute_type.key, attribute_type.kind, attribute_type.kind
+            ),
+            Self::AttributeConflict { attribute_type, device, .. } => write!(
+                f,
+                "{device} has {}, and keys that differ only in case are one key for the API: declare {}, \
+                or delete it on all devices",
+                attribute_type.key, attribute_type.key
+            ),
+            Self::NameTaken(by) => write!(f, "{by} has this name: rename that device first"),
+            Self::Approval(Some(hash)) => write!(
+                f,
+                "somebody must approve it: annotate the policy with {APPROVE}: plan:{hash}"
+            ),
+            Self::Limit(Some(hash)) => write!(
+                f,
+                "it would exceed maxChangedDevices: annotate the TailscaleTailnet with \
+                 {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
+            ),
+            Self::Approval(None) => {
+                f.write_str("somebody must approve it: it becomes part of the next held plan")
+            }
+            Self::Limit(None) => f.write_str(
+                "it would exceed maxChangedDevices: it becomes part of the next held plan",
+            ),
+            Self::NotInApprovedPlan => {
+                f.write_str("the approved plan does not contain it: make another plan")
+            }
+            Self::Suspended(Suspender::Policy) => {
+                f.write_str("the policy is suspended: write suspend: false to allow it")
+            }
+            Self::Suspended(Suspender::Invalid) => {
+                f.write_str("the policy is invalid: correct it")
+            }
+            Self::Suspended(Suspender::Tailnet) => f.write_str(
+                "the TailscaleTailnet is suspended: write suspend: false there to allow it",
+            ),
+            Self::Protected => f.write_str(
+                "no policy may change this device: it is one of protectedDevices of the TailscaleTailnet",
+            ),
+            Self::NotAllowed(suggested_rule) => write_not_allowed(f, suggested_rule),
+            Self::Observed => {
+                f.write_str("the policy only observes: write enforcement: Enforce to allow it")
+            }
+            Self::KeyNeverExpires => f.write_str(
+                "key expiry is disabled, so that the key would continue to work: write keyExpiry: Enabled \
+                too. An hour after the time, the action is missed",
+            ),
+            Self::JoinTimeUnknown => f.write_str(
+                "the API does not report when the device joined the tailnet, so that it may have joined \
+                after the time",
+            ),
+            Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
+            Self::NoRecord => f.write_str(
+                "a one-shot action needs a status that records it: only the controller does it, in a \
+                cluster",
+            ),
+            Self::TooManyExpiries => write!(
+                f,
+                "a policy can expire the keys of at most {MAX_EXPIRIES} devices at one time: narrow its \
+                deviceSelector, and write another policy for the other devices"
+            ),
+            Self::WouldUnselect(policy) => write!(
+                f,
+                "with these tags, {policy} would no longer match the device: correct its device or \
+                deviceSelector, or the declared tags"
+            ),
+        }
+    }
+}
+
+fn write_not_allowed(f: &mut fmt::Formatter<'_>, suggested_rule: &str) -> fmt::Result {
+    f.write_str("no rule of the TailscaleTailnet allows it on this device")?;
+    if suggested_rule.is_empty() {
+        return Ok(());
+    }
+    write!(f, "; this rule would: {suggested_rule}")
+}
+
+/// One difference between the observed and the desired state of a device. Requests, shown plans, statuses
+/// and Events are all made from this value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The device.
+    pub node: NodeId,
+    /// Its name, for people.
+    pub device: String,
+    /// The observed and the desired state.
+    pub change: Change,
+    /// Why.
+    pub why: Why,
+    /// The policy that wants the change; of several, the one that ranks first.
+    pub owner: PolicyKey,
+    /// The other policies that want it, or a part of it, by rank.
+    pub others: Vec<PolicyKey>,
+    /// Why it is not sent, if it is held.
+    pub hold: Option<Hold>,
+}
+
+impl Difference {
+    /// The policies that want it, by rank.
+    pub fn owners(&self) -> impl Iterator<Item = &PolicyKey> {
+        std::iter::once(&self.owner).chain(&self.others)
+    }
+
+    /// Whether another device of the tailnet has what the change needs.
+    #[must_use]
+    pub fn cannot_hold(&self) -> bool {
+        matches!(
+            self.hold,
+            Some(
+                Hold::AttributeConflict { .. }
+                    | Hold::AddressInUse(_)
+                    | Hold::AddressSwap(_)
+                    | Hold::NameTaken(_)
+            )
+        )
+    }
+
+    /// Whether this policy wants it.
+    #[must_use]
+    pub fn concerns(&self, policy: &PolicyKey) -> bool {
+        self.owners().any(|owner| owner == policy)
+    }
+}
