@@ -28,9 +28,12 @@ pub fn blocks(text: &str, language: &str) -> Vec<String> {
 /// README.md and every page.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let docs = fs::read_dir(root.join("docs")).unwrap();
-    let mut pages: Vec<_> = docs.map(|entry| entry.unwrap().path()).collect();
-    pages.push(root.join("README.md"));
+    let mut pages = vec![root.join("README.md")];
+    for folder in ["docs", "docs/decisions"] {
+        let entries = fs::read_dir(root.join(folder)).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        pages.extend(files.filter(|path| path.is_file()));
+    }
     pages
 }
 
@@ -144,21 +147,38 @@ fn each_link_leads_to_a_file_and_an_anchor_that_exist() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// Paths in code spans of the pages for contributors: from the root, or below `src`.
 #[test]
-fn each_file_that_the_architecture_names_exists() {
+fn each_path_on_the_pages_for_contributors_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
-    let is_path = |text: &&str| {
-        let letter = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '/');
-        text.contains('/') && text.trim_end_matches(".rs").chars().all(letter)
-    };
-    let paths = page.split('`').skip(1).step_by(2).filter(is_path);
-    let missing: Vec<_> = paths
-        .filter(|path| !root.join("src").join(path).exists())
-        .filter(|path| !path.starts_with('/'))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "docs/architecture.md names {missing:?}, which src does not have"
-    );
+    let mut missing = Vec::new();
+    for page in pages_for_contributors() {
+        let text = fs::read_to_string(&page).unwrap();
+        let outside_of_blocks = text.split("```").step_by(2);
+        for path in outside_of_blocks.flat_map(|text| text.split('`').skip(1).step_by(2)) {
+            let exists = [root.join(path), root.join("src").join(path)]
+                .iter()
+                .any(|path| path.exists());
+            if is_path(path) && !exists {
+                missing.push(format!("{}: {path}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+fn pages_for_contributors() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let decisions = fs::read_dir(root.join("docs/decisions")).unwrap();
+    decisions
+        .map(|entry| entry.unwrap().path())
+        .chain(["docs/architecture.md", "CONTRIBUTING.md"].map(|page| root.join(page)))
+        .collect()
+}
+
+/// Whether a code span can only be a path: no path of the API, and no command.
+fn is_path(text: &str) -> bool {
+    let is_of_api = text.starts_with('/');
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-/.".contains(c);
+    text.contains('/') && !is_of_api && !text.starts_with("~") && text.chars().all(letter)
 }
