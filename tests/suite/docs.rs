@@ -180,5 +180,5 @@ fn pages_for_contributors() -> Vec<PathBuf> {
 fn is_path(text: &str) -> bool {
     let is_of_api = text.starts_with('/');
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-/.".contains(c);
-    text.contains('/') && !is_of_api && !text.starts_with("~") && text.chars().all(letter)
+    text.contains('/') && !is_of_api && !text.starts_with('~') && text.chars().all(letter)
 }
