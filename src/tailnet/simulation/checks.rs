@@ -11,7 +11,7 @@ use crate::{
     plan::{
         Admission, Approvals, AttributeType, AttributesOwnership, Call, DeviceIndex,
         DevicePermissions, Entry, ListOwnership, ManagedSettings, Mode, PlanHash, Policy,
-        PolicyKey, PolicyRecord, Target, apply_attributes, bind_policy,
+        PolicyKey, PolicyRecord, Target, apply_attributes, bind_policy, may_change,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -27,6 +27,8 @@ pub struct EngineInputs {
     /// The policies as they apply: a denied policy counts as one that observes.
     pub(super) policies: BTreeMap<PolicyKey, (Policy, PolicyRecord)>,
     declared: BTreeMap<PolicyKey, Policy>,
+    /// The policies that are being deleted: they declare nothing any longer.
+    deleting: BTreeSet<PolicyKey>,
     /// The record in the status of each policy, as the watch last showed it.
     stored: BTreeMap<PolicyKey, PolicyRecord>,
     guards: Admission,
@@ -108,6 +110,11 @@ impl EngineInputs {
                 let policy = declared.policy.clone();
                 let policy = policy.unwrap_or_else(|_| readable.unwrap().while_invalid());
                 self.declared.insert(declared.key.clone(), policy.clone());
+                if declared.deleting.is_some() {
+                    self.deleting.insert(declared.key.clone());
+                } else {
+                    self.deleting.remove(&declared.key);
+                }
                 let policy = self.admitted(policy);
                 let stored = declared.record.clone();
                 self.stored.insert(declared.key.clone(), stored.clone());
@@ -121,6 +128,7 @@ impl EngineInputs {
                 self.policies.remove(key);
                 self.stored.remove(key);
                 self.declared.remove(key);
+                self.deleting.remove(key);
             }
             Input::Settings(settings) => {
                 self.guards.guardrails = settings.guardrails.clone();
@@ -577,6 +585,8 @@ impl World {
             let field = PolicyField::PostureAttributes;
             let mut targets = binding.nodes();
             policy.mode != Mode::Observe
+                && !self.reported.deleting.contains(&policy.key)
+                && is_decided(policy, record)
                 && targets.any(|id| self.reported.allows(policy, field, id))
         });
         let deciding = deciding.map(|(policy, _)| policy);
@@ -627,5 +637,19 @@ impl World {
             holders.iter().any(|holder| owned(holder)) || self.reported.due(id).keys.contains(key),
             "{key} of {id} is owned by no policy: {holders:?}"
         );
+    }
+}
+
+/// Whether a policy that names a device has found it. A name needs two lists: until then it targets nothing.
+fn is_decided(policy: &Policy, record: &PolicyRecord) -> bool {
+    match &policy.target {
+        Target::Device(target) if may_change(&target.identity) => {
+            let named = target.identity.to_string();
+            record
+                .bound
+                .as_ref()
+                .is_some_and(|bound| bound.named == named)
+        }
+        _ => true,
     }
 }

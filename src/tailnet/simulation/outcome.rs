@@ -7,7 +7,7 @@ use std::{
 
 use super::World;
 use crate::{
-    model::{AttributeKey, Device, NodeId, PolicyField},
+    model::{AttributeKey, Attributes, Device, NodeId, PolicyField},
     plan::{
         ApprovalStates, Binding, Change, Deletion, DeviceIndex, DevicePlan, Difference, Hold, Mode,
         PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, SplitPolicies,
@@ -79,8 +79,9 @@ impl World {
         let counting = held_by
             .iter()
             .filter_map(|(id, policies)| Some((id.clone(), released.get(id)?.counting(policies))));
-        let tailnet_wide =
-            TailnetWide::among(&counting.collect(), &self.model.attributes, self.wall());
+        let counting: BTreeMap<NodeId, Vec<_>> = counting.collect();
+        let read = self.needed_attributes(&held_by, &fleet);
+        let tailnet_wide = TailnetWide::among(&counting, &read, self.wall());
         let plans: BTreeMap<NodeId, DevicePlan> = held_by
             .iter()
             .map(|(id, policies)| {
@@ -93,6 +94,45 @@ impl World {
         for (key, nodes) in fleets {
             self.assert_fleet_reported(key, &nodes, &plans);
         }
+    }
+
+    /// The attributes that the engine reads: those of devices for which a policy needs them.
+    fn needed_attributes(
+        &self,
+        held_by: &BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>>,
+        fleet: &DeviceIndex,
+    ) -> BTreeMap<NodeId, Attributes> {
+        let read = self.model.attributes.iter().filter(|(id, _)| {
+            held_by.get(*id).is_some_and(|policies| {
+                let plan = self.plan(id, policies, fleet, &TailnetWide::default());
+                plan.owners.need_attributes()
+            })
+        });
+        read.map(|(id, attributes)| (id.clone(), attributes.clone()))
+            .collect()
+    }
+
+    fn plan(
+        &self,
+        id: &NodeId,
+        policies: &[(&Policy, &PolicyRecord)],
+        fleet: &DeviceIndex,
+        tailnet_wide: &TailnetWide,
+    ) -> DevicePlan {
+        plan_device(
+            &self.model.devices[id],
+            self.model.attributes.get(id),
+            policies,
+            &PlanContext {
+                index: fleet,
+                approvals: &ApprovalStates::default(),
+                tailnet_wide,
+                now: self.wall(),
+                released: &[],
+                turns: &BTreeSet::new(),
+                guardrails: &self.settings.guardrails,
+            },
+        )
     }
 
     /// The report of a fleet has the right counts and at most a few details.
@@ -148,20 +188,7 @@ impl World {
         tailnet_wide: &TailnetWide,
     ) -> DevicePlan {
         let device = &self.model.devices[id];
-        let plan = plan_device(
-            device,
-            self.model.attributes.get(id),
-            policies,
-            &PlanContext {
-                index: fleet,
-                approvals: &ApprovalStates::default(),
-                tailnet_wide,
-                now: self.wall(),
-                released: &[],
-                turns: &BTreeSet::new(),
-                guardrails: &self.settings.guardrails,
-            },
-        );
+        let plan = self.plan(id, policies, fleet, tailnet_wide);
         let held = plan
             .differences
             .iter()

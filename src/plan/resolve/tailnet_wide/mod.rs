@@ -37,8 +37,7 @@ pub struct TailnetWide {
 
 impl TailnetWide {
     /// Computes the claims of a whole tailnet: `held` has the policies of each device, with their allowed
-    /// settings. Considers only the attributes of devices whose policies need them, because the attributes of
-    /// other devices are not read.
+    /// settings; `attributes` has what was read, also for policies that only observe a device.
     #[must_use]
     pub fn among<'a>(
         held: &BTreeMap<NodeId, Vec<(&'a Policy, &'a PolicyRecord)>>,
@@ -61,9 +60,7 @@ impl TailnetWide {
                 node,
                 now,
             );
-            let read = attributes
-                .get(node)
-                .filter(|_| field_owners.need_attributes());
+            let read = attributes.get(node);
             let types = read.map(AttributeType::all).unwrap_or_default();
             tailnet_wide.types.note(node, &BTreeSet::new(), &types);
             tailnet_wide
