@@ -64,7 +64,7 @@ impl fmt::Display for Impact {
             Self::Deauthorized => f.write_str("takes the device out of the tailnet"),
             Self::TagsTaken(tags) => write!(f, "takes away {}", joined(tags)),
             Self::TakenFromUser(user) => write!(f, "takes the device from {user} for good"),
-            Self::KeyExpired => f.write_str("cuts the device off until somebody logs in on it"),
+            Self::KeyExpired => f.write_str("cuts the device off until someone logs in to it"),
             Self::RoutesTaken(routes) => write!(f, "withdraws {}", joined(routes)),
             Self::ExitNodeTaken => f.write_str("is no longer an exit node"),
             Self::Deleted => f.write_str("deletes the device for good"),
@@ -171,7 +171,7 @@ mod tests {
         };
         assert_eq!(
             key(false),
-            "cuts the device off until somebody logs in on it"
+            "cuts the device off until someone logs in to it"
         );
         assert_eq!(key(true), "");
 

@@ -143,7 +143,7 @@ impl Credentials {
         let mut identities = self.identities.iter();
         let identity = identities
             .find(|it| it.client_id == *client_id)
-            .ok_or_else(|| refused("there is no federated identity of this client_id"))?;
+            .ok_or_else(|| refused("there is no federated identity with this client_id"))?;
         identity
             .check(jwt, self.issuer_keys.as_ref(), now)
             .map_err(refused)?;

@@ -255,7 +255,7 @@ fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
             http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok();
         if !readable {
             return Err(Refusal::bad_request(format!(
-                "\"{name}: {value}\" is no header"
+                "\"{name}: {value}\" is not a valid header"
             )));
         }
     }

@@ -119,6 +119,6 @@ pub(super) mod status_as_number {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<StatusCode, D::Error> {
         let number = u16::deserialize(from)?;
         StatusCode::from_u16(number)
-            .map_err(|_| D::Error::custom(format!("{number} is no HTTP status")))
+            .map_err(|_| D::Error::custom(format!("{number} is not an HTTP status")))
     }
 }

@@ -225,7 +225,7 @@ impl Kind {
                  credential"
             }
             Self::ServerError => "the server failed",
-            Self::UnexpectedAnswer => "the answer is not one of the Tailscale API",
+            Self::UnexpectedAnswer => "the response does not come from the Tailscale API",
             Self::NotSent => "not sent",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 use crate::support::{assert_generated, production_files};
 
@@ -44,6 +44,8 @@ fn collect(tokens: TokenStream, within: &'static str, texts: &mut BTreeMap<&str,
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for (at, token) in tokens.iter().enumerate() {
         match token {
+            // The reason of `#[allow(…, reason = "…")]` is for readers of the code.
+            TokenTree::Group(group) if is_allow(group) => {}
             TokenTree::Group(group) => {
                 let called = at.checked_sub(2).map(|at| tokens[at].to_string());
                 let is_macro = at > 0 && tokens[at - 1].to_string() == "!";
@@ -63,6 +65,13 @@ fn collect(tokens: TokenStream, within: &'static str, texts: &mut BTreeMap<&str,
             _ => {}
         }
     }
+}
+
+/// Whether these are the brackets of `#[allow(…)]`.
+fn is_allow(group: &Group) -> bool {
+    let first = group.stream().into_iter().next();
+    group.delimiter() == Delimiter::Bracket
+        && matches!(first, Some(TokenTree::Ident(name)) if name == "allow")
 }
 
 /// A text on one line.

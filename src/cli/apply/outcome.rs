@@ -128,7 +128,7 @@ impl Outcome {
             self.not_sent.clone(),
         );
         list(
-            "Other than in the plan, and left as it is (plan again):",
+            "Different from the plan, and left as it is (make another plan):",
             with_why(&self.differs),
         );
         let outage = self.outage.iter();

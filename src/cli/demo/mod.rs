@@ -88,7 +88,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     );
 
     println!(
-        "Now somebody removes tag:fra from fra-router and approves a route, in the admin console:\n"
+        "Now someone removes tag:fra from fra-router and approves a route, in the admin console:\n"
     );
     simulator.clear_requests();
     let before = terminal.changes();

@@ -342,8 +342,8 @@ impl fmt::Display for Hold {
                 "takes the device out of the tailnet: write allowDisruption: [Deauthorize] to allow it",
             ),
             Self::Disruption(Disruption::ExpiredKey) => f.write_str(
-                "the key's expiry lies in the past, so the device would be cut off until somebody \
-                 logs in on it: write allowDisruption: [ExpiredKey] to allow it",
+                "the key's expiry lies in the past, so the device would be cut off until someone \
+                 logs in to it: write allowDisruption: [ExpiredKey] to allow it",
             ),
             Self::Disruption(Disruption::FirstTag) => f.write_str(
                 "the first tag takes the device from its user, and no request gives it back: write \
@@ -378,7 +378,7 @@ impl fmt::Display for Hold {
             Self::NameTaken(by) => write!(f, "{by} has this name: rename that device first"),
             Self::Approval(Some(hash)) => write!(
                 f,
-                "somebody must approve it: annotate the policy with {APPROVE}: plan:{hash}"
+                "it must be approved: annotate the policy with {APPROVE}: plan:{hash}"
             ),
             Self::Limit(Some(hash)) => write!(
                 f,
@@ -386,7 +386,7 @@ impl fmt::Display for Hold {
                  {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
             ),
             Self::Approval(None) => {
-                f.write_str("somebody must approve it: it becomes part of the next held plan")
+                f.write_str("it must be approved: it becomes part of the next held plan")
             }
             Self::Limit(None) => f.write_str(
                 "it would exceed maxChangedDevices: it becomes part of the next held plan",

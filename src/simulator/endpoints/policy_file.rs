@@ -27,7 +27,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
         ));
     }
     let text = std::str::from_utf8(call.body)
-        .map_err(|_| Refusal::bad_request("policy file is no UTF-8"))?;
+        .map_err(|_| Refusal::bad_request("policy file is not UTF-8"))?;
     world.policy = Policy::parse(text)?;
     // Measured live: a device with an unowned tag must authenticate again.
     let now = world.now();

@@ -234,7 +234,7 @@ async fn held_changes_are_shown_with_what_to_do() {
     insta::assert_snapshot!(reported, @"
     DEVICE  SETTING    NOW         DECLARED    WHY
     laptop  tags       none        tag:a       held: the first tag takes the device from its user, and no request gives it back: write allowDisruption: [FirstTag] to allow it
-    laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until somebody logs in on it: write allowDisruption: [ExpiredKey] to allow it
+    laptop  keyExpiry  Disabled    Enabled     held: the key's expiry lies in the past, so the device would be cut off until someone logs in to it: write allowDisruption: [ExpiredKey] to allow it
     laptop  ipv4       100.64.0.1  100.80.0.1  held: other (other) has this address: give that device another address first
 
     default/gone: no device has the hostname gone

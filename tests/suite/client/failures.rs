@@ -114,7 +114,7 @@ const CASES: &[(u16, &str, Kind, Retry, &str)] = &[
         "",
         UnexpectedAnswer,
         Later,
-        "not one of the Tailscale API",
+        "does not come from the Tailscale API",
     ),
 ];
 

@@ -111,7 +111,7 @@ async fn key_expiry_that_would_cut_a_device_off_is_held_until_allowed() {
         .await;
     let held = format!(
         "False DisruptionHeld (Reconciling): nas ({nas}): keyExpiry: Disabled → Enabled is held: the \
-         key's expiry lies in the past, so the device would be cut off until somebody logs in on it: \
+         key's expiry lies in the past, so the device would be cut off until someone logs in to it: \
          write allowDisruption: [ExpiredKey] to allow it."
     );
     stage.policy_says("nas", &held).await;

@@ -75,7 +75,7 @@ async fn a_token_for_the_audience_is_exchanged_and_every_other_one_is_refused() 
         (
             "k2",
             jwt(&json!({"aud": AUDIENCE, "exp": soon})),
-            Some("there is no federated identity of this client_id"),
+            Some("there is no federated identity with this client_id"),
         ),
     ] {
         let answered = exchange(&api, client_id, &token).await;

@@ -326,7 +326,7 @@ fn held_plan_is_listed_with_its_hash_and_the_errors_of_the_annotation() {
     let message = &status.conditions[0].message;
     let end = "In the annotation, 'x' approves nothing.";
     assert!(message.ends_with(end), "{message}");
-    let waits = "somebody must approve it: annotate the policy with tailnet.dev/approve: plan:";
+    let waits = "it must be approved: annotate the policy with tailnet.dev/approve: plan:";
     assert!(status.pending[0].held.as_ref().unwrap().starts_with(waits));
 }
 

@@ -119,7 +119,7 @@ impl Parser {
             return Ok(());
         }
         Err(self.error(format!(
-            "nested more than {MAX_DEPTH} deep: write it flatter, with fewer brackets"
+            "nested more than {MAX_DEPTH} levels deep: write fewer brackets"
         )))
     }
 

@@ -148,7 +148,7 @@ fn invalid_expression_is_refused_with_its_position_and_a_fix() {
         ("device.os == «linux»", "unexpected character"),
         (
             "(((((((((((((((((((((((((true)))))))))))))))))))))))))",
-            "nested more than 24 deep",
+            "nested more than 24 levels deep",
         ),
     ] {
         let error = parse(text).map(|_| ()).unwrap_err();

@@ -181,7 +181,7 @@ async fn differences_that_move_after_yes_are_left_and_reported() {
     terminal.type_line("yes").await;
     let (rest, code) = terminal.end().await;
     assert_eq!(code, Some(2), "{rest}");
-    assert!(rest.contains("Other than in the plan"), "{rest}");
+    assert!(rest.contains("Different from the plan"), "{rest}");
     assert!(
         rest.contains("  fra-router enabledRoutes: 172.20.0.0/16 → 10.0.0.0/16,fd7a:10::/48"),
         "{rest}"
