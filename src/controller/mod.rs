@@ -30,7 +30,7 @@ use election::{Election, Timings, handover};
 use serve::{health, metrics::Metrics, webhook::Webhooks};
 use tailnets::registry::TailnetRegistry;
 use vital::Vital;
-use watch::{Watches, in_namespaces, readiness::Liveness};
+use watch::{Watches, in_namespaces, readiness::Readiness};
 use write::events::EventWriter;
 
 pub use connect::environment::{EnvironmentError, FromEnvironment};
@@ -106,11 +106,11 @@ pub async fn run(
     let client = Client::try_from(config).map_err(unusable)?;
 
     let metrics = Arc::new(Metrics::default());
-    let liveness = Arc::new(Liveness::default());
+    let readiness = Arc::new(Readiness::default());
     let serving = CancellationToken::new();
     if let Some(address) = options.listen {
-        let (liveness, metrics) = (Arc::clone(&liveness), Arc::clone(&metrics));
-        let served = health::serve(address, liveness, metrics, serving.clone());
+        let (readiness, metrics) = (Arc::clone(&readiness), Arc::clone(&metrics));
+        let served = health::serve(address, readiness, metrics, serving.clone());
         let served = vital.handle().spawn(served).await;
         let served = served.unwrap_or_else(|error| Err(error.into()));
         served.map_err(|error| StartError::Listen(address, error, "--listen"))?;
@@ -132,7 +132,7 @@ pub async fn run(
         &identity(),
         options.lease,
     );
-    let election = election.telling(report_lease(Arc::clone(&liveness), &namespace));
+    let election = election.telling(report_lease(Arc::clone(&readiness), &namespace));
     let election = vital.handle().spawn(election.run(electing.clone()));
 
     info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
@@ -148,20 +148,20 @@ pub async fn run(
             events: events.clone(),
             leadership: leadership.clone(),
             metrics: Arc::clone(&metrics),
-            liveness: Arc::clone(&liveness),
+            readiness: Arc::clone(&readiness),
             router: news.clone(),
         };
         let watched = in_namespaces("invites", &client, &namespaces);
         beside.spawn(invites::run(context, watched, stop.clone()));
     }
-    let watches = Watches::new(client.clone(), namespaces, Arc::clone(&liveness), news);
+    let watches = Watches::new(client.clone(), namespaces, Arc::clone(&readiness), news);
     let connector = Connector {
         cluster: client,
         namespace,
         service_account: options.service_account,
         webhooks,
         metrics,
-        liveness,
+        readiness,
         environment,
     };
     let router = TailnetRegistry::new(
@@ -201,10 +201,10 @@ fn own_namespace(config: &Config) -> String {
 }
 
 /// Reports whether the election can use the lease.
-fn report_lease(liveness: Arc<Liveness>, namespace: &str) -> impl Fn(Result<(), &str>) + use<> {
+fn report_lease(readiness: Arc<Readiness>, namespace: &str) -> impl Fn(Result<(), &str>) + use<> {
     let what = format!("the lease {LEASE} in namespace {namespace} cannot be used");
     move |outcome| {
-        liveness.tried(&what, outcome);
+        readiness.tried(&what, outcome);
     }
 }
 

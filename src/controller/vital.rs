@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use crate::controller::{
         serve::{health, metrics::Metrics},
-        watch::readiness::Liveness,
+        watch::readiness::Readiness,
     };
 
     /// Asks as a probe does, and blocks its thread until there is an answer.
@@ -74,8 +74,8 @@ mod tests {
     async fn health_is_answered_while_the_runtime_computes() {
         let vital = Vital::start().unwrap();
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (liveness, metrics) = (Arc::new(Liveness::default()), Arc::new(Metrics::default()));
-        let serving = health::serve(local, liveness, metrics, CancellationToken::new());
+        let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::default()));
+        let serving = health::serve(local, readiness, metrics, CancellationToken::new());
         let address = vital.handle().spawn(serving).await.unwrap().unwrap();
         let answer = probe(address);
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");

@@ -26,7 +26,7 @@ use crate::{
     api::{Reason, TailscaleTailnetSpec},
     controller::{
         serve::{metrics::Metrics, webhook::Webhooks},
-        watch::readiness::Liveness,
+        watch::readiness::Readiness,
     },
     convert::GuardrailsSource,
     model::{ChangeLimit, Refused},
@@ -45,7 +45,7 @@ pub(in crate::controller) struct Connector {
     pub service_account: Option<String>,
     pub webhooks: Webhooks,
     pub metrics: Arc<Metrics>,
-    pub liveness: Arc<Liveness>,
+    pub readiness: Arc<Readiness>,
     /// The connection from the environment, until a resource replaces it.
     pub environment: Option<Environment>,
 }

@@ -34,7 +34,7 @@ use crate::{
         serve::metrics::Metrics,
         tailnets::registry,
         watch::{
-            readiness::Liveness,
+            readiness::Readiness,
             stream::{self, Change},
         },
         write::events::EventWriter,
@@ -50,7 +50,7 @@ pub(super) struct Context {
     pub events: EventWriter,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
-    pub liveness: Arc<Liveness>,
+    pub readiness: Arc<Readiness>,
     /// The channel to the engines.
     pub router: mpsc::UnboundedSender<registry::ControllerEvent>,
 }
@@ -141,7 +141,7 @@ impl Invites {
         self.watches = JoinSet::new();
         for (source, (name, api)) in self.watched.iter().enumerate() {
             let (api, tell, round) = (api.clone(), self.tell.clone(), self.round);
-            let health = self.context.liveness.watch(name.clone());
+            let health = self.context.readiness.watch(name.clone());
             let tag = move |change| (round, source, change);
             let which = watcher::Config::default();
             self.watches

@@ -315,7 +315,7 @@ impl OpenInvites<'_> {
         let api: Api<TailscaleDeviceInvite> =
             Api::namespaced(self.context.client.clone(), &namespace);
         let leadership = &self.context.leadership;
-        let reported = (&*self.context.metrics, &*self.context.liveness);
+        let reported = (&*self.context.metrics, &*self.context.readiness);
         let mut failures = 0;
         loop {
             if !leadership.leads(self.job.term) {

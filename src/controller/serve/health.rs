@@ -11,12 +11,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{http_server, metrics::Metrics};
-use crate::controller::watch::readiness::Liveness;
+use crate::controller::watch::readiness::Readiness;
 
 /// Serves until `stop` is cancelled; returns the address once it is bound.
 pub(in crate::controller) async fn serve(
     address: SocketAddr,
-    liveness: Arc<Liveness>,
+    readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> io::Result<SocketAddr> {
@@ -25,7 +25,7 @@ pub(in crate::controller) async fn serve(
     tracing::info!(%address, "serving /healthz, /readyz and /metrics");
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { ready(&liveness) }))
+        .route("/readyz", get(move || async move { ready(&readiness) }))
         .route(
             "/metrics",
             get(move || async move {
@@ -37,8 +37,8 @@ pub(in crate::controller) async fn serve(
     Ok(address)
 }
 
-fn ready(liveness: &Liveness) -> (StatusCode, String) {
-    let obstacles = liveness.obstacles();
+fn ready(readiness: &Readiness) -> (StatusCode, String) {
+    let obstacles = readiness.obstacles();
     if obstacles.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {

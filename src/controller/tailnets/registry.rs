@@ -419,7 +419,7 @@ impl TailnetRegistry {
             tailnets: Arc::clone(&self.tailnet_board),
             leadership: self.leadership.clone(),
             metrics: Arc::clone(&self.connector.metrics),
-            liveness: Arc::clone(&self.connector.liveness),
+            readiness: Arc::clone(&self.connector.readiness),
         };
         let engine = Engine::new(unconnected(), fastrand::u64(..));
         let driven = drive(

@@ -15,7 +15,7 @@ use crate::{
     controller::{election::handover::Source, tailnets::registry::ControllerEvent},
 };
 
-use readiness::Liveness;
+use readiness::Readiness;
 use stream::Change;
 
 /// An event of a watch.
@@ -44,7 +44,7 @@ impl Event {
 pub(in crate::controller) struct Watches {
     client: Client,
     namespaces: Vec<String>,
-    liveness: Arc<Liveness>,
+    readiness: Arc<Readiness>,
     news: mpsc::UnboundedSender<ControllerEvent>,
     round: u64,
     tasks: JoinSet<()>,
@@ -56,13 +56,13 @@ impl Watches {
     pub fn new(
         client: Client,
         namespaces: Vec<String>,
-        liveness: Arc<Liveness>,
+        readiness: Arc<Readiness>,
         news: mpsc::UnboundedSender<ControllerEvent>,
     ) -> Self {
         Self {
             client,
             namespaces,
-            liveness,
+            readiness,
             news,
             round: 0,
             tasks: JoinSet::new(),
@@ -117,7 +117,7 @@ impl Watches {
             + Sync
             + 'static,
     {
-        let (health, news, round) = (self.liveness.watch(name), self.news.clone(), self.round);
+        let (health, news, round) = (self.readiness.watch(name), self.news.clone(), self.round);
         let tell = move |change| ControllerEvent::Watched(round, of(change));
         self.tasks
             .spawn(async move { stream::run(api, which, health, news, tell).await });

@@ -21,7 +21,7 @@ const LINES: usize = 5;
 
 /// The state of all watches, and other failures.
 #[derive(Debug, Default)]
-pub(in crate::controller) struct Liveness {
+pub(in crate::controller) struct Readiness {
     watches: Mutex<BTreeMap<String, Arc<Watch>>>,
     tried: Mutex<BTreeMap<String, Failing>>,
 }
@@ -47,7 +47,7 @@ struct State {
     error: Option<(Instant, String)>,
 }
 
-impl Liveness {
+impl Readiness {
     /// The watch of this name: a new one that has not listed anything yet, or the one that is
     /// restarted, which stays as healthy as it was.
     pub fn watch(&self, name: String) -> Arc<Watch> {

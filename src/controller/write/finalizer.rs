@@ -83,14 +83,14 @@ impl StatusWriter {
                 let policies = &self.policies;
                 policies.wrote(key, uid, version, |stored| stored.held_up = wanted);
                 let what = unwritable("the finalizers of TailscaleDevicePolicy", &key.namespace);
-                self.liveness.tried(&what, Ok(()));
+                self.readiness.tried(&what, Ok(()));
                 return Ok(());
             }
             Ok(Patched::Gone) => return Err(NotWritten::Gone),
             Ok(Patched::Outdated) => return Err(NotWritten::Outdated),
             Ok(Patched::NotPermitted(why)) => {
                 let what = unwritable("the finalizers of TailscaleDevicePolicy", &key.namespace);
-                self.liveness.tried(&what, Err(&why));
+                self.readiness.tried(&what, Err(&why));
                 why
             }
             Ok(Patched::Failed(error)) => error,

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::status_writer::{API_SERVER, MANAGER};
-use crate::controller::{serve::metrics::Metrics, watch::readiness::Liveness};
+use crate::controller::{serve::metrics::Metrics, watch::readiness::Readiness};
 
 /// The version of the object to write to.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +71,7 @@ pub(in crate::controller) async fn write_status<K, S>(
     api: &Api<K>,
     over: Target<'_>,
     part: Part<'_, S>,
-    (metrics, liveness): (&Metrics, &Liveness),
+    (metrics, readiness): (&Metrics, &Readiness),
 ) -> Result<String, NotWritten>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -106,7 +106,7 @@ where
     match answer {
         Ok(Ok(written)) => {
             metrics.status_written();
-            liveness.tried(&what, Ok(()));
+            readiness.tried(&what, Ok(()));
             Ok(written.meta().resource_version.clone().unwrap_or_default())
         }
         Ok(Err(kube::Error::Api(answer))) if answer.is_not_found() => Err(NotWritten::Gone),
@@ -116,7 +116,7 @@ where
         }
         Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
             let why = not_permitted(&answer.message);
-            if liveness.tried(&what, Err(&why)) {
+            if readiness.tried(&what, Err(&why)) {
                 warn!("{what}: {why}; retrying");
             }
             Err(NotWritten::Failed)

@@ -23,7 +23,7 @@ use crate::{
         TailscaleTailnetStatus,
     },
     controller::{
-        election::Leadership, serve::metrics::Metrics, status, watch::readiness::Liveness,
+        election::Leadership, serve::metrics::Metrics, status, watch::readiness::Readiness,
     },
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{
@@ -52,7 +52,7 @@ pub(in crate::controller) struct StatusWriter {
     pub tailnets: Arc<Tailnets>,
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
-    pub liveness: Arc<Liveness>,
+    pub readiness: Arc<Readiness>,
 }
 
 impl Reporter for StatusWriter {
@@ -276,7 +276,7 @@ impl StatusWriter {
         if !self.leadership.leads(term) {
             return Err(NotWritten::Failed);
         }
-        write_status(api, over, part, (&self.metrics, &self.liveness)).await
+        write_status(api, over, part, (&self.metrics, &self.readiness)).await
     }
 
     /// Writes an Event about a policy, if that can be done at once.
