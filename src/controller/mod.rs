@@ -11,6 +11,7 @@
 mod connect;
 pub mod election;
 mod invites;
+mod options;
 mod serve;
 mod status;
 mod tailnets;
@@ -18,7 +19,7 @@ mod vital;
 mod watch;
 mod write;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use kube::{Client, Config};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -26,14 +27,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use connect::{connection::Connector, environment::Environment};
-use election::{Election, Timings, handover};
+use election::{Election, Leadership, handover};
 use serve::{health, metrics::Metrics, webhook::Webhooks};
-use tailnets::registry::TailnetRegistry;
+use tailnets::{
+    event::{ControllerEvent, Lookups},
+    registry::TailnetRegistry,
+};
 use vital::Vital;
 use watch::{Watches, in_namespaces, readiness::Readiness};
-use write::events::EventWriter;
+use write::{events::EventWriter, objects::Objects};
 
 pub use connect::environment::{EnvironmentError, FromEnvironment};
+pub use options::{Options, StartError};
 pub use status::{of_policy, of_tailnet};
 pub(crate) use tailnets::policy_input::policy_input;
 
@@ -47,50 +52,6 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// How long a deleted policy waits for its devices to be cleared, by default.
 pub const CLEAR_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// The options of the controller.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The controller's own namespace: of its lease and of the Secrets with credentials.
-    /// `None`: the pod's own, else `tsdp-system`.
-    pub namespace: Option<String>,
-    /// The namespaces whose policies and invites are reconciled; empty: all.
-    pub policy_namespaces: Vec<String>,
-    /// Whether invites are reconciled.
-    pub invites: bool,
-    /// The address for health and metrics; `None`: not served.
-    pub listen: Option<SocketAddr>,
-    /// The address for webhooks of Tailscale; `None`: not served.
-    pub webhook_listen: Option<SocketAddr>,
-    /// The controller's own service account, for workload identity; `None`: not known.
-    pub service_account: Option<String>,
-    /// How quickly another replica takes over.
-    pub lease: Timings,
-    /// How long a deleted policy may wait for its devices to be cleared.
-    pub clear_timeout: Duration,
-    /// The tailnet `default`, if no resource describes it.
-    pub environment: Option<FromEnvironment>,
-}
-
-/// Why the controller could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// No cluster is configured.
-    #[error("no cluster is configured: {0}; run inside of one, or set KUBECONFIG")]
-    Cluster(#[from] kube::config::InferConfigError),
-    /// The configuration of the cluster is invalid.
-    #[error("the cluster's configuration cannot be used: {0}")]
-    Client(Box<kube::Error>),
-    /// The environment describes no connection.
-    #[error("cannot set up the connection from the environment: {0}")]
-    Environment(#[from] EnvironmentError),
-    /// The system refused another thread.
-    #[error("cannot start a thread: {0}; give the process more threads or memory")]
-    Thread(std::io::Error),
-    /// The address is in use or not local.
-    #[error("cannot listen on {0}: {1}; choose another one by {2}")]
-    Listen(SocketAddr, std::io::Error, &'static str),
-}
-
 /// Runs the controller until `stop` is cancelled.
 pub async fn run(
     mut config: Config,
@@ -99,32 +60,21 @@ pub async fn run(
 ) -> Result<(), StartError> {
     // Each call to the API server is bounded in time here, and tried again where it matters.
     config.default_retry = false;
-    let namespace = options.namespace.unwrap_or_else(|| own_namespace(&config));
+    let namespace = options
+        .namespace
+        .clone()
+        .unwrap_or_else(|| own_namespace(&config));
     let vital = Vital::start().map_err(StartError::Thread)?;
-    let unusable = |error| StartError::Client(Box::new(error));
     let electing_client = vital.client(config.clone()).map_err(unusable)?;
     let client = Client::try_from(config).map_err(unusable)?;
-
-    let metrics = Arc::new(Metrics::default());
-    let readiness = Arc::new(Readiness::default());
-    let serving = CancellationToken::new();
-    if let Some(address) = options.listen {
-        let (readiness, metrics) = (Arc::clone(&readiness), Arc::clone(&metrics));
-        let served = health::serve(address, readiness, metrics, serving.clone());
-        let served = vital.handle().spawn(served).await;
-        let served = served.unwrap_or_else(|error| Err(error.into()));
-        served.map_err(|error| StartError::Listen(address, error, "--listen"))?;
-    }
-    let webhooks = Webhooks::default();
-    if let Some(address) = options.webhook_listen {
-        let served = webhooks.clone().serve(address, serving.clone()).await;
-        served.map_err(|error| StartError::Listen(address, error, "--webhook-listen"))?;
-    }
+    let (metrics, readiness) = <(Arc<Metrics>, Arc<Readiness>)>::default();
+    let (serving, electing) = (CancellationToken::new(), CancellationToken::new());
+    serve_health(&options, &vital, &readiness, &metrics, &serving).await?;
+    let webhooks = serve_webhooks(&options, &serving).await?;
     let environment = options.environment;
     let environment = environment
         .map(|from| Environment::connect(from, &namespace, &metrics))
         .transpose()?;
-    let electing = CancellationToken::new();
     let (leadership, election) = Election::new(
         electing_client,
         &namespace,
@@ -135,11 +85,10 @@ pub async fn run(
     let election = election.telling(report_lease(Arc::clone(&readiness), &namespace));
     let election = vital.handle().spawn(election.run(electing.clone()));
 
-    info!(%namespace, policies = %listed(&options.policy_namespaces), "tsdp is running");
-    let (news, received) = mpsc::unbounded_channel();
-    let terms = handover::forward_terms(leadership.clone(), news.clone());
-    tokio::spawn(stop.clone().run_until_cancelled_owned(terms));
     let namespaces = options.policy_namespaces;
+    info!(%namespace, policies = %listed(&namespaces), "tsdp is running");
+    let (news, received) = mpsc::unbounded_channel();
+    forward_terms(&leadership, &news, &stop);
     let events = EventWriter::new(client.clone());
     let mut beside = JoinSet::new();
     if options.invites {
@@ -149,29 +98,36 @@ pub async fn run(
             leadership: leadership.clone(),
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),
-            router: news.clone(),
+            lookups: Lookups::new(news.clone()),
         };
         let watched = in_namespaces("invites", &client, &namespaces);
         beside.spawn(invites::run(context, watched, stop.clone()));
     }
-    let watches = Watches::new(client.clone(), namespaces, Arc::clone(&readiness), news);
-    let connector = Connector {
-        cluster: client,
-        namespace,
-        service_account: options.service_account,
-        webhooks,
-        metrics,
-        readiness,
-        environment,
-    };
-    let router = TailnetRegistry::new(
-        connector,
+    let watched = news.clone();
+    let tell = move |round, event| watched.send(ControllerEvent::Watched(round, event)).is_ok();
+    let watches = Watches::new(
+        client.clone(),
+        namespaces,
+        Arc::clone(&readiness),
+        Arc::new(tell),
+    );
+    let objects = Objects::new(
+        client.clone(),
         events,
         leadership,
-        watches,
-        options.clear_timeout,
+        Arc::clone(&metrics),
+        readiness,
     );
-    let ending = router.run(received, stop.clone()).await;
+    let connector = Connector::new(
+        client,
+        namespace,
+        options.service_account,
+        webhooks,
+        metrics,
+    );
+    let timeout = options.clear_timeout;
+    let registry = TailnetRegistry::new(connector, environment, objects, watches, news, timeout);
+    let ending = registry.run(received, stop.clone()).await;
 
     info!("stopping: waiting for the requests in flight, starting no others");
     let ended = async { tokio::join!(ending.drained(), beside.join_all()) };
@@ -184,6 +140,52 @@ pub async fn run(
     let _ = election.await;
     serving.cancel();
     Ok(())
+}
+
+fn unusable(error: kube::Error) -> StartError {
+    StartError::Client(Box::new(error))
+}
+
+async fn serve_health(
+    options: &Options,
+    vital: &Vital,
+    readiness: &Arc<Readiness>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<(), StartError> {
+    let Some(address) = options.listen else {
+        return Ok(());
+    };
+    let (readiness, metrics) = (Arc::clone(readiness), Arc::clone(metrics));
+    let served = health::serve(address, readiness, metrics, stop.clone());
+    let served = vital.handle().spawn(served).await;
+    let served = served.unwrap_or_else(|error| Err(error.into()));
+    served.map_err(|error| StartError::Listen(address, error, "--listen"))?;
+    Ok(())
+}
+
+async fn serve_webhooks(
+    options: &Options,
+    stop: &CancellationToken,
+) -> Result<Webhooks, StartError> {
+    let webhooks = Webhooks::default();
+    if let Some(address) = options.webhook_listen {
+        let served = webhooks.clone().serve(address, stop.clone()).await;
+        served.map_err(|error| StartError::Listen(address, error, "--webhook-listen"))?;
+    }
+    Ok(webhooks)
+}
+
+/// Passes each term of leadership on to the registry until `stop` is cancelled.
+fn forward_terms(
+    leadership: &Leadership,
+    news: &mpsc::UnboundedSender<ControllerEvent>,
+    stop: &CancellationToken,
+) {
+    let news = news.clone();
+    let tell = move |term| news.send(ControllerEvent::Term(term)).is_ok();
+    let terms = handover::forward_terms(leadership.clone(), tell);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(terms));
 }
 
 /// The cluster of the pod, or the one of KUBECONFIG.

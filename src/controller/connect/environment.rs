@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::connection::{self, TailnetBudget};
+use super::{budget::TailnetBudget, settings};
 use crate::{
     api::TailscaleTailnetSpec,
     controller::serve::metrics::Metrics,
@@ -51,7 +51,7 @@ impl Environment {
         own_namespace: &str,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, EnvironmentError> {
-        let settings = connection::settings(&TailscaleTailnetSpec::default(), own_namespace)?;
+        let settings = settings::settings(&TailscaleTailnetSpec::default(), own_namespace)?;
         let budget = TailnetBudget::new(from.settings.base_url.as_str(), from.settings.budget);
         let observed = tailscale::Settings {
             observer: Some(metrics.observer(DEFAULT)),

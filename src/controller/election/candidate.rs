@@ -9,7 +9,7 @@ use k8s_openapi::{
 };
 use tokio::time::Instant;
 
-use super::lease::Timings;
+use super::timings::Timings;
 
 /// The request to send to the API server.
 #[derive(Debug, PartialEq)]

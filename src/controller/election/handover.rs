@@ -10,18 +10,8 @@
 
 use std::collections::BTreeSet;
 
-use tokio::sync::mpsc;
-
-use super::Leadership;
-use crate::{controller::tailnets::registry::ControllerEvent, tailnet::Term};
-
-/// The watched kinds; policies and namespaces may have several watches each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::controller) enum Source {
-    Policies(usize),
-    Tailnets,
-    Namespaces(usize),
-}
+use super::lease::Leadership;
+use crate::{controller::watch::event::Source, tailnet::Term};
 
 /// The term that was won, and the lists that are still missing.
 #[derive(Debug)]
@@ -77,15 +67,15 @@ impl Handover {
     }
 }
 
-/// Forwards each term to the registry, for ever.
+/// Passes each term on, until `tell` returns `false`.
 pub(in crate::controller) async fn forward_terms(
     mut leadership: Leadership,
-    news: mpsc::UnboundedSender<ControllerEvent>,
+    tell: impl Fn(Option<Term>) -> bool,
 ) {
     let mut known = None;
     loop {
         known = leadership.next(known).await;
-        if news.send(ControllerEvent::Term(known)).is_err() {
+        if !tell(known) {
             return;
         }
     }

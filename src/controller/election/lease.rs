@@ -6,8 +6,6 @@
 //! [`candidate`] decides, without I/O; this module has the requests, each bounded in time, and the
 //! loop.
 
-use std::{num::NonZeroU16, time::Duration};
-
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::PostParams};
@@ -18,50 +16,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::candidate::{Candidate, Move};
+use super::{
+    candidate::{Candidate, Move},
+    timings::Timings,
+};
 use crate::tailnet::Term;
-
-/// How long a lease holds, in whole seconds; the other times follow in client-go's proportions.
-#[derive(Debug, Clone, Copy)]
-pub struct Timings(NonZeroU16);
-
-impl Timings {
-    /// Of a lease that holds for `seconds`.
-    #[must_use]
-    pub const fn of_lease(seconds: NonZeroU16) -> Self {
-        Self(seconds)
-    }
-
-    /// As a Lease has it.
-    pub(super) fn seconds(self) -> i32 {
-        self.0.get().into()
-    }
-
-    /// Others wait this long without a sign of the leader before one takes over: 15 s by default.
-    #[must_use]
-    pub fn lease(self) -> Duration {
-        Duration::from_secs(self.0.get().into())
-    }
-
-    /// A leader that could not renew for this long writes no more: 10 s by default.
-    #[must_use]
-    pub fn renew_deadline(self) -> Duration {
-        self.lease() * 2 / 3
-    }
-
-    /// The time between two reads of the lease: 2 s by default.
-    #[must_use]
-    pub fn retry(self) -> Duration {
-        self.lease() * 2 / 15
-    }
-}
-
-impl Default for Timings {
-    fn default() -> Self {
-        // A constant: were it zero, this would not compile.
-        Self(const { NonZeroU16::new(15).unwrap() })
-    }
-}
 
 /// The leadership, as it was last won or renewed.
 #[derive(Debug, Clone, Copy)]

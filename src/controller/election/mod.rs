@@ -1,7 +1,9 @@
 //! Which replica may write, and when its term starts.
 
 mod candidate;
-pub(in crate::controller) mod handover;
+pub(super) mod handover;
 mod lease;
+mod timings;
 
-pub use lease::{Election, Leadership, Timings};
+pub use lease::{Election, Leadership};
+pub use timings::Timings;

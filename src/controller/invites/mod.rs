@@ -10,6 +10,8 @@
 //! somebody has accepted it. So it stays out of the engine, and shares only its snapshot and its
 //! client with it, and so the request budget.
 
+mod context;
+mod job;
 mod next;
 mod queue;
 mod reconcile;
@@ -31,29 +33,14 @@ use crate::{
     api::{DeserializeGuard, TailscaleDeviceInvite},
     controller::{
         election::Leadership,
-        serve::metrics::Metrics,
-        tailnets::registry,
-        watch::{
-            readiness::Readiness,
-            stream::{self, Change},
-        },
-        write::events::EventWriter,
+        watch::stream::{self, Change},
     },
     tailnet::Term,
 };
-use queue::{Key, Queue};
-use reconcile::{Done, Job};
+use job::{Done, Job, Key};
+use queue::Queue;
 
-/// The dependencies of every reconcile.
-pub(super) struct Context {
-    pub client: kube::Client,
-    pub events: EventWriter,
-    pub leadership: Leadership,
-    pub metrics: Arc<Metrics>,
-    pub readiness: Arc<Readiness>,
-    /// The channel to the engines.
-    pub router: mpsc::UnboundedSender<registry::ControllerEvent>,
-}
+pub(super) use context::Context;
 
 /// A change, the watch that it comes from, and the round of that watch.
 type InviteEvent = (u64, usize, Change<TailscaleDeviceInvite>);
@@ -142,10 +129,9 @@ impl Invites {
         for (source, (name, api)) in self.watched.iter().enumerate() {
             let (api, tell, round) = (api.clone(), self.tell.clone(), self.round);
             let health = self.context.readiness.watch(name.clone());
-            let tag = move |change| (round, source, change);
+            let tell = move |change| tell.send((round, source, change)).is_ok();
             let which = watcher::Config::default();
-            self.watches
-                .spawn(async move { stream::run(api, which, health, tell, tag).await });
+            self.watches.spawn(stream::run(api, which, health, tell));
         }
     }
 

@@ -10,15 +10,8 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::reconcile::{Done, Job};
-use crate::{
-    api::TailscaleDeviceInvite,
-    controller::{watch::stream::ObjectName, write::object_cache::is_older},
-    tailnet::Term,
-};
-
-/// Namespace and name.
-pub(super) type Key = ObjectName;
+use super::job::{Done, Job, Key};
+use crate::{api::TailscaleDeviceInvite, controller::write::object_cache::is_older, tailnet::Term};
 
 /// All watched invites. For each tailnet, one is reconciled at a time: so two objects that declare
 /// the same invite can never adopt the same one. A tailnet that answers slowly delays no other.

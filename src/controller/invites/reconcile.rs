@@ -1,68 +1,34 @@
 //! One reconcile of one invite: look up, decide, create, report.
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use jiff::Timestamp;
-use kube::{
-    Api, Resource as _, ResourceExt as _,
-    runtime::events::{Event, EventType},
-};
+use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    Context,
+    context::Context,
+    job::{Done, Job},
     next::{self, Step},
-    queue::Key,
     secret,
     status::{self, Out, Outcome, Subject},
 };
 use crate::{
     api::{Reason, TailscaleDeviceInvite, TailscaleDeviceInviteStatus},
-    controller::{
-        tailnets::registry,
-        write::{
-            status_patch::{NotWritten, Part, Target, write_status},
-            status_writer::API_SERVER,
-        },
+    controller::write::{
+        api_server::MAX_WAIT,
+        events,
+        status_patch::{NotWritten, Part, Target, write_status},
     },
     convert,
     model::{DesiredInvite, Invite, NodeId},
     plan::{Binding, DeviceTarget, Identity},
-    tailnet::{DeviceLookup, Failure, LookupResult, Retry, Term, backoff},
+    tailnet::{DeviceLookup, Failure, LookupResult, Retry, backoff},
     tailscale::{Kind, Permit},
 };
-
-/// A reconcile to run.
-#[derive(Debug)]
-pub(super) struct Job {
-    /// The term of leadership that it belongs to.
-    pub term: Term,
-    pub object: Arc<TailscaleDeviceInvite>,
-    /// The invites that other objects have recorded.
-    pub others: BTreeSet<String>,
-    /// The number of this attempt, 1 for the first.
-    pub attempts: u32,
-    /// Cancelled once the object is gone or edited: nothing more is created for the old object.
-    pub obsolete: CancellationToken,
-}
-
-/// A reconcile that has ended.
-#[derive(Debug)]
-pub(super) struct Done {
-    pub object: Arc<TailscaleDeviceInvite>,
-    /// The status as it is stored in the cluster now.
-    pub status: TailscaleDeviceInviteStatus,
-    /// The version of the object that has this status.
-    pub version: String,
-    /// When to reconcile again; `None`: not before an edit.
-    pub pause: Option<Duration>,
-    /// Whether the next reconcile is another attempt.
-    pub failed: bool,
-}
 
 /// The leadership was lost, or the object is gone: there is nothing more to do here.
 struct Interrupted;
@@ -81,13 +47,6 @@ fn suspended() -> Failure {
                 .to_owned(),
         retry: Retry::Later,
         unknown_outcome: false,
-    }
-}
-
-impl Job {
-    pub fn key(&self) -> Key {
-        let object = &self.object;
-        (object.namespace().unwrap_or_default(), object.name_any())
     }
 }
 
@@ -209,10 +168,10 @@ impl OpenInvites<'_> {
             bound,
             reply,
         };
-        let tailnet = self.job.object.spec.tailnet_name().to_owned();
-        let inquiry = registry::ControllerEvent::DeviceLookup(tailnet, inquiry);
-        // The router ends only when the process does.
-        self.context.router.send(inquiry).map_err(|_| Interrupted)?;
+        let tailnet = self.job.object.spec.tailnet_name();
+        if !self.context.lookups.look_up(tailnet, inquiry) {
+            return Err(Interrupted);
+        }
         answer.await.map_err(|_| Interrupted)
     }
 
@@ -353,7 +312,7 @@ impl OpenInvites<'_> {
         name: &str,
         uid: &str,
     ) -> Result<(), Interrupted> {
-        match timeout(API_SERVER, api.get_metadata_opt(name)).await {
+        match timeout(MAX_WAIT, api.get_metadata_opt(name)).await {
             Ok(Ok(Some(object))) if object.uid().as_deref() == Some(uid) => {
                 self.version = object.resource_version().unwrap_or_default();
                 Ok(())
@@ -367,13 +326,7 @@ impl OpenInvites<'_> {
     }
 
     async fn emit(&self, reason: Reason, note: String) {
-        let event = Event {
-            type_: EventType::Normal,
-            reason: reason.to_string(),
-            note: Some(note),
-            action: "Invite".to_owned(),
-            secondary: None,
-        };
+        let event = events::normal(reason, "Invite", note);
         let about = self.job.object.object_ref(&());
         self.context.events.publish(&event, &about).await;
     }

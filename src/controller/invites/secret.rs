@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::TailscaleDeviceInvite,
-    controller::write::status_writer::{API_SERVER, MANAGER},
+    controller::write::api_server::{MANAGER, MAX_WAIT},
     model::Invite,
 };
 
@@ -89,7 +89,7 @@ async fn bounded<T>(
     place: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, String> {
-    match timeout(API_SERVER, call).await {
+    match timeout(MAX_WAIT, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => Err(format!(
             "the controller may not write the Secret {place}: {}. Apply the role of \

@@ -1,6 +1,6 @@
 //! What the controller serves over HTTP: health, metrics, and webhooks of Tailscale.
 
-pub(in crate::controller) mod health;
+pub(super) mod health;
 mod http_server;
-pub(in crate::controller) mod metrics;
-pub(in crate::controller) mod webhook;
+pub(super) mod metrics;
+pub(super) mod webhook;

@@ -1,71 +1,48 @@
 //! Forwards each change to the engine of its tailnet.
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource as _, ResourceExt as _};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{info, warn};
 
-use super::{policy_input::policy_input, tailnet::Tailnet};
+use super::{
+    engines::Engines, event::ControllerEvent, handle::TailnetHandle, policy_input::policy_input,
+    shown::Shown, sources::Sources,
+};
 use crate::{
     api::{APPROVE, DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
     controller::{
-        connect::{
-            connection::{Connector, no_tailnet, unconnected, unreadable_tailnet},
-            environment::{self, Environment},
-        },
-        election::{Leadership, handover::Handover},
+        connect::{connection::Connector, environment::Environment, failures::unreadable_tailnet},
+        election::handover::Handover,
         status,
         watch::{
-            Event, Watches,
+            Watches,
+            event::Event,
             stream::{Change, ObjectName},
         },
-        write::{
-            events::EventWriter,
-            finalizer,
-            status_writer::{Policies, StatusWriter, Tailnets},
-            stored,
-        },
+        write::{finalizer, objects::Objects, stored},
     },
     plan::{Approvals, Labels, PolicyKey},
-    tailnet::{DeviceLookup, Engine, Input, Message, TailnetDeclared, Term, drive},
+    tailnet::{Input, Message, TailnetDeclared, Term},
 };
-
-/// The events that the registry handles.
-pub(in crate::controller) enum ControllerEvent {
-    /// An event of the watches of this round.
-    Watched(u64, Event),
-    /// The term in which this process leads, if any.
-    Term(Option<Term>),
-    /// The connection of this number, of this tailnet, has read its credential in this round.
-    Reread(String, u64, u64),
-    /// A lookup of a device for an invite.
-    DeviceLookup(String, DeviceLookup),
-}
 
 /// Knows the tailnet of each policy, and the engine of each tailnet.
 pub(in crate::controller) struct TailnetRegistry {
     connector: Connector,
-    leadership: Leadership,
-    events: EventWriter,
+    /// For the events of connections.
+    events: mpsc::UnboundedSender<ControllerEvent>,
     watches: Watches,
     handover: Handover,
-    /// Whether the tailnets have ever been listed.
-    tailnets_listed: bool,
-    /// The labels of each namespace, and the watch that shows it.
-    namespaces: BTreeMap<String, (Labels, usize)>,
-    /// The tailnet of each policy, and the watch that shows it.
-    policies: HashMap<PolicyKey, (String, usize)>,
-    tailnets: BTreeMap<String, Tailnet>,
-    policy_board: Arc<Policies>,
-    tailnet_board: Arc<Tailnets>,
-    engines: JoinSet<()>,
-    stop_engines: CancellationToken,
+    sources: Sources,
+    /// The labels of each namespace.
+    namespaces: Shown<String, Labels>,
+    /// The tailnet of each policy.
+    policies: Shown<PolicyKey, String>,
+    objects: Arc<Objects>,
+    engines: Engines,
     /// How long a deleted policy may wait for its devices to be cleared.
     clear_timeout: Duration,
 }
@@ -73,25 +50,22 @@ pub(in crate::controller) struct TailnetRegistry {
 impl TailnetRegistry {
     pub fn new(
         connector: Connector,
-        events: EventWriter,
-        leadership: Leadership,
+        environment: Option<Environment>,
+        objects: Arc<Objects>,
         watches: Watches,
+        events: mpsc::UnboundedSender<ControllerEvent>,
         clear_timeout: Duration,
     ) -> Self {
         Self {
-            events,
             connector,
-            leadership,
+            events,
             handover: Handover::new(watches.count()),
             watches,
-            tailnets_listed: false,
-            namespaces: BTreeMap::new(),
-            policies: HashMap::new(),
-            tailnets: BTreeMap::new(),
-            policy_board: Arc::default(),
-            tailnet_board: Arc::default(),
-            engines: JoinSet::new(),
-            stop_engines: CancellationToken::new(),
+            sources: Sources::new(environment),
+            namespaces: Shown::default(),
+            policies: Shown::default(),
+            engines: Engines::new(Arc::clone(&objects)),
+            objects,
             clear_timeout,
         }
     }
@@ -99,12 +73,12 @@ impl TailnetRegistry {
     /// Forwards events until `stop` is cancelled, then tells the engines to end.
     pub async fn run(
         mut self,
-        mut news: mpsc::UnboundedReceiver<ControllerEvent>,
+        mut events: mpsc::UnboundedReceiver<ControllerEvent>,
         stop: CancellationToken,
     ) -> Self {
         self.watches.restart();
-        while let Some(Some(item)) = stop.run_until_cancelled(news.recv()).await {
-            match item {
+        while let Some(Some(event)) = stop.run_until_cancelled(events.recv()).await {
+            match event {
                 ControllerEvent::Watched(round, event) if round == self.watches.round() => {
                     self.watched(event);
                 }
@@ -118,77 +92,56 @@ impl TailnetRegistry {
                     self.engine(&tailnet).reread_done(number, round);
                 }
             }
-            self.start_terms();
+            if let Some(term) = self.handover.ready() {
+                self.engines.start_term(term, self.watches.round());
+            }
         }
-        self.stop_engines.cancel();
+        self.engines.stop();
         self
     }
 
     /// Waits until every engine has finished its requests in flight.
-    pub async fn drained(mut self) {
-        while self.engines.join_next().await.is_some() {}
+    pub async fn drained(self) {
+        self.engines.drained().await;
     }
 
     fn watched(&mut self, event: Event) {
         let completes = event.completes();
         match event {
-            Event::Policy(source, change) => self.policy(source, change),
+            Event::Policy(watch, change) => self.policy(watch, change),
             Event::Tailnet(change) => self.tailnet(change),
-            Event::Namespace(source, change) => self.namespace(source, change),
+            Event::Namespace(watch, change) => self.namespace(watch, change),
         }
         if completes.is_some_and(|source| self.handover.listed(source)) {
-            self.send_to_all(|| Input::PoliciesListed);
+            self.engines.send_to_all(|| Input::PoliciesListed);
         }
     }
 
     /// Ends the current term of the engines. The next one starts with lists of its own.
     fn take_term(&mut self, term: Option<Term>) {
-        for tailnet in self.tailnets.values_mut() {
-            tailnet.end_term();
-        }
+        self.engines.end_term();
         self.handover.begin(term);
         if term.is_some() {
             self.watches.restart();
-            for tailnet in self.tailnets.values() {
-                tailnet.reread(self.watches.round());
-            }
+            self.engines.reread(self.watches.round());
         }
     }
 
-    /// Starts the term for the engines that are ready for it.
-    fn start_terms(&mut self) {
-        if let Some(term) = self.handover.ready() {
-            let round = self.watches.round();
-            for tailnet in self.tailnets.values_mut() {
-                tailnet.start_term(term, round);
-            }
-        }
-    }
-
-    fn policy(&mut self, source: usize, change: Change<TailscaleDevicePolicy>) {
+    fn policy(&mut self, watch: usize, change: Change<TailscaleDevicePolicy>) {
         match change {
-            Change::Applied(object) => self.policy_applied(source, &object),
+            Change::Applied(object) => self.policy_applied(watch, &object),
             Change::Deleted(name) => self.policy_gone(&policy_key(name)),
             Change::Listed(names) => {
-                let gone =
-                    |key: &&PolicyKey| !names.contains(&(key.namespace.clone(), key.name.clone()));
-                let of_source = self
-                    .policies
-                    .iter()
-                    .filter(|(_, (_, from))| *from == source);
-                let gone: Vec<_> = of_source
-                    .map(|(key, _)| key)
-                    .filter(gone)
-                    .cloned()
-                    .collect();
-                for key in &gone {
+                let is_listed =
+                    |key: &PolicyKey| names.contains(&(key.namespace.clone(), key.name.clone()));
+                for key in &self.policies.missing(watch, is_listed) {
                     self.policy_gone(key);
                 }
             }
         }
     }
 
-    fn policy_applied(&mut self, source: usize, object: &DeserializeGuard<TailscaleDevicePolicy>) {
+    fn policy_applied(&mut self, watch: usize, object: &DeserializeGuard<TailscaleDevicePolicy>) {
         let key = policy_key((object.namespace().unwrap_or_default(), object.name_any()));
         // A policy under deletion no longer declares anything, even if another finalizer still keeps it.
         let held_up = finalizer::is_on(object.meta());
@@ -199,19 +152,19 @@ impl TailnetRegistry {
         if let Err(unreadable) = &object.0 {
             warn!(policy = %key, "the policy cannot be parsed: {}; its devices stay as they are", unreadable.error);
         }
-        let before = self.policies.get(&key).map(|(name, _)| name.clone());
+        let before = self.policies.get(&key).cloned();
         let stored = stored::policy(object, before.as_deref());
-        let tailnet = stored.status.tailnet.clone();
+        let tailnet = stored.stored().tailnet().to_owned();
         if before.is_some_and(|before| before != tailnet) {
             self.policy_gone(&key);
         }
-        let status = stored.status.status.clone();
-        let known = self.policy_board.seen(&key, stored);
+        let status = stored.stored().status().clone();
+        let known = self.objects.policies().seen(&key, stored);
         // Our own write may look like an edit if the watch is faster than its answer: the status is then
         // derived again, is the same, and is not written.
-        let edited = known.is_some_and(|known| known.status.status != status);
+        let edited = known.is_some_and(|known| *known.stored().status() != status);
         let declared = policy_input(&key, object, self.clear_timeout);
-        self.policies.insert(key.clone(), (tailnet.clone(), source));
+        self.policies.insert(watch, key.clone(), tailnet.clone());
         self.send(&tailnet, Message::Input(Input::Policy(Box::new(declared))));
         if edited {
             self.send(&tailnet, Message::Input(Input::StatusEdited(Some(key))));
@@ -219,9 +172,8 @@ impl TailnetRegistry {
     }
 
     fn policy_gone(&mut self, key: &PolicyKey) {
-        self.policy_board.gone(key);
-        self.connector.metrics.policy_gone(key);
-        if let Some((tailnet, _)) = self.policies.remove(key) {
+        self.objects.policy_gone(key);
+        if let Some(tailnet) = self.policies.remove(key) {
             self.send(&tailnet, Message::Input(Input::PolicyGone(key.clone())));
         }
     }
@@ -233,22 +185,25 @@ impl TailnetRegistry {
                 self.tailnet_seen(*object);
             }
             Change::Deleted((_, name)) => self.tailnet_gone(&name),
-            Change::Listed(names) => {
-                let first = !self.tailnets_listed;
-                let gone = |name: &&String| {
-                    let listed = names.contains(&(String::new(), (*name).clone()));
-                    // The tailnet from the environment has no resource that could be deleted.
-                    !listed && (first || self.use_environment_tailnet(name).is_none())
-                };
-                let gone: Vec<_> = self.tailnets.keys().filter(gone).cloned().collect();
-                self.tailnets_listed = true;
-                for name in &gone {
-                    self.tailnet_gone(name);
-                }
-                if self.use_environment_tailnet(environment::DEFAULT).is_some() {
-                    self.engine(environment::DEFAULT);
-                }
-            }
+            Change::Listed(names) => self.tailnets_listed(&names),
+        }
+    }
+
+    fn tailnets_listed(&mut self, names: &BTreeSet<ObjectName>) {
+        let from_environment = self.sources.environment_tailnet();
+        // The tailnet from the environment has no resource that could be deleted. It is told of its
+        // connection with the first list.
+        let kept = from_environment.filter(|_| self.sources.are_listed());
+        let is_gone = |name: &&String| {
+            !names.contains(&(String::new(), (*name).clone())) && kept != Some(name.as_str())
+        };
+        let gone: Vec<_> = self.engines.names().filter(is_gone).cloned().collect();
+        self.sources.set_listed();
+        for name in &gone {
+            self.tailnet_gone(name);
+        }
+        if let Some(name) = from_environment {
+            self.engine(name);
         }
     }
 
@@ -259,9 +214,9 @@ impl TailnetRegistry {
             return;
         }
         let stored = stored::tailnet(&object);
-        let status = stored.status.status.clone();
-        let known = self.tailnet_board.seen(&name, stored);
-        let edited = known.is_some_and(|known| known.status.status != status);
+        let status = stored.stored().status().clone();
+        let known = self.objects.tailnets().seen(&name, stored);
+        let edited = known.is_some_and(|known| *known.stored().status() != status);
         match object.0 {
             Ok(object) => self.tailnet_applied(object),
             Err(invalid) => self.tailnet_unreadable(&name, &invalid.error),
@@ -273,58 +228,27 @@ impl TailnetRegistry {
 
     /// A resource replaces the connection from the environment for the lifetime of the process.
     fn replace_environment_tailnet(&mut self, tailnet: &str) {
-        if let Some(environment) = self.use_environment_tailnet(tailnet) {
+        if let Some(budget) = self.sources.replace_environment(tailnet) {
             info!("a TailscaleTailnet replaces the connection from the environment");
-            let budget = environment.budget();
             self.engine(tailnet).inherit(budget);
-            self.connector.environment = None;
         }
-    }
-
-    /// The connection from the environment, if this is its tailnet.
-    fn use_environment_tailnet(&self, tailnet: &str) -> Option<&Environment> {
-        let environment = self.connector.environment.as_ref();
-        environment.filter(|_| tailnet == environment::DEFAULT)
-    }
-
-    /// The message to the engine of a tailnet without a resource.
-    fn without_resource(&self, name: &str) -> Message {
-        self.use_environment_tailnet(name).map_or_else(
-            // Nobody permits or forbids anything there.
-            || Message::Connection {
-                settings: Some(Box::new(unconnected())),
-                client: Err(no_tailnet(name)),
-            },
-            Environment::message,
-        )
     }
 
     fn tailnet_applied(&mut self, object: TailscaleTailnet) {
         let name = object.name_any();
         let approve = object.annotations().get(APPROVE).map(String::as_str);
+        let status = object.status.as_ref();
         let declared = TailnetDeclared {
             approvals: Approvals::parse(approve),
-            recent: object
-                .status
-                .as_ref()
-                .map(status::recent)
-                .unwrap_or_default(),
-            reserved: object
-                .status
-                .as_ref()
-                .map(status::reserved)
-                .unwrap_or_default(),
-            deletions: object
-                .status
-                .as_ref()
-                .map(status::deletions)
-                .unwrap_or_default(),
+            recent: status.map(status::recent).unwrap_or_default(),
+            reserved: status.map(status::reserved).unwrap_or_default(),
+            deletions: status.map(status::deletions).unwrap_or_default(),
         };
         self.send(&name, Message::Input(Input::Tailnet(declared)));
-        let connector = self.connector.clone();
-        let (round, news) = (self.watches.round(), self.watches.news());
+        let (connector, events) = (self.connector.clone(), self.events.clone());
+        let round = self.watches.round();
         self.engine(&name)
-            .connect(&name, object.spec, connector, (round, news));
+            .connect(&name, object.spec, &connector, round, &events);
     }
 
     /// Its guardrails are unknown, so its connection is closed.
@@ -334,105 +258,62 @@ impl TailnetRegistry {
             "the TailscaleTailnet cannot be parsed: {error}; nothing is sent until it can be"
         );
         self.engine(name).forget_spec();
-        self.connector.webhooks.refuse(name);
+        self.connector.webhooks().refuse(name);
         let client = Err(unreadable_tailnet(name, error));
         let settings = None;
         self.send(name, Message::Connection { settings, client });
     }
 
     fn tailnet_gone(&mut self, name: &str) {
-        self.tailnet_board.gone(&name.to_owned());
-        let tailnet = self.engine(name);
-        tailnet.forget_spec();
-        self.connector.webhooks.refuse(name);
-        let message = self.without_resource(name);
+        self.objects.tailnets().gone(&name.to_owned());
+        self.engine(name).forget_spec();
+        self.connector.webhooks().refuse(name);
+        let message = self.sources.without_resource(name);
         self.send(name, message);
     }
 
-    fn namespace(&mut self, source: usize, change: Change<Namespace>) {
+    fn namespace(&mut self, watch: usize, change: Change<Namespace>) {
         match change {
             Change::Applied(object) => {
                 let labels = object.meta().labels.clone().unwrap_or_default();
                 let name = object.name_any();
-                self.namespaces
-                    .insert(name.clone(), (labels.clone(), source));
-                self.send_to_all(|| Input::Namespace(name.clone(), Some(labels.clone())));
+                self.namespaces.insert(watch, name.clone(), labels.clone());
+                let input = || Input::Namespace(name.clone(), Some(labels.clone()));
+                self.engines.send_to_all(input);
             }
             Change::Deleted((_, name)) => self.namespace_gone(&name),
             Change::Listed(names) => {
-                let gone = self.namespaces.iter().filter(|(name, (_, from))| {
-                    *from == source && !names.contains(&(String::new(), (*name).clone()))
-                });
-                let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
-                for name in &gone {
+                let is_listed = |name: &String| names.contains(&(String::new(), name.clone()));
+                for name in &self.namespaces.missing(watch, is_listed) {
                     self.namespace_gone(name);
                 }
             }
         }
     }
 
-    fn namespace_gone(&mut self, name: &str) {
+    fn namespace_gone(&mut self, name: &String) {
         self.namespaces.remove(name);
-        self.send_to_all(|| Input::Namespace(name.to_owned(), None));
-    }
-
-    fn send_to_all(&self, input: impl Fn() -> Input) {
-        for tailnet in self.tailnets.values() {
-            tailnet.send(Message::Input(input()));
-        }
+        let input = || Input::Namespace(name.clone(), None);
+        self.engines.send_to_all(input);
     }
 
     fn send(&mut self, tailnet: &str, message: Message) {
         self.engine(tailnet).send(message);
     }
 
-    fn engine(&mut self, name: &str) -> &mut Tailnet {
-        if !self.tailnets.contains_key(name) {
-            let tailnet = self.start(name);
-            self.tailnets.insert(name.to_owned(), tailnet);
-        }
-        self.tailnets
-            .entry(name.to_owned())
-            .or_insert_with(|| unreachable!("inserted above"))
-    }
-
-    fn start(&mut self, name: &str) -> Tailnet {
-        let (mailbox, received) = mpsc::unbounded_channel();
-        let labels = self.namespaces.iter().map(|(name, (labels, _))| {
-            Message::Input(Input::Namespace(name.clone(), Some(labels.clone())))
-        });
-        let mut first: Vec<Message> = labels.collect();
-        if self.handover.complete_once() {
-            first.push(Message::Input(Input::PoliciesListed));
-        }
-        if self.tailnets_listed {
-            first.push(self.without_resource(name));
-        }
-        for message in first {
-            let _ = mailbox.send(message);
-        }
-        let writer = StatusWriter {
-            tailnet: name.to_owned(),
-            client: self.connector.cluster.clone(),
-            events: self.events.clone(),
-            policies: Arc::clone(&self.policy_board),
-            tailnets: Arc::clone(&self.tailnet_board),
-            leadership: self.leadership.clone(),
-            metrics: Arc::clone(&self.connector.metrics),
-            readiness: Arc::clone(&self.connector.readiness),
-        };
-        let engine = Engine::new(unconnected(), fastrand::u64(..));
-        let driven = drive(
-            engine,
-            received,
-            Arc::new(writer),
-            self.stop_engines.clone(),
-        );
-        let driven = driven.instrument(info_span!("tailnet", name));
-        self.engines.spawn(async move {
-            driven.await;
-        });
-        Tailnet::new(mailbox)
+    /// A new engine receives what the others know.
+    fn engine(&mut self, name: &str) -> &mut TailnetHandle {
+        let (namespaces, handover, sources) = (&self.namespaces, &self.handover, &self.sources);
+        self.engines.get_or_start(name, || {
+            let labels = namespaces.iter().map(|(name, labels)| {
+                Message::Input(Input::Namespace(name.clone(), Some(labels.clone())))
+            });
+            let listed = handover.complete_once();
+            let listed = listed.then_some(Message::Input(Input::PoliciesListed));
+            let unconnected = sources.are_listed();
+            let unconnected = unconnected.then(|| sources.without_resource(name));
+            labels.chain(listed).chain(unconnected).collect()
+        })
     }
 }
 

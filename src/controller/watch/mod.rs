@@ -1,51 +1,31 @@
 //! The watches of all objects that the controller uses. They restart together, and each restart
 //! begins a new round: events of an earlier round that are still queued do not count.
 
-pub(in crate::controller) mod readiness;
-pub(in crate::controller) mod stream;
+pub(super) mod event;
+pub(super) mod readiness;
+pub(super) mod stream;
 
 use std::sync::Arc;
 
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
 use kube::{Api, Client, Resource, runtime::watcher};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 
-use crate::{
-    api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
-    controller::{election::handover::Source, tailnets::registry::ControllerEvent},
-};
+use crate::api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet};
+use event::Event;
 
 use readiness::Readiness;
 use stream::Change;
 
-/// An event of a watch.
-pub(in crate::controller) enum Event {
-    /// Of a policy, by the watch of this number.
-    Policy(usize, Change<TailscaleDevicePolicy>),
-    /// Of a tailnet.
-    Tailnet(Change<TailscaleTailnet>),
-    /// Of a namespace, by the watch of this number.
-    Namespace(usize, Change<Namespace>),
-}
-
-impl Event {
-    /// The watch that has listed everything with this event, if any.
-    pub fn completes(&self) -> Option<Source> {
-        match self {
-            Self::Policy(number, Change::Listed(_)) => Some(Source::Policies(*number)),
-            Self::Tailnet(Change::Listed(_)) => Some(Source::Tailnets),
-            Self::Namespace(number, Change::Listed(_)) => Some(Source::Namespaces(*number)),
-            _ => None,
-        }
-    }
-}
+/// Receives each event with the round of its watch; returns `false` once nobody is interested.
+pub(in crate::controller) type Tell = Arc<dyn Fn(u64, Event) -> bool + Send + Sync>;
 
 /// All watches of one round.
 pub(in crate::controller) struct Watches {
     client: Client,
     namespaces: Vec<String>,
     readiness: Arc<Readiness>,
-    news: mpsc::UnboundedSender<ControllerEvent>,
+    tell: Tell,
     round: u64,
     tasks: JoinSet<()>,
 }
@@ -57,13 +37,13 @@ impl Watches {
         client: Client,
         namespaces: Vec<String>,
         readiness: Arc<Readiness>,
-        news: mpsc::UnboundedSender<ControllerEvent>,
+        tell: Tell,
     ) -> Self {
         Self {
             client,
             namespaces,
             readiness,
-            news,
+            tell,
             round: 0,
             tasks: JoinSet::new(),
         }
@@ -77,11 +57,6 @@ impl Watches {
     /// The present round.
     pub fn round(&self) -> u64 {
         self.round
-    }
-
-    /// The channel of the events.
-    pub fn news(&self) -> mpsc::UnboundedSender<ControllerEvent> {
-        self.news.clone()
     }
 
     /// Drops all watches and starts each again with a full list.
@@ -117,10 +92,13 @@ impl Watches {
             + Sync
             + 'static,
     {
-        let (health, news, round) = (self.readiness.watch(name), self.news.clone(), self.round);
-        let tell = move |change| ControllerEvent::Watched(round, of(change));
-        self.tasks
-            .spawn(async move { stream::run(api, which, health, news, tell).await });
+        let (health, tell, round) = (
+            self.readiness.watch(name),
+            Arc::clone(&self.tell),
+            self.round,
+        );
+        let tell = move |change| tell(round, of(change));
+        self.tasks.spawn(stream::run(api, which, health, tell));
     }
 }
 

@@ -11,7 +11,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::readiness::Watch;
@@ -35,12 +35,12 @@ pub(in crate::controller) enum Change<K> {
 const LIST: Duration = Duration::from_secs(10);
 
 /// Watches these objects for ever; failures are retried with a growing backoff.
-pub(in crate::controller) async fn run<K, N>(
+/// `tell` receives each change and returns `false` once nobody is interested.
+pub(in crate::controller) async fn run<K>(
     api: Api<DeserializeGuard<K>>,
     which: watcher::Config,
     health: Arc<Watch>,
-    news: mpsc::UnboundedSender<N>,
-    tell: impl Fn(Change<K>) -> N,
+    tell: impl Fn(Change<K>) -> bool,
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {
@@ -97,7 +97,7 @@ pub(in crate::controller) async fn run<K, N>(
                 continue;
             }
         };
-        if news.send(tell(change)).is_err() {
+        if !tell(change) {
             return;
         }
     }

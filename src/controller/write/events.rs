@@ -9,15 +9,12 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
     core::Status,
-    runtime::events::{Event, Recorder, Reporter},
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::{
-    status_patch::not_permitted,
-    status_writer::{API_SERVER, MANAGER},
-};
+use super::api_server::{MANAGER, MAX_WAIT, not_permitted};
 
 /// Writes Events if that is permitted.
 #[derive(Clone)]
@@ -45,7 +42,7 @@ impl EventWriter {
         // the first one's note for all of them.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let namespace = about.namespace.as_deref().unwrap_or_default();
-        match timeout(API_SERVER, recorder.publish(event, about)).await {
+        match timeout(MAX_WAIT, recorder.publish(event, about)).await {
             Ok(Ok(())) => {
                 if self.refused().note(namespace, false) {
                     info!("Events can be written again");
@@ -65,6 +62,40 @@ impl EventWriter {
     fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An Event that everything is as it should be.
+pub(in crate::controller) fn normal(reason: impl ToString, action: &str, note: String) -> Event {
+    event(EventType::Normal, &reason, action, note)
+}
+
+/// An Event that people may have to look at.
+pub(in crate::controller) fn warning(reason: impl ToString, action: &str, note: String) -> Event {
+    event(EventType::Warning, &reason, action, note)
+}
+
+fn event(type_: EventType, reason: &impl ToString, action: &str, note: String) -> Event {
+    Event {
+        type_,
+        reason: reason.to_string(),
+        note: Some(bounded(note)),
+        action: action.to_owned(),
+        secondary: None,
+    }
+}
+
+/// The API server refuses longer notes.
+fn bounded(mut note: String) -> String {
+    const MAX_BYTES: usize = 1000;
+    if note.len() > MAX_BYTES {
+        let end = (0..=MAX_BYTES)
+            .rev()
+            .find(|at| note.is_char_boundary(*at))
+            .unwrap_or(0);
+        note.truncate(end);
+        note.push('…');
+    }
+    note
 }
 
 /// The API server also forbids new objects in a namespace that is being deleted: that is not a

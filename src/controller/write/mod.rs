@@ -1,8 +1,11 @@
 //! Everything that the controller writes to the cluster: statuses, the finalizer, Events.
 
-pub(in crate::controller) mod events;
-pub(in crate::controller) mod finalizer;
-pub(in crate::controller) mod object_cache;
-pub(in crate::controller) mod status_patch;
-pub(in crate::controller) mod status_writer;
-pub(in crate::controller) mod stored;
+pub(super) mod api_server;
+pub(super) mod events;
+pub(super) mod finalizer;
+mod notifications;
+pub(super) mod object_cache;
+pub(super) mod objects;
+pub(super) mod status_patch;
+pub(super) mod status_writer;
+pub(super) mod stored;

@@ -7,22 +7,46 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::status_patch::Target;
 
 /// An object as it was last read or written.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::controller) struct Known<S> {
     /// Distinguishes it from a later object of the same name.
-    pub uid: String,
+    uid: String,
     /// Counts the edits of its spec.
-    pub generation: i64,
+    generation: i64,
     /// Its resourceVersion: a status is written over this version, and no other.
-    pub version: String,
-    /// Its status, and the other fields that the controller writes.
-    pub status: S,
+    version: String,
+    stored: S,
 }
 
 impl<S> Known<S> {
+    /// The object of this metadata; `stored` is the part that the controller writes.
+    pub fn new(meta: &ObjectMeta, stored: S) -> Self {
+        Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or_default(),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            stored,
+        }
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub fn generation(&self) -> i64 {
+        self.generation
+    }
+
+    /// Its status, and the other fields that the controller writes.
+    pub fn stored(&self) -> &S {
+        &self.stored
+    }
+
     /// This version of the object, which has this name; its namespace is empty if it has none.
     pub fn target<'a>(&'a self, namespace: &'a str, name: &'a str) -> Target<'a> {
         Target {
@@ -82,7 +106,7 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get_mut(key).filter(|known| known.uid == uid);
         if let Some(known) = known.filter(|known| !is_older(&version, &known.version)) {
-            change(&mut known.status);
+            change(&mut known.stored);
             known.version = version;
         }
     }
@@ -108,12 +132,12 @@ mod tests {
             uid: "a".to_owned(),
             generation: 1,
             version: version.to_owned(),
-            status: status.to_owned(),
+            stored: status.to_owned(),
         }
     }
 
     fn status(board: &ObjectCache<u8, String>) -> String {
-        board.get(&0).unwrap().status
+        board.get(&0).unwrap().stored
     }
 
     #[test]

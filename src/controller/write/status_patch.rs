@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::status_writer::{API_SERVER, MANAGER};
+use super::api_server::{MANAGER, MAX_WAIT, not_permitted, unwritable};
 use crate::controller::{serve::metrics::Metrics, watch::readiness::Readiness};
 
 /// The version of the object to write to.
@@ -99,7 +99,7 @@ where
         field_manager: Some(MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    let answer = timeout(API_SERVER, api.patch_status(name, &params, &patch)).await;
+    let answer = timeout(MAX_WAIT, api.patch_status(name, &params, &patch)).await;
     if !matches!(&answer, Ok(Ok(_))) {
         metrics.status_not_written();
     }
@@ -130,17 +130,4 @@ where
             Err(NotWritten::Failed)
         }
     }
-}
-
-/// Names the object that cannot be written, and its namespace, if any.
-pub(in crate::controller) fn unwritable(what: &str, namespace: &str) -> String {
-    match namespace {
-        "" => format!("{what} cannot be written"),
-        namespace => format!("{what} in namespace {namespace} cannot be written"),
-    }
-}
-
-/// The API server's message, and how to fix the role.
-pub(in crate::controller) fn not_permitted(message: &str) -> String {
-    format!("{message}; the controller's role does not allow it: kubectl apply -k deploy")
 }

@@ -12,11 +12,32 @@ use crate::api::{
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::controller) struct StoredPolicy {
     /// The tailnet that it belongs to: only the engine of this tailnet writes its status.
-    pub tailnet: String,
-    /// Its status.
-    pub status: TailscaleDevicePolicyStatus,
+    tailnet: String,
+    status: TailscaleDevicePolicyStatus,
     /// Whether it has the controller's finalizer.
-    pub held_up: bool,
+    has_finalizer: bool,
+}
+
+impl StoredPolicy {
+    pub fn tailnet(&self) -> &str {
+        &self.tailnet
+    }
+
+    pub fn status(&self) -> &TailscaleDevicePolicyStatus {
+        &self.status
+    }
+
+    pub fn has_finalizer(&self) -> bool {
+        self.has_finalizer
+    }
+
+    pub fn set_status(&mut self, status: TailscaleDevicePolicyStatus) {
+        self.status = status;
+    }
+
+    pub fn set_finalizer(&mut self, has_finalizer: bool) {
+        self.has_finalizer = has_finalizer;
+    }
 }
 
 /// `before`: the tailnet that it belonged to as far as is known, for one whose spec cannot be read.
@@ -37,43 +58,48 @@ pub(in crate::controller) fn policy(
             (tailnet, unreadable.status())
         }
     };
-    Known {
-        uid: meta.uid.clone().unwrap_or_default(),
-        generation: meta.generation.unwrap_or_default(),
-        version: meta.resource_version.clone().unwrap_or_default(),
-        status: StoredPolicy {
-            tailnet,
-            status,
-            held_up: finalizer::is_on(meta),
-        },
-    }
+    let stored = StoredPolicy {
+        tailnet,
+        status,
+        has_finalizer: finalizer::is_on(meta),
+    };
+    Known::new(meta, stored)
 }
 
 /// A tailnet as it is stored, as far as the controller writes it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::controller) struct StoredTailnet {
     /// Its status, or what can be read of it.
-    pub status: TailscaleTailnetStatus,
+    status: TailscaleTailnetStatus,
+    readable: bool,
+}
+
+impl StoredTailnet {
+    pub fn status(&self) -> &TailscaleTailnetStatus {
+        &self.status
+    }
+
     /// Whether this version can read the object. If not, it writes only the conditions: the rest of the
     /// status may be a newer release's.
-    pub readable: bool,
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    pub fn set_status(&mut self, status: TailscaleTailnetStatus) {
+        self.status = status;
+    }
 }
 
 pub(in crate::controller) fn tailnet(
     object: &DeserializeGuard<TailscaleTailnet>,
 ) -> Known<StoredTailnet> {
-    let meta = object.meta();
     let status = match &object.0 {
         Ok(tailnet) => tailnet.status.clone().unwrap_or_default(),
         Err(unreadable) => unreadable.status(),
     };
-    Known {
-        uid: meta.uid.clone().unwrap_or_default(),
-        generation: meta.generation.unwrap_or_default(),
-        version: meta.resource_version.clone().unwrap_or_default(),
-        status: StoredTailnet {
-            status,
-            readable: object.0.is_ok(),
-        },
-    }
+    let stored = StoredTailnet {
+        status,
+        readable: object.0.is_ok(),
+    };
+    Known::new(object.meta(), stored)
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn lead(term: Term, millis: u64) -> Lead {

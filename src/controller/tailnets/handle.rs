@@ -6,19 +6,25 @@ use tokio::{
 };
 use tracing::{Instrument as _, info_span};
 
-use super::registry::ControllerEvent;
+use super::event::ControllerEvent;
 use crate::{
     api::TailscaleTailnetSpec,
-    controller::connect::connection::{
-        self, Connector, Endpoint, EngineConnection, Reread, TailnetBudget, connecting,
-        invalid_tailnet,
+    controller::connect::{
+        budget::{TailnetBudget, request_budget},
+        channel::EngineConnection,
+        connection::Connector,
+        failures::{connecting, invalid_tailnet},
+        reread::Reread,
+        settings::{self, Endpoint},
     },
-    tailnet::{Input, Message, Term},
+    model::Refused,
+    tailnet::{Input, Message, Settings, Term},
+    tailscale::Budget,
 };
 
 /// The engine of a tailnet, and its connection. Each tailnet that policies refer to has one,
 /// whether its resource exists or not, so that the policies report that.
-pub(in crate::controller) struct Tailnet {
+pub(super) struct TailnetHandle {
     mailbox: mpsc::UnboundedSender<Message>,
     /// The term that the engine knows of.
     term: Option<Term>,
@@ -42,7 +48,7 @@ struct Connection {
     read: Option<u64>,
 }
 
-impl Tailnet {
+impl TailnetHandle {
     pub fn new(mailbox: mpsc::UnboundedSender<Message>) -> Self {
         Self {
             mailbox,
@@ -117,21 +123,19 @@ impl Tailnet {
         &mut self,
         name: &str,
         spec: TailscaleTailnetSpec,
-        connector: Connector,
-        (round, news): (u64, mpsc::UnboundedSender<ControllerEvent>),
+        connector: &Connector,
+        round: u64,
+        events: &mpsc::UnboundedSender<ControllerEvent>,
     ) {
         if self.spec.as_ref() == Some(&spec) {
             return;
         }
         self.spec = Some(spec.clone());
-        let settings = connection::settings(&spec, &connector.namespace);
-        let budget = connection::request_budget(&spec);
-        let endpoint = Endpoint::of(&spec);
-        let (settings, budget) = match (settings, budget) {
-            (Ok(settings), Ok(budget)) => (settings, budget),
-            (Err(refused), _) | (_, Err(refused)) => {
+        let (settings, budget) = match described(&spec, connector) {
+            Ok(described) => described,
+            Err(refused) => {
                 self.disconnect();
-                connector.webhooks.refuse(name);
+                connector.webhooks().refuse(name);
                 self.send(Message::Connection {
                     settings: None,
                     client: Err(invalid_tailnet(refused)),
@@ -139,36 +143,30 @@ impl Tailnet {
                 return;
             }
         };
-        let url = spec.api_url();
-        let budget = match self.budget.take().filter(|budget| budget.is_of(url)) {
-            Some(before) => {
-                before.bucket().set_budget(budget);
-                before
-            }
-            None => TailnetBudget::new(url, budget),
-        };
-        self.budget = Some(budget.clone());
+        let budget = self.take_budget(spec.api_url(), budget);
+        let endpoint = Endpoint::of(&spec);
         let connection = self.connection.as_ref();
         if connection.is_some_and(|connection| connection.endpoint == endpoint) {
             self.send(Message::Input(Input::Settings(settings)));
             return;
         }
         self.disconnect();
-        connector.webhooks.refuse(name);
+        connector.webhooks().refuse(name);
         self.send(Message::Connection {
             settings: Some(Box::new(settings)),
             client: Err(connecting()),
         });
         self.connections += 1;
-        let (number, tailnet) = (self.connections, name.to_owned());
+        let (number, tailnet, events) = (self.connections, name.to_owned(), events.clone());
         let line = EngineConnection::new(self.mailbox.clone());
         let (asked, asks) = watch::channel(round);
-        let done = move |round| {
-            // The router ends only when the process does.
-            let _ = news.send(ControllerEvent::Reread(tailnet.clone(), number, round));
-        };
-        let reread = Reread::new(asks, done);
-        let connected = connector.keep(name.to_owned(), spec, budget, line.clone(), reread);
+        let reread = Reread::new(asks, move |round| {
+            // The registry ends only when the process does.
+            let _ = events.send(ControllerEvent::Reread(tailnet.clone(), number, round));
+        });
+        let connected = connector
+            .clone()
+            .keep(name.to_owned(), spec, budget, line.clone(), reread);
         let span = info_span!("connection", tailnet = %name);
         self.connection = Some(Connection {
             number,
@@ -179,19 +177,39 @@ impl Tailnet {
             read: None,
         });
     }
+
+    /// The budget in use, if it is of this API; otherwise a new one.
+    fn take_budget(&mut self, url: &str, budget: Budget) -> TailnetBudget {
+        let budget = match self.budget.take().filter(|budget| budget.is_of(url)) {
+            Some(before) => {
+                before.bucket().set_budget(budget);
+                before
+            }
+            None => TailnetBudget::new(url, budget),
+        };
+        self.budget = Some(budget.clone());
+        budget
+    }
+}
+
+fn described(
+    spec: &TailscaleTailnetSpec,
+    connector: &Connector,
+) -> Result<(Settings, Budget), Refused> {
+    let settings = settings::settings(spec, connector.namespace())?;
+    Ok((settings, request_budget(spec)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::connect::connection::EngineConnection;
 
-    fn tailnet() -> (Tailnet, mpsc::UnboundedReceiver<Message>) {
+    fn tailnet() -> (TailnetHandle, mpsc::UnboundedReceiver<Message>) {
         let (mailbox, received) = mpsc::unbounded_channel();
-        (Tailnet::new(mailbox), received)
+        (TailnetHandle::new(mailbox), received)
     }
 
-    fn connected(tailnet: &mut Tailnet, number: u64) {
+    fn connected(tailnet: &mut TailnetHandle, number: u64) {
         tailnet.connection = Some(Connection {
             number,
             endpoint: Endpoint::of(&TailscaleTailnetSpec::default()),

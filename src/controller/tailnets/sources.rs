@@ -1,0 +1,66 @@
+//! Where the connection of a tailnet comes from: its resource, the environment, or nowhere.
+
+use crate::{
+    controller::connect::{
+        budget::TailnetBudget,
+        environment::{self, Environment},
+        failures::no_tailnet,
+        settings::unconnected,
+    },
+    tailnet::Message,
+};
+
+/// The tailnets that have a resource are known once they have been listed. One may come from the
+/// environment, until a resource replaces it for the lifetime of the process.
+pub(super) struct Sources {
+    environment: Option<Environment>,
+    /// Whether the tailnets have ever been listed.
+    listed: bool,
+}
+
+impl Sources {
+    pub fn new(environment: Option<Environment>) -> Self {
+        Self {
+            environment,
+            listed: false,
+        }
+    }
+
+    /// Whether the tailnets have ever been listed.
+    pub fn are_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// All tailnets have been listed.
+    pub fn set_listed(&mut self) {
+        self.listed = true;
+    }
+
+    /// The name of the tailnet from the environment, if it is in use.
+    pub fn environment_tailnet(&self) -> Option<&'static str> {
+        self.environment.as_ref().map(|_| environment::DEFAULT)
+    }
+
+    /// A tailnet has a resource. Returns the budget of the connection from the environment, if the resource
+    /// replaces it.
+    pub fn replace_environment(&mut self, tailnet: &str) -> Option<TailnetBudget> {
+        if tailnet != environment::DEFAULT {
+            return None;
+        }
+        self.environment.take().map(|replaced| replaced.budget())
+    }
+
+    /// The message to the engine of a tailnet without a resource.
+    pub fn without_resource(&self, tailnet: &str) -> Message {
+        let environment = self.environment.as_ref();
+        let environment = environment.filter(|_| tailnet == environment::DEFAULT);
+        environment.map_or_else(
+            // Nobody permits or forbids anything there.
+            || Message::Connection {
+                settings: Some(Box::new(unconnected())),
+                client: Err(no_tailnet(tailnet)),
+            },
+            Environment::message,
+        )
+    }
+}

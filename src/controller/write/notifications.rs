@@ -1,0 +1,142 @@
+//! What happens to a policy, as a log line and an Event.
+
+use kube::runtime::events::Event;
+use tracing::{info, warn};
+
+use super::events::{normal, warning};
+use crate::{
+    api::{APPROVE, Reason},
+    controller::status,
+    plan::{ApprovedOn, Change, Difference, PolicyKey},
+    tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
+};
+
+/// Logs what happened, and returns the Event that reports it.
+pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
+    match notification {
+        Notification::Changed(difference) => {
+            info!(policy = %key, device = %difference.device, node = %difference.node, change = %difference.change, "changed");
+            changed(difference)
+        }
+        Notification::Failed {
+            device,
+            field,
+            failure,
+        } => {
+            warn!(policy = %key, %device, %field, reason = %failure.reason, "{}", failure.message);
+            let note = format!("{device}: {field}: {}", failure.message);
+            warning(failure.reason, "Change", note)
+        }
+        Notification::Held(plan) => {
+            info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "pending approval");
+            held(plan)
+        }
+        Notification::Flapping { node, label } => {
+            let note = status::flapping(node, label);
+            warn!(policy = %key, device = %node, "{note}");
+            warning(Reason::Contested, "Wait", note)
+        }
+        Notification::Refused(forbidden) => {
+            warn!(policy = %key, "not allowed: {forbidden}");
+            warning(Reason::NotAllowed, "Refuse", forbidden.to_string())
+        }
+        Notification::Approved(plan) => {
+            info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
+            approved(plan)
+        }
+        Notification::Missed(missed) => {
+            warn!(policy = %key, at = %missed.at, devices = missed.total, "expireKeyAt is missed: {}", missed.why);
+            self::missed(missed)
+        }
+    }
+}
+
+/// A deleted policy leaves settings behind.
+pub(super) fn log_abandoned(key: &PolicyKey, abandoned: &Abandoned) -> Event {
+    let note = kept(abandoned);
+    warn!(policy = %key, "{note}");
+    warning("NotCleared", "Delete", note)
+}
+
+fn changed(difference: &Difference) -> Event {
+    let reason = match &difference.change {
+        Change::Authorized { after: true, .. } => "Authorized",
+        Change::Authorized { after: false, .. } => "Deauthorized",
+        Change::Tags { .. } => "TagsChanged",
+        Change::KeyExpiryDisabled { .. } => "KeyExpiryChanged",
+        Change::Attribute { after: Some(_), .. } => "AttributeSet",
+        Change::Attribute { after: None, .. } => "AttributeDeleted",
+        Change::EnabledRoutes { .. } => "RoutesChanged",
+        Change::ExitNode { .. } => "ExitNodeChanged",
+        Change::Name { .. } => "NameChanged",
+        Change::Ipv4 { .. } => "Ipv4Changed",
+        Change::ExpireKey { .. } => "KeyExpired",
+        Change::Delete { .. } => "DeviceDeleted",
+        Change::NotCompared { .. } => "Changed",
+    };
+    let note = format!(
+        "{} ({}): {}",
+        difference.device, difference.why, difference.change
+    );
+    normal(reason, "Change", note)
+}
+
+fn held(plan: &HeldPlan) -> Event {
+    let (reason, on) = match plan.on {
+        ApprovedOn::Policy => (Reason::AwaitingApproval, "policy"),
+        ApprovedOn::Tailnet => (Reason::LimitHeld, "TailscaleTailnet"),
+    };
+    let note = format!(
+        "{}: annotate the {on} with {APPROVE}: plan:{} to approve it.",
+        counted(plan),
+        plan.hash
+    );
+    normal(reason, "Hold", note)
+}
+
+/// Only the API server's audit log records who set the annotation.
+fn approved(plan: &HeldPlan) -> Event {
+    let note = format!("plan:{}: {}", plan.hash, counted(plan));
+    normal("Approved", "Approve", note)
+}
+
+/// `fra-laptop and 2 others: expireKeyAt 2026-12-01T18:00:00Z is missed: …`
+fn missed(missed: &MissedExpiry) -> Event {
+    let named = missed.devices.join(", ");
+    let others = match missed.total.saturating_sub(missed.devices.len()) {
+        0 => String::new(),
+        1 => " and 1 other".to_owned(),
+        many => format!(" and {many} others"),
+    };
+    let note = format!(
+        "{named}{others}: expireKeyAt {} is missed: {}. Write a later time to expire the key.",
+        missed.at, missed.why
+    );
+    warning("ExpiryMissed", "Expire", note)
+}
+
+/// `changes: 12, devices: 3`.
+fn counted(plan: &HeldPlan) -> String {
+    format!("changes: {}, devices: {}", plan.changes, plan.devices)
+}
+
+/// The settings that stay, their devices, and the reason.
+fn kept(abandoned: &Abandoned) -> String {
+    let mut devices = abandoned.devices.join(", ");
+    let more = abandoned.total.saturating_sub(abandoned.devices.len());
+    if more > 0 {
+        devices = format!("{devices} and {more} more");
+    }
+    let keys = abandoned.settings.keys.iter().map(ToString::to_string);
+    let routes = abandoned.settings.routes.iter().map(ToString::to_string);
+    let what = keys.chain(routes).collect::<Vec<_>>().join(", ");
+    let keep = if abandoned.total == 1 {
+        "keeps"
+    } else {
+        "keep"
+    };
+    format!(
+        "{devices} {keep} the settings of the policy ({what}): {}",
+        abandoned.why
+    )
+}

@@ -1,0 +1,126 @@
+//! The objects of the cluster that the controller writes.
+
+use std::{fmt::Debug, sync::Arc};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Api, Client, Resource, runtime::events::Event};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    events::EventWriter,
+    object_cache::ObjectCache,
+    status_patch::{NotWritten, Part, Target, write_status},
+    stored::{StoredPolicy, StoredTailnet},
+};
+use crate::{
+    api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet},
+    controller::{election::Leadership, serve::metrics::Metrics, watch::readiness::Readiness},
+    plan::PolicyKey,
+    tailnet::Term,
+};
+
+type Policies = ObjectCache<PolicyKey, StoredPolicy>;
+type Tailnets = ObjectCache<String, StoredTailnet>;
+
+/// The objects of the cluster that the controller writes: as they are stored, and the means to write them.
+pub(in crate::controller) struct Objects {
+    client: Client,
+    events: EventWriter,
+    policies: Policies,
+    tailnets: Tailnets,
+    leadership: Leadership,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+}
+
+impl Objects {
+    pub fn new(
+        client: Client,
+        events: EventWriter,
+        leadership: Leadership,
+        metrics: Arc<Metrics>,
+        readiness: Arc<Readiness>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            events,
+            policies: Policies::default(),
+            tailnets: Tailnets::default(),
+            leadership,
+            metrics,
+            readiness,
+        })
+    }
+
+    /// The policies as they are stored.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// A policy is gone.
+    pub fn policy_gone(&self, key: &PolicyKey) {
+        self.policies.gone(key);
+        self.metrics.policy_gone(key);
+    }
+
+    /// The tailnets as they are stored.
+    pub fn tailnets(&self) -> &Tailnets {
+        &self.tailnets
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(super) fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Must be checked before each write.
+    pub(super) fn leads(&self, term: Term) -> bool {
+        self.leadership.leads(term)
+    }
+
+    pub(super) fn policy_api(
+        &self,
+        key: &PolicyKey,
+    ) -> Api<DeserializeGuard<TailscaleDevicePolicy>> {
+        Api::namespaced(self.client.clone(), &key.namespace)
+    }
+
+    pub(super) fn tailnet_api(&self) -> Api<DeserializeGuard<TailscaleTailnet>> {
+        Api::all(self.client.clone())
+    }
+
+    /// Guarded, as the response is the whole object: an object whose spec cannot be parsed has a
+    /// status too.
+    pub(super) async fn write<K, S>(
+        &self,
+        term: Term,
+        api: &Api<DeserializeGuard<K>>,
+        over: Target<'_>,
+        part: Part<'_, S>,
+    ) -> Result<String, NotWritten>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+        S: Serialize,
+    {
+        if !self.leads(term) {
+            return Err(NotWritten::Failed);
+        }
+        write_status(api, over, part, (&self.metrics, &self.readiness)).await
+    }
+
+    /// Writes an Event about a policy, if that can be done at once.
+    pub(super) async fn publish(&self, key: &PolicyKey, uid: &str, event: &Event) {
+        let about = ObjectReference {
+            api_version: Some(TailscaleDevicePolicy::api_version(&()).into_owned()),
+            kind: Some(TailscaleDevicePolicy::kind(&()).into_owned()),
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.events.publish(event, &about).await;
+    }
+}
