@@ -8,7 +8,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use super::AnyError;
+use super::process::AnyError;
 use crate::controller;
 
 /// kubectl's flags for the choice of a cluster.

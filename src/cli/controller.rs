@@ -5,9 +5,8 @@ use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 use clap::Args;
 
 use super::{
-    AnyError,
     connection::{ConnectionArgs, Environment},
-    on_signal,
+    process::{AnyError, on_signal},
 };
 use crate::controller::{self, FromEnvironment, Options, election::Timings};
 

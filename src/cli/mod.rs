@@ -17,6 +17,7 @@ pub mod manifests;
 mod output;
 mod plan;
 mod policies;
+mod process;
 mod prune_from;
 mod select;
 #[cfg(feature = "demo")]
@@ -32,8 +33,9 @@ use std::{
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+use process::{AnyError, runtime};
 
 /// Keeps the settings of the devices in a Tailscale network as declared in YAML.
 #[derive(Debug, Parser)]
@@ -165,8 +167,6 @@ fn parse() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&command.try_get_matches()?)
 }
 
-type AnyError = Box<dyn std::error::Error>;
-
 fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     let command = arguments
         .command
@@ -212,13 +212,6 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-}
-
 fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| format!("--log {level}: {error}. Write a level such as info or debug"))?;
@@ -231,22 +224,4 @@ fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
     Ok(())
-}
-
-/// A token that Ctrl-C or SIGTERM cancels.
-fn on_signal() -> std::io::Result<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let stop = CancellationToken::new();
-    let cancelled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        cancelled.cancel();
-    });
-    Ok(stop)
 }

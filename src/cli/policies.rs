@@ -10,7 +10,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt as _, api::ListParams};
 
-use super::{AnyError, cluster::ClusterArgs, guardrails::DeclaredGuardrails, manifests};
+use super::{cluster::ClusterArgs, guardrails::DeclaredGuardrails, manifests, process::AnyError};
 use crate::{
     api::{DeserializeGuard, TailscaleDevicePolicy, TailscaleTailnet, TailscaleTailnetSpec},
     controller,

@@ -13,9 +13,10 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AnyError, git,
+    git,
     manifests::{self, Diagnostics, Severity},
     policies::{PoliciesArgs, PolicyObject},
+    process::AnyError,
 };
 use crate::{
     api::{self, TailscaleDevicePolicy, TailscaleDevicePolicySpec},

@@ -103,8 +103,12 @@ pub async fn run(
         let watched = in_namespaces("invites", &client, &namespaces);
         beside.spawn(invites::run(context, watched, stop.clone()));
     }
-    let watched = news.clone();
-    let tell = move |round, event| watched.send(ControllerEvent::Watched(round, event)).is_ok();
+    let events_of_watches = news.clone();
+    let tell = move |round, event| {
+        events_of_watches
+            .send(ControllerEvent::Watched(round, event))
+            .is_ok()
+    };
     let watches = Watches::new(
         client.clone(),
         namespaces,

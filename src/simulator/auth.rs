@@ -1,9 +1,6 @@
-//! Authentication and permissions: API keys, OAuth clients, access tokens, and scopes.
+//! Authentication and permissions: API keys, OAuth clients, and access tokens.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    str::FromStr,
-};
+use std::{collections::HashMap, str::FromStr};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
@@ -11,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Options,
     identity::{IssuerKeys, WorkloadIdentity},
     response::Refusal,
+    scopes::Scopes,
 };
 
 /// An OAuth client that may ask for access tokens.
@@ -26,10 +23,6 @@ pub struct OauthClient {
     /// The scopes that its tokens can have at most.
     pub scopes: Scopes,
 }
-
-/// A set of OAuth scopes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scopes(BTreeSet<String>);
 
 /// The caller of a request.
 #[derive(Debug, Clone)]
@@ -68,12 +61,17 @@ pub(super) const NOT_PERMITTED: &str =
     "calling actor does not have enough permissions to perform this function";
 
 impl Credentials {
-    pub fn new(options: &Options) -> Self {
+    pub fn new(
+        api_keys: Vec<SecretString>,
+        clients: Vec<OauthClient>,
+        identities: Vec<WorkloadIdentity>,
+        issuer_keys: Option<IssuerKeys>,
+    ) -> Self {
         Self {
-            api_keys: options.api_keys.clone(),
-            clients: options.oauth_clients.clone(),
-            identities: options.workload_identities.clone(),
-            issuer_keys: options.issuer_keys.clone(),
+            api_keys,
+            clients,
+            identities,
+            issuer_keys,
             tokens: HashMap::new(),
         }
     }
@@ -182,54 +180,6 @@ impl Actor {
 
     pub fn is_user(&self) -> bool {
         matches!(self, Self::User)
-    }
-}
-
-impl Scopes {
-    /// The scope `all`.
-    #[must_use]
-    pub fn all() -> Self {
-        Self(BTreeSet::from(["all".to_owned()]))
-    }
-
-    /// Parses scopes that are separated by spaces or commas.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let scopes = text.split([' ', ',']).filter(|scope| !scope.is_empty());
-        Self(scopes.map(str::to_owned).collect())
-    }
-
-    /// Whether these scopes include a scope, also by its older spelling.
-    pub(super) fn include(&self, scope: &str) -> bool {
-        let with_write = scope.strip_suffix(":read");
-        let read = if with_write.is_some() { ":read" } else { "" };
-        let base = with_write.unwrap_or(scope);
-        // The spellings from before 2024-11-14, which are still valid.
-        let older = match base {
-            "devices:core" | "devices:posture_attributes" | "auth_keys" => Some("devices"),
-            "devices:routes" => Some("routes"),
-            "device_invites" => Some("devices_invites"),
-            "policy_file" => Some("acl"),
-            _ => None,
-        };
-        [Some(base), older, Some("all")]
-            .into_iter()
-            .flatten()
-            .any(|name| {
-                self.0.contains(name)
-                    || (!read.is_empty() && self.0.contains(&format!("{name}{read}")))
-            })
-    }
-
-    /// The scopes, joined by spaces.
-    pub(super) fn joined(&self) -> String {
-        let scopes: Vec<_> = self.0.iter().map(String::as_str).collect();
-        scopes.join(" ")
-    }
-
-    /// Whether these scopes include all of `wanted`.
-    pub(super) fn cover(&self, wanted: &Self) -> bool {
-        wanted.0.iter().all(|scope| self.include(scope))
     }
 }
 

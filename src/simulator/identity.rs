@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::auth::Scopes;
+use super::scopes::Scopes;
 
 /// A federated identity of the tailnet.
 #[derive(Debug, Clone)]

@@ -15,12 +15,14 @@ mod endpoints;
 mod fault;
 mod generate;
 mod identity;
+mod invite;
 mod journal;
 mod limit;
 mod load;
 mod path;
 mod policy;
 mod response;
+mod scopes;
 mod server;
 mod service;
 mod switches;
@@ -35,13 +37,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{auth::Credentials, policy::Policy, service::Shared, world::World};
 pub use self::{
-    auth::{OauthClient, Scopes},
+    auth::OauthClient,
     fault::{FaultKind, FaultSpec},
     generate::generate,
     identity::{IssuerKeys, WorkloadIdentity},
     journal::LoggedRequest,
     load::{LoadError, read_devices},
     response::Refusal,
+    scopes::Scopes,
     switches::{AttributeWriteAnswer, HostBits, RateLimit, RetryAfter, Switches},
 };
 
@@ -209,7 +212,12 @@ impl Simulator {
 }
 
 fn world_of(options: &Options) -> Result<World, StartError> {
-    let credentials = Credentials::new(options);
+    let credentials = Credentials::new(
+        options.api_keys.clone(),
+        options.oauth_clients.clone(),
+        options.workload_identities.clone(),
+        options.issuer_keys.clone(),
+    );
     let mut world = World::new(
         credentials,
         options.switches.clone(),

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::{
     auth::Credentials,
     device::{Device, Record, as_label},
-    endpoints::invites::Invite,
     fault::Faults,
+    invite::Invite,
     journal::Journal,
     limit::Window,
     policy::Policy,

@@ -9,7 +9,10 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Mismatch};
+use super::{
+    json::{self, Mismatch},
+    wire,
+};
 use crate::model::Device;
 
 /// The longest JSON of one device, and of everything outside of the devices.
@@ -94,7 +97,7 @@ impl ListReader {
 
     /// The devices, once the whole list has arrived.
     pub fn finish(self) -> Result<Vec<Device>, Mismatch> {
-        let Envelope { devices } = wire::parse(&self.envelope)?;
+        let Envelope { devices } = json::parse(&self.envelope)?;
         if devices.len() == self.devices.len() {
             Ok(self.devices)
         } else {

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::{
     Client, Endpoint, Error,
+    json::Object,
     request::{Body, Request},
     response::Answer,
-    wire::Object,
 };
 use crate::model::{DesiredInvite, Invite, NodeId};
 

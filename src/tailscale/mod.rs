@@ -19,6 +19,7 @@ mod endpoint;
 mod error;
 mod identity;
 mod invites;
+mod json;
 mod permit;
 mod request;
 mod response;
@@ -28,7 +29,7 @@ mod transport;
 mod wire;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -55,7 +56,7 @@ pub use identity::{IdentitySource, NoIdentity};
 pub use permit::Permit;
 pub use scopes::Ability;
 pub use settings::{Observation, Observer, Settings, Timeouts};
-pub use wire::Routes;
+pub use wire::{AttributePatch, Routes};
 
 /// A connection to one tailnet. Clones share the budget, the token and the connections.
 #[derive(Clone)]
@@ -76,9 +77,6 @@ struct Inner {
 /// The right to send one request without waiting for the budget.
 #[derive(Debug)]
 pub struct Turn(Token);
-
-/// For each device the attributes to set (`Some`) and to delete (`None`).
-pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<DesiredAttribute>>>;
 
 /// The devices of a tailnet, as one answer of the API lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]

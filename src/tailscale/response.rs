@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     endpoint::Endpoint,
     error::{Error, Kind},
-    wire::Mismatch,
+    json::Mismatch,
 };
 use crate::model::Device;
 

@@ -3,21 +3,29 @@
 //! Unknown fields are ignored, and missing ones are tolerated if the API is known to omit them. A wrong shape
 //! is an error with its path, never an empty value: an empty list would mean that every device is gone.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{DeserializeOwned, Error as _},
 };
 use serde_json::json;
 
-use super::{AttributePatch, error::Error, response::Answer, scopes::Scopes};
+use super::{
+    error::Error,
+    json::{Mismatch, parse},
+    response::Answer,
+    scopes::Scopes,
+};
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, NodeId, ReportedAttribute, Route, RouteSet,
     Tag,
 };
+
+/// For each device the attributes to set (`Some`) and to delete (`None`).
+pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<DesiredAttribute>>>;
 
 /// The routes of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,63 +112,6 @@ pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
 
 fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
     parse(&answer.body).map_err(|mismatch| answer.mismatched(&mismatch))
-}
-
-/// Why a JSON is not what the API returns, and where in it.
-#[derive(Debug)]
-pub(super) struct Mismatch {
-    path: String,
-    why: String,
-}
-
-impl Mismatch {
-    /// A mismatch of the whole JSON.
-    pub fn new(why: &str) -> Self {
-        Self {
-            path: String::new(),
-            why: why.to_owned(),
-        }
-    }
-
-    /// The same mismatch in a larger JSON that has this one at `path`.
-    pub fn within(self, path: &str) -> Self {
-        let separator = match self.path.as_str() {
-            "" => "",
-            inner if inner.starts_with('[') => "",
-            _ => ".",
-        };
-        Self {
-            path: format!("{path}{separator}{}", self.path),
-            ..self
-        }
-    }
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str(&self.why),
-            path => write!(f, "{path}: {}", self.why),
-        }
-    }
-}
-
-/// Reads one JSON object, and nothing after it.
-pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Mismatch> {
-    let mut json = serde_json::Deserializer::from_slice(json);
-    let decoded: Result<Object<T>, _> = serde_path_to_error::deserialize(&mut json);
-    match decoded {
-        Ok(object) => match json.end() {
-            Ok(()) => Ok(object.0),
-            Err(error) => Err(Mismatch::new(&format!("after the JSON: {error}"))),
-        },
-        Err(error) => {
-            let path = error.path().to_string();
-            let path = if path == "." { String::new() } else { path };
-            let why = error.into_inner().to_string();
-            Err(Mismatch { path, why })
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -290,31 +241,5 @@ impl<'de> Deserialize<'de> for WireTime {
             Some(text) => Some(text.parse().map_err(D::Error::custom)?),
         };
         Ok(Self(time))
-    }
-}
-
-/// A JSON object.
-///
-/// serde also reads a struct from an array, by position: `[[]]` would be a list of no devices. The API never
-/// means that.
-pub(super) struct Object<T>(pub T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-struct ObjectVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Object<T>, M::Error> {
-        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
     }
 }

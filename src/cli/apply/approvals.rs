@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cli::{AnyError, ask, plan::PlanRun},
+    cli::{ask, plan::PlanRun, process::AnyError},
     model::NodeId,
     plan::{ApprovedOn, Mode, Policy, PolicyKey},
 };

@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AnyError, ask,
+    ask,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
-    on_signal,
     output::{self, Color},
     plan::{CHANGES, PlanRun, SavedPlan, refuse_invalid},
     policies::{self, PoliciesArgs},
+    process::{AnyError, on_signal},
     prune_from::PruneFromArgs,
     table::Style,
 };

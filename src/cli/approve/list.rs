@@ -6,7 +6,8 @@ use super::waiting::Waiting;
 use crate::{
     api::TailscaleDevicePolicy,
     cli::{
-        AnyError, output,
+        output,
+        process::AnyError,
         table::{Style, lines},
     },
 };

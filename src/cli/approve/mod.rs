@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{
-    AnyError, ask,
+    ask,
     cluster::ClusterArgs,
     output::{self, Color},
     table::Style,

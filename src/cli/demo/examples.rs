@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     api::TailscaleDevicePolicy,
-    cli::AnyError,
+    cli::process::AnyError,
     convert,
     plan::{PolicyInput, PolicyKey},
     simulator::Options,

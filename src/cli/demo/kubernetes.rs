@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 use super::examples;
 use crate::{
     api::schema,
-    cli::{AnyError, on_signal},
+    cli::process::{AnyError, on_signal},
     controller::{self, Options, election::Timings},
     local::{Binaries, ControlPlane},
     simulator::Simulator,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AnyError,
+    process::AnyError,
     snapshot::Snapshot,
     table::{self, Style},
 };

@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use super::{
-    AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
     policies::{self, PoliciesArgs},
+    process::AnyError,
     select::SelectArgs,
     snapshot::Snapshot,
     table::Style,

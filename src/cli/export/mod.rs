@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output,
+    process::AnyError,
     select::SelectArgs,
     snapshot::Snapshot,
 };

@@ -6,7 +6,9 @@
 //! ```
 
 mod diagnostic;
+mod document;
 mod input;
+mod loaded;
 mod objects;
 mod path;
 #[cfg(test)]
@@ -21,50 +23,18 @@ mod tree;
 mod wording;
 mod yaml;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use serde_json::Value;
-
-use crate::{
-    api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet},
-    plan::Labels,
-};
 
 pub(in crate::cli) use self::input::is_manifest;
 pub use self::{
     diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
-    objects::Document,
+    document::Document,
+    loaded::{Located, Manifests},
     path::{FieldPath, Step},
     span::{Place, Position, Source, Span},
 };
-
-/// An object with its document.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Located<T> {
-    /// The object. Its namespace is always set.
-    pub object: T,
-    /// The document, for the places of fields.
-    pub document: Document,
-}
-
-/// The objects of a set of files.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Manifests {
-    /// The policies.
-    pub policies: Vec<Located<TailscaleDevicePolicy>>,
-    /// The tailnets.
-    pub tailnets: Vec<Located<TailscaleTailnet>>,
-    /// The invites.
-    pub invites: Vec<Located<TailscaleDeviceInvite>>,
-    /// The labels of the Namespace objects.
-    pub namespaces: BTreeMap<String, Labels>,
-    /// The number of objects of tailnet.dev, with the invalid ones.
-    pub found: usize,
-    /// The number of objects of other kinds, which are ignored.
-    pub others: usize,
-    /// The number of files.
-    pub files: usize,
-}
 
 /// Reads files, folders with their subfolders, and `-` for standard input. `namespace` is that of objects
 /// that name none. Fails with all diagnostics if the API server would refuse any object.

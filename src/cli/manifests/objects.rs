@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Located, Manifests,
     diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
+    document::Document,
+    loaded::{Located, Manifests},
     path::FieldPath,
-    schema::{Finding, Location, Schemas},
+    schema::Schemas,
     span::{Place, Position, Source, Span},
     split::{self, BadSeparator},
     tree::{Data, Entry, Node},
@@ -26,77 +27,6 @@ use crate::{
 
 /// The fields of `metadata` that a file can declare.
 const DECLARED_METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
-
-/// An object in a file, with the place of each field.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Document {
-    source: Arc<Source>,
-    root: Node,
-    /// The kind and the name, such as `TailscaleDevicePolicy network/fra-router`.
-    title: String,
-}
-
-impl Document {
-    /// The kind, the namespace and the name.
-    #[must_use]
-    pub fn title(&self) -> &str {
-        &self.title
-    }
-
-    /// The file of the object.
-    #[must_use]
-    pub fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
-    /// The place of a field, or of its nearest parent that exists.
-    #[must_use]
-    pub fn place(&self, path: &FieldPath) -> Place {
-        self.at(self.root.locate(path))
-    }
-
-    /// The place of a field's key.
-    #[must_use]
-    pub fn place_of_key(&self, path: &FieldPath) -> Place {
-        self.at(self.root.locate_key(path))
-    }
-
-    /// An error at a field.
-    #[must_use]
-    pub fn diagnostic(
-        &self,
-        code: Code,
-        field: &FieldPath,
-        message: impl Into<String>,
-    ) -> Diagnostic {
-        Diagnostic {
-            object: Some(self.title.clone()),
-            field: field.clone(),
-            ..Diagnostic::error(code, self.place(field), message)
-        }
-    }
-
-    fn located(&self, finding: Finding) -> Diagnostic {
-        let field = &finding.field;
-        let place = match &finding.location {
-            Location::Value => self.place(field),
-            Location::Name => self.place_of_key(field),
-            Location::Key(key) => self.place_of_key(&field.key(key)),
-        };
-        Diagnostic {
-            severity: finding.severity,
-            place: Some(place),
-            ..self.diagnostic(finding.code, &finding.field, finding.message)
-        }
-    }
-
-    fn at(&self, span: Span) -> Place {
-        Place {
-            source: Arc::clone(&self.source),
-            span,
-        }
-    }
-}
 
 /// The objects and diagnostics so far.
 pub struct Reading<'n> {
@@ -170,7 +100,7 @@ impl<'n> Reading<'n> {
     fn refuse_duplicate(&mut self, document: &Document) {
         let field = FieldPath::parse("metadata.name");
         let place = document.place(&field);
-        let title = document.title.clone();
+        let title = document.title().to_owned();
         if let Some(before) = self.places.insert(title, place.clone()) {
             let message = format!(
                 "the object also exists at {before}, and kubectl would overwrite one with the other. Keep one \
@@ -196,11 +126,7 @@ impl<'n> Reading<'n> {
         } else {
             format!("{kind} {name}")
         };
-        Document {
-            source: Arc::clone(source),
-            root,
-            title,
-        }
+        Document::new(Arc::clone(source), root, title)
     }
 
     /// Adds the items of a list. In a list of one kind the items need not name it.
@@ -231,14 +157,14 @@ impl<'n> Reading<'n> {
         document: Document,
         kind: &str,
     ) -> Option<Located<T>> {
-        let findings = self.schemas.check(kind, &document.root);
+        let findings = self.schemas.check(kind, document.root());
         let refused = findings.iter().any(|it| it.severity == Severity::Error);
         let diagnostics = findings.into_iter().map(|it| document.located(it));
         self.diagnostics.extend(diagnostics);
         if refused {
             return None;
         }
-        let declared = only_declared(document.root.given());
+        let declared = only_declared(document.root().given());
         match serde_path_to_error::deserialize::<Value, T>(declared) {
             Ok(mut object) => {
                 if self.schemas.namespaced(kind) && object.namespace().is_none() {

@@ -10,10 +10,10 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 
 use super::{
-    AnyError,
     connection::{CREDENTIAL_HELP, ConnectionArgs},
     output::{self, Color},
     policies::{self, Declarations, PoliciesArgs},
+    process::AnyError,
     prune_from::PruneFromArgs,
 };
 use crate::{cli::table::Style, plan::PolicyInput};

@@ -12,10 +12,10 @@ use super::{PlanRun, view::View};
 use crate::{
     api::{DeserializeGuard, GROUP, TailscaleDevicePolicy, VERSION},
     cli::{
-        AnyError,
         guardrails::DeclaredGuardrails,
         manifests::{self, Diagnostics, Severity, Source},
         policies::PolicyObject,
+        process::AnyError,
         prune_from::PruneFrom,
     },
     model::{Attributes, ChangeLimit, Device},

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::cli::{
     manifests::{Diagnostic, Place, Severity},
     output,

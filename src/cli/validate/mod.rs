@@ -2,6 +2,7 @@
 
 mod github;
 mod json;
+mod outcome;
 mod sarif;
 mod set;
 mod text;
@@ -16,11 +17,12 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use super::{
-    AnyError,
-    manifests::{self, Diagnostic, Manifests, Severity},
+    manifests::{self, Diagnostic, Severity},
     output::{self, Color},
+    process::AnyError,
 };
 use crate::controller;
+use outcome::Outcome;
 
 /// Checks manifests as the API server would, and together.
 #[derive(Debug, Args)]
@@ -81,25 +83,6 @@ enum Format {
     Sarif,
     /// Workflow commands of GitHub Actions.
     Github,
-}
-
-/// The manifests and all diagnostics.
-struct Outcome {
-    manifests: Manifests,
-    diagnostics: Vec<Diagnostic>,
-}
-
-impl Outcome {
-    fn count(&self, severity: Severity) -> usize {
-        self.diagnostics
-            .iter()
-            .filter(|diagnostic| diagnostic.severity == severity)
-            .count()
-    }
-
-    fn valid(&self) -> bool {
-        self.count(Severity::Error) == 0
-    }
 }
 
 /// Checks the manifests, and prints the diagnostics to stdout and the totals to stderr.

@@ -326,7 +326,7 @@ impl OpenInvites<'_> {
     }
 
     async fn emit(&self, reason: Reason, note: String) {
-        let event = events::normal(reason, "Invite", note);
+        let event = events::normal(reason.as_str(), "Invite", note);
         let about = self.job.object.object_ref(&());
         self.context.events.publish(&event, &about).await;
     }

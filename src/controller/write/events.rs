@@ -65,19 +65,19 @@ impl EventWriter {
 }
 
 /// An Event that everything is as it should be.
-pub(in crate::controller) fn normal(reason: impl ToString, action: &str, note: String) -> Event {
-    event(EventType::Normal, &reason, action, note)
+pub(in crate::controller) fn normal(reason: &str, action: &str, note: String) -> Event {
+    event(EventType::Normal, reason, action, note)
 }
 
 /// An Event that people may have to look at.
-pub(in crate::controller) fn warning(reason: impl ToString, action: &str, note: String) -> Event {
-    event(EventType::Warning, &reason, action, note)
+pub(in crate::controller) fn warning(reason: &str, action: &str, note: String) -> Event {
+    event(EventType::Warning, reason, action, note)
 }
 
-fn event(type_: EventType, reason: &impl ToString, action: &str, note: String) -> Event {
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
     Event {
         type_,
-        reason: reason.to_string(),
+        reason: reason.to_owned(),
         note: Some(bounded(note)),
         action: action.to_owned(),
         secondary: None,

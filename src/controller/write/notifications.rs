@@ -25,7 +25,7 @@ pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
         } => {
             warn!(policy = %key, %device, %field, reason = %failure.reason, "{}", failure.message);
             let note = format!("{device}: {field}: {}", failure.message);
-            warning(failure.reason, "Change", note)
+            warning(failure.reason.as_str(), "Change", note)
         }
         Notification::Held(plan) => {
             info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "pending approval");
@@ -34,11 +34,11 @@ pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
         Notification::Flapping { node, label } => {
             let note = status::flapping(node, label);
             warn!(policy = %key, device = %node, "{note}");
-            warning(Reason::Contested, "Wait", note)
+            warning(Reason::Contested.as_str(), "Wait", note)
         }
         Notification::Refused(forbidden) => {
             warn!(policy = %key, "not allowed: {forbidden}");
-            warning(Reason::NotAllowed, "Refuse", forbidden.to_string())
+            warning(Reason::NotAllowed.as_str(), "Refuse", forbidden.to_string())
         }
         Notification::Approved(plan) => {
             info!(policy = %key, plan = %plan.hash, changes = plan.changes, devices = plan.devices, "approved");
@@ -91,7 +91,7 @@ fn held(plan: &HeldPlan) -> Event {
         counted(plan),
         plan.hash
     );
-    normal(reason, "Hold", note)
+    normal(reason.as_str(), "Hold", note)
 }
 
 /// Only the API server's audit log records who set the annotation.

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     body::{Body, missing},
     response::{Answer, Refusal, Reply},
-    world::ipv6_of,
+    world::{World, ipv6_of},
 };
 
 /// The address pool of the tailnet.

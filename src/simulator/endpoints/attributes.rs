@@ -6,13 +6,13 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     body::{Body, missing},
     device::{Attribute, Record, ZERO_TIME},
     response::{Answer, Refusal, Reply},
     switches::AttributeWriteAnswer,
-    world::ValueKind,
+    world::{ValueKind, World},
 };
 
 /// The longest key, including `custom:` (50 on the page of 2024-05).

@@ -6,14 +6,14 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::{
-    Call, World,
     attributes::{Expiry, check_comment, check_value, check_writable},
+    call::Call,
 };
 use crate::simulator::{
     body::{Body, missing, wrong_type_of},
     device::{Attribute, Record},
     response::{Answer, Refusal, Reply},
-    world::AttributeKey,
+    world::{AttributeKey, World},
 };
 
 /// `PATCH /tailnet/{tailnet}/device-attributes`

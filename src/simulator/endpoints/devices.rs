@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     device::{Device, Record},
     response::{Answer, Refusal, Reply},
+    world::World,
 };
 
 /// The top-level properties by which the list can be filtered. Objects cannot be filtered.

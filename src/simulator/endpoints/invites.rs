@@ -1,15 +1,15 @@
 //! Invites that share a device with somebody in another tailnet.
 
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     body::{Body, missing, parse_json},
-    device::Device,
+    invite::{Invite, legacy_id},
     response::{Answer, Refusal, Reply},
+    world::World,
 };
 
 /// The simulated tailnet, and the one user who owns every API key.
@@ -19,51 +19,6 @@ const USER: &str = "amelie@example.com";
 const URL: &str = "https://login.tailscale.com/admin/invite/";
 /// How often an invite for several people can be accepted.
 const MAX_ACCEPTS: u32 = 1_000;
-
-/// An invite in the shape of the response.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(in crate::simulator) struct Invite {
-    id: String,
-    created: Timestamp,
-    tailnet_id: u64,
-    /// The legacy numeric id.
-    device_id: u64,
-    sharer_id: u64,
-    #[serde(skip_serializing_if = "is_false")]
-    multi_use: bool,
-    #[serde(skip_serializing_if = "is_false")]
-    allow_exit_node: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    email: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_email_sent_at: Option<Timestamp>,
-    #[expect(clippy::struct_field_names, reason = "the API's own name")]
-    invite_url: String,
-    accepted: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accepted_by: Option<Value>,
-    #[serde(skip)]
-    accepts: u32,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes a reference"
-)]
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-impl Invite {
-    pub fn is_to(&self, device: &Device) -> bool {
-        legacy_id(device) == self.device_id
-    }
-}
-
-fn legacy_id(device: &Device) -> u64 {
-    device.id.parse().unwrap_or_default()
-}
 
 fn no_such_invite() -> Refusal {
     Refusal::not_found("no device invite matching this ID found")

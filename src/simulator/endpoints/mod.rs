@@ -3,8 +3,9 @@
 mod address;
 mod attributes;
 mod batch;
+mod call;
 mod devices;
-pub(super) mod invites;
+mod invites;
 mod name;
 mod policy_file;
 mod routes;
@@ -23,18 +24,7 @@ use super::{
     response::{Answer, Refusal, Reply},
     world::World,
 };
-
-/// A request that has passed routing and permissions.
-pub(super) struct Call<'a> {
-    /// The values of the `{…}` in the endpoint's path, decoded.
-    pub params: Vec<String>,
-    pub target: &'a Target,
-    pub headers: &'a HeaderMap,
-    pub body: &'a Bytes,
-    pub actor: Actor,
-    /// The devices that the list shows instead of the present ones.
-    pub stale: Option<Arc<Vec<Record>>>,
-}
+use call::Call;
 
 /// A request whose credentials are not checked yet.
 pub(super) struct Incoming<'a> {
@@ -172,11 +162,4 @@ fn params(pattern: &str, segments: &[String]) -> Option<Vec<String>> {
         }
     }
     Some(params)
-}
-
-impl Call<'_> {
-    /// The first variable part of the path: for most endpoints the device.
-    fn id(&self) -> &str {
-        &self.params[0]
-    }
 }

@@ -2,12 +2,12 @@
 
 use jiff::SignedDuration;
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     body::{Body, missing},
     device::{Device, as_label},
     response::{Answer, Refusal, Reply},
-    world::FreedName,
+    world::{FreedName, World},
 };
 
 /// `POST /device/{device}/name`: a label or the FQDN. `""` restores the OS hostname.

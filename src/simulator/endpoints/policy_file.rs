@@ -5,10 +5,11 @@ use http::{
     header::{ACCEPT, IF_MATCH},
 };
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     policy::Policy,
     response::{Answer, Refusal, Reply},
+    world::World,
 };
 
 /// `GET /tailnet/{tailnet}/acl`: `HuJSON`, or JSON if the client accepts that.

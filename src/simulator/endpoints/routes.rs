@@ -3,12 +3,13 @@
 use ipnet::IpNet;
 use serde_json::json;
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     body::{Body, missing},
     device::{Device, sort_routes},
     response::{Answer, Refusal, Reply},
     switches::HostBits,
+    world::World,
 };
 
 /// `GET /device/{device}/routes`

@@ -1,10 +1,11 @@
 //! The single-value settings of a device (authorized, tags, key expiry), and `expire`.
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
     body::{Body, missing},
     policy::is_tag,
     response::{Answer, Refusal, Reply},
+    world::World,
 };
 
 /// `POST /device/{device}/authorized`

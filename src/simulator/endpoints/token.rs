@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::{Call, World};
+use super::call::Call;
 use crate::simulator::{
-    auth::Scopes,
     response::{Answer, Refusal, Reply},
+    scopes::Scopes,
+    world::World,
 };
 
 /// `POST /oauth/token`. `grant_type` is optional: the Python client sends none.

@@ -1,6 +1,6 @@
 //! The checks that Kubernetes makes for every object: name, namespace, labels and annotations.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::cli::manifests::{
     diagnostic::Code,
     path::FieldPath,

@@ -4,6 +4,7 @@
 //! only the rules on parents of such a value, so that it reports all errors at once.
 
 mod cel;
+mod finding;
 mod metadata;
 mod network;
 mod rules;
@@ -15,28 +16,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps,
 };
 
-use super::{
-    diagnostic::{Code, Severity},
-    path::FieldPath,
-    tree::Node,
-};
+use super::tree::Node;
 use crate::api::schema;
+pub use finding::{Finding, Location};
 use rules::Rules;
-
-/// An error or a warning about an object, before its place in the file is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether the API server refuses it.
-    pub severity: Severity,
-    /// The kind of diagnostic.
-    pub code: Code,
-    /// The field.
-    pub field: FieldPath,
-    /// The part of the field to point to.
-    pub location: Location,
-    /// What was found, and what to write instead.
-    pub message: String,
-}
 
 /// The schemas of all kinds of tailnet.dev.
 pub struct Schemas {
@@ -47,39 +30,6 @@ pub struct Schemas {
 struct Kind {
     schema: JSONSchemaProps,
     namespaced: bool,
-}
-
-/// A part of a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// Its value.
-    Value,
-    /// Its name.
-    Name,
-    /// This key within its map.
-    Key(String),
-}
-
-impl Finding {
-    fn error(code: Code, field: FieldPath, message: String) -> Self {
-        Self {
-            severity: Severity::Error,
-            code,
-            location: match code {
-                Code::UnknownField => Location::Name,
-                _ => Location::Value,
-            },
-            field,
-            message,
-        }
-    }
-
-    fn warning(code: Code, field: FieldPath, message: String) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(code, field, message)
-        }
-    }
 }
 
 impl Schemas {

@@ -7,7 +7,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, ValidationRule,
 };
 
-use super::{Finding, Location, cel as library};
+use super::{
+    cel as library,
+    finding::{Finding, Location},
+};
 use crate::cli::manifests::{
     diagnostic::Code,
     path::FieldPath,

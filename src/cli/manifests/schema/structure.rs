@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-use super::{Finding, rules::Rules};
+use super::{finding::Finding, rules::Rules};
 use crate::cli::manifests::{
     diagnostic::Code,
     path::FieldPath,

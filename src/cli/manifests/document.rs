@@ -1,0 +1,94 @@
+//! An object in a file, with the place of each field.
+
+use std::sync::Arc;
+
+use super::{
+    diagnostic::{Code, Diagnostic},
+    path::FieldPath,
+    schema::{Finding, Location},
+    span::{Place, Source, Span},
+    tree::Node,
+};
+
+/// An object in a file, with the place of each field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    source: Arc<Source>,
+    root: Node,
+    /// The kind and the name, such as `TailscaleDevicePolicy network/fra-router`.
+    title: String,
+}
+
+impl Document {
+    pub(super) fn new(source: Arc<Source>, root: Node, title: String) -> Self {
+        Self {
+            source,
+            root,
+            title,
+        }
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// The kind, the namespace and the name.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The file of the object.
+    #[must_use]
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// The place of a field, or of its nearest parent that exists.
+    #[must_use]
+    pub fn place(&self, path: &FieldPath) -> Place {
+        self.at(self.root.locate(path))
+    }
+
+    /// The place of a field's key.
+    #[must_use]
+    pub fn place_of_key(&self, path: &FieldPath) -> Place {
+        self.at(self.root.locate_key(path))
+    }
+
+    /// An error at a field.
+    #[must_use]
+    pub fn diagnostic(
+        &self,
+        code: Code,
+        field: &FieldPath,
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        Diagnostic {
+            object: Some(self.title.clone()),
+            field: field.clone(),
+            ..Diagnostic::error(code, self.place(field), message)
+        }
+    }
+
+    pub(super) fn located(&self, finding: Finding) -> Diagnostic {
+        let field = &finding.field;
+        let place = match &finding.location {
+            Location::Value => self.place(field),
+            Location::Name => self.place_of_key(field),
+            Location::Key(key) => self.place_of_key(&field.key(key)),
+        };
+        Diagnostic {
+            severity: finding.severity,
+            place: Some(place),
+            ..self.diagnostic(finding.code, &finding.field, finding.message)
+        }
+    }
+
+    fn at(&self, span: Span) -> Place {
+        Place {
+            source: Arc::clone(&self.source),
+            span,
+        }
+    }
+}
