@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::document::Document;
 use crate::{
     api::{TailscaleDeviceInvite, TailscaleDevicePolicy, TailscaleTailnet},
-    plan::Labels,
+    convert,
+    plan::{Labels, PolicyInput, PolicyKey},
 };
 
 /// An object with its document.
@@ -17,11 +20,39 @@ pub struct Located<T> {
     pub document: Document,
 }
 
+/// A policy with its document, parsed for the planner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedPolicy {
+    /// The object. Its namespace is always set.
+    pub object: TailscaleDevicePolicy,
+    /// The document, for the places of fields.
+    pub document: Document,
+    /// The policy as the planner takes it: new, without a status.
+    pub input: PolicyInput,
+}
+
+impl From<Located<TailscaleDevicePolicy>> for LoadedPolicy {
+    fn from(Located { object, document }: Located<TailscaleDevicePolicy>) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let key = PolicyKey {
+            namespace: text(&object.metadata.namespace),
+            name: text(&object.metadata.name),
+        };
+        let created = Timestamp::UNIX_EPOCH;
+        let input = convert::policy(key, String::new(), 0, created, &object.spec, None);
+        Self {
+            object,
+            document,
+            input,
+        }
+    }
+}
+
 /// The objects of a set of files.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifests {
     /// The policies.
-    pub policies: Vec<Located<TailscaleDevicePolicy>>,
+    pub policies: Vec<LoadedPolicy>,
     /// The tailnets.
     pub tailnets: Vec<Located<TailscaleTailnet>>,
     /// The invites.

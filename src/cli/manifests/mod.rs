@@ -31,7 +31,7 @@ pub(in crate::cli) use self::input::is_manifest;
 pub use self::{
     diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
     document::Document,
-    loaded::{Located, Manifests},
+    loaded::{LoadedPolicy, Located, Manifests},
     path::{FieldPath, Step},
     span::{Place, Position, Source, Span},
 };

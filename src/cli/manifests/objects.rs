@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jiff::Timestamp;
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,7 +9,7 @@ use serde_json::Value;
 use super::{
     diagnostic::{Code, Diagnostic, Diagnostics, Related, Severity},
     document::Document,
-    loaded::{Located, Manifests},
+    loaded::{LoadedPolicy, Located, Manifests},
     path::FieldPath,
     schema::Schemas,
     span::{Place, Position, Source, Span},
@@ -19,11 +18,7 @@ use super::{
     wording::nearest,
     yaml::{self, YamlError},
 };
-use crate::{
-    api::{APPROVE, GROUP, TailscaleDevicePolicy, VERSION},
-    convert,
-    plan::{self, PolicyKey},
-};
+use crate::api::{APPROVE, GROUP, VERSION};
 
 /// The fields of `metadata` that a file can declare.
 const DECLARED_METADATA: [&str; 4] = ["name", "namespace", "labels", "annotations"];
@@ -79,7 +74,7 @@ impl<'n> Reading<'n> {
         self.refuse_duplicate(&document);
         match kind.as_str() {
             "TailscaleDevicePolicy" => {
-                let policy = self.typed(document, &kind);
+                let policy = self.typed(document, &kind).map(LoadedPolicy::from);
                 if let Some(policy) = policy.filter(|policy| self.can_be_planned(policy)) {
                     self.manifests.policies.push(policy);
                 }
@@ -183,12 +178,12 @@ impl<'n> Reading<'n> {
     }
 
     /// Whether the planner accepts the policy too. It finds errors that no CEL rule can find.
-    fn can_be_planned(&mut self, policy: &Located<TailscaleDevicePolicy>) -> bool {
-        let Err(errors) = policy.declared().policy else {
+    fn can_be_planned(&mut self, policy: &LoadedPolicy) -> bool {
+        let Err(errors) = &policy.input.policy else {
             return true;
         };
         for error in errors {
-            let (field, message) = error.split_once(": ").unwrap_or(("", &error));
+            let (field, message) = error.split_once(": ").unwrap_or(("", error));
             let field = FieldPath::parse(field);
             let diagnostic = policy.document.diagnostic(Code::Rule, &field, message);
             self.diagnostics.push(diagnostic);
@@ -313,19 +308,4 @@ fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
         }
     }
     roots
-}
-
-impl Located<TailscaleDevicePolicy> {
-    /// The policy as the planner takes it: new, without a status.
-    #[must_use]
-    pub fn declared(&self) -> plan::PolicyInput {
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let metadata = &self.object.metadata;
-        let key = PolicyKey {
-            namespace: text(&metadata.namespace),
-            name: text(&metadata.name),
-        };
-        let created = Timestamp::UNIX_EPOCH;
-        convert::policy(key, String::new(), 0, created, &self.object.spec, None)
-    }
 }

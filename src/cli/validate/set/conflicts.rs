@@ -6,17 +6,12 @@ use jiff::Timestamp;
 
 use super::imagined_tailnet::ImaginedTailnet;
 use crate::{
-    api::TailscaleDevicePolicy,
-    cli::manifests::{Code, Diagnostic, FieldPath, Located, Related, Severity},
+    cli::manifests::{Code, Diagnostic, FieldPath, LoadedPolicy, Related, Severity},
     plan::{self, Admission, Conflict, ConflictKind, Field, PolicyKey},
 };
 
 /// The conflicts between the policies of one tailnet.
-pub fn check(
-    policies: &[&Located<TailscaleDevicePolicy>],
-    admission: &Admission,
-    now: Timestamp,
-) -> Vec<Diagnostic> {
+pub fn check(policies: &[&LoadedPolicy], admission: &Admission, now: Timestamp) -> Vec<Diagnostic> {
     let model = ImaginedTailnet::new(policies);
     let tailnet_plan = plan::plan_tailnet(
         &model.policies,
@@ -26,8 +21,7 @@ pub fn check(
         now,
     );
     let keys = model.policies.iter().map(|declared| &declared.key);
-    let located: BTreeMap<&PolicyKey, &Located<TailscaleDevicePolicy>> =
-        keys.zip(policies.iter().copied()).collect();
+    let located: BTreeMap<&PolicyKey, &LoadedPolicy> = keys.zip(policies.iter().copied()).collect();
     let mut reported: BTreeSet<(&PolicyKey, &Field, &PolicyKey)> = BTreeSet::new();
     let mut diagnostics = Vec::new();
     for plan in tailnet_plan.devices.values() {
@@ -51,8 +45,8 @@ pub fn check(
 
 fn diagnostic(
     conflict: &Conflict,
-    overridden: &Located<TailscaleDevicePolicy>,
-    precedent: &Located<TailscaleDevicePolicy>,
+    overridden: &LoadedPolicy,
+    precedent: &LoadedPolicy,
 ) -> Diagnostic {
     let Conflict { field, owner, .. } = conflict;
     let (lower, higher) = (overridden.priority(), precedent.priority());
@@ -114,7 +108,7 @@ fn diagnostic(
     }
 }
 
-impl Located<TailscaleDevicePolicy> {
+impl LoadedPolicy {
     fn priority(&self) -> i32 {
         self.object.spec.priority.unwrap_or_default()
     }

@@ -1,8 +1,10 @@
 //! Policies that the guardrails of their tailnet deny.
 
 use crate::{
-    api::{TailscaleDevicePolicy, TailscaleTailnet},
-    cli::manifests::{Code, Diagnostic, FieldPath, Located, Manifests, Related, Severity},
+    api::TailscaleTailnet,
+    cli::manifests::{
+        Code, Diagnostic, FieldPath, LoadedPolicy, Located, Manifests, Related, Severity,
+    },
     convert::GuardrailsSource,
     model::Refused,
     plan::{Admission, Forbidden, Guardrails},
@@ -46,12 +48,12 @@ fn guardrails(
 
 /// The policies of a tailnet that it does not allow.
 pub fn check(
-    policies: &[&Located<TailscaleDevicePolicy>],
+    policies: &[&LoadedPolicy],
     admission: &Admission,
     tailnet: Option<&Located<TailscaleTailnet>>,
 ) -> Vec<Diagnostic> {
     let refused = policies.iter().filter_map(|located| {
-        let policy = located.declared().policy.ok()?;
+        let policy = located.input.policy.clone().ok()?;
         Some((located, admission.admit(policy).err()?))
     });
     let diagnostics = refused.map(|(located, forbidden)| diagnostics(located, &forbidden, tailnet));
@@ -59,7 +61,7 @@ pub fn check(
 }
 
 fn diagnostics(
-    located: &Located<TailscaleDevicePolicy>,
+    located: &LoadedPolicy,
     forbidden: &Forbidden,
     tailnet: Option<&Located<TailscaleTailnet>>,
 ) -> Vec<Diagnostic> {

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::{DeviceSelector, TailscaleDevicePolicy},
-    cli::manifests::Located,
+    api::DeviceSelector,
+    cli::manifests::LoadedPolicy,
     model::{Attributes, Device, NodeId, TagSet},
     plan::{DeviceIndex, DeviceTarget, Identity, PolicyInput, Target},
 };
@@ -26,8 +26,8 @@ pub struct ImaginedTailnet {
 
 impl ImaginedTailnet {
     /// Imagines a tailnet for these policies.
-    pub fn new(located: &[&Located<TailscaleDevicePolicy>]) -> Self {
-        let mut policies: Vec<PolicyInput> = located.iter().map(|it| it.declared()).collect();
+    pub fn new(located: &[&LoadedPolicy]) -> Self {
+        let mut policies: Vec<PolicyInput> = located.iter().map(|it| it.input.clone()).collect();
         let mut devices: BTreeMap<String, Device> = BTreeMap::new();
         for (number, (declared, located)) in policies.iter_mut().zip(located).enumerate() {
             let node = format!("model{number}").parse::<NodeId>();

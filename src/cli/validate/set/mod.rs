@@ -11,13 +11,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::{
-    api::{TailscaleDevicePolicy, TailscaleTailnet},
-    cli::manifests::{Code, Diagnostic, Document, FieldPath, Located, Manifests, Severity},
+    api::TailscaleTailnet,
+    cli::manifests::{
+        Code, Diagnostic, Document, FieldPath, LoadedPolicy, Located, Manifests, Severity,
+    },
 };
 
 /// All errors between the objects. `now` decides which expiries have passed.
 pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Diagnostic> {
-    let mut by_tailnet: BTreeMap<&str, Vec<&Located<TailscaleDevicePolicy>>> = BTreeMap::new();
+    let mut by_tailnet: BTreeMap<&str, Vec<&LoadedPolicy>> = BTreeMap::new();
     for policy in &manifests.policies {
         let tailnet = policy.object.spec.tailnet_name();
         by_tailnet.entry(tailnet).or_default().push(policy);
