@@ -9,6 +9,7 @@
     reason = "clippy.toml allows them in test functions, but not in what these call"
 )]
 
+mod circles;
 mod cli;
 mod client;
 mod control_plane;
