@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    T0, of_policy, of_tailnet,
-    states::{bound, device, key, node, report},
+    T0,
+    fixtures::{bound, device, key, node, report},
+    of_policy, of_tailnet,
 };
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},

@@ -1,6 +1,7 @@
 //! Every state that a policy can be in, as its status tells it.
 
 mod actions;
+mod fixtures;
 mod records;
 mod release;
 mod states;
@@ -18,6 +19,7 @@ use crate::{
 };
 
 use super::{of_policy, of_tailnet};
+use fixtures::*;
 use states::*;
 
 #[test]

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    T0, of_policy,
-    states::{bound, clearing, device, key, node, one_of_many, report},
-    status_of,
+    T0,
+    fixtures::{bound, clearing, device, key, node, one_of_many, report},
+    of_policy, status_of,
 };
 use crate::{
     api::{TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
