@@ -34,7 +34,7 @@ use tailnets::{
     registry::TailnetRegistry,
 };
 use vital::Vital;
-use watch::{Watches, in_namespaces, readiness::Readiness};
+use watch::{Tell, Watches, in_namespaces, readiness::Readiness};
 use write::{events::EventWriter, objects::Objects};
 
 pub use connect::environment::{EnvironmentError, FromEnvironment};
@@ -103,18 +103,8 @@ pub async fn run(
         let watched = in_namespaces("invites", &client, &namespaces);
         beside.spawn(invites::run(context, watched, stop.clone()));
     }
-    let events_of_watches = news.clone();
-    let tell = move |round, event| {
-        events_of_watches
-            .send(ControllerEvent::Watched(round, event))
-            .is_ok()
-    };
-    let watches = Watches::new(
-        client.clone(),
-        namespaces,
-        Arc::clone(&readiness),
-        Arc::new(tell),
-    );
+    let tell = tell_of_watches(news.clone());
+    let watches = Watches::new(client.clone(), namespaces, Arc::clone(&readiness), tell);
     let objects = Objects::new(
         client.clone(),
         events,
@@ -133,6 +123,15 @@ pub async fn run(
     let registry = TailnetRegistry::new(connector, environment, objects, watches, news, timeout);
     let ending = registry.run(received, stop.clone()).await;
 
+    drain(ending, beside).await;
+    electing.cancel();
+    let _ = election.await;
+    serving.cancel();
+    Ok(())
+}
+
+/// Waits until the requests in flight have ended, up to a limit.
+async fn drain(ending: TailnetRegistry, beside: JoinSet<()>) {
     info!("stopping: waiting for the requests in flight, starting no others");
     let ended = async { tokio::join!(ending.drained(), beside.join_all()) };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
@@ -140,10 +139,10 @@ pub async fn run(
             "some requests did not end in time; the next leader continues from the observed state"
         );
     }
-    electing.cancel();
-    let _ = election.await;
-    serving.cancel();
-    Ok(())
+}
+
+fn tell_of_watches(news: mpsc::UnboundedSender<ControllerEvent>) -> Tell {
+    Arc::new(move |round, event| news.send(ControllerEvent::Watched(round, event)).is_ok())
 }
 
 fn unusable(error: kube::Error) -> StartError {

@@ -19,6 +19,7 @@ use super::{
     ask,
     cluster::ClusterArgs,
     output::{self, Color},
+    process::AnyError,
     table::Style,
 };
 use crate::{

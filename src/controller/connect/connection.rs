@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     budget::{TailnetBudget, request_budget},
     channel::EngineConnection,
-    failures::{failure, missing, unusable},
+    failures::{failure, missing, unread, unusable},
     identity::OwnAccount,
     reread::Reread,
     secret::{self, Data, Login},
@@ -109,9 +109,7 @@ impl Connector {
                 Err(error) => {
                     warn!("the Secret {place} cannot be watched: {error}");
                     if last.is_none() || reread.is_overdue() {
-                        let message = format!("The Secret {place} cannot be read: {error}.");
-                        let unread = failure(Reason::CredentialsMissing, message, Retry::Later);
-                        line.hand_over(Err(unread));
+                        line.hand_over(Err(unread(&place, &error)));
                         last = None;
                         reread.done();
                     }
@@ -123,9 +121,6 @@ impl Connector {
                     None => Err(missing(&place)),
                     Some(data) => self.connect(&place, &tailnet, &spec, &budget, data),
                 };
-                if client.is_ok() {
-                    info!("using the credential of the Secret {place}");
-                }
                 self.take_webhooks(&place, &tailnet, data.as_ref(), line.mailbox());
                 last = Some(data);
                 if !line.hand_over(client) {
@@ -158,7 +153,9 @@ impl Connector {
             observer: Some(self.metrics.observer(tailnet)),
             ..tailscale::Settings::new(url, spec.tailnet())
         };
-        Client::new(settings, credential).map_err(|error| unusable(place, &error))
+        let client = Client::new(settings, credential).map_err(|error| unusable(place, &error))?;
+        info!("using the credential of the Secret {place}");
+        Ok(client)
     }
 
     fn credential(&self, data: &Data) -> Result<Credential, &'static str> {

@@ -57,6 +57,11 @@ pub(super) fn unusable(place: &str, error: &SetupError) -> Failure {
     }
 }
 
+pub(super) fn unread(place: &str, error: &str) -> Failure {
+    let message = format!("The Secret {place} cannot be read: {error}.");
+    failure(Reason::CredentialsMissing, message, Retry::Later)
+}
+
 pub(super) fn missing(place: &str) -> Failure {
     let (namespace, name) = place.split_once('/').unwrap_or_default();
     let message = format!(

@@ -51,18 +51,12 @@ pub(in crate::controller) async fn run<K>(
     let (mut events, mut is_listing) = (start(), true);
     let mut listing = BTreeSet::new();
     loop {
-        let event = if is_listing {
-            let Ok(event) = timeout(LIST, events.next()).await else {
-                complain(
-                    &health,
-                    &format!("the API server did not answer within {LIST:?}"),
-                );
-                events = start();
-                continue;
-            };
-            event
-        } else {
-            events.next().await
+        let limit = if is_listing { LIST } else { Duration::MAX };
+        let Ok(event) = timeout(limit, events.next()).await else {
+            let error = format!("the API server did not answer within {LIST:?}");
+            complain(&health, &error);
+            events = start();
+            continue;
         };
         let Some(event) = event else {
             return;

@@ -1,8 +1,7 @@
 //! Every state that a policy can be in, and what must stand in its status.
 
 use super::fixtures::{
-    bound, device, difference, failure, forbidden, key, many, node, one_of_many, plan_hash, report,
-    unbound,
+    bound, device, difference, failure, forbidden, key, many, node, one_of_many, plan_hash, unbound,
 };
 use crate::{
     api::Reason,
