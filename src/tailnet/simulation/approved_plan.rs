@@ -1,6 +1,9 @@
 //! An engine that applies an approved plan: no other change, and with an end.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     World,
@@ -45,9 +48,15 @@ impl World {
         let policies: Vec<PolicyInput> = self.policies.values().map(declared).collect();
         let fleet = DeviceIndex::new(self.model.devices.values().cloned());
         let guards = self.guards();
-        let attributes = &self.model.attributes;
-        let survey = plan::plan_tailnet(&policies, &guards, &fleet, attributes, self.wall());
-        let plans = survey.devices.into_values();
+        let plan = |attributes: &BTreeMap<NodeId, Attributes>| {
+            plan::plan_tailnet(&policies, &guards, &fleet, attributes, self.wall()).devices
+        };
+        // As the command does, it reads the attributes that a plan needs.
+        let unread = plan(&BTreeMap::new());
+        let needs = |id: &NodeId| unread.get(id).is_some_and(|it| it.owners.need_attributes());
+        let read = self.model.attributes.iter().filter(|(id, _)| needs(id));
+        let read = read.map(|(id, attributes)| (id.clone(), attributes.clone()));
+        let plans = plan(&read.collect()).into_values();
         let differences = plans.flat_map(|plan| plan.differences);
         differences.filter(|it| it.hold.is_none()).collect()
     }
@@ -125,7 +134,7 @@ fn carry_out_some(seed: u64) {
     let before = (world.model.devices.clone(), world.model.attributes.clone());
     let approved = world.start_once(share);
     world.run_to_the_end();
-    let of = |attributes: &std::collections::BTreeMap<NodeId, Attributes>, id: &NodeId| {
+    let of = |attributes: &BTreeMap<NodeId, Attributes>, id: &NodeId| {
         attributes.get(id).unwrap_or(&none).clone()
     };
     for (id, device) in &before.0 {
