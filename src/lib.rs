@@ -17,3 +17,5 @@ pub mod plan;
 pub mod simulator;
 pub mod tailnet;
 pub mod tailscale;
+#[cfg(test)]
+mod tests;

@@ -22,4 +22,5 @@ mod tests;
 
 pub use guardrails::GuardrailsSource;
 pub use policy::{policy, readable_policy};
+pub use settings::{declare, declares_same, undeclare};
 pub use target::{device_target, selector};

@@ -1,13 +1,16 @@
 //! Reads the settings that a spec declares.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{policy::ownership, spec_errors::SpecErrors};
 use crate::{
     api::{self, KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec},
-    model::{AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger},
+    model::{
+        AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger, Setting,
+        SettingValue,
+    },
     plan::{DeleteInactive, DesiredSettings, ListOwnership},
 };
 
@@ -33,12 +36,8 @@ impl SpecErrors {
             );
         }
         let (expire_key_at, delete_inactive) = self.actions(spec);
-        DesiredSettings {
-            authorized: spec.authorized,
+        let mut desired = DesiredSettings {
             tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
-            key_expiry_disabled: spec
-                .key_expiry
-                .map(|desired| desired == KeyExpiry::Disabled),
             enabled_routes: spec
                 .enabled_routes
                 .as_ref()
@@ -48,11 +47,48 @@ impl SpecErrors {
                 .posture_attributes
                 .as_ref()
                 .map(|desired| self.attributes(desired)),
-            name: self.one("name", spec.name.as_ref()),
-            ipv4: self.one("ipv4", spec.ipv4.as_ref()),
             expire_key_at,
             delete_inactive,
-            unreadable: BTreeSet::new(),
+            ..DesiredSettings::default()
+        };
+        for setting in Setting::ALL {
+            if let Some(value) = self.setting(setting, spec) {
+                desired.set(value);
+            }
+        }
+        desired
+    }
+
+    fn setting(
+        &mut self,
+        setting: Setting,
+        spec: &TailscaleDevicePolicySpec,
+    ) -> Option<SettingValue> {
+        match setting {
+            Setting::Authorized => spec.authorized.map(SettingValue::Authorized),
+            Setting::KeyExpiry => {
+                let disabled = spec.key_expiry? == KeyExpiry::Disabled;
+                Some(SettingValue::KeyExpiryDisabled(disabled))
+            }
+            Setting::Name => {
+                let name = self.one("name", spec.name.as_ref());
+                name.map(SettingValue::Name)
+            }
+            Setting::Ipv4 => {
+                let ipv4 = self.one("ipv4", spec.ipv4.as_ref());
+                ipv4.map(SettingValue::Ipv4)
+            }
+        }
+    }
+
+    /// Refuses settings that no two devices can have, for a policy with a selector.
+    pub(super) fn refuse_unique(&mut self, spec: &TailscaleDevicePolicySpec) {
+        let unique = Setting::ALL.into_iter().filter(|it| it.is_unique());
+        for setting in unique.filter(|setting| is_declared(*setting, spec)) {
+            self.add(
+                setting.field().as_str(),
+                "no two devices can have one: write device instead of deviceSelector",
+            );
         }
     }
 
@@ -129,5 +165,51 @@ impl SpecErrors {
                 None
             }
         }
+    }
+}
+
+/// Declares a setting in a spec.
+pub fn declare(spec: &mut TailscaleDevicePolicySpec, value: &SettingValue) {
+    match value {
+        SettingValue::Authorized(authorized) => spec.authorized = Some(*authorized),
+        SettingValue::KeyExpiryDisabled(true) => spec.key_expiry = Some(KeyExpiry::Disabled),
+        SettingValue::KeyExpiryDisabled(false) => spec.key_expiry = Some(KeyExpiry::Enabled),
+        SettingValue::Name(name) => spec.name = Some(name.to_string()),
+        SettingValue::Ipv4(ipv4) => spec.ipv4 = Some(ipv4.to_string()),
+    }
+}
+
+/// Removes a setting from a spec.
+pub fn undeclare(spec: &mut TailscaleDevicePolicySpec, setting: Setting) {
+    match setting {
+        Setting::Authorized => spec.authorized = None,
+        Setting::KeyExpiry => spec.key_expiry = None,
+        Setting::Name => spec.name = None,
+        Setting::Ipv4 => spec.ipv4 = None,
+    }
+}
+
+/// Whether two specs declare the same for a setting, or both nothing.
+#[must_use]
+pub fn declares_same(
+    setting: Setting,
+    one: &TailscaleDevicePolicySpec,
+    other: &TailscaleDevicePolicySpec,
+) -> bool {
+    match setting {
+        Setting::Authorized => one.authorized == other.authorized,
+        Setting::KeyExpiry => one.key_expiry == other.key_expiry,
+        Setting::Name => one.name == other.name,
+        Setting::Ipv4 => one.ipv4 == other.ipv4,
+    }
+}
+
+/// Whether a spec has the field of a setting, valid or not.
+fn is_declared(setting: Setting, spec: &TailscaleDevicePolicySpec) -> bool {
+    match setting {
+        Setting::Authorized => spec.authorized.is_some(),
+        Setting::KeyExpiry => spec.key_expiry.is_some(),
+        Setting::Name => spec.name.is_some(),
+        Setting::Ipv4 => spec.ipv4.is_some(),
     }
 }

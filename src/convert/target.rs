@@ -25,15 +25,7 @@ impl SpecErrors {
         match (&spec.device, &spec.device_selector) {
             (Some(device), None) => Target::Device(self.device(device)),
             (None, Some(selector)) => {
-                for (path, given) in [("name", spec.name.is_some()), ("ipv4", spec.ipv4.is_some())]
-                {
-                    if given {
-                        self.add(
-                            path,
-                            "no two devices can have one: write device instead of deviceSelector",
-                        );
-                    }
-                }
+                self.refuse_unique(spec);
                 Target::Selector(self.selector(selector))
             }
             _ => {

@@ -19,6 +19,12 @@ const RESERVED: [(Ipv4Addr, u8); 4] = [
 ];
 
 impl TailnetIpv4 {
+    /// An address as the API reports it, valid in a manifest or not.
+    #[must_use]
+    pub fn reported(addr: Ipv4Addr) -> Self {
+        Self(addr)
+    }
+
     /// The plain address.
     #[must_use]
     pub fn addr(self) -> Ipv4Addr {

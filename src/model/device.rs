@@ -95,6 +95,33 @@ impl Device {
             || times != (&other.created, &other.expires, &other.last_seen)
     }
 
+    /// An authorized device of which nothing else is known.
+    #[must_use]
+    pub fn plain(node_id: NodeId) -> Self {
+        Self {
+            node_id,
+            legacy_id: String::new(),
+            name: String::new(),
+            hostname: String::new(),
+            user: String::new(),
+            tags: TagSet::new(),
+            ipv4: None,
+            os: String::new(),
+            client_version: String::new(),
+            update_available: false,
+            ephemeral: false,
+            created: None,
+            authorized: true,
+            external: false,
+            key_expiry_disabled: false,
+            expires: None,
+            connected: None,
+            last_seen: None,
+            enabled_routes: None,
+            advertised_routes: None,
+        }
+    }
+
     /// The label of its MagicDNS name.
     #[must_use]
     pub fn label(&self) -> DeviceLabel {

@@ -12,9 +12,9 @@ mod device;
 mod invite;
 mod name;
 mod node_id;
-mod policy_field;
 mod reason;
 mod route;
+mod setting;
 mod tag;
 
 pub use address::TailnetIpv4;
@@ -27,9 +27,9 @@ pub use device::Device;
 pub use invite::{DesiredInvite, Invite};
 pub use name::DeviceLabel;
 pub use node_id::NodeId;
-pub use policy_field::PolicyField;
 pub use reason::Reason;
 pub use route::{Route, RouteSet};
+pub use setting::{FieldKind, PolicyField, Setting, SettingValue, Step};
 pub use tag::{Tag, TagSet};
 
 /// Why a value was refused: what was found and what was expected.

@@ -6,21 +6,9 @@ use crate::model::{Attributes, Device, ReportedAttribute};
 /// applied; the device is read where they matter.
 pub fn apply(call: &Call, device: &mut Device) {
     match call {
-        Call::SetAuthorized(_, authorized) => device.authorized = *authorized,
+        Call::Set(_, value) => value.apply(device),
         Call::SetTags(_, tags) => device.tags.clone_from(tags),
-        Call::SetKeyExpiryDisabled(_, disabled) => device.key_expiry_disabled = *disabled,
         Call::SetRoutes(_, routes) => device.enabled_routes = Some(routes.clone()),
-        Call::SetName(_, label) => {
-            let domain = device
-                .name
-                .split_once('.')
-                .map(|(_, domain)| domain.to_owned());
-            device.name = match domain {
-                Some(domain) => format!("{label}.{domain}"),
-                None => label.to_string(),
-            };
-        }
-        Call::SetIpv4(_, addr) => device.ipv4 = Some(addr.addr()),
         // The next poll reports the new expiry of the key, and whether the device is gone.
         Call::WriteAttributes(_) | Call::ExpireKey(_) | Call::Delete(_) => {}
     }

@@ -3,7 +3,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::Change;
-use crate::model::{Device, RouteSet, TagSet};
+use crate::model::{Device, RouteSet, SettingValue, TagSet};
 
 /// The disruption that a change causes, held or not, for shown plans.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,9 @@ impl Impact {
     #[must_use]
     pub fn of(change: &Change, device: &Device, now: Timestamp) -> Option<Self> {
         match change {
-            Change::Authorized { after: false, .. } => Some(Self::Deauthorized),
+            Change::Setting { before, after } => {
+                Self::of_setting(before.as_ref(), after, device, now)
+            }
             Change::Tags { before, .. } if before.is_empty() => {
                 Some(Self::TakenFromUser(device.user.clone()))
             }
@@ -39,21 +41,33 @@ impl Impact {
                 let taken: TagSet = before.difference(after).cloned().collect();
                 (!taken.is_empty()).then_some(Self::TagsTaken(taken))
             }
-            Change::KeyExpiryDisabled { after: false, .. } => device
-                .expires
-                .is_some_and(|expires| expires <= now)
-                .then_some(Self::KeyExpired),
             Change::EnabledRoutes { before, after } => {
                 let taken: RouteSet = before.difference(after).copied().collect();
                 (!taken.is_empty()).then_some(Self::RoutesTaken(taken))
             }
             Change::ExitNode { after: false, .. } => Some(Self::ExitNodeTaken),
-            Change::Ipv4 {
-                before: Some(_), ..
-            } => Some(Self::Ipv4Changed),
             Change::ExpireKey { .. } => Some(Self::KeyExpired),
             Change::Delete { .. } => Some(Self::Deleted),
-            _ => None,
+            Change::ExitNode { after: true, .. }
+            | Change::Attribute { .. }
+            | Change::NotCompared { .. } => None,
+        }
+    }
+
+    fn of_setting(
+        before: Option<&SettingValue>,
+        after: &SettingValue,
+        device: &Device,
+        now: Timestamp,
+    ) -> Option<Self> {
+        match after {
+            SettingValue::Authorized(authorized) => (!authorized).then_some(Self::Deauthorized),
+            SettingValue::KeyExpiryDisabled(disabled) => {
+                let has_expired = device.expires.is_some_and(|expires| expires <= now);
+                (!disabled && has_expired).then_some(Self::KeyExpired)
+            }
+            SettingValue::Ipv4(_) => before.is_some().then_some(Self::Ipv4Changed),
+            SettingValue::Name(_) => None,
         }
     }
 }
@@ -155,18 +169,18 @@ mod tests {
         assert_eq!(exit(RouteSet::new(), true), "");
 
         let authorize = |after: bool| {
-            reported(&Change::Authorized {
-                before: !after,
-                after,
+            reported(&Change::Setting {
+                before: Some(SettingValue::Authorized(!after)),
+                after: SettingValue::Authorized(after),
             })
         };
         assert_eq!(authorize(false), "takes the device out of the tailnet");
         assert_eq!(authorize(true), "");
 
         let key = |after: bool| {
-            reported(&Change::KeyExpiryDisabled {
-                before: !after,
-                after,
+            reported(&Change::Setting {
+                before: Some(SettingValue::KeyExpiryDisabled(!after)),
+                after: SettingValue::KeyExpiryDisabled(after),
             })
         };
         assert_eq!(
@@ -176,9 +190,10 @@ mod tests {
         assert_eq!(key(true), "");
 
         let address = |before: Option<&str>| {
-            reported(&Change::Ipv4 {
-                before: before.map(|addr| addr.parse().unwrap()),
-                after: "100.80.0.1".parse().unwrap(),
+            let ipv4 = |addr: &str| SettingValue::Ipv4(addr.parse().unwrap());
+            reported(&Change::Setting {
+                before: before.map(ipv4),
+                after: ipv4("100.80.0.1"),
             })
         };
         assert_eq!(

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, DevicePlan, Difference, Field};
 use crate::model::{
-    AttributeKey, DesiredAttribute, DeviceLabel, NodeId, Route, RouteSet, TagSet, TailnetIpv4,
+    AttributeKey, DesiredAttribute, NodeId, Route, RouteSet, SettingValue, Step, TagSet,
 };
 
 /// The attributes to write on one device; `None` deletes the key.
@@ -11,21 +11,15 @@ pub type AttributeWrites = BTreeMap<AttributeKey, Option<DesiredAttribute>>;
 /// A request that changes something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// `POST /device/{id}/authorized`
-    SetAuthorized(NodeId, bool),
+    /// `POST /device/{id}/…`, as [`crate::model::Setting::path`] names it.
+    Set(NodeId, SettingValue),
     /// `POST /device/{id}/tags`: the whole list.
     SetTags(NodeId, TagSet),
-    /// `POST /device/{id}/key`
-    SetKeyExpiryDisabled(NodeId, bool),
     /// One key: `POST` or `DELETE /device/{id}/attributes/{key}`.
     /// More: `PATCH /tailnet/{t}/device-attributes`.
     WriteAttributes(BTreeMap<NodeId, AttributeWrites>),
     /// `POST /device/{id}/routes`: the whole list, exit-node routes included.
     SetRoutes(NodeId, RouteSet),
-    /// `POST /device/{id}/name`
-    SetName(NodeId, DeviceLabel),
-    /// `POST /device/{id}/ip`
-    SetIpv4(NodeId, TailnetIpv4),
     /// `POST /device/{id}/expire`
     ExpireKey(NodeId),
     /// `DELETE /device/{id}`
@@ -38,12 +32,9 @@ impl Call {
     pub fn nodes(&self) -> Vec<&NodeId> {
         match self {
             Self::WriteAttributes(nodes) => nodes.keys().collect(),
-            Self::SetAuthorized(node, _)
+            Self::Set(node, _)
             | Self::SetTags(node, _)
-            | Self::SetKeyExpiryDisabled(node, _)
             | Self::SetRoutes(node, _)
-            | Self::SetName(node, _)
-            | Self::SetIpv4(node, _)
             | Self::ExpireKey(node)
             | Self::Delete(node) => vec![node],
         }
@@ -101,24 +92,20 @@ pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan
 }
 
 fn authorizes(change: &Change) -> bool {
-    matches!(change, Change::Authorized { after: true, .. })
+    let authorized = SettingValue::Authorized(true);
+    matches!(change, Change::Setting { after, .. } if *after == authorized)
 }
 
 /// The place of a change in the order. Changes with the same place share one request.
-fn step(change: &Change) -> u8 {
+fn step(change: &Change) -> Step {
     match change {
-        Change::Delete { .. } => 0,
-        Change::Authorized { after: false, .. } => 1,
-        Change::Tags { .. } => 2,
-        Change::KeyExpiryDisabled { .. } => 3,
-        Change::Attribute { .. } => 4,
-        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => 5,
-        Change::Name { .. } => 6,
-        Change::Ipv4 { .. } => 7,
-        Change::ExpireKey { .. } => 8,
-        Change::Authorized { after: true, .. } => 9,
-        // It is never sent.
-        Change::NotCompared { .. } => 10,
+        Change::Delete { .. } => Step::Delete,
+        Change::Setting { after, .. } => after.step(),
+        Change::Tags { .. } => Step::Tags,
+        Change::Attribute { .. } => Step::Attributes,
+        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => Step::Routes,
+        Change::ExpireKey { .. } => Step::ExpireKey,
+        Change::NotCompared { .. } => Step::Never,
     }
 }
 
@@ -127,9 +114,8 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
     let first = together[0];
     let node = first.node.clone();
     Some(match &first.change {
-        Change::Authorized { after, .. } => Call::SetAuthorized(node, *after),
+        Change::Setting { after, .. } => Call::Set(node, after.clone()),
         Change::Tags { after, .. } => Call::SetTags(node, after.clone()),
-        Change::KeyExpiryDisabled { after, .. } => Call::SetKeyExpiryDisabled(node, *after),
         Change::Attribute { .. } => {
             let writes = together
                 .iter()
@@ -142,8 +128,6 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
         Change::EnabledRoutes { .. } | Change::ExitNode { .. } => {
             Call::SetRoutes(node, all_routes(together, plan))
         }
-        Change::Name { after, .. } => Call::SetName(node, after.clone()),
-        Change::Ipv4 { after, .. } => Call::SetIpv4(node, *after),
         Change::ExpireKey { .. } => Call::ExpireKey(node),
         Change::Delete { .. } => Call::Delete(node),
         Change::NotCompared { .. } => return None,

@@ -67,14 +67,9 @@ fn of_list(error: &tailscale::Error) -> Failure {
 
 async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
     match call {
-        Call::SetAuthorized(id, authorized) => client.set_authorized(id, *authorized).await,
+        Call::Set(id, value) => client.set(id, value).await,
         Call::SetTags(id, tags) => client.set_tags(id, tags).await,
-        Call::SetKeyExpiryDisabled(id, disabled) => {
-            client.set_key_expiry_disabled(id, *disabled).await
-        }
         Call::SetRoutes(id, routes) => client.set_routes(id, routes).await.map(|_| ()),
-        Call::SetName(id, label) => client.set_name(id, label).await,
-        Call::SetIpv4(id, addr) => client.set_ipv4(id, *addr).await,
         Call::ExpireKey(id) => client.expire_key(id).await,
         Call::Delete(id) => client.delete(id).await,
         Call::WriteAttributes(patch) => match only_entry(patch) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::{
-    model::{NodeId, PolicyField},
+    model::{NodeId, PolicyField, Setting},
     plan::{AttributeType, AttributeTypes, Field, Policy, PolicyKey, UniqueSetting},
 };
 
@@ -35,8 +35,12 @@ impl Engine {
         let before = std::mem::replace(&mut node.types, types);
         let mut desired = node.plan.unique.clone();
         // A setting that the API refuses for good does not compete.
-        desired.ipv4.take_if(|_| node.is_refused(&Field::Ipv4));
-        desired.name.take_if(|_| node.is_refused(&Field::Name));
+        desired
+            .ipv4
+            .take_if(|_| node.is_refused(&Field::Setting(Setting::Ipv4)));
+        desired
+            .name
+            .take_if(|_| node.is_refused(&Field::Setting(Setting::Name)));
         let mut affected = self.tailnet_wide.types.note(id, &before, &node.types);
         let refused = node.refused_types();
         let before = std::mem::replace(&mut node.refused, refused);

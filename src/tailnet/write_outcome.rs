@@ -7,7 +7,7 @@ use super::{
     failure::Backoff,
 };
 use crate::{
-    model::{NodeId, Reason},
+    model::{NodeId, Reason, Setting, SettingValue},
     plan::{Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
 };
 
@@ -15,7 +15,7 @@ impl Engine {
     pub(super) fn take_written(&mut self, call: &Call, differences: &[Difference], now: Now) {
         for id in call.nodes() {
             self.request_finished(id);
-            if matches!(call, Call::SetIpv4(..)) {
+            if matches!(call, Call::Set(_, SettingValue::Ipv4(_))) {
                 self.reconsider_waiting(id);
             }
             if matches!(call, Call::Delete(_)) {
@@ -43,11 +43,11 @@ impl Engine {
                 }
                 Call::SetTags(..) => {
                     // It is undocumented whether new tags change the key expiry: read the device.
-                    node.read |= node.plan.owners.key_expiry_disabled.is_some();
+                    node.read |= node.plan.owners.settings.contains_key(&Setting::KeyExpiry);
                     // The first tag takes a device from its user, so its owner changes.
                     self.reconsider(id);
                 }
-                Call::SetName(..) => {
+                Call::Set(_, SettingValue::Name(_)) => {
                     self.dirty_matches.insert(id.clone());
                 }
                 _ => {}

@@ -1,3 +1,5 @@
+use crate::model::Setting;
+
 /// The requests that the client can send: a bounded set, fit for the label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(
@@ -11,11 +13,8 @@ pub enum Endpoint {
     ExpireKey,
     Routes,
     SetRoutes,
-    SetAuthorized,
+    Set(Setting),
     SetTags,
-    SetKeyExpiryDisabled,
-    SetIpv4,
-    SetName,
     Attributes,
     SetAttribute,
     DeleteAttribute,
@@ -37,11 +36,8 @@ impl Endpoint {
             Self::ExpireKey => "expire_key",
             Self::Routes => "routes",
             Self::SetRoutes => "set_routes",
-            Self::SetAuthorized => "set_authorized",
+            Self::Set(setting) => setting.request(),
             Self::SetTags => "set_tags",
-            Self::SetKeyExpiryDisabled => "set_key_expiry_disabled",
-            Self::SetIpv4 => "set_ipv4",
-            Self::SetName => "set_name",
             Self::Attributes => "attributes",
             Self::SetAttribute => "set_attribute",
             Self::DeleteAttribute => "delete_attribute",
@@ -63,13 +59,9 @@ impl Endpoint {
             }
             Self::DeviceInvites => "the scope device_invites:read",
             Self::Devices | Self::Device => "the scope devices:core:read",
-            Self::DeleteDevice
-            | Self::ExpireKey
-            | Self::SetAuthorized
-            | Self::SetTags
-            | Self::SetKeyExpiryDisabled
-            | Self::SetIpv4
-            | Self::SetName => "the scope devices:core",
+            Self::DeleteDevice | Self::ExpireKey | Self::Set(_) | Self::SetTags => {
+                "the scope devices:core"
+            }
             Self::Routes => "the scope devices:routes:read",
             Self::SetRoutes => "the scope devices:routes",
             Self::Attributes => "the scope devices:posture_attributes:read",

@@ -39,8 +39,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::model::{
-    AttributeKey, Attributes, DesiredAttribute, Device, DeviceLabel, NodeId, RouteSet, TagSet,
-    TailnetIpv4,
+    AttributeKey, Attributes, DesiredAttribute, Device, NodeId, RouteSet, SettingValue, TagSet,
 };
 use auth::{Auth, Bearer};
 use budget::Token;
@@ -257,44 +256,28 @@ impl Client {
     /// Replaces the enabled routes, including those of an exit node.
     pub async fn set_routes(&self, id: &NodeId, routes: &RouteSet) -> Result<Routes, Error> {
         let body = json!({ "routes": routes });
-        let answer = self.set(Endpoint::SetRoutes, id, "routes", body).await?;
+        let answer = self.post(Endpoint::SetRoutes, id, "routes", body).await?;
         wire::routes(&answer)
     }
 
-    /// Authorizes a device, or revokes that.
-    pub async fn set_authorized(&self, id: &NodeId, authorized: bool) -> Result<(), Error> {
-        let body = json!({ "authorized": authorized });
-        self.set(Endpoint::SetAuthorized, id, "authorized", body)
-            .await
-            .map(drop)
+    /// Sets a setting that is one value. A key that expires again has its previous expiry; another address
+    /// breaks the connections of the device.
+    pub async fn set(&self, id: &NodeId, value: &SettingValue) -> Result<(), Error> {
+        let setting = value.setting();
+        self.post(
+            Endpoint::Set(setting),
+            id,
+            setting.path(),
+            wire::setting(value),
+        )
+        .await
+        .map(drop)
     }
 
     /// Replaces the tags.
     pub async fn set_tags(&self, id: &NodeId, tags: &TagSet) -> Result<(), Error> {
         let body = json!({ "tags": tags });
-        self.set(Endpoint::SetTags, id, "tags", body)
-            .await
-            .map(drop)
-    }
-
-    /// Sets whether the key never expires. Its previous expiry is kept, and returns with `false`.
-    pub async fn set_key_expiry_disabled(&self, id: &NodeId, off: bool) -> Result<(), Error> {
-        let body = json!({ "keyExpiryDisabled": off });
-        self.set(Endpoint::SetKeyExpiryDisabled, id, "key", body)
-            .await
-            .map(drop)
-    }
-
-    /// Gives a device another IPv4 address. This breaks its connections.
-    pub async fn set_ipv4(&self, id: &NodeId, ipv4: TailnetIpv4) -> Result<(), Error> {
-        let body = json!({ "ipv4": ipv4 });
-        self.set(Endpoint::SetIpv4, id, "ip", body).await.map(drop)
-    }
-
-    /// Gives a device another MagicDNS name.
-    pub async fn set_name(&self, id: &NodeId, name: &DeviceLabel) -> Result<(), Error> {
-        let body = json!({ "name": name });
-        self.set(Endpoint::SetName, id, "name", body)
+        self.post(Endpoint::SetTags, id, "tags", body)
             .await
             .map(drop)
     }
@@ -339,7 +322,7 @@ impl Client {
     }
 
     /// `POST /device/{id}/{what}`
-    async fn set(
+    async fn post(
         &self,
         endpoint: Endpoint,
         id: &NodeId,

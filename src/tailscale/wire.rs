@@ -21,11 +21,21 @@ use super::{
 };
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, NodeId, ReportedAttribute, Route, RouteSet,
-    Tag,
+    SettingValue, Tag,
 };
 
 /// For each device the attributes to set (`Some`) and to delete (`None`).
 pub type AttributePatch = BTreeMap<NodeId, BTreeMap<AttributeKey, Option<DesiredAttribute>>>;
+
+/// The body of the request that sets a setting.
+pub(super) fn setting(value: &SettingValue) -> serde_json::Value {
+    match value {
+        SettingValue::Authorized(authorized) => json!({ "authorized": authorized }),
+        SettingValue::KeyExpiryDisabled(disabled) => json!({ "keyExpiryDisabled": disabled }),
+        SettingValue::Name(name) => json!({ "name": name }),
+        SettingValue::Ipv4(ipv4) => json!({ "ipv4": ipv4 }),
+    }
+}
 
 /// The routes of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,31 +1,53 @@
 //! Describes a device by desired settings that it already has.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr, sync::LazyLock};
 
-use clap::ValueEnum;
+use clap::{ValueEnum, builder::PossibleValue};
 use jiff::Timestamp;
 
 use crate::{
-    api::{KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec as Spec},
+    api::{PostureAttribute, TailscaleDevicePolicySpec as Spec},
+    convert,
     model::{
-        AttributeKey, AttributeString, Attributes, Device, DeviceLabel, ReportedAttribute, Route,
-        RouteSet, SafeInteger, Tag, TailnetIpv4,
+        AttributeKey, AttributeString, Attributes, Device, FieldKind, PolicyField,
+        ReportedAttribute, Route, RouteSet, SafeInteger, Setting, SettingValue, Tag,
     },
     plan::Owner,
 };
 
-/// A setting, named as in a manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-#[value(rename_all = "camelCase")]
-pub(super) enum Setting {
-    Tags,
-    KeyExpiry,
-    EnabledRoutes,
-    ExitNode,
-    PostureAttributes,
-    Authorized,
-    Name,
-    Ipv4,
+/// A field that declares a setting, named as in a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Exported(pub PolicyField);
+
+/// The fields that are written unless others are named.
+pub(super) const USUAL: [Exported; 5] = [
+    Exported(PolicyField::Tags),
+    Exported(PolicyField::KeyExpiry),
+    Exported(PolicyField::EnabledRoutes),
+    Exported(PolicyField::ExitNode),
+    Exported(PolicyField::PostureAttributes),
+];
+
+/// All fields but the one-shot actions, which no device has.
+static ALL: LazyLock<Vec<Exported>> = LazyLock::new(|| {
+    let others = PolicyField::ALL.into_iter().filter(|field| {
+        let is_action = matches!(
+            field.kind(),
+            FieldKind::ExpireKeyAt | FieldKind::DeleteInactive
+        );
+        !is_action && !USUAL.contains(&Exported(*field))
+    });
+    USUAL.into_iter().chain(others.map(Exported)).collect()
+});
+
+impl ValueEnum for Exported {
+    fn value_variants<'a>() -> &'a [Self] {
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.as_str()))
+    }
 }
 
 /// A device, and the settings of it that a manifest can declare.
@@ -49,7 +71,7 @@ const MAX_ATTRIBUTES: usize = 64;
 pub(super) fn describe<'a>(
     device: &'a Device,
     attributes: Option<&Attributes>,
-    settings: &[Setting],
+    fields: &[Exported],
     now: Timestamp,
 ) -> Description<'a> {
     let mut description = Description {
@@ -57,26 +79,18 @@ pub(super) fn describe<'a>(
         desired: Spec::default(),
         gaps: Vec::new(),
     };
-    for setting in settings {
-        match setting {
-            Setting::Tags => description.tags(),
-            Setting::KeyExpiry => {
-                description.desired.key_expiry = Some(if device.key_expiry_disabled {
-                    KeyExpiry::Disabled
-                } else {
-                    KeyExpiry::Enabled
-                });
-            }
-            Setting::EnabledRoutes => description.routes(),
-            Setting::ExitNode => description.exit_node(),
-            Setting::PostureAttributes => {
+    for Exported(field) in fields {
+        match field.kind() {
+            FieldKind::Setting(setting) => description.setting(setting),
+            FieldKind::Tags => description.tags(),
+            FieldKind::EnabledRoutes => description.routes(),
+            FieldKind::ExitNode => description.exit_node(),
+            FieldKind::PostureAttributes => {
                 if let Some(attributes) = attributes {
                     description.attributes(attributes, now);
                 }
             }
-            Setting::Authorized => description.authorized(),
-            Setting::Name => description.name(),
-            Setting::Ipv4 => description.ipv4(),
+            FieldKind::ExpireKeyAt | FieldKind::DeleteInactive => {}
         }
     }
     description
@@ -193,30 +207,16 @@ impl Description<'_> {
     }
 
     /// Never declares `authorized: false`: whether the device was denied or still needs its approval is unknown.
-    fn authorized(&mut self) {
-        if self.device.authorized {
-            self.desired.authorized = Some(true);
-        } else {
-            let why = "the device is not authorized. Declare authorized: true to authorize it";
-            self.gap("authorized", why);
-        }
-    }
-
-    fn name(&mut self) {
-        match DeviceLabel::from_str(self.device.label().as_str()) {
-            Ok(label) => self.desired.name = Some(label.to_string()),
-            Err(refused) => self.gap("name", &refused.0),
-        }
-    }
-
-    fn ipv4(&mut self) {
-        let Some(ipv4) = self.device.ipv4 else {
-            return self.gap("ipv4", "the device has none");
+    fn setting(&mut self, setting: Setting) {
+        let why = match setting.of(self.device).map(|value| value.as_desired()) {
+            Some(Ok(SettingValue::Authorized(false))) => {
+                "the device is not authorized. Declare authorized: true to authorize it".to_owned()
+            }
+            Some(Ok(value)) => return convert::declare(&mut self.desired, &value),
+            Some(Err(refused)) => refused.0,
+            None => "the device has none".to_owned(),
         };
-        match TailnetIpv4::from_str(&ipv4.to_string()) {
-            Ok(ipv4) => self.desired.ipv4 = Some(ipv4.to_string()),
-            Err(refused) => self.gap("ipv4", &refused.0),
-        }
+        self.gap(setting.field().as_str(), &why);
     }
 }
 
@@ -267,4 +267,45 @@ fn integer(value: &serde_json::Value) -> Option<i64> {
 
 fn too_many(count: usize, max: usize) -> String {
     format!("found {count}, and a policy holds at most {max}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{PolicyInput, PolicyKey};
+
+    fn declared(spec: &Spec) -> PolicyInput {
+        let key = PolicyKey {
+            namespace: "network".to_owned(),
+            name: "fra".to_owned(),
+        };
+        convert::policy(key, String::new(), 1, Timestamp::UNIX_EPOCH, spec, None)
+    }
+
+    #[test]
+    fn each_setting_is_described_as_it_is() {
+        for setting in Setting::ALL {
+            for value in setting.examples() {
+                let mut device = Device::plain("n1CNTRL".parse().unwrap());
+                value.apply(&mut device);
+                let field = Exported(setting.field());
+                assert!(Exported::value_variants().contains(&field));
+                let described = describe(&device, None, &[field], Timestamp::UNIX_EPOCH);
+                if value == SettingValue::Authorized(false) {
+                    assert_eq!(described.gaps.len(), 1);
+                    continue;
+                }
+                let spec = Spec {
+                    device: Some(crate::api::DeviceReference {
+                        node_id: Some(device.node_id.to_string()),
+                        ..crate::api::DeviceReference::default()
+                    }),
+                    ..described.desired
+                };
+                let policy = declared(&spec).policy.unwrap();
+                assert_eq!(policy.desired.fields(), [setting.field()]);
+                assert_eq!(policy.desired.setting(setting), Some(value));
+            }
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{describe::Description, names::names};
 use crate::{
     api::{DeviceReference, DeviceSelector, TailscaleDevicePolicySpec as Spec},
-    model::TagSet,
+    convert,
+    model::{Setting, TagSet},
     plan::DeviceIndex,
 };
 
@@ -44,8 +45,9 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
             continue;
         }
         let mut common = members[0].desired.clone();
-        // These are unique within the tailnet.
-        (common.name, common.ipv4) = (None, None);
+        for setting in Setting::ALL.into_iter().filter(|it| it.is_unique()) {
+            convert::undeclare(&mut common, setting);
+        }
         for member in &members[1..] {
             keep_equal(&mut common, &member.desired);
         }
@@ -181,9 +183,12 @@ fn keep_equal(common: &mut Spec, other: &Spec) {
             *slot = None;
         }
     }
-    keep(&mut common.authorized, other.authorized.as_ref());
+    for setting in Setting::ALL {
+        if !convert::declares_same(setting, common, other) {
+            convert::undeclare(common, setting);
+        }
+    }
     keep(&mut common.tags, other.tags.as_ref());
-    keep(&mut common.key_expiry, other.key_expiry.as_ref());
     keep(&mut common.enabled_routes, other.enabled_routes.as_ref());
     keep(&mut common.exit_node, other.exit_node.as_ref());
     attributes(common, |key, desired| {
@@ -199,9 +204,12 @@ fn remove_equal(desired: &mut Spec, other: &Spec) {
             *slot = None;
         }
     }
-    remove(&mut desired.authorized, other.authorized.as_ref());
+    for setting in Setting::ALL {
+        if convert::declares_same(setting, desired, other) {
+            convert::undeclare(desired, setting);
+        }
+    }
     remove(&mut desired.tags, other.tags.as_ref());
-    remove(&mut desired.key_expiry, other.key_expiry.as_ref());
     remove(&mut desired.enabled_routes, other.enabled_routes.as_ref());
     remove(&mut desired.exit_node, other.exit_node.as_ref());
     attributes(desired, |key, desired| {

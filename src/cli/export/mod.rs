@@ -27,10 +27,10 @@ use super::{
 };
 use crate::{
     api::{GROUP, TailnetReference, TailscaleDevicePolicySpec, VERSION},
-    model::{Attributes, Device, NodeId},
+    model::{Attributes, Device, NodeId, PolicyField},
     plan::{DeviceIndex, Selector},
 };
-use describe::{Setting, describe};
+use describe::{Exported, USUAL, describe};
 use group::Manifest;
 
 /// The devices and settings to export, and the destination.
@@ -60,7 +60,7 @@ pub(super) struct ExportArgs {
     /// The settings to write, separated by commas. The default leaves out authorized, name and ipv4: a
     /// policy would revert what people change about them in an emergency.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SETTINGS", default_values_t = USUAL)]
-    fields: Vec<Setting>,
+    fields: Vec<Exported>,
     /// Leave posture attributes out. Reading them takes a request for each device.
     #[arg(long)]
     without_attributes: bool,
@@ -81,14 +81,6 @@ enum GroupBy {
     /// By the tags of a device.
     Tag,
 }
-
-const USUAL: [Setting; 5] = [
-    Setting::Tags,
-    Setting::KeyExpiry,
-    Setting::EnabledRoutes,
-    Setting::ExitNode,
-    Setting::PostureAttributes,
-];
 
 /// Reads the tailnet and writes the manifests. If a device could not be read completely, writes the
 /// rest first, and then fails.
@@ -168,11 +160,14 @@ struct Metadata<'a> {
 impl ExportArgs {
     fn needs_routes(&self) -> bool {
         let mut fields = self.fields.iter();
-        fields.any(|field| matches!(field, Setting::EnabledRoutes | Setting::ExitNode))
+        fields.any(|field| matches!(field.0, PolicyField::EnabledRoutes | PolicyField::ExitNode))
     }
 
     fn needs_attributes(&self) -> bool {
-        !self.without_attributes && self.fields.contains(&Setting::PostureAttributes)
+        !self.without_attributes
+            && self
+                .fields
+                .contains(&Exported(PolicyField::PostureAttributes))
     }
 
     /// The policies for the selected devices.

@@ -8,7 +8,7 @@ use proptest::{collection, option, prelude::*, sample::subsequence};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{ConnectionArgs, ExportArgs, GroupBy, SelectArgs, Setting, USUAL, text};
+use super::{ConnectionArgs, ExportArgs, Exported, GroupBy, SelectArgs, USUAL, text};
 use crate::{
     api::TailscaleDevicePolicy,
     convert,
@@ -22,7 +22,7 @@ fn now() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 
-fn args(group_by: Option<GroupBy>, fields: &[Setting]) -> ExportArgs {
+fn args(group_by: Option<GroupBy>, fields: &[Exported]) -> ExportArgs {
     ExportArgs {
         out: None,
         force: false,
@@ -237,7 +237,7 @@ fn tailnet() -> impl Strategy<Value = Tailnet> {
 }
 
 fn exports() -> impl Strategy<Value = ExportArgs> {
-    let all = Setting::value_variants().to_vec();
+    let all = Exported::value_variants().to_vec();
     let fields = prop_oneof![
         Just(USUAL.to_vec()),
         Just(all.clone()),
@@ -292,7 +292,7 @@ proptest! {
     #[test]
     fn shared_policies_ask_for_the_same_changes_as_one_policy_for_each_device(
         tailnet in tailnet(),
-        fields in subsequence(Setting::value_variants().to_vec(), 0..=8),
+        fields in subsequence(Exported::value_variants().to_vec(), 0..=8),
     ) {
         let all = Selector::default();
         let each = exported(&args(None, &fields), &tailnet, &all);

@@ -18,7 +18,7 @@ use crate::{
         process::AnyError,
         prune_from::PruneFrom,
     },
-    model::{Attributes, ChangeLimit, Device},
+    model::{Attributes, ChangeLimit, Device, Setting},
     plan::Admission,
 };
 
@@ -255,16 +255,16 @@ fn manifest(policy: &TailscaleDevicePolicy) -> Value {
 /// Hashes by which a later apply finds that a device's settings or identity changed. Leaves out what
 /// changes by itself, such as the time at which it was last seen or the version of its client.
 fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<String, String> {
-    let settings = [
+    let settings = Setting::ALL.into_iter();
+    let settings = settings.map(|setting| (setting.field().as_str(), json!(setting.of(device))));
+    let others = [
+        // The whole name: its domain changes with the tailnet.
         ("name", json!(device.name)),
         ("hostname", json!(device.hostname)),
         ("user", json!(device.user)),
         ("os", json!(device.os)),
         ("tags", json!(device.tags)),
-        ("ipv4", json!(device.ipv4)),
-        ("authorized", json!(device.authorized)),
         ("external", json!(device.external)),
-        ("keyExpiry", json!(device.key_expiry_disabled)),
         ("expires", json!(device.expires)),
         ("enabledRoutes", json!(device.enabled_routes)),
         (
@@ -277,8 +277,8 @@ fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<St
             })),
         ),
     ];
-    let settings = settings.into_iter();
     settings
+        .chain(others)
         .map(|(setting, value)| {
             let mut fingerprint = hash(&value);
             // 64 bits are enough to distinguish two states of one setting.
@@ -293,4 +293,24 @@ fn hash(value: &Value) -> String {
     let hash = digest(&SHA256, value.to_string().as_bytes());
     let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
     format!("sha256:{}", digits.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_show_a_change_of_each_setting() {
+        for setting in Setting::ALL {
+            let mut device = Device::plain("n1CNTRL".parse().unwrap());
+            let [first, second] = setting.examples().map(|value| {
+                value.apply(&mut device);
+                fingerprints(&device, None)
+            });
+            let field = setting.field().as_str();
+            let differ = first.iter().filter(|(name, hash)| second[*name] != **hash);
+            let differ: Vec<&String> = differ.map(|(name, _)| name).collect();
+            assert_eq!(differ, [field]);
+        }
+    }
 }

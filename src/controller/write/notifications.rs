@@ -60,16 +60,12 @@ pub(super) fn log_abandoned(key: &PolicyKey, abandoned: &Abandoned) -> Event {
 
 fn changed(difference: &Difference) -> Event {
     let reason = match &difference.change {
-        Change::Authorized { after: true, .. } => "Authorized",
-        Change::Authorized { after: false, .. } => "Deauthorized",
+        Change::Setting { after, .. } => after.event(),
         Change::Tags { .. } => "TagsChanged",
-        Change::KeyExpiryDisabled { .. } => "KeyExpiryChanged",
         Change::Attribute { after: Some(_), .. } => "AttributeSet",
         Change::Attribute { after: None, .. } => "AttributeDeleted",
         Change::EnabledRoutes { .. } => "RoutesChanged",
         Change::ExitNode { .. } => "ExitNodeChanged",
-        Change::Name { .. } => "NameChanged",
-        Change::Ipv4 { .. } => "Ipv4Changed",
         Change::ExpireKey { .. } => "KeyExpired",
         Change::Delete { .. } => "DeviceDeleted",
         Change::NotCompared { .. } => "Changed",

@@ -346,45 +346,18 @@ impl<'a> DiffBuilder<'a> {
 
     fn settings(&mut self) {
         let (device, field_owners) = (self.device, self.field_owners);
-        if let Some(claim) = &field_owners.authorized
-            && claim.desired != device.authorized
-        {
-            let change = Change::Authorized {
-                before: device.authorized,
-                after: claim.desired,
-            };
-            self.add(&claim.owners, Why::Declared, change);
+        for (setting, claim) in &field_owners.settings {
+            let before = setting.of(device);
+            if before.as_ref() != Some(&claim.desired) {
+                let change = Change::Setting {
+                    before,
+                    after: claim.desired.clone(),
+                };
+                self.add(&claim.owners, Why::Declared, change);
+            }
         }
         let change = |before, after| Change::Tags { before, after };
         self.list(&field_owners.tags, &device.tags, change);
-        if let Some(claim) = &field_owners.key_expiry_disabled
-            && claim.desired != device.key_expiry_disabled
-        {
-            let before = device.key_expiry_disabled;
-            let change = Change::KeyExpiryDisabled {
-                before,
-                after: claim.desired,
-            };
-            self.add(&claim.owners, Why::Declared, change);
-        }
-        if let Some(claim) = &field_owners.name
-            && claim.desired != device.label()
-        {
-            let change = Change::Name {
-                before: device.label(),
-                after: claim.desired.clone(),
-            };
-            self.add(&claim.owners, Why::Declared, change);
-        }
-        if let Some(claim) = &field_owners.ipv4
-            && !device.holds(claim.desired.addr())
-        {
-            let change = Change::Ipv4 {
-                before: device.ipv4,
-                after: claim.desired,
-            };
-            self.add(&claim.owners, Why::Declared, change);
-        }
     }
 
     /// Adds the one-shot actions of the policies that these owners include.

@@ -14,7 +14,7 @@ use super::{
     AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold,
     PlanContext, Policy, PolicyKey, PolicyRecord, Target, actions,
 };
-use crate::model::{Device, NodeId, TagSet};
+use crate::model::{Device, NodeId, SettingValue, TagSet};
 
 /// Sets the reason on each change that must not be sent now.
 pub(super) fn hold<'a>(
@@ -137,11 +137,14 @@ fn disruption(
         Change::Tags { before, .. } if before.is_empty() && has_selector() => {
             Some(Disruption::FirstTag)
         }
-        Change::Authorized { after: false, .. } => Some(Disruption::Deauthorize),
-        Change::KeyExpiryDisabled { after: false, .. } => device
-            .expires
-            .is_some_and(|expires| expires <= now)
-            .then_some(Disruption::ExpiredKey),
+        Change::Setting { after, .. } => match after {
+            SettingValue::Authorized(false) => Some(Disruption::Deauthorize),
+            SettingValue::KeyExpiryDisabled(false) => device
+                .expires
+                .is_some_and(|expires| expires <= now)
+                .then_some(Disruption::ExpiredKey),
+            _ => None,
+        },
         _ => None,
     }
 }
@@ -181,8 +184,11 @@ fn taken(
 ) -> Option<Hold> {
     let index = context.index;
     let called = |other: &Device| called(&other.node_id);
-    match change {
-        Change::Ipv4 { after, .. } => {
+    let Change::Setting { after, .. } = change else {
+        return None;
+    };
+    match after {
+        SettingValue::Ipv4(after) => {
             let holder = index.holder_of(after.addr())?;
             let unique = &context.tailnet_wide.unique;
             let circle = unique.circle(&device.node_id, after.addr(), index);
@@ -192,7 +198,7 @@ fn taken(
             let others = circle.iter().filter_map(|id| index.get(id)).map(called);
             Some(Hold::AddressSwap(others.collect()))
         }
-        Change::Name { after, .. } => index
+        SettingValue::Name(after) => index
             .devices_named(after)
             .find(|other| other.node_id != device.node_id)
             .map(called)

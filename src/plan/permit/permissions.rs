@@ -313,7 +313,7 @@ impl PolicyPermissions {
         if self.protected {
             return Some(Hold::Protected);
         }
-        let denied = self.of.get(policy)?.denied(field.into())?;
+        let denied = self.of.get(policy)?.denied(field.of_spec())?;
         Some(Hold::NotAllowed(denied))
     }
 
@@ -403,22 +403,5 @@ impl SplitPolicies {
         parts.filter_map(|((policy, _), part)| {
             Some((&policy.key, part.as_ref()?.denied.uncompared()))
         })
-    }
-}
-
-impl From<&Field> for PolicyField {
-    fn from(field: &Field) -> Self {
-        match field {
-            Field::Authorized => Self::Authorized,
-            Field::Tags => Self::Tags,
-            Field::KeyExpiry => Self::KeyExpiry,
-            Field::Attribute(_) => Self::PostureAttributes,
-            Field::EnabledRoutes => Self::EnabledRoutes,
-            Field::ExitNode => Self::ExitNode,
-            Field::Name => Self::Name,
-            Field::Ipv4 => Self::Ipv4,
-            Field::ExpireKeyAt => Self::ExpireKeyAt,
-            Field::DeleteInactive => Self::DeleteInactive,
-        }
     }
 }

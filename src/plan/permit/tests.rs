@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     convert::fixtures::guardrails,
-    model::{Route, TagSet},
+    model::{Route, Setting, SettingValue, TagSet},
     plan::{
-        Call, DevicePlan, ListOwnership, PolicyKey, PolicyRecord,
+        Call, DesiredSettings, DevicePlan, ListOwnership, PolicyKey, PolicyRecord,
         tests::scenes::{Scene, plain_device, policy, scene},
     },
 };
@@ -321,12 +321,12 @@ fn a_rule_allows(spec: &Value, field: &str, device: &Device, entry: Option<&str>
 
 fn field_of(call: &Call) -> Option<&'static str> {
     Some(match call {
-        Call::SetAuthorized(..) => "authorized",
+        Call::Set(_, SettingValue::Authorized(_)) => "authorized",
         Call::SetTags(..) => "tags",
-        Call::SetKeyExpiryDisabled(..) => "keyExpiry",
+        Call::Set(_, SettingValue::KeyExpiryDisabled(_)) => "keyExpiry",
         Call::WriteAttributes(_) => "postureAttributes",
-        Call::SetName(..) => "name",
-        Call::SetIpv4(..) => "ipv4",
+        Call::Set(_, SettingValue::Name(_)) => "name",
+        Call::Set(_, SettingValue::Ipv4(_)) => "ipv4",
         Call::ExpireKey(_) => "expireKeyAt",
         Call::Delete(_) => "deleteInactive",
         Call::SetRoutes(..) => return None,
@@ -386,12 +386,12 @@ proptest! {
                 let mut conflicts = plan.owners.conflicts.iter();
                 conflicts.any(|lost| lost.overridden == policy.key && lost.field == field)
             };
-            let Some(desired) = policy.desired.authorized.filter(|_| denied.is_some() || !lost(crate::plan::Field::Authorized)) else {
+            let Some(desired) = policy.desired.authorized.filter(|_| denied.is_some() || !lost(crate::plan::Field::Setting(Setting::Authorized))) else {
                 continue;
             };
             if desired != scene.device.authorized {
                 let mut reported = plan.of(&policy.key);
-                let reported = reported.find(|it| it.change.field() == crate::plan::Field::Authorized);
+                let reported = reported.find(|it| it.change.field() == crate::plan::Field::Setting(Setting::Authorized));
                 let reported = reported.expect("it differs");
                 if guardrails.denies(policy, PolicyField::Authorized, &scene.device).is_some() {
                     prop_assert!(reported.hold.is_some(), "{reported:?}");

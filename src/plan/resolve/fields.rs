@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 
 use self::impossible::is_impossible;
-use crate::model::{AttributeKey, DesiredAttribute, DeviceLabel, NodeId, Route, Tag, TailnetIpv4};
+use crate::model::{AttributeKey, DesiredAttribute, NodeId, Route, Setting, SettingValue, Tag};
 use crate::plan::{
     AllowedEntries, ApprovalStates, AttributeType, AttributeTypes, AttributesOwnership, Change,
     ConflictKind, Disruption, Field, Hold, ListOwners, Mode, Policy, PolicyKey, PolicyPermissions,
@@ -68,12 +68,10 @@ impl fmt::Display for Conflict {
 /// any other, but does not act. A policy that observes owns nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldOwners {
-    /// The owner of `authorized`.
-    pub authorized: Option<FieldOwner<bool>>,
+    /// The owner of each setting that is one value.
+    pub settings: BTreeMap<Setting, FieldOwner<SettingValue>>,
     /// The owners of `tags`.
     pub tags: ListOwners<Tag>,
-    /// The owner of `keyExpiry`.
-    pub key_expiry_disabled: Option<FieldOwner<bool>>,
     /// The owners of `enabledRoutes`.
     pub enabled_routes: ListOwners<Route>,
     /// The owner of `exitNode`.
@@ -96,10 +94,6 @@ pub struct FieldOwners {
     desired: BTreeSet<AttributeKey>,
     /// Attributes whose declared expiry has passed, each with its policy, which no longer desires it.
     pub expired: BTreeSet<(AttributeKey, PolicyKey)>,
-    /// The owner of `name`.
-    pub name: Option<FieldOwner<DeviceLabel>>,
-    /// The owner of `ipv4`.
-    pub ipv4: Option<FieldOwner<TailnetIpv4>>,
     /// The fields in which a policy is overridden by another.
     pub conflicts: Vec<Conflict>,
     /// What each observing policy would own if it were alone.
@@ -336,38 +330,30 @@ impl FieldOwners {
         let mut add_conflict = |field, winner: Option<PolicyKey>| {
             conflicts.extend(winner.map(|winner| (field, winner)));
         };
-        let authorized = desired.authorized.as_ref();
-        add_conflict(
-            Field::Authorized,
-            claim(&mut self.authorized, authorized, key),
-        );
+        for value in desired.settings() {
+            let setting = value.setting();
+            let mut slot = self.settings.remove(&setting);
+            let winner = claim(&mut slot, &value, key);
+            self.settings.extend(slot.map(|owner| (setting, owner)));
+            add_conflict(Field::Setting(setting), winner);
+        }
         if let Some(tags) = &desired.tags {
             add_conflict(
                 Field::Tags,
                 self.tags.admit(key, tags, ownership.tags, scope.clone()),
             );
         }
-        let key_expiry = desired.key_expiry_disabled.as_ref();
-        add_conflict(
-            Field::KeyExpiry,
-            claim(&mut self.key_expiry_disabled, key_expiry, key),
-        );
         if let Some(routes) = &desired.enabled_routes {
             let winner = self
                 .enabled_routes
                 .admit(key, routes, ownership.enabled_routes, scope);
             add_conflict(Field::EnabledRoutes, winner);
         }
-        let exit_node = desired.exit_node.as_ref();
-        add_conflict(Field::ExitNode, claim(&mut self.exit_node, exit_node, key));
-        add_conflict(
-            Field::Name,
-            claim(&mut self.name, desired.name.as_ref(), key),
-        );
-        add_conflict(
-            Field::Ipv4,
-            claim(&mut self.ipv4, desired.ipv4.as_ref(), key),
-        );
+        if let Some(exit_node) = &desired.exit_node {
+            let winner = claim(&mut self.exit_node, exit_node, key);
+            add_conflict(Field::ExitNode, winner);
+        }
+        conflicts.sort();
         self.conflicts
             .extend(conflicts.into_iter().map(|(field, winner)| Conflict {
                 field,
@@ -474,10 +460,9 @@ impl FieldOwners {
 /// Adds what the policy that ranks next declares. Returns the policy that overrides it, if any.
 fn claim<T: Clone + PartialEq>(
     slot: &mut Option<FieldOwner<T>>,
-    desired: Option<&T>,
+    desired: &T,
     policy: &PolicyKey,
 ) -> Option<PolicyKey> {
-    let desired = desired?;
     match slot {
         Some(first) if first.desired == *desired => {
             first.owners.push(policy.clone());

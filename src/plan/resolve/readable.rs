@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, PolicyField, Route,
+    AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, FieldKind, PolicyField,
+    Route,
 };
 use crate::plan::{
     DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Ownership, Policy, PolicyRecord,
@@ -88,33 +89,32 @@ fn observe(
     device: &Device,
     attributes: Option<&Attributes>,
 ) {
-    match field {
-        PolicyField::Authorized => desired.authorized = Some(device.authorized),
-        PolicyField::KeyExpiry => desired.key_expiry_disabled = Some(device.key_expiry_disabled),
-        PolicyField::Tags => {
+    match field.kind() {
+        FieldKind::Setting(setting) => {
+            if let Some(value) = setting.of(device) {
+                desired.set(value);
+            }
+        }
+        FieldKind::Tags => {
             desired.tags = Some(device.tags.clone());
             ownership.tags = ListOwnership::Exact;
         }
-        PolicyField::EnabledRoutes => {
+        FieldKind::EnabledRoutes => {
             let subnets = device.enabled_routes.iter().flatten();
             let subnets = subnets.filter(|route| !route.is_exit_node());
             desired.enabled_routes = Some(subnets.copied().collect());
             ownership.enabled_routes = ListOwnership::Exact;
         }
-        PolicyField::ExitNode => {
+        FieldKind::ExitNode => {
             let mut routes = device.enabled_routes.iter().flatten();
             desired.exit_node = Some(routes.any(Route::is_exit_node));
         }
-        PolicyField::PostureAttributes => {
+        FieldKind::PostureAttributes => {
             let declared = desired.attributes.get_or_insert_default();
             declared.extend(observed(attributes));
         }
-        PolicyField::Name => desired.name = Some(device.label()),
-        PolicyField::Ipv4 => {
-            desired.ipv4 = device.ipv4.and_then(|ipv4| ipv4.to_string().parse().ok());
-        }
-        PolicyField::ExpireKeyAt => desired.expire_key_at = None,
-        PolicyField::DeleteInactive => desired.delete_inactive = None,
+        FieldKind::ExpireKeyAt => desired.expire_key_at = None,
+        FieldKind::DeleteInactive => desired.delete_inactive = None,
     }
 }
 

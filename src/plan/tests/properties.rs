@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, ReportedAttribute, Route, RouteSet,
+    SettingValue,
 };
 use crate::plan::{
     ApprovalStates, AttributesOwnership, Call, Change, DesiredSettings, DevicePlan, Difference,
@@ -17,15 +18,15 @@ use crate::plan::{
 /// The place of a request in the designed order: authorizing a device comes last.
 fn place(call: &Call) -> usize {
     match call {
-        Call::SetAuthorized(_, false) => 0,
+        Call::Set(_, SettingValue::Authorized(false)) => 0,
         Call::SetTags(..) => 1,
-        Call::SetKeyExpiryDisabled(..) => 2,
+        Call::Set(_, SettingValue::KeyExpiryDisabled(_)) => 2,
         Call::WriteAttributes(_) => 3,
         Call::SetRoutes(..) => 4,
-        Call::SetName(..) => 5,
-        Call::SetIpv4(..) => 6,
+        Call::Set(_, SettingValue::Name(_)) => 5,
+        Call::Set(_, SettingValue::Ipv4(_)) => 6,
         Call::ExpireKey(_) => 7,
-        Call::SetAuthorized(_, true) => 8,
+        Call::Set(_, SettingValue::Authorized(true)) => 8,
         // A deleted device gets no other request.
         Call::Delete(_) => 9,
     }
@@ -121,7 +122,15 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         });
     }
     if let Some(desired) = winner(scene, |w| w.key_expiry_disabled)
-        && !is_held(|c| matches!(c, Change::KeyExpiryDisabled { .. }))
+        && !is_held(|c| {
+            matches!(
+                c,
+                Change::Setting {
+                    after: SettingValue::KeyExpiryDisabled(_),
+                    ..
+                }
+            )
+        })
     {
         device.key_expiry_disabled = desired;
     }
@@ -138,17 +147,43 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
     });
     device.enabled_routes = Some(exit.into_iter().chain(subnets).collect());
     if let Some(name) = winner(scene, |w| w.name.clone())
-        && !is_held(|c| matches!(c, Change::Name { .. }))
+        && !is_held(|c| {
+            matches!(
+                c,
+                Change::Setting {
+                    after: SettingValue::Name(_),
+                    ..
+                }
+            )
+        })
     {
         device.name = format!("{name}.tail1.ts.net");
     }
     if let Some(address) = winner(scene, |w| w.ipv4)
-        && !is_held(|c| matches!(c, Change::Ipv4 { .. }))
+        && !is_held(|c| {
+            matches!(
+                c,
+                Change::Setting {
+                    after: SettingValue::Ipv4(_),
+                    ..
+                }
+            )
+        })
     {
         device.ipv4 = Some(address.addr());
     }
     match winner(scene, |w| w.authorized) {
-        Some(false) if !is_held(|c| matches!(c, Change::Authorized { .. })) => {
+        Some(false)
+            if !is_held(|c| {
+                matches!(
+                    c,
+                    Change::Setting {
+                        after: SettingValue::Authorized(_),
+                        ..
+                    }
+                )
+            }) =>
+        {
             device.authorized = false;
         }
         Some(true) if lets_in(&scene.plan()) => device.authorized = true,
@@ -172,7 +207,13 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
 /// held; only what can hold nowhere in the tailnet delays nobody but the policies that declare it.
 fn lets_in(plan: &DevicePlan) -> bool {
     let is_entry = |difference: &&Difference| {
-        matches!(difference.change, Change::Authorized { after: true, .. })
+        matches!(
+            difference.change,
+            Change::Setting {
+                after: SettingValue::Authorized(true),
+                ..
+            }
+        )
     };
     let Some(entry) = plan.differences.iter().find(is_entry) else {
         return false;
@@ -221,7 +262,7 @@ proptest! {
         let left = scene.plan();
         let held = left.differences.iter().any(|difference| difference.hold.is_some());
         for difference in &left.differences {
-            let waits = (held || left.lacks_what_waits()) && matches!(difference.change, Change::Authorized { after: true, .. });
+            let waits = (held || left.lacks_what_waits()) && matches!(difference.change, Change::Setting { after: SettingValue::Authorized(true), .. });
             prop_assert!(difference.hold.is_some() || waits, "{difference:?}");
         }
     }
@@ -290,7 +331,7 @@ proptest! {
             );
             prop_assert!(!unknown, "{difference:?}");
         }
-        if let Some((Call::SetAuthorized(_, true), _)) = next_call(&plan, &BTreeSet::new()) {
+        if let Some((Call::Set(_, SettingValue::Authorized(true)), _)) = next_call(&plan, &BTreeSet::new()) {
             prop_assert!(plan.complete());
         }
     }
@@ -326,8 +367,8 @@ proptest! {
     fn disruption_is_held_unless_its_owner_allows_it(scene in scene()) {
         for difference in scene.plan().differences {
             let disruption = match difference.change {
-                Change::Authorized { after: false, .. } => Disruption::Deauthorize,
-                Change::KeyExpiryDisabled { after: false, .. }
+                Change::Setting { after: SettingValue::Authorized(false), .. } => Disruption::Deauthorize,
+                Change::Setting { after: SettingValue::KeyExpiryDisabled(false), .. }
                     if scene.device.expires.is_some_and(|expires| expires <= now()) => Disruption::ExpiredKey,
                 _ => continue,
             };

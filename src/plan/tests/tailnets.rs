@@ -15,7 +15,7 @@ use crate::plan::{
 };
 use crate::{
     convert::fixtures::guardrails,
-    model::{Attributes, Device, NodeId},
+    model::{Attributes, Device, NodeId, SettingValue},
 };
 
 /// The most requests that three devices and four policies can need, including changes of targets.
@@ -277,11 +277,11 @@ proptest! {
         for call in after.clone().run() {
             let index = after.index();
             match &call {
-                Call::SetIpv4(id, addr) => {
+                Call::Set(id, SettingValue::Ipv4(addr)) => {
                     let holder = index.holder_of(addr.addr());
                     prop_assert!(holder.is_none_or(|holder| holder.node_id == *id), "{call:?}");
                 }
-                Call::SetName(id, label) => {
+                Call::Set(id, SettingValue::Name(label)) => {
                     let others = index.devices_named(label).filter(|other| other.node_id != *id);
                     prop_assert_eq!(others.count(), 0, "{:?}", call);
                 }

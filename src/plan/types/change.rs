@@ -1,53 +1,76 @@
-use std::{fmt, net::Ipv4Addr};
+use std::{cmp::Ordering, fmt};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::{
-    APPROVE, AttributeKey, DesiredAttribute, DeviceLabel, NodeId, ReportedAttribute, Route,
-    RouteSet, TagSet, TailnetIpv4,
+    APPROVE, AttributeKey, DesiredAttribute, NodeId, PolicyField, ReportedAttribute, Route,
+    RouteSet, Setting, SettingValue, TagSet,
 };
 use crate::plan::{
     AttributeType, ClockSkew, Disruption, MAX_EXPIRIES, PlanHash, PolicyKey, Suspender,
 };
 
 /// A setting of a device, named by its path in a manifest. Each attribute key is a field of its own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// `authorized`
-    Authorized,
+    /// A setting that is one value.
+    Setting(Setting),
     /// `tags`
     Tags,
-    /// `keyExpiry`
-    KeyExpiry,
     /// `postureAttributes[KEY]`
     Attribute(AttributeKey),
     /// `enabledRoutes`
     EnabledRoutes,
     /// `exitNode`
     ExitNode,
-    /// `name`
-    Name,
-    /// `ipv4`
-    Ipv4,
     /// `expireKeyAt`
     ExpireKeyAt,
     /// `deleteInactive`
     DeleteInactive,
 }
 
+impl Field {
+    /// The field of a spec that declares it.
+    #[must_use]
+    pub fn of_spec(&self) -> PolicyField {
+        match self {
+            Self::Setting(setting) => setting.field(),
+            Self::Tags => PolicyField::Tags,
+            Self::Attribute(_) => PolicyField::PostureAttributes,
+            Self::EnabledRoutes => PolicyField::EnabledRoutes,
+            Self::ExitNode => PolicyField::ExitNode,
+            Self::ExpireKeyAt => PolicyField::ExpireKeyAt,
+            Self::DeleteInactive => PolicyField::DeleteInactive,
+        }
+    }
+
+    /// Its place in lists: that of the spec, but attributes stand between the key expiry and the routes.
+    fn place(&self) -> (PolicyField, Option<&AttributeKey>) {
+        match self {
+            Self::Attribute(key) => (PolicyField::KeyExpiry, Some(key)),
+            other => (other.of_spec(), None),
+        }
+    }
+}
+
+impl Ord for Field {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialOrd for Field {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.of_spec();
         match self {
-            Self::Authorized => f.write_str("authorized"),
-            Self::Tags => f.write_str("tags"),
-            Self::KeyExpiry => f.write_str("keyExpiry"),
-            Self::Attribute(key) => write!(f, "postureAttributes[{key}]"),
-            Self::EnabledRoutes => f.write_str("enabledRoutes"),
-            Self::ExitNode => f.write_str("exitNode"),
-            Self::Name => f.write_str("name"),
-            Self::Ipv4 => f.write_str("ipv4"),
-            Self::ExpireKeyAt => f.write_str("expireKeyAt"),
-            Self::DeleteInactive => f.write_str("deleteInactive"),
+            Self::Attribute(key) => write!(f, "{field}[{key}]"),
+            _ => field.fmt(f),
         }
     }
 }
@@ -55,12 +78,12 @@ impl fmt::Display for Field {
 /// The observed and the desired state of one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Whether the device may take part.
-    Authorized {
-        /// Observed.
-        before: bool,
+    /// A setting that is one value.
+    Setting {
+        /// Observed; `None` if the device has none.
+        before: Option<SettingValue>,
         /// Desired.
-        after: bool,
+        after: SettingValue,
     },
     /// All its tags.
     Tags {
@@ -68,13 +91,6 @@ pub enum Change {
         before: TagSet,
         /// Desired.
         after: TagSet,
-    },
-    /// Whether its key never expires.
-    KeyExpiryDisabled {
-        /// Observed.
-        before: bool,
-        /// Desired.
-        after: bool,
     },
     /// An attribute that is set, changed, or (`after: None`) deleted.
     Attribute {
@@ -98,20 +114,6 @@ pub enum Change {
         before: RouteSet,
         /// Desired.
         after: bool,
-    },
-    /// Its MagicDNS label.
-    Name {
-        /// Observed.
-        before: DeviceLabel,
-        /// Desired.
-        after: DeviceLabel,
-    },
-    /// Its IPv4 address.
-    Ipv4 {
-        /// Observed.
-        before: Option<Ipv4Addr>,
-        /// Desired.
-        after: TailnetIpv4,
     },
     /// Its key expired, once.
     ExpireKey {
@@ -140,14 +142,11 @@ impl Change {
     #[must_use]
     pub fn field(&self) -> Field {
         match self {
-            Self::Authorized { .. } => Field::Authorized,
+            Self::Setting { after, .. } => Field::Setting(after.setting()),
             Self::Tags { .. } => Field::Tags,
-            Self::KeyExpiryDisabled { .. } => Field::KeyExpiry,
             Self::Attribute { key, .. } => Field::Attribute(key.clone()),
             Self::EnabledRoutes { .. } => Field::EnabledRoutes,
             Self::ExitNode { .. } => Field::ExitNode,
-            Self::Name { .. } => Field::Name,
-            Self::Ipv4 { .. } => Field::Ipv4,
             Self::ExpireKey { .. } => Field::ExpireKeyAt,
             Self::Delete { .. } => Field::DeleteInactive,
             Self::NotCompared { field, .. } => field.clone(),
@@ -167,9 +166,8 @@ impl Change {
     #[must_use]
     pub fn undone_by(&self, later: &Self) -> bool {
         match (self, later) {
-            (Self::Authorized { after, .. }, Self::Authorized { before, .. })
-            | (Self::KeyExpiryDisabled { after, .. }, Self::KeyExpiryDisabled { before, .. }) => {
-                after != before
+            (Self::Setting { after, .. }, Self::Setting { before, .. }) => {
+                before.as_ref() != Some(after)
             }
             (Self::Tags { after, .. }, Self::Tags { before, .. }) => after != before,
             (Self::EnabledRoutes { after, .. }, Self::EnabledRoutes { before, .. }) => {
@@ -181,8 +179,6 @@ impl Change {
             (Self::ExitNode { after: false, .. }, Self::ExitNode { before, .. }) => {
                 !before.is_empty()
             }
-            (Self::Name { after, .. }, Self::Name { before, .. }) => after != before,
-            (Self::Ipv4 { after, .. }, Self::Ipv4 { before, .. }) => *before != Some(after.addr()),
             (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {
                 match (after, before) {
                     (Some(desired), Some(reported)) => !desired.is_met_by(reported),
@@ -198,13 +194,10 @@ impl Change {
     #[must_use]
     pub fn before(&self) -> String {
         match self {
-            Self::Authorized { before, .. } => before.to_string(),
+            Self::Setting { before, .. } => or_none(before.as_ref()),
             Self::Tags { before, .. } => listed(before),
-            Self::KeyExpiryDisabled { before, .. } => key_expiry(*before).to_owned(),
             Self::Attribute { before, .. } => or_none(before.as_ref()),
             Self::EnabledRoutes { before, .. } | Self::ExitNode { before, .. } => listed(before),
-            Self::Name { before, .. } => before.to_string(),
-            Self::Ipv4 { before, .. } => or_none(before.as_ref()),
             Self::ExpireKey { before, .. } => match before {
                 Some(before) => format!("expires {before}"),
                 None => "never expires".to_owned(),
@@ -218,15 +211,12 @@ impl Change {
     #[must_use]
     pub fn after(&self) -> String {
         match self {
-            Self::Authorized { after, .. } => after.to_string(),
+            Self::Setting { after, .. } => after.to_string(),
             Self::Tags { after, .. } => listed(after),
-            Self::KeyExpiryDisabled { after, .. } => key_expiry(*after).to_owned(),
             Self::Attribute { after, .. } => or_none(after.as_ref()),
             Self::EnabledRoutes { after, .. } => listed(after),
             Self::ExitNode { after: true, .. } => "0.0.0.0/0,::/0".to_owned(),
             Self::ExitNode { after: false, .. } => "none".to_owned(),
-            Self::Name { after, .. } => after.to_string(),
-            Self::Ipv4 { after, .. } => after.to_string(),
             Self::ExpireKey { at, .. } => format!("expired as of {at}"),
             Self::Delete { .. } => "deleted".to_owned(),
             Self::NotCompared { after, .. } => after.clone(),
@@ -255,10 +245,6 @@ fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 
 fn or_none<T: fmt::Display>(value: Option<&T>) -> String {
     value.map_or_else(|| "none".to_owned(), ToString::to_string)
-}
-
-fn key_expiry(disabled: bool) -> &'static str {
-    if disabled { "Disabled" } else { "Enabled" }
 }
 
 /// Why a policy wants a change.

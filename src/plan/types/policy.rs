@@ -1,19 +1,11 @@
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{cmp::Reverse, collections::BTreeSet, fmt, sync::Arc};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::PolicyField;
-use crate::model::{
-    AttributeKey, DesiredAttribute, DeviceLabel, NodeId, RouteSet, TagSet, TailnetIpv4,
-};
+use crate::model::{AttributeKey, NodeId, TagSet};
 use crate::plan::{
-    ActionRecords, AllowedRules, Bound, DeleteInactive, DeviceIndex, ManagedDevices, OwnedKeys,
+    ActionRecords, AllowedRules, Bound, DesiredSettings, DeviceIndex, ManagedDevices, OwnedKeys,
     PlanHash, Selector,
 };
 
@@ -287,41 +279,6 @@ pub struct DeviceTarget {
     pub tags: TagSet,
     /// Users (login names), one of whom must own it. Empty: anybody.
     pub users: Vec<String>,
-}
-
-/// The desired settings of a device. A setting that is `None` stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DesiredSettings {
-    /// Whether it may take part in the tailnet.
-    pub authorized: Option<bool>,
-    /// Its tags. Under `Exact` never empty, as the API cannot take the last tag from a device.
-    pub tags: Option<TagSet>,
-    /// Whether its key never expires.
-    pub key_expiry_disabled: Option<bool>,
-    /// Its approved subnet routes, without those of an exit node.
-    pub enabled_routes: Option<RouteSet>,
-    /// Whether it is approved as an exit node.
-    pub exit_node: Option<bool>,
-    /// Its posture attributes, by key.
-    pub attributes: Option<BTreeMap<AttributeKey, DesiredAttribute>>,
-    /// Its MagicDNS label.
-    pub name: Option<DeviceLabel>,
-    /// Its IPv4 address.
-    pub ipv4: Option<TailnetIpv4>,
-    /// When to expire its key, once.
-    pub expire_key_at: Option<Timestamp>,
-    /// Whether to delete it when it is inactive.
-    pub delete_inactive: Option<DeleteInactive>,
-    /// The unreadable fields of an invalid spec: they stay as they are.
-    pub unreadable: BTreeSet<PolicyField>,
-}
-
-impl DesiredSettings {
-    /// Whether a one-shot action is declared.
-    #[must_use]
-    pub fn has_actions(&self) -> bool {
-        self.expire_key_at.is_some() || self.delete_inactive.is_some()
-    }
 }
 
 /// A change that can cut a device off, and is sent only if the policy allows it.

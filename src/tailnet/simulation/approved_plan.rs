@@ -14,7 +14,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeKey, Attributes, Device, NodeId, Reason, RouteSet},
+    model::{AttributeKey, Attributes, Device, NodeId, Reason, RouteSet, Setting},
     plan::{self, Changes, DeviceIndex, Difference, Field, Hold, PolicyInput, StatusState},
     tailnet::{ApprovedPlan, Engine},
 };
@@ -93,16 +93,19 @@ fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTr
     let ((a, a_attributes), (b, b_attributes)) = (before, after);
     let ((a_exit, a_subnets), (b_exit, b_subnets)) = (routes(a), routes(b));
     let settings = [
-        (Field::Authorized, a.authorized != b.authorized),
+        (
+            Field::Setting(Setting::Authorized),
+            a.authorized != b.authorized,
+        ),
         (Field::Tags, a.tags != b.tags),
         (
-            Field::KeyExpiry,
+            Field::Setting(Setting::KeyExpiry),
             a.key_expiry_disabled != b.key_expiry_disabled,
         ),
         (Field::EnabledRoutes, a_subnets != b_subnets),
         (Field::ExitNode, a_exit != b_exit),
-        (Field::Name, a.label() != b.label()),
-        (Field::Ipv4, a.ipv4 != b.ipv4),
+        (Field::Setting(Setting::Name), a.label() != b.label()),
+        (Field::Setting(Setting::Ipv4), a.ipv4 != b.ipv4),
     ];
     let settings = settings.into_iter().filter(|(_, other)| *other);
     let keys: BTreeSet<_> = a_attributes.keys().chain(b_attributes.keys()).collect();
@@ -151,7 +154,7 @@ fn carry_out_some(seed: u64) {
     for undone in world.engine.remaining() {
         let difference = undone.difference;
         let reported = difference.hold.is_some() || undone.failure.is_some();
-        let waits = difference.change.field() == Field::Authorized;
+        let waits = difference.change.field() == Field::Setting(Setting::Authorized);
         let unseen = world.engine.unread().next().is_some();
         assert!(reported || waits || unseen, "{difference:?}");
     }
@@ -168,7 +171,7 @@ fn apply_until_nothing_is_left(seed: u64) -> usize {
     loop {
         // An authorization waits for the held changes of its device.
         let mut left = world.differences();
-        left.retain(|it| it.change.field() != Field::Authorized);
+        left.retain(|it| it.change.field() != Field::Setting(Setting::Authorized));
         if left.is_empty() {
             return runs;
         }

@@ -7,7 +7,7 @@ use std::{
 
 use super::World;
 use crate::{
-    model::{AttributeKey, Attributes, Device, NodeId, PolicyField, Reason, Route},
+    model::{AttributeKey, Attributes, Device, NodeId, PolicyField, Reason, Route, SettingValue},
     plan::{
         Admission, Approvals, AttributeType, AttributesOwnership, Call, DeviceIndex,
         DevicePermissions, Entry, ListOwnership, ManagedSettings, Mode, PlanHash, Policy,
@@ -372,8 +372,10 @@ impl World {
     /// A policy whose spec is invalid keeps its precedence.
     fn check_precedence(&self, call: &Call) {
         let names: fn(&Policy) -> bool = match call {
-            Call::SetAuthorized(..) => |p| p.desired.authorized.is_some(),
-            Call::SetKeyExpiryDisabled(..) => |p| p.desired.key_expiry_disabled.is_some(),
+            Call::Set(_, SettingValue::Authorized(_)) => |p| p.desired.authorized.is_some(),
+            Call::Set(_, SettingValue::KeyExpiryDisabled(_)) => {
+                |p| p.desired.key_expiry_disabled.is_some()
+            }
             Call::SetTags(..) => {
                 |p| p.desired.tags.is_some() && p.ownership.tags == ListOwnership::Exact
             }
@@ -385,8 +387,10 @@ impl World {
             let first = deciding.min_by_key(|policy| policy.rank());
             // Another policy may declare the same value.
             let agrees = |policy: &Policy| match call {
-                Call::SetAuthorized(_, after) => policy.desired.authorized == Some(*after),
-                Call::SetKeyExpiryDisabled(_, after) => {
+                Call::Set(_, SettingValue::Authorized(after)) => {
+                    policy.desired.authorized == Some(*after)
+                }
+                Call::Set(_, SettingValue::KeyExpiryDisabled(after)) => {
                     policy.desired.key_expiry_disabled == Some(*after)
                 }
                 _ => false,
@@ -406,7 +410,9 @@ impl World {
             );
         };
         match call {
-            Call::SetAuthorized(id, _) => named(id, |p| p.desired.authorized.is_some()),
+            Call::Set(id, SettingValue::Authorized(_)) => {
+                named(id, |p| p.desired.authorized.is_some());
+            }
             Call::SetTags(id, tags) => {
                 assert!(!tags.is_empty());
                 named(id, |p| p.desired.tags.is_some());
@@ -419,11 +425,11 @@ impl World {
                     assert!(kept, "{call:?} takes tags away: {before:?}");
                 }
             }
-            Call::SetKeyExpiryDisabled(id, _) => {
+            Call::Set(id, SettingValue::KeyExpiryDisabled(_)) => {
                 named(id, |p| p.desired.key_expiry_disabled.is_some());
             }
-            Call::SetName(id, _) => named(id, |p| p.desired.name.is_some()),
-            Call::SetIpv4(id, _) => named(id, |p| p.desired.ipv4.is_some()),
+            Call::Set(id, SettingValue::Name(_)) => named(id, |p| p.desired.name.is_some()),
+            Call::Set(id, SettingValue::Ipv4(_)) => named(id, |p| p.desired.ipv4.is_some()),
             Call::SetRoutes(id, routes) => {
                 let due = self.reported.due(id).routes;
                 let owns = |p: &Policy| {
@@ -538,13 +544,13 @@ impl World {
     /// No request makes a change that the guardrails deny.
     fn check_guards(&self, call: &Call) {
         let fields: &[PolicyField] = match call {
-            Call::SetAuthorized(..) => &[PolicyField::Authorized],
+            Call::Set(_, SettingValue::Authorized(_)) => &[PolicyField::Authorized],
             Call::SetTags(..) => &[PolicyField::Tags],
-            Call::SetKeyExpiryDisabled(..) => &[PolicyField::KeyExpiry],
+            Call::Set(_, SettingValue::KeyExpiryDisabled(_)) => &[PolicyField::KeyExpiry],
             Call::WriteAttributes(_) => &[PolicyField::PostureAttributes],
             Call::SetRoutes(..) => &[PolicyField::EnabledRoutes, PolicyField::ExitNode],
-            Call::SetName(..) => &[PolicyField::Name],
-            Call::SetIpv4(..) => &[PolicyField::Ipv4],
+            Call::Set(_, SettingValue::Name(_)) => &[PolicyField::Name],
+            Call::Set(_, SettingValue::Ipv4(_)) => &[PolicyField::Ipv4],
             Call::ExpireKey(_) => &[PolicyField::ExpireKeyAt],
             Call::Delete(_) => &[PolicyField::DeleteInactive],
         };

@@ -9,7 +9,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeValue, DesiredAttribute, Reason},
+    model::{AttributeValue, DesiredAttribute, Reason, Setting},
     plan::{
         Conflict, ConflictKind, DesiredSettings, Difference, Field, Hold, Mode, Policy, Suspender,
     },
@@ -137,7 +137,7 @@ fn a_held_or_suspended_policy_still_takes_precedence() {
             .map(|lost| &lost.field)
             .collect();
         // Neither policy gets an address that an unmanaged device has.
-        let (tier, ipv4) = (Field::Attribute(key("tier")), Field::Ipv4);
+        let (tier, ipv4) = (Field::Attribute(key("tier")), Field::Setting(Setting::Ipv4));
         let expected = match mode {
             Mode::Enforce => vec![&tier],
             _ => vec![&tier, &ipv4],
@@ -161,7 +161,10 @@ fn a_held_or_suspended_policy_still_takes_precedence() {
 
 #[test]
 fn an_address_or_name_of_two_policies_goes_to_the_first_and_then_to_the_next() {
-    for (desired, field) in [(address(50), Field::Ipv4), (name("db"), Field::Name)] {
+    for (desired, field) in [
+        (address(50), Field::Setting(Setting::Ipv4)),
+        (name("db"), Field::Setting(Setting::Name)),
+    ] {
         let mut world = world(2);
         for number in [1, 0] {
             world.apply(policy(number, desired.clone()));

@@ -8,7 +8,7 @@ use super::{
     model::{device, node_id},
 };
 use crate::{
-    model::{AttributeKey, DesiredAttribute, Device, ReportedAttribute, Route},
+    model::{AttributeKey, DesiredAttribute, Device, ReportedAttribute, Route, SettingValue},
     plan::{Call, DesiredSettings, ListOwnership, Mode, Ownership, Policy, PolicyKey, Suspender},
     tailnet::{Input, Request},
 };
@@ -68,14 +68,14 @@ pub fn counts(world: &World) -> [usize; 5] {
 
 fn kinds(world: &World) -> Vec<&'static str> {
     let kind = |call: &&Call| match call {
-        Call::SetAuthorized(_, false) => "deauthorize",
-        Call::SetAuthorized(_, true) => "authorize",
+        Call::Set(_, SettingValue::Authorized(false)) => "deauthorize",
+        Call::Set(_, SettingValue::Authorized(true)) => "authorize",
         Call::SetTags(..) => "tags",
-        Call::SetKeyExpiryDisabled(..) => "key",
+        Call::Set(_, SettingValue::KeyExpiryDisabled(_)) => "key",
         Call::WriteAttributes(_) => "attributes",
         Call::SetRoutes(..) => "routes",
-        Call::SetName(..) => "name",
-        Call::SetIpv4(..) => "ip",
+        Call::Set(_, SettingValue::Name(_)) => "name",
+        Call::Set(_, SettingValue::Ipv4(_)) => "ip",
         Call::ExpireKey(_) => "expire",
         Call::Delete(_) => "delete",
     };

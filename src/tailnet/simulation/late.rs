@@ -9,7 +9,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{Route, RouteSet, TagSet},
+    model::{Route, RouteSet, SettingValue, TagSet},
     plan::{Call, DesiredSettings, ListOwnership, Mode, Ownership, Policy, Suspender},
     tailnet::{Input, Request},
 };
@@ -179,7 +179,7 @@ fn a_write_is_decided_only_when_the_budget_lets_it_through() {
     world.apply(edited);
     world.run_for(Duration::from_mins(20));
     world.assert_converged();
-    let [Call::SetName(_, name)] = world.writes()[..] else {
+    let [Call::Set(_, SettingValue::Name(name))] = world.writes()[..] else {
         panic!("{:?}", world.writes());
     };
     assert_eq!(name.to_string(), "second");

@@ -8,7 +8,9 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    model::{Attributes, Device, NodeId, Reason, ReportedAttribute, Route, RouteSet, Tag},
+    model::{
+        Attributes, Device, NodeId, Reason, ReportedAttribute, Route, RouteSet, SettingValue, Tag,
+    },
     plan::{AttributeWrites, Call},
     tailnet::{Answer, Failure, Request, Retry},
 };
@@ -146,13 +148,19 @@ impl Model {
             {
                 return Err(failure(Reason::TagsNotPermitted, Retry::Never));
             }
-            Call::SetName(id, label) if self.others(id).any(|other| other.label() == *label) => {
+            Call::Set(id, SettingValue::Name(label))
+                if self.others(id).any(|other| other.label() == *label) =>
+            {
                 return Err(failure(Reason::NameTaken, Retry::Later));
             }
-            Call::SetIpv4(id, _) if self.refuses_address_of.as_ref() == Some(id) => {
+            Call::Set(id, SettingValue::Ipv4(_))
+                if self.refuses_address_of.as_ref() == Some(id) =>
+            {
                 return Err(failure(Reason::Refused, Retry::Never));
             }
-            Call::SetIpv4(id, addr) if self.others(id).any(|other| other.holds(addr.addr())) => {
+            Call::Set(id, SettingValue::Ipv4(addr))
+                if self.others(id).any(|other| other.holds(addr.addr())) =>
+            {
                 return Err(failure(Reason::AddressInUse, Retry::Later));
             }
             _ => {}
@@ -163,15 +171,19 @@ impl Model {
             return Ok(());
         };
         match call {
-            Call::SetAuthorized(_, value) => device.authorized = *value,
+            Call::Set(_, SettingValue::Authorized(value)) => device.authorized = *value,
             Call::SetTags(_, tags) => {
                 device.tags.clone_from(tags);
                 device.key_expiry_disabled |= disable;
             }
-            Call::SetKeyExpiryDisabled(_, value) => device.key_expiry_disabled = *value,
+            Call::Set(_, SettingValue::KeyExpiryDisabled(value)) => {
+                device.key_expiry_disabled = *value;
+            }
             Call::SetRoutes(_, routes) => device.enabled_routes = Some(routes.clone()),
-            Call::SetName(_, label) => device.name = format!("{label}.tail1.ts.net"),
-            Call::SetIpv4(_, addr) => device.ipv4 = Some(addr.addr()),
+            Call::Set(_, SettingValue::Name(label)) => {
+                device.name = format!("{label}.tail1.ts.net");
+            }
+            Call::Set(_, SettingValue::Ipv4(addr)) => device.ipv4 = Some(addr.addr()),
             Call::ExpireKey(_) => {
                 let later = device.expires.is_none_or(|expires| expires > now);
                 if later {

@@ -7,7 +7,7 @@ use std::{
 
 use super::World;
 use crate::{
-    model::{AttributeKey, Attributes, Device, NodeId, PolicyField},
+    model::{AttributeKey, Attributes, Device, NodeId, PolicyField, SettingValue},
     plan::{
         ApprovalStates, Binding, Change, Deletion, DeviceIndex, DevicePlan, Difference, Hold, Mode,
         PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, SplitPolicies,
@@ -195,7 +195,13 @@ impl World {
             .any(|difference| difference.hold.is_some());
         for difference in &plan.differences {
             let waits = (held || plan.lacks_what_waits())
-                && matches!(difference.change, Change::Authorized { after: true, .. });
+                && matches!(
+                    difference.change,
+                    Change::Setting {
+                        after: SettingValue::Authorized(true),
+                        ..
+                    }
+                );
             assert!(
                 difference.hold.is_some() || waits,
                 "not reached: {difference:#?}"

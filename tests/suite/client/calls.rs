@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tsdp::{
-    model::{AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger},
+    model::{
+        AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger, SettingValue,
+    },
     tailscale::{Client, Error},
 };
 
@@ -61,7 +63,7 @@ async fn each_write_is_sent_as_the_api_documents_it() {
         "POST",
         "/api/v2/device/n1CNTRL/authorized",
         json!({"authorized": false}),
-        async |c| c.set_authorized(n, false).await,
+        async |c| c.set(n, &SettingValue::Authorized(false)).await,
     )
     .await;
     assert_sends(
@@ -78,21 +80,27 @@ async fn each_write_is_sent_as_the_api_documents_it() {
         "POST",
         "/api/v2/device/n1CNTRL/key",
         json!({"keyExpiryDisabled": true}),
-        async |c| c.set_key_expiry_disabled(n, true).await,
+        async |c| c.set(n, &SettingValue::KeyExpiryDisabled(true)).await,
     )
     .await;
     assert_sends(
         "POST",
         "/api/v2/device/n1CNTRL/ip",
         json!({"ipv4": "100.80.0.1"}),
-        async |c| c.set_ipv4(n, "100.80.0.1".parse().unwrap()).await,
+        async |c| {
+            c.set(n, &SettingValue::Ipv4("100.80.0.1".parse().unwrap()))
+                .await
+        },
     )
     .await;
     assert_sends(
         "POST",
         "/api/v2/device/n1CNTRL/name",
         json!({"name": "fra-router"}),
-        async |c| c.set_name(n, &"fra-router".parse().unwrap()).await,
+        async |c| {
+            c.set(n, &SettingValue::Name("fra-router".parse().unwrap()))
+                .await
+        },
     )
     .await;
     assert_sends(

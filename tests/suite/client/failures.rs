@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tsdp::model::SettingValue;
 use tsdp::tailscale::{
     Client, Credential,
     Kind::{self, *},
@@ -201,7 +202,7 @@ async fn silent() -> (String, tokio::net::TcpListener) {
 async fn a_web_page_is_not_taken_for_a_success() {
     let script = Script::in_turn([Reply::new(200, HTML)]).await;
     let error = client(&script)
-        .set_authorized(&node("n1"), true)
+        .set(&node("n1"), &SettingValue::Authorized(true))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), Kind::UnexpectedAnswer);

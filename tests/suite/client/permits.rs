@@ -14,6 +14,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     time::Instant,
 };
+use tsdp::model::SettingValue;
 use tsdp::tailscale::{Bucket, Budget, Client, Credential, Error, Haste, Kind, Permit};
 
 use super::{API_KEY, Reply, Script, client, node, settings};
@@ -24,7 +25,7 @@ type Write = fn(Client) -> BoxFuture<'static, Result<(), Error>>;
 
 /// One write with a body, and two without.
 const WRITES: [Write; 3] = [
-    |c| Box::pin(async move { c.set_authorized(&node("n1"), true).await }),
+    |c| Box::pin(async move { c.set(&node("n1"), &SettingValue::Authorized(true)).await }),
     |c| Box::pin(async move { c.delete(&node("n1")).await }),
     |c| Box::pin(async move { c.expire_key(&node("n1")).await }),
 ];
@@ -124,7 +125,10 @@ async fn a_write_that_waits_for_the_budget_is_revoked_at_once() {
         let mut settings = settings(&script);
         settings.budget = Budget::new(0.01, 1).unwrap();
         let client = Client::new(settings, Credential::ApiKey(API_KEY.into())).unwrap();
-        client.set_authorized(&node("n1"), true).await.unwrap();
+        client
+            .set(&node("n1"), &SettingValue::Authorized(true))
+            .await
+            .unwrap();
         let before = script.seen().len();
         let permit = Permit::new(|| true);
         let start = Instant::now();

@@ -8,6 +8,7 @@ use std::{
 use futures::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::time::Instant;
+use tsdp::model::SettingValue;
 use tsdp::tailscale::{Budget, Client, Credential, Endpoint, Error, Kind, Observation, Retry};
 
 use super::{API_KEY, Reply, Script, client, node, settings};
@@ -47,7 +48,7 @@ async fn a_read_is_retried_after_a_temporary_failure_and_a_write_never() {
             "{failure:?} {times} {outcome:?}"
         );
         let writes: [Write; 3] = [
-            |c| Box::pin(async move { c.set_authorized(&node("n1"), true).await }),
+            |c| Box::pin(async move { c.set(&node("n1"), &SettingValue::Authorized(true)).await }),
             |c| Box::pin(async move { c.delete(&node("n1")).await }),
             |c| Box::pin(async move { c.expire_key(&node("n1")).await }),
         ];
@@ -127,7 +128,10 @@ async fn every_request_takes_from_the_budget_and_repeats_do_too() {
     let client = Client::new(settings, Credential::ApiKey(SecretString::from(API_KEY))).unwrap();
     let start = Instant::now();
     client.devices().await.unwrap();
-    client.set_authorized(&node("n1"), true).await.unwrap();
+    client
+        .set(&node("n1"), &SettingValue::Authorized(true))
+        .await
+        .unwrap();
     client.devices().await.unwrap();
     let at: Vec<u64> = script
         .seen()

@@ -123,22 +123,6 @@ fn plain(node: NodeId) -> Device {
         legacy_id: node.to_string(),
         name: format!("{node}.{DOMAIN}"),
         hostname: node.to_string(),
-        node_id: node,
-        user: String::new(),
-        tags: TagSet::new(),
-        ipv4: None,
-        os: String::new(),
-        client_version: String::new(),
-        update_available: false,
-        ephemeral: false,
-        created: None,
-        authorized: true,
-        external: false,
-        key_expiry_disabled: false,
-        expires: None,
-        connected: None,
-        last_seen: None,
-        enabled_routes: None,
-        advertised_routes: None,
+        ..Device::plain(node)
     }
 }

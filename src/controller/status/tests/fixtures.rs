@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::{NodeId, Route},
+    model::{NodeId, Route, SettingValue},
     plan::{
         ApprovedOn, Binding, Bound, Change, Difference, Field, Forbidden, Hold, Mode, Owner,
         PlanHash, PolicyKey, PolicyRecord, Why,
@@ -45,9 +45,9 @@ pub(super) fn difference(hold: Option<Hold>) -> Difference {
     Difference {
         node: node("n1"),
         device: "fra-router".into(),
-        change: Change::KeyExpiryDisabled {
-            before: true,
-            after: false,
+        change: Change::Setting {
+            before: Some(SettingValue::KeyExpiryDisabled(true)),
+            after: SettingValue::KeyExpiryDisabled(false),
         },
         why: Why::Declared,
         owner: key("fra-router"),

@@ -10,7 +10,7 @@ use proptest::{collection, option, prelude::*};
 
 use super::{AttributeType, AttributeTypes};
 use crate::{
-    model::{AttributeValue, Attributes, DesiredAttribute, Device, NodeId},
+    model::{AttributeValue, Attributes, DesiredAttribute, Device, NodeId, Setting, SettingValue},
     plan::{
         Admission, AllowedRules, Approvals, Call, ConflictKind, Deletion, DesiredSettings,
         DeviceIndex, DeviceTarget, Field, Hold, Identity, ListOwnership, Mode, OwnedKeys,
@@ -80,11 +80,11 @@ impl Tailnet {
     /// Panics if the API would refuse a request.
     fn check(&self, call: &Call) {
         match call {
-            Call::SetIpv4(node, addr) => {
+            Call::Set(node, SettingValue::Ipv4(addr)) => {
                 let taken = self.devices.values().any(|d| d.holds(addr.addr()));
                 assert!(!taken, "{call:?} for {node}, but somebody has it");
             }
-            Call::SetName(node, label) => {
+            Call::Set(node, SettingValue::Name(label)) => {
                 let taken = self.devices.values().any(|d| d.label() == *label);
                 assert!(!taken, "{call:?} for {node}, but somebody has it");
             }
@@ -277,8 +277,8 @@ proptest! {
             let Target::Device(DeviceTarget { identity: Identity::NodeId(node), .. }) = &policy.target else {
                 unreachable!()
             };
-            let lost = left.devices[node].owners.conflicts.iter().any(|c| c.overridden == policy.key && c.field == Field::Ipv4);
-            let differs = left.devices[node].of(&policy.key).any(|d| d.change.field() == Field::Ipv4);
+            let lost = left.devices[node].owners.conflicts.iter().any(|c| c.overridden == policy.key && c.field == Field::Setting(Setting::Ipv4));
+            let differs = left.devices[node].of(&policy.key).any(|d| d.change.field() == Field::Setting(Setting::Ipv4));
             if let Some(addr) = policy.desired.ipv4 && !lost && !differs {
                 prop_assert!(tailnet.devices[node].holds(addr.addr()));
             }

@@ -4,7 +4,7 @@ use std::{
 };
 
 use crate::{
-    model::{Device, DeviceLabel, NodeId, TailnetIpv4},
+    model::{Device, DeviceLabel, NodeId, Setting, SettingValue, TailnetIpv4},
     plan::{
         Conflict, ConflictKind, DeviceIndex, Field, FieldOwners, PlanContext, Policy, PolicyKey,
         PolicyRecord, Rank,
@@ -29,12 +29,18 @@ impl UniqueSetting {
             let mut policies = policies.iter().map(|(policy, _)| policy);
             Some(policies.find(|policy| policy.key == *first)?.owned_rank())
         };
-        let ipv4 = field_owners.ipv4.as_ref();
-        let name = field_owners.name.as_ref();
-        Self {
-            ipv4: ipv4.and_then(|claim| Some((claim.desired, rank(&claim.owners)?))),
-            name: name.and_then(|claim| Some((claim.desired.clone(), rank(&claim.owners)?))),
+        let mut unique = Self::default();
+        for claim in field_owners.settings.values() {
+            let Some(rank) = rank(&claim.owners) else {
+                continue;
+            };
+            match &claim.desired {
+                SettingValue::Ipv4(ipv4) => unique.ipv4 = Some((*ipv4, rank)),
+                SettingValue::Name(name) => unique.name = Some((name.clone(), rank)),
+                _ => {}
+            }
         }
+        unique
     }
 
     fn leaves_ipv4(&self, addr: Ipv4Addr) -> bool {
@@ -237,21 +243,21 @@ impl FieldOwners {
         let mut lost = Vec::new();
         if let Some(ipv4) = &unique.ipv4
             && let Some((winner, other)) = claimed.before_for_ipv4(node, ipv4, index)
-            && let Some(claim) = self.ipv4.take()
+            && let Some(claim) = self.settings.remove(&Setting::Ipv4)
         {
-            lost.push((Field::Ipv4, claim.owners, winner, other));
+            lost.push((Setting::Ipv4, claim.owners, winner, other));
         }
         if let Some(name) = &unique.name
             && let Some((winner, other)) = claimed.before_for_name(node, name, index)
-            && let Some(claim) = self.name.take()
+            && let Some(claim) = self.settings.remove(&Setting::Name)
         {
-            lost.push((Field::Name, claim.owners, winner, other));
+            lost.push((Setting::Name, claim.owners, winner, other));
         }
-        for (field, owners, winner, other) in lost {
+        for (setting, owners, winner, other) in lost {
             let conflicts = owners.into_iter().map(|overridden| {
                 let reported = tells(&overridden, other);
                 Conflict {
-                    field: field.clone(),
+                    field: Field::Setting(setting),
                     owner: winner.clone(),
                     is_named: reported || winner.namespace == overridden.namespace,
                     kind: ConflictKind::Device(context.disclosed_name(reported, other)),

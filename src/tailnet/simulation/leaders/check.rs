@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{account::Account, process::Process, store::Object};
 use crate::{
-    model::{AttributeKey, NodeId, RouteSet, TagSet},
+    model::{AttributeKey, NodeId, RouteSet, SettingValue, TagSet},
     plan::{AttributeWrites, Call, ListOwnership, Mode, Policy, PolicyKey},
     tailnet::simulation::model::Model,
 };
@@ -59,7 +59,7 @@ impl<'a> Sending<'a> {
         let suspended = suspended || self.account.was_suspended(self.since);
         assert!(!suspended, "{call:?} in a tailnet that is suspended");
         match call {
-            Call::SetKeyExpiryDisabled(id, value) => {
+            Call::Set(id, SettingValue::KeyExpiryDisabled(value)) => {
                 self.check_desired(id, |policy| {
                     policy.desired.key_expiry_disabled == Some(*value)
                 });
@@ -78,7 +78,7 @@ impl<'a> Sending<'a> {
                     self.check_attributes(id, writes);
                 }
             }
-            _ => {}
+            Call::Set(..) => {}
         }
     }
 

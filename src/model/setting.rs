@@ -1,0 +1,359 @@
+//! The fields of a spec that declare something, and the table of the settings among them that are one value,
+//! each written by one request.
+//!
+//! A new setting of that kind is a variant of each enum here, and a field of [`Device`]. The compiler, or a test
+//! that walks [`Setting::ALL`], then names every other place that must know it.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Device, DeviceLabel, Refused, TailnetIpv4};
+
+/// A field of a policy's spec that declares a setting or a one-shot action.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum PolicyField {
+    /// Whether the device is authorized.
+    Authorized,
+    /// Its tags.
+    Tags,
+    /// Whether its key expires.
+    KeyExpiry,
+    /// Its subnet routes.
+    EnabledRoutes,
+    /// Whether it is an exit node.
+    ExitNode,
+    /// Its posture attributes.
+    PostureAttributes,
+    /// Its name.
+    Name,
+    /// Its IPv4 address.
+    Ipv4,
+    /// When its key is expired.
+    ExpireKeyAt,
+    /// Whether it is deleted when it is inactive.
+    DeleteInactive,
+}
+
+/// What a field of a spec declares: one of the settings that are one value, or something of its own kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    /// A setting that is one value.
+    Setting(Setting),
+    /// The tags.
+    Tags,
+    /// The subnet routes.
+    EnabledRoutes,
+    /// The routes of an exit node.
+    ExitNode,
+    /// The posture attributes.
+    PostureAttributes,
+    /// A one-shot action.
+    ExpireKeyAt,
+    /// A one-shot action.
+    DeleteInactive,
+}
+
+impl PolicyField {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Authorized,
+        Self::Tags,
+        Self::KeyExpiry,
+        Self::EnabledRoutes,
+        Self::ExitNode,
+        Self::PostureAttributes,
+        Self::Name,
+        Self::Ipv4,
+        Self::ExpireKeyAt,
+        Self::DeleteInactive,
+    ];
+
+    /// What it declares.
+    #[must_use]
+    pub fn kind(self) -> FieldKind {
+        match self {
+            Self::Authorized => FieldKind::Setting(Setting::Authorized),
+            Self::Tags => FieldKind::Tags,
+            Self::KeyExpiry => FieldKind::Setting(Setting::KeyExpiry),
+            Self::EnabledRoutes => FieldKind::EnabledRoutes,
+            Self::ExitNode => FieldKind::ExitNode,
+            Self::PostureAttributes => FieldKind::PostureAttributes,
+            Self::Name => FieldKind::Setting(Setting::Name),
+            Self::Ipv4 => FieldKind::Setting(Setting::Ipv4),
+            Self::ExpireKeyAt => FieldKind::ExpireKeyAt,
+            Self::DeleteInactive => FieldKind::DeleteInactive,
+        }
+    }
+
+    /// The field's name in a manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorized => "authorized",
+            Self::Tags => "tags",
+            Self::KeyExpiry => "keyExpiry",
+            Self::EnabledRoutes => "enabledRoutes",
+            Self::ExitNode => "exitNode",
+            Self::PostureAttributes => "postureAttributes",
+            Self::Name => "name",
+            Self::Ipv4 => "ipv4",
+            Self::ExpireKeyAt => "expireKeyAt",
+            Self::DeleteInactive => "deleteInactive",
+        }
+    }
+}
+
+impl fmt::Display for PolicyField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A setting that is one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    /// Whether the device may take part in the tailnet.
+    Authorized,
+    /// Whether its key expires.
+    KeyExpiry,
+    /// Its MagicDNS label.
+    Name,
+    /// Its IPv4 address.
+    Ipv4,
+}
+
+/// The value of a setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum SettingValue {
+    /// Whether the device may take part in the tailnet.
+    Authorized(bool),
+    /// Whether its key never expires.
+    KeyExpiryDisabled(bool),
+    /// Its MagicDNS label.
+    Name(DeviceLabel),
+    /// Its IPv4 address.
+    Ipv4(TailnetIpv4),
+}
+
+/// The requests of one device, in the order in which they are sent. Changes with the same step share a request.
+///
+/// No device is authorized before its restrictions are in place, and tags change before the settings that depend
+/// on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// A device that is deleted gets no other request.
+    Delete,
+    /// Takes it out of the tailnet.
+    Deauthorize,
+    /// Its tags.
+    Tags,
+    /// Whether its key expires.
+    KeyExpiry,
+    /// Its posture attributes.
+    Attributes,
+    /// Its routes, of both kinds.
+    Routes,
+    /// Its name.
+    Name,
+    /// Its address.
+    Ipv4,
+    /// Expires its key.
+    ExpireKey,
+    /// Lets it into the tailnet.
+    Authorize,
+    /// It is never sent.
+    Never,
+}
+
+impl Setting {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Authorized, Self::KeyExpiry, Self::Name, Self::Ipv4];
+
+    /// The field of a policy's spec that declares it.
+    #[must_use]
+    pub fn field(self) -> PolicyField {
+        match self {
+            Self::Authorized => PolicyField::Authorized,
+            Self::KeyExpiry => PolicyField::KeyExpiry,
+            Self::Name => PolicyField::Name,
+            Self::Ipv4 => PolicyField::Ipv4,
+        }
+    }
+
+    /// The request that writes it: `POST /device/{id}/PATH`.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Authorized => "authorized",
+            Self::KeyExpiry => "key",
+            Self::Name => "name",
+            Self::Ipv4 => "ip",
+        }
+    }
+
+    /// The name of that request in a metric.
+    #[must_use]
+    pub fn request(self) -> &'static str {
+        match self {
+            Self::Authorized => "set_authorized",
+            Self::KeyExpiry => "set_key_expiry_disabled",
+            Self::Name => "set_name",
+            Self::Ipv4 => "set_ipv4",
+        }
+    }
+
+    /// Whether no two devices of a tailnet can have the same value.
+    #[must_use]
+    pub fn is_unique(self) -> bool {
+        match self {
+            Self::Authorized | Self::KeyExpiry => false,
+            Self::Name | Self::Ipv4 => true,
+        }
+    }
+
+    /// The observed value; `None` if the device has none.
+    #[must_use]
+    pub fn of(self, device: &Device) -> Option<SettingValue> {
+        match self {
+            Self::Authorized => Some(SettingValue::Authorized(device.authorized)),
+            Self::KeyExpiry => Some(SettingValue::KeyExpiryDisabled(device.key_expiry_disabled)),
+            Self::Name => Some(SettingValue::Name(device.label())),
+            Self::Ipv4 => {
+                let ipv4 = device.ipv4.map(TailnetIpv4::reported);
+                ipv4.map(SettingValue::Ipv4)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Setting {
+    /// Two values, the first of which a new device does not have.
+    pub(crate) fn examples(self) -> [SettingValue; 2] {
+        match self {
+            Self::Authorized => [false, true].map(SettingValue::Authorized),
+            Self::KeyExpiry => [true, false].map(SettingValue::KeyExpiryDisabled),
+            Self::Name => ["paris", "rome"].map(|name| SettingValue::Name(name.parse().unwrap())),
+            Self::Ipv4 => {
+                ["100.80.0.1", "100.80.0.2"].map(|addr| SettingValue::Ipv4(addr.parse().unwrap()))
+            }
+        }
+    }
+}
+
+impl SettingValue {
+    /// The setting that it is a value of.
+    #[must_use]
+    pub fn setting(&self) -> Setting {
+        match self {
+            Self::Authorized(_) => Setting::Authorized,
+            Self::KeyExpiryDisabled(_) => Setting::KeyExpiry,
+            Self::Name(_) => Setting::Name,
+            Self::Ipv4(_) => Setting::Ipv4,
+        }
+    }
+
+    /// The observed value as one that a manifest can declare, or why none can.
+    pub fn as_desired(&self) -> Result<Self, Refused> {
+        match self {
+            Self::Authorized(_) | Self::KeyExpiryDisabled(_) => Ok(self.clone()),
+            Self::Name(label) => label.as_str().parse().map(Self::Name),
+            Self::Ipv4(ipv4) => ipv4.to_string().parse().map(Self::Ipv4),
+        }
+    }
+
+    /// Sets it on a device, as the API does.
+    pub fn apply(&self, device: &mut Device) {
+        match self {
+            Self::Authorized(authorized) => device.authorized = *authorized,
+            Self::KeyExpiryDisabled(disabled) => device.key_expiry_disabled = *disabled,
+            Self::Name(label) => {
+                let domain = device.name.split_once('.');
+                device.name = match domain {
+                    Some((_, domain)) => format!("{label}.{domain}"),
+                    None => label.to_string(),
+                };
+            }
+            Self::Ipv4(ipv4) => device.ipv4 = Some(ipv4.addr()),
+        }
+    }
+
+    /// When it is sent.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        match self {
+            Self::Authorized(false) => Step::Deauthorize,
+            Self::Authorized(true) => Step::Authorize,
+            Self::KeyExpiryDisabled(_) => Step::KeyExpiry,
+            Self::Name(_) => Step::Name,
+            Self::Ipv4(_) => Step::Ipv4,
+        }
+    }
+
+    /// The reason of the Event that reports that it was set.
+    #[must_use]
+    pub fn event(&self) -> &'static str {
+        match self {
+            Self::Authorized(true) => "Authorized",
+            Self::Authorized(false) => "Deauthorized",
+            Self::KeyExpiryDisabled(_) => "KeyExpiryChanged",
+            Self::Name(_) => "NameChanged",
+            Self::Ipv4(_) => "Ipv4Changed",
+        }
+    }
+}
+
+/// The value, for people.
+impl fmt::Display for SettingValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authorized(authorized) => authorized.fmt(f),
+            Self::KeyExpiryDisabled(true) => f.write_str("Disabled"),
+            Self::KeyExpiryDisabled(false) => f.write_str("Enabled"),
+            Self::Name(label) => label.fmt(f),
+            Self::Ipv4(ipv4) => ipv4.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_field_that_declares_a_setting_has_its_setting() {
+        let kinds = PolicyField::ALL.map(PolicyField::kind).into_iter();
+        let declared: BTreeSet<Setting> = kinds
+            .filter_map(|kind| match kind {
+                FieldKind::Setting(setting) => Some(setting),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(declared, Setting::ALL.into());
+        for setting in Setting::ALL {
+            assert_eq!(setting.field().kind(), FieldKind::Setting(setting));
+        }
+    }
+
+    #[test]
+    fn field_has_the_name_of_the_manifest() {
+        for field in PolicyField::ALL {
+            assert_eq!(serde_json::to_value(field).unwrap(), field.as_str());
+        }
+    }
+
+    #[test]
+    fn all_fields_of_the_schema_are_listed() {
+        let schema = schemars::schema_for!(PolicyField).to_value();
+        let variants = schema["oneOf"].as_array().unwrap();
+        assert_eq!(variants.len(), PolicyField::ALL.len(), "{schema}");
+    }
+}

@@ -1,0 +1,180 @@
+//! What a policy desires of its devices.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use jiff::Timestamp;
+
+use super::{Change, Field};
+use crate::{
+    model::{
+        AttributeKey, DesiredAttribute, DeviceLabel, PolicyField, RouteSet, Setting, SettingValue,
+        TagSet, TailnetIpv4,
+    },
+    plan::DeleteInactive,
+};
+
+/// The desired settings of a device. A setting that is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DesiredSettings {
+    /// Whether it may take part in the tailnet.
+    pub authorized: Option<bool>,
+    /// Its tags. Under `Exact` never empty, as the API cannot take the last tag from a device.
+    pub tags: Option<TagSet>,
+    /// Whether its key never expires.
+    pub key_expiry_disabled: Option<bool>,
+    /// Its approved subnet routes, without those of an exit node.
+    pub enabled_routes: Option<RouteSet>,
+    /// Whether it is approved as an exit node.
+    pub exit_node: Option<bool>,
+    /// Its posture attributes, by key.
+    pub attributes: Option<BTreeMap<AttributeKey, DesiredAttribute>>,
+    /// Its MagicDNS label.
+    pub name: Option<DeviceLabel>,
+    /// Its IPv4 address.
+    pub ipv4: Option<TailnetIpv4>,
+    /// When to expire its key, once.
+    pub expire_key_at: Option<Timestamp>,
+    /// Whether to delete it when it is inactive.
+    pub delete_inactive: Option<DeleteInactive>,
+    /// The unreadable fields of an invalid spec: they stay as they are.
+    pub unreadable: BTreeSet<PolicyField>,
+}
+
+impl DesiredSettings {
+    /// Whether a one-shot action is declared.
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
+        self.expire_key_at.is_some() || self.delete_inactive.is_some()
+    }
+
+    /// The declared settings that are one value.
+    pub fn settings(&self) -> impl Iterator<Item = SettingValue> {
+        Setting::ALL
+            .into_iter()
+            .filter_map(|setting| self.setting(setting))
+    }
+
+    /// The declared value of a setting.
+    #[must_use]
+    pub fn setting(&self, setting: Setting) -> Option<SettingValue> {
+        match setting {
+            Setting::Authorized => self.authorized.map(SettingValue::Authorized),
+            Setting::KeyExpiry => self
+                .key_expiry_disabled
+                .map(SettingValue::KeyExpiryDisabled),
+            Setting::Name => self.name.clone().map(SettingValue::Name),
+            Setting::Ipv4 => self.ipv4.map(SettingValue::Ipv4),
+        }
+    }
+
+    /// Declares a setting.
+    pub fn set(&mut self, value: SettingValue) {
+        match value {
+            SettingValue::Authorized(authorized) => self.authorized = Some(authorized),
+            SettingValue::KeyExpiryDisabled(disabled) => self.key_expiry_disabled = Some(disabled),
+            SettingValue::Name(name) => self.name = Some(name),
+            SettingValue::Ipv4(ipv4) => self.ipv4 = Some(ipv4),
+        }
+    }
+
+    fn unset(&mut self, setting: Setting) {
+        match setting {
+            Setting::Authorized => self.authorized = None,
+            Setting::KeyExpiry => self.key_expiry_disabled = None,
+            Setting::Name => self.name = None,
+            Setting::Ipv4 => self.ipv4 = None,
+        }
+    }
+
+    /// The settings of these fields only.
+    pub(in crate::plan) fn only(&self, wanted: impl Fn(PolicyField) -> bool) -> Self {
+        let mut only = self.clone();
+        for setting in Setting::ALL {
+            if !wanted(setting.field()) {
+                only.unset(setting);
+            }
+        }
+        only.tags.take_if(|_| !wanted(PolicyField::Tags));
+        only.enabled_routes
+            .take_if(|_| !wanted(PolicyField::EnabledRoutes));
+        only.exit_node.take_if(|_| !wanted(PolicyField::ExitNode));
+        only.attributes
+            .take_if(|_| !wanted(PolicyField::PostureAttributes));
+        only.expire_key_at
+            .take_if(|_| !wanted(PolicyField::ExpireKeyAt));
+        only.delete_inactive
+            .take_if(|_| !wanted(PolicyField::DeleteInactive));
+        only.unreadable.retain(|field| wanted(*field));
+        only
+    }
+
+    /// The declared settings, to be shown without a comparison with any device. Unreadable fields are left
+    /// out.
+    #[must_use]
+    pub fn uncompared(&self) -> Vec<Change> {
+        let attributes = self.attributes.iter().flatten();
+        let attributes =
+            attributes.map(|(key, desired)| (Field::Attribute(key.clone()), desired.to_string()));
+        let settings = self.settings();
+        let settings = settings.map(|value| (Field::Setting(value.setting()), value.to_string()));
+        let exit_node = |wanted| if wanted { "0.0.0.0/0,::/0" } else { "none" };
+        let others = [
+            (Field::Tags, self.tags.as_ref().map(joined)),
+            (
+                Field::EnabledRoutes,
+                self.enabled_routes.as_ref().map(joined),
+            ),
+            (
+                Field::ExitNode,
+                self.exit_node.map(|it| exit_node(it).to_owned()),
+            ),
+            (
+                Field::ExpireKeyAt,
+                self.expire_key_at.map(|at| format!("expired as of {at}")),
+            ),
+            (
+                Field::DeleteInactive,
+                self.delete_inactive.map(|_| "deleted".to_owned()),
+            ),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(field, after)| Some((field, after?)));
+        let mut all: Vec<_> = settings.chain(others).chain(attributes).collect();
+        all.sort();
+        let uncompared = all.into_iter();
+        uncompared
+            .map(|(field, after)| Change::NotCompared { field, after })
+            .collect()
+    }
+
+    /// The declared fields.
+    #[must_use]
+    pub fn fields(&self) -> Vec<PolicyField> {
+        let others = [
+            (self.tags.is_some(), PolicyField::Tags),
+            (self.enabled_routes.is_some(), PolicyField::EnabledRoutes),
+            (self.exit_node.is_some(), PolicyField::ExitNode),
+            (self.attributes.is_some(), PolicyField::PostureAttributes),
+            (self.expire_key_at.is_some(), PolicyField::ExpireKeyAt),
+            (self.delete_inactive.is_some(), PolicyField::DeleteInactive),
+        ];
+        let others = others.into_iter().filter(|(named, _)| *named);
+        let settings = self.settings().map(|value| value.setting().field());
+        let mut fields: Vec<PolicyField> = settings.chain(others.map(|(_, field)| field)).collect();
+        fields.sort();
+        fields.extend(&self.unreadable);
+        fields
+    }
+}
+
+fn joined<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.join(",")
+}

@@ -1,0 +1,4 @@
+//! Tests of several layers together.
+
+#[cfg(feature = "demo")]
+mod settings;
