@@ -22,5 +22,6 @@ mod tests;
 
 pub use guardrails::GuardrailsSource;
 pub use policy::{policy, readable_policy};
+pub use record::{whole_second, write_record};
 pub use settings::{declare, declares_same, undeclare};
 pub use target::{device_target, selector};

@@ -1,16 +1,19 @@
-//! Reads the record of a policy from its status.
+//! Reads the record of a policy from its status, and writes it there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use crate::{
     api::{self, TailscaleDevicePolicyStatus},
-    model::Route,
+    model::{AttributeKey, Route, RouteSet},
     plan::{
         ActionRecords, Bound, DeletionRecord, ExpiryRecord, ManagedDevices, ManagedSettings,
-        OwnedKeys, PolicyRecord,
+        OwnedKeys, OwnedRecord, PolicyRecord,
     },
 };
 
@@ -111,4 +114,94 @@ fn managed(status: &api::ManagedDevices) -> ManagedDevices {
 
 fn readable<T: Ord>(texts: &[String], read: impl Fn(&str) -> Option<T>) -> BTreeSet<T> {
     texts.iter().filter_map(|text| read(text)).collect()
+}
+
+/// Kubernetes stores times without fractions of a second.
+#[must_use]
+pub fn whole_second(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+/// Writes a record into a status: everything that must survive a restart, except for the plan that is held,
+/// which the status describes. `unrecorded` is the number of devices whose keys do not fit.
+pub fn write_record(
+    status: &mut TailscaleDevicePolicyStatus,
+    record: &PolicyRecord,
+    owned: &OwnedRecord,
+    uid: &str,
+    unrecorded: usize,
+) {
+    if let Some(bound) = &record.bound {
+        status.node_id = Some(bound.node.to_string());
+        status.node_owner = Some(bound.owner.to_string());
+        status.bound_as = Some(bound.named.clone());
+    }
+    status.last_handled_reconcile_at.clone_from(&record.handled);
+    let used = record.approvals_used;
+    status.approvals_used = (used > 0).then_some(used);
+    status.last_approved_plan = record.approved.as_ref().map(ToString::to_string);
+    status.managed_devices = managed_status(&record.managed);
+    let actions = &record.actions;
+    status.action_records = (!actions.is_empty()).then(|| actions_status(actions));
+    let names: BTreeSet<&AttributeKey> = owned.names().collect();
+    status.owned_attributes = names.into_iter().map(ToString::to_string).collect();
+    status.attribute_record = owned.to_status(uid, unrecorded);
+}
+
+fn managed_status(managed: &ManagedDevices) -> Option<api::ManagedDevices> {
+    let group = |(settings, nodes): (&ManagedSettings, _)| api::Released {
+        node_ids: texts(nodes),
+        attributes: texts(&settings.keys),
+        routes: texts(&settings.routes),
+    };
+    let mut partly: BTreeMap<&RouteSet, Vec<String>> = BTreeMap::new();
+    for (id, routes) in managed.partly.iter() {
+        partly.entry(routes).or_default().push(id.to_string());
+    }
+    let partly = partly
+        .into_iter()
+        .map(|(routes, node_ids)| api::PartlyManaged {
+            node_ids,
+            routes: texts(routes),
+        });
+    (!managed.is_empty()).then(|| api::ManagedDevices {
+        partly_managed: partly.collect(),
+        node_ids: texts(&managed.nodes),
+        routes: texts(&managed.routes),
+        released: managed.released.iter().map(group).collect(),
+    })
+}
+
+fn actions_status(records: &ActionRecords) -> api::ActionRecords {
+    let expiries = records.expiries.iter().map(|(at, record)| {
+        let started = record
+            .started
+            .iter()
+            .map(|(id, before)| api::StartedExpiry {
+                node_id: id.to_string(),
+                expires_before: before.map(|before| before.to_string()),
+            });
+        api::KeyExpiries {
+            at: at.to_string(),
+            started: started.collect(),
+            done: record.done.iter().map(ToString::to_string).collect(),
+            missed_reported: record.missed_reported,
+        }
+    });
+    let deletions = records.deletions.iter();
+    let deletions = deletions.map(|(id, record)| api::DeletedDevice {
+        node_id: id.to_string(),
+        name: record.name.clone(),
+        at: whole_second(record.at),
+        done: record.done,
+    });
+    api::ActionRecords {
+        key_expiries: expiries.collect(),
+        deletions: deletions.collect(),
+        dropped_until: records.dropped_until.map(|time| time.to_string()),
+    }
+}
+
+fn texts<T: ToString>(items: &BTreeSet<T>) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
 }

@@ -2,11 +2,11 @@
 
 use super::{
     ready_state::{Progress, ReadyState},
-    text::{count, counted, whole_second},
+    text::{count, counted},
 };
 use crate::{
-    api::{self, ActionStatus, ActionTotals, Reason, TailscaleDevicePolicyStatus},
-    plan::{self, ClockSkew, Field, Stage},
+    api::{ActionStatus, ActionTotals, Reason, TailscaleDevicePolicyStatus},
+    plan::{ClockSkew, Field, Stage},
     tailnet::{ActionDetail, PolicyReport},
 };
 use jiff::SignedDuration;
@@ -57,8 +57,6 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         missed: of(|stage| matches!(stage, Stage::Missed(_))),
         done: of(|stage| *stage == Stage::Done),
     });
-    let records = &report.record.actions;
-    status.action_records = (!records.is_empty()).then(|| self::records(records));
 }
 
 fn detail(action: &ActionDetail) -> ActionStatus {
@@ -83,35 +81,5 @@ fn detail(action: &ActionDetail) -> ActionStatus {
         device: action.node.to_string(),
         name: action.label.clone(),
         message: held.or(message),
-    }
-}
-
-fn records(records: &plan::ActionRecords) -> api::ActionRecords {
-    let expiries = records.expiries.iter().map(|(at, record)| {
-        let started = record
-            .started
-            .iter()
-            .map(|(id, before)| api::StartedExpiry {
-                node_id: id.to_string(),
-                expires_before: before.map(|before| before.to_string()),
-            });
-        api::KeyExpiries {
-            at: at.to_string(),
-            started: started.collect(),
-            done: record.done.iter().map(ToString::to_string).collect(),
-            missed_reported: record.missed_reported,
-        }
-    });
-    let deletions = records.deletions.iter();
-    let deletions = deletions.map(|(id, record)| api::DeletedDevice {
-        node_id: id.to_string(),
-        name: record.name.clone(),
-        at: whole_second(record.at),
-        done: record.done,
-    });
-    api::ActionRecords {
-        key_expiries: expiries.collect(),
-        deletions: deletions.collect(),
-        dropped_until: records.dropped_until.map(|time| time.to_string()),
     }
 }

@@ -81,8 +81,5 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         changes: count(plan.changes),
         devices: count(plan.devices),
     });
-    let used = report.record.approvals_used;
-    status.approvals_used = (used > 0).then_some(used);
-    status.last_approved_plan = report.record.approved.as_ref().map(ToString::to_string);
     status.approval_errors.clone_from(&report.approval_errors);
 }

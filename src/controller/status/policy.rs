@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     api::{Enforcement, Reason, TailscaleDevicePolicyStatus},
+    convert,
     plan::{Forbidden, Mode, Suspender},
     tailnet::{PolicyReport, State},
 };
@@ -56,7 +57,13 @@ pub fn of_policy(
             .or(old.last_change_time.clone()),
         ..TailscaleDevicePolicyStatus::default()
     };
-    record::describe(&mut status, report);
+    convert::write_record(
+        &mut status,
+        &report.record,
+        &report.owned,
+        &report.uid,
+        report.unrecorded,
+    );
     describe(&mut status, &report.state, old, &ready);
     approval::describe(&mut status, report);
     release::describe(&mut status, report);

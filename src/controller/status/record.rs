@@ -1,24 +1,7 @@
-//! The records of a policy in its status.
+//! What the status of a policy cannot record.
 
-use std::collections::BTreeSet;
-
-use super::{ready_state::ReadyState, release};
-use crate::{api::TailscaleDevicePolicyStatus, model::AttributeKey, tailnet::PolicyReport};
-
-/// Everything that must survive a restart.
-pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &PolicyReport) {
-    let record = &report.record;
-    if let Some(bound) = &record.bound {
-        status.node_id = Some(bound.node.to_string());
-        status.node_owner = Some(bound.owner.to_string());
-        status.bound_as = Some(bound.named.clone());
-    }
-    status.last_handled_reconcile_at.clone_from(&record.handled);
-    status.managed_devices = release::managed_devices(&record.managed);
-    let names: BTreeSet<&AttributeKey> = report.owned.names().collect();
-    status.owned_attributes = names.into_iter().map(ToString::to_string).collect();
-    status.attribute_record = report.owned.to_status(&report.uid, report.unrecorded);
-}
+use super::ready_state::ReadyState;
+use crate::tailnet::PolicyReport;
 
 /// On some devices the policy owns nothing, as they are too many to record.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {

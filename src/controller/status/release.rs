@@ -1,7 +1,5 @@
 //! The devices that a policy has released under `deletionPolicy: Clear`, in its status.
 
-use std::{collections::BTreeMap, fmt::Display};
-
 use super::{
     conditions::SyncState,
     device::pending,
@@ -9,9 +7,8 @@ use super::{
     text::{count, counted},
 };
 use crate::{
-    api::{self, Reason, TailscaleDevicePolicyStatus},
-    model::RouteSet,
-    plan::{self, ApprovedOn, MAX_MANAGED},
+    api::{Reason, TailscaleDevicePolicyStatus},
+    plan::{ApprovedOn, MAX_MANAGED},
     tailnet::{ClearReport, DETAILS, PolicyReport, State},
 };
 
@@ -121,32 +118,4 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
         status.matched_devices = Some(count(clearing.left));
         status.in_sync_devices = Some(0);
     }
-}
-
-pub(super) fn managed_devices(managed: &plan::ManagedDevices) -> Option<api::ManagedDevices> {
-    let group = |(settings, nodes): (&plan::ManagedSettings, _)| api::Released {
-        node_ids: texts(nodes),
-        attributes: texts(&settings.keys),
-        routes: texts(&settings.routes),
-    };
-    let mut partly: BTreeMap<&RouteSet, Vec<String>> = BTreeMap::new();
-    for (id, routes) in managed.partly.iter() {
-        partly.entry(routes).or_default().push(id.to_string());
-    }
-    let partly = partly
-        .into_iter()
-        .map(|(routes, node_ids)| api::PartlyManaged {
-            node_ids,
-            routes: texts(routes),
-        });
-    (!managed.is_empty()).then(|| api::ManagedDevices {
-        partly_managed: partly.collect(),
-        node_ids: texts(&managed.nodes),
-        routes: texts(&managed.routes),
-        released: managed.released.iter().map(group).collect(),
-    })
-}
-
-fn texts<T: Display>(items: &std::collections::BTreeSet<T>) -> Vec<String> {
-    items.iter().map(ToString::to_string).collect()
 }

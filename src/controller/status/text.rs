@@ -1,12 +1,6 @@
 //! Numbers and times as a status writes them.
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-/// Kubernetes stores times without fractions of a second.
-pub(super) fn whole_second(time: Timestamp) -> Time {
-    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
-}
+pub(super) use crate::convert::whole_second;
 
 /// `1 device`, `3 devices`.
 pub(super) fn counted(count: usize, what: &str) -> String {
