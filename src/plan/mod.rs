@@ -33,6 +33,9 @@ mod tailnet;
 pub(crate) mod tests;
 mod types;
 
+use self::actions::Actions;
+use crate::model::{Attributes, Device};
+
 pub use types::{
     AttributesOwnership, Change, Deletion, DesiredSettings, DeviceIndex, DeviceTarget, Difference,
     Disruption, Field, Hold, Identity, ListOwnership, Mode, Ownership, PlanContext, Policy,
@@ -57,7 +60,7 @@ pub use actions::{
     MAX_EXPIRIES, Missed, Stage, expiry, inactivity,
 };
 
-pub use diff::{DevicePlan, plan_device};
+pub use diff::DevicePlan;
 
 pub use release::{
     Capacity, Digest, MAX_MANAGED, ManagedDevices, ManagedSettings, OwnedGroup, OwnedKeys,
@@ -73,3 +76,72 @@ pub use effect::{apply, apply_attributes};
 pub use impact::Impact;
 pub use order::{AttributeWrites, Call, next_call, still_planned};
 pub use tailnet::{TailnetPlan, plan_tailnet, plan_tailnet_within};
+
+/// Compares one device with what all the policies that target it declare.
+///
+/// `attributes` is `None` until they have been read: unknown is not empty.
+#[must_use]
+pub fn plan_device(
+    device: &Device,
+    attributes: Option<&Attributes>,
+    policies: &[(&Policy, &PolicyRecord)],
+    context: &PlanContext<'_>,
+) -> DevicePlan {
+    // A field that cannot be read stays as it is.
+    let replaced = resolve::with_observed(device, attributes, policies);
+    let all = policies.iter().zip(&replaced);
+    let all: Vec<(&Policy, &PolicyRecord)> = all
+        .map(|((policy, record), replaced)| (replaced.as_ref().unwrap_or(policy), *record))
+        .collect();
+
+    // What a policy may not change does not exist for it from here on.
+    let permissions = PolicyPermissions::on(device, &all, context.released, context.guardrails);
+    let split = permissions.split(&all);
+    let denied = diff::denied(device, &permissions, &split, &all, &replaced);
+    let (policies, protected) = (&split.counting(&all), &split.protected(&all));
+
+    let mut owners = FieldOwners::resolve(
+        policies,
+        context.released,
+        &context.tailnet_wide.types,
+        context.approvals,
+        permissions,
+        &device.node_id,
+        context.now,
+    );
+    owners.add_denied(protected, &device.node_id, context.now);
+    let unique = UniqueSetting::of(&owners, policies);
+    owners.drop_overridden_by_other_devices(&device.node_id, &unique, policies, context);
+
+    let actions = Actions::of(device, policies, context);
+    let protected_actions = Actions::of(device, protected, context);
+
+    let mut found = diff::compare(device, attributes, &owners, &actions, context.approvals);
+    found.show(diff::impossible(
+        device, &owners, attributes, policies, context,
+    ));
+
+    hold::hold(found.not_suspended(), device, &owners, policies, context);
+
+    let only_shown = [
+        diff::observed(device, &owners, attributes, &actions, context),
+        diff::protected(device, &owners, attributes, &protected_actions, context),
+        denied,
+    ];
+    DevicePlan {
+        actions: [actions.stages, protected_actions.stages].concat(),
+        wakes: actions
+            .wakes
+            .into_iter()
+            .chain(protected_actions.wakes)
+            .min(),
+        ..diff::finish(
+            found,
+            only_shown.concat(),
+            device,
+            attributes,
+            owners,
+            unique,
+        )
+    }
+}

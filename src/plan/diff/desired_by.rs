@@ -19,7 +19,7 @@ pub(super) fn is_known(
 
 /// The policies with a wanted change that no guard holds.
 pub(super) fn desired_by<'a>(
-    wanted: Vec<(Field, PolicyKey)>,
+    wanted: &[(Field, PolicyKey)],
     differences: impl Iterator<Item = &'a Difference>,
 ) -> BTreeSet<PolicyKey> {
     let open: Vec<&Difference> = differences
@@ -30,8 +30,8 @@ pub(super) fn desired_by<'a>(
         open.any(|open| open.change.field() == *field && open.concerns(policy))
     };
     wanted
-        .into_iter()
+        .iter()
         .filter(|(field, policy)| is_open(field, policy))
-        .map(|(_, policy)| policy)
+        .map(|(_, policy)| policy.clone())
         .collect()
 }

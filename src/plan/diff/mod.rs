@@ -1,149 +1,77 @@
+//! Compares a device with what the owners of its fields declare.
+
 mod desired_by;
 mod device_plan;
+mod finish;
 mod shown;
 
 use std::collections::BTreeSet;
 
-use self::desired_by::{desired_by, is_known};
 pub use self::device_plan::DevicePlan;
+pub(super) use self::{
+    finish::finish,
+    shown::{denied, impossible, observed, protected},
+};
 use super::{
     ApprovalStates, Change, Difference, Entry, Field, FieldOwners, Hold, ListOwners, Mode,
-    PlanContext, Policy, PolicyKey, PolicyPermissions, PolicyRecord, UniqueSetting, Why,
-    actions::Actions, hold, release::declared_keys,
+    PolicyKey, Why, actions::Actions,
 };
 use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
 
-/// The policies with unreadable fields, with the observed state in place of those fields.
-fn with_observed(
-    device: &Device,
-    attributes: Option<&Attributes>,
-    policies: &[(&Policy, &PolicyRecord)],
-) -> Vec<Option<Policy>> {
-    let replaced = policies.iter().map(|(policy, _)| {
-        let unreadable = !policy.desired.unreadable.is_empty();
-        unreadable.then(|| policy.with_observed(device, attributes))
-    });
-    replaced.collect()
+/// The differences of one device, before the plan is finished.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The differences of policies that act.
+    differences: Vec<Difference>,
+    /// The differences that are shown and not sent.
+    shown: Vec<Difference>,
+    /// The policies that want to change a field now, including those that the limit holds.
+    wanted: Vec<(Field, PolicyKey)>,
+    /// The changes of each policy that needs an approval, or has one.
+    asked: Vec<(PolicyKey, Change)>,
+    /// The policies for which an attribute is set now, unless a guard holds it.
+    acting: Vec<(AttributeKey, PolicyKey)>,
 }
 
-/// Compares one device with what all the policies that target it declare.
-///
-/// `attributes` is `None` until they have been read: unknown is not empty.
-#[must_use]
-pub fn plan_device(
+impl Found {
+    /// Adds differences that are only shown.
+    pub(super) fn show(&mut self, differences: Vec<Difference>) {
+        self.shown.extend(differences);
+    }
+
+    /// The differences that a guard can hold: a suspended policy sends nothing anyway.
+    pub(super) fn not_suspended(&mut self) -> impl Iterator<Item = &mut Difference> {
+        let waiting = self
+            .shown
+            .iter_mut()
+            .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
+        self.differences.iter_mut().chain(waiting)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Difference> + Clone {
+        self.differences.iter().chain(&self.shown)
+    }
+}
+
+/// Compares a device with what the owners of its fields declare.
+pub(super) fn compare(
     device: &Device,
     attributes: Option<&Attributes>,
-    policies: &[(&Policy, &PolicyRecord)],
-    context: &PlanContext<'_>,
-) -> DevicePlan {
-    let replaced = with_observed(device, attributes, policies);
-    let all = policies.iter().zip(&replaced);
-    let all: Vec<(&Policy, &PolicyRecord)> = all
-        .map(|((policy, record), replaced)| (replaced.as_ref().unwrap_or(policy), *record))
-        .collect();
-    let all = all.as_slice();
-    let permissions = PolicyPermissions::on(device, all, context.released, context.guardrails);
-    let split = permissions.split(all);
-    let denied = shown::denied(device, &permissions, &split, all, &replaced);
-    let policies = &split.counting(all);
-    let mut owners = FieldOwners::resolve(
-        policies,
-        context.released,
-        &context.tailnet_wide.types,
-        context.approvals,
-        permissions,
-        &device.node_id,
-        context.now,
-    );
-    let protected = split.protected(all);
-    owners.add_denied(&protected, &device.node_id, context.now);
-    let unique = UniqueSetting::of(&owners, policies);
-    let claimed = &context.tailnet_wide.unique;
-    owners.drop_overridden_by_other_devices(&device.node_id, &unique, claimed, policies, context);
-    let actions = Actions::of(device, policies, context);
-    let denied_actions = Actions::of(device, &protected, context);
-    let compare = |owners| {
-        let mut diff = DiffBuilder::of(device, owners, context.approvals);
-        diff.compare(attributes);
-        diff.actions(&actions);
-        diff
-    };
-    let DiffBuilder {
-        mut differences,
-        mut shown,
-        wanted,
-        asked,
-        acting,
-        ..
-    } = compare(&owners);
-    shown.extend(shown::impossible(
-        device, &owners, attributes, policies, context,
-    ));
-    let waiting = shown
-        .iter_mut()
-        .filter(|difference| !matches!(difference.hold, Some(Hold::Suspended(_))));
-    let guarded = differences.iter_mut().chain(waiting);
-    hold::hold(guarded, device, &owners, policies, context);
-    let mut desired_by = desired_by(wanted, differences.iter().chain(&shown));
-    if !is_known(device, attributes, &owners) {
-        // A release is known before all of its devices are read. The limit must count it as a whole, or it
-        // would begin with the devices that are read first.
-        let enforces = |policy: &&PolicyKey| owners.mode(policy) == Mode::Enforce;
-        desired_by.extend(owners.releasing.iter().filter(enforces).cloned());
-    }
-    let managed =
-        attributes.map(|_| declared_keys::keys(&owners, acting, &differences.iter().chain(&shown)));
-    for observed in owners.observed.values() {
-        let differences = compare(observed).differences.into_iter();
-        shown.extend(differences.map(|difference| Difference {
-            hold: Some(Hold::Observed),
-            ..difference
-        }));
-    }
-    shown.extend(shown::protected(
-        device,
-        &owners,
-        attributes,
-        &denied_actions,
-        context,
-    ));
-    shown.extend(denied);
-    // A device that is being deleted gets no other change.
-    let is_deleted = |difference: &Difference| {
-        difference.hold.is_none() && matches!(difference.change, Change::Delete { .. })
-    };
-    if differences.iter().any(is_deleted) {
-        differences.retain(is_deleted);
-    }
-    differences.sort_by_key(|difference| difference.change.field());
-    shown.sort_by_key(|difference| difference.change.field());
-    DevicePlan {
-        differences,
-        shown,
-        desired_by,
-        asked,
-        attributes_unread: owners.need_attributes() && attributes.is_none(),
-        enabled_routes: device.enabled_routes.clone().unwrap_or_default(),
-        routes_unread: owners.need_routes() && device.enabled_routes.is_none(),
-        unique,
-        managed: managed.unwrap_or_default(),
-        owners,
-        actions: [actions.stages, denied_actions.stages].concat(),
-        wakes: actions.wakes.into_iter().chain(denied_actions.wakes).min(),
-    }
+    owners: &FieldOwners,
+    actions: &Actions,
+    approvals: &ApprovalStates<'_>,
+) -> Found {
+    let mut diff = DiffBuilder::of(device, owners, approvals);
+    diff.compare(attributes);
+    diff.actions(actions);
+    diff.found
 }
 
 struct DiffBuilder<'a> {
     device: &'a Device,
     field_owners: &'a FieldOwners,
     approvals: &'a ApprovalStates<'a>,
-    differences: Vec<Difference>,
-    shown: Vec<Difference>,
-    /// The policies that want to change a field now, including those that the limit holds.
-    wanted: Vec<(Field, PolicyKey)>,
-    asked: Vec<(PolicyKey, Change)>,
-    /// The policies for which an attribute is set now, unless a guard holds it.
-    acting: Vec<(AttributeKey, PolicyKey)>,
+    found: Found,
 }
 
 /// The policies that want one change, each list by rank.
@@ -167,11 +95,7 @@ impl<'a> DiffBuilder<'a> {
             device,
             field_owners,
             approvals,
-            differences: Vec::new(),
-            shown: Vec::new(),
-            wanted: Vec::new(),
-            asked: Vec::new(),
-            acting: Vec::new(),
+            found: Found::default(),
         }
     }
 
@@ -199,10 +123,10 @@ impl<'a> DiffBuilder<'a> {
         let hold = self.hold(&owner, change);
         let counts = matches!(hold, None | Some(Hold::Limit(_)));
         if counts && !self.approvals.is_exempt_from_limit(&owner, change) {
-            self.wanted.push((change.field(), owner.clone()));
+            self.found.wanted.push((change.field(), owner.clone()));
         }
         if !self.field_owners.acts(&owner) || self.approvals.has_approved(&owner) {
-            self.asked.push((owner.clone(), change.clone()));
+            self.found.asked.push((owner.clone(), change.clone()));
         }
         match hold {
             None => {
@@ -212,7 +136,7 @@ impl<'a> DiffBuilder<'a> {
                     ..
                 } = change
                 {
-                    self.acting.push((key.clone(), owner.clone()));
+                    self.found.acting.push((key.clone(), owner.clone()));
                 }
                 owners.acting.push(owner);
             }
@@ -270,16 +194,16 @@ impl<'a> DiffBuilder<'a> {
             let waiting = waiting.into_iter().map(|(owner, _)| owner);
             let by_rank = acting.into_iter().chain(waiting).chain(suspended);
             let difference = self.difference(by_rank, why, change, None);
-            self.differences.extend(difference);
+            self.found.differences.extend(difference);
             return;
         }
         for (owner, hold) in waiting {
             let change = self.field_owners.view(&owner, &change);
             let difference = self.difference([owner], why, change, Some(hold));
-            self.shown.extend(difference);
+            self.found.shown.extend(difference);
         }
         let difference = self.difference(suspended, why, change, suspender);
-        self.shown.extend(difference);
+        self.found.shown.extend(difference);
     }
 
     /// Adds the differences of a list: one for the acting policies, one for each waiting policy, and one for
@@ -327,20 +251,20 @@ impl<'a> DiffBuilder<'a> {
             let why = acting.first().map_or(Why::Declared, why);
             let by_rank = acting.iter().cloned().chain(met);
             let difference = self.difference(by_rank, why, to(&after), None);
-            self.differences.extend(difference);
+            self.found.differences.extend(difference);
         }
         for (owner, hold, own) in waiting {
             let why = why(&owner);
             let change = field_owners.view(&owner, &to(&own));
             let difference = self.difference([owner], why, change, Some(hold));
-            self.shown.extend(difference);
+            self.found.shown.extend(difference);
         }
         let is_suspended =
             |policy: &PolicyKey| matches!(field_owners.mode(policy), Mode::Suspended(_));
         let all = claim.settled(before, |policy| is_active(policy) || is_suspended(policy));
         if all != after {
             let difference = self.difference(suspended, Why::Declared, to(&all), suspender);
-            self.shown.extend(difference);
+            self.found.shown.extend(difference);
         }
     }
 

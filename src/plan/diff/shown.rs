@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::DiffBuilder;
+use super::compare;
 use crate::{
     model::{Attributes, Device, NodeId},
     plan::{
@@ -11,21 +11,51 @@ use crate::{
     },
 };
 
-/// The differences on a protected device.
-pub(super) fn protected(
+/// The differences of policies that only observe.
+pub(in crate::plan) fn observed(
     device: &Device,
-    field_owners: &FieldOwners,
+    owners: &FieldOwners,
+    attributes: Option<&Attributes>,
+    actions: &Actions,
+    context: &PlanContext<'_>,
+) -> Vec<Difference> {
+    let alone = owners.observed.values();
+    held_as(&Hold::Observed, alone, device, attributes, actions, context)
+}
+
+/// The differences on a protected device.
+pub(in crate::plan) fn protected(
+    device: &Device,
+    owners: &FieldOwners,
+    attributes: Option<&Attributes>,
+    actions: &Actions,
+    context: &PlanContext<'_>,
+) -> Vec<Difference> {
+    let alone = owners.protected.values();
+    held_as(
+        &Hold::Protected,
+        alone,
+        device,
+        attributes,
+        actions,
+        context,
+    )
+}
+
+/// What each of these owners alone would send, held for one reason.
+fn held_as<'a>(
+    hold: &Hold,
+    alone: impl Iterator<Item = &'a FieldOwners>,
+    device: &Device,
     attributes: Option<&Attributes>,
     actions: &Actions,
     context: &PlanContext<'_>,
 ) -> Vec<Difference> {
     let mut shown = Vec::new();
-    for protected in field_owners.protected.values() {
-        let mut diff = DiffBuilder::of(device, protected, context.approvals);
-        diff.compare(attributes);
-        diff.actions(actions);
-        shown.extend(diff.differences.into_iter().map(|difference| Difference {
-            hold: Some(Hold::Protected),
+    for owners in alone {
+        let found = compare(device, attributes, owners, actions, context.approvals);
+        shown.extend(found.differences.into_iter().map(|difference| Difference {
+            hold: Some(hold.clone()),
             ..difference
         }));
     }
@@ -33,7 +63,7 @@ pub(super) fn protected(
 }
 
 /// The attributes that the API would refuse because the tailnet has the key with another spelling or type.
-pub(super) fn impossible(
+pub(in crate::plan) fn impossible(
     device: &Device,
     field_owners: &FieldOwners,
     attributes: Option<&Attributes>,
@@ -73,7 +103,7 @@ pub(super) fn impossible(
 }
 
 /// The settings that no rule allows the policies on this device: shown as declared, and not compared.
-pub(super) fn denied(
+pub(in crate::plan) fn denied(
     device: &Device,
     permissions: &PolicyPermissions,
     split: &SplitPolicies,

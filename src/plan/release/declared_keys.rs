@@ -9,7 +9,7 @@ use crate::plan::{Difference, Field, FieldOwners, Mode, PolicyKey};
 /// sync.
 pub(in crate::plan) fn keys<'a>(
     field_owners: &FieldOwners,
-    acting: Vec<(AttributeKey, PolicyKey)>,
+    acting: &[(AttributeKey, PolicyKey)],
     differences: &(impl Iterator<Item = &'a Difference> + Clone),
 ) -> BTreeMap<PolicyKey, BTreeSet<AttributeKey>> {
     let difference_of = |key: &AttributeKey| {
@@ -18,7 +18,7 @@ pub(in crate::plan) fn keys<'a>(
         differences.find(|difference| difference.change.field() == field)
     };
     let acting = acting
-        .into_iter()
+        .iter()
         .filter(|(key, _)| difference_of(key).is_some_and(|difference| difference.hold.is_none()));
     let in_sync = field_owners
         .attributes
@@ -31,7 +31,7 @@ pub(in crate::plan) fn keys<'a>(
         owners.map(|owner| (key.clone(), owner.clone()))
     });
     let mut managed: BTreeMap<PolicyKey, BTreeSet<AttributeKey>> = BTreeMap::new();
-    for (key, policy) in acting.chain(in_sync) {
+    for (key, policy) in acting.cloned().chain(in_sync) {
         managed.entry(policy).or_default().insert(key);
     }
     managed

@@ -9,4 +9,5 @@ mod tailnet_wide;
 pub use devices::{Binding, Bound, Owner, bind, bind_policy, may_change, recorded};
 pub use fields::{Conflict, FieldOwners};
 pub use lists::ListOwners;
+pub(super) use readable::with_observed;
 pub use tailnet_wide::{AttributeType, AttributeTypes, ConflictKind, TailnetWide, UniqueSetting};

@@ -132,3 +132,16 @@ fn observed(attributes: Option<&Attributes>) -> BTreeMap<AttributeKey, DesiredAt
     });
     desired.collect()
 }
+
+/// The policies with unreadable fields, with the observed state in place of those fields; `None` for all others.
+pub(in crate::plan) fn with_observed(
+    device: &Device,
+    attributes: Option<&Attributes>,
+    policies: &[(&Policy, &PolicyRecord)],
+) -> Vec<Option<Policy>> {
+    let replaced = policies.iter().map(|(policy, _)| {
+        let unreadable = !policy.desired.unreadable.is_empty();
+        unreadable.then(|| policy.with_observed(device, attributes))
+    });
+    replaced.collect()
+}

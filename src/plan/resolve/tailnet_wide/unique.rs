@@ -229,11 +229,10 @@ impl FieldOwners {
         &mut self,
         node: &NodeId,
         unique: &UniqueSetting,
-        claimed: &UniqueSettings,
         policies: &[(&Policy, &PolicyRecord)],
         context: &PlanContext<'_>,
     ) {
-        let index = context.index;
+        let (index, claimed) = (context.index, &context.tailnet_wide.unique);
         let tells = |overridden: &PolicyKey, other: &NodeId| {
             let mut of = policies
                 .iter()
