@@ -4,7 +4,7 @@ mod describe;
 mod group;
 mod names;
 #[cfg(test)]
-mod properties;
+mod tests;
 mod text;
 
 use std::{

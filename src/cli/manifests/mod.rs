@@ -11,8 +11,6 @@ mod input;
 mod loaded;
 mod objects;
 mod path;
-#[cfg(test)]
-mod properties;
 mod scalar;
 mod schema;
 mod span;

@@ -7,8 +7,6 @@
 //! many steps. An accepted expression means the same as in CEL (a test compares both).
 
 mod ast;
-#[cfg(test)]
-mod bounds;
 mod fields;
 mod lexer;
 mod parser;

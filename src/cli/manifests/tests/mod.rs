@@ -1,3 +1,5 @@
+mod properties;
+
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use super::*;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use proptest::{collection, option, prelude::*};
 use serde_json::{Map, Value, json};
 
-use super::*;
+use super::super::*;
 
 /// Specs that the API server accepts.
 fn spec() -> impl Strategy<Value = Value> {

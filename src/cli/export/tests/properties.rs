@@ -8,7 +8,7 @@ use proptest::{collection, option, prelude::*, sample::subsequence};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::{ConnectionArgs, ExportArgs, Exported, GroupBy, SelectArgs, USUAL, text};
+use super::super::{ConnectionArgs, ExportArgs, Exported, GroupBy, SelectArgs, USUAL, text};
 use crate::{
     api::TailscaleDevicePolicy,
     convert,

@@ -1,3 +1,5 @@
+mod bounds;
+
 use cel::{Context, Program};
 use proptest::prelude::*;
 use serde_json::json;
@@ -164,7 +166,7 @@ fn invalid_expression_is_refused_with_its_position_and_a_fix() {
 
 #[test]
 fn documentation_lists_the_fields() {
-    let page = include_str!("../../../../docs/select-devices.md");
+    let page = include_str!("../../../../../docs/select-devices.md");
     let rows = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `device."));
@@ -175,7 +177,7 @@ fn documentation_lists_the_fields() {
 
 #[test]
 fn examples_of_the_documentation_are_valid() {
-    let page = include_str!("../../../../docs/select-devices.md");
+    let page = include_str!("../../../../../docs/select-devices.md");
     let table = page
         .split("| what can be written | example |\n|---|---|\n")
         .nth(1)

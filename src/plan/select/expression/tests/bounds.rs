@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{
+use super::super::{
     Expression,
     pattern::{MAX_BYTES, Pattern},
 };
