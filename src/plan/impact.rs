@@ -99,26 +99,13 @@ mod tests {
 
     fn device() -> Device {
         Device {
-            node_id: "n1CNTRL".parse().unwrap(),
-            legacy_id: String::new(),
             name: "fra.tail1.ts.net".to_owned(),
             hostname: "fra".to_owned(),
             user: "amelie@example.com".to_owned(),
-            tags: TagSet::new(),
-            ipv4: None,
             os: "linux".to_owned(),
-            client_version: String::new(),
-            update_available: false,
-            ephemeral: false,
-            created: None,
-            authorized: true,
-            external: false,
             key_expiry_disabled: true,
             expires: Some(Timestamp::UNIX_EPOCH),
-            connected: None,
-            last_seen: None,
-            enabled_routes: None,
-            advertised_routes: None,
+            ..Device::plain("n1CNTRL".parse().unwrap())
         }
     }
 

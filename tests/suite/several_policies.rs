@@ -37,26 +37,15 @@ fn policy(name: &str, cell: &str) -> Option<PolicyInput> {
 
 fn device(tags: TagSet) -> Device {
     Device {
-        node_id: "n1".parse().unwrap(),
         legacy_id: "1".into(),
         name: "one.tail1.ts.net".into(),
         hostname: "one".into(),
         user: "amelie@example.com".into(),
         tags,
-        ipv4: None,
         os: "linux".into(),
         client_version: "1.96.2".to_owned(),
-        update_available: false,
-        ephemeral: false,
-        created: None,
-        authorized: true,
-        external: false,
-        key_expiry_disabled: false,
-        expires: None,
-        connected: None,
-        last_seen: None,
         enabled_routes: Some(RouteSet::new()),
-        advertised_routes: None,
+        ..Device::plain("n1".parse().unwrap())
     }
 }
 

@@ -20,26 +20,14 @@ fn id(text: &str) -> NodeId {
 /// A device with the name `fra`, this id, this user, and these tags.
 fn device(node: &str, user: &str, tags: &[&str]) -> Device {
     Device {
-        node_id: id(node),
         legacy_id: format!("1{node}"),
         name: "fra.tail1.ts.net".to_owned(),
         hostname: "Fra".to_owned(),
         user: user.to_owned(),
         tags: tags.iter().map(|tag| tag.parse().unwrap()).collect(),
-        ipv4: None,
         os: "linux".to_owned(),
         client_version: "1.96.2".to_owned(),
-        update_available: false,
-        ephemeral: false,
-        created: None,
-        authorized: true,
-        external: false,
-        key_expiry_disabled: false,
-        expires: None,
-        connected: None,
-        last_seen: None,
-        enabled_routes: None,
-        advertised_routes: None,
+        ..Device::plain(id(node))
     }
 }
 

@@ -180,26 +180,14 @@ pub(in crate::plan) fn device() -> impl Strategy<Value = Device> {
 /// A device with nothing special about it.
 pub(crate) fn plain_device() -> Device {
     Device {
-        node_id: node(),
         legacy_id: "1".to_owned(),
         name: "name-0.tail1.ts.net".to_owned(),
         hostname: "host".to_owned(),
         user: "amelie@example.com".to_owned(),
-        tags: TagSet::new(),
-        ipv4: None,
         os: "linux".to_owned(),
         client_version: "1.96.2".to_owned(),
-        update_available: false,
-        ephemeral: false,
-        created: None,
-        authorized: true,
-        external: false,
-        key_expiry_disabled: false,
-        expires: None,
-        connected: None,
-        last_seen: None,
         enabled_routes: Some(RouteSet::new()),
-        advertised_routes: None,
+        ..Device::plain(node())
     }
 }
 

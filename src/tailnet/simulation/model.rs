@@ -256,26 +256,17 @@ pub fn failure(reason: Reason, retry: Retry) -> Failure {
 pub fn device(number: usize) -> Device {
     let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
     Device {
-        node_id: node_id(number),
         legacy_id: format!("{}", 1000 + number),
         name: format!("name-{number}.tail1.ts.net"),
         hostname: format!("host-{number}"),
         user: "amelie@example.com".to_owned(),
-        tags: BTreeSet::new(),
         ipv4: Some([100, 80, high, low].into()),
         os: "linux".to_owned(),
         client_version: "1.96.2".to_owned(),
-        update_available: false,
-        ephemeral: false,
         created: Some("2025-01-05T08:00:00Z".parse().unwrap()),
-        authorized: true,
-        external: false,
-        key_expiry_disabled: false,
-        expires: None,
-        connected: None,
-        last_seen: None,
         enabled_routes: Some(RouteSet::new()),
         advertised_routes: Some(Route::exit_node()),
+        ..Device::plain(node_id(number))
     }
 }
 
