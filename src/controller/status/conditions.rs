@@ -4,11 +4,17 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::ready_state::{Progress, ReadyState};
+use super::{
+    ready_state::{Progress, ReadyState},
+    text::bounded,
+};
 use crate::api::{
     Reason,
     conditions::{ACCEPTED, IN_SYNC, READY, RECONCILING, STALLED},
 };
+
+/// Bytes: the schema of conditions allows 32,768, far more than people read.
+const MAX_MESSAGE: usize = 4096;
 
 /// Whether a policy's devices are in sync, as far as is known.
 pub(super) enum SyncState {
@@ -18,6 +24,13 @@ pub(super) enum SyncState {
     NotYet,
     /// The result of the last poll stays.
     AsBefore,
+}
+
+impl SyncState {
+    /// Nothing differs, but the policy does not have its way.
+    pub(super) fn overridden() -> Self {
+        Self::No("Another policy overrides a field that this policy declares.".to_owned())
+    }
 }
 
 /// Builds the new list of conditions: the transition time changes only when the status of a
@@ -130,22 +143,9 @@ impl<'a> Conditions<'a> {
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message: bounded(message),
+            message: bounded(message.to_owned(), MAX_MESSAGE),
             observed_generation: Some(self.generation),
             last_transition_time: since.unwrap_or(Time(now)),
         });
     }
-}
-
-/// The schema of conditions allows 32,768 bytes of message, far more than people read.
-fn bounded(message: &str) -> String {
-    const MAX_BYTES: usize = 4096;
-    if message.len() <= MAX_BYTES {
-        return message.to_owned();
-    }
-    let end = (0..=MAX_BYTES)
-        .rev()
-        .find(|at| message.is_char_boundary(*at))
-        .unwrap_or(0);
-    format!("{}…", &message[..end])
 }

@@ -3,7 +3,7 @@
 use super::{
     conditions::SyncState,
     ready_state::{ReadyState, failed},
-    text::{count, counted},
+    text::{count, counted, expired},
 };
 use crate::{
     api::{DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
@@ -101,15 +101,8 @@ fn dependent(report: &DeviceReport) -> Option<ReadyState> {
 
 fn as_declared(report: &DeviceReport) -> ReadyState {
     let called = called(report);
-    if report.expired.is_empty() {
-        return ReadyState::done(Reason::InSync, format!("{called} is in sync."));
-    }
-    let keys: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
-    let keys = keys.join(", ");
-    ReadyState::done(
-        Reason::InSync,
-        format!("{called} is in sync. No longer declared, as the expiry has passed: {keys}."),
-    )
+    let expired = expired(&report.expired);
+    ReadyState::done(Reason::InSync, format!("{called} is in sync.{expired}"))
 }
 
 /// A deletion waits for a complete list of devices.
@@ -192,9 +185,7 @@ pub(super) fn in_sync(report: &DeviceReport) -> SyncState {
         return SyncState::No(changes.take(DETAILS).collect::<Vec<_>>().join("; "));
     }
     if !report.conflicts.is_empty() {
-        return SyncState::No(
-            "Another policy overrides a field that this policy declares.".to_owned(),
-        );
+        return SyncState::overridden();
     }
     if report.unread {
         return SyncState::NotYet;

@@ -28,3 +28,4 @@ pub(super) use ready_state::{ReadyState, failed};
 pub(super) use selector::flapping;
 pub use tailnet::of_tailnet;
 pub(super) use tailnet::{deletions, recent, reserved};
+pub(super) use text::bounded;

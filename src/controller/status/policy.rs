@@ -86,10 +86,7 @@ fn cause(state: &State) -> ReadyState {
     match state {
         State::Invalid(errors) => ReadyState::stalled(Reason::Invalid, errors.join("; ")),
         State::NotAllowed(forbidden) => not_allowed(forbidden),
-        State::Starting => ReadyState::working(
-            Reason::NotStarted,
-            "The controller is reading the first list of devices.",
-        ),
+        State::Starting => ReadyState::starting(),
         State::Unavailable(failure) => failed(failure),
         State::Unbound { named, binding } => {
             binding::with_hint(binding::unbound(named, binding), binding)

@@ -44,6 +44,12 @@ impl ReadyState {
         }
     }
 
+    /// Before the first list of devices.
+    pub fn starting() -> Self {
+        let message = "The controller is reading the first list of devices.";
+        Self::working(Reason::NotStarted, message)
+    }
+
     pub fn retrying(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             status: "False",

@@ -4,7 +4,7 @@ use super::{
     conditions::SyncState,
     device::{self, called, deleting, failures, held, is_as_declared, pending, worst},
     ready_state::{Progress, ReadyState, failed},
-    text::{count, counted},
+    text::{count, counted, expired},
 };
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
@@ -141,14 +141,7 @@ fn dependent(report: &SelectorReport) -> Option<ReadyState> {
 }
 
 fn as_declared(report: &SelectorReport) -> ReadyState {
-    let expired: Vec<_> = report.expired.iter().map(ToString::to_string).collect();
-    let expired = match expired.as_slice() {
-        [] => String::new(),
-        keys => format!(
-            " No longer declared, as the expiry has passed: {}.",
-            keys.join(", ")
-        ),
-    };
+    let expired = expired(&report.expired);
     let message = match report.matched {
         1 => format!("The one matching device is in sync.{expired}"),
         all => format!("All {all} devices are in sync.{expired}"),
@@ -217,8 +210,7 @@ pub(super) fn in_sync(report: &SelectorReport) -> SyncState {
         return SyncState::No(format!("{total}: {}", first.join("; ")));
     }
     if report.conflicted > 0 {
-        let message = "Another policy overrides a field that this policy declares.";
-        return SyncState::No(message.to_owned());
+        return SyncState::overridden();
     }
     if report.unread > 0 {
         return SyncState::NotYet;

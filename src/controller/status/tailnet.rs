@@ -27,10 +27,7 @@ pub fn of_tailnet(
 ) -> TailscaleTailnetStatus {
     let ready = match (&report.failure, report.devices) {
         (Some(failure), _) => failed(failure),
-        (None, None) => ReadyState::working(
-            Reason::NotStarted,
-            "The controller is reading the first list of devices.",
-        ),
+        (None, None) => ReadyState::starting(),
         (None, Some(_)) if report.suspended => ReadyState::done(
             Reason::Suspended,
             "The controller can read the tailnet's devices. The tailnet is suspended: nothing is sent for \

@@ -64,3 +64,52 @@ impl Sources {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        api::Reason,
+        controller::{FromEnvironment, serve::metrics::Metrics},
+        tailscale::{self, Credential},
+    };
+
+    fn from_environment() -> Environment {
+        tailscale::install_crypto_provider();
+        let from = FromEnvironment {
+            settings: tailscale::Settings::new("http://127.0.0.1:9".parse().unwrap(), "-"),
+            credential: Credential::ApiKey("tskey-api-a".to_owned().into()),
+        };
+        Environment::connect(from, "tsdp-system", &Arc::new(Metrics::default())).unwrap()
+    }
+
+    /// The reason why a tailnet without a resource has no client, if it has none.
+    fn why_unconnected(sources: &Sources, tailnet: &str) -> Option<Reason> {
+        match sources.without_resource(tailnet) {
+            Message::Connection { client, .. } => client.err().map(|failure| failure.reason),
+            _ => unreachable!("another message"),
+        }
+    }
+
+    #[test]
+    fn only_the_default_tailnet_comes_from_the_environment() {
+        let sources = Sources::new(Some(from_environment()));
+        assert_eq!(sources.environment_tailnet(), Some(environment::DEFAULT));
+        assert_eq!(why_unconnected(&sources, environment::DEFAULT), None);
+        let missing = Some(Reason::TailnetNotFound);
+        assert_eq!(why_unconnected(&sources, "other"), missing);
+    }
+
+    #[test]
+    fn resource_of_its_name_replaces_the_environment_permanently() {
+        let mut sources = Sources::new(Some(from_environment()));
+        assert!(sources.replace_environment("other").is_none());
+        assert!(sources.replace_environment(environment::DEFAULT).is_some());
+        assert!(sources.replace_environment(environment::DEFAULT).is_none());
+        assert_eq!(sources.environment_tailnet(), None);
+        let missing = Some(Reason::TailnetNotFound);
+        assert_eq!(why_unconnected(&sources, environment::DEFAULT), missing);
+    }
+}

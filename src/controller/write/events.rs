@@ -15,6 +15,10 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::api_server::{MANAGER, MAX_WAIT, not_permitted};
+use crate::controller::status;
+
+/// Bytes: the API server refuses notes of more than 1,024.
+const MAX_NOTE: usize = 1000;
 
 /// Writes Events if that is permitted.
 #[derive(Clone)]
@@ -78,24 +82,10 @@ fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
     Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(bounded(note)),
+        note: Some(status::bounded(note, MAX_NOTE)),
         action: action.to_owned(),
         secondary: None,
     }
-}
-
-/// The API server refuses longer notes.
-fn bounded(mut note: String) -> String {
-    const MAX_BYTES: usize = 1000;
-    if note.len() > MAX_BYTES {
-        let end = (0..=MAX_BYTES)
-            .rev()
-            .find(|at| note.is_char_boundary(*at))
-            .unwrap_or(0);
-        note.truncate(end);
-        note.push('…');
-    }
-    note
 }
 
 /// The API server also forbids new objects in a namespace that is being deleted: that is not a
