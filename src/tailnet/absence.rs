@@ -190,8 +190,8 @@ impl Engine {
     /// Work on a missing device waits, and its policies report the device as missing.
     fn wait_for_missing(&mut self, id: &NodeId) {
         if let Some(node) = self.devices.get(id) {
-            self.dirty_steps.insert(id.clone());
-            self.dirty_statuses.extend(node.all_policies().cloned());
+            self.dirty.step(id);
+            self.dirty.report_all(node.all_policies().cloned());
         }
     }
 
@@ -288,8 +288,8 @@ impl Engine {
             missing.proof = Proof::Open(again);
         }
         self.index.insert(device);
-        self.dirty_matches.insert(id.clone());
-        self.dirty_plans.insert(id.clone());
+        self.dirty.rematch(&id);
+        self.dirty.plan(&id);
         self.mark_bindings(|bound| bound == Some(&id));
     }
 
@@ -310,8 +310,8 @@ impl Engine {
     fn give_up(&mut self, id: &NodeId) {
         self.absence.prove(id, self.polling.seen);
         self.index.remove(id);
-        self.dirty_matches.insert(id.clone());
-        self.dirty_plans.insert(id.clone());
+        self.dirty.rematch(id);
+        self.dirty.plan(id);
         self.reconsider_taken();
         self.mark_bindings(|bound| bound == Some(id));
     }
@@ -325,6 +325,6 @@ impl Engine {
             node.is_none() || concerns(node)
         });
         let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
-        self.dirty_targets.extend(affected);
+        self.dirty.rebind_all(affected);
     }
 }

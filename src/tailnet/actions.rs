@@ -265,10 +265,10 @@ impl Engine {
             let found = entry.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only the leader records anything.
             if self.term.is_some() && entry.update_expiry(&device, now.wall) {
-                self.dirty_statuses.insert(key.clone());
+                self.dirty.report(&key);
             }
             let next = entry.update_turn(&device, protected, now.wall);
-            self.dirty_plans.extend(next);
+            self.dirty.plan_all(next);
             if let Some(change) = found.filter(|_| self.leads()) {
                 let difference = Difference {
                     node: id.clone(),
@@ -308,7 +308,7 @@ impl Engine {
                 .policies
                 .values()
                 .flat_map(|entry| &entry.actions.waiting);
-            self.dirty_plans.extend(waiting.cloned());
+            self.dirty.plan_all(waiting.cloned());
         }
     }
 
@@ -332,7 +332,7 @@ impl Engine {
                 let record = entry.needed_record.actions.expiries.get(&at);
                 let known = record.is_some_and(|record| record.started.contains_key(id));
                 if !known && entry.records().begin_expiry(at, id, before) {
-                    self.dirty_statuses.insert(owner.clone());
+                    self.dirty.report(owner);
                 }
             }
         }
@@ -366,7 +366,7 @@ impl Engine {
                         let log = &mut self.change_budget.deletions;
                         log.add(owner, &entry.uid, now.wall, revision);
                     }
-                    self.dirty_statuses.insert(owner.clone());
+                    self.dirty.report(owner);
                 }
             }
         }
@@ -422,7 +422,7 @@ impl Engine {
                 }
                 _ => {}
             }
-            self.dirty_statuses.insert(owner.clone());
+            self.dirty.report(owner);
         }
     }
 
@@ -464,7 +464,7 @@ impl Engine {
             differences.any(|difference| difference.change.field() == Field::DeleteInactive)
         };
         let waiting = self.devices.iter().filter(|(_, node)| waits(node));
-        self.dirty_plans.extend(waiting.map(|(id, _)| id.clone()));
+        self.dirty.plan_all(waiting.map(|(id, _)| id.clone()));
     }
 
     /// Emits the Event about a missed expiry.

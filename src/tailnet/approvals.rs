@@ -107,7 +107,7 @@ impl Engine {
         let is_new = entry.needed_record.held.as_ref() != Some(&plan.hash);
         entry.needed_record.held = Some(plan.hash.clone());
         entry.frozen_plan = Some(plan);
-        self.dirty_approvals.insert(key.clone());
+        self.dirty.approve(key);
         if is_new {
             self.notify(key, Notification::Held(held_plan));
         }
@@ -171,7 +171,7 @@ impl Engine {
         if !self.leads() {
             return;
         }
-        for key in std::mem::take(&mut self.dirty_approvals) {
+        for key in self.dirty.take_approvals() {
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
@@ -185,7 +185,7 @@ impl Engine {
             entry.needed_record.approvals_used =
                 entry.needed_record.approvals_used.saturating_add(1);
             entry.needed_record.approved = Some(plan.hash.clone());
-            self.dirty_plans.extend(plan.open().nodes().cloned());
+            self.dirty.plan_all(plan.open().nodes().cloned());
             let held_plan = self.held_plan(&key, &plan);
             if let Some(entry) = self.policies.get_mut(&key) {
                 match plan.on {
@@ -194,7 +194,7 @@ impl Engine {
                 }
             }
             self.notify(&key, Notification::Approved(held_plan));
-            self.dirty_statuses.insert(key);
+            self.dirty.report(&key);
         }
     }
 

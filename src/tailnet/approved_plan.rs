@@ -51,7 +51,7 @@ impl Engine {
             && self.policies_listed
             && self.connection.is_ok()
             && self.polling.is_closed()
-            && self.dirty_steps.is_empty()
+            && self.dirty.awaiting_step().next().is_none()
             && !self.is_evaluating()
             && self.queues.at_work().next().is_none()
             && !self.devices.values().any(DeviceState::is_tried_again)

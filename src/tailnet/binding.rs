@@ -57,7 +57,7 @@ impl Engine {
         entry.take_evaluated();
         if entry.selector_errors != selector_errors {
             entry.selector_errors = selector_errors;
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
         }
         // Before the engine forgets anything about the released devices.
         let (index, absence) = (&self.index, &self.absence);
@@ -67,7 +67,7 @@ impl Engine {
         let recorded = entry.record_of(binding.as_ref(), &self.index);
         if entry.needed_record.bound != recorded {
             entry.needed_record.bound = recorded;
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
         }
         if entry.deleting.is_none() && entry.selector().is_some() {
             self.selector_policies.insert(key.clone());
@@ -84,7 +84,7 @@ impl Engine {
             return;
         }
         let before = std::mem::replace(&mut entry.binding, binding.clone());
-        self.dirty_statuses.insert(key.clone());
+        self.dirty.report(key);
         let targets = |binding: &Option<Binding>, id: &NodeId| {
             binding.as_ref().is_some_and(|binding| binding.holds(id))
         };
@@ -142,7 +142,7 @@ impl Engine {
         if let Some(entry) = self.policies.get_mut(key) {
             entry.reclaim(id);
         }
-        self.dirty_plans.insert(id.clone());
+        self.dirty.plan(id);
     }
 
     /// Releases a device that a policy no longer targets.
@@ -150,18 +150,18 @@ impl Engine {
         if let Some(entry) = self.policies.get_mut(key) {
             entry.drop_device(id);
             let next = entry.end_turn(id);
-            self.dirty_plans.extend(next);
+            self.dirty.plan_all(next);
         }
         if let Some(node) = self.devices.get_mut(id) {
             node.policies.remove(key);
-            self.dirty_plans.insert(id.clone());
+            self.dirty.plan(id);
         }
     }
 
     /// Plans all dirty devices. The plan of one device may make others dirty.
     pub(super) fn plan_dirty(&mut self, now: Now) {
-        while !self.dirty_plans.is_empty() {
-            for id in std::mem::take(&mut self.dirty_plans) {
+        while self.dirty.has_plans() {
+            for id in self.dirty.take_plans() {
                 self.plan_again(&id, now);
             }
         }
@@ -185,13 +185,13 @@ impl Engine {
             }
             return;
         }
-        self.dirty_statuses.extend(node.all_policies().cloned());
-        self.dirty_steps.insert(id.clone());
+        self.dirty.report_all(node.all_policies().cloned());
+        self.dirty.step(id);
         self.update_ownership(id, now);
         self.update_actions(id, now);
         self.plan_one(id, now);
         self.adopt_keys(id, now);
-        self.dirty_managed_routes.insert(id.clone());
+        self.dirty.manage_routes(id);
         self.begin_expiries(id);
         if self.drop_cleared(id, now) {
             self.plan_again(id, now);
@@ -276,7 +276,7 @@ impl Engine {
         self.set_timer(id, None);
         self.devices.remove(id);
         self.read_shares.set(id, BTreeSet::new());
-        self.dirty_steps.remove(id);
+        self.dirty.forget_device(id);
         self.queues.remove(id);
     }
 
@@ -305,7 +305,7 @@ impl Engine {
             if let Some(node) = self.devices.get_mut(&id) {
                 node.timer = None;
             }
-            self.dirty_plans.insert(id);
+            self.dirty.plan(&id);
         }
     }
 }

@@ -156,7 +156,7 @@ impl Engine {
         let budget = &mut self.change_budget;
         if budget.approvals != declared.approvals {
             budget.approvals.clone_from(&declared.approvals);
-            self.dirty_approvals.extend(budget.held.iter().cloned());
+            self.dirty.approve_all(budget.held.iter().cloned());
         }
         budget.recorded = Some(declared);
         if self.term.is_some() {
@@ -177,7 +177,7 @@ impl Engine {
     pub(super) fn expire_changes(&mut self, now: Now) {
         let over = self.change_budget.window.expire(now.monotonic);
         let known = over.into_iter().filter(|id| self.devices.contains_key(id));
-        self.dirty_plans.extend(known);
+        self.dirty.plan_all(known);
     }
 
     /// Decides which policies are held, so that no more devices are changed than the limit allows.
@@ -196,24 +196,24 @@ impl Engine {
     fn apply_limit_once(&mut self, now: Now) -> bool {
         let most = self.most_changes();
         let concerned = self.change_budget.find_large(most);
-        self.dirty_plans.extend(concerned);
+        self.dirty.plan_all(concerned);
         let (held, beyond_share) = most.map(|most| self.beyond_limit(most)).unwrap_or_default();
         let budget = &mut self.change_budget;
         let before = std::mem::replace(&mut budget.beyond_share, beyond_share);
         let changed = before.symmetric_difference(&budget.beyond_share);
-        self.dirty_statuses.extend(changed.cloned());
-        if held == budget.held && self.dirty_plans.is_empty() {
+        self.dirty.report_all(changed.cloned());
+        if held == budget.held && !self.dirty.has_plans() {
             return false;
         }
         let budget = &self.change_budget;
         for key in held.symmetric_difference(&budget.held) {
-            self.dirty_plans.extend(budget.wants.of(key).cloned());
+            self.dirty.plan_all(budget.wants.of(key).cloned());
             // Also devices without differences: a policy that is no longer held manages their routes.
             let held = self.policies.get(key);
             let partly = held.map(|held| held.needed_record.managed.partly.iter());
-            self.dirty_managed_routes
-                .extend(partly.into_iter().flatten().map(|(id, _)| id.clone()));
-            self.dirty_statuses.insert(key.clone());
+            self.dirty
+                .manage_routes_all(partly.into_iter().flatten().map(|(id, _)| id.clone()));
+            self.dirty.report(key);
         }
         self.change_budget.held = held;
         self.plan_dirty(now);

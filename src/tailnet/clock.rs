@@ -78,7 +78,7 @@ impl Engine {
     /// The effective time: the wall clock's, or the API's if the two are too far apart.
     pub(super) fn effective_time(&mut self, now: Now) -> Now {
         if self.clock.compare(now) {
-            self.dirty_plans.extend(self.devices.keys().cloned());
+            self.dirty.plan_all(self.devices.keys().cloned());
             self.report_all();
         }
         match (self.clock.skew(), self.clock.time(now.monotonic)) {

@@ -43,8 +43,8 @@ impl Engine {
         entry.deleting = patience.map(Deadline::new);
         if patience.is_some() {
             self.deleting.insert(key.clone());
-            self.dirty_targets.insert(key.clone());
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.rebind(key);
+            self.dirty.report(key);
         }
     }
 
@@ -129,7 +129,7 @@ impl Engine {
 
     fn end(&mut self, key: &PolicyKey, why: Option<String>) {
         self.deleting.remove(key);
-        self.dirty_statuses.insert(key.clone());
+        self.dirty.report(key);
         let abandoned = why.map(|why| self.abandon(key, why));
         let Some(entry) = self.policies.get_mut(key) else {
             return;

@@ -39,7 +39,7 @@ impl Engine {
         let policies = &self.policies;
         let edited = &mut self.edited.policies;
         edited.retain(|key| policies.contains_key(key));
-        self.dirty_statuses.extend(edited.iter().cloned());
+        self.dirty.report_all(edited.iter().cloned());
         if std::mem::take(&mut self.edited.tailnet) {
             self.last_tailnet = None;
         }

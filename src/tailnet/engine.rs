@@ -10,6 +10,7 @@ use super::{
     change_budget::ChangeBudget,
     clock::ApiClock,
     device_state::{DeviceState, StepContext},
+    dirty::{Dirty, Phases},
     edited::EditedStatuses,
     evaluation,
     failure::Backoff,
@@ -93,14 +94,10 @@ pub struct Engine {
     /// Counts answers about single devices, so that a list from before one of them is not taken for a later
     /// read.
     pub(super) revision: u64,
-    /// Policies whose devices must be found again.
-    pub(super) dirty_targets: BTreeSet<PolicyKey>,
     /// The policies with a selector.
     pub(super) selector_policies: BTreeSet<PolicyKey>,
     /// Policies that are being deleted and whose cleanup is not finished.
     pub(super) deleting: BTreeSet<PolicyKey>,
-    /// Devices that selectors must match again.
-    pub(super) dirty_matches: BTreeSet<NodeId>,
     /// Devices that keep changing whether a selector matches them.
     pub(super) flapping: Flapping,
     /// Policies whose selector has devices left to match, or has just matched the last one.
@@ -109,18 +106,8 @@ pub struct Engine {
     pub(super) evaluated_last: String,
     /// The evaluation steps in one step of the engine.
     pub(super) evaluation_share: usize,
-    /// Devices that must be planned again.
-    pub(super) dirty_plans: BTreeSet<NodeId>,
-    /// Devices whose next step must be decided again.
-    pub(super) dirty_steps: BTreeSet<NodeId>,
-    /// Devices whose plan may show that a policy manages more of their routes.
-    pub(super) dirty_managed_routes: BTreeSet<NodeId>,
     pub(super) queues: Queues,
     pub(super) change_budget: ChangeBudget,
-    /// Policies whose frozen plan an approval may match.
-    pub(super) dirty_approvals: BTreeSet<PolicyKey>,
-    /// Policies whose report may have changed.
-    pub(super) dirty_statuses: BTreeSet<PolicyKey>,
     /// The number of the last list after which reports were made.
     pub(super) reported_at: u64,
     /// The edited statuses that must be written again.
@@ -140,6 +127,8 @@ pub struct Engine {
     pub(super) released_at: u64,
     /// The capacity of the record of the keys that a policy owns.
     pub(super) record_capacity: Capacity,
+    /// What must be computed again.
+    pub(super) dirty: Dirty,
     pub(super) effects: Vec<Effect>,
     pub(super) turns: Turns,
     /// When the next request may be sent, if too many are in flight now.
@@ -182,21 +171,14 @@ impl Engine {
             next_ticket: 0,
             epoch: 0,
             revision: 0,
-            dirty_targets: BTreeSet::new(),
             selector_policies: BTreeSet::new(),
             deleting: BTreeSet::new(),
-            dirty_matches: BTreeSet::new(),
             flapping: Flapping::default(),
             evaluating: BTreeSet::new(),
             evaluated_last: String::new(),
             evaluation_share: evaluation::SHARE,
-            dirty_plans: BTreeSet::new(),
-            dirty_steps: BTreeSet::new(),
-            dirty_managed_routes: BTreeSet::new(),
             queues: Queues::default(),
             change_budget: ChangeBudget::default(),
-            dirty_approvals: BTreeSet::new(),
-            dirty_statuses: BTreeSet::new(),
             reported_at: 0,
             edited: EditedStatuses::default(),
             timers: BTreeSet::new(),
@@ -207,6 +189,7 @@ impl Engine {
             waiting_records: WaitingRecords::default(),
             released_at: 0,
             record_capacity: Capacity::default(),
+            dirty: Dirty::default(),
             effects: Vec::new(),
             turns: Turns::default(),
             lane_opens_at: None,
@@ -290,7 +273,21 @@ impl Engine {
             self.records_due_at(),
         ];
         let evaluation = self.evaluates_at();
-        let own = [poll, timer, batch, lane, evaluation, self.next_lookup()];
+        let may_run = Phases {
+            decide: self.knows_all(),
+            approve: self.leads(),
+            send: self.may_act(),
+        };
+        let dirty = self.dirty.is_due(may_run).then_some(Duration::ZERO);
+        let own = [
+            poll,
+            timer,
+            batch,
+            lane,
+            evaluation,
+            dirty,
+            self.next_lookup(),
+        ];
         own.into_iter().chain(ends).flatten().min()
     }
 
@@ -307,7 +304,7 @@ impl Engine {
         self.take_guardrails(&settings);
         self.settings = settings;
         // The ages at which things are read again may have changed.
-        self.dirty_steps.extend(self.devices.keys().cloned());
+        self.dirty.step_all(self.devices.keys().cloned());
         self.polling.poll_now(now.monotonic);
     }
 
@@ -319,8 +316,8 @@ impl Engine {
             .filter(|entry| entry.uid == declared.uid);
         let Some(entry) = known else {
             self.drop_policy(&key);
-            self.dirty_targets.insert(key.clone());
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.rebind(&key);
+            self.dirty.report(&key);
             let deleting = declared.deleting;
             let known = declared.status_state.readable.as_ref();
             let policy = self.admit(&declared.policy, known);
@@ -340,13 +337,13 @@ impl Engine {
         entry.status_state = declared.status_state;
         if entry.note_finalizer() {
             entry.last_report = None;
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(&key);
         }
         if entry.approvals != declared.approvals {
             entry.approvals = declared.approvals;
-            self.dirty_approvals.insert(key.clone());
-            self.dirty_targets.insert(key.clone());
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.approve(&key);
+            self.dirty.rebind(&key);
+            self.dirty.report(&key);
         }
         let edited = entry.generation != declared.generation;
         if edited {
@@ -395,11 +392,11 @@ impl Engine {
         {
             if let Some(node) = self.devices.get_mut(id) {
                 node.forget_backoffs_of(key);
-                self.dirty_plans.insert(id.clone());
+                self.dirty.plan(id);
             }
         }
-        self.dirty_statuses.insert(key.clone());
-        self.dirty_targets.insert(key.clone());
+        self.dirty.report(key);
+        self.dirty.rebind(key);
     }
 
     fn drop_policy(&mut self, key: &PolicyKey) {
@@ -414,10 +411,8 @@ impl Engine {
         self.selector_policies.remove(key);
         self.flapping.forget_policy(key);
         self.deleting.remove(key);
-        self.dirty_targets.remove(key);
-        self.dirty_statuses.remove(key);
+        self.dirty.forget_policy(key);
         self.reconcile_requests.remove(key);
-        self.dirty_approvals.remove(key);
     }
 
     /// Whether this process may write.
@@ -471,8 +466,8 @@ impl Engine {
             node.device_read = None;
             node.forget_backoffs();
         }
-        self.dirty_plans.extend(self.devices.keys().cloned());
-        self.dirty_targets.extend(self.policies.keys().cloned());
+        self.dirty.plan_all(self.devices.keys().cloned());
+        self.dirty.rebind_all(self.policies.keys().cloned());
     }
 
     pub(super) fn step_context(
@@ -498,7 +493,7 @@ impl Engine {
     }
 
     pub(super) fn report_all(&mut self) {
-        self.dirty_statuses.extend(self.policies.keys().cloned());
+        self.dirty.report_all(self.policies.keys().cloned());
     }
 
     pub(super) fn backoff(

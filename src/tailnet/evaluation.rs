@@ -149,7 +149,7 @@ impl PolicyEntry {
 impl Engine {
     /// Matches selectors with devices, in a share, and applies the results that are complete.
     pub(super) fn evaluate(&mut self, now: Duration) {
-        for key in self.dirty_targets.clone() {
+        for key in self.dirty.bindings() {
             self.begin_evaluation(&key);
         }
         self.note_changed_facts();
@@ -224,7 +224,7 @@ impl Engine {
             waited |= entry.is_some_and(|entry| std::mem::take(&mut entry.awaited));
         }
         if waited {
-            self.dirty_steps.extend(self.devices.keys().cloned());
+            self.dirty.step_all(self.devices.keys().cloned());
         }
     }
 
@@ -268,11 +268,11 @@ impl Engine {
 
     /// Devices with a changed fact are matched again with each selector.
     fn note_changed_facts(&mut self) {
-        let changed = std::mem::take(&mut self.dirty_matches);
+        let changed = self.dirty.take_matches();
         if changed.is_empty() {
             return;
         }
-        self.dirty_steps.extend(changed.iter().cloned());
+        self.dirty.step_all(changed.iter().cloned());
         for (key, entry) in &mut self.policies {
             if let Some(evaluation) = &mut entry.evaluation {
                 evaluation.left.extend(changed.iter().cloned());
@@ -338,13 +338,13 @@ impl Engine {
             if let Some(next) = next {
                 self.put_in_force(key, next);
             }
-            self.dirty_targets.insert(key.clone());
+            self.dirty.rebind(key);
             return;
         }
         for (id, comparison) in std::mem::take(&mut evaluation.found) {
             let comparison = self.damp(&id, key, comparison, now);
             self.rematch(&id, key, comparison);
-            self.dirty_steps.insert(id);
+            self.dirty.step(&id);
         }
     }
 
@@ -376,13 +376,12 @@ impl Engine {
         let before = std::mem::replace(&mut entry.policy, policy);
         self.redeclare(before.as_ref().ok(), after.as_ref());
         self.concern_devices(key);
-        self.dirty_statuses.insert(key.clone());
+        self.dirty.report(key);
     }
 
     fn concern_devices(&mut self, key: &PolicyKey) {
         if let Some(entry) = self.policies.get(key) {
-            self.dirty_plans
-                .extend(entry.managed().into_iter().cloned());
+            self.dirty.plan_all(entry.managed().into_iter().cloned());
         }
     }
 }

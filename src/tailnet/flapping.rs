@@ -161,7 +161,7 @@ impl Engine {
         let is_member = members.contains(id);
         let Some(device) = self.index.get(id) else {
             if self.flapping.forget_device(key, id) {
-                self.dirty_statuses.insert(key.clone());
+                self.dirty.report(key);
             }
             return comparison;
         };
@@ -170,7 +170,7 @@ impl Engine {
             .flapping
             .observe(key, device, comparison, is_member, now);
         if matches!(membership, Membership::Freed | Membership::Frozen) {
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
         }
         if membership == Membership::Frozen {
             let node = id.clone();
@@ -186,7 +186,7 @@ impl Engine {
     /// Devices with the same result for a while are matched again.
     pub(super) fn end_flapping(&mut self, now: Duration) {
         let due = self.flapping.due(now);
-        self.dirty_matches.extend(due);
+        self.dirty.rematch_all(due);
     }
 
     pub(super) fn flapping_of(&self, key: &PolicyKey) -> Option<FlappingDevices> {

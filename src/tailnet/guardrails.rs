@@ -30,7 +30,7 @@ impl Engine {
         }
         self.admission.guardrails = settings.guardrails.clone();
         // Which devices are protected may have changed.
-        self.dirty_plans.extend(self.devices.keys().cloned());
+        self.dirty.plan_all(self.devices.keys().cloned());
         let all: Vec<PolicyKey> = self.policies.keys().cloned().collect();
         for key in &all {
             self.admit_again(key);

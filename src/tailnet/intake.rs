@@ -117,7 +117,7 @@ impl Engine {
         for id in to_read {
             if let Some(node) = self.devices.get_mut(&id) {
                 node.read_attributes = true;
-                self.dirty_steps.insert(id);
+                self.dirty.step(&id);
             }
         }
         // While the list fails, its own backoff counts.
@@ -136,7 +136,7 @@ impl Engine {
         for key in granted {
             if let Some(entry) = self.policies.get_mut(&key) {
                 entry.needed_record.handled = entry.asked().cloned();
-                self.dirty_statuses.insert(key);
+                self.dirty.report(&key);
             }
         }
     }
@@ -150,20 +150,23 @@ impl Engine {
         }
         let (devices, contradicted) = listed_once(devices);
         let mut fleet = DeviceIndex::default();
+        let mut changed: BTreeSet<NodeId> = BTreeSet::new();
         for device in devices {
-            let listed = contradicted.contains(&device.node_id);
-            self.take_listed(device, listed, asked_at, &mut fleet);
+            let id = device.node_id.clone();
+            let is_contradicted = contradicted.contains(&id);
+            if self.take_listed(device, is_contradicted, asked_at, &mut fleet) {
+                changed.insert(id);
+            }
         }
         let dropped = self.keep_missing(&mut fleet);
-        self.dirty_matches.extend(dropped);
+        self.dirty.rematch_all(dropped);
         self.index = fleet;
         self.find_inactive();
         self.reconsider_taken();
         // A policy whose device is unchanged in the list stays bound as it was.
-        let (fleet, stale) = (&self.index, &self.dirty_plans);
-        let changed = |id: &NodeId| fleet.get(id).is_none() || stale.contains(id);
-        let nodes = self.devices.keys();
-        let changed: BTreeSet<NodeId> = nodes.filter(|id| changed(id)).cloned().collect();
+        let lost = self.devices.keys();
+        let lost = lost.filter(|id| self.index.get(id).is_none());
+        changed.extend(lost.cloned());
         self.mark_bindings(|id| id.is_some_and(|id| changed.contains(id)));
     }
 
@@ -176,25 +179,27 @@ impl Engine {
         }
         let previous = std::mem::take(&mut self.index);
         let previous = previous.devices().map(|device| device.node_id.clone());
-        self.dirty_matches.extend(previous);
+        self.dirty.rematch_all(previous);
     }
 
-    /// Takes a device of a list. `contradicted`: the list has it twice, with different values.
+    /// Takes a device of a list. `contradicted`: the list has it twice, with different values. Returns whether
+    /// that may change what a policy does on the device.
     fn take_listed(
         &mut self,
         device: Device,
         contradicted: bool,
         asked_at: u64,
         fleet: &mut DeviceIndex,
-    ) {
+    ) -> bool {
         let id = device.node_id.clone();
         let known = self.index.get(&id);
         let was_own = known.is_some_and(|known| !known.external);
         if self.deleted.contains_key(&id) || (device.external && was_own) {
-            return;
+            return false;
         }
-        if !device.external && self.absence.note_present(&id) {
-            self.dirty_plans.insert(id.clone());
+        let is_back = !device.external && self.absence.note_present(&id);
+        if is_back {
+            self.dirty.plan(&id);
         }
         let Some(node) = self.devices.get_mut(&id) else {
             match known {
@@ -202,34 +207,38 @@ impl Engine {
                 None if contradicted => {}
                 known => {
                     if known.is_none_or(|known| known.facts_differ(&device)) {
-                        self.dirty_matches.insert(id);
+                        self.dirty.rematch(&id);
                     }
                     fleet.insert(device);
                 }
             }
-            return;
+            return is_back;
         };
         match known {
             // The list may be older than the last write or read of this device.
             Some(ours) if node.busy > 0 || node.changed_at_revision > asked_at => {
                 fleet.insert(ours.clone());
+                is_back
             }
             // Only a read of the device itself can tell.
             Some(ours) if contradicted => {
                 node.read = true;
-                self.dirty_steps.insert(id);
+                self.dirty.step(&id);
                 fleet.insert(ours.clone());
+                is_back
             }
             known => {
                 let device = with_known_routes(device, node);
-                let changed = known != Some(&device);
-                if mark_read(node) || changed {
-                    self.dirty_plans.insert(id.clone());
+                let differs = known != Some(&device);
+                let has_changed = mark_read(node) || differs;
+                if has_changed {
+                    self.dirty.plan(&id);
                 }
                 if known.is_none_or(|known| known.facts_differ(&device)) {
-                    self.dirty_matches.insert(id);
+                    self.dirty.rematch(&id);
                 }
                 fleet.insert(device);
+                is_back || has_changed
             }
         }
     }
@@ -244,7 +253,7 @@ impl Engine {
             all.any(taken) || lost.any(|lost| matches!(lost.kind, ConflictKind::Device(_)))
         };
         let waiting = self.devices.iter().filter(|(_, node)| waits(node));
-        self.dirty_plans.extend(waiting.map(|(id, _)| id.clone()));
+        self.dirty.plan_all(waiting.map(|(id, _)| id.clone()));
     }
 
     fn take_device(&mut self, device: Device, asked_at: Duration) {
@@ -319,7 +328,7 @@ impl Engine {
         if let Some(node) = self.devices.get_mut(id) {
             node.request_finished(self.revision);
         }
-        self.dirty_plans.insert(id.clone());
+        self.dirty.plan(id);
     }
 
     /// Polls now: the list tells best whether a device is gone, or the credential is rejected.

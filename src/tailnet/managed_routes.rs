@@ -12,7 +12,7 @@ impl Engine {
     /// Policies start to manage the routes that they set on a device, or would set if they differed. Runs
     /// after the change limit has been applied, as a policy does not manage the routes of a held change.
     pub(super) fn manage_routes(&mut self) {
-        for id in std::mem::take(&mut self.dirty_managed_routes) {
+        for id in self.dirty.take_managed_routes() {
             self.manage_routes_of(&id);
         }
     }
@@ -44,7 +44,7 @@ impl Engine {
             let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
             if !routes.is_subset(managed.managed_routes(id)) {
                 Arc::make_mut(&mut entry.needed_record.managed).manage_routes(id, &routes);
-                self.dirty_statuses.insert(key.clone());
+                self.dirty.report(key);
             }
         }
     }

@@ -363,7 +363,7 @@ impl Engine {
         self.released_at = list;
         for (key, entry) in &mut self.policies {
             if entry.release_absent(&self.index, &self.absence, list) {
-                self.dirty_statuses.insert(key.clone());
+                self.dirty.report(key);
             }
         }
     }
@@ -374,7 +374,7 @@ impl Engine {
             return;
         };
         let left_out = entry.record(&self.index, self.record_capacity);
-        self.dirty_steps.extend(left_out);
+        self.dirty.step_all(left_out);
     }
 
     /// Decides whether the devices that wait for a record are recorded now: they are many, they have waited

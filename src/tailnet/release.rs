@@ -113,7 +113,7 @@ impl Engine {
         let managed = entry.map(|entry| std::mem::take(&mut entry.needed_record.managed));
         if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
             self.forget_released(key, &managed);
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
         }
     }
 
@@ -133,7 +133,7 @@ impl Engine {
             let owned = Arc::clone(&entry.needed_record.owned);
             entry.managed_devices().release([id.clone()].into(), &owned);
             self.track_device(id, key);
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
         }
     }
 
@@ -146,14 +146,14 @@ impl Engine {
             return;
         }
         entry.too_many = too_many;
-        self.dirty_plans.extend(entry.nodes().cloned());
-        self.dirty_statuses.insert(key.clone());
+        self.dirty.plan_all(entry.nodes().cloned());
+        self.dirty.report(key);
     }
 
     /// With one device less, there may no longer be too many.
     pub(super) fn recount(&mut self, key: &PolicyKey) {
         if self.policies.get(key).is_some_and(|entry| entry.too_many) {
-            self.dirty_targets.insert(key.clone());
+            self.dirty.rebind(key);
         }
     }
 
@@ -171,7 +171,7 @@ impl Engine {
     fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.devices.entry(id.clone()).or_default();
         if node.clearing.insert(key.clone()) {
-            self.dirty_plans.insert(id.clone());
+            self.dirty.plan(id);
         }
     }
 
@@ -180,7 +180,7 @@ impl Engine {
         for id in managed.released_devices() {
             if let Some(node) = self.devices.get_mut(id) {
                 node.clearing.remove(key);
-                self.dirty_plans.insert(id.clone());
+                self.dirty.plan(id);
             }
         }
     }
@@ -233,7 +233,7 @@ impl Engine {
             if let Some(entry) = self.policies.get_mut(key) {
                 entry.managed_devices().cleared(id);
             }
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
             self.recount(key);
         }
         self.disown_gone(id);
@@ -253,7 +253,7 @@ impl Engine {
             let gone = node.gone(device, entry.needed_record.managed.due(id));
             if !gone.is_empty() {
                 entry.managed_devices().forget(id, &gone);
-                self.dirty_statuses.insert(key.clone());
+                self.dirty.report(key);
             }
         }
     }
@@ -297,7 +297,7 @@ impl Engine {
         if managed.released.is_empty() || !entry.clears() {
             return false;
         }
-        let mut at_work = self.queues.at_work().chain(&self.dirty_steps);
+        let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
         self.reported_at == self.polling.seen
             && !self.stopping
             && self.outage().is_none()

@@ -135,20 +135,12 @@ pub struct TailnetReport {
 }
 
 impl Engine {
-    /// Emits the reports that have changed. While stopping too, as the last requests must be reported.
-    pub(super) fn publish(&mut self) {
+    /// Emits those of the due reports that have changed. While stopping too, as the last requests must be reported.
+    pub(super) fn publish(&mut self, due: Vec<PolicyKey>) {
         if !self.leads() {
-            self.dirty_statuses.clear();
             return;
         }
-        self.correct_statuses();
-        for key in std::mem::take(&mut self.dirty_statuses) {
-            if self.selector_can_wait(&key) || self.clearing_can_wait(&key) {
-                self.dirty_statuses.insert(key);
-                continue;
-            }
-            self.record_keys(&key);
-            self.freeze(&key);
+        for key in due {
             self.report_missed(&key);
             let Some(report) = self.report(&key) else {
                 continue;
@@ -180,15 +172,9 @@ impl Engine {
         let entry = self.policies.get_mut(key);
         if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
             entry.durable_record = record;
-            self.dirty_steps.extend(entry.nodes().cloned());
-            self.dirty_steps.extend(
-                entry
-                    .needed_record
-                    .managed
-                    .released_devices()
-                    .into_iter()
-                    .cloned(),
-            );
+            self.dirty.step_all(entry.nodes().cloned());
+            self.dirty
+                .step_all(entry.needed_record.managed.released_devices().into_iter().cloned());
         }
     }
 
@@ -292,7 +278,7 @@ impl Engine {
             node: id.clone(),
             label: device.label().to_string(),
             working: !self.queues.is_idle(id)
-                || self.dirty_steps.contains(id)
+                || self.dirty.awaits_step(id)
                 || node.retries_quietly(),
             unread: !plan.complete(),
             differences,

@@ -96,14 +96,13 @@ impl Engine {
     pub(super) fn tailnet_recorded(&mut self, revision: u64) {
         let reservations = &mut self.change_budget.reservations;
         reservations.recorded = reservations.recorded.max(revision);
-        self.dirty_steps
-            .extend(reservations.reserved.keys().cloned());
+        self.dirty.step_all(reservations.reserved.keys().cloned());
     }
 
     /// Whether a device is about to be changed, or is being changed.
     fn is_changing(&self, id: &NodeId) -> bool {
         let at_rest = self.queues.is_idle(id) || self.queues.written().contains(id);
-        self.change_budget.window.is_in_flight(id) || !at_rest || self.dirty_steps.contains(id)
+        self.change_budget.window.is_in_flight(id) || !at_rest || self.dirty.awaits_step(id)
     }
 
     /// How many more devices the limit leaves, apart from those that are reserved and not changed yet.

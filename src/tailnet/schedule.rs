@@ -28,6 +28,7 @@ impl Engine {
     /// Computes everything that is dirty, and begins what can be begun. The order matters: targets before
     /// plans, plans before the limit, and the limit before requests.
     pub(super) fn reconcile(&mut self, now: Now) {
+        self.dirty.begin_step();
         self.turns.begin_step();
         self.lane_opens_at = None;
         // The poll does not take every turn if others wait too.
@@ -52,24 +53,20 @@ impl Engine {
             }
         }
         self.poll(now);
-        if self.leads() {
-            self.reserve();
-        }
-        self.finish_deletions(now);
-        self.count_waiting_records(now);
-        self.publish();
+        let due = self.close(now);
+        self.publish(due);
     }
 
     /// Finds the devices of the dirty policies whose selector has been evaluated.
     fn rebind_known(&mut self, now: Now) {
         let mut known = Vec::new();
-        for key in std::mem::take(&mut self.dirty_targets) {
+        for key in self.dirty.take_bindings() {
             if self
                 .policies
                 .get(&key)
                 .is_some_and(PolicyEntry::is_first_evaluated)
             {
-                self.dirty_targets.insert(key);
+                self.dirty.rebind_later(&key);
             } else {
                 self.rebind(&key, now.wall);
                 known.push(key);
@@ -98,7 +95,7 @@ impl Engine {
     }
 
     fn act(&mut self, now: Now) {
-        for id in std::mem::take(&mut self.dirty_steps) {
+        for id in self.dirty.take_steps() {
             self.begin_deletions(&id, now);
             self.decide_step(&id, now);
         }
@@ -209,7 +206,7 @@ impl Engine {
             if done && let Some(entry) = self.policies.get_mut(&key) {
                 entry.urgent = false;
             }
-            self.dirty_statuses.insert(key);
+            self.dirty.report(&key);
         }
     }
 
@@ -225,7 +222,7 @@ impl Engine {
             // A one-shot action is recorded first.
             Some(Step::Call(_, differences)) if !self.have_begun(&differences, now) => {
                 self.queues.put(id, Lane::Blocked, now.monotonic);
-                self.dirty_steps.insert(id.clone());
+                self.dirty.step_later(id);
             }
             Some(Step::Call(call, differences)) => {
                 self.send_for(id, Request::Write(call), differences, now);
@@ -336,7 +333,7 @@ impl Engine {
         if let Some(node) = self.devices.get_mut(id) {
             node.unverified
                 .retain(|field, _| !matches!(field, Field::Attribute(_)));
-            self.dirty_plans.insert(id.clone());
+            self.dirty.plan(id);
             self.decide_step(id, now);
         }
     }

@@ -108,7 +108,7 @@ impl Engine {
         };
         let left = !matches && !is_unknown && entry.needed_record.managed.nodes.contains(id);
         if has_changed || reported {
-            self.dirty_statuses.insert(key.clone());
+            self.dirty.report(key);
         }
         if has_changed && matches {
             self.adopt_device(id, key);
@@ -128,13 +128,13 @@ impl Engine {
 
     /// Marks a device for matching, as its facts may have changed.
     pub(super) fn reconsider(&mut self, id: &NodeId) {
-        self.dirty_matches.insert(id.clone());
+        self.dirty.rematch(id);
         if let Some(node) = self.devices.get(id) {
             let single = node
                 .policies
                 .iter()
                 .filter(|key| !self.selector_policies.contains(*key));
-            self.dirty_targets.extend(single.cloned());
+            self.dirty.rebind_all(single.cloned());
         }
     }
 
@@ -148,7 +148,7 @@ impl Engine {
         else {
             return false;
         };
-        let mut at_work = self.queues.at_work().chain(&self.dirty_steps);
+        let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
         self.selector_policies.contains(key)
             && self.reported_at == self.polling.seen
             && !self.stopping
@@ -163,7 +163,7 @@ impl Engine {
             .devices
             .get(id)
             .is_some_and(DeviceState::retries_quietly);
-        let busy = !self.queues.is_idle(id) || self.dirty_steps.contains(id) || retries;
+        let busy = !self.queues.is_idle(id) || self.dirty.awaits_step(id) || retries;
         let done = |node: &DeviceState| node.is_done() && node.unverified.is_empty();
         busy && !self.devices.get(id).is_some_and(done)
     }

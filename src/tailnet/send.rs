@@ -268,7 +268,7 @@ impl Engine {
         if let Some(node) = self.devices.get_mut(id) {
             node.busy = node.busy.saturating_sub(1);
         }
-        self.dirty_plans.insert(id.clone());
+        self.dirty.plan(id);
     }
 
     /// Splits a refused batch; `false` if it is a single entry.
@@ -303,7 +303,7 @@ impl Engine {
                 };
                 node.halves = node.halves.saturating_sub(1);
                 if own.is_empty() {
-                    self.dirty_steps.insert(id.clone());
+                    self.dirty.step(id);
                 } else {
                     node.busy += 1;
                     writes.insert(id.clone(), own);
@@ -354,7 +354,7 @@ impl Engine {
                 if let Some(node) = self.devices.get_mut(&id) {
                     node.halves = node.halves.saturating_sub(1);
                 }
-                self.dirty_steps.insert(id);
+                self.dirty.step(&id);
             }
         }
     }

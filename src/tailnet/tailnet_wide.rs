@@ -104,20 +104,20 @@ impl Engine {
             return;
         }
         let affected = self.tailnet_wide.unique.put(id, desired);
-        self.dirty_plans.extend(affected);
+        self.dirty.plan_all(affected);
         self.reconsider_waiting(id);
     }
 
     /// Plans again the devices that wait for the address of this device.
     pub(super) fn reconsider_waiting(&mut self, id: &NodeId) {
         let waiting = self.tailnet_wide.unique.waiting_for(id, &self.index);
-        self.dirty_plans.extend(waiting);
+        self.dirty.plan_all(waiting);
     }
 
     fn compare_again(&mut self, policies: BTreeSet<PolicyKey>) {
         for key in policies {
             if let Some(entry) = self.policies.get(&key) {
-                self.dirty_plans.extend(entry.nodes().cloned());
+                self.dirty.plan_all(entry.nodes().cloned());
             }
         }
     }

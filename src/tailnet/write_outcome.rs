@@ -48,7 +48,7 @@ impl Engine {
                     self.reconsider(id);
                 }
                 Call::Set(_, SettingValue::Name(_)) => {
-                    self.dirty_matches.insert(id.clone());
+                    self.dirty.rematch(id);
                 }
                 _ => {}
             }

@@ -37,7 +37,7 @@ impl World {
     }
 }
 
-fn with_approval(policy: Policy) -> Policy {
+pub fn with_approval(policy: Policy) -> Policy {
     Policy {
         mode: Mode::Approve,
         ..policy
@@ -55,7 +55,7 @@ fn give(world: &mut World, number: usize, new: &str) {
 }
 
 /// `count` servers that one policy would give `tag:a` after an approval.
-fn held_servers(count: usize) -> World {
+pub fn held_servers(count: usize) -> World {
     let mut world = servers(count);
     world.apply(with_approval(fleet(tags(&["tag:s", "tag:a"]))));
     world.start();

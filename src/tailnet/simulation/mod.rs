@@ -13,6 +13,7 @@ mod clears;
 mod contested;
 mod counted;
 mod device_lookups;
+mod due;
 mod evaluated;
 mod expired;
 mod faulty;
@@ -131,6 +132,8 @@ struct World {
     tailnet: TailnetDeclared,
     /// The labels of the namespaces.
     namespaces: BTreeMap<String, Labels>,
+    /// Status writes of policies fail.
+    loses_reports: bool,
     /// Status writes of the tailnet fail.
     loses_tailnet_reports: bool,
     /// The last report of the tailnet.
@@ -186,6 +189,7 @@ impl World {
             settings: settings(),
             tailnet: TailnetDeclared::default(),
             namespaces: BTreeMap::new(),
+            loses_reports: false,
             loses_tailnet_reports: false,
             tailnet_report: TailnetReport::default(),
             reported: checks::EngineInputs::default(),
@@ -414,6 +418,7 @@ impl World {
             }
             Event::Depart(ticket, request, until) => self.depart(ticket, request, until),
             Event::Answer(ticket, answer) => self.step(Input::Answered(ticket, answer)),
+            Event::Keep(..) if self.loses_reports => {}
             Event::Keep(key, report) => {
                 let PolicyReport { uid, record, .. } = (*report).clone();
                 let recorded = Input::Recorded {
