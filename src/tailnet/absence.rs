@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     Answer, Engine, Failure, Now, Request, Retry, Ticket, device_lookup::LookedUpDevices,
-    device_lookup::is_lacking, failure::backoff, send::MAX_LANES,
+    device_lookup::is_lacking, failure::backoff,
 };
 use crate::{
     model::{Device, NodeId, Reason},
@@ -165,7 +165,7 @@ impl Engine {
             let times = self.absence.note_absent(&id, lists);
             lost += 1;
             // A process that does not lead decides nothing and sends no lookup.
-            if times > 1 && !(is_concerned && self.leads()) {
+            if times > 1 && !(is_concerned && self.gate.leads()) {
                 dropped.push(id);
                 continue;
             }
@@ -231,19 +231,22 @@ impl Engine {
     /// Looks up the devices that two lists lack.
     pub(super) fn send_lookups(&mut self, now: Now) {
         while self.next_lookup().is_some_and(|from| from <= now.monotonic)
-            && self.turns.take()
+            && self.outbox.take_turn()
             && let Some((_, id)) = self.absence.next(self.polling.seen)
         {
             let id = id.clone();
-            self.send(Request::Device(id.clone()), Vec::new(), now);
-            self.absence.ask(id, Ticket(self.next_ticket));
+            let ticket = self.send(Request::Device(id.clone()), Vec::new(), now);
+            self.absence.ask(id, ticket);
         }
     }
 
     /// When the next lookup is due, if one can be sent.
     pub(super) fn next_lookup(&self) -> Option<Duration> {
         // While something waits for a turn, the turn is the next occasion.
-        if !self.may_act() || self.turns.is_wanted() || self.in_flight.len() >= MAX_LANES {
+        if !self.gate.may_send(&self.polling)
+            || self.outbox.waits_for_turn()
+            || self.outbox.is_crowded()
+        {
             return None;
         }
         let next = self.absence.next(self.polling.seen);

@@ -264,12 +264,12 @@ impl Engine {
             // If the answer of the request was lost, the read that follows reports the change.
             let found = entry.found_done(&device, now.wall).filter(|_| !doubtful);
             // Only the leader records anything.
-            if self.term.is_some() && entry.update_expiry(&device, now.wall) {
+            if self.gate.leads() && entry.update_expiry(&device, now.wall) {
                 self.dirty.report(&key);
             }
             let next = entry.update_turn(&device, protected, now.wall);
             self.dirty.plan_all(next);
-            if let Some(change) = found.filter(|_| self.leads()) {
+            if let Some(change) = found.filter(|_| self.gate.leads()) {
                 let difference = Difference {
                     node: id.clone(),
                     device: device.label().to_string(),
@@ -316,7 +316,7 @@ impl Engine {
     /// the time has come, even if no request can be sent yet: the record must be durable before the request
     /// ([`crate::plan::PolicyRecord::covers`]).
     pub(super) fn begin_expiries(&mut self, id: &NodeId) {
-        let Some(node) = self.devices.get(id).filter(|_| self.leads()) else {
+        let Some(node) = self.devices.get(id).filter(|_| self.gate.leads()) else {
             return;
         };
         let claims = &node.plan.owners;
@@ -341,7 +341,7 @@ impl Engine {
     /// Records a deletion right before its request, once a fresh read has verified that it is due. Each
     /// record counts for the day, whatever the outcome.
     pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
-        let trusted = self.leads() && self.polling.is_trusted(now.monotonic);
+        let trusted = self.gate.leads() && self.polling.is_trusted(now.monotonic);
         let Some(node) = self.devices.get(id).filter(|_| trusted) else {
             return;
         };

@@ -168,7 +168,7 @@ impl Engine {
     /// Uses the approvals that match a frozen plan. The record of a used approval must be durable before the
     /// first request for it ([`crate::plan::PolicyRecord::covers`]).
     pub(super) fn use_approvals(&mut self) {
-        if !self.leads() {
+        if !self.gate.leads() {
             return;
         }
         for key in self.dirty.take_approvals() {

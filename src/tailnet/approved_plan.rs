@@ -47,9 +47,9 @@ impl Engine {
         if self.given_up().is_some() {
             return true;
         }
-        self.leads()
-            && self.policies_listed
-            && self.connection.is_ok()
+        self.gate.leads()
+            && self.gate.has_listed_policies()
+            && self.gate.is_connected()
             && self.polling.is_closed()
             && self.dirty.awaiting_step().next().is_none()
             && !self.is_evaluating()

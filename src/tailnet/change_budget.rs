@@ -159,7 +159,7 @@ impl Engine {
             self.dirty.approve_all(budget.held.iter().cloned());
         }
         budget.recorded = Some(declared);
-        if self.term.is_some() {
+        if self.gate.leads() {
             budget.take_over(now);
         }
     }
@@ -168,7 +168,7 @@ impl Engine {
     pub(super) fn start_counting(&mut self, now: Now) {
         self.change_budget.taken_over = false;
         self.change_budget.reservations.clear();
-        if self.leads() {
+        if self.gate.leads() {
             self.change_budget.take_over(now);
         }
     }

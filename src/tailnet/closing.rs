@@ -10,16 +10,20 @@ use crate::plan::PolicyKey;
 impl Engine {
     /// Closes the step. Returns the policies whose report is due.
     pub(super) fn close(&mut self, now: Now) -> Vec<PolicyKey> {
-        if self.leads() {
+        if self.gate.leads() {
             self.reserve();
         }
         self.finish_deletions(now);
         self.count_waiting_records(now);
-        if !self.leads() {
+        if !self.gate.leads() {
             self.dirty.take_reports();
             return Vec::new();
         }
-        self.correct_statuses();
+        let policies = &self.policies;
+        let edited = self
+            .statuses
+            .corrections(self.polling.seen, |key| policies.contains_key(key));
+        self.dirty.report_all(edited);
         let mut due = Vec::new();
         for key in self.dirty.take_reports() {
             if self.selector_can_wait(&key) || self.clearing_can_wait(&key) {

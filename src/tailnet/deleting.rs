@@ -61,7 +61,7 @@ impl Engine {
 
     /// When the next deadline passes.
     pub(super) fn next_cleanup(&self) -> Option<Duration> {
-        if !self.leads() || !self.policies_listed {
+        if !self.gate.may_end_deletions() {
             return None;
         }
         let deleting = self.deleting.iter();
@@ -72,7 +72,7 @@ impl Engine {
 
     /// Finishes the deletion of policies that have nothing left to clear, and of those that cannot finish.
     pub(super) fn finish_deletions(&mut self, now: Now) {
-        if !self.leads() || !self.policies_listed {
+        if !self.gate.may_end_deletions() {
             return;
         }
         for key in self.deleting.clone() {
@@ -104,7 +104,7 @@ impl Engine {
         if frozen || self.change_budget.held.contains(key) {
             return Waits::Held;
         }
-        if self.connection.is_err() || !self.polling.is_closed() {
+        if !self.gate.is_connected() || !self.polling.is_closed() {
             return Waits::Unreachable;
         }
         if self.must_record(key) {
@@ -169,7 +169,7 @@ impl Engine {
             Mode::Observe => return Some("the policy only observes".to_owned()),
             Mode::Approve | Mode::Enforce => {}
         }
-        let connection = self.connection.as_ref().err();
+        let connection = self.gate.disconnected();
         if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {
             return Some(failure.message.clone());
         }

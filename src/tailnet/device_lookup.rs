@@ -95,7 +95,9 @@ impl Engine {
         target: &DeviceTarget,
         bound: Option<&NodeId>,
     ) -> Result<(Binding, Option<Doubt>), Failure> {
-        self.connection.clone()?;
+        if let Some(failure) = self.gate.disconnected() {
+            return Err(failure.clone());
+        }
         let bound = bound.or(match &target.identity {
             Identity::NodeId(id) => Some(id),
             _ => None,

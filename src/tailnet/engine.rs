@@ -1,35 +1,34 @@
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use super::{
-    Answer, Effect, Failure, Input, Now, Request, Retry, TailnetReport, Term, Ticket,
+    Answer, Effect, Failure, Input, Now, Term, Ticket,
     absence::Absence,
     approved_plan::ApprovedPlan,
     change_budget::ChangeBudget,
     clock::ApiClock,
     device_state::{DeviceState, StepContext},
     dirty::{Dirty, Phases},
-    edited::EditedStatuses,
     evaluation,
     failure::Backoff,
     flapping::Flapping,
+    gate::Gate,
     lanes::Queues,
+    outbox::Outbox,
     owned::WaitingRecords,
     policy_entry::PolicyEntry,
     polling::Polling,
     read_shares::ReadShares,
     reconcile_budget::Asks,
     schedule::BATCH_PATIENCE,
-    send::{Half, Turns},
+    status_book::StatusBook,
 };
 use crate::{
-    model::{ChangeLimit, NodeId, Reason},
-    plan::{
-        self, Admission, Capacity, DeviceIndex, Guardrails, PolicyInput, PolicyKey, TailnetWide,
-    },
-    tailscale::{Ability, Haste},
+    model::{ChangeLimit, NodeId},
+    plan::{Admission, Capacity, DeviceIndex, Guardrails, PolicyInput, PolicyKey, TailnetWide},
+    tailscale::Haste,
 };
 
 /// The settings of a tailnet.
@@ -47,18 +46,6 @@ pub struct Settings {
     pub guardrails: Guardrails,
 }
 
-/// A request in flight.
-#[derive(Debug)]
-pub(super) struct InFlightRequest {
-    pub request: Request,
-    /// The engine's epoch when it was sent: a read of an earlier epoch is not used.
-    pub epoch: u64,
-    /// The differences that it removes.
-    pub differences: Vec<plan::Difference>,
-    /// When it was sent (monotonic): its read is as old as that.
-    pub sent_at: Duration,
-}
-
 /// The state machine of one tailnet: see the module's documentation.
 #[derive(Debug)]
 pub struct Engine {
@@ -66,11 +53,8 @@ pub struct Engine {
     /// The approved plan, if this engine only carries out that.
     pub(super) approved_plan: Option<ApprovedPlan>,
     pub(super) rng: fastrand::Rng,
-    /// The term in which it may write.
-    pub(super) term: Option<Term>,
-    pub(super) stopping: bool,
-    pub(super) connection: Result<(), Failure>,
-    pub(super) policies_listed: bool,
+    /// What may be done at all.
+    pub(super) gate: Gate,
     /// The guardrails, and the labels of namespaces.
     pub(super) admission: Admission,
     pub(super) policies: BTreeMap<PolicyKey, PolicyEntry>,
@@ -87,8 +71,8 @@ pub struct Engine {
     pub(super) read_shares: ReadShares,
     /// Devices that the last list lacks.
     pub(super) absence: Absence,
-    pub(super) in_flight: BTreeMap<Ticket, InFlightRequest>,
-    pub(super) next_ticket: u64,
+    /// What leaves the engine.
+    pub(super) outbox: Outbox,
     /// Counts the times when everything that was known became invalid: a new connection, a new term.
     pub(super) epoch: u64,
     /// Counts answers about single devices, so that a list from before one of them is not taken for a later
@@ -108,15 +92,10 @@ pub struct Engine {
     pub(super) evaluation_share: usize,
     pub(super) queues: Queues,
     pub(super) change_budget: ChangeBudget,
-    /// The number of the last list after which reports were made.
-    pub(super) reported_at: u64,
-    /// The edited statuses that must be written again.
-    pub(super) edited: EditedStatuses,
     /// The timers of the devices.
     pub(super) timers: BTreeSet<(Duration, NodeId)>,
-    /// The scopes that the credential is known to lack.
-    pub(super) missing_scopes: BTreeSet<Ability>,
-    pub(super) last_tailnet: Option<TailnetReport>,
+    /// What was reported last.
+    pub(super) statuses: StatusBook,
     /// Policies whose annotation requests a reconcile, with the last ticket before the request.
     pub(super) reconcile_requests: BTreeMap<PolicyKey, Ticket>,
     /// How many such requests were granted at once.
@@ -129,12 +108,6 @@ pub struct Engine {
     pub(super) record_capacity: Capacity,
     /// What must be computed again.
     pub(super) dirty: Dirty,
-    pub(super) effects: Vec<Effect>,
-    pub(super) turns: Turns,
-    /// When the next request may be sent, if too many are in flight now.
-    pub(super) lane_opens_at: Option<Duration>,
-    /// Parts of refused batches that are sent separately.
-    pub(super) halves: VecDeque<Half>,
 }
 
 impl Engine {
@@ -149,15 +122,7 @@ impl Engine {
             settings,
             approved_plan: None,
             rng: fastrand::Rng::with_seed(seed),
-            term: None,
-            stopping: false,
-            connection: Err(Failure {
-                reason: Reason::Progressing,
-                message: "The controller is connecting.".to_owned(),
-                retry: Retry::Later,
-                unknown_outcome: false,
-            }),
-            policies_listed: false,
+            gate: Gate::default(),
             policies: BTreeMap::new(),
             polling: Polling::default(),
             clock: ApiClock::default(),
@@ -167,8 +132,7 @@ impl Engine {
             devices: BTreeMap::new(),
             read_shares: ReadShares::default(),
             absence: Absence::default(),
-            in_flight: BTreeMap::new(),
-            next_ticket: 0,
+            outbox: Outbox::default(),
             epoch: 0,
             revision: 0,
             selector_policies: BTreeSet::new(),
@@ -179,21 +143,14 @@ impl Engine {
             evaluation_share: evaluation::SHARE,
             queues: Queues::default(),
             change_budget: ChangeBudget::default(),
-            reported_at: 0,
-            edited: EditedStatuses::default(),
             timers: BTreeSet::new(),
-            missing_scopes: BTreeSet::new(),
-            last_tailnet: None,
+            statuses: StatusBook::default(),
             reconcile_requests: BTreeMap::new(),
             asks: Asks::default(),
             waiting_records: WaitingRecords::default(),
             released_at: 0,
             record_capacity: Capacity::default(),
             dirty: Dirty::default(),
-            effects: Vec::new(),
-            turns: Turns::default(),
-            lane_opens_at: None,
-            halves: VecDeque::new(),
         }
     }
 
@@ -207,7 +164,7 @@ impl Engine {
         match input {
             Input::Policy(declared) => self.take_policy(*declared, now),
             Input::PolicyGone(key) => self.drop_policy(&key),
-            Input::PoliciesListed => self.policies_listed = true,
+            Input::PoliciesListed => self.gate.note_policies_listed(),
             Input::Connection {
                 settings,
                 connected,
@@ -216,57 +173,58 @@ impl Engine {
                     self.take_settings(*settings, now);
                 }
                 self.clock.forget();
-                self.connection = connected;
+                self.gate.connect(connected);
                 self.start_over(now);
                 self.report_all();
             }
             Input::Settings(settings) => self.take_settings(settings, now),
             Input::Namespace(name, labels) => self.take_labels(name, labels),
-            Input::StatusEdited(policy) => self.edited.note(policy),
+            Input::StatusEdited(policy) => self.statuses.note_edit(policy),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails, its own backoff counts: nobody may shorten it.
             Input::Poll if self.polling.failure().is_some() => {}
             Input::Poll => self.polling.poll_now(now.monotonic),
             Input::Term(term) => self.take_term(term, now),
-            Input::Turn => self.turns.grant(),
+            Input::Turn => self.outbox.grant_turn(),
             Input::NotSent(ticket) => self.not_sent(ticket, now),
             Input::Answered(ticket, result) => self.answered(ticket, result, now),
             Input::Recorded { key, uid, record } => self.recorded(&key, &uid, record),
             Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
             Input::Wake => {}
-            Input::Stop => self.stopping = true,
+            Input::Stop => self.gate.stop(),
         }
         self.reconcile(now);
-        self.turns.set_haste(self.queues.is_quick(now.monotonic));
-        self.turns.end_step();
-        std::mem::take(&mut self.effects)
+        self.outbox.end_step(self.queues.is_quick(now.monotonic))
     }
 
     /// Whether a request waits for a turn ([`Input::Turn`]). Which request it is, is decided only then.
     #[must_use]
     pub fn wants_turn(&self) -> Option<Haste> {
-        self.turns.is_wanted().then_some(self.turns.haste())
+        self.outbox.wants_turn()
     }
 
     /// The time (monotonic) at which [`Input::Wake`] should come, if nothing else does before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
-        if self.stopping {
+        if self.gate.is_stopping() {
             return None;
         }
         // While something waits for a turn, the turn is the next occasion to send anything.
-        let waits_for_turn = self.turns.is_wanted();
-        let poll = (self.connection.is_ok() && !waits_for_turn)
+        let waits_for_turn = self.outbox.waits_for_turn();
+        let poll = (self.gate.is_connected() && !waits_for_turn)
             .then(|| self.polling.wake_at())
             .flatten();
         let timer = self.timers.first().map(|(at, _)| *at);
         // Without a free lane, the batch waits for the next answer.
-        let batch = (self.may_act()
+        let batch = (self.gate.may_send(&self.polling)
             && !waits_for_turn
             && self.queues.batch_size() > 0
-            && self.lane_opens_at.is_none())
+            && self.outbox.lane_opens_at().is_none())
         .then_some(self.queues.batch_grew + BATCH_PATIENCE);
-        let lane = self.lane_opens_at.filter(|_| self.may_act());
+        let lane = self
+            .outbox
+            .lane_opens_at()
+            .filter(|_| self.gate.may_send(&self.polling));
         let ends = [
             self.limit_ends(),
             self.next_cleanup(),
@@ -274,9 +232,9 @@ impl Engine {
         ];
         let evaluation = self.evaluates_at();
         let may_run = Phases {
-            decide: self.knows_all(),
-            approve: self.leads(),
-            send: self.may_act(),
+            decide: self.gate.may_decide(&self.polling),
+            approve: self.gate.leads(),
+            send: self.gate.may_send(&self.polling),
         };
         let dirty = self.dirty.is_due(may_run).then_some(Duration::ZERO);
         let own = [
@@ -294,7 +252,7 @@ impl Engine {
     /// Whether no request is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
+        self.outbox.is_idle()
     }
 
     fn take_settings(&mut self, settings: Settings, now: Now) {
@@ -336,7 +294,7 @@ impl Engine {
         entry.watched_record = declared.record;
         entry.status_state = declared.status_state;
         if entry.note_finalizer() {
-            entry.last_report = None;
+            self.statuses.forget(&key);
             self.dirty.report(&key);
         }
         if entry.approvals != declared.approvals {
@@ -412,12 +370,8 @@ impl Engine {
         self.flapping.forget_policy(key);
         self.deleting.remove(key);
         self.dirty.forget_policy(key);
+        self.statuses.forget(key);
         self.reconcile_requests.remove(key);
-    }
-
-    /// Whether this process may write.
-    pub(super) const fn leads(&self) -> bool {
-        self.term.is_some()
     }
 
     /// Starts a term of leadership, or ends one. A new leader reads everything again before the first write,
@@ -425,16 +379,16 @@ impl Engine {
     /// neither what this process found while it only watched, nor what it recorded in an earlier term, as
     /// another leader may have released it since.
     fn take_term(&mut self, term: Option<Term>, now: Now) {
-        if term == self.term {
+        if !self.gate.set_term(term) {
             return;
         }
-        self.term = term;
-        self.last_tailnet = None;
+        self.statuses.forget_tailnet();
         self.start_counting(now);
         if term.is_none() {
             return;
         }
         self.restart_cleanup();
+        self.statuses.forget_policies();
         for entry in self.policies.values_mut() {
             entry.start_term();
         }
@@ -448,7 +402,7 @@ impl Engine {
         }
         self.start_over(now);
         // No list will arrive, so nothing else would trigger the reports of the failure.
-        if self.connection.is_err() {
+        if !self.gate.is_connected() {
             self.report_all();
         }
     }

@@ -166,12 +166,7 @@ impl Engine {
 
     /// When the next share is due, if any: at once.
     pub(super) fn evaluates_at(&self) -> Option<Duration> {
-        (self.knows_all() && self.is_evaluating()).then_some(Duration::ZERO)
-    }
-
-    /// Whether a list of devices is read and all policies are handed over.
-    pub(super) fn knows_all(&self) -> bool {
-        self.polling.seen > 0 && self.policies_listed
+        (self.gate.may_decide(&self.polling) && self.is_evaluating()).then_some(Duration::ZERO)
     }
 
     /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.

@@ -82,7 +82,9 @@ impl Engine {
     pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
         match refusal {
             Refusal::Invalid(_) => false,
-            Refusal::NotAllowed(forbidden) => forbidden.selector_errors || !self.policies_listed,
+            Refusal::NotAllowed(forbidden) => {
+                forbidden.selector_errors || !self.gate.has_listed_policies()
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
 
 impl Engine {
     pub(super) fn answered(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Now) {
-        let Some(in_flight) = self.in_flight.remove(&ticket) else {
+        let Some(in_flight) = self.outbox.take(ticket) else {
             return;
         };
         if let Request::Write(call) = &in_flight.request {
@@ -78,7 +78,7 @@ impl Engine {
         let before = self.polling.outage().cloned();
         match result {
             Ok(Answer::Devices { devices, lacks, .. }) => {
-                self.missing_scopes = lacks;
+                self.gate.note_missing_scopes(lacks);
                 self.polling
                     .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);
                 self.take_devices(devices, asked.at);
@@ -99,7 +99,7 @@ impl Engine {
     /// that request too often, and policies that are not allowed.
     pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
         self.reconcile_requests
-            .insert(key.clone(), Ticket(self.next_ticket));
+            .insert(key.clone(), self.outbox.last_ticket());
         let Some(entry) = self.policies.get(key).filter(|entry| entry.policy.is_ok()) else {
             return;
         };

@@ -1,4 +1,4 @@
-use super::{Effect, Engine, Failure, HeldPlan, MissedExpiry};
+use super::{Engine, Failure, HeldPlan, MissedExpiry};
 use crate::{
     model::NodeId,
     plan::{Difference, Field, Forbidden, PolicyKey},
@@ -39,9 +39,8 @@ pub enum Notification {
 impl Engine {
     /// Notifies the authors of a policy.
     pub(super) fn notify(&mut self, key: &PolicyKey, notification: Notification) {
-        if self.leads() {
-            self.effects
-                .push(Effect::Notify(key.clone(), Box::new(notification)));
+        if self.gate.leads() {
+            self.outbox.notify(key, notification);
         }
     }
 }

@@ -381,7 +381,7 @@ impl Engine {
     /// long enough, or nothing is in flight that could bring more.
     pub(super) fn count_waiting_records(&mut self, now: Now) {
         let waiting = &mut self.waiting_records;
-        let nothing_in_flight = self.in_flight.is_empty() && self.queues.next_ready().is_none();
+        let nothing_in_flight = self.outbox.is_idle() && self.queues.next_ready().is_none();
         waiting.is_due = waiting.since.is_some_and(|since| {
             waiting.devices >= MANY_WAITING
                 || nothing_in_flight
@@ -395,7 +395,7 @@ impl Engine {
 
     /// When the waiting devices are recorded at the latest.
     pub(super) fn records_due_at(&self) -> Option<Duration> {
-        let since = self.waiting_records.since.filter(|_| self.leads());
+        let since = self.waiting_records.since.filter(|_| self.gate.leads());
         since.map(|since| since + PATIENCE)
     }
 

@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    Abandoned, PolicyReport, actions::DeletionQueue, deadline::Deadline, evaluation::Evaluation,
-    owned::KeyRecord,
+    Abandoned, actions::DeletionQueue, deadline::Deadline, evaluation::Evaluation, owned::KeyRecord,
 };
 use crate::{
     model::NodeId,
@@ -49,7 +48,6 @@ pub(super) struct PolicyEntry {
     /// New or edited, and not completed yet: it goes before routine work.
     pub urgent: bool,
     pub changed_at: Option<Timestamp>,
-    pub last_report: Option<PolicyReport>,
     /// The reconciles that its annotations request.
     pub request: ReconcileRequest,
     /// The approvals in its annotation.
@@ -91,7 +89,6 @@ impl PolicyEntry {
             awaited: false,
             urgent: true,
             changed_at: None,
-            last_report: None,
             request: declared.request,
             approvals: declared.approvals,
             frozen_plan: None,
@@ -167,7 +164,6 @@ impl PolicyEntry {
         self.discard();
         self.needed_record = self.watched_record.clone();
         self.durable_record = self.watched_record.clone();
-        self.last_report = None;
         // Another leader may have changed something since.
         self.changed_at = None;
         self.actions = DeletionQueue::default();

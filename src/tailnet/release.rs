@@ -270,7 +270,10 @@ impl Engine {
         }
         let mut report = ClearReport {
             left: nodes.len(),
-            blocker: self.outage().map(|failure| failure.message.clone()),
+            blocker: self
+                .gate
+                .outage(&self.polling)
+                .map(|failure| failure.message.clone()),
             ..ClearReport::default()
         };
         for node in nodes.into_iter().filter_map(|id| self.devices.get(id)) {
@@ -298,9 +301,9 @@ impl Engine {
             return false;
         }
         let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
-        self.reported_at == self.polling.seen
-            && !self.stopping
-            && self.outage().is_none()
+        self.statuses.covers(self.polling.seen)
+            && !self.gate.is_stopping()
+            && self.gate.outage(&self.polling).is_none()
             && !self.must_record(key)
             && at_work.any(|id| {
                 let node = self.devices.get(id);

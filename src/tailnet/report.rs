@@ -137,7 +137,7 @@ pub struct TailnetReport {
 impl Engine {
     /// Emits those of the due reports that have changed. While stopping too, as the last requests must be reported.
     pub(super) fn publish(&mut self, due: Vec<PolicyKey>) {
-        if !self.leads() {
+        if !self.gate.leads() {
             return;
         }
         for key in due {
@@ -145,25 +145,19 @@ impl Engine {
             let Some(report) = self.report(&key) else {
                 continue;
             };
-            let Some(entry) = self.policies.get_mut(&key) else {
+            let is_refused = matches!(report.state, State::NotAllowed(_));
+            let Some(offered) = self.statuses.offer(&key, report) else {
                 continue;
             };
-            let edited = self.edited.take(&key);
-            if edited || entry.last_report.as_ref() != Some(&report) {
-                let before = entry.last_report.replace(report.clone());
-                if matches!(report.state, State::NotAllowed(_))
-                    && before.is_none_or(|before| before.state != report.state)
-                {
-                    self.notify_refusal(&key);
-                }
-                self.effects.push(Effect::Report(key, Box::new(report)));
+            if is_refused && offered.is_new_state {
+                self.notify_refusal(&key);
             }
+            self.outbox.report(Effect::Report(key, offered.report));
         }
-        self.reported_at = self.polling.seen;
+        self.statuses.note_list(self.polling.seen);
         let report = self.tailnet_report();
-        if self.last_tailnet.as_ref() != Some(&report) {
-            self.last_tailnet = Some(report.clone());
-            self.effects.push(Effect::Tailnet(Box::new(report)));
+        if let Some(report) = self.statuses.offer_tailnet(report) {
+            self.outbox.report(Effect::Tailnet(report));
         }
     }
 
@@ -178,12 +172,6 @@ impl Engine {
         }
     }
 
-    /// Why the API does not answer or there is no connection, once that is certain enough to report it on
-    /// every policy.
-    pub(super) fn outage(&self) -> Option<&Failure> {
-        self.connection.as_ref().err().or(self.polling.outage())
-    }
-
     /// The report of a policy; `None` if the last one still holds: before the first list, and while work is
     /// in progress and no record is needed for it.
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
@@ -196,7 +184,7 @@ impl Engine {
             Err(Refusal::Invalid(errors)) => State::Invalid(errors.clone()),
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
             Ok(_) if entry.too_many => State::TooMany(entry.nodes().count()),
-            Ok(policy) => match (self.outage(), &entry.binding) {
+            Ok(policy) => match (self.gate.outage(&self.polling), &entry.binding) {
                 // In a moment there is a connection, or the reason why there is none.
                 (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
@@ -261,7 +249,7 @@ impl Engine {
                 binding: binding.clone(),
             });
         };
-        let can_wait = report.working && !self.must_record(key) && !self.stopping;
+        let can_wait = report.working && !self.must_record(key) && !self.gate.is_stopping();
         (!can_wait).then(|| State::Bound(Box::new(report)))
     }
 
@@ -289,7 +277,7 @@ impl Engine {
     }
 
     pub(super) fn tailnet_report(&self) -> TailnetReport {
-        let failure = self.connection.as_ref().err().or(self.polling.failure());
+        let failure = self.gate.disconnected().or(self.polling.failure());
         TailnetReport {
             failure: failure.cloned(),
             domain: self.index.domain(),
@@ -297,7 +285,7 @@ impl Engine {
             suspended: self.admission.guardrails.suspended(),
             policies: self.policies.len(),
             flapping: self.flapping.count(),
-            missing_scopes: self.missing_scopes.clone(),
+            missing_scopes: self.gate.missing_scopes().clone(),
             attributes_interval: self.refresh(),
             limited: self.limited_policies(),
             limited_total: self.change_budget.held.len(),

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Engine, Now, Request, Ticket,
+    Engine, Now, Request,
     device_state::{DeviceState, Step},
     lanes::Lane,
     policy_entry::PolicyEntry,
@@ -29,16 +29,15 @@ impl Engine {
     /// plans, plans before the limit, and the limit before requests.
     pub(super) fn reconcile(&mut self, now: Now) {
         self.dirty.begin_step();
-        self.turns.begin_step();
-        self.lane_opens_at = None;
+        self.outbox.begin_step();
         // The poll does not take every turn if others wait too.
-        if !self.turns.went_to_list() {
+        if !self.outbox.last_turn_went_to_list() {
             self.poll(now);
         }
         self.fire_timers(now.monotonic);
         self.expire_changes(now);
         self.expire_deletions(now);
-        if self.knows_all() {
+        if self.gate.may_decide(&self.polling) {
             self.release_absent();
             self.end_flapping(now.monotonic);
             self.evaluate(now.monotonic);
@@ -48,7 +47,7 @@ impl Engine {
             self.share_reads();
             self.apply_limit(now);
             self.manage_routes();
-            if self.may_act() {
+            if self.gate.may_send(&self.polling) {
                 self.act(now);
             }
         }
@@ -77,21 +76,11 @@ impl Engine {
 
     fn poll(&mut self, now: Now) {
         let due = self.polling.is_due(now.monotonic);
-        if !self.stopping && self.connection.is_ok() && due && self.turns.take() {
-            self.send(Request::Devices, Vec::new(), now);
-            let (ticket, at) = (Ticket(self.next_ticket), self.revision);
+        if self.gate.may_read() && due && self.outbox.take_turn() {
+            let ticket = self.send(Request::Devices, Vec::new(), now);
+            let at = self.revision;
             self.polling.asked(Asked { ticket, at });
         }
-    }
-
-    /// While the list fails, or has not been read in this term, nothing is sent but the poll.
-    pub(super) fn may_act(&self) -> bool {
-        !self.stopping && self.may_write()
-    }
-
-    /// Whether a write may be in flight.
-    pub(super) fn may_write(&self) -> bool {
-        self.leads() && self.connection.is_ok() && self.polling.is_closed()
     }
 
     fn act(&mut self, now: Now) {
@@ -99,27 +88,31 @@ impl Engine {
             self.begin_deletions(&id, now);
             self.decide_step(&id, now);
         }
-        if self.has_lane(now) {
+        if self.outbox.has_lane(now.monotonic) {
             self.send_halves(now);
         }
         if !self.queues.has_urgent() {
             self.send_lookups(now);
         }
         // A full queue must not keep the batch from being sent.
-        if self.queues.batch_waits(BATCH_LIMIT, now.monotonic) && !self.turns.went_to_batch() {
+        if self.queues.batch_waits(BATCH_LIMIT, now.monotonic)
+            && !self.outbox.last_turn_went_to_batch()
+        {
             self.write_attributes(now);
         }
         loop {
-            while self.has_lane(now)
+            while self.outbox.has_lane(now.monotonic)
                 && let Some(id) = self.queues.next_ready()
-                && self.turns.take()
+                && self.outbox.take_turn()
             {
                 self.begin(&id, now);
             }
             self.write_attributes(now);
             self.verify_writes(now);
             // A device that left the batch may be ready now.
-            if !self.has_lane(now) || self.queues.next_ready().is_none() || !self.turns.is_granted()
+            if !self.outbox.has_lane(now.monotonic)
+                || self.queues.next_ready().is_none()
+                || !self.outbox.has_turn()
             {
                 return;
             }
@@ -212,7 +205,7 @@ impl Engine {
 
     /// Sends the next request of a device, if it has one of its own; otherwise the turn is given back.
     fn begin(&mut self, id: &NodeId, now: Now) {
-        self.turns.give_back();
+        self.outbox.give_back_turn();
         let step = self
             .devices
             .get(id)
@@ -234,7 +227,7 @@ impl Engine {
 
     fn send_for(&mut self, id: &NodeId, request: Request, removed: Vec<Difference>, now: Now) {
         if let Some(node) = self.devices.get_mut(id)
-            && self.turns.take()
+            && self.outbox.take_turn()
         {
             node.busy += 1;
             self.queues.put(id, Lane::Blocked, now.monotonic);
@@ -245,12 +238,13 @@ impl Engine {
     /// Sends attribute writes together: as soon as the batch is full, no other device is about to join, or
     /// none has joined for a while.
     fn write_attributes(&mut self, now: Now) {
-        while self.has_lane(now) {
+        while self.outbox.has_lane(now.monotonic) {
             let chunk = self.queues.batch(BATCH_SIZE);
-            let patient = self.queues.on_the_way() > self.slow_requests(now)
+            let patient = self.queues.on_the_way() > self.outbox.slow_requests(now.monotonic)
                 && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE
                 && !self.queues.batch_waits(BATCH_LIMIT, now.monotonic);
-            if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.turns.take() {
+            if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.outbox.take_turn()
+            {
                 return;
             }
             self.send_batch(&chunk, now);
@@ -278,7 +272,7 @@ impl Engine {
             differences.extend(removed);
         }
         if writes.is_empty() {
-            self.turns.give_back();
+            self.outbox.give_back_turn();
         } else {
             self.queues.batch_sent(now.monotonic);
             self.send(
@@ -293,7 +287,7 @@ impl Engine {
     fn verify_writes(&mut self, now: Now) {
         let on_the_way = self.queues.on_the_way() + self.queues.batch_size();
         // A device that does not answer may take long.
-        let on_the_way = on_the_way.saturating_sub(self.slow_requests(now));
+        let on_the_way = on_the_way.saturating_sub(self.outbox.slow_requests(now.monotonic));
         let written = self.queues.written();
         if written.is_empty() {
             return;
@@ -322,7 +316,7 @@ impl Engine {
         } else {
             Request::Attributes(id.clone())
         };
-        if self.has_lane(now) {
+        if self.outbox.has_lane(now.monotonic) {
             self.send_for(id, request, Vec::new(), now);
         }
     }
@@ -330,9 +324,13 @@ impl Engine {
     /// This many reads of attributes would cost more than they are worth: the next regular read verifies
     /// them. Settings wait for the list.
     fn verify_among_many(&mut self, id: &NodeId, now: Now) {
-        if let Some(node) = self.devices.get_mut(id) {
-            node.unverified
-                .retain(|field, _| !matches!(field, Field::Attribute(_)));
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        let before = node.unverified.len();
+        node.unverified
+            .retain(|field, _| !matches!(field, Field::Attribute(_)));
+        if node.unverified.len() < before {
             self.dirty.plan(id);
             self.decide_step(id, now);
         }

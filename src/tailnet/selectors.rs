@@ -150,9 +150,9 @@ impl Engine {
         };
         let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
         self.selector_policies.contains(key)
-            && self.reported_at == self.polling.seen
-            && !self.stopping
-            && self.outage().is_none()
+            && self.statuses.covers(self.polling.seen)
+            && !self.gate.is_stopping()
+            && self.gate.outage(&self.polling).is_none()
             && !self.must_record(key)
             && at_work.any(|id| binding.holds(id) && self.is_working(id))
     }

@@ -10,164 +10,26 @@ use std::{
 };
 
 use super::{
-    Effect, Engine, Now, Request, Ticket,
+    Engine, Now, Request, Ticket,
     device_state::{DeviceState, Step},
-    engine::InFlightRequest,
+    halves::Half,
+    outbox::InFlightRequest,
 };
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{AttributeWrites, Call, Difference, still_planned},
-    tailscale::Haste,
 };
 
 /// The minimum time for which a read counts as fresh for a request that sends unmanaged values along.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// The number of device requests in flight at once. This bounds the changes whose outcome is unknown at any
-/// time.
-pub(super) const MAX_LANES: usize = 8;
-/// A request in flight for this long no longer blocks a lane: eight devices that do not answer must not delay
-/// all others.
-const SLOW_AFTER: Duration = Duration::from_secs(3);
-/// The number of slow requests in flight beside the others.
-const MAX_SLOW: usize = 32;
-
-/// The turn of this step, and whether one is needed.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    granted: bool,
-    wanted: bool,
-    haste: Haste,
-    last: Taker,
-}
-
-/// The kind of request that took the last turn.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Taker {
-    List,
-    Batch,
-    #[default]
-    Device,
-}
-
-impl Turns {
-    /// One request can be sent in this step.
-    pub fn grant(&mut self) {
-        self.granted = true;
-    }
-
-    /// Whether a request waits for a turn.
-    pub fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-
-    /// Whether the next turn may use the last tokens of the budget.
-    pub fn set_haste(&mut self, is_quick: bool) {
-        self.haste = if is_quick {
-            Haste::Quick
-        } else {
-            Haste::Routine
-        };
-    }
-
-    pub fn haste(&self) -> Haste {
-        self.haste
-    }
-
-    /// Whether the last turn went to the list of devices.
-    pub fn went_to_list(&self) -> bool {
-        self.last == Taker::List
-    }
-
-    /// Whether the last turn went to a batch of attributes.
-    pub fn went_to_batch(&self) -> bool {
-        self.last == Taker::Batch
-    }
-
-    pub fn begin_step(&mut self) {
-        self.wanted = false;
-    }
-
-    pub fn end_step(&mut self) {
-        self.granted = false;
-    }
-
-    pub fn is_granted(&self) -> bool {
-        self.granted
-    }
-
-    /// Takes the turn of this step; `false`: there is none, and one is requested.
-    pub fn take(&mut self) -> bool {
-        self.wanted |= !self.granted;
-        std::mem::take(&mut self.granted)
-    }
-
-    /// Gives back a turn that is not needed.
-    pub fn give_back(&mut self) {
-        self.granted = true;
-    }
-}
-
-/// A part of a refused batch, as a set of attributes: their values are decided when it is sent.
-#[derive(Debug)]
-pub(super) struct Half(BTreeMap<NodeId, BTreeSet<AttributeKey>>);
-
-impl Half {
-    /// The two halves of a batch; `None` if it is a single entry.
-    fn of(writes: &BTreeMap<NodeId, AttributeWrites>) -> Option<[Self; 2]> {
-        let entries: Vec<(&NodeId, &AttributeKey)> = writes
-            .iter()
-            .flat_map(|(node, writes)| writes.keys().map(move |key| (node, key)))
-            .collect();
-        if entries.len() < 2 {
-            return None;
-        }
-        let (first, second) = entries.split_at(entries.len() / 2);
-        Some([first, second].map(|half| {
-            let mut keys: BTreeMap<NodeId, BTreeSet<AttributeKey>> = BTreeMap::new();
-            for (node, key) in half {
-                keys.entry((*node).clone())
-                    .or_default()
-                    .insert((*key).clone());
-            }
-            Self(keys)
-        }))
-    }
-}
-
 impl Engine {
-    /// Whether another device request may be sent. If not, notes when the next request in flight counts as
-    /// slow.
-    pub(super) fn has_lane(&mut self, now: Now) -> bool {
-        let slow_from = self
-            .in_flight
-            .values()
-            .map(|in_flight| in_flight.sent_at + SLOW_AFTER);
-        let quick: Vec<Duration> = slow_from.filter(|at| *at > now.monotonic).collect();
-        let slow = self.in_flight.len() - quick.len();
-        self.lane_opens_at = None;
-        if quick.len() >= MAX_LANES {
-            let slow_soon = slow < MAX_SLOW;
-            self.lane_opens_at = quick.into_iter().min().filter(|_| slow_soon);
-            return false;
-        }
-        slow < MAX_SLOW
-    }
-
-    /// The number of slow device requests: nothing waits for their devices.
-    pub(super) fn slow_requests(&self, now: Now) -> usize {
-        let is_slow = |in_flight: &&InFlightRequest| {
-            in_flight.request != Request::Devices && now.monotonic >= in_flight.sent_at + SLOW_AFTER
-        };
-        self.in_flight.values().filter(is_slow).count()
-    }
-
-    pub(super) fn send(&mut self, request: Request, differences: Vec<Difference>, now: Now) {
-        self.turns.last = match &request {
-            Request::Devices => Taker::List,
-            Request::Write(Call::WriteAttributes(_)) => Taker::Batch,
-            _ => Taker::Device,
-        };
+    pub(super) fn send(
+        &mut self,
+        request: Request,
+        differences: Vec<Difference>,
+        now: Now,
+    ) -> Ticket {
         let mut until = None;
         if let Request::Write(call) = &request {
             for id in call.nodes() {
@@ -181,20 +43,13 @@ impl Engine {
             });
             until = rests_on.min();
         }
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        self.effects.push(Effect::Send {
-            ticket,
-            request: request.clone(),
-            until,
-        });
-        let in_flight = InFlightRequest {
+        self.outbox.send(InFlightRequest {
             request,
             epoch: self.epoch,
             differences,
             sent_at: now.monotonic,
-        };
-        self.in_flight.insert(ticket, in_flight);
+            until,
+        })
     }
 
     /// How old a read may be for a request that sends unmanaged values along: a few seconds, or as long as
@@ -208,7 +63,7 @@ impl Engine {
     /// is the one that the write was decided for, and the plan still has exactly these changes.
     #[must_use]
     pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
-        let Some(in_flight) = self.in_flight.get(&ticket) else {
+        let Some(in_flight) = self.outbox.in_flight(ticket) else {
             return false;
         };
         let Request::Write(call) = &in_flight.request else {
@@ -229,18 +84,20 @@ impl Engine {
                     && still_planned(call, &own, &node.plan)
             })
         };
-        in_flight.epoch == self.epoch && self.may_write() && call.nodes().iter().all(is_planned)
+        in_flight.epoch == self.epoch
+            && self.gate.may_write(&self.polling)
+            && call.nodes().iter().all(is_planned)
     }
 
     /// Whether anything may be written to the tailnet at all.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.leads() && self.connection.is_ok() && !self.admission.guardrails.suspended()
+        self.gate.leads() && self.gate.is_connected() && !self.admission.guardrails.suspended()
     }
 
     /// A request was not sent: its device is decided again.
     pub(super) fn not_sent(&mut self, ticket: Ticket, now: Now) {
-        let Some(in_flight) = self.in_flight.remove(&ticket) else {
+        let Some(in_flight) = self.outbox.take(ticket) else {
             return;
         };
         if self.absence.take_back(ticket, now.monotonic) {
@@ -276,27 +133,21 @@ impl Engine {
         let Some(halves) = Half::of(writes) else {
             return false;
         };
-        for half in halves {
-            for id in half.0.keys() {
-                if let Some(node) = self.devices.get_mut(id) {
-                    node.halves += 1;
-                }
+        for id in halves.iter().flat_map(Half::devices) {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.halves += 1;
             }
-            self.halves.push_back(half);
         }
+        self.outbox.add_halves(halves);
         true
     }
 
     /// Sends the next part of a refused batch, as far as its changes are still planned.
     pub(super) fn send_halves(&mut self, now: Now) {
-        while let Some(half) = self.halves.pop_front() {
-            if !self.turns.take() {
-                self.halves.push_front(half);
-                return;
-            }
+        while let Some(half) = self.outbox.next_half() {
             let mut writes: BTreeMap<NodeId, AttributeWrites> = BTreeMap::new();
             let mut differences = Vec::new();
-            for (id, keys) in &half.0 {
+            for (id, keys) in half.entries() {
                 let (own, removed) = self.part_of(id, keys, now);
                 let Some(node) = self.devices.get_mut(id) else {
                     continue;
@@ -311,7 +162,7 @@ impl Engine {
                 }
             }
             if writes.is_empty() {
-                self.turns.give_back();
+                self.outbox.give_back_turn();
             } else {
                 self.send(
                     Request::Write(Call::WriteAttributes(writes)),
@@ -349,13 +200,12 @@ impl Engine {
 
     /// Forgets the parts of refused batches: their devices are decided again.
     pub(super) fn drop_halves(&mut self) {
-        for half in std::mem::take(&mut self.halves) {
-            for id in half.0.into_keys() {
-                if let Some(node) = self.devices.get_mut(&id) {
-                    node.halves = node.halves.saturating_sub(1);
-                }
-                self.dirty.step(&id);
+        let halves = self.outbox.take_halves();
+        for id in halves.iter().flat_map(Half::devices) {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.halves = node.halves.saturating_sub(1);
             }
+            self.dirty.step(id);
         }
     }
 }

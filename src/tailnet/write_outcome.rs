@@ -122,7 +122,7 @@ impl Engine {
             self.request_finished(id);
         }
         if let Call::WriteAttributes(writes) = call
-            && self.may_act()
+            && self.gate.may_send(&self.polling)
             && self.may_be_one_entry(failure, differences)
             && self.split(writes)
         {

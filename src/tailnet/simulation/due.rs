@@ -25,14 +25,14 @@ fn an_approval_is_used_as_soon_as_its_plan_is_frozen_although_no_status_can_be_w
     // The next process finds the approval and freezes the same plan.
     let kept = world.policies.get_mut(&key).unwrap();
     kept.approvals = crate::plan::Approvals::parse(Some(&format!("plan:{hash}")));
-    world.loses_reports = true;
+    world.faults.loses_reports = true;
     world.clear_seen();
     world.kill();
     world.run_for(Duration::from_secs(20));
     assert!(is_approved(&world));
     // The record of the used approval is not durable.
     assert!(world.writes().is_empty());
-    world.loses_reports = false;
+    world.faults.loses_reports = false;
     world.apply(with_approval(fleet(tags(&["tag:s", "tag:a"]))));
     world.run_for(Duration::from_mins(2));
     assert_ne!(world.hash(&key), hash);

@@ -132,8 +132,6 @@ struct World {
     tailnet: TailnetDeclared,
     /// The labels of the namespaces.
     namespaces: BTreeMap<String, Labels>,
-    /// Status writes of policies fail.
-    loses_reports: bool,
     /// Status writes of the tailnet fail.
     loses_tailnet_reports: bool,
     /// The last report of the tailnet.
@@ -189,7 +187,6 @@ impl World {
             settings: settings(),
             tailnet: TailnetDeclared::default(),
             namespaces: BTreeMap::new(),
-            loses_reports: false,
             loses_tailnet_reports: false,
             tailnet_report: TailnetReport::default(),
             reported: checks::EngineInputs::default(),
@@ -418,7 +415,7 @@ impl World {
             }
             Event::Depart(ticket, request, until) => self.depart(ticket, request, until),
             Event::Answer(ticket, answer) => self.step(Input::Answered(ticket, answer)),
-            Event::Keep(..) if self.loses_reports => {}
+            Event::Keep(..) if self.faults.loses_reports => {}
             Event::Keep(key, report) => {
                 let PolicyReport { uid, record, .. } = (*report).clone();
                 let recorded = Input::Recorded {

@@ -287,6 +287,8 @@ pub struct Faults {
     pub rate_limited: f64,
     /// The list answers 503.
     pub list_down: bool,
+    /// Status writes of policies fail.
+    pub loses_reports: bool,
     /// The longest latency in one direction.
     pub delay: Duration,
     /// The additional latency of the list's response.

@@ -1,0 +1,181 @@
+//! What may be done at all: whether this process leads, is connected, and knows everything that it needs.
+
+use std::collections::BTreeSet;
+
+use super::{Failure, Retry, Term, polling::Polling};
+use crate::{api::Reason, tailscale::Ability};
+
+/// The conditions that concern the whole tailnet.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// The term in which it may write.
+    term: Option<Term>,
+    stopping: bool,
+    connection: Result<(), Failure>,
+    policies_listed: bool,
+    /// The scopes that the credential is known to lack.
+    missing_scopes: BTreeSet<Ability>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            term: None,
+            stopping: false,
+            connection: Err(Failure {
+                reason: Reason::Progressing,
+                message: "The controller is connecting.".to_owned(),
+                retry: Retry::Later,
+                unknown_outcome: false,
+            }),
+            policies_listed: false,
+            missing_scopes: BTreeSet::new(),
+        }
+    }
+}
+
+impl Gate {
+    /// Starts a term of leadership, or ends one. Returns whether it is another one.
+    pub fn set_term(&mut self, term: Option<Term>) -> bool {
+        std::mem::replace(&mut self.term, term) != term
+    }
+
+    /// Nothing new is begun from now on.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// There is a connection, or none.
+    pub fn connect(&mut self, connected: Result<(), Failure>) {
+        self.connection = connected;
+    }
+
+    /// All policies that existed at the start are known.
+    pub fn note_policies_listed(&mut self) {
+        self.policies_listed = true;
+    }
+
+    /// Notes the scopes that the credential lacks.
+    pub fn note_missing_scopes(&mut self, missing: BTreeSet<Ability>) {
+        self.missing_scopes = missing;
+    }
+
+    /// Whether this process may write.
+    pub const fn leads(&self) -> bool {
+        self.term.is_some()
+    }
+
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    pub const fn is_connected(&self) -> bool {
+        self.connection.is_ok()
+    }
+
+    /// Why there is no connection, if so.
+    pub const fn disconnected(&self) -> Option<&Failure> {
+        match &self.connection {
+            Ok(()) => None,
+            Err(failure) => Some(failure),
+        }
+    }
+
+    pub const fn has_listed_policies(&self) -> bool {
+        self.policies_listed
+    }
+
+    pub fn missing_scopes(&self) -> &BTreeSet<Ability> {
+        &self.missing_scopes
+    }
+
+    /// Why the API does not answer or there is no connection, once that is certain enough to report it on
+    /// every policy.
+    pub fn outage<'a>(&'a self, polling: &'a Polling) -> Option<&'a Failure> {
+        self.disconnected().or(polling.outage())
+    }
+
+    /// Whether the list of devices may be read.
+    pub const fn may_read(&self) -> bool {
+        !self.stopping && self.is_connected()
+    }
+
+    /// Whether a list of devices is read and all policies are handed over.
+    pub fn may_decide(&self, polling: &Polling) -> bool {
+        self.policies_listed && polling.seen > 0
+    }
+
+    /// Whether a write may be in flight. While the list fails, or has not been read in this term, nothing is
+    /// sent but the poll.
+    pub fn may_write(&self, polling: &Polling) -> bool {
+        self.leads() && self.is_connected() && polling.is_closed()
+    }
+
+    /// Whether anything but the poll may be sent.
+    pub fn may_send(&self, polling: &Polling) -> bool {
+        !self.stopping && self.may_write(polling)
+    }
+
+    /// Whether the deletion of a policy may end. This needs no list and no connection.
+    pub const fn may_end_deletions(&self) -> bool {
+        self.leads() && self.policies_listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn open() -> (Gate, Polling) {
+        let (mut gate, mut polling) = (Gate::default(), Polling::default());
+        gate.set_term(Some(Term::FIRST));
+        gate.note_policies_listed();
+        gate.connect(Ok(()));
+        let mut rng = fastrand::Rng::with_seed(1);
+        polling.succeeded(Duration::ZERO, Duration::from_mins(1), &mut rng);
+        (gate, polling)
+    }
+
+    #[test]
+    fn nothing_is_done_before_everything_is_known() {
+        let (gate, polling) = (Gate::default(), Polling::default());
+        assert!(!gate.leads() && !gate.may_read());
+        assert!(!gate.may_decide(&polling) && !gate.may_send(&polling));
+        assert!(!gate.may_end_deletions());
+        let reason = gate.outage(&polling).map(|failure| failure.reason);
+        assert_eq!(reason, Some(Reason::Progressing));
+        let (gate, polling) = open();
+        assert!(gate.may_read() && gate.may_decide(&polling) && gate.may_send(&polling));
+        assert_eq!(gate.outage(&polling), None);
+    }
+
+    #[test]
+    fn a_process_that_does_not_lead_decides_and_sends_nothing() {
+        let (mut gate, polling) = open();
+        assert!(!gate.set_term(Some(Term::FIRST)));
+        assert!(gate.set_term(None));
+        assert!(gate.may_decide(&polling) && gate.may_read());
+        assert!(!gate.may_write(&polling) && !gate.may_end_deletions());
+    }
+
+    #[test]
+    fn while_stopping_requests_in_flight_end_and_none_begins() {
+        let (mut gate, polling) = open();
+        gate.stop();
+        assert!(gate.may_write(&polling));
+        assert!(!gate.may_send(&polling) && !gate.may_read());
+    }
+
+    #[test]
+    fn while_the_list_fails_nothing_else_is_sent_and_deletions_still_end() {
+        let (mut gate, mut polling) = open();
+        let failure = Gate::default().disconnected().cloned().unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        polling.failed(Duration::ZERO, failure.clone(), &mut rng);
+        assert!(gate.may_read() && !gate.may_send(&polling));
+        gate.connect(Err(failure));
+        assert!(!gate.may_read() && gate.may_end_deletions());
+    }
+}

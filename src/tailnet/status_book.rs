@@ -1,0 +1,182 @@
+//! What was reported last, so that only changes are written.
+//!
+//! A status that somebody else has edited is corrected after the next poll and not before, so that two writers
+//! who disagree cost one write per poll.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{PolicyReport, TailnetReport};
+use crate::plan::PolicyKey;
+
+/// The last reports of the tailnet and its policies.
+#[derive(Debug, Default)]
+pub(super) struct StatusBook {
+    policies: BTreeMap<PolicyKey, PolicyReport>,
+    tailnet: Option<TailnetReport>,
+    /// Somebody has edited the statuses of these policies.
+    edited: BTreeSet<PolicyKey>,
+    /// Somebody has edited the status of the tailnet.
+    tailnet_edited: bool,
+    /// The number of the last list after which reports were made.
+    list: u64,
+}
+
+/// A report that must be written.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub report: Box<PolicyReport>,
+    /// The state is another one than in the last report.
+    pub is_new_state: bool,
+}
+
+impl StatusBook {
+    /// Notes that somebody edited the status of this policy, or of the tailnet (`None`).
+    pub fn note_edit(&mut self, policy: Option<PolicyKey>) {
+        match policy {
+            Some(key) => {
+                self.edited.insert(key);
+            }
+            None => self.tailnet_edited = true,
+        }
+    }
+
+    /// Whether reports were made since this list arrived.
+    pub const fn covers(&self, list: u64) -> bool {
+        self.list == list
+    }
+
+    /// The edited statuses to correct: after each list, those that were edited since the one before.
+    pub fn corrections(
+        &mut self,
+        list: u64,
+        exists: impl Fn(&PolicyKey) -> bool,
+    ) -> Vec<PolicyKey> {
+        if self.covers(list) {
+            return Vec::new();
+        }
+        self.edited.retain(exists);
+        if std::mem::take(&mut self.tailnet_edited) {
+            self.tailnet = None;
+        }
+        self.edited.iter().cloned().collect()
+    }
+
+    /// Takes the report of a policy; returns it if it must be written.
+    pub fn offer(&mut self, key: &PolicyKey, report: PolicyReport) -> Option<Offered> {
+        let is_edited = self.edited.remove(key);
+        let before = self.policies.get(key);
+        if !is_edited && before == Some(&report) {
+            return None;
+        }
+        let is_new_state = before.is_none_or(|before| before.state != report.state);
+        self.policies.insert(key.clone(), report.clone());
+        Some(Offered {
+            report: Box::new(report),
+            is_new_state,
+        })
+    }
+
+    /// Takes the report of the tailnet; returns it if it must be written.
+    pub fn offer_tailnet(&mut self, report: TailnetReport) -> Option<Box<TailnetReport>> {
+        if self.tailnet.as_ref() == Some(&report) {
+            return None;
+        }
+        self.tailnet = Some(report.clone());
+        Some(Box::new(report))
+    }
+
+    /// All reports that are due were made since this list.
+    pub fn note_list(&mut self, list: u64) {
+        self.list = list;
+    }
+
+    /// The report of a policy must be written again, or the policy is gone.
+    pub fn forget(&mut self, key: &PolicyKey) {
+        self.policies.remove(key);
+    }
+
+    /// The report of the tailnet must be written again.
+    pub fn forget_tailnet(&mut self) {
+        self.tailnet = None;
+    }
+
+    /// The reports of all policies must be written again.
+    pub fn forget_policies(&mut self) {
+        self.policies.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tailnet::{ActionReport, State};
+
+    fn key() -> PolicyKey {
+        PolicyKey {
+            namespace: "network".to_owned(),
+            name: "routers".to_owned(),
+        }
+    }
+
+    fn report(state: State) -> PolicyReport {
+        PolicyReport {
+            uid: "1".to_owned(),
+            generation: 1,
+            record: crate::plan::PolicyRecord::default(),
+            owned: std::sync::Arc::default(),
+            unrecorded: 0,
+            changed_at: None,
+            mode: crate::plan::Mode::default(),
+            held: None,
+            approval_errors: Vec::new(),
+            clearing: None,
+            actions: ActionReport::default(),
+            within: None,
+            state,
+        }
+    }
+
+    #[test]
+    fn a_report_is_written_only_when_it_changes() {
+        let mut book = StatusBook::default();
+        let first = book.offer(&key(), report(State::Starting)).unwrap();
+        assert!(first.is_new_state);
+        assert!(book.offer(&key(), report(State::Starting)).is_none());
+        let mut other = report(State::Starting);
+        other.generation = 2;
+        assert!(!book.offer(&key(), other.clone()).unwrap().is_new_state);
+        other.state = State::TooMany(1);
+        assert!(book.offer(&key(), other.clone()).unwrap().is_new_state);
+        book.forget(&key());
+        assert!(book.offer(&key(), other).unwrap().is_new_state);
+        assert!(book.offer_tailnet(TailnetReport::default()).is_some());
+        assert!(book.offer_tailnet(TailnetReport::default()).is_none());
+    }
+
+    #[test]
+    fn an_edited_status_is_corrected_once_and_only_after_the_next_list() {
+        let mut book = StatusBook::default();
+        book.offer(&key(), report(State::Starting));
+        book.offer_tailnet(TailnetReport::default());
+        book.note_list(1);
+        book.note_edit(Some(key()));
+        book.note_edit(None);
+        assert!(book.covers(1) && book.corrections(1, |_| true).is_empty());
+        assert!(book.offer_tailnet(TailnetReport::default()).is_none());
+        assert_eq!(book.corrections(2, |_| true), [key()]);
+        let corrected = book.offer(&key(), report(State::Starting)).unwrap();
+        assert!(!corrected.is_new_state);
+        assert!(book.offer_tailnet(TailnetReport::default()).is_some());
+        book.note_list(2);
+        assert!(book.corrections(3, |_| true).is_empty());
+    }
+
+    #[test]
+    fn the_edit_of_a_policy_that_is_gone_is_forgotten() {
+        let mut book = StatusBook::default();
+        book.note_edit(Some(key()));
+        assert!(book.corrections(1, |_| false).is_empty());
+        book.note_list(1);
+        assert!(book.corrections(2, |_| true).is_empty());
+    }
+}
