@@ -144,14 +144,18 @@ impl Engine {
     /// Whether two complete lists can be compared. Before that, a device that the first list lacks may still
     /// exist. A run of an approved plan needs one list only: it compares the list with that plan.
     pub(super) fn can_compare_lists(&self) -> bool {
-        self.polling.seen > 1 || self.approved_plan.is_some()
+        self.observed.lists() > 1 || self.gate.approved_plan().is_some()
     }
 
     /// Keeps devices that a new list lacks in the snapshot until they are given up. Returns those that are
     /// given up with this list.
     pub(super) fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
-        let lists = self.polling.seen;
-        let lacking = self.index.devices().filter(|device| !device.external);
+        let lists = self.observed.lists();
+        let lacking = self
+            .observed
+            .index()
+            .devices()
+            .filter(|device| !device.external);
         let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
         let lacking: Vec<Device> = lacking.cloned().collect();
         let looked_up = self.looked_up_devices();
@@ -162,7 +166,7 @@ impl Engine {
         for device in lacking {
             let id = device.node_id.clone();
             let is_concerned = concerned.contains(&id) || recorded.contains(&id);
-            let times = self.absence.note_absent(&id, lists);
+            let times = self.observed.absence_mut().note_absent(&id, lists);
             lost += 1;
             // A process that does not lead decides nothing and sends no lookup.
             if times > 1 && !(is_concerned && self.gate.leads()) {
@@ -174,15 +178,15 @@ impl Engine {
             listed.insert(device);
         }
         for id in &recorded {
-            is_new |= self.absence.note_absent(id, lists) == 1;
+            is_new |= self.observed.absence_mut().note_absent(id, lists) == 1;
         }
         let kept = |id: &NodeId| recorded.contains(id) || listed.get(id).is_some();
-        self.absence.missing.retain(|id, _| kept(id));
+        self.observed.absence_mut().missing.retain(|id, _| kept(id));
         if is_new {
-            self.polling.compare_soon();
+            self.observed.compare_soon();
         }
         if !self.is_plausible(lost) {
-            self.polling.doubt();
+            self.observed.doubt();
         }
         dropped
     }
@@ -204,7 +208,7 @@ impl Engine {
             recorded.extend(entry.needed_record.managed.released_devices());
             recorded.extend(entry.needed_record.owned.nodes());
         }
-        recorded.extend(self.absence.looked_up.bound());
+        recorded.extend(self.observed.absence().looked_up.bound());
         let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
         lacking.cloned().collect()
     }
@@ -219,12 +223,12 @@ impl Engine {
             if let Ok(policy) = &entry.policy
                 && let Target::Device(target) = &policy.target
             {
-                let named = self.index.find(&target.identity).into_iter();
+                let named = self.observed.index().find(&target.identity).into_iter();
                 concerned.extend(named.map(|device| device.node_id.clone()));
             }
         }
         let managed = lacking.iter().map(|device| &device.node_id);
-        concerned.extend(managed.filter(|id| self.devices.contains_key(*id)).cloned());
+        concerned.extend(managed.filter(|id| self.devices.contains(*id)).cloned());
         concerned
     }
 
@@ -232,24 +236,24 @@ impl Engine {
     pub(super) fn send_lookups(&mut self, now: Now) {
         while self.next_lookup().is_some_and(|from| from <= now.monotonic)
             && self.outbox.take_turn()
-            && let Some((_, id)) = self.absence.next(self.polling.seen)
+            && let Some((_, id)) = self.observed.absence().next(self.observed.lists())
         {
             let id = id.clone();
             let ticket = self.send(Request::Device(id.clone()), Vec::new(), now);
-            self.absence.ask(id, ticket);
+            self.observed.absence_mut().ask(id, ticket);
         }
     }
 
     /// When the next lookup is due, if one can be sent.
     pub(super) fn next_lookup(&self) -> Option<Duration> {
         // While something waits for a turn, the turn is the next occasion.
-        if !self.gate.may_send(&self.polling)
+        if !self.gate.may_send(&self.observed)
             || self.outbox.waits_for_turn()
             || self.outbox.is_crowded()
         {
             return None;
         }
-        let next = self.absence.next(self.polling.seen);
+        let next = self.observed.absence().next(self.observed.lists());
         next.map(|(from, _)| from)
     }
 
@@ -260,11 +264,11 @@ impl Engine {
         result: &Result<Answer, Failure>,
         now: Now,
     ) -> bool {
-        let Some(id) = self.absence.lookups.remove(&ticket) else {
+        let Some(id) = self.observed.absence_mut().lookups.remove(&ticket) else {
             return false;
         };
         // The device may be in the list again.
-        if !self.absence.is_waited_for(&id, ticket) {
+        if !self.observed.absence().is_waited_for(&id, ticket) {
             return true;
         }
         match result {
@@ -284,20 +288,20 @@ impl Engine {
     /// A device that lists lack is in the tailnet: the lists are incomplete.
     fn take_unlisted(&mut self, device: Device, now: Now) {
         let id = device.node_id.clone();
-        self.polling.doubt();
+        self.observed.doubt();
         let again = now.monotonic + self.refresh();
-        if let Some(missing) = self.absence.missing.get_mut(&id) {
+        if let Some(missing) = self.observed.absence_mut().missing.get_mut(&id) {
             missing.failures = 0;
             missing.proof = Proof::Open(again);
         }
-        self.index.insert(device);
+        self.observed.put(device);
         self.dirty.rematch(&id);
         self.dirty.plan(&id);
         self.mark_bindings(|bound| bound == Some(&id));
     }
 
     fn lookup_failed(&mut self, id: &NodeId, failure: Option<&Failure>, now: Now) {
-        let Some(missing) = self.absence.missing.get_mut(id) else {
+        let Some(missing) = self.observed.absence_mut().missing.get_mut(id) else {
             return;
         };
         missing.failures = missing.failures.saturating_add(1);
@@ -311,8 +315,7 @@ impl Engine {
 
     /// A device has left the tailnet: everything that depends on it is computed again.
     fn give_up(&mut self, id: &NodeId) {
-        self.absence.prove(id, self.polling.seen);
-        self.index.remove(id);
+        self.observed.remove(id);
         self.dirty.rematch(id);
         self.dirty.plan(id);
         self.reconsider_taken();
@@ -322,7 +325,7 @@ impl Engine {
     /// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
     pub(super) fn mark_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
         let of_one_device = self.policies.iter();
-        let of_one_device = of_one_device.filter(|(key, _)| !self.selector_policies.contains(*key));
+        let of_one_device = of_one_device.filter(|(key, _)| !self.policies.has_selector(key));
         let affected = of_one_device.filter(|(_, entry)| {
             let node = entry.nodes().next();
             node.is_none() || concerns(node)

@@ -234,7 +234,9 @@ impl PolicyEntry {
 impl Engine {
     /// Updates the records of the actions of a device's policies, before the device is planned.
     pub(super) fn update_actions(&mut self, id: &NodeId, now: Now) {
-        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id).cloned()) else {
+        let (Some(node), Some(device)) =
+            (self.devices.get(id), self.observed.index().get(id).cloned())
+        else {
             return;
         };
         let doubtful = node.outcome_unknown.iter().any(Difference::is_action);
@@ -249,7 +251,7 @@ impl Engine {
             .map(|key| (key.clone(), self.inherited_deletions(key)))
             .collect();
         for key in keys {
-            let guardrails = &self.admission.guardrails;
+            let guardrails = self.policies.guardrails();
             let policy = self.policies.get(&key).map(|entry| entry.policy.as_ref());
             // A deletion that a guardrail denies takes no turn.
             let protected = policy.is_some_and(|policy| {
@@ -341,7 +343,7 @@ impl Engine {
     /// Records a deletion right before its request, once a fresh read has verified that it is due. Each
     /// record counts for the day, whatever the outcome.
     pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
-        let trusted = self.gate.leads() && self.polling.is_trusted(now.monotonic);
+        let trusted = self.gate.leads() && self.observed.polling().is_trusted(now.monotonic);
         let Some(node) = self.devices.get(id).filter(|_| trusted) else {
             return;
         };
@@ -429,15 +431,13 @@ impl Engine {
     /// A device was deleted: it is no longer in the tailnet, even if a list that was requested earlier still
     /// has it.
     pub(super) fn take_deleted(&mut self, id: &NodeId) {
-        self.deleted.insert(id.clone(), self.revision);
         self.reconsider(id);
-        self.index.remove(id);
-        self.absence.prove(id, self.polling.seen);
+        self.observed.note_deleted(id);
     }
 
     /// A deletion whose answer was lost has taken effect if the device is gone.
     pub(super) fn confirm_deletions(&mut self, id: &NodeId, now: Now) {
-        if self.index.get(id).is_some() {
+        if self.observed.index().get(id).is_some() {
             return;
         }
         let Some(node) = self.devices.get_mut(id) else {
@@ -454,7 +454,7 @@ impl Engine {
 
     /// Whether a list that has lost so many devices is plausible.
     pub(super) fn is_plausible(&self, gone: usize) -> bool {
-        gone <= FEW.max(self.index.own_count() / 10)
+        gone <= FEW.max(self.observed.index().own_count() / 10)
     }
 
     /// Marks devices that must be deleted for planning: they wait for a list that can be trusted.
@@ -481,7 +481,7 @@ impl Engine {
         let Some(entry) = self.policies.get(key).filter(|entry| entry.has_actions()) else {
             return report;
         };
-        report.clock_skew = self.clock.skew();
+        report.clock_skew = self.observed.clock_skew();
         let mut ranked: BTreeSet<(Stage, &NodeId, Field)> = BTreeSet::new();
         for (id, node) in entry
             .nodes()
@@ -501,7 +501,7 @@ impl Engine {
             }
         }
         let details = ranked.into_iter().filter_map(|(stage, id, field)| {
-            let (node, device) = (self.devices.get(id)?, self.index.get(id)?);
+            let (node, device) = (self.devices.get(id)?, self.observed.index().get(id)?);
             let mut own = node.plan.of(key);
             let own = own.find(|difference| difference.change.field() == field);
             Some(ActionDetail {
@@ -514,10 +514,12 @@ impl Engine {
         });
         report.details = details.collect();
         // Deletions that were recorded before a crash and whose device is gone.
-        let listed = self.polling.seen > 0;
+        let listed = self.observed.lists() > 0;
         let gone = entry.needed_record.actions.deletions.iter();
         let gone: Vec<_> = gone
-            .filter(|(id, record)| (record.done || listed) && self.index.get(id).is_none())
+            .filter(|(id, record)| {
+                (record.done || listed) && self.observed.index().get(id).is_none()
+            })
             .collect();
         if !gone.is_empty() {
             *report.totals.entry(Stage::Done).or_default() += gone.len();

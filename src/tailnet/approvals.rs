@@ -97,7 +97,7 @@ impl Engine {
         };
         // The first list may lack some of the devices, so the plan may be incomplete.
         if !self.can_compare_lists() {
-            self.polling.compare_soon();
+            self.observed.compare_soon();
             return;
         }
         let held_plan = self.held_plan(key, &plan);
@@ -255,7 +255,7 @@ impl Engine {
                 format!("node:{id}: approve it on a policy, not on the TailscaleTailnet")
             }),
         );
-        if !approvals.plans.is_empty() && self.polling.seen > 0 {
+        if !approvals.plans.is_empty() && self.observed.lists() > 0 {
             let limited = self.change_budget.held.iter();
             let mut limited = limited.filter_map(|key| self.policies.get(key));
             // A plan that is not frozen yet may match.

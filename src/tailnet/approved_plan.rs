@@ -3,9 +3,9 @@
 //! It reads everything again before the first write, as always. It holds every difference that is not in the
 //! approved plan ([`crate::plan::Hold::NotAgreed`]), so that it sends nothing that nobody has seen.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Engine, Failure, Settings, device_state::DeviceState, failure::Backoff};
+use super::{Engine, Failure, Settings, device_state::DeviceState, failure::Backoff, gate::Gate};
 use crate::plan::{Changes, Difference, PolicyKey};
 
 /// The plan that a person has approved.
@@ -32,7 +32,7 @@ impl Engine {
     #[must_use]
     pub fn for_approved_plan(settings: Settings, seed: u64, approved: ApprovedPlan) -> Self {
         Self {
-            approved_plan: Some(approved),
+            gate: Gate::for_approved_plan(approved),
             ..Self::new(settings, seed)
         }
     }
@@ -41,7 +41,7 @@ impl Engine {
     /// that was not made by [`Engine::for_approved_plan`].
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        if self.approved_plan.is_none() || !self.is_idle() {
+        if self.gate.approved_plan().is_none() || !self.is_idle() {
             return false;
         }
         if self.given_up().is_some() {
@@ -50,23 +50,26 @@ impl Engine {
         self.gate.leads()
             && self.gate.has_listed_policies()
             && self.gate.is_connected()
-            && self.polling.is_closed()
+            && self.observed.polling().is_closed()
             && self.dirty.awaiting_step().next().is_none()
-            && !self.is_evaluating()
+            && !self.matching.is_evaluating()
             && self.queues.at_work().next().is_none()
-            && !self.devices.values().any(DeviceState::is_tried_again)
+            && !self.devices.iter().any(|(id, node)| {
+                let timer = self.devices.timer_of(id);
+                timer.is_some_and(|wake_at| node.is_tried_again(wake_at))
+            })
     }
 
     /// Why the engine gave up polling, if it did.
     #[must_use]
     pub fn given_up(&self) -> Option<&Failure> {
-        self.polling.gave_up()
+        self.observed.polling().gave_up()
     }
 
     /// Whether the list of devices has been read.
     #[must_use]
     pub fn has_read(&self) -> bool {
-        self.polling.seen > 0
+        self.observed.lists() > 0
     }
 
     /// The differences that remain, by device, except those of policies that do not act.
@@ -83,7 +86,11 @@ impl Engine {
     /// The devices that could not be read, by name, with the failure.
     pub fn unread(&self) -> impl Iterator<Item = (String, &Failure)> {
         self.devices.iter().flat_map(|(id, node)| {
-            let label = self.index.get(id).map(|device| device.label().to_string());
+            let label = self
+                .observed
+                .index()
+                .get(id)
+                .map(|device| device.label().to_string());
             let label = label.unwrap_or_else(|| id.to_string());
             let backoffs = node.reads_in_force();
             backoffs.map(move |backoff| (label.clone(), &backoff.failure))
@@ -93,11 +100,9 @@ impl Engine {
 
 impl DeviceState {
     /// Whether a failed request will be tried again: the device's timer fires for it, or before it.
-    fn is_tried_again(&self) -> bool {
+    fn is_tried_again(&self, wake_at: Duration) -> bool {
         let mut backoffs = self.backoffs_in_force();
-        self.timer.is_some_and(|wake_at| {
-            backoffs.any(|backoff| backoff.retry_at >= wake_at && !backoff.is_given_up())
-        })
+        backoffs.any(|backoff| backoff.retry_at >= wake_at && !backoff.is_given_up())
     }
 
     /// The backoffs that delay a change or a read that is needed.

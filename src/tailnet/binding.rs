@@ -39,7 +39,7 @@ impl Engine {
     pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
         self.retain(key);
         if let Some(entry) = self.policies.get_mut(key) {
-            entry.meet_devices(&self.index, self.polling.seen);
+            entry.meet_devices(self.observed.index(), self.observed.lists());
             entry.disown_expired(now);
         }
         let Some(entry) = self.policies.get(key) else {
@@ -48,7 +48,7 @@ impl Engine {
         let evaluated = entry.evaluated();
         let binding = self.find_devices(entry, evaluated.as_ref().map(|(matching, _)| matching));
         if binding.is_none() && entry.policy.is_ok() && entry.deleting.is_none() {
-            self.polling.compare_soon();
+            self.observed.compare_soon();
         }
         let Some(entry) = self.policies.get_mut(key) else {
             return;
@@ -60,21 +60,22 @@ impl Engine {
             self.dirty.report(key);
         }
         // Before the engine forgets anything about the released devices.
-        let (index, absence) = (&self.index, &self.absence);
+        let (index, absence) = (self.observed.index(), self.observed.absence());
         let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
         entry.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
-        entry.release_unmatched(binding.as_ref(), &self.index, self.polling.seen);
-        let recorded = entry.record_of(binding.as_ref(), &self.index);
+        entry.release_unmatched(
+            binding.as_ref(),
+            self.observed.index(),
+            self.observed.lists(),
+        );
+        let recorded = entry.record_of(binding.as_ref(), self.observed.index());
         if entry.needed_record.bound != recorded {
             entry.needed_record.bound = recorded;
             self.dirty.report(key);
         }
-        if entry.deleting.is_none() && entry.selector().is_some() {
-            self.selector_policies.insert(key.clone());
-        } else {
-            self.selector_policies.remove(key);
-        }
         let too_many = entry.hold(binding.as_ref());
+        let selects = entry.deleting.is_none() && entry.selector().is_some();
+        self.policies.note_selector(key, selects);
         self.refuse_many(key, too_many);
         self.track_released(key);
         let Some(entry) = self.policies.get_mut(key) else {
@@ -114,14 +115,29 @@ impl Engine {
             return matching.cloned().map(Binding::Selector);
         }
         // No other device takes the place of the bound one before that is proven gone.
-        let lacking = |id: &&NodeId| self.index.get(id).is_none_or(|device| device.external);
+        let lacking = |id: &&NodeId| {
+            self.observed
+                .index()
+                .get(id)
+                .is_none_or(|device| device.external)
+        };
         let bound = entry.bound_node();
-        let lost = bound.filter(lacking).filter(|id| !self.absence.is_gone(id));
+        let lost = bound
+            .filter(lacking)
+            .filter(|id| !self.observed.absence().is_gone(id));
         if let Some(id) = lost {
-            let is_reported = self.absence.is_reported(id, self.polling.seen);
+            let is_reported = self
+                .observed
+                .absence()
+                .is_reported(id, self.observed.lists());
             return is_reported.then(|| Binding::Missing(id.clone()));
         }
-        let binding = bind_policy(policy, &entry.needed_record, &entry.approvals, &self.index);
+        let binding = bind_policy(
+            policy,
+            &entry.needed_record,
+            &entry.approvals,
+            self.observed.index(),
+        );
         let claimed = matches!(
             &policy.target,
             Target::Device(target) if may_change(&target.identity)
@@ -137,7 +153,7 @@ impl Engine {
 
     /// Adopts a device that a policy targets now.
     pub(super) fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
-        let node = self.devices.entry(id.clone()).or_default();
+        let node = self.devices.get_or_add(id);
         node.policies.insert(key.clone());
         if let Some(entry) = self.policies.get_mut(key) {
             entry.reclaim(id);
@@ -199,7 +215,8 @@ impl Engine {
     }
 
     fn plan_one(&mut self, id: &NodeId, now: Now) {
-        let (Some(device), Some(node)) = (self.index.get(id), self.devices.get(id)) else {
+        let (Some(device), Some(node)) = (self.observed.index().get(id), self.devices.get(id))
+        else {
             self.change_budget.note(id, &BTreeSet::new());
             // A missing device gets no one-shot action.
             if let Some(node) = self.devices.get_mut(id) {
@@ -224,13 +241,13 @@ impl Engine {
         });
         let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
         let context = PlanContext {
-            index: &self.index,
+            index: self.observed.index(),
             approvals: &self.approval_states(id, node),
             tailnet_wide: &self.tailnet_wide,
             now: now.wall,
             released: &released,
             turns: &turns,
-            guardrails: &self.admission.guardrails,
+            guardrails: self.policies.guardrails(),
         };
         let plan = plan_device(device, attributes, &policies, &context);
         self.change_budget.note(id, &plan.desired_by);
@@ -241,7 +258,7 @@ impl Engine {
         }
         if let Some(node) = self.devices.get_mut(id) {
             node.plan = plan;
-            self.read_shares.set(id, node.reading_namespaces());
+            self.observed.set_readers(id, node.reading_namespaces());
         }
         self.note_claims(id);
         self.check_effect(id, now);
@@ -253,7 +270,7 @@ impl Engine {
         let approval_states = policies.filter_map(|key| {
             let entry = self.policies.get(key)?;
             let state = ApprovalState {
-                limited: match &self.approved_plan {
+                limited: match &self.gate.approved_plan() {
                     Some(approved) => approved.limited.contains(key),
                     None => self.change_budget.holds(id, key),
                 },
@@ -262,50 +279,23 @@ impl Engine {
             };
             Some((key, state))
         });
-        let approved = self
-            .approved_plan
-            .as_ref()
-            .map(|approved| &approved.changes);
+        let approved = self.gate.approved_plan().map(|approved| &approved.changes);
         let approval_states = approval_states.collect::<ApprovalStates<'_>>();
         approval_states
             .only(approved)
-            .with_clock_skew(self.clock.skew())
+            .with_clock_skew(self.observed.clock_skew())
     }
 
     fn forget(&mut self, id: &NodeId) {
-        self.set_timer(id, None);
         self.devices.remove(id);
-        self.read_shares.set(id, BTreeSet::new());
+        self.observed.set_readers(id, BTreeSet::new());
         self.dirty.forget_device(id);
         self.queues.remove(id);
     }
 
-    /// Sets the timer of a device. A device has one at most.
-    pub(super) fn set_timer(&mut self, id: &NodeId, at: Option<Duration>) {
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        if node.timer == at {
-            return;
-        }
-        if let Some(before) = std::mem::replace(&mut node.timer, at) {
-            self.timers.remove(&(before, id.clone()));
-        }
-        if let Some(at) = at {
-            self.timers.insert((at, id.clone()));
-        }
-    }
-
     /// Plans the devices whose time has come: an expiry may have passed meanwhile.
     pub(super) fn fire_timers(&mut self, now: Duration) {
-        while let Some((at, _)) = self.timers.first()
-            && *at <= now
-            && let Some((_, id)) = self.timers.pop_first()
-        {
-            if let Some(node) = self.devices.get_mut(&id) {
-                node.timer = None;
-            }
-            self.dirty.plan(&id);
-        }
+        let fired = self.devices.take_fired(now);
+        self.dirty.plan_all(fired);
     }
 }

@@ -176,7 +176,7 @@ impl Engine {
     /// Devices whose last change is an hour old count again.
     pub(super) fn expire_changes(&mut self, now: Now) {
         let over = self.change_budget.window.expire(now.monotonic);
-        let known = over.into_iter().filter(|id| self.devices.contains_key(id));
+        let known = over.into_iter().filter(|id| self.devices.contains(id));
         self.dirty.plan_all(known);
     }
 
@@ -255,7 +255,9 @@ impl Engine {
 
     /// How many devices may be changed within an hour.
     pub(super) fn most_changes(&self) -> Option<usize> {
-        self.settings.limit.devices(self.index.own_count())
+        self.settings
+            .limit
+            .devices(self.observed.index().own_count())
     }
 
     /// When the limit may stop holding a policy.

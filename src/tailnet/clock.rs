@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Engine, Now};
+use super::Now;
 
 /// The accepted difference between the two clocks: an answer takes a while to arrive, and no inactivity
 /// period is as short as five minutes.
@@ -40,7 +40,7 @@ impl ApiClock {
     }
 
     /// How far the wall clock is ahead of the API's (or behind it, if negative), if that is too far.
-    pub fn skew(&self) -> Option<SignedDuration> {
+    pub const fn skew(&self) -> Option<SignedDuration> {
         self.skew
     }
 
@@ -49,6 +49,17 @@ impl ApiClock {
         let (date, at) = self.read?;
         let since = SignedDuration::try_from(now.saturating_sub(at)).ok()?;
         date.checked_add(since).ok()
+    }
+
+    /// The effective time: the wall clock's, or the API's if the two are too far apart. Returns also whether
+    /// the reported skew has changed.
+    pub fn effective(&mut self, now: Now) -> (Now, bool) {
+        let has_changed = self.compare(now);
+        let effective = match (self.skew, self.time(now.monotonic)) {
+            (Some(_), Some(wall)) => Now { wall, ..now },
+            _ => now,
+        };
+        (effective, has_changed)
     }
 
     /// Compares the clocks. Returns whether the reported skew has changed.
@@ -72,20 +83,6 @@ impl ApiClock {
 fn whole_minutes(time: SignedDuration) -> SignedDuration {
     let seconds = time.as_secs().saturating_add(30);
     SignedDuration::from_mins(seconds.div_euclid(60))
-}
-
-impl Engine {
-    /// The effective time: the wall clock's, or the API's if the two are too far apart.
-    pub(super) fn effective_time(&mut self, now: Now) -> Now {
-        if self.clock.compare(now) {
-            self.dirty.plan_all(self.devices.keys().cloned());
-            self.report_all();
-        }
-        match (self.clock.skew(), self.clock.time(now.monotonic)) {
-            (Some(_), Some(wall)) => Now { wall, ..now },
-            _ => now,
-        }
-    }
 }
 
 #[cfg(test)]

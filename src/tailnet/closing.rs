@@ -22,7 +22,7 @@ impl Engine {
         let policies = &self.policies;
         let edited = self
             .statuses
-            .corrections(self.polling.seen, |key| policies.contains_key(key));
+            .corrections(self.observed.lists(), |key| policies.contains(key));
         self.dirty.report_all(edited);
         let mut due = Vec::new();
         for key in self.dirty.take_reports() {

@@ -42,20 +42,9 @@ impl Engine {
         let patience = patience.filter(|_| !entry.status_state.left_alone);
         entry.deleting = patience.map(Deadline::new);
         if patience.is_some() {
-            self.deleting.insert(key.clone());
+            self.policies.begin_cleanup(key);
             self.dirty.rebind(key);
             self.dirty.report(key);
-        }
-    }
-
-    /// Restarts the cleanup of all policies that are being deleted.
-    pub(super) fn restart_cleanup(&mut self) {
-        for (key, entry) in &mut self.policies {
-            entry.abandoned = None;
-            if let Some(deadline) = &mut entry.deleting {
-                deadline.restart();
-                self.deleting.insert(key.clone());
-            }
         }
     }
 
@@ -64,7 +53,7 @@ impl Engine {
         if !self.gate.may_end_deletions() {
             return None;
         }
-        let deleting = self.deleting.iter();
+        let deleting = self.policies.deleting();
         deleting
             .filter_map(|key| self.policies.get(key)?.deleting.as_ref()?.ends_at())
             .min()
@@ -75,7 +64,8 @@ impl Engine {
         if !self.gate.may_end_deletions() {
             return;
         }
-        for key in self.deleting.clone() {
+        let deleting: Vec<PolicyKey> = self.policies.deleting().cloned().collect();
+        for key in deleting {
             let waits = self.waits(&key);
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
@@ -104,7 +94,7 @@ impl Engine {
         if frozen || self.change_budget.held.contains(key) {
             return Waits::Held;
         }
-        if !self.gate.is_connected() || !self.polling.is_closed() {
+        if !self.gate.is_connected() || !self.observed.polling().is_closed() {
             return Waits::Unreachable;
         }
         if self.must_record(key) {
@@ -128,7 +118,7 @@ impl Engine {
     }
 
     fn end(&mut self, key: &PolicyKey, why: Option<String>) {
-        self.deleting.remove(key);
+        self.policies.end_cleanup(key);
         self.dirty.report(key);
         let abandoned = why.map(|why| self.abandon(key, why));
         let Some(entry) = self.policies.get_mut(key) else {
@@ -218,7 +208,7 @@ impl Engine {
             devices = managed.nodes.iter().collect();
             devices.extend(managed.released_devices());
         }
-        let called = |id: &&NodeId| match self.index.get(id) {
+        let called = |id: &&NodeId| match self.observed.index().get(id) {
             Some(device) => format!("{} ({id})", device.label()),
             None => id.to_string(),
         };

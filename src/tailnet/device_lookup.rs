@@ -102,13 +102,13 @@ impl Engine {
             Identity::NodeId(id) => Some(id),
             _ => None,
         });
-        if let Some(failure) = self.polling.outage() {
+        if let Some(failure) = self.observed.polling().outage() {
             return Err(failure.clone());
         }
-        self.absence
-            .looked_up
-            .note(&target.identity, bound, self.polling.last());
-        if self.polling.seen == 0 {
+        let list_at = self.observed.polling().last();
+        let looked_up = &mut self.observed.absence_mut().looked_up;
+        looked_up.note(&target.identity, bound, list_at);
+        if self.observed.lists() == 0 {
             return Err(Failure {
                 reason: Reason::NotStarted,
                 message: "The controller is reading the first list of devices.".to_owned(),
@@ -116,24 +116,30 @@ impl Engine {
                 unknown_outcome: false,
             });
         }
-        let lost = bound.filter(|id| is_lacking(&self.index, id) && !self.absence.is_gone(id));
+        let lost = bound.filter(|id| {
+            is_lacking(self.observed.index(), id) && !self.observed.absence().is_gone(id)
+        });
         if let Some(id) = lost {
-            if self.absence.is_reported(id, self.polling.seen) {
+            if self
+                .observed
+                .absence()
+                .is_reported(id, self.observed.lists())
+            {
                 return Ok((Binding::Missing(id.clone()), None));
             }
-            self.polling.compare_soon();
+            self.observed.compare_soon();
             return Ok((Binding::Device(id.clone()), Some(Doubt::NotListed)));
         }
         let binding = self.bind_looked_up(target, bound);
         let doubt = self.doubt(target, bound, &binding);
         if doubt.is_some() {
-            self.polling.compare_soon();
+            self.observed.compare_soon();
         }
         Ok((binding, doubt))
     }
 
     fn bind_looked_up(&self, target: &DeviceTarget, bound: Option<&NodeId>) -> Binding {
-        let device = bound.and_then(|id| self.index.get(id));
+        let device = bound.and_then(|id| self.observed.index().get(id));
         let record = PolicyRecord {
             bound: device.map(|device| Bound {
                 node: device.node_id.clone(),
@@ -143,7 +149,12 @@ impl Engine {
             ..PolicyRecord::default()
         };
         let target = Target::Device(target.clone());
-        plan::bind(&target, &record, &Approvals::default(), &self.index)
+        plan::bind(
+            &target,
+            &record,
+            &Approvals::default(),
+            self.observed.index(),
+        )
     }
 
     fn doubt(
@@ -155,7 +166,7 @@ impl Engine {
         let Binding::Device(id) = binding else {
             return None;
         };
-        if self.absence.is_missing(id) {
+        if self.observed.absence().is_missing(id) {
             return Some(Doubt::NotListed);
         }
         let is_new = bound != Some(id) && may_change(&target.identity);
@@ -166,10 +177,10 @@ impl Engine {
     pub(super) fn looked_up_devices(&mut self) -> BTreeSet<NodeId> {
         // An invite that exists is checked as rarely as attributes are read.
         let kept_for = 2 * self.refresh();
-        let since = self.polling.last().saturating_sub(kept_for);
-        self.absence.looked_up.forget_before(since);
-        let named = self.absence.looked_up.named();
-        let found = named.flat_map(|identity| self.index.find(identity));
+        let since = self.observed.polling().last().saturating_sub(kept_for);
+        self.observed.absence_mut().looked_up.forget_before(since);
+        let named = self.observed.absence().looked_up.named();
+        let found = named.flat_map(|identity| self.observed.index().find(identity));
         found.map(|device| device.node_id.clone()).collect()
     }
 }

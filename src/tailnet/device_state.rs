@@ -26,8 +26,6 @@ pub(super) struct DeviceState {
     /// The policies that have released it and must clear it.
     pub clearing: BTreeSet<PolicyKey>,
     pub plan: DevicePlan,
-    /// When it must be planned again, even if nothing happens.
-    pub timer: Option<Duration>,
     /// The number of its requests in flight.
     pub busy: u32,
     /// Parts of refused batches that write to it and wait for their turn.
@@ -392,6 +390,15 @@ impl DeviceState {
         self.read_backoff = None;
         self.attributes_backoff = None;
         self.routes_backoff = None;
+    }
+
+    /// Forgets everything that was read, and every failure.
+    pub fn forget_reads(&mut self) {
+        self.attributes = None;
+        self.routes = None;
+        self.routes_read = None;
+        self.device_read = None;
+        self.forget_backoffs();
     }
 
     /// Forgets all backoffs and contests.

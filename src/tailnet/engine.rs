@@ -1,33 +1,26 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{
-    Answer, Effect, Failure, Input, Now, Term, Ticket,
-    absence::Absence,
-    approved_plan::ApprovedPlan,
+    Answer, Effect, Failure, Input, Now, Term,
     change_budget::ChangeBudget,
-    clock::ApiClock,
     device_state::{DeviceState, StepContext},
+    devices::Devices,
     dirty::{Dirty, Phases},
-    evaluation,
     failure::Backoff,
-    flapping::Flapping,
     gate::Gate,
     lanes::Queues,
+    matching::Matching,
+    observed::Observed,
     outbox::Outbox,
-    owned::WaitingRecords,
     policy_entry::PolicyEntry,
-    polling::Polling,
-    read_shares::ReadShares,
-    reconcile_budget::Asks,
+    policy_set::PolicySet,
+    records::Records,
     schedule::BATCH_PATIENCE,
     status_book::StatusBook,
 };
 use crate::{
     model::{ChangeLimit, NodeId},
-    plan::{Admission, Capacity, DeviceIndex, Guardrails, PolicyInput, PolicyKey, TailnetWide},
+    plan::{Guardrails, PolicyInput, PolicyKey, TailnetWide},
     tailscale::Haste,
 };
 
@@ -50,64 +43,28 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Engine {
     pub(super) settings: Settings,
-    /// The approved plan, if this engine only carries out that.
-    pub(super) approved_plan: Option<ApprovedPlan>,
     pub(super) rng: fastrand::Rng,
     /// What may be done at all.
     pub(super) gate: Gate,
-    /// The guardrails, and the labels of namespaces.
-    pub(super) admission: Admission,
-    pub(super) policies: BTreeMap<PolicyKey, PolicyEntry>,
-    pub(super) polling: Polling,
-    /// The time according to the API.
-    pub(super) clock: ApiClock,
-    pub(super) index: DeviceIndex,
-    /// Deleted devices, with the revision of their deletion: an older list may still have them.
-    pub(super) deleted: BTreeMap<NodeId, u64>,
+    /// What the API has reported.
+    pub(super) observed: Observed,
+    pub(super) policies: PolicySet,
+    /// Which policies still have devices to match.
+    pub(super) matching: Matching,
     /// Settings that are unique in the tailnet: who declares them and which device has them.
     pub(super) tailnet_wide: TailnetWide,
-    pub(super) devices: BTreeMap<NodeId, DeviceState>,
-    /// Devices that need regular reads of their own.
-    pub(super) read_shares: ReadShares,
-    /// Devices that the last list lacks.
-    pub(super) absence: Absence,
-    /// What leaves the engine.
-    pub(super) outbox: Outbox,
-    /// Counts the times when everything that was known became invalid: a new connection, a new term.
-    pub(super) epoch: u64,
-    /// Counts answers about single devices, so that a list from before one of them is not taken for a later
-    /// read.
-    pub(super) revision: u64,
-    /// The policies with a selector.
-    pub(super) selector_policies: BTreeSet<PolicyKey>,
-    /// Policies that are being deleted and whose cleanup is not finished.
-    pub(super) deleting: BTreeSet<PolicyKey>,
-    /// Devices that keep changing whether a selector matches them.
-    pub(super) flapping: Flapping,
-    /// Policies whose selector has devices left to match, or has just matched the last one.
-    pub(super) evaluating: BTreeSet<PolicyKey>,
-    /// The namespace that had the last turn.
-    pub(super) evaluated_last: String,
-    /// The evaluation steps in one step of the engine.
-    pub(super) evaluation_share: usize,
+    pub(super) devices: Devices,
+    /// The devices with something to do.
     pub(super) queues: Queues,
     pub(super) change_budget: ChangeBudget,
-    /// The timers of the devices.
-    pub(super) timers: BTreeSet<(Duration, NodeId)>,
-    /// What was reported last.
-    pub(super) statuses: StatusBook,
-    /// Policies whose annotation requests a reconcile, with the last ticket before the request.
-    pub(super) reconcile_requests: BTreeMap<PolicyKey, Ticket>,
-    /// How many such requests were granted at once.
-    pub(super) asks: Asks,
-    /// Devices that wait until the record of the keys that policies own there is durable.
-    pub(super) waiting_records: WaitingRecords,
-    /// The number of the last list after which absent devices were released.
-    pub(super) released_at: u64,
-    /// The capacity of the record of the keys that a policy owns.
-    pub(super) record_capacity: Capacity,
+    /// When records are written.
+    pub(super) records: Records,
     /// What must be computed again.
     pub(super) dirty: Dirty,
+    /// What was reported last.
+    pub(super) statuses: StatusBook,
+    /// What leaves the engine.
+    pub(super) outbox: Outbox,
 }
 
 impl Engine {
@@ -115,42 +72,20 @@ impl Engine {
     #[must_use]
     pub fn new(settings: Settings, seed: u64) -> Self {
         Self {
-            admission: Admission {
-                guardrails: settings.guardrails.clone(),
-                ..Admission::default()
-            },
+            policies: PolicySet::new(settings.guardrails.clone()),
             settings,
-            approved_plan: None,
             rng: fastrand::Rng::with_seed(seed),
             gate: Gate::default(),
-            policies: BTreeMap::new(),
-            polling: Polling::default(),
-            clock: ApiClock::default(),
-            index: DeviceIndex::default(),
-            deleted: BTreeMap::new(),
+            observed: Observed::default(),
+            matching: Matching::default(),
             tailnet_wide: TailnetWide::default(),
-            devices: BTreeMap::new(),
-            read_shares: ReadShares::default(),
-            absence: Absence::default(),
-            outbox: Outbox::default(),
-            epoch: 0,
-            revision: 0,
-            selector_policies: BTreeSet::new(),
-            deleting: BTreeSet::new(),
-            flapping: Flapping::default(),
-            evaluating: BTreeSet::new(),
-            evaluated_last: String::new(),
-            evaluation_share: evaluation::SHARE,
+            devices: Devices::default(),
             queues: Queues::default(),
             change_budget: ChangeBudget::default(),
-            timers: BTreeSet::new(),
-            statuses: StatusBook::default(),
-            reconcile_requests: BTreeMap::new(),
-            asks: Asks::default(),
-            waiting_records: WaitingRecords::default(),
-            released_at: 0,
-            record_capacity: Capacity::default(),
+            records: Records::default(),
             dirty: Dirty::default(),
+            statuses: StatusBook::default(),
+            outbox: Outbox::default(),
         }
     }
 
@@ -158,7 +93,7 @@ impl Engine {
     #[must_use]
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         if let Input::Answered(_, Ok(Answer::Devices { date, .. })) = &input {
-            self.clock.read(*date, now.monotonic);
+            self.observed.read_clock(*date, now.monotonic);
         }
         let now = self.effective_time(now);
         match input {
@@ -172,7 +107,7 @@ impl Engine {
                 if let Some(settings) = settings {
                     self.take_settings(*settings, now);
                 }
-                self.clock.forget();
+                self.observed.forget_clock();
                 self.gate.connect(connected);
                 self.start_over(now);
                 self.report_all();
@@ -182,8 +117,8 @@ impl Engine {
             Input::StatusEdited(policy) => self.statuses.note_edit(policy),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
             // While the list fails, its own backoff counts: nobody may shorten it.
-            Input::Poll if self.polling.failure().is_some() => {}
-            Input::Poll => self.polling.poll_now(now.monotonic),
+            Input::Poll if self.observed.polling().failure().is_some() => {}
+            Input::Poll => self.observed.poll_now(now.monotonic),
             Input::Term(term) => self.take_term(term, now),
             Input::Turn => self.outbox.grant_turn(),
             Input::NotSent(ticket) => self.not_sent(ticket, now),
@@ -212,11 +147,11 @@ impl Engine {
         // While something waits for a turn, the turn is the next occasion to send anything.
         let waits_for_turn = self.outbox.waits_for_turn();
         let poll = (self.gate.is_connected() && !waits_for_turn)
-            .then(|| self.polling.wake_at())
+            .then(|| self.observed.polling().wake_at())
             .flatten();
-        let timer = self.timers.first().map(|(at, _)| *at);
+        let timer = self.devices.next_timer();
         // Without a free lane, the batch waits for the next answer.
-        let batch = (self.gate.may_send(&self.polling)
+        let batch = (self.gate.may_send(&self.observed)
             && !waits_for_turn
             && self.queues.batch_size() > 0
             && self.outbox.lane_opens_at().is_none())
@@ -224,17 +159,17 @@ impl Engine {
         let lane = self
             .outbox
             .lane_opens_at()
-            .filter(|_| self.gate.may_send(&self.polling));
+            .filter(|_| self.gate.may_send(&self.observed));
         let ends = [
             self.limit_ends(),
             self.next_cleanup(),
-            self.records_due_at(),
+            self.records.due_at().filter(|_| self.gate.leads()),
         ];
         let evaluation = self.evaluates_at();
         let may_run = Phases {
-            decide: self.gate.may_decide(&self.polling),
+            decide: self.gate.may_decide(&self.observed),
             approve: self.gate.leads(),
-            send: self.gate.may_send(&self.polling),
+            send: self.gate.may_send(&self.observed),
         };
         let dirty = self.dirty.is_due(may_run).then_some(Duration::ZERO);
         let own = [
@@ -262,8 +197,8 @@ impl Engine {
         self.take_guardrails(&settings);
         self.settings = settings;
         // The ages at which things are read again may have changed.
-        self.dirty.step_all(self.devices.keys().cloned());
-        self.polling.poll_now(now.monotonic);
+        self.dirty.step_all(self.devices.ids().cloned());
+        self.observed.poll_now(now.monotonic);
     }
 
     fn take_policy(&mut self, declared: PolicyInput, now: Now) {
@@ -278,7 +213,7 @@ impl Engine {
             self.dirty.report(&key);
             let deleting = declared.deleting;
             let known = declared.status_state.readable.as_ref();
-            let policy = self.admit(&declared.policy, known);
+            let policy = self.policies.admit(&declared.policy, known);
             let entry = PolicyEntry::new(declared, policy);
             let asks = entry.asks_for_reconcile();
             self.redeclare(None, entry.policy.as_ref().ok());
@@ -312,7 +247,7 @@ impl Engine {
                     .as_ref()
                     .or(entry.status_state.readable.as_ref())
             });
-            let policy = self.admit(&declared.policy, known);
+            let policy = self.policies.admit(&declared.policy, known);
             let after = policy.as_ref().ok().cloned();
             let before = self.policies.get_mut(&key).and_then(|entry| {
                 entry.generation = declared.generation;
@@ -341,7 +276,7 @@ impl Engine {
             return;
         };
         entry.urgent = true;
-        self.flapping.forget_policy(key);
+        self.matching.forget_moves(key);
         // The frozen plan and the approved changes belong to the previous spec.
         entry.discard();
         for id in entry
@@ -366,12 +301,9 @@ impl Engine {
             }
             self.forget_released(key, &entry.needed_record.managed);
         }
-        self.selector_policies.remove(key);
-        self.flapping.forget_policy(key);
-        self.deleting.remove(key);
+        self.matching.forget_moves(key);
         self.dirty.forget_policy(key);
         self.statuses.forget(key);
-        self.reconcile_requests.remove(key);
     }
 
     /// Starts a term of leadership, or ends one. A new leader reads everything again before the first write,
@@ -387,7 +319,7 @@ impl Engine {
         if term.is_none() {
             return;
         }
-        self.restart_cleanup();
+        self.policies.restart_cleanup();
         self.statuses.forget_policies();
         for entry in self.policies.values_mut() {
             entry.start_term();
@@ -409,18 +341,10 @@ impl Engine {
 
     /// Forgets everything that was read, and reads it again.
     fn start_over(&mut self, now: Now) {
-        self.epoch += 1;
         self.drop_halves();
-        self.polling.restart(now.monotonic);
-        self.absence.restart();
-        for node in self.devices.values_mut() {
-            node.attributes = None;
-            node.routes = None;
-            node.routes_read = None;
-            node.device_read = None;
-            node.forget_backoffs();
-        }
-        self.dirty.plan_all(self.devices.keys().cloned());
+        self.observed.restart(now.monotonic);
+        self.devices.forget_reads();
+        self.dirty.plan_all(self.devices.ids().cloned());
         self.dirty.rebind_all(self.policies.keys().cloned());
     }
 
@@ -435,15 +359,25 @@ impl Engine {
             entry.is_some_and(|entry| entry.durable_record.covers_at(id, &entry.needed_record))
         };
         StepContext {
-            missing: self.absence.is_missing(id),
+            missing: self.observed.absence().is_missing(id),
             recorded: node.all_policies().all(is_recorded) && self.may_change(id),
             refresh: self
-                .read_shares
-                .interval(id, self.settings.attributes_interval),
-            list_trusted: self.polling.is_trusted(now),
+                .observed
+                .read_interval(id, self.settings.attributes_interval),
+            list_trusted: self.observed.polling().is_trusted(now),
             fresh_for: self.fresh_for(),
             now,
         }
+    }
+
+    /// The effective time: see [`Observed::effective_time`].
+    fn effective_time(&mut self, now: Now) -> Now {
+        let (now, has_changed) = self.observed.effective_time(now);
+        if has_changed {
+            self.dirty.plan_all(self.devices.ids().cloned());
+            self.report_all();
+        }
+        now
     }
 
     pub(super) fn report_all(&mut self) {
@@ -458,7 +392,7 @@ impl Engine {
     ) -> Backoff {
         let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
         let backoff = Backoff::new(failure, before, now.monotonic, rare, &mut self.rng);
-        match &self.approved_plan {
+        match &self.gate.approved_plan() {
             Some(_) => backoff.or_give_up(),
             None => backoff,
         }

@@ -18,8 +18,6 @@ use crate::{
     plan::{AllowedRules, Binding, DeviceIndex, Mode, Policy, PolicyKey, Refusal, Selector},
 };
 
-/// The evaluation steps in one step of the engine: a few milliseconds.
-pub(super) const SHARE: usize = 400_000;
 /// The evaluation steps that a namespace has before the next one gets its turn.
 const TURN: usize = 40_000;
 /// The cost of a device besides its evaluation steps.
@@ -154,27 +152,24 @@ impl Engine {
         }
         self.note_changed_facts();
         self.share_evaluation();
-        for key in self.evaluating.clone() {
+        let evaluating: Vec<PolicyKey> = self.matching.evaluating().cloned().collect();
+        for key in evaluating {
             self.take_evaluation(&key, now);
         }
     }
 
-    /// Whether one share did not suffice.
-    pub(super) fn is_evaluating(&self) -> bool {
-        !self.evaluating.is_empty()
-    }
-
     /// When the next share is due, if any: at once.
     pub(super) fn evaluates_at(&self) -> Option<Duration> {
-        (self.gate.may_decide(&self.polling) && self.is_evaluating()).then_some(Duration::ZERO)
+        (self.gate.may_decide(&self.observed) && self.matching.is_evaluating())
+            .then_some(Duration::ZERO)
     }
 
     /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
     pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
         let targets = |entry: &&PolicyEntry| entry.binding.as_ref().is_some_and(|it| it.holds(id));
         let of = self
-            .evaluating
-            .iter()
+            .matching
+            .evaluating()
             .filter_map(|key| self.policies.get(key));
         let mut of = of
             .filter(targets)
@@ -192,12 +187,12 @@ impl Engine {
 
     /// Whether a policy may turn out to target a device and take precedence there.
     pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
-        let awaited = self.evaluating.iter();
+        let awaited = self.matching.evaluating();
         let awaited = awaited.filter_map(|key| self.policies.get(key));
         let mut awaited = awaited.filter(|entry| entry.awaited);
         awaited.any(|entry| {
             let policy = entry.intended().as_ref();
-            let device = self.index.get(id);
+            let device = self.observed.index().get(id);
             policy.is_ok_and(|policy| {
                 policy.mode != Mode::Observe
                     && device.is_some_and(|it| policy.allowance.is_about(it))
@@ -208,7 +203,7 @@ impl Engine {
     /// Forgets a deleted policy.
     pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
         self.end_waiting_for(std::slice::from_ref(key));
-        self.evaluating.remove(key);
+        self.matching.end(key);
     }
 
     /// Continues with the devices that waited for these policies.
@@ -219,7 +214,7 @@ impl Engine {
             waited |= entry.is_some_and(|entry| std::mem::take(&mut entry.awaited));
         }
         if waited {
-            self.dirty.step_all(self.devices.keys().cloned());
+            self.dirty.step_all(self.devices.ids().cloned());
         }
     }
 
@@ -239,7 +234,7 @@ impl Engine {
             if let Some(Some(next)) = entry.evaluation.take().map(|it| it.next) {
                 self.put_in_force(key, next);
             }
-            self.evaluating.remove(key);
+            self.matching.end(key);
             return;
         };
         let is_known = |it: &Evaluation| it.selector == selector && it.allowance == allowance;
@@ -254,8 +249,8 @@ impl Engine {
         }
         // Editing a selector again and again must not make others wait.
         let is_edited = entry.evaluation.is_some();
-        entry.evaluation = Some(Evaluation::new(selector, allowance, &self.index));
-        self.evaluating.insert(key.clone());
+        entry.evaluation = Some(Evaluation::new(selector, allowance, self.observed.index()));
+        self.matching.begin(key);
         if is_edited {
             self.end_waiting_for(std::slice::from_ref(key));
         }
@@ -268,46 +263,40 @@ impl Engine {
             return;
         }
         self.dirty.step_all(changed.iter().cloned());
-        for (key, entry) in &mut self.policies {
+        for (key, entry) in self.policies.iter_mut() {
             if let Some(evaluation) = &mut entry.evaluation {
                 evaluation.left.extend(changed.iter().cloned());
-                self.evaluating.insert(key.clone());
+                self.matching.begin(key);
             }
         }
     }
 
     /// Gives each namespace its turns until the share is used up.
     fn share_evaluation(&mut self) {
-        let mut share = self.evaluation_share;
+        let mut share = self.matching.share();
         while share > 0
             && let Some(key) = self.next_to_evaluate()
         {
-            self.evaluated_last.clone_from(&key.namespace);
             let evaluation = self.policies.get_mut(&key);
             let Some(evaluation) = evaluation.and_then(|entry| entry.evaluation.as_mut()) else {
-                self.evaluating.remove(&key);
+                self.matching.end(&key);
                 continue;
             };
             let turn = TURN.min(share);
-            let left = evaluation.advance(&self.index, turn);
+            let left = evaluation.advance(self.observed.index(), turn);
             // At least one step, so that the loop ends.
             share = share.saturating_sub((turn - left).max(1));
         }
     }
 
     /// A policy with devices to match, of the namespace after the one that had the last turn.
-    fn next_to_evaluate(&self) -> Option<PolicyKey> {
-        let waits = |key: &&PolicyKey| {
-            let evaluation = self
-                .policies
-                .get(*key)
-                .and_then(|it| it.evaluation.as_ref());
+    fn next_to_evaluate(&mut self) -> Option<PolicyKey> {
+        let policies = &self.policies;
+        self.matching.next_turn(|key| {
+            let entry = policies.get(key);
+            let evaluation = entry.and_then(|entry| entry.evaluation.as_ref());
             evaluation.is_none_or(|it| !it.left.is_empty())
-        };
-        let later = |key: &&PolicyKey| key.namespace > self.evaluated_last;
-        let mut after = self.evaluating.iter().filter(later).filter(waits);
-        let first = || self.evaluating.iter().find(waits);
-        after.next().or_else(first).cloned()
+        })
     }
 
     /// Applies the results of a policy once no device is left.
@@ -317,7 +306,7 @@ impl Engine {
             let evaluation = entry.evaluation.as_mut()?;
             Some((&mut entry.before_edit, evaluation))
         }) else {
-            self.evaluating.remove(key);
+            self.matching.end(key);
             return;
         };
         if !evaluation.left.is_empty() {
@@ -326,7 +315,7 @@ impl Engine {
             }
             return;
         }
-        self.evaluating.remove(key);
+        self.matching.end(key);
         if evaluation.is_first {
             let next = evaluation.next.take();
             *before_edit = None;

@@ -159,15 +159,16 @@ impl Engine {
             return comparison;
         };
         let is_member = members.contains(id);
-        let Some(device) = self.index.get(id) else {
-            if self.flapping.forget_device(key, id) {
+        let Some(device) = self.observed.index().get(id) else {
+            if self.matching.flapping_mut().forget_device(key, id) {
                 self.dirty.report(key);
             }
             return comparison;
         };
         let label = device.label().to_string();
         let membership = self
-            .flapping
+            .matching
+            .flapping_mut()
             .observe(key, device, comparison, is_member, now);
         if matches!(membership, Membership::Freed | Membership::Frozen) {
             self.dirty.report(key);
@@ -185,13 +186,13 @@ impl Engine {
 
     /// Devices with the same result for a while are matched again.
     pub(super) fn end_flapping(&mut self, now: Duration) {
-        let due = self.flapping.due(now);
+        let due = self.matching.flapping_mut().due(now);
         self.dirty.rematch_all(due);
     }
 
     pub(super) fn flapping_of(&self, key: &PolicyKey) -> Option<FlappingDevices> {
-        let mut flapping = self.flapping.of(key);
-        let device = self.index.get(flapping.next()?)?;
+        let mut flapping = self.matching.flapping().of(key);
+        let device = self.observed.index().get(flapping.next()?)?;
         Some(FlappingDevices {
             count: flapping.count() + 1,
             node: device.node_id.clone(),

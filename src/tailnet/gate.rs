@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Failure, Retry, Term, polling::Polling};
-use crate::{api::Reason, tailscale::Ability};
+use super::{ApprovedPlan, Failure, Retry, Term, observed::Observed};
+use crate::{model::Reason, tailscale::Ability};
 
 /// The conditions that concern the whole tailnet.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Gate {
     policies_listed: bool,
     /// The scopes that the credential is known to lack.
     missing_scopes: BTreeSet<Ability>,
+    /// The approved plan, if only that is carried out.
+    approved_plan: Option<ApprovedPlan>,
 }
 
 impl Default for Gate {
@@ -30,11 +32,25 @@ impl Default for Gate {
             }),
             policies_listed: false,
             missing_scopes: BTreeSet::new(),
+            approved_plan: None,
         }
     }
 }
 
 impl Gate {
+    /// Only the changes of an approved plan may be made.
+    pub fn for_approved_plan(approved: ApprovedPlan) -> Self {
+        Self {
+            approved_plan: Some(approved),
+            ..Self::default()
+        }
+    }
+
+    /// The approved plan, if only that is carried out.
+    pub const fn approved_plan(&self) -> Option<&ApprovedPlan> {
+        self.approved_plan.as_ref()
+    }
+
     /// Starts a term of leadership, or ends one. Returns whether it is another one.
     pub fn set_term(&mut self, term: Option<Term>) -> bool {
         std::mem::replace(&mut self.term, term) != term
@@ -91,8 +107,8 @@ impl Gate {
 
     /// Why the API does not answer or there is no connection, once that is certain enough to report it on
     /// every policy.
-    pub fn outage<'a>(&'a self, polling: &'a Polling) -> Option<&'a Failure> {
-        self.disconnected().or(polling.outage())
+    pub fn outage<'a>(&'a self, observed: &'a Observed) -> Option<&'a Failure> {
+        self.disconnected().or(observed.polling().outage())
     }
 
     /// Whether the list of devices may be read.
@@ -101,19 +117,19 @@ impl Gate {
     }
 
     /// Whether a list of devices is read and all policies are handed over.
-    pub fn may_decide(&self, polling: &Polling) -> bool {
-        self.policies_listed && polling.seen > 0
+    pub fn may_decide(&self, observed: &Observed) -> bool {
+        self.policies_listed && observed.lists() > 0
     }
 
     /// Whether a write may be in flight. While the list fails, or has not been read in this term, nothing is
     /// sent but the poll.
-    pub fn may_write(&self, polling: &Polling) -> bool {
-        self.leads() && self.is_connected() && polling.is_closed()
+    pub fn may_write(&self, observed: &Observed) -> bool {
+        self.leads() && self.is_connected() && observed.polling().is_closed()
     }
 
     /// Whether anything but the poll may be sent.
-    pub fn may_send(&self, polling: &Polling) -> bool {
-        !self.stopping && self.may_write(polling)
+    pub fn may_send(&self, observed: &Observed) -> bool {
+        !self.stopping && self.may_write(observed)
     }
 
     /// Whether the deletion of a policy may end. This needs no list and no connection.
@@ -128,53 +144,53 @@ mod tests {
 
     use super::*;
 
-    fn open() -> (Gate, Polling) {
-        let (mut gate, mut polling) = (Gate::default(), Polling::default());
+    fn open() -> (Gate, Observed) {
+        let (mut gate, mut observed) = (Gate::default(), Observed::default());
         gate.set_term(Some(Term::FIRST));
         gate.note_policies_listed();
         gate.connect(Ok(()));
         let mut rng = fastrand::Rng::with_seed(1);
-        polling.succeeded(Duration::ZERO, Duration::from_mins(1), &mut rng);
-        (gate, polling)
+        observed.poll_succeeded(Duration::ZERO, Duration::from_mins(1), &mut rng);
+        (gate, observed)
     }
 
     #[test]
     fn nothing_is_done_before_everything_is_known() {
-        let (gate, polling) = (Gate::default(), Polling::default());
+        let (gate, observed) = (Gate::default(), Observed::default());
         assert!(!gate.leads() && !gate.may_read());
-        assert!(!gate.may_decide(&polling) && !gate.may_send(&polling));
+        assert!(!gate.may_decide(&observed) && !gate.may_send(&observed));
         assert!(!gate.may_end_deletions());
-        let reason = gate.outage(&polling).map(|failure| failure.reason);
+        let reason = gate.outage(&observed).map(|failure| failure.reason);
         assert_eq!(reason, Some(Reason::Progressing));
-        let (gate, polling) = open();
-        assert!(gate.may_read() && gate.may_decide(&polling) && gate.may_send(&polling));
-        assert_eq!(gate.outage(&polling), None);
+        let (gate, observed) = open();
+        assert!(gate.may_read() && gate.may_decide(&observed) && gate.may_send(&observed));
+        assert_eq!(gate.outage(&observed), None);
     }
 
     #[test]
     fn a_process_that_does_not_lead_decides_and_sends_nothing() {
-        let (mut gate, polling) = open();
+        let (mut gate, observed) = open();
         assert!(!gate.set_term(Some(Term::FIRST)));
         assert!(gate.set_term(None));
-        assert!(gate.may_decide(&polling) && gate.may_read());
-        assert!(!gate.may_write(&polling) && !gate.may_end_deletions());
+        assert!(gate.may_decide(&observed) && gate.may_read());
+        assert!(!gate.may_write(&observed) && !gate.may_end_deletions());
     }
 
     #[test]
     fn while_stopping_requests_in_flight_end_and_none_begins() {
-        let (mut gate, polling) = open();
+        let (mut gate, observed) = open();
         gate.stop();
-        assert!(gate.may_write(&polling));
-        assert!(!gate.may_send(&polling) && !gate.may_read());
+        assert!(gate.may_write(&observed));
+        assert!(!gate.may_send(&observed) && !gate.may_read());
     }
 
     #[test]
     fn while_the_list_fails_nothing_else_is_sent_and_deletions_still_end() {
-        let (mut gate, mut polling) = open();
+        let (mut gate, mut observed) = open();
         let failure = Gate::default().disconnected().cloned().unwrap();
         let mut rng = fastrand::Rng::with_seed(1);
-        polling.failed(Duration::ZERO, failure.clone(), &mut rng);
-        assert!(gate.may_read() && !gate.may_send(&polling));
+        observed.poll_failed(Duration::ZERO, failure.clone(), &mut rng);
+        assert!(gate.may_read() && !gate.may_send(&observed));
         gate.connect(Err(failure));
         assert!(!gate.may_read() && gate.may_end_deletions());
     }

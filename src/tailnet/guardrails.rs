@@ -1,36 +1,16 @@
 //! Applies the guardrails and the labels of namespaces to a declared policy.
 
 use super::{Engine, Notification, Settings};
-use crate::plan::{Labels, Policy, PolicyKey, Refusal};
+use crate::plan::{Labels, PolicyKey, Refusal};
 
 impl Engine {
-    /// The policy that is in force, or why none is. An invalid policy keeps its precedence for what it last
-    /// validly declared (`known`), if the guardrails allow that.
-    pub(super) fn admit(
-        &self,
-        declared: &Result<Policy, Vec<String>>,
-        known: Option<&Policy>,
-    ) -> Result<Policy, Refusal> {
-        let errors = match declared {
-            Ok(policy) => {
-                let admitted = self.admission.admit(policy.clone());
-                return admitted.map_err(Refusal::NotAllowed);
-            }
-            Err(errors) => errors,
-        };
-        let known = known.cloned().map(Policy::while_invalid);
-        let admitted = known.and_then(|known| self.admission.admit(known).ok());
-        admitted.ok_or_else(|| Refusal::Invalid(errors.clone()))
-    }
-
     /// Takes the guardrails of new settings.
     pub(super) fn take_guardrails(&mut self, settings: &Settings) {
-        if self.admission.guardrails == settings.guardrails {
+        if !self.policies.set_guardrails(&settings.guardrails) {
             return;
         }
-        self.admission.guardrails = settings.guardrails.clone();
         // Which devices are protected may have changed.
-        self.dirty.plan_all(self.devices.keys().cloned());
+        self.dirty.plan_all(self.devices.ids().cloned());
         let all: Vec<PolicyKey> = self.policies.keys().cloned().collect();
         for key in &all {
             self.admit_again(key);
@@ -39,16 +19,7 @@ impl Engine {
 
     /// Takes the labels of a namespace; `None` if it is gone.
     pub(super) fn take_labels(&mut self, namespace: String, labels: Option<Labels>) {
-        if self.admission.namespaces.get(&namespace) == labels.as_ref() {
-            return;
-        }
-        let affected = self.policies.keys();
-        let affected = affected.filter(|key| key.namespace == namespace);
-        let affected: Vec<PolicyKey> = affected.cloned().collect();
-        match labels {
-            Some(labels) => self.admission.namespaces.insert(namespace, labels),
-            None => self.admission.namespaces.remove(&namespace),
-        };
+        let affected = self.policies.set_labels(namespace, labels);
         for key in &affected {
             self.admit_again(key);
         }
@@ -63,7 +34,7 @@ impl Engine {
             .last_valid
             .as_ref()
             .or(entry.status_state.readable.as_ref());
-        let policy = self.admit(&entry.declared, known);
+        let policy = self.policies.admit(&entry.declared, known);
         if policy == *entry.intended() {
             return;
         }

@@ -41,11 +41,11 @@ impl Engine {
         }
         match (in_flight.request, result) {
             (Request::Devices, result) => {
-                if let Some(asked) = self.polling.answered(ticket) {
+                if let Some(asked) = self.observed.poll_answered(ticket) {
                     self.take_list(asked, result, now);
                 }
             }
-            (Request::Write(call), result) if in_flight.epoch < self.epoch => {
+            (Request::Write(call), result) if in_flight.epoch < self.observed.epoch() => {
                 let made = result.map_or_else(|failure| failure.unknown_outcome, |_| true);
                 self.take_outdated(&call, &in_flight.differences, made);
             }
@@ -54,7 +54,7 @@ impl Engine {
                 self.take_refused(&call, &in_flight.differences, &failure, now);
             }
             (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
-                if in_flight.epoch < self.epoch =>
+                if in_flight.epoch < self.observed.epoch() =>
             {
                 self.request_finished(&id);
             }
@@ -75,22 +75,26 @@ impl Engine {
     }
 
     fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
-        let before = self.polling.outage().cloned();
+        let before = self.observed.polling().outage().cloned();
         match result {
             Ok(Answer::Devices { devices, lacks, .. }) => {
                 self.gate.note_missing_scopes(lacks);
-                self.polling
-                    .succeeded(now.monotonic, self.settings.poll_interval, &mut self.rng);
+                self.observed.poll_succeeded(
+                    now.monotonic,
+                    self.settings.poll_interval,
+                    &mut self.rng,
+                );
                 self.take_devices(devices, asked.at);
                 self.complete_reconcile_requests(asked.ticket);
             }
             result => {
                 let failure = result.err().unwrap_or_else(unexpected);
-                self.polling.failed(now.monotonic, failure, &mut self.rng);
+                self.observed
+                    .poll_failed(now.monotonic, failure, &mut self.rng);
             }
         }
         // The second list shows which devices the first one lacked.
-        if self.polling.outage() != before.as_ref() || self.polling.seen <= 2 {
+        if self.observed.polling().outage() != before.as_ref() || self.observed.lists() <= 2 {
             self.report_all();
         }
     }
@@ -98,8 +102,8 @@ impl Engine {
     /// Polls at once for a policy, and reads the attributes of its devices. The next poll answers policies
     /// that request too often, and policies that are not allowed.
     pub(super) fn request_reconcile(&mut self, key: &PolicyKey, now: Now) {
-        self.reconcile_requests
-            .insert(key.clone(), self.outbox.last_ticket());
+        self.policies
+            .request_reconcile(key, self.outbox.last_ticket());
         let Some(entry) = self.policies.get(key).filter(|entry| entry.policy.is_ok()) else {
             return;
         };
@@ -109,9 +113,9 @@ impl Engine {
         };
         let to_read: Vec<NodeId> = entry.nodes().filter(needs_reads).cloned().collect();
         let reads = ReadShares::share_of(to_read.len(), self.settings.requests_per_second);
-        let is_due = self.polling.comes_at_once(now.monotonic);
+        let is_due = self.observed.polling().comes_at_once(now.monotonic);
         let given = (self.settings.poll_interval, reads, is_due);
-        if !self.asks.grant(key, given, now.monotonic) {
+        if !self.policies.grant_reconcile(key, given, now.monotonic) {
             return;
         }
         for id in to_read {
@@ -121,30 +125,21 @@ impl Engine {
             }
         }
         // While the list fails, its own backoff counts.
-        if self.polling.failure().is_none() {
-            self.polling.poll_now(now.monotonic);
+        if self.observed.polling().failure().is_none() {
+            self.observed.poll_now(now.monotonic);
         }
     }
 
     /// Completes the requests that were made before this list was requested.
     fn complete_reconcile_requests(&mut self, list: Ticket) {
-        let granted: Vec<PolicyKey> = self
-            .reconcile_requests
-            .extract_if(.., |_, asked_after| *asked_after < list)
-            .map(|(key, _)| key)
-            .collect();
-        for key in granted {
-            if let Some(entry) = self.policies.get_mut(&key) {
-                entry.needed_record.handled = entry.asked().cloned();
-                self.dirty.report(&key);
-            }
-        }
+        let granted = self.policies.complete_reconcile_requests(list);
+        self.dirty.report_all(granted);
     }
 
     fn take_devices(&mut self, devices: Vec<Device>, asked_at: u64) {
         // The list may still have devices that were deleted after it was requested.
-        self.deleted.retain(|_, at| *at > asked_at);
-        if self.polling.seen == 1 {
+        self.observed.forget_deleted(asked_at);
+        if self.observed.lists() == 1 {
             self.leave_other_tailnet(&devices);
             self.await_policies();
         }
@@ -160,12 +155,12 @@ impl Engine {
         }
         let dropped = self.keep_missing(&mut fleet);
         self.dirty.rematch_all(dropped);
-        self.index = fleet;
+        self.observed.replace(fleet);
         self.find_inactive();
         self.reconsider_taken();
         // A policy whose device is unchanged in the list stays bound as it was.
-        let lost = self.devices.keys();
-        let lost = lost.filter(|id| self.index.get(id).is_none());
+        let lost = self.devices.ids();
+        let lost = lost.filter(|id| self.observed.index().get(id).is_none());
         changed.extend(lost.cloned());
         self.mark_bindings(|id| id.is_some_and(|id| changed.contains(id)));
     }
@@ -174,10 +169,12 @@ impl Engine {
     /// proof is needed that those are gone.
     fn leave_other_tailnet(&mut self, devices: &[Device]) {
         let mut own = devices.iter().filter(|device| !device.external);
-        if devices.is_empty() || own.any(|device| self.index.get(&device.node_id).is_some()) {
+        if devices.is_empty()
+            || own.any(|device| self.observed.index().get(&device.node_id).is_some())
+        {
             return;
         }
-        let previous = std::mem::take(&mut self.index);
+        let previous = self.observed.replace(DeviceIndex::default());
         let previous = previous.devices().map(|device| device.node_id.clone());
         self.dirty.rematch_all(previous);
     }
@@ -192,15 +189,16 @@ impl Engine {
         fleet: &mut DeviceIndex,
     ) -> bool {
         let id = device.node_id.clone();
-        let known = self.index.get(&id);
-        let was_own = known.is_some_and(|known| !known.external);
-        if self.deleted.contains_key(&id) || (device.external && was_own) {
+        let was_own = self.observed.index().get(&id);
+        let was_own = was_own.is_some_and(|known| !known.external);
+        if self.observed.is_deleted(&id) || (device.external && was_own) {
             return false;
         }
-        let is_back = !device.external && self.absence.note_present(&id);
+        let is_back = !device.external && self.observed.absence_mut().note_present(&id);
         if is_back {
             self.dirty.plan(&id);
         }
+        let known = self.observed.index().get(&id);
         let Some(node) = self.devices.get_mut(&id) else {
             match known {
                 Some(ours) if contradicted => fleet.insert(ours.clone()),
@@ -266,7 +264,7 @@ impl Engine {
         mark_read(node);
         node.read_backoff = None;
         node.device_read = Some(asked_at);
-        self.index.insert(device);
+        self.observed.put(device);
         self.reconsider(&id);
     }
 
@@ -283,9 +281,9 @@ impl Engine {
                 at: now.monotonic,
             });
         }
-        if let Some(mut device) = self.index.get(id).cloned() {
+        if let Some(mut device) = self.observed.index().get(id).cloned() {
             device.enabled_routes = Some(routes);
-            self.index.insert(device);
+            self.observed.put(device);
         }
     }
 
@@ -324,9 +322,9 @@ impl Engine {
 
     /// A request about one device was answered.
     pub(super) fn request_finished(&mut self, id: &NodeId) {
-        self.revision += 1;
+        let revision = self.observed.next_revision();
         if let Some(node) = self.devices.get_mut(id) {
-            node.request_finished(self.revision);
+            node.request_finished(revision);
         }
         self.dirty.plan(id);
     }
@@ -337,7 +335,7 @@ impl Engine {
             failure.reason,
             Reason::CredentialRejected | Reason::DeviceNotFound
         ) {
-            self.polling.poll_now(now.monotonic);
+            self.observed.poll_now(now.monotonic);
         }
     }
 }

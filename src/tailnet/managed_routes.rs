@@ -18,7 +18,8 @@ impl Engine {
     }
 
     fn manage_routes_of(&mut self, id: &NodeId) {
-        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
+        else {
             return;
         };
         if device.enabled_routes.is_none() {

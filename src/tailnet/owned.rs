@@ -9,7 +9,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -25,10 +24,6 @@ use crate::{
 
 /// A policy with more devices than this records what it owns for many of them together.
 const FEW: usize = 20;
-/// This many devices that wait for a record do not wait for more.
-const MANY_WAITING: usize = 50;
-/// How long a device waits to be recorded together with others.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The record of the keys that a policy owns.
 #[derive(Debug, Default)]
@@ -46,14 +41,6 @@ pub(super) struct KeyRecord {
     absent: BTreeMap<NodeId, u64>,
     /// The number of the list whose devices were matched with the record first.
     met_at: u64,
-}
-
-/// Devices that wait until the record of the keys owned there is durable.
-#[derive(Debug, Default)]
-pub(super) struct WaitingRecords {
-    devices: usize,
-    since: Option<Duration>,
-    is_due: bool,
 }
 
 impl PolicyEntry {
@@ -270,10 +257,10 @@ impl Engine {
         let Some(node) = self.devices.get(id) else {
             return;
         };
-        let device = self.index.get(id);
+        let device = self.observed.index().get(id);
         // A declaration that a guardrail denies, or whose type conflicts with the tailnet's, does not protect
         // a key from deletion.
-        let guardrails = &self.admission.guardrails;
+        let guardrails = self.policies.guardrails();
         let counts = |policy: &Policy| {
             let field = PolicyField::PostureAttributes;
             let denied = device.and_then(|device| guardrails.denies(policy, field, device));
@@ -334,8 +321,7 @@ impl Engine {
             }
         }
         if is_new && !open.is_empty() {
-            self.waiting_records.devices += 1;
-            self.waiting_records.since.get_or_insert(now.monotonic);
+            self.records.await_record(now.monotonic);
         }
     }
 
@@ -356,13 +342,12 @@ impl Engine {
 
     /// Releases devices that are proven gone, once for each list.
     pub(super) fn release_absent(&mut self) {
-        let list = self.polling.seen;
-        if self.released_at == list {
+        let list = self.observed.lists();
+        if !self.records.take_list(list) {
             return;
         }
-        self.released_at = list;
-        for (key, entry) in &mut self.policies {
-            if entry.release_absent(&self.index, &self.absence, list) {
+        for (key, entry) in self.policies.iter_mut() {
+            if entry.release_absent(self.observed.index(), self.observed.absence(), list) {
                 self.dirty.report(key);
             }
         }
@@ -373,30 +358,15 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
-        let left_out = entry.record(&self.index, self.record_capacity);
+        let left_out = entry.record(self.observed.index(), self.records.capacity());
         self.dirty.step_all(left_out);
     }
 
     /// Decides whether the devices that wait for a record are recorded now: they are many, they have waited
     /// long enough, or nothing is in flight that could bring more.
     pub(super) fn count_waiting_records(&mut self, now: Now) {
-        let waiting = &mut self.waiting_records;
-        let nothing_in_flight = self.outbox.is_idle() && self.queues.next_ready().is_none();
-        waiting.is_due = waiting.since.is_some_and(|since| {
-            waiting.devices >= MANY_WAITING
-                || nothing_in_flight
-                || now.monotonic >= since + PATIENCE
-        });
-        if waiting.is_due {
-            waiting.devices = 0;
-            waiting.since = None;
-        }
-    }
-
-    /// When the waiting devices are recorded at the latest.
-    pub(super) fn records_due_at(&self) -> Option<Duration> {
-        let since = self.waiting_records.since.filter(|_| self.gate.leads());
-        since.map(|since| since + PATIENCE)
+        let is_quiet = self.outbox.is_idle() && self.queues.next_ready().is_none();
+        self.records.decide(is_quiet, now.monotonic);
     }
 
     /// Whether a record must be written now.
@@ -410,7 +380,7 @@ impl Engine {
         {
             return true;
         }
-        let is_due = self.waiting_records.is_due || entry.nodes().nth(FEW).is_none();
+        let is_due = self.records.is_due() || entry.nodes().nth(FEW).is_none();
         is_due && !entry.durable_record.covers(&entry.needed_record)
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Polling {
     /// Poll again as soon as the poll in flight has ended.
     again: bool,
     /// The number of complete lists since the connection was made or the term began.
-    pub seen: u64,
+    seen: u64,
     failures: u32,
     failure: Option<Failure>,
     /// When the last complete list arrived.
@@ -42,6 +42,11 @@ const DOUBTED_FOR: Duration = Duration::from_hours(1);
 const DOWN_AFTER: u32 = 3;
 
 impl Polling {
+    /// The number of complete lists since the connection was made or the term began.
+    pub const fn lists(&self) -> u64 {
+        self.seen
+    }
+
     pub fn is_due(&self, now: Duration) -> bool {
         self.asked.is_none() && now >= self.next
     }

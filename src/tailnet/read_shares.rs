@@ -108,7 +108,8 @@ impl ReadShares {
 impl Engine {
     /// The maximum age of attributes of any device.
     pub(super) fn refresh(&self) -> Duration {
-        self.read_shares.longest(self.settings.attributes_interval)
+        self.observed
+            .longest_read_interval(self.settings.attributes_interval)
     }
 
     /// Computes the intervals of reads again, if the devices to read have changed.
@@ -118,8 +119,8 @@ impl Engine {
             requests_per_second,
             ..
         } = self.settings;
-        self.read_shares
-            .share_out(attributes_interval, requests_per_second);
+        self.observed
+            .share_reads(attributes_interval, requests_per_second);
     }
 }
 

@@ -169,7 +169,7 @@ impl Engine {
     }
 
     fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
-        let node = self.devices.entry(id.clone()).or_default();
+        let node = self.devices.get_or_add(id);
         if node.clearing.insert(key.clone()) {
             self.dirty.plan(id);
         }
@@ -210,8 +210,12 @@ impl Engine {
         {
             return false;
         }
-        let unknown = self.index.get(id).is_none_or(|device| device.external);
-        let gone = unknown && self.absence.is_gone(id);
+        let unknown = self
+            .observed
+            .index()
+            .get(id)
+            .is_none_or(|device| device.external);
+        let gone = unknown && self.observed.absence().is_gone(id);
         let Some(node) = self.devices.get(id) else {
             return false;
         };
@@ -243,7 +247,8 @@ impl Engine {
     /// Some settings on a released device may be gone before the rest can be cleared. A value that somebody
     /// sets there later is theirs.
     fn disown_gone(&mut self, id: &NodeId) {
-        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
+        else {
             return;
         };
         for key in &node.clearing {
@@ -272,7 +277,7 @@ impl Engine {
             left: nodes.len(),
             blocker: self
                 .gate
-                .outage(&self.polling)
+                .outage(&self.observed)
                 .map(|failure| failure.message.clone()),
             ..ClearReport::default()
         };
@@ -301,9 +306,9 @@ impl Engine {
             return false;
         }
         let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
-        self.statuses.covers(self.polling.seen)
+        self.statuses.covers(self.observed.lists())
             && !self.gate.is_stopping()
-            && self.gate.outage(&self.polling).is_none()
+            && self.gate.outage(&self.observed).is_none()
             && !self.must_record(key)
             && at_work.any(|id| {
                 let node = self.devices.get(id);

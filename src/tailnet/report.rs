@@ -154,7 +154,7 @@ impl Engine {
             }
             self.outbox.report(Effect::Report(key, offered.report));
         }
-        self.statuses.note_list(self.polling.seen);
+        self.statuses.note_list(self.observed.lists());
         let report = self.tailnet_report();
         if let Some(report) = self.statuses.offer_tailnet(report) {
             self.outbox.report(Effect::Tailnet(report));
@@ -167,8 +167,14 @@ impl Engine {
         if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
             entry.durable_record = record;
             self.dirty.step_all(entry.nodes().cloned());
-            self.dirty
-                .step_all(entry.needed_record.managed.released_devices().into_iter().cloned());
+            self.dirty.step_all(
+                entry
+                    .needed_record
+                    .managed
+                    .released_devices()
+                    .into_iter()
+                    .cloned(),
+            );
         }
     }
 
@@ -184,12 +190,12 @@ impl Engine {
             Err(Refusal::Invalid(errors)) => State::Invalid(errors.clone()),
             Err(Refusal::NotAllowed(forbidden)) => State::NotAllowed(Box::new(forbidden.clone())),
             Ok(_) if entry.too_many => State::TooMany(entry.nodes().count()),
-            Ok(policy) => match (self.gate.outage(&self.polling), &entry.binding) {
+            Ok(policy) => match (self.gate.outage(&self.observed), &entry.binding) {
                 // In a moment there is a connection, or the reason why there is none.
                 (Some(failure), _) if failure.reason == Reason::Progressing => return None,
                 (Some(failure), _) => State::Unavailable(failure.clone()),
                 (None, None) if entry.needed_record.bound.is_none() => State::Starting,
-                (None, Some(binding)) if self.polling.seen > 0 => {
+                (None, Some(binding)) if self.observed.lists() > 0 => {
                     self.binding_state(key, &policy.target, binding)?
                 }
                 _ => return None,
@@ -237,7 +243,11 @@ impl Engine {
             }
         };
         let bound = binding.nodes().next();
-        if let Some(missing) = bound.filter(|id| self.absence.is_reported(id, self.polling.seen)) {
+        if let Some(missing) = bound.filter(|id| {
+            self.observed
+                .absence()
+                .is_reported(id, self.observed.lists())
+        }) {
             return Some(State::Unbound {
                 named: identity.to_string(),
                 binding: Binding::Missing(missing.clone()),
@@ -255,7 +265,7 @@ impl Engine {
 
     pub(super) fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
         let node = self.devices.get(id)?;
-        let device = self.index.get(id)?;
+        let device = self.observed.index().get(id)?;
         let plan = &node.plan;
         let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
         let conflicts = claims.conflicts.iter().filter(|c| c.overridden == *key);
@@ -277,14 +287,17 @@ impl Engine {
     }
 
     pub(super) fn tailnet_report(&self) -> TailnetReport {
-        let failure = self.gate.disconnected().or(self.polling.failure());
+        let failure = self
+            .gate
+            .disconnected()
+            .or(self.observed.polling().failure());
         TailnetReport {
             failure: failure.cloned(),
-            domain: self.index.domain(),
-            devices: (self.polling.seen > 0).then(|| self.index.own_count()),
-            suspended: self.admission.guardrails.suspended(),
+            domain: self.observed.index().domain(),
+            devices: (self.observed.lists() > 0).then(|| self.observed.index().own_count()),
+            suspended: self.policies.guardrails().suspended(),
             policies: self.policies.len(),
-            flapping: self.flapping.count(),
+            flapping: self.matching.flapping().count(),
             missing_scopes: self.gate.missing_scopes().clone(),
             attributes_interval: self.refresh(),
             limited: self.limited_policies(),
@@ -293,7 +306,7 @@ impl Engine {
             reserved: self.change_budget.reservations.devices(),
             deletions: self.change_budget.deletions.recent(),
             revision: self.change_budget.reservations.revision(),
-            clock_skew: self.clock.skew(),
+            clock_skew: self.observed.clock_skew(),
             approval_errors: self.tailnet_approval_errors(),
         }
     }

@@ -84,7 +84,7 @@ impl Reservations {
 impl Engine {
     /// Whether the limit needs to know which devices are changed.
     pub(super) fn counts_changes(&self) -> bool {
-        self.approved_plan.is_none() && self.most_changes().is_some()
+        self.gate.approved_plan().is_none() && self.most_changes().is_some()
     }
 
     /// Whether a device may be changed: the change is counted durably, or need not be.

@@ -6,7 +6,6 @@ use super::{
     device_state::{DeviceState, Step},
     lanes::Lane,
     policy_entry::PolicyEntry,
-    polling::Asked,
 };
 use crate::{
     model::NodeId,
@@ -37,7 +36,7 @@ impl Engine {
         self.fire_timers(now.monotonic);
         self.expire_changes(now);
         self.expire_deletions(now);
-        if self.gate.may_decide(&self.polling) {
+        if self.gate.may_decide(&self.observed) {
             self.release_absent();
             self.end_flapping(now.monotonic);
             self.evaluate(now.monotonic);
@@ -47,7 +46,7 @@ impl Engine {
             self.share_reads();
             self.apply_limit(now);
             self.manage_routes();
-            if self.gate.may_send(&self.polling) {
+            if self.gate.may_send(&self.observed) {
                 self.act(now);
             }
         }
@@ -75,11 +74,10 @@ impl Engine {
     }
 
     fn poll(&mut self, now: Now) {
-        let due = self.polling.is_due(now.monotonic);
+        let due = self.observed.polling().is_due(now.monotonic);
         if self.gate.may_read() && due && self.outbox.take_turn() {
             let ticket = self.send(Request::Devices, Vec::new(), now);
-            let at = self.revision;
-            self.polling.asked(Asked { ticket, at });
+            self.observed.poll_sent(ticket);
         }
     }
 
@@ -153,7 +151,7 @@ impl Engine {
             _ => None,
         };
         let timer = retry.into_iter().chain(expiry).min();
-        self.set_timer(id, timer);
+        self.devices.set_timer(id, timer);
         let namespace = self.cause_of(id, &step);
         self.queues.put_for(id, lane, &namespace, now.monotonic);
         if lane == Lane::Idle {
@@ -301,7 +299,7 @@ impl Engine {
                 self.verify_among_many(&id, now);
             }
             if !self.queues.written().is_empty() {
-                self.polling.begin_list(now.monotonic, self.revision);
+                self.observed.poll_after_writes(now.monotonic);
                 self.poll(now);
             }
         }

@@ -88,7 +88,7 @@ impl Engine {
             return;
         };
         // In a new term, a device may leave with the first list: its record must be restored before.
-        entry.meet_devices(&self.index, self.polling.seen);
+        entry.meet_devices(self.observed.index(), self.observed.lists());
         let Some(Binding::Selector(nodes)) = &mut entry.binding else {
             return;
         };
@@ -122,7 +122,12 @@ impl Engine {
         }
         if let Some(entry) = self.policies.get_mut(key) {
             let is_kept = matches || is_unknown;
-            entry.see_device(id, self.index.get(id), is_kept, self.polling.seen);
+            entry.see_device(
+                id,
+                self.observed.index().get(id),
+                is_kept,
+                self.observed.lists(),
+            );
         }
     }
 
@@ -133,7 +138,7 @@ impl Engine {
             let single = node
                 .policies
                 .iter()
-                .filter(|key| !self.selector_policies.contains(*key));
+                .filter(|key| !self.policies.has_selector(key));
             self.dirty.rebind_all(single.cloned());
         }
     }
@@ -149,10 +154,10 @@ impl Engine {
             return false;
         };
         let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
-        self.selector_policies.contains(key)
-            && self.statuses.covers(self.polling.seen)
+        self.policies.has_selector(key)
+            && self.statuses.covers(self.observed.lists())
             && !self.gate.is_stopping()
-            && self.gate.outage(&self.polling).is_none()
+            && self.gate.outage(&self.observed).is_none()
             && !self.must_record(key)
             && at_work.any(|id| binding.holds(id) && self.is_working(id))
     }
@@ -196,7 +201,7 @@ impl Engine {
 
     fn selector_errors(&self, key: &PolicyKey) -> Option<SelectorErrors> {
         let entry = self.policies.get(key)?;
-        let device = self.index.get(entry.selector_errors.first()?)?;
+        let device = self.observed.index().get(entry.selector_errors.first()?)?;
         Some(SelectorErrors {
             count: entry.selector_errors.len(),
             node: device.node_id.clone(),

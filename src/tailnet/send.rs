@@ -45,7 +45,7 @@ impl Engine {
         }
         self.outbox.send(InFlightRequest {
             request,
-            epoch: self.epoch,
+            epoch: self.observed.epoch(),
             differences,
             sent_at: now.monotonic,
             until,
@@ -69,7 +69,7 @@ impl Engine {
         let Request::Write(call) = &in_flight.request else {
             return true;
         };
-        let list_trusted = self.polling.is_trusted(now.monotonic);
+        let list_trusted = self.observed.polling().is_trusted(now.monotonic);
         let is_planned = |id: &&NodeId| {
             let own: Vec<&Difference> = in_flight
                 .differences
@@ -79,20 +79,20 @@ impl Engine {
             self.devices.get(*id).is_some_and(|node| {
                 let blocked = node.blocked(list_trusted, now.monotonic);
                 let mut fields = own.iter().map(|difference| difference.change.field());
-                !self.absence.is_missing(id)
+                !self.observed.absence().is_missing(id)
                     && !fields.any(|field| blocked.contains(&field))
                     && still_planned(call, &own, &node.plan)
             })
         };
-        in_flight.epoch == self.epoch
-            && self.gate.may_write(&self.polling)
+        in_flight.epoch == self.observed.epoch()
+            && self.gate.may_write(&self.observed)
             && call.nodes().iter().all(is_planned)
     }
 
     /// Whether anything may be written to the tailnet at all.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.gate.leads() && self.gate.is_connected() && !self.admission.guardrails.suspended()
+        self.gate.leads() && self.gate.is_connected() && !self.policies.guardrails().suspended()
     }
 
     /// A request was not sent: its device is decided again.
@@ -100,13 +100,13 @@ impl Engine {
         let Some(in_flight) = self.outbox.take(ticket) else {
             return;
         };
-        if self.absence.take_back(ticket, now.monotonic) {
+        if self.observed.absence_mut().take_back(ticket, now.monotonic) {
             return;
         }
         match in_flight.request {
             Request::Devices => {
-                if self.polling.answered(ticket).is_some() {
-                    self.polling.poll_now(now.monotonic);
+                if self.observed.poll_answered(ticket).is_some() {
+                    self.observed.poll_now(now.monotonic);
                 }
             }
             Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => {

@@ -67,10 +67,11 @@ impl Engine {
 
     /// The policies that may set attributes of a device: their types count in the whole tailnet.
     fn setting_attributes(&self, id: &NodeId) -> BTreeSet<PolicyKey> {
-        let (Some(node), Some(device)) = (self.devices.get(id), self.index.get(id)) else {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
+        else {
             return BTreeSet::new();
         };
-        let guardrails = &self.admission.guardrails;
+        let guardrails = self.policies.guardrails();
         let sets = |key: &&PolicyKey| {
             let entry = self.policies.get(*key).filter(|entry| !entry.too_many);
             let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
@@ -110,7 +111,10 @@ impl Engine {
 
     /// Plans again the devices that wait for the address of this device.
     pub(super) fn reconsider_waiting(&mut self, id: &NodeId) {
-        let waiting = self.tailnet_wide.unique.waiting_for(id, &self.index);
+        let waiting = self
+            .tailnet_wide
+            .unique
+            .waiting_for(id, self.observed.index());
         self.dirty.plan_all(waiting);
     }
 

@@ -21,9 +21,9 @@ impl Engine {
             if matches!(call, Call::Delete(_)) {
                 self.take_deleted(id);
             }
-            if let Some(mut device) = self.index.get(id).cloned() {
+            if let Some(mut device) = self.observed.index().get(id).cloned() {
                 apply(call, &mut device);
-                self.index.insert(device);
+                self.observed.put(device);
             }
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
@@ -122,7 +122,7 @@ impl Engine {
             self.request_finished(id);
         }
         if let Call::WriteAttributes(writes) = call
-            && self.gate.may_send(&self.polling)
+            && self.gate.may_send(&self.observed)
             && self.may_be_one_entry(failure, differences)
             && self.split(writes)
         {
@@ -276,7 +276,8 @@ impl Engine {
             doubtful
                 .filter(|difference| !open.contains_key(&difference.change.field()))
                 .filter(|difference| {
-                    !difference.is_action() || difference.shows_action(self.index.get(id), now.wall)
+                    !difference.is_action()
+                        || difference.shows_action(self.observed.index().get(id), now.wall)
                 })
                 .collect()
         };

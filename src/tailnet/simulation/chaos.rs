@@ -99,6 +99,7 @@ impl World {
             server_error: share(&mut self.rng),
             rate_limited: share(&mut self.rng),
             list_down: false,
+            loses_reports: false,
             delay: Duration::from_millis(10 << self.rng.u32(..9)),
             list_delay: Duration::from_secs(self.rng.u64(..10)),
             queue: self.wait(),

@@ -42,7 +42,7 @@ fn slow(devices: usize) -> World {
     let mut world = servers(devices);
     world.evaluation_share = Some((SMALL, Duration::from_secs(1)));
     world.start();
-    world.engine.evaluation_share = SMALL;
+    world.engine.matching.set_share(SMALL);
     world.run_for(Duration::from_secs(20));
     world
 }
@@ -54,7 +54,7 @@ fn settle(world: &mut World) {
 }
 
 fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
-    match &world.engine.policies[key].binding {
+    match &world.engine.policies.get(key).unwrap().binding {
         Some(Binding::Selector(nodes)) => Some(nodes.len()),
         _ => None,
     }
@@ -140,7 +140,9 @@ fn a_policy_deleted_during_an_evaluation_goes() {
     world.run_for(Duration::from_secs(10));
     world.delete(&key);
     world.run_for(Duration::from_mins(5));
-    assert!(world.engine.policies.is_empty() && !world.engine.is_evaluating());
+    assert!(
+        world.engine.policies.keys().next().is_none() && !world.engine.matching.is_evaluating()
+    );
 }
 
 #[test]
@@ -181,12 +183,12 @@ fn a_device_is_not_compared_twice() {
     let device = world.model.devices.get_mut(&node_id(3)).unwrap();
     device.authorized = !device.authorized;
     world.run_for(Duration::from_mins(1));
-    assert!(!world.engine.is_evaluating());
+    assert!(!world.engine.matching.is_evaluating());
     world.step(Input::connection(Ok(())));
     world.step(Input::Term(None));
     world.step(Input::Term(Some(Term::FIRST.next())));
     world.run_for(Duration::from_secs(2));
-    assert!(world.engine.polling.seen > 0 && !world.engine.is_evaluating());
+    assert!(world.engine.observed.lists() > 0 && !world.engine.matching.is_evaluating());
 }
 
 #[test]
@@ -222,12 +224,28 @@ fn a_denied_policy_is_compared_with_no_device() {
     let key = policy.key.clone();
     world.apply(policy);
     settle(&mut world);
-    assert!(world.engine.policies[&key].evaluation.is_some());
+    assert!(
+        world
+            .engine
+            .policies
+            .get(&key)
+            .unwrap()
+            .evaluation
+            .is_some()
+    );
     world.settings.guardrails = Guardrails::of_namespace("tsdp-system");
     world.step(Input::Settings(world.settings.clone()));
     world.run_for(Duration::from_secs(5));
-    assert!(world.engine.policies[&key].evaluation.is_none());
-    assert!(!world.engine.is_evaluating());
+    assert!(
+        world
+            .engine
+            .policies
+            .get(&key)
+            .unwrap()
+            .evaluation
+            .is_none()
+    );
+    assert!(!world.engine.matching.is_evaluating());
 }
 
 /// A new process must evaluate all policies again.

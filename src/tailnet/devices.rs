@@ -1,0 +1,104 @@
+//! The devices that policies manage or have to clear, each with its plan and its progress.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{device_state::DeviceState, timers::Timers};
+use crate::model::NodeId;
+
+/// The devices of the engine.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    all: BTreeMap<NodeId, DeviceState>,
+    timers: Timers,
+}
+
+impl Devices {
+    pub fn get(&self, id: &NodeId) -> Option<&DeviceState> {
+        self.all.get(id)
+    }
+
+    pub fn get_mut(&mut self, id: &NodeId) -> Option<&mut DeviceState> {
+        self.all.get_mut(id)
+    }
+
+    /// A device with its own ID.
+    pub fn get_key_value(&self, id: &NodeId) -> Option<(&NodeId, &DeviceState)> {
+        self.all.get_key_value(id)
+    }
+
+    /// A device, which is added if it is unknown.
+    pub fn get_or_add(&mut self, id: &NodeId) -> &mut DeviceState {
+        self.all.entry(id.clone()).or_default()
+    }
+
+    pub fn contains(&self, id: &NodeId) -> bool {
+        self.all.contains_key(id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &DeviceState)> {
+        self.all.iter()
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &NodeId> {
+        self.all.keys()
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &DeviceState> {
+        self.all.values()
+    }
+
+    /// Forgets a device.
+    pub fn remove(&mut self, id: &NodeId) {
+        self.timers.set(id, None);
+        self.all.remove(id);
+    }
+
+    /// Forgets everything that was read of each device, and every failure.
+    pub fn forget_reads(&mut self) {
+        for node in self.all.values_mut() {
+            node.forget_reads();
+        }
+    }
+
+    /// Sets the time at which a device is planned again, or removes it.
+    pub fn set_timer(&mut self, id: &NodeId, at: Option<Duration>) {
+        if self.contains(id) {
+            self.timers.set(id, at);
+        }
+    }
+
+    /// When the timer of a device fires.
+    pub fn timer_of(&self, id: &NodeId) -> Option<Duration> {
+        self.timers.of(id)
+    }
+
+    /// When the next timer fires.
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// The devices whose time has come.
+    pub fn take_fired(&mut self, now: Duration) -> Vec<NodeId> {
+        self.timers.take_fired(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_forgotten_has_no_timer_and_an_unknown_one_gets_none() {
+        let mut devices = Devices::default();
+        let id: NodeId = "n1CNTRL".parse().unwrap();
+        devices.set_timer(&id, Some(Duration::ZERO));
+        assert_eq!(devices.next_timer(), None);
+        devices.get_or_add(&id).read = true;
+        devices.set_timer(&id, Some(Duration::from_secs(1)));
+        assert!(devices.get_or_add(&id).read && devices.contains(&id));
+        assert_eq!(devices.timer_of(&id), Some(Duration::from_secs(1)));
+        devices.remove(&id);
+        assert!(devices.get(&id).is_none());
+        assert!(devices.take_fired(Duration::from_secs(9)).is_empty());
+    }
+}
