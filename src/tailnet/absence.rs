@@ -228,7 +228,7 @@ impl Engine {
             }
         }
         let managed = lacking.iter().map(|device| &device.node_id);
-        concerned.extend(managed.filter(|id| self.devices.contains(*id)).cloned());
+        concerned.extend(managed.filter(|id| self.devices.contains(id)).cloned());
         concerned
     }
 

@@ -242,7 +242,7 @@ impl Engine {
         let doubtful = node.outcome_unknown.iter().any(Difference::is_action);
         let acting = |key: &&PolicyKey| {
             self.policies
-                .get(*key)
+                .get(key)
                 .is_some_and(PolicyEntry::has_actions)
         };
         let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();

@@ -236,7 +236,7 @@ impl Engine {
             .collect();
         let released = self.due(node, id);
         let turns = node.policies.iter().filter(|key| {
-            let entry = self.policies.get(*key);
+            let entry = self.policies.get(key);
             entry.is_some_and(|entry| entry.actions.has_turn(id))
         });
         let turns: BTreeSet<PolicyKey> = turns.cloned().collect();

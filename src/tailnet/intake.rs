@@ -108,7 +108,7 @@ impl Engine {
             return;
         };
         let needs_reads = |id: &&NodeId| {
-            let node = self.devices.get(*id);
+            let node = self.devices.get(id);
             node.is_some_and(|node| node.plan.owners.need_attributes())
         };
         let to_read: Vec<NodeId> = entry.nodes().filter(needs_reads).cloned().collect();

@@ -220,7 +220,7 @@ impl Engine {
             return false;
         };
         let cleared = |key: &&PolicyKey| {
-            let Some(entry) = self.policies.get(*key) else {
+            let Some(entry) = self.policies.get(key) else {
                 return true;
             };
             let due = entry.needed_record.managed.due(id);

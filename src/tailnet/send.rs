@@ -76,7 +76,7 @@ impl Engine {
                 .iter()
                 .filter(|difference| difference.node == **id)
                 .collect();
-            self.devices.get(*id).is_some_and(|node| {
+            self.devices.get(id).is_some_and(|node| {
                 let blocked = node.blocked(list_trusted, now.monotonic);
                 let mut fields = own.iter().map(|difference| difference.change.field());
                 !self.observed.absence().is_missing(id)

@@ -73,7 +73,7 @@ impl Engine {
         };
         let guardrails = self.policies.guardrails();
         let sets = |key: &&PolicyKey| {
-            let entry = self.policies.get(*key).filter(|entry| !entry.too_many);
+            let entry = self.policies.get(key).filter(|entry| !entry.too_many);
             let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
             policy.is_some_and(|policy| {
                 let field = PolicyField::PostureAttributes;
