@@ -240,11 +240,8 @@ impl Engine {
             return;
         };
         let doubtful = node.outcome_unknown.iter().any(Difference::is_action);
-        let acting = |key: &&PolicyKey| {
-            self.policies
-                .get(key)
-                .is_some_and(PolicyEntry::has_actions)
-        };
+        let acting =
+            |key: &&PolicyKey| self.policies.get(key).is_some_and(PolicyEntry::has_actions);
         let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
         let inherited: BTreeMap<PolicyKey, usize> = keys
             .iter()
