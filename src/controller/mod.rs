@@ -1,13 +1,15 @@
 //! The Kubernetes side: watches, status, events, leader election, health and metrics.
 //!
 //! ```text
-//! policies ───┐                   ┌─► engine of tailnet a ─► status, events
-//! tailnets ───┼► watch ─► router ─┤        ▲
-//! namespaces ─┘                   │        └── connection ◄─ Secret
-//! lease ───────────────────────────┴─► engine of tailnet b …
+//! watch ────┬─► tailnets ─┬─► engine of a tailnet ─► status (pure) ─► write ─► the cluster
+//! election ─┘  (registry) │          ▲
+//!                         │          └── connect ◄─ Secret
+//!                         └─► engine of another …
+//! invites: beside the engines; asks them for devices      serve: health, metrics, webhooks
 //! ```
 //!
 //! Thin: what is to be done is decided in [`crate::tailnet`] and [`crate::plan`].
+
 mod connect;
 pub mod election;
 mod invites;

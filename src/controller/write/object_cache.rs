@@ -136,32 +136,32 @@ mod tests {
         }
     }
 
-    fn status(board: &ObjectCache<u8, String>) -> String {
-        board.get(&0).unwrap().stored
+    fn status(cache: &ObjectCache<u8, String>) -> String {
+        cache.get(&0).unwrap().stored
     }
 
     #[test]
     fn watch_event_from_before_our_write_does_not_replace_it() {
-        let board = ObjectCache::default();
-        board.seen(&0, known("9", "before"));
-        board.wrote(&0, "a", "11".to_owned(), |status| {
+        let cache = ObjectCache::default();
+        cache.seen(&0, known("9", "before"));
+        cache.wrote(&0, "a", "11".to_owned(), |status| {
             *status = "ours".to_owned();
         });
-        board.seen(&0, known("10", "an edit from before"));
-        assert_eq!(status(&board), "ours");
-        board.seen(&0, known("11", "ours, as the watch shows it"));
-        assert_eq!(status(&board), "ours, as the watch shows it");
+        cache.seen(&0, known("10", "an edit from before"));
+        assert_eq!(status(&cache), "ours");
+        cache.seen(&0, known("11", "ours, as the watch shows it"));
+        assert_eq!(status(&cache), "ours, as the watch shows it");
     }
 
     #[test]
     fn later_write_is_kept_although_our_response_comes_after_it() {
-        let board = ObjectCache::default();
-        board.seen(&0, known("9", "before"));
-        board.seen(&0, known("12", "another leader's"));
-        board.wrote(&0, "a", "11".to_owned(), |status| {
+        let cache = ObjectCache::default();
+        cache.seen(&0, known("9", "before"));
+        cache.seen(&0, known("12", "another leader's"));
+        cache.wrote(&0, "a", "11".to_owned(), |status| {
             *status = "ours".to_owned();
         });
-        assert_eq!(board.get(&0).unwrap(), known("12", "another leader's"));
+        assert_eq!(cache.get(&0).unwrap(), known("12", "another leader's"));
     }
 
     #[test]
