@@ -68,7 +68,7 @@ impl SpecErrors {
                 .collect(),
             hostnames: texts(&selector.hostnames)
                 .iter()
-                .map(|text| Glob::lower_case(text))
+                .map(|text| Glob::of_folded(text))
                 .collect(),
             os: texts(&selector.os),
             expression: self.one("deviceSelector.expression", selector.expression.as_ref()),

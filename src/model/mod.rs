@@ -9,6 +9,7 @@ mod address;
 mod attribute;
 mod change_limit;
 mod device;
+mod folded;
 mod invite;
 mod name;
 mod node_id;
@@ -24,6 +25,7 @@ pub use attribute::{
 };
 pub use change_limit::{ChangeLimit, share_of_one_namespace};
 pub use device::Device;
+pub use folded::{folded, is_same_name};
 pub use invite::{DesiredInvite, Invite};
 pub use name::DeviceLabel;
 pub use node_id::NodeId;

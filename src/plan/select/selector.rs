@@ -1,6 +1,6 @@
 use std::cell::Cell;
 
-use crate::model::{Device, TagSet};
+use crate::model::{Device, TagSet, folded, is_same_name};
 use crate::plan::{Expression, ExpressionError};
 
 /// Selects devices: a device must match all parts. An empty part matches every device. External devices never
@@ -56,8 +56,8 @@ impl Selector {
         let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| matches(glob, text));
         let tag = |pattern: &Glob| device.tags.iter().any(|tag| matches(pattern, tag.as_str()));
         let user = || device.tags.is_empty() && any(&self.users, &device.user);
-        let hostname = || any(&self.hostnames, &device.hostname.to_ascii_lowercase());
-        let os = || self.os.iter().any(|os| os.eq_ignore_ascii_case(&device.os));
+        let hostname = || any(&self.hostnames, &folded(&device.hostname));
+        let os = || self.os.iter().any(|os| is_same_name(os, &device.os));
         !device.external
             && self.tags.is_subset(&device.tags)
             && self.tag_patterns.iter().all(tag)
@@ -78,10 +78,10 @@ impl Glob {
         Self(pattern.chars().collect())
     }
 
-    /// As [`Glob::new`], for strings in lower case.
+    /// As [`Glob::new`], for strings that are [`folded`].
     #[must_use]
-    pub fn lower_case(pattern: &str) -> Self {
-        Self::new(&pattern.to_ascii_lowercase())
+    pub fn of_folded(pattern: &str) -> Self {
+        Self::new(&folded(pattern))
     }
 
     /// Whether a whole string matches. Takes at most pattern times string steps: after a mismatch, only the
@@ -126,7 +126,7 @@ impl Glob {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Glob;
+    use super::{Glob, folded};
 
     /// A simple reference implementation.
     fn fits(pattern: &[char], text: &[char]) -> bool {
@@ -139,6 +139,18 @@ mod tests {
                 (*one == '?' || one == letter) && fits(rest, others)
             }
             _ => false,
+        }
+    }
+
+    /// A machine must not escape a pattern by the spelling of its hostname.
+    #[test]
+    fn a_hostname_matches_however_it_is_spelled() {
+        for pattern in ["büro-*", "BÜRO-*", "b?ro-pc"] {
+            let pattern = Glob::of_folded(pattern);
+            for hostname in ["BÜRO-PC", "büro-pc", "BU\u{308}RO-PC"] {
+                assert!(pattern.matches(&folded(hostname)), "{hostname}");
+            }
+            assert!(!pattern.matches(&folded("büro2-pc")));
         }
     }
 

@@ -3,7 +3,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use crate::model::{Device, DeviceLabel, NodeId};
+use crate::model::{Device, DeviceLabel, NodeId, folded, is_same_name};
 use crate::plan::Identity;
 
 /// The devices of a complete list, indexed by what identifies them.
@@ -163,16 +163,11 @@ impl DeviceIndex {
 /// A name with a domain must match as a whole; a bare label matches the first part.
 fn names(identity: &Identity, device: &Device) -> bool {
     match identity {
-        Identity::Name(name) if name.contains('.') => name
-            .trim_end_matches('.')
-            .eq_ignore_ascii_case(&device.name),
+        Identity::Name(name) if name.contains('.') => {
+            is_same_name(name.trim_end_matches('.'), &device.name)
+        }
         _ => true,
     }
-}
-
-/// Names are compared without regard to case, as DNS does.
-fn folded(name: &str) -> String {
-    name.to_ascii_lowercase()
 }
 
 fn same_keys(a: &Device, b: &Device) -> bool {

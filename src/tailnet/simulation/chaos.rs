@@ -331,7 +331,7 @@ impl World {
             selector.users = vec![Glob::new(["a*", "*@example.com"][self.rng.usize(..2)])];
         }
         if self.rng.u8(..3) == 0 {
-            selector.hostnames = vec![Glob::lower_case(
+            selector.hostnames = vec![Glob::of_folded(
                 ["HOST-?", "*-[0]", "*1*"][self.rng.usize(..3)],
             )];
         }

@@ -20,7 +20,7 @@ fn fleet(number: usize, pattern: &str) -> Policy {
     Policy {
         target: Target::Selector(Selector {
             tags: [tag()].into(),
-            hostnames: vec![Glob::lower_case(pattern)],
+            hostnames: vec![Glob::of_folded(pattern)],
             ..Selector::default()
         }),
         desired: attributes(&[("tier", &pattern[..1])]),

@@ -183,7 +183,7 @@ fn the_first_tag_of_many_is_held_until_it_is_allowed() {
     let mut world = world(3);
     let by_hostname = |allowed: &[Disruption]| {
         let selector = Selector {
-            hostnames: vec![Glob::lower_case("host-*")],
+            hostnames: vec![Glob::of_folded("host-*")],
             ..Selector::default()
         };
         Policy {

@@ -54,7 +54,7 @@ fn victim(target: Target, desired: DesiredSettings) -> Policy {
 /// All devices whose hostname matches a pattern.
 fn called(pattern: &str) -> Target {
     Target::Selector(Selector {
-        hostnames: vec![Glob::lower_case(pattern)],
+        hostnames: vec![Glob::of_folded(pattern)],
         ..Selector::default()
     })
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::{
     api::DeviceSelector,
     cli::manifests::LoadedPolicy,
-    model::{Attributes, Device, NodeId, TagSet},
+    model::{Attributes, Device, NodeId, TagSet, folded},
     plan::{DeviceIndex, DeviceTarget, Identity, PolicyInput, Target},
 };
 
@@ -77,12 +77,8 @@ fn identity_key(identity: &Identity) -> String {
     let key = identity.to_string();
     match identity {
         Identity::NodeId(_) | Identity::LegacyId(_) => key,
-        Identity::Hostname(_) => key.to_ascii_lowercase(),
-        Identity::Name(_) => key
-            .to_ascii_lowercase()
-            .split('.')
-            .take(1)
-            .collect::<String>(),
+        Identity::Hostname(_) => folded(&key),
+        Identity::Name(_) => folded(&key).split('.').take(1).collect::<String>(),
     }
 }
 
