@@ -80,3 +80,11 @@ fn unknown_enforcement_sends_nothing_and_keeps_its_precedence() {
     let policy = readable(yaml, None, &["priority"]).unwrap();
     assert_eq!(policy.mode, Mode::Observe);
 }
+
+#[test]
+fn unreadable_setting_that_a_device_lacks_is_not_declared_there() {
+    let yaml = "{deviceSelector: {tags: ['tag:a']}, ipv4: 100.80.0.1}";
+    let policy = readable(yaml, None, &[]).unwrap();
+    let policy = policy.with_observed(&scenes::plain_device(), None);
+    assert_eq!(policy.desired.ipv4, None);
+}

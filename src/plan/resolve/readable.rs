@@ -90,11 +90,10 @@ fn observe(
     attributes: Option<&Attributes>,
 ) {
     match field.kind() {
-        FieldKind::Setting(setting) => {
-            if let Some(value) = setting.of(device) {
-                desired.set(value);
-            }
-        }
+        FieldKind::Setting(setting) => match setting.of(device) {
+            Some(value) => desired.set(value),
+            None => desired.unset(setting),
+        },
         FieldKind::Tags => {
             desired.tags = Some(device.tags.clone());
             ownership.tags = ListOwnership::Exact;

@@ -80,7 +80,8 @@ impl DesiredSettings {
         }
     }
 
-    fn unset(&mut self, setting: Setting) {
+    /// Declares nothing for a setting.
+    pub(in crate::plan) fn unset(&mut self, setting: Setting) {
         match setting {
             Setting::Authorized => self.authorized = None,
             Setting::KeyExpiry => self.key_expiry_disabled = None,
