@@ -7,19 +7,10 @@
 //! engine gives it up once two complete lists in a row lack it. If a policy concerns the device, the API must
 //! also answer that there is no such device.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    Answer, Engine, Failure, Now, Request, Retry, Ticket, device_lookup::LookedUpDevices,
-    device_lookup::is_lacking, failure::backoff,
-};
-use crate::{
-    model::{Device, NodeId, Reason},
-    plan::{DeviceIndex, PolicyKey, Target},
-};
+use super::{Ticket, device_lookup::LookedUpDevices};
+use crate::model::NodeId;
 
 /// Lookups in flight at once: a list that lacks many devices must not keep other work waiting.
 const MAX_LOOKUPS: usize = 2;
@@ -73,7 +64,7 @@ impl Absence {
     }
 
     /// Notes that a list lacks a device. Returns how many lists in a row lack it now.
-    fn note_absent(&mut self, id: &NodeId, lists: u64) -> u64 {
+    pub fn note_absent(&mut self, id: &NodeId, lists: u64) -> u64 {
         let missing = self.missing.entry(id.clone()).or_insert(Missing {
             since: lists,
             failures: 0,
@@ -101,7 +92,7 @@ impl Absence {
     }
 
     /// The lookup that is due first. Two lists must lack the device.
-    fn next(&self, lists: u64) -> Option<(Duration, &NodeId)> {
+    pub fn next(&self, lists: u64) -> Option<(Duration, &NodeId)> {
         if self.lookups.len() >= MAX_LOOKUPS {
             return None;
         }
@@ -113,11 +104,45 @@ impl Absence {
         open.min()
     }
 
-    fn ask(&mut self, id: NodeId, ticket: Ticket) {
+    pub fn ask(&mut self, id: NodeId, ticket: Ticket) {
         if let Some(missing) = self.missing.get_mut(&id) {
             missing.proof = Proof::Asked(ticket);
         }
         self.lookups.insert(ticket, id);
+    }
+
+    /// Forgets the devices that need not be kept.
+    pub fn retain(&mut self, kept: impl Fn(&NodeId) -> bool) {
+        self.missing.retain(|id, _| kept(id));
+    }
+
+    /// A request was answered. Returns the device, if it was a lookup, and whether its answer still matters: the
+    /// device may be in the list again.
+    pub fn lookup_answered(&mut self, ticket: Ticket) -> Option<(NodeId, bool)> {
+        let id = self.lookups.remove(&ticket)?;
+        let matters = self.is_waited_for(&id, ticket);
+        Some((id, matters))
+    }
+
+    /// The lookup has found the device: it is looked up again at this time.
+    pub fn lookup_found(&mut self, id: &NodeId, again: Duration) {
+        if let Some(missing) = self.missing.get_mut(id) {
+            missing.failures = 0;
+            missing.proof = Proof::Open(again);
+        }
+    }
+
+    /// The lookup has failed. `pause`: how long to wait after so many failures in a row.
+    pub fn lookup_failed(
+        &mut self,
+        id: &NodeId,
+        pause: impl FnOnce(u32) -> Duration,
+        now: Duration,
+    ) {
+        if let Some(missing) = self.missing.get_mut(id) {
+            missing.failures = missing.failures.saturating_add(1);
+            missing.proof = Proof::Open(now + pause(missing.failures));
+        }
     }
 
     /// Takes back a request that was not sent. Returns whether it was a lookup.
@@ -140,197 +165,58 @@ impl Absence {
     }
 }
 
-impl Engine {
-    /// Whether two complete lists can be compared. Before that, a device that the first list lacks may still
-    /// exist. A run of an approved plan needs one list only: it compares the list with that plan.
-    pub(super) fn can_compare_lists(&self) -> bool {
-        self.observed.lists() > 1 || self.gate.approved_plan().is_some()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeId {
+        "n1CNTRL".parse().unwrap()
     }
 
-    /// Keeps devices that a new list lacks in the snapshot until they are given up. Returns those that are
-    /// given up with this list.
-    pub(super) fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
-        let lists = self.observed.lists();
-        let lacking = self
-            .observed
-            .index()
-            .devices()
-            .filter(|device| !device.external);
-        let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
-        let lacking: Vec<Device> = lacking.cloned().collect();
-        let looked_up = self.looked_up_devices();
-        let recorded = self.recorded_devices(listed);
-        let mut concerned = self.concerned_among(&lacking);
-        concerned.extend(looked_up);
-        let (mut lost, mut dropped, mut is_new) = (0, Vec::new(), false);
-        for device in lacking {
-            let id = device.node_id.clone();
-            let is_concerned = concerned.contains(&id) || recorded.contains(&id);
-            let times = self.observed.absence_mut().note_absent(&id, lists);
-            lost += 1;
-            // A process that does not lead decides nothing and sends no lookup.
-            if times > 1 && !(is_concerned && self.gate.leads()) {
-                dropped.push(id);
-                continue;
-            }
-            is_new |= times == 1 && is_concerned;
-            self.wait_for_missing(&id);
-            listed.insert(device);
-        }
-        for id in &recorded {
-            is_new |= self.observed.absence_mut().note_absent(id, lists) == 1;
-        }
-        let kept = |id: &NodeId| recorded.contains(id) || listed.get(id).is_some();
-        self.observed.absence_mut().missing.retain(|id, _| kept(id));
-        if is_new {
-            self.observed.compare_soon();
-        }
-        if !self.is_plausible(lost) {
-            self.observed.doubt();
-        }
-        dropped
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
     }
 
-    /// Work on a missing device waits, and its policies report the device as missing.
-    fn wait_for_missing(&mut self, id: &NodeId) {
-        if let Some(node) = self.devices.get(id) {
-            self.dirty.step(id);
-            self.dirty.report_all(node.all_policies().cloned());
-        }
+    #[test]
+    fn a_device_is_looked_up_and_reported_only_after_two_lists_lack_it() {
+        let mut absence = Absence::default();
+        assert_eq!(absence.note_absent(&node(), 3), 1);
+        assert!(absence.is_missing(&node()) && !absence.is_reported(&node(), 3));
+        assert_eq!(absence.next(3), None);
+        assert_eq!(absence.note_absent(&node(), 4), 2);
+        assert!(absence.is_reported(&node(), 4) && absence.next(4).is_some());
+        assert!(!absence.is_gone(&node()));
+        assert!(absence.note_present(&node()));
+        assert!(!absence.is_missing(&node()) && !absence.note_present(&node()));
     }
 
-    /// The recorded devices of policies that neither the list nor the snapshot has.
-    fn recorded_devices(&self, listed: &DeviceIndex) -> BTreeSet<NodeId> {
-        let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
-        for entry in self.policies.values() {
-            recorded.extend(entry.bound_node());
-            recorded.extend(entry.needed_record.managed.nodes.iter());
-            recorded.extend(entry.needed_record.managed.released_devices());
-            recorded.extend(entry.needed_record.owned.nodes());
-        }
-        recorded.extend(self.observed.absence().looked_up.bound());
-        let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
-        lacking.cloned().collect()
+    #[test]
+    fn a_failed_lookup_is_repeated_after_a_pause() {
+        let mut absence = Absence::default();
+        absence.note_absent(&node(), 1);
+        absence.ask(node(), Ticket(1));
+        assert_eq!(absence.next(2), None);
+        assert_eq!(absence.lookup_answered(Ticket(1)), Some((node(), true)));
+        absence.lookup_failed(&node(), |failures| at(failures.into()), at(10));
+        assert_eq!(absence.next(2), Some((at(11), &node())));
     }
 
-    /// The devices that a policy manages or names. An error about one of these cannot be undone.
-    fn concerned_among(&self, lacking: &[Device]) -> BTreeSet<NodeId> {
-        let mut concerned: BTreeSet<NodeId> = BTreeSet::new();
-        if lacking.is_empty() {
-            return concerned;
-        }
-        for entry in self.policies.values() {
-            if let Ok(policy) = &entry.policy
-                && let Target::Device(target) = &policy.target
-            {
-                let named = self.observed.index().find(&target.identity).into_iter();
-                concerned.extend(named.map(|device| device.node_id.clone()));
-            }
-        }
-        let managed = lacking.iter().map(|device| &device.node_id);
-        concerned.extend(managed.filter(|id| self.devices.contains(id)).cloned());
-        concerned
+    #[test]
+    fn the_answer_of_a_lookup_does_not_matter_once_the_device_is_listed_again() {
+        let mut absence = Absence::default();
+        absence.note_absent(&node(), 1);
+        absence.ask(node(), Ticket(1));
+        absence.note_present(&node());
+        assert_eq!(absence.lookup_answered(Ticket(1)), Some((node(), false)));
+        assert_eq!(absence.lookup_answered(Ticket(1)), None);
     }
 
-    /// Looks up the devices that two lists lack.
-    pub(super) fn send_lookups(&mut self, now: Now) {
-        while self.next_lookup().is_some_and(|from| from <= now.monotonic)
-            && self.outbox.take_turn()
-            && let Some((_, id)) = self.observed.absence().next(self.observed.lists())
-        {
-            let id = id.clone();
-            let ticket = self.send(Request::Device(id.clone()), Vec::new(), now);
-            self.observed.absence_mut().ask(id, ticket);
-        }
-    }
-
-    /// When the next lookup is due, if one can be sent.
-    pub(super) fn next_lookup(&self) -> Option<Duration> {
-        // While something waits for a turn, the turn is the next occasion.
-        if !self.gate.may_send(&self.observed)
-            || self.outbox.waits_for_turn()
-            || self.outbox.is_crowded()
-        {
-            return None;
-        }
-        let next = self.observed.absence().next(self.observed.lists());
-        next.map(|(from, _)| from)
-    }
-
-    /// Takes the answer of a lookup. Returns whether it was one.
-    pub(super) fn take_lookup(
-        &mut self,
-        ticket: Ticket,
-        result: &Result<Answer, Failure>,
-        now: Now,
-    ) -> bool {
-        let Some(id) = self.observed.absence_mut().lookups.remove(&ticket) else {
-            return false;
-        };
-        // The device may be in the list again.
-        if !self.observed.absence().is_waited_for(&id, ticket) {
-            return true;
-        }
-        match result {
-            Err(failure) if failure.reason == Reason::DeviceNotFound => self.give_up(&id),
-            // A device that is now shared in is no longer one of the tailnet's own.
-            Ok(Answer::Device(device)) if device.node_id == id && device.external => {
-                self.give_up(&id);
-            }
-            Ok(Answer::Device(device)) if device.node_id == id => {
-                self.take_unlisted((**device).clone(), now);
-            }
-            result => self.lookup_failed(&id, result.as_ref().err(), now),
-        }
-        true
-    }
-
-    /// A device that lists lack is in the tailnet: the lists are incomplete.
-    fn take_unlisted(&mut self, device: Device, now: Now) {
-        let id = device.node_id.clone();
-        self.observed.doubt();
-        let again = now.monotonic + self.refresh();
-        if let Some(missing) = self.observed.absence_mut().missing.get_mut(&id) {
-            missing.failures = 0;
-            missing.proof = Proof::Open(again);
-        }
-        self.observed.put(device);
-        self.dirty.rematch(&id);
-        self.dirty.plan(&id);
-        self.mark_bindings(|bound| bound == Some(&id));
-    }
-
-    fn lookup_failed(&mut self, id: &NodeId, failure: Option<&Failure>, now: Now) {
-        let Some(missing) = self.observed.absence_mut().missing.get_mut(id) else {
-            return;
-        };
-        missing.failures = missing.failures.saturating_add(1);
-        let pause = match failure.map(|failure| failure.retry) {
-            Some(Retry::After(pause)) => pause,
-            _ => Duration::ZERO,
-        };
-        let pause = pause.max(backoff(missing.failures, &mut self.rng));
-        missing.proof = Proof::Open(now.monotonic + pause);
-    }
-
-    /// A device has left the tailnet: everything that depends on it is computed again.
-    fn give_up(&mut self, id: &NodeId) {
-        self.observed.remove(id);
-        self.dirty.rematch(id);
-        self.dirty.plan(id);
-        self.reconsider_taken();
-        self.mark_bindings(|bound| bound == Some(id));
-    }
-
-    /// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
-    pub(super) fn mark_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
-        let of_one_device = self.policies.iter();
-        let of_one_device = of_one_device.filter(|(key, _)| !self.policies.has_selector(key));
-        let affected = of_one_device.filter(|(_, entry)| {
-            let node = entry.nodes().next();
-            node.is_none() || concerns(node)
-        });
-        let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
-        self.dirty.rebind_all(affected);
+    #[test]
+    fn a_lookup_that_was_not_sent_is_due_at_once() {
+        let mut absence = Absence::default();
+        absence.note_absent(&node(), 1);
+        absence.ask(node(), Ticket(1));
+        assert!(absence.take_back(Ticket(1), at(5)) && !absence.take_back(Ticket(1), at(5)));
+        assert_eq!(absence.next(2), Some((at(5), &node())));
     }
 }

@@ -1,17 +1,14 @@
 //! The change limit: which policies it holds now.
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use super::{
-    DETAILS, Engine, Now, RecentChanges, RecentDeletions, ReservedDevices, deletions::DeletionLog,
+    Now, RecentChanges, RecentDeletions, ReservedDevices, deletions::DeletionLog,
     reserve::Reservations, window::Window,
 };
 use crate::{
-    model::{NodeId, share_of_one_namespace},
-    plan::{Approvals, ApprovedOn, PlanHash, Policy, PolicyKey, WantedChanges},
+    model::NodeId,
+    plan::{Approvals, PlanHash, PolicyKey, WantedChanges},
 };
-
-/// How often one step applies the limit at most.
-const ROUNDS: u32 = 3;
 
 /// What the tailnet's resource records besides its settings: the approvals in its annotation, and the changes
 /// of earlier processes.
@@ -93,7 +90,7 @@ impl ChangeBudget {
 
     /// Finds the policies that need to change more devices than the limit allows. Returns the devices of
     /// those whose answer has changed.
-    fn find_large(&mut self, most: Option<usize>) -> BTreeSet<NodeId> {
+    pub fn find_large(&mut self, most: Option<usize>) -> BTreeSet<NodeId> {
         let mut concerned = BTreeSet::new();
         let large = most.map(|most| self.all.larger_than(most));
         let large = large.unwrap_or_default();
@@ -129,9 +126,30 @@ impl ChangeBudget {
         self.held.contains(key) && !is_free
     }
 
+    /// Takes the approvals and the record of the tailnet's object. Returns whether the approvals differ.
+    pub fn declare(&mut self, declared: TailnetDeclared) -> bool {
+        let differ = self.approvals != declared.approvals;
+        if differ {
+            self.approvals.clone_from(&declared.approvals);
+        }
+        self.recorded = Some(declared);
+        differ
+    }
+
+    /// Another term: nothing is reserved, and the record of the previous leader counts.
+    pub fn start_term(&mut self) {
+        self.taken_over = false;
+        self.reservations.clear();
+    }
+
+    /// The record of changes; `None` until the previous one is taken over.
+    pub const fn recent(&self) -> Option<&Vec<RecentChanges>> {
+        self.recent.as_ref()
+    }
+
     /// Takes over the changes of previous leaders, once per term: from then on, this process has the newer
     /// record.
-    fn take_over(&mut self, now: Now) {
+    pub fn take_over(&mut self, now: Now) {
         if let Some(record) = self.recorded.take().filter(|_| !self.taken_over) {
             self.window.take_over(&record.recent, &record.reserved, now);
             self.deletions.take_over(record.deletions);
@@ -148,145 +166,5 @@ impl ChangeBudget {
             self.recent = Some(self.window.recent());
         }
         is_dirty
-    }
-}
-
-impl Engine {
-    pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
-        let budget = &mut self.change_budget;
-        if budget.approvals != declared.approvals {
-            budget.approvals.clone_from(&declared.approvals);
-            self.dirty.approve_all(budget.held.iter().cloned());
-        }
-        budget.recorded = Some(declared);
-        if self.gate.leads() {
-            budget.take_over(now);
-        }
-    }
-
-    /// A new leader counts the changes of the previous one.
-    pub(super) fn start_counting(&mut self, now: Now) {
-        self.change_budget.taken_over = false;
-        self.change_budget.reservations.clear();
-        if self.gate.leads() {
-            self.change_budget.take_over(now);
-        }
-    }
-
-    /// Devices whose last change is an hour old count again.
-    pub(super) fn expire_changes(&mut self, now: Now) {
-        let over = self.change_budget.window.expire(now.monotonic);
-        let known = over.into_iter().filter(|id| self.devices.contains(id));
-        self.dirty.plan_all(known);
-    }
-
-    /// Decides which policies are held, so that no more devices are changed than the limit allows.
-    ///
-    /// A held policy has no part in shared lists. That changes the plans of devices, and so which policies
-    /// need a change at all. Hence a few rounds.
-    pub(super) fn apply_limit(&mut self, now: Now) {
-        for _ in 0..ROUNDS {
-            if !self.apply_limit_once(now) {
-                return;
-            }
-        }
-    }
-
-    /// Returns whether other policies are held than before.
-    fn apply_limit_once(&mut self, now: Now) -> bool {
-        let most = self.most_changes();
-        let concerned = self.change_budget.find_large(most);
-        self.dirty.plan_all(concerned);
-        let (held, beyond_share) = most.map(|most| self.beyond_limit(most)).unwrap_or_default();
-        let budget = &mut self.change_budget;
-        let before = std::mem::replace(&mut budget.beyond_share, beyond_share);
-        let changed = before.symmetric_difference(&budget.beyond_share);
-        self.dirty.report_all(changed.cloned());
-        if held == budget.held && !self.dirty.has_plans() {
-            return false;
-        }
-        let budget = &self.change_budget;
-        for key in held.symmetric_difference(&budget.held) {
-            self.dirty.plan_all(budget.wants.of(key).cloned());
-            // Also devices without differences: a policy that is no longer held manages their routes.
-            let held = self.policies.get(key);
-            let partly = held.map(|held| held.needed_record.managed.partly.iter());
-            self.dirty
-                .manage_routes_all(partly.into_iter().flatten().map(|(id, _)| id.clone()));
-            self.dirty.report(key);
-        }
-        self.change_budget.held = held;
-        self.plan_dirty(now);
-        true
-    }
-
-    /// The policies that are held so that no more than `most` devices are changed, and those of them that
-    /// exceed the share of their namespace.
-    fn beyond_limit(&self, most: usize) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
-        let (wants, window) = (&self.change_budget.wants, &self.change_budget.window);
-        let rank = |key: &PolicyKey| {
-            let held = self.policies.get(key)?;
-            held.policy.as_ref().ok().map(Policy::rank)
-        };
-        if wants.is_empty() {
-            return Default::default();
-        }
-        let beyond_share = self.namespace_share().map(|share| {
-            let used = window.by_namespace();
-            let used = |namespace: &str| used.get(namespace).copied().unwrap_or_default();
-            wants.beyond_shares(|namespace| share.saturating_sub(used(namespace)), rank)
-        });
-        let beyond_share = beyond_share.unwrap_or_default();
-        let room = most.saturating_sub(window.count());
-        let mut held = wants.policies_over_limit(room, &beyond_share, rank);
-        held.extend(beyond_share.iter().cloned());
-        (held, beyond_share)
-    }
-
-    /// How many devices the policies of one namespace may change within an hour, if policies of another
-    /// namespace exist. Policies that are not allowed do not count.
-    pub(super) fn namespace_share(&self) -> Option<usize> {
-        let accepted = self.policies.iter().filter(|(_, held)| held.policy.is_ok());
-        let mut namespaces = accepted.map(|(key, _)| &key.namespace);
-        // Policies are sorted by namespace.
-        let (first, last) = (namespaces.next()?, namespaces.next_back()?);
-        (first != last).then(|| self.most_changes().map(share_of_one_namespace))?
-    }
-
-    /// How many devices may be changed within an hour.
-    pub(super) fn most_changes(&self) -> Option<usize> {
-        self.settings
-            .limit
-            .devices(self.observed.index().own_count())
-    }
-
-    /// When the limit may stop holding a policy.
-    pub(super) fn limit_ends(&self) -> Option<Duration> {
-        let holds = !self.change_budget.held.is_empty();
-        holds
-            .then(|| self.change_budget.window.next_end())
-            .flatten()
-    }
-
-    pub(super) fn recent_changes(&self) -> Option<Vec<RecentChanges>> {
-        self.change_budget.recent.clone()
-    }
-
-    /// Some of the policies that the limit holds.
-    pub(super) fn limited_policies(&self) -> Vec<LimitedPolicy> {
-        let limited = self.change_budget.held.iter().take(DETAILS).map(|key| {
-            let held = self.policies.get(key);
-            let plan = held.and_then(|held| held.frozen_plan.as_ref());
-            let plan = plan.filter(|plan| plan.on == ApprovedOn::Tailnet);
-            LimitedPolicy {
-                policy: key.clone(),
-                devices: plan.map_or_else(
-                    || self.change_budget.wants.of(key).len(),
-                    |plan| plan.changes().devices(),
-                ),
-                hash: plan.map(|plan| plan.hash.clone()),
-            }
-        });
-        limited.collect()
     }
 }

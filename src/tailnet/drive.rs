@@ -203,7 +203,7 @@ impl<R: Reporter> Driver<R> {
                 binding,
                 doubt,
                 client: client.cloned().ok_or_else(exchange::disconnected)?,
-                settings: self.engine.settings.clone(),
+                settings: self.engine.settings().clone(),
                 writable: self.writable.clone(),
             })
         });

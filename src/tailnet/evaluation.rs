@@ -7,19 +7,14 @@
 //! have changed waits if such a policy targets it. At the start of a process or term, another process may
 //! have acted for the policies already: until their devices are known, every device that they may target
 //! waits. Results are kept: only a device with a changed fact, and an edited selector, are matched again.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, policy_entry::PolicyEntry};
+use super::policy_entry::PolicyEntry;
 use crate::{
     model::NodeId,
-    plan::{AllowedRules, Binding, DeviceIndex, Mode, Policy, PolicyKey, Refusal, Selector},
+    plan::{AllowedRules, Binding, DeviceIndex, Policy, Refusal, Selector},
 };
 
-/// The evaluation steps that a namespace has before the next one gets its turn.
-const TURN: usize = 40_000;
 /// The cost of a device besides its evaluation steps.
 const DEVICE: usize = 20;
 
@@ -50,7 +45,7 @@ pub(super) struct Evaluation {
 
 impl Evaluation {
     /// Evaluates all devices.
-    fn new(selector: Selector, allowance: AllowedRules, fleet: &DeviceIndex) -> Self {
+    pub fn new(selector: Selector, allowance: AllowedRules, fleet: &DeviceIndex) -> Self {
         let all = fleet.devices().map(|device| device.node_id.clone());
         Self {
             selector,
@@ -62,8 +57,48 @@ impl Evaluation {
         }
     }
 
+    /// Whether this selector is matched, among these devices.
+    pub fn is_of(&self, selector: &Selector, allowance: &AllowedRules) -> bool {
+        self.selector == *selector && self.allowance == *allowance
+    }
+
+    /// Whether no result takes effect before all devices have been matched.
+    pub const fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Whether devices are left to match.
+    pub fn has_devices_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Whether a new result for a device is pending while the previous one is in force.
+    pub fn is_pending(&self, id: &NodeId) -> bool {
+        !self.is_first && (self.left.contains(id) || self.found.contains_key(id))
+    }
+
+    /// Devices must be matched again.
+    pub fn rematch(&mut self, devices: &BTreeSet<NodeId>) {
+        self.left.extend(devices.iter().cloned());
+    }
+
+    /// Sets the edited policy aside until its devices are known.
+    pub fn set_aside(&mut self, edited: Result<Policy, Refusal>) {
+        self.next = Some(edited);
+    }
+
+    /// Takes the edited policy that was set aside.
+    pub fn take_next(&mut self) -> Option<Result<Policy, Refusal>> {
+        self.next.take()
+    }
+
+    /// Takes the results that have not taken effect yet.
+    pub fn take_found(&mut self) -> BTreeMap<NodeId, Comparison> {
+        std::mem::take(&mut self.found)
+    }
+
     /// Matches devices until these steps are used up. Returns the steps that are left.
-    fn advance(&mut self, fleet: &DeviceIndex, mut steps: usize) -> usize {
+    pub fn advance(&mut self, fleet: &DeviceIndex, mut steps: usize) -> usize {
         while steps > 0
             && let Some(id) = self.left.pop_first()
         {
@@ -140,232 +175,6 @@ impl PolicyEntry {
         if let Some(evaluation) = &mut self.evaluation {
             evaluation.is_first = false;
             evaluation.found.clear();
-        }
-    }
-}
-
-impl Engine {
-    /// Matches selectors with devices, in a share, and applies the results that are complete.
-    pub(super) fn evaluate(&mut self, now: Duration) {
-        for key in self.dirty.bindings() {
-            self.begin_evaluation(&key);
-        }
-        self.note_changed_facts();
-        self.share_evaluation();
-        let evaluating: Vec<PolicyKey> = self.matching.evaluating().cloned().collect();
-        for key in evaluating {
-            self.take_evaluation(&key, now);
-        }
-    }
-
-    /// When the next share is due, if any: at once.
-    pub(super) fn evaluates_at(&self) -> Option<Duration> {
-        (self.gate.may_decide(&self.observed) && self.matching.is_evaluating())
-            .then_some(Duration::ZERO)
-    }
-
-    /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
-    pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
-        let targets = |entry: &&PolicyEntry| entry.binding.as_ref().is_some_and(|it| it.holds(id));
-        let of = self
-            .matching
-            .evaluating()
-            .filter_map(|key| self.policies.get(key));
-        let mut of = of
-            .filter(targets)
-            .filter_map(|entry| entry.evaluation.as_ref());
-        of.any(|it| !it.is_first && (it.left.contains(id) || it.found.contains_key(id)))
-    }
-
-    /// The first list of a term has arrived: nothing that other processes did for the existing policies may
-    /// be undone before their devices are known.
-    pub(super) fn await_policies(&mut self) {
-        for entry in self.policies.values_mut() {
-            entry.awaited = entry.binding.is_none();
-        }
-    }
-
-    /// Whether a policy may turn out to target a device and take precedence there.
-    pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
-        let awaited = self.matching.evaluating();
-        let awaited = awaited.filter_map(|key| self.policies.get(key));
-        let mut awaited = awaited.filter(|entry| entry.awaited);
-        awaited.any(|entry| {
-            let policy = entry.intended().as_ref();
-            let device = self.observed.index().get(id);
-            policy.is_ok_and(|policy| {
-                policy.mode != Mode::Observe
-                    && device.is_some_and(|it| policy.allowance.is_about(it))
-            })
-        })
-    }
-
-    /// Forgets a deleted policy.
-    pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
-        self.end_waiting_for(std::slice::from_ref(key));
-        self.matching.end(key);
-    }
-
-    /// Continues with the devices that waited for these policies.
-    pub(super) fn end_waiting_for(&mut self, keys: &[PolicyKey]) {
-        let mut waited = false;
-        for key in keys {
-            let entry = self.policies.get_mut(key);
-            waited |= entry.is_some_and(|entry| std::mem::take(&mut entry.awaited));
-        }
-        if waited {
-            self.dirty.step_all(self.devices.ids().cloned());
-        }
-    }
-
-    /// Begins to match all devices with a new selector.
-    fn begin_evaluation(&mut self, key: &PolicyKey) {
-        let Some(entry) = self.policies.get_mut(key) else {
-            return;
-        };
-        let leaves = entry.deleting.is_some();
-        let selects = |policy: &Policy| {
-            let selector = policy.selector().cloned()?;
-            Some((selector, policy.allowance.clone()))
-        };
-        let selector = entry.intended().as_ref().ok().and_then(selects);
-        let Some((selector, allowance)) = selector.filter(|_| !leaves) else {
-            // The policy targets a single device, or no device any longer.
-            if let Some(Some(next)) = entry.evaluation.take().map(|it| it.next) {
-                self.put_in_force(key, next);
-            }
-            self.matching.end(key);
-            return;
-        };
-        let is_known = |it: &Evaluation| it.selector == selector && it.allowance == allowance;
-        let is_bound = matches!(entry.binding, Some(Binding::Selector(_)));
-        let evaluation = entry.evaluation.as_ref();
-        if let Some(evaluation) = evaluation.filter(|it| is_known(it) && (it.is_first || is_bound))
-        {
-            if !evaluation.is_first {
-                entry.before_edit = None;
-            }
-            return;
-        }
-        // Editing a selector again and again must not make others wait.
-        let is_edited = entry.evaluation.is_some();
-        entry.evaluation = Some(Evaluation::new(selector, allowance, self.observed.index()));
-        self.matching.begin(key);
-        if is_edited {
-            self.end_waiting_for(std::slice::from_ref(key));
-        }
-    }
-
-    /// Devices with a changed fact are matched again with each selector.
-    fn note_changed_facts(&mut self) {
-        let changed = self.dirty.take_matches();
-        if changed.is_empty() {
-            return;
-        }
-        self.dirty.step_all(changed.iter().cloned());
-        for (key, entry) in self.policies.iter_mut() {
-            if let Some(evaluation) = &mut entry.evaluation {
-                evaluation.left.extend(changed.iter().cloned());
-                self.matching.begin(key);
-            }
-        }
-    }
-
-    /// Gives each namespace its turns until the share is used up.
-    fn share_evaluation(&mut self) {
-        let mut share = self.matching.share();
-        while share > 0
-            && let Some(key) = self.next_to_evaluate()
-        {
-            let evaluation = self.policies.get_mut(&key);
-            let Some(evaluation) = evaluation.and_then(|entry| entry.evaluation.as_mut()) else {
-                self.matching.end(&key);
-                continue;
-            };
-            let turn = TURN.min(share);
-            let left = evaluation.advance(self.observed.index(), turn);
-            // At least one step, so that the loop ends.
-            share = share.saturating_sub((turn - left).max(1));
-        }
-    }
-
-    /// A policy with devices to match, of the namespace after the one that had the last turn.
-    fn next_to_evaluate(&mut self) -> Option<PolicyKey> {
-        let policies = &self.policies;
-        self.matching.next_turn(|key| {
-            let entry = policies.get(key);
-            let evaluation = entry.and_then(|entry| entry.evaluation.as_ref());
-            evaluation.is_none_or(|it| !it.left.is_empty())
-        })
-    }
-
-    /// Applies the results of a policy once no device is left.
-    fn take_evaluation(&mut self, key: &PolicyKey, now: Duration) {
-        let entry = self.policies.get_mut(key);
-        let Some((before_edit, evaluation)) = entry.and_then(|entry| {
-            let evaluation = entry.evaluation.as_mut()?;
-            Some((&mut entry.before_edit, evaluation))
-        }) else {
-            self.matching.end(key);
-            return;
-        };
-        if !evaluation.left.is_empty() {
-            if evaluation.is_first {
-                self.set_aside(key);
-            }
-            return;
-        }
-        self.matching.end(key);
-        if evaluation.is_first {
-            let next = evaluation.next.take();
-            *before_edit = None;
-            if let Some(next) = next {
-                self.put_in_force(key, next);
-            }
-            self.dirty.rebind(key);
-            return;
-        }
-        for (id, comparison) in std::mem::take(&mut evaluation.found) {
-            let comparison = self.damp(&id, key, comparison, now);
-            self.rematch(&id, key, comparison);
-            self.dirty.step(&id);
-        }
-    }
-
-    /// An edited policy keeps its precedence on its devices, and sends nothing, until the devices that it
-    /// targets now are known.
-    fn set_aside(&mut self, key: &PolicyKey) {
-        let Some(entry) = self.policies.get_mut(key) else {
-            return;
-        };
-        let Some(before) = entry.before_edit.take() else {
-            return;
-        };
-        let before = before.while_invalid();
-        let edited = std::mem::replace(&mut entry.policy, Ok(before.clone()));
-        let declared = edited.as_ref().ok().cloned();
-        if let Some(evaluation) = &mut entry.evaluation {
-            evaluation.next = Some(edited);
-        }
-        self.redeclare(declared.as_ref(), Some(&before));
-        self.concern_devices(key);
-    }
-
-    /// Puts an edited policy in force.
-    fn put_in_force(&mut self, key: &PolicyKey, policy: Result<Policy, Refusal>) {
-        let Some(entry) = self.policies.get_mut(key) else {
-            return;
-        };
-        let after = policy.as_ref().ok().cloned();
-        let before = std::mem::replace(&mut entry.policy, policy);
-        self.redeclare(before.as_ref().ok(), after.as_ref());
-        self.concern_devices(key);
-        self.dirty.report(key);
-    }
-
-    fn concern_devices(&mut self, key: &PolicyKey) {
-        if let Some(entry) = self.policies.get(key) {
-            self.dirty.plan_all(entry.managed().into_iter().cloned());
         }
     }
 }

@@ -14,10 +14,10 @@
 //! Moves are in memory only: a restart forgets them.
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Engine, Notification, evaluation::Comparison, selectors::FlappingDevices};
+use super::evaluation::Comparison;
 use crate::{
     model::{Device, NodeId, TagSet},
-    plan::{Binding, PolicyKey},
+    plan::PolicyKey,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -28,7 +28,7 @@ const STABLE: Duration = Duration::from_mins(15);
 
 /// What happens to a device that a selector matches, or no longer matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Membership {
+pub(super) enum Membership {
     /// It follows the selector.
     Free,
     /// It follows the selector again.
@@ -60,7 +60,7 @@ struct Moves {
 }
 
 impl Flapping {
-    fn observe(
+    pub fn observe(
         &mut self,
         key: &PolicyKey,
         device: &Device,
@@ -115,7 +115,7 @@ impl Flapping {
     }
 
     /// Forgets a deleted device. Returns whether its membership of a policy was frozen.
-    fn forget_device(&mut self, key: &PolicyKey, id: &NodeId) -> bool {
+    pub fn forget_device(&mut self, key: &PolicyKey, id: &NodeId) -> bool {
         let gone = self.moves.remove(&(key.clone(), id.clone()));
         let was_frozen = gone.is_some_and(|moves| moves.frozen);
         self.frozen -= usize::from(was_frozen);
@@ -128,7 +128,7 @@ impl Flapping {
     }
 
     /// The devices that may move again now. Forgets those that have not moved for an hour.
-    fn due(&mut self, now: Duration) -> Vec<NodeId> {
+    pub fn due(&mut self, now: Duration) -> Vec<NodeId> {
         let has_moved = |moves: &Moves| moves.recent.iter().any(|at| now < *at + HOUR);
         self.moves
             .retain(|_, moves| moves.frozen || has_moved(moves));
@@ -138,65 +138,8 @@ impl Flapping {
     }
 
     /// The devices that keep joining and leaving a policy.
-    fn of<'a>(&'a self, key: &'a PolicyKey) -> impl Iterator<Item = &'a NodeId> {
+    pub fn of<'a>(&'a self, key: &'a PolicyKey) -> impl Iterator<Item = &'a NodeId> {
         let frozen = self.moves.iter().filter(|(_, moves)| moves.frozen);
         frozen.filter_map(move |((of, id), _)| (of == key).then_some(id))
-    }
-}
-
-impl Engine {
-    /// The result of a selector that takes effect: the previous one while the device keeps moving.
-    pub(super) fn damp(
-        &mut self,
-        id: &NodeId,
-        key: &PolicyKey,
-        comparison: Comparison,
-        now: Duration,
-    ) -> Comparison {
-        let entry = self.policies.get(key);
-        let Some(Binding::Selector(members)) = entry.and_then(|entry| entry.binding.as_ref())
-        else {
-            return comparison;
-        };
-        let is_member = members.contains(id);
-        let Some(device) = self.observed.index().get(id) else {
-            if self.matching.flapping_mut().forget_device(key, id) {
-                self.dirty.report(key);
-            }
-            return comparison;
-        };
-        let label = device.label().to_string();
-        let membership = self
-            .matching
-            .flapping_mut()
-            .observe(key, device, comparison, is_member, now);
-        if matches!(membership, Membership::Freed | Membership::Frozen) {
-            self.dirty.report(key);
-        }
-        if membership == Membership::Frozen {
-            let node = id.clone();
-            self.notify(key, Notification::Flapping { node, label });
-        }
-        match membership {
-            Membership::Free | Membership::Freed => comparison,
-            _ if is_member => Comparison::Matches,
-            _ => Comparison::DoesNotMatch,
-        }
-    }
-
-    /// Devices with the same result for a while are matched again.
-    pub(super) fn end_flapping(&mut self, now: Duration) {
-        let due = self.matching.flapping_mut().due(now);
-        self.dirty.rematch_all(due);
-    }
-
-    pub(super) fn flapping_of(&self, key: &PolicyKey) -> Option<FlappingDevices> {
-        let mut flapping = self.matching.flapping().of(key);
-        let device = self.observed.index().get(flapping.next()?)?;
-        Some(FlappingDevices {
-            count: flapping.count() + 1,
-            node: device.node_id.clone(),
-            label: device.label().to_string(),
-        })
     }
 }

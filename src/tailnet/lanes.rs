@@ -173,3 +173,50 @@ impl Queues {
         &self.verify
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: usize) -> NodeId {
+        format!("n{number}CNTRL").parse().unwrap()
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_device_is_in_one_queue_at_a_time() {
+        let mut queues = Queues::default();
+        queues.put_for(&node(1), Lane::Routine, "a", at(0));
+        assert_eq!(queues.next_ready(), Some(node(1)));
+        queues.put(&node(1), Lane::Blocked, at(0));
+        assert_eq!((queues.next_ready(), queues.on_the_way()), (None, 1));
+        queues.put(&node(1), Lane::Batch, at(0));
+        assert_eq!((queues.on_the_way(), queues.batch_size()), (0, 1));
+        queues.put(&node(1), Lane::Verify, at(0));
+        assert_eq!((queues.batch_size(), queues.written().len()), (0, 1));
+        queues.remove(&node(1));
+        assert!(queues.is_idle(&node(1)) && queues.written().is_empty());
+    }
+
+    #[test]
+    fn new_and_edited_policies_go_first() {
+        let mut queues = Queues::default();
+        queues.put_for(&node(1), Lane::Routine, "a", at(0));
+        queues.put_for(&node(2), Lane::Urgent, "b", at(0));
+        assert!(queues.has_urgent() && queues.is_quick(at(0)));
+        assert_eq!(queues.next_ready(), Some(node(2)));
+    }
+
+    #[test]
+    fn a_batch_waits_since_its_first_device_joined() {
+        let mut queues = Queues::default();
+        queues.put(&node(1), Lane::Batch, at(1));
+        queues.put(&node(2), Lane::Batch, at(4));
+        assert!(!queues.batch_waits(at(4), at(4)) && queues.batch_waits(at(4), at(5)));
+        queues.batch_sent(at(5));
+        assert!(!queues.batch_waits(at(4), at(8)));
+    }
+}

@@ -7,17 +7,16 @@
 //!
 //! Knows nothing of Kubernetes.
 
+mod abandoned;
 mod absence;
 mod actions;
 mod approvals;
 mod approved_plan;
-mod binding;
+mod basis;
 mod change_budget;
 mod clock;
-mod closing;
 mod contest;
 mod deadline;
-mod deleting;
 mod deletions;
 mod device_lookup;
 mod device_state;
@@ -31,12 +30,9 @@ mod failure;
 mod fair;
 mod flapping;
 mod gate;
-mod guardrails;
 mod halves;
 mod inbox;
-mod intake;
 mod lanes;
-mod managed_routes;
 mod matching;
 mod messages;
 mod namespace_bucket;
@@ -56,23 +52,19 @@ mod report_queue;
 mod report_retries;
 mod requests;
 mod reserve;
-mod schedule;
 mod selectors;
-mod send;
 #[cfg(test)]
 mod simulation;
 mod status_book;
-mod tailnet_wide;
 mod term;
 mod timers;
 mod window;
-mod write_outcome;
 
+pub use abandoned::Abandoned;
 pub use actions::{ActionDetail, ActionReport, MissedExpiry};
 pub use approvals::HeldPlan;
 pub use approved_plan::{ApprovedPlan, RemainingChange};
 pub use change_budget::{LimitedPolicy, TailnetDeclared};
-pub use deleting::Abandoned;
 pub use deletions::RecentDeletions;
 pub use device_lookup::{DeviceLookup, Doubt, LookupResult};
 pub use drive::{Message, Recorded, Reporter, drive};

@@ -1,7 +1,7 @@
-use super::{Engine, Failure, HeldPlan, MissedExpiry};
+use super::{Failure, HeldPlan, MissedExpiry};
 use crate::{
     model::NodeId,
-    plan::{Difference, Field, Forbidden, PolicyKey},
+    plan::{Difference, Field, Forbidden},
 };
 
 /// An event that people are notified of once, when it happens.
@@ -34,13 +34,4 @@ pub enum Notification {
     },
     /// The tailnet does not allow the policy.
     Refused(Forbidden),
-}
-
-impl Engine {
-    /// Notifies the authors of a policy.
-    pub(super) fn notify(&mut self, key: &PolicyKey, notification: Notification) {
-        if self.gate.leads() {
-            self.outbox.notify(key, notification);
-        }
-    }
 }

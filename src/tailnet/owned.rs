@@ -13,17 +13,11 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Engine, Now, absence::Absence, policy_entry::PolicyEntry};
+use super::{absence::Absence, policy_entry::PolicyEntry};
 use crate::{
-    model::{AttributeKey, DesiredAttribute, Device, NodeId, PolicyField},
-    plan::{
-        AttributeType, Binding, Call, Capacity, DeviceIndex, Field, Mode, OwnedKeys, OwnedRecord,
-        Policy, PolicyKey,
-    },
+    model::{AttributeKey, Device, NodeId},
+    plan::{Binding, Capacity, DeviceIndex, Mode, OwnedKeys, OwnedRecord, Policy},
 };
-
-/// A policy with more devices than this records what it owns for many of them together.
-const FEW: usize = 20;
 
 /// The record of the keys that a policy owns.
 #[derive(Debug, Default)]
@@ -125,7 +119,7 @@ impl PolicyEntry {
     }
 
     /// Releases devices that are proven gone. Returns whether there are any.
-    fn release_absent(&mut self, index: &DeviceIndex, absence: &Absence, list: u64) -> bool {
+    pub fn release_absent(&mut self, index: &DeviceIndex, absence: &Absence, list: u64) -> bool {
         if self.needed_record.owned.unmet().is_some() && list > self.keys.met_at + 1 {
             self.owned().forget_record();
         }
@@ -162,7 +156,7 @@ impl PolicyEntry {
     }
 
     /// Drops the keys on a device that the policy no longer owns.
-    fn drop_keys(
+    pub fn drop_keys(
         &mut self,
         id: &NodeId,
         kept: impl Fn(&Policy, &AttributeKey) -> bool,
@@ -184,7 +178,7 @@ impl PolicyEntry {
 
     /// The policy comes to own the keys that it manages on a device. `open`: the keys that will be set.
     /// Returns whether anything is new.
-    fn adopt(
+    pub fn adopt(
         &mut self,
         id: &NodeId,
         managed: &BTreeSet<AttributeKey>,
@@ -224,7 +218,7 @@ impl PolicyEntry {
     }
 
     /// Makes the record again if something has changed. Returns the devices that exceed its capacity.
-    fn record(&mut self, index: &DeviceIndex, room: Capacity) -> BTreeSet<NodeId> {
+    pub fn record(&mut self, index: &DeviceIndex, room: Capacity) -> BTreeSet<NodeId> {
         if let Some(record) = self.needed_record.owned.untouched() {
             self.keys.record = Arc::clone(record);
             return BTreeSet::new();
@@ -246,141 +240,5 @@ impl PolicyEntry {
         }
         self.keys.of = Some(Arc::clone(&self.needed_record.owned));
         left_out
-    }
-}
-
-impl Engine {
-    /// Finds the keys that the policies of a device no longer own there. A deleted key is owned until a read
-    /// shows that it is gone. A key that another policy declares belongs to that policy. A value whose expiry
-    /// has passed is no longer desired.
-    pub(super) fn update_ownership(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.devices.get(id) else {
-            return;
-        };
-        let device = self.observed.index().get(id);
-        // A declaration that a guardrail denies, or whose type conflicts with the tailnet's, does not protect
-        // a key from deletion.
-        let guardrails = self.policies.guardrails();
-        let counts = |policy: &Policy| {
-            let field = PolicyField::PostureAttributes;
-            let denied = device.and_then(|device| guardrails.denies(policy, field, device));
-            denied.is_none() && policy.mode != Mode::Observe
-        };
-        let types = &self.tailnet_wide.types;
-        let can_hold = |key: &AttributeKey, desired: &DesiredAttribute| {
-            types.against(&AttributeType::of(key, desired)).is_none()
-        };
-        let declared: BTreeSet<AttributeKey> = node
-            .policies
-            .iter()
-            .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
-            .filter(|policy| counts(policy))
-            .filter_map(|policy| policy.desired.attributes.as_ref())
-            .flatten()
-            .filter(|(key, desired)| !desired.has_expired(now.wall) && can_hold(key, desired))
-            .map(|(key, _)| key.clone())
-            .collect();
-        let gone = |key: &AttributeKey| {
-            let read = node.attributes.as_ref();
-            read.is_some_and(|reading| !reading.values.contains_key(key))
-                && !node.unverified.contains_key(&Field::Attribute(key.clone()))
-        };
-        let kept = |policy: &Policy, key: &AttributeKey| {
-            let own = policy.desired.attributes.as_ref();
-            own.is_some_and(|own| own.contains_key(key)) || (!declared.contains(key) && !gone(key))
-        };
-        let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
-        for key in &node.policies {
-            if let Some(entry) = self.policies.get_mut(key) {
-                entry.drop_keys(id, kept, expired);
-            }
-        }
-    }
-
-    /// The policies of a device come to own the keys that they manage there, according to the plan.
-    pub(super) fn adopt_keys(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.devices.get(id) else {
-            return;
-        };
-        // A request in flight may have been sent: its answer tells whether the key is owned.
-        if node.plan.attributes_unread || !node.plan.owners.need_attributes() || node.busy > 0 {
-            return;
-        }
-        let open = node.plan.differences.iter().filter(|it| it.hold.is_none());
-        let open = open.filter_map(|difference| match difference.change.field() {
-            Field::Attribute(key) => Some(key),
-            _ => None,
-        });
-        let open: BTreeSet<AttributeKey> = open.collect();
-        let nothing = BTreeSet::new();
-        let mut is_new = false;
-        for key in &node.policies {
-            let managed = node.plan.managed.get(key).unwrap_or(&nothing);
-            if let Some(entry) = self.policies.get_mut(key) {
-                is_new |= entry.adopt(id, managed, &open);
-            }
-        }
-        if is_new && !open.is_empty() {
-            self.records.await_record(now.monotonic);
-        }
-    }
-
-    /// Attributes that were sent, and may have taken effect, are owned.
-    pub(super) fn note_sent(&mut self, call: &Call) {
-        let Call::WriteAttributes(nodes) = call else {
-            return;
-        };
-        for id in nodes.keys() {
-            let policies = self.devices.get(id).map(|node| &node.policies);
-            for key in policies.into_iter().flatten() {
-                if let Some(entry) = self.policies.get_mut(key) {
-                    entry.attributes_sent(id);
-                }
-            }
-        }
-    }
-
-    /// Releases devices that are proven gone, once for each list.
-    pub(super) fn release_absent(&mut self) {
-        let list = self.observed.lists();
-        if !self.records.take_list(list) {
-            return;
-        }
-        for (key, entry) in self.policies.iter_mut() {
-            if entry.release_absent(self.observed.index(), self.observed.absence(), list) {
-                self.dirty.report(key);
-            }
-        }
-    }
-
-    /// Makes the record of the keys that a policy owns, for its report.
-    pub(super) fn record_keys(&mut self, key: &PolicyKey) {
-        let Some(entry) = self.policies.get_mut(key) else {
-            return;
-        };
-        let left_out = entry.record(self.observed.index(), self.records.capacity());
-        self.dirty.step_all(left_out);
-    }
-
-    /// Decides whether the devices that wait for a record are recorded now: they are many, they have waited
-    /// long enough, or nothing is in flight that could bring more.
-    pub(super) fn count_waiting_records(&mut self, now: Now) {
-        let is_quiet = self.outbox.is_idle() && self.queues.next_ready().is_none();
-        self.records.decide(is_quiet, now.monotonic);
-    }
-
-    /// Whether a record must be written now.
-    pub(super) fn must_record(&self, key: &PolicyKey) -> bool {
-        let Some(entry) = self.policies.get(key) else {
-            return false;
-        };
-        if !entry
-            .durable_record
-            .covers_all_but_keys(&entry.needed_record)
-        {
-            return true;
-        }
-        let is_due = self.records.is_due() || entry.nodes().nth(FEW).is_none();
-        is_due && !entry.durable_record.covers(&entry.needed_record)
     }
 }

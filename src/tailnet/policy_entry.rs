@@ -10,8 +10,9 @@ use super::{
 use crate::{
     model::NodeId,
     plan::{
-        AllowedRules, Approvals, Binding, Changes, FrozenPlan, Policy, PolicyInput, PolicyRecord,
-        ReconcileRequest, Refusal, Selector, StatusState, Target,
+        AllowedRules, Approvals, Binding, Bound, Changes, DeviceIndex, FrozenPlan, Policy,
+        PolicyInput, PolicyRecord, ReconcileRequest, Refusal, Selector, StatusState, Target,
+        recorded,
     },
 };
 
@@ -169,5 +170,24 @@ impl PolicyEntry {
         self.actions = DeletionQueue::default();
         self.keys = KeyRecord::default();
         self.note_finalizer();
+    }
+
+    /// The record of the bound device. It stays as before while no device is found; selectors have none.
+    pub fn record_of(&self, binding: Option<&Binding>, index: &DeviceIndex) -> Option<Bound> {
+        let before = self.needed_record.bound.clone();
+        let Ok(policy) = self.policy.as_ref() else {
+            return before;
+        };
+        if self.is_invalid() {
+            return before;
+        }
+        match (&policy.target, binding) {
+            (Target::Selector(_), _) => None,
+            (Target::Device(target), Some(Binding::Device(id))) => {
+                let device = index.get(id);
+                device.map(|device| recorded(target, device)).or(before)
+            }
+            _ => before,
+        }
     }
 }

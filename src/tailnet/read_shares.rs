@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Settings};
 use crate::model::NodeId;
 
 /// The maximum share of the budget for regular reads.
@@ -102,25 +101,6 @@ impl ReadShares {
             }
         }
         counted.into_iter().collect()
-    }
-}
-
-impl Engine {
-    /// The maximum age of attributes of any device.
-    pub(super) fn refresh(&self) -> Duration {
-        self.observed
-            .longest_read_interval(self.settings.attributes_interval)
-    }
-
-    /// Computes the intervals of reads again, if the devices to read have changed.
-    pub(super) fn share_reads(&mut self) {
-        let Settings {
-            attributes_interval,
-            requests_per_second,
-            ..
-        } = self.settings;
-        self.observed
-            .share_reads(attributes_interval, requests_per_second);
     }
 }
 

@@ -7,8 +7,8 @@
 //! devices.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, ReservedDevices, change_budget::ChangeBudget};
-use crate::{model::NodeId, plan::next_call};
+use super::{ReservedDevices, change_budget::ChangeBudget};
+use crate::model::NodeId;
 
 /// The number of devices that are reserved at once. Recently edited policies may reserve as many more.
 const CHUNK: usize = 50;
@@ -44,7 +44,7 @@ impl Reservations {
     }
 
     /// Whether the reservation of a device would survive a crash.
-    fn is_recorded(&self, id: &NodeId) -> bool {
+    pub fn is_recorded(&self, id: &NodeId) -> bool {
         let since = self.reserved.get(id);
         since.is_some_and(|reservation| reservation.since <= self.recorded)
     }
@@ -57,6 +57,21 @@ impl Reservations {
 
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The reserved devices.
+    pub fn reserved(&self) -> impl Iterator<Item = &NodeId> {
+        self.reserved.keys()
+    }
+
+    /// Takes the devices that must be changed and are not reserved.
+    pub fn take_asked(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// This revision is durable.
+    pub fn note_recorded(&mut self, revision: u64) {
+        self.recorded = self.recorded.max(revision);
     }
 
     /// Whether this revision is durable.
@@ -81,99 +96,6 @@ impl Reservations {
     }
 }
 
-impl Engine {
-    /// Whether the limit needs to know which devices are changed.
-    pub(super) fn counts_changes(&self) -> bool {
-        self.gate.approved_plan().is_none() && self.most_changes().is_some()
-    }
-
-    /// Whether a device may be changed: the change is counted durably, or need not be.
-    pub(super) fn may_change(&self, id: &NodeId) -> bool {
-        self.change_budget.reservations.is_recorded(id) || !self.counts_changes()
-    }
-
-    /// A record of the tailnet is durable.
-    pub(super) fn tailnet_recorded(&mut self, revision: u64) {
-        let reservations = &mut self.change_budget.reservations;
-        reservations.recorded = reservations.recorded.max(revision);
-        self.dirty.step_all(reservations.reserved.keys().cloned());
-    }
-
-    /// Whether a device is about to be changed, or is being changed.
-    fn is_changing(&self, id: &NodeId) -> bool {
-        let at_rest = self.queues.is_idle(id) || self.queues.written().contains(id);
-        self.change_budget.window.is_in_flight(id) || !at_rest || self.dirty.awaits_step(id)
-    }
-
-    /// How many more devices the limit leaves, apart from those that are reserved and not changed yet.
-    fn room_to_reserve(&self) -> usize {
-        let budget = &self.change_budget;
-        let reserved = budget.reservations.reserved.keys();
-        let unused = reserved.filter(|id| !budget.window.has(id)).count();
-        let most = self.most_changes().unwrap_or(usize::MAX);
-        most.saturating_sub(budget.window.count() + unused)
-    }
-
-    /// The namespace whose policy changes a device next.
-    fn changing_namespace(&self, id: &NodeId) -> Option<String> {
-        let (_, differences) = next_call(&self.devices.get(id)?.plan, &BTreeSet::new())?;
-        let first = differences.first()?;
-        Some(first.owner.namespace.clone())
-    }
-
-    /// Reserves the devices that must be changed next, and gives back idle ones. To write few records, it
-    /// gives back idle devices only if nothing is about to be changed, or to make room.
-    pub(super) fn reserve(&mut self) {
-        if !self.counts_changes() {
-            self.change_budget.reservations.clear();
-            return;
-        }
-        let reserved = self.change_budget.reservations.reserved.keys();
-        let idle: Vec<NodeId> = reserved
-            .filter(|id| !self.is_changing(id))
-            .cloned()
-            .collect();
-        let reservations = &self.change_budget.reservations;
-        let quiet = idle.len() == reservations.reserved.len();
-        let unused = |id: &&NodeId| !self.change_budget.window.has(id);
-        let unused = idle.iter().filter(unused).count();
-        let makes_room = !reservations.asked.is_empty() && (idle.len() >= CHUNK / 2 || unused > 0);
-        if quiet || makes_room {
-            self.change_budget.give_back(&idle);
-        }
-        let mut room = self.room_to_reserve();
-        let asked = std::mem::take(&mut self.change_budget.reservations.asked);
-        let urgent = |id: &NodeId| {
-            self.devices
-                .get(id)
-                .is_some_and(|node| self.is_urgent(node))
-        };
-        let (first, later): (Vec<_>, Vec<_>) = asked.into_iter().partition(urgent);
-        let before = self.change_budget.reservations.reserved.len();
-        let revision = self.change_budget.reservations.revision + 1;
-        for (ids, most) in [(first, 2 * CHUNK), (later, CHUNK)] {
-            for id in ids {
-                let counts = self.change_budget.needs_room(&id);
-                let reservations = &mut self.change_budget.reservations;
-                if reservations.reserved.len() >= most || (counts && room == 0) {
-                    reservations.asked.insert(id);
-                    continue;
-                }
-                room -= usize::from(counts);
-                let reservation = Reservation {
-                    since: revision,
-                    namespace: self.changing_namespace(&id),
-                };
-                let reservations = &mut self.change_budget.reservations;
-                reservations.reserved.insert(id, reservation);
-            }
-        }
-        if self.change_budget.reservations.reserved.len() > before {
-            self.change_budget.reservations.revision = revision;
-        }
-    }
-}
-
 impl ChangeBudget {
     /// Whether a change of a device uses up some of the limit. A device that was changed within the hour, or
     /// is approved to exceed the limit, does not, even if held policies need to change it too.
@@ -182,13 +104,58 @@ impl ChangeBudget {
         !self.window.has(id) && needed_by.any(|key| !self.held.contains(key))
     }
 
-    /// Gives back idle devices: they count only if they were changed.
-    fn give_back(&mut self, idle: &[NodeId]) {
+    /// Gives back idle devices: they count only if they were changed. To write few records, this happens only
+    /// if nothing is about to be changed, or to make room.
+    pub fn give_back(&mut self, idle: &[NodeId]) {
+        let is_quiet = idle.len() == self.reservations.reserved.len();
+        let unused = idle.iter().filter(|id| !self.window.has(id)).count();
+        let makes_room =
+            !self.reservations.asked.is_empty() && (idle.len() >= CHUNK / 2 || unused > 0);
+        if !is_quiet && !makes_room {
+            return;
+        }
         for id in idle {
             self.reservations.reserved.remove(id);
         }
         if self.note_recent() || !idle.is_empty() {
             self.reservations.revision += 1;
+        }
+    }
+
+    /// How many more devices the limit leaves, apart from those that are reserved and not changed yet.
+    fn room_to_reserve(&self, most: usize) -> usize {
+        let reserved = self.reservations.reserved.keys();
+        let unused = reserved.filter(|id| !self.window.has(id)).count();
+        most.saturating_sub(self.window.count() + unused)
+    }
+
+    /// Reserves devices that must be changed next: first `urgent` ones, then others. `most`: the limit;
+    /// `namespace_of`: whose policy changes a device.
+    pub fn reserve(
+        &mut self,
+        urgent: Vec<NodeId>,
+        others: Vec<NodeId>,
+        most: usize,
+        namespace_of: impl Fn(&NodeId) -> Option<String>,
+    ) {
+        let mut room = self.room_to_reserve(most);
+        let before = self.reservations.reserved.len();
+        let since = self.reservations.revision + 1;
+        for (ids, most) in [(urgent, 2 * CHUNK), (others, CHUNK)] {
+            for id in ids {
+                let counts = self.needs_room(&id);
+                if self.reservations.reserved.len() >= most || (counts && room == 0) {
+                    self.reservations.asked.insert(id);
+                    continue;
+                }
+                room -= usize::from(counts);
+                let namespace = namespace_of(&id);
+                let reservation = Reservation { since, namespace };
+                self.reservations.reserved.insert(id, reservation);
+            }
+        }
+        if self.reservations.reserved.len() > before {
+            self.reservations.revision = since;
         }
     }
 }

@@ -162,7 +162,7 @@ impl World {
     /// A term starts after all objects have been listed again.
     pub fn start_term(&mut self) {
         self.show_tailnet_object();
-        let known = self.policies.keys().chain(self.engine.policies.keys());
+        let known = self.policies.keys().chain(self.engine.policies().keys());
         for key in known.cloned().collect::<BTreeSet<PolicyKey>>() {
             self.show_policy(&key);
         }

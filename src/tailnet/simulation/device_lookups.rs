@@ -76,7 +76,7 @@ fn short_lists_make_neither_of_two_devices_with_one_hostname_certain() {
 fn the_first_list_alone_makes_no_device_certain() {
     let mut world = two_of_a_name();
     world.lack(1, [9]);
-    while world.engine.observed.lists() == 0 {
+    while world.engine.observed().lists() == 0 {
         world.run_for(Duration::from_millis(100));
     }
     let found = world.look_up(None).unwrap();

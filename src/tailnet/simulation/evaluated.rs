@@ -42,7 +42,7 @@ fn slow(devices: usize) -> World {
     let mut world = servers(devices);
     world.evaluation_share = Some((SMALL, Duration::from_secs(1)));
     world.start();
-    world.engine.matching.set_share(SMALL);
+    world.engine.set_evaluation_share(SMALL);
     world.run_for(Duration::from_secs(20));
     world
 }
@@ -54,7 +54,7 @@ fn settle(world: &mut World) {
 }
 
 fn matched(world: &World, key: &PolicyKey) -> Option<usize> {
-    match &world.engine.policies.get(key).unwrap().binding {
+    match &world.engine.policies().get(key).unwrap().binding {
         Some(Binding::Selector(nodes)) => Some(nodes.len()),
         _ => None,
     }
@@ -140,9 +140,7 @@ fn a_policy_deleted_during_an_evaluation_goes() {
     world.run_for(Duration::from_secs(10));
     world.delete(&key);
     world.run_for(Duration::from_mins(5));
-    assert!(
-        world.engine.policies.keys().next().is_none() && !world.engine.matching.is_evaluating()
-    );
+    assert!(world.engine.policies().keys().next().is_none() && !world.engine.is_evaluating());
 }
 
 #[test]
@@ -183,12 +181,12 @@ fn a_device_is_not_compared_twice() {
     let device = world.model.devices.get_mut(&node_id(3)).unwrap();
     device.authorized = !device.authorized;
     world.run_for(Duration::from_mins(1));
-    assert!(!world.engine.matching.is_evaluating());
+    assert!(!world.engine.is_evaluating());
     world.step(Input::connection(Ok(())));
     world.step(Input::Term(None));
     world.step(Input::Term(Some(Term::FIRST.next())));
     world.run_for(Duration::from_secs(2));
-    assert!(world.engine.observed.lists() > 0 && !world.engine.matching.is_evaluating());
+    assert!(world.engine.observed().lists() > 0 && !world.engine.is_evaluating());
 }
 
 #[test]
@@ -227,7 +225,7 @@ fn a_denied_policy_is_compared_with_no_device() {
     assert!(
         world
             .engine
-            .policies
+            .policies()
             .get(&key)
             .unwrap()
             .evaluation
@@ -239,13 +237,13 @@ fn a_denied_policy_is_compared_with_no_device() {
     assert!(
         world
             .engine
-            .policies
+            .policies()
             .get(&key)
             .unwrap()
             .evaluation
             .is_none()
     );
-    assert!(!world.engine.matching.is_evaluating());
+    assert!(!world.engine.is_evaluating());
 }
 
 /// A new process must evaluate all policies again.

@@ -246,9 +246,9 @@ impl World {
         self.drifted
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
         self.engine = Engine::new(settings(), self.rng.u64(..));
-        self.engine.records.set_capacity(self.record_capacity);
+        self.engine.set_record_capacity(self.record_capacity);
         if let Some((share, _)) = self.evaluation_share {
-            self.engine.matching.set_share(share);
+            self.engine.set_evaluation_share(share);
         }
         self.reported = std::mem::take(&mut self.reported).for_next_process();
         self.wake = None;

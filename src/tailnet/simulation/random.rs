@@ -17,7 +17,7 @@ fn run_history(seed: u64) -> u64 {
     if seed.is_multiple_of(2) {
         let time = Duration::from_millis(world.rng.u64(..3_000));
         world.evaluation_share = Some((1, time));
-        world.engine.matching.set_share(1);
+        world.engine.set_evaluation_share(1);
     }
     world.populate();
     world.start();

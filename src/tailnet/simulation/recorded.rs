@@ -17,7 +17,7 @@ impl World {
             few: 0,
             ..Capacity::default()
         };
-        self.engine.records.set_capacity(self.record_capacity);
+        self.engine.set_record_capacity(self.record_capacity);
     }
 
     /// The keys that a policy owns, as its status records them.

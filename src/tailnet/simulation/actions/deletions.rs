@@ -338,12 +338,12 @@ fn a_list_from_before_a_deletion_does_not_bring_the_device_back() {
     // The API answers the list before the deletion, but the list arrives long after it.
     world.faults.list_delay = Duration::from_secs(20);
     world.step(Input::Poll);
-    let mut lists = world.engine.observed.lists();
+    let mut lists = world.engine.observed().lists();
     for _ in 0..600 {
         world.run_for(Duration::from_millis(100));
-        if world.engine.observed.lists() > lists && world.deletions() > 0 {
-            lists = world.engine.observed.lists();
-            assert_eq!(world.engine.observed.index().get(&node_id(0)), None);
+        if world.engine.observed().lists() > lists && world.deletions() > 0 {
+            lists = world.engine.observed().lists();
+            assert_eq!(world.engine.observed().index().get(&node_id(0)), None);
         }
     }
     world.run_for(HOUR);

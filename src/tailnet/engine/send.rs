@@ -1,27 +1,19 @@
 //! Sends requests, and tells whether the reasons of a write still hold.
 //!
-//! Nothing is decided before it can be sent. The engine requests a turn; the driver waits for the budget and
-//! grants one; only then does the engine pick the request, from what it knows at that moment. A request that
-//! still waits for a connection afterwards is revoked as soon as the plan no longer has its changes
-//! ([`Engine::still_wants`]).
+//! A request that still waits for a connection after it was sent is revoked as soon as the plan no longer has
+//! its changes ([`Engine::still_wants`]).
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use super::{
-    Engine, Now, Request, Ticket,
-    device_state::{DeviceState, Step},
-    halves::Half,
-    outbox::InFlightRequest,
-};
+use super::Engine;
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{AttributeWrites, Call, Difference, still_planned},
+    tailnet::{Now, Request, Ticket, device_state::Step, halves::Half, outbox::InFlightRequest},
 };
-
-/// The minimum time for which a read counts as fresh for a request that sends unmanaged values along.
-const FRESH: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn send(
@@ -50,13 +42,6 @@ impl Engine {
             sent_at: now.monotonic,
             until,
         })
-    }
-
-    /// How old a read may be for a request that sends unmanaged values along: a few seconds, or as long as
-    /// the budget needs for the request to follow the read.
-    pub(super) fn fresh_for(&self) -> Duration {
-        let two_requests = 2.0 / self.settings.requests_per_second;
-        FRESH.max(Duration::try_from_secs_f64(two_requests).unwrap_or_default())
     }
 
     /// Whether the reasons for a write that waits to be sent still hold: this process leads, the connection
@@ -95,51 +80,12 @@ impl Engine {
         self.gate.leads() && self.gate.is_connected() && !self.policies.guardrails().suspended()
     }
 
-    /// A request was not sent: its device is decided again.
-    pub(super) fn not_sent(&mut self, ticket: Ticket, now: Now) {
-        let Some(in_flight) = self.outbox.take(ticket) else {
-            return;
-        };
-        if self.observed.absence_mut().take_back(ticket, now.monotonic) {
-            return;
+    pub(super) fn poll(&mut self, now: Now) {
+        let due = self.observed.polling().is_due(now.monotonic);
+        if self.gate.may_read() && due && self.outbox.take_turn() {
+            let ticket = self.send(Request::Devices, Vec::new(), now);
+            self.observed.poll_sent(ticket);
         }
-        match in_flight.request {
-            Request::Devices => {
-                if self.observed.poll_answered(ticket).is_some() {
-                    self.observed.poll_now(now.monotonic);
-                }
-            }
-            Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => {
-                self.decide_again(&id);
-            }
-            Request::Write(call) => {
-                for id in call.nodes() {
-                    self.change_budget.end(id, false, now);
-                    self.decide_again(id);
-                }
-            }
-        }
-    }
-
-    fn decide_again(&mut self, id: &NodeId) {
-        if let Some(node) = self.devices.get_mut(id) {
-            node.busy = node.busy.saturating_sub(1);
-        }
-        self.dirty.plan(id);
-    }
-
-    /// Splits a refused batch; `false` if it is a single entry.
-    pub(super) fn split(&mut self, writes: &BTreeMap<NodeId, AttributeWrites>) -> bool {
-        let Some(halves) = Half::of(writes) else {
-            return false;
-        };
-        for id in halves.iter().flat_map(Half::devices) {
-            if let Some(node) = self.devices.get_mut(id) {
-                node.halves += 1;
-            }
-        }
-        self.outbox.add_halves(halves);
-        true
     }
 
     /// Sends the next part of a refused batch, as far as its changes are still planned.
@@ -208,41 +154,29 @@ impl Engine {
             self.dirty.step(id);
         }
     }
-}
 
-impl DeviceState {
-    /// The read that a request depends on: one that sends unmanaged values along, or cannot be undone.
-    pub fn rests_on(&self, call: &Call) -> Basis {
-        match call {
-            Call::SetRoutes(..) if self.plan.owners.share_routes() => Basis::Read(self.routes_read),
-            Call::SetTags(..) if self.plan.owners.share_tags() => Basis::Read(self.device_read),
-            Call::ExpireKey(_) | Call::Delete(_) => Basis::Read(self.device_read),
-            _ => Basis::None,
+    /// Looks up the devices that two lists lack.
+    pub(super) fn send_lookups(&mut self, now: Now) {
+        while self.next_lookup().is_some_and(|from| from <= now.monotonic)
+            && self.outbox.take_turn()
+            && let Some((_, id)) = self.observed.absence().next(self.observed.lists())
+        {
+            let id = id.clone();
+            let ticket = self.send(Request::Device(id.clone()), Vec::new(), now);
+            self.observed.absence_mut().ask(id, ticket);
         }
     }
-}
 
-/// The read that a request depends on besides the plan.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Basis {
-    /// Nothing.
-    None,
-    /// A read of the device that must be fresh; its time (monotonic), if it was made.
-    Read(Option<Duration>),
-}
-
-impl Basis {
-    /// Whether the request may be sent now.
-    pub fn is_fresh(self, fresh_for: Duration, now: Duration) -> bool {
-        self.until(fresh_for).is_none_or(|until| now < until)
-    }
-
-    /// The time from which on the request may not be sent; `None`: no limit.
-    pub fn until(self, fresh_for: Duration) -> Option<Duration> {
-        match self {
-            Self::None => None,
-            // Without a read, nothing is fresh.
-            Self::Read(read) => Some(read.map_or(Duration::ZERO, |at| at + fresh_for)),
+    /// When the next lookup is due, if one can be sent.
+    pub(super) fn next_lookup(&self) -> Option<Duration> {
+        // While something waits for a turn, the turn is the next occasion.
+        if !self.gate.may_send(&self.observed)
+            || self.outbox.waits_for_turn()
+            || self.outbox.is_crowded()
+        {
+            return None;
         }
+        let next = self.observed.absence().next(self.observed.lists());
+        next.map(|(from, _)| from)
     }
 }

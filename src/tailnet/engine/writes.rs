@@ -1,14 +1,15 @@
-//! Handles the outcome of a change: made, refused, or ineffective.
+//! Intake of the outcome of a change: made, refused, or ineffective.
 
 use std::collections::BTreeMap;
 
-use super::{
-    Engine, Failure, Notification, Now, Retry, contest::Contest, deadline::Progress,
-    failure::Backoff,
-};
+use super::Engine;
 use crate::{
     model::{NodeId, Reason, Setting, SettingValue},
-    plan::{Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
+    plan::{AttributeWrites, Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
+    tailnet::{
+        Failure, Notification, Now, Retry, contest::Contest, deadline::Progress, failure::Backoff,
+        halves::Half,
+    },
 };
 
 impl Engine {
@@ -304,6 +305,27 @@ impl Engine {
             let backoff = self.backoff(not_effective(&difference), before.as_ref(), now);
             self.back_off(&difference, backoff);
         }
+    }
+
+    /// A device was deleted: it is no longer in the tailnet, even if a list that was requested earlier still
+    /// has it.
+    fn take_deleted(&mut self, id: &NodeId) {
+        self.reconsider(id);
+        self.observed.note_deleted(id);
+    }
+
+    /// Splits a refused batch; `false` if it is a single entry.
+    fn split(&mut self, writes: &BTreeMap<NodeId, AttributeWrites>) -> bool {
+        let Some(halves) = Half::of(writes) else {
+            return false;
+        };
+        for id in halves.iter().flat_map(Half::devices) {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.halves += 1;
+            }
+        }
+        self.outbox.add_halves(halves);
+        true
     }
 }
 

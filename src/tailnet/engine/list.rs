@@ -1,80 +1,27 @@
-//! Applies the answers of the API to the snapshot.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+//! Intake of the list of devices: what has changed, and which devices it lacks.
+//!
+//! One incomplete list proves nothing: see [`crate::tailnet::absence`].
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Answer, Engine, Failure, Now, Request, Retry, Ticket, deadline::Progress,
-    device_state::DeviceState, device_state::Reading, failure::Backoff, polling::Asked,
-    read_shares::ReadShares,
+    Engine,
+    intake::{mark_read, unexpected, with_known_routes},
 };
 use crate::{
-    model::{Attributes, Device, NodeId, Reason, RouteSet},
-    plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey},
+    model::{Device, NodeId},
+    plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
+    tailnet::{
+        Answer, Failure, Now, Ticket, device_lookup::is_lacking, device_state::DeviceState,
+        polling::Asked, read_shares::ReadShares,
+    },
 };
 
-impl Engine {
-    pub(super) fn answered(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Now) {
-        let Some(in_flight) = self.outbox.take(ticket) else {
-            return;
-        };
-        if let Request::Write(call) = &in_flight.request {
-            let changed = result
-                .as_ref()
-                .map_or_else(|failure| failure.unknown_outcome, |_| true);
-            for id in call.nodes() {
-                self.change_budget.end(id, changed, now);
-            }
-            if changed {
-                self.note_sent(call);
-            }
-        }
-        if self.take_lookup(ticket, &result, now) {
-            return;
-        }
-        if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
-            (&in_flight.request, &result)
-        {
-            let step = Progress::Read(id.clone(), in_flight.request.name());
-            self.note_progress(&step, now);
-        }
-        match (in_flight.request, result) {
-            (Request::Devices, result) => {
-                if let Some(asked) = self.observed.poll_answered(ticket) {
-                    self.take_list(asked, result, now);
-                }
-            }
-            (Request::Write(call), result) if in_flight.epoch < self.observed.epoch() => {
-                let made = result.map_or_else(|failure| failure.unknown_outcome, |_| true);
-                self.take_outdated(&call, &in_flight.differences, made);
-            }
-            (Request::Write(call), Ok(_)) => self.take_written(&call, &in_flight.differences, now),
-            (Request::Write(call), Err(failure)) => {
-                self.take_refused(&call, &in_flight.differences, &failure, now);
-            }
-            (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
-                if in_flight.epoch < self.observed.epoch() =>
-            {
-                self.request_finished(&id);
-            }
-            (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
-                self.take_device(*device, in_flight.sent_at);
-            }
-            (Request::Routes(id), Ok(Answer::Routes(routes))) => {
-                self.take_routes(&id, routes, in_flight.sent_at, now);
-            }
-            (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
-                self.take_attributes(&id, values, now);
-            }
-            (request, result) => {
-                let failure = result.err().unwrap_or_else(unexpected);
-                self.read_failed(&request, failure, now);
-            }
-        }
-    }
+/// The number of devices that may leave between two lists without making the later one doubtful.
+const FEW: usize = 5;
 
-    fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
+impl Engine {
+    pub(super) fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
         let before = self.observed.polling().outage().cloned();
         match result {
             Ok(Answer::Devices { devices, lacks, .. }) => {
@@ -242,7 +189,7 @@ impl Engine {
     }
 
     /// Plans again the devices that wait for an address or a name: it may be free now.
-    pub(super) fn reconsider_taken(&mut self) {
+    fn reconsider_taken(&mut self) {
         let taken =
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
         let waits = |node: &DeviceState| {
@@ -254,88 +201,138 @@ impl Engine {
         self.dirty.plan_all(waiting.map(|(id, _)| id.clone()));
     }
 
-    fn take_device(&mut self, device: Device, asked_at: Duration) {
-        let id = device.node_id.clone();
-        self.request_finished(&id);
-        let Some(node) = self.devices.get_mut(&id) else {
-            return;
-        };
-        let device = with_known_routes(device, node);
-        mark_read(node);
-        node.read_backoff = None;
-        node.device_read = Some(asked_at);
-        self.observed.put(device);
-        self.reconsider(&id);
-    }
-
-    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, asked_at: Duration, now: Now) {
-        self.request_finished(id);
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        node.routes_backoff = None;
-        node.routes_read = Some(asked_at);
-        if node.plan.routes_unread || node.routes.is_some() {
-            node.routes = Some(Reading {
-                values: routes.clone(),
-                at: now.monotonic,
-            });
+    /// Keeps devices that a new list lacks in the snapshot until they are given up. Returns those that are
+    /// given up with this list.
+    fn keep_missing(&mut self, listed: &mut DeviceIndex) -> Vec<NodeId> {
+        let lists = self.observed.lists();
+        let lacking = self
+            .observed
+            .index()
+            .devices()
+            .filter(|device| !device.external);
+        let lacking = lacking.filter(|device| is_lacking(listed, &device.node_id));
+        let lacking: Vec<Device> = lacking.cloned().collect();
+        let looked_up = self.looked_up_devices();
+        let recorded = self.recorded_devices(listed);
+        let mut concerned = self.concerned_among(&lacking);
+        concerned.extend(looked_up);
+        let (mut lost, mut dropped, mut is_new) = (0, Vec::new(), false);
+        for device in lacking {
+            let id = device.node_id.clone();
+            let is_concerned = concerned.contains(&id) || recorded.contains(&id);
+            let times = self.observed.absence_mut().note_absent(&id, lists);
+            lost += 1;
+            // A process that does not lead decides nothing and sends no lookup.
+            if times > 1 && !(is_concerned && self.gate.leads()) {
+                dropped.push(id);
+                continue;
+            }
+            is_new |= times == 1 && is_concerned;
+            self.wait_for_missing(&id);
+            listed.insert(device);
         }
-        if let Some(mut device) = self.observed.index().get(id).cloned() {
-            device.enabled_routes = Some(routes);
-            self.observed.put(device);
+        for id in &recorded {
+            is_new |= self.observed.absence_mut().note_absent(id, lists) == 1;
         }
+        let kept = |id: &NodeId| recorded.contains(id) || listed.get(id).is_some();
+        self.observed.absence_mut().retain(kept);
+        if is_new {
+            self.observed.compare_soon();
+        }
+        if !self.is_plausible(lost) {
+            self.observed.doubt();
+        }
+        dropped
     }
 
-    fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
-        self.request_finished(id);
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        node.read_attributes = false;
-        node.attributes_backoff = None;
-        node.attributes = Some(Reading {
-            values,
-            at: now.monotonic,
-        });
-        verify(node, |field| matches!(field, Field::Attribute(_)));
-    }
-
-    fn read_failed(&mut self, request: &Request, failure: Failure, now: Now) {
-        let slot: fn(&mut DeviceState) -> &mut Option<Backoff> = match request {
-            Request::Device(_) => |node| &mut node.read_backoff,
-            Request::Routes(_) => |node| &mut node.routes_backoff,
-            Request::Attributes(_) => |node| &mut node.attributes_backoff,
-            Request::Devices | Request::Write(_) => return,
-        };
-        let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id)) = request else {
-            return;
-        };
-        self.poll_now_after(&failure, now);
-        self.request_finished(id);
-        let before = self.devices.get_mut(id).and_then(|node| slot(node).take());
-        let backoff = self.backoff(failure, before.as_ref(), now);
-        if let Some(node) = self.devices.get_mut(id) {
-            *slot(node) = Some(backoff);
+    /// Work on a missing device waits, and its policies report the device as missing.
+    fn wait_for_missing(&mut self, id: &NodeId) {
+        if let Some(node) = self.devices.get(id) {
+            self.dirty.step(id);
+            self.dirty.report_all(node.all_policies().cloned());
         }
     }
 
-    /// A request about one device was answered.
-    pub(super) fn request_finished(&mut self, id: &NodeId) {
-        let revision = self.observed.next_revision();
-        if let Some(node) = self.devices.get_mut(id) {
-            node.request_finished(revision);
+    /// The recorded devices of policies that neither the list nor the snapshot has.
+    fn recorded_devices(&self, listed: &DeviceIndex) -> BTreeSet<NodeId> {
+        let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
+        for entry in self.policies.values() {
+            recorded.extend(entry.bound_node());
+            recorded.extend(entry.needed_record.managed.nodes.iter());
+            recorded.extend(entry.needed_record.managed.released_devices());
+            recorded.extend(entry.needed_record.owned.nodes());
         }
+        recorded.extend(self.observed.absence().looked_up.bound());
+        let lacking = recorded.into_iter().filter(|id| is_lacking(listed, id));
+        lacking.cloned().collect()
+    }
+
+    /// The devices that a policy manages or names. An error about one of these cannot be undone.
+    fn concerned_among(&self, lacking: &[Device]) -> BTreeSet<NodeId> {
+        let mut concerned: BTreeSet<NodeId> = BTreeSet::new();
+        if lacking.is_empty() {
+            return concerned;
+        }
+        for entry in self.policies.values() {
+            if let Ok(policy) = &entry.policy
+                && let Target::Device(target) = &policy.target
+            {
+                let named = self.observed.index().find(&target.identity).into_iter();
+                concerned.extend(named.map(|device| device.node_id.clone()));
+            }
+        }
+        let managed = lacking.iter().map(|device| &device.node_id);
+        concerned.extend(managed.filter(|id| self.devices.contains(id)).cloned());
+        concerned
+    }
+
+    /// A device has left the tailnet: everything that depends on it is computed again.
+    pub(super) fn give_up(&mut self, id: &NodeId) {
+        self.observed.remove(id);
+        self.dirty.rematch(id);
         self.dirty.plan(id);
+        self.reconsider_taken();
+        self.mark_bindings(|bound| bound == Some(id));
     }
 
-    /// Polls now: the list tells best whether a device is gone, or the credential is rejected.
-    pub(super) fn poll_now_after(&mut self, failure: &Failure, now: Now) {
-        if matches!(
-            failure.reason,
-            Reason::CredentialRejected | Reason::DeviceNotFound
-        ) {
-            self.observed.poll_now(now.monotonic);
+    /// Marks policies for a single device to be bound again, if they have none or `concerns` is true of it.
+    pub(super) fn mark_bindings(&mut self, concerns: impl Fn(Option<&NodeId>) -> bool) {
+        let of_one_device = self.policies.iter();
+        let of_one_device = of_one_device.filter(|(key, _)| !self.policies.has_selector(key));
+        let affected = of_one_device.filter(|(_, entry)| {
+            let node = entry.nodes().next();
+            node.is_none() || concerns(node)
+        });
+        let affected: Vec<PolicyKey> = affected.map(|(key, _)| key.clone()).collect();
+        self.dirty.rebind_all(affected);
+    }
+
+    /// Whether two complete lists can be compared. Before that, a device that the first list lacks may still
+    /// exist. A run of an approved plan needs one list only: it compares the list with that plan.
+    pub(super) fn can_compare_lists(&self) -> bool {
+        self.observed.lists() > 1 || self.gate.approved_plan().is_some()
+    }
+
+    /// Whether a list that has lost so many devices is plausible.
+    fn is_plausible(&self, gone: usize) -> bool {
+        gone <= FEW.max(self.observed.index().own_count() / 10)
+    }
+
+    /// Marks devices that must be deleted for planning: they wait for a list that can be trusted.
+    fn find_inactive(&mut self) {
+        let waits = |node: &DeviceState| {
+            let mut differences = node.plan.differences.iter();
+            differences.any(|difference| difference.change.field() == Field::DeleteInactive)
+        };
+        let waiting = self.devices.iter().filter(|(_, node)| waits(node));
+        self.dirty.plan_all(waiting.map(|(id, _)| id.clone()));
+    }
+
+    /// The first list of a term has arrived: nothing that other processes did for the existing policies may
+    /// be undone before their devices are known.
+    fn await_policies(&mut self) {
+        for entry in self.policies.values_mut() {
+            entry.awaited = entry.binding.is_none();
         }
     }
 }
@@ -356,46 +353,4 @@ fn listed_once(devices: Vec<Device>) -> (Vec<Device>, BTreeSet<NodeId>) {
         }
     }
     (once.into_values().collect(), contradicted)
-}
-
-/// A reported device. If the report lacks its routes, they are taken from the last read.
-fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
-    match (&device.enabled_routes, &node.routes) {
-        (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
-        (Some(_), _) => node.routes = None,
-        (None, None) => {}
-    }
-    device
-}
-
-/// Notes that the device was read or listed. Returns whether that may change what to do.
-///
-/// A list ends no backoff of the reads of a single device: otherwise a request for an early list would reset
-/// the backoffs of everybody.
-fn mark_read(node: &mut DeviceState) -> bool {
-    let was_needed = std::mem::take(&mut node.read);
-    verify(node, |field| !matches!(field, Field::Attribute(_))) || was_needed
-}
-
-/// Moves written fields to the verified ones. If such a field still differs, the plan shows it, and the field
-/// gets a backoff instead of being written again and again.
-fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
-    let before = node.unverified.len();
-    for (field, change) in std::mem::take(&mut node.unverified) {
-        if visible(&field) {
-            node.verified.insert(field, change);
-        } else {
-            node.unverified.insert(field, change);
-        }
-    }
-    node.unverified.len() < before
-}
-
-fn unexpected() -> Failure {
-    Failure {
-        reason: Reason::ApiError,
-        message: "The API answered a different request: found another kind of answer.".to_owned(),
-        retry: Retry::Later,
-        unknown_outcome: false,
-    }
 }

@@ -4,32 +4,21 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{
-    Engine, Now,
-    deadline::{Deadline, Progress, Waits},
-    policy_entry::PolicyEntry,
-    release::blocker,
-};
+use super::Engine;
 use crate::{
     model::{NodeId, Reason},
     plan::{Difference, Hold, ManagedSettings, Mode, PolicyKey, Refusal, Suspender, Why},
+    tailnet::{
+        Now,
+        abandoned::Abandoned,
+        deadline::{Deadline, Progress, Waits},
+        policy_entry::PolicyEntry,
+        release::blocker,
+    },
 };
 
 /// The number of devices that a message about abandoned settings names.
 const NAMED: usize = 3;
-
-/// The settings that a deleted policy leaves behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Abandoned {
-    /// Some of the devices.
-    pub devices: Vec<String>,
-    /// How many there are.
-    pub total: usize,
-    /// The settings that stay on one or more of them.
-    pub settings: ManagedSettings,
-    /// Why.
-    pub why: String,
-}
 
 impl Engine {
     /// Starts to clean up after a policy that is being deleted. `patience`: the time without progress that it
@@ -117,7 +106,7 @@ impl Engine {
         }
     }
 
-    fn end(&mut self, key: &PolicyKey, why: Option<String>) {
+    pub(super) fn end(&mut self, key: &PolicyKey, why: Option<String>) {
         self.policies.end_cleanup(key);
         self.dirty.report(key);
         let abandoned = why.map(|why| self.abandon(key, why));

@@ -1,87 +1,33 @@
-//! Decides what to do next from what is known.
+//! Fourth phase: from plans to requests. Decides the next step of each device, and sends what can be sent.
+
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    Engine, Now, Request,
-    device_state::{DeviceState, Step},
-    lanes::Lane,
-    policy_entry::PolicyEntry,
-};
+use super::Engine;
 use crate::{
     model::NodeId,
     plan::{AttributeWrites, Call, Difference, Field, PolicyKey},
+    tailnet::{
+        Now, Request,
+        device_state::{DeviceState, Step},
+        lanes::Lane,
+        policy_entry::PolicyEntry,
+    },
 };
 
-/// The number of devices in one batch of attribute writes (from the design; the API documents none).
-const BATCH_SIZE: usize = 50;
-/// How long a batch waits for another device to join. A device that does not answer delays it no longer than
-/// that.
-pub(super) const BATCH_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a batch waits while others keep joining or taking the turns.
-const BATCH_LIMIT: Duration = Duration::from_secs(4);
 /// More devices than this are verified by one list instead of a read of each. A policy with more devices is
 /// not urgent, as it would delay all others for long.
 const MANY: usize = 20;
+/// How long a batch waits while others keep joining or taking the turns.
+const BATCH_LIMIT: Duration = Duration::from_secs(4);
+/// How long a batch waits for another device to join. A device that does not answer delays it no longer than
+/// that.
+pub(super) const BATCH_PATIENCE: Duration = Duration::from_secs(2);
+/// The number of devices in one batch of attribute writes (from the design; the API documents none).
+const BATCH_SIZE: usize = 50;
 
 impl Engine {
-    /// Computes everything that is dirty, and begins what can be begun. The order matters: targets before
-    /// plans, plans before the limit, and the limit before requests.
-    pub(super) fn reconcile(&mut self, now: Now) {
-        self.dirty.begin_step();
-        self.outbox.begin_step();
-        // The poll does not take every turn if others wait too.
-        if !self.outbox.last_turn_went_to_list() {
-            self.poll(now);
-        }
-        self.fire_timers(now.monotonic);
-        self.expire_changes(now);
-        self.expire_deletions(now);
-        if self.gate.may_decide(&self.observed) {
-            self.release_absent();
-            self.end_flapping(now.monotonic);
-            self.evaluate(now.monotonic);
-            self.rebind_known(now);
-            self.use_approvals();
-            self.plan_dirty(now);
-            self.share_reads();
-            self.apply_limit(now);
-            self.manage_routes();
-            if self.gate.may_send(&self.observed) {
-                self.act(now);
-            }
-        }
-        self.poll(now);
-        let due = self.close(now);
-        self.publish(due);
-    }
-
-    /// Finds the devices of the dirty policies whose selector has been evaluated.
-    fn rebind_known(&mut self, now: Now) {
-        let mut known = Vec::new();
-        for key in self.dirty.take_bindings() {
-            if self
-                .policies
-                .get(&key)
-                .is_some_and(PolicyEntry::is_first_evaluated)
-            {
-                self.dirty.rebind_later(&key);
-            } else {
-                self.rebind(&key, now.wall);
-                known.push(key);
-            }
-        }
-        self.end_waiting_for(&known);
-    }
-
-    fn poll(&mut self, now: Now) {
-        let due = self.observed.polling().is_due(now.monotonic);
-        if self.gate.may_read() && due && self.outbox.take_turn() {
-            let ticket = self.send(Request::Devices, Vec::new(), now);
-            self.observed.poll_sent(ticket);
-        }
-    }
-
-    fn act(&mut self, now: Now) {
+    /// Decides the next steps, and sends what can be sent.
+    pub(super) fn dispatch(&mut self, now: Now) {
         for id in self.dirty.take_steps() {
             self.begin_deletions(&id, now);
             self.decide_step(&id, now);
@@ -202,7 +148,7 @@ impl Engine {
     }
 
     /// Sends the next request of a device, if it has one of its own; otherwise the turn is given back.
-    fn begin(&mut self, id: &NodeId, now: Now) {
+    pub(super) fn begin(&mut self, id: &NodeId, now: Now) {
         self.outbox.give_back_turn();
         let step = self
             .devices
@@ -230,54 +176,6 @@ impl Engine {
             node.busy += 1;
             self.queues.put(id, Lane::Blocked, now.monotonic);
             self.send(request, removed, now);
-        }
-    }
-
-    /// Sends attribute writes together: as soon as the batch is full, no other device is about to join, or
-    /// none has joined for a while.
-    fn write_attributes(&mut self, now: Now) {
-        while self.outbox.has_lane(now.monotonic) {
-            let chunk = self.queues.batch(BATCH_SIZE);
-            let patient = self.queues.on_the_way() > self.outbox.slow_requests(now.monotonic)
-                && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE
-                && !self.queues.batch_waits(BATCH_LIMIT, now.monotonic);
-            if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.outbox.take_turn()
-            {
-                return;
-            }
-            self.send_batch(&chunk, now);
-        }
-    }
-
-    fn send_batch(&mut self, chunk: &[NodeId], now: Now) {
-        let mut writes: BTreeMap<NodeId, AttributeWrites> = BTreeMap::new();
-        let mut differences: Vec<Difference> = Vec::new();
-        for id in chunk {
-            let step = self
-                .devices
-                .get(id)
-                .map(|node| node.next_step(id, self.step_context(id, node, now.monotonic)));
-            let Some(Step::WriteAttributes(own, removed)) = step else {
-                // The device needs something else first, such as a read.
-                self.decide_step(id, now);
-                continue;
-            };
-            if let Some(node) = self.devices.get_mut(id) {
-                node.busy += 1;
-            }
-            self.queues.put(id, Lane::Blocked, now.monotonic);
-            writes.insert(id.clone(), own);
-            differences.extend(removed);
-        }
-        if writes.is_empty() {
-            self.outbox.give_back_turn();
-        } else {
-            self.queues.batch_sent(now.monotonic);
-            self.send(
-                Request::Write(Call::WriteAttributes(writes)),
-                differences,
-                now,
-            );
         }
     }
 
@@ -331,6 +229,54 @@ impl Engine {
         if node.unverified.len() < before {
             self.dirty.plan(id);
             self.decide_step(id, now);
+        }
+    }
+
+    /// Sends attribute writes together: as soon as the batch is full, no other device is about to join, or
+    /// none has joined for a while.
+    fn write_attributes(&mut self, now: Now) {
+        while self.outbox.has_lane(now.monotonic) {
+            let chunk = self.queues.batch(BATCH_SIZE);
+            let patient = self.queues.on_the_way() > self.outbox.slow_requests(now.monotonic)
+                && now.monotonic < self.queues.batch_grew + BATCH_PATIENCE
+                && !self.queues.batch_waits(BATCH_LIMIT, now.monotonic);
+            if chunk.is_empty() || (chunk.len() < BATCH_SIZE && patient) || !self.outbox.take_turn()
+            {
+                return;
+            }
+            self.send_batch(&chunk, now);
+        }
+    }
+
+    fn send_batch(&mut self, chunk: &[NodeId], now: Now) {
+        let mut writes: BTreeMap<NodeId, AttributeWrites> = BTreeMap::new();
+        let mut differences: Vec<Difference> = Vec::new();
+        for id in chunk {
+            let step = self
+                .devices
+                .get(id)
+                .map(|node| node.next_step(id, self.step_context(id, node, now.monotonic)));
+            let Some(Step::WriteAttributes(own, removed)) = step else {
+                // The device needs something else first, such as a read.
+                self.decide_step(id, now);
+                continue;
+            };
+            if let Some(node) = self.devices.get_mut(id) {
+                node.busy += 1;
+            }
+            self.queues.put(id, Lane::Blocked, now.monotonic);
+            writes.insert(id.clone(), own);
+            differences.extend(removed);
+        }
+        if writes.is_empty() {
+            self.outbox.give_back_turn();
+        } else {
+            self.queues.batch_sent(now.monotonic);
+            self.send(
+                Request::Write(Call::WriteAttributes(writes)),
+                differences,
+                now,
+            );
         }
     }
 }

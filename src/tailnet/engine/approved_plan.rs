@@ -1,0 +1,80 @@
+//! An engine that carries out one approved plan, and is finished then: see
+//! [`crate::tailnet::approved_plan`].
+
+use super::Engine;
+use crate::tailnet::{
+    Failure, Settings,
+    approved_plan::{ApprovedPlan, RemainingChange},
+    gate::Gate,
+};
+
+impl Engine {
+    /// An engine that makes these changes, tries each a few times at most, and is finished then.
+    #[must_use]
+    pub fn for_approved_plan(settings: Settings, seed: u64, approved: ApprovedPlan) -> Self {
+        Self {
+            gate: Gate::for_approved_plan(approved),
+            ..Self::new(settings, seed)
+        }
+    }
+
+    /// Whether each change of the approved plan is made, or has failed for good. Always `false` for an engine
+    /// that was not made by [`Engine::for_approved_plan`].
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        if self.gate.approved_plan().is_none() || !self.is_idle() {
+            return false;
+        }
+        if self.given_up().is_some() {
+            return true;
+        }
+        self.gate.leads()
+            && self.gate.has_listed_policies()
+            && self.gate.is_connected()
+            && self.observed.polling().is_closed()
+            && self.dirty.awaiting_step().next().is_none()
+            && !self.matching.is_evaluating()
+            && self.queues.at_work().next().is_none()
+            && !self.devices.iter().any(|(id, node)| {
+                let timer = self.devices.timer_of(id);
+                timer.is_some_and(|wake_at| node.is_tried_again(wake_at))
+            })
+    }
+
+    /// Why the engine gave up polling, if it did.
+    #[must_use]
+    pub fn given_up(&self) -> Option<&Failure> {
+        self.observed.polling().gave_up()
+    }
+
+    /// Whether the list of devices has been read.
+    #[must_use]
+    pub fn has_read(&self) -> bool {
+        self.observed.lists() > 0
+    }
+
+    /// The differences that remain, by device, except those of policies that do not act.
+    pub fn remaining(&self) -> impl Iterator<Item = RemainingChange<'_>> {
+        self.devices.values().flat_map(|node| {
+            let differences = node.plan.differences.iter();
+            differences.map(|difference| RemainingChange {
+                difference,
+                failure: node.failure_of(difference),
+            })
+        })
+    }
+
+    /// The devices that could not be read, by name, with the failure.
+    pub fn unread(&self) -> impl Iterator<Item = (String, &Failure)> {
+        self.devices.iter().flat_map(|(id, node)| {
+            let label = self
+                .observed
+                .index()
+                .get(id)
+                .map(|device| device.label().to_string());
+            let label = label.unwrap_or_else(|| id.to_string());
+            let backoffs = node.reads_in_force();
+            backoffs.map(move |backoff| (label.clone(), &backoff.failure))
+        })
+    }
+}

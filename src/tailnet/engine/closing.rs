@@ -1,0 +1,189 @@
+//! Closes a step: decides what depends on everything that was begun in it, before anything is reported.
+//!
+//! Devices are reserved for the next changes, deletions that cannot proceed end, records of owned keys are
+//! made, and held changes are frozen. None of this waits for the list of devices: the deletion of a policy
+//! ends without one too.
+
+use super::Engine;
+use crate::{
+    model::NodeId,
+    plan::{ApprovedOn, Changes, FrozenPlan, Mode, PolicyKey},
+    tailnet::{Notification, Now, device_state::DeviceState},
+};
+
+/// A policy with more devices than this records what it owns for many of them together.
+const FEW: usize = 20;
+
+impl Engine {
+    /// Closes the step. Returns the policies whose report is due.
+    pub(super) fn close(&mut self, now: Now) -> Vec<PolicyKey> {
+        if self.gate.leads() {
+            self.reserve();
+        }
+        self.finish_deletions(now);
+        self.count_waiting_records(now);
+        if !self.gate.leads() {
+            self.dirty.take_reports();
+            return Vec::new();
+        }
+        let policies = &self.policies;
+        let edited = self
+            .statuses
+            .corrections(self.observed.lists(), |key| policies.contains(key));
+        self.dirty.report_all(edited);
+        let mut due = Vec::new();
+        for key in self.dirty.take_reports() {
+            if self.selector_can_wait(&key) || self.clearing_can_wait(&key) {
+                self.dirty.report_later(&key);
+                continue;
+            }
+            self.record_keys(&key);
+            self.freeze(&key);
+            due.push(key);
+        }
+        due
+    }
+
+    /// Freezes the held changes of a policy, once everything else is sent and all devices are read.
+    fn freeze(&mut self, key: &PolicyKey) {
+        let is_limited = self.change_budget.held.contains(key);
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        entry
+            .frozen_plan
+            .take_if(|plan| plan.on == ApprovedOn::Tailnet && !is_limited);
+        let Some(plan) = self.held_of(key, is_limited) else {
+            return;
+        };
+        // The first list may lack some of the devices, so the plan may be incomplete.
+        if !self.can_compare_lists() {
+            self.observed.compare_soon();
+            return;
+        }
+        let held_plan = self.held_plan(key, &plan);
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let is_new = entry.needed_record.held.as_ref() != Some(&plan.hash);
+        entry.needed_record.held = Some(plan.hash.clone());
+        entry.frozen_plan = Some(plan);
+        self.dirty.approve(key);
+        if is_new {
+            self.notify(key, Notification::Held(held_plan));
+        }
+    }
+
+    /// The held changes of a policy that are not frozen yet; `None` while they may still change.
+    fn held_of(&self, key: &PolicyKey, is_limited: bool) -> Option<FrozenPlan> {
+        let entry = self.policies.get(key)?;
+        let policy = entry.policy.as_ref().ok()?;
+        if entry.frozen_plan.is_some() || !(policy.mode == Mode::Approve || is_limited) {
+            return None;
+        }
+        let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
+        for id in entry.managed() {
+            if self.is_working(id) {
+                return None;
+            }
+            let shown = self
+                .devices
+                .get(id)
+                .into_iter()
+                .flat_map(|node| &node.plan.shown);
+            for difference in shown.filter(|difference| difference.concerns(key)) {
+                let changes = match difference.hold.as_ref().and_then(ApprovedOn::releases) {
+                    Some(ApprovedOn::Policy) => &mut on_policy,
+                    Some(ApprovedOn::Tailnet) => &mut on_tailnet,
+                    None => continue,
+                };
+                changes.insert(id.clone(), difference.change.clone());
+            }
+        }
+        let used = entry.needed_record.approvals_used;
+        let freeze = |on, changes| FrozenPlan::freeze(policy, used, on, changes);
+        freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
+    }
+
+    /// Makes the record of the keys that a policy owns, for its report.
+    fn record_keys(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let left_out = entry.record(self.observed.index(), self.records.capacity());
+        self.dirty.step_all(left_out);
+    }
+
+    /// Decides whether the devices that wait for a record are recorded now: they are many, they have waited
+    /// long enough, or nothing is in flight that could bring more.
+    fn count_waiting_records(&mut self, now: Now) {
+        let is_quiet = self.outbox.is_idle() && self.queues.next_ready().is_none();
+        self.records.decide(is_quiet, now.monotonic);
+    }
+
+    /// Whether a record must be written now.
+    pub(super) fn must_record(&self, key: &PolicyKey) -> bool {
+        let Some(entry) = self.policies.get(key) else {
+            return false;
+        };
+        if !entry
+            .durable_record
+            .covers_all_but_keys(&entry.needed_record)
+        {
+            return true;
+        }
+        let is_due = self.records.is_due() || entry.nodes().nth(FEW).is_none();
+        is_due && !entry.durable_record.covers(&entry.needed_record)
+    }
+
+    /// Whether the report of a policy with a selector can wait: more happens at once, and no record depends
+    /// on it.
+    fn selector_can_wait(&self, key: &PolicyKey) -> bool {
+        let Some(binding) = self
+            .policies
+            .get(key)
+            .and_then(|entry| entry.binding.as_ref())
+        else {
+            return false;
+        };
+        let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
+        self.policies.has_selector(key)
+            && self.statuses.covers(self.observed.lists())
+            && !self.gate.is_stopping()
+            && self.gate.outage(&self.observed).is_none()
+            && !self.must_record(key)
+            && at_work.any(|id| binding.holds(id) && self.is_working(id))
+    }
+
+    /// Whether the report of a policy that is clearing devices can wait, as no record depends on it. Like for
+    /// selectors, a report is made once for each list, and when the devices are idle.
+    fn clearing_can_wait(&self, key: &PolicyKey) -> bool {
+        let Some(entry) = self.policies.get(key) else {
+            return false;
+        };
+        let managed = &entry.needed_record.managed;
+        if managed.released.is_empty() || !entry.clears() {
+            return false;
+        }
+        let mut at_work = self.queues.at_work().chain(self.dirty.awaiting_step());
+        self.statuses.covers(self.observed.lists())
+            && !self.gate.is_stopping()
+            && self.gate.outage(&self.observed).is_none()
+            && !self.must_record(key)
+            && at_work.any(|id| {
+                let node = self.devices.get(id);
+                node.is_some_and(|node| node.clearing.contains(key))
+            })
+    }
+
+    /// Whether a device has work in progress; a regular read is none.
+    pub(super) fn is_working(&self, id: &NodeId) -> bool {
+        let retries = self
+            .devices
+            .get(id)
+            .is_some_and(DeviceState::retries_quietly);
+        let busy = !self.queues.is_idle(id) || self.dirty.awaits_step(id) || retries;
+        let done = |node: &DeviceState| node.is_done() && node.unverified.is_empty();
+        busy && !self.devices.get(id).is_some_and(done)
+    }
+}

@@ -1,0 +1,256 @@
+//! Intake of what people declare: policies, settings, guardrails, labels of namespaces, and approvals; and of
+//! the terms of leadership.
+
+use super::Engine;
+use crate::{
+    plan::{Labels, PolicyInput, PolicyKey, Refusal},
+    tailnet::{
+        Notification, Now, Settings, Term, change_budget::TailnetDeclared,
+        policy_entry::PolicyEntry,
+    },
+};
+
+impl Engine {
+    pub(super) fn take_settings(&mut self, settings: Settings, now: Now) {
+        if settings == self.settings {
+            return;
+        }
+        self.take_guardrails(&settings);
+        self.settings = settings;
+        // The ages at which things are read again may have changed.
+        self.dirty.step_all(self.devices.ids().cloned());
+        self.observed.poll_now(now.monotonic);
+    }
+
+    pub(super) fn take_policy(&mut self, declared: PolicyInput, now: Now) {
+        let key = declared.key.clone();
+        let known = self
+            .policies
+            .get_mut(&key)
+            .filter(|entry| entry.uid == declared.uid);
+        let Some(entry) = known else {
+            self.drop_policy(&key);
+            self.dirty.rebind(&key);
+            self.dirty.report(&key);
+            let deleting = declared.deleting;
+            let known = declared.status_state.readable.as_ref();
+            let policy = self.policies.admit(&declared.policy, known);
+            let entry = PolicyEntry::new(declared, policy);
+            let asks = entry.asks_for_reconcile();
+            self.redeclare(None, entry.policy.as_ref().ok());
+            self.policies.insert(key.clone(), entry);
+            self.begin_cleanup(&key, deleting);
+            if asks {
+                self.request_reconcile(&key, now);
+            }
+            return;
+        };
+        let asks = entry.request != declared.request;
+        entry.request = declared.request;
+        entry.watched_record = declared.record;
+        entry.status_state = declared.status_state;
+        if entry.note_finalizer() {
+            self.statuses.forget(&key);
+            self.dirty.report(&key);
+        }
+        if entry.approvals != declared.approvals {
+            entry.approvals = declared.approvals;
+            self.dirty.approve(&key);
+            self.dirty.rebind(&key);
+            self.dirty.report(&key);
+        }
+        let edited = entry.generation != declared.generation;
+        if edited {
+            let known = self.policies.get(&key);
+            let known = known.and_then(|entry| {
+                entry
+                    .last_valid
+                    .as_ref()
+                    .or(entry.status_state.readable.as_ref())
+            });
+            let policy = self.policies.admit(&declared.policy, known);
+            let after = policy.as_ref().ok().cloned();
+            let before = self.policies.get_mut(&key).and_then(|entry| {
+                entry.generation = declared.generation;
+                entry.last_valid = declared
+                    .policy
+                    .as_ref()
+                    .ok()
+                    .cloned()
+                    .or(entry.last_valid.take());
+                entry.declared = declared.policy;
+                let before = std::mem::replace(&mut entry.policy, policy).ok();
+                entry.note_edit(before.as_ref());
+                before
+            });
+            self.redeclare(before.as_ref(), after.as_ref());
+            self.take_edit(&key);
+            self.begin_cleanup(&key, declared.deleting);
+        }
+        if asks {
+            self.request_reconcile(&key, now);
+        }
+    }
+
+    fn take_edit(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        entry.urgent = true;
+        self.matching.forget_moves(key);
+        // The frozen plan and the approved changes belong to the previous spec.
+        entry.discard();
+        for id in entry
+            .nodes()
+            .chain(entry.needed_record.managed.released_devices())
+        {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.forget_backoffs_of(key);
+                self.dirty.plan(id);
+            }
+        }
+        self.dirty.report(key);
+        self.dirty.rebind(key);
+    }
+
+    pub(super) fn drop_policy(&mut self, key: &PolicyKey) {
+        self.end_evaluation(key);
+        if let Some(entry) = self.policies.remove(key) {
+            self.redeclare(entry.policy.as_ref().ok(), None);
+            for id in entry.nodes() {
+                self.release_binding(id, key);
+            }
+            self.forget_released(key, &entry.needed_record.managed);
+        }
+        self.matching.forget_moves(key);
+        self.dirty.forget_policy(key);
+        self.statuses.forget(key);
+    }
+
+    /// Starts a term of leadership, or ends one. A new leader reads everything again before the first write,
+    /// as the previous leader may have changed something a moment ago. Only stored statuses count as records:
+    /// neither what this process found while it only watched, nor what it recorded in an earlier term, as
+    /// another leader may have released it since.
+    pub(super) fn take_term(&mut self, term: Option<Term>, now: Now) {
+        if !self.gate.set_term(term) {
+            return;
+        }
+        self.statuses.forget_tailnet();
+        self.start_counting(now);
+        if term.is_none() {
+            return;
+        }
+        self.policies.restart_cleanup();
+        self.statuses.forget_policies();
+        for entry in self.policies.values_mut() {
+            entry.start_term();
+        }
+        let asking = self
+            .policies
+            .iter()
+            .filter(|(_, entry)| entry.asks_for_reconcile());
+        let asking: Vec<PolicyKey> = asking.map(|(key, _)| key.clone()).collect();
+        for key in asking {
+            self.request_reconcile(&key, now);
+        }
+        self.start_over(now);
+        // No list will arrive, so nothing else would trigger the reports of the failure.
+        if !self.gate.is_connected() {
+            self.report_all();
+        }
+    }
+
+    /// Forgets everything that was read, and reads it again.
+    pub(super) fn start_over(&mut self, now: Now) {
+        self.drop_halves();
+        self.observed.restart(now.monotonic);
+        self.devices.forget_reads();
+        self.dirty.plan_all(self.devices.ids().cloned());
+        self.dirty.rebind_all(self.policies.keys().cloned());
+    }
+
+    /// Takes the guardrails of new settings.
+    fn take_guardrails(&mut self, settings: &Settings) {
+        if !self.policies.set_guardrails(&settings.guardrails) {
+            return;
+        }
+        // Which devices are protected may have changed.
+        self.dirty.plan_all(self.devices.ids().cloned());
+        let all: Vec<PolicyKey> = self.policies.keys().cloned().collect();
+        for key in &all {
+            self.admit_again(key);
+        }
+    }
+
+    /// Takes the labels of a namespace; `None` if it is gone.
+    pub(super) fn take_labels(&mut self, namespace: String, labels: Option<Labels>) {
+        let affected = self.policies.set_labels(namespace, labels);
+        for key in &affected {
+            self.admit_again(key);
+        }
+    }
+
+    /// Checks a policy against the guardrails again. A changed result is like an edit.
+    fn admit_again(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get(key) else {
+            return;
+        };
+        let known = entry
+            .last_valid
+            .as_ref()
+            .or(entry.status_state.readable.as_ref());
+        let policy = self.policies.admit(&entry.declared, known);
+        if policy == *entry.intended() {
+            return;
+        }
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let before = std::mem::replace(&mut entry.policy, policy);
+        entry.note_edit(before.as_ref().ok());
+        let after = entry.policy.as_ref().ok().cloned();
+        self.redeclare(before.as_ref().ok(), after.as_ref());
+        self.take_edit(key);
+    }
+
+    /// Whether it is too early to report that a policy is not allowed: not everything has been listed, or its
+    /// namespace is so new that its labels are unknown.
+    pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
+        match refusal {
+            Refusal::Invalid(_) => false,
+            Refusal::NotAllowed(forbidden) => {
+                forbidden.selector_errors || !self.gate.has_listed_policies()
+            }
+        }
+    }
+
+    /// Emits the Event that a policy is not allowed.
+    pub(super) fn notify_refusal(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get(key) else {
+            return;
+        };
+        if let Err(Refusal::NotAllowed(forbidden)) = &entry.policy {
+            let notification = Notification::Refused(forbidden.clone());
+            self.notify(key, notification);
+        }
+    }
+
+    /// Takes the approvals and the record of the tailnet's object.
+    pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
+        let budget = &mut self.change_budget;
+        if budget.declare(declared) {
+            self.dirty.approve_all(budget.held.iter().cloned());
+        }
+        if self.gate.leads() {
+            budget.take_over(now);
+        }
+    }
+
+    /// A new leader counts the changes of the previous one.
+    fn start_counting(&mut self, now: Now) {
+        self.change_budget.start_term();
+        if self.gate.leads() {
+            self.change_budget.take_over(now);
+        }
+    }
+}

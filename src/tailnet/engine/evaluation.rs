@@ -1,0 +1,220 @@
+//! Matches selectors with devices in shares: see [`crate::tailnet::evaluation`].
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::{
+    model::NodeId,
+    plan::{Binding, Mode, Policy, PolicyKey, Refusal},
+    tailnet::{evaluation::Evaluation, policy_entry::PolicyEntry},
+};
+
+/// The evaluation steps that a namespace has before the next one gets its turn.
+const TURN: usize = 40_000;
+
+impl Engine {
+    /// Matches selectors with devices, in a share, and applies the results that are complete.
+    pub(super) fn evaluate(&mut self, now: Duration) {
+        for key in self.dirty.bindings() {
+            self.begin_evaluation(&key);
+        }
+        self.note_changed_facts();
+        self.share_evaluation();
+        let evaluating: Vec<PolicyKey> = self.matching.evaluating().cloned().collect();
+        for key in evaluating {
+            self.take_evaluation(&key, now);
+        }
+    }
+
+    /// When the next share is due, if any: at once.
+    pub(super) fn evaluates_at(&self) -> Option<Duration> {
+        (self.gate.may_decide(&self.observed) && self.matching.is_evaluating())
+            .then_some(Duration::ZERO)
+    }
+
+    /// Whether a policy that targets a device may no longer match it: the evaluation has not finished.
+    pub(super) fn is_undecided(&self, id: &NodeId) -> bool {
+        let targets = |entry: &&PolicyEntry| entry.binding.as_ref().is_some_and(|it| it.holds(id));
+        let of = self
+            .matching
+            .evaluating()
+            .filter_map(|key| self.policies.get(key));
+        let mut of = of
+            .filter(targets)
+            .filter_map(|entry| entry.evaluation.as_ref());
+        of.any(|it| it.is_pending(id))
+    }
+
+    /// Whether a policy may turn out to target a device and take precedence there.
+    pub(super) fn awaits_policies(&self, id: &NodeId) -> bool {
+        let awaited = self.matching.evaluating();
+        let awaited = awaited.filter_map(|key| self.policies.get(key));
+        let mut awaited = awaited.filter(|entry| entry.awaited);
+        awaited.any(|entry| {
+            let policy = entry.intended().as_ref();
+            let device = self.observed.index().get(id);
+            policy.is_ok_and(|policy| {
+                policy.mode != Mode::Observe
+                    && device.is_some_and(|it| policy.allowance.is_about(it))
+            })
+        })
+    }
+
+    /// Forgets a deleted policy.
+    pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
+        self.end_waiting_for(std::slice::from_ref(key));
+        self.matching.end(key);
+    }
+
+    /// Begins to match all devices with a new selector.
+    fn begin_evaluation(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let leaves = entry.deleting.is_some();
+        let selects = |policy: &Policy| {
+            let selector = policy.selector().cloned()?;
+            Some((selector, policy.allowance.clone()))
+        };
+        let selector = entry.intended().as_ref().ok().and_then(selects);
+        let Some((selector, allowance)) = selector.filter(|_| !leaves) else {
+            // The policy targets a single device, or no device any longer.
+            if let Some(next) = entry.evaluation.take().and_then(|mut it| it.take_next()) {
+                self.put_in_force(key, next);
+            }
+            self.matching.end(key);
+            return;
+        };
+        let is_known = |it: &Evaluation| it.is_of(&selector, &allowance);
+        let is_bound = matches!(entry.binding, Some(Binding::Selector(_)));
+        let evaluation = entry.evaluation.as_ref();
+        if let Some(evaluation) =
+            evaluation.filter(|it| is_known(it) && (it.is_first() || is_bound))
+        {
+            if !evaluation.is_first() {
+                entry.before_edit = None;
+            }
+            return;
+        }
+        // Editing a selector again and again must not make others wait.
+        let is_edited = entry.evaluation.is_some();
+        entry.evaluation = Some(Evaluation::new(selector, allowance, self.observed.index()));
+        self.matching.begin(key);
+        if is_edited {
+            self.end_waiting_for(std::slice::from_ref(key));
+        }
+    }
+
+    /// Devices with a changed fact are matched again with each selector.
+    fn note_changed_facts(&mut self) {
+        let changed = self.dirty.take_matches();
+        if changed.is_empty() {
+            return;
+        }
+        self.dirty.step_all(changed.iter().cloned());
+        for (key, entry) in self.policies.iter_mut() {
+            if let Some(evaluation) = &mut entry.evaluation {
+                evaluation.rematch(&changed);
+                self.matching.begin(key);
+            }
+        }
+    }
+
+    /// Gives each namespace its turns until the share is used up.
+    fn share_evaluation(&mut self) {
+        let mut share = self.matching.share();
+        while share > 0
+            && let Some(key) = self.next_to_evaluate()
+        {
+            let evaluation = self.policies.get_mut(&key);
+            let Some(evaluation) = evaluation.and_then(|entry| entry.evaluation.as_mut()) else {
+                self.matching.end(&key);
+                continue;
+            };
+            let turn = TURN.min(share);
+            let left = evaluation.advance(self.observed.index(), turn);
+            // At least one step, so that the loop ends.
+            share = share.saturating_sub((turn - left).max(1));
+        }
+    }
+
+    /// A policy with devices to match, of the namespace after the one that had the last turn.
+    fn next_to_evaluate(&mut self) -> Option<PolicyKey> {
+        let policies = &self.policies;
+        self.matching.next_turn(|key| {
+            let entry = policies.get(key);
+            let evaluation = entry.and_then(|entry| entry.evaluation.as_ref());
+            evaluation.is_none_or(Evaluation::has_devices_left)
+        })
+    }
+
+    /// Applies the results of a policy once no device is left.
+    fn take_evaluation(&mut self, key: &PolicyKey, now: Duration) {
+        let entry = self.policies.get_mut(key);
+        let Some((before_edit, evaluation)) = entry.and_then(|entry| {
+            let evaluation = entry.evaluation.as_mut()?;
+            Some((&mut entry.before_edit, evaluation))
+        }) else {
+            self.matching.end(key);
+            return;
+        };
+        if evaluation.has_devices_left() {
+            if evaluation.is_first() {
+                self.set_aside(key);
+            }
+            return;
+        }
+        self.matching.end(key);
+        if evaluation.is_first() {
+            let next = evaluation.take_next();
+            *before_edit = None;
+            if let Some(next) = next {
+                self.put_in_force(key, next);
+            }
+            self.dirty.rebind(key);
+            return;
+        }
+        for (id, comparison) in evaluation.take_found() {
+            let comparison = self.damp(&id, key, comparison, now);
+            self.rematch(&id, key, comparison);
+            self.dirty.step(&id);
+        }
+    }
+
+    /// An edited policy keeps its precedence on its devices, and sends nothing, until the devices that it
+    /// targets now are known.
+    fn set_aside(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let Some(before) = entry.before_edit.take() else {
+            return;
+        };
+        let before = before.while_invalid();
+        let edited = std::mem::replace(&mut entry.policy, Ok(before.clone()));
+        let declared = edited.as_ref().ok().cloned();
+        if let Some(evaluation) = &mut entry.evaluation {
+            evaluation.set_aside(edited);
+        }
+        self.redeclare(declared.as_ref(), Some(&before));
+        self.concern_devices(key);
+    }
+
+    /// Puts an edited policy in force.
+    fn put_in_force(&mut self, key: &PolicyKey, policy: Result<Policy, Refusal>) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let after = policy.as_ref().ok().cloned();
+        let before = std::mem::replace(&mut entry.policy, policy);
+        self.redeclare(before.as_ref().ok(), after.as_ref());
+        self.concern_devices(key);
+        self.dirty.report(key);
+    }
+
+    fn concern_devices(&mut self, key: &PolicyKey) {
+        if let Some(entry) = self.policies.get(key) {
+            self.dirty.plan_all(entry.managed().into_iter().cloned());
+        }
+    }
+}

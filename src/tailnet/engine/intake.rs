@@ -1,0 +1,368 @@
+//! First phase: takes an input. Facts change the parts, and what they change is marked as dirty.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::{
+    model::{Attributes, Device, NodeId, Reason, RouteSet},
+    plan::{Field, PolicyKey, PolicyRecord},
+    tailnet::{
+        Answer, Failure, Input, Now, Request, Retry, Ticket,
+        deadline::Progress,
+        device_state::{DeviceState, Reading},
+        failure::{Backoff, backoff},
+    },
+};
+
+impl Engine {
+    /// Takes an input. Returns the effective time.
+    pub(super) fn absorb(&mut self, input: Input, now: Now) -> Now {
+        if let Input::Answered(_, Ok(Answer::Devices { date, .. })) = &input {
+            self.observed.read_clock(*date, now.monotonic);
+        }
+        let now = self.effective_time(now);
+        match input {
+            Input::Policy(declared) => self.take_policy(*declared, now),
+            Input::PolicyGone(key) => self.drop_policy(&key),
+            Input::PoliciesListed => self.gate.note_policies_listed(),
+            Input::Connection {
+                settings,
+                connected,
+            } => {
+                if let Some(settings) = settings {
+                    self.take_settings(*settings, now);
+                }
+                self.observed.forget_clock();
+                self.gate.connect(connected);
+                self.start_over(now);
+                self.report_all();
+            }
+            Input::Settings(settings) => self.take_settings(settings, now),
+            Input::Namespace(name, labels) => self.take_labels(name, labels),
+            Input::StatusEdited(policy) => self.statuses.note_edit(policy),
+            Input::Tailnet(declared) => self.take_tailnet(declared, now),
+            // While the list fails, its own backoff counts: nobody may shorten it.
+            Input::Poll if self.observed.polling().failure().is_some() => {}
+            Input::Poll => self.observed.poll_now(now.monotonic),
+            Input::Term(term) => self.take_term(term, now),
+            Input::Turn => self.outbox.grant_turn(),
+            Input::NotSent(ticket) => self.not_sent(ticket, now),
+            Input::Answered(ticket, result) => self.answered(ticket, result, now),
+            Input::Recorded { key, uid, record } => self.recorded(&key, &uid, record),
+            Input::TailnetRecorded(revision) => self.tailnet_recorded(revision),
+            Input::Wake => {}
+            Input::Stop => self.gate.stop(),
+        }
+        now
+    }
+
+    fn answered(&mut self, ticket: Ticket, result: Result<Answer, Failure>, now: Now) {
+        let Some(in_flight) = self.outbox.take(ticket) else {
+            return;
+        };
+        if let Request::Write(call) = &in_flight.request {
+            let changed = result
+                .as_ref()
+                .map_or_else(|failure| failure.unknown_outcome, |_| true);
+            for id in call.nodes() {
+                self.change_budget.end(id, changed, now);
+            }
+            if changed {
+                self.note_sent(call);
+            }
+        }
+        if self.take_lookup(ticket, &result, now) {
+            return;
+        }
+        if let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), Ok(_)) =
+            (&in_flight.request, &result)
+        {
+            let step = Progress::Read(id.clone(), in_flight.request.name());
+            self.note_progress(&step, now);
+        }
+        match (in_flight.request, result) {
+            (Request::Devices, result) => {
+                if let Some(asked) = self.observed.poll_answered(ticket) {
+                    self.take_list(asked, result, now);
+                }
+            }
+            (Request::Write(call), result) if in_flight.epoch < self.observed.epoch() => {
+                let made = result.map_or_else(|failure| failure.unknown_outcome, |_| true);
+                self.take_outdated(&call, &in_flight.differences, made);
+            }
+            (Request::Write(call), Ok(_)) => self.take_written(&call, &in_flight.differences, now),
+            (Request::Write(call), Err(failure)) => {
+                self.take_refused(&call, &in_flight.differences, &failure, now);
+            }
+            (Request::Device(id) | Request::Routes(id) | Request::Attributes(id), _)
+                if in_flight.epoch < self.observed.epoch() =>
+            {
+                self.request_finished(&id);
+            }
+            (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
+                self.take_device(*device, in_flight.sent_at);
+            }
+            (Request::Routes(id), Ok(Answer::Routes(routes))) => {
+                self.take_routes(&id, routes, in_flight.sent_at, now);
+            }
+            (Request::Attributes(id), Ok(Answer::Attributes(values))) => {
+                self.take_attributes(&id, values, now);
+            }
+            (request, result) => {
+                let failure = result.err().unwrap_or_else(unexpected);
+                self.read_failed(&request, failure, now);
+            }
+        }
+    }
+
+    fn take_device(&mut self, device: Device, asked_at: Duration) {
+        let id = device.node_id.clone();
+        self.request_finished(&id);
+        let Some(node) = self.devices.get_mut(&id) else {
+            return;
+        };
+        let device = with_known_routes(device, node);
+        mark_read(node);
+        node.read_backoff = None;
+        node.device_read = Some(asked_at);
+        self.observed.put(device);
+        self.reconsider(&id);
+    }
+
+    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, asked_at: Duration, now: Now) {
+        self.request_finished(id);
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        node.routes_backoff = None;
+        node.routes_read = Some(asked_at);
+        if node.plan.routes_unread || node.routes.is_some() {
+            node.routes = Some(Reading {
+                values: routes.clone(),
+                at: now.monotonic,
+            });
+        }
+        if let Some(mut device) = self.observed.index().get(id).cloned() {
+            device.enabled_routes = Some(routes);
+            self.observed.put(device);
+        }
+    }
+
+    fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
+        self.request_finished(id);
+        let Some(node) = self.devices.get_mut(id) else {
+            return;
+        };
+        node.read_attributes = false;
+        node.attributes_backoff = None;
+        node.attributes = Some(Reading {
+            values,
+            at: now.monotonic,
+        });
+        verify(node, |field| matches!(field, Field::Attribute(_)));
+    }
+
+    fn read_failed(&mut self, request: &Request, failure: Failure, now: Now) {
+        let slot: fn(&mut DeviceState) -> &mut Option<Backoff> = match request {
+            Request::Device(_) => |node| &mut node.read_backoff,
+            Request::Routes(_) => |node| &mut node.routes_backoff,
+            Request::Attributes(_) => |node| &mut node.attributes_backoff,
+            Request::Devices | Request::Write(_) => return,
+        };
+        let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id)) = request else {
+            return;
+        };
+        self.poll_now_after(&failure, now);
+        self.request_finished(id);
+        let before = self.devices.get_mut(id).and_then(|node| slot(node).take());
+        let backoff = self.backoff(failure, before.as_ref(), now);
+        if let Some(node) = self.devices.get_mut(id) {
+            *slot(node) = Some(backoff);
+        }
+    }
+
+    /// A request about one device was answered.
+    pub(super) fn request_finished(&mut self, id: &NodeId) {
+        let revision = self.observed.next_revision();
+        if let Some(node) = self.devices.get_mut(id) {
+            node.request_finished(revision);
+        }
+        self.dirty.plan(id);
+    }
+
+    /// Polls now: the list tells best whether a device is gone, or the credential is rejected.
+    pub(super) fn poll_now_after(&mut self, failure: &Failure, now: Now) {
+        if matches!(
+            failure.reason,
+            Reason::CredentialRejected | Reason::DeviceNotFound
+        ) {
+            self.observed.poll_now(now.monotonic);
+        }
+    }
+
+    /// The record in a report of this object is durable.
+    fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
+        let entry = self.policies.get_mut(key);
+        if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
+            entry.durable_record = record;
+            self.dirty.step_all(entry.nodes().cloned());
+            self.dirty.step_all(
+                entry
+                    .needed_record
+                    .managed
+                    .released_devices()
+                    .into_iter()
+                    .cloned(),
+            );
+        }
+    }
+
+    /// A record of the tailnet is durable.
+    fn tailnet_recorded(&mut self, revision: u64) {
+        let reservations = &mut self.change_budget.reservations;
+        reservations.note_recorded(revision);
+        self.dirty.step_all(reservations.reserved().cloned());
+    }
+
+    /// A request was not sent: its device is decided again.
+    fn not_sent(&mut self, ticket: Ticket, now: Now) {
+        let Some(in_flight) = self.outbox.take(ticket) else {
+            return;
+        };
+        if self.observed.absence_mut().take_back(ticket, now.monotonic) {
+            return;
+        }
+        match in_flight.request {
+            Request::Devices => {
+                if self.observed.poll_answered(ticket).is_some() {
+                    self.observed.poll_now(now.monotonic);
+                }
+            }
+            Request::Device(id) | Request::Routes(id) | Request::Attributes(id) => {
+                self.decide_again(&id);
+            }
+            Request::Write(call) => {
+                for id in call.nodes() {
+                    self.change_budget.end(id, false, now);
+                    self.decide_again(id);
+                }
+            }
+        }
+    }
+
+    fn decide_again(&mut self, id: &NodeId) {
+        if let Some(node) = self.devices.get_mut(id) {
+            node.busy = node.busy.saturating_sub(1);
+        }
+        self.dirty.plan(id);
+    }
+
+    /// Takes the answer of a lookup. Returns whether it was one.
+    fn take_lookup(&mut self, ticket: Ticket, result: &Result<Answer, Failure>, now: Now) -> bool {
+        let Some((id, matters)) = self.observed.absence_mut().lookup_answered(ticket) else {
+            return false;
+        };
+        if !matters {
+            return true;
+        }
+        match result {
+            Err(failure) if failure.reason == Reason::DeviceNotFound => self.give_up(&id),
+            // A device that is now shared in is no longer one of the tailnet's own.
+            Ok(Answer::Device(device)) if device.node_id == id && device.external => {
+                self.give_up(&id);
+            }
+            Ok(Answer::Device(device)) if device.node_id == id => {
+                self.take_unlisted((**device).clone(), now);
+            }
+            result => self.lookup_failed(&id, result.as_ref().err(), now),
+        }
+        true
+    }
+
+    /// A device that lists lack is in the tailnet: the lists are incomplete.
+    fn take_unlisted(&mut self, device: Device, now: Now) {
+        let id = device.node_id.clone();
+        self.observed.doubt();
+        let again = now.monotonic + self.refresh();
+        self.observed.absence_mut().lookup_found(&id, again);
+        self.observed.put(device);
+        self.dirty.rematch(&id);
+        self.dirty.plan(&id);
+        self.mark_bindings(|bound| bound == Some(&id));
+    }
+
+    fn lookup_failed(&mut self, id: &NodeId, failure: Option<&Failure>, now: Now) {
+        let least = match failure.map(|failure| failure.retry) {
+            Some(Retry::After(pause)) => pause,
+            _ => Duration::ZERO,
+        };
+        let rng = &mut self.rng;
+        let pause = |failures| least.max(backoff(failures, rng));
+        let absence = self.observed.absence_mut();
+        absence.lookup_failed(id, pause, now.monotonic);
+    }
+
+    /// Marks a device for matching, as its facts may have changed.
+    pub(super) fn reconsider(&mut self, id: &NodeId) {
+        self.dirty.rematch(id);
+        if let Some(node) = self.devices.get(id) {
+            let single = node
+                .policies
+                .iter()
+                .filter(|key| !self.policies.has_selector(key));
+            self.dirty.rebind_all(single.cloned());
+        }
+    }
+
+    /// The effective time: see [`Observed::effective_time`].
+    fn effective_time(&mut self, now: Now) -> Now {
+        let (now, has_changed) = self.observed.effective_time(now);
+        if has_changed {
+            self.dirty.plan_all(self.devices.ids().cloned());
+            self.report_all();
+        }
+        now
+    }
+}
+
+pub(super) fn unexpected() -> Failure {
+    Failure {
+        reason: Reason::ApiError,
+        message: "The API answered a different request: found another kind of answer.".to_owned(),
+        retry: Retry::Later,
+        unknown_outcome: false,
+    }
+}
+
+/// Notes that the device was read or listed. Returns whether that may change what to do.
+///
+/// A list ends no backoff of the reads of a single device: otherwise a request for an early list would reset
+/// the backoffs of everybody.
+pub(super) fn mark_read(node: &mut DeviceState) -> bool {
+    let was_needed = std::mem::take(&mut node.read);
+    verify(node, |field| !matches!(field, Field::Attribute(_))) || was_needed
+}
+
+/// Moves written fields to the verified ones. If such a field still differs, the plan shows it, and the field
+/// gets a backoff instead of being written again and again.
+fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
+    let before = node.unverified.len();
+    for (field, change) in std::mem::take(&mut node.unverified) {
+        if visible(&field) {
+            node.verified.insert(field, change);
+        } else {
+            node.unverified.insert(field, change);
+        }
+    }
+    node.unverified.len() < before
+}
+
+/// A reported device. If the report lacks its routes, they are taken from the last read.
+pub(super) fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
+    match (&device.enabled_routes, &node.routes) {
+        (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
+        (Some(_), _) => node.routes = None,
+        (None, None) => {}
+    }
+    device
+}

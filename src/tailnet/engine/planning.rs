@@ -1,0 +1,193 @@
+//! Third phase: from devices to plans, until no plan changes another one.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::Engine;
+use crate::{
+    model::NodeId,
+    plan::{
+        ApprovalState, ApprovalStates, ApprovedOn, DevicePlan, PlanContext, Policy, PolicyKey,
+        PolicyRecord, plan_device,
+    },
+    tailnet::{Notification, Now, Settings, device_state::DeviceState},
+};
+
+impl Engine {
+    /// Plans the dirty devices, and holds what exceeds the change limit.
+    pub(super) fn plan(&mut self, now: Now) {
+        self.use_approvals();
+        self.plan_dirty(now);
+        self.share_reads();
+        self.apply_limit(now);
+        self.manage_routes();
+    }
+
+    /// Plans all dirty devices. The plan of one device may make others dirty.
+    pub(super) fn plan_dirty(&mut self, now: Now) {
+        while self.dirty.has_plans() {
+            for id in self.dirty.take_plans() {
+                self.plan_again(&id, now);
+            }
+        }
+    }
+
+    /// Plans a device: compares it with everything that its policies declare.
+    fn plan_again(&mut self, id: &NodeId, now: Now) {
+        self.confirm_deletions(id, now);
+        let Some(node) = self.devices.get(id) else {
+            return;
+        };
+        if node.all_policies().next().is_none() {
+            self.change_budget.note(id, &BTreeSet::new());
+            let busy = node.busy > 0;
+            self.drop_claims(id);
+            if !busy {
+                self.forget(id);
+            } else if let Some(node) = self.devices.get_mut(id) {
+                // No policy targets it any longer, so nothing more is sent to it.
+                node.plan = DevicePlan::default();
+            }
+            return;
+        }
+        self.dirty.report_all(node.all_policies().cloned());
+        self.dirty.step(id);
+        self.update_ownership(id, now);
+        self.update_actions(id, now);
+        self.plan_one(id, now);
+        self.adopt_keys(id, now);
+        self.dirty.manage_routes(id);
+        self.begin_expiries(id);
+        if self.drop_cleared(id, now) {
+            self.plan_again(id, now);
+        }
+    }
+
+    fn plan_one(&mut self, id: &NodeId, now: Now) {
+        let (Some(device), Some(node)) = (self.observed.index().get(id), self.devices.get(id))
+        else {
+            self.change_budget.note(id, &BTreeSet::new());
+            // A missing device gets no one-shot action.
+            if let Some(node) = self.devices.get_mut(id) {
+                node.plan
+                    .differences
+                    .retain(|difference| !difference.is_action());
+            }
+            return;
+        };
+        let attributes = node.attributes.as_ref().map(|reading| &reading.values);
+        let policies: Vec<(&Policy, &PolicyRecord)> = node
+            .policies
+            .iter()
+            .filter_map(|key| self.policies.get(key))
+            .filter(|entry| !entry.too_many)
+            .filter_map(|entry| Some((entry.policy.as_ref().ok()?, &entry.needed_record)))
+            .collect();
+        let released = self.due(node, id);
+        let turns = node.policies.iter().filter(|key| {
+            let entry = self.policies.get(key);
+            entry.is_some_and(|entry| entry.actions.has_turn(id))
+        });
+        let turns: BTreeSet<PolicyKey> = turns.cloned().collect();
+        let context = PlanContext {
+            index: self.observed.index(),
+            approvals: &self.approval_states(id, node),
+            tailnet_wide: &self.tailnet_wide,
+            now: now.wall,
+            released: &released,
+            turns: &turns,
+            guardrails: self.policies.guardrails(),
+        };
+        let plan = plan_device(device, attributes, &policies, &context);
+        self.change_budget.note(id, &plan.desired_by);
+        for key in node.all_policies() {
+            if let Some(entry) = self.policies.get_mut(key) {
+                entry.drop_changed(key, id, &plan);
+            }
+        }
+        if let Some(node) = self.devices.get_mut(id) {
+            node.plan = plan;
+            self.observed.set_readers(id, node.reading_namespaces());
+        }
+        self.note_claims(id);
+        self.check_effect(id, now);
+    }
+
+    /// The approved changes of a device's policies, and which policies the change limit holds there.
+    fn approval_states<'a>(&'a self, id: &NodeId, node: &'a DeviceState) -> ApprovalStates<'a> {
+        let policies = node.all_policies();
+        let approval_states = policies.filter_map(|key| {
+            let entry = self.policies.get(key)?;
+            let state = ApprovalState {
+                limited: match &self.gate.approved_plan() {
+                    Some(approved) => approved.limited.contains(key),
+                    None => self.change_budget.holds(id, key),
+                },
+                approved: entry.approved.of(id),
+                exempt_from_limit: entry.approved_over_limit.of(id),
+            };
+            Some((key, state))
+        });
+        let approved = self.gate.approved_plan().map(|approved| &approved.changes);
+        let approval_states = approval_states.collect::<ApprovalStates<'_>>();
+        approval_states
+            .only(approved)
+            .with_clock_skew(self.observed.clock_skew())
+    }
+
+    pub(super) fn forget(&mut self, id: &NodeId) {
+        self.devices.remove(id);
+        self.observed.set_readers(id, BTreeSet::new());
+        self.dirty.forget_device(id);
+        self.queues.remove(id);
+    }
+
+    /// Plans the devices whose time has come: an expiry may have passed meanwhile.
+    pub(super) fn fire_timers(&mut self, now: Duration) {
+        let fired = self.devices.take_fired(now);
+        self.dirty.plan_all(fired);
+    }
+
+    /// Uses the approvals that match a frozen plan. The record of a used approval must be durable before the
+    /// first request for it ([`crate::plan::PolicyRecord::covers`]).
+    fn use_approvals(&mut self) {
+        if !self.gate.leads() {
+            return;
+        }
+        for key in self.dirty.take_approvals() {
+            let Some(entry) = self.policies.get_mut(&key) else {
+                continue;
+            };
+            let (policy, tailnet) = (&entry.approvals.plans, &self.change_budget.approvals.plans);
+            let Some(plan) = entry.frozen_plan.take_if(|plan| match plan.on {
+                ApprovedOn::Policy => policy.contains(&plan.hash),
+                ApprovedOn::Tailnet => tailnet.contains(&plan.hash),
+            }) else {
+                continue;
+            };
+            entry.needed_record.approvals_used =
+                entry.needed_record.approvals_used.saturating_add(1);
+            entry.needed_record.approved = Some(plan.hash.clone());
+            self.dirty.plan_all(plan.open().nodes().cloned());
+            let held_plan = self.held_plan(&key, &plan);
+            if let Some(entry) = self.policies.get_mut(&key) {
+                match plan.on {
+                    ApprovedOn::Policy => entry.approved.extend(plan.open().clone()),
+                    ApprovedOn::Tailnet => entry.approved_over_limit.extend(plan.open().clone()),
+                }
+            }
+            self.notify(&key, Notification::Approved(held_plan));
+            self.dirty.report(&key);
+        }
+    }
+
+    /// Computes the intervals of reads again, if the devices to read have changed.
+    fn share_reads(&mut self) {
+        let Settings {
+            attributes_interval,
+            requests_per_second,
+            ..
+        } = self.settings;
+        self.observed
+            .share_reads(attributes_interval, requests_per_second);
+    }
+}

@@ -1,0 +1,198 @@
+//! Keeps the record of the devices that a policy manages under `deletionPolicy: Clear`, and of those that it
+//! has released: see [`crate::tailnet::release`].
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::{
+    model::NodeId,
+    plan::{Binding, Field, ManagedDevices, ManagedSettings, PolicyKey, Released},
+    tailnet::{Now, deadline::Progress, device_state::DeviceState},
+};
+
+impl Engine {
+    /// Under `Retain`, nothing is recorded for clearing.
+    pub(super) fn retain(&mut self, key: &PolicyKey) {
+        let entry = self.policies.get_mut(key).filter(|entry| entry.retains());
+        let managed = entry.map(|entry| std::mem::take(&mut entry.needed_record.managed));
+        if let Some(managed) = managed.filter(|managed| !managed.is_empty()) {
+            self.forget_released(key, &managed);
+            self.dirty.report(key);
+        }
+    }
+
+    /// Records a device that the selector matches now as managed.
+    pub(super) fn hold_one(&mut self, id: &NodeId, key: &PolicyKey) {
+        let Some(entry) = self.policies.get_mut(key).filter(|entry| !entry.too_many) else {
+            return;
+        };
+        let too_many = entry.hold(Some(&Binding::Device(id.clone())));
+        self.refuse_many(key, too_many);
+    }
+
+    /// Releases a device that the selector no longer matches.
+    pub(super) fn release_device(&mut self, id: &NodeId, key: &PolicyKey) {
+        let entry = self.policies.get_mut(key);
+        if let Some(entry) = entry.filter(|entry| !entry.is_invalid()) {
+            let owned = Arc::clone(&entry.needed_record.owned);
+            entry.managed_devices().release([id.clone()].into(), &owned);
+            self.track_device(id, key);
+            self.dirty.report(key);
+        }
+    }
+
+    /// Nothing is sent for a policy under `Clear` that targets more devices than its status can record.
+    pub(super) fn refuse_many(&mut self, key: &PolicyKey, too_many: bool) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        if entry.too_many == too_many {
+            return;
+        }
+        entry.too_many = too_many;
+        self.dirty.plan_all(entry.nodes().cloned());
+        self.dirty.report(key);
+    }
+
+    /// With one device less, there may no longer be too many.
+    pub(super) fn recount(&mut self, key: &PolicyKey) {
+        if self.policies.get(key).is_some_and(|entry| entry.too_many) {
+            self.dirty.rebind(key);
+        }
+    }
+
+    /// Tracks the devices that a policy has released.
+    pub(super) fn track_released(&mut self, key: &PolicyKey) {
+        let Some(entry) = self.policies.get(key) else {
+            return;
+        };
+        let managed = Arc::clone(&entry.needed_record.managed);
+        for id in managed.released_devices() {
+            self.track_device(id, key);
+        }
+    }
+
+    fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
+        let node = self.devices.get_or_add(id);
+        if node.clearing.insert(key.clone()) {
+            self.dirty.plan(id);
+        }
+    }
+
+    /// Stops clearing these devices for a policy.
+    pub(super) fn forget_released(&mut self, key: &PolicyKey, managed: &ManagedDevices) {
+        for id in managed.released_devices() {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.clearing.remove(key);
+                self.dirty.plan(id);
+            }
+        }
+    }
+
+    /// The settings that policies that have released a device must clear there.
+    pub(super) fn due(&self, node: &DeviceState, id: &NodeId) -> Vec<Released> {
+        let due = node.clearing.iter().filter_map(|key| {
+            let entry = self.policies.get(key).filter(|entry| entry.clears())?;
+            let policy = entry.policy.as_ref().ok()?;
+            Some(Released {
+                policy: key.clone(),
+                settings: entry.needed_record.managed.due(id),
+                allowance: policy.allowance.clone(),
+                mode: policy.mode,
+            })
+        });
+        due.collect()
+    }
+
+    /// Drops cleared settings of a device from the records: they are gone, another policy declares them, or
+    /// the device is gone. Returns whether that changes the plan.
+    pub(super) fn drop_cleared(&mut self, id: &NodeId, now: Now) -> bool {
+        if self
+            .devices
+            .get(id)
+            .is_none_or(|node| node.clearing.is_empty())
+        {
+            return false;
+        }
+        let unknown = self
+            .observed
+            .index()
+            .get(id)
+            .is_none_or(|device| device.external);
+        let gone = unknown && self.observed.absence().is_gone(id);
+        let Some(node) = self.devices.get(id) else {
+            return false;
+        };
+        let cleared = |key: &&PolicyKey| {
+            let Some(entry) = self.policies.get(key) else {
+                return true;
+            };
+            let due = entry.needed_record.managed.due(id);
+            due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
+        };
+        let cleared: Vec<PolicyKey> = node.clearing.iter().filter(cleared).cloned().collect();
+        if !cleared.is_empty() {
+            self.note_progress(&Progress::Cleared(id.clone()), now);
+        }
+        for key in &cleared {
+            if let Some(node) = self.devices.get_mut(id) {
+                node.clearing.remove(key);
+            }
+            if let Some(entry) = self.policies.get_mut(key) {
+                entry.managed_devices().cleared(id);
+            }
+            self.dirty.report(key);
+            self.recount(key);
+        }
+        self.disown_gone(id);
+        !cleared.is_empty()
+    }
+
+    /// Some settings on a released device may be gone before the rest can be cleared. A value that somebody
+    /// sets there later is theirs.
+    fn disown_gone(&mut self, id: &NodeId) {
+        let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))
+        else {
+            return;
+        };
+        for key in &node.clearing {
+            let Some(entry) = self.policies.get_mut(key) else {
+                continue;
+            };
+            let gone = node.gone(device, entry.needed_record.managed.due(id));
+            if !gone.is_empty() {
+                entry.managed_devices().forget(id, &gone);
+                self.dirty.report(key);
+            }
+        }
+    }
+}
+
+/// Whether all settings that a policy put on a device are cleared, as far as a read has verified.
+fn is_cleared(node: &DeviceState, key: &PolicyKey, due: &ManagedSettings) -> bool {
+    let (mut exit, mut subnets) = (false, false);
+    for route in &due.routes {
+        *(if route.is_exit_node() {
+            &mut exit
+        } else {
+            &mut subnets
+        }) = true;
+    }
+    let concerned = |field: &Field| match field {
+        Field::Attribute(attribute) => due.keys.contains(attribute),
+        Field::EnabledRoutes => subnets,
+        Field::ExitNode => exit,
+        _ => false,
+    };
+    let mut open = node
+        .plan
+        .of(key)
+        .map(|difference| difference.change.field());
+    node.plan.complete()
+        && node.busy == 0
+        && !node.read
+        && !node.read_attributes
+        && !open.any(|field| concerned(&field))
+        && !node.unverified.keys().any(concerned)
+        && !node.verified.keys().any(concerned)
+}

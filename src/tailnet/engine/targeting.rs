@@ -1,0 +1,287 @@
+//! Second phase: from policies to the devices that they target.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+
+use super::Engine;
+use crate::{
+    model::NodeId,
+    plan::{Binding, PolicyKey, Target, bind_policy, may_change},
+    tailnet::{
+        Notification, Now, evaluation::Comparison, flapping::Membership, policy_entry::PolicyEntry,
+    },
+};
+
+impl Engine {
+    /// Finds the devices that policies target now.
+    pub(super) fn find_targets(&mut self, now: Now) {
+        self.release_absent();
+        self.end_flapping(now.monotonic);
+        self.evaluate(now.monotonic);
+        self.rebind_known(now);
+    }
+
+    /// Finds the devices of a policy again.
+    pub(super) fn rebind(&mut self, key: &PolicyKey, now: Timestamp) {
+        self.retain(key);
+        if let Some(entry) = self.policies.get_mut(key) {
+            entry.meet_devices(self.observed.index(), self.observed.lists());
+            entry.disown_expired(now);
+        }
+        let Some(entry) = self.policies.get(key) else {
+            return;
+        };
+        let evaluated = entry.evaluated();
+        let binding = self.find_devices(entry, evaluated.as_ref().map(|(matching, _)| matching));
+        if binding.is_none() && entry.policy.is_ok() && entry.deleting.is_none() {
+            self.observed.compare_soon();
+        }
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let selector_errors = evaluated.map(|(_, unknown)| unknown).unwrap_or_default();
+        entry.take_evaluated();
+        if entry.selector_errors != selector_errors {
+            entry.selector_errors = selector_errors;
+            self.dirty.report(key);
+        }
+        // Before the engine forgets anything about the released devices.
+        let (index, absence) = (self.observed.index(), self.observed.absence());
+        let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
+        entry.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
+        entry.release_unmatched(
+            binding.as_ref(),
+            self.observed.index(),
+            self.observed.lists(),
+        );
+        let recorded = entry.record_of(binding.as_ref(), self.observed.index());
+        if entry.needed_record.bound != recorded {
+            entry.needed_record.bound = recorded;
+            self.dirty.report(key);
+        }
+        let too_many = entry.hold(binding.as_ref());
+        let selects = entry.deleting.is_none() && entry.selector().is_some();
+        self.policies.note_selector(key, selects);
+        self.refuse_many(key, too_many);
+        self.track_released(key);
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        if entry.binding == binding {
+            return;
+        }
+        let before = std::mem::replace(&mut entry.binding, binding.clone());
+        self.dirty.report(key);
+        let targets = |binding: &Option<Binding>, id: &NodeId| {
+            binding.as_ref().is_some_and(|binding| binding.holds(id))
+        };
+        for id in before.iter().flat_map(Binding::nodes) {
+            if !targets(&binding, id) {
+                self.release_binding(id, key);
+            }
+        }
+        for id in binding.iter().flat_map(Binding::nodes) {
+            if !targets(&before, id) {
+                self.adopt_device(id, key);
+            }
+        }
+    }
+
+    /// The devices that a policy targets now; `None` while that cannot be decided.
+    fn find_devices(
+        &self,
+        entry: &PolicyEntry,
+        matching: Option<&BTreeSet<NodeId>>,
+    ) -> Option<Binding> {
+        let policy = entry.policy.as_ref().ok()?;
+        if entry.deleting.is_some() {
+            return None;
+        }
+        if policy.selector().is_some() {
+            return matching.cloned().map(Binding::Selector);
+        }
+        // No other device takes the place of the bound one before that is proven gone.
+        let lacking = |id: &&NodeId| {
+            self.observed
+                .index()
+                .get(id)
+                .is_none_or(|device| device.external)
+        };
+        let bound = entry.bound_node();
+        let lost = bound
+            .filter(lacking)
+            .filter(|id| !self.observed.absence().is_gone(id));
+        if let Some(id) = lost {
+            let is_reported = self
+                .observed
+                .absence()
+                .is_reported(id, self.observed.lists());
+            return is_reported.then(|| Binding::Missing(id.clone()));
+        }
+        let binding = bind_policy(
+            policy,
+            &entry.needed_record,
+            &entry.approvals,
+            self.observed.index(),
+        );
+        let claimed = matches!(
+            &policy.target,
+            Target::Device(target) if may_change(&target.identity)
+        );
+        // Another device may have the name too, and be missing from the first list.
+        let found = match &binding {
+            Binding::Device(id) | Binding::Unmet { node: id, .. } => Some(id),
+            _ => None,
+        };
+        let new = found.filter(|id| bound != Some(*id) && !entry.approvals.nodes.contains(*id));
+        (!claimed || new.is_none() || self.can_compare_lists()).then_some(binding)
+    }
+
+    /// Adopts a device that a policy targets now.
+    fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
+        let node = self.devices.get_or_add(id);
+        node.policies.insert(key.clone());
+        if let Some(entry) = self.policies.get_mut(key) {
+            entry.reclaim(id);
+        }
+        self.dirty.plan(id);
+    }
+
+    /// Releases a device that a policy no longer targets.
+    pub(super) fn release_binding(&mut self, id: &NodeId, key: &PolicyKey) {
+        if let Some(entry) = self.policies.get_mut(key) {
+            entry.drop_device(id);
+            let next = entry.end_turn(id);
+            self.dirty.plan_all(next);
+        }
+        if let Some(node) = self.devices.get_mut(id) {
+            node.policies.remove(key);
+            self.dirty.plan(id);
+        }
+    }
+
+    /// Finds the devices of the dirty policies whose selector has been evaluated.
+    fn rebind_known(&mut self, now: Now) {
+        let mut known = Vec::new();
+        for key in self.dirty.take_bindings() {
+            if self
+                .policies
+                .get(&key)
+                .is_some_and(PolicyEntry::is_first_evaluated)
+            {
+                self.dirty.rebind_later(&key);
+            } else {
+                self.rebind(&key, now.wall);
+                known.push(key);
+            }
+        }
+        self.end_waiting_for(&known);
+    }
+
+    /// Adds a device to the devices of a selector that it matches, or removes it.
+    pub(super) fn rematch(&mut self, id: &NodeId, key: &PolicyKey, comparison: Comparison) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        // In a new term, a device may leave with the first list: its record must be restored before.
+        entry.meet_devices(self.observed.index(), self.observed.lists());
+        let Some(Binding::Selector(nodes)) = &mut entry.binding else {
+            return;
+        };
+        let (matches, is_unknown) = (
+            comparison == Comparison::Matches,
+            comparison == Comparison::Unknown,
+        );
+        let has_changed = if matches {
+            nodes.insert(id.clone())
+        } else {
+            nodes.remove(id)
+        };
+        let reported = if is_unknown {
+            entry.selector_errors.insert(id.clone())
+        } else {
+            entry.selector_errors.remove(id)
+        };
+        let left = !matches && !is_unknown && entry.needed_record.managed.nodes.contains(id);
+        if has_changed || reported {
+            self.dirty.report(key);
+        }
+        if has_changed && matches {
+            self.adopt_device(id, key);
+            self.hold_one(id, key);
+        } else if has_changed {
+            self.release_binding(id, key);
+            self.recount(key);
+        }
+        if left {
+            self.release_device(id, key);
+        }
+        if let Some(entry) = self.policies.get_mut(key) {
+            let is_kept = matches || is_unknown;
+            entry.see_device(
+                id,
+                self.observed.index().get(id),
+                is_kept,
+                self.observed.lists(),
+            );
+        }
+    }
+
+    /// Devices with the same result for a while are matched again.
+    fn end_flapping(&mut self, now: Duration) {
+        let due = self.matching.flapping_mut().due(now);
+        self.dirty.rematch_all(due);
+    }
+
+    /// The result of a selector that takes effect: the previous one while the device keeps moving.
+    pub(super) fn damp(
+        &mut self,
+        id: &NodeId,
+        key: &PolicyKey,
+        comparison: Comparison,
+        now: Duration,
+    ) -> Comparison {
+        let entry = self.policies.get(key);
+        let Some(Binding::Selector(members)) = entry.and_then(|entry| entry.binding.as_ref())
+        else {
+            return comparison;
+        };
+        let is_member = members.contains(id);
+        let Some(device) = self.observed.index().get(id) else {
+            if self.matching.flapping_mut().forget_device(key, id) {
+                self.dirty.report(key);
+            }
+            return comparison;
+        };
+        let label = device.label().to_string();
+        let membership = self
+            .matching
+            .flapping_mut()
+            .observe(key, device, comparison, is_member, now);
+        if matches!(membership, Membership::Freed | Membership::Frozen) {
+            self.dirty.report(key);
+        }
+        if membership == Membership::Frozen {
+            let node = id.clone();
+            self.notify(key, Notification::Flapping { node, label });
+        }
+        match membership {
+            Membership::Free | Membership::Freed => comparison,
+            _ if is_member => Comparison::Matches,
+            _ => Comparison::DoesNotMatch,
+        }
+    }
+
+    /// Continues with the devices that waited for these policies.
+    pub(super) fn end_waiting_for(&mut self, keys: &[PolicyKey]) {
+        let mut waited = false;
+        for key in keys {
+            let entry = self.policies.get_mut(key);
+            waited |= entry.is_some_and(|entry| std::mem::take(&mut entry.awaited));
+        }
+        if waited {
+            self.dirty.step_all(self.devices.ids().cloned());
+        }
+    }
+}
