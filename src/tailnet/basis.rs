@@ -77,14 +77,9 @@ mod tests {
                 .is_fresh(FRESH, at(1))
         );
         node.device_read = Some(at(0));
-        assert!(
-            node.rests_on(&Call::Delete(id.clone()))
-                .is_fresh(FRESH, at(1))
-        );
-        // Nothing else is sent along.
-        assert!(
-            node.rests_on(&Call::SetTags(id, crate::model::TagSet::new()))
-                .is_fresh(FRESH, at(100))
-        );
+        assert!(node.rests_on(&Call::Delete(id)).is_fresh(FRESH, at(1)));
+        // Attributes are written one by one, so nothing else is sent along.
+        let attributes = Call::WriteAttributes(std::collections::BTreeMap::new());
+        assert!(node.rests_on(&attributes).is_fresh(FRESH, at(100)));
     }
 }
