@@ -16,8 +16,15 @@ use crate::{
 };
 
 /// A field that declares a setting, named as in a manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Exported(pub PolicyField);
+
+impl Exported {
+    /// Its place in a manifest: the usual fields come first.
+    pub fn position(self) -> Option<usize> {
+        ALL.iter().position(|field| *field == self)
+    }
+}
 
 /// The fields that are written unless others are named.
 pub(super) const USUAL: [Exported; 5] = [

@@ -179,7 +179,7 @@ impl ExportArgs {
         now: Timestamp,
     ) -> Vec<Manifest> {
         let mut settings = self.fields.clone();
-        settings.sort();
+        settings.sort_by_key(|field| field.position());
         settings.dedup();
         let mut descriptions = Vec::new();
         for device in fleet.devices().filter(|device| selector.matches(device)) {
