@@ -17,8 +17,8 @@ use crate::plan::{AllowedEntries, Entry, ListOwnership, PolicyKey};
 pub struct ListOwners<T> {
     /// The policies that are not overridden, by rank.
     parts: Vec<Part<T>>,
-    /// The entries that overridden policies declare.
-    overridden: BTreeSet<T>,
+    /// The policies that are overridden, each with the number of `parts` that rank before it.
+    overridden: Vec<(usize, Part<T>)>,
     /// The entries that policies withdraw after they released the device, and that no policy declares.
     withdrawn: BTreeMap<T, Vec<PolicyKey>>,
 }
@@ -39,24 +39,18 @@ impl<T: Entry> Part<T> {
         self.exact && self.scope.covers(entry)
     }
 
-    /// Whether this policy overrides one that ranks later and declares `desired`. `whole` has all the entries
-    /// that policies ranking before it declare.
-    fn excludes(
-        &self,
-        desired: &BTreeSet<T>,
-        ownership: ListOwnership,
-        scope: &AllowedEntries,
-        whole: &BTreeSet<T>,
-    ) -> bool {
+    /// Whether this policy overrides one that ranks later. `whole` has all the entries that policies ranking
+    /// before the other one declare.
+    fn excludes(&self, other: &Self, whole: &BTreeSet<T>) -> bool {
+        let desired = &other.desired;
         let removed = |entry: &T| self.removes(entry) && !whole.contains(entry);
-        let given = |entry: &T| scope.covers(entry) && !desired.contains(entry);
+        let given = |entry: &T| other.scope.covers(entry) && !desired.contains(entry);
         // Of two exact lists, the first overrides the other, unless they are the same, or the other one is
         // what the first becomes with the entries that are added before it.
         let more = |entry: &T| self.removes(entry) && !self.desired.contains(entry);
         let is_other = || desired.iter().any(more) && whole.iter().any(given);
         let replaced = || self.desired.iter().any(given) || is_other();
-        self.exact
-            && (desired.iter().any(removed) || (ownership == ListOwnership::Exact && replaced()))
+        self.exact && (desired.iter().any(removed) || (other.exact && replaced()))
     }
 }
 
@@ -64,7 +58,7 @@ impl<T> Default for ListOwners<T> {
     fn default() -> Self {
         Self {
             parts: Vec::new(),
-            overridden: BTreeSet::new(),
+            overridden: Vec::new(),
             withdrawn: BTreeMap::new(),
         }
     }
@@ -85,26 +79,32 @@ impl<T: Entry> ListOwners<T> {
         ownership: ListOwnership,
         scope: AllowedEntries,
     ) -> Option<PolicyKey> {
-        let whole = self.whole();
-        let mut before = self.parts.iter();
-        if let Some(first) = before.find(|part| part.excludes(desired, ownership, &scope, &whole)) {
-            self.overridden.extend(desired.iter().cloned());
-            return Some(first.owner.clone());
-        }
-        self.parts.push(Part {
+        self.admit_part(Part {
             owner: owner.clone(),
             desired: desired.clone(),
             exact: ownership == ListOwnership::Exact,
             scope,
-        });
-        None
+        })
+    }
+
+    fn admit_part(&mut self, part: Part<T>) -> Option<PolicyKey> {
+        let whole = self.whole();
+        let first = self.parts.iter().find(|it| it.excludes(&part, &whole));
+        let owner = first.map(|first| first.owner.clone());
+        if owner.is_some() {
+            self.overridden.push((self.parts.len(), part));
+        } else {
+            self.parts.push(part);
+        }
+        owner
     }
 
     /// Withdraws the entries that a policy set before it released the device and that no policy declares. Call
     /// it after all policies are added.
     pub(in crate::plan) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
         let mut desired = self.whole();
-        desired.extend(self.overridden.iter().cloned());
+        let overridden = self.overridden.iter();
+        desired.extend(overridden.flat_map(|(_, part)| part.desired.iter().cloned()));
         for entry in entries.difference(&desired) {
             let owners = self.withdrawn.entry(entry.clone()).or_default();
             owners.push(owner.clone());
@@ -144,10 +144,20 @@ impl<T: Entry> ListOwners<T> {
         after
     }
 
-    /// The same without the policies that do not count. A policy that one of them overrides stays overridden.
+    /// The same without the policies that do not count: a policy that only they override owns its part.
     pub(in crate::plan) fn among(&self, counts: impl Fn(&PolicyKey) -> bool) -> Self {
-        let mut among = self.clone();
-        among.parts.retain(|part| counts(&part.owner));
+        let mut among = Self {
+            withdrawn: self.withdrawn.clone(),
+            ..Self::default()
+        };
+        let mut overridden = self.overridden.iter().peekable();
+        for rank in 0..=self.parts.len() {
+            let same_rank = std::iter::from_fn(|| overridden.next_if(|(at, _)| *at == rank));
+            let parts = same_rank.map(|(_, part)| part).chain(self.parts.get(rank));
+            for part in parts.filter(|part| counts(&part.owner)) {
+                among.admit_part(part.clone());
+            }
+        }
         among
     }
 
@@ -225,5 +235,28 @@ mod tests {
             assert_eq!(all[2], winner, "{exact:?} above {below:?}");
         }
         assert_eq!(overridden_by(&[above, (&[1], Exact)]), [None, None]);
+    }
+
+    #[test]
+    fn without_a_policy_those_that_only_it_overrides_own_their_part() {
+        let route = |number: u8| -> Route { format!("10.{number}.0.0/16").parse().unwrap() };
+        let key = |name: &str| PolicyKey {
+            namespace: "network".to_owned(),
+            name: name.to_owned(),
+        };
+        let mut owners = ListOwners::default();
+        for (name, routes, ownership) in [
+            ("first", &[1][..], ListOwnership::Exact),
+            ("second", &[1, 2], ListOwnership::AtLeast),
+            ("third", &[1], ListOwnership::Exact),
+        ] {
+            let routes = routes.iter().map(|number| route(*number)).collect();
+            owners.admit(&key(name), &routes, ownership, AllowedEntries::default());
+        }
+        let before = BTreeSet::from([route(1), route(2)]);
+        let all = |_: &PolicyKey| true;
+        assert_eq!(owners.settled(&before, all), BTreeSet::from([route(1)]));
+        let without = owners.among(|policy| policy.name != "first");
+        assert_eq!(without.settled(&before, all), before);
     }
 }
