@@ -35,6 +35,8 @@ pub struct EngineInputs {
     in_flight: BTreeMap<Ticket, Request>,
     /// The devices as they were last reported, with the tags written since.
     pub(super) devices: BTreeMap<NodeId, Device>,
+    /// Devices whose tags were written and not read since: what they mean for policies is not known yet.
+    unverified_tags: BTreeSet<NodeId>,
     /// The attributes of devices as they were last read, with the writes since.
     read: BTreeMap<NodeId, Attributes>,
     /// Attribute types that the API refused for good on any device.
@@ -228,6 +230,7 @@ impl EngineInputs {
                 let reported = devices.iter().map(by_id).collect();
                 self.previous = std::mem::replace(&mut self.devices, reported);
                 self.last_list = self.devices.keys().cloned().collect();
+                self.unverified_tags.clear();
                 self.gone.retain(|id| !self.last_list.contains(id));
             }
             Ok(Answer::Device(device)) => {
@@ -237,6 +240,7 @@ impl EngineInputs {
                 } else {
                     self.gone.remove(&id);
                 }
+                self.unverified_tags.remove(&id);
                 self.devices.insert(id, (**device).clone());
             }
             Err(failure) if failure.reason == Reason::Refused => {
@@ -262,6 +266,7 @@ impl EngineInputs {
                     && let Some(device) = self.devices.get_mut(id)
                 {
                     device.tags.clone_from(tags);
+                    self.unverified_tags.insert(id.clone());
                 }
                 if let Some(Request::Write(Call::WriteAttributes(nodes))) =
                     self.in_flight.get(&ticket)
@@ -584,6 +589,19 @@ impl World {
     /// No policy of higher precedence declares the key with another type, unless it may set the key nowhere
     /// or the tailnet cannot have that type.
     fn check_form(&self, attribute_type: &AttributeType) {
+        // Tags that were written and not read since may already match a policy, or not.
+        let deciding = [true, false].map(|verified| self.first_type(attribute_type, verified));
+        assert!(
+            deciding
+                .iter()
+                .any(|it| it.as_ref().is_none_or(|it| it == attribute_type)),
+            "{deciding:?} decides, not {attribute_type:?}"
+        );
+    }
+
+    /// The type of the policy that takes precedence for the key, among the devices whose tags are verified, or
+    /// among all.
+    fn first_type(&self, attribute_type: &AttributeType, verified: bool) -> Option<AttributeType> {
         let policies = self.reported.policies.values();
         let fleet = DeviceIndex::new(self.reported.devices.values().cloned());
         let deciding = policies.filter(|(policy, record)| {
@@ -593,7 +611,10 @@ impl World {
             policy.mode != Mode::Observe
                 && !self.reported.deleting.contains(&policy.key)
                 && is_decided(policy, record)
-                && targets.any(|id| self.reported.allows(policy, field, id))
+                && targets.any(|id| {
+                    !(verified && self.reported.unverified_tags.contains(id))
+                        && self.reported.allows(policy, field, id)
+                })
         });
         let deciding = deciding.map(|(policy, _)| policy);
         let present: BTreeSet<AttributeType> = self
@@ -618,12 +639,7 @@ impl World {
             .filter(|(.., desired)| desired.expiry.is_none_or(|expiry| expiry > now))
             .filter(|(_, key, desired)| can_hold(&AttributeType::of(key, desired)))
             .min_by_key(|(rank, ..)| *rank);
-        let (rank, key, desired) = first.unwrap();
-        assert_eq!(
-            *attribute_type,
-            AttributeType::of(key, desired),
-            "{rank:?} decides"
-        );
+        first.map(|(_, key, desired)| AttributeType::of(key, desired))
     }
 
     /// An attribute is written only for a policy that is recorded as its owner there. It is deleted only if
