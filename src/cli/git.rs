@@ -110,8 +110,10 @@ impl<'a> RepoPath<'a> {
     }
 
     fn texts(&self, entries: &[Entry]) -> Result<Vec<String>, String> {
-        let request: Vec<_> = entries.iter().map(|it| it.object.as_str()).collect();
-        let request = request.join("\n") + "\n";
+        let request: String = entries
+            .iter()
+            .flat_map(|entry| [entry.object.as_str(), "\n"])
+            .collect();
         let mut command = self.git();
         command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
         let mut child = start(&mut command)?;
@@ -139,6 +141,7 @@ impl<'a> RepoPath<'a> {
                 .and_then(|size| size.parse().ok());
             let size: usize = size.ok_or_else(broken)?;
             let text = body.get(..size).ok_or_else(broken)?;
+            // The line break after the content belongs to the protocol of `cat-file --batch`.
             rest = body.get(size + 1..).unwrap_or_default();
             String::from_utf8(text.to_vec())
                 .map_err(|_| format!("{} is not UTF-8 text", entry.path))

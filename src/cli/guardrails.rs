@@ -47,13 +47,16 @@ impl DeclaredGuardrails {
 
     /// Parses the guardrails for the planner.
     pub fn read(&self) -> Result<Admission, String> {
-        let guardrails = self.tailnet.as_ref().map(|spec| {
-            Guardrails::try_from(GuardrailsSource {
-                spec,
-                own_namespace: &self.controller_namespace,
+        let guardrails = self
+            .tailnet
+            .as_ref()
+            .map(|spec| {
+                Guardrails::try_from(GuardrailsSource {
+                    spec,
+                    own_namespace: &self.controller_namespace,
+                })
             })
-        });
-        let guardrails = guardrails.transpose();
+            .transpose();
         Ok(Admission {
             guardrails: guardrails
                 .map_err(|refused| format!("the TailscaleTailnet: {refused}"))?

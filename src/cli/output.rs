@@ -37,10 +37,11 @@ impl Color {
 
 /// The number of columns: `COLUMNS`, else that of the terminal. `None` for a file or a pipe.
 pub(super) fn width() -> Option<u16> {
-    let columns = env::var("COLUMNS").ok();
-    let columns = columns.and_then(|columns| columns.parse().ok());
-    let given = columns.filter(|columns| *columns > 0);
-    given.or_else(|| Table::new().width())
+    env::var("COLUMNS")
+        .ok()
+        .and_then(|columns| columns.parse().ok())
+        .filter(|columns| *columns > 0)
+        .or_else(|| Table::new().width())
 }
 
 /// Prints data. A reader that has seen enough (`| head`) is not an error.

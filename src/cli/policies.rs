@@ -67,12 +67,17 @@ impl PoliciesArgs {
             self.of_cluster().await?
         } else {
             let manifests = manifests::load(&self.files, self.default_namespace())?;
-            let policies = manifests.policies.into_iter();
-            let policies = policies.map(|located| DeserializeGuard(Ok(located.object)));
-            let tailnets = manifests.tailnets.into_iter();
             All {
-                policies: policies.collect(),
-                tailnets: tailnets.map(|located| located.object).collect(),
+                policies: manifests
+                    .policies
+                    .into_iter()
+                    .map(|located| DeserializeGuard(Ok(located.object)))
+                    .collect(),
+                tailnets: manifests
+                    .tailnets
+                    .into_iter()
+                    .map(|located| located.object)
+                    .collect(),
                 namespaces: manifests.namespaces,
             }
         };
@@ -135,9 +140,11 @@ impl PoliciesArgs {
             }
             named.pop_first()
         };
-        let mut tailnets = all.tailnets.into_iter();
-        let tailnet = tailnets.find(|tailnet| Some(tailnet.name_any()) == wanted);
-        let tailnet = tailnet.map(|tailnet| tailnet.spec);
+        let tailnet = all
+            .tailnets
+            .into_iter()
+            .find(|tailnet| Some(tailnet.name_any()) == wanted)
+            .map(|tailnet| tailnet.spec);
         let own = &self.controller_namespace;
         let guardrails = DeclaredGuardrails::new(tailnet.as_ref(), own, all.namespaces);
         Ok(Declarations {

@@ -141,6 +141,7 @@ impl Snapshot {
     ) -> Result<Option<T>, Error> {
         match response {
             Ok(response) => Ok(Some(response)),
+            // A request for each of thousands of devices would only repeat the same error.
             Err(error) if concerns_all(&error) => Err(error),
             Err(error) => {
                 self.failures.insert(node.clone(), error);

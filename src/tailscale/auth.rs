@@ -152,9 +152,13 @@ impl Auth {
             Self::ApiKey(bearer) => Some(bearer.clone()),
             Self::Tokens(tokens) => {
                 let state = tokens.state.lock().await;
-                let token = state.token.as_ref();
-                let token = token.filter(|token| Instant::now() < token.expires_at);
-                token.map(|token| token.bearer.clone())
+                // A token that is due for renewal is still valid, and a write must not wait for its
+                // successor.
+                state
+                    .token
+                    .as_ref()
+                    .filter(|token| Instant::now() < token.expires_at)
+                    .map(|token| token.bearer.clone())
             }
         }
     }
@@ -170,6 +174,7 @@ impl Auth {
     /// Discards a token that was answered with 401. Returns whether another one may do better: not if this
     /// one was never accepted.
     pub async fn discard(&self, rejected: &Bearer) -> bool {
+        // There is only one API key: nothing else can be tried.
         let Self::Tokens(tokens) = self else {
             return false;
         };
@@ -229,6 +234,8 @@ impl State {
     async fn renew(&mut self, transport: &Transport, grant: &Grant) -> Result<Bearer, Error> {
         match fetch(transport, grant).await {
             Ok(granted) => {
+                // The number distinguishes the tokens, so that a late 401 for an earlier one does not
+                // discard its successor.
                 self.fetched += 1;
                 let token = Token::new(granted, self.fetched);
                 let bearer = token.bearer.clone();
@@ -238,6 +245,8 @@ impl State {
             }
             Err(error) => {
                 let now = Instant::now();
+                // The renewal margin exists for this: a token endpoint that fails for a moment stops no
+                // request.
                 if let Some(token) = &mut self.token
                     && now < token.expires_at
                 {
@@ -261,6 +270,7 @@ impl Token {
                 secret: granted.token,
                 serial,
             },
+            // Absent scopes are unknown, not missing: `Client::lacks` then reports none.
             scopes: granted.scopes,
             renew_at: now + life - RENEWAL_MARGIN.min(life / 12),
             expires_at: now + life,
@@ -278,6 +288,8 @@ async fn fetch(transport: &Transport, grant: &Grant) -> Result<wire::Granted, Er
             }
         };
         let granted = wire::granted(&answer)?;
+        // The token becomes a header of every request, so an unusable one is an error here, where its
+        // source is known.
         match sendable(&granted.token) {
             Some(token) => Ok(wire::Granted { token, ..granted }),
             None => Err(answer.unexpected("the token is empty or not valid in a header")),

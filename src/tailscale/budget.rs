@@ -36,6 +36,8 @@ impl Budget {
     fn last_tokens(&self, haste: Haste) -> Duration {
         let kept = match haste {
             Haste::Quick => 0,
+            // Rounded down: a burst below four keeps nothing, so that a routine request can always be
+            // sent.
             Haste::Routine => self.burst.get() / KEPT,
         };
         self.interval.saturating_mul(self.burst.get() - 1 - kept)
@@ -92,6 +94,8 @@ struct Level {
 impl Level {
     fn end_pauses_without_a_burst(&mut self) {
         if self.paused_until > Instant::now() {
+            // As if one token were left when the pause ends, so that the next one comes an interval
+            // later.
             let full_at = self.paused_until + self.budget.last_tokens(Haste::Quick);
             self.full_at = self.full_at.max(full_at);
         }
@@ -167,6 +171,7 @@ impl Bucket {
         let now = Instant::now();
         let empty_until = level
             .full_at
+            // An `Instant` cannot always go back that far. The bucket then counts as not empty.
             .checked_sub(level.budget.last_tokens(haste))
             .unwrap_or(now);
         let wait = empty_until
@@ -176,6 +181,7 @@ impl Bucket {
             return Err(wait);
         }
         let interval = level.budget.interval;
+        // Time beyond a full bucket is lost: otherwise a quiet hour would allow a burst of thousands.
         level.full_at = level.full_at.max(now) + interval;
         Ok(Token {
             bucket: Arc::clone(self),
@@ -187,6 +193,7 @@ impl Bucket {
 
     fn give_back(&self, interval: Duration, pauses: u64) {
         let mut level = self.lock();
+        // A token from before a pause would let a request out that the server asked to hold back.
         if level.pauses == pauses
             && let Some(full_at) = level.full_at.checked_sub(interval)
         {
@@ -198,6 +205,8 @@ impl Bucket {
     /// must not get a burst.
     pub(super) fn pause(&self, pause: Duration) {
         let mut level = self.lock();
+        // Answers to requests in flight arrive in any order, so a shorter pause must not end a longer
+        // one.
         level.paused_until = level.paused_until.max(Instant::now() + pause);
         level.pauses += 1;
         level.end_pauses_without_a_burst();

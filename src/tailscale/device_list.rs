@@ -61,6 +61,7 @@ impl ListReader {
     /// Takes the next part of the list.
     pub fn read(&mut self, chunk: &[u8]) -> Result<(), Mismatch> {
         self.bytes += chunk.len();
+        // Before the chunk is read: an endless list ends here, whatever it consists of.
         bound(self.bytes, LIST_LIMIT, "for the list")?;
         // The beginning of the bytes that are not kept yet.
         let mut start = 0;
@@ -88,6 +89,7 @@ impl ListReader {
                     self.envelope.push(*byte);
                     start += 1;
                 }
+                // An unbalanced bracket is not judged here: serde refuses it later.
                 b'}' | b']' => self.depth = self.depth.saturating_sub(1),
                 _ => {}
             }
@@ -133,6 +135,7 @@ impl ListReader {
 
     /// Ends a device; the last bytes of it have not been kept.
     fn end_device(&mut self, rest: &[u8]) -> Result<(), Mismatch> {
+        // A device that arrived within one chunk needs no copy.
         let device = if self.device.is_empty() {
             rest
         } else {
@@ -148,6 +151,8 @@ impl ListReader {
             bound(self.record, MEMORY_LIMIT, "for the devices in memory")?;
             self.devices.push(device);
             self.envelope.push(b'0');
+            // Each device adds two bytes to the envelope, so a list of tiny devices must end at its
+            // limit too.
             bound(self.envelope.len(), PART_LIMIT, "outside of the devices")?;
         }
         self.device.clear();
@@ -167,6 +172,7 @@ fn bound(found: usize, limit: usize, what: &str) -> Result<(), Mismatch> {
 
 /// Whether the array that opens here is that of the devices.
 fn names_devices(envelope: &[u8]) -> bool {
+    // JSON allows spaces around each of these tokens.
     let before = |bytes: &[u8], end: &[u8]| {
         let bytes = bytes.trim_ascii_end().strip_suffix(end)?;
         Some(bytes.len())

@@ -77,6 +77,7 @@ impl Error {
             return Retry::After(pause);
         }
         match self.kind {
+            // 501 Not Implemented does not pass, unlike the other failures of a server.
             Kind::ServerError if self.status == Some(StatusCode::NOT_IMPLEMENTED) => Retry::Never,
             Kind::Unreachable
             | Kind::NoIdentity

@@ -41,6 +41,7 @@ impl Client {
         let request = request.body(Body::Json(json!([body])));
         let answer = self.send(&request).await?;
         let mut made = invites(&answer)?.into_iter();
+        // Among several, the requested one is unknown.
         match (made.next(), made.next()) {
             (Some(invite), None) => Ok(invite),
             _ => Err(answer.unexpected("expected the one invite that was asked for")),

@@ -51,12 +51,14 @@ pub(super) fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Mismatch> {
     let mut json = serde_json::Deserializer::from_slice(json);
     let decoded: Result<Object<T>, _> = serde_path_to_error::deserialize(&mut json);
     match decoded {
+        // Trailing data means that this is not one answer of the API.
         Ok(object) => match json.end() {
             Ok(()) => Ok(object.0),
             Err(error) => Err(Mismatch::new(&format!("after the JSON: {error}"))),
         },
         Err(error) => {
             let path = error.path().to_string();
+            // serde_path_to_error writes the root as a dot.
             let path = if path == "." { String::new() } else { path };
             let why = error.into_inner().to_string();
             Err(Mismatch { path, why })

@@ -136,6 +136,7 @@ impl Client {
             return Err(SetupError::BaseUrl);
         }
         let tailnet = settings.tailnet.clone();
+        // URLs drop dot segments, so the request would go to another path of the API.
         if matches!(tailnet.as_str(), "" | "." | "..") {
             return Err(SetupError::Tailnet(tailnet));
         }
@@ -162,6 +163,7 @@ impl Client {
     #[must_use]
     pub fn with_turn(&self, turn: Turn) -> Self {
         Self {
+            // Clones share a turn, so this one gets its own.
             turn: Arc::new(Mutex::new(Some(turn))),
             ..self.clone()
         }
@@ -190,12 +192,14 @@ impl Client {
     }
 
     async fn send(&self, request: &Request) -> Result<Answer, Error> {
+        // Taken, not copied: a turn pays for one request only, and the next one waits for the budget.
         let turn = self
             .turn
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let token = turn.map(|Turn(token)| token);
+        // A read changes nothing, so it needs no permit.
         match self.permit.as_ref().filter(|_| !request.endpoint.is_read()) {
             Some(permit) => self.inner.send_once(request, token, permit).await,
             None => self.inner.send(request, token).await,
@@ -383,6 +387,7 @@ impl Inner {
         } else {
             tokio::select! {
                 biased;
+                // A revoked write leaves the token to other requests.
                 () = permit.revoked() => None,
                 token = self.transport.token(Haste::Quick) => token,
             }
@@ -394,6 +399,8 @@ impl Inner {
             .await;
         match outcome {
             Err(error) if error.kind == Kind::CredentialRejected => {
+                // A token that was accepted before has only expired; one that never was points to a
+                // wrong credential.
                 Err(if self.auth.discard(&bearer).await {
                     transport::not_sent(request, "its access token was no longer valid")
                 } else {
@@ -408,6 +415,7 @@ impl Inner {
     }
 
     async fn note_accepted(&self, outcome: &Result<Answer, Error>, bearer: &Bearer) {
+        // A failure proves nothing about the token: its answer may come from something in between.
         if outcome.is_ok() {
             self.auth.accepted(bearer).await;
         }

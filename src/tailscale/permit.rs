@@ -46,6 +46,8 @@ impl Permit {
 
     /// Revokes it: the request is not sent, unless it has been sent already.
     pub fn revoke(&self) {
+        // Once the request is sent, cancelling it would lose the answer to a change that the server may
+        // have made.
         if self.leave_waiting_for(REVOKED) {
             self.0.revoked.cancel();
         }
@@ -73,6 +75,8 @@ impl Permit {
         if self.0.phase.load(Ordering::Acquire) == SENT {
             return true;
         }
+        // Revoked as well, so that the failed exchange is reported as not sent and not as a broken
+        // connection.
         if !(self.0.holds)() {
             self.revoke();
             return false;

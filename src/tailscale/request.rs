@@ -71,6 +71,7 @@ impl Request {
     /// The URL under `base`, which must be one that can have a path.
     pub fn url(&self, base: &Url) -> Url {
         let mut url = base.clone();
+        // Never skipped: `Client::new` refuses a URL without a host, and one with a host has a path.
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty()
                 .extend(["api", "v2"])

@@ -62,6 +62,7 @@ impl Answer {
 
     /// The error that the answer is not the JSON that the API returns.
     pub fn mismatched(&self, mismatch: &Mismatch) -> Error {
+        // A web page or an empty body says more than the error of the JSON parser would.
         if self.is_html() || self.body.trim_ascii().is_empty() {
             return self.unexpected_body();
         }
@@ -77,6 +78,7 @@ impl Answer {
 /// The API's id of a request.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("x-tailscale-request-id")?.to_str().ok()?;
+    // The header may have any length, and the id goes into messages.
     Some(id.chars().take(100).collect())
 }
 
@@ -151,8 +153,10 @@ pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duratio
         Err(_) => httpdate::parse_http_date(text)
             .ok()?
             .duration_since(SystemTime::from(now))
+            // A date in the past asks for no pause.
             .unwrap_or_default(),
     };
+    // A server must not be able to stop a tailnet for hours.
     Some(pause.min(MAX_PAUSE))
 }
 

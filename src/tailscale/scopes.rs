@@ -51,6 +51,7 @@ impl Scopes {
         Ability::ALL
             .into_iter()
             .filter(|ability| {
+                // Whole words only: `all:read` and `devices:core:read` permit no change.
                 [ability.scope(), ability.older_scope(), "all"]
                     .iter()
                     .all(|scope| !self.0.contains(*scope))

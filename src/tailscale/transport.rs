@@ -65,6 +65,7 @@ impl Transport {
             timeouts: settings.timeouts,
             bucket,
             observer: settings.observer,
+            // A child: closing this client must not stop others that have the same parent.
             stop: settings.stop.child_token(),
         })
     }
@@ -123,6 +124,7 @@ impl Transport {
         permit: &Permit,
     ) -> Result<Answer, Error> {
         let revoke_once_stopped = async {
+            // Revoked, not dropped: the server's answer to a request that was sent is still read.
             self.stop.cancelled().await;
             permit.revoke();
             std::future::pending::<Infallible>().await
@@ -149,6 +151,8 @@ impl Transport {
         token: Token,
         permit: Option<&Permit>,
     ) -> Result<Answer, Error> {
+        // From here on the server may receive the request, so the token is gone whatever the outcome
+        // is.
         token.spend();
         let start = Instant::now();
         let outcome = self.ask(request, bearer, permit).await;
@@ -162,6 +166,7 @@ impl Transport {
             pause: Some(pause), ..
         }) = &outcome
         {
+            // Before the next try takes its token, so that the pause delays it too.
             self.bucket.pause(*pause);
         }
         let duration = start.elapsed();
@@ -232,6 +237,7 @@ impl Transport {
                 accepted(request, response, secret).await
             }
             Ok(response) => Err(rejected(request, response, secret).await),
+            // hyper reports a refused permit as a broken body, which is no failure of the network.
             Err(_) if permit.is_some_and(Permit::is_revoked) => Err(not_sent(request, REVOKED)),
             Err(error) => Err(no_answer(request, error)),
         }
@@ -281,6 +287,7 @@ async fn with_body(
 ) -> Result<Answer, Error> {
     let whole = read_body(response, &mut answer.body, BODY_LIMIT).await;
     match whole {
+        // First of all: a body that was read in part must not be taken for a whole one.
         _ if answer.body.len() >= BODY_LIMIT => {
             answer.body.clear();
             Err(answer.unexpected("expected at most 1 MiB, found more"))
@@ -305,6 +312,7 @@ async fn with_devices(
             Ok(None) => break,
             Err(error) => return Err(cut_off(request, answer, error)),
         };
+        // At once: an endless list would otherwise be received until the timeout.
         if let Err(mismatch) = read {
             return Err(answer.unexpected(&mismatch.to_string()));
         }
@@ -333,6 +341,8 @@ async fn rejected(
     let status = response.status();
     let request_id = response::request_id(response.headers());
     let pause = match status.as_u16() {
+        // The two statuses with which a server asks a client to slow down (RFC 6585, section 4;
+        // RFC 9110, section 15.6.4).
         429 | 503 => response::retry_after(response.headers(), jiff::Timestamp::now()),
         _ => None,
     };
@@ -350,6 +360,7 @@ async fn rejected(
         message: message.unwrap_or_else(|| response::describe(&body)),
         request_id,
         pause,
+        // A server that failed may have made the change before. A 4xx states that it has not.
         unknown_outcome: matches!(kind, Kind::ServerError | Kind::UnexpectedAnswer),
     }
 }
@@ -360,6 +371,7 @@ fn no_answer(request: &Request, error: reqwest::Error) -> Error {
         request: request.title(),
         kind: Kind::Unreachable,
         status: None,
+        // Without a connection, no byte has reached the server.
         unknown_outcome: !error.is_connect(),
         message: causes(&error.without_url()),
         request_id: None,
@@ -390,6 +402,7 @@ pub(super) fn causes(error: &reqwest::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
+        // Some errors already contain the text of their source.
         if !text.ends_with(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
@@ -414,6 +427,7 @@ async fn read_body(
 
 /// Half a second, a second, …, each up to half shorter.
 fn backoff(tries: u32) -> Duration {
+    // The bound keeps the power from overflowing, whatever `MAX_TRIES` is.
     let longest = Duration::from_millis(500) * 2u32.pow(tries.saturating_sub(1).min(5));
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

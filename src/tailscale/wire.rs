@@ -68,6 +68,7 @@ pub(super) fn device(answer: &Answer) -> Result<Device, Error> {
 pub(super) fn routes(answer: &Answer) -> Result<Routes, Error> {
     let routes: WireRoutes = decode(answer)?;
     Ok(Routes {
+        // `/routes` may omit what the machine advertises, but never what is approved.
         advertised: routes.advertised_routes.map(route_set).unwrap_or_default(),
         enabled: route_set(routes.enabled_routes),
     })
@@ -79,9 +80,11 @@ pub(super) fn attributes(answer: &Answer) -> Result<Attributes, Error> {
         attributes,
         expiries,
     } = decode(answer)?;
+    // Without an expiry, an attribute does not expire.
     let expiries = expiries.unwrap_or_default();
     let reported = attributes.into_iter().filter_map(|(name, value)| {
         let expiry = expiries.get(&name).and_then(|time| time.0);
+        // Attributes outside of `custom:` cannot be written, so no policy can manage them.
         let key = AttributeKey::reported(&name)?;
         Some((key, ReportedAttribute { value, expiry }))
     });

@@ -45,6 +45,7 @@ pub(super) fn approve_held(
     approved: &[Named],
     may_ask: bool,
 ) -> Result<bool, AnyError> {
+    // All names before the first question, so that a wrong one ends the command at once.
     for Named(key) in approved {
         check(plan_run, key)?;
     }
@@ -62,6 +63,7 @@ pub(super) fn approve_held(
         }
     }
     let mut changed = approve(plan_run, &chosen);
+    // After the approvals, as the changes that they release count towards the limit.
     if may_ask {
         let mut chosen = BTreeSet::new();
         for (key, held) in held_changes(plan_run, ApprovedOn::Tailnet) {

@@ -101,13 +101,17 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
         eprintln!("Nothing was sent.");
         return Ok(ExitCode::from(CHANGES));
     }
-    let outcome = args.carry_out(&plan_run, client, stop).await?;
-    let outcome = outcome.with_held(totals.held);
+    let outcome = args
+        .carry_out(&plan_run, client, stop)
+        .await?
+        .with_held(totals.held);
     eprint!("{}", outcome.details());
+    // The outcome must not be lost with the reader of stdout.
     if output::print_to_the_end(&format!("{outcome}\n")).is_err() {
         eprintln!("{outcome}");
     }
     Ok(match outcome.code() {
+        // A device that could not be read may need changes that nobody has seen, so this is no success.
         0 | CHANGES if unread => ExitCode::FAILURE,
         0 if totals.refused > 0 => ExitCode::from(CHANGES),
         code => ExitCode::from(code),
@@ -180,6 +184,7 @@ impl ApplyArgs {
         )
         .await?;
         saved.refuse_changed(&plan_run)?;
+        // After the comparison, which needs the saved limit.
         if let Some(limit) = self.max_changed_devices {
             plan_run.limit = limit;
             plan_run.replan();
@@ -233,10 +238,15 @@ impl ApplyArgs {
         let engine =
             Engine::for_approved_plan(self.settings(plan_run), fastrand::u64(..), approved);
         let (mailbox, received) = mpsc::unbounded_channel();
-        let policies = plan_run.policies.iter().cloned();
-        let policies = policies.map(|policy| Input::Policy(Box::new(policy)));
-        let labels = plan_run.admission.namespaces.iter();
-        let labels = labels.map(|(name, of)| Input::Namespace(name.clone(), Some(of.clone())));
+        let policies = plan_run
+            .policies
+            .iter()
+            .map(|policy| Input::Policy(Box::new(policy.clone())));
+        let labels = plan_run
+            .admission
+            .namespaces
+            .iter()
+            .map(|(name, of)| Input::Namespace(name.clone(), Some(of.clone())));
         // Labels before the policies that the guardrails judge by them, and the term last: the engine decides
         // nothing before it knows everything.
         for input in labels

@@ -62,17 +62,22 @@ impl Outcome {
                 Some(remaining) => outcome.add(named(difference), &remaining),
                 None if made.contains(&key) => outcome.made += 1,
                 None if is_known => outcome.unnecessary += 1,
+                // Without a list since the plan, nobody knows whether someone else made the change.
                 None => outcome.not_sent.push(named(difference)),
             }
         }
         // Differences that arose after the plan: nobody approved them.
-        let new = remaining.values();
-        let new = new.filter(|it| it.difference.hold == Some(Hold::NotInApprovedPlan));
-        let new = new.map(|it| (named(it.difference), other(it.difference)));
-        outcome.differs.extend(new);
-        let unread = engine.unread();
-        let unread = unread.map(|(device, failure)| (device, failure.message.clone()));
-        outcome.failed.extend(unread);
+        outcome.differs.extend(
+            remaining
+                .values()
+                .filter(|it| it.difference.hold == Some(Hold::NotInApprovedPlan))
+                .map(|it| (named(it.difference), other(it.difference))),
+        );
+        outcome.failed.extend(
+            engine
+                .unread()
+                .map(|(device, failure)| (device, failure.message.clone())),
+        );
         outcome
     }
 

@@ -66,6 +66,7 @@ impl Progress {
         let mut seen = self.lock();
         let field = difference.change.field();
         seen.made.insert((difference.node.clone(), field.clone()));
+        // The engine retries, so a change that is made may have failed before.
         seen.failures.remove(&(difference.device.clone(), field));
         self.wipe();
         if output::print_to_the_end(&line).is_err() {
@@ -127,6 +128,7 @@ impl Reporter for Progress {
     }
 
     async fn policy(&self, _: Term, _: &PolicyKey, _: &PolicyReport) -> Recorded {
+        // Outside of a cluster there is no status to write, so nothing waits for it.
         Recorded::Yes
     }
 

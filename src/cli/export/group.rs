@@ -44,7 +44,9 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
         if own.filter(|device| matches(&device.tags)).count() != members.len() {
             continue;
         }
+        // Two devices or more have exactly these tags, so there is a first member.
         let mut common = members[0].desired.clone();
+        // A unique setting, such as a name, cannot hold for two devices.
         for setting in Setting::ALL.into_iter().filter(|it| it.is_unique()) {
             convert::undeclare(&mut common, setting);
         }
@@ -75,6 +77,7 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
         let mut last = None;
         for fleet in shared {
             remove_equal(&mut description.desired, &fleet.desired);
+            // The last one is the narrowest, as smaller sets of tags come first.
             last = Some(fleet);
         }
         if let Some(fleet) = last.filter(|_| !has_settings(&description.desired)) {
@@ -115,8 +118,11 @@ fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Man
     let mut unnamed: Vec<(Vec<String>, Spec)> = Vec::new();
     for fleet in fleets {
         let tags: Vec<String> = fleet.tags.iter().map(ToString::to_string).collect();
-        let labels = tags.iter().map(|tag| tag.trim_start_matches("tag:"));
-        let labels = labels.collect::<Vec<_>>().join("-");
+        let labels = tags
+            .iter()
+            .map(|tag| tag.trim_start_matches("tag:"))
+            .collect::<Vec<_>>()
+            .join("-");
         names_and_ids.push((format!("tag-{labels}"), "fleet".to_owned()));
         let mut comment = format!("{} devices: {}", fleet.devices.len(), {
             let named = fleet.devices.iter().take(MAX_LISTED).map(String::as_str);

@@ -41,6 +41,7 @@ fn with_suffix(name: &str, id: &str) -> String {
     let id = dns_label(id);
     let length = MAX_LENGTH.saturating_sub(id.len() + 1);
     let name: String = name.chars().take(length).collect();
+    // Once more, as the cut can leave a dash at the end of the name.
     dns_label(&format!("{name}-{id}"))
 }
 

@@ -76,6 +76,7 @@ impl SavedPlan {
     ) -> serde_json::Result<Self> {
         let policies = objects.iter().filter_map(|object| object.0.as_ref().ok());
         let mut policies: Vec<Value> = policies.map(manifest).collect();
+        // The order of the files must not change the hash.
         policies.sort_by_key(|policy| policy["metadata"].to_string());
         Ok(Self {
             format: FORMAT,
@@ -104,6 +105,7 @@ impl SavedPlan {
         let Ok(value) = serde_json::from_str::<Value>(&text) else {
             return Ok(None);
         };
+        // Another JSON file, which may be a manifest.
         if value.get("policiesHash").is_none() {
             return Ok(None);
         }
@@ -163,6 +165,7 @@ impl SavedPlan {
     /// Its age, and the program that made it.
     pub fn origin(&self) -> String {
         let age = Timestamp::now().duration_since(self.made_at).as_secs();
+        // Negative if the clock was set back, or if another machine made the plan.
         let (count, unit) = match age.max(0) {
             seconds @ ..120 => (seconds, "seconds"),
             seconds @ ..7200 => (seconds / 60, "minutes"),
@@ -195,6 +198,7 @@ impl SavedPlan {
                 self.origin()
             ));
         }
+        // The same devices are not enough: the plan also depends on the time and on the program.
         let computed = json!(now.view().changes);
         if self.reported.get("changes") != Some(&computed) {
             return Err(format!(

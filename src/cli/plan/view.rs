@@ -129,8 +129,10 @@ impl<'a> View<'a> {
     pub fn table(&self, style: Style) -> String {
         let mut text = String::new();
         if !self.changes.is_empty() {
-            let rows = self.changes.iter();
-            let rows = rows.map(|change| (change.difference, change.impact.clone()));
+            let rows = self
+                .changes
+                .iter()
+                .map(|change| (change.difference, change.impact.clone()));
             text += &table::table(rows, style);
             text += "\n\n";
         }

@@ -94,6 +94,8 @@ impl Connector {
                     Some(event) => event.map_err(|error| error.to_string()),
                     None => return,
                 },
+                // The watch may lag behind what was stored when the lease was won, so the Secret is
+                // listed again.
                 () = reread.asked() => {
                     events = watch();
                     continue;
@@ -105,17 +107,22 @@ impl Connector {
                 }
             };
             let data = match event {
+                // A Secret without data exists: it lacks a credential, and is not missing.
                 Ok(secret) => secret.map(|secret| secret.data.unwrap_or_default()),
                 Err(error) => {
                     warn!("the Secret {place} cannot be watched: {error}");
+                    // A client that works stays in use while the API server is away, but a new leader
+                    // does not wait for ever.
                     if last.is_none() || reread.is_overdue() {
                         line.hand_over(Err(unread(&place, &error)));
+                        // So that the same data connects again once the Secret can be read.
                         last = None;
                         reread.done();
                     }
                     continue;
                 }
             };
+            // An edit of labels or annotations keeps the client, and with it the access token.
             if last.as_ref() != Some(&data) {
                 let client = match &data {
                     None => Err(missing(&place)),
@@ -127,6 +134,7 @@ impl Connector {
                     return;
                 }
             }
+            // After the handover: a term may start once the engine has this credential.
             reread.done();
         }
     }
@@ -149,6 +157,8 @@ impl Connector {
             url.map_err(|error| invalid(format!("spec.apiURL {}: {error}", spec.api_url())))?;
         let settings = tailscale::Settings {
             budget: request_budget(spec).map_err(|error| invalid(error.0))?,
+            // An edit of the Secret must not end a pause that the server asked for
+            // (docs/decisions/0009-one-connection-one-set-of-rules.md).
             bucket: Some(budget.bucket()),
             observer: Some(self.metrics.observer(tailnet)),
             ..tailscale::Settings::new(url, spec.tailnet())

@@ -40,6 +40,7 @@ impl Reread {
 
     /// The credential was read, or the wait timed out, and the engine has the result.
     pub(super) fn done(&mut self) {
+        // A later edit of the Secret belongs to no round: nobody waits for it.
         if self.waits.take().is_some() {
             (self.done)(self.round);
         }

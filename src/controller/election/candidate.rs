@@ -78,11 +78,14 @@ impl Candidate {
         let before = self.seen.take();
         self.seen = lease.map(|lease| {
             let since = match before {
+                // The duration counts from when this content was first seen: no clock of another
+                // machine is used.
                 Some(seen) if seen.lease.spec == lease.spec => seen.since,
                 _ => now,
             };
             Seen { lease, since }
         });
+        // Whatever our last write returned: another candidate, or a person, has changed the holder.
         if self.holder() != Some(&self.identity) {
             self.leads_until = None;
         }
@@ -111,6 +114,7 @@ impl Candidate {
         if self.leads_until(sent).is_none() {
             self.holds += 1;
         }
+        // The renew deadline ends before the lease does, so we stop before another candidate can start.
         self.leads_until = Some(sent + self.timings.renew_deadline());
         self.seen = Some(Seen { lease, since: sent });
     }

@@ -72,6 +72,7 @@ impl Leadership {
                     () = sleep_until(lead.until) => {}
                     Ok(()) = self.0.changed() => {}
                 },
+                // The election has ended, so there will be no other term.
                 None if self.0.changed().await.is_err() => std::future::pending().await,
                 None => {}
             }
@@ -138,6 +139,7 @@ impl Election {
             self.publish();
             let leads_until = self.candidate.leads_until(Instant::now());
             let retry = Instant::now() + self.timings.retry();
+            // At the end of the leadership at the latest, so that readers learn of it then.
             let next = leads_until.map_or(retry, |until| until.min(retry));
             if shutdown
                 .run_until_cancelled(sleep_until(next))
@@ -149,6 +151,7 @@ impl Election {
             // The next attempt may take long: readers must not wait for it to learn that the leadership is lost.
             self.publish();
         }
+        // Before the release: another candidate may lead as soon as the lease is free.
         self.candidate.resign();
         self.publish();
         self.release().await;
@@ -218,6 +221,7 @@ impl Election {
     async fn release(&mut self) {
         let released = async {
             let seen = self.bounded(self.api.get_opt(&self.name)).await?.flatten();
+            // The lease can be replaced only over its present version.
             self.candidate.saw(seen, Instant::now());
             let Some(lease) = self.candidate.release(Timestamp::now()) else {
                 return Ok(());
@@ -241,6 +245,7 @@ impl Election {
         &self,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<Option<T>, String> {
+        // Half of it, so that the read and the write of an attempt both fit.
         let limit = self.timings.renew_deadline() / 2;
         match timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(Some(answer)),

@@ -68,6 +68,7 @@ impl Queue {
         });
         let before = self.entries.get(&key).map(|entry| (entry, &entry.object));
         let (mut due, mut attempts) = (Some(now), 0);
+        // Another object of the name has its own status and its own failures.
         if let Some((entry, before)) = before
             && before.uid() == object.uid()
         {
@@ -78,6 +79,7 @@ impl Queue {
             // A changed annotation only requests a reconcile.
             let is_asked = before.metadata.generation != object.metadata.generation
                 || before.metadata.annotations != object.metadata.annotations;
+            // Our own write of the status arrives here too, and must not cause another reconcile.
             if !is_asked {
                 (due, attempts) = (entry.due, entry.attempts);
             }
@@ -126,6 +128,7 @@ impl Queue {
         }
         let key = key.clone();
         let entry = self.entries.get_mut(&key)?;
+        // An edit during the reconcile sets it again.
         entry.due = None;
         let (object, attempts) = (Arc::clone(&entry.object), entry.attempts + 1);
         self.busy.insert(object.spec.tailnet_name().to_owned());
@@ -152,6 +155,7 @@ impl Queue {
     pub fn finished(&mut self, key: &Key, done: Done, now: Instant) {
         self.busy.remove(done.object.spec.tailnet_name());
         self.running.remove(key);
+        // The object was deleted meanwhile, so there is nothing to record.
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
@@ -159,6 +163,7 @@ impl Queue {
         if entry.object.uid() != done.object.uid() {
             return;
         }
+        // The watch may already have shown a version that is newer than our write.
         if !is_older(&done.version, &version(&entry.object)) {
             let mut object = TailscaleDeviceInvite::clone(&entry.object);
             object.status = Some(done.status);
@@ -176,9 +181,9 @@ impl Queue {
         if !self.unlisted.is_empty() {
             return None;
         }
-        let free = |entry: &&Entry| !self.busy.contains(entry.object.spec.tailnet_name());
-        let waiting = self.entries.iter().filter(|(_, entry)| free(entry));
-        waiting
+        self.entries
+            .iter()
+            .filter(|(_, entry)| !self.busy.contains(entry.object.spec.tailnet_name()))
             .filter_map(|(key, entry)| Some((entry.due?, key)))
             .min()
     }

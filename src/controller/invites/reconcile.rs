@@ -132,6 +132,7 @@ impl OpenInvites<'_> {
                 let invite = ours.unwrap_or_default().to_owned();
                 return Ok(Outcome::Gone { node, invite });
             }
+            // A suspended tailnet creates no invite, but an existing one is still read and reported.
             Step::Create if finding.settings.guardrails.suspended() => {
                 return Ok(Outcome::Unconnected(suspended()));
             }
@@ -182,6 +183,7 @@ impl OpenInvites<'_> {
             let intent = status::intent(&self.status, node, self.subject());
             self.write(intent).await?;
         }
+        // After the write, which may have taken long.
         if self.context.leadership.leads(self.job.term) {
             Ok(())
         } else {
@@ -203,6 +205,8 @@ impl OpenInvites<'_> {
         let revoke = async {
             tokio::select! { () = self.job.obsolete.cancelled() => {} () = finding.writable.cancelled() => {} }
             permit.revoke();
+            // Never ends, so that the response to a request that was sent is still read: it has the id
+            // of the invite.
             std::future::pending::<Infallible>().await
         };
         let created = tokio::select! { biased; never = revoke => match never {}, created = client.create_device_invite(node, desired) => created, };
@@ -230,6 +234,7 @@ impl OpenInvites<'_> {
     }
 
     async fn out(&self, node: NodeId, invite: &Invite) -> Result<Out, Interrupted> {
+        // Before the Secret is written: another leader may own the invite by now.
         if !self.context.leadership.leads(self.job.term) {
             return Err(Interrupted);
         }
@@ -243,6 +248,7 @@ impl OpenInvites<'_> {
     }
 
     async fn conclude(&mut self, outcome: &Outcome) -> Result<(), Interrupted> {
+        // Before the status records it: a crash in between repeats the Event and does not lose it.
         if let Outcome::Out(out) = outcome
             && out.accepted
             && self.status.accepted != Some(true)
@@ -277,6 +283,7 @@ impl OpenInvites<'_> {
         let reported = (&*self.context.metrics, &*self.context.readiness);
         let mut failures = 0;
         loop {
+            // In the loop, as the leadership can end between two tries.
             if !leadership.leads(self.job.term) {
                 return Err(Interrupted);
             }
@@ -317,6 +324,7 @@ impl OpenInvites<'_> {
                 self.version = object.resource_version().unwrap_or_default();
                 Ok(())
             }
+            // The object is gone, or another one has its name.
             Ok(Ok(_)) => Err(Interrupted),
             Ok(Err(_)) | Err(_) => {
                 sleep(WRITE_AGAIN).await;

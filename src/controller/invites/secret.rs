@@ -46,13 +46,11 @@ pub(super) async fn keep(
             .await
             .map(drop);
     };
-    let ours = |uid: &String| {
-        found
-            .owner_references()
-            .iter()
-            .any(|owner| owner.uid == *uid)
-    };
-    if !object.uid().as_ref().is_some_and(ours) {
+    let owners = found.owner_references();
+    if !object
+        .uid()
+        .is_some_and(|uid| owners.iter().any(|owner| owner.uid == uid))
+    {
         return Err(format!(
             "the Secret {place} exists and does not belong to this invite. The controller does not \
              change it. Delete it, or create another TailscaleDeviceInvite with another secretName."

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::{DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
-    plan::{Conflict, ConflictKind, Difference, Field, Hold},
+    plan::{ConflictKind, Difference, Field, Hold},
     tailnet::{DETAILS, DeviceReport, Failure, Retry},
 };
 
@@ -45,8 +45,11 @@ fn overridden(report: &DeviceReport) -> Option<ReadyState> {
     }
     let called = called(report);
     let lost: Vec<_> = report.conflicts.iter().map(ToString::to_string).collect();
-    let of_this_device = |lost: &Conflict| lost.kind == ConflictKind::Field;
-    let first = if report.conflicts.iter().all(of_this_device) {
+    let first = if report
+        .conflicts
+        .iter()
+        .all(|lost| lost.kind == ConflictKind::Field)
+    {
         format!("Another policy declares another value for {called} and takes precedence")
     } else {
         format!("Another policy takes precedence over this one, which targets {called}")
@@ -107,8 +110,9 @@ fn as_declared(report: &DeviceReport) -> ReadyState {
 
 /// A deletion waits for a complete list of devices.
 pub(super) fn deleting(differences: &[Difference]) -> Option<ReadyState> {
-    let deletion = |difference: &&Difference| difference.change.field() == Field::DeleteInactive;
-    let first = differences.iter().find(deletion)?;
+    let first = differences
+        .iter()
+        .find(|difference| difference.change.field() == Field::DeleteInactive)?;
     Some(ReadyState::working(
         Reason::Progressing,
         format!(

@@ -52,6 +52,7 @@ impl Engines {
             Entry::Vacant(new) => {
                 let (mailbox, received) = mpsc::unbounded_channel();
                 let handle = TailnetHandle::new(mailbox);
+                // In the mailbox before the engine starts, so that it handles nothing else first.
                 for message in first() {
                     handle.send(message);
                 }

@@ -72,6 +72,7 @@ impl TailnetHandle {
 
     /// The term of the engine is over.
     pub fn end_term(&mut self) {
+        // A term that has not started here needs no end.
         if self.term.take().is_some() {
             self.send(Message::Input(Input::Term(None)));
         }
@@ -81,6 +82,7 @@ impl TailnetHandle {
     /// client of an earlier term may have another credential.
     pub fn start_term(&mut self, term: Term, round: u64) {
         let connection = self.connection.as_ref();
+        // Without a connection there is no credential to wait for.
         let is_fresh = connection.is_none_or(|connection| connection.read == Some(round));
         if is_fresh && self.term != Some(term) {
             self.term = Some(term);
@@ -98,6 +100,7 @@ impl TailnetHandle {
     /// The connection of this number has read its credential, and the engine has the result.
     pub fn reread_done(&mut self, number: u64, round: u64) {
         let connection = self.connection.as_mut();
+        // A connection that has been replaced may still report.
         if let Some(connection) = connection.filter(|it| it.number == number) {
             connection.read = Some(round);
         }
@@ -127,6 +130,7 @@ impl TailnetHandle {
         round: u64,
         events: &mpsc::UnboundedSender<ControllerEvent>,
     ) {
+        // An edit of the status or of the metadata changes no connection.
         if self.spec.as_ref() == Some(&spec) {
             return;
         }
@@ -134,6 +138,8 @@ impl TailnetHandle {
         let (settings, budget) = match described(&spec, connector) {
             Ok(described) => described,
             Err(refused) => {
+                // The previous guardrails no longer hold and the new ones are unknown, so nothing may
+                // be sent.
                 self.disconnect();
                 connector.webhooks().refuse(name);
                 self.send(Message::Connection {
@@ -146,10 +152,13 @@ impl TailnetHandle {
         let budget = self.take_budget(spec.api_url(), budget);
         let endpoint = Endpoint::of(&spec);
         let connection = self.connection.as_ref();
+        // The same API, tailnet and Secret: the client stays, only the guardrails change.
         if connection.is_some_and(|connection| connection.endpoint == endpoint) {
             self.send(Message::Input(Input::Settings(settings)));
             return;
         }
+        // The previous connection must not outlive its guardrails
+        // (docs/decisions/0009-one-connection-one-set-of-rules.md).
         self.disconnect();
         connector.webhooks().refuse(name);
         self.send(Message::Connection {

@@ -92,6 +92,8 @@ impl TailnetRegistry {
                     self.engine(&tailnet).reread_done(number, round);
                 }
             }
+            // After every event, as each may complete what the term waits for: a list, or the read of a
+            // credential.
             if let Some(term) = self.handover.ready() {
                 self.engines.start_term(term, self.watches.round());
             }
@@ -132,9 +134,10 @@ impl TailnetRegistry {
             Change::Applied(object) => self.policy_applied(watch, &object),
             Change::Deleted(name) => self.policy_gone(&policy_key(name)),
             Change::Listed(names) => {
-                let is_listed =
-                    |key: &PolicyKey| names.contains(&(key.namespace.clone(), key.name.clone()));
-                for key in &self.policies.missing(watch, is_listed) {
+                let missing = self.policies.missing(watch, |key| {
+                    names.contains(&(key.namespace.clone(), key.name.clone()))
+                });
+                for key in &missing {
                     self.policy_gone(key);
                 }
             }
@@ -155,6 +158,7 @@ impl TailnetRegistry {
         let before = self.policies.get(&key).cloned();
         let stored = stored::policy(object, before.as_deref());
         let tailnet = stored.stored().tailnet().to_owned();
+        // Before the policy is stored again: this also removes it from the cache.
         if before.is_some_and(|before| before != tailnet) {
             self.policy_gone(&key);
         }
@@ -209,6 +213,7 @@ impl TailnetRegistry {
 
     fn tailnet_seen(&mut self, object: DeserializeGuard<TailscaleTailnet>) {
         let name = object.name_any();
+        // A tailnet under deletion counts as gone, even if a finalizer of someone else still keeps it.
         if object.meta().deletion_timestamp.is_some() {
             self.tailnet_gone(&name);
             return;
@@ -244,6 +249,7 @@ impl TailnetRegistry {
             reserved: status.map(status::reserved).unwrap_or_default(),
             deletions: status.map(status::deletions).unwrap_or_default(),
         };
+        // Before the connection: the engine must know what is reserved before it can send a request.
         self.send(&name, Message::Input(Input::Tailnet(declared)));
         let (connector, events) = (self.connector.clone(), self.events.clone());
         let round = self.watches.round();
@@ -278,13 +284,15 @@ impl TailnetRegistry {
                 let labels = object.meta().labels.clone().unwrap_or_default();
                 let name = object.name_any();
                 self.namespaces.insert(watch, name.clone(), labels.clone());
-                let input = || Input::Namespace(name.clone(), Some(labels.clone()));
-                self.engines.send_to_all(input);
+                self.engines
+                    .send_to_all(|| Input::Namespace(name.clone(), Some(labels.clone())));
             }
             Change::Deleted((_, name)) => self.namespace_gone(&name),
             Change::Listed(names) => {
-                let is_listed = |name: &String| names.contains(&(String::new(), name.clone()));
-                for name in &self.namespaces.missing(watch, is_listed) {
+                let missing = self
+                    .namespaces
+                    .missing(watch, |name| names.contains(&(String::new(), name.clone())));
+                for name in &missing {
                     self.namespace_gone(name);
                 }
             }
@@ -293,8 +301,8 @@ impl TailnetRegistry {
 
     fn namespace_gone(&mut self, name: &String) {
         self.namespaces.remove(name);
-        let input = || Input::Namespace(name.clone(), None);
-        self.engines.send_to_all(input);
+        self.engines
+            .send_to_all(|| Input::Namespace(name.clone(), None));
     }
 
     fn send(&mut self, tailnet: &str, message: Message) {
@@ -310,6 +318,7 @@ impl TailnetRegistry {
             });
             let listed = handover.complete_once();
             let listed = listed.then_some(Message::Input(Input::PoliciesListed));
+            // Until the tailnets are listed, nobody knows whether this one has a resource.
             let unconnected = sources.are_listed();
             let unconnected = unconnected.then(|| sources.without_resource(name));
             labels.chain(listed).chain(unconnected).collect()

@@ -62,6 +62,7 @@ impl Watches {
     /// Drops all watches and starts each again with a full list.
     pub fn restart(&mut self) {
         self.round += 1;
+        // Dropping the tasks aborts them. Events that they have already sent carry the earlier round.
         self.tasks = JoinSet::new();
         let policies = in_namespaces("policies", &self.client, &self.namespaces);
         for (number, (name, api)) in policies.into_iter().enumerate() {
@@ -107,11 +108,13 @@ fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
     if namespaces.is_empty() {
         return vec![("namespaces".to_owned(), watcher::Config::default())];
     }
-    let of = |name: &String| {
-        let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        (format!("namespace {name}"), which)
-    };
-    namespaces.iter().map(of).collect()
+    namespaces
+        .iter()
+        .map(|name| {
+            let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            (format!("namespace {name}"), which)
+        })
+        .collect()
 }
 
 /// The objects of all namespaces, or only of these; each with a name for the watch.
@@ -126,9 +129,11 @@ where
     if namespaces.is_empty() {
         return vec![(what.to_owned(), Api::all(client.clone()))];
     }
-    let of = |name: &String| {
-        let api = Api::namespaced(client.clone(), name);
-        (format!("{what} of {name}"), api)
-    };
-    namespaces.iter().map(of).collect()
+    namespaces
+        .iter()
+        .map(|name| {
+            let api = Api::namespaced(client.clone(), name);
+            (format!("{what} of {name}"), api)
+        })
+        .collect()
 }

@@ -94,6 +94,7 @@ impl Readiness {
             .collect();
         let now = Instant::now();
         let mut tried = locked(&self.tried);
+        // No success is ever recorded for what is no longer tried, such as an object that is gone.
         tried.retain(|_, failing| now - failing.last < FORGOTTEN);
         let failing = tried
             .iter()
@@ -134,6 +135,7 @@ impl Watch {
     fn obstacle(&self) -> Option<String> {
         let state = locked(&self.state);
         match &state.error {
+            // Before the first list, an old error is kept: it is the reason why there is no list.
             Some((at, error)) if at.elapsed() < FAILING || !state.listed => {
                 Some(format!("the watch of {} fails: {error}", self.name))
             }

@@ -51,10 +51,12 @@ pub(in crate::controller) async fn run<K>(
     let (mut events, mut is_listing) = (start(), true);
     let mut listing = BTreeSet::new();
     loop {
+        // After the list, silence is normal: a watch has an event only when something changes.
         let limit = if is_listing { LIST } else { Duration::MAX };
         let Ok(event) = timeout(limit, events.next()).await else {
             let error = format!("the API server did not answer within {LIST:?}");
             complain(&health, &error);
+            // The request may hang in a dead connection, so it is dropped and not waited for.
             events = start();
             continue;
         };
@@ -63,6 +65,8 @@ pub(in crate::controller) async fn run<K>(
         };
         let change = match event {
             Ok(Event::Init) => {
+                // A list that was cut off starts anew, and what it has shown so far is no complete
+                // list.
                 listing.clear();
                 is_listing = true;
                 continue;

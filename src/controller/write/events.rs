@@ -34,6 +34,7 @@ impl EventWriter {
             client,
             reporter: Reporter {
                 controller: MANAGER.to_owned(),
+                // In a pod, the host name is the name of the pod.
                 instance: std::env::var("HOSTNAME").ok(),
             },
             refused: Arc::default(),

@@ -71,12 +71,14 @@ pub(super) async fn remove(
     read: impl FnOnce(&DeserializeGuard<TailscaleDevicePolicy>),
 ) -> Patched {
     let object = match api.get_opt(name).await {
+        // A later object of the name is not the one to release.
         Ok(Some(object)) if object.meta().uid.as_deref() == Some(uid) => object,
         Ok(_) => return Patched::Gone,
         Err(error) => return Patched::Failed(error.to_string()),
     };
     read(&object);
     let version = object.meta().resource_version.clone().unwrap_or_default();
+    // Someone else has removed it, so there is nothing left to do.
     if !is_on(object.meta()) {
         return Patched::Done(version);
     }

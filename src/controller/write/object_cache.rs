@@ -104,7 +104,9 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
     /// Records our own write to the object, which created this version.
     pub fn wrote(&self, key: &K, uid: &str, version: String, change: impl FnOnce(&mut S)) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A later object of the name is not the one that was written.
         let known = known.get_mut(key).filter(|known| known.uid == uid);
+        // The watch may have shown a later version before the response to our write arrived.
         if let Some(known) = known.filter(|known| !is_older(&version, &known.version)) {
             change(&mut known.stored);
             known.version = version;
@@ -119,6 +121,7 @@ pub(in crate::controller) fn is_older(version: &str, other: &str) -> bool {
     if !is_number(version) || !is_number(other) {
         return false;
     }
+    // Compares decimal numbers of any length without parsing them.
     let by_length = version.len().cmp(&other.len());
     by_length.then_with(|| version.cmp(other)) == Ordering::Less
 }

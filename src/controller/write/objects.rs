@@ -105,6 +105,7 @@ impl Objects {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
         S: Serialize,
     {
+        // A report may have waited for its turn, and its term may have ended meanwhile.
         if !self.leads(term) {
             return Err(NotWritten::Failed);
         }

@@ -101,6 +101,7 @@ impl StatusWriter {
         if clears || is_deleting {
             self.settle_finalizer(term, key, report).await?;
         }
+        // Nothing is recorded and the finalizer is removed, so the object may be gone by now.
         if is_deleting && !clears {
             return Ok(());
         }
@@ -137,6 +138,7 @@ impl StatusWriter {
         let old = known.stored().status();
         let mut new = status::of_tailnet(old, report, known.generation(), Timestamp::now());
         let readable = known.stored().is_readable();
+        // The rest may be a newer release's (docs/decisions/0024-unreadable-objects-are-left-alone.md).
         if !readable {
             new = TailscaleTailnetStatus {
                 conditions: new.conditions,
@@ -171,6 +173,7 @@ impl StatusWriter {
     /// Reads a policy that has changed before its watch showed it. Returns `false` if that failed.
     async fn read_policy(&self, key: &PolicyKey) -> bool {
         match timeout(MAX_WAIT, self.objects.policy_api(key).get_opt(&key.name)).await {
+            // If the policy is gone, the next write is answered with 404.
             Ok(Ok(object)) => {
                 if let Some(object) = object {
                     let stored = stored::policy(&object, Some(&self.tailnet));
@@ -210,9 +213,11 @@ impl StatusWriter {
         if known.stored().has_finalizer() == wanted {
             return Ok(());
         }
+        // `Objects::write` checks this for a status, but a finalizer does not pass through it.
         if !self.objects.leads(term) {
             return Err(NotWritten::Failed);
         }
+        // Before the finalizer is removed: afterwards the policy can be gone.
         if let State::Deleting(Some(abandoned)) = &report.state {
             let event = notifications::log_abandoned(key, abandoned);
             self.objects.publish(key, uid, &event).await;

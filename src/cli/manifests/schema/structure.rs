@@ -92,8 +92,10 @@ impl Checking<'_> {
             }
         }
         for name in schema.required.iter().flatten() {
-            let is_it = |entry: &Entry| entry.key == *name && entry.value.data != Data::Null;
-            if !entries.iter().any(is_it) {
+            if !entries
+                .iter()
+                .any(|entry| entry.key == *name && entry.value.data != Data::Null)
+            {
                 let such = properties.get(name).and_then(example);
                 let such = such.map(|example| format!(", for example {name}: {example}"));
                 let message = format!("{name} is missing. Write it{}", such.unwrap_or_default());

@@ -91,9 +91,11 @@ impl Webhooks {
                 "the Secret of the tailnet has no webhook_secret, or there is no such tailnet",
             )?;
         let header = headers.get(SIGNATURE).and_then(|text| text.to_str().ok());
+        // No header is refused like an invalid one.
         let header = header.unwrap_or_default();
         signature::verify(&secret, header, body, Timestamp::now())
             .map_err(|refusal| refusal.to_string())?;
+        // `Notify` stores one notification, so a flood of webhooks during the pause becomes one poll.
         arrived.notify_one();
         Ok(())
     }
@@ -110,6 +112,7 @@ async fn wake(arrived: Arc<Notify>, mailbox: mpsc::UnboundedSender<Message>) {
         if mailbox.send(Message::Input(Input::Poll)).is_err() {
             return;
         }
+        // After the poll, so that the first webhook never waits.
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -120,6 +123,8 @@ async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> StatusCode {
+    // Anyone can send a body, and its signature can be checked only once it is complete: hence both
+    // limits.
     let outcome = match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => webhooks.deliver(&tailnet, &headers, &body),
         Ok(Err(error)) => Err(format!("its body cannot be read: {error}")),
@@ -132,6 +137,7 @@ async fn receive(
         }
         Err(why) => {
             debug!(?tailnet, "refused a webhook: {why}");
+            // The same status for every reason: the sender must not learn which tailnets exist.
             StatusCode::UNAUTHORIZED
         }
     }

@@ -61,6 +61,7 @@ pub(super) fn verify(
     if !signatures.any(|tag| hmac::verify(&key, &signed, &tag).is_ok()) {
         return Err(Refusal::Forged);
     }
+    // The time is part of what is signed, so it means something only once the signature is valid.
     match now.duration_since(signed_at) {
         age if age > TOLERANCE => Err(Refusal::Old),
         age if age < -TOLERANCE => Err(Refusal::Early),
@@ -70,9 +71,12 @@ pub(super) fn verify(
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u32>> = hex.chars().map(|digit| digit.to_digit(16)).collect();
+    // With an odd number of digits, the last pair would have no second digit.
     let digits = digits.filter(|digits| !digits.is_empty() && digits.len() % 2 == 0)?;
-    let byte = |pair: &[u32]| u8::try_from(pair[0] * 16 + pair[1]).ok();
-    digits.chunks(2).map(byte).collect()
+    digits
+        .chunks(2)
+        .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
+        .collect()
 }
 
 #[cfg(test)]
