@@ -93,11 +93,13 @@ impl Absence {
 
     /// The lookup that is due first. Two lists must lack the device.
     pub fn next(&self, lists: u64) -> Option<(Duration, &NodeId)> {
+        // Lookups whose answer no longer matters count too: they still use a request.
         if self.lookups.len() >= MAX_LOOKUPS {
             return None;
         }
         let missing = self.missing.iter();
         let open = missing.filter_map(|(id, missing)| match missing.proof {
+            // One list proves nothing, so the first one that lacks a device starts no lookup.
             Proof::Open(from) if missing.since < lists => Some((from, id)),
             _ => None,
         });
@@ -120,6 +122,7 @@ impl Absence {
     /// device may be in the list again.
     pub fn lookup_answered(&mut self, ticket: Ticket) -> Option<(NodeId, bool)> {
         let id = self.lookups.remove(&ticket)?;
+        // A device that was listed and is missing again has a new lookup; the old answer must not count.
         let matters = self.is_waited_for(&id, ticket);
         Some((id, matters))
     }

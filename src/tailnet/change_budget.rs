@@ -122,6 +122,7 @@ impl ChangeBudget {
 
     /// Whether a policy is held on a device: on every device except where its change is free.
     pub fn holds(&self, id: &NodeId, key: &PolicyKey) -> bool {
+        // A device that was changed within the hour counts already, so changing it again exceeds nothing.
         let is_free = self.window.has(id) && !self.wants.by(id).contains(key);
         self.held.contains(key) && !is_free
     }
@@ -132,12 +133,14 @@ impl ChangeBudget {
         if differ {
             self.approvals.clone_from(&declared.approvals);
         }
+        // Kept even while another process leads: this one takes it over when it starts to lead.
         self.recorded = Some(declared);
         differ
     }
 
     /// Another term: nothing is reserved, and the record of the previous leader counts.
     pub fn start_term(&mut self) {
+        // Another leader may have changed devices since; its record counts again.
         self.taken_over = false;
         self.reservations.clear();
     }

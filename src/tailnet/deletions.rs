@@ -97,7 +97,9 @@ impl DeletionLog {
     ) -> usize {
         let inherits = |entry: &&RecentDeletions| match &entry.policy {
             None => true,
+            // Its own status counts them by device; without one, the status was lost.
             Some(by) if by == policy && entry.uid == uid => !has_own,
+            // A successor was created after the deletions, once the policy that made them is gone.
             Some(by) => created >= entry.since && !exists(by, &entry.uid),
         };
         let inherited = self.entries.iter().filter(inherits);
@@ -123,6 +125,7 @@ impl DeletionLog {
         for entry in self.entries.split_off(self.entries.len().min(MAX_ENTRIES)) {
             if let Some(last) = self.entries.last_mut() {
                 last.absorb(&entry);
+                // Without a policy it counts for everybody, which errs on the safe side.
                 last.policy = None;
             }
         }
@@ -132,6 +135,7 @@ impl DeletionLog {
 impl RecentDeletions {
     fn absorb(&mut self, other: &Self) {
         self.devices += other.devices;
+        // The later time counts, so a merged entry lives longer and never shorter.
         self.since = self.since.max(other.since);
     }
 }

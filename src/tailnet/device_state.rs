@@ -123,6 +123,7 @@ impl DeviceState {
         if missing {
             return Step::Rest(None);
         }
+        // A read of the device comes first: every later decision rests on what it shows.
         if self.read {
             return match pending(self.read_backoff.as_ref(), now) {
                 Some(retry_at) => Step::Rest(Some(retry_at)),
@@ -136,6 +137,7 @@ impl DeviceState {
             return Step::Read(Request::Routes(id.clone()));
         }
         match next_call(&self.plan, &self.blocked(list_trusted, now)) {
+            // Without a durable record, a crash would lose what was changed (docs/decisions/0019).
             Some(_) if !recorded => Step::Wait,
             // Somebody may have approved a route or set a tag since the list. A request that replaces a whole
             // list sends unmanaged entries along, so they must be fresh. A change that cannot be undone must
@@ -185,7 +187,9 @@ impl DeviceState {
             .filter(|_| self.plan.owners.share_tags())
             .map(|_| Field::Tags);
         let reads_fail = pending(self.read_backoff.as_ref(), now).is_some();
+        // Deleting needs both a read that succeeds and a list that is not in doubt.
         let deletion = (reads_fail || !list_trusted).then_some(Field::DeleteInactive);
+        // Expiring a key cannot be undone either, so it needs a read that succeeds.
         let expiry = reads_fail.then_some(Field::ExpireKeyAt);
         // After a lost answer, the attributes are unknown.
         let unknown = self
@@ -258,6 +262,7 @@ impl DeviceState {
             .map(|backoff| backoff.retry_at)
             .chain(reads.into_iter().flatten().map(|at| at + refresh))
             .chain(self.contests.values().filter_map(Contest::wakes_at))
+            // A time that has passed would wake the engine again and again without anything to do.
             .filter(|at| *at > now)
             .min()
     }
@@ -293,6 +298,7 @@ impl DeviceState {
             let contest = self.contests.get(&field);
             let contested = contest.is_some_and(Contest::is_contested);
             let backoff = self.backoffs.get(&field).filter(|_| !contested)?;
+            // A quiet failure is repeated soon, and is reported only if it lasts.
             (!backoff.is_quiet()).then_some((Some(field), backoff))
         });
         let contests = self.contests.iter();

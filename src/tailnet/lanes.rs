@@ -73,6 +73,7 @@ impl Queues {
             Lane::Idle => self.lanes.remove(id),
             _ => self.lanes.insert(id.clone(), lane),
         };
+        // A device that stays in its lane keeps its place, and does not make the batch grow.
         if before == Some(lane) {
             return;
         }
@@ -86,6 +87,7 @@ impl Queues {
             }
             Some(urgency @ (Lane::Urgent | Lane::Routine)) if lane == Lane::Blocked => {
                 let namespace = self.ready.namespace_of(id);
+                // Only urgent requests use the quick tokens, whatever else the namespace sends.
                 if let Some(namespace) = namespace.filter(|_| urgency == Lane::Urgent) {
                     self.quick.take(namespace, now);
                 }

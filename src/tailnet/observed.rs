@@ -57,6 +57,7 @@ impl Observed {
 
     /// A device was deleted: it is gone, whatever a list says that was requested earlier.
     pub fn note_deleted(&mut self, id: &NodeId) {
+        // The revision tells lists that were requested before the deletion from later ones.
         self.deleted.insert(id.clone(), self.revision);
         self.remove(id);
     }
@@ -193,6 +194,7 @@ impl Observed {
 
     /// Nothing that was read before counts any longer: everything is read again.
     pub fn restart(&mut self, now: Duration) {
+        // Requests that are in flight now are recognized as outdated when their answers arrive.
         self.epoch += 1;
         self.polling.restart(now);
         self.absence.restart();

@@ -84,6 +84,7 @@ impl Outbox {
         } else {
             Haste::Routine
         };
+        // The next request is decided from what is known then (docs/decisions/0008), so no turn is saved up.
         self.turn.granted = false;
         std::mem::take(&mut self.effects)
     }
@@ -99,6 +100,7 @@ impl Outbox {
 
     /// Takes the turn of this step; `false`: there is none, and one is requested.
     pub fn take_turn(&mut self) -> bool {
+        // A request that finds no turn now needs one later, so the driver must learn of it.
         self.turn.wanted |= !self.turn.granted;
         std::mem::take(&mut self.turn.granted)
     }
@@ -177,6 +179,7 @@ impl Outbox {
         let quick: Vec<Duration> = slow_from.filter(|at| *at > now).collect();
         let slow = self.in_flight.len() - quick.len();
         self.lane_opens_at = None;
+        // A slow request no longer blocks a lane, so one becomes free when the oldest turns slow.
         if quick.len() >= MAX_LANES {
             let slow_soon = slow < MAX_SLOW;
             self.lane_opens_at = quick.into_iter().min().filter(|_| slow_soon);

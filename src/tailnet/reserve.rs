@@ -38,6 +38,7 @@ impl Reservations {
     pub fn ask(&mut self, id: &NodeId, needed: bool) {
         if !needed {
             self.asked.remove(id);
+        // A reserved device needs no second reservation.
         } else if !self.reserved.contains_key(id) {
             self.asked.insert(id.clone());
         }
@@ -71,6 +72,7 @@ impl Reservations {
 
     /// This revision is durable.
     pub fn note_recorded(&mut self, revision: u64) {
+        // The confirmation of an older record must not undo that of a newer one.
         self.recorded = self.recorded.max(revision);
     }
 
@@ -145,6 +147,7 @@ impl ChangeBudget {
             for id in ids {
                 let counts = self.needs_room(&id);
                 if self.reservations.reserved.len() >= most || (counts && room == 0) {
+                    // It stays asked, so that it is reserved once there is room.
                     self.reservations.asked.insert(id);
                     continue;
                 }
@@ -154,6 +157,7 @@ impl ChangeBudget {
                 self.reservations.reserved.insert(id, reservation);
             }
         }
+        // Each revision costs a write of the status, so an unchanged record gets none.
         if self.reservations.reserved.len() > before {
             self.reservations.revision = since;
         }

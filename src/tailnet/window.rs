@@ -76,6 +76,7 @@ impl Window {
     /// A request that changes a device for a namespace is sent.
     pub fn begin(&mut self, id: &NodeId, namespace: Option<String>) {
         let in_flight = self.in_flight.entry(id.clone()).or_default();
+        // A device can have several requests in flight, such as the halves of a batch.
         in_flight.calls += 1;
         in_flight.namespace = namespace;
     }
@@ -105,6 +106,7 @@ impl Window {
         };
         let before = self.changed.insert(id.clone(), changed);
         if let Some(before) = before {
+            // Otherwise the earlier end would expire the later change.
             self.ends.remove(&(before.ends, id.clone()));
         }
         self.ends.insert((ends, id.clone()));
@@ -174,9 +176,11 @@ impl Window {
         let own = self.own();
         let others = record.iter().filter_map(|record| {
             let of = (record.since, record.namespace.clone());
+            // The record includes what this process changed itself.
             let own = own.get(&of).copied().unwrap_or_default();
             let devices = record.devices.saturating_sub(own);
             let over = record.since.checked_add(COUNTS).ok()?;
+            // A negative duration means that the entry no longer counts.
             let left = Duration::try_from(over.duration_since(now.wall)).ok()?;
             // At most an hour, however far the wall clock has jumped.
             let ends = now.monotonic + left.min(HOUR);
@@ -188,6 +192,8 @@ impl Window {
         });
         self.earlier = others.collect();
         for (id, namespace) in reserved {
+            // The previous process may have sent the change without recording it, so the full hour counts
+            // from now.
             self.count_device(id, namespace.clone(), now);
         }
     }
@@ -229,6 +235,7 @@ fn bounded(counts: Counts) -> Counts {
     entries.sort_by_key(|((_, namespace), devices)| (namespace.is_none(), Reverse(*devices)));
     let mut bounded = Counts::new();
     for (number, ((since, namespace), devices)) in entries.into_iter().enumerate() {
+        // Without a namespace the entry still counts for the tailnet, so the limit is never exceeded.
         let namespace = namespace.filter(|_| number < NAMED_ENTRIES);
         *bounded.entry((since, namespace)).or_default() += devices;
     }

@@ -17,10 +17,14 @@ impl Engine {
         else {
             return;
         };
+        // The request may have arrived although its answer was lost.
         let doubtful = node.outcome_unknown.iter().any(Difference::is_action);
-        let acting =
-            |key: &&PolicyKey| self.policies.get(key).is_some_and(PolicyEntry::has_actions);
-        let keys: Vec<PolicyKey> = node.policies.iter().filter(acting).cloned().collect();
+        let keys: Vec<PolicyKey> = node
+            .policies
+            .iter()
+            .filter(|key| self.policies.get(key).is_some_and(PolicyEntry::has_actions))
+            .cloned()
+            .collect();
         let inherited: BTreeMap<PolicyKey, usize> = keys
             .iter()
             .map(|key| (key.clone(), self.inherited_deletions(key)))
@@ -120,6 +124,7 @@ impl Engine {
     /// Records a deletion right before its request, once a fresh read has verified that it is due. Each
     /// record counts for the day, whatever the outcome.
     pub(super) fn begin_deletions(&mut self, id: &NodeId, now: Now) {
+        // A deletion cannot be undone, so it waits while the lists are in doubt.
         let trusted = self.gate.leads() && self.observed.polling().is_trusted(now.monotonic);
         let Some(node) = self.devices.get(id).filter(|_| trusted) else {
             return;
@@ -140,6 +145,8 @@ impl Engine {
                     let name = difference.device.clone();
                     let again = entry.needed_record.actions.deletions.contains_key(id);
                     entry.records().begin_deletion(id, name, now.wall);
+                    // A repeated attempt on the same device is one deletion, and counts once in the tailnet's
+                    // log.
                     if !again {
                         let revision = self.change_budget.reservations.next_revision();
                         let log = &mut self.change_budget.deletions;
@@ -170,6 +177,8 @@ impl Engine {
                 }
                 Change::Delete { .. } => {
                     let budget = &self.change_budget;
+                    // The tailnet's record counts too: the policy's own status is lost if the policy is
+                    // recreated.
                     let counted = budget.reservations.has_recorded(budget.deletions.revision);
                     counted && !records.needs_deletion(&difference.node, now.wall)
                 }
@@ -207,15 +216,19 @@ impl Engine {
 
     /// A deletion whose answer was lost has taken effect if the device is gone.
     pub(super) fn confirm_deletions(&mut self, id: &NodeId, now: Now) {
+        // A device that is still there was not deleted.
         if self.observed.index().get(id).is_some() {
             return;
         }
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        let is_deletion =
-            |difference: &mut Difference| matches!(difference.change, Change::Delete { .. });
-        let made: Vec<Difference> = node.outcome_unknown.extract_if(.., is_deletion).collect();
+        let made: Vec<Difference> = node
+            .outcome_unknown
+            .extract_if(.., |difference| {
+                matches!(difference.change, Change::Delete { .. })
+            })
+            .collect();
         for difference in made {
             self.finish_action(&difference);
             self.note_change(&difference, now);

@@ -25,6 +25,7 @@ impl Engine {
         if self.gate.approved_plan().is_none() || !self.is_idle() {
             return false;
         }
+        // Without a list nothing more can be done, so waiting for the rest would never end.
         if self.given_up().is_some() {
             return true;
         }

@@ -73,6 +73,7 @@ impl Engine {
         };
         let guardrails = self.policies.guardrails();
         let sets = |key: &&PolicyKey| {
+            // Nothing is sent for a policy that targets too many devices, so its types do not count.
             let entry = self.policies.get(key).filter(|entry| !entry.too_many);
             let policy = entry.and_then(|entry| entry.policy.as_ref().ok());
             policy.is_some_and(|policy| {

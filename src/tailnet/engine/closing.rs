@@ -23,6 +23,7 @@ impl Engine {
         self.finish_deletions(now);
         self.count_waiting_records(now);
         if !self.gate.leads() {
+            // Only the leader writes statuses; without this, the reports would pile up until a term begins.
             self.dirty.take_reports();
             return Vec::new();
         }
@@ -33,10 +34,12 @@ impl Engine {
         self.dirty.report_all(edited);
         let mut due = Vec::new();
         for key in self.dirty.take_reports() {
+            // One report after many changes costs one write of the status instead of many.
             if self.selector_can_wait(&key) || self.clearing_can_wait(&key) {
                 self.dirty.report_later(&key);
                 continue;
             }
+            // The record goes into the same report, so it is made before the report is.
             self.record_keys(&key);
             self.freeze(&key);
             due.push(key);
@@ -52,6 +55,7 @@ impl Engine {
         };
         entry
             .frozen_plan
+            // Once the limit no longer holds the policy, nothing is left to approve on the tailnet.
             .take_if(|plan| plan.on == ApprovedOn::Tailnet && !is_limited);
         let Some(plan) = self.held_of(key, is_limited) else {
             return;
@@ -81,8 +85,10 @@ impl Engine {
         if entry.frozen_plan.is_some() || !(policy.mode == Mode::Approve || is_limited) {
             return None;
         }
+        // An approval on one object must not release what the other object holds.
         let (mut on_policy, mut on_tailnet) = (Changes::default(), Changes::default());
         for id in entry.managed() {
+            // A request in progress may still change what is held, and with it the hash.
             if self.is_working(id) {
                 return None;
             }

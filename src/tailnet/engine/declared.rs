@@ -27,6 +27,7 @@ impl Engine {
         let known = self
             .policies
             .get_mut(&key)
+            // Another uid is another object with the same name: it inherits nothing.
             .filter(|entry| entry.uid == declared.uid);
         let Some(entry) = known else {
             self.drop_policy(&key);
@@ -200,6 +201,7 @@ impl Engine {
             .as_ref()
             .or(entry.status_state.readable.as_ref());
         let policy = self.policies.admit(&entry.declared, known);
+        // An edit discards the frozen plan, so a policy that stays as it was must not count as edited.
         if policy == *entry.intended() {
             return;
         }
@@ -217,6 +219,7 @@ impl Engine {
     /// namespace is so new that its labels are unknown.
     pub(super) fn may_be_allowed_yet(&self, refusal: &Refusal) -> bool {
         match refusal {
+            // No label and no other object can make an invalid policy valid.
             Refusal::Invalid(_) => false,
             Refusal::NotAllowed(forbidden) => {
                 forbidden.selector_errors || !self.gate.has_listed_policies()

@@ -10,7 +10,6 @@ use crate::{
         Now, Request,
         device_state::{DeviceState, Step},
         lanes::Lane,
-        policy_entry::PolicyEntry,
     },
 };
 
@@ -29,12 +28,14 @@ impl Engine {
     /// Decides the next steps, and sends what can be sent.
     pub(super) fn dispatch(&mut self, now: Now) {
         for id in self.dirty.take_steps() {
+            // The record comes first: the step depends on whether the deletion has begun.
             self.begin_deletions(&id, now);
             self.decide_step(&id, now);
         }
         if self.outbox.has_lane(now.monotonic) {
             self.send_halves(now);
         }
+        // Requests for new and edited policies go before everything that can wait, such as a lookup.
         if !self.queues.has_urgent() {
             self.send_lookups(now);
         }
@@ -75,6 +76,7 @@ impl Engine {
             return;
         }
         let step = node.next_step(id, self.step_context(id, node, now.monotonic));
+        // A device with a request in flight waits for its answer, not for a reservation.
         let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
         self.change_budget.reservations.ask(id, waits);
         let lane = match &step {
@@ -90,6 +92,7 @@ impl Engine {
         let wakes = wakes.chain(node.plan.wakes).min();
         let expiry = wakes.map(|expiry| {
             let left = Duration::try_from(expiry.duration_since(now.wall));
+            // A negative duration has passed already: the device is planned again at once.
             now.monotonic + left.unwrap_or_default()
         });
         let retry = match step {
@@ -110,12 +113,11 @@ impl Engine {
     }
 
     fn makes_urgent(&self, key: &PolicyKey) -> bool {
-        let few = |entry: &PolicyEntry| {
-            entry.nodes().nth(MANY).is_none()
+        self.policies.get(key).is_some_and(|entry| {
+            entry.urgent
+                && entry.nodes().nth(MANY).is_none()
                 && entry.needed_record.managed.released_count() <= MANY
-        };
-        let urgent = |entry: &PolicyEntry| entry.urgent && few(entry);
-        self.policies.get(key).is_some_and(urgent)
+        })
     }
 
     /// The namespace that causes the next request for a device: of the change, of the edited policy, or of
@@ -140,6 +142,7 @@ impl Engine {
         let done = node.is_done();
         let policies: Vec<PolicyKey> = node.all_policies().cloned().collect();
         for key in policies {
+            // An edited policy stays urgent until its devices are done.
             if done && let Some(entry) = self.policies.get_mut(&key) {
                 entry.urgent = false;
             }
@@ -164,6 +167,7 @@ impl Engine {
             Some(Step::Call(call, differences)) => {
                 self.send_for(id, Request::Write(call), differences, now);
             }
+            // The step has changed since the device was queued, so its lane is decided again.
             Some(_) => self.decide_step(id, now),
             None => self.queues.remove(id),
         }
@@ -192,6 +196,7 @@ impl Engine {
             for id in written.clone() {
                 self.verify_one(&id, now);
             }
+        // A list that is read while writes are under way could not verify them.
         } else if on_the_way == 0 {
             for id in written.clone() {
                 self.verify_among_many(&id, now);
@@ -207,6 +212,7 @@ impl Engine {
         let Some(node) = self.devices.get(id) else {
             return;
         };
+        // The attributes follow with the next step, as a device has one request in flight.
         let request = if node.unverified_settings() {
             Request::Device(id.clone())
         } else {

@@ -71,6 +71,7 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
+        // A policy that is being deleted must adopt no further device.
         let leaves = entry.deleting.is_some();
         let selects = |policy: &Policy| {
             let selector = policy.selector().cloned()?;
@@ -111,6 +112,7 @@ impl Engine {
         if changed.is_empty() {
             return;
         }
+        // Until they are matched, it is undecided which policies target them, so they send nothing.
         self.dirty.step_all(changed.iter().cloned());
         for (key, entry) in self.policies.iter_mut() {
             if let Some(evaluation) = &mut entry.evaluation {

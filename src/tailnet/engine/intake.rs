@@ -17,6 +17,7 @@ use crate::{
 impl Engine {
     /// Takes an input. Returns the effective time.
     pub(super) fn absorb(&mut self, input: Input, now: Now) -> Now {
+        // The clock comes first: everything below is decided at the time of the API (docs/decisions/0014).
         if let Input::Answered(_, Ok(Answer::Devices { date, .. })) = &input {
             self.observed.read_clock(*date, now.monotonic);
         }
@@ -32,6 +33,7 @@ impl Engine {
                 if let Some(settings) = settings {
                     self.take_settings(*settings, now);
                 }
+                // Another API may have another clock.
                 self.observed.forget_clock();
                 self.gate.connect(connected);
                 self.start_over(now);
@@ -65,6 +67,7 @@ impl Engine {
                 .as_ref()
                 .map_or_else(|failure| failure.unknown_outcome, |_| true);
             for id in call.nodes() {
+                // A change with an unknown outcome counts as made, so that the limit is never exceeded.
                 self.change_budget.end(id, changed, now);
             }
             if changed {
@@ -82,6 +85,7 @@ impl Engine {
         }
         match (in_flight.request, result) {
             (Request::Devices, result) => {
+                // The list of a poll that was given up meanwhile must not count.
                 if let Some(asked) = self.observed.poll_answered(ticket) {
                     self.take_list(asked, result, now);
                 }
@@ -99,6 +103,7 @@ impl Engine {
             {
                 self.request_finished(&id);
             }
+            // An answer about another device must not be taken for this one.
             (Request::Device(id), Ok(Answer::Device(device))) if device.node_id == id => {
                 self.take_device(*device, in_flight.sent_at);
             }
@@ -136,6 +141,7 @@ impl Engine {
         };
         node.routes_backoff = None;
         node.routes_read = Some(asked_at);
+        // Where lists report the routes, a reading of its own would only become outdated.
         if node.plan.routes_unread || node.routes.is_some() {
             node.routes = Some(Reading {
                 values: routes.clone(),
@@ -174,6 +180,7 @@ impl Engine {
         };
         self.poll_now_after(&failure, now);
         self.request_finished(id);
+        // The pause grows with each failure in a row, so the previous backoff counts.
         let before = self.devices.get_mut(id).and_then(|node| slot(node).take());
         let backoff = self.backoff(failure, before.as_ref(), now);
         if let Some(node) = self.devices.get_mut(id) {
@@ -203,6 +210,7 @@ impl Engine {
     /// The record in a report of this object is durable.
     fn recorded(&mut self, key: &PolicyKey, uid: &str, record: PolicyRecord) {
         let entry = self.policies.get_mut(key);
+        // The report may be of a deleted object with the same name.
         if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
             entry.durable_record = record;
             self.dirty.step_all(entry.nodes().cloned());
@@ -229,6 +237,7 @@ impl Engine {
         let Some(in_flight) = self.outbox.take(ticket) else {
             return;
         };
+        // A lookup does not make its device busy, so there is nothing to decide again.
         if self.observed.absence_mut().take_back(ticket, now.monotonic) {
             return;
         }
@@ -243,6 +252,7 @@ impl Engine {
             }
             Request::Write(call) => {
                 for id in call.nodes() {
+                    // Nothing was sent, so nothing counts against the limit.
                     self.change_budget.end(id, false, now);
                     self.decide_again(id);
                 }
@@ -262,6 +272,7 @@ impl Engine {
         let Some((id, matters)) = self.observed.absence_mut().lookup_answered(ticket) else {
             return false;
         };
+        // The device may be in the list again, so the answer must not remove it.
         if !matters {
             return true;
         }
@@ -282,6 +293,7 @@ impl Engine {
     /// A device that lists lack is in the tailnet: the lists are incomplete.
     fn take_unlisted(&mut self, device: Device, now: Now) {
         let id = device.node_id.clone();
+        // One device that is missing by mistake proves that others may be missing too.
         self.observed.doubt();
         let again = now.monotonic + self.refresh();
         self.observed.absence_mut().lookup_found(&id, again);
@@ -293,6 +305,7 @@ impl Engine {
 
     fn lookup_failed(&mut self, id: &NodeId, failure: Option<&Failure>, now: Now) {
         let least = match failure.map(|failure| failure.retry) {
+            // The API asked for this pause, so the backoff never shortens it.
             Some(Retry::After(pause)) => pause,
             _ => Duration::ZERO,
         };
@@ -361,6 +374,7 @@ fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
 pub(super) fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
     match (&device.enabled_routes, &node.routes) {
         (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
+        // The report has the routes itself, so a separate read is no longer needed.
         (Some(_), _) => node.routes = None,
         (None, None) => {}
     }

@@ -68,6 +68,7 @@ impl Engine {
             let held = self.policies.get(key)?;
             held.policy.as_ref().ok().map(Policy::rank)
         };
+        // Nothing counts against the limit, so it holds nobody.
         if wants.is_empty() {
             return Default::default();
         }
@@ -79,6 +80,7 @@ impl Engine {
         let beyond_share = beyond_share.unwrap_or_default();
         let room = most.saturating_sub(window.count());
         let mut held = wants.policies_over_limit(room, &beyond_share, rank);
+        // A policy beyond its share is held even while the tailnet's limit has room.
         held.extend(beyond_share.iter().cloned());
         (held, beyond_share)
     }

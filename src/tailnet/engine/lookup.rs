@@ -21,6 +21,7 @@ impl Engine {
         target: &DeviceTarget,
         bound: Option<&NodeId>,
     ) -> Result<(Binding, Option<Doubt>), Failure> {
+        // Without a connection the lists are of an earlier time, and prove nothing.
         if let Some(failure) = self.gate.disconnected() {
             return Err(failure.clone());
         }
@@ -33,6 +34,7 @@ impl Engine {
         }
         let list_at = self.observed.polling().last();
         let looked_up = &mut self.observed.absence_mut().looked_up;
+        // Noted even before the first list, so that later snapshots include the device.
         looked_up.note(&target.identity, bound, list_at);
         if self.observed.lists() == 0 {
             return Err(Failure {
@@ -51,6 +53,7 @@ impl Engine {
                 .absence()
                 .is_reported(id, self.observed.lists())
             {
+                // One incomplete list proves nothing; now more than one in a row lacks the device.
                 return Ok((Binding::Missing(id.clone()), None));
             }
             self.observed.compare_soon();
@@ -95,6 +98,7 @@ impl Engine {
         if self.observed.absence().is_missing(id) {
             return Some(Doubt::NotListed);
         }
+        // A name may be claimed by another device, so one list is not enough to bind it.
         let is_new = bound != Some(id) && may_change(&target.identity);
         (is_new && !self.can_compare_lists()).then_some(Doubt::OneList)
     }

@@ -179,6 +179,7 @@ impl Engine {
     /// The time (monotonic) at which [`Input::Wake`] should come, if nothing else does before.
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
+        // Nothing new is begun while the engine stops, so no time is worth waking up for.
         if self.gate.is_stopping() {
             return None;
         }

@@ -46,6 +46,7 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
+        // Each matched device ends here, so an unchanged result must not plan all the others again.
         if entry.too_many == too_many {
             return;
         }

@@ -48,9 +48,11 @@ impl Engine {
     /// is the one that the write was decided for, and the plan still has exactly these changes.
     #[must_use]
     pub fn still_wants(&self, ticket: Ticket, now: Now) -> bool {
+        // An unknown ticket belongs to a request that was answered or revoked.
         let Some(in_flight) = self.outbox.in_flight(ticket) else {
             return false;
         };
+        // A read changes nothing, so it may go out whatever has happened meanwhile.
         let Request::Write(call) = &in_flight.request else {
             return true;
         };
@@ -69,6 +71,7 @@ impl Engine {
                     && still_planned(call, &own, &node.plan)
             })
         };
+        // A new connection or term reads everything again before it writes.
         in_flight.epoch == self.observed.epoch()
             && self.gate.may_write(&self.observed)
             && call.nodes().iter().all(is_planned)
@@ -99,6 +102,7 @@ impl Engine {
                     continue;
                 };
                 node.halves = node.halves.saturating_sub(1);
+                // The plan has changed since the batch was refused: nothing of this device is left to send.
                 if own.is_empty() {
                     self.dirty.step(id);
                 } else {

@@ -17,6 +17,7 @@ impl Engine {
         for id in call.nodes() {
             self.request_finished(id);
             if matches!(call, Call::Set(_, SettingValue::Ipv4(_))) {
+                // The previous address is free now: another device may wait for it.
                 self.reconsider_waiting(id);
             }
             if matches!(call, Call::Delete(_)) {
@@ -58,6 +59,7 @@ impl Engine {
             let field = difference.change.field();
             if let Some(node) = self.devices.get_mut(&difference.node) {
                 node.backoffs.remove(&field);
+                // A deleted device cannot be read, so its deletion is never verified.
                 if field != Field::DeleteInactive {
                     node.unverified.insert(field, difference.change.clone());
                 }
@@ -125,6 +127,7 @@ impl Engine {
         if let Call::WriteAttributes(writes) = call
             && self.gate.may_send(&self.observed)
             && self.may_be_one_entry(failure, differences)
+            // A batch of one entry cannot be split; its failure is that of the entry.
             && self.split(writes)
         {
             return;
@@ -321,6 +324,7 @@ impl Engine {
         };
         for id in halves.iter().flat_map(Half::devices) {
             if let Some(node) = self.devices.get_mut(id) {
+                // A device waits until all its parts are sent, so that its next step does not repeat them.
                 node.halves += 1;
             }
         }
