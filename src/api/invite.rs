@@ -1,4 +1,4 @@
-//! `TailscaleDeviceInvite`: invites somebody outside of the tailnet to share a device.
+//! `TailscaleDeviceInvite`: invites someone outside of the tailnet to share a device.
 //!
 //! The doc comments become `kubectl explain`: they address the author of a manifest.
 

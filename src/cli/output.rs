@@ -52,7 +52,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints data that somebody must see: a reader that is gone is an error.
+/// Prints data that someone must see: a reader that is gone is an error.
 pub(super) fn print_to_the_end(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush())

@@ -1,4 +1,4 @@
-//! An invite that shares a device with somebody in another tailnet.
+//! An invite that shares a device with someone in another tailnet.
 
 use jiff::Timestamp;
 use serde::Serialize;

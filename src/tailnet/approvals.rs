@@ -1,4 +1,4 @@
-//! Changes that are pending approval: they are frozen, shown, and sent once somebody approves them.
+//! Changes that are pending approval: they are frozen, shown, and sent once someone approves them.
 //!
 //! Only this process knows which changes were approved. If it crashes in the middle, the rest is held again
 //! under another hash. So an approval never sends a change that it was not meant for.

@@ -139,7 +139,7 @@ impl DeviceState {
         match next_call(&self.plan, &self.blocked(list_trusted, now)) {
             // Without a durable record, a crash would lose what was changed (docs/decisions/0019).
             Some(_) if !recorded => Step::Wait,
-            // Somebody may have approved a route or set a tag since the list. A request that replaces a whole
+            // Someone may have approved a route or set a tag since the list. A request that replaces a whole
             // list sends unmanaged entries along, so they must be fresh. A change that cannot be undone must
             // rest on fresh facts too.
             Some((call, _)) if !self.rests_on(&call).is_fresh(fresh_for, now) => {

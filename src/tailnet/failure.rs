@@ -5,7 +5,7 @@ use crate::model::Reason;
 /// Whether repeating a request can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// The answer stays the same until somebody edits something.
+    /// The answer stays the same until someone edits something.
     Never,
     /// It may help later.
     Later,

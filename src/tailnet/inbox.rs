@@ -1,6 +1,6 @@
 //! The inbox of an engine: of each object only its newest state waits.
 //!
-//! A busy engine takes messages later than they arrive. If somebody edits a policy fifty times a second, the
+//! A busy engine takes messages later than they arrive. If someone edits a policy fifty times a second, the
 //! engine must not work through all versions long after the last edit. So a newer state of an object replaces
 //! the one that waits. Messages that are more than a state are kept in order: the end of a term, a
 //! connection, an object that is deleted before another one of its name is created.

@@ -93,7 +93,7 @@ pub enum Input {
     Settings(Settings),
     /// The labels of a namespace; `None`: the namespace is gone.
     Namespace(String, Option<Labels>),
-    /// Somebody else has written to the status of this policy, or of the tailnet (`None`).
+    /// Someone else has written to the status of this policy, or of the tailnet (`None`).
     StatusEdited(Option<PolicyKey>),
     /// The annotation or the status of the tailnet's resource.
     Tailnet(TailnetDeclared),

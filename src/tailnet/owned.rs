@@ -142,7 +142,7 @@ impl PolicyEntry {
     }
 
     /// The policy no longer owns a key that it declares with an expiry that has passed: the server removes
-    /// the attribute, and a value that somebody sets later is theirs.
+    /// the attribute, and a value that someone sets later is theirs.
     pub fn disown_expired(&mut self, now: Timestamp) {
         let Ok(policy) = &self.policy else {
             return;

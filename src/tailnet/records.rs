@@ -29,7 +29,7 @@ impl Records {
     }
 
     /// Decides whether the devices that wait are recorded now: they are many, they have waited long enough, or
-    /// no more can come (`is_quiet`).
+    /// nothing else can come (`is_quiet`).
     pub fn decide(&mut self, is_quiet: bool, now: Duration) {
         self.is_due = self.since.is_some_and(|since| {
             self.devices >= MANY_WAITING || is_quiet || now >= since + PATIENCE

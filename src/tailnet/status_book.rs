@@ -1,6 +1,6 @@
 //! What was reported last, so that only changes are written.
 //!
-//! A status that somebody else has edited is corrected after the next poll and not before, so that two writers
+//! A status that someone else has edited is corrected after the next poll and not before, so that two writers
 //! who disagree cost one write per poll.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +13,9 @@ use crate::plan::PolicyKey;
 pub(super) struct StatusBook {
     policies: BTreeMap<PolicyKey, PolicyReport>,
     tailnet: Option<TailnetReport>,
-    /// Somebody has edited the statuses of these policies.
+    /// Someone has edited the statuses of these policies.
     edited: BTreeSet<PolicyKey>,
-    /// Somebody has edited the status of the tailnet.
+    /// Someone has edited the status of the tailnet.
     tailnet_edited: bool,
     /// The number of the last list after which reports were made.
     list: u64,
@@ -30,7 +30,7 @@ pub(super) struct Offered {
 }
 
 impl StatusBook {
-    /// Notes that somebody edited the status of this policy, or of the tailnet (`None`).
+    /// Notes that someone edited the status of this policy, or of the tailnet (`None`).
     pub fn note_edit(&mut self, policy: Option<PolicyKey>) {
         match policy {
             Some(key) => {

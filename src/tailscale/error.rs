@@ -206,7 +206,7 @@ impl Kind {
         }
     }
 
-    /// What it means and, if somebody can fix it, how.
+    /// What it means and, if someone can fix it, how.
     fn sentence(self) -> &'static str {
         match self {
             Self::Unreachable => "no complete answer",

@@ -28,7 +28,7 @@ fn no_definition_contains_an_empty_list_or_map() {
     }
 }
 
-/// An entry that somebody else added must not survive the next server-side apply.
+/// An entry that someone else added must not survive the next server-side apply.
 #[test]
 fn a_list_in_a_spec_has_one_owner() {
     for (name, content) in &tsdp::cli::crds::files().unwrap() {

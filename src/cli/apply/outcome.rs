@@ -19,7 +19,7 @@ pub(super) struct Outcome {
     total: usize,
     /// The number of changes that were made.
     made: usize,
-    /// The number of changes that somebody else made meanwhile, or that are no longer desired.
+    /// The number of changes that someone else made meanwhile, or that are no longer desired.
     unnecessary: usize,
     /// The changes that failed: the setting, and why.
     failed: Vec<(String, String)>,
@@ -99,7 +99,7 @@ impl Outcome {
         }
     }
 
-    /// 0: everything is in sync. 2: changes are left for somebody to approve or plan. 1: an error.
+    /// 0: everything is in sync. 2: changes are left for someone to approve or plan. 1: an error.
     pub fn code(&self) -> u8 {
         if self.interrupted {
             INTERRUPTED

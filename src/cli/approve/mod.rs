@@ -180,7 +180,7 @@ async fn approve_on_tailnet(
     .await
 }
 
-/// Refuses if the held plan changed while somebody read it.
+/// Refuses if the held plan changed while someone read it.
 fn still_waits(policy: &TailscaleDevicePolicy, hash: &PlanHash) -> Result<(), String> {
     match Waiting::of(policy)? {
         Waiting::Plan { hash: now, .. } if now == *hash => Ok(()),

@@ -23,7 +23,7 @@ pub(super) enum Waiting<'a> {
         plan: &'a HeldPlan,
         changes: Vec<&'a PendingChange>,
     },
-    /// Somebody must choose the device. The message of `Ready` names the candidates.
+    /// Someone must choose the device. The message of `Ready` names the candidates.
     Device(&'a str),
     /// None. The message of `Ready` says why.
     Nothing(&'a str),

@@ -19,7 +19,7 @@ pub(in crate::cli) struct PlanRun {
     pub admission: Admission,
     /// The maximum number of changed devices.
     pub limit: ChangeLimit,
-    /// The policies that somebody approved over the limit.
+    /// The policies that someone approved over the limit.
     pub approved_over_limit: BTreeSet<PolicyKey>,
     pub snapshot: Snapshot,
     pub tailnet_plan: TailnetPlan,

@@ -67,7 +67,7 @@ impl Connector {
         &self.webhooks
     }
 
-    /// Keeps a tailnet connected as its spec and its Secret describe, for ever.
+    /// Keeps a tailnet connected as its spec and its Secret describe, forever.
     pub async fn keep(
         self,
         tailnet: String,
@@ -112,7 +112,7 @@ impl Connector {
                 Err(error) => {
                     warn!("the Secret {place} cannot be watched: {error}");
                     // A client that works stays in use while the API server is away, but a new leader
-                    // does not wait for ever.
+                    // does not wait forever.
                     if last.is_none() || reread.is_overdue() {
                         line.hand_over(Err(unread(&place, &error)));
                         // So that the same data connects again once the Secret can be read.

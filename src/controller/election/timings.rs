@@ -24,7 +24,7 @@ impl Timings {
         Duration::from_secs(self.0.get().into())
     }
 
-    /// A leader that could not renew for this long writes no more: 10 s by default.
+    /// A leader that could not renew for this long no longer writes: 10 s by default.
     #[must_use]
     pub fn renew_deadline(self) -> Duration {
         self.lease() * 2 / 3

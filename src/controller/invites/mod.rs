@@ -7,7 +7,7 @@
 //! ```
 //!
 //! An invite is no state to converge to: it is made at most once, and looked at now and then until
-//! somebody has accepted it. So it stays out of the engine, and shares only its snapshot and its
+//! someone has accepted it. So it stays out of the engine, and shares only its snapshot and its
 //! client with it, and so the request budget.
 
 mod context;

@@ -16,7 +16,7 @@ pub(super) enum Step<'a> {
     Keep(&'a Invite),
     /// There is none: create one.
     Create,
-    /// The list no longer has its invite. It is not created again: somebody withdrew it, or it
+    /// The list no longer has its invite. It is not created again: someone withdrew it, or it
     /// expired.
     Gone,
 }

@@ -253,7 +253,7 @@ impl OpenInvites<'_> {
             && out.accepted
             && self.status.accepted != Some(true)
         {
-            let by = out.accepted_by.as_deref().unwrap_or("somebody");
+            let by = out.accepted_by.as_deref().unwrap_or("someone");
             let note = format!("{by} accepted the invite {} to {}.", out.invite, out.node);
             self.emit(Reason::Accepted, note).await;
         }

@@ -175,7 +175,7 @@ fn is_out(out: &Out) -> ReadyState {
             format!("{title} exists, but its URL is not in a Secret: {error}"),
         ),
         (Ok(()), true) => {
-            let by = out.accepted_by.as_deref().unwrap_or("somebody");
+            let by = out.accepted_by.as_deref().unwrap_or("someone");
             ReadyState::done(Reason::Accepted, format!("{title} was accepted by {by}."))
         }
         (Ok(()), false) => ReadyState::done(
@@ -195,7 +195,7 @@ fn finish(
     conditions.set_ready(ready);
     match (kept.accepted, kept.accepted_by.as_deref()) {
         (Some(true), by) => {
-            let message = format!("Accepted by {}.", by.unwrap_or("somebody"));
+            let message = format!("Accepted by {}.", by.unwrap_or("someone"));
             conditions.set(ACCEPTED, "True", Reason::Accepted, &message);
         }
         (Some(false), _) => {

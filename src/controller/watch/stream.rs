@@ -34,7 +34,7 @@ pub(in crate::controller) enum Change<K> {
 /// and a new leader waits for its lists: a dead connection must not block it.
 const LIST: Duration = Duration::from_secs(10);
 
-/// Watches these objects for ever; failures are retried with a growing backoff.
+/// Watches these objects forever; failures are retried with a growing backoff.
 /// `tell` receives each change and returns `false` once nobody is interested.
 pub(in crate::controller) async fn run<K>(
     api: Api<DeserializeGuard<K>>,

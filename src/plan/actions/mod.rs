@@ -73,7 +73,7 @@ pub enum Stage {
 /// Why a one-shot action will never be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Missed {
-    /// The policy is younger than the time: somebody restored it, or wrote an old time.
+    /// The policy is younger than the time: someone restored it, or wrote an old time.
     BeforeCreation,
     /// It could not begin within [`GRACE`].
     TooLate,
@@ -365,7 +365,7 @@ impl Difference {
     }
 
     /// Whether the action must be recorded for one of its policies: it can be sent now, or as soon as
-    /// somebody approves it.
+    /// someone approves it.
     #[must_use]
     pub fn begins_for(&self, policy: &PolicyKey, field_owners: &FieldOwners) -> bool {
         let sends = matches!(field_owners.mode(policy), Mode::Enforce | Mode::Approve);

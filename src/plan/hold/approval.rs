@@ -1,4 +1,4 @@
-//! Approvals: frozen plans that are held until somebody approves them by their hash.
+//! Approvals: frozen plans that are held until someone approves them by their hash.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -187,7 +187,7 @@ impl Changes {
     }
 }
 
-/// The changes of one policy that are held until somebody approves them. The plan is frozen: its hash
+/// The changes of one policy that are held until someone approves them. The plan is frozen: its hash
 /// always names exactly these changes. A later difference is not part of it, and an approval sends only
 /// those of its changes that are still open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +304,7 @@ impl<'a> FromIterator<(&'a PolicyKey, ApprovalState<'a>)> for ApprovalStates<'a>
 }
 
 impl<'a> ApprovalStates<'a> {
-    /// Allows only these changes, if somebody approved a shown plan.
+    /// Allows only these changes, if someone approved a shown plan.
     #[must_use]
     pub fn only(self, approved: Option<&'a Changes>) -> Self {
         Self {

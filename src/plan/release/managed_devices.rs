@@ -159,7 +159,7 @@ impl ManagedDevices {
 }
 
 impl Policy {
-    /// Whether devices that it releases are cleared, now or once somebody approves. Nothing is sent for a
+    /// Whether devices that it releases are cleared, now or once someone approves. Nothing is sent for a
     /// policy that is suspended or only observes.
     #[must_use]
     pub fn clears(&self) -> bool {

@@ -79,7 +79,7 @@ pub enum Binding {
     },
     /// Several devices have the name, and none is bound.
     Ambiguous(Vec<NodeId>),
-    /// The bound device is gone, and the device that has its name now belongs to somebody else.
+    /// The bound device is gone, and the device that has its name now belongs to someone else.
     IdentityChanged {
         /// The device that was bound.
         bound: NodeId,
@@ -155,7 +155,7 @@ fn bind_among(
 }
 
 /// While the bound device is in the list it stays bound, even if another device takes its name. When it is
-/// gone, the policy follows another device of the name only if its owner is the same, or if somebody
+/// gone, the policy follows another device of the name only if its owner is the same, or if someone
 /// approved that device. Of several devices of the name, the policy follows the approved one.
 fn bind_device(
     target: &DeviceTarget,

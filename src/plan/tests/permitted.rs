@@ -37,7 +37,7 @@ fn approved<'a>(scene: &Scene, frozen: &'a BTreeMap<PolicyKey, Changes>) -> Appr
     permits.collect()
 }
 
-/// The same device after somebody has changed some of its settings.
+/// The same device after someone has changed some of its settings.
 fn drifted(scene: &Scene, other: &Scene, drifts: [bool; 4]) -> Scene {
     let mut scene = scene.clone();
     let [tags, routes, flags, attributes] = drifts;

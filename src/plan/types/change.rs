@@ -306,10 +306,10 @@ pub enum Hold {
     NoRecord,
     /// Pending approval on the policy: by this hash, once it is part of a frozen plan.
     Approval(Option<PlanHash>),
-    /// The policy would change more devices within an hour than the tailnet's limit allows. Somebody can
+    /// The policy would change more devices within an hour than the tailnet's limit allows. Someone can
     /// approve it on the tailnet: by this hash, once it is part of a frozen plan.
     Limit(Option<PlanHash>),
-    /// Somebody approved a shown plan, and it is not part of that plan.
+    /// Someone approved a shown plan, and it is not part of that plan.
     NotInApprovedPlan,
     /// The policy is suspended.
     Suspended(Suspender),

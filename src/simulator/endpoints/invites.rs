@@ -1,4 +1,4 @@
-//! Invites that share a device with somebody in another tailnet.
+//! Invites that share a device with someone in another tailnet.
 
 use http::StatusCode;
 use jiff::SignedDuration;

@@ -95,7 +95,7 @@ impl Engine {
         }
     }
 
-    /// Records keys that are about to be expired, or will be once somebody approves. This happens as soon as
+    /// Records keys that are about to be expired, or will be once someone approves. This happens as soon as
     /// the time has come, even if no request can be sent yet: the record must be durable before the request
     /// ([`crate::plan::PolicyRecord::covers`]).
     pub(super) fn begin_expiries(&mut self, id: &NodeId) {

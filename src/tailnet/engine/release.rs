@@ -149,7 +149,7 @@ impl Engine {
         !cleared.is_empty()
     }
 
-    /// Some settings on a released device may be gone before the rest can be cleared. A value that somebody
+    /// Some settings on a released device may be gone before the rest can be cleared. A value that someone
     /// sets there later is theirs.
     fn disown_gone(&mut self, id: &NodeId) {
         let (Some(node), Some(device)) = (self.devices.get(id), self.observed.index().get(id))

@@ -285,7 +285,7 @@ impl Engine {
                 })
                 .collect()
         };
-        // A difference from an edit, or from a change by somebody else, is a new difference.
+        // A difference from an edit, or from a change by someone else, is a new difference.
         let undone: Vec<Difference> = verified
             .iter()
             .filter_map(|(field, written)| Some((open.get(field)?, written)))

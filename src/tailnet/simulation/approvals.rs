@@ -77,7 +77,7 @@ fn an_approved_plan_is_sent_and_later_differences_are_held_under_another_hash() 
     let named = &reported(&world).differences[0].hold;
     assert_eq!(*named, Some(Hold::Approval(Some(plan.hash.clone()))));
 
-    // A device that joins later, one that somebody fixes, and one with another difference now.
+    // A device that joins later, one that someone fixes, and one with another difference now.
     let mut joins = device(40);
     joins.tags = [tag("tag:s")].into();
     world.model.add(joins);
@@ -198,7 +198,7 @@ fn an_approval_is_used_once_through_crashes() {
         assert_eq!(used, 1, "seed {seed}");
         world.assert_converged();
         cut_off += usize::from((1..12).contains(&reported(&world).in_sync));
-        // Somebody undoes the change: the same approval does not make it again.
+        // Someone undoes the change: the same approval does not make it again.
         for device in world.model.devices.values_mut() {
             device.tags = [tag("tag:s")].into();
         }

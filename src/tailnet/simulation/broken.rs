@@ -1,4 +1,4 @@
-//! Invalid and unreadable specs, and finalizers that somebody removes.
+//! Invalid and unreadable specs, and finalizers that someone removes.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -238,7 +238,7 @@ impl World {
         }
     }
 
-    /// Somebody changes a device in the admin console.
+    /// Someone changes a device in the admin console.
     fn drift(&mut self) {
         let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
         let Some(id) = self.rng.choice(ids) else {

@@ -580,7 +580,7 @@ impl World {
         }
     }
 
-    /// Whether somebody else changed the device so recently that a read may not show it.
+    /// Whether someone else changed the device so recently that a read may not show it.
     fn has_drifted(&self, id: &NodeId) -> bool {
         let drifted = self.drifted.get(id);
         drifted.is_some_and(|at| self.clock < *at + Duration::from_secs(15))

@@ -227,7 +227,7 @@ fn addresses_are_never_swapped_but_pass_on_along_a_chain() {
     world.assert_converged();
 }
 
-/// Somebody removes the tags every few minutes.
+/// Someone removes the tags every few minutes.
 fn contest(world: &mut World, times: usize) {
     for _ in 0..times {
         world.run_for(Duration::from_mins(5));

@@ -158,7 +158,7 @@ fn a_route_and_a_tag_given_a_moment_before_survive_what_only_adds() {
     };
     world.start();
     world.run_for(Duration::from_secs(1));
-    // Since the list, somebody has approved a route and added a tag.
+    // Since the list, someone has approved a route and added a tag.
     let device = world.model.devices.get_mut(&node_id(0)).unwrap();
     device.tags.insert("tag:b".parse().unwrap());
     device.enabled_routes = Some(["10.1.0.0/16".parse().unwrap()].into());
@@ -360,7 +360,7 @@ fn a_new_policy_goes_before_routine_work() {
     }
     world.start();
     world.run_until(SOON);
-    // Somebody changes all devices. While they are corrected, a new policy is applied.
+    // Someone changes all devices. While they are corrected, a new policy is applied.
     for device in world.model.devices.values_mut() {
         device.tags = ["tag:b".parse().unwrap()].into();
     }

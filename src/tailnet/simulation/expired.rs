@@ -1,4 +1,4 @@
-//! Attributes with an expiry: a value that exists after it belongs to somebody else.
+//! Attributes with an expiry: a value that exists after it belongs to someone else.
 
 use std::time::Duration;
 

@@ -145,7 +145,7 @@ struct World {
     steps: u64,
     steps_at_once: usize,
     seen: Seen,
-    /// When somebody else last changed the routes of a device.
+    /// When someone else last changed the routes of a device.
     drifted: BTreeMap<NodeId, Duration>,
     last_reports: BTreeMap<PolicyKey, PolicyReport>,
     /// When the last report of a policy will be stored.

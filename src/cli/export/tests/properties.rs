@@ -69,7 +69,7 @@ fn plan_for(policies: &[PolicyInput], tailnet: &Tailnet, now: Timestamp) -> Tail
     plan_tailnet(policies, &Admission::default(), &fleet, &attributes, now)
 }
 
-/// The same tailnet after somebody has changed each setting that can be changed.
+/// The same tailnet after someone has changed each setting that can be changed.
 fn changed(tailnet: &Tailnet) -> Tailnet {
     let changed = tailnet.iter().map(|(device, _)| {
         let mut device = device.clone();

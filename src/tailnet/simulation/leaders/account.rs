@@ -154,7 +154,7 @@ impl Account {
     /// A person changes a device.
     pub fn note_drift(&mut self, now: Duration, id: &NodeId) {
         self.drifted.insert(id.clone(), now);
-        // If somebody reverts a change at once, the approval of that change may still be in use.
+        // If someone reverts a change at once, the approval of that change may still be in use.
         self.applied
             .retain(|(_, device), (_, at)| device != id || now > *at + SEEN_WITHIN);
     }

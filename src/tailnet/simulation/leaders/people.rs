@@ -306,7 +306,7 @@ impl Pair {
 
     // --- The devices ---
 
-    /// Somebody changes a device in the admin console.
+    /// Someone changes a device in the admin console.
     fn drift(&mut self) {
         let id = node_id(self.rng.usize(..DEVICES));
         let now = self.clock;

@@ -166,7 +166,7 @@ fn reports_depend_only_on_what_the_tenant_may_see() {
         world.apply(policy.clone());
         world.start();
         world.run_for(Duration::from_mins(5));
-        // Somebody keeps changing fields that the tenant may see.
+        // Someone keeps changing fields that the tenant may see.
         for _ in 0..4 {
             let own = world.model.devices.get_mut(&node_id(0)).unwrap();
             own.tags.remove(&"tag:a1".parse::<Tag>().unwrap());
