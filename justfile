@@ -13,7 +13,7 @@ suite FILTER='':
     cargo test --test suite -- {{FILTER}}
 
 # runs the histories of the engine whose names contain NAME, for SEEDS seeds from FIRST on
-histories NAME='simulation' SEEDS='5000' FIRST='0':
+histories NAME='histories' SEEDS='5000' FIRST='0':
     TSDP_SEEDS={{SEEDS}} TSDP_SEED={{FIRST}} cargo test --release --lib -- {{NAME}} --nocapture
 
 # writes every generated file again: CRDs, reference, statuses, health tests, messages

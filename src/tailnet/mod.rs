@@ -53,10 +53,10 @@ mod report_retries;
 mod requests;
 mod reserve;
 mod selectors;
-#[cfg(test)]
-mod simulation;
 mod status_book;
 mod term;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod window;
 

@@ -1,0 +1,31 @@
+//! One short history for each rule, with exact expectations.
+
+pub mod actions;
+mod approvals;
+mod approved_plan;
+mod broken;
+mod budget;
+pub mod clears;
+mod contested;
+mod counted;
+mod device_lookups;
+mod due;
+mod evaluated;
+mod expired;
+mod faulty;
+mod flapping;
+mod fleets;
+mod guarded;
+mod late;
+mod limits;
+mod never_sent;
+pub mod owned;
+mod released;
+mod shares;
+mod short_lists;
+mod short_plans;
+mod tenants;
+
+use super::simulation::{
+    Broken, CLEAR_TIMEOUT, Event, Kept, World, builders, model, told::EngineInputs,
+};

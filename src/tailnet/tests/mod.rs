@@ -1,0 +1,11 @@
+//! Tests of the whole engine, in a simulated world.
+//!
+//! | folder | what is in it |
+//! |---|---|
+//! | `simulation` | the world: a tailnet's API, the objects in Kubernetes, a clock, and what must always hold |
+//! | `histories` | random runs, each decided by its seed |
+//! | `cases` | one short run for each rule |
+
+mod cases;
+mod histories;
+mod simulation;

@@ -1,0 +1,307 @@
+//! Random events of the simulated world: edits, drift, devices that join and leave, failures.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde_json::Value;
+
+use super::{
+    Broken, Kept, World,
+    builders::policy_key,
+    model::{self, Faults},
+};
+use crate::{
+    convert::fixtures::guardrails,
+    model::{AttributeKey, Attributes, ChangeLimit, NodeId, ReportedAttribute, Route},
+    plan::{Approvals, ApprovedOn, Deletion, Labels, PolicyKey},
+    tailnet::Input,
+};
+
+pub const DEVICES: usize = 5;
+pub const POLICIES: usize = 6;
+
+impl World {
+    pub fn populate(&mut self) {
+        for number in 0..DEVICES {
+            let device = self.device(number);
+            self.model.add(device);
+        }
+        self.model.tags_disable_expiry = self.rng.bool();
+        self.model.list_hides_routes = self.rng.u8(..4) == 0;
+    }
+
+    /// One random edit, drift, or failure.
+    pub fn disturb(&mut self) {
+        match self.rng.u8(..27) {
+            0..=4 => self.drift(),
+            5..=9 => {
+                let mut policy = self.policy();
+                if self.rng.u8(..3) == 0 {
+                    policy.deletion = Deletion::Clear;
+                }
+                // An edit of an object that is being deleted changes nothing.
+                let kept = self.policies.get(&policy.key);
+                if kept.is_none_or(|kept| !kept.deleting) {
+                    self.apply(policy);
+                }
+            }
+            10 => {
+                let key = policy_key(self.rng.usize(..POLICIES));
+                self.delete(&key);
+            }
+            11 => self.come_or_go(),
+            12 => self.kill(),
+            13 => self.lose_the_lead(),
+            14 => self.faults.list_down = self.rng.u8(..3) == 0,
+            15 => {
+                self.model.refuses_attributes_of = self.some_device();
+                self.model.broken = self.some_device();
+                self.model.left_out = self.some_device();
+                self.model.keeps_attributes = self.rng.bool();
+            }
+            16 => self.model.unowned_tag = self.rng.bool().then(|| self.tag()),
+            17 => self.new_faults(),
+            18 => self.step(Input::connection(Ok(()))),
+            19 => self.approve_something(),
+            21 => self.break_some_spec(),
+            22 => {
+                let key = policy_key(self.rng.usize(..POLICIES));
+                self.replace(&key);
+            }
+            20 => {
+                let limits = [ChangeLimit::Devices(2), ChangeLimit::NONE];
+                let limit = limits[self.rng.usize(..2)];
+                self.limit(limit);
+            }
+            23 | 24 => self.shorten_lists(),
+            _ => {}
+        }
+    }
+
+    /// Policies are added and devices change before the first poll.
+    pub fn disturb_policies(&mut self) {
+        if self.rng.bool() {
+            let mut policy = self.policy();
+            policy.deletion = Deletion::Retain;
+            self.apply(policy);
+        } else {
+            self.drift();
+        }
+    }
+
+    /// The next lists lack a device or half of them, or one list has some of them twice.
+    pub fn shorten_lists(&mut self) {
+        let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
+        for _ in 0..self.rng.usize(1..4) {
+            let few = self.rng.usize(..2) + 1;
+            let count = [few, ids.len() / 2][self.rng.usize(..2)];
+            let first = self.rng.usize(..=ids.len().saturating_sub(count));
+            let lacking = ids.iter().skip(first).take(count).cloned();
+            self.model.short.push_back(lacking.collect());
+        }
+        if self.rng.u8(..4) == 0 {
+            self.model.twice = self.some_device().into_iter().collect();
+        }
+    }
+
+    pub fn guard(&mut self, spec: &Value) {
+        self.settings.guardrails = guardrails(spec);
+        self.step(Input::Settings(self.settings.clone()));
+    }
+
+    pub fn label(&mut self, team: Option<&str>) {
+        let labels: Labels = team
+            .map(|team| ("team".to_owned(), team.to_owned()))
+            .into_iter()
+            .collect();
+        self.namespaces.insert("network".to_owned(), labels.clone());
+        self.step(Input::Namespace("network".to_owned(), Some(labels)));
+    }
+
+    pub fn new_faults(&mut self) {
+        let share = |rng: &mut fastrand::Rng| if rng.bool() { rng.f64() * 0.2 } else { 0.0 };
+        self.faults = Faults {
+            lost: share(&mut self.rng),
+            answer_lost: share(&mut self.rng),
+            server_error: share(&mut self.rng),
+            rate_limited: share(&mut self.rng),
+            list_down: false,
+            loses_reports: false,
+            delay: Duration::from_millis(10 << self.rng.u32(..9)),
+            list_delay: Duration::from_secs(self.rng.u64(..10)),
+            queue: self.wait(),
+            connect: self.wait(),
+        };
+    }
+
+    /// Mostly no wait. At times longer than any read stays fresh.
+    pub fn wait(&mut self) -> Duration {
+        match self.rng.u8(..4) {
+            0 => Duration::from_millis(self.rng.u64(..2_000)),
+            1 => Duration::from_millis(self.rng.u64(..20_000)),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub fn limit(&mut self, limit: ChangeLimit) {
+        self.settings.limit = limit;
+        self.step(Input::Settings(self.settings.clone()));
+    }
+
+    /// Approves a plan that the status of some policy shows as held.
+    pub fn approve_something(&mut self) {
+        let held = self.policies.keys().filter_map(|key| {
+            let report = self.last_reports.get(key)?;
+            Some((key.clone(), report.held.clone()?))
+        });
+        let held: Vec<_> = held.collect();
+        let Some((key, plan)) = self.rng.choice(held) else {
+            return;
+        };
+        let annotation = format!("plan:{}", plan.hash);
+        match plan.on {
+            ApprovedOn::Policy => self.approve(&key, &annotation),
+            ApprovedOn::Tailnet => {
+                self.tailnet.approvals = Approvals::parse(Some(&annotation));
+                self.show_tailnet_object();
+            }
+        }
+    }
+
+    /// Ends all failures and denials. Plans that were approved and not sent are held again.
+    pub fn calm_down(&mut self) {
+        self.limit(ChangeLimit::NONE);
+        self.correct_all();
+        self.kill();
+        self.faults = Faults {
+            delay: Duration::from_millis(100),
+            ..Faults::default()
+        };
+        self.model.refuses_attributes_of = None;
+        self.model.broken = None;
+        self.model.left_out = None;
+        self.model.short.clear();
+        self.model.twice.clear();
+        self.model.keeps_attributes = false;
+        self.model.unowned_tag = None;
+    }
+
+    /// A term starts after all objects have been listed again.
+    pub fn start_term(&mut self) {
+        self.show_tailnet_object();
+        let known = self.policies.keys().chain(self.engine.policies().keys());
+        for key in known.cloned().collect::<BTreeSet<PolicyKey>>() {
+            self.show_policy(&key);
+        }
+        self.term = self.term.next();
+        self.step(Input::Term(Some(self.term)));
+    }
+
+    pub fn end_term(&mut self) {
+        self.step(Input::Term(None));
+    }
+
+    pub fn lose_the_lead(&mut self) {
+        self.end_term();
+        let pause = Duration::from_millis(self.rng.u64(..20_000));
+        self.run_for(pause);
+        self.start_term();
+    }
+
+    /// Makes a spec invalid, or unreadable as a newer release would.
+    pub fn break_some_spec(&mut self) {
+        let key = policy_key(self.rng.usize(..POLICIES));
+        let broken = [Broken::Invalid, Broken::Unreadable][self.rng.usize(..2)];
+        let kept = self.policies.get(&key);
+        if kept.is_some_and(|kept| !kept.deleting) {
+            self.break_spec(&key, broken);
+        }
+    }
+
+    /// Corrects all manifests.
+    pub fn correct_all(&mut self) {
+        let broken = |kept: &&mut Kept| kept.broken != Broken::Valid;
+        let mut corrected = Vec::new();
+        for kept in self.policies.values_mut().filter(broken) {
+            kept.broken = Broken::Valid;
+            kept.policy.generation += 1;
+            corrected.push(kept.policy.key.clone());
+        }
+        for key in corrected {
+            self.watch_soon(key);
+        }
+    }
+
+    pub fn some_device(&mut self) -> Option<NodeId> {
+        self.rng
+            .bool()
+            .then(|| model::node_id(self.rng.usize(..DEVICES)))
+    }
+
+    /// A device leaves, comes back, or is replaced by another one of its name.
+    pub fn come_or_go(&mut self) {
+        let number = self.rng.usize(..DEVICES);
+        let id = model::node_id(number);
+        if self.model.devices.contains_key(&id) && self.rng.bool() {
+            self.model.remove(&id);
+            let mut other = self.device(number);
+            other.node_id = model::node_id(100 + number);
+            if self.rng.bool() && !self.model.devices.contains_key(&other.node_id) {
+                self.model.add(other);
+            }
+        } else if !self.model.devices.contains_key(&id) {
+            let mut device = self.device(number);
+            let name = self.rng.u8(..3);
+            device.name = format!("name-{number}-{name}.tail1.ts.net");
+            if self
+                .model
+                .devices
+                .values()
+                .any(|other| other.ipv4 == device.ipv4)
+            {
+                device.ipv4 = None;
+            }
+            self.model.add(device);
+        }
+    }
+
+    /// Someone changes a device in the admin console.
+    pub fn drift(&mut self) {
+        let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
+        let Some(id) = self.rng.choice(ids) else {
+            return;
+        };
+        let (tags, routes, exit) = (self.tags(), self.routes(), self.rng.bool());
+        let (key, desired) = (self.attribute_key(), self.attribute());
+        let flag = self.rng.bool();
+        let field = self.rng.u8(..6);
+        let device = self.model.devices.get_mut(&id).unwrap();
+        match field {
+            0 => {
+                device.tags.extend(tags);
+                self.drifted.insert(id, self.clock);
+            }
+            1 => device.key_expiry_disabled = flag,
+            2 => {
+                let exit = exit.then(Route::exit_node).into_iter().flatten();
+                device.enabled_routes = Some(routes.into_iter().chain(exit).collect());
+                self.drifted.insert(id, self.clock);
+            }
+            3 => device.authorized = flag,
+            4 => device.hostname = format!("host-{}", number_of(&key)),
+            _ => {
+                let attributes: &mut Attributes = self.model.attributes.get_mut(&id).unwrap();
+                attributes.remove(&key);
+                if flag {
+                    let value = desired.value.to_json();
+                    let expiry = desired.expiry;
+                    attributes.insert(key, ReportedAttribute { value, expiry });
+                }
+            }
+        }
+    }
+}
+
+pub fn number_of(key: &AttributeKey) -> &str {
+    key.as_str()
+        .trim_start_matches(|letter| letter != '0' && letter != '1' && letter != '2')
+}
