@@ -70,11 +70,15 @@ pub async fn run(
     let electing_client = vital.client(config.clone()).map_err(unusable)?;
     let client = Client::try_from(config).map_err(unusable)?;
     let (metrics, readiness) = <(Arc<Metrics>, Arc<Readiness>)>::default();
+    // Both outlive `stop`: probes are answered and the lease is held until the requests in flight
+    // have ended.
     let (serving, electing) = (CancellationToken::new(), CancellationToken::new());
     serve_health(&options, &vital, &readiness, &metrics, &serving).await?;
+    // Not on the thread of the lease: webhooks come from the internet, and a flood of them must not
+    // delay a renewal.
     let webhooks = serve_webhooks(&options, &serving).await?;
-    let environment = options.environment;
-    let environment = environment
+    let environment = options
+        .environment
         .map(|from| Environment::connect(from, &namespace, &metrics))
         .transpose()?;
     let (leadership, election) = Election::new(
@@ -84,8 +88,10 @@ pub async fn run(
         &identity(),
         options.lease,
     );
-    let election = election.telling(report_lease(Arc::clone(&readiness), &namespace));
-    let election = vital.handle().spawn(election.run(electing.clone()));
+    let election = election
+        .telling(report_lease(Arc::clone(&readiness), &namespace))
+        .run(electing.clone());
+    let election = vital.handle().spawn(election);
 
     let namespaces = options.policy_namespaces;
     info!(%namespace, policies = %listed(&namespaces), "tsdp is running");
@@ -93,6 +99,7 @@ pub async fn run(
     forward_terms(&leadership, &news, &stop);
     let events = EventWriter::new(client.clone());
     let mut beside = JoinSet::new();
+    // Opt-in, as invites need a role that may write Secrets.
     if options.invites {
         let context = invites::Context {
             client: client.clone(),
@@ -126,8 +133,10 @@ pub async fn run(
     let ending = registry.run(received, stop.clone()).await;
 
     drain(ending, beside).await;
+    // After the drain: once the lease is released, the next leader may write at once.
     electing.cancel();
     let _ = election.await;
+    // Last, so that no probe fails while the process drains.
     serving.cancel();
     Ok(())
 }
@@ -163,9 +172,12 @@ async fn serve_health(
     };
     let (readiness, metrics) = (Arc::clone(readiness), Arc::clone(metrics));
     let served = health::serve(address, readiness, metrics, stop.clone());
-    let served = vital.handle().spawn(served).await;
-    let served = served.unwrap_or_else(|error| Err(error.into()));
-    served.map_err(|error| StartError::Listen(address, error, "--listen"))?;
+    vital
+        .handle()
+        .spawn(served)
+        .await
+        .unwrap_or_else(|error| Err(error.into()))
+        .map_err(|error| StartError::Listen(address, error, "--listen"))?;
     Ok(())
 }
 
@@ -188,8 +200,10 @@ fn forward_terms(
     stop: &CancellationToken,
 ) {
     let news = news.clone();
-    let tell = move |term| news.send(ControllerEvent::Term(term)).is_ok();
-    let terms = handover::forward_terms(leadership.clone(), tell);
+    let terms = handover::forward_terms(leadership.clone(), move |term| {
+        news.send(ControllerEvent::Term(term)).is_ok()
+    });
+    // A term that begins while the process stops must start nothing.
     tokio::spawn(stop.clone().run_until_cancelled_owned(terms));
 }
 
@@ -200,6 +214,7 @@ pub async fn cluster() -> Result<Config, StartError> {
 
 fn own_namespace(config: &Config) -> String {
     let in_pod = std::path::Path::new("/var/run/secrets/kubernetes.io/serviceaccount/namespace");
+    // Outside of a pod, the namespace of the kubeconfig is whatever its owner last worked in.
     if in_pod.exists() {
         config.default_namespace.clone()
     } else {

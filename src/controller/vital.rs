@@ -18,6 +18,7 @@ pub(in crate::controller) struct Vital {
 
 impl Vital {
     pub fn start() -> io::Result<Self> {
+        // One thread is enough for a request every few seconds and the probes.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (handle, end) = (runtime.handle().clone(), CancellationToken::new());
         let ended = end.clone().cancelled_owned();
@@ -36,6 +37,7 @@ impl Vital {
 
     /// A client whose connections live on this thread.
     pub fn client(&self, config: Config) -> kube::Result<Client> {
+        // kube spawns the worker of a client onto the runtime that is entered here.
         let _entered = self.handle.enter();
         Client::try_from(config)
     }

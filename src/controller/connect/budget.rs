@@ -19,6 +19,7 @@ impl TailnetBudget {
     /// A full bucket.
     pub fn new(url: &str, budget: Budget) -> Self {
         Self {
+            // An edit of the final slash is no other API, and must not refill the bucket.
             url: url.trim_end_matches('/').to_owned(),
             bucket: Arc::new(Bucket::new(budget)),
         }

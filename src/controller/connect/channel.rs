@@ -27,6 +27,7 @@ impl EngineConnection {
 
     /// Passes the client on; `false` if the channel is closed.
     pub(super) fn hand_over(&self, client: Result<Client, Failure>) -> bool {
+        // Locked until the message is sent: when `close` returns, nothing more can follow.
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let message = Message::Connection {
             settings: None,

@@ -207,6 +207,7 @@ impl Connector {
             Ok(Some(secret)) => self.webhooks.accept(tailnet, secret, mailbox.clone()),
             Ok(None) => self.webhooks.refuse(tailnet),
             Err(error) => {
+                // The previous secret may have been revoked, so it does not stay in use.
                 warn!("webhooks are not accepted: the Secret {place} {error}");
                 self.webhooks.refuse(tailnet);
             }

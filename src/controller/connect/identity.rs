@@ -38,8 +38,10 @@ impl OwnAccount {
     async fn request(&self) -> Result<SecretString, NoIdentity> {
         let request = TokenRequest {
             spec: TokenRequestSpec {
+                // For Tailscale alone: the API server refuses a token of another audience.
                 audiences: vec![self.audience.clone()],
                 expiration_seconds: Some(LIFE_SECONDS),
+                // Binding it to the pod would gain nothing: the token is exchanged at once.
                 bound_object_ref: None,
             },
             ..TokenRequest::default()

@@ -20,6 +20,7 @@ pub(in crate::controller) struct Reread {
 impl Reread {
     /// The first round is the present one.
     pub fn new(mut asks: watch::Receiver<u64>, done: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        // Marked as seen: the first read serves this round, so `asked` must not return for it.
         let round = *asks.borrow_and_update();
         Self {
             round,

@@ -41,6 +41,7 @@ pub(in crate::controller) fn login(data: &Data) -> Result<Login, &'static str> {
         (None, None, None, None) => {
             Err("has no credential: write api_key; or client_id with client_secret or audience.")
         }
+        // Refused, not ranked: nobody should have to guess which credential is in use.
         (Some(_), ..) => {
             Err("has api_key and client_id, client_secret or audience: keep api_key or the others.")
         }
@@ -70,6 +71,7 @@ fn text(data: &Data, key: &str) -> Result<Option<String>, &'static str> {
     let text = std::str::from_utf8(&bytes.0)
         .map_err(|_| "has a value that is not UTF-8: check how it was stored.")?;
     // A trailing line feed comes with every file.
+    // A template may leave a key empty, which counts as no key.
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 

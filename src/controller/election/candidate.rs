@@ -96,8 +96,10 @@ impl Candidate {
             return Move::Create(self.held(&Lease::default(), wall_clock));
         };
         let free = match holder(&seen.lease) {
+            // Released, or created by hand.
             None => true,
             Some(holder) => {
+                // Ours without our knowing it: the response to the write was lost.
                 holder == self.identity || now >= seen.since + self.duration_of(&seen.lease)
             }
         };
@@ -147,6 +149,8 @@ impl Candidate {
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
+                // With its resourceVersion, so that the write fails if another candidate was
+                // faster.
                 ..before.metadata.clone()
             },
             spec: Some(LeaseSpec {
@@ -159,6 +163,7 @@ impl Candidate {
                 },
                 renew_time: Some(now),
                 lease_transitions: Some(transitions),
+                // Other fields stay, such as the strategy of a coordinated election.
                 ..old
             }),
         }
@@ -171,6 +176,7 @@ impl Candidate {
             .as_ref()
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok())
+            // A person may have removed it, or written a negative one.
             .map_or(self.timings.lease(), Duration::from_secs)
     }
 }

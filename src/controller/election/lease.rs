@@ -175,6 +175,7 @@ impl Election {
         (self.tried)(result.as_ref().copied().map_err(String::as_str));
         match result {
             Ok(()) => self.failing = false,
+            // One warning for each outage: the next attempt is two seconds away.
             Err(error) if self.failing => {
                 debug!(lease = self.name, error, "election: failed again");
             }
@@ -249,6 +250,8 @@ impl Election {
         let limit = self.timings.renew_deadline() / 2;
         match timeout(limit, call).await {
             Ok(Ok(answer)) => Ok(Some(answer)),
+            // Both an outdated version and a Lease that another candidate has just created answer
+            // 409.
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Ok(None),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the API server did not answer within {limit:?}")),

@@ -91,11 +91,13 @@ impl Invites {
                     self.start(job);
                 }
             }
+            // Without a term nothing starts, so a due object would wake this loop again and again.
             let wake = self.queue.wake_at().filter(|_| self.term.is_some());
             tokio::select! {
                 () = stop.cancelled() => break,
                 term = self.leadership.next(self.term) => self.take_term(term),
                 Some((round, source, change)) = news.recv() => {
+                    // A watch of an earlier round may have queued events before it was aborted.
                     if round == self.round {
                         self.changed(source, change);
                     }
@@ -108,6 +110,7 @@ impl Invites {
                 () = at(wake) => {}
             }
         }
+        // The response to a creation in flight has the id that the status must record.
         while self.work.join_next().await.is_some() {}
     }
 
@@ -115,6 +118,7 @@ impl Invites {
     /// won.
     fn take_term(&mut self, term: Option<Term>) {
         self.term = term;
+        // Aborts the work. If an invite was created meanwhile, the next term finds and adopts it.
         self.work = JoinSet::new();
         self.queue.start_term(self.watched.len(), Instant::now());
         if term.is_some() {
@@ -146,6 +150,7 @@ impl Invites {
                     self.queue.gone(&key);
                 }
                 Err(invalid) => {
+                    // An earlier version that could be parsed stays in the queue.
                     let (namespace, name) = (invalid.metadata.namespace, invalid.metadata.name);
                     warn!(
                         ?namespace,

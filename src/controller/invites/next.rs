@@ -66,8 +66,10 @@ pub(super) fn pause(
             // Time alone does not fix these.
             (Reason::Forbidden | Reason::PlanRefused, _) | (_, Retry::Never) => slowly,
             (_, Retry::Later) => backoff(attempts, rng),
+            // The server's pause is the minimum: repeated failures may wait longer.
             (_, Retry::After(pause)) => pause.max(backoff(attempts, rng)),
         }),
+        // Another read would tell nothing new.
         Outcome::Out(out) if out.is_settled() => None,
         Outcome::Out(out) if out.secret.is_err() => Some(backoff(attempts, rng)),
         Outcome::Gone { .. } | Outcome::Out(_) => Some(slowly),

@@ -111,9 +111,12 @@ impl Queue {
 
     /// The complete list of a watch.
     pub fn listed(&mut self, source: usize, names: &BTreeSet<Key>) {
+        // The list of one watch says nothing about the namespaces of the others.
         let of_source = self.entries.iter().filter(|(_, it)| it.source == source);
-        let gone = of_source.filter(|(key, _)| !names.contains(*key));
-        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
+        let gone: Vec<Key> = of_source
+            .filter(|(key, _)| !names.contains(*key))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in &gone {
             self.gone(key);
         }
@@ -153,6 +156,7 @@ impl Queue {
 
     /// A reconcile has ended.
     pub fn finished(&mut self, key: &Key, done: Done, now: Instant) {
+        // Before any return: the reconcile of a deleted object occupied its tailnet too.
         self.busy.remove(done.object.spec.tailnet_name());
         self.running.remove(key);
         // The object was deleted meanwhile, so there is nothing to record.

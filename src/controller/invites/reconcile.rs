@@ -59,8 +59,7 @@ pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
         context,
         job: &job,
     };
-    let outcome = look.take().await;
-    let outcome = match outcome {
+    let outcome = match look.take().await {
         Ok(outcome) => look.conclude(&outcome).await.map(|()| outcome),
         Err(interrupted) => Err(interrupted),
     };
@@ -70,6 +69,7 @@ pub(super) async fn reconcile(context: &Context, job: Job) -> Done {
             let pause = next::pause(outcome, look.interval, job.attempts, rng);
             (pause, outcome.is_failure())
         }
+        // The event that interrupted it makes the object due again, if it still exists.
         Err(Interrupted) => (None, false),
     };
     Done {
@@ -153,11 +153,15 @@ impl OpenInvites<'_> {
         &self,
         target: DeviceTarget,
     ) -> Result<Result<LookupResult, Failure>, Interrupted> {
-        let bound = self.status.node_id.as_deref();
-        let bound: Option<NodeId> = bound.and_then(|node| node.parse().ok());
+        let bound: Option<NodeId> = self
+            .status
+            .node_id
+            .as_deref()
+            .and_then(|node| node.parse().ok());
         let target = match &bound {
             Some(node) if self.status.invite_id.is_some() => DeviceTarget {
                 identity: Identity::NodeId(node.clone()),
+                // They selected the device; the invite that exists does not depend on them.
                 tags: BTreeSet::new(),
                 users: Vec::new(),
             },
@@ -209,6 +213,7 @@ impl OpenInvites<'_> {
             // of the invite.
             std::future::pending::<Infallible>().await
         };
+        // `biased`: if both are ready, the revocation comes before the request is sent.
         let created = tokio::select! { biased; never = revoke => match never {}, created = client.create_device_invite(node, desired) => created, };
         match created {
             Err(error) if error.kind() == Kind::NotSent && self.is_interrupted() => {
@@ -240,6 +245,7 @@ impl OpenInvites<'_> {
         }
         let object = &self.job.object;
         let out = Out::new(node, invite, object.secret_name(), Ok(()));
+        // The URL of a used invite is worth nothing, so a missing Secret is not written again.
         if out.is_settled() {
             return Ok(out);
         }

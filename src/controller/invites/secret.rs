@@ -35,6 +35,7 @@ pub(super) async fn keep(
     let name = object.secret_name();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let place = format!("{namespace}/{name}");
+    // Metadata only: the controller needs neither the URL nor the data of someone else's Secret.
     let found = bounded(&place, secrets.get_metadata_opt(name)).await?;
     let Some(found) = found else {
         let made = secret(object, invite);
@@ -42,6 +43,7 @@ pub(super) async fn keep(
             field_manager: Some(MANAGER.to_owned()),
             ..PostParams::default()
         };
+        // An apply would take over a Secret that someone else has created meanwhile; this fails.
         return bounded(&place, secrets.create(&params, &made))
             .await
             .map(drop);
@@ -62,6 +64,7 @@ pub(super) async fn keep(
     let mut changed = secret(object, invite);
     // Refused should another Secret of the name have taken the place of this one.
     changed.metadata.uid = found.uid();
+    // Forced: a manual edit of the URL does not make it someone else's.
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(&changed);
     let patched = secrets.patch(name, &params, &patch);

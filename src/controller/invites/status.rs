@@ -127,6 +127,8 @@ pub(super) fn of_invite(
             kept.invite_id = Some(out.invite.clone());
             kept.accepted = Some(out.accepted);
             kept.accepted_by.clone_from(&out.accepted_by);
+            // Nobody checks whether the Secret of a used invite exists, so its name is not claimed
+            // anew.
             if out.secret.is_ok() && !out.is_settled() {
                 kept.secret_name = Some(out.secret_name.clone());
             }
@@ -202,6 +204,7 @@ fn finish(
             let message = "Nobody has accepted the invite yet.";
             conditions.set(ACCEPTED, "False", Reason::Invited, message);
         }
+        // No list has shown the invite yet.
         (None, _) => {}
     }
     TailscaleDeviceInviteStatus {

@@ -24,6 +24,7 @@ pub(in crate::controller) async fn serve(
     let address = listener.local_addr()?;
     tracing::info!(%address, "serving /healthz, /readyz and /metrics");
     let router = Router::new()
+        // Liveness is only whether the process answers: a restart fixes no outage of an API.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { ready(&readiness) }))
         .route(

@@ -61,6 +61,7 @@ struct Connections {
 
 impl Connections {
     fn begin(&mut self, stream: TcpStream, router: &Router) {
+        // Removes the tasks that have ended, which the set would otherwise keep.
         while self.tasks.try_join_next().is_some() {}
         self.order.retain(|connection| !connection.is_finished());
         while self.order.len() >= MAX_CONNECTIONS
@@ -78,6 +79,7 @@ async fn connection(stream: TcpStream, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
+        // An idle connection would occupy one of the few places.
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match timeout(CONNECTION_TIMEOUT, served).await {

@@ -140,6 +140,7 @@ impl Metrics {
 
     pub(in crate::controller) fn changed(&self, tailnet: &str, difference: &Difference) {
         let field = match difference.change.field() {
+            // Without the key: each value of a label is a time series, and users choose the keys.
             Field::Attribute(_) => "postureAttributes".to_owned(),
             field => field.to_string(),
         };
@@ -163,6 +164,7 @@ impl Metrics {
             tailnet: name.to_owned(),
         };
         let count = |items: usize| i64::try_from(items).unwrap_or(i64::MAX);
+        // Unknown is not zero: the last number stays.
         if let Some(devices) = report.devices {
             self.devices.get_or_create(&labels).set(count(devices));
         }

@@ -14,27 +14,22 @@ use jiff::SignedDuration;
 /// Reports missed actions but does not wait for them: a manifest may keep a time that has passed.
 pub(super) fn explain(ready: ReadyState, report: &PolicyReport) -> ReadyState {
     let ready = with_clock(ready, report.actions.clock_skew);
-    let totals = report.actions.totals.iter();
-    let missed: Vec<_> = totals
-        .filter_map(|(stage, count)| match stage {
-            Stage::Missed(why) => Some((why, count)),
-            _ => None,
-        })
-        .collect();
-    if missed.is_empty() || ready.progress() != Progress::Done {
+    if ready.progress() != Progress::Done {
         return ready;
     }
-    let missed = missed.into_iter().map(|(why, devices)| {
-        format!(
+    let totals = report.actions.totals.iter();
+    totals.fold(ready, |ready, (stage, devices)| match stage {
+        Stage::Missed(why) => ready.and(&format!(
             " expireKeyAt is missed for {}, as {why}. Write a later time to expire the key.",
             counted(*devices, "device")
-        )
-    });
-    missed.fold(ready, |ready, missed| ready.and(&missed))
+        )),
+        _ => ready,
+    })
 }
 
 /// Adds that no one-shot action begins while the clock is wrong.
 pub(super) fn with_clock(ready: ReadyState, skew: Option<SignedDuration>) -> ReadyState {
+    // A held action states by itself why it does not begin.
     let Some(skew) = skew.filter(|_| ready.reason() != Reason::ActionHeld) else {
         return ready;
     };

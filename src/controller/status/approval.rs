@@ -29,6 +29,7 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport, tailnet: &str) -
             allowed(plan),
             plan.hash
         ),
+        // The annotation also decides these, so its errors are shown with them.
         (
             Reason::AwaitingApproval
             | Reason::LimitHeld
@@ -62,8 +63,7 @@ fn waiting(plan: &tailnet::HeldPlan) -> String {
         counted(plan.devices, "device"),
     );
     let verb = if plan.changes == 1 { "is" } else { "are" };
-    let past = plan.changes.saturating_sub(plan.open);
-    let past = match past {
+    let past = match plan.changes.saturating_sub(plan.open) {
         0 => String::new(),
         1 => " (1 of them no longer applies and is not sent)".to_owned(),
         many => format!(" ({many} of them no longer apply and are not sent)"),

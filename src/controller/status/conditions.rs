@@ -72,6 +72,7 @@ impl<'a> Conditions<'a> {
             return;
         };
         self.put(READY, &last.status, &last.reason, &last.message);
+        // Nothing works on a suspended policy: without this, kstatus would wait for it.
         if last.status != "True" {
             self.set(STALLED, "True", ready.reason(), ready.message());
         }
@@ -138,6 +139,7 @@ impl<'a> Conditions<'a> {
         let since = old
             .filter(|old| old.status == status)
             .map(|old| old.last_transition_time.clone());
+        // Whole seconds, as a metav1.Time has.
         let now = Timestamp::from_second(self.now.as_second()).unwrap_or(self.now);
         self.new.push(Condition {
             type_: type_.to_owned(),

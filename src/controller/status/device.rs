@@ -181,6 +181,7 @@ pub(super) fn failures(report: &DeviceReport) -> String {
 }
 
 pub(super) fn in_sync(report: &DeviceReport) -> SyncState {
+    // Before `unread`: a difference that is known does not wait for the other reads.
     if !report.differences.is_empty() {
         let changes = report
             .differences

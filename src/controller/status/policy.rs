@@ -27,6 +27,7 @@ pub fn of_policy(
 ) -> TailscaleDevicePolicyStatus {
     let mut conditions = Conditions::new(&old.conditions, report.generation, now);
     let ready = match (report.mode, &report.state) {
+        // A suspension hides neither a refusal nor a deletion.
         (Mode::Enforce | Mode::Approve | Mode::Observe, _)
         | (_, State::Invalid(_) | State::NotAllowed(_) | State::Deleting(_)) => {
             let ready = explained(report, tailnet);
@@ -73,6 +74,7 @@ pub fn of_policy(
 
 /// The cause of the state, and what people must know beside it.
 fn explained(report: &PolicyReport, tailnet: &str) -> ReadyState {
+    // The order matters: the approval replaces the message, and the later ones add to it.
     let ready = release::ready_state(cause(&report.state), report);
     let ready = approval::explain(ready, report, tailnet);
     let ready = release::explain(ready, report);
@@ -171,6 +173,7 @@ fn describe(
             status.matched_devices = Some(count(*devices));
             status.in_sync_devices = Some(0);
         }
+        // `release::describe` writes the numbers of a deletion; at the start, none are known.
         State::Starting | State::Deleting(_) => {}
     }
 }

@@ -80,9 +80,11 @@ pub(super) fn too_many(devices: usize) -> ReadyState {
 }
 
 fn left(clearing: &ClearReport) -> String {
-    let trouble = clearing.blocker.as_ref();
-    let trouble = trouble.map_or(String::new(), |trouble| format!(" {trouble}"));
-    format!("{}{trouble}", released(clearing))
+    let blocker = match &clearing.blocker {
+        Some(blocker) => format!(" {blocker}"),
+        None => String::new(),
+    };
+    format!("{}{blocker}", released(clearing))
 }
 
 fn released(clearing: &ClearReport) -> String {
@@ -109,6 +111,7 @@ pub(super) fn describe(status: &mut TailscaleDevicePolicyStatus, report: &Policy
     let Some(clearing) = &report.clearing else {
         return;
     };
+    // Both kinds of changes share the list, and so its limit.
     let room = DETAILS.saturating_sub(status.pending.len());
     let differences = clearing.differences.iter().take(room);
     status.pending.extend(differences.map(pending));

@@ -65,6 +65,7 @@ fn with_flapping(ready: ReadyState, report: &SelectorReport) -> ReadyState {
             counted(many - 1, "other device")
         ),
     };
+    // Devices in sync are no success while a machine decides whether the policy applies to it.
     if ready.progress() == Progress::Done {
         return ReadyState::retrying(Reason::Contested, format!("{reported}{others}"));
     }
@@ -199,8 +200,10 @@ fn of_all(report: &SelectorReport, how_many: usize, [one, many]: [&str; 2]) -> S
 
 pub(super) fn in_sync(report: &SelectorReport) -> SyncState {
     if report.out_of_sync > 0 {
-        let first = report.differences.iter().take(NAMED);
-        let first: Vec<_> = first
+        let first: Vec<_> = report
+            .differences
+            .iter()
+            .take(NAMED)
             .map(|difference| format!("{}: {}", difference.device, difference.change))
             .collect();
         let total = match report.out_of_sync {

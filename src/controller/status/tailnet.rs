@@ -63,18 +63,22 @@ fn connected(lacks: &BTreeSet<Ability>) -> String {
     if lacks.is_empty() {
         return can_be_read.to_owned();
     }
-    let missing = lacks.iter().map(|lack| {
-        let fields = match lack {
-            Ability::Devices => {
-                "authorized, tags, keyExpiry, name, ipv4, expireKeyAt and deleteInactive"
-            }
-            Ability::Routes => "enabledRoutes and exitNode",
-            Ability::Attributes => "postureAttributes",
-        };
-        format!("for {fields} add the scope {}", lack.scope())
-    });
-    let missing = missing.collect::<Vec<_>>().join("; ");
-    format!("{can_be_read} The credential lacks scopes: {missing}.")
+    let missing: Vec<_> = lacks.iter().map(|lack| missing_scope(*lack)).collect();
+    format!(
+        "{can_be_read} The credential lacks scopes: {}.",
+        missing.join("; ")
+    )
+}
+
+fn missing_scope(lack: Ability) -> String {
+    let fields = match lack {
+        Ability::Devices => {
+            "authorized, tags, keyExpiry, name, ipv4, expireKeyAt and deleteInactive"
+        }
+        Ability::Routes => "enabledRoutes and exitNode",
+        Ability::Attributes => "postureAttributes",
+    };
+    format!("for {fields} add the scope {}", lack.scope())
 }
 
 /// The record of recent changes stays until this process has loaded it.
@@ -101,12 +105,14 @@ fn describe_limit(
             })
             .collect(),
     };
-    let reserved = report.reserved.iter();
-    let reserved = reserved.map(|(id, namespace)| match namespace {
-        Some(namespace) => format!("{namespace}/{id}"),
-        None => id.to_string(),
-    });
-    status.reserved_devices = reserved.collect();
+    status.reserved_devices = report
+        .reserved
+        .iter()
+        .map(|(id, namespace)| match namespace {
+            Some(namespace) => format!("{namespace}/{id}"),
+            None => id.to_string(),
+        })
+        .collect();
     let deletions = report.deletions.iter();
     status.recent_deletions = deletions
         .map(|recent| RecentDeletions {
@@ -117,44 +123,50 @@ fn describe_limit(
         })
         .collect();
     if report.recent.is_none() {
-        let kept = old.reserved_devices.iter();
-        let kept = kept.filter(|id| !status.reserved_devices.contains(id));
-        let kept: Vec<String> = kept.cloned().collect();
-        status.reserved_devices.extend(kept);
-        let kept = old.recent_deletions.iter().cloned();
-        status.recent_deletions.extend(kept);
+        let devices = &mut status.reserved_devices;
+        for id in &old.reserved_devices {
+            if !devices.contains(id) {
+                devices.push(id.clone());
+            }
+        }
+        let deletions = old.recent_deletions.iter().cloned();
+        status.recent_deletions.extend(deletions);
     }
     status.approval_errors.clone_from(&report.approval_errors);
 }
 
 /// The reserved devices of a tailnet's status. An older version wrote no namespaces.
 pub(in crate::controller) fn reserved(status: &TailscaleTailnetStatus) -> tailnet::ReservedDevices {
-    let reserved = status.reserved_devices.iter();
-    let reserved = reserved.filter_map(|entry| match entry.split_once('/') {
-        Some((namespace, id)) => Some((id.parse().ok()?, Some(namespace.to_owned()))),
-        None => Some((entry.parse().ok()?, None)),
-    });
-    reserved.collect()
+    let entries = status.reserved_devices.iter();
+    entries
+        .filter_map(|entry| match entry.split_once('/') {
+            Some((namespace, id)) => Some((id.parse().ok()?, Some(namespace.to_owned()))),
+            None => Some((entry.parse().ok()?, None)),
+        })
+        .collect()
 }
 
 /// The deletions that a tailnet's status records.
 pub(in crate::controller) fn deletions(
     status: &TailscaleTailnetStatus,
 ) -> Vec<tailnet::RecentDeletions> {
-    let policy = |text: &String| {
-        let (namespace, name) = text.split_once('/')?;
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        Some(PolicyKey { namespace, name })
-    };
     let recorded = status.recent_deletions.iter();
     recorded
         .map(|recent| tailnet::RecentDeletions {
-            policy: recent.policy.as_ref().and_then(policy),
+            policy: recent.policy.as_deref().and_then(recorded_key),
             uid: recent.uid.clone(),
             since: recent.since.0,
             devices: usize::try_from(recent.devices).unwrap_or(usize::MAX),
         })
         .collect()
+}
+
+fn recorded_key(text: &str) -> Option<PolicyKey> {
+    let (namespace, name) = text.split_once('/')?;
+    Some(PolicyKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 /// The recent changes that a tailnet's status records.

@@ -14,13 +14,14 @@ pub(super) fn count(items: usize) -> u32 {
 
 /// What a policy declared for a time that is over, as a sentence that follows another one.
 pub(super) fn expired(declared: impl IntoIterator<Item: ToString>) -> String {
-    let declared = declared.into_iter().map(|it| it.to_string());
-    let declared: Vec<_> = declared.collect();
-    if declared.is_empty() {
+    let settings: Vec<_> = declared.into_iter().map(|it| it.to_string()).collect();
+    if settings.is_empty() {
         return String::new();
     }
-    let declared = declared.join(", ");
-    format!(" No longer declared, as the expiry has passed: {declared}.")
+    format!(
+        " No longer declared, as the expiry has passed: {}.",
+        settings.join(", ")
+    )
 }
 
 /// A text of at most so many bytes and an ellipsis.

@@ -57,9 +57,10 @@ impl Engines {
                     handle.send(message);
                 }
                 let writer = StatusWriter::new(name, Arc::clone(&self.objects));
+                // The seed spreads polls and retries, so that tailnets do not act in step.
                 let engine = Engine::new(unconnected(), fastrand::u64(..));
-                let driven = drive(engine, received, Arc::new(writer), self.stop.clone());
-                let driven = driven.instrument(info_span!("tailnet", name));
+                let driven = drive(engine, received, Arc::new(writer), self.stop.clone())
+                    .instrument(info_span!("tailnet", name));
                 self.tasks.spawn(async move {
                     driven.await;
                 });

@@ -191,6 +191,7 @@ impl TailnetHandle {
     fn take_budget(&mut self, url: &str, budget: Budget) -> TailnetBudget {
         let budget = match self.budget.take().filter(|budget| budget.is_of(url)) {
             Some(before) => {
+                // The same bucket: an edit of the rate must not refill it.
                 before.bucket().set_budget(budget);
                 before
             }

@@ -108,6 +108,7 @@ impl TailnetRegistry {
     }
 
     fn watched(&mut self, event: Event) {
+        // Counted below, once the list itself has been applied.
         let completes = event.completes();
         match event {
             Event::Policy(watch, change) => self.policy(watch, change),
@@ -124,6 +125,7 @@ impl TailnetRegistry {
         self.engines.end_term();
         self.handover.begin(term);
         if term.is_some() {
+            // Before the reread, which must belong to the round of the new watches.
             self.watches.restart();
             self.engines.reread(self.watches.round());
         }
@@ -198,10 +200,15 @@ impl TailnetRegistry {
         // The tailnet from the environment has no resource that could be deleted. It is told of its
         // connection with the first list.
         let kept = from_environment.filter(|_| self.sources.are_listed());
-        let is_gone = |name: &&String| {
-            !names.contains(&(String::new(), (*name).clone())) && kept != Some(name.as_str())
-        };
-        let gone: Vec<_> = self.engines.names().filter(is_gone).cloned().collect();
+        let gone: Vec<String> = self
+            .engines
+            .names()
+            .filter(|name| kept != Some(name.as_str()))
+            .filter(|name| !names.contains(&(String::new(), (*name).clone())))
+            .cloned()
+            .collect();
+        // Before an engine is started below, which is told of its connection only if the tailnets
+        // are listed.
         self.sources.set_listed();
         for name in &gone {
             self.tailnet_gone(name);
@@ -316,11 +323,11 @@ impl TailnetRegistry {
             let labels = namespaces.iter().map(|(name, labels)| {
                 Message::Input(Input::Namespace(name.clone(), Some(labels.clone())))
             });
-            let listed = handover.complete_once();
-            let listed = listed.then_some(Message::Input(Input::PoliciesListed));
+            let listed = handover
+                .complete_once()
+                .then_some(Message::Input(Input::PoliciesListed));
             // Until the tailnets are listed, nobody knows whether this one has a resource.
-            let unconnected = sources.are_listed();
-            let unconnected = unconnected.then(|| sources.without_resource(name));
+            let unconnected = sources.are_listed().then(|| sources.without_resource(name));
             labels.chain(listed).chain(unconnected).collect()
         })
     }

@@ -52,8 +52,10 @@ impl Sources {
 
     /// The message to the engine of a tailnet without a resource.
     pub fn without_resource(&self, tailnet: &str) -> Message {
-        let environment = self.environment.as_ref();
-        let environment = environment.filter(|_| tailnet == environment::DEFAULT);
+        let environment = self
+            .environment
+            .as_ref()
+            .filter(|_| tailnet == environment::DEFAULT);
         environment.map_or_else(
             // Nobody permits or forbids anything there.
             || Message::Connection {

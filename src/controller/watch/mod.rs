@@ -66,15 +66,19 @@ impl Watches {
         self.tasks = JoinSet::new();
         let policies = in_namespaces("policies", &self.client, &self.namespaces);
         for (number, (name, api)) in policies.into_iter().enumerate() {
-            let of = move |change| Event::Policy(number, change);
-            self.watch::<TailscaleDevicePolicy>(name, api, watcher::Config::default(), of);
+            let which = watcher::Config::default();
+            self.watch::<TailscaleDevicePolicy>(name, api, which, move |change| {
+                Event::Policy(number, change)
+            });
         }
         let (name, tailnets) = ("tailnets".to_owned(), Api::all(self.client.clone()));
         let which = watcher::Config::default();
         self.watch::<TailscaleTailnet>(name, tailnets, which, Event::Tailnet);
         for (number, (name, which)) in labelled(&self.namespaces).into_iter().enumerate() {
-            let of = move |change| Event::Namespace(number, change);
-            self.watch::<Namespace>(name, Api::all(self.client.clone()), which, of);
+            let namespaces = Api::all(self.client.clone());
+            self.watch::<Namespace>(name, namespaces, which, move |change| {
+                Event::Namespace(number, change)
+            });
         }
     }
 
@@ -111,6 +115,7 @@ fn labelled(namespaces: &[String]) -> Vec<(String, watcher::Config)> {
     namespaces
         .iter()
         .map(|name| {
+            // RBAC can restrict a watch by resourceNames only if it has this field selector.
             let which = watcher::Config::default().fields(&format!("metadata.name={name}"));
             (format!("namespace {name}"), which)
         })

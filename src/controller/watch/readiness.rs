@@ -98,6 +98,7 @@ impl Readiness {
         tried.retain(|_, failing| now - failing.last < FORGOTTEN);
         let failing = tried
             .iter()
+            // One refused write, or one during a rollout of the role, is no reason to be unready.
             .filter(|(_, failing)| now - failing.since >= FAILING)
             .map(|(what, failing)| format!("{what}: {}", failing.why));
         obstacles.extend(failing.take(LINES));

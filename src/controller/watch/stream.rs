@@ -71,6 +71,7 @@ pub(in crate::controller) async fn run<K>(
                 is_listing = true;
                 continue;
             }
+            // Objects are applied while the list runs; only removals wait for its end.
             Ok(Event::InitApply(object)) => {
                 listing.insert(name(&object));
                 Change::Applied(Box::new(object))

@@ -82,8 +82,14 @@ pub(super) async fn remove(
     if !is_on(object.meta()) {
         return Patched::Done(version);
     }
-    let others = object.meta().finalizers.iter().flatten();
-    let others: Vec<_> = others.filter(|other| *other != FINALIZER).collect();
+    let others: Vec<_> = object
+        .meta()
+        .finalizers
+        .iter()
+        .flatten()
+        .filter(|other| *other != FINALIZER)
+        .collect();
+    // A merge patch replaces the whole list, hence the other entries and the resourceVersion.
     let patch = Patch::Merge(json!({
         "metadata": {"resourceVersion": version, "finalizers": others},
     }));

@@ -103,11 +103,13 @@ impl<K: Eq + Hash + Clone, S: Clone> ObjectCache<K, S> {
 
     /// Records our own write to the object, which created this version.
     pub fn wrote(&self, key: &K, uid: &str, version: String, change: impl FnOnce(&mut S)) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A later object of the name is not the one that was written.
-        let known = known.get_mut(key).filter(|known| known.uid == uid);
-        // The watch may have shown a later version before the response to our write arrived.
-        if let Some(known) = known.filter(|known| !is_older(&version, &known.version)) {
+        let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = objects.get_mut(key)
+            // A later object of the name is not the one that was written.
+            && known.uid == uid
+            // The watch may have shown a later version before the response to our write arrived.
+            && !is_older(&version, &known.version)
+        {
             change(&mut known.stored);
             known.version = version;
         }

@@ -115,6 +115,8 @@ where
             Err(NotWritten::Outdated)
         }
         Ok(Err(kube::Error::Api(answer))) if answer.is_forbidden() => {
+            // A missing permission concerns all objects, so the controller is not ready. Other
+            // failures concern this one.
             let why = not_permitted(&answer.message);
             if readiness.tried(&what, Err(&why)) {
                 warn!("{what}: {why}; retrying");

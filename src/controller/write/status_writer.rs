@@ -61,6 +61,7 @@ impl Reporter for StatusWriter {
         self.objects.metrics().tailnet(&self.tailnet, report);
         for _ in 0..TRIES {
             match self.try_tailnet(term, report).await {
+                // A resource that is gone leaves nothing to retry.
                 Ok(()) | Err(NotWritten::Gone) => return true,
                 Err(NotWritten::Outdated) if self.read_tailnet().await => {}
                 Err(NotWritten::Outdated | NotWritten::Failed) => break,
@@ -80,6 +81,7 @@ impl Reporter for StatusWriter {
         // Another leader reports by itself.
         if self.objects.leads(term)
             && let Some(known) = self.objects.policies().get(key)
+            // The engine of its new tailnet reports a policy that has moved.
             && known.stored().tailnet() == self.tailnet
         {
             self.objects.publish(key, known.uid(), &event).await;
@@ -108,6 +110,8 @@ impl StatusWriter {
         let known = self.own(key, report).ok_or(NotWritten::Gone)?;
         let old = known.stored().status();
         let new = status::of_policy(old, report, &self.tailnet, Timestamp::now());
+        // Before the comparison: after a restart the metrics are empty, and the status may be up to
+        // date.
         self.objects
             .metrics()
             .policy_ready(&self.tailnet, key, &new.conditions);
@@ -123,6 +127,7 @@ impl StatusWriter {
             let policies = self.objects.policies();
             policies.wrote(key, known.uid(), version, |stored| stored.set_status(new));
         }
+        // After the status: if the process ends in between, the next leader removes the finalizer.
         if clears {
             return Ok(());
         }

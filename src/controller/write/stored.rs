@@ -52,9 +52,14 @@ pub(in crate::controller) fn policy(
             (policy.spec.tailnet_name().to_owned(), status)
         }
         Err(unreadable) => {
-            let named = || unreadable.spec::<TailscaleDevicePolicySpec>().0;
-            let tailnet = before.map(str::to_owned);
-            let tailnet = tailnet.unwrap_or_else(|| named().tailnet_name().to_owned());
+            // An edit that cannot be parsed must not move the policy to another tailnet.
+            let tailnet = before.map_or_else(
+                || {
+                    let (spec, _) = unreadable.spec::<TailscaleDevicePolicySpec>();
+                    spec.tailnet_name().to_owned()
+                },
+                str::to_owned,
+            );
             (tailnet, unreadable.status())
         }
     };

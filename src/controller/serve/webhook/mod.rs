@@ -37,6 +37,7 @@ pub(in crate::controller) struct Webhooks(Arc<Mutex<HashMap<String, Receiver>>>)
 struct Receiver {
     secret: SecretString,
     arrived: Arc<Notify>,
+    // Ends with the secret: a webhook that arrived just before triggers no later poll.
     _waking: AbortOnDropHandle<()>,
 }
 
@@ -83,6 +84,7 @@ impl Webhooks {
     }
 
     fn deliver(&self, tailnet: &str, headers: &HeaderMap, body: &Bytes) -> Result<(), String> {
+        // Cloned, so that nobody waits for the lock while a signature is verified.
         let (secret, arrived) = self
             .lock()
             .get(tailnet)
@@ -90,9 +92,11 @@ impl Webhooks {
             .ok_or(
                 "the Secret of the tailnet has no webhook_secret, or there is no such tailnet",
             )?;
-        let header = headers.get(SIGNATURE).and_then(|text| text.to_str().ok());
-        // No header is refused like an invalid one.
-        let header = header.unwrap_or_default();
+        let header = headers
+            .get(SIGNATURE)
+            .and_then(|text| text.to_str().ok())
+            // No header is refused like an invalid one.
+            .unwrap_or_default();
         signature::verify(&secret, header, body, Timestamp::now())
             .map_err(|refusal| refusal.to_string())?;
         // `Notify` stores one notification, so a flood of webhooks during the pause becomes one poll.

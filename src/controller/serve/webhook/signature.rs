@@ -70,9 +70,14 @@ pub(super) fn verify(
 }
 
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u32>> = hex.chars().map(|digit| digit.to_digit(16)).collect();
     // With an odd number of digits, the last pair would have no second digit.
-    let digits = digits.filter(|digits| !digits.is_empty() && digits.len() % 2 == 0)?;
+    if hex.is_empty() || !hex.len().is_multiple_of(2) {
+        return None;
+    }
+    let digits: Vec<u32> = hex
+        .chars()
+        .map(|digit| digit.to_digit(16))
+        .collect::<Option<_>>()?;
     digits
         .chunks(2)
         .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
