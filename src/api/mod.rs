@@ -34,8 +34,8 @@ pub use policy::{
     RECONCILE_ANNOTATIONS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
-    DeviceStatus, HeldPlan, ManagedDevices, PartlyManaged, PendingChange, Released,
-    TailscaleDevicePolicyStatus,
+    AmbiguousDevices, DeviceStatus, HeldPlan, ManagedDevices, PartlyManaged, PendingChange,
+    Released, TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
     HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,

@@ -61,6 +61,11 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_as: Option<String>,
 
+    /// The devices that the name in spec.device fits, while the policy is bound to none of them. It
+    /// binds one only after the others have left the tailnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ambiguous_devices: Option<AmbiguousDevices>,
+
     /// The keys of the posture attributes that the policy owns on one device or more, recorded
     /// before the controller sets the first. It deletes a key that the spec no longer declares on
     /// the devices of attributeRecord.
@@ -164,6 +169,18 @@ pub struct ManagedDevices {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub released: Vec<Released>,
+}
+
+/// The devices that one name fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AmbiguousDevices {
+    /// How spec.device names the device.
+    pub named: String,
+
+    /// Their nodeIds, at most 20.
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub node_ids: Vec<String>,
 }
 
 /// Devices on which a policy manages only some of the routes that it declares.

@@ -13,7 +13,7 @@ use crate::{
     model::{AttributeKey, Route, RouteSet},
     plan::{
         ActionRecords, Bound, DeletionRecord, ExpiryRecord, ManagedDevices, ManagedSettings,
-        OwnedKeys, OwnedRecord, PolicyRecord,
+        OwnedKeys, OwnedRecord, PolicyRecord, Rivals,
     },
 };
 
@@ -33,9 +33,17 @@ pub(super) fn record(
             named: status.bound_as.clone()?,
         })
     };
+    let rivals = || {
+        let rivals = status.ambiguous_devices.as_ref()?;
+        Some(Rivals {
+            named: rivals.named.clone(),
+            nodes: readable(&rivals.node_ids, |id| id.parse().ok()),
+        })
+    };
     let hash = |text: Option<&String>| text.and_then(|text| text.parse().ok());
     PolicyRecord {
         bound: bound().filter(|_| is_of_tailnet),
+        rivals: rivals().filter(|_| is_of_tailnet),
         owned: Arc::new(owned.unwrap_or_default()),
         handled: status.last_handled_reconcile_at.clone(),
         approvals_used: status.approvals_used.unwrap_or_default(),
@@ -136,6 +144,10 @@ pub fn write_record(
         status.node_owner = Some(bound.owner.to_string());
         status.bound_as = Some(bound.named.clone());
     }
+    status.ambiguous_devices = record.rivals.as_ref().map(|rivals| api::AmbiguousDevices {
+        named: rivals.named.clone(),
+        node_ids: rivals.nodes.iter().map(ToString::to_string).collect(),
+    });
     status.last_handled_reconcile_at.clone_from(&record.handled);
     let used = record.approvals_used;
     status.approvals_used = (used > 0).then_some(used);

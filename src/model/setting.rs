@@ -186,6 +186,15 @@ impl Setting {
         }
     }
 
+    /// Whether one device at most has a value in a tailnet, so that a claim on it counts on other devices too.
+    #[must_use]
+    pub const fn is_tailnet_wide(self) -> bool {
+        match self {
+            Self::Name | Self::Ipv4 => true,
+            Self::Authorized | Self::KeyExpiry => false,
+        }
+    }
+
     /// The request that writes it: `POST /device/{id}/PATH`.
     #[must_use]
     pub fn path(self) -> &'static str {

@@ -52,7 +52,7 @@ pub use permit::{
 
 pub use resolve::{
     AttributeType, AttributeTypes, Binding, Bound, Conflict, ConflictKind, FieldOwners, ListOwners,
-    Owner, TailnetWide, UniqueSetting, bind, bind_policy, may_change, recorded,
+    Owner, Rivals, TailnetWide, UniqueSetting, bind, bind_policy, may_change, recorded,
 };
 
 pub use actions::{

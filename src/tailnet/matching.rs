@@ -19,6 +19,8 @@ pub(super) struct Matching {
     /// The evaluation steps in one step of the engine.
     share: usize,
     flapping: Flapping,
+    /// Policies with settings that count in the whole tailnet, whose device the last list may lack.
+    undecided: BTreeSet<PolicyKey>,
 }
 
 impl Default for Matching {
@@ -28,6 +30,7 @@ impl Default for Matching {
             last: String::new(),
             share: SHARE,
             flapping: Flapping::default(),
+            undecided: BTreeSet::new(),
         }
     }
 }
@@ -46,6 +49,25 @@ impl Matching {
     /// Forgets an edited or deleted policy: its devices are decided again.
     pub fn forget_moves(&mut self, key: &PolicyKey) {
         self.flapping.forget_policy(key);
+    }
+
+    /// Notes whether a policy may have a device that the last list lacks.
+    pub fn note_undecided(&mut self, key: &PolicyKey, is_undecided: bool) {
+        if is_undecided {
+            self.undecided.insert(key.clone());
+        } else {
+            self.undecided.remove(key);
+        }
+    }
+
+    /// Forgets what the last list left undecided. Returns whether there was anything.
+    pub fn end_undecided(&mut self) -> bool {
+        !std::mem::take(&mut self.undecided).is_empty()
+    }
+
+    /// Whether the last list may lack the device of a policy with settings that count in the whole tailnet.
+    pub fn has_undecided(&self) -> bool {
+        !self.undecided.is_empty()
     }
 
     /// Whether one share did not suffice.

@@ -11,8 +11,8 @@ use crate::{
     model::NodeId,
     plan::{
         AllowedRules, Approvals, Binding, Bound, Changes, DeviceIndex, FrozenPlan, Policy,
-        PolicyInput, PolicyRecord, ReconcileRequest, Refusal, Selector, StatusState, Target,
-        recorded,
+        PolicyInput, PolicyRecord, ReconcileRequest, Refusal, Rivals, Selector, StatusState,
+        Target, recorded,
     },
 };
 
@@ -148,7 +148,29 @@ impl PolicyEntry {
             return None;
         };
         let bound = self.needed_record.bound.as_ref()?;
-        (bound.named == target.identity.to_string()).then_some(&bound.node)
+        target.names(&bound.named).then_some(&bound.node)
+    }
+
+    /// The recorded devices that have the name of the spec, while the policy is bound to none of them.
+    pub fn rivals(&self) -> impl Iterator<Item = &NodeId> {
+        let target = match self.policy.as_ref().map(|policy| &policy.target) {
+            Ok(Target::Device(target)) => Some(target),
+            _ => None,
+        };
+        let rivals = self.needed_record.rivals.iter();
+        let rivals = rivals.filter(move |it| target.is_some_and(|target| target.names(&it.named)));
+        rivals.flat_map(|it| &it.nodes)
+    }
+
+    /// The rivals to record with a binding; they stay as before while it is undecided.
+    pub fn rivals_of(&self, binding: Option<&Binding>) -> Option<Rivals> {
+        match (self.policy.as_ref().map(|policy| &policy.target), binding) {
+            (Ok(Target::Device(target)), Some(Binding::Ambiguous(nodes))) => {
+                Some(Rivals::of(target, nodes))
+            }
+            (Ok(_), Some(_)) => None,
+            _ => self.needed_record.rivals.clone(),
+        }
     }
 
     /// Its selector, if it has one, and the devices among which it selects.

@@ -10,7 +10,7 @@ use crate::{
     model::{NodeId, Route, RouteSet},
     plan::{
         ActionRecords, Bound, Capacity, DeviceIndex, ManagedDevices, ManagedSettings, OwnedKeys,
-        OwnedRecord, Owner, PolicyKey, PolicyRecord, tests::scenes::plain_device,
+        OwnedRecord, Owner, PolicyKey, PolicyRecord, Rivals, tests::scenes::plain_device,
     },
 };
 
@@ -54,6 +54,10 @@ fn whole_record_is_read_as_it_was_written() {
             node: device.node_id.clone(),
             owner: Owner::of(&device),
             named: "hostname fra".to_owned(),
+        }),
+        rivals: Some(Rivals {
+            named: "hostname ber".to_owned(),
+            nodes: [id(4), id(5)].into(),
         }),
         owned: Arc::new(OwnedKeys::on(&device.node_id, keys)),
         handled: Some("now".to_owned()),

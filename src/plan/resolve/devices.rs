@@ -59,6 +59,29 @@ pub struct Bound {
     pub named: String,
 }
 
+/// The devices that one name fits, while a policy is bound to none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rivals {
+    /// How the manifest names the device.
+    pub named: String,
+    /// The devices; the first ones of many.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+impl Rivals {
+    /// The number of devices in a record.
+    const MAX: usize = 20;
+
+    /// The rivals of a target that is bound to none.
+    #[must_use]
+    pub fn of(target: &DeviceTarget, nodes: &[NodeId]) -> Self {
+        Self {
+            named: target.identity.to_string(),
+            nodes: nodes.iter().take(Self::MAX).cloned().collect(),
+        }
+    }
+}
+
 /// The devices that a policy targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {

@@ -6,7 +6,7 @@ mod lists;
 mod readable;
 mod tailnet_wide;
 
-pub use devices::{Binding, Bound, Owner, bind, bind_policy, may_change, recorded};
+pub use devices::{Binding, Bound, Owner, Rivals, bind, bind_policy, may_change, recorded};
 pub use fields::{Conflict, FieldOwners};
 pub use lists::ListOwners;
 pub(super) use readable::with_observed;

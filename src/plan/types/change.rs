@@ -30,6 +30,21 @@ pub enum Field {
 }
 
 impl Field {
+    /// Whether a claim on this field counts on other devices too: an attribute key has one type in a tailnet,
+    /// and an address or a name belongs to one device.
+    #[must_use]
+    pub const fn is_tailnet_wide(&self) -> bool {
+        match self {
+            Self::Setting(setting) => setting.is_tailnet_wide(),
+            Self::Attribute(_) => true,
+            Self::Tags
+            | Self::EnabledRoutes
+            | Self::ExitNode
+            | Self::ExpireKeyAt
+            | Self::DeleteInactive => false,
+        }
+    }
+
     /// The field of a spec that declares it.
     #[must_use]
     pub fn of_spec(&self) -> PolicyField {

@@ -50,6 +50,13 @@ impl DesiredSettings {
         self.expire_key_at.is_some() || self.delete_inactive.is_some()
     }
 
+    /// Whether a declared value claims something in the whole tailnet ([`Setting::is_tailnet_wide`]).
+    #[must_use]
+    pub fn has_tailnet_wide(&self) -> bool {
+        let mut settings = self.settings();
+        self.attributes.is_some() || settings.any(|value| value.setting().is_tailnet_wide())
+    }
+
     /// The declared settings that are one value.
     pub fn settings(&self) -> impl Iterator<Item = SettingValue> {
         Setting::ALL

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::model::{AttributeKey, NodeId, TagSet};
 use crate::plan::{
     ActionRecords, AllowedRules, Bound, DesiredSettings, DeviceIndex, ManagedDevices, OwnedKeys,
-    PlanHash, Selector,
+    PlanHash, Rivals, Selector,
 };
 
 /// The identity of a policy: `namespace/name`.
@@ -98,6 +98,9 @@ impl Rank {
 pub struct PolicyRecord {
     /// The device that it was bound to when last seen.
     pub bound: Option<Bound>,
+    /// The devices that its name fitted when it was last bound to none of several: one of them is bound only
+    /// once the others are proven to be gone.
+    pub rivals: Option<Rivals>,
     /// The attribute keys that it owns on each device: declared, or declared before and not deleted yet.
     /// Shared, because it can have thousands of devices.
     pub owned: Arc<OwnedKeys>,
@@ -279,6 +282,14 @@ pub struct DeviceTarget {
     pub tags: TagSet,
     /// Users (login names), one of whom must own it. Empty: anybody.
     pub users: Vec<String>,
+}
+
+impl DeviceTarget {
+    /// Whether a record names the device as this target does.
+    #[must_use]
+    pub fn names(&self, named: &str) -> bool {
+        self.identity.to_string() == named
+    }
 }
 
 /// A change that can cut a device off, and is sent only if the policy allows it.

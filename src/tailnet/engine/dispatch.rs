@@ -71,7 +71,7 @@ impl Engine {
             self.change_budget.reservations.ask(id, false);
             return;
         };
-        if self.is_undecided(id) || self.awaits_policies(id) {
+        if self.is_undecided(id) || self.awaits_policies(id) || self.awaits_next_list(node) {
             self.queues.put(id, Lane::Blocked, now.monotonic);
             return;
         }

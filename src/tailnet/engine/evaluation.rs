@@ -6,7 +6,7 @@ use super::Engine;
 use crate::{
     model::NodeId,
     plan::{Binding, Mode, Policy, PolicyKey, Refusal},
-    tailnet::{evaluation::Evaluation, policy_entry::PolicyEntry},
+    tailnet::{device_state::DeviceState, evaluation::Evaluation, policy_entry::PolicyEntry},
 };
 
 /// The evaluation steps that a namespace has before the next one gets its turn.
@@ -60,10 +60,48 @@ impl Engine {
         })
     }
 
+    /// Whether a setting of a device may belong to a policy whose device the last list lacks: a type of
+    /// attributes, an address or a name counts in the whole tailnet.
+    pub(super) fn awaits_next_list(&self, node: &DeviceState) -> bool {
+        let mut differences = node.plan.differences.iter();
+        self.matching.has_undecided()
+            && differences.any(|difference| difference.change.field().is_tailnet_wide())
+    }
+
+    /// Notes whether a policy, which claims settings that count in the whole tailnet, may have a device that
+    /// the last list lacks: it is undecided whether its bound device is gone, or the first list of a term has
+    /// none for it.
+    pub(super) fn note_undecided(&mut self, key: &PolicyKey) {
+        let is_first = !self.can_compare_lists();
+        let entry = self.policies.get(key);
+        let is_undecided = entry.is_some_and(|entry| {
+            let policy = entry.policy.as_ref().ok();
+            let policy = policy.filter(|policy| policy.mode != Mode::Observe);
+            let claims = policy.is_some_and(|policy| policy.desired.has_tailnet_wide());
+            let has_device = entry.nodes().next().is_some();
+            claims
+                && entry.deleting.is_none()
+                && !has_device
+                && (is_first || entry.binding.is_none())
+        });
+        if is_undecided {
+            self.observed.compare_soon();
+        }
+        self.matching.note_undecided(key, is_undecided);
+    }
+
+    /// Another list decides what the last one left undecided. What remains is noted again.
+    pub(super) fn end_undecided(&mut self) {
+        if self.matching.end_undecided() {
+            self.dirty.step_all(self.devices.ids().cloned());
+        }
+    }
+
     /// Forgets a deleted policy.
     pub(super) fn end_evaluation(&mut self, key: &PolicyKey) {
         self.end_waiting_for(std::slice::from_ref(key));
         self.matching.end(key);
+        self.matching.note_undecided(key, false);
     }
 
     /// Begins to match all devices with a new selector.

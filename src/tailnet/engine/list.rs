@@ -89,6 +89,8 @@ impl Engine {
         if self.observed.lists() == 1 {
             self.leave_other_tailnet(&devices);
             self.await_policies();
+        } else {
+            self.end_undecided();
         }
         let (devices, contradicted) = listed_once(devices);
         let mut fleet = DeviceIndex::default();
@@ -258,6 +260,7 @@ impl Engine {
         let mut recorded: BTreeSet<&NodeId> = BTreeSet::new();
         for entry in self.policies.values() {
             recorded.extend(entry.bound_node());
+            recorded.extend(entry.rivals());
             recorded.extend(entry.needed_record.managed.nodes.iter());
             recorded.extend(entry.needed_record.managed.released_devices());
             recorded.extend(entry.needed_record.owned.nodes());

@@ -9,7 +9,8 @@ use crate::{
     model::NodeId,
     plan::{Binding, PolicyKey, Target, bind_policy, may_change},
     tailnet::{
-        Notification, Now, evaluation::Comparison, flapping::Membership, policy_entry::PolicyEntry,
+        Notification, Now, device_lookup::is_lacking, evaluation::Comparison, flapping::Membership,
+        policy_entry::PolicyEntry,
     },
 };
 
@@ -56,8 +57,10 @@ impl Engine {
             self.observed.lists(),
         );
         let recorded = entry.record_of(binding.as_ref(), self.observed.index());
-        if entry.needed_record.bound != recorded {
+        let rivals = entry.rivals_of(binding.as_ref());
+        if entry.needed_record.bound != recorded || entry.needed_record.rivals != rivals {
             entry.needed_record.bound = recorded;
+            entry.needed_record.rivals = rivals;
             self.dirty.report(key);
         }
         let too_many = entry.hold(binding.as_ref());
@@ -102,15 +105,9 @@ impl Engine {
             return matching.cloned().map(Binding::Selector);
         }
         // No other device takes the place of the bound one before that is proven gone.
-        let lacking = |id: &&NodeId| {
-            self.observed
-                .index()
-                .get(id)
-                .is_none_or(|device| device.external)
-        };
         let bound = entry.bound_node();
         let lost = bound
-            .filter(lacking)
+            .filter(|id| is_lacking(self.observed.index(), id))
             .filter(|id| !self.observed.absence().is_gone(id));
         if let Some(id) = lost {
             let is_reported = self
@@ -135,7 +132,26 @@ impl Engine {
             _ => None,
         };
         let new = found.filter(|id| bound != Some(*id) && !entry.approvals.nodes.contains(*id));
-        (!claimed || new.is_none() || self.can_compare_lists()).then_some(binding)
+        if claimed && new.is_some() && !self.can_compare_lists() {
+            return None;
+        }
+        Some(self.with_rivals(entry, new).unwrap_or(binding))
+    }
+
+    /// Another process has seen several devices of the name. Two lists prove nothing about those that they
+    /// lack: until these are proven to be gone, the one that is listed is one of several.
+    fn with_rivals(&self, entry: &PolicyEntry, new: Option<&NodeId>) -> Option<Binding> {
+        let new = new?;
+        let lacking = entry.rivals().filter(|id| {
+            is_lacking(self.observed.index(), id) && !self.observed.absence().is_gone(id)
+        });
+        let mut several: Vec<NodeId> = lacking.cloned().collect();
+        if several.is_empty() {
+            return None;
+        }
+        several.push(new.clone());
+        several.sort();
+        Some(Binding::Ambiguous(several))
     }
 
     /// Adopts a device that a policy targets now.
@@ -173,6 +189,7 @@ impl Engine {
                 self.dirty.rebind_later(&key);
             } else {
                 self.rebind(&key, now.wall);
+                self.note_undecided(&key);
                 known.push(key);
             }
         }

@@ -7,6 +7,7 @@ use super::{
     builders::{
         attributes, blank, fleet, hostname, key, policy, policy_key, servers, tag, tags, world,
     },
+    contested,
     fleets::reported,
     model::{device, node_id},
 };
@@ -117,13 +118,26 @@ fn of_two_devices_with_one_hostname_the_other_is_bound_once_one_is_gone() {
 }
 
 #[test]
-fn a_process_that_starts_with_a_short_list_chooses_neither_of_two() {
+fn a_process_that_starts_with_short_lists_chooses_neither_of_two() {
+    for lists in [1, 2, 5] {
+        let mut world = ambiguous();
+        world.lack(lists, [0]);
+        world.kill();
+        world.run_for(A_WHILE);
+        assert!(world.writes().is_empty());
+        assert_eq!(world.bound(&policy_key(0)), None);
+        world.assert_converged();
+    }
+}
+
+#[test]
+fn of_two_devices_with_one_hostname_the_other_is_bound_if_one_left_before_a_process_started() {
     let mut world = ambiguous();
-    world.lack(1, [0]);
+    world.model.remove(&node_id(0));
     world.kill();
-    world.run_for(A_WHILE);
-    assert!(world.writes().is_empty());
-    assert_eq!(world.bound(&policy_key(0)), None);
+    world.run_for(Duration::from_mins(2));
+    assert_eq!(world.bound(&policy_key(0)), Some(node_id(9)));
+    assert_eq!(world.lookups(0), 1);
     world.assert_converged();
 }
 
@@ -302,6 +316,70 @@ fn an_address_is_not_free_because_a_list_lacks_its_device() {
     world.model.remove(&node_id(1));
     world.run_for(A_WHILE);
     assert_eq!(world.writes().len(), 1);
+    world.assert_converged();
+}
+
+/// Two policies that claim one setting of the tailnet: the first one has it.
+fn rivals(first: Policy, claims: [DesiredSettings; 2]) -> World {
+    let mut world = world(3);
+    let server = world.model.devices.get_mut(&node_id(0)).unwrap();
+    server.tags = [tag("tag:s")].into();
+    let [desired, wanted] = claims;
+    world.apply(Policy { desired, ..first });
+    world.start();
+    world.run_for(A_WHILE);
+    world.apply(policy(1, wanted));
+    world.run_for(A_WHILE);
+    world.clear_seen();
+    world
+}
+
+#[test]
+fn a_process_that_starts_with_a_short_list_gives_no_claim_of_the_lacking_device_away() {
+    let address = |policy: Policy| {
+        let ipv4 = Some("100.80.9.9".parse().unwrap());
+        let desired = DesiredSettings {
+            ipv4,
+            ..DesiredSettings::default()
+        };
+        rivals(policy, [desired.clone(), desired])
+    };
+    let attribute = |policy: Policy| {
+        rivals(
+            policy,
+            [attributes(&[("a", "gold")]), contested::number("a")],
+        )
+    };
+    let single = || policy(0, DesiredSettings::default());
+    let selector = || fleet(DesiredSettings::default());
+    let worlds = [
+        address(single()),
+        attribute(single()),
+        attribute(selector()),
+    ];
+    for mut world in worlds {
+        world.lack(1, [0]);
+        world.kill();
+        world.run_for(A_WHILE);
+        assert!(world.writes().is_empty(), "{:?}", world.writes());
+        world.lack(1, [0]);
+        world.lose_the_lead();
+        world.run_for(A_WHILE);
+        assert!(world.writes().is_empty(), "{:?}", world.writes());
+    }
+}
+
+#[test]
+fn a_setting_of_a_device_that_is_gone_since_the_last_process_is_free_after_two_lists() {
+    let mut world = rivals(
+        policy(0, DesiredSettings::default()),
+        [attributes(&[("a", "gold")]), contested::number("a")],
+    );
+    world.model.remove(&node_id(0));
+    world.kill();
+    world.run_for(Duration::from_secs(20));
+    assert_eq!(world.writes().len(), 1);
+    world.run_for(A_WHILE);
     world.assert_converged();
 }
 

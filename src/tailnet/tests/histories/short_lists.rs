@@ -83,6 +83,14 @@ fn begin(seed: u64) -> World {
         ..policy(CHANGING, tags(&["tag:b"]))
     });
     world.start();
+    // Nothing could tell two short lists from complete ones if none had ever had both devices of a name.
+    while world.policies[&policy_key(NAMED_TWICE)]
+        .record
+        .rivals
+        .is_none()
+    {
+        world.run_for(Duration::from_secs(1));
+    }
     world
 }
 
@@ -126,21 +134,15 @@ impl World {
         self.model.short.extend(lists);
     }
 
-    /// One of the first two lists is short. If both were, nothing could tell them from complete ones.
-    fn shorten_one_of_two(&mut self) {
+    /// The first lists are short, often without one of the two devices of a name.
+    fn shorten_first_lists(&mut self) {
         self.model.short.clear();
         if self.rng.bool() {
             self.shorten_plausibly();
-            self.model.short.truncate(1);
             if self.rng.bool() {
                 let of_two = [0, 20][self.rng.usize(..2)];
-                self.model.short = [BTreeSet::from([node_id(of_two)])].into();
-            }
-            let complete = BTreeSet::new();
-            if self.rng.bool() {
-                self.model.short.push_front(complete);
-            } else {
-                self.model.short.push_back(complete);
+                let lists = self.rng.usize(1..4);
+                self.model.short = vec![BTreeSet::from([node_id(of_two)]); lists].into();
             }
         }
     }
@@ -151,7 +153,7 @@ impl Account {
         match world.rng.u8(..16) {
             0..=6 => world.shorten_plausibly(),
             7 => {
-                world.shorten_one_of_two();
+                world.shorten_first_lists();
                 self.begun = world.clock;
                 match world.rng.u8(..3) {
                     0 => world.kill(),
@@ -287,7 +289,7 @@ fn run_history(seed: u64) -> u64 {
         frozen: None,
         holding: BTreeSet::new(),
     };
-    world.shorten_one_of_two();
+    world.shorten_first_lists();
     for _ in 0..30 {
         let pause = [20, 100, 500][world.rng.usize(..3)];
         let pause = world.rng.u64(..pause);
