@@ -9,6 +9,7 @@ pub(super) fn agrees(question: &str, word: &str) -> io::Result<Option<bool>> {
     if !stdin.is_terminal() {
         return Ok(None);
     }
+    // The question has no line break, so without the flush it would appear after its answer.
     let mut terminal = io::stderr();
     write!(terminal, "{question} Type '{word}' to confirm: ")?;
     terminal.flush()?;
@@ -18,5 +19,6 @@ pub(super) fn agrees(question: &str, word: &str) -> io::Result<Option<bool>> {
         // Ctrl-D does not end the line.
         writeln!(terminal)?;
     }
+    // Neither `y` nor an empty line: the changes of many devices deserve more than a reflex.
     Ok(Some(answer.trim() == word))
 }

@@ -31,6 +31,8 @@ impl ClusterArgs {
 
     async fn config(&self) -> Result<Config, AnyError> {
         if self.kubeconfig.is_none() && self.context.is_none() {
+            // Also finds the service account of a pod, which must not replace a kubeconfig that is
+            // named.
             return Ok(controller::cluster().await?);
         }
         let kubeconfig = match &self.kubeconfig {

@@ -112,6 +112,7 @@ impl Environment {
     }
 
     fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        // CI systems set a variable to the empty string if its secret does not exist.
         let given = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let secret = |name: &str| given(name).map(SecretString::from);
         Self {
@@ -128,12 +129,13 @@ impl Environment {
 
     /// The connection that the environment and the flags describe. A flag takes precedence over a variable.
     pub fn connection(self, flags: &ConnectionArgs) -> Result<Connection, ConnectionError> {
-        let url = flags.base_url.clone().or(self.base_url);
-        let url = url
-            .as_deref()
-            .unwrap_or(TailscaleTailnetSpec::DEFAULT_API_URL);
+        let url = flags
+            .base_url
+            .clone()
+            .or(self.base_url)
+            .unwrap_or_else(|| TailscaleTailnetSpec::DEFAULT_API_URL.to_owned());
         let base_url = url.parse().map_err(|reason| ConnectionError::BaseUrl {
-            url: url.to_owned(),
+            url: url.clone(),
             reason: format!("{reason}"),
         })?;
         let tailnet = flags.tailnet.clone().or(self.tailnet);
@@ -147,6 +149,7 @@ impl Environment {
         Ok(Connection {
             settings: Settings {
                 budget: flags.budget()?,
+                // `-` is the API's name for the tailnet of the credential.
                 ..Settings::new(base_url, tailnet.unwrap_or_else(|| "-".to_owned()))
             },
             credential,
@@ -206,6 +209,7 @@ impl IdentitySource for GivenToken {
 
 impl fmt::Debug for GivenToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not derived: nothing of the token may reach a log.
         f.write_str("GivenToken")
     }
 }
@@ -249,6 +253,7 @@ impl ConnectionArgs {
             reason = "a cast of a float saturates, and the budget refuses what is out of range"
         )]
         let second = self.requests_per_second.ceil() as u32;
+        // At least the requests of one second, so that the burst never limits a higher rate.
         Budget::new(self.requests_per_second, second.max(DEFAULT_BURST))
             .map_err(ConnectionError::Rate)
     }

@@ -79,12 +79,14 @@ impl Default for ControllerArgs {
 }
 
 fn default_listen() -> SocketAddr {
+    // All addresses: the kubelet probes the address of the pod, not localhost.
     SocketAddr::from(([0, 0, 0, 0], 8080))
 }
 
 fn from_environment() -> Result<FromEnvironment, String> {
-    let described = Environment::of_process().connection(&ConnectionArgs::default());
-    let described = described.map_err(|error| format!("--tailnet-from-env: {error}"))?;
+    let described = Environment::of_process()
+        .connection(&ConnectionArgs::default())
+        .map_err(|error| format!("--tailnet-from-env: {error}"))?;
     Ok(FromEnvironment {
         settings: described.settings,
         credential: described.credential,

@@ -14,6 +14,7 @@ use super::manifests::{self, Source};
 pub(super) fn sources_at(revision: &str, paths: &[PathBuf]) -> Result<Vec<Arc<Source>>, String> {
     let mut sources = Vec::new();
     for path in paths {
+        // Checked here, as git would look for a file of this name and report none.
         if path == Path::new("-") {
             return Err(
                 "standard input has no earlier revision. Name the folder of the earlier \
@@ -57,6 +58,8 @@ impl<'a> RepoPath<'a> {
         }
         let folder = path
             .parent()
+            // The parent of a bare file name is the empty path, which `git -C` takes for no folder
+            // at all.
             .filter(|folder| !folder.as_os_str().is_empty());
         Self {
             folder: folder.unwrap_or(Path::new(".")),
@@ -66,6 +69,7 @@ impl<'a> RepoPath<'a> {
 
     fn git(&self) -> Command {
         let mut command = Command::new("git");
+        // The manifests may be in another repository than the current folder.
         command.arg("-C").arg(self.folder);
         command
     }
@@ -75,6 +79,7 @@ impl<'a> RepoPath<'a> {
     fn commit(&self, revision: &str) -> Result<String, String> {
         let mut command = self.git();
         command.args(["rev-parse", "--verify", "--quiet", "--end-of-options"]);
+        // `^{commit}` resolves an annotated tag, and refuses anything that is no commit.
         command.arg(format!("{revision}^{{commit}}"));
         match run(&mut command) {
             Ok(commit) => Ok(commit.trim().to_owned()),
@@ -88,13 +93,14 @@ impl<'a> RepoPath<'a> {
 
     fn entries(&self, commit: &str) -> Result<Vec<Entry>, String> {
         let mut command = self.git();
+        // Without `-z`, git quotes unusual file names.
         command.args(["ls-tree", "-r", "-z", commit, "--"]);
         command.args(self.file);
         let listed = run(&mut command)?;
         let entries = listed.split('\0').filter_map(|line| {
             let (about, path) = line.split_once('\t')?;
-            let mut about = about.split(' ');
-            let (mode, object) = (about.next()?, about.nth(1)?);
+            let mut columns = about.split(' ');
+            let (mode, object) = (columns.next()?, columns.nth(1)?);
             // Not symbolic links, and not submodules.
             let is_file = mode.starts_with("100");
             // The same rules as for a folder of the file system.
@@ -115,6 +121,7 @@ impl<'a> RepoPath<'a> {
             .flat_map(|entry| [entry.object.as_str(), "\n"])
             .collect();
         let mut command = self.git();
+        // One process for all files: one for each would take seconds in a large repository.
         command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
         let mut child = start(&mut command)?;
         let stdin = child.stdin.take();
@@ -134,12 +141,13 @@ impl<'a> RepoPath<'a> {
                 .ok_or_else(broken)?;
             let (head, body) = rest.split_at(end + 1);
             let head = String::from_utf8_lossy(head);
-            let size = head
+            let size: usize = head
                 .trim()
                 .rsplit(' ')
                 .next()
-                .and_then(|size| size.parse().ok());
-            let size: usize = size.ok_or_else(broken)?;
+                .and_then(|size| size.parse().ok())
+                .ok_or_else(broken)?;
+            // By its size, not by lines: a file may hold anything.
             let text = body.get(..size).ok_or_else(broken)?;
             // The line break after the content belongs to the protocol of `cat-file --batch`.
             rest = body.get(size + 1..).unwrap_or_default();

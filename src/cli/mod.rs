@@ -140,6 +140,7 @@ pub fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::FAILURE;
         }
+        // Help and version arrive as errors too; this prints them to stdout and exits with 0.
         Err(help) => help.exit(),
     };
     match run(arguments) {
@@ -180,6 +181,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         _ => arguments.log,
     };
     log_to_stderr(&logs, arguments.log_format)?;
+    // Before any client is built: without a provider, rustls panics.
     crate::tailscale::install_crypto_provider();
     match command {
         Command::Approve(args) => return runtime()?.block_on(approve::run(args)),
@@ -187,6 +189,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,
         Command::Crds { out } => crds::run(out.as_deref())?,
         Command::Completions { shell } => {
+            // Into memory first: clap panics if it cannot write, as with `| head`.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tsdp", &mut script);
             output::print(&String::from_utf8(script)?)?;
@@ -217,6 +220,7 @@ fn log_to_stderr(level: &str, format: LogFormat) -> Result<(), AnyError> {
         .map_err(|error| format!("--log {level}: {error}. Write a level such as info or debug"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // The library colors by default, also in a file or in the log of a pod.
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {

@@ -25,6 +25,7 @@ pub(super) enum Color {
 impl Color {
     /// Whether to color stdout.
     pub fn is_on(self) -> bool {
+        // An empty value does not count: https://no-color.org.
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         match self {
@@ -40,6 +41,7 @@ pub(super) fn width() -> Option<u16> {
     env::var("COLUMNS")
         .ok()
         .and_then(|columns| columns.parse().ok())
+        // 0 means unknown, and no table fits into it.
         .filter(|columns| *columns > 0)
         .or_else(|| Table::new().width())
 }
@@ -47,6 +49,7 @@ pub(super) fn width() -> Option<u16> {
 /// Prints data. A reader that has seen enough (`| head`) is not an error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     match print_to_the_end(text) {
+        // Rust ignores SIGPIPE, so a reader that is gone arrives as an error.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
@@ -55,6 +58,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 /// Prints data that someone must see: a reader that is gone is an error.
 pub(super) fn print_to_the_end(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
+    // Flushed here: an error when the process exits would be lost.
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 

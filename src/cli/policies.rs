@@ -130,8 +130,7 @@ impl PoliciesArgs {
         } else {
             let mut named: BTreeSet<String> = all.policies.iter().filter_map(tailnet).collect();
             if named.len() > 1 {
-                let several: Vec<_> = named.into_iter().collect();
-                let several = several.join(", ");
+                let several = named.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(format!(
                     "found policies of several tailnets ({several}), expected one, as this is a connection to \
                      one tailnet. Choose its policies with --tailnet-ref NAME"
@@ -196,6 +195,7 @@ pub(super) fn declared(objects: &[PolicyObject]) -> Vec<PolicyInput> {
                 namespace: object.namespace().unwrap_or_default(),
                 name: object.name_any(),
             };
+            // Only the controller cleans up after a deleted policy, so the timeout does not matter.
             controller::policy_input(&key, object, Duration::ZERO)
         })
         .collect()

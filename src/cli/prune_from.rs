@@ -46,6 +46,7 @@ impl PruneFromArgs {
             return Ok(PruneFrom::default());
         };
         let namespace = args.default_namespace();
+        // A path takes precedence: a branch of the same name can be written as refs/heads/NAME.
         let (read, diagnostics) = if Path::new(from).exists() {
             manifests::read(&[PathBuf::from(from)], namespace)
         } else {
@@ -57,13 +58,17 @@ impl PruneFromArgs {
             let diagnostics = Diagnostics(diagnostics);
             return Err(format!("--prune-from {from}: {diagnostics}").into());
         }
-        let then = read.policies.into_iter().map(|located| located.object);
-        let then: Vec<TailscaleDevicePolicy> = then.filter(|it| args.includes(it)).collect();
-        report_gone(&then, now);
-        let then = then
+        let then: Vec<TailscaleDevicePolicy> = read
+            .policies
             .into_iter()
-            .filter(|then| is_of_the_same_tailnet(then, now));
-        let specs = then.map(|then| (key(&then), then.spec));
+            .map(|located| located.object)
+            .filter(|it| args.includes(it))
+            .collect();
+        report_gone(&then, now);
+        let specs = then
+            .into_iter()
+            .filter(|then| is_of_the_same_tailnet(then, now))
+            .map(|then| (key(&then), then.spec));
         Ok(PruneFrom(specs.collect()))
     }
 }
@@ -82,6 +87,7 @@ fn is_of_the_same_tailnet(then: &TailscaleDevicePolicy, now: &[PolicyObject]) ->
     let policy = key(then);
     let mut now = now.iter().filter_map(|object| object.0.as_ref().ok());
     let Some(now) = now.find(|now| key(*now) == policy) else {
+        // A policy that is gone has not moved.
         return true;
     };
     let (before, after) = (then.spec.tailnet_name(), now.spec.tailnet_name());

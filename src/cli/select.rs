@@ -31,6 +31,7 @@ impl SelectArgs {
                 // Repeated expressions must all hold.
                 let before = selector.expression.take();
                 selector.expression = Some(match before {
+                    // In parentheses, as either may contain `||`.
                     Some(before) => format!("({before}) && ({value})"),
                     None => value.to_owned(),
                 });

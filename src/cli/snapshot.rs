@@ -45,6 +45,7 @@ impl Snapshot {
         nodes: Vec<NodeId>,
     ) -> Result<(), Error> {
         let mut progress = Progress::new("attributes", nodes.len());
+        // Lazy: the stream below starts only as many as may be in flight.
         let read = nodes.into_iter().map(async |node| {
             let attributes = client.attributes(&node).await;
             (node, attributes)
@@ -115,6 +116,7 @@ impl Snapshot {
         now: Timestamp,
     ) -> TailnetPlan {
         let (fleet, attributes) = (&self.fleet, &self.attributes);
+        // As in the controller, a percentage counts no devices that are shared in.
         match limit.devices(fleet.own_count()) {
             Some(max) => plan::plan_tailnet_within(
                 policies,

@@ -51,6 +51,7 @@ impl Style {
 #[must_use]
 pub fn lines(table: &Table) -> String {
     let text = table.to_string();
+    // The library pads every line: invisible in a terminal, noise in a file.
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.join("\n")
 }
@@ -63,6 +64,8 @@ pub fn table<'a>(
 ) -> String {
     let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED", "WHY"]);
     for (difference, impact) in differences {
+        // Grey: only shown. Yellow: someone must act first. Red: it is sent, and can cut a device
+        // off.
         let color = match (&difference.hold, &impact) {
             (Some(Hold::Suspended(_) | Hold::Observed), _) => Color::DarkGrey,
             (Some(_), _) => Color::DarkYellow,
@@ -83,8 +86,11 @@ pub fn table<'a>(
 /// Why there is a difference, by which policies, and why it is held or what it disrupts, in one sentence.
 #[must_use]
 pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
-    let owners: Vec<_> = difference.owners().map(ToString::to_string).collect();
-    let owners = owners.join(", ");
+    let owners = difference
+        .owners()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ");
     match (&difference.hold, impact) {
         (Some(hold), _) => format!("held: {hold}"),
         (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),

@@ -88,23 +88,22 @@ pub(super) fn approve_held(
 /// How to approve each change that is still held. The hints name flags of this command, as an annotation
 /// on an object takes effect in a cluster only.
 pub(super) fn hints(plan_run: &PlanRun) -> Vec<String> {
-    let approvals = held_changes(plan_run, ApprovedOn::Policy).into_iter();
-    let approvals = approvals.map(|(key, held)| {
-        format!(
+    let mut hints = Vec::new();
+    for (key, held) in held_changes(plan_run, ApprovedOn::Policy) {
+        hints.push(format!(
             "{key} is pending approval: {}. Add --approve {key}",
             held.counted()
-        )
-    });
-    let limited = held_changes(plan_run, ApprovedOn::Tailnet).into_iter();
-    let limited = limited.map(|(key, held)| {
-        format!(
+        ));
+    }
+    for (key, held) in held_changes(plan_run, ApprovedOn::Tailnet) {
+        hints.push(format!(
             "the limit of changed devices ({}) holds {key}: {}. Raise --max-changed-devices, or approve the \
              policy by its name on a terminal",
             described(plan_run),
             held.counted()
-        )
-    });
-    approvals.chain(limited).collect()
+        ));
+    }
+    hints
 }
 
 impl HeldChanges<'_> {
@@ -136,6 +135,7 @@ fn check(plan_run: &PlanRun, key: &PolicyKey) -> Result<(), String> {
                 mode: Mode::Approve,
                 ..
             })
+            // Not reached: invalid policies have been refused by now.
             | Err(_),
         ) => Ok(()),
         Some(Ok(_)) => Err(format!(

@@ -76,9 +76,11 @@ pub(super) struct ApplyArgs {
 /// Shows the plan, asks, and makes the changes.
 pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     let stop = CancellationToken::new();
+    // Checks the arguments too, so that a mistake ends the command before it reads anything.
     let client = args.client_until(stop.clone())?;
     let mut plan_run = args.make_plan(&client).await?;
     args.show(&plan_run)?;
+    // Shown again: nobody agrees to a plan that they have not seen.
     if approvals::approve_held(&mut plan_run, &args.approve, !args.yes)? {
         args.show(&plan_run)?;
     }
@@ -90,6 +92,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
         eprintln!("tsdp: {node} could not be read completely: {error}");
     }
     let unread = !plan_run.snapshot.failures.is_empty();
+    // Before the question: there is nothing to agree to.
     if totals.changes == 0 {
         return Ok(match (unread, totals.held + totals.refused) {
             (true, _) => ExitCode::FAILURE,
@@ -203,6 +206,7 @@ impl ApplyArgs {
                     path = path.display()
                 )),
             },
+            // A common slip, and clear from the content of the file.
             (None, [path]) if path.is_file() => SavedPlan::read(path),
             (None, _) => Ok(None),
         }
@@ -255,6 +259,7 @@ impl ApplyArgs {
         {
             mailbox.send(Message::Input(input))?;
         }
+        // Last: with a connection the engine starts to read and to send.
         mailbox.send(Message::Connection {
             settings: None,
             client: Ok(client),

@@ -9,7 +9,7 @@ use crate::{
     cli::output::printable,
     model::{NodeId, Reason},
     plan::{Difference, Field, Hold},
-    tailnet::{Engine, Failure, RemainingChange},
+    tailnet::{Engine, RemainingChange},
 };
 
 /// The outcome of the approved changes.
@@ -53,8 +53,11 @@ impl Outcome {
             ..Self::default()
         };
         let key = |difference: &Difference| (difference.node.clone(), difference.change.field());
-        let remaining = engine.remaining();
-        let mut remaining: BTreeMap<_, _> = remaining.map(|it| (key(it.difference), it)).collect();
+        let mut remaining: BTreeMap<_, _> = engine
+            .remaining()
+            .map(|it| (key(it.difference), it))
+            .collect();
+        // Only a list shows that someone else made a change.
         let is_known = engine.has_read();
         for difference in approved {
             let key = key(difference);
@@ -89,9 +92,9 @@ impl Outcome {
     /// `named` is the name in the plan: the device may have another one by now.
     fn add(&mut self, named: String, remaining: &RemainingChange<'_>) {
         let difference = remaining.difference;
-        let not_sent = |failure: &Failure| failure.reason == Reason::TailnetUnavailable;
         match &remaining.failure {
-            Some(failure) if !not_sent(failure) => {
+            // An outage is reported once for the run, not for each change behind it.
+            Some(failure) if failure.reason != Reason::TailnetUnavailable => {
                 self.failed.push((named, failure.message.clone()));
             }
             _ if difference.hold.is_some() => self.differs.push((named, other(difference))),
@@ -101,6 +104,7 @@ impl Outcome {
 
     /// 0: everything is in sync. 2: changes are left for someone to approve or plan. 1: an error.
     pub fn code(&self) -> u8 {
+        // First: a shell expects 130 after an interrupt, whatever else went wrong.
         if self.interrupted {
             INTERRUPTED
         } else if self.outage.is_some() || !self.failed.is_empty() || !self.not_sent.is_empty() {
@@ -116,16 +120,19 @@ impl Outcome {
     pub fn details(&self) -> String {
         let mut text = String::new();
         let mut list = |title: &str, lines: Vec<String>| {
-            if !lines.is_empty() {
-                let lines = lines.iter().map(|line| format!("  {}", printable(line)));
-                text += &[vec![title.to_owned()], lines.collect(), vec![String::new()]]
-                    .concat()
-                    .join("\n");
+            if lines.is_empty() {
+                return;
+            }
+            text += &format!("{title}\n");
+            for line in lines {
+                text += &format!("  {}\n", printable(&line));
             }
         };
         let with_why = |items: &[(String, String)]| -> Vec<String> {
-            let items = items.iter();
-            items.map(|(what, why)| format!("{what}: {why}")).collect()
+            items
+                .iter()
+                .map(|(what, why)| format!("{what}: {why}"))
+                .collect()
         };
         list("Failed:", with_why(&self.failed));
         list(

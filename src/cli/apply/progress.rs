@@ -48,6 +48,7 @@ impl Progress {
             stop,
             seen: Mutex::default(),
         };
+        // At once, so that a slow first request does not look like a hang.
         progress.draw(&progress.lock());
         progress
     }
@@ -97,6 +98,7 @@ impl Progress {
         if !self.has_bar || self.total == 0 {
             return;
         }
+        // Never more than all, as the subtraction below must not underflow.
         let done = seen.made.len().min(self.total);
         let full = BAR_WIDTH * done / self.total;
         let bar = "#".repeat(full) + &"-".repeat(BAR_WIDTH - full);

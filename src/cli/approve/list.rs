@@ -22,8 +22,10 @@ pub(super) async fn run(
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let listed = policies.list(&ListParams::default()).await;
-    let listed = listed.map_err(|error| format!("cannot list the policies: {error}"))?;
+    let listed = policies
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| format!("cannot list the policies: {error}"))?;
     output::print(&table(&listed.items, style))?;
     Ok(())
 }

@@ -79,11 +79,14 @@ pub(super) async fn run(args: ApproveArgs) -> Result<ExitCode, AnyError> {
         list::run(&client, args.namespace.as_deref(), style).await?;
         return Ok(ExitCode::SUCCESS);
     };
-    let namespace = args.namespace.as_deref();
-    let namespace = namespace.unwrap_or_else(|| client.default_namespace());
+    let namespace = args
+        .namespace
+        .as_deref()
+        .unwrap_or_else(|| client.default_namespace());
     let policies: Api<TailscaleDevicePolicy> = Api::namespaced(client.clone(), namespace);
     let policy = read(&policies, name).await?;
     if let Some(node) = &args.node {
+        // No question: to name the nodeId is the decision.
         return approve_node(&policies, &policy, node).await;
     }
     let waiting = Waiting::of(&policy).map_err(|why| format!("{}: {why}", key(&policy)))?;
@@ -143,6 +146,7 @@ async fn approve_node(
     node: &NodeId,
 ) -> Result<ExitCode, AnyError> {
     if policy.spec.device.is_none() {
+        // The entry would have no effect, and stay in the annotation.
         let why = "has a deviceSelector, and so needs no approval of a device";
         return Err(format!("{} {why}", key(policy)).into());
     }
@@ -171,10 +175,9 @@ async fn approve_on_tailnet(
 ) -> Result<(), AnyError> {
     let entry = format!("plan:{hash}");
     annotate(tailnets, name, &entry, |tailnet: &TailscaleTailnet| {
-        let held = tailnet.status.iter().flat_map(|status| &status.held);
-        let held: Vec<&String> = held.filter_map(|held| held.hash.as_ref()).collect();
         Ok(annotation(tailnet, &entry, |hash| {
-            held.contains(&&hash.to_string())
+            let mut held = tailnet.status.iter().flat_map(|status| &status.held);
+            held.any(|held| held.hash.as_ref() == Some(&hash.to_string()))
         }))
     })
     .await
@@ -206,6 +209,7 @@ where
         let object = api.get(name).await.map_err(failed)?;
         let value = value(&object).map_err(|why| format!("{kind} {name}: {why}"))?;
         let patch = json!({"metadata": {
+            // Without it, two people who approve at once would lose one approval.
             "resourceVersion": object.resource_version(),
             "annotations": {APPROVE: value},
         }});
@@ -213,6 +217,7 @@ where
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;
         match patched {
+            // The controller writes the status of the same object, so a conflict is common.
             Err(kube::Error::Api(status)) if status.is_conflict() => {}
             patched => {
                 patched.map_err(failed)?;

@@ -77,13 +77,12 @@ impl<'a> Waiting<'a> {
 pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -> String {
     let mut table = style.table(["DEVICE", "SETTING", "NOW", "DECLARED"]);
     for change in changes {
-        let name = change.name.split('.').next().unwrap_or_default();
-        let name = if name.is_empty() {
-            &change.device
-        } else {
-            name
+        let name = match change.name.split('.').next().unwrap_or_default() {
+            "" => change.device.as_str(),
+            label => label,
         };
         table.add_row([
+            // Devices choose their names, which must not control the terminal of an approver.
             printable(name),
             printable(&change.field),
             printable(&change.before),
@@ -120,14 +119,11 @@ pub(super) fn annotation(
 ) -> String {
     let before = object.annotations().get(APPROVE).map(String::as_str);
     let Approvals { plans, nodes, .. } = Approvals::parse(before);
-    let plans = plans
-        .iter()
-        .filter(|hash| still_held(hash))
-        .map(|hash| format!("plan:{hash}"));
+    let held = plans.iter().filter(|hash| still_held(hash));
     let mut entries: Vec<String> = nodes
         .iter()
         .map(|node| format!("node:{node}"))
-        .chain(plans)
+        .chain(held.map(|hash| format!("plan:{hash}")))
         .collect();
     if !entries.iter().any(|other| other == entry) {
         entries.push(entry.to_owned());

@@ -52,6 +52,7 @@ pub(super) fn policies() -> Result<Vec<PolicyInput>, AnyError> {
             namespace: policy.metadata.namespace.clone().unwrap_or_default(),
             name,
         };
+        // Unique, as the uids of the API server are.
         let uid = place.to_string();
         policies.push(convert::policy(
             key,

@@ -22,10 +22,11 @@ pub(super) async fn run() -> Result<(), AnyError> {
         let binaries = Binaries::find_or_build().await?;
         ControlPlane::start(&binaries).await
     };
-    let Some(cluster) = stop.run_until_cancelled(started).await else {
+    let Some(started) = stop.run_until_cancelled(started).await else {
+        // Ctrl-C during the first build, which takes minutes.
         return Ok(());
     };
-    let cluster = cluster?;
+    let cluster = started?;
     install(&cluster, &simulator.url()).await?;
 
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
@@ -34,6 +35,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
         namespace: Some("tsdp-system".to_owned()),
         policy_namespaces: Vec::new(),
         invites: false,
+        // The port may be in use on a person's machine.
         listen: None,
         webhook_listen: None,
         service_account: None,
@@ -49,6 +51,7 @@ pub(super) async fn run() -> Result<(), AnyError> {
         stop.cancelled().await;
     }
     println!("\nStopping.");
+    // While the API server still runs: the controller releases its lease.
     controller.await??;
     Ok(())
 }
@@ -63,6 +66,7 @@ async fn install(cluster: &ControlPlane, url: &str) -> Result<(), AnyError> {
     apply(cluster, &manifests).await?;
     kubectl(
         cluster,
+        // Until then the API server answers 404 for objects of the new kinds.
         &["wait", "--for=condition=Established", "crd", "--all"],
     )
     .await?;

@@ -69,10 +69,11 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     let engine = Engine::new(settings(), fastrand::u64(..));
     let driven = tokio::spawn(drive(engine, received, Arc::clone(&terminal), stop.clone()));
     let names: Vec<_> = policies.iter().map(|policy| policy.key.clone()).collect();
-    let policies = policies
+    for input in policies
         .into_iter()
-        .map(|policy| Input::Policy(Box::new(policy)));
-    for input in policies.chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))]) {
+        .map(|policy| Input::Policy(Box::new(policy)))
+        .chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))])
+    {
         mailbox.send(Message::Input(input))?;
     }
     mailbox.send(Message::Connection {
@@ -99,6 +100,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
             "enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "192.168.66.0/24", "::/0", "fd7a:10::/48"],
         }),
     )?;
+    // First the changes: until the next poll, all policies are still reported in sync.
     terminal.changed_since(before, 2).await;
     terminal.all_in_sync(&names).await;
     println!(

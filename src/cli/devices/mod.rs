@@ -77,6 +77,7 @@ pub(super) async fn run(args: DevicesArgs) -> Result<ExitCode, AnyError> {
         Format::Yaml => serde_yaml::to_string(&views)?,
         Format::Table | Format::Wide => {
             let style = Style {
+                // Wide lines are for `less -S` and `grep`, and wrapping would break both.
                 width: if wide { None } else { output::width() },
                 color: args.color.is_on(),
             };

@@ -74,6 +74,7 @@ impl<'a> View<'a> {
             created: device.created,
             user: match Owner::of(device) {
                 Owner::User(_) => &device.user,
+                // The API keeps the user who registered the device, but its tags own it.
                 Owner::Tagged => "",
             },
             tags: &device.tags,
@@ -106,6 +107,7 @@ impl<'a> View<'a> {
 
     fn key(&self, now: Timestamp) -> String {
         match self.expires {
+            // First: the API keeps the original expiry beside keyExpiryDisabled.
             _ if self.key_expiry_disabled => "never expires".to_owned(),
             None => "no expiry known".to_owned(),
             Some(expires) if expires <= now => format!("expired {}", day(expires)),
@@ -140,6 +142,8 @@ fn managers(policies: &[PolicyInput], fleet: &DeviceIndex) -> BTreeMap<NodeId, V
         let Ok(policy) = &declared.policy else {
             continue;
         };
+        // With the record, as in the controller: a bound policy does not follow a name to another
+        // device.
         let binding = bind(&policy.target, &declared.record, &declared.approvals, fleet);
         for node in binding.nodes() {
             let of = managers.entry(node.clone()).or_default();
@@ -175,8 +179,9 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
     }
     let mut table = style.table(titles);
     for view in views {
-        let last_seen = view.last_seen;
-        let last_seen = last_seen.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string());
+        let last_seen = view
+            .last_seen
+            .map(|time| time.strftime("%Y-%m-%d %H:%M").to_string());
         let mut row = vec![
             printable(view.label()),
             view.owner(),
@@ -203,6 +208,6 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
 }
 
 fn listed<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    items.join(",")
+    let texts: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    texts.join(",")
 }

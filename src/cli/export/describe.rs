@@ -141,8 +141,11 @@ impl Description<'_> {
     /// Leaves routes out if the device neither has nor advertises any: nobody has decided about them.
     fn routes(&mut self) {
         let subnets = |routes: &RouteSet| -> Vec<String> {
-            let subnets = routes.iter().filter(|route| !route.is_exit_node());
-            subnets.map(ToString::to_string).collect()
+            routes
+                .iter()
+                .filter(|route| !route.is_exit_node())
+                .map(ToString::to_string)
+                .collect()
         };
         let Some(enabled) = &self.device.enabled_routes else {
             self.gap(
@@ -164,8 +167,9 @@ impl Description<'_> {
 
     fn exit_node(&mut self) {
         let exit = |routes: &Option<RouteSet>| -> RouteSet {
-            let routes = routes.iter().flatten();
             routes
+                .iter()
+                .flatten()
                 .filter(|route| route.is_exit_node())
                 .copied()
                 .collect()
@@ -191,6 +195,8 @@ impl Description<'_> {
     fn attributes(&mut self, attributes: &Attributes, now: Timestamp) {
         let mut desired: BTreeMap<String, PostureAttribute> = BTreeMap::new();
         for (key, reported) in attributes {
+            // Keys are unique without regard to case in the whole tailnet, so one policy cannot
+            // hold both.
             let other = desired
                 .keys()
                 .find(|other| other.eq_ignore_ascii_case(key.as_str()));

@@ -41,6 +41,7 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
             .filter(|description| matches(&description.device.tags))
             .collect();
         let own = all.devices().filter(|device| !device.external);
+        // The selector would also target devices that are not exported.
         if own.filter(|device| matches(&device.tags)).count() != members.len() {
             continue;
         }
@@ -57,6 +58,7 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
         for wider in fleets.iter().filter(|wider| wider.tags.is_subset(&tags)) {
             remove_equal(&mut common, &wider.desired);
         }
+        // Without a common setting, the policy would declare nothing.
         if has_settings(&common) {
             let devices = members
                 .iter()
@@ -152,6 +154,7 @@ fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Man
         let mut comments = vec![description.title()];
         comments.extend(not_declared(&description.gaps));
         let reference = DeviceReference {
+            // By nodeId, as names and hostnames change.
             node_id: Some(device.node_id.to_string()),
             ..DeviceReference::default()
         };

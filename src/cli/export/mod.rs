@@ -108,6 +108,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
     }
     if args.needs_attributes() {
         let read = snapshot.read_attributes(&client, all).await;
+        // A credential that may not read attributes can still export the rest.
         read.map_err(|error| {
             format!("{error}. Add --without-attributes to leave the attributes out")
         })?;
@@ -123,6 +124,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
         None => output::print(&args.stream(&manifests)?)?,
         Some(folder) => args.write(folder, &manifests)?,
     }
+    // On stderr, as stdout may be piped into kubectl.
     eprintln!(
         "{count} policies for {exported} devices{}.",
         match external {
@@ -179,13 +181,14 @@ impl ExportArgs {
         now: Timestamp,
     ) -> Vec<Manifest> {
         let mut settings = self.fields.clone();
+        // The order of the flag must not change the files.
         settings.sort_by_key(|field| field.position());
         settings.dedup();
         let mut descriptions = Vec::new();
         for device in fleet.devices().filter(|device| selector.matches(device)) {
-            let attributes = attributes.get(&device.node_id);
-            let mut description = describe(device, attributes, &settings, now);
-            if attributes.is_none() && self.needs_attributes() {
+            let read = attributes.get(&device.node_id);
+            let mut description = describe(device, read, &settings, now);
+            if read.is_none() && self.needs_attributes() {
                 let gap = "postureAttributes: could not be read".to_owned();
                 description.gaps.push(gap);
             }
@@ -221,6 +224,7 @@ impl ExportArgs {
             let path = folder.join(format!("{}.yaml", manifest.name));
             let text = self.header() + &self.document(manifest)?;
             match fs::read(&path) {
+                // A repeated export touches no file that is up to date.
                 Ok(existing) if existing == text.as_bytes() => {}
                 Ok(_) if !self.force => existing.push(path.display().to_string()),
                 _ => files.push((path, text)),
@@ -263,8 +267,7 @@ impl ExportArgs {
             command.push("--group-by tag".to_owned());
         }
         if self.fields != USUAL {
-            let names = self.fields.iter().filter_map(ValueEnum::to_possible_value);
-            let names: Vec<String> = names.map(|name| name.get_name().to_owned()).collect();
+            let names: Vec<&str> = self.fields.iter().map(|field| field.0.as_str()).collect();
             command.push(format!("--fields {}", names.join(",")));
         }
         if self.without_attributes {

@@ -39,6 +39,7 @@ pub(super) fn names(names_and_ids: &[(String, String)]) -> Vec<String> {
 
 fn with_suffix(name: &str, id: &str) -> String {
     let id = dns_label(id);
+    // Cuts the name and never the id, which makes it unique.
     let length = MAX_LENGTH.saturating_sub(id.len() + 1);
     let name: String = name.chars().take(length).collect();
     // Once more, as the cut can leave a dash at the end of the name.

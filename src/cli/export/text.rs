@@ -24,6 +24,7 @@ fn write_fields(text: &mut String, fields: &Mapping, depth: usize) {
         text.push_str(&"  ".repeat(depth));
         text.push_str(&flow(key));
         match value {
+            // `metadata` and `spec` are always blocks, however small they are.
             Value::Mapping(fields) if depth == 0 || fields.values().any(is_nested) => {
                 text.push_str(":\n");
                 write_fields(text, fields, depth + 1);
@@ -44,13 +45,15 @@ fn is_nested(value: &Value) -> bool {
 fn flow(value: &Value) -> String {
     match value {
         Value::Sequence(items) => {
-            let items: Vec<String> = items.iter().map(flow).collect();
-            format!("[{}]", items.join(", "))
+            let texts: Vec<String> = items.iter().map(flow).collect();
+            format!("[{}]", texts.join(", "))
         }
         Value::Mapping(fields) => {
-            let fields = fields.iter();
-            let fields = fields.map(|(key, value)| format!("{}: {}", flow(key), flow(value)));
-            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+            let texts: Vec<String> = fields
+                .iter()
+                .map(|(key, value)| format!("{}: {}", flow(key), flow(value)))
+                .collect();
+            format!("{{{}}}", texts.join(", "))
         }
         Value::String(text) => scalar(text),
         Value::Number(number) => number.to_string(),
@@ -63,14 +66,18 @@ fn flow(value: &Value) -> String {
 /// Words that are booleans or null in YAML 1.1, which kubectl reads.
 const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
+fn is_plain(part: &str) -> bool {
+    let mut bytes = part.bytes();
+    !part.is_empty()
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'/' | b'_'))
+}
+
 /// Leaves the quotes out only if every parser reads the text as this string: it begins with a letter, and
 /// has no characters that are special in YAML.
 fn scalar(text: &str) -> String {
-    let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'/' | b'_');
-    // A colon between letters separates no key from a value.
-    let plain = |part: &str| !part.is_empty() && part.bytes().all(letters);
     let safe = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.split(':').all(plain)
+        // A colon between letters separates no key from a value.
+        && text.split(':').all(is_plain)
         && !text.starts_with("tag:")
         && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
     if safe {

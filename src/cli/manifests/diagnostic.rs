@@ -157,8 +157,10 @@ impl Diagnostic {
     /// The sort key: by file and place.
     #[must_use]
     pub fn order(&self) -> (String, Option<(usize, usize)>, Code) {
-        let start = self.place.as_ref().map(|place| place.span.start);
-        let start = start.map(|start| (start.line, start.column));
+        let start = self.place.as_ref().map(|place| {
+            let start = place.span.start;
+            (start.line, start.column)
+        });
         (self.file.clone(), start, self.code)
     }
 }

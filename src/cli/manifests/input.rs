@@ -90,6 +90,7 @@ pub fn is_manifest(path: &Path) -> bool {
 /// The sorted entries of a folder, with their kinds.
 fn list(folder: &Path) -> io::Result<Vec<(PathBuf, fs::FileType)>> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    // The order of the file system differs between machines, and messages must not.
     entries.sort_by_key(fs::DirEntry::file_name);
     entries
         .iter()

@@ -38,6 +38,7 @@ impl From<Located<TailscaleDevicePolicy>> for LoadedPolicy {
             namespace: text(&object.metadata.namespace),
             name: text(&object.metadata.name),
         };
+        // Of equal age, as a file does not say which policy is older.
         let created = Timestamp::UNIX_EPOCH;
         let input = convert::policy(key, String::new(), 0, created, &object.spec, None);
         Self {

@@ -61,6 +61,7 @@ impl<'n> Reading<'n> {
     fn object(&mut self, source: &Arc<Source>, root: Node) {
         let text = |field: &str| root.get(field).and_then(Node::text).unwrap_or_default();
         let (version, kind) = (text("apiVersion").to_owned(), text("kind").to_owned());
+        // A list of any kind: kubectl sends its items one by one.
         if kind.ends_with("List") && root.get("items").is_some_and(|it| it.items().is_some()) {
             self.list(source, &root, &version, &kind);
             return;
@@ -167,6 +168,7 @@ impl<'n> Reading<'n> {
                 }
                 Some(Located { object, document })
             }
+            // Rare, as the schema was checked: the type is stricter than its schema here.
             Err(error) => {
                 let field = FieldPath::parse(&error.path().to_string());
                 let message = error.inner().to_string();
@@ -197,16 +199,16 @@ impl<'n> Reading<'n> {
         let Some(name) = metadata.and_then(|it| it.get("name")?.text()) else {
             return;
         };
-        let labels = metadata.and_then(|it| it.get("labels"));
-        let labels = match labels.map(|labels| &labels.data) {
-            Some(Data::Map(entries)) => entries.as_slice(),
-            _ => &[],
-        };
-        let labels = labels.iter().filter_map(|label| {
-            let value = label.value.text()?;
-            Some((label.key.clone(), value.to_owned()))
-        });
-        let labels = labels.collect();
+        let labels = metadata
+            .and_then(|it| it.get("labels"))
+            .map(Node::entries)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|label| {
+                let value = label.value.text()?;
+                Some((label.key.clone(), value.to_owned()))
+            })
+            .collect();
         self.manifests.namespaces.insert(name.to_owned(), labels);
     }
 
@@ -302,6 +304,7 @@ fn roots(source: &Arc<Source>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Node> {
                 for YamlError { span, message } in read.diagnostics {
                     add(Code::DuplicateKey, span, message);
                 }
+                // kubectl skips a document that holds only comments or null.
                 roots.extend(read.root.filter(|root| root.data != Data::Null));
             }
             Err(YamlError { span, message }) => add(Code::Syntax, span, message),

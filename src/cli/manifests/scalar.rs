@@ -39,6 +39,7 @@ pub fn plain(text: &str) -> Result<Data, ScalarError> {
     let number = match text.as_bytes().first() {
         Some(b'.') => between_digits(text).and_then(|text| float(&text)),
         Some(b'+' | b'-' | b'0'..=b'9') => {
+            // go-yaml drops all underscores of a number.
             let digits = text.replace('_', "");
             integer(&digits).or_else(|| float(&digits))
         }
@@ -118,8 +119,8 @@ fn integer(text: &str) -> Option<Number> {
 /// kubectl keeps a number that fits into a signed 64-bit integer. A larger one becomes a float.
 fn as_sent(size: u64) -> Number {
     #[allow(clippy::cast_precision_loss, reason = "as kubectl does")]
-    let float = || as_json(size as f64);
-    i64::try_from(size).map_or_else(|_| float(), Number::from)
+    let float = size as f64;
+    i64::try_from(size).map_or_else(|_| as_json(float), Number::from)
 }
 
 /// As go-yaml reads a float, then as Go writes it as JSON.
@@ -139,6 +140,7 @@ fn float(text: &str) -> Option<Number> {
         return None;
     }
     let value: f64 = text.parse().ok()?;
+    // Go refuses a number that overflows, and go-yaml then reads a string.
     if !value.is_finite() {
         return None;
     }

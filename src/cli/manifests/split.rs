@@ -34,6 +34,7 @@ pub fn documents(text: &str) -> Result<Vec<Document<'_>>, BadSeparator> {
 /// Takes JSON objects from the start, and returns the offset after them. YAML can follow, as YAML too can
 /// begin with a brace.
 fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
+    // Some editors write a byte order mark.
     let body = text.trim_start_matches('\u{feff}');
     if !body.trim_start().starts_with('{') {
         return 0;
@@ -41,6 +42,7 @@ fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
     let skipped = text.len() - body.len();
     let mut end = 0;
     let mut objects = serde_json::Deserializer::from_str(body).into_iter::<IgnoredAny>();
+    // Stops at the first text that is no JSON. The reader of YAML reports what is wrong with it.
     while let Some(Ok(_)) = objects.next() {
         let object = &body[end..objects.byte_offset()];
         let start = skipped + end + (object.len() - object.trim_start().len());
@@ -71,8 +73,11 @@ fn yaml_documents<'t>(
     for line in text[from..].split_inclusive('\n') {
         // The rest of a JSON object's last line cannot be a separator.
         let whole_line = at == 0 || text.as_bytes()[at - 1] == b'\n';
-        if let Some(rest) = line.strip_prefix("---").filter(|_| whole_line) {
-            let rest = rest.trim();
+        if let Some(rest) = line
+            .strip_prefix("---")
+            .filter(|_| whole_line)
+            .map(str::trim)
+        {
             if !rest.is_empty() && !rest.starts_with('#') {
                 return Err(BadSeparator {
                     line: position(text, at).line,

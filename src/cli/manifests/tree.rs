@@ -110,6 +110,8 @@ impl Node {
                         (node, name) = (item, None);
                         continue;
                     }
+                    // A map may have a key of digits, which a path cannot distinguish from an
+                    // index.
                     node.entry(&index.to_string())
                 }
             };

@@ -25,12 +25,12 @@ pub fn found(kind: &str, node: &Node) -> String {
         ("array", Data::Text(text)) => format!("the string '{text}'. Write [\"{text}\"]"),
         ("array", Data::Boolean(_) | Data::Number(_)) => format!("{value}. Write [{value}]"),
         ("string", Data::Boolean(_) | Data::Number(_)) => {
-            let value = value.to_string();
-            let written = node.written.as_ref().unwrap_or(&value);
-            if *written == value {
-                format!("{value}. Write \"{value}\"")
-            } else {
-                format!("{written}, which kubectl reads as {value}. Write \"{written}\"")
+            let as_read = value.to_string();
+            match &node.written {
+                Some(written) if *written != as_read => {
+                    format!("{written}, which kubectl reads as {as_read}. Write \"{written}\"")
+                }
+                _ => format!("{as_read}. Write \"{as_read}\""),
             }
         }
         ("integer" | "number", Data::Text(text)) if text.parse::<f64>().is_ok() => {
@@ -55,19 +55,21 @@ pub fn example(schema: &JSONSchemaProps) -> Option<&str> {
 
 /// The known word that a misspelled one most likely stands for.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let word = word.to_ascii_lowercase();
-    let distance = |known: &str| {
-        let known = known.to_ascii_lowercase();
-        // Also a word without its beginning or end: routes for enabledRoutes.
-        let part = word.len() >= 3 && (known.contains(&word) || word.contains(&known));
-        let edits = strsim::damerau_levenshtein(&word, &known);
-        let close = edits <= 1.max(known.len() / 3);
-        (close || part).then_some(edits)
-    };
-    let near = known
-        .into_iter()
-        .filter_map(|known| Some((distance(known)?, known)));
+    let near = known.into_iter().filter_map(|known| {
+        let edits = distance(&word.to_ascii_lowercase(), &known.to_ascii_lowercase())?;
+        Some((edits, known))
+    });
     near.min_by_key(|(edits, _)| *edits).map(|(_, known)| known)
+}
+
+/// The number of edits from one word to the other, if they are similar.
+fn distance(word: &str, known: &str) -> Option<usize> {
+    // Also a word without its beginning or end: routes for enabledRoutes. Shorter ones are part of
+    // too many words.
+    let part = word.len() >= 3 && (known.contains(word) || word.contains(known));
+    let edits = strsim::damerau_levenshtein(word, known);
+    let close = edits <= 1.max(known.len() / 3);
+    (close || part).then_some(edits)
 }
 
 #[cfg(test)]

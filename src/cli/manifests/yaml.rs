@@ -157,6 +157,8 @@ impl<'t> Builder<'t> {
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(Some(node)) => {
                     let node = node.clone();
+                    // An alias counts as all that it stands for: nine lines of aliases could fill
+                    // the memory.
                     self.count(size(&node), span)?;
                     Ok(node)
                 }
@@ -178,11 +180,12 @@ impl<'t> Builder<'t> {
             if event == Event::MappingEnd {
                 return Ok(entries);
             }
+            // With quotes it is an ordinary key.
             let merges =
                 matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, _) if text == "<<");
             let key = self.node((event, span))?;
-            let value = self.next()?;
-            let value = self.node(value)?;
+            let after_key = self.next()?;
+            let value = self.node(after_key)?;
             if merges {
                 merge(&mut entries, value)?;
                 continue;
@@ -225,8 +228,10 @@ impl<'t> Builder<'t> {
 }
 
 fn diagnostic(span: Span, message: &str) -> YamlError {
-    let message = message.to_owned();
-    YamlError { span, message }
+    YamlError {
+        span,
+        message: message.to_owned(),
+    }
 }
 
 fn scalar_data(

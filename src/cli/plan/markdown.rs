@@ -33,6 +33,7 @@ pub(super) fn render(view: &View<'_>) -> String {
             code(&change.before),
             code(&change.after),
         );
+        // In bytes, of which a text has at least as many as characters.
         if text.len() + row.len() > MAX_LENGTH {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "\n… and {} more.", view.changes.len() - reported);

@@ -84,6 +84,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         ..
     } = declarations;
     let policies = policies::declared(&objects);
+    // An invalid policy of a cluster is noted in the plan: its devices stay as they are.
     if !args.policies.from_cluster {
         refuse_invalid(&policies)?;
     }
@@ -109,6 +110,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
     for (node, error) in &plan_run.snapshot.failures {
         eprintln!("tsdp: {node} could not be read completely: {error}");
     }
+    // An incomplete plan must not pass a pipeline, whatever else it shows.
     Ok(if !plan_run.snapshot.failures.is_empty() {
         ExitCode::FAILURE
     } else if view.totals.asks_for_something() {
@@ -120,13 +122,14 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
 
 /// Refuses policies that an API server would refuse, with all errors at once.
 pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), String> {
-    let errors = policies.iter().filter_map(|declared| {
-        let errors = declared.policy.as_ref().err()?.iter();
-        Some(errors.map(|error| format!("\n  {}: {error}", declared.key)))
-    });
-    let errors: String = errors.flatten().collect();
-    if errors.is_empty() {
+    let mut message = String::new();
+    for declared in policies {
+        for error in declared.policy.as_ref().err().into_iter().flatten() {
+            message += &format!("\n  {}: {error}", declared.key);
+        }
+    }
+    if message.is_empty() {
         return Ok(());
     }
-    Err(format!("the policies are not valid:{errors}"))
+    Err(format!("the policies are not valid:{message}"))
 }

@@ -74,8 +74,11 @@ impl SavedPlan {
         plan_run: &PlanRun,
         view: &View<'_>,
     ) -> serde_json::Result<Self> {
-        let policies = objects.iter().filter_map(|object| object.0.as_ref().ok());
-        let mut policies: Vec<Value> = policies.map(manifest).collect();
+        let mut policies: Vec<Value> = objects
+            .iter()
+            .filter_map(|object| object.0.as_ref().ok())
+            .map(manifest)
+            .collect();
         // The order of the files must not change the hash.
         policies.sort_by_key(|policy| policy["metadata"].to_string());
         Ok(Self {
@@ -120,6 +123,7 @@ impl SavedPlan {
         }
         let plan: Self = serde_json::from_value(value)
             .map_err(|error| format!("{name} is not a complete plan: {error}"))?;
+        // Against mistakes, not attackers: anyone who can write the file can also compute the hash.
         if hash(&json!([plan.policies, plan.guardrails])) != plan.policies_hash {
             return Err(format!(
                 "{name} was edited: its policies and guardrails are not the planned ones. Make another plan"
@@ -189,8 +193,10 @@ impl SavedPlan {
         let found = found(now);
         let changed = changed_devices(&self.devices, &found);
         if !changed.is_empty() {
-            let more = changed.len().saturating_sub(MAX_LISTED);
-            let more = (more > 0).then(|| format!("\n  … and {more} more"));
+            let more = match changed.len().saturating_sub(MAX_LISTED) {
+                0 => None,
+                count => Some(format!("\n  … and {count} more")),
+            };
             let text: String = changed.into_iter().take(MAX_LISTED).chain(more).collect();
             return Err(format!(
                 "the tailnet has changed since the plan was made ({}), so nothing was sent:{text}\n\
@@ -223,8 +229,10 @@ fn changed_devices(before: &BTreeMap<String, Found>, now: &BTreeMap<String, Foun
             continue;
         };
         let settings = then.settings.iter();
-        let other = settings.filter(|(setting, hash)| now.settings.get(*setting) != Some(hash));
-        let other: Vec<_> = other.map(|(setting, _)| setting.as_str()).collect();
+        let other: Vec<_> = settings
+            .filter(|(setting, hash)| now.settings.get(*setting) != Some(hash))
+            .map(|(setting, _)| setting.as_str())
+            .collect();
         if !other.is_empty() {
             changed.push(format!("\n  {name}: {}", other.join(", ")));
         }
@@ -259,8 +267,8 @@ fn manifest(policy: &TailscaleDevicePolicy) -> Value {
 /// Hashes by which a later apply finds that a device's settings or identity changed. Leaves out what
 /// changes by itself, such as the time at which it was last seen or the version of its client.
 fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<String, String> {
-    let settings = Setting::ALL.into_iter();
-    let settings = settings.map(|setting| (setting.field().as_str(), json!(setting.of(device))));
+    let settings =
+        Setting::ALL.map(|setting| (setting.field().as_str(), json!(setting.of(device))));
     let others = [
         // The whole name: its domain changes with the tailnet.
         ("name", json!(device.name)),
@@ -282,6 +290,7 @@ fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<St
         ),
     ];
     settings
+        .into_iter()
         .chain(others)
         .map(|(setting, value)| {
             let mut fingerprint = hash(&value);

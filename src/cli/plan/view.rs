@@ -10,7 +10,7 @@ use crate::{
         snapshot::Snapshot,
         table::{self, Style},
     },
-    model::{Device, NodeId},
+    model::NodeId,
     plan::{
         Binding, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, TailnetPlan, Target,
     },
@@ -105,6 +105,7 @@ impl<'a> View<'a> {
             unread: snapshot.failures.len(),
             ..Totals::default()
         };
+        // The changes are sorted by device, so that comparing neighbors counts the devices.
         let mut last = None;
         for change in &changes {
             match &change.difference.hold {
@@ -136,9 +137,9 @@ impl<'a> View<'a> {
             text += &table::table(rows, style);
             text += "\n\n";
         }
-        let notes = self.notes.iter();
-        let notes = notes.map(|note| format!("{}: {}\n", note.policy, note.message));
-        text += &notes.collect::<String>();
+        for note in &self.notes {
+            text += &format!("{}: {}\n", note.policy, note.message);
+        }
         if !self.notes.is_empty() {
             text.push('\n');
         }
@@ -245,8 +246,10 @@ fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapsh
         }
     }
     for (node, plan) in &tailnet_plan.devices {
-        let device = snapshot.fleet.get(node).map(Device::label);
-        let device = device.map_or_else(|| node.to_string(), |label| label.to_string());
+        let device = match snapshot.fleet.get(node) {
+            Some(device) => device.label().to_string(),
+            None => node.to_string(),
+        };
         for lost in &plan.owners.conflicts {
             let message = format!(
                 "overridden by {}, which declares another {} for {device}. Edit one of the two",
@@ -284,10 +287,10 @@ fn why_no_device(target: &Target, binding: &Binding) -> Option<String> {
         }
         Binding::Unmet { node, lacks } => format!("{node} has the {named}, but {lacks}"),
         Binding::Ambiguous(nodes) => {
-            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+            let ids: Vec<_> = nodes.iter().map(ToString::to_string).collect();
             format!(
                 "several devices have the {named}. Set spec.device.nodeId to one of {}",
-                nodes.join(", ")
+                ids.join(", ")
             )
         }
         Binding::IdentityChanged { bound, found, .. } => format!(

@@ -54,6 +54,7 @@ fn place(diagnostic: &Diagnostic) -> String {
 }
 
 fn data(text: &str) -> String {
+    // First, as the escapes below contain it.
     text.replace('%', "%25")
         .replace('\r', "%0D")
         .replace('\n', "%0A")

@@ -133,17 +133,16 @@ fn summary(outcome: &Outcome) -> String {
     };
     let errors = outcome.count(Severity::Error);
     let warnings = outcome.count(Severity::Warning);
-    let warned = (warnings > 0).then(|| amount(warnings, "warning", "warnings"));
-    let outcome = match (errors, warned) {
-        (0, None) => "valid".to_owned(),
-        (0, Some(warned)) => format!("valid, with {warned}"),
-        (errors, warned) => {
-            let errors = amount(errors, "error", "errors");
-            let warned = warned.map(|warned| format!(" and {warned}"));
-            format!("not valid: {errors}{}", warned.unwrap_or_default())
-        }
-    };
-    format!("{outcome} ({checked})")
+    let (invalid, warned) = (
+        amount(errors, "error", "errors"),
+        amount(warnings, "warning", "warnings"),
+    );
+    match (errors, warnings) {
+        (0, 0) => format!("valid ({checked})"),
+        (0, _) => format!("valid, with {warned} ({checked})"),
+        (_, 0) => format!("not valid: {invalid} ({checked})"),
+        (_, _) => format!("not valid: {invalid} and {warned} ({checked})"),
+    }
 }
 
 fn amount(count: usize, one: &str, many: &str) -> String {

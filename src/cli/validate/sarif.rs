@@ -42,6 +42,7 @@ pub fn render(diagnostics: &[Diagnostic]) -> serde_json::Result<String> {
                 "version": env!("CARGO_PKG_VERSION"),
                 "rules": rules.collect::<Vec<_>>(),
             }},
+            // A span counts characters, not UTF-16 units.
             "columnKind": "unicodeCodePoints",
             "results": diagnostics.iter().map(result).collect::<Vec<_>>(),
         }],
@@ -99,9 +100,10 @@ fn location(place: &Place) -> Value {
 
 /// A relative path stays relative to the root of the repository, where CI runs the command.
 fn uri(file: &str) -> String {
-    let file = if file == "-" { "stdin" } else { file };
-    let file = file.strip_prefix("./").unwrap_or(file);
-    let path = utf8_percent_encode(file, ESCAPED);
+    if file == "-" {
+        return "stdin".to_owned();
+    }
+    let path = utf8_percent_encode(file.strip_prefix("./").unwrap_or(file), ESCAPED);
     if Path::new(file).is_absolute() {
         format!("file://{path}")
     } else {

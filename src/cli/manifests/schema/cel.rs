@@ -126,6 +126,7 @@ struct Patterns(Mutex<HashMap<String, Regex>>);
 
 impl Patterns {
     fn matches(&self, text: &str, pattern: &str) -> Result<bool, ExecutionError> {
+        // The patterns are constants of the rules, so the cache stays small.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(regex) = known.get(pattern) {
             return Ok(regex.is_match(text));
@@ -198,18 +199,23 @@ pub fn value(schema: &JSONSchemaProps, node: &Node) -> Value {
             Value::List(Arc::new(items.iter().map(|item| value(of, item)).collect()))
         }
         Data::Map(entries) => {
-            let below = |key: &str| match &schema.additional_properties {
-                Some(JSONSchemaPropsOrBool::Schema(values)) => Some(values.as_ref()),
-                _ => schema.properties.as_ref()?.get(key),
-            };
+            // The API server drops null entries before it evaluates a rule.
             let given = entries.iter().filter(|it| it.value.data != Data::Null);
-            let entries = given.filter_map(|entry| {
+            let fields = given.filter_map(|entry| {
                 let key = Key::String(Arc::new(entry.key.clone()));
-                Some((key, value(below(&entry.key)?, &entry.value)))
+                Some((key, value(field(schema, &entry.key)?, &entry.value)))
             });
             Value::Map(Map {
-                map: Arc::new(entries.collect()),
+                map: Arc::new(fields.collect()),
             })
         }
+    }
+}
+
+/// The schema of a field, or of a value in a map with arbitrary keys.
+fn field<'s>(schema: &'s JSONSchemaProps, key: &str) -> Option<&'s JSONSchemaProps> {
+    match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(values)) => Some(values.as_ref()),
+        _ => schema.properties.as_ref()?.get(key),
     }
 }

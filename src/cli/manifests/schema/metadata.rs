@@ -68,6 +68,7 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
         let entry = entries.iter().find(|entry| entry.key == field);
         entry.is_some_and(|entry| entry.value.data != Data::Null)
     };
+    // Despite a generateName, as `kubectl apply` needs a name.
     if !is_named("name") {
         let message = "the object has no name. Write one such as fra-router".to_owned();
         add(Code::Schema, path.field("name"), message);
@@ -135,21 +136,20 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
 
 /// A label of RFC 1123, by the rules of Kubernetes.
 fn is_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !text.is_empty()
-        && text.len() <= 63
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    text.len() <= 63 && is_subdomain_part(text)
 }
 
 fn is_subdomain(text: &str) -> bool {
-    let part = |part: &str| {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        let edge = |part: &str| part.starts_with('-') || part.ends_with('-');
-        !part.is_empty() && part.bytes().all(inner) && !edge(part)
-    };
-    text.len() <= 253 && text.split('.').all(part)
+    text.len() <= 253 && text.split('.').all(is_subdomain_part)
+}
+
+/// As a label, but of any length: Kubernetes bounds only the subdomain as a whole.
+fn is_subdomain_part(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    !text.is_empty()
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 fn is_qualified(key: &str) -> bool {
@@ -164,7 +164,9 @@ fn is_label_value(text: &str) -> bool {
 }
 
 fn is_name_part(text: &str) -> bool {
-    let edge = |c: char| c.is_ascii_alphanumeric();
-    let inner = |c: char| edge(c) || matches!(c, '-' | '_' | '.');
-    text.len() <= 63 && text.starts_with(edge) && text.ends_with(edge) && text.chars().all(inner)
+    let mut bytes = text.bytes();
+    text.len() <= 63
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }

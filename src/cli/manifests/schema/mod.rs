@@ -69,6 +69,7 @@ impl Schemas {
 
 fn kind(definition: CustomResourceDefinition) -> Option<(String, Kind)> {
     let namespaced = definition.spec.scope == "Namespaced";
+    // Each kind has one version.
     let version = definition.spec.versions.into_iter().next()?;
     let schema = version.schema?.open_api_v3_schema?;
     let kind = Kind { schema, namespaced };

@@ -16,9 +16,12 @@ pub fn ip(text: &str) -> Option<IpAddr> {
 pub fn cidr(text: &str) -> Option<IpNet> {
     let (addr, bits) = text.split_once('/')?;
     let digits = bits.bytes().all(|b| b.is_ascii_digit());
-    let plain = digits && (bits == "0" || !bits.starts_with('0'));
-    let bits = bits.parse().ok().filter(|_| plain)?;
-    IpNet::new(ip(addr)?, bits).ok()
+    // Go's netip refuses a prefix length with a leading zero.
+    // Go's netip refuses a prefix length with a leading zero.
+    if !digits || (bits != "0" && bits.starts_with('0')) {
+        return None;
+    }
+    IpNet::new(ip(addr)?, bits.parse().ok()?).ok()
 }
 
 /// The scheme and the host of a URL, with its port; each may be empty.
@@ -26,17 +29,16 @@ pub fn url(text: &str) -> Option<(&str, &str)> {
     if text.is_empty() || text.chars().any(|c| c.is_ascii_control()) {
         return None;
     }
-    let (scheme, rest) = scheme(text)?;
-    let rest = rest.split('#').next().unwrap_or_default();
-    let rest = rest.split('?').next().unwrap_or_default();
+    let (scheme, after_scheme) = scheme(text)?;
+    let rest = after_scheme.split(['#', '?']).next().unwrap_or_default();
     if !rest.starts_with('/') {
         // For example mailto:a@b. Without a scheme the URL is relative, which isURL refuses.
         return (!scheme.is_empty()).then_some((scheme, ""));
     }
-    let Some(authority) = rest.strip_prefix("//") else {
+    let Some(after_slashes) = rest.strip_prefix("//") else {
         return Some((scheme, ""));
     };
-    let authority = authority.split('/').next().unwrap_or_default();
+    let authority = after_slashes.split('/').next().unwrap_or_default();
     let host = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
@@ -104,6 +106,7 @@ pub fn duration(text: &str) -> Option<i64> {
         reason = "checked just before; rounding beyond 2^53 nanoseconds is below a microsecond"
     )]
     let fits = (total.abs() < i64::MAX as f64).then_some(total as i64);
+    // A sign alone is no duration.
     fits.filter(|_| text.len() > 1)
 }
 

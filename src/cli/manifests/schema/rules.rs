@@ -99,30 +99,24 @@ impl Rules {
         message: String,
     ) -> (String, Location) {
         let entries = node.entries();
-        let named = |key: &str| {
+        let Some(words) = entries.iter().find_map(|entry| {
             message
                 .strip_prefix('\'')?
-                .strip_prefix(key)?
+                .strip_prefix(&entry.key)?
                 .strip_prefix("' ")
-        };
-        let Some(words) = entries.iter().find_map(|entry| named(&entry.key)) else {
+        }) else {
             return (message, Location::Value);
         };
-        let violates = |count: &usize| {
-            let some = Node::new(node.span, Data::Map(entries[..*count].to_vec()));
-            let some = library::value(schema, &some);
-            matches!(
-                self.evaluate(&rule.rule, &some),
-                Ok(Some(Value::Bool(false)))
-            )
-        };
-        match (1..=entries.len())
-            .find(violates)
-            .map(|count| &entries[count - 1].key)
-        {
-            Some(key) => (format!("'{key}' {words}"), Location::Key(key.clone())),
-            None => (message.clone(), Location::Value),
+        // The shortest start of the map that violates the rule ends with the key to name.
+        for (i, entry) in entries.iter().enumerate() {
+            let start = Node::new(node.span, Data::Map(entries[..=i].to_vec()));
+            let value = library::value(schema, &start);
+            if let Ok(Some(Value::Bool(false))) = self.evaluate(&rule.rule, &value) {
+                let key = &entry.key;
+                return (format!("'{key}' {words}"), Location::Key(key.clone()));
+            }
         }
+        (message, Location::Value)
     }
 
     /// The message of the rule: from `messageExpression` if it gives one, else the fixed one, as in the API

@@ -53,6 +53,7 @@ impl Checking<'_> {
             (Some("array"), Data::List(items)) => self.list(schema, items, path),
             (Some("string" | "int-or-string"), Data::Text(text)) => self.text(schema, text, path),
             (Some("boolean"), Data::Boolean(_)) | (None, _) => true,
+            // 3.0 has become an integer when it was read, as in kubectl.
             (Some("integer" | "int-or-string"), Data::Number(number)) if !number.is_f64() => {
                 self.number(schema, number.as_f64(), path)
             }
@@ -96,9 +97,11 @@ impl Checking<'_> {
                 .iter()
                 .any(|entry| entry.key == *name && entry.value.data != Data::Null)
             {
-                let such = properties.get(name).and_then(example);
-                let such = such.map(|example| format!(", for example {name}: {example}"));
-                let message = format!("{name} is missing. Write it{}", such.unwrap_or_default());
+                let hint = match properties.get(name).and_then(example) {
+                    Some(example) => format!(", for example {name}: {example}"),
+                    None => String::new(),
+                };
+                let message = format!("{name} is missing. Write it{hint}");
                 self.add(Code::Schema, &path.field(name), message);
                 sound = false;
             }
@@ -139,6 +142,7 @@ impl Checking<'_> {
             .chain(common)
             .collect();
         let near = nearest(name, known.iter().copied());
+        // A single typo is more likely than a field of the same name elsewhere.
         let misspelled = near.filter(|near| strsim::damerau_levenshtein(name, near) == 1);
         let suggestion = match (misspelled, elsewhere(self.root, name)) {
             (None, Some(path)) => Some(path.to_string()),
@@ -166,13 +170,10 @@ impl Checking<'_> {
             let choices: Vec<&str> = choices.iter().filter_map(|it| it.0.as_str()).collect();
             if !choices.contains(&text) {
                 let near = nearest(text, choices.iter().copied());
-                let choices = choices.join(" or ");
-                let message = match near {
-                    Some(near) => {
-                        format!("found '{text}', expected {choices}. Did you mean {near}?")
-                    }
-                    None => format!("found '{text}', expected {choices}"),
-                };
+                let mut message = format!("found '{text}', expected {}", choices.join(" or "));
+                if let Some(near) = near {
+                    message = format!("{message}. Did you mean {near}?");
+                }
                 self.add(Code::Schema, path, message);
                 return false;
             }
@@ -237,11 +238,7 @@ impl Checking<'_> {
 /// RFC 3339 as in the API server: stricter than a parser that accepts a blank in place of the `T`.
 fn is_date_time(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let digits = |range: std::ops::Range<usize>| {
-        bytes
-            .get(range)
-            .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
-    };
+
     let marks = [
         (4, b"--"),
         (7, b"--"),
@@ -255,7 +252,11 @@ fn is_date_time(text: &str) -> bool {
     shape
         && [0..4, 5..7, 8..10, 11..13, 14..16, 17..19]
             .into_iter()
-            .all(digits)
+            .all(|range| {
+                bytes
+                    .get(range)
+                    .is_some_and(|part| part.iter().all(u8::is_ascii_digit))
+            })
         && text.parse::<Timestamp>().is_ok()
 }
 

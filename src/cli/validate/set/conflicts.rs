@@ -34,6 +34,7 @@ pub fn check(policies: &[&LoadedPolicy], admission: &Admission, now: Timestamp) 
             } = conflict;
             let both = (located.get(overridden), located.get(owner));
             if let (Some(overridden_object), Some(owner_object)) = both
+                // Once for two policies, however many devices they share.
                 && reported.insert((overridden, field, owner))
             {
                 diagnostics.push(diagnostic(conflict, overridden_object, owner_object));

@@ -65,6 +65,7 @@ fn diagnostics(
     forbidden: &Forbidden,
     tailnet: Option<&Located<TailscaleTailnet>>,
 ) -> Vec<Diagnostic> {
+    // While the labels of the namespace are unknown, the policy may well be allowed.
     let severity = if forbidden.selector_errors {
         Severity::Warning
     } else {

@@ -101,6 +101,7 @@ fn set_identity(device: &mut Device, identity: &Identity) {
 fn satisfy(device: &mut Device, selects: &DeviceSelector) {
     let first = |globs: &Option<Vec<String>>| {
         let glob = globs.as_ref()?.first()?;
+        // Any text that the glob matches will do.
         Some(glob.replace(['*', '?'], "x"))
     };
     if let Some(user) = first(&selects.users) {

@@ -59,10 +59,10 @@ fn missing_tailnets(manifests: &Manifests) -> Vec<Diagnostic> {
 }
 
 fn missing(tailnet: &str, known: &BTreeSet<&str>, document: &Document) -> Diagnostic {
-    let known: Vec<&str> = known.iter().copied().collect();
+    let names: Vec<&str> = known.iter().copied().collect();
     let message = format!(
         "found no TailscaleTailnet {tailnet} among the manifests. Add it, or name {} in tailnetRef",
-        known.join(" or ")
+        names.join(" or ")
     );
     let field = FieldPath::parse("spec.tailnetRef.name");
     Diagnostic {
