@@ -78,9 +78,12 @@ impl Credentials {
 
     /// Finds the caller. Missing, malformed, unknown, and expired credentials are refused alike.
     pub fn actor(&self, headers: &HeaderMap, now: Timestamp) -> Result<Actor, Refusal> {
+        // One message for all: the live API does not say what is wrong with a key either.
         let refused = || Refusal::new(StatusCode::UNAUTHORIZED, TOKEN_INVALID);
         let key = api_token(headers).ok_or_else(refused)?;
         match self.tokens.get(&key) {
+            // Before the API keys: access tokens have the same prefix, and without a list of keys
+            // any would pass.
             Some(token) if token.expires > now => Ok(Actor::Client(token.scopes.clone())),
             None if self.takes_api_key(&key) => Ok(Actor::User),
             Some(_) | None => Err(refused()),
@@ -90,6 +93,8 @@ impl Credentials {
     fn takes_api_key(&self, key: &str) -> bool {
         if self.api_keys.is_empty() {
             return key
+                // Clients may check this prefix, so a test with a key of another form would prove
+                // little.
                 .strip_prefix("tskey-api-")
                 .is_some_and(|rest| !rest.is_empty());
         }
@@ -104,6 +109,7 @@ impl Credentials {
         headers: &HeaderMap,
         form: &HashMap<String, String>,
     ) -> Result<Scopes, Refusal> {
+        // The Go library for OAuth tries both places, and keeps to the one that works.
         basic(headers)
             .or_else(|| {
                 Some(Basic {
@@ -120,6 +126,7 @@ impl Credentials {
             return client
                 .password
                 .starts_with("tskey-client-")
+                // A new client is useful at once, without options that name it.
                 .then(Scopes::all);
         }
         let mut clients = self.clients.iter();
@@ -136,6 +143,7 @@ impl Credentials {
     ) -> Result<Scopes, Refusal> {
         let refused = |why: &str| Refusal::new(StatusCode::UNAUTHORIZED, why);
         let (Some(client_id), Some(jwt)) = (form.get("client_id"), form.get("jwt")) else {
+            // No `grant_type` is required: Tailscale's own client sends none.
             return Err(Refusal::bad_request("client_id and jwt are required"));
         };
         let mut identities = self.identities.iter();
@@ -156,6 +164,7 @@ impl Credentials {
             fastrand::u64(..)
         );
         let lifetime = SignedDuration::from_secs(lifetime_seconds.into());
+        // The switch may make it 0, so that every request needs a new token.
         let expires = now.saturating_add(lifetime).unwrap_or(now);
         self.tokens.insert(token.clone(), Token { scopes, expires });
         token
@@ -211,6 +220,7 @@ fn api_token(headers: &HeaderMap) -> Option<String> {
         return Some(token.to_owned());
     }
     basic(headers)
+        // With a password it is an OAuth client, whose id is no token.
         .filter(|it| it.password.is_empty())
         .map(|it| it.name)
 }
@@ -227,5 +237,6 @@ fn basic(headers: &HeaderMap) -> Option<Basic> {
 
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let (found, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    // RFC 9110: the name of a scheme has no case.
     found.eq_ignore_ascii_case(scheme).then(|| rest.trim())
 }

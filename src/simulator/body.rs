@@ -21,6 +21,8 @@ impl Body {
         let Value::Object(fields) = value else {
             return Err(wrong_type(&value, "object"));
         };
+        // Strict, as an unknown field is a typo that the live API refuses in some handlers at
+        // least.
         match fields.keys().find(|name| !known.contains(&name.as_str())) {
             Some(name) => Err(Refusal::bad_request(format!(
                 "json: unknown field \"{name}\""

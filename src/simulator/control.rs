@@ -67,6 +67,7 @@ fn remove_fault(world: &mut World, id: &str) -> Result<(), Refusal> {
 pub(super) fn devices(world: &mut World) -> Result<Vec<Value>, Refusal> {
     let now = world.now();
     let records = world.records.iter_mut().map(|record| {
+        // Expired attributes vanish when they are looked at: the simulator has no timers.
         record.drop_expired(now);
         record.to_json()
     });
@@ -88,6 +89,7 @@ pub(super) fn set_switches(world: &mut World, changes: Value) -> Result<(), Refu
     let Value::Object(changes) = changes else {
         return Err(Refusal::bad_request("expected a JSON object of switches"));
     };
+    // Through JSON, so that serde refuses a misspelled switch and the others keep their values.
     let mut switches = serde_json::to_value(&world.switches)?;
     for (name, setting) in changes {
         switches[name] = setting;

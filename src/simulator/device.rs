@@ -99,6 +99,7 @@ impl Default for Device {
             last_seen: None,
             connected_to_control: true,
             key_expiry_disabled: false,
+            // 2099-01-01, so that no key of a test expires by itself.
             expires: Timestamp::constant(4_070_908_800, 0),
             authorized: true,
             is_external: false,
@@ -109,6 +110,7 @@ impl Default for Device {
             tags: Vec::new(),
             tailnet_lock_error: String::new(),
             tailnet_lock_key: String::new(),
+            // `[]` and not absent, as the API sends them.
             enabled_routes: Some(Vec::new()),
             advertised_routes: Some(Vec::new()),
             client_connectivity: None,
@@ -172,11 +174,11 @@ impl Device {
 
     /// Sorts lists as the API does, and drops fields that it omits.
     pub fn normalize(&mut self) {
+        // The API returns tags sorted, whatever the order of the write.
         self.tags.sort();
         self.tags.dedup();
         for routes in [&mut self.enabled_routes, &mut self.advertised_routes] {
-            let routes = routes.get_or_insert_default();
-            sort_routes(routes);
+            sort_routes(routes.get_or_insert_default());
         }
         if self.connected_to_control {
             self.last_seen = None;
@@ -196,11 +198,13 @@ impl Device {
 /// `under-score`, `a.b` → `a-b`.
 pub(super) fn as_label(name: &str) -> String {
     let lower = name.to_ascii_lowercase().replace(['.', '_'], "-");
+    // The live server drops dashes at the end, too.
     lower.trim_end_matches('-').to_owned()
 }
 
 /// Numerically, not alphabetically: `2.0.0.0/24` comes before `10.0.1.0/24`, IPv4 before IPv6.
 pub(super) fn sort_routes(routes: &mut Vec<IpNet>) {
+    // Clients compare with this order: Tailscale's Terraform provider tests for it.
     routes.sort_by_key(|route| (route.addr(), route.prefix_len()));
     routes.dedup();
 }
@@ -232,9 +236,10 @@ impl Record {
     pub fn from_json(mut json: Value) -> serde_json::Result<Self> {
         let mut member = |name: &str| json.get_mut(name).map(Value::take).unwrap_or_default();
         let values: Option<BTreeMap<String, Value>> = serde_json::from_value(member("attributes"))?;
-        let expiries: Option<BTreeMap<String, Timestamp>> =
-            serde_json::from_value(member("expiries"))?;
-        let expiries = expiries.unwrap_or_default();
+        let expiries =
+            serde_json::from_value::<Option<BTreeMap<String, Timestamp>>>(member("expiries"))?
+                .unwrap_or_default();
+        // Removed, or they would count as other fields of the device and come back in the list.
         if let Some(fields) = json.as_object_mut() {
             fields.remove("attributes");
             fields.remove("expiries");

@@ -176,6 +176,7 @@ impl Faults {
             }
             match &fault.effect {
                 Effect::Delay(delay) => hit.delay += *delay,
+                // Not counted: the fault waits for a request of its own.
                 _ if hit.effect.is_some() => continue,
                 effect => hit.effect = Some(effect.clone()),
             }
@@ -183,6 +184,7 @@ impl Faults {
             fault.hits += 1;
             fault.spec.times = fault.spec.times.map(|times| times.saturating_sub(1));
         }
+        // After the loop, so that a fault that is used up still hits this request.
         self.faults.retain(|fault| fault.spec.times != Some(0));
         hit
     }
@@ -190,6 +192,7 @@ impl Faults {
 
 impl Fault {
     fn matches(&self, method: &str, path: &str) -> bool {
+        // These two would make no sense elsewhere, so they need no path.
         let only_list = matches!(self.spec.kind, FaultKind::StaleList | FaultKind::ShortList);
         (!only_list || (method == "GET" && glob("/api/v2/tailnet/*/devices", path)))
             && self
@@ -229,6 +232,7 @@ fn effect_of(spec: &FaultSpec, records: &[Record]) -> Result<Effect, Refusal> {
         FaultKind::ResetAfter => Effect::ResetAfter,
         FaultKind::Truncate => Effect::Truncate,
         FaultKind::WrongShape => Effect::WrongShape,
+        // Copied now: the list shows this moment, however much changes later.
         FaultKind::StaleList => Effect::StaleList(Arc::new(records.to_vec())),
         FaultKind::ShortList => Effect::ShortList,
     })
@@ -241,7 +245,7 @@ fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
         .and_then(|it| StatusCode::from_u16(it).ok())
         .filter(|status| !status.is_informational())
         .ok_or_else(|| Refusal::bad_request("a status fault needs \"status\", from 200 to 999"))?;
-    let answer = match &spec.body {
+    let unmarked = match &spec.body {
         None => Answer::empty(),
         Some(Value::String(text)) => Answer {
             body: text.clone().into_bytes(),
@@ -249,7 +253,7 @@ fn answer_of(spec: &FaultSpec) -> Result<Answer, Refusal> {
         },
         Some(json) => Answer::json(json),
     };
-    let answer = answer.with_status(status);
+    let answer = unmarked.with_status(status);
     for (name, value) in &spec.headers {
         let readable =
             http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok();

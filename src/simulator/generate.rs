@@ -44,6 +44,7 @@ fn device(index: usize, rng: &mut Rng) -> Value {
     let hostname = format!("{site}-{}-{index:05}", role.name());
     let id = FIRST_ID + index;
     let connected = rng.u8(..10) < 8;
+    // Keys of tagged devices do not expire by default.
     let expired = role.tag().is_none() && rng.u8(..10) == 0;
     let mut device = json!({
         "id": id.to_string(),
@@ -56,9 +57,11 @@ fn device(index: usize, rng: &mut Rng) -> Value {
         "updateAvailable": rng.bool(),
         "addresses": addresses(index),
         "created": format!("2025-{:02}-{:02}T08:00:00Z", rng.u8(1..=12), rng.u8(1..=28)),
+        // A device with an expired key cannot connect.
         "connectedToControl": connected && !expired,
         "expires": if expired { "2025-12-01T00:00:00Z" } else { "2099-01-01T00:00:00Z" },
         "keyExpiryDisabled": role.tag().is_some(),
+        // A few wait for device approval.
         "authorized": rng.u8(..20) > 0,
         "isEphemeral": matches!(role, Role::Runner),
         "tags": tags(role, site),
@@ -102,6 +105,7 @@ fn share_in(device: &mut Value) {
     device["name"] = json!(format!("{hostname}.tail0b5e.ts.net"));
     device["user"] = json!("someone@example.org");
     device["isExternal"] = json!(true);
+    // The live API sends an empty `created` for these, not an absent one.
     for field in ["created", "clientVersion", "machineKey"] {
         device[field] = json!("");
     }
@@ -110,6 +114,7 @@ fn share_in(device: &mut Value) {
 /// One address for each index, outside of the reserved ranges.
 fn addresses(index: usize) -> Value {
     let [.., high, low] = (index + 1).to_be_bytes();
+    // From 100.64 to 100.95: below 100.100, where the reserved ranges begin.
     let middle = 64 + (index + 1) / 65_536 % 32;
     json!([
         format!("100.{middle}.{high}.{low}"),

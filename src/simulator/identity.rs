@@ -71,11 +71,14 @@ impl WorkloadIdentity {
         };
         let claims: Claims = decode(claims).ok_or("the JWT's claims cannot be read")?;
         let header: Header = decode(header).ok_or("the JWT's header cannot be read")?;
+        // Before the claims: without a valid signature they say nothing.
         if let Some(keys) = keys {
+            // The signature covers the encoded text, not the decoded JSON.
             let signed = &jwt[..jwt.len() - signature.len() - 1];
             keys.verify(&header, signed, signature)
                 .ok_or("the JWT is not signed by the issuer")?;
         }
+        // Tailscale's own client checks the three parts and this, and no more.
         if claims.exp <= now.as_second() {
             return Err("the JWT has expired");
         }
@@ -126,6 +129,7 @@ impl FromStr for WorkloadIdentity {
         let expected = "expected CLIENT_ID:AUDIENCE or CLIENT_ID:AUDIENCE:SCOPE,SCOPE…";
         let (client_id, rest) = text.split_once(':').ok_or(expected)?;
         let mut colons = rest.match_indices(':').map(|(at, _)| at);
+        // An audience is often a URL: https://kubernetes.default.svc.
         let end = colons.find(|at| !rest[at + 1..].starts_with("//"));
         let (audience, scopes) = match end {
             Some(at) => (&rest[..at], Scopes::parse(&rest[at + 1..])),
@@ -150,6 +154,7 @@ impl FromStr for IssuerKeys {
         let keys: Self = serde_json::from_str(text).map_err(|error| {
             format!("{error}; expected a JSON Web Key Set: {{\"keys\": [ … ]}}")
         })?;
+        // Otherwise the simulator would start and refuse every token.
         if keys.keys.iter().all(|key| key.n.is_empty()) {
             return Err("it holds no RSA key, and no other kind is understood".to_owned());
         }

@@ -45,6 +45,7 @@ impl Journal {
             self.left += 1;
         }
         self.entries.push_back(entry);
+        // Not the index: a request is closed later, when older entries may be gone.
         self.left + self.entries.len() - 1
     }
 

@@ -26,9 +26,12 @@ impl Window {
             Some(started) if age(started) < span => started,
             _ => {
                 self.requests = 0;
+                // A span begins with a request, not by the clock: a client cannot prepare for its
+                // end.
                 *self.started.insert(now)
             }
         };
+        // Refused requests count too: a client that does not pause stays locked out.
         self.requests = self.requests.saturating_add(1);
         if self.requests <= limit.requests {
             return Ok(());
@@ -40,6 +43,7 @@ impl Window {
             RetryAfter::Absent => answer,
             RetryAfter::Seconds => answer.header("retry-after", &wait.to_string()),
             RetryAfter::Date => {
+                // By the machine's clock: the client compares it with its own.
                 let again = SystemTime::now() + Duration::from_secs(wait);
                 answer.header("retry-after", &httpdate::fmt_http_date(again))
             }

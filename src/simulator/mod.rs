@@ -75,6 +75,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            // Only this machine: the simulator accepts any key by default.
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             devices: Vec::new(),
             api_keys: Vec::new(),
@@ -128,6 +129,8 @@ impl Simulator {
             address: options.listen,
             source,
         };
+        // Bound before the task starts: connections wait in its queue, so that nobody needs to
+        // poll.
         let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let shared = Shared::new(world);
@@ -229,10 +232,12 @@ fn world_of(options: &Options) -> Result<World, StartError> {
             reason: refusal.message,
         })?;
     }
+    // After the devices, whose tags the default policy owns.
     world.policy = if let Some(text) = &options.policy_file {
         Policy::parse(text).map_err(|refusal| StartError::PolicyFile(refusal.message))?
     } else {
         let devices = world.records.iter().map(|record| &record.device);
+        // Tags of a shared-in device belong to another tailnet.
         let own = devices.filter(|device| !device.is_external);
         Policy::with_tags(own.flat_map(|device| &device.tags).map(String::as_str))
     };

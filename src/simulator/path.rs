@@ -26,6 +26,7 @@ impl Target {
                 .map_or(path, |it| it.as_str())
                 .to_owned(),
             path: decode(path),
+            // Split before it is decoded: `%2F` within a key is no separator.
             segments: path
                 .strip_prefix('/')
                 .unwrap_or(path)

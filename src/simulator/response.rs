@@ -43,6 +43,7 @@ impl Answer {
                 body,
                 ..Self::empty().header("content-type", "application/json")
             },
+            // Not reached: everything that is sent has a form in JSON.
             Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into(),
         }
     }

@@ -22,6 +22,7 @@ impl Scopes {
 
     /// Whether these scopes include a scope, also by its older spelling.
     pub(super) fn include(&self, scope: &str) -> bool {
+        // A scope that may write may also read.
         let with_write = scope.strip_suffix(":read");
         let read = if with_write.is_some() { ":read" } else { "" };
         let base = with_write.unwrap_or(scope);

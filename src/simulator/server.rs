@@ -25,6 +25,7 @@ pub(super) async fn run(listener: TcpListener, shared: Shared, stop: Cancellatio
         match accepted {
             Ok((stream, _)) => {
                 let connection = converse(stream, shared.clone());
+                // An idle connection with keep-alive would otherwise hold its port after the end.
                 let stop = stop.clone();
                 tokio::spawn(async move { stop.run_until_cancelled(connection).await });
             }
@@ -74,6 +75,7 @@ async fn respond(
             let head = head_of(&answer).header(CONTENT_LENGTH, promised);
             head.body(half_of(&answer.body)).map_err(io::Error::other)
         }
+        // hyper closes the connection without a status: the client cannot tell what happened.
         Delivery::Nothing => Err(io::Error::other("the fault asks for no answer")),
     }
 }

@@ -55,6 +55,7 @@ const REQUEST_ID: &str = "x-tailscale-request-id";
 
 pub(super) async fn serve(shared: &Shared, request: Request) -> Delivery {
     let method = request.method.as_str();
+    // Control requests are neither logged nor hit by faults, or a fault could not be removed.
     match request.target.segments.first().map(String::as_str) {
         Some("_sim") => {
             let answer =
@@ -79,19 +80,20 @@ async fn serve_api(shared: &Shared, request: Request) -> Delivery {
         Some(Effect::ResetBefore) => None,
         effect => Some(affected(shared, &request, effect.as_ref())),
     };
+    // Without the lock: other requests are served meanwhile.
     tokio::time::sleep(delay).await;
     let Some(answer) = answer.filter(|_| !matches!(effect, Some(Effect::ResetAfter))) else {
         return Delivery::Nothing;
     };
     shared.lock().journal.close(number, answer.status.as_u16());
-    let now = Timestamp::now();
-    let now = now.saturating_add(ahead).unwrap_or(now);
-    let answer = answer
+    let machine_time = Timestamp::now();
+    let now = machine_time.saturating_add(ahead).unwrap_or(machine_time);
+    let stamped = answer
         .header(REQUEST_ID, &request_id)
         .header("date", &httpdate::fmt_http_date(now.into()));
     match effect {
-        Some(Effect::Truncate) => Delivery::Truncated(answer),
-        _ => Delivery::Whole(answer),
+        Some(Effect::Truncate) => Delivery::Truncated(stamped),
+        _ => Delivery::Whole(stamped),
     }
 }
 
@@ -99,6 +101,7 @@ async fn serve_api(shared: &Shared, request: Request) -> Delivery {
 fn admit(world: &mut World, request: &Request, request_id: &str) -> (usize, Hit) {
     let method = request.method.as_str();
     let hit = world.faults.hit(method, &request.target.path);
+    // Anyone who can reach the simulator can read the log.
     let body = if request.target.path.contains("/oauth/") {
         json!("not logged: it holds a secret")
     } else {
@@ -130,6 +133,7 @@ fn affected(shared: &Shared, request: &Request, effect: Option<&Effect>) -> Answ
         stale,
     };
     let answer = endpoints::answer(&mut shared.lock(), incoming);
+    // A refusal has no list to shorten.
     if !answer.status.is_success() {
         return answer;
     }

@@ -90,6 +90,7 @@ impl World {
             journal: Journal::default(),
             window: Window::default(),
             tailnet,
+            // Above the ids of the examples on the API page.
             next_number: 20_000,
             next_ipv4: 0,
         }
@@ -109,6 +110,7 @@ impl World {
     /// A number that is unique in this tailnet.
     pub fn next_number(&mut self) -> u64 {
         self.next_number += 1;
+        // A file of devices may already use the number.
         while self.ids.contains(&self.next_number.to_string()) {
             self.next_number += 1;
         }
@@ -121,8 +123,8 @@ impl World {
         let record = self
             .records
             .iter_mut()
-            .find(|record| record.device.has_id(id));
-        let record = record.ok_or_else(Refusal::no_such_device)?;
+            .find(|record| record.device.has_id(id))
+            .ok_or_else(Refusal::no_such_device)?;
         record.drop_expired(now);
         Ok(record)
     }
@@ -138,6 +140,7 @@ impl World {
 
     /// Adds a device and generates its missing ids, name, and addresses.
     pub fn add(&mut self, mut record: Record) -> Result<&Record, Refusal> {
+        // Before the check: it chooses the ids.
         self.complete(&mut record.device);
         let ids = [record.device.id.clone(), record.device.node_id.clone()];
         if let Some(id) = ids.iter().find(|id| self.ids.contains(*id)) {
@@ -145,6 +148,7 @@ impl World {
             return Err(Refusal::bad_request(message));
         }
         self.ids.extend(ids);
+        // The first value fixes the type, also if a file of devices has it.
         for (key, attribute) in &record.attributes {
             self.learn_key(key, &attribute.value);
         }
@@ -215,6 +219,7 @@ impl World {
         let gone = self.records.remove(at);
         self.ids.remove(&gone.device.id);
         self.ids.remove(&gone.device.node_id);
+        // An invite to a device that is gone cannot be accepted.
         self.invites.retain(|invite| !invite.is_to(&gone.device));
         Ok(())
     }
@@ -229,6 +234,7 @@ impl World {
         if (&before.id, &before.node_id) != (&after.id, &after.node_id) {
             return Err(Refusal::bad_request("the ids of a device cannot change"));
         }
+        // Only now: a refused patch changes nothing.
         *record = patched.clone();
         for (key, attribute) in &patched.attributes {
             self.learn_key(key, &attribute.value);

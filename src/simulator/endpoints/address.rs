@@ -25,6 +25,7 @@ const RESERVED: [Ipv4Net; 4] = [
 
 /// `POST /device/{device}/ip`
 pub(super) fn set(world: &mut World, call: &Call) -> Reply {
+    // First: an unknown device is 404, whatever the body.
     let own = world.own_record(call.id())?.device.ipv4();
     let mut body = Body::parse(call.body, &["ipv4"])?;
     let text = body.string("ipv4")?.ok_or_else(|| missing("ipv4"))?;
@@ -33,6 +34,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
         Refusal::bad_request(format!("malformed JSON: unable to parse IP \"{text}\""))
     })?;
     let switches = &world.switches;
+    // Before the pool, which contains the reserved ranges.
     if RESERVED.iter().any(|range| range.contains(&ipv4)) {
         return Err(switches.reserved_ipv4.clone());
     }
@@ -46,6 +48,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let ipv6_follows = switches.ipv6_follows_ipv4;
     let addresses = &mut world.own_record(call.id())?.device.addresses;
     addresses.retain(|address| address.is_ipv6() && !ipv6_follows);
+    // The API lists IPv4 first.
     addresses.insert(0, ipv4.into());
     if ipv6_follows {
         addresses.push(IpAddr::V6(ipv6_of(ipv4)));

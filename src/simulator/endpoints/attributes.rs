@@ -31,6 +31,7 @@ pub(super) fn get(world: &mut World, call: &Call) -> Reply {
 /// The custom attributes and those that the server sets itself.
 fn shown(record: &Record) -> Answer {
     let device = &record.device;
+    // Clients must ignore these: only `custom:` can be written.
     let mut attributes: BTreeMap<&str, Value> = BTreeMap::from([
         ("node:os", json!(device.os)),
         ("node:tsVersion", json!(device.client_version)),
@@ -56,6 +57,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let key = &call.params[1];
     let mut body = Body::parse(call.body, &["value", "expiry", "comment"])?;
     let value = body.take("value").ok_or_else(|| missing("value"))?;
+    // Replaces the whole attribute: without an expiry, an earlier one is gone.
     let expiry = Expiry::read(&mut body, world.now())?.or(None);
     check_comment(&mut body)?;
     check_writable(world, key)?;
@@ -141,6 +143,7 @@ pub(super) fn check_writable(world: &World, key: &str) -> Result<(), Refusal> {
             "invalid attribute key \"{key}\": {why}"
         )))
     };
+    // First, as the plan refuses every write. 403 is also the status of a missing scope.
     if !world.switches.custom_attributes_in_plan {
         let message = "feature not available on current billing plan";
         return Err(Refusal::new(StatusCode::FORBIDDEN, message));
@@ -151,8 +154,8 @@ pub(super) fn check_writable(world: &World, key: &str) -> Result<(), Refusal> {
     if key.len() > MAX_KEY {
         return refuse("longer than 128 characters");
     }
-    let legal = |it: char| it.is_ascii_alphanumeric() || it == '_' || it == ':';
-    if name.is_empty() || !name.chars().all(legal) {
+    let mut letters = name.chars();
+    if name.is_empty() || !letters.all(|it| it.is_ascii_alphanumeric() || matches!(it, '_' | ':')) {
         return refuse("only letters, digits, underscores and colons may follow \"custom:\"");
     }
     Ok(())
@@ -170,6 +173,7 @@ pub(super) fn check_value(world: &World, key: &str, value: &Value) -> Result<(),
         Value::Number(number) => {
             let size = number
                 .as_u64()
+                // Both signs have the same limit.
                 .or_else(|| number.as_i64().map(i64::unsigned_abs));
             if size.is_none_or(|size| size > MAX_INTEGER) {
                 return Err(Refusal::bad_request(format!(
@@ -182,6 +186,7 @@ pub(super) fn check_value(world: &World, key: &str, value: &Value) -> Result<(),
     let Some(known) = world.attribute_keys.get(&key.to_ascii_lowercase()) else {
         return Ok(());
     };
+    // A spelling is free again once no device has the attribute.
     if known.spelling != key && is_set_anywhere(world, &known.spelling) {
         return Err(world.switches.attribute_case_collision.clone());
     }

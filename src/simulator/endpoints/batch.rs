@@ -32,6 +32,7 @@ pub(super) fn patch(world: &mut World, call: &Call) -> Reply {
         let message = "too many nodes in one request";
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
+    // Copies only the devices that the batch names, as a tailnet may have thousands.
     let records = nodes
         .keys()
         .filter_map(|id| world.own_record(id).ok().cloned())
@@ -74,6 +75,7 @@ fn patch_node(world: &mut World, id: &str, changes: Value) -> Result<(), Refusal
     };
     let skips_unknown = world.switches.batch_skips_unknown_nodes;
     match world.own_record(id) {
+        // Undocumented, hence a switch.
         Err(_) if skips_unknown => return Ok(()),
         found => found?,
     };
@@ -105,11 +107,12 @@ fn patch_attribute(world: &mut World, id: &str, key: &str, change: Value) -> Res
     let present = world.own_record(id)?.attributes.get(key).cloned();
     let value = change
         .take("value")
+        // A merge patch may change the expiry alone.
         .or_else(|| present.as_ref().map(|attribute| attribute.value.clone()))
         .ok_or_else(|| missing("value"))?;
     let kept = present.filter(|_| world.switches.batch_keeps_expiry);
-    let expiry = Expiry::read(&mut change, world.now())?;
-    let expiry = expiry.or(kept.and_then(|attribute| attribute.expiry));
+    let expiry =
+        Expiry::read(&mut change, world.now())?.or(kept.and_then(|attribute| attribute.expiry));
     check_value(world, key, &value)?;
     world.learn_key(key, &value);
     let attributes = &mut world.own_record(id)?.attributes;

@@ -53,6 +53,7 @@ struct View {
 impl View {
     fn of(world: &World, call: &Call) -> Result<Self, Refusal> {
         let details = match call.target.parameter("fields") {
+            // Go's `Query().Get` cannot tell an empty value from an absent one.
             None | Some("default" | "") => false,
             Some("all") => true,
             Some(other) => {
@@ -96,6 +97,7 @@ pub(super) fn list(world: &mut World, call: &Call) -> Reply {
             "cannot filter devices by \"{name}\""
         )));
     }
+    // OAuth tokens do not see devices that are shared in (tailscale#16911).
     let sees_external = call.actor.is_user() || world.switches.external_devices_for_oauth;
     let records = call.stale.as_deref().unwrap_or(&world.records);
     let devices: Vec<Cow<Device>> = records
@@ -115,6 +117,7 @@ fn json_list<'a>(devices: &'a [Cow<'a, Device>]) -> impl serde::Serialize + 'a {
 
 /// Each pair must match: a property must equal the value, a list must contain it.
 fn fits(device: &Device, filters: &[&(String, String)]) -> bool {
+    // Filters name the fields of the response, so they are looked up there.
     let json = serde_json::to_value(device).unwrap_or_default();
     filters.iter().all(|(name, wanted)| match &json[name] {
         Value::Array(items) => items.iter().any(|item| item == wanted),
@@ -137,6 +140,7 @@ pub(super) fn get(world: &mut World, call: &Call) -> Reply {
 /// `DELETE /device/{device}`
 pub(super) fn delete(world: &mut World, call: &Call) -> Reply {
     if world.any_record(call.id())?.device.is_external {
+        // The one refusal that tells a shared-in device apart.
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             "cannot delete devices outside of your tailnet",

@@ -33,6 +33,7 @@ pub(super) fn list(world: &mut World, call: &Call) -> Reply {
 
 /// `POST /device/{device}/device-invites`: creates all of the array or none.
 pub(super) fn create(world: &mut World, call: &Call) -> Reply {
+    // Invites name a device by its older numeric id.
     let device_id = legacy_id(&world.own_record(call.id())?.device);
     let Value::Array(wanted) = parse_json(call.body)? else {
         return Err(Refusal::bad_request(
@@ -41,8 +42,9 @@ pub(super) fn create(world: &mut World, call: &Call) -> Reply {
     };
     let invites = wanted
         .into_iter()
-        .map(|it| new_invite(world, device_id, it));
-    let invites = invites.collect::<Result<Vec<Invite>, _>>()?;
+        .map(|it| new_invite(world, device_id, it))
+        .collect::<Result<Vec<Invite>, _>>()?;
+    // Only if all of them are valid.
     world.invites.extend(invites.iter().cloned());
     Ok(Answer::json(&invites))
 }
@@ -89,6 +91,7 @@ pub(super) fn resend(world: &mut World, call: &Call) -> Reply {
             "device invite was not created with an email",
         ));
     };
+    // Against a sender who floods someone's mailbox.
     if now.duration_since(sent) < SignedDuration::from_mins(1) {
         return Err(Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,

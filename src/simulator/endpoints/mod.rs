@@ -82,6 +82,7 @@ const ENDPOINTS: &[Endpoint] = &[
 
 /// Answers a request to the API.
 pub(super) fn answer(world: &mut World, request: Incoming) -> Answer {
+    // Before the credentials: refused requests count as well.
     if let Some(limit) = world.switches.rate_limit
         && let Err(refused) = world.window.admit(limit, world.now())
     {
@@ -101,6 +102,7 @@ fn run(world: &mut World, endpoint: &Endpoint, params: Vec<String>, request: Inc
     let (_, path, access, handler) = endpoint;
     let actor = match access {
         Open => Actor::User,
+        // 401 before 403: who it is comes before what they may do.
         Scope(_) | User => world.credentials.actor(request.headers, world.now())?,
     };
     let permitted = match access {
@@ -111,6 +113,7 @@ fn run(world: &mut World, endpoint: &Endpoint, params: Vec<String>, request: Inc
     if !permitted {
         return Err(Refusal::new(StatusCode::FORBIDDEN, NOT_PERMITTED));
     }
+    // The message of the live API for another tailnet (tailscale#3032).
     if path.starts_with("tailnet/") && params[0] != "-" && params[0] != world.tailnet {
         return Err(Refusal::not_found("user tailnet does not match"));
     }
@@ -141,6 +144,7 @@ fn find(method: &str, segments: &[String]) -> Found {
             if endpoint.0 == method {
                 return Found::Endpoint(endpoint, params);
             }
+            // Goes on: another endpoint of the path may have the method.
             found = Found::OtherMethod;
         }
     }

@@ -18,6 +18,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let label = if wanted.is_empty() {
         reset(world, &device)
     } else {
+        // Rewritten before it is checked: `AC-Upper` is accepted, and becomes `ac-upper`.
         let label = as_label(base(&wanted, &device));
         if !is_label(&label) {
             return Err(Refusal::bad_request(format!("invalid name \"{wanted}\"")));
@@ -29,6 +30,7 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
         }
         label
     };
+    // A rename to the present name frees nothing.
     if label != device.label() {
         reserve(world, &device);
     }
@@ -52,11 +54,12 @@ fn is_label(label: &str) -> bool {
 }
 
 fn is_taken(world: &World, label: &str, device: &Device) -> bool {
-    let others = world.records.iter().map(|record| &record.device);
-    let mut others = others.filter(|other| other.node_id != device.node_id && !other.is_external);
+    let mut devices = world.records.iter().map(|record| &record.device);
     let reserved = world.freed_names.get(label);
-    others.any(|other| other.label() == label)
-        || reserved.is_some_and(|it| it.node_id != device.node_id && it.until > world.now())
+    devices.any(|other| {
+        // The name of a shared-in device has another domain.
+        other.node_id != device.node_id && !other.is_external && other.label() == label
+    }) || reserved.is_some_and(|it| it.node_id != device.node_id && it.until > world.now())
 }
 
 /// The label of the OS hostname, with a number if another device has it.

@@ -21,6 +21,7 @@ pub(super) fn get(world: &mut World, call: &Call) -> Reply {
 /// `POST /tailnet/{tailnet}/acl`: applies to tags at once.
 pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let expected = call.headers.get(IF_MATCH).and_then(|it| it.to_str().ok());
+    // Only the policy file has ETags. Writes to devices ignore If-Match.
     if expected.is_some_and(|expected| expected != world.policy.etag()) {
         return Err(Refusal::new(
             StatusCode::PRECONDITION_FAILED,

@@ -23,10 +23,13 @@ pub(super) fn set(world: &mut World, call: &Call) -> Reply {
     let mut body = Body::parse(call.body, &["routes"])?;
     let texts = body.strings("routes")?.ok_or_else(|| missing("routes"))?;
     let host_bits = world.switches.route_host_bits;
-    let routes = texts.iter().map(|text| parse(text, host_bits));
-    let mut routes: Vec<IpNet> = routes.collect::<Result<_, _>>()?;
+    let mut routes: Vec<IpNet> = texts
+        .iter()
+        .map(|text| parse(text, host_bits))
+        .collect::<Result<_, _>>()?;
     sort_routes(&mut routes);
     let device = &mut world.own_record(call.id())?.device;
+    // A list without 0.0.0.0/0 and ::/0 ends an exit node: they are routes like any other.
     device.enabled_routes = Some(routes);
     Ok(both(device))
 }

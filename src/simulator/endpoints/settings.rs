@@ -16,6 +16,7 @@ pub(super) fn authorize(world: &mut World, call: &Call) -> Reply {
         .boolean("authorized")?
         .ok_or_else(|| missing("authorized"))?;
     let switches = &world.switches;
+    // Unverified whether the live API refuses this, hence the switch.
     if !authorized && !switches.device_approval && !switches.deauthorize_without_approval {
         return Err(Refusal::bad_request(
             "device approval is not enabled for this tailnet",
@@ -45,13 +46,14 @@ pub(super) fn set_tags(world: &mut World, call: &Call) -> Reply {
         .filter(|tag| !is_tag(tag) || !world.policy.owns(tag))
         .collect();
     if !refused.is_empty() {
-        let refused = refused.join(" ");
         return Err(Refusal::bad_request(format!(
-            "requested tags [{refused}] are invalid or not permitted"
+            "requested tags [{}] are invalid or not permitted",
+            refused.join(" ")
         )));
     }
     let disables_expiry = world.switches.tags_disable_key_expiry;
     let device = &mut world.own_record(call.id())?.device;
+    // Measured live. On a device of a user the empty list is accepted, and changes nothing.
     if tags.is_empty() && !device.tags.is_empty() {
         return Err(Refusal::bad_request(
             "tagged nodes cannot be untagged without reauth",
@@ -59,6 +61,7 @@ pub(super) fn set_tags(world: &mut World, call: &Call) -> Reply {
     }
     tags.sort();
     tags.dedup();
+    // Only the first tags take a device from its user.
     let was_of_a_user = device.tags.is_empty();
     device.tags = tags;
     if was_of_a_user && !device.tags.is_empty() && disables_expiry {
@@ -71,8 +74,9 @@ pub(super) fn set_tags(world: &mut World, call: &Call) -> Reply {
 pub(super) fn set_key(world: &mut World, call: &Call) -> Reply {
     world.own_record(call.id())?;
     let mut body = Body::parse(call.body, &["keyExpiryDisabled"])?;
-    let disabled = body.boolean("keyExpiryDisabled")?;
-    let disabled = disabled.ok_or_else(|| missing("keyExpiryDisabled"))?;
+    let disabled = body
+        .boolean("keyExpiryDisabled")?
+        .ok_or_else(|| missing("keyExpiryDisabled"))?;
     let now = world.now();
     let device = &mut world.own_record(call.id())?.device;
     device.key_expiry_disabled = disabled;
@@ -87,6 +91,7 @@ pub(super) fn set_key(world: &mut World, call: &Call) -> Reply {
 pub(super) fn expire(world: &mut World, call: &Call) -> Reply {
     let now = world.now();
     let device = &mut world.own_record(call.id())?.device;
+    // An earlier expiry stays: the key had expired already.
     if device.expires > now {
         device.expires = now;
     }

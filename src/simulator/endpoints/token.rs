@@ -21,10 +21,12 @@ pub(super) fn create(world: &mut World, call: &Call) -> Reply {
     {
         return Err(Refusal::bad_request("unsupported grant_type"));
     }
+    // A token has its scopes for life: widening the client does not help an older one.
     let scopes = match form.get("scope") {
         Some(wanted) if !wanted.is_empty() => Scopes::parse(wanted),
         _ => client.clone(),
     };
+    // Refused as a whole, not narrowed: the client would fail later, and for another reason.
     if !client.cover(&scopes) {
         return Err(Refusal::bad_request("requested scopes are not permitted"));
     }
