@@ -56,6 +56,7 @@ impl DeleteInactive {
 
     /// How many devices are deleted in a day.
     pub fn max_per_day(&self) -> Result<u32, Refused> {
+        // The default is one device: whoever wants more must say so.
         let most = self.max_per_day.unwrap_or(1);
         if (1..=MAX_PER_DAY).contains(&most) {
             return Ok(most);

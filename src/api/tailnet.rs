@@ -300,6 +300,7 @@ impl TailscaleTailnetSpec {
     /// The tailnet in the path of a request.
     #[must_use]
     pub fn tailnet(&self) -> &str {
+        // `-` is the API's name for the tailnet of the credential.
         self.tailnet.as_deref().unwrap_or("-")
     }
 
@@ -323,6 +324,7 @@ impl TailscaleTailnetSpec {
     pub fn max_changed_devices(&self) -> Result<ChangeLimit, Refused> {
         match &self.max_changed_devices {
             None => Ok(ChangeLimit::default()),
+            // Through the text form, so that both have the same bounds and the same message.
             Some(IntOrString::Int(number)) => number.to_string().parse(),
             Some(IntOrString::String(text)) => text.parse(),
         }

@@ -82,6 +82,7 @@ fn fields(value: Value) -> Map<String, Value> {
 
 impl<'de, K: Deserialize<'de> + Resource> Deserialize<'de> for DeserializeGuard<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Buffered, as the object is read a second time if the first fails.
         let whole = serde_value::Value::deserialize(deserializer)?;
         let error = match K::deserialize(whole.clone()) {
             Ok(object) => return Ok(Self(Ok(object))),

@@ -26,15 +26,18 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
             spec,
             own_namespace,
         } = source;
-        let protected = devices(spec.protected_devices.as_deref(), "spec.protectedDevices")?;
-        let protected = protected.unwrap_or_default();
+        let protected = devices(spec.protected_devices.as_deref(), "spec.protectedDevices")?
+            .unwrap_or_default();
         let suspended = spec.suspend.unwrap_or_default();
         let Some(allowed) = &spec.allowed_policies else {
+            // Safe by default: whoever can write policies elsewhere needs a rule that allows it.
             return Ok(Self::of_namespace(own_namespace).with(protected, suspended));
         };
-        let rules = allowed.iter().enumerate();
-        let rules = rules.map(|(i, it)| rule(it, &format!("spec.allowedPolicies[{i}]")));
-        let rules = rules.collect::<Result<Vec<_>, _>>()?;
+        let rules = allowed
+            .iter()
+            .enumerate()
+            .map(|(i, it)| rule(it, &format!("spec.allowedPolicies[{i}]")))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Self::of_rules(rules).with(protected, suspended))
     }
 }
@@ -67,10 +70,9 @@ fn devices(
         return Ok(None);
     };
     let guarded = given.iter().enumerate().map(|(i, devices)| {
-        let selector = selector(devices);
-        let selector = selector.map_err(|error| Refused(format!("{path}[{i}]: {error}")))?;
         Ok(DeviceRule {
-            selector,
+            selector: selector(devices)
+                .map_err(|error| Refused(format!("{path}[{i}]: {error}")))?,
             text: text(devices),
         })
     });
@@ -80,6 +82,7 @@ fn devices(
 /// Parses a selector like that of a policy, except that its tags may be patterns.
 fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
     let tags = devices.tags.as_deref().unwrap_or_default();
+    // An empty list would match every device, and so protect or allow all of them.
     if devices.tags.is_some() && tags.is_empty() {
         return Err("write at least one tag, or leave tags out".to_owned());
     }
@@ -92,6 +95,7 @@ fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
         // Tags need no trust: the machine does not choose them. They are parsed as patterns below.
         trust_claims: (!tags.is_empty()).then_some(true).or(devices.trust_claims),
     };
+    // Tags alone are a selector here, while a policy's parser would refuse one without any part.
     let nothing = DeviceSelector {
         trust_claims: rest.trust_claims,
         ..DeviceSelector::default()
@@ -119,12 +123,14 @@ fn text(devices: &GuardedDevices) -> String {
         ("hostnames", &devices.hostnames),
         ("os", &devices.os),
     ];
-    let lists = lists.into_iter().filter_map(|(name, given)| {
-        let given = given.as_ref()?;
-        Some(format!("{name}: {}", yaml_list(given.iter().cloned())))
-    });
-    let expression = devices.expression.as_ref();
-    let expression = expression.map(|it| format!("expression: {}", yaml_string(it)));
-    let parts: Vec<String> = lists.chain(expression).collect();
+    let mut parts = Vec::new();
+    for (name, list) in lists {
+        if let Some(items) = list {
+            parts.push(format!("{name}: {}", yaml_list(items.iter().cloned())));
+        }
+    }
+    if let Some(expression) = &devices.expression {
+        parts.push(format!("expression: {}", yaml_string(expression)));
+    }
     format!("{{{}}}", parts.join(", "))
 }

@@ -17,6 +17,8 @@ impl OwnedKeys {
     #[must_use]
     pub fn of_status(status: &TailscaleDevicePolicyStatus, uid: &str) -> Self {
         let record = match &status.attribute_record {
+            // A status from a backup, or of another object of the name: to own its keys would
+            // delete them.
             Some(record) if record.uid.as_ref().is_some_and(|of| of != uid) => {
                 return Self::default();
             }
@@ -45,6 +47,7 @@ fn is_about_something(group: &OwnedGroup) -> bool {
 }
 
 fn readable(keys: &[String]) -> BTreeSet<AttributeKey> {
+    // An entry that cannot be parsed is no key of ours, as the controller writes only valid ones.
     keys.iter().filter_map(|key| key.parse().ok()).collect()
 }
 
@@ -59,6 +62,7 @@ fn read(record: &AttributeRecord) -> OwnedRecord {
     });
     let numbers = record.digest.as_ref().and_then(|digest| {
         let newest = digest.newest.as_ref().and_then(|time| time.parse().ok());
+        // All parts or none: with another seed, the table means other devices.
         Digest::read(digest.seed?, digest.bits?, digest.table.as_ref()?, newest)
     });
     let groups_of_digest = record.digest.iter().flat_map(|digest| &digest.groups);
@@ -101,6 +105,7 @@ impl OwnedRecord {
             }
         });
         Some(AttributeRecord {
+            // Policies from files have no uid.
             uid: (!uid.is_empty()).then(|| uid.to_owned()),
             domain: self.domain.clone(),
             listed: listed.collect(),

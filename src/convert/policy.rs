@@ -58,12 +58,15 @@ pub fn readable_policy(
             .collect(),
         deletion: deletion(spec),
     };
+    // Last, so that the errors of the readable fields come first.
     for field in unread {
         errors.add(field, "this version of the controller cannot read it");
     }
-    let record = status.map(|status| record::record(status, &uid, spec.tailnet_name()));
-    let record = record.unwrap_or_default();
+    let record = status
+        .map(|status| record::record(status, &uid, spec.tailnet_name()))
+        .unwrap_or_default();
     let mut status_state = StatusState::default();
+    // An invalid policy keeps its place: what is readable holds back the policies of lower rank.
     let policy = match errors.or(()) {
         Ok(()) => Ok(policy),
         Err(errors) => {

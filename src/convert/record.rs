@@ -69,18 +69,22 @@ pub(super) fn record(
 fn actions(status: &api::ActionRecords) -> ActionRecords {
     let mut actions = ActionRecords::default();
     for kept in &status.key_expiries {
+        // Without its time, the record would belong to no action.
         let Ok(at) = kept.at.parse() else {
             continue;
         };
         let record: &mut ExpiryRecord = actions.expiries.entry(at).or_default();
         let started = kept.started.iter().filter_map(|started| {
             let before = started.expires_before.as_ref().map(|time| time.parse());
+            // `before` must not become `None` by an error: that means a key that never expires.
             Some((started.node_id.parse().ok()?, before.transpose().ok()?))
         });
         record.started.extend(started);
         record
             .done
             .extend(readable(&kept.done, |id| id.parse().ok()));
+        // Two entries of one time cannot come from the controller, but none of their facts may be
+        // lost.
         record.missed_reported |= kept.missed_reported;
     }
     let deletions = status.deletions.iter().filter_map(|kept| {
@@ -105,6 +109,7 @@ fn managed(status: &api::ManagedDevices) -> ManagedDevices {
             routes: readable(&group.routes, |route| Route::reported(route).ok()),
         };
         let nodes = readable(&group.node_ids, |id| id.parse().ok());
+        // Groups that differ only in what cannot be parsed become one.
         released.entry(settings).or_default().extend(nodes);
     }
     let partly = status.partly_managed.iter().flat_map(|group| {
@@ -150,37 +155,42 @@ pub fn write_record(
     });
     status.last_handled_reconcile_at.clone_from(&record.handled);
     let used = record.approvals_used;
+    // Absent and not 0, so that a policy without approvals has no such field.
     status.approvals_used = (used > 0).then_some(used);
     status.last_approved_plan = record.approved.as_ref().map(ToString::to_string);
     status.managed_devices = managed_status(&record.managed);
     let actions = &record.actions;
     status.action_records = (!actions.is_empty()).then(|| actions_status(actions));
+    // Once for each key, however many groups have it: the API server refuses duplicates in a set.
     let names: BTreeSet<&AttributeKey> = owned.names().collect();
     status.owned_attributes = names.into_iter().map(ToString::to_string).collect();
     status.attribute_record = owned.to_status(uid, unrecorded);
 }
 
 fn managed_status(managed: &ManagedDevices) -> Option<api::ManagedDevices> {
-    let group = |(settings, nodes): (&ManagedSettings, _)| api::Released {
-        node_ids: texts(nodes),
-        attributes: texts(&settings.keys),
-        routes: texts(&settings.routes),
-    };
+    let released = managed
+        .released
+        .iter()
+        .map(|(settings, nodes)| api::Released {
+            node_ids: texts(nodes),
+            attributes: texts(&settings.keys),
+            routes: texts(&settings.routes),
+        });
     let mut partly: BTreeMap<&RouteSet, Vec<String>> = BTreeMap::new();
     for (id, routes) in managed.partly.iter() {
         partly.entry(routes).or_default().push(id.to_string());
     }
-    let partly = partly
+    let partly_managed = partly
         .into_iter()
         .map(|(routes, node_ids)| api::PartlyManaged {
             node_ids,
             routes: texts(routes),
         });
     (!managed.is_empty()).then(|| api::ManagedDevices {
-        partly_managed: partly.collect(),
+        partly_managed: partly_managed.collect(),
         node_ids: texts(&managed.nodes),
         routes: texts(&managed.routes),
-        released: managed.released.iter().map(group).collect(),
+        released: released.collect(),
     })
 }
 
@@ -200,13 +210,15 @@ fn actions_status(records: &ActionRecords) -> api::ActionRecords {
             missed_reported: record.missed_reported,
         }
     });
-    let deletions = records.deletions.iter();
-    let deletions = deletions.map(|(id, record)| api::DeletedDevice {
-        node_id: id.to_string(),
-        name: record.name.clone(),
-        at: whole_second(record.at),
-        done: record.done,
-    });
+    let deletions = records
+        .deletions
+        .iter()
+        .map(|(id, record)| api::DeletedDevice {
+            node_id: id.to_string(),
+            name: record.name.clone(),
+            at: whole_second(record.at),
+            done: record.done,
+        });
     api::ActionRecords {
         key_expiries: expiries.collect(),
         deletions: deletions.collect(),

@@ -16,6 +16,8 @@ use crate::{
 
 impl SpecErrors {
     pub(super) fn desired(&mut self, spec: &TailscaleDevicePolicySpec) -> DesiredSettings {
+        // The API answers `tagged nodes cannot be untagged without reauth`, so the spec is refused
+        // first.
         let all_tags = ownership(spec).tags == ListOwnership::Exact;
         if all_tags && spec.tags.as_ref().is_some_and(Vec::is_empty) {
             self.add(
@@ -67,6 +69,7 @@ impl SpecErrors {
         match setting {
             Setting::Authorized => spec.authorized.map(SettingValue::Authorized),
             Setting::KeyExpiry => {
+                // The API's field is the opposite: keyExpiryDisabled.
                 let disabled = spec.key_expiry? == KeyExpiry::Disabled;
                 Some(SettingValue::KeyExpiryDisabled(disabled))
             }
@@ -113,16 +116,17 @@ impl SpecErrors {
                 "write deviceSelector instead of device, or leave deleteInactive out",
             );
         }
-        let inactive_for =
-            self.value_of("deleteInactive.inactiveFor", delete_inactive.inactive_for());
-        let inactive_for = inactive_for.and_then(|length| SignedDuration::try_from(length).ok());
+        let inactive_for = self
+            .value_of("deleteInactive.inactiveFor", delete_inactive.inactive_for())
+            .and_then(|length| SignedDuration::try_from(length).ok());
         let max_per_day = self.value_of("deleteInactive.maxPerDay", delete_inactive.max_per_day());
-        let delete_inactive = inactive_for.zip(max_per_day);
-        let delete_inactive = delete_inactive.map(|(inactive_for, max_per_day)| DeleteInactive {
-            inactive_for,
-            max_per_day,
-        });
-        (at, delete_inactive)
+        let desired = inactive_for
+            .zip(max_per_day)
+            .map(|(inactive_for, max_per_day)| DeleteInactive {
+                inactive_for,
+                max_per_day,
+            });
+        (at, desired)
     }
 
     fn attributes(
@@ -135,9 +139,11 @@ impl SpecErrors {
             let key: Option<AttributeKey> = self.one(&path, Some(name));
             let value = self.value(&path, desired);
             let expiry = self.time(&format!("{path}.expiry"), desired.expiry.as_ref());
+            // After all three are parsed, so that each of their errors is reported.
             let (Some(key), Some(value)) = (key, value) else {
                 continue;
             };
+            // The tailnet treats them as one key, and the last write would win.
             if let Some(other) = parsed.keys().find(|other| other.folded() == key.folded()) {
                 let error = format!("differs from {other} only in case: keep one of the two");
                 self.add(&path, error);

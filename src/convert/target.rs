@@ -49,6 +49,7 @@ impl SpecErrors {
                 "write at least one of tags, users, hostnames, os and expression, none empty",
             );
         }
+        // Tags and users come from the tailnet. Everything else is what a machine says of itself.
         let facts = selector.tags.is_some() || selector.users.is_some();
         if !facts && selector.trust_claims != Some(true) {
             self.add(
@@ -68,6 +69,7 @@ impl SpecErrors {
                 .collect(),
             hostnames: texts(&selector.hostnames)
                 .iter()
+                // Hostnames have no case: a machine may report `FRA-Router`.
                 .map(|text| Glob::of_folded(text))
                 .collect(),
             os: texts(&selector.os),

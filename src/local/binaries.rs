@@ -78,11 +78,13 @@ async fn in_cache(suffix: &str, what: &Programs) -> Result<PathBuf, Error> {
     let cache = cache()?;
     let name = format!("{}-{:016x}{suffix}", kubernetes_version(), pinned_hash());
     let folder = cache.join(&name);
+    // Without the lock: the usual case must not wait for a build of something else.
     if is_whole(&folder, what) {
         return Ok(folder);
     }
     fs::create_dir_all(&cache).map_err(failed_to("make the folder", &cache))?;
     let _lock = lock(&cache.join(format!("{name}.lock"))).await?;
+    // Once more: another process may have built it while this one waited.
     if !is_whole(&folder, what) {
         build_into(&folder, &cache, what).await?;
     }
@@ -98,6 +100,7 @@ fn is_whole(folder: &Path, what: &Programs) -> bool {
 async fn build_into(folder: &Path, cache: &Path, what: &Programs) -> Result<(), Error> {
     let work = tempfile::Builder::new()
         .prefix("building-")
+        // In the cache, as a rename works only within one file system.
         .tempdir_in(cache)
         .map_err(failed_to("make a folder in", cache))?;
     let programs = build::go_build(work.path(), what, GO_MOD, GO_SUM, kubernetes_version()).await?;

@@ -78,6 +78,7 @@ pub(super) async fn go_build(
         .current_dir(work)
         // A Go workspace around the cache would replace our pinned modules.
         .env("GOWORK", "off")
+        // `readonly`: go.sum pins what is built, and a download that differs fails.
         .args(["build", "-v", "-trimpath", "-mod=readonly"])
         .arg(format!("-ldflags={}", ldflags(version)))
         .args(["-o", "bin/"])
@@ -85,6 +86,7 @@ pub(super) async fn go_build(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // A test that is interrupted must not leave a build behind that takes all cores.
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| match source.kind() {
@@ -127,6 +129,7 @@ async fn follow(mut lines: Lines<BufReader<ChildStderr>>, since: Instant) -> Str
     let (mut downloads, mut packages) = (0, 0);
     let mut tick = interval(PROGRESS_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    // The first tick is immediate, and there is nothing to tell yet.
     tick.tick().await;
     loop {
         tokio::select! {

@@ -75,6 +75,7 @@ impl ControlPlane {
         let [etcd_port, peer_port, port] = free_ports()?;
         let server = format!("https://127.0.0.1:{port}");
         let token = random_token();
+        // Before the server starts, which reads the tokens once.
         write_private(
             &folder.path().join("tokens.csv"),
             &format!("{},admin,admin,\"system:masters\"\n", token.expose_secret()),
@@ -98,6 +99,7 @@ impl ControlPlane {
             folder.path(),
         )?;
         let guard = Guard::over(&[&etcd, &apiserver], folder.path())?;
+        // After the guard: if this fails or is interrupted, the processes end all the same.
         let client = when_ready(&kubeconfig, &mut etcd, &mut apiserver).await?;
         Ok(Self {
             _guard: guard,
@@ -193,6 +195,7 @@ fn controller_manager_args(folder: &Path, kubeconfig: &Path) -> Vec<String> {
         format!("--kubeconfig={}", kubeconfig.display()),
         format!("--service-account-private-key-file={}", key.display()),
         "--use-service-account-credentials=false".to_owned(),
+        // The only one, so an election would only delay its start.
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
         "--controllers=namespace-controller,garbage-collector-controller".to_owned(),
@@ -289,6 +292,7 @@ async fn is_ready(client: &Client) -> bool {
     let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else {
         return false;
     };
+    // A server that is starting may accept a connection and answer nothing.
     let answer = timeout(Duration::from_secs(2), client.request_text(request)).await;
     matches!(answer, Ok(Ok(text)) if text == "ok")
 }
@@ -313,6 +317,7 @@ fn kubeconfig_text(folder: &Path, server: &str, user: &str, token: &SecretString
 
 fn write_private(path: &Path, content: &str) -> Result<(), Error> {
     let mut options = fs::OpenOptions::new();
+    // With its mode from the start: to restrict it later would leave a moment for other users.
     options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(path).map_err(failed_to("write", path))?;
     file.write_all(content.as_bytes())

@@ -22,6 +22,7 @@ impl TailnetIpv4 {
     /// An address as the API reports it, valid in a manifest or not.
     #[must_use]
     pub fn reported(addr: Ipv4Addr) -> Self {
+        // Not checked: a device may have an address that no manifest may declare.
         Self(addr)
     }
 

@@ -83,6 +83,8 @@ impl AttributeKey {
     /// A custom key as the API reports it; `None` for the read-only namespaces.
     #[must_use]
     pub fn reported(text: &str) -> Option<Self> {
+        // The rest is not checked: a key that the API has accepted must be readable, whatever its
+        // form.
         text.starts_with("custom:").then(|| Self(text.to_owned()))
     }
 
@@ -107,6 +109,7 @@ impl FromStr for AttributeKey {
         let Some(name) = text.strip_prefix("custom:") else {
             return refused("is not in the namespace custom: — write it as custom:NAME");
         };
+        // In bytes, as only ASCII passes the check below.
         if text.len() > Self::MAX_LENGTH {
             return refused("is too long: write at most 128 characters, custom: included");
         }
@@ -123,6 +126,7 @@ impl FromStr for AttributeString {
 
     fn from_str(text: &str) -> Result<Self, Refused> {
         let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'.';
+        // The empty string is a value.
         if text.len() <= 50 && text.bytes().all(letters) {
             Ok(Self(text.to_owned()))
         } else {
@@ -188,6 +192,7 @@ impl ReportedAttribute {
     pub fn kind(&self) -> Option<ValueKind> {
         match &self.value {
             serde_json::Value::String(_) => Some(ValueKind::String),
+            // The API has one type for numbers, so a float has the same type.
             serde_json::Value::Number(_) => Some(ValueKind::Integer),
             serde_json::Value::Bool(_) => Some(ValueKind::Boolean),
             _ => None,

@@ -15,6 +15,7 @@ impl ChangeLimit {
     /// No limit.
     pub const NONE: Self = Self::Percent(100);
     /// A percentage of a small tailnet is at least this many devices.
+    // 10 % of ten devices is one, and almost every policy would be held.
     const AT_LEAST: usize = 5;
 
     /// The number of devices, for a tailnet with `own` devices; `None`: no limit.
@@ -22,8 +23,10 @@ impl ChangeLimit {
     pub fn devices(self, own: usize) -> Option<usize> {
         match self {
             Self::Devices(devices) => Some(usize::try_from(devices).unwrap_or(usize::MAX)),
+            // `None` and not all devices: those that join within the hour would exceed it.
             Self::Percent(100..) => None,
             Self::Percent(percent) => {
+                // Rounded down, as for a limit the smaller number is the safe one.
                 Some((own.saturating_mul(percent.into()) / 100).max(Self::AT_LEAST))
             }
         }
@@ -34,6 +37,7 @@ impl ChangeLimit {
 /// is left for those.
 #[must_use]
 pub const fn share_of_one_namespace(most: usize) -> usize {
+    // In this order, so that a limit of 1 to 3 reserves nothing.
     most - most / 4
 }
 
@@ -75,6 +79,7 @@ impl FromStr for ChangeLimit {
 /// A number above zero, without a sign or leading zeros.
 fn whole(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    // Rust's parser would also accept `+20`.
     text.parse().ok().filter(|_| digits)
 }
 

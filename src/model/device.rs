@@ -74,6 +74,7 @@ impl Device {
             external,
             expires,
             last_seen,
+            // No selector uses the following.
             ipv4: _,
             authorized: _,
             key_expiry_disabled: _,

@@ -10,6 +10,7 @@ pub fn folded(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }
+    // Decomposed first: folding a composed letter can give another result.
     let decomposed = DecomposingNormalizer::new_nfd().normalize(name);
     let folded = CaseMapper::new().fold_string(&decomposed).into_owned();
     ComposingNormalizer::new_nfc()
@@ -20,6 +21,7 @@ pub fn folded(name: &str) -> String {
 /// Whether two names are the same where case does not count.
 #[must_use]
 pub fn is_same_name(a: &str, b: &str) -> bool {
+    // The first test decides almost always, and allocates nothing.
     a.eq_ignore_ascii_case(b) || (!(a.is_ascii() && b.is_ascii()) && folded(a) == folded(b))
 }
 

@@ -15,6 +15,7 @@ impl DeviceLabel {
     /// The label of a name as the API reports it (`pangolin.tailfe8c.ts.net`).
     #[must_use]
     pub fn reported(fqdn: &str) -> Self {
+        // A label has no dots: the server turns them into dashes.
         Self(fqdn.split('.').next().unwrap_or_default().to_owned())
     }
 

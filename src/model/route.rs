@@ -16,6 +16,7 @@ impl Route {
     /// The two routes that make a device an exit node: `0.0.0.0/0` and `::/0`.
     #[must_use]
     pub fn exit_node() -> RouteSet {
+        // Both or none: clients use an exit node for both families.
         let unspecified = [IpAddr::from([0u8; 4]), IpAddr::from([0u8; 16])];
         unspecified
             .into_iter()
@@ -33,6 +34,7 @@ impl Route {
     /// routes.
     pub fn network(text: &str) -> Result<Self, Refused> {
         match text.parse::<IpNet>() {
+            // `FromStr` refuses these two, which only a guardrail may name.
             Ok(net) if net.prefix_len() == 0 && net == net.trunc() => Ok(Self(net)),
             _ => text.parse(),
         }
@@ -41,6 +43,7 @@ impl Route {
     /// Whether this network contains the other one.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
+        // Never across families: 0.0.0.0/0 contains no IPv6 route.
         self.0.contains(&other.0)
     }
 

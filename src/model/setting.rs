@@ -283,6 +283,7 @@ impl SettingValue {
             Self::Authorized(authorized) => device.authorized = *authorized,
             Self::KeyExpiryDisabled(disabled) => device.key_expiry_disabled = *disabled,
             Self::Name(label) => {
+                // A rename keeps the tailnet's domain.
                 let domain = device.name.split_once('.');
                 device.name = match domain {
                     Some((_, domain)) => format!("{label}.{domain}"),
@@ -297,6 +298,8 @@ impl SettingValue {
     #[must_use]
     pub fn step(&self) -> Step {
         match self {
+            // First to go, last to come: a device is never in the tailnet with half of its
+            // restrictions.
             Self::Authorized(false) => Step::Deauthorize,
             Self::Authorized(true) => Step::Authorize,
             Self::KeyExpiryDisabled(_) => Step::KeyExpiry,

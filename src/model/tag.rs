@@ -33,6 +33,7 @@ impl FromStr for Tag {
         let Some(name) = text.strip_prefix("tag:") else {
             return refused("is not a valid tag: write it with its prefix");
         };
+        // As Tailscale's own check (tailcfg.CheckTag), so that the API has nothing left to refuse.
         let letters = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if name.starts_with(|c: char| c.is_ascii_alphabetic()) && letters {
             Ok(Self(text.to_owned()))

@@ -10,6 +10,8 @@ pub(in crate::api) fn tailnet(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
+            // It becomes a segment of a path, so no slash. Older tailnets have a domain or an email
+            // as name.
             "self.matches('^[A-Za-z0-9@._-]+$')",
             "is not a valid tailnet: write its ID, such as T1234CNTRL, or - for the credential's own",
         )],
@@ -23,10 +25,12 @@ pub(in crate::api) fn api_url(_: &mut SchemaGenerator) -> Schema {
         "maxLength": 253,
         "x-kubernetes-validations": [
             naming(
+                // http is for simulators. `getHost` is empty for `https:api`, which isURL accepts.
                 "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != ''",
                 "is not a valid address of an API: write one such as https://api.tailscale.com",
             ),
             naming(
+                // A TailscaleTailnet is readable by more people than a Secret.
                 "!self.contains('@')",
                 "exposes a credential to everyone: remove the part before the @, and put the \
                  credential into the Secret",
@@ -62,6 +66,7 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
 /// A number of devices, or a percentage. A quoted number is a number too, as elsewhere in Kubernetes.
 pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
+        // No "type" beside it: the API server refuses a schema with both.
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
         "x-kubernetes-validations": [{
@@ -83,6 +88,8 @@ pub(in crate::api) fn email(_: &mut SchemaGenerator) -> Schema {
                 "self.matches('^[A-Za-z0-9.!#$%&\\'*+/=?^_{|}~-]+@[A-Za-z0-9-]+([.][A-Za-z0-9-]+)+$')",
                 "is not a valid email address: write one such as partner@example.com",
             ),
+            // RFC 5321 limits an address to 254 characters; the maximum above is only for the cost
+            // of the rule.
             naming("self.size() <= 254", "is too long: write at most 254 characters"),
         ],
     })

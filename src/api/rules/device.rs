@@ -67,6 +67,7 @@ pub(in crate::api) fn magic_dns_name(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
+            // Lower case only, as the server stores it: another spelling would never match.
             r"self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9-]+)*[.]?$')",
             "is not a valid MagicDNS name: write it in lower case as the admin console shows it, such as \
              pangolin or pangolin.tailfe8c.ts.net",
@@ -90,6 +91,7 @@ pub(in crate::api) fn hostname(_: &mut SchemaGenerator) -> Schema {
 pub(in crate::api) fn required_tags(_: &mut SchemaGenerator) -> Schema {
     let none = "the list of tags is empty: write at least one, or remove tags to match any device \
                 of the name";
+    // An empty list would match any device: a template that renders none must not do that.
     tags(&[rule("self.size() > 0", none)])
 }
 
@@ -115,6 +117,7 @@ pub(in crate::api) fn required_users(_: &mut SchemaGenerator) -> Schema {
             "type": "string",
             "maxLength": 254,
             "x-kubernetes-validations": [naming(
+                // A pattern is a mistake here: the user of the one device is known.
                 "self.contains('@') && !self.contains('*')",
                 "is not a full login: write one, such as amelie@example.com",
             )],

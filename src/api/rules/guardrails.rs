@@ -62,6 +62,7 @@ pub(in crate::api) fn namespace_names(_: &mut SchemaGenerator) -> Schema {
             "type": "string",
             "maxLength": 128,
             "x-kubernetes-validations": [naming(
+                // RFC 1123, as Kubernetes requires of a namespace.
                 "self.matches('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$')",
                 "is not a valid name of a namespace: write 1 to 63 lower-case letters, digits or dashes, such as \
                  network",
@@ -89,6 +90,7 @@ pub(in crate::api) fn match_labels(_: &mut SchemaGenerator) -> Schema {
                 "no label is given: write at least one, or remove matchLabels to match any",
             ),
             naming_keys(
+                // 253 for the domain, a slash, and 63 for the name.
                 "k.size() <= 317 && k.matches('^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$')",
                 "is not a valid key of a label: write one such as team or example.com/team",
             ),
@@ -165,6 +167,7 @@ pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
             "maxLength": 43,
             "x-kubernetes-validations": [
                 naming(
+                    // Here 0.0.0.0/0 and ::/0 are allowed: they stand for every route.
                     "isCIDR(self)",
                     "is not a valid CIDR: write a network and its prefix length, such as 10.0.0.0/8",
                 ),
@@ -180,5 +183,6 @@ pub(in crate::api) fn allowed_routes(_: &mut SchemaGenerator) -> Schema {
 
 /// Tags or users, or the explicit choice to trust what machines report.
 pub(in crate::api) fn guarded_devices() -> Value {
+    // As for a policy: a machine could otherwise leave a protection by what it reports.
     super::device_selector()
 }

@@ -29,6 +29,7 @@ fn rule(rule: &str, message: &str) -> Value {
 fn naming(rule: &str, message: &str) -> Value {
     json!({
         "rule": rule,
+        // The API server falls back to this if messageExpression fails.
         "message": format!("the value {message}"),
         "messageExpression": format!(r#""'" + self + "' {message}""#),
     })
@@ -37,6 +38,7 @@ fn naming(rule: &str, message: &str) -> Value {
 /// A rule on each key of a map, whose message begins with the first that breaks it: `'KEY' …`.
 fn naming_keys(rule: &str, message: &str) -> Value {
     json!({
+        // On the map, as a schema has no rules for the keys of one.
         "rule": format!("self.all(k, {rule})"),
         "message": format!("a key {message}"),
         "messageExpression":
@@ -55,6 +57,7 @@ pub(super) fn policy() -> Value {
             "fieldPath": format!(".{field}"),
         })
     };
+    // `has` first, as reading an absent field is an error in CEL.
     let clears =
         |spec: &str| format!("(has({spec}.deletionPolicy) && {spec}.deletionPolicy == 'Clear')");
     let tailnet =
@@ -114,6 +117,7 @@ pub(super) fn priority(_: &mut SchemaGenerator) -> Schema {
 /// The rules across the fields of an invite.
 pub(super) fn invite() -> Value {
     json!([rule(
+        // A transition rule: the API server skips it when the object is created.
         "self == oldSelf",
         "the API cannot change an invite: create another TailscaleDeviceInvite, and delete this one \
          if you no longer need it",

@@ -74,6 +74,7 @@ pub(in crate::api) fn tailnet_ipv4(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             naming(is_ipv4, "is not a valid IPv4 address: write one such as 100.80.0.1"),
             naming(
+                // One error for each mistake: this holds for anything that is no IPv4 address.
                 &format!("!({is_ipv4}) || cidr('100.64.0.0/10').containsIP(self)"),
                 "is outside of 100.64.0.0/10: write an address in it, such as 100.80.0.1",
             ),
@@ -96,6 +97,7 @@ pub(in crate::api) fn device_label(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
+            // The server rewrites other names, and the policy would never be in sync.
             "self.size() <= 63 && self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
             "would be rewritten by the server: write up to 63 lower-case letters and digits, with \
              dashes between them, such as fra-router",
@@ -123,6 +125,7 @@ pub(in crate::api) fn posture_attributes(generator: &mut SchemaGenerator) -> Sch
                 "is too long: write at most 128 characters, custom: included",
             ),
             naming_keys(
+                // Costs grow with the square of the number of keys, hence at most 64.
                 "self.exists_one(j, j.lowerAscii() == k.lowerAscii())",
                 "differs only in case from another key, and the tailnet treats both as one: keep one of them",
             ),
@@ -152,6 +155,7 @@ pub(in crate::api) fn attribute_string(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 256,
         "x-kubernetes-validations": [naming(
+            // The empty string is a value, too.
             "self.matches('^[A-Za-z0-9_.]{0,50}$')",
             "is not a valid string value: write at most 50 letters, digits, _ or .",
         )],
@@ -164,6 +168,7 @@ pub(in crate::api) fn attribute_integer(_: &mut SchemaGenerator) -> Schema {
         "type": "integer",
         "format": "int64",
         "x-kubernetes-validations": [rule(
+            // 2^53 - 1: beyond it, a float cannot tell two integers apart.
             "self >= -9007199254740991 && self <= 9007199254740991",
             "the integer is too large for JSON to keep it exactly: write one from \
              -9007199254740991 to 9007199254740991",
@@ -204,5 +209,6 @@ pub(in crate::api) fn deletions_per_day(_: &mut SchemaGenerator) -> Schema {
 
 /// An RFC 3339 time.
 pub(in crate::api) fn time(_: &mut SchemaGenerator) -> Schema {
+    // The API server checks this format itself.
     json_schema!({"type": "string", "format": "date-time"})
 }
