@@ -158,6 +158,7 @@ pub struct KeyExpiries {
     /// Whether an Event has reported that the action is missed for some devices.
     #[serde(default)]
     #[schemars(!default)]
+    // No default in the schema: the API server would write it into every status.
     pub missed_reported: bool,
 }
 

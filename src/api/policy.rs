@@ -39,6 +39,7 @@ use super::{
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].reason"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    // Columns of priority 1 appear only with `-o wide`.
     printcolumn = r#"{"name": "Tailnet", "type": "string", "jsonPath": ".status.tailnet", "priority": 1}"#,
     printcolumn = r#"{"name": "Enforcement", "type": "string", "jsonPath": ".status.enforcement", "priority": 1}"#,
     printcolumn = r#"{"name": "Last Change", "type": "date", "jsonPath": ".status.lastChangeTime", "priority": 1}"#

@@ -31,6 +31,7 @@ struct Parts {
     #[serde(default)]
     metadata: ObjectMeta,
     #[serde(default)]
+    // Of any type, as anything may be wrong with the object.
     spec: Value,
     #[serde(default)]
     status: Value,

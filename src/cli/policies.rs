@@ -86,6 +86,7 @@ impl PoliciesArgs {
 
     async fn of_cluster(&self) -> Result<All, AnyError> {
         let client = self.cluster.client().await?;
+        // Guarded: one policy that cannot be parsed must not fail the whole list.
         let policies: Api<DeserializeGuard<TailscaleDevicePolicy>> = match &self.namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),

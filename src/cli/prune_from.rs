@@ -91,6 +91,7 @@ fn is_of_the_same_tailnet(then: &TailscaleDevicePolicy, now: &[PolicyObject]) ->
         return true;
     };
     let (before, after) = (then.spec.tailnet_name(), now.spec.tailnet_name());
+    // Only attributes are pruned, so that nothing else is worth a message.
     if before != after && then.spec.posture_attributes.is_some() {
         eprintln!(
             "tsdp: {policy} had the tailnetRef {before} and now has {after}. The attributes that it set \
@@ -162,6 +163,7 @@ impl PruneFrom {
         }
         for declared in policies {
             if self.0.contains_key(&declared.key.to_string()) {
+                // A policy from a file has no record that this could replace.
                 declared.record = PolicyRecord {
                     owned: Arc::new(owned.remove(&declared.key).unwrap_or_default()),
                     ..PolicyRecord::default()

@@ -123,10 +123,12 @@ impl Outcome {
             if lines.is_empty() {
                 return;
             }
-            text += &format!("{title}\n");
+            text.push_str(title);
             for line in lines {
-                text += &format!("  {}\n", printable(&line));
+                text.push_str("\n  ");
+                text.push_str(&printable(&line));
             }
+            text.push('\n');
         };
         let with_why = |items: &[(String, String)]| -> Vec<String> {
             items

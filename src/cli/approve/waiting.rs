@@ -57,6 +57,7 @@ impl<'a> Waiting<'a> {
                     .iter()
                     .filter(|change| change.held.is_some())
                     .collect(),
+                // Parsed, as it is written into an annotation.
                 hash: plan
                     .hash
                     .parse()
@@ -125,6 +126,7 @@ pub(super) fn annotation(
         .map(|node| format!("node:{node}"))
         .chain(held.map(|hash| format!("plan:{hash}")))
         .collect();
+    // To approve twice is harmless.
     if !entries.iter().any(|other| other == entry) {
         entries.push(entry.to_owned());
     }

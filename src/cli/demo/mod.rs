@@ -117,6 +117,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
 
 fn client(simulator: &Simulator) -> Result<Client, AnyError> {
     let settings = tailscale::Settings {
+        // The simulator has no rate limit, and nobody wants to wait for a demo.
         budget: Budget::new(100.0, 100)?,
         ..tailscale::Settings::new(simulator.url().parse()?, "-")
     };

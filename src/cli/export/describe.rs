@@ -147,6 +147,7 @@ impl Description<'_> {
                 .map(ToString::to_string)
                 .collect()
         };
+        // Unknown is not none: a policy with [] would withdraw all routes.
         let Some(enabled) = &self.device.enabled_routes else {
             self.gap(
                 "enabledRoutes",
@@ -159,6 +160,7 @@ impl Description<'_> {
         if enabled.len() > MAX_ROUTES {
             self.gap("enabledRoutes", &too_many(enabled.len(), MAX_ROUTES));
         } else if !enabled.is_empty()
+            // Advertised and not enabled: [] keeps it that way.
             || advertised.is_some_and(|advertised| !subnets(advertised).is_empty())
         {
             self.desired.enabled_routes = Some(enabled);

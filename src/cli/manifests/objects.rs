@@ -70,6 +70,7 @@ impl<'n> Reading<'n> {
             self.other(source, &root, &version, &kind);
             return;
         }
+        // Before the checks, as the total includes invalid objects.
         self.manifests.found += 1;
         let document = self.document(source, root, &kind);
         self.refuse_duplicate(&document);
@@ -185,6 +186,7 @@ impl<'n> Reading<'n> {
             return true;
         };
         for error in errors {
+            // The errors of the planner begin with the path of the field.
             let (field, message) = error.split_once(": ").unwrap_or(("", error));
             let field = FieldPath::parse(field);
             let diagnostic = policy.document.diagnostic(Code::Rule, &field, message);
@@ -225,6 +227,7 @@ impl<'n> Reading<'n> {
             ("apiVersion", format!("{problem}. Write {GROUP}/{VERSION}"))
         } else if group == GROUP {
             let mut kinds: Vec<&str> = self.schemas.kinds().collect();
+            // The map of kinds has no order.
             kinds.sort_unstable();
             let near = nearest(kind, kinds.iter().copied());
             let hint = near.map_or_else(

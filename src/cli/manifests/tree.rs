@@ -118,6 +118,7 @@ impl Node {
             let Some(entry) = below else { break };
             (node, name) = (&entry.value, Some(entry.key_span));
         }
+        // A map or a list covers many lines, so that its key is the better place.
         let scalar = !matches!(node.data, Data::List(_) | Data::Map(_));
         match name {
             Some(key) if !scalar || node.span.is_empty() => key,

@@ -38,6 +38,7 @@ pub struct Read {
 /// Parses one document, which starts at `first` in its file.
 pub fn read(text: &str, first: Position) -> Result<Read, YamlError> {
     let mut options = options! {};
+    // Comments would only be events to skip.
     options.set_emit_comments(false);
     let mut builder = Builder {
         events: Parser::new_from_str_with_options(text, options),
@@ -107,6 +108,7 @@ impl<'t> Builder<'t> {
     fn position(&self, marker: &Marker) -> Position {
         let column = marker.col() + 1;
         Position {
+            // The parser counts lines from 1 and columns from 0.
             line: self.first.line + marker.line() - 1,
             column: if marker.line() == 1 {
                 self.first.column + column - 1
@@ -136,6 +138,7 @@ impl<'t> Builder<'t> {
                 Ok(node)
             }
             Event::SequenceStart(_, anchor, _) => {
+                // Unfinished: an alias within its own value would never end.
                 self.keep(anchor, None);
                 let mut items = Vec::new();
                 loop {
@@ -212,6 +215,7 @@ impl<'t> Builder<'t> {
     }
 
     fn keep(&mut self, anchor: usize, node: Option<&Node>) {
+        // The parser numbers anchors from 1.
         if anchor != 0 {
             self.anchors.insert(anchor, node.cloned());
         }

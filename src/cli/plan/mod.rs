@@ -122,14 +122,18 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
 
 /// Refuses policies that an API server would refuse, with all errors at once.
 pub(super) fn refuse_invalid(policies: &[PolicyInput]) -> Result<(), String> {
-    let mut message = String::new();
+    let mut lines = vec!["the policies are not valid:".to_owned()];
     for declared in policies {
-        for error in declared.policy.as_ref().err().into_iter().flatten() {
-            message += &format!("\n  {}: {error}", declared.key);
+        if let Err(errors) = &declared.policy {
+            lines.extend(
+                errors
+                    .iter()
+                    .map(|error| format!("{}: {error}", declared.key)),
+            );
         }
     }
-    if message.is_empty() {
+    if lines.len() == 1 {
         return Ok(());
     }
-    Err(format!("the policies are not valid:{message}"))
+    Err(lines.join("\n  "))
 }

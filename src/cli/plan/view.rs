@@ -137,9 +137,11 @@ impl<'a> View<'a> {
             text += &table::table(rows, style);
             text += "\n\n";
         }
-        for note in &self.notes {
-            text += &format!("{}: {}\n", note.policy, note.message);
-        }
+        text.extend(
+            self.notes
+                .iter()
+                .map(|note| format!("{}: {}\n", note.policy, note.message)),
+        );
         if !self.notes.is_empty() {
             text.push('\n');
         }
@@ -181,6 +183,7 @@ impl fmt::Display for Totals {
             let devices = counted(self.changed_devices, "device");
             write!(f, "{changes} on {devices} ({} disruptive)", self.disruptive)?;
         } else if self.held + self.refused + self.only_shown + self.unread > 0 {
+            // Something is held, denied or unread, so "Nothing to change" would be wrong.
             f.write_str("No change now")?;
         } else {
             f.write_str("Nothing to change")?;

@@ -33,6 +33,7 @@ fn diagnostic(diagnostic: &Diagnostic) -> Value {
     if let Some(at) = &diagnostic.place {
         merge(&mut value, place(at));
     }
+    // Without an object there is no field either.
     if let Some(object) = &diagnostic.object {
         value["object"] = json!(object);
         value["field"] = json!(diagnostic.field.to_string());

@@ -108,6 +108,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
 fn check(paths: &[PathBuf], args: &ValidateArgs, now: Timestamp) -> Outcome {
     let (manifests, mut diagnostics) = manifests::read(paths, &args.namespace);
     diagnostics.extend(set::check(&manifests, &args.controller_namespace, now));
+    // By place and not by check, as an author reads the file from its start.
     diagnostics.sort_by_key(Diagnostic::order);
     Outcome {
         manifests,

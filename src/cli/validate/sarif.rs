@@ -30,6 +30,7 @@ const ESCAPED: &AsciiSet = &CONTROLS
 
 /// One run with all diagnostics.
 pub fn render(diagnostics: &[Diagnostic]) -> serde_json::Result<String> {
+    // All of them: a result refers to its rule by the index.
     let rules = Code::ALL
         .iter()
         .map(|code| json!({"id": code.as_str(), "shortDescription": {"text": code.meaning()}}));

@@ -56,6 +56,7 @@ fn snippet(place: &Place) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     let start = place.span.start;
     let line = place.source.line(start.line).unwrap_or_default();
     let offset = |column: usize| {
+        // The library counts bytes, and a span counts characters.
         let mut ends = line.char_indices().map(|(at, _)| at).chain([line.len()]);
         ends.nth(column - 1).unwrap_or(line.len())
     };

@@ -50,6 +50,7 @@ pub(super) fn unusable(place: &str, error: &SetupError) -> Failure {
             Retry::Never,
         ),
         SetupError::Credential => {
+            // Not retried: an edit of the Secret connects again by itself.
             let message = format!("The Secret {place}: {error}.");
             failure(Reason::CredentialsMissing, message, Retry::Never)
         }
@@ -76,6 +77,7 @@ pub(super) fn failure(reason: Reason, message: String, retry: Retry) -> Failure 
         reason,
         message,
         retry,
+        // Nothing was sent, so nothing can have taken effect.
         unknown_outcome: false,
     }
 }

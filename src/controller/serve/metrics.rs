@@ -201,10 +201,12 @@ impl Metrics {
 
     fn count_policy(&self, key: &PolicyKey, now: Option<ReadinessLabels>) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // Statuses are derived often, and seldom change.
         if counted.get(key) == now.as_ref() {
             return;
         }
         if let Some(before) = counted.remove(key) {
+            // The series stays at 0, so that an alert on it resolves.
             self.readiness.get_or_create(&before).dec();
         }
         if let Some(now) = now {

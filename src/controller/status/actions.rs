@@ -70,6 +70,7 @@ fn detail(action: &ActionDetail) -> ActionStatus {
     ActionStatus {
         action: match action.field {
             Field::DeleteInactive => "Delete".to_owned(),
+            // The only other one-shot action.
             _ => "ExpireKey".to_owned(),
         },
         state: state.to_owned(),

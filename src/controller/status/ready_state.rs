@@ -37,6 +37,7 @@ impl ReadyState {
 
     pub fn working(reason: Reason, message: impl Into<String>) -> Self {
         Self {
+            // Not False: an alert on a failure must not fire while the controller works.
             status: "Unknown",
             reason,
             message: message.into(),

@@ -41,6 +41,7 @@ pub fn of_tailnet(
     let mut status = TailscaleTailnetStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
+        // Unknown until the first list of this process; until then the last values stay.
         tailnet: report.domain.clone().or(old.tailnet.clone()),
         devices: report.devices.map(count).or(old.devices),
         policies: Some(count(report.policies)),

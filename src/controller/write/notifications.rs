@@ -68,6 +68,7 @@ fn changed(difference: &Difference) -> Event {
         Change::ExitNode { .. } => "ExitNodeChanged",
         Change::ExpireKey { .. } => "KeyExpired",
         Change::Delete { .. } => "DeviceDeleted",
+        // Not reached, as such a change is never sent.
         Change::NotCompared { .. } => "Changed",
     };
     let note = format!(
@@ -98,6 +99,7 @@ fn approved(plan: &HeldPlan) -> Event {
 
 /// `fra-laptop and 2 others: expireKeyAt 2026-12-01T18:00:00Z is missed: …`
 fn missed(missed: &MissedExpiry) -> Event {
+    // Some of the names and the exact total, as a note has at most 1,024 bytes.
     let named = missed.devices.join(", ");
     let others = match missed.total.saturating_sub(missed.devices.len()) {
         0 => String::new(),

@@ -50,6 +50,7 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
             continue;
         }
         match entry.key.as_str() {
+            // The API server drops it.
             _ if entry.value.data == Data::Null => {}
             "name" | "namespace" | "generateName" => {
                 if let Some(message) = name(&entry.key, &entry.value) {
@@ -89,6 +90,7 @@ fn name(field: &str, node: &Node) -> Option<String> {
         ));
     };
     let is_valid = match field {
+        // A namespace is one label, other names are subdomains (RFC 1123).
         "namespace" => is_label(text),
         "generateName" => true,
         _ => is_subdomain(text),
@@ -160,6 +162,7 @@ fn is_qualified(key: &str) -> bool {
 }
 
 fn is_label_value(text: &str) -> bool {
+    // Kubernetes allows a label without a value.
     text.is_empty() || is_name_part(text)
 }
 

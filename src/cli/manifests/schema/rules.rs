@@ -53,6 +53,7 @@ impl Rules {
                     let message = self.message(rule, &value);
                     self.naming_the_first(rule, schema, node, message)
                 }
+                // A rule that fails counts as violated, as in the API server.
                 Err(error) => {
                     let message = format!("the rule '{}' cannot be evaluated: {error}", rule.rule);
                     (message, Location::Value)
@@ -124,6 +125,7 @@ impl Rules {
     fn message(&mut self, rule: &ValidationRule, value: &Value) -> String {
         if let Some(expression) = &rule.message_expression
             && let Ok(Some(Value::String(message))) = self.evaluate(expression, value)
+            // In these cases the API server uses the fixed message, too.
             && !message.trim().is_empty()
             && !message.contains('\n')
         {

@@ -89,6 +89,8 @@ impl Checking<'_> {
                 Some(_) if at_root && entry.key == "status" => {}
                 Some(schema) => sound &= self.entry(schema, &entry.value, &field),
                 None if at_root && COMMON.contains(&entry.key.as_str()) => {}
+                // An error, as kubectl validates strictly; the API server alone would drop the
+                // field.
                 None => self.unknown(&entry.key, properties, &field, at_root),
             }
         }
@@ -178,6 +180,7 @@ impl Checking<'_> {
                 return false;
             }
         }
+        // OpenAPI counts characters, not bytes.
         let length = text.chars().count();
         let sound = self.at_most(schema.max_length, length, "characters", path);
         if schema
@@ -265,6 +268,7 @@ fn elsewhere(root: &JSONSchemaProps, name: &str) -> Option<FieldPath> {
     let mut found = Vec::new();
     let spec = root.properties.as_ref()?.get("spec")?;
     collect(spec, name, &FieldPath::ROOT.field("spec"), &mut found);
+    // One of several would be a guess.
     <[FieldPath; 1]>::try_from(found).ok().map(|[only]| only)
 }
 

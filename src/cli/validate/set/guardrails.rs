@@ -28,6 +28,7 @@ pub fn of(
 pub fn unreadable(manifests: &Manifests, controller_namespace: &str) -> Vec<Diagnostic> {
     let diagnostics = manifests.tailnets.iter().filter_map(|tailnet| {
         let Refused(error) = guardrails(tailnet, controller_namespace).err()?;
+        // The error begins with the path of the field.
         let (field, message) = error.split_once(": ").unwrap_or(("", &error));
         let field = FieldPath::parse(field);
         Some(tailnet.document.diagnostic(Code::Rule, &field, message))

@@ -19,6 +19,7 @@ use crate::{
 
 /// All errors between the objects. `now` decides which expiries have passed.
 pub fn check(manifests: &Manifests, controller_namespace: &str, now: Timestamp) -> Vec<Diagnostic> {
+    // Policies of different tailnets cannot conflict.
     let mut by_tailnet: BTreeMap<&str, Vec<&LoadedPolicy>> = BTreeMap::new();
     for policy in &manifests.policies {
         let tailnet = policy.object.spec.tailnet_name();
