@@ -7,6 +7,8 @@
     reason = "`kubectl explain` shows the comments verbatim"
 )]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,11 @@ pub struct TailscaleDevicePolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub owned_attributes: Vec<String>,
+
+    /// The expiries that the spec declared for attribute keys. After its expiry, the policy no longer
+    /// owns a key: a value that someone sets later stays, even if the spec no longer declares the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribute_expiries: Option<BTreeMap<String, Time>>,
 
     /// On which devices the policy owns the keys of ownedAttributes, recorded before the first
     /// request to each.

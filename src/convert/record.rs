@@ -12,8 +12,8 @@ use crate::{
     api::{self, TailscaleDevicePolicyStatus},
     model::{AttributeKey, Route, RouteSet},
     plan::{
-        ActionRecords, Bound, DeletionRecord, ExpiryRecord, ManagedDevices, ManagedSettings,
-        OwnedKeys, OwnedRecord, PolicyRecord, Rivals,
+        ActionRecords, Bound, DeletionRecord, ExpiryRecord, KeyExpiries, ManagedDevices,
+        ManagedSettings, OwnedKeys, OwnedRecord, PolicyRecord, Rivals,
     },
 };
 
@@ -35,16 +35,22 @@ pub(super) fn record(
     };
     let rivals = || {
         let rivals = status.ambiguous_devices.as_ref()?;
-        Some(Rivals {
+        Some(Arc::new(Rivals {
             named: rivals.named.clone(),
             nodes: readable(&rivals.node_ids, |id| id.parse().ok()),
-        })
+        }))
+    };
+    let expiries = || {
+        let expiries = status.attribute_expiries.as_ref()?.iter();
+        let readable = expiries.filter_map(|(key, at)| Some((key.parse().ok()?, at.0)));
+        Some(KeyExpiries::recorded(readable.collect()))
     };
     let hash = |text: Option<&String>| text.and_then(|text| text.parse().ok());
     PolicyRecord {
         bound: bound().filter(|_| is_of_tailnet),
         rivals: rivals().filter(|_| is_of_tailnet),
         owned: Arc::new(owned.unwrap_or_default()),
+        key_expiries: expiries().filter(|_| is_of_tailnet).unwrap_or_default(),
         handled: status.last_handled_reconcile_at.clone(),
         approvals_used: status.approvals_used.unwrap_or_default(),
         approved: hash(status.last_approved_plan.as_ref()),
@@ -164,6 +170,11 @@ pub fn write_record(
     // Once for each key, however many groups have it: the API server refuses duplicates in a set.
     let names: BTreeSet<&AttributeKey> = owned.names().collect();
     status.owned_attributes = names.into_iter().map(ToString::to_string).collect();
+    let expiries = record.key_expiries.iter();
+    let expiries: BTreeMap<_, _> = expiries
+        .map(|(key, at)| (key.to_string(), Time(at)))
+        .collect();
+    status.attribute_expiries = (!expiries.is_empty()).then_some(expiries);
     status.attribute_record = owned.to_status(uid, unrecorded);
 }
 

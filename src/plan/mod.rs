@@ -63,8 +63,8 @@ pub use actions::{
 pub use diff::DevicePlan;
 
 pub use release::{
-    Capacity, Digest, MAX_MANAGED, ManagedDevices, ManagedSettings, OwnedGroup, OwnedKeys,
-    OwnedRecord, PartlyManaged, Released,
+    Capacity, Digest, KeyExpiries, MAX_MANAGED, ManagedDevices, ManagedSettings, OwnedGroup,
+    OwnedKeys, OwnedRecord, PartlyManaged, Released,
 };
 
 pub use hold::{

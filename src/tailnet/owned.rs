@@ -144,15 +144,34 @@ impl PolicyEntry {
     /// The policy no longer owns a key that it declares with an expiry that has passed: the server removes
     /// the attribute, and a value that someone sets later is theirs.
     pub fn disown_expired(&mut self, now: Timestamp) {
-        let Ok(policy) = &self.policy else {
+        let Ok(policy) = self.policy.as_ref() else {
             return;
         };
         let declared = policy.desired.attributes.iter().flatten();
         let expired = declared.filter(|(_, desired)| desired.has_expired(now));
-        let expired: BTreeSet<AttributeKey> = expired.map(|(key, _)| key.clone()).collect();
+        let mut expired: BTreeSet<AttributeKey> = expired.map(|(key, _)| key.clone()).collect();
+        // A key may have expired, and been taken out of the spec, while no controller ran.
+        expired.extend(self.needed_record.key_expiries.expired(now));
         if !expired.is_disjoint(&self.needed_record.owned.names()) {
             self.owned().disown(&expired);
         }
+    }
+
+    /// Records the expiries that the policy declares. Returns whether they have changed.
+    pub fn record_expiries(&mut self) -> bool {
+        let Some(policy) = self.policy.as_ref().ok().filter(|_| !self.is_invalid()) else {
+            return false;
+        };
+        // A policy that sends nothing comes to own nothing.
+        let declared = match (policy.mode, &policy.desired.attributes) {
+            (Mode::Enforce | Mode::Approve, Some(declared)) => declared,
+            _ => &BTreeMap::new(),
+        };
+        let before = &self.needed_record.key_expiries;
+        let after = before.after(declared, &self.needed_record.owned.names());
+        let has_changed = after != *before;
+        self.needed_record.key_expiries = after;
+        has_changed
     }
 
     /// Drops the keys on a device that the policy no longer owns.

@@ -163,10 +163,10 @@ impl PolicyEntry {
     }
 
     /// The rivals to record with a binding; they stay as before while it is undecided.
-    pub fn rivals_of(&self, binding: Option<&Binding>) -> Option<Rivals> {
+    pub fn rivals_of(&self, binding: Option<&Binding>) -> Option<Arc<Rivals>> {
         match (self.policy.as_ref().map(|policy| &policy.target), binding) {
             (Ok(Target::Device(target)), Some(Binding::Ambiguous(nodes))) => {
-                Some(Rivals::of(target, nodes))
+                Some(Arc::new(Rivals::of(target, nodes)))
             }
             (Ok(_), Some(_)) => None,
             _ => self.needed_record.rivals.clone(),

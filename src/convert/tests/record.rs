@@ -9,8 +9,9 @@ use crate::{
     convert::{policy, write_record},
     model::{NodeId, Route, RouteSet},
     plan::{
-        ActionRecords, Bound, Capacity, DeviceIndex, ManagedDevices, ManagedSettings, OwnedKeys,
-        OwnedRecord, Owner, PolicyKey, PolicyRecord, Rivals, tests::scenes::plain_device,
+        ActionRecords, Bound, Capacity, DeviceIndex, KeyExpiries, ManagedDevices, ManagedSettings,
+        OwnedKeys, OwnedRecord, Owner, PolicyKey, PolicyRecord, Rivals,
+        tests::scenes::plain_device,
     },
 };
 
@@ -49,17 +50,19 @@ fn whole_record_is_read_as_it_was_written() {
     let device = plain_device();
     let index = DeviceIndex::new([device.clone()]);
     let keys: BTreeSet<_> = ["custom:a".parse().unwrap()].into();
+    let expiry = "2027-01-01T00:00:00Z".parse().unwrap();
     let mut record = PolicyRecord {
         bound: Some(Bound {
             node: device.node_id.clone(),
             owner: Owner::of(&device),
             named: "hostname fra".to_owned(),
         }),
-        rivals: Some(Rivals {
+        rivals: Some(Arc::new(Rivals {
             named: "hostname ber".to_owned(),
             nodes: [id(4), id(5)].into(),
-        }),
+        })),
         owned: Arc::new(OwnedKeys::on(&device.node_id, keys)),
+        key_expiries: KeyExpiries::recorded([("custom:a".parse().unwrap(), expiry)].into()),
         handled: Some("now".to_owned()),
         approvals_used: 2,
         approved: Some("0011223344556677".parse().unwrap()),

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::model::{AttributeKey, NodeId, TagSet};
 use crate::plan::{
-    ActionRecords, AllowedRules, Bound, DesiredSettings, DeviceIndex, ManagedDevices, OwnedKeys,
-    PlanHash, Rivals, Selector,
+    ActionRecords, AllowedRules, Bound, DesiredSettings, DeviceIndex, KeyExpiries, ManagedDevices,
+    OwnedKeys, PlanHash, Rivals, Selector,
 };
 
 /// The identity of a policy: `namespace/name`.
@@ -100,10 +100,12 @@ pub struct PolicyRecord {
     pub bound: Option<Bound>,
     /// The devices that its name fitted when it was last bound to none of several: one of them is bound only
     /// once the others are proven to be gone.
-    pub rivals: Option<Rivals>,
+    pub rivals: Option<Arc<Rivals>>,
     /// The attribute keys that it owns on each device: declared, or declared before and not deleted yet.
     /// Shared, because it can have thousands of devices.
     pub owned: Arc<OwnedKeys>,
+    /// With which expiry it declared its attribute keys.
+    pub key_expiries: KeyExpiries,
     /// The last reconcile request that was handled.
     pub handled: Option<String>,
     /// How many approvals of held plans have been used. Part of the hash of the next plan, so that no
@@ -157,6 +159,7 @@ impl PolicyRecord {
             bound.map(|bound| (bound.node.clone(), bound.named.clone()))
         };
         device(self) == device(needed)
+            && self.key_expiries == needed.key_expiries
             && self.approvals_used >= needed.approvals_used
             && (Arc::ptr_eq(&self.managed, &needed.managed) || self.managed.cover(&needed.managed))
             && (Arc::ptr_eq(&self.actions, &needed.actions) || self.actions.cover(&needed.actions))

@@ -29,6 +29,9 @@ impl Engine {
         if let Some(entry) = self.policies.get_mut(key) {
             entry.meet_devices(self.observed.index(), self.observed.lists());
             entry.disown_expired(now);
+            if entry.record_expiries() {
+                self.dirty.report(key);
+            }
         }
         let Some(entry) = self.policies.get(key) else {
             return;

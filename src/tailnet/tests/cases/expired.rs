@@ -79,6 +79,31 @@ fn a_value_set_after_an_expiry_survives_that_the_key_is_no_longer_declared() {
 }
 
 #[test]
+fn a_value_set_after_an_expiry_survives_that_the_key_was_taken_out_while_no_controller_ran() {
+    for policy in [single as fn(DesiredSettings) -> Policy, fleet] {
+        for restarted in [false, true] {
+            let mut world = servers(1);
+            let desired = temporary(&world);
+            world.apply(policy(desired));
+            world.start();
+            world.run_until(SOON);
+            world.end_term();
+            world.apply(policy(attributes(&[("b", "gold")])));
+            world.run_for(SOON_OVER);
+            set_by_a_person(&mut world);
+            if restarted {
+                world.kill();
+            } else {
+                world.start_term();
+            }
+            world.run_for(Duration::from_mins(15));
+            world.assert_converged();
+            assert!(is_theirs(&world));
+        }
+    }
+}
+
+#[test]
 fn a_value_set_after_an_expiry_survives_the_deletion_of_the_policy() {
     for policy in [single as fn(DesiredSettings) -> Policy, fleet] {
         for restarted in [false, true] {
