@@ -51,8 +51,8 @@ pub struct ListedDevices {
     pub node_ids: Vec<String>,
 }
 
-/// Many devices in a few bits each: a table that gives each device of the tailnet the number of its
-/// group, and 0 to a device in no group.
+/// Many devices in a few bits each: a table with the number of the group of each device in the
+/// tailnet, or 0 for a device in no group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceDigest {

@@ -55,8 +55,8 @@ pub struct DeviceReference {
     #[schemars(schema_with = "rules::required_tags")]
     pub tags: Option<Vec<String>>,
 
-    /// One of these users, each with the full login, must also have registered the device. Absent:
-    /// by anyone.
+    /// One of these users (full logins) must have registered the device; otherwise it does not
+    /// match. Absent: any.
     ///
     /// Example: ["amelie@example.com"]
     #[serde(default, skip_serializing_if = "Option::is_none")]

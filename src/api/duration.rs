@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, Refused> {
 fn whole_seconds(text: &str) -> Option<u64> {
     let mut rest = text;
     let mut seconds: u64 = 0;
-    // In this order only: in `1m1h`, the part before the h is no number.
+    // In this order only: in `1m1h`, the part before the h is `1m1`.
     for (unit, length) in [('h', 3600), ('m', 60), ('s', 1)] {
         if let Some((number, after)) = rest.split_once(unit) {
             if !number.bytes().all(|b| b.is_ascii_digit()) {

@@ -61,7 +61,7 @@ pub struct TailscaleDeviceInviteSpec {
     pub device: DeviceReference,
 
     /// The address to which Tailscale sends the invite. Anyone who has the URL can accept the
-    /// invite, regardless of this address. Absent: to nobody; hand the URL over yourself.
+    /// invite, regardless of this address. Absent: Tailscale sends nothing; send the URL yourself.
     ///
     /// Example: partner@example.com
     #[serde(default, skip_serializing_if = "Option::is_none")]

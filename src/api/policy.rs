@@ -55,8 +55,8 @@ pub struct TailscaleDevicePolicySpec {
     pub tailnet_ref: Option<TailnetReference>,
 
     /// The one device that the policy targets: exactly one of nodeId, id, name and hostname,
-    /// optionally with tags and users. nodeId and id never change. Another device can take a name
-    /// or a hostname over: the policy therefore stays bound to the device that it found first
+    /// optionally with tags and users. nodeId and id never change. Another device can take over a
+    /// name or a hostname: the policy therefore stays bound to the device that it found first
     /// (status.nodeId). Once that device has left the tailnet, the policy follows the name to
     /// another device only if both have the same owner. Absent: deviceSelector selects the devices.
     ///
@@ -208,7 +208,7 @@ pub struct TailscaleDevicePolicySpec {
 
     /// true: the controller sends nothing for the policy until you set this to false or remove it.
     /// The policy still takes precedence over policies of lower rank, so that none of them takes
-    /// its fields over meanwhile. Absent: false.
+    /// over its fields in the meantime. Absent: false.
     ///
     /// Example: true
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,7 @@
 //! The cluster that a command connects to, chosen as by kubectl.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -15,10 +17,10 @@ use crate::controller;
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Cluster")]
 pub(super) struct ClusterArgs {
-    /// The kubeconfig to use [default: `KUBECONFIG`, else ~/.kube/config].
+    /// The kubeconfig to use [default: KUBECONFIG, else ~/.kube/config].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig to use [default: its current one].
+    /// The context of the kubeconfig to use [default: the current context].
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
 }

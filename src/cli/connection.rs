@@ -1,6 +1,12 @@
 //! The connection to a tailnet without a cluster: from flags and from the environment variables of
 //! Tailscale's Terraform provider.
 
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::bare_urls,
+    reason = "`--help` shows the comments verbatim"
+)]
+
 use std::{fmt, sync::Arc};
 
 use clap::Args;
@@ -21,13 +27,13 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
-    /// The tailnet: its id, or - for that of the credential [default: `TAILSCALE_TAILNET`, else -].
+    /// The tailnet: its ID, or - for the tailnet of the credential [default: TAILSCALE_TAILNET, else -].
     #[arg(long, value_name = "TAILNET")]
     tailnet: Option<String>,
-    /// The API's address [default: `TAILSCALE_BASE_URL`, else <https://api.tailscale.com>].
+    /// The address of the API [default: TAILSCALE_BASE_URL, else https://api.tailscale.com].
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
-    /// The id of an OAuth client or a federated identity [default: `TAILSCALE_OAUTH_CLIENT_ID`].
+    /// The ID of an OAuth client or of a federated identity [default: TAILSCALE_OAUTH_CLIENT_ID].
     #[arg(long, value_name = "ID")]
     oauth_client_id: Option<String>,
     /// The maximum number of requests to the API per second.

@@ -1,5 +1,7 @@
 //! `tsdp controller`.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use clap::Args;
@@ -13,7 +15,7 @@ use crate::controller::{self, FromEnvironment, Options, election::Timings};
 /// The options of the controller.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Inside a cluster the controller uses its service account, outside it uses KUBECONFIG.
+Inside a cluster, the controller uses its service account. Outside, it uses KUBECONFIG.
 
 Examples:
   tsdp controller                                  as in deploy/
@@ -27,32 +29,33 @@ pub(super) struct ControllerArgs {
     /// The namespaces whose policies and invites the controller watches, separated by commas [default: all].
     #[arg(long, value_delimiter = ',', value_name = "NAMESPACES")]
     policy_namespaces: Vec<String>,
-    /// Manage invites too. They need the permissions of deploy/components/invites.
+    /// Also create invites (TailscaleDeviceInvite). This needs the permissions of deploy/components/invites.
     #[arg(long)]
     invites: bool,
-    /// The address of /healthz, /readyz and /metrics.
+    /// The address on which the controller serves /healthz, /readyz and /metrics.
     #[arg(long, default_value_t = default_listen(), value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// The address that receives Tailscale's webhooks: POST /webhook/NAME for the `TailscaleTailnet` of
-    /// that name, if its Secret has `webhook_secret` [default: none].
+    /// The address on which the controller receives Tailscale's webhooks: POST /webhook/NAME for the
+    /// TailscaleTailnet NAME, if its Secret has the key webhook_secret [default: none].
     #[arg(long, value_name = "ADDRESS")]
     webhook_listen: Option<SocketAddr>,
-    /// The controller's own service account. Its tokens authenticate the controller if a tailnet's Secret
-    /// has `audience` (workload identity).
+    /// The controller's own service account. The controller authenticates with its tokens to tailnets whose
+    /// Secret has the key audience (workload identity).
     #[arg(long, env = "POD_SERVICE_ACCOUNT", value_name = "NAME")]
     service_account: Option<String>,
-    /// Use the connection that the environment describes (the variables of Tailscale's Terraform
-    /// provider) as the tailnet "default", until a `TailscaleTailnet` of that name exists. It allows only
-    /// policies of the controller's own namespace.
+    /// Use the connection in the environment (the variables of Tailscale's Terraform provider) as the
+    /// tailnet "default", until a TailscaleTailnet of that name exists. It allows only policies in the
+    /// controller's own namespace.
     #[arg(long)]
     tailnet_from_env: bool,
-    /// How long the Lease lasts without renewal, in seconds. A leader that cannot renew it stops writing
-    /// after two thirds of that time.
+    /// How long the Lease lasts without a renewal, in seconds. A leader that cannot renew it stops writing
+    /// after two thirds of this time.
     #[arg(long, default_value_t = LEASE_DURATION, value_name = "SECONDS")]
     lease_duration: NonZeroU16,
-    /// How long the cleanup of a deleted policy with deletionPolicy: Clear may take without any progress,
-    /// in seconds, counted from when this controller leads. After that time the policy goes, and an Event
-    /// says what was left. The time stops while maxChangedDevices or a missing approval holds the cleanup.
+    /// How long the cleanup of a deleted policy (deletionPolicy: Clear) may go without progress, in seconds.
+    /// After that, the controller releases the policy, and an Event reports the settings that remain. The
+    /// time counts from when this controller becomes the leader, and stops while maxChangedDevices or a
+    /// missing approval holds the cleanup.
     #[arg(long, default_value_t = CLEAR_TIMEOUT_SECONDS, value_name = "SECONDS")]
     clear_timeout: u64,
 }

@@ -67,7 +67,7 @@ struct Arguments {
 enum LogFormat {
     /// Lines for people.
     Human,
-    /// A JSON object for each line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
@@ -75,7 +75,7 @@ enum LogFormat {
 enum Command {
     /// Show the plan of a cluster's policy that is pending approval, and approve it.
     Approve(approve::ApproveArgs),
-    /// Make the changes that policies ask for in a tailnet.
+    /// Apply policies to a tailnet, without a cluster.
     // Hidden, not absent: the error for it names the command for a cluster's policies.
     #[command(mut_arg("from_cluster", |arg| arg.hide(true)))]
     Apply(apply::ApplyArgs),
@@ -87,17 +87,17 @@ Examples:
   tsdp crds | kubectl apply --server-side -f -  install them
   tsdp crds --out crds                          write them into a folder")]
     Crds {
-        /// Write them into this folder instead, one file each.
+        /// Write the definitions into this folder instead, one file each.
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
     },
-    /// List the devices of a tailnet, and what manages them.
+    /// List the devices of a tailnet, and the policies that manage them.
     Devices(devices::DevicesArgs),
-    /// Write policies that describe the current tailnet.
+    /// Write policies that declare the current settings of a tailnet.
     Export(export::ExportArgs),
-    /// Show what policies would change in a tailnet.
+    /// Show what policies would change in a tailnet, and change nothing.
     Plan(plan::PlanArgs),
-    /// Print the completion script of a shell.
+    /// Print the completion script for a shell.
     #[command(after_help = "\
 Examples:
   tsdp completions bash > /etc/bash_completion.d/tsdp
@@ -107,7 +107,7 @@ Examples:
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
+    /// Print the manual page of this program.
     #[command(after_help = "\
 Examples:
   tsdp man | man -l -                            read it

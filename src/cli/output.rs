@@ -1,5 +1,7 @@
 //! Output: data goes to stdout, everything else to stderr.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 use std::{
     env,
     fmt::Write as _,
@@ -13,10 +15,10 @@ use serde::Serialize;
 /// When to color output. `NO_COLOR` always takes precedence, as in the library that writes the colors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
-    /// Everywhere, unless `NO_COLOR` is set.
+    /// Always, unless NO_COLOR is set.
     Always,
     /// Never.
     Never,

@@ -1,5 +1,7 @@
 //! The policies that a command reads, from files or from a cluster.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -26,18 +28,18 @@ pub(super) struct PoliciesArgs {
     /// command ignores objects of other kinds.
     #[arg(long = "filename", short = 'f', value_name = "PATH")]
     pub files: Vec<PathBuf>,
-    /// The policies of the cluster that KUBECONFIG names, with the records in their status.
+    /// Read the policies from a cluster, with the records in their status.
     #[arg(long, conflicts_with = "files")]
     pub from_cluster: bool,
-    /// The namespace of manifests that name none. With --from-cluster, the only namespace to read
+    /// The namespace of manifests that do not name one. With --from-cluster: the only namespace to read
     /// [default: "default"; with --from-cluster: all].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The controller's own namespace. A `TailscaleTailnet` without allowedPolicies allows only policies of
+    /// The controller's own namespace. A TailscaleTailnet without allowedPolicies allows only policies in
     /// this namespace.
     #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
     controller_namespace: String,
-    /// Only the policies of this `TailscaleTailnet`. Required if the policies belong to several.
+    /// Use only the policies of this TailscaleTailnet. Required if the policies refer to more than one.
     #[arg(long, value_name = "NAME")]
     tailnet_ref: Option<String>,
     #[command(flatten)]

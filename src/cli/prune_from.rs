@@ -27,9 +27,9 @@ use crate::{
 /// The location of the earlier manifests.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct PruneFromArgs {
-    /// Delete the attributes that a policy declared there and no longer declares, on the devices that it
-    /// targeted there: a file or folder with the earlier manifests, or a git revision of the files of -f,
-    /// such as HEAD~1.
+    /// Delete the posture attributes that a policy declared in its earlier version and no longer declares, on
+    /// the devices that it targeted then. Names the earlier manifests: a file, a folder, or a git revision
+    /// of the files of -f, such as HEAD~1.
     #[arg(long, value_name = "PATH|REVISION", conflicts_with = "from_cluster")]
     prune_from: Option<String>,
 }

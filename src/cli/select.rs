@@ -7,8 +7,8 @@ use crate::{api::DeviceSelector, convert, plan::Selector};
 /// The fields of a policy's `deviceSelector` as flags.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SelectArgs {
-    /// Only devices that match, as with a policy's deviceSelector: tags=tag:router (all tags),
-    /// users=*@example.com, hostnames=fra-*, os=linux (any value of each), or
+    /// Select devices as the deviceSelector of a policy does: tags=tag:router (a device has all of the
+    /// tags), users=*@example.com, hostnames=fra-*, os=linux (a device matches one of the values), or
     /// expression=device.isEphemeral. May be repeated.
     #[arg(long = "select", value_name = "PART=VALUE")]
     pub parts: Vec<String>,

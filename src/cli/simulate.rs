@@ -1,5 +1,7 @@
 //! `tsdp simulate`: the simulator as a program.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 use std::{
     fs,
     io::{self, Write},
@@ -24,8 +26,8 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// Devices to start with: JSON or YAML in the shape of the list response, each with `attributes` and
-    /// `expiries` if it has any. The simulator generates missing ids, names and addresses
+    /// The devices to start with: JSON or YAML in the shape of the list response, each with attributes and
+    /// expiries if it has any. The simulator generates missing ids, names and addresses
     #[arg(long, value_name = "FILE")]
     devices: Option<PathBuf>,
 
@@ -33,7 +35,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     count: usize,
 
-    /// The same seed generates the same devices
+    /// The seed of the generated devices: the same seed generates the same devices
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 
@@ -46,14 +48,13 @@ pub struct SimulateArgs {
     #[arg(long = "oauth-client", value_name = "ID:SECRET[:SCOPES]")]
     oauth_clients: Vec<OauthClient>,
 
-    /// A federated identity whose tokens (JWTs) the simulator exchanges: `CLIENT_ID:AUDIENCE`, or
-    /// `CLIENT_ID:AUDIENCE:SCOPE,SCOPE…` for less than all scopes. May be repeated. The default accepts
-    /// none
+    /// A federated identity whose tokens (JWTs) the simulator exchanges: CLIENT_ID:AUDIENCE, or
+    /// CLIENT_ID:AUDIENCE:SCOPE,SCOPE… for less than all scopes. May be repeated. The default accepts none
     #[arg(long = "workload-identity", value_name = "CLIENT_ID:AUDIENCE[:SCOPES]")]
     workload_identities: Vec<WorkloadIdentity>,
 
-    /// The public keys of the issuer of those tokens (JSON Web Key Set; RSA), as printed by
-    /// `kubectl get --raw /openid/v1/jwks`. Without it the simulator does not verify signatures
+    /// The public keys of the issuer of those tokens (a JSON Web Key Set with RSA keys), as
+    /// kubectl get --raw /openid/v1/jwks prints it. Without it, the simulator does not verify signatures
     #[arg(long, value_name = "FILE", requires = "workload_identities")]
     issuer_keys: Option<PathBuf>,
 
@@ -61,11 +62,11 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     token_lifetime: u32,
 
-    /// The tailnet's policy file (HuJSON). The default owns the tags of the devices, and no others
+    /// The tailnet's policy file (HuJSON). The default owns the tags of the devices and no others
     #[arg(long, value_name = "FILE")]
     acl: Option<PathBuf>,
 
-    /// The name of the tailnet in paths, besides `-`
+    /// The name of the tailnet in paths, besides -
     #[arg(long, value_name = "NAME", default_value = "example.com")]
     tailnet: String,
 }

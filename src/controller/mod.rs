@@ -143,7 +143,7 @@ pub async fn run(
 
 /// Waits until the requests in flight have ended, up to a limit.
 async fn drain(ending: TailnetRegistry, beside: JoinSet<()>) {
-    info!("stopping: waiting for the requests in flight, starting no others");
+    info!("stopping: waiting for the in-flight requests, sending no others");
     let ended = async { tokio::join!(ending.drained(), beside.join_all()) };
     if tokio::time::timeout(DRAIN, ended).await.is_err() {
         warn!(

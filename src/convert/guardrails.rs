@@ -30,7 +30,7 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
             .unwrap_or_default();
         let suspended = spec.suspend.unwrap_or_default();
         let Some(allowed) = &spec.allowed_policies else {
-            // Safe by default: whoever can write policies elsewhere needs a rule that allows it.
+            // Safe by default: anyone who can write policies elsewhere needs a rule that allows it.
             return Ok(Self::of_namespace(own_namespace).with(protected, suspended));
         };
         let rules = allowed

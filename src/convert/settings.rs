@@ -22,7 +22,7 @@ impl SpecErrors {
         if all_tags && spec.tags.as_ref().is_some_and(Vec::is_empty) {
             self.add(
                 "tags",
-                "the API cannot take the last tag from a device: leave the field out, or write \
+                "the API cannot remove the last tag of a device: remove the field, or write \
                  ownership: {tags: AtLeast}",
             );
         }
@@ -34,7 +34,7 @@ impl SpecErrors {
         {
             self.add(
                 "authorized",
-                "false cuts the device off: write allowDisruption: [Deauthorize] too",
+                "false cuts the device off: add allowDisruption: [Deauthorize]",
             );
         }
         let (expire_key_at, delete_inactive) = self.actions(spec);
@@ -90,7 +90,8 @@ impl SpecErrors {
         for setting in unique.filter(|setting| is_declared(*setting, spec)) {
             self.add(
                 setting.field().as_str(),
-                "no two devices can have one: write device instead of deviceSelector",
+                "two devices cannot have the same value: write device instead of deviceSelector, or remove \
+                 the field",
             );
         }
     }
@@ -103,8 +104,8 @@ impl SpecErrors {
         if at.is_some() && spec.key_expiry == Some(KeyExpiry::Disabled) {
             self.add(
                 "expireKeyAt",
-                "a key whose expiry is disabled goes on working when it is expired: write keyExpiry: \
-                 Enabled, or leave one of the two out",
+                "a key whose expiry is disabled keeps working after it is expired: write keyExpiry: \
+                 Enabled, or remove keyExpiry or expireKeyAt",
             );
         }
         let Some(delete_inactive) = &spec.delete_inactive else {
@@ -113,7 +114,7 @@ impl SpecErrors {
         if spec.device_selector.is_none() {
             self.add(
                 "deleteInactive",
-                "write deviceSelector instead of device, or leave deleteInactive out",
+                "write deviceSelector instead of device, or remove deleteInactive",
             );
         }
         let inactive_for = self

@@ -54,8 +54,8 @@ impl SpecErrors {
         if !facts && selector.trust_claims != Some(true) {
             self.add(
                 "deviceSelector",
-                "a machine chooses its hostname and what it says of its system: write tags or users \
-                 too, or trustClaims: true",
+                "anyone who runs a machine can choose its hostname and OS: add tags or users, or write \
+                 trustClaims: true",
             );
         }
         let texts = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_default();

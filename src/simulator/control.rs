@@ -45,7 +45,7 @@ fn reply(world: &mut World, method: &str, segments: &[&str], body: &Bytes) -> Re
         ("DELETE", ["tokens"]) => world.credentials.revoke_tokens(),
         _ => {
             return Err(Refusal::not_found(
-                "nothing here: `tsdp simulate --help` lists what stands under /_sim/",
+                "nothing here: `tsdp simulate --help` lists the paths under /_sim/",
             ));
         }
     }
@@ -67,7 +67,7 @@ fn remove_fault(world: &mut World, id: &str) -> Result<(), Refusal> {
 pub(super) fn devices(world: &mut World) -> Result<Vec<Value>, Refusal> {
     let now = world.now();
     let records = world.records.iter_mut().map(|record| {
-        // Expired attributes vanish when they are looked at: the simulator has no timers.
+        // Expired attributes go when they are read: the simulator has no timers.
         record.drop_expired(now);
         record.to_json()
     });

@@ -224,7 +224,7 @@ fn effect_of(spec: &FaultSpec, records: &[Record]) -> Result<Effect, Refusal> {
                 .and_then(|it| Duration::try_from_secs_f64(it).ok());
             Effect::Delay(
                 delay.ok_or_else(|| {
-                    Refusal::bad_request("a delay needs \"seconds\", not negative")
+                    Refusal::bad_request("a delay needs \"seconds\" of 0 or more")
                 })?,
             )
         }

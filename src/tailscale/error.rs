@@ -211,7 +211,7 @@ impl Kind {
         match self {
             Self::Unreachable => "no complete answer",
             Self::CredentialRejected => {
-                "the credential was rejected, check that it is right, not expired and not revoked"
+                "the credential was rejected; check that it is right, not expired, and not revoked"
             }
             Self::NoIdentity => "there is no token to exchange",
             Self::Forbidden => "the credential does not permit this",
@@ -237,9 +237,9 @@ impl fmt::Display for Error {
         let sentence = match (self.kind, self.endpoint) {
             // There is no secret that could be wrong, only the configuration of the two sides.
             (Kind::CredentialRejected, Endpoint::TokenExchange) => {
-                "the workload's identity was rejected, check that client_id and audience are those \
-                 of a federated identity in the admin console, and its issuer and subject those of \
-                 this workload"
+                "the workload's identity was rejected; check that client_id and audience are those \
+                 of a federated identity in the admin console, and that its issuer and subject are \
+                 those of this workload"
             }
             (kind, _) => kind.sentence(),
         };

@@ -74,7 +74,7 @@ pub(in crate::api) fn tailnet_ipv4(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             naming(is_ipv4, "is not a valid IPv4 address: write one such as 100.80.0.1"),
             naming(
-                // One error for each mistake: this holds for anything that is no IPv4 address.
+                // One error for each mistake: this holds for every other text.
                 &format!("!({is_ipv4}) || cidr('100.64.0.0/10').containsIP(self)"),
                 "is outside of 100.64.0.0/10: write an address in it, such as 100.80.0.1",
             ),

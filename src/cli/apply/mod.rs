@@ -1,5 +1,7 @@
 //! `tsdp apply`: the engine of the controller makes the changes that `tsdp plan` shows.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 mod approvals;
 mod outcome;
 mod progress;
@@ -33,32 +35,36 @@ use progress::Progress;
 /// The policies to apply, and the approvals for them.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-Shows the plan, asks, and makes only the changes that it showed. It reports any other difference that arises
-meanwhile, and leaves it as it is. A device that fails does not hold up the others. Held changes stay held:
---yes approves nothing.
-Exit code: 0 everything is in sync, 2 changes are left (held, declined, other than planned), 1 an error,
-130 interrupted, after the in-flight requests have ended.
+Shows the plan, asks, and makes only the changes that it showed. Reports any other difference that arises in
+the meantime, and leaves it as it is. A device that fails does not hold up the others. Held changes stay
+held: --yes approves nothing.
+
+Exit codes:
+  0    everything is in sync
+  1    an error
+  2    changes are left: held, denied, declined, or different from the plan
+  130  interrupted; the in-flight requests have ended
 
 {CREDENTIAL_HELP}
 
 Examples:
   tsdp apply -f policies/                          show the changes, ask, and make them
-  tsdp apply -f policies/ --yes                    without asking, as in a pipeline
-  tsdp apply plan.json                             the plan that tsdp plan --out plan.json saved, if it still holds
-  tsdp apply -f policies/ --prune-from HEAD~1      and delete the attributes that are no longer declared
-  tsdp apply -f policies/ --approve network/db     and approve the plan of this policy (enforcement: Approve)"))]
+  tsdp apply -f policies/ --yes                    make them without asking, for example in a pipeline
+  tsdp apply plan.json                             make the changes of a saved plan, if it still holds
+  tsdp apply -f policies/ --prune-from HEAD~1      also delete the attributes that are no longer declared
+  tsdp apply -f policies/ --approve network/db     also approve the held plan of the policy network/db"))]
 pub(super) struct ApplyArgs {
-    /// A plan that tsdp plan --out saved. The command refuses it if the tailnet has changed since.
+    /// A plan that tsdp plan --out saved. Refused if the tailnet has changed since.
     #[arg(value_name = "PLAN", conflicts_with_all = ["files", "from_cluster", "prune_from"])]
     plan: Option<PathBuf>,
-    /// Make the changes without asking. Approves nothing that is held.
+    /// Make the changes without asking. Held changes stay held.
     #[arg(long, short)]
     yes: bool,
-    /// Approve the held plan of this policy, one with enforcement: Approve. May be repeated.
+    /// Approve the held plan of this policy, which has enforcement: Approve. May be repeated.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     approve: Vec<Named>,
-    /// The maximum number of changed devices: a number, or a percentage of the tailnet's own devices
-    /// [default: maxChangedDevices of the `TailscaleTailnet` among the manifests, else 10%].
+    /// The maximum number of devices to change: a number, or a percentage of the tailnet's own devices
+    /// [default: maxChangedDevices of the TailscaleTailnet among the manifests, else 10%].
     #[arg(long, value_name = "LIMIT")]
     max_changed_devices: Option<ChangeLimit>,
     /// When to color the output.

@@ -2,6 +2,8 @@
 //!
 //! The approval names the hash of the plan that was shown, so that it never approves another one.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 mod list;
 mod waiting;
 
@@ -45,16 +47,16 @@ approval of its own. Anyone who can patch the policy (for the limit: the Tailsca
 Examples:
   tsdp approve                                 list what is pending approval in all namespaces
   tsdp approve databases -n network            show the held plan, ask, and approve it
-  tsdp approve databases -n network --yes      without asking
-  tsdp approve fra-router --node nRx7k2CNTRL   choose the device of that name that the policy targets
+  tsdp approve databases -n network --yes      approve it without asking
+  tsdp approve fra-router --node nRx7k2CNTRL   bind the policy to one of several devices of that name
   kubectl tsdp approve databases -n network    the same, as a plugin of kubectl")]
 pub(super) struct ApproveArgs {
-    /// The policy. Without it the command lists what is pending approval, and approves nothing.
+    /// The name of the policy. Without it, the command lists everything that is pending approval.
     name: Option<String>,
-    /// Its namespace [default: that of the kubeconfig's context; for the list: all].
+    /// The namespace of the policy [default: the namespace of the context; for the list: all].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The device that the policy targets, if its reason is `IdentityChanged` or `Ambiguous`.
+    /// Bind the policy to this device, if the reason of its Ready condition is IdentityChanged or Ambiguous.
     #[arg(long, value_name = "NODEID", requires = "name")]
     node: Option<NodeId>,
     /// Approve without asking.

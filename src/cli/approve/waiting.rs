@@ -126,7 +126,7 @@ pub(super) fn annotation(
         .map(|node| format!("node:{node}"))
         .chain(held.map(|hash| format!("plan:{hash}")))
         .collect();
-    // To approve twice is harmless.
+    // Approving twice is harmless.
     if !entries.iter().any(|other| other == entry) {
         entries.push(entry.to_owned());
     }

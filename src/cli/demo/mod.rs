@@ -1,5 +1,7 @@
 //! `tsdp demo`: the engine and the client of the controller against the simulator.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 mod examples;
 mod kubernetes;
 mod terminal;
@@ -34,8 +36,9 @@ Examples:
   tsdp demo               plan, apply and repair against a simulated tailnet, then exit
   tsdp demo --kubernetes  the same in a real kube-apiserver, to continue in with kubectl")]
 pub(super) struct DemoArgs {
-    /// Run the controller against a real kube-apiserver on this machine, until Ctrl-C. Needs Go for a
-    /// first build that takes some minutes, or KUBEBUILDER_ASSETS.
+    /// Run the controller against a real kube-apiserver on this machine, until Ctrl-C. The first run builds
+    /// the API server, which needs Go and takes some minutes, unless KUBEBUILDER_ASSETS names a folder
+    /// with it.
     #[arg(long)]
     kubernetes: bool,
 }

@@ -21,21 +21,21 @@ use view::View;
 /// The devices to list, and the format of the list.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-ROUTES counts the enabled routes, of all routes that are advertised or enabled. An exit node has two of them.
-LAST SEEN (UTC) is empty while a device is connected, and if it never was.
+ROUTES shows how many of the advertised or enabled routes are enabled. An exit node has two routes.
+LAST SEEN (UTC) is empty for a device that is connected, or that never was.
 
 {CREDENTIAL_HELP}
 
 Examples:
-  tsdp devices                              all devices
-  tsdp devices -f policies/                 and which of these policies manage them
-  tsdp devices --from-cluster -o wide       and which policies of the cluster manage them
+  tsdp devices                              list all devices
+  tsdp devices -f policies/                 also show which of these policies manage them
+  tsdp devices --from-cluster -o wide       also show which policies of the cluster manage them
   tsdp devices --select users='*@example.com' -o json"))]
 pub(super) struct DevicesArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// The format of the output.
-    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
     /// When to color the table.
     #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]

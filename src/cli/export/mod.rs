@@ -1,5 +1,7 @@
 //! `tsdp export`: the current tailnet as manifests that change nothing when they are applied.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 mod describe;
 mod group;
 mod names;
@@ -36,38 +38,38 @@ use group::Manifest;
 /// The devices and settings to export, and the destination.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-Applying the exported policies changes nothing. Settings that they do not declare stay as they are. Review,
-edit, and apply them. The export leaves out devices that are shared in from other tailnets, and attributes
-outside of custom:.
+Applying the exported policies as they are changes nothing. Settings that they do not declare stay as they
+are. Review the policies, edit them, and apply them. The export leaves out devices that are shared in from
+other tailnets, and attributes outside of the namespace custom:.
 
 {CREDENTIAL_HELP}
 
 Examples:
-  tsdp export --out tailnet/                             a file for each device
-  tsdp export --group-by tag --out tailnet/              one policy for the settings that devices with the same tags share
-  tsdp export --select tags=tag:router                   only the routers, to stdout
+  tsdp export --out tailnet/                             write a file for each device
+  tsdp export --group-by tag --out tailnet/              write one policy for devices with the same tags
+  tsdp export --select tags=tag:router                   print the policies of the routers
   tsdp export --without-attributes | kubectl diff -f -   compare with the policies of a cluster"))]
 pub(super) struct ExportArgs {
     /// Write a file for each policy into this folder, instead of all of them to stdout.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Overwrite existing files that have other content.
+    /// Overwrite files that exist with other content.
     #[arg(long, requires = "out")]
     force: bool,
     /// Write one policy for the settings that all devices with certain tags share.
     #[arg(long, value_enum, value_name = "WHAT")]
     group_by: Option<GroupBy>,
-    /// The settings to write, separated by commas. The default leaves out authorized, name and ipv4: a
-    /// policy would revert what people change about them in an emergency.
+    /// The settings to write, separated by commas. The default leaves out authorized, name and ipv4, as a
+    /// policy would revert a change that someone makes to them in an emergency.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SETTINGS", default_values_t = USUAL)]
     fields: Vec<Exported>,
-    /// Leave posture attributes out. Reading them takes a request for each device.
+    /// Leave out posture attributes. Reading them takes one request for each device.
     #[arg(long)]
     without_attributes: bool,
     /// The namespace to write into the manifests [default: none, so that kubectl chooses].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The `TailscaleTailnet` to write into the manifests [default: none, which means "default"].
+    /// The TailscaleTailnet to write into the manifests [default: none, which means "default"].
     #[arg(long, value_name = "NAME")]
     tailnet_ref: Option<String>,
     #[command(flatten)]

@@ -42,7 +42,7 @@ fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
     let skipped = text.len() - body.len();
     let mut end = 0;
     let mut objects = serde_json::Deserializer::from_str(body).into_iter::<IgnoredAny>();
-    // Stops at the first text that is no JSON. The reader of YAML reports what is wrong with it.
+    // Stops at the first text that is not JSON. The reader of YAML reports what is wrong with it.
     while let Some(Ok(_)) = objects.next() {
         let object = &body[end..objects.byte_offset()];
         let start = skipped + end + (object.len() - object.trim_start().len());

@@ -26,25 +26,29 @@ pub(super) const CHANGES: u8 = 2;
 /// The policies to plan, and the format of the plan.
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
-Reads the list of devices with one request, and the attributes of the devices whose policies declare some.
-Shows changes that the controller would hold as held, also those over the limit of changed devices
+Reads the list of devices with one request, and the attributes of each device for which a policy declares
+some. Marks the changes that the controller would hold, including those over the limit of changed devices
 (maxChangedDevices of the TailscaleTailnet among the manifests, else 10%).
-Exit code: 0 nothing to do, 2 changes (held ones too), 1 an error.
+
+Exit codes:
+  0  nothing to do
+  1  an error, or a device that could not be read
+  2  changes, held or not, or policies that the guardrails deny
 
 {CREDENTIAL_HELP}
 
 Examples:
-  tsdp plan -f policies/                    what these policies would change
-  tsdp plan -f policies/ -o markdown        as a comment on a pull request
-  tsdp plan -f policies/ --out plan.json    and save it, for tsdp apply plan.json
-  tsdp plan -f policies/ --prune-from HEAD~1  and delete the attributes that are no longer declared
-  tsdp plan --from-cluster                  what the cluster's policies would change now"))]
+  tsdp plan -f policies/                      show what these policies would change
+  tsdp plan -f policies/ -o markdown          write it as a comment on a pull request
+  tsdp plan -f policies/ --out plan.json      also save it, for tsdp apply plan.json
+  tsdp plan -f policies/ --prune-from HEAD~1  also delete the attributes that are no longer declared
+  tsdp plan --from-cluster                    show what the policies of a cluster would change now"))]
 pub(super) struct PlanArgs {
     /// The format of the output.
-    #[arg(long, short, value_enum, default_value_t = Format::Table)]
+    #[arg(long, short, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
-    /// Save the plan in this file: the policies, the observed state, and the changes. Not with
-    /// --from-cluster, because the controller applies a cluster's policies.
+    /// Save the plan in this file: the policies, the observed state, and the changes. Cannot be used with
+    /// --from-cluster, because the controller applies the policies of a cluster.
     #[arg(long, value_name = "FILE", conflicts_with = "from_cluster")]
     out: Option<PathBuf>,
     /// When to color the table.

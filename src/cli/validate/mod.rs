@@ -1,5 +1,7 @@
 //! `tsdp validate`: checks manifests without a cluster.
 
+#![allow(clippy::doc_markdown, reason = "`--help` shows the comments verbatim")]
+
 mod github;
 mod json;
 mod outcome;
@@ -29,26 +31,28 @@ use outcome::Outcome;
 #[command(
     override_usage = "tsdp validate [OPTIONS] -f <PATH>...",
     after_help = "\
-Reports all errors at once: invalid YAML, unknown fields, violations of the schema and of the rules of
-the resources, and errors between objects: duplicate objects, conflicts between policies, settings that
-the guardrails of the tailnet in the same folder deny (allowedPolicies, with the labels of the Namespace
-objects there), and a missing tailnet. Ignores objects of other kinds. Needs no cluster and no
-credential, and sends nothing.
+Reports all errors at once: invalid YAML, unknown fields, and violations of the schemas and rules of the
+resources. Also reports errors between objects: duplicate objects, conflicts between policies, settings that
+the guardrails of a tailnet in the same manifests deny (allowedPolicies, with the labels of Namespace objects
+there), and missing tailnets. Ignores objects of other kinds. Needs neither a cluster nor a credential, and
+sends nothing.
 
-Reads YAML as kubectl does: on is true, 0777 is 511. Write quotes for a string.
+Reads YAML as kubectl does: on is true, and 0777 is 511. Quote such values to get strings.
 
-Exit code: 0 valid (maybe with warnings), 1 not valid.
+Exit codes:
+  0  the manifests are valid, maybe with warnings
+  1  the manifests are not valid
 
 Examples:
-  tsdp validate -f policies/                       a folder with its subfolders
-  tsdp validate -f tailnet.yaml -f network.yaml    files
-  kustomize build overlays/fra | tsdp validate -f -
-  tsdp validate -f policies/ -o github             annotations in GitHub Actions
-  tsdp validate -f policies/ -o sarif >tsdp.sarif  for GitHub code scanning and others"
+  tsdp validate -f policies/                         check a folder with its subfolders
+  tsdp validate -f tailnet.yaml -f network.yaml      check two files together
+  kustomize build overlays/fra | tsdp validate -f -  check the output of a program
+  tsdp validate -f policies/ -o github               annotate a pull request, in GitHub Actions
+  tsdp validate -f policies/ -o sarif > tsdp.sarif   for code scanning, for example in GitHub"
 )]
 pub(super) struct ValidateArgs {
-    /// The manifests to check: files, folders with all YAML and JSON files in them, and - for standard
-    /// input.
+    /// The manifests to check: a file, a folder with all YAML and JSON files in it, or - for standard input.
+    /// May be repeated.
     #[arg(short = 'f', long = "filename", value_name = "PATH")]
     filenames: Vec<PathBuf>,
     /// The same as -f, for kubectl's habit of positional paths.
@@ -58,24 +62,24 @@ pub(super) struct ValidateArgs {
         hide = true
     )]
     paths: Vec<PathBuf>,
-    /// The namespace of objects that name none, as in kubectl.
+    /// The namespace of manifests that do not name one.
     #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
-    /// The controller's own namespace. A `TailscaleTailnet` without allowedPolicies allows only policies of
+    /// The controller's own namespace. A TailscaleTailnet without allowedPolicies allows only policies in
     /// this namespace.
     #[arg(long, value_name = "NAMESPACE", default_value = controller::DEFAULT_NAMESPACE)]
     controller_namespace: String,
     /// The format of the diagnostics.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     output: Format,
-    /// When to color text.
+    /// When to color the text.
     #[arg(long, default_value = "auto", value_name = "WHEN")]
     color: Color,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Format {
-    /// As of a compiler, with the lines.
+    /// For people: each diagnostic with its line, as a compiler prints it.
     Text,
     /// One JSON object.
     Json,

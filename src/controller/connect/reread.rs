@@ -30,7 +30,7 @@ impl Reread {
         }
     }
 
-    /// Waits for the next round; for ever if there is no other.
+    /// Waits for the next round; forever if there is no other.
     pub(super) async fn asked(&mut self) {
         if self.asks.changed().await.is_err() {
             std::future::pending::<()>().await;

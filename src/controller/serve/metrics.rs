@@ -107,7 +107,7 @@ impl Metrics {
         );
         let help = "1 while the controller can read the tailnet's devices, otherwise 0";
         registry.register("tailnet_reachable", help, self.reachable.clone());
-        let help = "Devices that keep starting and ceasing to match a selector by what they report";
+        let help = "Devices whose own reports keep changing whether a selector matches them";
         registry.register("flapping_memberships", help, self.flapping.clone());
         let help = "Policies, by the reason of their Ready condition";
         registry.register("policies_ready", help, self.readiness.clone());

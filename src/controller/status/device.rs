@@ -116,7 +116,7 @@ pub(super) fn deleting(differences: &[Difference]) -> Option<ReadyState> {
     Some(ReadyState::working(
         Reason::Progressing,
         format!(
-            "The controller is about to delete {} ({}), as it is inactive: once a list of devices has \
+            "The controller is about to delete {} ({}), which is inactive. It waits for a list that has \
              about as many devices as the one before.",
             first.device, first.node
         ),

@@ -28,8 +28,8 @@ postureAttributes:
     insta::assert_snapshot!(declared.policy.unwrap_err().join("\n"), @r"
     spec.device: write exactly one of nodeId, id, name and hostname
     spec.device.tags[0]: 'router' is not a valid tag: write it with its prefix, such as tag:router
-    spec.tags: the API cannot take the last tag from a device: leave the field out, or write ownership: {tags: AtLeast}
-    spec.authorized: false cuts the device off: write allowDisruption: [Deauthorize] too
+    spec.tags: the API cannot remove the last tag of a device: remove the field, or write ownership: {tags: AtLeast}
+    spec.authorized: false cuts the device off: add allowDisruption: [Deauthorize]
     spec.enabledRoutes[0]: '10.0.0.1/16' has host bits: write 10.0.0.0/16
     spec.enabledRoutes[1]: '0.0.0.0/0' is an exit-node route: write exitNode: true instead
     spec.postureAttributes[custom:a].string: 'a b' is not a valid string value: write at most 50 letters, digits, _ or .
@@ -73,11 +73,11 @@ fn unbounded_or_untrusted_selector_is_refused() {
         (r#"{"deviceSelector": {"tags": []}}"#, "none empty"),
         (
             r#"{"deviceSelector": {"hostnames": ["fra-*"]}}"#,
-            "or trustClaims: true",
+            "or write trustClaims: true",
         ),
         (
             r#"{"deviceSelector": {"expression": "true"}}"#,
-            "or trustClaims: true",
+            "or write trustClaims: true",
         ),
         (
             r#"{"deviceSelector": {"tags": ["tag:a"], "expression": "device.os = 'x'"}}"#,
@@ -85,7 +85,7 @@ fn unbounded_or_untrusted_selector_is_refused() {
         ),
         (
             r#"{"deviceSelector": {"tags": ["tag:a"]}, "name": "fra"}"#,
-            "spec.name: no two devices",
+            "spec.name: two devices cannot",
         ),
     ] {
         let errors = policy(spec).policy.unwrap_err().join("; ");

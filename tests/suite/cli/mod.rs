@@ -8,6 +8,7 @@ mod connection;
 mod copied;
 mod devices;
 mod export;
+mod help;
 mod plan;
 mod shell;
 mod tailnet;

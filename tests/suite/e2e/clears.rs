@@ -300,13 +300,13 @@ async fn policy_that_cannot_be_cleared_is_deleted_after_the_timeout() {
     stage
         .policy_says(
             "router",
-            "False Clearing (Reconciling): The policy is being deleted. The controller must still clear one released device. GET /tailnet/-/devices: the credential was rejected, check that it \
-             is right, not expired and not revoked: API token invalid (HTTP 401, request REQ-…)",
+            "False Clearing (Reconciling): The policy is being deleted. The controller must still clear one released device. GET /tailnet/-/devices: the credential was rejected; check that it \
+             is right, not expired, and not revoked: API token invalid (HTTP 401, request REQ-…)",
         )
         .await;
     gone(&stage, "router").await;
-    let lost = "GET /tailnet/-/devices: the credential was rejected, check that it is right, not \
-                expired and not revoked: API token invalid (HTTP 401, request REQ-…)";
+    let lost = "GET /tailnet/-/devices: the credential was rejected; check that it is right, not \
+                expired, and not revoked: API token invalid (HTTP 401, request REQ-…)";
     stage
         .event("router", "NotCleared", &format!("{left}{lost}"))
         .await;

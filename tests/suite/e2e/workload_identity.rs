@@ -117,8 +117,8 @@ const CONNECTED: &str = "True Connected: The controller can read the tailnet's d
 async fn rejected(stage: &Stage, why: &str) {
     let says = format!(
         "False CredentialRejected (Reconciling): POST /oauth/token-exchange: the workload's identity \
-         was rejected, check that client_id and audience are those of a federated identity in the \
-         admin console, and its issuer and subject those of this workload: {why} (HTTP 401, request \
+         was rejected; check that client_id and audience are those of a federated identity in the \
+         admin console, and that its issuer and subject are those of this workload: {why} (HTTP 401, request \
          REQ-…)"
     );
     stage.tailnet_says("federated", &says).await;

@@ -76,7 +76,7 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
     }
     if !namespaced && is_named("namespace") {
         let message =
-            "the kind has no namespace, and so the field has no effect. Leave it out".to_owned();
+            "the kind is cluster-scoped, so that the field has no effect. Remove it".to_owned();
         let field = path.field("namespace");
         findings.push(Finding::warning(Code::Schema, field, message));
     }

@@ -74,14 +74,14 @@ fn diagnostic(
             format!(
                 "{owner} declares {attribute_type}, and a key has one spelling and one type in the whole tailnet"
             ),
-            "Declare it equally in both, or choose another key".to_owned(),
+            "Declare it in the same way in both, or choose another key".to_owned(),
             true,
         ),
         ConflictKind::Device(_) => (
             format!(
                 "{owner} declares the same value for another device, and only one device can have it"
             ),
-            "Choose another value, or name the device equally in both".to_owned(),
+            "Choose another value, or name the device in the same way in both".to_owned(),
             overridden.named_by() == precedent.named_by(),
         ),
     };

@@ -74,7 +74,7 @@ fn each_action_is_reported_with_why_it_is_not_done_and_counted_exactly() {
     let totals = status.action_totals.unwrap();
     let totals = (totals.due, totals.missed, totals.done, totals.scheduled);
     assert_eq!(totals, (Some(1), Some(40), Some(3), None));
-    // A missed action is no reason to wait: the manifest may keep its time for ever.
+    // A missed action is no reason to wait: the manifest may keep its time forever.
     let ready = &status.conditions[0];
     assert_eq!(
         (ready.status.as_str(), ready.reason.as_str()),
