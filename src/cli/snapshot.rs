@@ -157,7 +157,11 @@ impl Snapshot {
 fn concerns_all(error: &Error) -> bool {
     matches!(
         error.kind(),
-        Kind::CredentialRejected | Kind::NoIdentity | Kind::Forbidden | Kind::PlanRefused
+        Kind::CredentialRejected
+            | Kind::NoIdentity
+            | Kind::Forbidden
+            | Kind::WrongTailnet
+            | Kind::PlanRefused
     )
 }
 

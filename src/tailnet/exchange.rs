@@ -99,7 +99,7 @@ impl From<&tailscale::Error> for Failure {
             Kind::Unreachable => Reason::ApiUnreachable,
             Kind::CredentialRejected => Reason::CredentialRejected,
             Kind::NoIdentity => Reason::CredentialsMissing,
-            Kind::Forbidden => Reason::Forbidden,
+            Kind::Forbidden | Kind::WrongTailnet => Reason::Forbidden,
             Kind::PlanRefused => Reason::PlanRefused,
             Kind::NotFound => Reason::DeviceNotFound,
             Kind::RateLimited => Reason::RateLimited,

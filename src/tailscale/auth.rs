@@ -332,7 +332,11 @@ fn as_credential_failure(mut error: Error) -> Error {
     // answered with 404 for a short while.
     if matches!(
         error.kind,
-        Kind::Refused | Kind::Forbidden | Kind::NotFound | Kind::TagsNotPermitted
+        Kind::Refused
+            | Kind::Forbidden
+            | Kind::WrongTailnet
+            | Kind::NotFound
+            | Kind::TagsNotPermitted
     ) {
         error.kind = Kind::CredentialRejected;
     }

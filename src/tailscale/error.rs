@@ -28,8 +28,10 @@ pub enum Kind {
     CredentialRejected,
     /// The workload has no token to prove its identity: nothing was sent.
     NoIdentity,
-    /// 403: the credential lacks the permission (an OAuth scope) for this request.
+    /// 403: the API does not permit this request, most often because the credential lacks an OAuth scope.
     Forbidden,
+    /// The credential is of another tailnet than the one that was asked for.
+    WrongTailnet,
     /// The tailnet's plan does not have the feature.
     PlanRefused,
     /// 404 in the API's own words: no such device, or one that cannot be managed from this tailnet.
@@ -100,6 +102,7 @@ impl Error {
             }
             Kind::CredentialRejected
             | Kind::Forbidden
+            | Kind::WrongTailnet
             | Kind::PlanRefused
             | Kind::NotFound
             | Kind::Refused
@@ -166,6 +169,7 @@ impl Kind {
             Self::CredentialRejected => "credential_rejected",
             Self::NoIdentity => "no_identity",
             Self::Forbidden => "forbidden",
+            Self::WrongTailnet => "wrong_tailnet",
             Self::PlanRefused => "plan_refused",
             Self::NotFound => "not_found",
             Self::Refused => "refused",
@@ -187,6 +191,10 @@ impl Kind {
         let says = |text: &str| message.is_some_and(|message| message.contains(text));
         if says("address already in use") {
             return Self::AddressInUse;
+        }
+        // Reported with "user tailnet does not match"; the status is not documented.
+        if says("tailnet does not match") || says("tailnet not found") {
+            return Self::WrongTailnet;
         }
         match status.as_u16() {
             401 => Self::CredentialRejected,
@@ -214,7 +222,11 @@ impl Kind {
                 "the credential was rejected; check that it is right, not expired, and not revoked"
             }
             Self::NoIdentity => "there is no token to exchange",
-            Self::Forbidden => "the credential does not permit this",
+            Self::Forbidden => "the API does not permit this",
+            Self::WrongTailnet => {
+                "the credential is of another tailnet, set spec.tailnet (or --tailnet) to that one, or to \
+                 \"-\" for the credential's own"
+            }
             Self::PlanRefused => "the tailnet's plan does not permit this",
             Self::NotFound => "not found",
             Self::Refused => "refused",
@@ -232,6 +244,14 @@ impl Kind {
     }
 }
 
+/// Whether the API refuses a request because of the credential. The live API answers with "calling actor does
+/// not have enough permissions to perform this function".
+fn lacks_permission(message: &str) -> bool {
+    ["permission", "scope"]
+        .iter()
+        .any(|word| message.contains(word))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentence = match (self.kind, self.endpoint) {
@@ -241,10 +261,14 @@ impl fmt::Display for Error {
                  of a federated identity in the admin console, and that its issuer and subject are \
                  those of this workload"
             }
+            (Kind::Forbidden, _) if lacks_permission(&self.message) => {
+                "the credential does not permit this"
+            }
             (kind, _) => kind.sentence(),
         };
         write!(f, "{}: {sentence}", self.request)?;
-        if self.kind == Kind::Forbidden {
+        // Another text, such as that of tailnet lock, has nothing to do with scopes.
+        if self.kind == Kind::Forbidden && lacks_permission(&self.message) {
             write!(f, " (it needs {})", self.endpoint.needs())?;
         }
         write!(f, ": {}", self.message)?;

@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    core::Status,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1 as events},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
+use kube::{Api, Client, api::PostParams, core::Status};
+use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -20,11 +21,23 @@ use crate::controller::status;
 /// Bytes: the API server refuses notes of more than 1,024.
 const MAX_NOTE: usize = 1000;
 
+/// Characters: the API server refuses names of more than 253.
+const MAX_NAME: usize = 253;
+
+/// What an Event says.
+pub(in crate::controller) struct Event {
+    kind: &'static str,
+    reason: String,
+    action: String,
+    note: String,
+}
+
 /// Writes Events if that is permitted.
 #[derive(Clone)]
 pub(in crate::controller) struct EventWriter {
     client: Client,
-    reporter: Reporter,
+    /// The pod that reports them.
+    instance: String,
     refused: Arc<Mutex<Refused>>,
 }
 
@@ -32,23 +45,22 @@ impl EventWriter {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            reporter: Reporter {
-                controller: MANAGER.to_owned(),
-                // In a pod, the host name is the name of the pod.
-                instance: std::env::var("HOSTNAME").ok(),
-            },
+            // In a pod, the host name is the name of the pod.
+            instance: std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned()),
             refused: Arc::default(),
         }
     }
 
     /// Writes an Event about an object, without retries.
     pub async fn publish(&self, event: &Event, about: &ObjectReference) {
-        // One recorder for each Event: one that is kept would count up Events of the same reason, and show
-        // the first one's note for all of them.
-        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         let namespace = about.namespace.as_deref().unwrap_or_default();
-        match timeout(MAX_WAIT, recorder.publish(event, about)).await {
-            Ok(Ok(())) => {
+        // Events about objects without a namespace are in `default`, as the API server demands.
+        let stored_in = about.namespace.as_deref().unwrap_or("default");
+        let api: Api<events::Event> = Api::namespaced(self.client.clone(), stored_in);
+        let event = self.object(event, about, Timestamp::now());
+        let parameters = PostParams::default();
+        match timeout(MAX_WAIT, api.create(&parameters, &event)).await {
+            Ok(Ok(_)) => {
                 if self.refused().note(namespace, false) {
                     info!("Events can be written again");
                 }
@@ -64,6 +76,27 @@ impl EventWriter {
         }
     }
 
+    /// The Event as an object. The recorder of kube makes names that are too long for an object with a long
+    /// name, and counts Events with the same reason without their different notes.
+    fn object(&self, event: &Event, about: &ObjectReference, now: Timestamp) -> events::Event {
+        events::Event {
+            action: Some(event.action.clone()),
+            event_time: Some(MicroTime(now)),
+            metadata: ObjectMeta {
+                name: Some(name(about.name.as_deref().unwrap_or(MANAGER), now)),
+                namespace: about.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            note: Some(event.note.clone()),
+            reason: Some(event.reason.clone()),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(event.kind.to_owned()),
+            ..events::Event::default()
+        }
+    }
+
     fn refused(&self) -> std::sync::MutexGuard<'_, Refused> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,22 +104,41 @@ impl EventWriter {
 
 /// An Event that everything is as it should be.
 pub(in crate::controller) fn normal(reason: &str, action: &str, note: String) -> Event {
-    event(EventType::Normal, reason, action, note)
+    event("Normal", reason, action, note)
 }
 
 /// An Event that people may have to look at.
 pub(in crate::controller) fn warning(reason: &str, action: &str, note: String) -> Event {
-    event(EventType::Warning, reason, action, note)
+    event("Warning", reason, action, note)
 }
 
-fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+fn event(kind: &'static str, reason: &str, action: &str, note: String) -> Event {
     Event {
-        type_,
+        kind,
         reason: reason.to_owned(),
-        note: Some(status::bounded(note, MAX_NOTE)),
         action: action.to_owned(),
-        secondary: None,
+        note: status::bounded(note, MAX_NOTE),
     }
+}
+
+/// The name of an Event about an object: that of the object, and the time. Of a long name, the end gives way to
+/// a hash of the whole.
+fn name(about: &str, now: Timestamp) -> String {
+    let time = format!("{:x}", now.as_nanosecond());
+    let room = MAX_NAME - time.len() - 1;
+    if about.len() <= room {
+        return format!("{about}.{time}");
+    }
+    let hash = digest(&SHA256, about.as_bytes());
+    let hash: Vec<String> = hash.as_ref()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let hash = hash.concat();
+    // The names of objects are ASCII. A part between dots ends with a letter or a digit.
+    let start = about.get(..room - hash.len() - 1).unwrap_or_default();
+    let start = start.trim_end_matches(['.', '-']);
+    format!("{start}-{hash}.{time}")
 }
 
 /// The API server also forbids new objects in a namespace that is being deleted: that is not a
@@ -117,6 +169,25 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn name_of_an_event_is_unique_and_not_too_long() {
+        let now: Timestamp = "2026-11-27T00:00:00Z".parse().unwrap();
+        assert_eq!(name("fra", now), "fra.18ebbdd53dd00000");
+        for length in 200..=253 {
+            for letter in ["a", "a.", "a-b."] {
+                let long = letter.repeat(length);
+                let (one, other) = (&long[..length - 1], &long[..length - 2]);
+                let [one, other] =
+                    [format!("{one}1"), format!("{other}12")].map(|about| name(&about, now));
+                assert_ne!(one, other);
+                for name in [one, other] {
+                    assert!(name.len() <= MAX_NAME, "{name}");
+                    assert!(!name.contains("-.") && !name.contains(".."), "{name}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn missing_permission_is_reported_once_until_it_is_granted() {

@@ -1,9 +1,8 @@
 //! What happens to a policy, as a log line and an Event.
 
-use kube::runtime::events::Event;
 use tracing::{info, warn};
 
-use super::events::{normal, warning};
+use super::events::{Event, normal, warning};
 use crate::{
     api::{APPROVE, Reason},
     controller::status,

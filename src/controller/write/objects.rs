@@ -3,11 +3,11 @@
 use std::{fmt::Debug, sync::Arc};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Api, Client, Resource, runtime::events::Event};
+use kube::{Api, Client, Resource};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    events::EventWriter,
+    events::{Event, EventWriter},
     object_cache::ObjectCache,
     status_patch::{NotWritten, Part, Target, write_status},
     stored::{StoredPolicy, StoredTailnet},

@@ -57,6 +57,20 @@ const CASES: &[(u16, &str, Kind, Retry, &str)] = &[
     ),
     (
         403,
+        r#"{"message":"user tailnet does not match"}"#,
+        WrongTailnet,
+        Never,
+        "set spec.tailnet (or --tailnet)",
+    ),
+    (
+        403,
+        r#"{"message":"tailnet lock forbids this"}"#,
+        Forbidden,
+        Never,
+        ": the API does not permit this: tailnet lock forbids this (HTTP 403",
+    ),
+    (
+        403,
         r#"{"message":"feature not available on current billing plan"}"#,
         PlanRefused,
         Never,

@@ -38,6 +38,17 @@ async fn edit(stage: &Stage, name: &str, patch: &Value) {
 }
 
 #[tokio::test]
+async fn a_policy_with_the_longest_name_has_its_events() {
+    let stage = Stage::new().await;
+    let _controller = stage.controller().await;
+    let name = "n".repeat(253);
+    let spec = "{device: {hostname: fra-router}, keyExpiry: Disabled}";
+    stage.policy(&name, spec).await;
+    let note = "fra-router (declared): keyExpiry: Enabled → Disabled";
+    stage.event(&name, "KeyExpiryChanged", note).await;
+}
+
+#[tokio::test]
 async fn drift_is_corrected_and_an_event_reports_it() {
     let stage = Stage::new().await;
     let _controller = stage.controller().await;

@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
 use kube::{
     Api,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams},
+    api::{
+        ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, WatchEvent, WatchParams,
+    },
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -59,7 +62,10 @@ async fn one_hostile_namespace_among_ten_delays_the_others_at_most_twice() {
 
     println!("slowest /healthz of 40: {} ms", slowest.as_millis());
     for (what, peace, disturbed) in [
-        ("edit to request", &in_peace.edits, &disturbed.edits),
+        // The hostile writes delay the API server too, which the controller cannot prevent.
+        ("edit to watch", &in_peace.watches, &disturbed.watches),
+        ("watch to request", &in_peace.requests, &disturbed.requests),
+        ("edit to request", &in_peace.edits(), &disturbed.edits()),
         ("drift to correction", &in_peace.drifts, &disturbed.drifts),
     ] {
         println!(
@@ -67,7 +73,9 @@ async fn one_hostile_namespace_among_ten_delays_the_others_at_most_twice() {
             reported(peace),
             reported(disturbed)
         );
-        assert!(mean(disturbed) <= mean(peace) * 2 + SLACK, "{what}");
+        if what != "edit to watch" {
+            assert!(mean(disturbed) <= mean(peace) * 2 + SLACK, "{what}");
+        }
     }
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     assert!(!controller.log().contains("leadership lost"));
@@ -184,23 +192,55 @@ fn heavy(number: u32, edit: u32) -> Value {
 }
 
 struct Latencies {
-    edits: Vec<Duration>,
+    /// From an edit until a watch of the API server delivers it.
+    watches: Vec<Duration>,
+    /// From there until the simulator has received the request.
+    requests: Vec<Duration>,
     drifts: Vec<Duration>,
+}
+
+impl Latencies {
+    fn edits(&self) -> Vec<Duration> {
+        let both = self.watches.iter().zip(&self.requests);
+        both.map(|(watch, request)| *watch + *request).collect()
+    }
+}
+
+/// When a watch of the namespace delivers the next change of the policy's spec.
+async fn watched(api: Api<DynamicObject>, generation: i64, version: String) -> Instant {
+    let events = api.watch(&WatchParams::default(), &version).await.unwrap();
+    let mut events = Box::pin(events);
+    loop {
+        if let WatchEvent::Modified(object) = events.next().await.unwrap().unwrap()
+            && object.metadata.generation > Some(generation)
+        {
+            return Instant::now();
+        }
+    }
 }
 
 /// Edits the policy of each other namespace, then lets its device drift.
 async fn measure(stage: &Stage) -> Latencies {
-    let (mut edits, mut drifts) = (Vec::new(), Vec::new());
+    let (mut watches, mut requests, mut drifts) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..OTHERS {
         let namespace = format!("other-{number}");
         let api = policies(stage, &namespace);
         for tag in ["router", "fra"] {
+            let current = api.get("router").await.unwrap().metadata;
+            let version = current.resource_version.unwrap();
+            let watch = watched(api.clone(), current.generation.unwrap(), version);
+            let watch = tokio::spawn(watch);
+            // The watch is established.
+            tokio::time::sleep(Duration::from_millis(200)).await;
             let since = Instant::now();
             let edit = json!({"spec": {"tags": ["tag:ci", format!("tag:{tag}")]}});
             let (parameters, patch) = (PatchParams::default(), Patch::Merge(&edit));
             api.patch("router", &parameters, &patch).await.unwrap();
             wait_for_tag(stage, number, tag).await;
-            edits.push(since.elapsed());
+            let requested = Instant::now();
+            let watched = watch.await.unwrap();
+            watches.push(watched - since);
+            requests.push(requested.saturating_duration_since(watched));
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
         let node = stage.node(&namespace);
@@ -210,7 +250,11 @@ async fn measure(stage: &Stage) -> Latencies {
         wait_for_tag(stage, number, "fra").await;
         drifts.push(since.elapsed());
     }
-    Latencies { edits, drifts }
+    Latencies {
+        watches,
+        requests,
+        drifts,
+    }
 }
 
 async fn wait_for_tag(stage: &Stage, number: usize, tag: &str) {
@@ -226,7 +270,7 @@ async fn wait_for_tag(stage: &Stage, number: usize, tag: &str) {
             since.elapsed() < PATIENCE,
             "other-{number} is without {tag}"
         );
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
