@@ -238,9 +238,9 @@ async fn measure(stage: &Stage) -> Latencies {
             api.patch("router", &parameters, &patch).await.unwrap();
             wait_for_tag(stage, number, tag).await;
             let requested = Instant::now();
-            let watched = watch.await.unwrap();
-            watches.push(watched - since);
-            requests.push(requested.saturating_duration_since(watched));
+            let delivered = watch.await.unwrap();
+            watches.push(delivered - since);
+            requests.push(requested.saturating_duration_since(delivered));
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
         let node = stage.node(&namespace);
