@@ -113,8 +113,8 @@ fn compare(
     }
     let split = split(&held, index, guards);
     let counting = held.iter().filter_map(|(node, policies)| {
-        let split = split.get(node)?;
-        Some((node.clone(), split.counting(policies)))
+        let settings = split.get(node)?;
+        Some((node.clone(), settings.counting(policies)))
     });
     let tailnet_wide = TailnetWide::among(&counting.collect(), attributes, now);
     let context = PlanContext {
@@ -163,27 +163,39 @@ fn turns<'a>(
     begun: &mut BTreeMap<&'a PolicyKey, usize>,
     context: &PlanContext<'_>,
 ) -> BTreeSet<PolicyKey> {
+    policies
+        .iter()
+        .filter(|(policy, record)| has_turn(device, policy, record, begun, context))
+        .map(|(policy, _)| policy.key.clone())
+        .collect()
+}
+
+fn has_turn<'a>(
+    device: &Device,
+    policy: &'a Policy,
+    record: &PolicyRecord,
+    begun: &mut BTreeMap<&'a PolicyKey, usize>,
+    context: &PlanContext<'_>,
+) -> bool {
     let now = context.now;
-    let has_turn = |(policy, record): &&(&'a Policy, &PolicyRecord)| {
-        let denied = context
-            .guardrails
-            .denies(policy, PolicyField::DeleteInactive, device);
-        let inactive = matches!(
-            inactivity(policy, device, denied.is_some(), now),
-            Some(Inactivity::Inactive(_))
-        );
-        let (Some(delete_inactive), true) = (policy.desired.delete_inactive, inactive) else {
-            return false;
-        };
-        let deletion = record.actions.deletions.get(&device.node_id);
-        if deletion.is_some_and(|deletion| deletion.counts(now)) {
-            return true;
-        }
-        let before = || record.actions.deleted(now, &BTreeSet::new());
-        let begun = begun.entry(&policy.key).or_insert_with(before);
-        *begun += 1;
-        *begun <= delete_inactive.max_per_day as usize
+    let denied = context
+        .guardrails
+        .denies(policy, PolicyField::DeleteInactive, device);
+    let inactive = matches!(
+        inactivity(policy, device, denied.is_some(), now),
+        Some(Inactivity::Inactive(_))
+    );
+    let (Some(delete_inactive), true) = (policy.desired.delete_inactive, inactive) else {
+        return false;
     };
-    let turns = policies.iter().filter(has_turn);
-    turns.map(|(policy, _)| policy.key.clone()).collect()
+    let deletion = record.actions.deletions.get(&device.node_id);
+    // It counts already, and must be finished.
+    if deletion.is_some_and(|deletion| deletion.counts(now)) {
+        return true;
+    }
+    let begun = begun
+        .entry(&policy.key)
+        .or_insert_with(|| record.actions.deleted(now, &BTreeSet::new()));
+    *begun += 1;
+    *begun <= delete_inactive.max_per_day as usize
 }

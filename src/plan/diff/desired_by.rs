@@ -23,15 +23,15 @@ pub(super) fn desired_by<'a>(
     differences: impl Iterator<Item = &'a Difference>,
 ) -> BTreeSet<PolicyKey> {
     let open: Vec<&Difference> = differences
+        // The limit itself must not take a change out of its own count.
         .filter(|difference| matches!(difference.hold, None | Some(Hold::Limit(_))))
         .collect();
-    let is_open = |field: &Field, policy: &PolicyKey| {
-        let mut open = open.iter();
-        open.any(|open| open.change.field() == *field && open.concerns(policy))
-    };
     wanted
         .iter()
-        .filter(|(field, policy)| is_open(field, policy))
+        .filter(|(field, policy)| {
+            open.iter()
+                .any(|open| open.change.field() == *field && open.concerns(policy))
+        })
         .map(|(_, policy)| policy.clone())
         .collect()
 }

@@ -82,9 +82,12 @@ impl WantedChanges {
         if self.by_node.len() <= max {
             return BTreeSet::new();
         }
-        let policies = self.by_policy.iter();
-        let policies = policies.filter(|(key, _)| !already.contains(*key));
-        largest_over_limit(policies.collect(), max, rank)
+        let others = self
+            .by_policy
+            .iter()
+            .filter(|(key, _)| !already.contains(*key))
+            .collect();
+        largest_over_limit(others, max, rank)
     }
 
     /// As [`WantedChanges::policies_over_limit`], for each namespace separately, with a limit of its own.
@@ -118,9 +121,11 @@ fn largest_over_limit<R: Ord>(
     policies.sort_by_cached_key(|(key, nodes)| (nodes.len(), rank(key)));
     let mut changed: BTreeSet<&NodeId> = BTreeSet::new();
     let first_held = policies.iter().position(|(_, nodes)| {
+        // Before its devices are visited, which may be thousands.
         if nodes.len() > max {
             return true;
         }
+        // A device of several policies counts once.
         changed.extend(nodes.iter());
         changed.len() > max
     });

@@ -42,15 +42,28 @@ impl<T: Entry> Part<T> {
     /// Whether this policy overrides one that ranks later. `whole` has all the entries that policies ranking
     /// before the other one declare.
     fn excludes(&self, other: &Self, whole: &BTreeSet<T>) -> bool {
-        let desired = &other.desired;
-        let removed = |entry: &T| self.removes(entry) && !whole.contains(entry);
-        let given = |entry: &T| other.scope.covers(entry) && !desired.contains(entry);
-        // Of two exact lists, the first overrides the other, unless they are the same, or the other one is
-        // what the first becomes with the entries that are added before it.
-        let more = |entry: &T| self.removes(entry) && !self.desired.contains(entry);
-        let is_other = || desired.iter().any(more) && whole.iter().any(given);
-        let replaced = || self.desired.iter().any(given) || is_other();
-        self.exact && (desired.iter().any(removed) || (other.exact && replaced()))
+        if !self.exact {
+            return false;
+        }
+        let mut desired = other.desired.iter();
+        desired.any(|entry| self.removes(entry) && !whole.contains(entry))
+            || (other.exact && self.replaces(other, whole))
+    }
+
+    /// Of two exact lists, the first overrides the other, unless they are the same, or the other one is what
+    /// the first becomes with the entries that are added before it.
+    fn replaces(&self, other: &Self, whole: &BTreeSet<T>) -> bool {
+        let mut desired = other.desired.iter();
+        other.lacks_any_of(&self.desired)
+            || (other.lacks_any_of(whole)
+                && desired.any(|entry| self.removes(entry) && !self.desired.contains(entry)))
+    }
+
+    /// Whether it does not declare one of these entries, although rules allow it the entry.
+    fn lacks_any_of(&self, entries: &BTreeSet<T>) -> bool {
+        entries
+            .iter()
+            .any(|entry| self.scope.covers(entry) && !self.desired.contains(entry))
     }
 }
 
@@ -131,16 +144,16 @@ impl<T: Entry> ListOwners<T> {
             .iter()
             .filter(|it| is_active(&it.owner))
             .collect();
-        let removed =
-            |entry: &T| !whole.contains(entry) && acting.iter().any(|it| it.removes(entry));
         let mut after = before.clone();
-        after.retain(|entry| !removed(entry));
+        // `whole` also has the entries of policies that do not act now: those stay.
+        after.retain(|entry| {
+            whole.contains(entry) || !acting.iter().any(|part| part.removes(entry))
+        });
         after.extend(acting.iter().flat_map(|part| part.desired.iter().cloned()));
-        let withdrawn = |entry: &T| {
+        after.retain(|entry| {
             let owners = self.withdrawn.get(entry);
-            owners.is_some_and(|owners| owners.iter().any(&is_active))
-        };
-        after.retain(|entry| !withdrawn(entry));
+            !owners.is_some_and(|owners| owners.iter().any(&is_active))
+        });
         after
     }
 
@@ -151,6 +164,7 @@ impl<T: Entry> ListOwners<T> {
             ..Self::default()
         };
         let mut overridden = self.overridden.iter().peekable();
+        // Beyond the last part too, as overridden policies may rank after it.
         for rank in 0..=self.parts.len() {
             let same_rank = std::iter::from_fn(|| overridden.next_if(|(at, _)| *at == rank));
             let parts = same_rank.map(|(_, part)| part).chain(self.parts.get(rank));
@@ -164,12 +178,12 @@ impl<T: Entry> ListOwners<T> {
     /// The policies whose desired state differs from the observed one, by rank.
     pub(in crate::plan) fn unmet(&self, before: &BTreeSet<T>) -> Vec<PolicyKey> {
         let whole = self.whole();
-        let unmet = |part: &&Part<T>| {
-            let removed = |entry: &T| part.removes(entry) && !whole.contains(entry);
-            !part.desired.is_subset(before) || before.iter().any(removed)
-        };
-        let parts = self.parts.iter().filter(unmet);
-        parts.map(|part| part.owner.clone()).collect()
+        let unmet = self.parts.iter().filter(|part| {
+            let mut observed = before.iter();
+            !part.desired.is_subset(before)
+                || observed.any(|entry| part.removes(entry) && !whole.contains(entry))
+        });
+        unmet.map(|part| part.owner.clone()).collect()
     }
 
     /// Whether a request that replaces the list contains entries that no acting policy owns.
@@ -178,6 +192,7 @@ impl<T: Entry> ListOwners<T> {
         is_active: impl Fn(&PolicyKey) -> bool,
         bounded: impl Fn(&AllowedEntries) -> bool,
     ) -> bool {
+        // A list that rules bound replaces only its own entries, and carries all others.
         let replaced = self
             .parts
             .iter()

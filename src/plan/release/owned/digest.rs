@@ -45,7 +45,6 @@ impl Digest {
         capacity: usize,
     ) -> Option<Self> {
         let largest = members.values().max()?;
-        let fits = |bits: &usize| *bits >= MIN_BITS && u64::from(*largest) >> *bits == 0;
         let few = bits_for(members.len(), capacity);
         let mut entries: Vec<(&NodeId, u32)> = members.iter().map(|(id, it)| (*id, *it)).collect();
         let table = |entries: &[(&NodeId, u32)], seed, bits| {
@@ -58,20 +57,22 @@ impl Digest {
             })
         };
         if few >= BITS_FOR_MEMBERS {
-            let is_exact = |it: &Self| {
-                others
-                    .iter()
-                    .all(|id| it.number(id) > *largest || it.number(id) == 0)
-            };
             let found = (0..SEEDS)
                 .filter_map(|seed| table(&entries, seed, few))
-                .find(is_exact);
+                .find(|it| {
+                    // A number beyond the largest belongs to no group, as 0 does.
+                    let mut others = others.iter().map(|id| it.number(id));
+                    others.all(|number| number == 0 || number > *largest)
+                });
             if found.is_some() {
                 return found;
             }
         }
         entries.extend(others.iter().map(|id| (*id, 0)));
-        let bits = Some(bits_for(entries.len(), capacity)).filter(fits)?;
+        let bits = bits_for(entries.len(), capacity);
+        if bits < MIN_BITS || u64::from(*largest) >> bits != 0 {
+            return None;
+        }
         (0..SEEDS).find_map(|seed| table(&entries, seed, bits))
     }
 
@@ -84,6 +85,7 @@ impl Digest {
             return None;
         }
         let cells = unpack(&bytes, bits);
+        // Someone may have edited the status: a table has three blocks of the same size.
         (cells.len() >= 3 && cells.len().is_multiple_of(3)).then_some(Self {
             seed,
             bits,
@@ -111,6 +113,7 @@ impl Digest {
     pub fn of(&self, device: &Device) -> u32 {
         let is_newer = match (device.created, self.newest) {
             (Some(created), Some(newest)) => created > newest,
+            // Without a time, the device may have been there when the table was made.
             _ => false,
         };
         if is_newer {
@@ -189,6 +192,7 @@ fn solve(entries: &[(&NodeId, u32)], seed: u32, bits: usize) -> Option<Vec<u32>>
     let mut solved: Vec<(usize, usize)> = Vec::with_capacity(entries.len());
     while let Some(cell) = alone.pop() {
         let (count, number) = left[cell];
+        // Another cell of the same device came first.
         if count != 1 {
             continue;
         }
@@ -206,11 +210,12 @@ fn solve(entries: &[(&NodeId, u32)], seed: u32, bits: usize) -> Option<Vec<u32>>
         return None;
     }
     let mut cells = vec![0; 3 * block];
+    // In reverse, so that the cell which only this device uses is set after the cells that it shares.
     for (number, cell) in solved.into_iter().rev() {
         let place = &places[number];
         let others = place.cells.iter().filter(|other| **other != cell);
-        let others = others.fold(0, |value, other| value ^ cells[*other]);
-        cells[cell] = entries[number].1 ^ place.mask ^ others;
+        let shared = others.fold(0, |value, other| value ^ cells[*other]);
+        cells[cell] = entries[number].1 ^ place.mask ^ shared;
     }
     Some(cells)
 }
@@ -227,12 +232,14 @@ fn pack(cells: &[u32], bits: usize) -> Vec<u8> {
 }
 
 fn unpack(bytes: &[u8], bits: usize) -> Vec<u32> {
-    let is_set = |place: usize| u32::from(bytes[place / 8] >> (7 - place % 8) & 1);
-    let cell = |number: usize| {
-        let places = number * bits..(number + 1) * bits;
-        places.fold(0, |cell: u32, place| cell << 1 | is_set(place))
-    };
     // The bits that are left over only fill up a byte, or are not a whole third of a table.
     let cells = bytes.len() * 8 / bits / 3 * 3;
-    (0..cells).map(cell).collect()
+    (0..cells)
+        .map(|number| {
+            let places = number * bits..(number + 1) * bits;
+            places.fold(0, |cell: u32, place| {
+                cell << 1 | u32::from(bytes[place / 8] >> (7 - place % 8) & 1)
+            })
+        })
+        .collect()
 }

@@ -47,6 +47,7 @@ impl<'a> Evaluation<'a> {
     /// Takes the steps of an operation before it is carried out.
     fn spend(&self, steps: usize, at: usize) -> Value<()> {
         let left = self.left.get().checked_sub(steps);
+        // 0 after a failure, so that no later part can succeed.
         self.left.set(left.unwrap_or_default());
         left.map(|_| ()).ok_or(Failure::Exhausted(at))
     }
@@ -172,6 +173,7 @@ impl Question {
             Self::EndsWith(end) => text.ends_with(&*end.of(on)?),
             Self::Contains(part) => text.contains(&*part.of(on)?),
             Self::Matches(pattern, at) => {
+                // Before the match: the cost is bounded, not measured.
                 on.spend(pattern.steps(text), *at)?;
                 pattern.matches(text).ok_or(Failure::Exhausted(*at))?
             }
@@ -231,11 +233,12 @@ impl List {
             Self::Literal(texts) => texts.iter().map(|text| text.of(on)).collect(),
             Self::Field(read) => {
                 let items = read(on.device).iter();
-                let items = items.map(|item| {
-                    on.read(item.as_str())?;
-                    Ok(Cow::from(item.as_str()))
-                });
-                items.collect()
+                items
+                    .map(|item| {
+                        on.read(item.as_str())?;
+                        Ok(Cow::from(item.as_str()))
+                    })
+                    .collect()
             }
             Self::Choice(choice) => choice.of(on)?.of(on),
         }

@@ -121,6 +121,7 @@ struct Shared {
 }
 
 /// The patterns in use, by their text.
+// Weak, so that a pattern goes with the last expression that has it.
 static PATTERNS: Mutex<BTreeMap<String, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 fn patterns() -> MutexGuard<'static, BTreeMap<String, Weak<Shared>>> {
@@ -131,10 +132,13 @@ impl Pattern {
     /// Parses a pattern. The error is a single line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let hir = hir(text).map_err(|error| {
-            let error = error.to_string();
-            let last = error.lines().last().unwrap_or_default();
-            let last = last.trim_start_matches("error: ");
-            format!("invalid regular expression: {last}")
+            // The lines before the last one draw the pattern, which a condition cannot show.
+            let drawing = error.to_string();
+            let last = drawing.lines().last().unwrap_or_default();
+            format!(
+                "invalid regular expression: {}",
+                last.trim_start_matches("error: ")
+            )
         })?;
         let size = Size::of(&hir);
         match size.excess("the pattern is") {
