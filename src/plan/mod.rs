@@ -43,7 +43,7 @@ pub use types::{
     Why,
 };
 
-pub use select::{Expression, ExpressionError, Glob, Selector};
+pub use select::{Expression, ExpressionError, Glob, Selector, Unmatched};
 
 pub use permit::{
     Admission, AllowedEntries, AllowedRules, DevicePermissions, DeviceRule, Entry, Forbidden,

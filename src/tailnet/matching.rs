@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use super::flapping::Flapping;
 use crate::plan::PolicyKey;
 
-/// The evaluation steps in one step of the engine: a few milliseconds.
-const SHARE: usize = 400_000;
+/// The evaluation steps in one step of the engine: about a millisecond. An edit of another policy waits for
+/// the share in progress, more than once until its request is sent.
+const SHARE: usize = 100_000;
 
 /// The state of matching that belongs to no single policy.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::{DeviceReport, device_state::DeviceState};
 use crate::{
     model::{AttributeKey, NodeId},
-    plan::{Difference, ExpressionError, PolicyKey},
+    plan::{Difference, ExpressionError, PolicyKey, Unmatched},
 };
 
 /// The number of devices and differences that a report details; its totals are exact.
@@ -42,6 +42,8 @@ pub struct SelectorReport {
     pub expired: BTreeSet<AttributeKey>,
     /// The devices on which its expression fails.
     pub selector_errors: Option<SelectorErrors>,
+    /// The criteria that no device meets, if it matches none.
+    pub unmatched: Vec<Unmatched>,
     /// The devices that keep joining and leaving it by what they report about themselves.
     pub flapping: Option<FlappingDevices>,
 }

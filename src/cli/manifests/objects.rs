@@ -15,7 +15,6 @@ use super::{
     span::{Place, Position, Source, Span},
     split::{self, BadSeparator},
     tree::{Data, Entry, Node},
-    wording::nearest,
     yaml::{self, YamlError},
 };
 use crate::api::{APPROVE, GROUP, VERSION};
@@ -229,7 +228,7 @@ impl<'n> Reading<'n> {
             let mut kinds: Vec<&str> = self.schemas.kinds().collect();
             // The map of kinds has no order.
             kinds.sort_unstable();
-            let near = nearest(kind, kinds.iter().copied());
+            let near = crate::model::nearest(kind, kinds.iter().copied());
             let hint = near.map_or_else(
                 || format!("Write {}", kinds.join(" or ")),
                 |near| format!("Did you mean {near}?"),

@@ -12,7 +12,8 @@ use crate::{
     },
     model::NodeId,
     plan::{
-        Binding, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey, TailnetPlan, Target,
+        Binding, DeviceIndex, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey,
+        TailnetPlan, Target, Unmatched,
     },
 };
 
@@ -240,8 +241,8 @@ fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapsh
             }
             Ok(policy) => {
                 let binding = tailnet_plan.bindings.get(&declared.key);
-                if let Some(why) =
-                    binding.and_then(|binding| why_no_device(&policy.target, binding))
+                if let Some(why) = binding
+                    .and_then(|binding| why_no_device(&policy.target, binding, &snapshot.fleet))
                 {
                     add(&declared.key, why);
                 }
@@ -274,8 +275,20 @@ fn not_allowed(forbidden: &Forbidden) -> String {
     format!("not allowed: {forbidden}{selector_errors}")
 }
 
+fn no_match(target: &Target, fleet: &DeviceIndex) -> String {
+    let unmatched = match target {
+        Target::Selector(selector) => Unmatched::of(selector, fleet.devices()),
+        Target::Device(_) => Vec::new(),
+    };
+    let why: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
+    match why.join("; ") {
+        why if why.is_empty() => "no device matches its deviceSelector".to_owned(),
+        why => format!("no device matches its deviceSelector: {why}"),
+    }
+}
+
 /// Why a policy targets no device.
-fn why_no_device(target: &Target, binding: &Binding) -> Option<String> {
+fn why_no_device(target: &Target, binding: &Binding, fleet: &DeviceIndex) -> Option<String> {
     let named = match target {
         Target::Device(target) => target.identity.to_string(),
         Target::Selector(_) => String::new(),
@@ -283,7 +296,7 @@ fn why_no_device(target: &Target, binding: &Binding) -> Option<String> {
     Some(match binding {
         Binding::Device(_) => return None,
         Binding::Selector(nodes) if !nodes.is_empty() => return None,
-        Binding::Selector(_) => "no device matches its deviceSelector".to_owned(),
+        Binding::Selector(_) => no_match(target, fleet),
         Binding::NotFound => format!("no device has the {named}"),
         Binding::Missing(node) => {
             format!("the list of devices lacks {node}, the bound device with the {named}")

@@ -83,13 +83,21 @@ pub(in crate::controller) fn flapping(node: &NodeId, label: &str) -> String {
 }
 
 fn no_devices(report: &SelectorReport) -> Option<ReadyState> {
-    (report.matched == 0).then(|| {
-        ReadyState::done(
-            Reason::NoDevices,
-            "No device of the tailnet matches spec.deviceSelector now. The policy adopts one that joins \
-             at the next poll.",
-        )
-    })
+    if report.matched > 0 {
+        return None;
+    }
+    let unmatched = report.unmatched.iter().take(NAMED);
+    let unmatched: Vec<String> = unmatched.map(ToString::to_string).collect();
+    let now = match unmatched.as_slice() {
+        [] => "No device of the tailnet matches spec.deviceSelector now.".to_owned(),
+        some => {
+            let why = some.join("; ");
+            let end = if why.ends_with('?') { "" } else { "." };
+            format!("No device of the tailnet matches spec.deviceSelector now: {why}{end}")
+        }
+    };
+    let message = format!("{now} The policy adopts one that joins at the next poll.");
+    Some(ReadyState::done(Reason::NoDevices, message))
 }
 
 fn overridden(report: &SelectorReport) -> Option<ReadyState> {

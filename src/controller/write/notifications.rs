@@ -4,11 +4,33 @@ use tracing::{info, warn};
 
 use super::events::{Event, normal, warning};
 use crate::{
-    api::{APPROVE, Reason},
+    api::{APPROVE, Reason, TailscaleDevicePolicyStatus, conditions::READY},
     controller::status,
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
 };
+
+/// The Event that reports a change of Ready's reason, with a log line of the same words.
+///
+/// A selector without a device is legitimate, but most often a mistake that nothing else shows.
+pub(super) fn of_transition(
+    key: &PolicyKey,
+    old: &TailscaleDevicePolicyStatus,
+    new: &TailscaleDevicePolicyStatus,
+) -> Option<Event> {
+    let ready = |status: &TailscaleDevicePolicyStatus| {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|it| it.type_ == READY).cloned()
+    };
+    let now = ready(new)?;
+    let no_devices = Reason::NoDevices.as_str();
+    let was_there = ready(old).is_some_and(|before| before.reason == no_devices);
+    if now.reason != no_devices || was_there {
+        return None;
+    }
+    warn!(policy = %key, "{}", now.message);
+    Some(warning(no_devices, "Select", now.message))
+}
 
 /// Logs what happened, and returns the Event that reports it.
 pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {

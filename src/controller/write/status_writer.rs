@@ -125,7 +125,11 @@ impl StatusWriter {
                 .write(term, &api, over, Part::Whole(&new))
                 .await?;
             let policies = self.objects.policies();
+            let event = notifications::of_transition(key, old, &new);
             policies.wrote(key, known.uid(), version, |stored| stored.set_status(new));
+            if let Some(event) = event {
+                self.objects.publish(key, known.uid(), &event).await;
+            }
         }
         // After the status: if the process ends in between, the next leader removes the finalizer.
         if clears {

@@ -2,6 +2,8 @@
 
 mod expression;
 mod selector;
+mod unmatched;
 
 pub use expression::{Expression, ExpressionError};
 pub use selector::{Glob, Selector};
+pub use unmatched::Unmatched;

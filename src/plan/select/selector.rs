@@ -1,4 +1,7 @@
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    fmt::{self, Write as _},
+};
 
 use crate::model::{Device, TagSet, folded, is_same_name};
 use crate::plan::{Expression, ExpressionError};
@@ -70,6 +73,12 @@ impl Selector {
 /// A pattern for a whole string: `*` matches any characters, `?` any single one, everything else itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob(Vec<char>);
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|letter| f.write_char(*letter))
+    }
+}
 
 impl Glob {
     /// Parses a pattern. Every string is one.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The evaluation steps that a namespace has before the next one gets its turn.
-const TURN: usize = 40_000;
+const TURN: usize = 20_000;
 
 impl Engine {
     /// Matches selectors with devices, in a share, and applies the results that are complete.

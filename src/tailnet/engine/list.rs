@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Device, NodeId},
-    plan::{ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
+    plan::{Binding, ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
     tailnet::{
         Answer, Failure, Now, Ticket, device_lookup::is_lacking, device_state::DeviceState,
         polling::Asked, read_shares::ReadShares,
@@ -105,6 +105,9 @@ impl Engine {
         let dropped = self.keep_missing(&mut fleet);
         self.dirty.rematch_all(dropped);
         self.observed.replace(fleet);
+        if !changed.is_empty() {
+            self.report_empty_selectors();
+        }
         self.find_inactive();
         self.reconsider_taken();
         // A policy whose device is unchanged in the list stays bound as it was.
@@ -112,6 +115,15 @@ impl Engine {
         let lost = lost.filter(|id| self.observed.index().get(id).is_none());
         changed.extend(lost.cloned());
         self.mark_bindings(|id| id.is_some_and(|id| changed.contains(id)));
+    }
+
+    /// A policy without a device names what the devices have instead.
+    fn report_empty_selectors(&mut self) {
+        let empty = self.policies.iter().filter(|(_, entry)| {
+            matches!(&entry.binding, Some(Binding::Selector(nodes)) if nodes.is_empty())
+        });
+        let empty: Vec<PolicyKey> = empty.map(|(key, _)| key.clone()).collect();
+        self.dirty.report_all(empty);
     }
 
     /// If the first list after a new connection has none of the known devices, it is of another tailnet: no

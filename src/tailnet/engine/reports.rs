@@ -7,7 +7,7 @@ use crate::{
     model::NodeId,
     plan::{
         ApprovedOn, Binding, Difference, Field, FrozenPlan, Hold, PlanHash, Policy, PolicyKey,
-        Stage, Target, Why,
+        Stage, Target, Unmatched, Why,
     },
     tailnet::{
         ClearReport, DETAILS, DeviceReport, SelectorErrors, SelectorReport,
@@ -46,8 +46,24 @@ impl Engine {
         report.details = devices.collect();
         report.selector_errors = self.selector_errors(key);
         report.flapping = self.flapping_of(key);
+        if report.matched == 0 {
+            report.unmatched = self.unmatched(key);
+        }
         self.name_frozen_plan(key, &mut report.differences);
         report
+    }
+
+    /// Among the devices that the policy may know of.
+    fn unmatched(&self, key: &PolicyKey) -> Vec<Unmatched> {
+        let entry = self.policies.get(key);
+        let Some((selector, allowance)) = entry.and_then(PolicyEntry::selector) else {
+            return Vec::new();
+        };
+        let devices = self.observed.index().devices();
+        Unmatched::of(
+            selector,
+            devices.filter(|device| allowance.is_about(device)),
+        )
     }
 
     fn selector_errors(&self, key: &PolicyKey) -> Option<SelectorErrors> {

@@ -246,3 +246,24 @@ async fn an_expression_selects_devices_and_its_errors_are_reported_with_their_po
         .device_has(&new, json!({"keyExpiryDisabled": false}))
         .await;
 }
+
+#[tokio::test]
+async fn a_selector_with_a_typo_names_what_the_devices_have_until_one_matches() {
+    let stage = stage().await;
+    let _controller = stage.controller().await;
+    let spec = r#"{deviceSelector: {tags: ["tag:dbs"]}, keyExpiry: Disabled}"#;
+    stage.policy("typo", spec).await;
+    let message = "No device of the tailnet matches spec.deviceSelector now: no device has tag:dbs; did \
+                   you mean tag:db (61 devices)? The policy adopts one that joins at the next poll.";
+    stage
+        .policy_says("typo", &format!("True NoDevices: {message}"))
+        .await;
+    stage.event("typo", "NoDevices", message).await;
+    let nas = stage.node("nas");
+    let renamed = json!({"tags": ["tag:ci"]});
+    stage.simulator.patch_device(&nas, &renamed).unwrap();
+    let message = message.replace("61", "60");
+    stage
+        .policy_says("typo", &format!("True NoDevices: {message}"))
+        .await;
+}

@@ -5,7 +5,7 @@ use crate::cli::manifests::{
     diagnostic::Code,
     path::FieldPath,
     tree::{Data, Node},
-    wording::{found, nearest},
+    wording::found,
 };
 
 const FIELDS: [&str; 15] = [
@@ -42,7 +42,7 @@ pub fn check(object: &Node, namespaced: bool, findings: &mut Vec<Finding>) {
     for entry in entries {
         let field = path.field(&entry.key);
         if !FIELDS.contains(&entry.key.as_str()) {
-            let message = match nearest(&entry.key, FIELDS) {
+            let message = match crate::model::nearest(&entry.key, FIELDS) {
                 Some(near) => format!("unknown field. Did you mean {near}?"),
                 None => "unknown field. Write it as an annotation".to_owned(),
             };

@@ -12,7 +12,7 @@ use crate::cli::manifests::{
     diagnostic::Code,
     path::FieldPath,
     tree::{Data, Entry, Node},
-    wording::{example, expected, found, nearest},
+    wording::{example, expected, found},
 };
 
 /// The fields that every object has besides those of its schema.
@@ -143,7 +143,7 @@ impl Checking<'_> {
             .map(String::as_str)
             .chain(common)
             .collect();
-        let near = nearest(name, known.iter().copied());
+        let near = crate::model::nearest(name, known.iter().copied());
         // A single typo is more likely than a field of the same name elsewhere.
         let misspelled = near.filter(|near| strsim::damerau_levenshtein(name, near) == 1);
         let suggestion = match (misspelled, elsewhere(self.root, name)) {
@@ -171,7 +171,7 @@ impl Checking<'_> {
         if let Some(choices) = &schema.enum_ {
             let choices: Vec<&str> = choices.iter().filter_map(|it| it.0.as_str()).collect();
             if !choices.contains(&text) {
-                let near = nearest(text, choices.iter().copied());
+                let near = crate::model::nearest(text, choices.iter().copied());
                 let mut message = format!("found '{text}', expected {}", choices.join(" or "));
                 if let Some(near) = near {
                     message = format!("{message}. Did you mean {near}?");
