@@ -86,7 +86,7 @@ impl SpecErrors {
 
     /// Refuses settings that no two devices can have, for a policy with a selector.
     pub(super) fn refuse_unique(&mut self, spec: &TailscaleDevicePolicySpec) {
-        let unique = Setting::ALL.into_iter().filter(|it| it.is_unique());
+        let unique = Setting::ALL.into_iter().filter(|it| it.is_tailnet_wide());
         for setting in unique.filter(|setting| is_declared(*setting, spec)) {
             self.add(
                 setting.field().as_str(),

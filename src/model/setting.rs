@@ -186,7 +186,8 @@ impl Setting {
         }
     }
 
-    /// Whether one device at most has a value in a tailnet, so that a claim on it counts on other devices too.
+    /// Whether no two devices of a tailnet can have the same value, so that a claim on it counts on other
+    /// devices too.
     #[must_use]
     pub const fn is_tailnet_wide(self) -> bool {
         match self {
@@ -214,15 +215,6 @@ impl Setting {
             Self::KeyExpiry => "set_key_expiry_disabled",
             Self::Name => "set_name",
             Self::Ipv4 => "set_ipv4",
-        }
-    }
-
-    /// Whether no two devices of a tailnet can have the same value.
-    #[must_use]
-    pub fn is_unique(self) -> bool {
-        match self {
-            Self::Authorized | Self::KeyExpiry => false,
-            Self::Name | Self::Ipv4 => true,
         }
     }
 

@@ -111,7 +111,7 @@ fn only_one_device_gets_a_unique_value() {
         let now = Timestamp::UNIX_EPOCH;
         let plan = plan_tailnet(&policies, &admission, &index, &BTreeMap::new(), now);
         let planned = plan.devices.values().flat_map(|plan| &plan.differences);
-        let expected = if setting.is_unique() { 1 } else { 2 };
+        let expected = if setting.is_tailnet_wide() { 1 } else { 2 };
         assert_eq!(planned.count(), expected, "{setting:?}");
     }
 }

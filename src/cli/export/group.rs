@@ -48,7 +48,7 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
         // Two devices or more have exactly these tags, so there is a first member.
         let mut common = members[0].desired.clone();
         // A unique setting, such as a name, cannot hold for two devices.
-        for setting in Setting::ALL.into_iter().filter(|it| it.is_unique()) {
+        for setting in Setting::ALL.into_iter().filter(|it| it.is_tailnet_wide()) {
             convert::undeclare(&mut common, setting);
         }
         for member in &members[1..] {

@@ -134,18 +134,33 @@ fn disruption(
         })
     };
     match &difference.change {
-        Change::Tags { before, .. } if before.is_empty() && has_selector() => {
-            Some(Disruption::FirstTag)
+        Change::Tags { before, .. } => {
+            (before.is_empty() && has_selector()).then_some(Disruption::FirstTag)
         }
-        Change::Setting { after, .. } => match after {
-            SettingValue::Authorized(false) => Some(Disruption::Deauthorize),
-            SettingValue::KeyExpiryDisabled(false) => device
-                .expires
-                .is_some_and(|expires| expires <= now)
-                .then_some(Disruption::ExpiredKey),
-            _ => None,
-        },
-        _ => None,
+        Change::Setting { after, .. } => disruption_of_setting(after, device, now),
+        Change::Attribute { .. }
+        | Change::EnabledRoutes { .. }
+        | Change::ExitNode { .. }
+        | Change::ExpireKey { .. }
+        | Change::Delete { .. }
+        | Change::NotCompared { .. } => None,
+    }
+}
+
+/// Whether a setting cuts the device off. Without a wildcard, so that each new setting is decided here.
+fn disruption_of_setting(
+    after: &SettingValue,
+    device: &Device,
+    now: Timestamp,
+) -> Option<Disruption> {
+    match after {
+        SettingValue::Authorized(authorized) => (!authorized).then_some(Disruption::Deauthorize),
+        SettingValue::KeyExpiryDisabled(disabled) => {
+            let has_expired = device.expires.is_some_and(|expires| expires <= now);
+            (!disabled && has_expired).then_some(Disruption::ExpiredKey)
+        }
+        // The device stays reachable: another address breaks connections, and no access.
+        SettingValue::Name(_) | SettingValue::Ipv4(_) => None,
     }
 }
 
@@ -203,6 +218,6 @@ fn taken(
             .find(|other| other.node_id != device.node_id)
             .map(called)
             .map(Hold::NameTaken),
-        _ => None,
+        SettingValue::Authorized(_) | SettingValue::KeyExpiryDisabled(_) => None,
     }
 }

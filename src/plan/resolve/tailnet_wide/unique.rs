@@ -37,7 +37,7 @@ impl UniqueSetting {
             match &claim.desired {
                 SettingValue::Ipv4(ipv4) => unique.ipv4 = Some((*ipv4, rank)),
                 SettingValue::Name(name) => unique.name = Some((name.clone(), rank)),
-                _ => {}
+                SettingValue::Authorized(_) | SettingValue::KeyExpiryDisabled(_) => {}
             }
         }
         unique
