@@ -19,7 +19,7 @@ use crate::model::Refused;
 /// Which devices the controller deletes, and how many in a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct DeleteInactive {
+pub struct DeleteInactiveSpec {
     /// How long ago a device must have been seen last, in hours, minutes and seconds; at least 24h.
     /// The controller does not delete a device that is connected, or for which the API does not
     /// report when it was last seen.
@@ -42,7 +42,7 @@ const MIN_INACTIVE: Duration = Duration::from_hours(24);
 /// Bounded, as the status records each deletion of a day.
 const MAX_PER_DAY: u32 = 1000;
 
-impl DeleteInactive {
+impl DeleteInactiveSpec {
     /// How long ago a device must have been seen last.
     pub fn inactive_for(&self) -> Result<Duration, Refused> {
         let text = &self.inactive_for;
@@ -120,7 +120,7 @@ pub struct ActionStatus {
 /// The record of the policy's one-shot actions, written before the first request of each action.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ActionRecords {
+pub struct RecordedActions {
     /// The key expiries, by the time of expireKeyAt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]

@@ -20,7 +20,7 @@ mod tailnet;
 mod unreadable;
 
 pub use actions::{
-    ActionRecords, ActionStatus, ActionTotals, DeleteInactive, DeletedDevice, KeyExpiries,
+    ActionStatus, ActionTotals, DeleteInactiveSpec, DeletedDevice, KeyExpiries, RecordedActions,
     StartedExpiry,
 };
 pub use attribute_record::{AttributeRecord, DeviceDigest, DigestGroup, ListedDevices};
@@ -34,19 +34,18 @@ pub use policy::{
     RECONCILE_ANNOTATIONS, TailnetReference, TailscaleDevicePolicy, TailscaleDevicePolicySpec,
 };
 pub use policy_status::{
-    AmbiguousDevices, DeviceStatus, HeldPlan, ManagedDevices, PartlyManaged, PendingChange,
-    Released, TailscaleDevicePolicyStatus,
+    AmbiguousDevices, DeviceStatus, HeldPlan, PendingChange, RecordedDevices, RecordedPart,
+    RecordedRelease, TailscaleDevicePolicyStatus,
 };
 pub use tailnet::{
     HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,
     TailscaleTailnetSpec, TailscaleTailnetStatus,
 };
 
-pub use crate::model::{APPROVE, PolicyField, Reason};
-pub use settings::{
-    AttributesOwnership, DeletionPolicy, Disruption, Enforcement, KeyExpiry, ListOwnership,
-    Ownership, PostureAttribute,
+pub use crate::model::{
+    APPROVE, AttributesOwnership, Disruption, ListOwnership, PolicyField, Reason,
 };
+pub use settings::{DeletionPolicy, Enforcement, KeyExpiry, OwnershipSpec, PostureAttribute};
 pub use unreadable::{DeserializeGuard, Unreadable};
 
 /// The API group of the custom resources.

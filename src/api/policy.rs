@@ -16,8 +16,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeleteInactive, DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement,
-    KeyExpiry, Ownership, PostureAttribute, policy_status::TailscaleDevicePolicyStatus, rules,
+    DeleteInactiveSpec, DeletionPolicy, DeviceReference, DeviceSelector, Disruption, Enforcement,
+    KeyExpiry, OwnershipSpec, PostureAttribute, policy_status::TailscaleDevicePolicyStatus, rules,
 };
 
 /// The desired settings of devices of a tailnet. Exactly one of device and deviceSelector selects
@@ -166,15 +166,15 @@ pub struct TailscaleDevicePolicySpec {
     ///
     /// Example: {inactiveFor: 720h, maxPerDay: 5}
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "DeleteInactive")]
-    pub delete_inactive: Option<DeleteInactive>,
+    #[schemars(with = "DeleteInactiveSpec")]
+    pub delete_inactive: Option<DeleteInactiveSpec>,
 
     /// How much of a list or map the policy owns. Absent: the whole of each list, and the posture
     /// attributes that the policy declares.
     ///
     /// Example: {enabledRoutes: Exact, tags: Exact, postureAttributes: Named}
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ownership: Option<Ownership>,
+    pub ownership: Option<OwnershipSpec>,
 
     /// The rank of the policy if several policies declare one setting of a device. The policy with
     /// the higher priority takes precedence, then the older one, then the first by namespace and

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ActionRecords, ActionStatus, ActionTotals, AttributeRecord};
+use super::{ActionStatus, ActionTotals, AttributeRecord, RecordedActions};
 
 /// The observed state and the records of the policy. The controller writes them only when they
 /// change.
@@ -88,7 +88,7 @@ pub struct TailscaleDevicePolicyStatus {
     /// Under deletionPolicy: Clear, the settings to clear and their devices, recorded before the
     /// first request. As long as this is set, the policy has the finalizer tailnet.dev/clear.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub managed_devices: Option<ManagedDevices>,
+    pub managed_devices: Option<RecordedDevices>,
 
     /// Details of devices, at most 20.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -119,7 +119,7 @@ pub struct TailscaleDevicePolicyStatus {
 
     /// The one-shot actions that have begun, recorded before the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action_records: Option<ActionRecords>,
+    pub action_records: Option<RecordedActions>,
 
     /// The changes that are pending approval as one plan. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +153,7 @@ pub struct TailscaleDevicePolicyStatus {
 /// The managed devices of a policy under deletionPolicy: Clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ManagedDevices {
+pub struct RecordedDevices {
     /// The nodeIds of the devices that the policy manages, at most 10,000.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     // About 200 KiB of ids. etcd stores 1.5 MiB in one object.
@@ -171,12 +171,12 @@ pub struct ManagedDevices {
     /// controller withdraws only the routes that the policy manages there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub partly_managed: Vec<PartlyManaged>,
+    pub partly_managed: Vec<RecordedPart>,
 
     /// The devices that the policy has released and the controller has not cleared yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub released: Vec<Released>,
+    pub released: Vec<RecordedRelease>,
 }
 
 /// The devices that one name fits.
@@ -194,7 +194,7 @@ pub struct AmbiguousDevices {
 /// Devices on which a policy manages only some of the routes that it declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PartlyManaged {
+pub struct RecordedPart {
     /// Their nodeIds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
@@ -209,7 +209,7 @@ pub struct PartlyManaged {
 /// Devices that a policy has released, and the settings to remove from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Released {
+pub struct RecordedRelease {
     /// Their nodeIds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]

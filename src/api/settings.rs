@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules;
+use crate::model::{AttributesOwnership, ListOwnership};
 
 /// Whether a device's key expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +62,7 @@ pub struct PostureAttribute {
 /// How much of a list or map the policy owns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Ownership {
+pub struct OwnershipSpec {
     /// Exact: enabledRoutes is the whole list, except for the routes of an exit node. AtLeast: the
     /// controller approves the routes in it and leaves all others as they are, such as those that
     /// autoApprovers approved. Absent: Exact.
@@ -86,35 +87,6 @@ pub struct Ownership {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "AttributesOwnership")]
     pub posture_attributes: Option<AttributesOwnership>,
-}
-
-/// How much of a list the policy owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ListOwnership {
-    /// The whole list.
-    Exact,
-    /// Only the entries that it declares: it only adds.
-    AtLeast,
-}
-
-/// How many of a device's posture attributes the policy owns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum AttributesOwnership {
-    /// Those that it declares.
-    Named,
-    /// All except those that another policy declares.
-    Exact,
-}
-
-/// A change that can cut a device off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Disruption {
-    /// Remove a device's authorization.
-    Deauthorize,
-    /// Enable key expiry on a device whose key is past its expiry.
-    ExpiredKey,
-    /// Give a selected device its first tag.
-    FirstTag,
 }
 
 /// How the controller handles a difference.

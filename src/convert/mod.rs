@@ -23,5 +23,5 @@ mod tests;
 pub use guardrails::GuardrailsSource;
 pub use policy::{policy, readable_policy};
 pub use record::{whole_second, write_record};
-pub use settings::{declare, declares_same, undeclare};
+pub use settings::{declare, declare_list, declares_same, undeclare};
 pub use target::{device_target, selector};

@@ -6,8 +6,8 @@ use super::{record, spec_errors::SpecErrors};
 use crate::{
     api::{self, TailscaleDevicePolicySpec, TailscaleDevicePolicyStatus},
     plan::{
-        AllowedRules, Approvals, AttributesOwnership, Deletion, Disruption, ListOwnership, Mode,
-        Ownership, Policy, PolicyInput, PolicyKey, ReconcileRequest, StatusState, Suspender,
+        AllowedRules, Approvals, Deletion, Mode, Ownership, Policy, PolicyInput, PolicyKey,
+        ReconcileRequest, StatusState, Suspender,
     },
 };
 
@@ -50,12 +50,7 @@ pub fn readable_policy(
         ownership: ownership(spec),
         mode: mode(spec),
         allowance: AllowedRules::default(),
-        allowed: spec
-            .allow_disruption
-            .iter()
-            .copied()
-            .map(Disruption::from)
-            .collect(),
+        allowed: spec.allow_disruption.iter().copied().collect(),
         deletion: deletion(spec),
     };
     // Last, so that the errors of the readable fields come first.
@@ -96,17 +91,10 @@ fn deletion(spec: &TailscaleDevicePolicySpec) -> Deletion {
 
 pub(super) fn ownership(spec: &TailscaleDevicePolicySpec) -> Ownership {
     let given = spec.ownership.unwrap_or_default();
-    let list = |given: Option<api::ListOwnership>| match given {
-        Some(api::ListOwnership::AtLeast) => ListOwnership::AtLeast,
-        Some(api::ListOwnership::Exact) | None => ListOwnership::Exact,
-    };
     Ownership {
-        tags: list(given.tags),
-        enabled_routes: list(given.enabled_routes),
-        attributes: match given.posture_attributes {
-            Some(api::AttributesOwnership::Exact) => AttributesOwnership::Exact,
-            Some(api::AttributesOwnership::Named) | None => AttributesOwnership::Named,
-        },
+        tags: given.tags.unwrap_or_default(),
+        enabled_routes: given.enabled_routes.unwrap_or_default(),
+        attributes: given.posture_attributes.unwrap_or_default(),
     }
 }
 
@@ -119,15 +107,5 @@ fn mode(spec: &TailscaleDevicePolicySpec) -> Mode {
         }
         (api::Enforcement::Enforce, Some(false) | None) => Mode::Enforce,
         (api::Enforcement::Approve, Some(false) | None) => Mode::Approve,
-    }
-}
-
-impl From<api::Disruption> for Disruption {
-    fn from(allowed: api::Disruption) -> Self {
-        match allowed {
-            api::Disruption::Deauthorize => Self::Deauthorize,
-            api::Disruption::ExpiredKey => Self::ExpiredKey,
-            api::Disruption::FirstTag => Self::FirstTag,
-        }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn record(
     }
 }
 
-fn actions(status: &api::ActionRecords) -> ActionRecords {
+fn actions(status: &api::RecordedActions) -> ActionRecords {
     let mut actions = ActionRecords::default();
     for kept in &status.key_expiries {
         // Without its time, the record would belong to no action.
@@ -107,7 +107,7 @@ fn actions(status: &api::ActionRecords) -> ActionRecords {
     actions
 }
 
-fn managed(status: &api::ManagedDevices) -> ManagedDevices {
+fn managed(status: &api::RecordedDevices) -> ManagedDevices {
     let mut released: BTreeMap<ManagedSettings, BTreeSet<_>> = BTreeMap::new();
     for group in &status.released {
         let settings = ManagedSettings {
@@ -178,11 +178,11 @@ pub fn write_record(
     status.attribute_record = owned.to_status(uid, unrecorded);
 }
 
-fn managed_status(managed: &ManagedDevices) -> Option<api::ManagedDevices> {
+fn managed_status(managed: &ManagedDevices) -> Option<api::RecordedDevices> {
     let released = managed
         .released
         .iter()
-        .map(|(settings, nodes)| api::Released {
+        .map(|(settings, nodes)| api::RecordedRelease {
             node_ids: texts(nodes),
             attributes: texts(&settings.keys),
             routes: texts(&settings.routes),
@@ -193,11 +193,11 @@ fn managed_status(managed: &ManagedDevices) -> Option<api::ManagedDevices> {
     }
     let partly_managed = partly
         .into_iter()
-        .map(|(routes, node_ids)| api::PartlyManaged {
+        .map(|(routes, node_ids)| api::RecordedPart {
             node_ids,
             routes: texts(routes),
         });
-    (!managed.is_empty()).then(|| api::ManagedDevices {
+    (!managed.is_empty()).then(|| api::RecordedDevices {
         partly_managed: partly_managed.collect(),
         node_ids: texts(&managed.nodes),
         routes: texts(&managed.routes),
@@ -205,7 +205,7 @@ fn managed_status(managed: &ManagedDevices) -> Option<api::ManagedDevices> {
     })
 }
 
-fn actions_status(records: &ActionRecords) -> api::ActionRecords {
+fn actions_status(records: &ActionRecords) -> api::RecordedActions {
     let expiries = records.expiries.iter().map(|(at, record)| {
         let started = record
             .started
@@ -230,7 +230,7 @@ fn actions_status(records: &ActionRecords) -> api::ActionRecords {
             at: whole_second(record.at),
             done: record.done,
         });
-    api::ActionRecords {
+    api::RecordedActions {
         key_expiries: expiries.collect(),
         deletions: deletions.collect(),
         dropped_until: records.dropped_until.map(|time| time.to_string()),

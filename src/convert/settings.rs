@@ -8,8 +8,8 @@ use super::{policy::ownership, spec_errors::SpecErrors};
 use crate::{
     api::{self, KeyExpiry, PostureAttribute, TailscaleDevicePolicySpec},
     model::{
-        AttributeKey, AttributeString, AttributeValue, DesiredAttribute, SafeInteger, Setting,
-        SettingValue,
+        AttributeKey, AttributeString, AttributeValue, DesiredAttribute, ListSetting, ListValue,
+        PolicyField, Route, SafeInteger, Setting, SettingValue, Tag,
     },
     plan::{DeleteInactive, DesiredSettings, ListOwnership},
 };
@@ -39,20 +39,17 @@ impl SpecErrors {
         }
         let (expire_key_at, delete_inactive) = self.actions(spec);
         let mut desired = DesiredSettings {
-            tags: spec.tags.as_ref().map(|tags| self.set("tags", tags)),
-            enabled_routes: spec
-                .enabled_routes
-                .as_ref()
-                .map(|routes| self.set("enabledRoutes", routes)),
-            exit_node: spec.exit_node,
-            attributes: spec
-                .posture_attributes
-                .as_ref()
-                .map(|desired| self.attributes(desired)),
             expire_key_at,
             delete_inactive,
             ..DesiredSettings::default()
         };
+        for list in ListSetting::ALL {
+            if let Some(value) = self.list(list, spec) {
+                desired.set_list(value);
+            }
+        }
+        let attributes = spec.posture_attributes.as_ref();
+        desired.attributes = attributes.map(|declared| self.attributes(declared));
         for setting in Setting::ALL {
             if let Some(value) = self.setting(setting, spec) {
                 desired.set(value);
@@ -84,10 +81,24 @@ impl SpecErrors {
         }
     }
 
+    fn list(&mut self, list: ListSetting, spec: &TailscaleDevicePolicySpec) -> Option<ListValue> {
+        match list {
+            ListSetting::Tags => {
+                let tags = spec.tags.as_ref()?;
+                Some(ListValue::Tags(self.set("tags", tags)))
+            }
+            ListSetting::EnabledRoutes => {
+                let routes = spec.enabled_routes.as_ref()?;
+                Some(ListValue::EnabledRoutes(self.set("enabledRoutes", routes)))
+            }
+            ListSetting::ExitNode => spec.exit_node.map(ListValue::exit_node),
+        }
+    }
+
     /// Refuses settings that no two devices can have, for a policy with a selector.
     pub(super) fn refuse_unique(&mut self, spec: &TailscaleDevicePolicySpec) {
         let unique = Setting::ALL.into_iter().filter(|it| it.is_tailnet_wide());
-        for setting in unique.filter(|setting| is_declared(*setting, spec)) {
+        for setting in unique.filter(|setting| is_declared(setting.field(), spec)) {
             self.add(
                 setting.field().as_str(),
                 "two devices cannot have the same value: write device instead of deviceSelector, or remove \
@@ -186,37 +197,55 @@ pub fn declare(spec: &mut TailscaleDevicePolicySpec, value: &SettingValue) {
     }
 }
 
-/// Removes a setting from a spec.
-pub fn undeclare(spec: &mut TailscaleDevicePolicySpec, setting: Setting) {
-    match setting {
-        Setting::Authorized => spec.authorized = None,
-        Setting::KeyExpiry => spec.key_expiry = None,
-        Setting::Name => spec.name = None,
-        Setting::Ipv4 => spec.ipv4 = None,
+/// Declares the entries of a list in a spec.
+pub fn declare_list(spec: &mut TailscaleDevicePolicySpec, value: &ListValue) {
+    match value {
+        ListValue::Tags(tags) => spec.tags = Some(tags.iter().map(Tag::to_string).collect()),
+        ListValue::EnabledRoutes(routes) => {
+            spec.enabled_routes = Some(routes.iter().map(Route::to_string).collect());
+        }
+        ListValue::ExitNode(routes) => spec.exit_node = Some(!routes.is_empty()),
     }
 }
 
-/// Whether two specs declare the same for a setting, or both nothing.
+/// Removes a field from a spec.
+pub fn undeclare(spec: &mut TailscaleDevicePolicySpec, field: PolicyField) {
+    match field {
+        PolicyField::Authorized => spec.authorized = None,
+        PolicyField::Tags => spec.tags = None,
+        PolicyField::KeyExpiry => spec.key_expiry = None,
+        PolicyField::EnabledRoutes => spec.enabled_routes = None,
+        PolicyField::ExitNode => spec.exit_node = None,
+        PolicyField::PostureAttributes => spec.posture_attributes = None,
+        PolicyField::Name => spec.name = None,
+        PolicyField::Ipv4 => spec.ipv4 = None,
+        PolicyField::ExpireKeyAt => spec.expire_key_at = None,
+        PolicyField::DeleteInactive => spec.delete_inactive = None,
+    }
+}
+
+/// Whether two specs declare the same in a field, or both nothing.
 #[must_use]
 pub fn declares_same(
-    setting: Setting,
+    field: PolicyField,
     one: &TailscaleDevicePolicySpec,
     other: &TailscaleDevicePolicySpec,
 ) -> bool {
-    match setting {
-        Setting::Authorized => one.authorized == other.authorized,
-        Setting::KeyExpiry => one.key_expiry == other.key_expiry,
-        Setting::Name => one.name == other.name,
-        Setting::Ipv4 => one.ipv4 == other.ipv4,
+    match field {
+        PolicyField::Authorized => one.authorized == other.authorized,
+        PolicyField::Tags => one.tags == other.tags,
+        PolicyField::KeyExpiry => one.key_expiry == other.key_expiry,
+        PolicyField::EnabledRoutes => one.enabled_routes == other.enabled_routes,
+        PolicyField::ExitNode => one.exit_node == other.exit_node,
+        PolicyField::PostureAttributes => one.posture_attributes == other.posture_attributes,
+        PolicyField::Name => one.name == other.name,
+        PolicyField::Ipv4 => one.ipv4 == other.ipv4,
+        PolicyField::ExpireKeyAt => one.expire_key_at == other.expire_key_at,
+        PolicyField::DeleteInactive => one.delete_inactive == other.delete_inactive,
     }
 }
 
-/// Whether a spec has the field of a setting, valid or not.
-fn is_declared(setting: Setting, spec: &TailscaleDevicePolicySpec) -> bool {
-    match setting {
-        Setting::Authorized => spec.authorized.is_some(),
-        Setting::KeyExpiry => spec.key_expiry.is_some(),
-        Setting::Name => spec.name.is_some(),
-        Setting::Ipv4 => spec.ipv4.is_some(),
-    }
+/// Whether a spec has a field, valid or not.
+fn is_declared(field: PolicyField, spec: &TailscaleDevicePolicySpec) -> bool {
+    !declares_same(field, spec, &TailscaleDevicePolicySpec::default())
 }

@@ -8,15 +8,22 @@
 mod address;
 mod attribute;
 mod change_limit;
+mod counted;
 mod device;
+mod disruption;
+mod field_kind;
 mod folded;
 mod invite;
+mod list_setting;
 mod name;
 mod near;
 mod node_id;
+mod ownership;
+mod policy_field;
 mod reason;
 mod route;
 mod setting;
+mod step;
 mod tag;
 
 pub use address::TailnetIpv4;
@@ -25,15 +32,22 @@ pub use attribute::{
     SafeInteger, ValueKind,
 };
 pub use change_limit::{ChangeLimit, share_of_one_namespace};
+pub use counted::counted;
 pub use device::Device;
+pub use disruption::Disruption;
+pub use field_kind::FieldKind;
 pub use folded::{folded, is_same_name};
 pub use invite::{DesiredInvite, Invite};
+pub use list_setting::{ListSetting, ListValue};
 pub use name::DeviceLabel;
 pub use near::nearest;
 pub use node_id::NodeId;
+pub use ownership::{AttributesOwnership, ListOwnership};
+pub use policy_field::PolicyField;
 pub use reason::Reason;
 pub use route::{Route, RouteSet};
-pub use setting::{FieldKind, PolicyField, Setting, SettingValue, Step};
+pub use setting::{Setting, SettingValue};
+pub use step::Step;
 pub use tag::{Tag, TagSet};
 
 /// Why a value was refused: what was found and what was expected.

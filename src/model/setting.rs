@@ -1,118 +1,13 @@
-//! The fields of a spec that declare something, and the table of the settings among them that are one value,
-//! each written by one request.
+//! The table of the settings that are one value, each written by one request.
 //!
 //! A new setting of that kind is a variant of each enum here, and a field of [`Device`]. The compiler, or a test
 //! that walks [`Setting::ALL`], then names every other place that must know it.
 
 use std::fmt;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::{Device, DeviceLabel, Refused, TailnetIpv4};
-
-/// A field of a policy's spec that declares a setting or a one-shot action.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "camelCase")]
-pub enum PolicyField {
-    /// Whether the device is authorized.
-    Authorized,
-    /// Its tags.
-    Tags,
-    /// Whether its key expires.
-    KeyExpiry,
-    /// Its subnet routes.
-    EnabledRoutes,
-    /// Whether it is an exit node.
-    ExitNode,
-    /// Its posture attributes.
-    PostureAttributes,
-    /// Its name.
-    Name,
-    /// Its IPv4 address.
-    Ipv4,
-    /// When its key is expired.
-    ExpireKeyAt,
-    /// Whether it is deleted when it is inactive.
-    DeleteInactive,
-}
-
-/// What a field of a spec declares: one of the settings that are one value, or something of its own kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldKind {
-    /// A setting that is one value.
-    Setting(Setting),
-    /// The tags.
-    Tags,
-    /// The subnet routes.
-    EnabledRoutes,
-    /// The routes of an exit node.
-    ExitNode,
-    /// The posture attributes.
-    PostureAttributes,
-    /// A one-shot action.
-    ExpireKeyAt,
-    /// A one-shot action.
-    DeleteInactive,
-}
-
-impl PolicyField {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Authorized,
-        Self::Tags,
-        Self::KeyExpiry,
-        Self::EnabledRoutes,
-        Self::ExitNode,
-        Self::PostureAttributes,
-        Self::Name,
-        Self::Ipv4,
-        Self::ExpireKeyAt,
-        Self::DeleteInactive,
-    ];
-
-    /// What it declares.
-    #[must_use]
-    pub fn kind(self) -> FieldKind {
-        match self {
-            Self::Authorized => FieldKind::Setting(Setting::Authorized),
-            Self::Tags => FieldKind::Tags,
-            Self::KeyExpiry => FieldKind::Setting(Setting::KeyExpiry),
-            Self::EnabledRoutes => FieldKind::EnabledRoutes,
-            Self::ExitNode => FieldKind::ExitNode,
-            Self::PostureAttributes => FieldKind::PostureAttributes,
-            Self::Name => FieldKind::Setting(Setting::Name),
-            Self::Ipv4 => FieldKind::Setting(Setting::Ipv4),
-            Self::ExpireKeyAt => FieldKind::ExpireKeyAt,
-            Self::DeleteInactive => FieldKind::DeleteInactive,
-        }
-    }
-
-    /// The field's name in a manifest.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Authorized => "authorized",
-            Self::Tags => "tags",
-            Self::KeyExpiry => "keyExpiry",
-            Self::EnabledRoutes => "enabledRoutes",
-            Self::ExitNode => "exitNode",
-            Self::PostureAttributes => "postureAttributes",
-            Self::Name => "name",
-            Self::Ipv4 => "ipv4",
-            Self::ExpireKeyAt => "expireKeyAt",
-            Self::DeleteInactive => "deleteInactive",
-        }
-    }
-}
-
-impl fmt::Display for PolicyField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use super::{Device, DeviceLabel, PolicyField, Refused, Step, TailnetIpv4};
 
 /// A setting that is one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,36 +34,6 @@ pub enum SettingValue {
     Name(DeviceLabel),
     /// Its IPv4 address.
     Ipv4(TailnetIpv4),
-}
-
-/// The requests of one device, in the order in which they are sent. Changes with the same step share a request.
-///
-/// No device is authorized before its restrictions are in place, and tags change before the settings that depend
-/// on them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// A device that is deleted gets no other request.
-    Delete,
-    /// Takes it out of the tailnet.
-    Deauthorize,
-    /// Its tags.
-    Tags,
-    /// Whether its key expires.
-    KeyExpiry,
-    /// Its posture attributes.
-    Attributes,
-    /// Its routes, of both kinds.
-    Routes,
-    /// Its name.
-    Name,
-    /// Its address.
-    Ipv4,
-    /// Expires its key.
-    ExpireKey,
-    /// Lets it into the tailnet.
-    Authorize,
-    /// It is never sent.
-    Never,
 }
 
 impl Setting {
@@ -323,41 +188,5 @@ impl fmt::Display for SettingValue {
             Self::Name(label) => label.fmt(f),
             Self::Ipv4(ipv4) => ipv4.fmt(f),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn each_field_that_declares_a_setting_has_its_setting() {
-        let kinds = PolicyField::ALL.map(PolicyField::kind).into_iter();
-        let declared: BTreeSet<Setting> = kinds
-            .filter_map(|kind| match kind {
-                FieldKind::Setting(setting) => Some(setting),
-                _ => None,
-            })
-            .collect();
-        assert_eq!(declared, Setting::ALL.into());
-        for setting in Setting::ALL {
-            assert_eq!(setting.field().kind(), FieldKind::Setting(setting));
-        }
-    }
-
-    #[test]
-    fn field_has_the_name_of_the_manifest() {
-        for field in PolicyField::ALL {
-            assert_eq!(serde_json::to_value(field).unwrap(), field.as_str());
-        }
-    }
-
-    #[test]
-    fn all_fields_of_the_schema_are_listed() {
-        let schema = schemars::schema_for!(PolicyField).to_value();
-        let variants = schema["oneOf"].as_array().unwrap();
-        assert_eq!(variants.len(), PolicyField::ALL.len(), "{schema}");
     }
 }

@@ -2,7 +2,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use super::Change;
+use super::{Change, ListChange};
 use crate::model::{Device, RouteSet, SettingValue, TagSet};
 
 /// The disruption that a change causes, held or not, for shown plans.
@@ -34,23 +34,27 @@ impl Impact {
             Change::Setting { before, after } => {
                 Self::of_setting(before.as_ref(), after, device, now)
             }
-            Change::Tags { before, .. } if before.is_empty() => {
+            Change::List(change) => Self::of_list(change, device),
+            Change::ExpireKey { .. } => Some(Self::KeyExpired),
+            Change::Delete { .. } => Some(Self::Deleted),
+            Change::Attribute { .. } | Change::NotCompared { .. } => None,
+        }
+    }
+
+    fn of_list(change: &ListChange, device: &Device) -> Option<Self> {
+        match change {
+            ListChange::Tags { before, .. } if before.is_empty() => {
                 Some(Self::TakenFromUser(device.user.clone()))
             }
-            Change::Tags { before, after } => {
+            ListChange::Tags { before, after } => {
                 let taken: TagSet = before.difference(after).cloned().collect();
                 (!taken.is_empty()).then_some(Self::TagsTaken(taken))
             }
-            Change::EnabledRoutes { before, after } => {
+            ListChange::EnabledRoutes { before, after } => {
                 let taken: RouteSet = before.difference(after).copied().collect();
                 (!taken.is_empty()).then_some(Self::RoutesTaken(taken))
             }
-            Change::ExitNode { after: false, .. } => Some(Self::ExitNodeTaken),
-            Change::ExpireKey { .. } => Some(Self::KeyExpired),
-            Change::Delete { .. } => Some(Self::Deleted),
-            Change::ExitNode { after: true, .. }
-            | Change::Attribute { .. }
-            | Change::NotCompared { .. } => None,
+            ListChange::ExitNode { after, .. } => after.is_empty().then_some(Self::ExitNodeTaken),
         }
     }
 
@@ -121,10 +125,10 @@ mod tests {
             tags.collect()
         };
         let retag = |before: &[&str], after: &[&str]| {
-            reported(&Change::Tags {
+            reported(&Change::List(ListChange::Tags {
                 before: tags(before),
                 after: tags(after),
-            })
+            }))
         };
         assert_eq!(
             retag(&["tag:a", "tag:b"], &["tag:b", "tag:c"]),
@@ -139,10 +143,10 @@ mod tests {
             routes.collect()
         };
         let reroute = |before: &[&str], after: &[&str]| {
-            reported(&Change::EnabledRoutes {
+            reported(&Change::List(ListChange::EnabledRoutes {
                 before: routes(before),
                 after: routes(after),
-            })
+            }))
         };
         let withdrawn = "withdraws 10.0.0.0/16, fd00::/8";
         assert_eq!(
@@ -151,9 +155,15 @@ mod tests {
         );
         assert_eq!(reroute(&[], &["10.1.0.0/16"]), "");
 
-        let exit = |before: RouteSet, after| reported(&Change::ExitNode { before, after });
-        assert_eq!(exit(Route::exit_node(), false), "is no longer an exit node");
-        assert_eq!(exit(RouteSet::new(), true), "");
+        let exit = |before: RouteSet, after: RouteSet| {
+            reported(&Change::List(ListChange::ExitNode { before, after }))
+        };
+        let (both, none) = (Route::exit_node(), RouteSet::new());
+        assert_eq!(
+            exit(both.clone(), none.clone()),
+            "is no longer an exit node"
+        );
+        assert_eq!(exit(none, both), "");
 
         let authorize = |after: bool| {
             reported(&Change::Setting {

@@ -38,9 +38,9 @@ use crate::model::{Attributes, Device};
 
 pub use types::{
     AttributesOwnership, Change, Deletion, DesiredSettings, DeviceIndex, DeviceTarget, Difference,
-    Disruption, Field, Hold, Identity, ListOwnership, Mode, Ownership, PlanContext, Policy,
-    PolicyInput, PolicyKey, PolicyRecord, Rank, ReconcileRequest, StatusState, Suspender, Target,
-    Why,
+    Disruption, Field, Hold, Identity, ListChange, ListOwnership, Mode, Ownership, PlanContext,
+    Policy, PolicyInput, PolicyKey, PolicyRecord, Rank, ReconcileRequest, StatusState, Suspender,
+    Target, Why,
 };
 
 pub use select::{Expression, ExpressionError, Glob, Selector, Unmatched};

@@ -1,9 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, DevicePlan, Difference, Field};
-use crate::model::{
-    AttributeKey, DesiredAttribute, NodeId, Route, RouteSet, SettingValue, Step, TagSet,
-};
+use super::{Change, DevicePlan, Difference, Field, ListChange};
+use crate::model::{AttributeKey, DesiredAttribute, NodeId, RouteSet, SettingValue, Step, TagSet};
 
 /// The attributes to write on one device; `None` deletes the key.
 pub type AttributeWrites = BTreeMap<AttributeKey, Option<DesiredAttribute>>;
@@ -101,9 +99,8 @@ fn step(change: &Change) -> Step {
     match change {
         Change::Delete { .. } => Step::Delete,
         Change::Setting { after, .. } => after.step(),
-        Change::Tags { .. } => Step::Tags,
+        Change::List(change) => change.setting().step(),
         Change::Attribute { .. } => Step::Attributes,
-        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => Step::Routes,
         Change::ExpireKey { .. } => Step::ExpireKey,
         Change::NotCompared { .. } => Step::Never,
     }
@@ -115,7 +112,10 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
     let node = first.node.clone();
     Some(match &first.change {
         Change::Setting { after, .. } => Call::Set(node, after.clone()),
-        Change::Tags { after, .. } => Call::SetTags(node, after.clone()),
+        Change::List(ListChange::Tags { after, .. }) => Call::SetTags(node, after.clone()),
+        Change::List(ListChange::EnabledRoutes { .. } | ListChange::ExitNode { .. }) => {
+            Call::SetRoutes(node, all_routes(together, plan))
+        }
         Change::Attribute { .. } => {
             let writes = together
                 .iter()
@@ -124,9 +124,6 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
                     _ => None,
                 });
             Call::WriteAttributes(BTreeMap::from([(node, writes.collect())]))
-        }
-        Change::EnabledRoutes { .. } | Change::ExitNode { .. } => {
-            Call::SetRoutes(node, all_routes(together, plan))
         }
         Change::ExpireKey { .. } => Call::ExpireKey(node),
         Change::Delete { .. } => Call::Delete(node),
@@ -139,18 +136,8 @@ fn call(together: &[&Difference], plan: &DevicePlan) -> Option<Call> {
 fn all_routes(together: &[&Difference], plan: &DevicePlan) -> RouteSet {
     let mut routes = plan.enabled_routes.clone();
     for difference in together {
-        match &difference.change {
-            Change::EnabledRoutes { after, .. } => {
-                routes.retain(Route::is_exit_node);
-                routes.extend(after);
-            }
-            Change::ExitNode { after, .. } => {
-                routes.retain(|route| !route.is_exit_node());
-                if *after {
-                    routes.extend(Route::exit_node());
-                }
-            }
-            _ => {}
+        if let Change::List(change) = &difference.change {
+            change.after().replace_in(&mut routes);
         }
     }
     routes

@@ -41,8 +41,8 @@ impl PolicyEntry {
     pub fn drop_changed(&mut self, key: &PolicyKey, id: &NodeId, plan: &DevicePlan) {
         let unread = |change: &Change| match change.field() {
             Field::Attribute(_) => plan.attributes_unread,
-            Field::EnabledRoutes | Field::ExitNode => plan.routes_unread,
-            _ => false,
+            Field::List(list) => list.is_of_routes() && plan.routes_unread,
+            Field::Setting(_) | Field::ExpireKeyAt | Field::DeleteInactive => false,
         };
         let asked = |change: &Change| {
             let mut asked = plan.asked.iter();

@@ -5,7 +5,7 @@ use std::{
 
 use super::{Failure, Request, Retry, contest::Contest, failure::Backoff};
 use crate::{
-    model::{Attributes, NodeId, RouteSet},
+    model::{Attributes, ListSetting, NodeId, RouteSet},
     plan::{
         AttributeType, AttributeWrites, Call, Change, DevicePlan, Difference, Field, PolicyKey,
         next_call,
@@ -181,11 +181,15 @@ impl DeviceState {
         let contested = contests
             .filter(|(field, contest)| contest.is_paused(now) && own(field, contest))
             .map(|(field, _)| field.clone());
-        let routes = pending(self.routes_backoff.as_ref(), now)
-            .map(|_| [Field::EnabledRoutes, Field::ExitNode]);
+        let routes = pending(self.routes_backoff.as_ref(), now).map(|_| {
+            ListSetting::ALL
+                .into_iter()
+                .filter(|it| it.is_of_routes())
+                .map(Field::List)
+        });
         let tags = pending(self.read_backoff.as_ref(), now)
             .filter(|_| self.plan.owners.share_tags())
-            .map(|_| Field::Tags);
+            .map(|_| Field::List(ListSetting::Tags));
         let reads_fail = pending(self.read_backoff.as_ref(), now).is_some();
         // Deleting needs both a read that succeeds and a list that is not in doubt.
         let deletion = (reads_fail || !list_trusted).then_some(Field::DeleteInactive);
@@ -349,7 +353,10 @@ impl DeviceState {
         let mut open = self.plan.differences.iter().filter(|it| it.hold.is_none());
         self.read
             || self.unverified_settings()
-            || open.any(|it| it.is_action() || (shares_tags && it.change.field() == Field::Tags))
+            || open.any(|it| {
+                it.is_action()
+                    || (shares_tags && it.change.field() == Field::List(ListSetting::Tags))
+            })
     }
 
     /// Whether the API has refused a change of this field for good.

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{device_state::DeviceState, policy_entry::PolicyEntry};
 use crate::{
-    model::{AttributeKey, Device, NodeId, Route},
+    model::{AttributeKey, Device, ListSetting, NodeId, Route},
     plan::{
         Binding, Deletion, Difference, Field, MAX_MANAGED, ManagedDevices, ManagedSettings, Policy,
         PolicyKey,
@@ -116,11 +116,7 @@ impl DeviceState {
         };
         let enabled = device.enabled_routes.as_ref();
         let is_disabled = |route: &Route| {
-            let field = if route.is_exit_node() {
-                Field::ExitNode
-            } else {
-                Field::EnabledRoutes
-            };
+            let field = Field::List(ListSetting::of_route(route));
             enabled.is_some_and(|enabled| !enabled.contains(route)) && !written(&field)
         };
         if self.busy > 0 || self.read || self.read_attributes {

@@ -1,4 +1,4 @@
-//! Each setting that is one value takes the whole way: spec, plan, request, simulator, and back.
+//! Each setting takes the whole way: spec, plan, request, simulator, and back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     api::{DeviceReference, Disruption, TailscaleDevicePolicySpec},
     convert,
-    model::{Device, NodeId, Setting, SettingValue},
+    model::{Device, ListSetting, NodeId, Route, Setting, SettingValue},
     plan::{
         Admission, Call, DeviceIndex, DevicePlan, Field, PolicyInput, PolicyKey, next_call,
         plan_tailnet,
@@ -23,7 +23,11 @@ const NODE: &str = "nSettingCNTRL";
 /// A simulated device, and a client for its tailnet.
 async fn tailnet() -> (Simulator, Client) {
     let options = Options {
-        devices: vec![json!({"nodeId": NODE, "hostname": "fra"})],
+        devices: vec![json!({
+            "nodeId": NODE,
+            "hostname": "fra",
+            "advertisedRoutes": ["10.0.0.0/16", "10.1.0.0/16", "0.0.0.0/0", "::/0"],
+        })],
         ..Options::default()
     };
     let simulator = Simulator::start(options).await.unwrap();
@@ -35,8 +39,8 @@ async fn tailnet() -> (Simulator, Client) {
     (simulator, Client::new(settings, key).unwrap())
 }
 
-/// The policy of a device, by this value.
-fn declaring(node: &str, value: &SettingValue) -> PolicyInput {
+/// A policy of a device.
+fn policy(node: &str, declare: impl Fn(&mut TailscaleDevicePolicySpec)) -> PolicyInput {
     let mut spec = TailscaleDevicePolicySpec {
         device: Some(DeviceReference {
             node_id: Some(node.to_owned()),
@@ -45,12 +49,17 @@ fn declaring(node: &str, value: &SettingValue) -> PolicyInput {
         allow_disruption: vec![Disruption::Deauthorize],
         ..TailscaleDevicePolicySpec::default()
     };
-    convert::declare(&mut spec, value);
+    declare(&mut spec);
     let key = PolicyKey {
         namespace: "network".to_owned(),
         name: node.to_lowercase(),
     };
     convert::policy(key, String::new(), 1, Timestamp::UNIX_EPOCH, &spec, None)
+}
+
+/// The policy of a device, by this value.
+fn declaring(node: &str, value: &SettingValue) -> PolicyInput {
+    policy(node, |spec| convert::declare(spec, value))
 }
 
 fn plan(policy: &PolicyInput, device: Device) -> DevicePlan {
@@ -81,6 +90,64 @@ async fn each_setting_goes_from_a_spec_to_the_api_and_back() {
             assert!(plan(&policy, device).in_sync());
         }
     }
+}
+
+/// The device as the API reports it. The list of all devices does not report routes to every credential.
+async fn read(client: &Client) -> Device {
+    let node: NodeId = NODE.parse().unwrap();
+    let routes = client.routes(&node).await.unwrap();
+    Device {
+        enabled_routes: Some(routes.enabled),
+        ..client.device(&node).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn each_list_goes_from_a_spec_to_the_api_and_back() {
+    for list in ListSetting::ALL {
+        let (_simulator, client) = tailnet().await;
+        for value in list.examples() {
+            let policy = policy(NODE, |spec| convert::declare_list(spec, &value));
+            let before = plan(&policy, read(&client).await);
+            let fields = before.differences.iter().map(|it| it.change.field());
+            assert_eq!(fields.collect::<Vec<_>>(), [Field::List(list)]);
+            match next_call(&before, &BTreeSet::new()).unwrap().0 {
+                Call::SetTags(node, tags) => client.set_tags(&node, &tags).await.unwrap(),
+                Call::SetRoutes(node, routes) => {
+                    client.set_routes(&node, &routes).await.unwrap();
+                }
+                other => panic!("{other:?}"),
+            }
+            let device = read(&client).await;
+            assert_eq!(list.of(&device), Some(value));
+            assert!(plan(&policy, device).in_sync());
+        }
+    }
+}
+
+/// A request replaces all routes of a device, those of the other setting too.
+#[test]
+fn a_request_for_one_setting_keeps_the_entries_of_the_other() {
+    let device = Device {
+        enabled_routes: Some(Route::exit_node()),
+        ..Device::plain(NODE.parse().unwrap())
+    };
+    let [value, _] = ListSetting::EnabledRoutes.examples();
+    let policy = policy(NODE, |spec| convert::declare_list(spec, &value));
+    let (call, _) = next_call(&plan(&policy, device), &BTreeSet::new()).unwrap();
+    let Call::SetRoutes(_, routes) = call else {
+        panic!("{call:?}");
+    };
+    assert_eq!(ListSetting::ExitNode.among(&routes), Route::exit_node());
+}
+
+#[test]
+fn each_list_has_its_own_event() {
+    let settings = Setting::ALL.iter().flat_map(|it| it.examples());
+    let settings: BTreeSet<&str> = settings.map(|value| value.event()).collect();
+    let lists: BTreeSet<&str> = ListSetting::ALL.map(ListSetting::event).into();
+    assert_eq!(lists.len(), ListSetting::ALL.len());
+    assert!(lists.is_disjoint(&settings));
 }
 
 #[test]

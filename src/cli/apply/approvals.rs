@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cli::{ask, plan::PlanRun, process::AnyError},
-    model::NodeId,
+    model::{NodeId, counted},
     plan::{ApprovedOn, Mode, Policy, PolicyKey},
 };
 
@@ -108,17 +108,10 @@ pub(super) fn hints(plan_run: &PlanRun) -> Vec<String> {
 
 impl HeldChanges<'_> {
     fn counted(&self) -> String {
-        let plural = |count, what: &str| {
-            if count == 1 {
-                format!("1 {what}")
-            } else {
-                format!("{count} {what}s")
-            }
-        };
         format!(
             "{} on {}",
-            plural(self.changes, "change"),
-            plural(self.devices.len(), "device")
+            counted(self.changes, "change"),
+            counted(self.devices.len(), "device")
         )
     }
 }

@@ -23,7 +23,7 @@ use super::{
     table::Style,
 };
 use crate::{
-    model::ChangeLimit,
+    model::{ChangeLimit, counted},
     plan::{Changes, Deletion, Difference, PolicyInput},
     tailnet::{ApprovedPlan, Engine, Input, Message, Settings, Term, drive},
     tailscale::Client,
@@ -135,10 +135,7 @@ fn approved(changes: usize, devices: usize) -> Result<bool, AnyError> {
             1 => "this change".to_owned(),
             many => format!("these {many} changes"),
         },
-        match devices {
-            1 => "1 device".to_owned(),
-            many => format!("{many} devices"),
-        },
+        counted(devices, "device"),
     );
     let approved = ask::agrees(&question, "yes")?;
     approved.ok_or_else(|| {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cli::output::printable,
-    model::{NodeId, Reason},
+    model::{NodeId, Reason, counted},
     plan::{Difference, Field, Hold},
     tailnet::{Engine, RemainingChange},
 };
@@ -178,9 +178,9 @@ impl fmt::Display for Outcome {
             f.write_str("Interrupted. ")?;
         }
         if self.made == self.total {
-            write!(f, "{} made", changes(self.made))?;
+            write!(f, "{} made", counted(self.made, "change"))?;
         } else {
-            write!(f, "{} of {} made", self.made, changes(self.total))?;
+            write!(f, "{} of {} made", self.made, counted(self.total, "change"))?;
         }
         let mut also = |count: usize, what: &str| match count {
             0 => Ok(()),
@@ -192,12 +192,5 @@ impl fmt::Display for Outcome {
         also(self.differs.len(), "other than planned")?;
         also(self.held, "held")?;
         f.write_str(".")
-    }
-}
-
-fn changes(count: usize) -> String {
-    match count {
-        1 => "1 change".to_owned(),
-        many => format!("{many} changes"),
     }
 }

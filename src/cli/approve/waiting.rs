@@ -8,7 +8,7 @@ use crate::{
         output::printable,
         table::{Style, lines},
     },
-    model::Reason,
+    model::{Reason, counted},
     plan::{Approvals, PlanHash},
 };
 
@@ -99,10 +99,6 @@ pub(super) fn table(plan: &HeldPlan, changes: &[&PendingChange], style: Style) -
 
 /// `2 changes on 1 device`
 pub(super) fn size(plan: &HeldPlan) -> String {
-    let counted = |count: u32, what: &str| match count {
-        1 => format!("1 {what}"),
-        many => format!("{many} {what}s"),
-    };
     let (changes, devices) = (
         counted(plan.changes, "change"),
         counted(plan.devices, "device"),

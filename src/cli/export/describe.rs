@@ -9,8 +9,8 @@ use crate::{
     api::{PostureAttribute, TailscaleDevicePolicySpec as Spec},
     convert,
     model::{
-        AttributeKey, AttributeString, Attributes, Device, FieldKind, PolicyField,
-        ReportedAttribute, Route, RouteSet, SafeInteger, Setting, SettingValue, Tag,
+        AttributeKey, AttributeString, Attributes, Device, FieldKind, ListSetting, ListValue,
+        PolicyField, ReportedAttribute, Route, RouteSet, SafeInteger, Setting, SettingValue, Tag,
     },
     plan::Owner,
 };
@@ -89,9 +89,11 @@ pub(super) fn describe<'a>(
     for Exported(field) in fields {
         match field.kind() {
             FieldKind::Setting(setting) => description.setting(setting),
-            FieldKind::Tags => description.tags(),
-            FieldKind::EnabledRoutes => description.routes(),
-            FieldKind::ExitNode => description.exit_node(),
+            FieldKind::List(list) => match list {
+                ListSetting::Tags => description.tags(),
+                ListSetting::EnabledRoutes => description.routes(),
+                ListSetting::ExitNode => description.exit_node(),
+            },
             FieldKind::PostureAttributes => {
                 if let Some(attributes) = attributes {
                     description.attributes(attributes, now);
@@ -121,6 +123,10 @@ impl Description<'_> {
         self.gaps.push(format!("{setting}: {why}"));
     }
 
+    fn declare_list(&mut self, value: &ListValue) {
+        convert::declare_list(&mut self.desired, value);
+    }
+
     /// A device of a user has no tags, and a policy cannot declare that.
     fn tags(&mut self) {
         let tags = &self.device.tags;
@@ -134,19 +140,13 @@ impl Description<'_> {
         } else if tags.len() > MAX_TAGS {
             self.gap("tags", &too_many(tags.len(), MAX_TAGS));
         } else if !tags.is_empty() {
-            self.desired.tags = Some(tags.iter().map(ToString::to_string).collect());
+            self.declare_list(&ListValue::Tags(tags.clone()));
         }
     }
 
     /// Leaves routes out if the device neither has nor advertises any: nobody has decided about them.
     fn routes(&mut self) {
-        let subnets = |routes: &RouteSet| -> Vec<String> {
-            routes
-                .iter()
-                .filter(|route| !route.is_exit_node())
-                .map(ToString::to_string)
-                .collect()
-        };
+        let subnets = |routes: &RouteSet| ListSetting::EnabledRoutes.among(routes);
         // Unknown is not none: a policy with [] would withdraw all routes.
         let Some(enabled) = &self.device.enabled_routes else {
             self.gap(
@@ -163,34 +163,27 @@ impl Description<'_> {
             // Advertised and not enabled: [] keeps it that way.
             || advertised.is_some_and(|advertised| !subnets(advertised).is_empty())
         {
-            self.desired.enabled_routes = Some(enabled);
+            self.declare_list(&ListValue::EnabledRoutes(enabled));
         }
     }
 
     fn exit_node(&mut self) {
-        let exit = |routes: &Option<RouteSet>| -> RouteSet {
-            routes
-                .iter()
-                .flatten()
-                .filter(|route| route.is_exit_node())
-                .copied()
-                .collect()
-        };
-        if self.device.enabled_routes.is_none() {
+        let exit = |routes: &RouteSet| ListSetting::ExitNode.among(routes);
+        let Some(enabled) = self.device.enabled_routes.as_ref().map(exit) else {
             self.gap(
                 "exitNode",
                 "the API does not report routes. Give the credential the scope devices:routes:read",
             );
             return;
-        }
-        let enabled = exit(&self.device.enabled_routes);
+        };
+        let advertised = self.device.advertised_routes.as_ref().map(exit);
         if enabled == Route::exit_node() {
-            self.desired.exit_node = Some(true);
+            self.declare_list(&ListValue::exit_node(true));
         } else if let Some(half) = enabled.first() {
             let why = format!("only {half} of the two routes of an exit node is enabled");
             self.gap("exitNode", &why);
-        } else if !exit(&self.device.advertised_routes).is_empty() {
-            self.desired.exit_node = Some(false);
+        } else if advertised.is_some_and(|advertised| !advertised.is_empty()) {
+            self.declare_list(&ListValue::exit_node(false));
         }
     }
 

@@ -6,7 +6,7 @@ use super::{describe::Description, names::names};
 use crate::{
     api::{DeviceReference, DeviceSelector, TailscaleDevicePolicySpec as Spec},
     convert,
-    model::{Setting, TagSet},
+    model::{ListSetting, PolicyField, Setting, TagSet},
     plan::DeviceIndex,
 };
 
@@ -49,7 +49,7 @@ pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> 
         let mut common = members[0].desired.clone();
         // A unique setting, such as a name, cannot hold for two devices.
         for setting in Setting::ALL.into_iter().filter(|it| it.is_tailnet_wide()) {
-            convert::undeclare(&mut common, setting);
+            convert::undeclare(&mut common, setting.field());
         }
         for member in &members[1..] {
             keep_equal(&mut common, &member.desired);
@@ -185,21 +185,19 @@ fn has_settings(desired: &Spec) -> bool {
     *desired != Spec::default()
 }
 
+/// The fields of settings that are the same or differ as a whole. Attributes differ key by key.
+fn whole_fields() -> impl Iterator<Item = PolicyField> {
+    let settings = Setting::ALL.into_iter().map(Setting::field);
+    settings.chain(ListSetting::ALL.into_iter().map(ListSetting::field))
+}
+
 /// Removes from `common` each setting that `other` does not declare equally.
 fn keep_equal(common: &mut Spec, other: &Spec) {
-    fn keep<T: PartialEq>(slot: &mut Option<T>, other: Option<&T>) {
-        if slot.as_ref() != other {
-            *slot = None;
+    for field in whole_fields() {
+        if !convert::declares_same(field, common, other) {
+            convert::undeclare(common, field);
         }
     }
-    for setting in Setting::ALL {
-        if !convert::declares_same(setting, common, other) {
-            convert::undeclare(common, setting);
-        }
-    }
-    keep(&mut common.tags, other.tags.as_ref());
-    keep(&mut common.enabled_routes, other.enabled_routes.as_ref());
-    keep(&mut common.exit_node, other.exit_node.as_ref());
     attributes(common, |key, desired| {
         let others = other.posture_attributes.as_ref();
         others.is_some_and(|others| others.get(key) == Some(desired))
@@ -208,19 +206,11 @@ fn keep_equal(common: &mut Spec, other: &Spec) {
 
 /// Removes from `desired` each setting that `other` declares equally.
 fn remove_equal(desired: &mut Spec, other: &Spec) {
-    fn remove<T: PartialEq>(slot: &mut Option<T>, other: Option<&T>) {
-        if slot.is_some() && slot.as_ref() == other {
-            *slot = None;
+    for field in whole_fields() {
+        if convert::declares_same(field, desired, other) {
+            convert::undeclare(desired, field);
         }
     }
-    for setting in Setting::ALL {
-        if convert::declares_same(setting, desired, other) {
-            convert::undeclare(desired, setting);
-        }
-    }
-    remove(&mut desired.tags, other.tags.as_ref());
-    remove(&mut desired.enabled_routes, other.enabled_routes.as_ref());
-    remove(&mut desired.exit_node, other.exit_node.as_ref());
     attributes(desired, |key, desired| {
         let others = other.posture_attributes.as_ref();
         others.is_none_or(|others| others.get(key) != Some(desired))

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::{GROUP, TailnetReference, TailscaleDevicePolicySpec, VERSION},
-    model::{Attributes, Device, NodeId, PolicyField},
+    model::{Attributes, Device, FieldKind, NodeId, PolicyField},
     plan::{DeviceIndex, Selector},
 };
 use describe::{Exported, USUAL, describe};
@@ -164,7 +164,7 @@ struct Metadata<'a> {
 impl ExportArgs {
     fn needs_routes(&self) -> bool {
         let mut fields = self.fields.iter();
-        fields.any(|field| matches!(field.0, PolicyField::EnabledRoutes | PolicyField::ExitNode))
+        fields.any(|field| matches!(field.0.kind(), FieldKind::List(list) if list.is_of_routes()))
     }
 
     fn needs_attributes(&self) -> bool {

@@ -18,7 +18,7 @@ use crate::{
         process::AnyError,
         prune_from::PruneFrom,
     },
-    model::{Attributes, ChangeLimit, Device, Setting},
+    model::{Attributes, ChangeLimit, Device, ListSetting, Setting},
     plan::Admission,
 };
 
@@ -275,10 +275,8 @@ fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<St
         ("hostname", json!(device.hostname)),
         ("user", json!(device.user)),
         ("os", json!(device.os)),
-        ("tags", json!(device.tags)),
         ("external", json!(device.external)),
         ("expires", json!(device.expires)),
-        ("enabledRoutes", json!(device.enabled_routes)),
         (
             "postureAttributes",
             json!(attributes.map(|attributes| {
@@ -289,8 +287,16 @@ fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<St
             })),
         ),
     ];
+    let lists = ListSetting::ALL.into_iter().map(|list| match list {
+        ListSetting::Tags => ("tags", json!(device.tags)),
+        // The routes of an exit node are among the enabled routes.
+        ListSetting::EnabledRoutes | ListSetting::ExitNode => {
+            ("enabledRoutes", json!(device.enabled_routes))
+        }
+    });
     settings
         .into_iter()
+        .chain(lists)
         .chain(others)
         .map(|(setting, value)| {
             let mut fingerprint = hash(&value);
@@ -311,6 +317,7 @@ fn hash(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ListValue;
 
     #[test]
     fn fingerprints_show_a_change_of_each_setting() {
@@ -324,6 +331,23 @@ mod tests {
             let differ = first.iter().filter(|(name, hash)| second[*name] != **hash);
             let differ: Vec<&String> = differ.map(|(name, _)| name).collect();
             assert_eq!(differ, [field]);
+        }
+    }
+
+    #[test]
+    fn fingerprints_show_a_change_of_each_list() {
+        for list in ListSetting::ALL {
+            let [first, second] = list.examples().map(|value| {
+                let mut device = Device::plain("n1CNTRL".parse().unwrap());
+                match &value {
+                    ListValue::Tags(tags) => device.tags.clone_from(tags),
+                    ListValue::EnabledRoutes(routes) | ListValue::ExitNode(routes) => {
+                        device.enabled_routes = Some(routes.clone());
+                    }
+                }
+                fingerprints(&device, None)
+            });
+            assert_ne!(first, second, "{list:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         snapshot::Snapshot,
         table::{self, Style},
     },
-    model::NodeId,
+    model::{NodeId, counted},
     plan::{
         Binding, DeviceIndex, Difference, Forbidden, Hold, Impact, PolicyInput, PolicyKey,
         TailnetPlan, Target, Unmatched,
@@ -193,12 +193,7 @@ impl fmt::Display for Totals {
             write!(f, ", {} held", self.held)?;
         }
         if self.refused > 0 {
-            let policies = if self.refused == 1 {
-                "policy"
-            } else {
-                "policies"
-            };
-            write!(f, ", {} {policies} not allowed", self.refused)?;
+            write!(f, ", {} not allowed", counted(self.refused, "policy"))?;
         }
         if self.only_shown > 0 {
             write!(f, ", {} only shown", self.only_shown)?;
@@ -206,22 +201,12 @@ impl fmt::Display for Totals {
         if self.unread > 0 {
             write!(f, ", {} not compared", counted(self.unread, "device"))?;
         }
-        let policies = match self.policies {
-            1 => "1 policy".to_owned(),
-            many => format!("{many} policies"),
-        };
+        let policies = counted(self.policies, "policy");
         write!(
             f,
             "; {policies}, {} in the tailnet.",
             counted(self.devices, "device")
         )
-    }
-}
-
-fn counted(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        many => format!("{many} {what}s"),
     }
 }
 

@@ -23,7 +23,7 @@ use super::{
     output::{self, Color},
     process::AnyError,
 };
-use crate::controller;
+use crate::{controller, model::counted};
 use outcome::Outcome;
 
 /// Checks manifests as the API server would, and together.
@@ -122,34 +122,24 @@ fn check(paths: &[PathBuf], args: &ValidateArgs, now: Timestamp) -> Outcome {
 
 fn summary(outcome: &Outcome) -> String {
     let manifests = &outcome.manifests;
-    let files = amount(manifests.files, "file", "files");
+    let files = counted(manifests.files, "file");
     let others = match manifests.others {
         0 => String::new(),
-        others => format!(
-            "; ignored {} of other kinds",
-            amount(others, "object", "objects")
-        ),
+        others => format!("; ignored {} of other kinds", counted(others, "object")),
     };
     let checked = if manifests.found == 0 {
         format!("no object of tailnet.dev in {files}{others}")
     } else {
-        let objects = amount(manifests.found, "object", "objects");
+        let objects = counted(manifests.found, "object");
         format!("{objects} in {files}{others}")
     };
     let errors = outcome.count(Severity::Error);
     let warnings = outcome.count(Severity::Warning);
-    let (invalid, warned) = (
-        amount(errors, "error", "errors"),
-        amount(warnings, "warning", "warnings"),
-    );
+    let (invalid, warned) = (counted(errors, "error"), counted(warnings, "warning"));
     match (errors, warnings) {
         (0, 0) => format!("valid ({checked})"),
         (0, _) => format!("valid, with {warned} ({checked})"),
         (_, 0) => format!("not valid: {invalid} ({checked})"),
         (_, _) => format!("not valid: {invalid} and {warned} ({checked})"),
     }
-}
-
-fn amount(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }

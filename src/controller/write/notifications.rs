@@ -82,11 +82,9 @@ pub(super) fn log_abandoned(key: &PolicyKey, abandoned: &Abandoned) -> Event {
 fn changed(difference: &Difference) -> Event {
     let reason = match &difference.change {
         Change::Setting { after, .. } => after.event(),
-        Change::Tags { .. } => "TagsChanged",
+        Change::List(change) => change.setting().event(),
         Change::Attribute { after: Some(_), .. } => "AttributeSet",
         Change::Attribute { after: None, .. } => "AttributeDeleted",
-        Change::EnabledRoutes { .. } => "RoutesChanged",
-        Change::ExitNode { .. } => "ExitNodeChanged",
         Change::ExpireKey { .. } => "KeyExpired",
         Change::Delete { .. } => "DeviceDeleted",
         // Not reached, as such a change is never sent.

@@ -188,9 +188,9 @@ fn record_of_another_object_or_tailnet_is_ignored() {
 
 #[test]
 fn keys_without_devices_count_for_bound_and_released_devices() {
-    let managed = crate::api::ManagedDevices {
+    let managed = crate::api::RecordedDevices {
         node_ids: vec![id(2).to_string()],
-        ..crate::api::ManagedDevices::default()
+        ..crate::api::RecordedDevices::default()
     };
     let status = |node_id: Option<NodeId>, managed| TailscaleDevicePolicyStatus {
         node_id: node_id.map(|id| id.to_string()),

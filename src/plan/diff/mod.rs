@@ -13,10 +13,12 @@ pub(super) use self::{
     shown::{denied, impossible, observed, protected},
 };
 use super::{
-    ApprovalStates, Change, Difference, Entry, Field, FieldOwners, Hold, ListOwners, Mode,
-    PolicyKey, Why, actions::Actions,
+    ApprovalStates, Change, Difference, Entry, Field, FieldOwners, Hold, ListChange, ListOwners,
+    Mode, PolicyKey, Why, actions::Actions,
 };
-use crate::model::{AttributeKey, Attributes, Device, ReportedAttribute, Route, RouteSet};
+use crate::model::{
+    AttributeKey, Attributes, Device, ListSetting, ListValue, ReportedAttribute, RouteSet,
+};
 
 /// The differences of one device, before the plan is finished.
 #[derive(Debug, Default)]
@@ -169,9 +171,7 @@ impl<'a> DiffBuilder<'a> {
 
     fn compare(&mut self, attributes: Option<&Attributes>) {
         self.settings();
-        if let Some(routes) = &self.device.enabled_routes {
-            self.routes(routes);
-        }
+        self.lists();
         if let Some(attributes) = attributes {
             self.attributes(attributes);
         }
@@ -212,10 +212,10 @@ impl<'a> DiffBuilder<'a> {
         &mut self,
         claim: &ListOwners<T>,
         before: &BTreeSet<T>,
-        change: impl Fn(BTreeSet<T>, BTreeSet<T>) -> Change,
+        change: impl Fn(BTreeSet<T>, BTreeSet<T>) -> ListChange,
     ) {
         let field_owners = self.field_owners;
-        let to = |after: &BTreeSet<T>| change(before.clone(), after.clone());
+        let to = |after: &BTreeSet<T>| Change::List(change(before.clone(), after.clone()));
         let field = to(before).field();
         let is_active = |policy: &PolicyKey| field_owners.acts_on(policy, &field);
         let with = |policy: &PolicyKey| claim.settled(before, |q| is_active(q) || q == policy);
@@ -280,8 +280,45 @@ impl<'a> DiffBuilder<'a> {
                 self.add(&claim.owners, Why::Declared, change);
             }
         }
-        let change = |before, after| Change::Tags { before, after };
-        self.list(&field_owners.tags, &device.tags, change);
+    }
+
+    /// A list that was not reported is not compared.
+    fn lists(&mut self) {
+        let (device, owners) = (self.device, self.field_owners);
+        for observed in ListSetting::ALL.into_iter().filter_map(|it| it.of(device)) {
+            match observed {
+                ListValue::Tags(before) => self.list(&owners.tags, &before, |before, after| {
+                    ListChange::Tags { before, after }
+                }),
+                ListValue::EnabledRoutes(before) => {
+                    self.list(&owners.enabled_routes, &before, |before, after| {
+                        ListChange::EnabledRoutes { before, after }
+                    });
+                }
+                ListValue::ExitNode(before) => self.exit_node(before),
+            }
+        }
+    }
+
+    /// No policy owns one of the two routes, so they have an owner like a setting that is one value.
+    fn exit_node(&mut self, before: RouteSet) {
+        let field_owners = self.field_owners;
+        let Some(claim) = &field_owners.exit_node else {
+            return;
+        };
+        if before == claim.desired {
+            return;
+        }
+        let why = if field_owners.clears_exit_node {
+            Why::Released
+        } else {
+            Why::Declared
+        };
+        let change = Change::List(ListChange::ExitNode {
+            before,
+            after: claim.desired.clone(),
+        });
+        self.add(&claim.owners, why, change);
     }
 
     /// Adds the one-shot actions of the policies that these owners include.
@@ -295,33 +332,6 @@ impl<'a> DiffBuilder<'a> {
             if !included.is_empty() {
                 self.add(&included, Why::Declared, change.clone());
             }
-        }
-    }
-
-    fn routes(&mut self, enabled: &RouteSet) {
-        let field_owners = self.field_owners;
-        let (exit, subnets): (RouteSet, RouteSet) =
-            enabled.iter().partition(|route| route.is_exit_node());
-        let change = |before, after| Change::EnabledRoutes { before, after };
-        self.list(&field_owners.enabled_routes, &subnets, change);
-        if let Some(claim) = &field_owners.exit_node
-            && exit
-                != if claim.desired {
-                    Route::exit_node()
-                } else {
-                    RouteSet::new()
-                }
-        {
-            let change = Change::ExitNode {
-                before: exit,
-                after: claim.desired,
-            };
-            let why = if field_owners.clears_exit_node {
-                Why::Released
-            } else {
-                Why::Declared
-            };
-            self.add(&claim.owners, why, change);
         }
     }
 

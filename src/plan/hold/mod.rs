@@ -12,9 +12,9 @@ pub use limit::WantedChanges;
 
 use super::{
     AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold,
-    PlanContext, Policy, PolicyKey, PolicyRecord, Target, actions,
+    ListChange, PlanContext, Policy, PolicyKey, PolicyRecord, Target, actions,
 };
-use crate::model::{Device, NodeId, SettingValue, TagSet};
+use crate::model::{Device, ListSetting, NodeId, SettingValue, TagSet};
 
 /// Sets the reason on each change that must not be sent now.
 pub(super) fn hold<'a>(
@@ -71,12 +71,12 @@ fn would_unselect(
     field_owners: &FieldOwners,
     policies: &[(&Policy, &PolicyRecord)],
 ) -> Option<Hold> {
-    if !matches!(difference.change, Change::Tags { .. }) {
+    let tags = Field::List(ListSetting::Tags);
+    if difference.change.field() != tags {
         return None;
     }
-    let acts = |policy: &PolicyKey| {
-        field_owners.acts_on(policy, &Field::Tags) || difference.concerns(policy)
-    };
+    let acts =
+        |policy: &PolicyKey| field_owners.acts_on(policy, &tags) || difference.concerns(policy);
     // The whole list as it would be sent, including the entries that the policy's author may not see.
     let after = field_owners.tags.settled(&device.tags, acts);
     let changed = tagged(device, &after);
@@ -134,13 +134,14 @@ fn disruption(
         })
     };
     match &difference.change {
-        Change::Tags { before, .. } => {
-            (before.is_empty() && has_selector()).then_some(Disruption::FirstTag)
-        }
         Change::Setting { after, .. } => disruption_of_setting(after, device, now),
+        Change::List(change) => match change {
+            ListChange::Tags { before, .. } => {
+                (before.is_empty() && has_selector()).then_some(Disruption::FirstTag)
+            }
+            ListChange::EnabledRoutes { .. } | ListChange::ExitNode { .. } => None,
+        },
         Change::Attribute { .. }
-        | Change::EnabledRoutes { .. }
-        | Change::ExitNode { .. }
         | Change::ExpireKey { .. }
         | Change::Delete { .. }
         | Change::NotCompared { .. } => None,

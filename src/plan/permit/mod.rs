@@ -25,7 +25,7 @@ use std::{
 pub use permissions::{AllowedEntries, DevicePermissions, Entry, PolicyPermissions, SplitPolicies};
 
 use super::{Glob, Hold, Mode, Policy, Selector, Suspender};
-use crate::model::{Device, PolicyField, Route};
+use crate::model::{Device, FieldKind, ListSetting, PolicyField, Route};
 use suggestion::SuggestedRule;
 pub use suggestion::{yaml_list, yaml_string};
 
@@ -332,15 +332,23 @@ fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
             );
             continue;
         }
-        let outside = match field {
-            PolicyField::Tags => permissions::outside(allowing, policy.desired.tags.as_ref()),
-            PolicyField::EnabledRoutes => {
-                permissions::outside(allowing, policy.desired.enabled_routes.as_ref())
+        let desired = &policy.desired;
+        let outside = match field.kind() {
+            FieldKind::List(ListSetting::Tags) => {
+                permissions::outside(allowing, desired.tags.as_ref())
             }
-            PolicyField::ExitNode if !allowing.any(|rule| rule.allows_exit_node()) => {
-                vec!["0.0.0.0/0 and ::/0".to_owned()]
+            FieldKind::List(ListSetting::EnabledRoutes) => {
+                permissions::outside(allowing, desired.enabled_routes.as_ref())
             }
-            _ => Vec::new(),
+            FieldKind::List(ListSetting::ExitNode) => {
+                let is_allowed = allowing.any(|rule| rule.allows_exit_node());
+                let both = || "0.0.0.0/0 and ::/0".to_owned();
+                (!is_allowed).then(both).into_iter().collect()
+            }
+            FieldKind::Setting(_)
+            | FieldKind::PostureAttributes
+            | FieldKind::ExpireKeyAt
+            | FieldKind::DeleteInactive => Vec::new(),
         };
         if !outside.is_empty() {
             let entries = outside.join(", ");

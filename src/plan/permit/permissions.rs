@@ -8,9 +8,10 @@ use std::{
 
 use super::{AllowedRules, Guardrails, Rule, SuggestedRule};
 use crate::{
-    model::{Device, PolicyField, Route, Tag},
+    model::{Device, FieldKind, ListSetting, PolicyField, Route, Tag},
     plan::{
-        Change, DesiredSettings, Field, Glob, Hold, Mode, Policy, PolicyKey, PolicyRecord, Released,
+        Change, DesiredSettings, Field, Glob, Hold, ListChange, Mode, Policy, PolicyKey,
+        PolicyRecord, Released,
     },
 };
 
@@ -91,17 +92,21 @@ impl AllowedEntries {
             let inside = entries.iter().filter(|entry| scope.covers(*entry));
             inside.cloned().collect()
         }
-        match change {
-            Change::Tags { before, after } => Change::Tags {
+        let Change::List(list) = change else {
+            return change.clone();
+        };
+        Change::List(match list {
+            ListChange::Tags { before, after } => ListChange::Tags {
                 before: inside(self, before),
                 after: inside(self, after),
             },
-            Change::EnabledRoutes { before, after } => Change::EnabledRoutes {
+            ListChange::EnabledRoutes { before, after } => ListChange::EnabledRoutes {
                 before: inside(self, before),
                 after: inside(self, after),
             },
-            change => change.clone(),
-        }
+            // Only a policy that may change both routes has them.
+            ListChange::ExitNode { .. } => list.clone(),
+        })
     }
 
     /// What these rules allow together. A rule without a bound allows all entries.
@@ -169,12 +174,20 @@ impl DevicePermissions {
             routes.all(|route| scope.covers(route)),
         );
         let allows = |field: PolicyField| {
-            here.iter().any(|rule| match field {
-                PolicyField::ExitNode => rule.allows(field) && rule.allows_exit_node(),
-                PolicyField::Tags => rule.allows(field) && tags_inside,
-                PolicyField::EnabledRoutes => rule.allows(field) && routes_inside,
-                _ => rule.allows(field),
-            })
+            let mut allowing = here.iter().filter(|rule| rule.allows(field));
+            match field.kind() {
+                FieldKind::List(ListSetting::Tags) => tags_inside && allowing.next().is_some(),
+                FieldKind::List(ListSetting::EnabledRoutes) => {
+                    routes_inside && allowing.next().is_some()
+                }
+                FieldKind::List(ListSetting::ExitNode) => {
+                    allowing.any(|rule| rule.allows_exit_node())
+                }
+                FieldKind::Setting(_)
+                | FieldKind::PostureAttributes
+                | FieldKind::ExpireKeyAt
+                | FieldKind::DeleteInactive => allowing.next().is_some(),
+            }
         };
         let denied = PolicyField::ALL.into_iter().filter(|field| !allows(*field));
         let denied: BTreeSet<PolicyField> = denied.collect();

@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
     use crate::plan::{
-        Change, Why,
+        Change, ListChange, Why,
         tests::scenes::{Scene, key, now, scene},
     };
 
@@ -307,12 +307,12 @@ mod tests {
                 prop_assert_eq!(difference.why, Why::Released);
                 prop_assert_eq!(&difference.owner.name, "released");
                 prop_assert!(difference.hold.is_none());
-                let known = matches!(
-                    difference.change,
-                    Change::Attribute { after: None, .. }
-                        | Change::EnabledRoutes { .. }
-                        | Change::ExitNode { after: false, .. }
-                );
+                let known = match &difference.change {
+                    Change::Attribute { after, .. } => after.is_none(),
+                    Change::List(ListChange::EnabledRoutes { .. }) => true,
+                    Change::List(ListChange::ExitNode { after, .. }) => after.is_empty(),
+                    _ => false,
+                };
                 prop_assert!(known, "{:?}", difference.change);
             }
         }

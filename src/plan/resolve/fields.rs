@@ -10,7 +10,10 @@ use std::{
 use jiff::Timestamp;
 
 use self::impossible::is_impossible;
-use crate::model::{AttributeKey, DesiredAttribute, NodeId, Route, Setting, SettingValue, Tag};
+use crate::model::{
+    AttributeKey, DesiredAttribute, ListSetting, ListValue, NodeId, Route, RouteSet, Setting,
+    SettingValue, Tag,
+};
 use crate::plan::{
     AllowedEntries, ApprovalStates, AttributeType, AttributeTypes, AttributesOwnership, Change,
     ConflictKind, Disruption, Field, Hold, ListOwners, Mode, Policy, PolicyKey, PolicyPermissions,
@@ -75,7 +78,7 @@ pub struct FieldOwners {
     /// The owners of `enabledRoutes`.
     pub enabled_routes: ListOwners<Route>,
     /// The owner of `exitNode`.
-    pub exit_node: Option<FieldOwner<bool>>,
+    pub exit_node: Option<FieldOwner<RouteSet>>,
     /// The owner of each attribute.
     pub attributes: BTreeMap<AttributeKey, FieldOwner<DesiredAttribute>>,
     /// The attributes to delete if they exist: the policies declared them before, and no policy does now.
@@ -287,19 +290,28 @@ impl FieldOwners {
     /// Whether any policy declares routes of either kind.
     #[must_use]
     pub fn need_routes(&self) -> bool {
-        !self.enabled_routes.is_empty()
-            || self.exit_node.is_some()
-            || self.only_shown().any(Self::need_routes)
+        let routes = ListSetting::ALL.into_iter().filter(|it| it.is_of_routes());
+        let mut owned = routes.filter(|list| self.has_owners(*list));
+        owned.next().is_some() || self.only_shown().any(Self::need_routes)
+    }
+
+    fn has_owners(&self, list: ListSetting) -> bool {
+        match list {
+            ListSetting::Tags => !self.tags.is_empty(),
+            ListSetting::EnabledRoutes => !self.enabled_routes.is_empty(),
+            ListSetting::ExitNode => self.exit_node.is_some(),
+        }
     }
 
     /// Whether a request for the routes would contain entries that no policy here owns.
     #[must_use]
     pub fn share_routes(&self) -> bool {
-        let sets_exit_node = |claim: &FieldOwner<bool>| {
+        let sets_exit_node = |claim: &FieldOwner<RouteSet>| {
             let mut owners = claim.owners.iter();
-            owners.any(|owner| self.acts_on(owner, &Field::ExitNode))
+            owners.any(|owner| self.acts_on(owner, &Field::List(ListSetting::ExitNode)))
         };
-        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::EnabledRoutes);
+        let acts =
+            |owner: &PolicyKey| self.acts_on(owner, &Field::List(ListSetting::EnabledRoutes));
         self.enabled_routes
             .carries_unmanaged(acts, AllowedEntries::bounds_routes)
             || !self.exit_node.as_ref().is_some_and(sets_exit_node)
@@ -308,7 +320,7 @@ impl FieldOwners {
     /// Whether a request for the tags would contain tags that no policy here owns.
     #[must_use]
     pub fn share_tags(&self) -> bool {
-        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::Tags);
+        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::List(ListSetting::Tags));
         self.tags
             .carries_unmanaged(acts, AllowedEntries::bounds_tags)
     }
@@ -324,8 +336,6 @@ impl FieldOwners {
     fn admit(&mut self, policy: &Policy, approvals: &ApprovalStates<'_>) {
         let key = &policy.key;
         let desired = &policy.desired;
-        let ownership = policy.ownership;
-        let scope = self.permissions.scope(key);
         let mut conflicts: Vec<(Field, PolicyKey)> = Vec::new();
         let mut add_conflict = |field, winner: Option<PolicyKey>| {
             conflicts.extend(winner.map(|winner| (field, winner)));
@@ -337,21 +347,9 @@ impl FieldOwners {
             self.settings.extend(slot.map(|owner| (setting, owner)));
             add_conflict(Field::Setting(setting), winner);
         }
-        if let Some(tags) = &desired.tags {
-            add_conflict(
-                Field::Tags,
-                self.tags.admit(key, tags, ownership.tags, scope.clone()),
-            );
-        }
-        if let Some(routes) = &desired.enabled_routes {
-            let winner = self
-                .enabled_routes
-                .admit(key, routes, ownership.enabled_routes, scope);
-            add_conflict(Field::EnabledRoutes, winner);
-        }
-        if let Some(exit_node) = &desired.exit_node {
-            let winner = claim(&mut self.exit_node, exit_node, key);
-            add_conflict(Field::ExitNode, winner);
+        for value in desired.lists() {
+            let winner = self.admit_list(policy, &value);
+            add_conflict(Field::List(value.setting()), winner);
         }
         conflicts.sort();
         self.conflicts
@@ -362,13 +360,28 @@ impl FieldOwners {
                 is_named: true,
                 kind: ConflictKind::Field,
             }));
-        if desired.attributes.is_some() && ownership.attributes == AttributesOwnership::Exact {
+        if desired.attributes.is_some() && policy.ownership.attributes == AttributesOwnership::Exact
+        {
             self.exact_attribute_owners.push(key.clone());
         }
         self.allowed.insert(key.clone(), policy.allowed.clone());
         self.modes.insert(key.clone(), policy.mode);
         if approvals.limits(key) {
             self.limited.insert(key.clone());
+        }
+    }
+
+    /// Adds the entries that a policy declares. Returns the policy that overrides it, if any.
+    fn admit_list(&mut self, policy: &Policy, value: &ListValue) -> Option<PolicyKey> {
+        let (key, ownership) = (&policy.key, policy.ownership);
+        let scope = self.permissions.scope(key);
+        match value {
+            ListValue::Tags(tags) => self.tags.admit(key, tags, ownership.tags, scope),
+            ListValue::EnabledRoutes(routes) => {
+                let owners = &mut self.enabled_routes;
+                owners.admit(key, routes, ownership.enabled_routes, scope)
+            }
+            ListValue::ExitNode(routes) => claim(&mut self.exit_node, routes, key),
         }
     }
 

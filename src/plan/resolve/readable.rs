@@ -10,11 +10,10 @@ use std::collections::BTreeMap;
 
 use crate::model::{
     AttributeKey, AttributeValue, Attributes, DesiredAttribute, Device, FieldKind, PolicyField,
-    Route,
 };
 use crate::plan::{
-    DesiredSettings, DeviceTarget, Identity, ListOwnership, Mode, Ownership, Policy, PolicyRecord,
-    Selector, Suspender, Target,
+    DesiredSettings, DeviceTarget, Identity, Mode, Ownership, Policy, PolicyRecord, Selector,
+    Suspender, Target,
 };
 
 impl Policy {
@@ -94,19 +93,9 @@ fn observe(
             Some(value) => desired.set(value),
             None => desired.unset(setting),
         },
-        FieldKind::Tags => {
-            desired.tags = Some(device.tags.clone());
-            ownership.tags = ListOwnership::Exact;
-        }
-        FieldKind::EnabledRoutes => {
-            let subnets = device.enabled_routes.iter().flatten();
-            let subnets = subnets.filter(|route| !route.is_exit_node());
-            desired.enabled_routes = Some(subnets.copied().collect());
-            ownership.enabled_routes = ListOwnership::Exact;
-        }
-        FieldKind::ExitNode => {
-            let mut routes = device.enabled_routes.iter().flatten();
-            desired.exit_node = Some(routes.any(Route::is_exit_node));
+        FieldKind::List(list) => {
+            desired.set_list(list.of(device).unwrap_or_else(|| list.empty()));
+            ownership.own_all(list);
         }
         FieldKind::PostureAttributes => {
             let declared = desired.attributes.get_or_insert_default();

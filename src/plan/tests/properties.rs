@@ -10,8 +10,8 @@ use crate::model::{
 };
 use crate::plan::{
     ApprovalStates, AttributesOwnership, Call, Change, DesiredSettings, DevicePlan, Difference,
-    Disruption, Guardrails, Hold, ListOwnership, Mode, PlanContext, Policy, PolicyRecord,
-    TailnetWide, Target, next_call, plan_device,
+    Disruption, Guardrails, Hold, ListChange, ListOwnership, Mode, PlanContext, Policy,
+    PolicyRecord, TailnetWide, Target, next_call, plan_device,
     tests::scenes::{Scene, key, now, scene},
 };
 
@@ -116,7 +116,7 @@ fn desired(scene: &Scene) -> (Device, Attributes) {
         .collect();
     let is_held = |test: fn(&Change) -> bool| held.iter().any(test);
     let (mut device, mut attributes) = (scene.device.clone(), scene.attributes.clone());
-    if !is_held(|c| matches!(c, Change::Tags { .. })) {
+    if !is_held(|c| matches!(c, Change::List(ListChange::Tags { .. }))) {
         device.tags = winning_list(scene, &scene.device.tags, |policy| {
             Some((policy.desired.tags.clone()?, policy.ownership.tags))
         });
@@ -327,7 +327,8 @@ proptest! {
         for difference in &plan.differences {
             let unknown = matches!(
                 difference.change,
-                Change::Attribute { .. } | Change::EnabledRoutes { .. } | Change::ExitNode { .. }
+                Change::Attribute { .. }
+                    | Change::List(ListChange::EnabledRoutes { .. } | ListChange::ExitNode { .. })
             );
             prop_assert!(!unknown, "{difference:?}");
         }
@@ -339,7 +340,7 @@ proptest! {
     #[test]
     fn selector_policy_gives_no_tag_that_ends_its_match_and_no_first_tag_unless_allowed(scene in scene()) {
         for difference in scene.plan().differences {
-            let Change::Tags { before, after } = &difference.change else {
+            let Change::List(ListChange::Tags { before, after }) = &difference.change else {
                 continue;
             };
             let owner = scene.policies.iter().find(|(policy, _)| policy.key == difference.owner);

@@ -2,9 +2,10 @@ use std::{cmp::Ordering, fmt};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::ListChange;
 use crate::model::{
-    APPROVE, AttributeKey, DesiredAttribute, NodeId, PolicyField, ReportedAttribute, Route,
-    RouteSet, Setting, SettingValue, TagSet,
+    APPROVE, AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, ReportedAttribute,
+    Setting, SettingValue,
 };
 use crate::plan::{
     AttributeType, ClockSkew, Disruption, MAX_EXPIRIES, PlanHash, PolicyKey, Suspender,
@@ -15,14 +16,10 @@ use crate::plan::{
 pub enum Field {
     /// A setting that is one value.
     Setting(Setting),
-    /// `tags`
-    Tags,
+    /// A setting that is entries of a list.
+    List(ListSetting),
     /// `postureAttributes[KEY]`
     Attribute(AttributeKey),
-    /// `enabledRoutes`
-    EnabledRoutes,
-    /// `exitNode`
-    ExitNode,
     /// `expireKeyAt`
     ExpireKeyAt,
     /// `deleteInactive`
@@ -37,11 +34,7 @@ impl Field {
         match self {
             Self::Setting(setting) => setting.is_tailnet_wide(),
             Self::Attribute(_) => true,
-            Self::Tags
-            | Self::EnabledRoutes
-            | Self::ExitNode
-            | Self::ExpireKeyAt
-            | Self::DeleteInactive => false,
+            Self::List(_) | Self::ExpireKeyAt | Self::DeleteInactive => false,
         }
     }
 
@@ -50,10 +43,8 @@ impl Field {
     pub fn of_spec(&self) -> PolicyField {
         match self {
             Self::Setting(setting) => setting.field(),
-            Self::Tags => PolicyField::Tags,
+            Self::List(list) => list.field(),
             Self::Attribute(_) => PolicyField::PostureAttributes,
-            Self::EnabledRoutes => PolicyField::EnabledRoutes,
-            Self::ExitNode => PolicyField::ExitNode,
             Self::ExpireKeyAt => PolicyField::ExpireKeyAt,
             Self::DeleteInactive => PolicyField::DeleteInactive,
         }
@@ -100,13 +91,8 @@ pub enum Change {
         /// Desired.
         after: SettingValue,
     },
-    /// All its tags.
-    Tags {
-        /// Observed.
-        before: TagSet,
-        /// Desired.
-        after: TagSet,
-    },
+    /// A setting that is entries of a list.
+    List(ListChange),
     /// An attribute that is set, changed, or (`after: None`) deleted.
     Attribute {
         /// Its key.
@@ -115,20 +101,6 @@ pub enum Change {
         before: Option<ReportedAttribute>,
         /// Desired.
         after: Option<DesiredAttribute>,
-    },
-    /// Its subnet routes, without those of an exit node.
-    EnabledRoutes {
-        /// Observed.
-        before: RouteSet,
-        /// Desired.
-        after: RouteSet,
-    },
-    /// Its exit-node routes: both or none.
-    ExitNode {
-        /// Observed; only one of the two routes is possible.
-        before: RouteSet,
-        /// Desired.
-        after: bool,
     },
     /// Its key expired, once.
     ExpireKey {
@@ -158,10 +130,8 @@ impl Change {
     pub fn field(&self) -> Field {
         match self {
             Self::Setting { after, .. } => Field::Setting(after.setting()),
-            Self::Tags { .. } => Field::Tags,
+            Self::List(change) => Field::List(change.setting()),
             Self::Attribute { key, .. } => Field::Attribute(key.clone()),
-            Self::EnabledRoutes { .. } => Field::EnabledRoutes,
-            Self::ExitNode { .. } => Field::ExitNode,
             Self::ExpireKey { .. } => Field::ExpireKeyAt,
             Self::Delete { .. } => Field::DeleteInactive,
             Self::NotCompared { field, .. } => field.clone(),
@@ -184,15 +154,8 @@ impl Change {
             (Self::Setting { after, .. }, Self::Setting { before, .. }) => {
                 before.as_ref() != Some(after)
             }
-            (Self::Tags { after, .. }, Self::Tags { before, .. }) => after != before,
-            (Self::EnabledRoutes { after, .. }, Self::EnabledRoutes { before, .. }) => {
-                after != before
-            }
-            (Self::ExitNode { after: true, .. }, Self::ExitNode { before, .. }) => {
-                *before != Route::exit_node()
-            }
-            (Self::ExitNode { after: false, .. }, Self::ExitNode { before, .. }) => {
-                !before.is_empty()
+            (Self::List(made), Self::List(later)) => {
+                made.setting() == later.setting() && made.after() != later.before()
             }
             (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {
                 match (after, before) {
@@ -210,9 +173,8 @@ impl Change {
     pub fn before(&self) -> String {
         match self {
             Self::Setting { before, .. } => or_none(before.as_ref()),
-            Self::Tags { before, .. } => listed(before),
+            Self::List(change) => change.before().to_string(),
             Self::Attribute { before, .. } => or_none(before.as_ref()),
-            Self::EnabledRoutes { before, .. } | Self::ExitNode { before, .. } => listed(before),
             Self::ExpireKey { before, .. } => match before {
                 Some(before) => format!("expires {before}"),
                 None => "never expires".to_owned(),
@@ -227,11 +189,8 @@ impl Change {
     pub fn after(&self) -> String {
         match self {
             Self::Setting { after, .. } => after.to_string(),
-            Self::Tags { after, .. } => listed(after),
+            Self::List(change) => change.after().to_string(),
             Self::Attribute { after, .. } => or_none(after.as_ref()),
-            Self::EnabledRoutes { after, .. } => listed(after),
-            Self::ExitNode { after: true, .. } => "0.0.0.0/0,::/0".to_owned(),
-            Self::ExitNode { after: false, .. } => "none".to_owned(),
             Self::ExpireKey { at, .. } => format!("expired as of {at}"),
             Self::Delete { .. } => "deleted".to_owned(),
             Self::NotCompared { after, .. } => after.clone(),
@@ -246,15 +205,6 @@ impl fmt::Display for Change {
             return write!(f, "{field}: {after}");
         }
         write!(f, "{}: {} → {}", self.field(), self.before(), self.after())
-    }
-}
-
-fn listed<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    if items.is_empty() {
-        "none".to_owned()
-    } else {
-        items.join(",")
     }
 }
 

@@ -1,17 +1,14 @@
 //! What a policy desires of its devices.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::{Change, Field};
 use crate::{
     model::{
-        AttributeKey, DesiredAttribute, DeviceLabel, PolicyField, RouteSet, Setting, SettingValue,
-        TagSet, TailnetIpv4,
+        AttributeKey, DesiredAttribute, DeviceLabel, ListSetting, ListValue, PolicyField, RouteSet,
+        Setting, SettingValue, TagSet, TailnetIpv4,
     },
     plan::DeleteInactive,
 };
@@ -97,6 +94,40 @@ impl DesiredSettings {
         }
     }
 
+    /// The declared settings that are entries of a list.
+    pub fn lists(&self) -> impl Iterator<Item = ListValue> {
+        let all = ListSetting::ALL.into_iter();
+        all.filter_map(|list| self.list(list))
+    }
+
+    /// The declared entries of a list.
+    #[must_use]
+    pub fn list(&self, list: ListSetting) -> Option<ListValue> {
+        match list {
+            ListSetting::Tags => self.tags.clone().map(ListValue::Tags),
+            ListSetting::EnabledRoutes => self.enabled_routes.clone().map(ListValue::EnabledRoutes),
+            ListSetting::ExitNode => self.exit_node.map(ListValue::exit_node),
+        }
+    }
+
+    /// Declares the entries of a list.
+    pub fn set_list(&mut self, value: ListValue) {
+        match value {
+            ListValue::Tags(tags) => self.tags = Some(tags),
+            ListValue::EnabledRoutes(routes) => self.enabled_routes = Some(routes),
+            ListValue::ExitNode(routes) => self.exit_node = Some(!routes.is_empty()),
+        }
+    }
+
+    /// Declares nothing for a list.
+    fn unset_list(&mut self, list: ListSetting) {
+        match list {
+            ListSetting::Tags => self.tags = None,
+            ListSetting::EnabledRoutes => self.enabled_routes = None,
+            ListSetting::ExitNode => self.exit_node = None,
+        }
+    }
+
     /// The settings of these fields only.
     pub(in crate::plan) fn only(&self, wanted: impl Fn(PolicyField) -> bool) -> Self {
         let mut only = self.clone();
@@ -105,10 +136,11 @@ impl DesiredSettings {
                 only.unset(setting);
             }
         }
-        only.tags.take_if(|_| !wanted(PolicyField::Tags));
-        only.enabled_routes
-            .take_if(|_| !wanted(PolicyField::EnabledRoutes));
-        only.exit_node.take_if(|_| !wanted(PolicyField::ExitNode));
+        for list in ListSetting::ALL {
+            if !wanted(list.field()) {
+                only.unset_list(list);
+            }
+        }
         only.attributes
             .take_if(|_| !wanted(PolicyField::PostureAttributes));
         only.expire_key_at
@@ -128,17 +160,9 @@ impl DesiredSettings {
             attributes.map(|(key, desired)| (Field::Attribute(key.clone()), desired.to_string()));
         let settings = self.settings();
         let settings = settings.map(|value| (Field::Setting(value.setting()), value.to_string()));
-        let exit_node = |wanted| if wanted { "0.0.0.0/0,::/0" } else { "none" };
+        let lists = self.lists();
+        let lists = lists.map(|value| (Field::List(value.setting()), value.to_string()));
         let others = [
-            (Field::Tags, self.tags.as_ref().map(joined)),
-            (
-                Field::EnabledRoutes,
-                self.enabled_routes.as_ref().map(joined),
-            ),
-            (
-                Field::ExitNode,
-                self.exit_node.map(|it| exit_node(it).to_owned()),
-            ),
             (
                 Field::ExpireKeyAt,
                 self.expire_key_at.map(|at| format!("expired as of {at}")),
@@ -151,7 +175,8 @@ impl DesiredSettings {
         let others = others
             .into_iter()
             .filter_map(|(field, after)| Some((field, after?)));
-        let mut all: Vec<_> = settings.chain(others).chain(attributes).collect();
+        let all = settings.chain(lists).chain(others).chain(attributes);
+        let mut all: Vec<_> = all.collect();
         all.sort();
         let uncompared = all.into_iter();
         uncompared
@@ -163,26 +188,17 @@ impl DesiredSettings {
     #[must_use]
     pub fn fields(&self) -> Vec<PolicyField> {
         let others = [
-            (self.tags.is_some(), PolicyField::Tags),
-            (self.enabled_routes.is_some(), PolicyField::EnabledRoutes),
-            (self.exit_node.is_some(), PolicyField::ExitNode),
             (self.attributes.is_some(), PolicyField::PostureAttributes),
             (self.expire_key_at.is_some(), PolicyField::ExpireKeyAt),
             (self.delete_inactive.is_some(), PolicyField::DeleteInactive),
         ];
         let others = others.into_iter().filter(|(named, _)| *named);
         let settings = self.settings().map(|value| value.setting().field());
-        let mut fields: Vec<PolicyField> = settings.chain(others.map(|(_, field)| field)).collect();
+        let lists = self.lists().map(|value| value.setting().field());
+        let others = others.map(|(_, field)| field);
+        let mut fields: Vec<PolicyField> = settings.chain(lists).chain(others).collect();
         fields.sort();
         fields.extend(&self.unreadable);
         fields
     }
-}
-
-fn joined<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
-    if items.is_empty() {
-        return "none".to_owned();
-    }
-    items.join(",")
 }

@@ -3,7 +3,9 @@ use std::{cmp::Reverse, collections::BTreeSet, fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::model::{AttributeKey, NodeId, TagSet};
+use crate::model::{
+    AttributeKey, AttributesOwnership, Disruption, ListOwnership, ListSetting, NodeId, TagSet,
+};
 use crate::plan::{
     ActionRecords, AllowedRules, Bound, DesiredSettings, DeviceIndex, KeyExpiries, ManagedDevices,
     OwnedKeys, PlanHash, Rivals, Selector,
@@ -201,26 +203,6 @@ pub enum Deletion {
     Clear,
 }
 
-/// How much of a list a policy owns.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ListOwnership {
-    /// The whole list.
-    #[default]
-    Exact,
-    /// The declared entries: it only adds.
-    AtLeast,
-}
-
-/// How many of a device's attributes a policy owns.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AttributesOwnership {
-    /// The declared attributes.
-    #[default]
-    Named,
-    /// All attributes, except those that another policy declares.
-    Exact,
-}
-
 /// How much of each list a policy owns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ownership {
@@ -230,6 +212,18 @@ pub struct Ownership {
     pub enabled_routes: ListOwnership,
     /// Of the attributes.
     pub attributes: AttributesOwnership,
+}
+
+impl Ownership {
+    /// Owns a whole list.
+    pub(in crate::plan) fn own_all(&mut self, list: ListSetting) {
+        match list {
+            ListSetting::Tags => self.tags = ListOwnership::Exact,
+            ListSetting::EnabledRoutes => self.enabled_routes = ListOwnership::Exact,
+            // There are two routes, and always both are owned.
+            ListSetting::ExitNode => {}
+        }
+    }
 }
 
 /// How a manifest names its device.
@@ -292,22 +286,5 @@ impl DeviceTarget {
     #[must_use]
     pub fn names(&self, named: &str) -> bool {
         self.identity.to_string() == named
-    }
-}
-
-/// A change that can cut a device off, and is sent only if the policy allows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Disruption {
-    /// Taking a device out of the tailnet.
-    Deauthorize,
-    /// Enabling key expiry when the expiry is in the past: the device must log in again.
-    ExpiredKey,
-    /// Giving the first tag to a device that a selector matches: it takes the device from its user for good.
-    FirstTag,
-}
-
-impl fmt::Display for Disruption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::Engine;
 use crate::{
-    model::{AttributeKey, DesiredAttribute, NodeId, PolicyField, Route, RouteSet},
+    model::{AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, Route, RouteSet},
     plan::{AttributeType, Call, DevicePlan, Field, Mode, Policy, PolicyKey},
     tailnet::Now,
 };
@@ -140,11 +140,7 @@ impl Engine {
                 continue;
             }
             let sends = |route: &&Route| {
-                let field = if route.is_exit_node() {
-                    Field::ExitNode
-                } else {
-                    Field::EnabledRoutes
-                };
+                let field = Field::List(ListSetting::of_route(route));
                 node.plan.acts_on(key, &field)
             };
             let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();

@@ -1,11 +1,11 @@
 //! Keeps the record of the devices that a policy manages under `deletionPolicy: Clear`, and of those that it
 //! has released: see [`crate::tailnet::release`].
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::Engine;
 use crate::{
-    model::NodeId,
+    model::{ListSetting, NodeId},
     plan::{Binding, Field, ManagedDevices, ManagedSettings, PolicyKey, Released},
     tailnet::{Now, deadline::Progress, device_state::DeviceState},
 };
@@ -171,19 +171,11 @@ impl Engine {
 
 /// Whether all settings that a policy put on a device are cleared, as far as a read has verified.
 fn is_cleared(node: &DeviceState, key: &PolicyKey, due: &ManagedSettings) -> bool {
-    let (mut exit, mut subnets) = (false, false);
-    for route in &due.routes {
-        *(if route.is_exit_node() {
-            &mut exit
-        } else {
-            &mut subnets
-        }) = true;
-    }
+    let routes: BTreeSet<ListSetting> = due.routes.iter().map(ListSetting::of_route).collect();
     let concerned = |field: &Field| match field {
         Field::Attribute(attribute) => due.keys.contains(attribute),
-        Field::EnabledRoutes => subnets,
-        Field::ExitNode => exit,
-        _ => false,
+        Field::List(list) => routes.contains(list),
+        Field::Setting(_) | Field::ExpireKeyAt | Field::DeleteInactive => false,
     };
     let mut open = node
         .plan

@@ -338,7 +338,7 @@ fn not_effective(difference: &Difference) -> Failure {
         reason: Reason::NotEffective,
         // Not every owner may see all entries of a list.
         message: match &difference.change {
-            Change::Tags { .. } | Change::EnabledRoutes { .. } => format!(
+            Change::List(change) if change.setting().is_owned_by_entry() => format!(
                 "The API accepted the change of {}, but the device did not change. The controller \
                  retries later.",
                 difference.change.field(),

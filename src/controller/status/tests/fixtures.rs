@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     api::Reason,
-    model::{NodeId, Route, SettingValue},
+    model::{NodeId, Route, RouteSet, SettingValue},
     plan::{
-        ApprovedOn, Binding, Bound, Change, Difference, Field, Forbidden, Hold, Mode, Owner,
-        PlanHash, PolicyKey, PolicyRecord, Why,
+        ApprovedOn, Binding, Bound, Change, Difference, Field, Forbidden, Hold, ListChange, Mode,
+        Owner, PlanHash, PolicyKey, PolicyRecord, Why,
     },
     tailnet::{
         ActionReport, ClearReport, DeviceReport, Failure, HeldPlan, PolicyReport, Retry,
@@ -170,10 +170,10 @@ pub(super) fn many(matched: usize, one: DeviceReport) -> SelectorReport {
 /// The settings that are still to be cleared on a device that a policy has released.
 pub(super) fn clearing(trouble: Option<&str>) -> ClearReport {
     let difference = Difference {
-        change: Change::ExitNode {
+        change: Change::List(ListChange::ExitNode {
             before: Route::exit_node(),
-            after: false,
-        },
+            after: RouteSet::new(),
+        }),
         why: Why::Released,
         ..difference(None)
     };

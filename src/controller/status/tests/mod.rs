@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
     api::{Reason, TailscaleDevicePolicyStatus, TailscaleTailnetStatus},
+    model::ListSetting,
     plan::{Binding, Expression, Field, Hold, Mode, Suspender, tests::scenes::plain_device as nas},
     tailnet::{
         DeviceReport, LimitedPolicy, PolicyReport, RecentChanges, Retry, SelectorErrors,
@@ -25,7 +26,10 @@ use states::*;
 #[test]
 fn selector_status_has_its_counts_and_the_first_failure_with_its_request_id() {
     let failing = one_of_many(
-        vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
+        vec![(
+            Some(Field::List(ListSetting::Tags)),
+            failure(Reason::ApiError, Retry::Later),
+        )],
         None,
     );
     let state = State::Selector(Box::new(many(1000, failing)));

@@ -5,7 +5,7 @@ use super::fixtures::{
 };
 use crate::{
     api::Reason,
-    model::ValueKind,
+    model::{ListSetting, ValueKind},
     plan::{AttributeType, Binding, Conflict, ConflictKind, Disruption, Field, Hold, Owner},
     tailnet::{DeviceReport, Retry, SelectorReport, State},
 };
@@ -16,7 +16,7 @@ pub(super) type Case = (State, [&'static str; 4]);
 pub(super) fn states() -> Vec<Case> {
     let lost = Conflict {
         is_named: true,
-        field: Field::Tags,
+        field: Field::List(ListSetting::Tags),
         overridden: key("b"),
         owner: key("a"),
         kind: ConflictKind::Field,
@@ -104,7 +104,7 @@ pub(super) fn unfinished_states() -> [Case; 16] {
     let failed = |reason, retry| {
         bound(DeviceReport {
             differences: vec![difference(None)],
-            failures: vec![(Some(Field::Tags), failure(reason, retry))],
+            failures: vec![(Some(Field::List(ListSetting::Tags)), failure(reason, retry))],
             ..device()
         })
     };
@@ -190,14 +190,17 @@ pub(super) fn unfinished_states() -> [Case; 16] {
 pub(super) fn fleet_states() -> [Case; 9] {
     let failing = || {
         one_of_many(
-            vec![(Some(Field::Tags), failure(Reason::ApiError, Retry::Later))],
+            vec![(
+                Some(Field::List(ListSetting::Tags)),
+                failure(Reason::ApiError, Retry::Later),
+            )],
             None,
         )
     };
     let expired = Hold::Disruption(Disruption::ExpiredKey);
     let lost = Conflict {
         is_named: true,
-        field: Field::Tags,
+        field: Field::List(ListSetting::Tags),
         overridden: key("b"),
         owner: key("a"),
         kind: ConflictKind::Field,

@@ -91,7 +91,7 @@ fn device_to_be_deleted_gets_no_other_request() {
     let plan = self::plan(&away(60 * DAY), &both);
     assert!(matches!(
         plan.differences[0].change,
-        Change::ExitNode { .. }
+        Change::List(ListChange::ExitNode { .. })
     ));
     assert!(matches!(plan.shown[0].hold, Some(Hold::Approval(_))));
 }

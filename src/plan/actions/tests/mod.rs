@@ -11,8 +11,8 @@ use proptest::{option, prelude::*};
 use super::{
     super::{
         AllowedRules, ApprovalStates, Change, Deletion, DesiredSettings, DeviceIndex, DevicePlan,
-        DeviceTarget, Guardrails, Hold, Identity, Mode, Ownership, PlanContext, Policy, PolicyKey,
-        PolicyRecord, Selector, Suspender, TailnetWide, Target, next_call, plan_device,
+        DeviceTarget, Guardrails, Hold, Identity, ListChange, Mode, Ownership, PlanContext, Policy,
+        PolicyKey, PolicyRecord, Selector, Suspender, TailnetWide, Target, next_call, plan_device,
         tests::scenes::{now, plain_device},
     },
     ActionRecords, DeleteInactive, DeletionRecord, Inactivity, MAX_EXPIRIES, Missed, Stage, expiry,

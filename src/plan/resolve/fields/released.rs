@@ -2,7 +2,7 @@
 
 use super::{FieldOwner, FieldOwners};
 use crate::{
-    model::RouteSet,
+    model::{ListSetting, RouteSet},
     plan::{ApprovalStates, Released},
 };
 
@@ -33,10 +33,8 @@ impl FieldOwners {
             let owners = self.released_keys.entry(key).or_default();
             owners.push(policy.clone());
         }
-        let (exit, subnets): (RouteSet, RouteSet) = settings
-            .routes
-            .iter()
-            .partition(|route| route.is_exit_node());
+        let exit = ListSetting::ExitNode.among(&settings.routes);
+        let subnets = ListSetting::EnabledRoutes.among(&settings.routes);
         let scope = self.permissions.scope(policy);
         let subnets = subnets.into_iter().filter(|it| scope.covers(it)).collect();
         self.enabled_routes.withdraw(policy, &subnets);
@@ -49,7 +47,7 @@ impl FieldOwners {
             None => {
                 self.clears_exit_node = true;
                 self.exit_node = Some(FieldOwner {
-                    desired: false,
+                    desired: RouteSet::new(),
                     owners: vec![policy.clone()],
                 });
             }

@@ -11,7 +11,7 @@ use super::{
     model::node_id,
 };
 use crate::{
-    model::{AttributeKey, Attributes, Device, NodeId, Reason, RouteSet, Setting},
+    model::{AttributeKey, Attributes, Device, ListSetting, NodeId, Reason, RouteSet, Setting},
     plan::{self, Changes, DeviceIndex, Difference, Field, Hold, PolicyInput, StatusState},
     tailnet::{ApprovedPlan, Engine, RemainingChange},
 };
@@ -94,13 +94,16 @@ fn touched(before: (&Device, &Attributes), after: (&Device, &Attributes)) -> BTr
             Field::Setting(Setting::Authorized),
             a.authorized != b.authorized,
         ),
-        (Field::Tags, a.tags != b.tags),
+        (Field::List(ListSetting::Tags), a.tags != b.tags),
         (
             Field::Setting(Setting::KeyExpiry),
             a.key_expiry_disabled != b.key_expiry_disabled,
         ),
-        (Field::EnabledRoutes, a_subnets != b_subnets),
-        (Field::ExitNode, a_exit != b_exit),
+        (
+            Field::List(ListSetting::EnabledRoutes),
+            a_subnets != b_subnets,
+        ),
+        (Field::List(ListSetting::ExitNode), a_exit != b_exit),
         (Field::Setting(Setting::Name), a.label() != b.label()),
         (Field::Setting(Setting::Ipv4), a.ipv4 != b.ipv4),
     ];
