@@ -37,10 +37,10 @@ use self::actions::Actions;
 use crate::model::{Attributes, Device};
 
 pub use types::{
-    AttributesOwnership, Change, Deletion, DesiredSettings, DeviceIndex, DeviceTarget, Difference,
-    Disruption, Field, Hold, Identity, ListChange, ListOwnership, Mode, Ownership, PlanContext,
-    Policy, PolicyInput, PolicyKey, PolicyRecord, Rank, ReconcileRequest, StatusState, Suspender,
-    Target, Why,
+    AttributesOwnership, Bound, Change, Deletion, DesiredSettings, DeviceIndex, DeviceTarget,
+    Difference, Disruption, Field, Hold, Identity, ListChange, ListOwnership, Mode, Owner,
+    Ownership, PlanContext, Policy, PolicyInput, PolicyKey, PolicyRecord, Rank, ReconcileRequest,
+    Rivals, StatusState, Suspender, Target, Why,
 };
 
 pub use select::{Expression, ExpressionError, Glob, Selector, Unmatched};
@@ -51,8 +51,8 @@ pub use permit::{
 };
 
 pub use resolve::{
-    AttributeType, AttributeTypes, Binding, Bound, Conflict, ConflictKind, FieldOwners, ListOwners,
-    Owner, Rivals, TailnetWide, UniqueSetting, bind, bind_policy, may_change, recorded,
+    AttributeType, AttributeTypes, Binding, Conflict, ConflictKind, FieldOwners, ListOwners,
+    TailnetWide, UniqueSetting, bind, bind_policy, may_change, recorded,
 };
 
 pub use actions::{
@@ -100,19 +100,7 @@ pub fn plan_device(
     let denied = diff::denied(device, &permissions, &split, &all, &replaced);
     let (policies, protected) = (&split.counting(&all), &split.protected(&all));
 
-    let mut owners = FieldOwners::resolve(
-        policies,
-        context.released,
-        &context.tailnet_wide.types,
-        context.approvals,
-        permissions,
-        &device.node_id,
-        context.now,
-    );
-    owners.add_denied(protected, &device.node_id, context.now);
-    let unique = UniqueSetting::of(&owners, policies);
-    owners.drop_overridden_by_other_devices(&device.node_id, &unique, policies, context);
-
+    let (owners, unique) = owners(device, policies, protected, permissions, context);
     let actions = Actions::of(device, policies, context);
     let protected_actions = Actions::of(device, protected, context);
 
@@ -144,4 +132,28 @@ pub fn plan_device(
             unique,
         )
     }
+}
+
+/// The owners of a device's fields among these policies, and their settings that no other device can have.
+fn owners(
+    device: &Device,
+    policies: &[(&Policy, &PolicyRecord)],
+    protected: &[(&Policy, &PolicyRecord)],
+    permissions: PolicyPermissions,
+    context: &PlanContext<'_>,
+) -> (FieldOwners, UniqueSetting) {
+    let node = &device.node_id;
+    let mut owners = FieldOwners::resolve(
+        policies,
+        context.released,
+        &context.tailnet_wide.types,
+        context.approvals,
+        permissions,
+        node,
+        context.now,
+    );
+    owners.add_denied(protected, node, context.now);
+    let unique = UniqueSetting::of(&owners, policies);
+    owners.drop_overridden_by_other_devices(node, &unique, policies, context);
+    (owners, unique)
 }

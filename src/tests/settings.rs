@@ -28,6 +28,7 @@ async fn tailnet() -> (Simulator, Client) {
             "hostname": "fra",
             "advertisedRoutes": ["10.0.0.0/16", "10.1.0.0/16", "0.0.0.0/0", "::/0"],
         })],
+        policy_file: Some(r#"{"tagOwners": {"tag:a": [], "tag:b": []}}"#.to_owned()),
         ..Options::default()
     };
     let simulator = Simulator::start(options).await.unwrap();

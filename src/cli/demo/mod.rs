@@ -72,17 +72,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     let engine = Engine::new(settings(), fastrand::u64(..));
     let driven = tokio::spawn(drive(engine, received, Arc::clone(&terminal), stop.clone()));
     let names: Vec<_> = policies.iter().map(|policy| policy.key.clone()).collect();
-    for input in policies
-        .into_iter()
-        .map(|policy| Input::Policy(Box::new(policy)))
-        .chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))])
-    {
-        mailbox.send(Message::Input(input))?;
-    }
-    mailbox.send(Message::Connection {
-        settings: None,
-        client: Ok(client),
-    })?;
+    send_inputs(&mailbox, policies, client)?;
     terminal.changed_since(0, differences).await;
     terminal.all_in_sync(&names).await;
     println!(
@@ -96,13 +86,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     );
     simulator.clear_requests();
     let before = terminal.changes();
-    simulator.patch_device(
-        &router(&simulator)?,
-        &json!({
-            "tags": ["tag:router"],
-            "enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "192.168.66.0/24", "::/0", "fd7a:10::/48"],
-        }),
-    )?;
+    drift(&simulator)?;
     // First the changes: until the next poll, all policies are still reported in sync.
     terminal.changed_since(before, 2).await;
     terminal.all_in_sync(&names).await;
@@ -115,6 +99,36 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), AnyError> {
     println!(
         "Next: tsdp demo --kubernetes runs the same in a real API server, for use with kubectl."
     );
+    Ok(())
+}
+
+/// The policies, the leadership, and the connection, as the controller sends them to its engine.
+fn send_inputs(
+    mailbox: &mpsc::UnboundedSender<Message>,
+    policies: Vec<PolicyInput>,
+    client: Client,
+) -> Result<(), AnyError> {
+    let policies = policies.into_iter();
+    let inputs = policies.map(|policy| Input::Policy(Box::new(policy)));
+    for input in inputs.chain([Input::PoliciesListed, Input::Term(Some(Term::FIRST))]) {
+        mailbox.send(Message::Input(input))?;
+    }
+    mailbox.send(Message::Connection {
+        settings: None,
+        client: Ok(client),
+    })?;
+    Ok(())
+}
+
+/// Changes a router as someone in the admin console would.
+fn drift(simulator: &Simulator) -> Result<(), AnyError> {
+    simulator.patch_device(
+        &router(simulator)?,
+        &json!({
+            "tags": ["tag:router"],
+            "enabledRoutes": ["0.0.0.0/0", "10.0.0.0/16", "192.168.66.0/24", "::/0", "fd7a:10::/48"],
+        }),
+    )?;
     Ok(())
 }
 

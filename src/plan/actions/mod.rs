@@ -19,6 +19,7 @@
 //! records count how many devices a policy deletes in a day. A due action is a difference like any
 //! other: the same order, guardrails, approvals, limit and reports apply.
 
+mod delete_inactive;
 mod records;
 mod skew;
 #[cfg(test)]
@@ -34,24 +35,15 @@ use super::{
 };
 use crate::model::{Device, PolicyField};
 
+pub use delete_inactive::DeleteInactive;
+use records::GRACE;
 pub use records::{ActionRecords, DeletionRecord, ExpiryRecord, MAX_EXPIRIES};
 pub use skew::ClockSkew;
 
-/// How long after its time the expiry of a key may still begin.
-pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
 /// The beginning of 2019: no device was seen before Tailscale existed.
 const FIRST_SEEN: Timestamp = Timestamp::constant(1_546_300_800, 0);
 /// How often the time is compared again: the wall clock can be set while a timer waits.
 const CLOCK_CHECK: SignedDuration = SignedDuration::from_mins(10);
-
-/// Which inactive devices a policy deletes, and how many in a day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeleteInactive {
-    /// How long the device must not have been seen.
-    pub inactive_for: SignedDuration,
-    /// The most devices to delete within any 24 hours.
-    pub max_per_day: u32,
-}
 
 /// How far the one-shot action of a policy on a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

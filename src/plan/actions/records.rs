@@ -2,8 +2,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::GRACE;
 use crate::model::NodeId;
+
+/// How long after its time the expiry of a key may still begin.
+pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The most devices whose keys a policy can expire at one time: its status records the id and the key
 /// expiry of each.

@@ -1,7 +1,8 @@
 //! Makes the plan of a device from its differences.
 
 use super::{
-    DevicePlan, Found,
+    DevicePlan,
+    compare::Found,
     desired_by::{desired_by, is_known},
 };
 use crate::{

@@ -2,13 +2,13 @@
 
 mod approval;
 mod limit;
+mod plan_hash;
 
 use jiff::Timestamp;
 
-pub use approval::{
-    ApprovalState, ApprovalStates, Approvals, ApprovedOn, Changes, FrozenPlan, PlanHash,
-};
+pub use approval::{ApprovalState, ApprovalStates, Approvals, ApprovedOn, Changes, FrozenPlan};
 pub use limit::WantedChanges;
+pub use plan_hash::PlanHash;
 
 use super::{
     AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold,

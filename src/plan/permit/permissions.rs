@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{AllowedRules, Guardrails, Rule, SuggestedRule};
+use super::{AllowedRules, Guardrails, Rule, suggestion::SuggestedRule};
 use crate::{
     model::{Device, FieldKind, ListSetting, PolicyField, Route, Tag},
     plan::{
@@ -214,14 +214,6 @@ impl DevicePermissions {
     #[must_use]
     pub fn denied(&self, field: PolicyField) -> Option<String> {
         self.denied.contains(&field).then(|| self.line.clone())
-    }
-}
-
-impl Rule {
-    /// Whether the rule is for a device. It is not if an expression fails on the device.
-    pub(super) fn is_about(&self, device: &Device) -> bool {
-        let devices = self.devices.as_ref();
-        devices.is_none_or(|devices| devices.iter().any(|it| it.selector.matches(device)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::Rule;
+use super::{Rule, rules::devices_of};
 use crate::{
     model::{PolicyField, Route},
     plan::{DesiredSettings, Policy, PolicyKey},
@@ -89,19 +89,6 @@ impl fmt::Display for SuggestedRule {
         }
         f.write_str("}]")
     }
-}
-
-/// The devices of these rules, as a manifest writes them; `None` if one of the rules is for all devices.
-pub(super) fn devices_of<'a>(rules: impl Iterator<Item = &'a Arc<Rule>>) -> Option<String> {
-    let mut texts: Vec<&str> = Vec::new();
-    for rule in rules {
-        for guarded in rule.devices.as_ref()? {
-            if !texts.contains(&guarded.text.as_str()) {
-                texts.push(&guarded.text);
-            }
-        }
-    }
-    Some(format!("[{}]", texts.join(", ")))
 }
 
 /// Strings as a list of YAML, in one line.

@@ -1,6 +1,6 @@
 mod mask;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{option, prelude::*, sample::select, strategy::ValueTree as _};
 use serde_json::{Value, json};
@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     convert::fixtures::guardrails,
-    model::{Route, Setting, SettingValue, TagSet},
+    model::{Device, PolicyField, Route, Setting, SettingValue, TagSet},
     plan::{
-        Call, DesiredSettings, DevicePlan, ListOwnership, PolicyKey, PolicyRecord,
+        Call, DesiredSettings, DevicePlan, ListOwnership, Mode, Policy, PolicyKey, PolicyRecord,
         tests::scenes::{Scene, plain_device, policy, scene},
     },
 };

@@ -12,10 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{AttributeKey, NodeId, Route, RouteSet};
-use crate::plan::{
-    AllowedRules, Deletion, Mode, OwnedKeys, PartlyManaged, Policy, PolicyKey, PolicyRecord,
-};
+use crate::model::{AttributeKey, NodeId, RouteSet};
+use crate::plan::{AllowedRules, Mode, OwnedKeys, PartlyManaged, PolicyKey};
 
 /// The most devices that a policy under `Clear` can manage: its status lists their ids, and the size of a
 /// Kubernetes object is limited.
@@ -68,7 +66,7 @@ pub struct Released {
 pub struct ManagedDevices {
     /// The devices that it manages.
     pub nodes: BTreeSet<NodeId>,
-    /// The routes that it declares for them. The attribute keys are in [`PolicyRecord::owned`].
+    /// The routes that it declares for them. The attribute keys are in [`crate::plan::PolicyRecord::owned`].
     pub routes: RouteSet,
     /// The devices on which it manages only some of these routes.
     pub partly: PartlyManaged,
@@ -158,37 +156,12 @@ impl ManagedDevices {
     }
 }
 
-impl Policy {
-    /// Whether devices that it releases are cleared, now or once someone approves. Nothing is sent for a
-    /// policy that is suspended or only observes.
-    #[must_use]
-    pub fn clears(&self) -> bool {
-        self.deletion == Deletion::Clear && matches!(self.mode, Mode::Enforce | Mode::Approve)
-    }
-
-    /// The declared routes, which it withdraws from a device that it releases.
-    #[must_use]
-    pub fn named_routes(&self) -> RouteSet {
-        let mut routes = self.desired.enabled_routes.clone().unwrap_or_default();
-        if self.desired.exit_node == Some(true) {
-            routes.extend(Route::exit_node());
-        }
-        routes
-    }
-
-    /// Whether it manages any setting that a release would clear.
-    #[must_use]
-    pub fn has_managed_settings(&self, record: &PolicyRecord) -> bool {
-        let mut named = self.desired.attributes.iter().flat_map(BTreeMap::keys);
-        named.next().is_some() || !record.owned.is_empty() || !self.named_routes().is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::{collection, prelude::*};
 
     use super::*;
+    use crate::model::Route;
     use crate::plan::{
         Change, ListChange, Why,
         tests::scenes::{Scene, key, now, scene},

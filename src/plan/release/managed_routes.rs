@@ -5,27 +5,8 @@
 //! declares may be one that a person approved. A policy usually manages every route that it declares, so only the
 //! exceptions are recorded.
 
-use std::collections::BTreeMap;
-
 use crate::model::{NodeId, RouteSet};
 use crate::plan::ManagedDevices;
-
-/// Devices on which a policy manages only some of the routes that it declares.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PartlyManaged(BTreeMap<NodeId, RouteSet>);
-
-impl PartlyManaged {
-    /// The devices, with the routes that are managed there.
-    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &RouteSet)> {
-        self.0.iter()
-    }
-}
-
-impl FromIterator<(NodeId, RouteSet)> for PartlyManaged {
-    fn from_iter<I: IntoIterator<Item = (NodeId, RouteSet)>>(devices: I) -> Self {
-        Self(devices.into_iter().collect())
-    }
-}
 
 impl ManagedDevices {
     /// The routes that the policy manages on one of its devices.

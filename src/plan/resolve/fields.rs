@@ -2,14 +2,11 @@ mod impossible;
 mod readers;
 mod released;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use self::impossible::is_impossible;
+use super::Conflict;
 use crate::model::{
     AttributeKey, DesiredAttribute, ListSetting, ListValue, NodeId, Route, RouteSet, Setting,
     SettingValue, Tag,
@@ -27,35 +24,6 @@ pub struct FieldOwner<T> {
     pub desired: T,
     /// The policies that declare exactly this, by rank: the first takes precedence.
     pub owners: Vec<PolicyKey>,
-}
-
-/// A field in which one policy is overridden by another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
-    /// The field.
-    pub field: Field,
-    /// The policy that is overridden.
-    pub overridden: PolicyKey,
-    /// The policy that takes precedence.
-    pub owner: PolicyKey,
-    /// Whether the message for the overridden policy may name the owner: both may change the field of one
-    /// device, both are in one namespace, or the overridden policy may change every device.
-    pub is_named: bool,
-    /// Why both policies cannot have what they declare.
-    pub kind: ConflictKind,
-}
-
-/// `tags to network/first`
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to ", self.field)?;
-        if self.is_named {
-            self.owner.fmt(f)?;
-        } else {
-            f.write_str("a policy of another namespace")?;
-        }
-        self.kind.fmt(f)
-    }
 }
 
 /// The owners of each field of one device.
@@ -193,7 +161,7 @@ impl FieldOwners {
                     field_owners.expired.insert(expired);
                     continue;
                 }
-                if is_impossible(policy, key, desired, types, now) {
+                if types.refuse(policy, key, desired, now) {
                     field_owners.set_impossible(policy, key, desired);
                     continue;
                 }

@@ -1,14 +1,11 @@
 use std::{cmp::Ordering, fmt};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::ListChange;
+use super::{Hold, ListChange, PolicyKey};
 use crate::model::{
-    APPROVE, AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, ReportedAttribute,
-    Setting, SettingValue,
-};
-use crate::plan::{
-    AttributeType, ClockSkew, Disruption, MAX_EXPIRIES, PlanHash, PolicyKey, Suspender,
+    AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, ReportedAttribute, Setting,
+    SettingValue,
 };
 
 /// A setting of a device, named by its path in a manifest. Each attribute key is a field of its own.
@@ -234,166 +231,6 @@ impl fmt::Display for Why {
             Self::Released => "released",
         })
     }
-}
-
-/// Why a change is planned but not sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hold {
-    /// It can cut the device off, and the policy does not allow that.
-    Disruption(Disruption),
-    /// Another device has this address now.
-    AddressInUse(String),
-    /// Each of these devices has the address that the one before it must get, in a circle that begins and
-    /// ends with this device.
-    AddressSwap(Vec<String>),
-    /// The tailnet has the key with another spelling or type.
-    AttributeConflict {
-        /// The spelling and type that the tailnet has.
-        attribute_type: AttributeType,
-        /// Whether only the type differs.
-        same_key: bool,
-        /// A device that has it.
-        device: String,
-    },
-    /// Another device has this name now.
-    NameTaken(String),
-    /// With these tags, this policy would no longer match the device.
-    WouldUnselect(PolicyKey),
-    /// Key expiry is disabled on the device, so that expiring the key would have no effect.
-    KeyNeverExpires,
-    /// It is unknown whether the device had joined at the time of a one-shot action.
-    JoinTimeUnknown,
-    /// The local clock is this far ahead of the API's, or behind it if negative.
-    ClockSkew(SignedDuration),
-    /// The policy would expire more keys at one time than its status can record.
-    TooManyExpiries,
-    /// It is a one-shot action, and the policy has no status to record it in.
-    NoRecord,
-    /// Pending approval on the policy: by this hash, once it is part of a frozen plan.
-    Approval(Option<PlanHash>),
-    /// The policy would change more devices within an hour than the tailnet's limit allows. Someone can
-    /// approve it on the tailnet: by this hash, once it is part of a frozen plan.
-    Limit(Option<PlanHash>),
-    /// Someone approved a shown plan, and it is not part of that plan.
-    NotInApprovedPlan,
-    /// The policy is suspended.
-    Suspended(Suspender),
-    /// The device is one of `protectedDevices`.
-    Protected,
-    /// No rule of `allowedPolicies` allows it on the device. This rule would; empty if none is suggested.
-    NotAllowed(String),
-    /// The policy only observes.
-    Observed,
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Disruption(Disruption::Deauthorize) => f.write_str(
-                "takes the device out of the tailnet: write allowDisruption: [Deauthorize] to allow it",
-            ),
-            Self::Disruption(Disruption::ExpiredKey) => f.write_str(
-                "the key's expiry lies in the past, so the device would be cut off until someone \
-                 logs in to it: write allowDisruption: [ExpiredKey] to allow it",
-            ),
-            Self::Disruption(Disruption::FirstTag) => f.write_str(
-                "the first tag takes the device from its user, and no request gives it back: write \
-                 allowDisruption: [FirstTag] to allow it",
-            ),
-            Self::AddressInUse(by) => {
-            write!(f, "{by} has this address: give that device another address first")
-            }
-            Self::AddressSwap(others) => write!(
-                f,
-                "{} must give it up first, and in the end this device must give up its own: the API does \
-                not swap addresses, and no device may be without one meanwhile. Declare a free address \
-                for one of them first",
-                others.join(", which waits for ")
-            ),
-            Self::AttributeConflict {
-                attribute_type,
-                same_key: true,
-                device,
-            } => write!(
-                f,
-                "{device} has {}, of type {}, and the API fixes the type of a key for the whole tailnet \
-                 by its first write: declare it as {}, or declare another key",
-                attribute_type.key, attribute_type.kind, attribute_type.kind
-            ),
-            Self::AttributeConflict { attribute_type, device, .. } => write!(
-                f,
-                "{device} has {}, and keys that differ only in case are one key for the API: declare {}, \
-                or delete it on all devices",
-                attribute_type.key, attribute_type.key
-            ),
-            Self::NameTaken(by) => write!(f, "{by} has this name: rename that device first"),
-            Self::Approval(Some(hash)) => write!(
-                f,
-                "it must be approved: annotate the policy with {APPROVE}: plan:{hash}"
-            ),
-            Self::Limit(Some(hash)) => write!(
-                f,
-                "it would exceed maxChangedDevices: annotate the TailscaleTailnet with \
-                 {APPROVE}: plan:{hash}, or raise its maxChangedDevices"
-            ),
-            Self::Approval(None) => {
-                f.write_str("it must be approved: it becomes part of the next held plan")
-            }
-            Self::Limit(None) => f.write_str(
-                "it would exceed maxChangedDevices: it becomes part of the next held plan",
-            ),
-            Self::NotInApprovedPlan => {
-                f.write_str("the approved plan does not contain it: make another plan")
-            }
-            Self::Suspended(Suspender::Policy) => {
-                f.write_str("the policy is suspended: write suspend: false to allow it")
-            }
-            Self::Suspended(Suspender::Invalid) => {
-                f.write_str("the policy is invalid: correct it")
-            }
-            Self::Suspended(Suspender::Tailnet) => f.write_str(
-                "the TailscaleTailnet is suspended: write suspend: false there to allow it",
-            ),
-            Self::Protected => f.write_str(
-                "no policy may change this device: it is one of protectedDevices of the TailscaleTailnet",
-            ),
-            Self::NotAllowed(suggested_rule) => write_not_allowed(f, suggested_rule),
-            Self::Observed => {
-                f.write_str("the policy only observes: write enforcement: Enforce to allow it")
-            }
-            Self::KeyNeverExpires => f.write_str(
-                "key expiry is disabled, so that the key would continue to work: write keyExpiry: Enabled \
-                too. An hour after the time, the action is missed",
-            ),
-            Self::JoinTimeUnknown => f.write_str(
-                "the API does not report when the device joined the tailnet, so that it may have joined \
-                after the time",
-            ),
-            Self::ClockSkew(skew) => write!(f, "{}", ClockSkew(*skew)),
-            Self::NoRecord => f.write_str(
-                "a one-shot action needs a status that records it: only the controller does it, in a \
-                cluster",
-            ),
-            Self::TooManyExpiries => write!(
-                f,
-                "a policy can expire the keys of at most {MAX_EXPIRIES} devices at one time: narrow its \
-                deviceSelector, and write another policy for the other devices"
-            ),
-            Self::WouldUnselect(policy) => write!(
-                f,
-                "with these tags, {policy} would no longer match the device: correct its device or \
-                deviceSelector, or the declared tags"
-            ),
-        }
-    }
-}
-
-fn write_not_allowed(f: &mut fmt::Formatter<'_>, suggested_rule: &str) -> fmt::Result {
-    f.write_str("no rule of the TailscaleTailnet allows it on this device")?;
-    if suggested_rule.is_empty() {
-        return Ok(());
-    }
-    write!(f, "; this rule would: {suggested_rule}")
 }
 
 /// One difference between the observed and the desired state of a device. Requests, shown plans, statuses

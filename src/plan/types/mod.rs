@@ -1,21 +1,30 @@
 //! The values that the stages pass on.
 
+mod bound;
 mod change;
 mod context;
 mod desired;
 mod device_index;
+mod hold;
 mod list_change;
+mod mode;
 mod policy;
 mod policy_input;
+mod policy_key;
+mod record;
+mod target;
 
 pub use crate::model::{AttributesOwnership, Disruption, ListOwnership};
-pub use change::{Change, Difference, Field, Hold, Why};
+pub use bound::{Bound, Owner, Rivals};
+pub use change::{Change, Difference, Field, Why};
 pub use context::PlanContext;
 pub use desired::DesiredSettings;
 pub use device_index::DeviceIndex;
+pub use hold::Hold;
 pub use list_change::ListChange;
-pub use policy::{
-    Deletion, DeviceTarget, Identity, Mode, Ownership, Policy, PolicyKey, PolicyRecord, Rank,
-    ReconcileRequest, Suspender, Target,
-};
+pub use mode::{Mode, Suspender};
+pub use policy::{Deletion, Ownership, Policy, Rank};
 pub use policy_input::{PolicyInput, StatusState};
+pub use policy_key::PolicyKey;
+pub use record::{PolicyRecord, ReconcileRequest};
+pub use target::{DeviceTarget, Identity, Target};

@@ -67,13 +67,8 @@ pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
             patterns.matches(&text, &pattern)
         },
     );
-    let _ = scope.add_function("isIP", |text: Arc<String>| network::ip(&text).is_some());
-    let _ = scope.add_function("isCIDR", |text: Arc<String>| network::cidr(&text).is_some());
+    add_network_functions(&mut scope);
     let _ = scope.add_function("isURL", |text: Arc<String>| network::url(&text).is_some());
-    let _ = scope.add_function("ip", |This(from): This<Value>| to_ip(&from));
-    let _ = scope.add_function("cidr", |This(from): This<Value>| {
-        to_cidr(&from).map(Value::from)
-    });
     let _ = scope.add_function("url", |text: Arc<String>| match network::url(&text) {
         Some((scheme, host)) => Ok(Value::from(Foreign::Url {
             scheme: scheme.to_owned(),
@@ -84,6 +79,25 @@ pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
     let _ = scope.add_function("duration", |text: Arc<String>| {
         // As nanoseconds: the rules only compare durations.
         network::duration(&text).ok_or_else(|| unfit("duration", &text))
+    });
+    let _ = scope.add_function("getScheme", |This(it): This<Value>| match foreign(&it) {
+        Some(Foreign::Url { scheme, .. }) => Ok(Arc::new(scheme.clone())),
+        _ => Err(unfit("getScheme", &it)),
+    });
+    let _ = scope.add_function("getHost", |This(it): This<Value>| match foreign(&it) {
+        Some(Foreign::Url { host, .. }) => Ok(Arc::new(host.clone())),
+        _ => Err(unfit("getHost", &it)),
+    });
+    scope
+}
+
+/// The functions for addresses and networks.
+fn add_network_functions(scope: &mut Context<'_, '_>) {
+    let _ = scope.add_function("isIP", |text: Arc<String>| network::ip(&text).is_some());
+    let _ = scope.add_function("isCIDR", |text: Arc<String>| network::cidr(&text).is_some());
+    let _ = scope.add_function("ip", |This(from): This<Value>| to_ip(&from));
+    let _ = scope.add_function("cidr", |This(from): This<Value>| {
+        to_cidr(&from).map(Value::from)
     });
     let _ = scope.add_function("family", |This(it): This<Value>| match foreign(&it) {
         Some(Foreign::Ip(addr)) => Ok(if addr.is_ipv4() { 4_i64 } else { 6 }),
@@ -109,15 +123,6 @@ pub fn scope(env: Arc<Env>) -> Context<'static, 'static> {
         let inner = network_of("containsCIDR", &other.into())?;
         Ok::<_, ExecutionError>(net.contains(&inner.trunc()))
     });
-    let _ = scope.add_function("getScheme", |This(it): This<Value>| match foreign(&it) {
-        Some(Foreign::Url { scheme, .. }) => Ok(Arc::new(scheme.clone())),
-        _ => Err(unfit("getScheme", &it)),
-    });
-    let _ = scope.add_function("getHost", |This(it): This<Value>| match foreign(&it) {
-        Some(Foreign::Url { host, .. }) => Ok(Arc::new(host.clone())),
-        _ => Err(unfit("getHost", &it)),
-    });
-    scope
 }
 
 /// Compiled patterns, because a rule is evaluated for many values.

@@ -56,35 +56,7 @@ fn diagnostic(
     } else {
         "the older policy takes precedence".to_owned()
     };
-    let by_selector = overridden.selects() || precedent.selects();
-    let (problem, advice, is_certain) = match &conflict.kind {
-        ConflictKind::Field if by_selector => (
-            format!("{owner} declares another value for devices that both select"),
-            format!("Declare the same in both, or leave {field} out of one"),
-            // Nobody knows whether two selectors match a common device.
-            false,
-        ),
-        ConflictKind::Field => (
-            format!("{owner} declares another value for the same device"),
-            format!("Declare the same in both, or leave {field} out of one"),
-            // With different priorities the conflict is intended.
-            lower == higher,
-        ),
-        ConflictKind::Type(attribute_type) => (
-            format!(
-                "{owner} declares {attribute_type}, and a key has one spelling and one type in the whole tailnet"
-            ),
-            "Declare it in the same way in both, or choose another key".to_owned(),
-            true,
-        ),
-        ConflictKind::Device(_) => (
-            format!(
-                "{owner} declares the same value for another device, and only one device can have it"
-            ),
-            "Choose another value, or name the device in the same way in both".to_owned(),
-            overridden.named_by() == precedent.named_by(),
-        ),
-    };
+    let (problem, advice, is_certain) = described(conflict, overridden, precedent);
     let path = FieldPath::parse(&format!("spec.{field}"));
     let other_path = match &conflict.kind {
         ConflictKind::Type(attribute_type) => {
@@ -106,6 +78,44 @@ fn diagnostic(
         ..overridden
             .document
             .diagnostic(Code::Conflict, &path, message)
+    }
+}
+
+/// What is wrong, what to do, and whether it is certain that both policies match one device.
+fn described(
+    conflict: &Conflict,
+    overridden: &LoadedPolicy,
+    precedent: &LoadedPolicy,
+) -> (String, String, bool) {
+    let Conflict { field, owner, .. } = conflict;
+    let by_selector = overridden.selects() || precedent.selects();
+    match &conflict.kind {
+        ConflictKind::Field if by_selector => (
+            format!("{owner} declares another value for devices that both select"),
+            format!("Declare the same in both, or leave {field} out of one"),
+            // Nobody knows whether two selectors match a common device.
+            false,
+        ),
+        ConflictKind::Field => (
+            format!("{owner} declares another value for the same device"),
+            format!("Declare the same in both, or leave {field} out of one"),
+            // With different priorities the conflict is intended.
+            overridden.priority() == precedent.priority(),
+        ),
+        ConflictKind::Type(attribute_type) => (
+            format!(
+                "{owner} declares {attribute_type}, and a key has one spelling and one type in the whole tailnet"
+            ),
+            "Declare it in the same way in both, or choose another key".to_owned(),
+            true,
+        ),
+        ConflictKind::Device(_) => (
+            format!(
+                "{owner} declares the same value for another device, and only one device can have it"
+            ),
+            "Choose another value, or name the device in the same way in both".to_owned(),
+            overridden.named_by() == precedent.named_by(),
+        ),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A key that a policy no longer declares is deleted only where its status records that the policy managed it:
 //! on this device, in this tailnet. [`OwnedRecord`] is the form that fits into a status.
 
+mod capacity;
 mod digest;
 mod record;
 
@@ -12,8 +13,9 @@ use std::{
 };
 
 pub use self::{
+    capacity::Capacity,
     digest::Digest,
-    record::{Capacity, OwnedGroup, OwnedRecord},
+    record::{OwnedGroup, OwnedRecord},
 };
 use crate::model::{AttributeKey, Device, NodeId};
 use crate::plan::DeviceIndex;

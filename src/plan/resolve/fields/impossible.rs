@@ -1,28 +1,10 @@
 //! Attributes that the API would refuse, because the tailnet has the key with another spelling or type.
 
-use jiff::Timestamp;
-
 use super::FieldOwners;
 use crate::{
     model::{AttributeKey, DesiredAttribute},
-    plan::{AttributeType, AttributeTypes, Policy, PolicyKey},
+    plan::{Policy, PolicyKey},
 };
-
-/// Whether the API would refuse an attribute because the tailnet has the key with another spelling or type. If
-/// a policy that takes precedence declares that type, there is a conflict with that policy instead.
-pub(super) fn is_impossible(
-    policy: &Policy,
-    key: &AttributeKey,
-    desired: &DesiredAttribute,
-    types: &AttributeTypes,
-    now: Timestamp,
-) -> bool {
-    let decided_before = || {
-        let deciding = types.deciding(key, now);
-        deciding.is_some_and(|(rank, _)| *rank < policy.owned_rank())
-    };
-    types.against(&AttributeType::of(key, desired)).is_some() && !decided_before()
-}
 
 impl FieldOwners {
     /// Records an attribute that the tailnet cannot have. It overrides no other policy.

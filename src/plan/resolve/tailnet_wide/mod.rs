@@ -2,25 +2,25 @@
 //!
 //! | unique in the tailnet        | between policies         | with the observed state            |
 //! |------------------------------|--------------------------|------------------------------------|
-//! | the type of an attribute key | [`ConflictKind::Type`]   | [`super::Hold::AttributeConflict`] |
-//! | an IPv4 address              | [`ConflictKind::Device`] | `AddressInUse` and `AddressSwap`   |
-//! | a name                       | [`ConflictKind::Device`] | `NameTaken`                        |
+//! | the type of an attribute key | [`super::ConflictKind::Type`]   | [`super::Hold::AttributeConflict`] |
+//! | an IPv4 address              | [`super::ConflictKind::Device`] | `AddressInUse` and `AddressSwap`   |
+//! | a name                       | [`super::ConflictKind::Device`] | `NameTaken`                        |
 //!
 //! Kept up to date one policy and one device at a time. Each update returns what must be compared again.
 
+mod attribute_type;
+mod overridden;
 #[cfg(test)]
 mod tests;
 mod types;
 mod unique;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-pub use types::{AttributeType, AttributeTypes};
+pub use attribute_type::AttributeType;
+pub use types::AttributeTypes;
 pub use unique::{UniqueSetting, UniqueSettings};
 
 use crate::model::{Attributes, NodeId};
@@ -68,30 +68,5 @@ impl TailnetWide {
                 .put(node, UniqueSetting::of(&field_owners, policies));
         }
         tailnet_wide
-    }
-}
-
-/// Why two policies cannot both have what they declare.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ConflictKind {
-    /// A field of one device.
-    #[default]
-    Field,
-    /// An attribute key has one spelling and one type in the whole tailnet: that of the owner.
-    Type(AttributeType),
-    /// Only one device can have the setting: the owner declares it for this one.
-    Device(String),
-}
-
-impl fmt::Display for ConflictKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Field => Ok(()),
-            Self::Type(attribute_type) => write!(
-                f,
-                ", which declares {attribute_type} (a key has one spelling and one type in the whole tailnet)"
-            ),
-            Self::Device(device) => write!(f, ", which declares it for {device}"),
-        }
     }
 }

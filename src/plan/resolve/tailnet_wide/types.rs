@@ -1,53 +1,12 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::AttributeType;
 use crate::{
-    model::{AttributeKey, Attributes, DesiredAttribute, NodeId, ValueKind},
+    model::{AttributeKey, DesiredAttribute, NodeId},
     plan::{Mode, Policy, PolicyKey, Rank},
 };
-
-/// The spelling of an attribute key, and the type of its values. A tailnet has one of each for a key: the first
-/// write fixes the type, and keys that differ only in case are one key.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AttributeType {
-    /// The key, as it is spelled.
-    pub key: AttributeKey,
-    /// The type of its values.
-    pub kind: ValueKind,
-}
-
-impl AttributeType {
-    /// The type of a desired attribute.
-    #[must_use]
-    pub fn of(key: &AttributeKey, desired: &DesiredAttribute) -> Self {
-        Self {
-            key: key.clone(),
-            kind: desired.value.kind(),
-        }
-    }
-
-    /// The types of a device's attributes.
-    #[must_use]
-    pub fn all(attributes: &Attributes) -> BTreeSet<Self> {
-        let types = attributes.iter().filter_map(|(key, reported)| {
-            Some(Self {
-                key: key.clone(),
-                kind: reported.kind()?,
-            })
-        });
-        types.collect()
-    }
-}
-
-impl fmt::Display for AttributeType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} as {}", self.key, self.kind)
-    }
-}
 
 /// A policy's claim on the type of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +178,24 @@ impl AttributeTypes {
         let present = self.present.get(&attribute_type.key.folded())?;
         let (other, nodes) = present.iter().find(|(other, _)| *other != attribute_type)?;
         Some((other, nodes.first()?))
+    }
+}
+
+impl AttributeTypes {
+    /// Whether the API would refuse an attribute because the tailnet has the key with another spelling or type. If
+    /// a policy that takes precedence declares that type, there is a conflict with that policy instead.
+    pub(in crate::plan::resolve) fn refuse(
+        &self,
+        policy: &Policy,
+        key: &AttributeKey,
+        desired: &DesiredAttribute,
+        now: Timestamp,
+    ) -> bool {
+        let decided_before = || {
+            let deciding = self.deciding(key, now);
+            deciding.is_some_and(|(rank, _)| *rank < policy.owned_rank())
+        };
+        self.against(&AttributeType::of(key, desired)).is_some() && !decided_before()
     }
 }
 

@@ -4,11 +4,8 @@ use std::{
 };
 
 use crate::{
-    model::{Device, DeviceLabel, NodeId, Setting, SettingValue, TailnetIpv4},
-    plan::{
-        Conflict, ConflictKind, DeviceIndex, Field, FieldOwners, PlanContext, Policy, PolicyKey,
-        PolicyRecord, Rank,
-    },
+    model::{Device, DeviceLabel, NodeId, SettingValue, TailnetIpv4},
+    plan::{DeviceIndex, FieldOwners, Policy, PolicyKey, PolicyRecord, Rank},
 };
 
 /// The desired settings of a device that no other device can have, with the rank of their owner.
@@ -221,49 +218,4 @@ fn replace<T: std::hash::Hash + Eq>(
         ranked.insert((rank, node.clone()));
     }
     affected
-}
-
-impl FieldOwners {
-    /// Drops the unique settings that a policy of another device, which ranks before, declares too.
-    pub(in crate::plan) fn drop_overridden_by_other_devices(
-        &mut self,
-        node: &NodeId,
-        unique: &UniqueSetting,
-        policies: &[(&Policy, &PolicyRecord)],
-        context: &PlanContext<'_>,
-    ) {
-        let (index, claimed) = (context.index, &context.tailnet_wide.unique);
-        let tells = |overridden: &PolicyKey, other: &NodeId| {
-            let mut of = policies
-                .iter()
-                .filter(|(policy, _)| policy.key == *overridden);
-            of.all(|(policy, _)| policy.allowance.discloses(index.get(other)))
-        };
-        let mut lost = Vec::new();
-        if let Some(ipv4) = &unique.ipv4
-            && let Some((winner, other)) = claimed.before_for_ipv4(node, ipv4, index)
-            && let Some(claim) = self.settings.remove(&Setting::Ipv4)
-        {
-            lost.push((Setting::Ipv4, claim.owners, winner, other));
-        }
-        if let Some(name) = &unique.name
-            && let Some((winner, other)) = claimed.before_for_name(node, name, index)
-            && let Some(claim) = self.settings.remove(&Setting::Name)
-        {
-            lost.push((Setting::Name, claim.owners, winner, other));
-        }
-        for (setting, owners, winner, other) in lost {
-            let conflicts = owners.into_iter().map(|overridden| {
-                let reported = tells(&overridden, other);
-                Conflict {
-                    field: Field::Setting(setting),
-                    owner: winner.clone(),
-                    is_named: reported || winner.namespace == overridden.namespace,
-                    kind: ConflictKind::Device(context.disclosed_name(reported, other)),
-                    overridden,
-                }
-            });
-            self.conflicts.extend(conflicts);
-        }
-    }
 }

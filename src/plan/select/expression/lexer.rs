@@ -1,6 +1,6 @@
 //! Splits an expression into tokens.
 
-use super::parser::SyntaxError;
+use super::syntax_error::SyntaxError;
 
 /// A token of an expression.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,6 +11,7 @@ mod fields;
 mod lexer;
 mod parser;
 mod pattern;
+mod syntax_error;
 #[cfg(test)]
 mod tests;
 

@@ -5,25 +5,12 @@ use super::{
     fields::{self, Read},
     lexer::{Positioned, Token, tokens},
     pattern::{Pattern, Size},
+    syntax_error::SyntaxError,
 };
 
 /// How deep an expression may be nested: brackets, `? :`, and chained calls. It bounds the stack of parsing,
 /// evaluating, and dropping an expression.
 const MAX_DEPTH: usize = 24;
-
-/// A syntax error, and where it is, counted in characters.
-#[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub at: usize,
-    pub why: String,
-}
-
-impl SyntaxError {
-    pub fn new(at: usize, why: impl Into<String>) -> Self {
-        let why = why.into();
-        Self { at, why }
-    }
-}
 
 type Parsed<T> = Result<T, SyntaxError>;
 

@@ -1,0 +1,182 @@
+//! Which policies the guardrails admit.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::{
+    AllowedRules, DevicePermissions, Guardrails, Labels, Rule, permissions,
+    suggestion::SuggestedRule,
+};
+use crate::{
+    model::{Device, FieldKind, ListSetting, PolicyField},
+    plan::{Hold, Mode, Policy, Suspender},
+};
+
+/// The guardrails of a tailnet, with the known namespaces. By default there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// The declared guardrails.
+    pub guardrails: Guardrails,
+    /// The labels of the known namespaces.
+    pub namespaces: BTreeMap<String, Labels>,
+}
+
+impl Admission {
+    /// The policy with its effective mode and rules, or why it is refused.
+    pub fn admit(&self, policy: Policy) -> Result<Policy, Forbidden> {
+        let labels = self.namespaces.get(&policy.key.namespace);
+        self.guardrails.admit(policy, labels)
+    }
+}
+
+impl Guardrails {
+    /// The policy with its effective mode and rules, or why it is refused. `labels` are those of its
+    /// namespace; unknown labels match no rule that selects by labels.
+    pub fn admit(&self, policy: Policy, labels: Option<&Labels>) -> Result<Policy, Forbidden> {
+        let allowance = self.allowance(&policy, labels)?;
+        let mode = match policy.mode {
+            Mode::Suspended(Suspender::Invalid) => policy.mode,
+            Mode::Enforce | Mode::Approve | Mode::Suspended(_) if self.suspended => {
+                Mode::Suspended(Suspender::Tailnet)
+            }
+            mode => mode,
+        };
+        Ok(Policy {
+            mode,
+            allowance,
+            ..policy
+        })
+    }
+
+    /// Why an admitted policy may not change a field of a device, if so. One-shot actions check this before
+    /// they are sent. It does not check entries of lists ([`DevicePermissions`]).
+    #[must_use]
+    pub fn denies(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
+        let protected = || self.protects(device).then_some(Hold::Protected);
+        let not_allowed = || {
+            let permissions = DevicePermissions::of(policy, device);
+            permissions.denied(field).map(Hold::NotAllowed)
+        };
+        protected().or_else(not_allowed)
+    }
+
+    fn allowance(
+        &self,
+        policy: &Policy,
+        labels: Option<&Labels>,
+    ) -> Result<AllowedRules, Forbidden> {
+        let Some(rules) = &self.rules else {
+            return Ok(AllowedRules::default());
+        };
+        let namespace = &policy.key.namespace;
+        let own = rules.iter().filter(|rule| rule.is_for(namespace, labels));
+        let own: Vec<Arc<Rule>> = own.cloned().collect();
+        let errors = if own.is_empty() {
+            vec![("metadata.namespace".to_owned(), self.no_rule(namespace))]
+        } else {
+            errors(policy, &own)
+        };
+        if errors.is_empty() {
+            return Ok(AllowedRules(Some(own.into())));
+        }
+        let of_unknown = |rule: &Arc<Rule>| rule.labels.is_some() && rule.name_matches(namespace);
+        Err(Forbidden {
+            errors,
+            line: SuggestedRule::for_policy(policy, &own).to_string(),
+            selector_errors: labels.is_none() && rules.iter().any(of_unknown),
+        })
+    }
+
+    fn no_rule(&self, namespace: &str) -> String {
+        match &self.implied {
+            Some(own) => format!(
+                "policies of {namespace} are not allowed: without allowedPolicies only those of {own} are"
+            ),
+            None => format!("no rule of allowedPolicies allows the namespace {namespace}"),
+        }
+    }
+}
+
+/// What none of these rules allows on any device.
+fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
+    let mut errors = Vec::new();
+    let mut add = |field: PolicyField, error: String| errors.push((format!("spec.{field}"), error));
+    for field in policy.desired.fields() {
+        let mut allowing = rules.iter().filter(|rule| rule.allows(field)).peekable();
+        if allowing.peek().is_none() {
+            add(
+                field,
+                "no rule of allowedPolicies allows this field".to_owned(),
+            );
+            continue;
+        }
+        let desired = &policy.desired;
+        let outside = match field.kind() {
+            FieldKind::List(ListSetting::Tags) => {
+                permissions::outside(allowing, desired.tags.as_ref())
+            }
+            FieldKind::List(ListSetting::EnabledRoutes) => {
+                permissions::outside(allowing, desired.enabled_routes.as_ref())
+            }
+            FieldKind::List(ListSetting::ExitNode) => {
+                let is_allowed = allowing.any(|rule| rule.allows_exit_node());
+                let both = || "0.0.0.0/0 and ::/0".to_owned();
+                (!is_allowed).then(both).into_iter().collect()
+            }
+            FieldKind::Setting(_)
+            | FieldKind::PostureAttributes
+            | FieldKind::ExpireKeyAt
+            | FieldKind::DeleteInactive => Vec::new(),
+        };
+        if !outside.is_empty() {
+            let entries = outside.join(", ");
+            add(
+                field,
+                format!("no rule of allowedPolicies allows {entries}"),
+            );
+        }
+    }
+    errors
+}
+
+/// Why a policy is refused, and what would allow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forbidden {
+    /// What no rule allows: the path of each field, and the error.
+    pub errors: Vec<(String, String)>,
+    /// The rule that would allow the policy as it is.
+    pub line: String,
+    /// A rule selects by labels, and the labels of the namespace are not known.
+    pub selector_errors: bool,
+}
+
+impl fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, (path, error)) in self.errors.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "; " };
+            write!(f, "{separator}{path}: {error}")?;
+        }
+        write!(
+            f,
+            ". To allow it, give the TailscaleTailnet a rule such as {}",
+            self.line
+        )
+    }
+}
+
+/// Why a declared policy is not in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is invalid; all of its errors.
+    Invalid(Vec<String>),
+    /// The tailnet does not allow it.
+    NotAllowed(Forbidden),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(errors) => f.write_str(&errors.join("; ")),
+            Self::NotAllowed(forbidden) => forbidden.fmt(f),
+        }
+    }
+}

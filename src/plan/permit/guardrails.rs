@@ -1,0 +1,65 @@
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{DeviceRule, Rule};
+use crate::model::Device;
+
+/// The guardrails of a tailnet. By default there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guardrails {
+    /// `None` allows everything.
+    pub(super) rules: Option<Vec<Arc<Rule>>>,
+    /// The only allowed namespace, if `allowedPolicies` is absent.
+    pub(super) implied: Option<String>,
+    pub(super) protected: Vec<DeviceRule>,
+    pub(super) suspended: bool,
+}
+
+impl Guardrails {
+    /// The guardrails of a tailnet that declares these rules.
+    #[must_use]
+    pub fn of_rules(rules: Vec<Rule>) -> Self {
+        Self {
+            rules: Some(rules.into_iter().map(Arc::new).collect()),
+            ..Self::default()
+        }
+    }
+
+    /// The guardrails of a tailnet that declares none: only policies of the controller's own namespace are
+    /// allowed.
+    #[must_use]
+    pub fn of_namespace(own: &str) -> Self {
+        let rule = Rule {
+            names: Some(BTreeSet::from([own.to_owned()])),
+            ..Rule::default()
+        };
+        Self {
+            rules: Some(vec![Arc::new(rule)]),
+            implied: Some(own.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// These guardrails, with the devices that no policy may change, and whether all policies are suspended.
+    #[must_use]
+    pub fn with(self, protected: Vec<DeviceRule>, suspended: bool) -> Self {
+        Self {
+            protected,
+            suspended,
+            ..self
+        }
+    }
+
+    /// Whether all policies are suspended.
+    #[must_use]
+    pub fn suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Whether a device is protected. To be safe, a device is protected if an expression fails on it. The
+    /// entry is not returned, because a policy's author must not learn it.
+    #[must_use]
+    pub fn protects(&self, device: &Device) -> bool {
+        let mut protected = self.protected.iter();
+        protected.any(|guarded| guarded.selector.check(device).unwrap_or(true))
+    }
+}

@@ -1,0 +1,54 @@
+//! Unique settings that a policy of another device takes.
+
+use super::UniqueSetting;
+use crate::{
+    model::{NodeId, Setting},
+    plan::{
+        Conflict, ConflictKind, Field, FieldOwners, PlanContext, Policy, PolicyKey, PolicyRecord,
+    },
+};
+
+impl FieldOwners {
+    /// Drops the unique settings that a policy of another device, which ranks before, declares too.
+    pub(in crate::plan) fn drop_overridden_by_other_devices(
+        &mut self,
+        node: &NodeId,
+        unique: &UniqueSetting,
+        policies: &[(&Policy, &PolicyRecord)],
+        context: &PlanContext<'_>,
+    ) {
+        let (index, claimed) = (context.index, &context.tailnet_wide.unique);
+        let tells = |overridden: &PolicyKey, other: &NodeId| {
+            let mut of = policies
+                .iter()
+                .filter(|(policy, _)| policy.key == *overridden);
+            of.all(|(policy, _)| policy.allowance.discloses(index.get(other)))
+        };
+        let mut lost = Vec::new();
+        if let Some(ipv4) = &unique.ipv4
+            && let Some((winner, other)) = claimed.before_for_ipv4(node, ipv4, index)
+            && let Some(claim) = self.settings.remove(&Setting::Ipv4)
+        {
+            lost.push((Setting::Ipv4, claim.owners, winner, other));
+        }
+        if let Some(name) = &unique.name
+            && let Some((winner, other)) = claimed.before_for_name(node, name, index)
+            && let Some(claim) = self.settings.remove(&Setting::Name)
+        {
+            lost.push((Setting::Name, claim.owners, winner, other));
+        }
+        for (setting, owners, winner, other) in lost {
+            let conflicts = owners.into_iter().map(|overridden| {
+                let reported = tells(&overridden, other);
+                Conflict {
+                    field: Field::Setting(setting),
+                    owner: winner.clone(),
+                    is_named: reported || winner.namespace == overridden.namespace,
+                    kind: ConflictKind::Device(context.disclosed_name(reported, other)),
+                    overridden,
+                }
+            });
+            self.conflicts.extend(conflicts);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The device that a policy is bound to, or why it is bound to none.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use super::DeviceTarget;
+use crate::model::{Device, NodeId, Refused};
+
+/// The owner of a device, as the control server reports it. A policy follows another machine under a known
+/// name only if the owner is the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Its user.
+    User(String),
+    /// Its tags: a tagged device no longer has a user.
+    Tagged,
+}
+
+impl Owner {
+    /// The owner of a device now.
+    #[must_use]
+    pub fn of(device: &Device) -> Self {
+        if device.tags.is_empty() {
+            Self::User(device.user.clone())
+        } else {
+            Self::Tagged
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(login) => f.write_str(login),
+            Self::Tagged => f.write_str("tagged"),
+        }
+    }
+}
+
+impl FromStr for Owner {
+    type Err = Refused;
+
+    /// As [`Owner`] displays it; a login name always has an `@` or is not `tagged`.
+    fn from_str(text: &str) -> Result<Self, Refused> {
+        Ok(match text {
+            "tagged" => Self::Tagged,
+            login => Self::User(login.to_owned()),
+        })
+    }
+}
+
+/// The device that a policy is bound to, as it was when last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The device.
+    pub node: NodeId,
+    /// Its owner then.
+    pub owner: Owner,
+    /// How the manifest named it: a policy that names another device releases this one.
+    pub named: String,
+}
+
+/// The devices that one name fits, while a policy is bound to none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rivals {
+    /// How the manifest names the device.
+    pub named: String,
+    /// The devices; the first ones of many.
+    pub nodes: BTreeSet<NodeId>,
+}
+
+impl Rivals {
+    /// The number of devices in a record.
+    const MAX: usize = 20;
+
+    /// The rivals of a target that is bound to none.
+    #[must_use]
+    pub fn of(target: &DeviceTarget, nodes: &[NodeId]) -> Self {
+        Self {
+            named: target.identity.to_string(),
+            nodes: nodes.iter().take(Self::MAX).cloned().collect(),
+        }
+    }
+}
