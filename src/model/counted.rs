@@ -2,7 +2,7 @@ use std::fmt;
 
 /// `1 device`, `3 devices`, `2 policies`.
 #[must_use]
-pub fn counted<T: fmt::Display + PartialEq + From<u8>>(count: T, noun: &str) -> String {
+pub fn counted<T: Copy + fmt::Display + PartialEq + From<u8>>(count: T, noun: &str) -> String {
     if count == T::from(1) {
         return format!("{count} {noun}");
     }
