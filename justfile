@@ -12,9 +12,13 @@ test FILTER='':
 suite FILTER='':
     cargo test --test suite -- {{FILTER}}
 
-# runs the histories of the engine whose names contain NAME, for SEEDS seeds from FIRST on
-histories NAME='histories' SEEDS='5000' FIRST='0':
-    TSDP_SEEDS={{SEEDS}} TSDP_SEED={{FIRST}} cargo test --release --lib -- {{NAME}} --nocapture
+# runs all histories of the engine on all cores for MINUTES, and lets them find deliberate faults
+histories MINUTES='10':
+    TSDP_MINUTES={{MINUTES}} cargo test --release --lib -- --ignored histories
+
+# runs one history of the engine for SEEDS seeds from FIRST on
+history NAME SEEDS='5000' FIRST='0':
+    TSDP_SEEDS={{SEEDS}} TSDP_SEED={{FIRST}} cargo test --release --lib -- histories::{{NAME}}
 
 # writes every generated file again: CRDs, reference, statuses, health tests, messages
 generate:

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ApprovedPlan, Failure, Retry, Term, observed::Observed};
+use super::{ApprovedPlan, Failure, Retry, Term, mutants::mutant, observed::Observed};
 use crate::{model::Reason, tailscale::Ability};
 
 /// The conditions that concern the whole tailnet.
@@ -124,7 +124,9 @@ impl Gate {
     /// Whether a write may be in flight. While the list fails, or has not been read in this term, nothing is
     /// sent but the poll.
     pub fn may_write(&self, observed: &Observed) -> bool {
-        self.leads() && self.is_connected() && observed.polling().is_closed()
+        (self.leads() || mutant!(LeadershipIsNotChecked))
+            && self.is_connected()
+            && observed.polling().is_closed()
     }
 
     /// Whether anything but the poll may be sent.

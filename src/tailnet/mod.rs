@@ -35,6 +35,7 @@ mod inbox;
 mod lanes;
 mod matching;
 mod messages;
+mod mutants;
 mod namespace_bucket;
 mod notification;
 mod observed;

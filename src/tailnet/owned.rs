@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{absence::Absence, policy_entry::PolicyEntry};
+use super::{absence::Absence, mutants::mutant, policy_entry::PolicyEntry};
 use crate::{
     model::{AttributeKey, Device, NodeId},
     plan::{Binding, Capacity, DeviceIndex, Mode, OwnedKeys, OwnedRecord, Policy},
@@ -213,6 +213,9 @@ impl PolicyEntry {
                 self.keys.unsent.insert(id.clone(), unsent);
             }
         }
+        let everywhere =
+            mutant!(KeysAreOwnedByPolicy).then(|| managed | &self.needed_record.owned.names());
+        let managed = everywhere.as_ref().unwrap_or(managed);
         let known = self.needed_record.owned.known_at(id);
         let is_new = |key: &&AttributeKey| !known.is_some_and(|known| known.contains(*key));
         let new: BTreeSet<AttributeKey> = managed.iter().filter(is_new).cloned().collect();

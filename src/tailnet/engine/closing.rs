@@ -8,7 +8,7 @@ use super::Engine;
 use crate::{
     model::NodeId,
     plan::{ApprovedOn, Changes, FrozenPlan, Mode, PolicyKey},
-    tailnet::{Notification, Now, device_state::DeviceState},
+    tailnet::{Notification, Now, device_state::DeviceState, mutants::mutant},
 };
 
 /// A policy with more devices than this records what it owns for many of them together.
@@ -106,7 +106,7 @@ impl Engine {
                 changes.insert(id.clone(), difference.change.clone());
             }
         }
-        let used = entry.needed_record.approvals_used;
+        let used = entry.needed_record.approvals_used * u32::from(!mutant!(ApprovalWorksTwice));
         let freeze = |on, changes| FrozenPlan::freeze(policy, used, on, changes);
         freeze(ApprovedOn::Tailnet, on_tailnet).or_else(|| freeze(ApprovedOn::Policy, on_policy))
     }

@@ -5,7 +5,7 @@ use super::Engine;
 use crate::{
     plan::{Labels, PolicyInput, PolicyKey, Refusal},
     tailnet::{
-        Notification, Now, Settings, Term, change_budget::TailnetDeclared,
+        Notification, Now, Settings, Term, change_budget::TailnetDeclared, mutants::mutant,
         policy_entry::PolicyEntry,
     },
 };
@@ -143,7 +143,11 @@ impl Engine {
         }
         self.policies.restart_cleanup();
         self.statuses.forget_policies();
-        for entry in self.policies.values_mut() {
+        for entry in self
+            .policies
+            .values_mut()
+            .filter(|_| !mutant!(RecordsOutliveTheirTerm))
+        {
             entry.start_term();
         }
         let asking = self

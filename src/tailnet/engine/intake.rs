@@ -11,6 +11,7 @@ use crate::{
         deadline::Progress,
         device_state::{DeviceState, Reading},
         failure::{Backoff, backoff},
+        mutants::mutant,
     },
 };
 
@@ -376,6 +377,7 @@ pub(super) fn with_known_routes(mut device: Device, node: &mut DeviceState) -> D
         (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
         // The report has the routes itself, so a separate read is no longer needed.
         (Some(_), _) => node.routes = None,
+        (None, None) if mutant!(UnknownIsEmpty) => device.enabled_routes = Some(RouteSet::new()),
         (None, None) => {}
     }
     device

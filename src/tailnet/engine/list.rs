@@ -13,7 +13,7 @@ use crate::{
     plan::{Binding, ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
     tailnet::{
         Answer, Failure, Now, Ticket, device_lookup::is_lacking, device_state::DeviceState,
-        polling::Asked, read_shares::ReadShares,
+        mutants::mutant, polling::Asked, read_shares::ReadShares,
     },
 };
 
@@ -189,7 +189,10 @@ impl Engine {
             known => {
                 let device = with_known_routes(device, node);
                 let differs = known != Some(&device);
-                let has_changed = mark_read(node) || differs;
+                let has_changed = mark_read(node) || differs || mutant!(ListEndsBackoffs);
+                if mutant!(ListEndsBackoffs) {
+                    node.backoffs.clear();
+                }
                 if has_changed {
                     self.dirty.plan(&id);
                 }
@@ -237,7 +240,7 @@ impl Engine {
             let times = self.observed.absence_mut().note_absent(&id, lists);
             lost += 1;
             // A process that does not lead decides nothing and sends no lookup.
-            if times > 1 && !(is_concerned && self.gate.leads()) {
+            if times > 1 && !(is_concerned && self.gate.leads()) || mutant!(OneListProvesAbsence) {
                 dropped.push(id);
                 continue;
             }

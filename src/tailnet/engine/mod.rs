@@ -48,6 +48,7 @@ use super::{
     gate::Gate,
     lanes::Queues,
     matching::Matching,
+    mutants::mutant,
     observed::Observed,
     outbox::Outbox,
     policy_set::PolicySet,
@@ -235,7 +236,8 @@ impl Engine {
         };
         StepContext {
             missing: self.observed.absence().is_missing(id),
-            recorded: node.all_policies().all(is_recorded) && self.may_change(id),
+            recorded: (node.all_policies().all(is_recorded) || mutant!(RequestBeforeRecord))
+                && self.may_change(id),
             refresh: self
                 .observed
                 .read_interval(id, self.settings.attributes_interval),

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::Engine;
 use crate::{
-    model::NodeId,
+    model::{Attributes, NodeId},
     plan::{
         ApprovalState, ApprovalStates, ApprovedOn, DevicePlan, PlanContext, Policy, PolicyKey,
         PolicyRecord, plan_device,
     },
-    tailnet::{Notification, Now, Settings, device_state::DeviceState},
+    tailnet::{Notification, Now, Settings, device_state::DeviceState, mutants::mutant},
 };
 
 impl Engine {
@@ -75,6 +75,8 @@ impl Engine {
             return;
         };
         let attributes = node.attributes.as_ref().map(|reading| &reading.values);
+        let attributes =
+            attributes.or(mutant!(UnknownIsEmpty).then_some(const { &Attributes::new() }));
         let policies: Vec<(&Policy, &PolicyRecord)> = node
             .policies
             .iter()

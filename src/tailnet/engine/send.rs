@@ -12,7 +12,10 @@ use super::Engine;
 use crate::{
     model::{AttributeKey, NodeId},
     plan::{AttributeWrites, Call, Difference, still_planned},
-    tailnet::{Now, Request, Ticket, device_state::Step, halves::Half, outbox::InFlightRequest},
+    tailnet::{
+        Now, Request, Ticket, device_state::Step, halves::Half, mutants::mutant,
+        outbox::InFlightRequest,
+    },
 };
 
 impl Engine {
@@ -56,6 +59,9 @@ impl Engine {
         let Request::Write(call) = &in_flight.request else {
             return true;
         };
+        if mutant!(ReasonsAreNotCheckedAgain) {
+            return true;
+        }
         let list_trusted = self.observed.polling().is_trusted(now.monotonic);
         let is_planned = |id: &&NodeId| {
             let own: Vec<&Difference> = in_flight

@@ -8,7 +8,7 @@ use crate::{
     plan::{AttributeWrites, Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
     tailnet::{
         Failure, Notification, Now, Retry, contest::Contest, deadline::Progress, failure::Backoff,
-        halves::Half,
+        halves::Half, mutants::mutant,
     },
 };
 
@@ -22,6 +22,9 @@ impl Engine {
             }
             if matches!(call, Call::Delete(_)) {
                 self.take_deleted(id);
+            }
+            if mutant!(SnapshotIsNotUpdated) {
+                continue;
             }
             if let Some(mut device) = self.observed.index().get(id).cloned() {
                 apply(call, &mut device);
@@ -139,7 +142,7 @@ impl Engine {
             };
             node.routes_read = None;
             node.device_read = None;
-            if failure.unknown_outcome {
+            if failure.unknown_outcome && !mutant!(LostAnswerIsFailure) {
                 match call {
                     Call::WriteAttributes(_) => node.read_attributes = true,
                     _ => node.read = true,

@@ -166,7 +166,7 @@ fn an_approval_is_used_once_through_crashes() {
     let mut cut_off = 0;
     for seed in 0..150 {
         let mut world = held_servers(12);
-        world.rng = fastrand::Rng::with_seed(seed);
+        world.rng = crate::tailnet::tests::simulation::choices::Choices::of_seed(seed);
         world.new_faults();
         let key = policy_key(0);
         let approved = world.hash(&key);

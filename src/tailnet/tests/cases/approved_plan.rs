@@ -35,7 +35,7 @@ impl World {
         self.life += 1;
         self.reported = EngineInputs::default();
         self.wake = None;
-        self.engine = Engine::for_approved_plan(self.settings.clone(), self.rng.u64(..), approved);
+        self.engine = Engine::for_approved_plan(self.settings.clone(), self.rng.seed(), approved);
         self.start();
         changes
     }

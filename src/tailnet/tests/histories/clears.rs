@@ -4,11 +4,24 @@ use std::time::Duration;
 
 use super::{
     super::cases::clears::{fleet, is_clear, left_behind, servers, settled, single, still_exists},
+    History,
     builders::policy_key,
+    choices::Choices,
     model::{Faults, node_id},
-    seeds,
 };
 use crate::plan::Call;
+
+pub const HISTORY: History = History {
+    name: "clears",
+    run: kill_while_clearing,
+    share: Duration::from_secs(4),
+};
+
+pub const FROM_THE_START: History = History {
+    name: "clears_from_the_start",
+    run: kill_at_the_start,
+    share: Duration::from_secs(4),
+};
 
 /// Despite interruptions and handovers, a deleted policy goes and its devices are clear.
 fn kill_while_clearing(seed: u64) -> u64 {
@@ -20,7 +33,7 @@ fn kill_while_clearing(seed: u64) -> u64 {
             single(0, 0)
         },
     );
-    world.rng = fastrand::Rng::with_seed(seed);
+    world.rng = Choices::of_seed(seed);
     world.faults = Faults {
         lost: 0.1,
         answer_lost: 0.1,
@@ -30,6 +43,9 @@ fn kill_while_clearing(seed: u64) -> u64 {
     };
     world.delete(&policy_key(0));
     for _ in 0..world.rng.u8(1..6) {
+        if !world.rng.begin_step() {
+            continue;
+        }
         let pause = Duration::from_millis(world.rng.u64(..1500));
         world.run_for(pause);
         if world.rng.bool() {
@@ -51,13 +67,13 @@ fn kill_while_clearing(seed: u64) -> u64 {
 
 #[test]
 fn a_process_that_is_killed_at_any_moment_leaves_nothing_behind() {
-    seeds::each(150, kill_while_clearing);
+    HISTORY.run_share();
 }
 
 /// Kills the process before, during, and after the first requests.
 fn kill_at_the_start(seed: u64) -> u64 {
     let mut world = servers(3);
-    world.rng = fastrand::Rng::with_seed(seed);
+    world.rng = Choices::of_seed(seed);
     world.apply(fleet());
     world.start();
     let pause = Duration::from_millis(world.rng.u64(..3000));
@@ -84,5 +100,5 @@ fn kill_at_the_start(seed: u64) -> u64 {
 
 #[test]
 fn a_process_killed_at_its_start_owns_what_it_wrote() {
-    seeds::each(100, kill_at_the_start);
+    FROM_THE_START.run_share();
 }

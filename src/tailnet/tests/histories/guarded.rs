@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{World, seeds};
+use super::{History, World};
 
-const SEEDS: u64 = 200;
+pub const HISTORY: History = History {
+    name: "guarded",
+    run: run_history,
+    share: Duration::from_secs(20),
+};
 
 impl World {
     fn change_the_guards(&mut self) {
@@ -45,14 +49,18 @@ fn run_history(seed: u64) -> u64 {
     world.guard(&json!({"allowedPolicies": [{}]}));
     world.start();
     for _ in 0..world.rng.usize(5..60) {
-        let pause = Duration::from_millis(world.rng.u64(..30_000));
+        if !world.rng.begin_step() {
+            continue;
+        }
+        let pause = world.pause();
         world.run_for(pause);
-        if world.rng.u8(..3) == 0 {
+        if world.rng.one_in(3) {
             world.change_the_guards();
         } else {
             world.disturb();
         }
     }
+    world.rng.begin_step();
     world.calm_down();
     world.run_for(Duration::from_hours(3));
     world.assert_converged();
@@ -65,5 +73,5 @@ fn run_history(seed: u64) -> u64 {
 
 #[test]
 fn no_request_exceeds_the_guardrails_and_every_allowed_change_is_made() {
-    seeds::each(SEEDS, run_history);
+    HISTORY.run_share();
 }

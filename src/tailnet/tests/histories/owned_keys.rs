@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     super::cases::owned::{MONTH, human},
-    World,
+    History, World,
     builders::{attributes, blank, hostname, key, policy_key, tag, with_tag},
     model::{device, node_id},
 };
@@ -18,15 +18,19 @@ struct Account {
     managed: BTreeSet<(NodeId, String)>,
 }
 
+pub const HISTORY: History = History {
+    name: "owned_keys",
+    run: run_history,
+    share: Duration::from_secs(8),
+};
+
 /// Random edits, joins, leaves, and values set by people, each after the previous one has settled.
 #[test]
 fn a_random_history_deletes_what_was_managed_and_nothing_else() {
-    for seed in 0..30 {
-        history(seed);
-    }
+    HISTORY.run_share();
 }
 
-fn history(seed: u64) {
+fn run_history(seed: u64) -> u64 {
     let mut world = World::new(seed);
     for number in 0..6 {
         let mut device = device(number);
@@ -34,7 +38,7 @@ fn history(seed: u64) {
         device.created = Some(MONTH.parse().unwrap());
         world.model.add(device);
     }
-    if seed.is_multiple_of(2) {
+    if world.rng.one_in(2) {
         world.record_digests();
     }
     world.start();
@@ -43,6 +47,9 @@ fn history(seed: u64) {
     };
     let mut current: Option<Policy> = None;
     for _ in 0..12 {
+        if !world.rng.begin_step() {
+            continue;
+        }
         let down = world.rng.bool();
         if down {
             world.life += 1;
@@ -60,16 +67,17 @@ fn history(seed: u64) {
         }
         // A running process first observes these changes.
         if let Some(policy) = current.filter(|_| !down) {
-            account.settle(&mut world, &policy, seed);
+            account.settle(&mut world, &policy);
         }
         let policy = some_policy(&mut world);
         world.apply(policy.clone());
         if down {
             world.kill();
         }
-        account.settle(&mut world, &policy, seed);
+        account.settle(&mut world, &policy);
         current = Some(policy);
     }
+    world.steps
 }
 
 fn some_policy(world: &mut World) -> Policy {
@@ -98,7 +106,7 @@ fn some_policy(world: &mut World) -> Policy {
 
 impl Account {
     /// Runs until the world settles, then compares it with the account.
-    fn settle(&mut self, world: &mut World, policy: &Policy, seed: u64) {
+    fn settle(&mut self, world: &mut World, policy: &Policy) {
         let before = world.model.attributes.clone();
         world.run_for(Duration::from_mins(25));
         let fits = |device: &Device| match &policy.target {
@@ -120,7 +128,7 @@ impl Account {
                     (true, false) if named.is_some() && self.managed.contains(&fact) => false,
                     _ => then,
                 };
-                assert_eq!(now, expected, "seed {seed}: {name} of {id}: {policy:?}");
+                assert_eq!(now, expected, "{name} of {id}: {policy:?}");
                 if actions && is_named {
                     self.managed.insert(fact);
                 } else if !fits(device) || named.is_none() || (actions && !is_named) {

@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use super::{World, seeds};
+use super::{History, World};
 use crate::tailnet::Request;
 
-/// `TSDP_SEEDS=100000 cargo test --release --lib simulation::random` runs longer.
-const SEEDS: u64 = 200;
+pub const HISTORY: History = History {
+    name: "random",
+    run: run_history,
+    share: Duration::from_secs(22),
+};
 
 /// Disturbs the world for a while, lets it settle, then watches it idle.
 fn run_history(seed: u64) -> u64 {
     let mut world = World::new(seed);
-    if seed.is_multiple_of(3) {
+    if world.rng.one_in(3) {
         world.record_digests();
     }
-    if seed.is_multiple_of(2) {
+    if world.rng.one_in(2) {
         let time = Duration::from_millis(world.rng.u64(..3_000));
         world.evaluation_share = Some((1, time));
         world.engine.set_evaluation_share(1);
@@ -22,10 +25,14 @@ fn run_history(seed: u64) -> u64 {
     world.populate();
     world.start();
     for _ in 0..world.rng.usize(5..60) {
-        let pause = Duration::from_millis(world.rng.u64(..30_000));
+        if !world.rng.begin_step() {
+            continue;
+        }
+        let pause = world.pause();
         world.run_for(pause);
         world.disturb();
     }
+    world.rng.begin_step();
     world.calm_down();
     // A contested field is tried once an hour and counted for another hour.
     world.run_for(Duration::from_hours(3));
@@ -49,5 +56,5 @@ fn run_history(seed: u64) -> u64 {
 
 #[test]
 fn after_faults_stop_the_desired_state_is_reached_and_nothing_more_is_sent() {
-    seeds::each(SEEDS, run_history);
+    HISTORY.run_share();
 }

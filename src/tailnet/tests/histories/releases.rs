@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    World,
+    History, World,
     builders::{attributes, clearing, policy_key, tag},
     model::{Faults, node_id},
 };
@@ -84,54 +84,60 @@ impl World {
     }
 }
 
+pub const HISTORY: History = History {
+    name: "releases",
+    run: run_history,
+    share: Duration::from_secs(16),
+};
+
+fn run_history(seed: u64) -> u64 {
+    let mut world = World::new(seed);
+    world.settings.limit = ChangeLimit::Devices(3);
+    for number in 0..12 {
+        let mut device = super::model::device(number);
+        device.tags = [tag("tag:a")].into();
+        world.model.add(device);
+    }
+    world.start();
+    let mut log = Log::new();
+    for _ in 0..30 {
+        if !world.rng.begin_step() {
+            continue;
+        }
+        world.disturb_clears();
+        let steps = world.rng.u64(1..60);
+        run(&mut world, &mut log, steps);
+    }
+    for (begin, _) in &log {
+        // A request is logged up to some seconds after it was sent.
+        let end = *begin + Duration::from_mins(59);
+        let within = log.iter().filter(|(at, _)| begin <= at && *at < end);
+        let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();
+        assert!(devices.len() <= 3, "{devices:?} from {begin:?}");
+    }
+    world.rng.begin_step();
+    world.faults = Faults::default();
+    world.limit(ChangeLimit::NONE);
+    for number in 0..3 {
+        world.delete(&policy_key(number));
+    }
+    for _ in 0..20 {
+        world.run_for(Duration::from_mins(1));
+        world.approve_on_policies();
+    }
+    assert!(world.policies.is_empty(), "{:?}", world.policies);
+    for (key, report) in &world.seen.ends {
+        let given_up = !matches!(&report.state, State::Deleting(None));
+        assert!(!given_up, "{key}: {report:?}");
+    }
+    let mut left = world.model.attributes.values();
+    assert!(left.all(BTreeMap::is_empty));
+    world.steps
+}
+
 /// No hour has more changed devices than the limit, no release is given up, and in the end every finalizer
 /// is gone.
 #[test]
 fn random_releases_never_exceed_the_limit_and_none_is_given_up() {
-    for seed in 0..60 {
-        let mut world = World::new(seed);
-        world.settings.limit = ChangeLimit::Devices(3);
-        for number in 0..12 {
-            let mut device = super::model::device(number);
-            device.tags = [tag("tag:a")].into();
-            world.model.add(device);
-        }
-        world.start();
-        let mut log = Log::new();
-        for _ in 0..30 {
-            world.disturb_clears();
-            let steps = world.rng.u64(1..60);
-            run(&mut world, &mut log, steps);
-        }
-        for (begin, _) in &log {
-            // A request is logged up to some seconds after it was sent.
-            let end = *begin + Duration::from_mins(59);
-            let within = log.iter().filter(|(at, _)| begin <= at && *at < end);
-            let devices: BTreeSet<_> = within.map(|(_, id)| id).collect();
-            assert!(
-                devices.len() <= 3,
-                "seed {seed}: {devices:?} from {begin:?}"
-            );
-        }
-        world.faults = Faults::default();
-        world.limit(ChangeLimit::NONE);
-        for number in 0..3 {
-            world.delete(&policy_key(number));
-        }
-        for _ in 0..20 {
-            world.run_for(Duration::from_mins(1));
-            world.approve_on_policies();
-        }
-        assert!(
-            world.policies.is_empty(),
-            "seed {seed}: {:?}",
-            world.policies
-        );
-        for (key, report) in &world.seen.ends {
-            let given_up = !matches!(&report.state, State::Deleting(None));
-            assert!(!given_up, "seed {seed}: {key}: {report:?}");
-        }
-        let mut left = world.model.attributes.values();
-        assert!(left.all(BTreeMap::is_empty), "seed {seed}");
-    }
+    HISTORY.run_share();
 }

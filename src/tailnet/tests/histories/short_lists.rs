@@ -5,10 +5,10 @@ use std::{
 };
 
 use super::{
-    World,
+    History, World,
     builders::{attributes, blank, hostname, key, policy, policy_key, tag, tags, with_tag},
+    choices::Choices,
     model::{Faults, device, node_id},
-    seeds,
 };
 use crate::{
     model::{Device, NodeId},
@@ -16,7 +16,12 @@ use crate::{
     tailnet::{HeldPlan, Input, PolicyReport, Request, State},
 };
 
-const SEEDS: u64 = 60;
+pub const HISTORY: History = History {
+    name: "short_lists",
+    run: run_history,
+    share: Duration::from_secs(14),
+};
+
 /// After this time without a change, a list has shown the true state.
 const SETTLED: Duration = Duration::from_mins(6);
 /// Policies for a hostname: one with two devices from the start, one whose second device joins later. And
@@ -114,7 +119,7 @@ impl World {
     /// The next lists lack one device or half of them: one list, one and a later one, or several.
     fn shorten_plausibly(&mut self) {
         let ids: Vec<NodeId> = self.model.devices.keys().cloned().collect();
-        let some = |rng: &mut fastrand::Rng| -> BTreeSet<NodeId> {
+        let some = |rng: &mut Choices| -> BTreeSet<NodeId> {
             let (first, half) = (rng.usize(..ids.len()), ids.len() / 2);
             match rng.u8(..4) {
                 0 => ids[..half].iter().cloned().collect(),
@@ -291,11 +296,15 @@ fn run_history(seed: u64) -> u64 {
     };
     world.shorten_first_lists();
     for _ in 0..30 {
+        if !world.rng.begin_step() {
+            continue;
+        }
         let pause = [20, 100, 500][world.rng.usize(..3)];
         let pause = world.rng.u64(..pause);
         account.run(&mut world, pause);
         account.disturb(&mut world);
     }
+    world.rng.begin_step();
     world.faults = Faults {
         delay: Duration::from_millis(100),
         ..Faults::default()
@@ -322,5 +331,5 @@ fn run_history(seed: u64) -> u64 {
 
 #[test]
 fn random_short_lists_lead_to_no_wrong_decision() {
-    seeds::each(SEEDS, run_history);
+    HISTORY.run_share();
 }

@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::{
     Broken, Kept, World,
     builders::policy_key,
-    model::{self, Faults},
+    choices::Choices,
+    model::{self, Faults, Model},
+    story,
 };
 use crate::{
     convert::fixtures::guardrails,
@@ -21,12 +23,15 @@ pub const POLICIES: usize = 6;
 
 impl World {
     pub fn populate(&mut self) {
-        for number in 0..DEVICES {
-            let device = self.device(number);
-            self.model.add(device);
-        }
         self.model.tags_disable_expiry = self.rng.bool();
-        self.model.list_hides_routes = self.rng.u8(..4) == 0;
+        self.model.list_hides_routes = self.rng.one_in(4);
+        for number in 0..DEVICES {
+            if self.rng.begin_step() {
+                let device = self.device(number);
+                self.tell(|| format!("There is {}.", story::device(&device)));
+                self.model.add(device);
+            }
+        }
     }
 
     /// One random edit, drift, or failure.
@@ -35,7 +40,7 @@ impl World {
             0..=4 => self.drift(),
             5..=9 => {
                 let mut policy = self.policy();
-                if self.rng.u8(..3) == 0 {
+                if self.rng.one_in(3) {
                     policy.deletion = Deletion::Clear;
                 }
                 // An edit of an object that is being deleted changes nothing.
@@ -51,17 +56,30 @@ impl World {
             11 => self.come_or_go(),
             12 => self.kill(),
             13 => self.lose_the_lead(),
-            14 => self.faults.list_down = self.rng.u8(..3) == 0,
+            14 => {
+                let down = self.rng.one_in(3);
+                self.faults.list_down = down;
+                self.tell(|| format!("Lists fail: {down}."));
+            }
             15 => {
                 self.model.refuses_attributes_of = self.some_device();
                 self.model.broken = self.some_device();
                 self.model.left_out = self.some_device();
                 self.model.keeps_attributes = self.rng.bool();
+                self.tell(|| self.model.disturbed());
             }
-            16 => self.model.unowned_tag = self.rng.bool().then(|| self.tag()),
+            16 => {
+                let tag = self.rng.bool().then(|| self.tag());
+                self.tell(|| format!("The tag that nobody may give: {tag:?}."));
+                self.model.unowned_tag = tag;
+            }
             17 => self.new_faults(),
             18 => self.step(Input::connection(Ok(()))),
             19 => self.approve_something(),
+            25 => {
+                self.approve_something();
+                self.undo();
+            }
             21 => self.break_some_spec(),
             22 => {
                 let key = policy_key(self.rng.usize(..POLICIES));
@@ -73,6 +91,7 @@ impl World {
                 self.limit(limit);
             }
             23 | 24 => self.shorten_lists(),
+            26 => self.ask_for_a_forbidden_tag(),
             _ => {}
         }
     }
@@ -98,17 +117,21 @@ impl World {
             let lacking = ids.iter().skip(first).take(count).cloned();
             self.model.short.push_back(lacking.collect());
         }
-        if self.rng.u8(..4) == 0 {
+        if self.rng.one_in(4) {
             self.model.twice = self.some_device().into_iter().collect();
         }
+        let Model { short, twice, .. } = &self.model;
+        self.tell(|| format!("The next lists lack {short:?}, or have twice {twice:?}."));
     }
 
     pub fn guard(&mut self, spec: &Value) {
+        self.tell(|| format!("The guardrails are {spec}."));
         self.settings.guardrails = guardrails(spec);
         self.step(Input::Settings(self.settings.clone()));
     }
 
     pub fn label(&mut self, team: Option<&str>) {
+        self.tell(|| format!("The label of the namespace is {team:?}."));
         let labels: Labels = team
             .map(|team| ("team".to_owned(), team.to_owned()))
             .into_iter()
@@ -118,7 +141,7 @@ impl World {
     }
 
     pub fn new_faults(&mut self) {
-        let share = |rng: &mut fastrand::Rng| if rng.bool() { rng.f64() * 0.2 } else { 0.0 };
+        let share = |rng: &mut Choices| if rng.bool() { rng.f64() * 0.2 } else { 0.0 };
         self.faults = Faults {
             lost: share(&mut self.rng),
             answer_lost: share(&mut self.rng),
@@ -131,6 +154,7 @@ impl World {
             queue: self.wait(),
             connect: self.wait(),
         };
+        self.tell(|| format!("From now on: {}.", story::faults(&self.faults)));
     }
 
     /// Mostly no wait. At times longer than any read stays fresh.
@@ -143,7 +167,9 @@ impl World {
     }
 
     pub fn limit(&mut self, limit: ChangeLimit) {
+        self.tell(|| format!("The limit is {limit}."));
         self.settings.limit = limit;
+        self.limited_since = self.clock;
         self.step(Input::Settings(self.settings.clone()));
     }
 
@@ -161,14 +187,55 @@ impl World {
         match plan.on {
             ApprovedOn::Policy => self.approve(&key, &annotation),
             ApprovedOn::Tailnet => {
+                self.tell(|| format!("People annotate the tailnet with {annotation}."));
                 self.tailnet.approvals = Approvals::parse(Some(&annotation));
                 self.show_tailnet_object();
             }
         }
     }
 
+    /// A policy wants a tag that nobody may give, and nobody corrects it for a while.
+    fn ask_for_a_forbidden_tag(&mut self) {
+        let tag = self.tag();
+        self.tell(|| format!("The tag that nobody may give: {tag}."));
+        self.model.unowned_tag = Some(tag.clone());
+        let mut policy = self.policy();
+        policy.desired.tags = Some([tag].into());
+        if self
+            .policies
+            .get(&policy.key)
+            .is_none_or(|kept| !kept.deleting)
+        {
+            self.apply(policy);
+        }
+        let pause = Duration::from_millis(self.rng.u64(..300_000));
+        self.run_for(pause);
+    }
+
+    /// A while later, someone sets all devices back to what they are now.
+    fn undo(&mut self) {
+        let (devices, attributes) = (self.model.devices.clone(), self.model.attributes.clone());
+        let pause = self.pause();
+        self.run_for(pause);
+        for (id, now) in &mut self.model.devices {
+            if let (Some(device), Some(attributes)) = (devices.get(id), attributes.get(id)) {
+                now.clone_from(device);
+                self.model.attributes.insert(id.clone(), attributes.clone());
+                self.drifted.insert(id.clone(), self.clock);
+            }
+        }
+        self.tell(|| "People set all devices back.".to_owned());
+    }
+
+    /// The time between two events: mostly some seconds, at times several lists.
+    pub fn pause(&mut self) -> Duration {
+        let longest = if self.rng.one_in(8) { 300_000 } else { 30_000 };
+        Duration::from_millis(self.rng.u64(..longest))
+    }
+
     /// Ends all failures and denials. Plans that were approved and not sent are held again.
     pub fn calm_down(&mut self) {
+        self.tell(|| "All faults end, and the manifests are corrected.".to_owned());
         self.limit(ChangeLimit::NONE);
         self.correct_all();
         self.kill();
@@ -242,10 +309,12 @@ impl World {
         let number = self.rng.usize(..DEVICES);
         let id = model::node_id(number);
         if self.model.devices.contains_key(&id) && self.rng.bool() {
+            self.tell(|| format!("{id} leaves."));
             self.model.remove(&id);
             let mut other = self.device(number);
             other.node_id = model::node_id(100 + number);
             if self.rng.bool() && !self.model.devices.contains_key(&other.node_id) {
+                self.tell(|| format!("{} joins.", story::device(&other)));
                 self.model.add(other);
             }
         } else if !self.model.devices.contains_key(&id) {
@@ -260,6 +329,7 @@ impl World {
             {
                 device.ipv4 = None;
             }
+            self.tell(|| format!("{} joins.", story::device(&device)));
             self.model.add(device);
         }
     }
@@ -278,13 +348,13 @@ impl World {
         match field {
             0 => {
                 device.tags.extend(tags);
-                self.drifted.insert(id, self.clock);
+                self.drifted.insert(id.clone(), self.clock);
             }
             1 => device.key_expiry_disabled = flag,
             2 => {
                 let exit = exit.then(Route::exit_node).into_iter().flatten();
                 device.enabled_routes = Some(routes.into_iter().chain(exit).collect());
-                self.drifted.insert(id, self.clock);
+                self.drifted.insert(id.clone(), self.clock);
             }
             3 => device.authorized = flag,
             4 => device.hostname = format!("host-{}", number_of(&key)),
@@ -298,6 +368,7 @@ impl World {
                 }
             }
         }
+        self.tell(|| self.model.told(&id));
     }
 }
 

@@ -12,6 +12,11 @@ impl World {
     /// same plan.
     pub fn check_report(&mut self, key: &PolicyKey, report: &PolicyReport) {
         if let Some(plan) = &report.held {
+            let used = (report.uid.clone(), plan.hash.clone());
+            assert!(
+                !self.reported.used.contains(&used),
+                "{key} holds {plan:?}, which was approved"
+            );
             let made_of = [plan.changes, plan.devices];
             let frozen = self.reported.frozen.entry((key.clone(), plan.hash.clone()));
             let before = *frozen.or_insert(made_of);

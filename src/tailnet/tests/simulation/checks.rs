@@ -51,11 +51,26 @@ impl World {
                 let listed = self.reported.last_list.contains(id);
                 assert!(listed, "{call:?}, but the last list lacks {id}");
             }
+            self.reported.check_answers(call, self.clock);
+            self.check_reserved(call);
             self.check_call(call);
             self.check_precedence(call);
             self.check_guards(call);
         }
         self.reported.in_flight.insert(ticket, request.clone());
+    }
+
+    /// Under a limit, the tailnet's status names a device before it is changed.
+    pub fn check_reserved(&self, call: &Call) {
+        let limit = self.settings.limit.devices(self.model.devices.len());
+        // A request may have been decided before there was a limit.
+        if limit.is_none() || self.clock < self.limited_since + Duration::from_mins(2) {
+            return;
+        }
+        for id in call.nodes() {
+            let is_reserved = self.tailnet.reserved.contains_key(id);
+            assert!(is_reserved, "{call:?}, and {id} is not reserved");
+        }
     }
 
     /// A policy whose spec is invalid keeps its precedence.
@@ -273,8 +288,10 @@ impl World {
     /// No policy of higher precedence declares the key with another type, unless it may set the key nowhere
     /// or the tailnet cannot have that type.
     pub fn check_form(&self, attribute_type: &AttributeType) {
-        // Tags that were written and not read since may already match a policy, or not.
-        let deciding = [true, false].map(|verified| self.first_type(attribute_type, verified));
+        // Tags that were written and not read since may already match a policy, or not. A list may be older
+        // than a read, so that a policy may set the key on a device as listed, and not on the device as read.
+        let seen = [(true, true), (true, false), (false, true), (false, false)];
+        let deciding = seen.map(|(verified, now)| self.first_type(attribute_type, verified, now));
         assert!(
             deciding
                 .iter()
@@ -284,11 +301,12 @@ impl World {
     }
 
     /// The type of the policy that takes precedence for the key, among the devices whose tags are verified, or
-    /// among all.
+    /// among all. `now`: only the last report of a device tells whether the policy may set the key there.
     pub fn first_type(
         &self,
         attribute_type: &AttributeType,
         verified: bool,
+        now: bool,
     ) -> Option<AttributeType> {
         let policies = self.reported.policies.values();
         let fleet = DeviceIndex::new(self.reported.devices.values().cloned());
@@ -301,7 +319,7 @@ impl World {
                 && is_decided(policy, record)
                 && targets.any(|id| {
                     !(verified && self.reported.unverified_tags.contains(id))
-                        && self.reported.allows(policy, field, id)
+                        && self.reported.allows(policy, field, id, now)
                 })
         });
         let deciding = deciding.map(|(policy, _)| policy);

@@ -55,6 +55,12 @@ impl World {
         match event {
             Event::Arrive(ticket, request) => {
                 let answer = self.arrive(&request);
+                if matches!(request, Request::Write(_)) {
+                    let outcome = answer
+                        .as_ref()
+                        .map_or_else(|error| error.reason.to_string(), |_| "made".to_owned());
+                    self.tell(|| format!("API: #{} arrives: {outcome}", ticket.0));
+                }
                 let mut delay = self.delay();
                 if request == Request::Devices {
                     delay += self.faults.list_delay;
@@ -100,6 +106,9 @@ impl World {
                 let overdue = report.generation < kept.policy.generation;
                 assert!(kept.broken != Broken::Unreadable || overdue, "{report:?}");
                 kept.record = recorded::through_status(&report);
+                let used = kept.record.approved.clone();
+                let used = used.map(|hash| (report.uid.clone(), hash));
+                self.reported.used.extend(used);
                 kept.anchored = !kept.record.managed.is_empty();
                 if kept.deleting && kept.record.managed.is_empty() {
                     self.seen.ends.push((key.clone(), (*report).clone()));
@@ -134,7 +143,7 @@ impl World {
         if self.faults.list_down && *request == Request::Devices {
             return Err(failure(Reason::ApiError, Retry::Later));
         }
-        let mut dice = self.rng.f64();
+        let mut dice = 1.0 - self.rng.noise();
         let mut hit = |share: f64| {
             dice -= share;
             (-share..0.0).contains(&dice)
@@ -146,7 +155,7 @@ impl World {
             return Err(lost(Reason::ApiError, Retry::Later));
         }
         if hit(self.faults.rate_limited) {
-            let pause = Duration::from_secs(self.rng.u64(1..40));
+            let pause = Duration::from_secs(1) + Duration::from_secs(39).mul_f64(self.rng.noise());
             return Err(failure(Reason::RateLimited, Retry::After(pause)));
         }
         let answer_lost = hit(self.faults.answer_lost);

@@ -28,7 +28,7 @@ impl World {
         device.expires = self.rng.bool().then_some(in_a_while);
         device.enabled_routes = Some(self.routes());
         device.user = ["amelie@example.com", "bert@example.com"][self.rng.usize(..2)].to_owned();
-        device.external = self.rng.u8(..20) == 0;
+        device.external = self.rng.one_in(20);
         device
     }
 
@@ -41,10 +41,10 @@ impl World {
             _ => Identity::Hostname(format!("host-{number}")),
         };
         let key = policy_key(self.rng.usize(..POLICIES));
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             return self.fleet_policy(key);
         }
-        let tags = if self.rng.u8(..6) == 0 {
+        let tags = if self.rng.one_in(6) {
             self.tags()
         } else {
             TagSet::new()
@@ -70,15 +70,15 @@ impl World {
         if self.rng.bool() {
             selector.tags.insert(self.tag());
         }
-        if self.rng.u8(..4) == 0 {
+        if self.rng.one_in(4) {
             selector.users = vec![Glob::new(["a*", "*@example.com"][self.rng.usize(..2)])];
         }
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             selector.hostnames = vec![Glob::of_folded(
                 ["HOST-?", "*-[0]", "*1*"][self.rng.usize(..3)],
             )];
         }
-        if self.rng.u8(..4) == 0 {
+        if self.rng.one_in(4) {
             let expressions = [
                 "!('tag:a' in device.tags)",
                 "size(device.tags) > 1 || device.hostname == 'host-1'",
@@ -125,7 +125,7 @@ impl World {
             }
         };
         let (tags, enabled_routes) = (extent(), extent());
-        let attributes = if self.rng.u8(..4) == 0 {
+        let attributes = if self.rng.one_in(4) {
             AttributesOwnership::Exact
         } else {
             AttributesOwnership::Named
@@ -139,32 +139,32 @@ impl World {
 
     pub fn desired(&mut self) -> DesiredSettings {
         let mut desired = DesiredSettings::default();
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             desired.authorized = Some(self.rng.bool());
         }
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             desired.tags = Some(self.tags());
         }
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             desired.key_expiry_disabled = Some(self.rng.bool());
         }
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             desired.enabled_routes = Some(self.routes());
         }
-        if self.rng.u8(..3) == 0 {
+        if self.rng.one_in(3) {
             desired.exit_node = Some(self.rng.bool());
         }
-        if self.rng.u8(..2) == 0 {
+        if self.rng.one_in(2) {
             let count = self.rng.usize(..3);
             let named = (0..count).map(|_| (self.attribute_key(), self.attribute()));
             // The API server refuses a manifest with two keys that differ only in case.
             let apart: BTreeMap<_, _> = named.map(|named| (named.0.folded(), named)).collect();
             desired.attributes = Some(apart.into_values().collect());
         }
-        if self.rng.u8(..6) == 0 {
+        if self.rng.one_in(6) {
             desired.name = Some(format!("desired-{}", self.rng.u8(..4)).parse().unwrap());
         }
-        if self.rng.u8(..6) == 0 {
+        if self.rng.one_in(6) {
             desired.ipv4 = Some(format!("100.80.1.{}", self.rng.u8(..4)).parse().unwrap());
         }
         desired
@@ -199,7 +199,7 @@ impl World {
                 even if even % 2 == 0 => string("gold"),
                 _ => string("silver"),
             },
-            expiry: (self.rng.u8(..4) == 0).then_some(soon),
+            expiry: (self.rng.one_in(4)).then_some(soon),
         }
     }
 }

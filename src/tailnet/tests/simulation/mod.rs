@@ -1,10 +1,12 @@
 //! The engine in a simulated world: a model of a tailnet, a store of policies, and a clock that jumps from
 //! event to event. One seed drives it all. `checks.rs` checks the invariants at every request.
 
+mod answers;
 pub mod builders;
 pub mod chaos;
 mod check_reports;
 pub mod checks;
+pub mod choices;
 mod events;
 mod generator;
 pub mod model;
@@ -12,6 +14,7 @@ mod objects;
 mod outcome;
 pub mod recorded;
 mod steps;
+pub mod story;
 pub mod told;
 
 pub use self::{
@@ -23,6 +26,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::choices::Choices;
 use self::model::{Faults, Model, failure};
 use crate::tailnet::{
     Engine, Failure, Input, Notification, PolicyReport, Request, Retry, Settings, TailnetDeclared,
@@ -48,7 +52,7 @@ pub struct World {
     pub start: Timestamp,
     /// The lead of the process's wall clock over the world's.
     pub skew: SignedDuration,
-    pub rng: fastrand::Rng,
+    pub rng: Choices,
     pub events: BTreeMap<(Duration, u64), (u32, Event)>,
     pub next_event: u64,
     pub model: Model,
@@ -60,6 +64,8 @@ pub struct World {
     /// The number of the engine: an event for a killed engine reaches no other.
     pub life: u32,
     pub settings: Settings,
+    /// When the limit was last changed.
+    pub limited_since: Duration,
     /// The tailnet's object: its approval annotation and its record.
     pub tailnet: TailnetDeclared,
     /// The labels of the namespaces.
@@ -104,7 +110,7 @@ impl World {
             clock: Duration::ZERO,
             start: "2026-01-01T00:00:00Z".parse().unwrap(),
             skew: SignedDuration::ZERO,
-            rng: fastrand::Rng::with_seed(seed),
+            rng: Choices::of_seed(seed),
             events: BTreeMap::new(),
             next_event: 0,
             model: Model::default(),
@@ -117,6 +123,7 @@ impl World {
             term: Term::FIRST,
             life: 0,
             settings: settings(),
+            limited_since: Duration::ZERO,
             tailnet: TailnetDeclared::default(),
             namespaces: BTreeMap::new(),
             loses_tailnet_reports: false,
@@ -135,6 +142,11 @@ impl World {
             evaluation_share: None,
             keeping_tailnet: Duration::ZERO,
         }
+    }
+
+    /// Tells what people, devices, or the API do.
+    pub fn tell(&self, line: impl FnOnce() -> String) {
+        story::tell(self.clock, line);
     }
 
     /// The current permissions.
@@ -156,7 +168,7 @@ impl World {
     }
 
     pub fn delay(&mut self) -> Duration {
-        self.faults.delay.mul_f64(self.rng.f64())
+        self.faults.delay.mul_f64(self.rng.noise())
     }
 
     /// Starts a process: it leads, is connected, and knows all policies.
@@ -172,12 +184,13 @@ impl World {
 
     /// Ends the process at once, as SIGKILL does, and starts another.
     pub fn kill(&mut self) {
+        self.tell(|| "The process is killed, and another one starts.".to_owned());
         self.life += 1;
         // Requests of the killed process may still arrive.
         let now = self.clock;
         self.drifted
             .extend(self.model.devices.keys().map(|id| (id.clone(), now)));
-        self.engine = Engine::new(settings(), self.rng.u64(..));
+        self.engine = Engine::new(settings(), self.rng.seed());
         self.engine.set_record_capacity(self.record_capacity);
         if let Some((share, _)) = self.evaluation_share {
             self.engine.set_evaluation_share(share);

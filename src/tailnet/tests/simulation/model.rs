@@ -7,6 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::story;
 use crate::{
     model::{
         Attributes, Device, NodeId, Reason, ReportedAttribute, Route, RouteSet, SettingValue, Tag,
@@ -73,6 +74,24 @@ impl Model {
         for attributes in self.attributes.values_mut() {
             attributes.retain(|_, value| value.expiry.is_none_or(|expiry| expiry > now));
         }
+    }
+
+    /// A device that somebody has just changed.
+    pub fn told(&self, id: &NodeId) -> String {
+        let device = story::device(&self.devices[id]);
+        format!(
+            "People change {device}, attributes {}.",
+            story::attributes(&self.attributes[id])
+        )
+    }
+
+    /// The faults that concern single devices.
+    pub fn disturbed(&self) -> String {
+        format!(
+            "Attributes of {:?} are refused, requests for {:?} fail, lists leave out {:?}; attributes are \
+             kept when deleted: {}.",
+            self.refuses_attributes_of, self.broken, self.left_out, self.keeps_attributes
+        )
     }
 
     pub fn answer(&mut self, request: &Request) -> Result<Answer, Failure> {

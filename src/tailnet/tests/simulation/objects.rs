@@ -1,6 +1,6 @@
 //! The policies in Kubernetes: what people do with them, and what the watch shows.
 
-use super::{CLEAR_TIMEOUT, Event, World};
+use super::{CLEAR_TIMEOUT, Event, World, story};
 use crate::{
     plan::{
         Approvals, Policy, PolicyInput, PolicyKey, PolicyRecord, ReconcileRequest, StatusState,
@@ -37,6 +37,7 @@ pub enum Broken {
 impl World {
     /// Applies or edits a policy.
     pub fn apply(&mut self, mut policy: Policy) {
+        self.tell(|| format!("People apply {}.", story::policy(&policy)));
         let key = policy.key.clone();
         let before = self.policies.get(&key);
         let anchored = before.is_some_and(|kept| kept.anchored);
@@ -50,7 +51,7 @@ impl World {
             policy.generation = kept.policy.generation + 1;
             kept.record.clone()
         } else {
-            policy.uid = self.rng.u64(..).to_string();
+            policy.uid = self.rng.seed().to_string();
             policy.created = self.wall();
             PolicyRecord::default()
         };
@@ -71,6 +72,7 @@ impl World {
 
     /// Deletes a policy. It waits for its finalizer if it has something to clear.
     pub fn delete(&mut self, key: &PolicyKey) {
+        self.tell(|| format!("People delete {key}."));
         match self.policies.get_mut(key) {
             Some(kept) if kept.anchored => {
                 if !kept.deleting {
@@ -88,6 +90,7 @@ impl World {
         if let Some(kept) = self.policies.get_mut(key) {
             kept.broken = broken;
             kept.policy.generation += 1;
+            self.tell(|| format!("The spec of {key} becomes {broken:?}."));
             self.watch_soon(key.clone());
         }
     }
@@ -97,6 +100,7 @@ impl World {
         let kept = self.policies.get_mut(key);
         if let Some(kept) = kept.filter(|kept| !kept.deleting) {
             kept.anchored = false;
+            self.tell(|| format!("People replace {key} by its manifest, without a finalizer."));
             self.watch_soon(key.clone());
         }
     }
@@ -145,6 +149,7 @@ impl World {
     pub fn approve(&mut self, key: &PolicyKey, annotation: &str) {
         let kept = self.policies.get_mut(key).unwrap();
         kept.approvals = Approvals::parse(Some(annotation));
+        self.tell(|| format!("People annotate {key} with {annotation}."));
         self.watch_soon(key.clone());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Event, World};
+use super::{Event, World, story};
 use crate::tailnet::{Effect, Input, Now, Request, Ticket};
 
 impl World {
@@ -18,6 +18,8 @@ impl World {
             wall: self.wall() + self.skew,
         };
         self.trace(&input);
+        story::tell_input(self.clock, 0, &input);
+        self.reported.note_answer(&input, self.clock);
         self.reported.note(&input);
         for effect in self.engine.step(input, now) {
             self.carry_out(effect);
@@ -28,7 +30,7 @@ impl World {
             let wait = if wait.is_zero() {
                 wait
             } else {
-                wait.mul_f64(self.rng.f64())
+                wait.mul_f64(self.rng.noise())
             };
             self.after(wait, Event::Turn);
         }
@@ -57,6 +59,7 @@ impl World {
 
     pub fn carry_out(&mut self, effect: Effect) {
         self.trace(&effect);
+        story::tell_effect(self.clock, 0, &effect);
         match effect {
             Effect::Send {
                 ticket,
@@ -65,7 +68,7 @@ impl World {
             } => {
                 let is_write = matches!(request, Request::Write(_));
                 if is_write && !self.faults.connect.is_zero() {
-                    let wait = self.faults.connect.mul_f64(self.rng.f64());
+                    let wait = self.faults.connect.mul_f64(self.rng.noise());
                     self.after(wait, Event::Depart(ticket, request, until));
                 } else {
                     self.send(ticket, request);

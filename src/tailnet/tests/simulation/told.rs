@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::answers::Answers;
 use crate::{
     model::{AttributeKey, Attributes, Device, NodeId, PolicyField, Reason},
     plan::{
@@ -47,6 +48,9 @@ pub struct EngineInputs {
     pub gone: BTreeSet<NodeId>,
     /// The size of the plan that each hash named, over all processes.
     pub frozen: BTreeMap<(PolicyKey, PlanHash), [usize; 2]>,
+    /// The plans whose approval a status records as used, over all processes.
+    pub used: BTreeSet<(String, PlanHash)>,
+    pub answers: Answers,
 }
 
 type Managed = BTreeSet<(String, AttributeKey, NodeId)>;
@@ -56,6 +60,7 @@ impl EngineInputs {
     pub fn for_next_process(self) -> Self {
         Self {
             frozen: self.frozen,
+            used: self.used,
             managed: self.managed,
             ..Self::default()
         }
@@ -199,8 +204,9 @@ impl EngineInputs {
     }
 
     /// Whether the guardrails permit a policy to change a field of a device.
-    pub fn allows(&self, policy: &Policy, field: PolicyField, id: &NodeId) -> bool {
-        let seen = [self.devices.get(id), self.previous.get(id)];
+    pub fn allows(&self, policy: &Policy, field: PolicyField, id: &NodeId, now: bool) -> bool {
+        let before = self.previous.get(id).filter(|_| !now);
+        let seen = [self.devices.get(id), before];
         let guardrails = &self.guards.guardrails;
         let mut seen = seen.into_iter().flatten();
         seen.any(|device| guardrails.denies(policy, field, device).is_none())

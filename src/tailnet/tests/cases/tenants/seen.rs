@@ -132,7 +132,7 @@ fn tenants_policies() -> Vec<Policy> {
 fn reports_depend_only_on_what_the_tenant_may_see() {
     let live = |seed: u64, secrets: u64, policy: &Policy| {
         let mut world = world(2);
-        world.rng = fastrand::Rng::with_seed(seed);
+        world.rng = crate::tailnet::tests::simulation::choices::Choices::of_seed(seed);
         world.faults.delay = Duration::ZERO;
         for number in 0..2 {
             tag_with(&mut world, number, &["tag:a", "tag:a0"]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Event, Pair, check::Sending};
+use super::{super::story, Event, Pair, check::Sending};
 use crate::tailnet::{Effect, Input, Request, Ticket};
 
 impl Pair {
@@ -14,6 +14,7 @@ impl Pair {
 
     pub(super) fn step(&mut self, process: usize, input: Input) {
         self.trace(process, &input);
+        story::tell_input(self.clock, process + 1, &input);
         let now = self.now();
         if let Input::Term(term) = &input {
             let one = &mut self.processes[process];
@@ -30,7 +31,7 @@ impl Pair {
         let one = &mut self.processes[process];
         if one.engine.wants_turn().is_some() && !one.waits_for_turn {
             one.waits_for_turn = true;
-            let wait = self.faults.queue.mul_f64(self.rng.f64());
+            let wait = self.faults.queue.mul_f64(self.rng.noise());
             self.after(process, wait, Event::Turn);
         }
         let wake = self.processes[process].engine.wake_at();
@@ -45,6 +46,7 @@ impl Pair {
 
     pub(super) fn carry_out(&mut self, process: usize, effect: Effect) {
         self.trace(process, &effect);
+        story::tell_effect(self.clock, process + 1, &effect);
         match effect {
             Effect::Send {
                 ticket,
@@ -54,7 +56,7 @@ impl Pair {
                 let is_write = matches!(request, Request::Write(_));
                 if is_write {
                     self.processes[process].waiting.insert(ticket, request);
-                    let wait = self.faults.connect.mul_f64(self.rng.f64());
+                    let wait = self.faults.connect.mul_f64(self.rng.noise());
                     self.after(process, wait, Event::Depart(ticket, until));
                 } else {
                     let delay = self.delay();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 impl Pair {
     pub(super) fn start_process(&mut self, process: usize) {
-        let seed = self.rng.u64(..);
+        let seed = self.rng.seed();
         let life = self.next + 1_000;
         self.processes[process] = Process::new(life, Engine::new(settings(), seed));
         self.processes[process].round = 1;

@@ -20,7 +20,7 @@ use self::{
     process::{Process, Writing},
     store::{Object, Refused, Store, TailnetObject},
 };
-use super::{World, lost, model::Faults, model::Model, seeds, settings};
+use super::{History, World, choices::Choices, lost, model::Faults, model::Model, settings};
 use crate::{
     model::Reason,
     plan::PolicyKey,
@@ -30,7 +30,11 @@ use crate::{
     },
 };
 
-const SEEDS: u64 = 80;
+pub const HISTORY: History = History {
+    name: "leaders",
+    run: run_history,
+    share: Duration::from_secs(24),
+};
 /// How often a status is derived again at once after the object has changed.
 const TRIES: u32 = 3;
 const RENEWED_EVERY: Duration = Duration::from_secs(2);
@@ -70,7 +74,7 @@ enum Event {
 struct Pair {
     clock: Duration,
     start: Timestamp,
-    rng: fastrand::Rng,
+    rng: Choices,
     /// Events by time and order, each with its process and that process's life.
     events: BTreeMap<(Duration, u64), (usize, u64, Event)>,
     next: u64,
@@ -90,7 +94,7 @@ impl Pair {
         let mut pair = Self {
             clock: Duration::ZERO,
             start: "2026-01-01T00:00:00Z".parse().unwrap(),
-            rng: fastrand::Rng::with_seed(seed),
+            rng: Choices::of_seed(seed),
             events: BTreeMap::new(),
             next: 0,
             model: Model::default(),
@@ -131,7 +135,7 @@ impl Pair {
     }
 
     fn delay(&mut self) -> Duration {
-        self.faults.delay.mul_f64(self.rng.f64())
+        self.faults.delay.mul_f64(self.rng.noise())
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -267,16 +271,21 @@ impl Pair {
 
     /// A request at the tailnet's API: it gets a response or hits one of the faults.
     fn arrive(&mut self, request: &Request) -> Result<Answer, Failure> {
-        let dice = self.rng.f64();
-        if dice < self.faults.lost {
+        let mut dice = 1.0 - self.rng.noise();
+        let mut hit = |share: f64| {
+            dice -= share;
+            (-share..0.0).contains(&dice)
+        };
+        if hit(self.faults.lost) {
             return Err(lost(Reason::ApiUnreachable, Retry::Later));
         }
-        if dice < self.faults.lost + self.faults.rate_limited {
+        if hit(self.faults.rate_limited) {
             return Err(failure(
                 Reason::RateLimited,
                 Retry::After(Duration::from_secs(3)),
             ));
         }
+        let answer_lost = hit(self.faults.answer_lost);
         let answer = if let Request::Write(call) = request {
             let before = self.model.clone();
             let answer = self.model.answer(request);
@@ -288,7 +297,7 @@ impl Pair {
         } else {
             self.model.answer(request)
         };
-        if dice > 1.0 - self.faults.answer_lost {
+        if answer_lost {
             return Err(lost(Reason::ApiUnreachable, Retry::Later));
         }
         answer
@@ -360,13 +369,17 @@ impl Pair {
 
 fn run_history(seed: u64) -> u64 {
     let mut pair = Pair::new(seed);
-    pair.populate(seed);
+    pair.populate();
     for _ in 0..pair.rng.usize(10..60) {
+        if !pair.rng.begin_step() {
+            continue;
+        }
         let pause = [3_000, 30_000][pair.rng.usize(..2)];
         let pause = pair.rng.u64(..pause);
         pair.run_for(Duration::from_millis(pause));
         pair.disturb();
     }
+    pair.rng.begin_step();
     pair.calm_down();
     pair.run_for(Duration::from_hours(1));
     // A frozen plan stays frozen for a term.
@@ -385,5 +398,5 @@ fn run_history(seed: u64) -> u64 {
 
 #[test]
 fn two_processes_do_what_one_does_and_nothing_else() {
-    seeds::each(SEEDS, run_history);
+    HISTORY.run_share();
 }

@@ -9,6 +9,7 @@ use super::{
     super::{
         builders::{attributes, blank, hostname, key, policy_key, string, tag, with_tag},
         model::{device, node_id},
+        story,
     },
     Event, Pair,
     account::{DELETED_A_DAY, LIMIT},
@@ -22,6 +23,8 @@ use crate::{
     },
 };
 
+/// The processes as a story names them.
+const NAMES: [&str; 2] = ["Engine A", "Engine B"];
 const DEVICES: usize = 6;
 /// The fleet policy that requires approval.
 const ASKING: usize = 2;
@@ -33,7 +36,7 @@ pub fn deleting() -> PolicyKey {
 }
 
 impl Pair {
-    pub fn populate(&mut self, seed: u64) {
+    pub fn populate(&mut self) {
         let long_ago = self.wall() - SignedDuration::from_hours(24 * 60);
         for number in 0..DEVICES {
             let mut device = device(number);
@@ -51,7 +54,7 @@ impl Pair {
         if self.rng.u8(..3) > 0 {
             self.new_faults();
         }
-        self.account.limited = seed.is_multiple_of(3);
+        self.account.limited = self.rng.one_in(3);
         let limit = self.account.limited.then_some(ChangeLimit::Devices(LIMIT));
         self.store.set_tailnet(|tailnet| {
             tailnet.settings.limit = limit.unwrap_or(ChangeLimit::NONE);
@@ -90,6 +93,7 @@ impl Pair {
                     .paused
                     .is_none_or(|until| until <= self.clock)
                 {
+                    self.tell(|| format!("{} stands still for {pause:?}.", NAMES[process]));
                     self.processes[process].paused = Some(self.clock + pause);
                 }
             }
@@ -122,10 +126,12 @@ impl Pair {
         let mut wait = || Duration::from_millis([0, 2_000, 12_000, 40_000][self.rng.usize(..4)]);
         self.faults.queue = wait();
         self.faults.connect = wait();
+        self.tell(|| format!("From now on: {}.", story::faults(&self.faults)));
     }
 
     fn suspend(&mut self) {
         let suspends = self.rng.bool();
+        self.tell(|| format!("The tailnet is suspended: {suspends}."));
         let guardrails = guardrails(&json!({"suspend": suspends, "allowedPolicies": [{}]}));
         self.store
             .set_tailnet(|tailnet| tailnet.settings.guardrails = guardrails);
@@ -135,11 +141,13 @@ impl Pair {
     // --- The processes ---
 
     fn cut_off(&mut self, process: usize) {
+        self.tell(|| format!("{} is cut off from Kubernetes.", NAMES[process]));
         self.processes[process].online = false;
     }
 
     /// The API server is reachable again. The watches stay in backoff for a while.
     pub fn reconnect(&mut self, process: usize) {
+        self.tell(|| format!("{} reaches Kubernetes.", NAMES[process]));
         let one = &mut self.processes[process];
         let was_online = std::mem::replace(&mut one.online, true);
         if one.dead || was_online || one.starts_with.is_some() {
@@ -153,6 +161,7 @@ impl Pair {
 
     /// Kills a process, as SIGKILL does. It starts again a while later.
     fn kill(&mut self, process: usize) {
+        self.tell(|| format!("{} is killed.", NAMES[process]));
         let one = &mut self.processes[process];
         if one.dead {
             return;
@@ -184,6 +193,7 @@ impl Pair {
         let at = policy.desired.expire_key_at;
         self.account.times.extend(at);
         let key = policy.key.clone();
+        self.tell(|| format!("People apply {}.", story::policy(&policy)));
         self.store.apply(policy);
         self.account.note_store(self.clock, &self.store);
         self.show(&key);
@@ -191,6 +201,7 @@ impl Pair {
 
     fn delete(&mut self) {
         let key = policy_key(self.rng.usize(..POLICIES));
+        self.tell(|| format!("People delete {key}."));
         self.store.delete(&key);
         self.show(&key);
     }
@@ -206,6 +217,7 @@ impl Pair {
         let held: Vec<(PolicyKey, String, _)> = held.collect();
         for (key, uid, hash) in held {
             self.account.note_approval(&uid);
+            self.tell(|| format!("People annotate {key} with plan:{hash}."));
             self.store.approve(&key, &format!("plan:{hash}"));
             self.show(&key);
         }
@@ -236,10 +248,10 @@ impl Pair {
         ];
         let mode = match number {
             ASKING => Mode::Approve,
-            _ if self.rng.u8(..5) == 0 => modes[self.rng.usize(..3)],
+            _ if self.rng.one_in(5) => modes[self.rng.usize(..3)],
             _ => Mode::Enforce,
         };
-        let clears = matches!(number, 1 | ASKING) && self.rng.u8(..3) == 0;
+        let clears = matches!(number, 1 | ASKING) && self.rng.one_in(3);
         let routes = [ListOwnership::Exact, ListOwnership::AtLeast][self.rng.usize(..2)];
         Policy {
             target,
@@ -303,6 +315,10 @@ impl Pair {
 
     // --- The devices ---
 
+    fn tell(&self, line: impl FnOnce() -> String) {
+        story::tell(self.clock, line);
+    }
+
     /// Someone changes a device in the admin console.
     fn drift(&mut self) {
         let id = node_id(self.rng.usize(..DEVICES));
@@ -342,6 +358,7 @@ impl Pair {
                 device.expires = Some(later);
             }
         }
+        self.tell(|| self.model.told(&id));
     }
 
     fn set_attribute(&mut self, id: &NodeId, name: &crate::model::AttributeKey, value: &str) {

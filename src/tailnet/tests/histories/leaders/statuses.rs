@@ -50,7 +50,7 @@ impl Pair {
         if self.processes[process].online {
             self.delay()
         } else {
-            Duration::from_secs(self.rng.u64(5..60))
+            Duration::from_secs(5) + Duration::from_secs(55).mul_f64(self.rng.noise())
         }
     }
 
