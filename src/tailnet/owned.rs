@@ -174,6 +174,24 @@ impl PolicyEntry {
         has_changed
     }
 
+    /// Drops keys that the policy would have set for the first time and no longer declares: a value that the
+    /// device has by now is not the policy's. Not while a request is in flight that may set them.
+    pub fn drop_never_set(&mut self, id: &NodeId) {
+        let (Ok(policy), Some(unsent)) = (&self.policy, self.keys.unsent.get(id)) else {
+            return;
+        };
+        let declared = policy.desired.attributes.as_ref();
+        let is_declared = |key: &&AttributeKey| declared.is_some_and(|it| it.contains_key(*key));
+        let (still, dropped): (BTreeSet<_>, BTreeSet<_>) = unsent.iter().partition(is_declared);
+        if self.is_invalid() || dropped.is_empty() {
+            return;
+        }
+        let still = still.into_iter().cloned().collect();
+        let dropped: BTreeSet<AttributeKey> = dropped.into_iter().cloned().collect();
+        self.keys.unsent.insert(id.clone(), still);
+        self.owned().retain(id, |key| !dropped.contains(key));
+    }
+
     /// Drops the keys on a device that the policy no longer owns.
     pub fn drop_keys(
         &mut self,

@@ -53,6 +53,9 @@ impl Engine {
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
         for key in &node.policies {
             if let Some(entry) = self.policies.get_mut(key) {
+                if node.busy == 0 {
+                    entry.drop_never_set(id);
+                }
                 entry.drop_keys(id, kept, expired);
             }
         }

@@ -363,6 +363,30 @@ fn a_policy_that_is_overridden_owns_nothing_of_the_key() {
 }
 
 #[test]
+fn a_key_that_a_policy_was_about_to_set_and_no_longer_declares_is_not_deleted() {
+    both(|mut world| {
+        world.apply(Policy {
+            key: policy_key(1),
+            priority: 1,
+            ..fleet(attributes(&[("y", "gold")]))
+        });
+        world.apply(fleet(attributes(&[("y", "silver")])));
+        world.start();
+        run(&mut world);
+        // The first policy goes. Before the second one can set its value, it no longer declares it.
+        world.faults.delay = Duration::ZERO;
+        world.faults.loses_reports = true;
+        world.delete(&policy_key(1));
+        world.run_for(Duration::from_millis(1));
+        world.apply(fleet(attributes(&[])));
+        world.run_for(Duration::from_millis(1));
+        world.faults.loses_reports = false;
+        run(&mut world);
+        assert_eq!(having(&world, "y").len(), 3);
+    });
+}
+
+#[test]
 fn a_value_whose_expiry_has_passed_is_no_longer_owned() {
     both(|mut world| {
         let mut desired = attributes(&[("y", "gold")]);
