@@ -1,5 +1,7 @@
 //! The change limit: which policies it holds now.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
 
 use super::{
     Now, RecentChanges, RecentDeletions, ReservedDevices, deletions::DeletionLog,
@@ -38,27 +40,37 @@ pub struct LimitedPolicy {
 /// The change limit of a tailnet, and what counts against it.
 #[derive(Debug, Default)]
 pub(super) struct ChangeBudget {
-    pub window: Window,
+    window: Window,
     /// The changes that count against the limit.
-    pub wants: WantedChanges,
+    wants: WantedChanges,
     /// All needed changes, including those that count for nothing.
     all: WantedChanges,
     /// The policies that need to change more devices than the limit allows within an hour. Such a change is
     /// no small correction, so none of its devices is free.
     large: BTreeSet<PolicyKey>,
     /// The policies that the limit holds.
-    pub held: BTreeSet<PolicyKey>,
+    held: BTreeSet<PolicyKey>,
     /// Those of them that exceed the share of their namespace.
-    pub beyond_share: BTreeSet<PolicyKey>,
-    pub approvals: Approvals,
+    beyond_share: BTreeSet<PolicyKey>,
+    /// The approvals on the tailnet.
+    approvals: Approvals,
     /// The record of previous leaders, until this process takes it over when it starts to lead.
     recorded: Option<TailnetDeclared>,
     taken_over: bool,
     /// The current record of changes; `None` until the previous one is taken over.
     recent: Option<Vec<RecentChanges>>,
     recent_is_dirty: bool,
-    pub reservations: Reservations,
-    pub deletions: DeletionLog,
+    reservations: Reservations,
+    deletions: DeletionLog,
+}
+
+/// The policies that the limit treats differently than before.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct LimitChange {
+    /// The policies that it holds now, or no longer.
+    pub held: BTreeSet<PolicyKey>,
+    /// The policies that exceed the share of their namespace now, or no longer.
+    pub beyond_share: BTreeSet<PolicyKey>,
 }
 
 impl ChangeBudget {
@@ -109,6 +121,156 @@ impl ChangeBudget {
         }
         self.large = large;
         concerned
+    }
+
+    /// Decides which policies are held, so that no more than `most` devices are changed, and no more than
+    /// `share` for one namespace. Returns for which policies the answer differs from the last one.
+    pub fn hold<R: Ord>(
+        &mut self,
+        most: Option<usize>,
+        share: Option<usize>,
+        rank: impl Fn(&PolicyKey) -> R,
+    ) -> LimitChange {
+        let (held, beyond_share) = most
+            // Nothing counts against the limit, so it holds nobody.
+            .filter(|_| !self.wants.is_empty())
+            .map(|most| self.beyond_limit(most, share, rank))
+            .unwrap_or_default();
+        let change = LimitChange {
+            held: held.symmetric_difference(&self.held).cloned().collect(),
+            beyond_share: beyond_share
+                .symmetric_difference(&self.beyond_share)
+                .cloned()
+                .collect(),
+        };
+        self.held = held;
+        self.beyond_share = beyond_share;
+        change
+    }
+
+    /// The policies that exceed the limit, and those of them that exceed the share of their namespace.
+    fn beyond_limit<R: Ord>(
+        &self,
+        most: usize,
+        share: Option<usize>,
+        rank: impl Fn(&PolicyKey) -> R,
+    ) -> (BTreeSet<PolicyKey>, BTreeSet<PolicyKey>) {
+        let beyond_share = share.map(|share| {
+            let used = self.window.by_namespace();
+            let used = |namespace: &str| used.get(namespace).copied().unwrap_or_default();
+            let left = |namespace: &str| share.saturating_sub(used(namespace));
+            self.wants.beyond_shares(left, &rank)
+        });
+        let beyond_share = beyond_share.unwrap_or_default();
+        let room = most.saturating_sub(self.window.count());
+        let mut held = self.wants.policies_over_limit(room, &beyond_share, rank);
+        // A policy beyond its share is held even while the tailnet's limit has room.
+        held.extend(beyond_share.iter().cloned());
+        (held, beyond_share)
+    }
+
+    /// The policies that the limit holds.
+    pub const fn held(&self) -> &BTreeSet<PolicyKey> {
+        &self.held
+    }
+
+    /// Whether a policy is held because it exceeds the share of its namespace.
+    pub fn is_beyond_share(&self, key: &PolicyKey) -> bool {
+        self.beyond_share.contains(key)
+    }
+
+    /// The devices that a policy needs to change and that count against the limit.
+    pub fn wanted_by(&self, key: &PolicyKey) -> impl ExactSizeIterator<Item = &NodeId> {
+        self.wants.of(key)
+    }
+
+    /// The devices whose last change is an hour old: they count again from now on.
+    pub fn expire(&mut self, now: Duration) -> Vec<NodeId> {
+        self.window.expire(now)
+    }
+
+    /// When the limit may stop holding a policy.
+    pub fn holds_until(&self) -> Option<Duration> {
+        let holds = !self.held.is_empty();
+        holds.then(|| self.window.next_end()).flatten()
+    }
+
+    /// Whether a request that changes a device is in flight.
+    pub fn is_in_flight(&self, id: &NodeId) -> bool {
+        self.window.is_in_flight(id)
+    }
+
+    /// The approvals on the tailnet.
+    pub const fn approvals(&self) -> &Approvals {
+        &self.approvals
+    }
+
+    /// The devices that may be changed next.
+    pub const fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
+
+    /// The same, to reserve devices or to note what is durable.
+    pub const fn reservations_mut(&mut self) -> &mut Reservations {
+        &mut self.reservations
+    }
+
+    /// Gives back idle devices: they count only if they were changed.
+    pub fn give_back(&mut self, idle: &[NodeId]) {
+        let window = &self.window;
+        let given_back = self.reservations.give_back(idle, |id| window.has(id));
+        if given_back && (self.note_recent() || !idle.is_empty()) {
+            self.reservations.next_revision();
+        }
+    }
+
+    /// Reserves devices that must be changed next: first `urgent` ones, then others. `most`: the limit;
+    /// `namespace_of`: whose policy changes a device.
+    pub fn reserve(
+        &mut self,
+        urgent: Vec<NodeId>,
+        others: Vec<NodeId>,
+        most: usize,
+        namespace_of: impl Fn(&NodeId) -> Option<String>,
+    ) {
+        let Self {
+            window,
+            wants,
+            held,
+            reservations,
+            ..
+        } = self;
+        // Devices that are reserved and not changed yet take up room already.
+        let unused = reservations.reserved().filter(|id| !window.has(id)).count();
+        let room = most.saturating_sub(window.count() + unused);
+        // A device that was changed within the hour, or is approved to exceed the limit, uses up nothing, even
+        // if held policies need to change it too.
+        let needs_room = |id: &NodeId| {
+            let mut needed_by = wants.by(id).iter();
+            !window.has(id) && needed_by.any(|key| !held.contains(key))
+        };
+        reservations.reserve((urgent, others), room, needs_room, namespace_of);
+    }
+
+    /// The deletions of the last day.
+    pub const fn deletions(&self) -> &DeletionLog {
+        &self.deletions
+    }
+
+    /// Forgets deletions that are a day old. Returns whether there were any.
+    pub fn expire_deletions(&mut self, now: Timestamp) -> bool {
+        self.deletions.expire(now)
+    }
+
+    /// Counts a deletion that is about to be sent, in the next record.
+    pub fn begin_deletion(&mut self, policy: &PolicyKey, uid: &str, now: Timestamp) {
+        let revision = self.reservations.next_revision();
+        self.deletions.add(policy, uid, now, revision);
+    }
+
+    /// Whether all counted deletions are durable.
+    pub fn has_recorded_deletions(&self) -> bool {
+        self.reservations.has_recorded(self.deletions.revision())
     }
 
     /// The held policies that need to change a device.
@@ -163,11 +325,197 @@ impl ChangeBudget {
     }
 
     /// Updates the record of changes. Returns whether it has changed.
-    pub fn note_recent(&mut self) -> bool {
+    fn note_recent(&mut self) -> bool {
         let is_dirty = std::mem::take(&mut self.recent_is_dirty);
         if is_dirty {
             self.recent = Some(self.window.recent());
         }
         is_dirty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    fn key(namespace: &str, name: &str) -> PolicyKey {
+        PolicyKey {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn large() -> PolicyKey {
+        key("network", "large")
+    }
+
+    fn small() -> PolicyKey {
+        key("network", "small")
+    }
+
+    fn node(number: usize) -> NodeId {
+        format!("n{number:03}CNTRL").parse().unwrap()
+    }
+
+    fn at(minutes: u64) -> Now {
+        let monotonic = Duration::from_mins(minutes);
+        let wall = START + monotonic;
+        Now { monotonic, wall }
+    }
+
+    /// One policy needs to change five devices, the other one a sixth.
+    fn budget() -> ChangeBudget {
+        let mut budget = ChangeBudget::default();
+        for number in 0..5 {
+            budget.note(&node(number), &[large()].into());
+        }
+        budget.note(&node(5), &[small()].into());
+        budget
+    }
+
+    /// Applies a limit of so many devices. Returns the held policies.
+    fn held(budget: &mut ChangeBudget, most: usize) -> BTreeSet<PolicyKey> {
+        budget.find_large(Some(most));
+        budget.hold(Some(most), None, PolicyKey::clone);
+        budget.held().clone()
+    }
+
+    fn change(budget: &mut ChangeBudget, number: usize, now: Now) {
+        budget.begin(&node(number), Some("network".to_owned()));
+        budget.end(&node(number), true, now);
+    }
+
+    #[test]
+    fn the_policy_that_changes_the_most_devices_is_held_first() {
+        let mut budget = budget();
+        assert_eq!(held(&mut budget, 3), [large()].into());
+        assert!(budget.holds(&node(0), &large()) && !budget.holds(&node(5), &small()));
+        let change = budget.hold(Some(6), None, PolicyKey::clone);
+        assert_eq!(change.held, [large()].into());
+        assert_eq!(
+            budget.hold(Some(6), None, PolicyKey::clone),
+            LimitChange::default()
+        );
+        assert!(!budget.holds(&node(0), &large()) && budget.holds_until().is_none());
+    }
+
+    #[test]
+    fn changes_use_up_the_limit_for_an_hour() {
+        let mut budget = budget();
+        for number in 10..13 {
+            change(&mut budget, number, at(0));
+        }
+        assert_eq!(held(&mut budget, 3), [large(), small()].into());
+        assert_eq!(budget.holds_until(), Some(Duration::from_hours(1)));
+        assert!(budget.expire(Duration::from_mins(59)).is_empty());
+        assert_eq!(budget.expire(Duration::from_hours(1)).len(), 3);
+        assert_eq!(held(&mut budget, 3), [large()].into());
+    }
+
+    #[test]
+    fn a_refused_request_uses_up_nothing() {
+        let mut budget = budget();
+        budget.begin(&node(9), None);
+        assert!(budget.is_in_flight(&node(9)));
+        assert_eq!(held(&mut budget, 6), [large()].into());
+        budget.end(&node(9), false, at(0));
+        assert!(!budget.is_in_flight(&node(9)));
+        assert!(held(&mut budget, 6).is_empty());
+    }
+
+    #[test]
+    fn changing_a_device_again_is_free_for_a_small_policy_only() {
+        let mut budget = budget();
+        change(&mut budget, 0, at(0));
+        change(&mut budget, 5, at(0));
+        budget.note(&node(5), &[small()].into());
+        assert_eq!(held(&mut budget, 2), [large()].into());
+        // It needs more devices than the limit allows, so none of them is free.
+        assert!(budget.holds(&node(0), &large()));
+        assert!(!budget.holds(&node(5), &small()));
+        assert_eq!(budget.wanted_by(&small()).len(), 0);
+    }
+
+    #[test]
+    fn a_namespace_that_exceeds_its_share_is_held_while_the_tailnet_has_room() {
+        let mut budget = budget();
+        budget.note(&node(9), &[key("other", "one")].into());
+        let change = budget.hold(Some(100), Some(2), PolicyKey::clone);
+        assert_eq!(change.beyond_share, [large()].into());
+        assert!(budget.is_beyond_share(&large()) && !budget.is_beyond_share(&small()));
+        assert_eq!(budget.held(), &change.held);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_held() {
+        let mut budget = budget();
+        held(&mut budget, 1);
+        assert_eq!(budget.held().len(), 1);
+        budget.find_large(None);
+        budget.hold(None, None, PolicyKey::clone);
+        assert!(budget.held().is_empty());
+    }
+
+    #[test]
+    fn the_record_of_a_previous_leader_counts_once_for_each_term() {
+        let mut budget = budget();
+        let declared = || TailnetDeclared {
+            recent: vec![RecentChanges {
+                since: START,
+                devices: 4,
+                namespace: None,
+            }],
+            ..TailnetDeclared::default()
+        };
+        assert!(budget.recent().is_none());
+        assert!(!budget.declare(declared()));
+        budget.take_over(at(1));
+        assert_eq!(budget.recent().map(Vec::len), Some(1));
+        assert_eq!(held(&mut budget, 9), [large()].into());
+        // The status that this process wrote is watched, and counts no second time.
+        let doubled = RecentChanges {
+            devices: 9,
+            ..declared().recent[0].clone()
+        };
+        budget.declare(TailnetDeclared {
+            recent: vec![doubled],
+            ..declared()
+        });
+        budget.take_over(at(2));
+        assert_eq!(held(&mut budget, 10), BTreeSet::new());
+        budget.start_term();
+        budget.declare(declared());
+        budget.take_over(at(3));
+        assert_eq!(held(&mut budget, 9), [large()].into());
+    }
+
+    #[test]
+    fn only_devices_that_use_up_the_limit_need_room_to_be_reserved() {
+        let mut budget = budget();
+        change(&mut budget, 0, at(0));
+        held(&mut budget, 3);
+        let all = (0..6).map(node).collect();
+        budget.reserve(Vec::new(), all, 2, |_| None);
+        let reserved: Vec<NodeId> = budget.reservations().reserved().cloned().collect();
+        // The others are held, so they need no room: nothing is sent to them.
+        assert!(reserved.contains(&node(0)) && reserved.contains(&node(5)));
+        assert!(!budget.reservations().is_recorded(&node(5)));
+        let revision = budget.reservations().revision();
+        budget.reservations_mut().note_recorded(revision);
+        assert!(budget.reservations().is_recorded(&node(5)));
+    }
+
+    #[test]
+    fn a_deletion_counts_once_its_record_is_durable() {
+        let mut budget = ChangeBudget::default();
+        budget.begin_deletion(&large(), "uid", START);
+        assert!(!budget.has_recorded_deletions());
+        let revision = budget.reservations().revision();
+        budget.reservations_mut().note_recorded(revision);
+        assert!(budget.has_recorded_deletions());
+        assert_eq!(budget.deletions().recent().len(), 1);
+        assert!(budget.expire_deletions(START + Duration::from_hours(25)));
     }
 }

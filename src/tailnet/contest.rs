@@ -159,3 +159,103 @@ impl Contest {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::SettingValue, plan::Why};
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn key(name: &str) -> PolicyKey {
+        PolicyKey {
+            namespace: "network".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The policy `owner` wants a device authorized that is not.
+    fn difference() -> Difference {
+        Difference {
+            node: "n1CNTRL".parse().unwrap(),
+            device: "fra".to_owned(),
+            change: Change::Setting {
+                before: Some(SettingValue::Authorized(false)),
+                after: SettingValue::Authorized(true),
+            },
+            why: Why::Declared,
+            owner: key("owner"),
+            others: Vec::new(),
+            hold: None,
+        }
+    }
+
+    /// A contest after so many reversals, one a minute, the first after a minute.
+    fn reversed(times: u32) -> Contest {
+        let mut contest = Contest::new(&difference(), Duration::ZERO);
+        for time in 1..=times {
+            contest.observe(&difference(), MINUTE * time);
+            contest.write(&difference(), MINUTE * time);
+        }
+        contest
+    }
+
+    #[test]
+    fn the_third_reversal_within_an_hour_pauses_the_field_for_an_hour() {
+        let mut contest = reversed(2);
+        assert!(!contest.is_contested() && !contest.is_paused(MINUTE * 2));
+        assert!(contest.failure_now(Clone::clone).is_none());
+        assert!(contest.observe(&difference(), MINUTE * 3));
+        assert!(contest.is_contested() && contest.is_paused(MINUTE * 62));
+        assert_eq!(contest.wakes_at(), Some(MINUTE * 63));
+        assert!(!contest.is_paused(MINUTE * 63));
+        let failure = contest.failure_now(Clone::clone).unwrap();
+        assert_eq!(failure.reason, Reason::Contested);
+        assert!(failure.message.contains("3 times so far"), "{failure:?}");
+    }
+
+    #[test]
+    fn reversals_far_apart_are_no_contest() {
+        let mut contest = Contest::new(&difference(), Duration::ZERO);
+        for time in [1, 31, 62, 93] {
+            assert!(!contest.observe(&difference(), MINUTE * time));
+            contest.write(&difference(), MINUTE * time);
+        }
+        assert!(!contest.is_contested());
+    }
+
+    #[test]
+    fn a_difference_counts_once_for_each_write() {
+        let mut contest = Contest::new(&difference(), Duration::ZERO);
+        for time in 1..9 {
+            contest.observe(&difference(), MINUTE * time);
+        }
+        assert!(!contest.is_contested());
+    }
+
+    #[test]
+    fn a_write_without_effect_is_no_reversal() {
+        let mut contest = reversed(2);
+        contest.note_ineffective();
+        assert!(!contest.observe(&difference(), MINUTE * 3));
+        assert!(!contest.is_contested());
+    }
+
+    #[test]
+    fn a_contest_is_over_once_the_value_has_stayed_for_an_hour() {
+        let contest = reversed(3);
+        assert!(contest.is_contested());
+        assert!(!contest.is_over(false, MINUTE * 62));
+        assert!(contest.is_over(false, MINUTE * 63));
+        assert!(!contest.is_over(true, MINUTE * 63));
+        assert_eq!(contest.wakes_at(), Some(MINUTE * 63));
+    }
+
+    #[test]
+    fn a_contest_concerns_the_policies_whose_change_was_reversed() {
+        let contest = reversed(3);
+        let both = [key("owner"), key("other")];
+        assert!(contest.concerns(both.iter()) && !contest.concerns(both[1..].iter()));
+        assert!(contest.is_of(both[..1].iter()) && !contest.is_of(both.iter()));
+    }
+}

@@ -37,7 +37,7 @@ pub struct RecentDeletions {
 pub(super) struct DeletionLog {
     entries: Vec<RecentDeletions>,
     /// The revision of the tailnet's record that has all of them.
-    pub revision: u64,
+    revision: u64,
 }
 
 impl DeletionLog {
@@ -80,6 +80,11 @@ impl DeletionLog {
         let before = self.entries.len();
         self.entries.retain(|entry| counts(entry, now));
         self.entries.len() < before
+    }
+
+    /// The revision of the tailnet's record that has all of them.
+    pub const fn revision(&self) -> u64 {
+        self.revision
     }
 
     pub fn recent(&self) -> Vec<RecentDeletions> {

@@ -143,3 +143,106 @@ impl Flapping {
         frozen.filter_map(move |((of, id), _)| (of == key).then_some(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn key(name: &str) -> PolicyKey {
+        PolicyKey {
+            namespace: "network".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn device() -> Device {
+        Device::plain("n1CNTRL".parse().unwrap())
+    }
+
+    /// The selector gives this result for the device, which is in or out.
+    fn observe(
+        flapping: &mut Flapping,
+        device: &Device,
+        matches: bool,
+        is_member: bool,
+        minute: u32,
+    ) -> Membership {
+        let comparison = if matches {
+            Comparison::Matches
+        } else {
+            Comparison::DoesNotMatch
+        };
+        flapping.observe(&key("a"), device, comparison, is_member, MINUTE * minute)
+    }
+
+    /// A device that has joined, left, joined, and would leave at the fourth minute: it stays in.
+    fn frozen() -> Flapping {
+        let mut flapping = Flapping::default();
+        for (minute, joins) in [(1, true), (2, false), (3, true)] {
+            let moved = observe(&mut flapping, &device(), joins, !joins, minute);
+            assert_eq!(moved, Membership::Free);
+        }
+        let fourth = observe(&mut flapping, &device(), false, true, 4);
+        assert_eq!(fourth, Membership::Frozen);
+        flapping
+    }
+
+    #[test]
+    fn the_fourth_move_within_an_hour_is_not_made_and_reported_once() {
+        let mut flapping = frozen();
+        let again = observe(&mut flapping, &device(), false, true, 5);
+        assert_eq!(again, Membership::StillFrozen);
+        assert_eq!(flapping.count(), 1);
+        assert!(flapping.of(&key("a")).eq([&device().node_id]));
+        assert_eq!(flapping.of(&key("b")).count(), 0);
+    }
+
+    #[test]
+    fn a_device_moves_again_after_the_same_result_for_a_while() {
+        let mut flapping = frozen();
+        assert!(flapping.due(MINUTE * 18).is_empty());
+        assert_eq!(flapping.due(MINUTE * 19), [device().node_id]);
+        let freed = observe(&mut flapping, &device(), false, true, 19);
+        assert_eq!((freed, flapping.count()), (Membership::Freed, 0));
+    }
+
+    #[test]
+    fn another_result_starts_the_wait_again() {
+        let mut flapping = frozen();
+        observe(&mut flapping, &device(), true, true, 10);
+        observe(&mut flapping, &device(), false, true, 18);
+        assert!(flapping.due(MINUTE * 19).is_empty());
+        assert_eq!(flapping.due(MINUTE * 33), [device().node_id]);
+    }
+
+    #[test]
+    fn facts_from_the_control_server_count_at_once() {
+        let mut flapping = frozen();
+        let tagged = Device {
+            tags: ["tag:router".parse().unwrap()].into_iter().collect(),
+            ..device()
+        };
+        let freed = observe(&mut flapping, &tagged, false, true, 5);
+        assert_eq!(freed, Membership::Freed);
+    }
+
+    #[test]
+    fn moves_are_forgotten_after_an_hour_and_with_the_policy_or_the_device() {
+        let mut flapping = Flapping::default();
+        for (minute, joins) in [(1, true), (30, false), (62, true), (92, false), (123, true)] {
+            let moved = observe(&mut flapping, &device(), joins, !joins, minute);
+            assert_eq!(moved, Membership::Free, "minute {minute}");
+        }
+        let mut edited = frozen();
+        edited.forget_policy(&key("b"));
+        assert_eq!(edited.count(), 1);
+        edited.forget_policy(&key("a"));
+        assert_eq!(edited.count(), 0);
+        let mut deleted = frozen();
+        assert!(deleted.forget_device(&key("a"), &device().node_id));
+        assert!(!deleted.forget_device(&key("a"), &device().node_id));
+        assert_eq!(deleted.count(), 0);
+    }
+}

@@ -177,3 +177,144 @@ impl Polling {
         self.failure.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tailnet::Retry;
+
+    const INTERVAL: Duration = Duration::from_mins(10);
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn rng() -> fastrand::Rng {
+        fastrand::Rng::with_seed(1)
+    }
+
+    fn failure(reason: Reason, message: &str) -> Failure {
+        Failure {
+            reason,
+            message: message.to_owned(),
+            retry: Retry::Later,
+            unknown_outcome: false,
+        }
+    }
+
+    fn asked(ticket: u64, revision: u64) -> Asked {
+        Asked {
+            ticket: Ticket(ticket),
+            at: revision,
+        }
+    }
+
+    /// So many lists, the last one at this second.
+    fn polled(lists: u64, last: u64) -> Polling {
+        let mut polling = Polling::default();
+        for _ in 0..lists {
+            polling.succeeded(at(last), INTERVAL, &mut rng());
+        }
+        polling
+    }
+
+    #[test]
+    fn one_poll_is_in_flight_at_a_time_and_a_request_for_another_follows_it() {
+        let mut polling = Polling::default();
+        assert!(polling.is_due(at(0)));
+        polling.asked(asked(1, 0));
+        assert!(!polling.is_due(at(9)) && polling.wake_at().is_none());
+        polling.poll_now(at(9));
+        assert!(polling.comes_at_once(at(9)));
+        assert!(polling.answered(Ticket(7)).is_none());
+        assert!(polling.answered(Ticket(1)).is_some());
+        polling.succeeded(at(10), INTERVAL, &mut rng());
+        assert_eq!(polling.wake_at(), Some(at(10)));
+    }
+
+    #[test]
+    fn polls_are_spread_around_the_interval() {
+        let next = polled(1, 0).wake_at().unwrap();
+        assert!(next >= INTERVAL.mul_f64(0.8) && next <= INTERVAL.mul_f64(1.2));
+    }
+
+    #[test]
+    fn lists_to_compare_follow_soon() {
+        let mut polling = polled(1, 100);
+        polling.compare_soon();
+        assert_eq!(polling.wake_at(), Some(at(100) + COMPARED_AFTER));
+    }
+
+    #[test]
+    fn a_poll_that_shows_all_answers_is_not_repeated() {
+        let mut polling = Polling::default();
+        polling.asked(asked(1, 5));
+        polling.begin_list(at(1), 5);
+        assert!(!polling.comes_at_once(at(1)));
+        polling.begin_list(at(1), 6);
+        assert!(polling.comes_at_once(at(1)));
+    }
+
+    #[test]
+    fn one_lost_answer_opens_the_circuit_and_is_no_outage() {
+        let mut polling = polled(2, 0);
+        for number in 1..=DOWN_AFTER {
+            assert!(polling.outage().is_none());
+            let lost = failure(Reason::ApiUnreachable, &number.to_string());
+            polling.failed(at(1), lost, &mut rng());
+            assert!(!polling.is_closed());
+        }
+        // The request ids of later failures are no news.
+        let outage = polling.outage().map(|failure| failure.message.as_str());
+        assert_eq!(outage, Some("1"));
+        assert!(polling.gave_up().is_some());
+        polling.succeeded(at(2), INTERVAL, &mut rng());
+        assert!(polling.is_closed() && polling.failure().is_none());
+    }
+
+    #[test]
+    fn a_rejected_credential_is_an_outage_at_once_and_so_is_every_failure_of_the_first_list() {
+        let mut polling = polled(1, 0);
+        let rejected = failure(Reason::CredentialRejected, "");
+        polling.failed(at(1), rejected, &mut rng());
+        assert!(polling.outage().is_some() && polling.gave_up().is_some());
+        let mut first = Polling::default();
+        let lost = failure(Reason::ApiUnreachable, "");
+        first.failed(at(1), lost, &mut rng());
+        assert!(first.outage().is_some() && first.gave_up().is_none());
+    }
+
+    #[test]
+    fn the_pause_that_the_api_asks_for_is_kept() {
+        let mut polling = polled(1, 0);
+        let limited = Failure {
+            retry: Retry::After(at(500)),
+            ..failure(Reason::RateLimited, "")
+        };
+        polling.failed(at(1), limited, &mut rng());
+        assert_eq!(polling.wake_at(), Some(at(501)));
+    }
+
+    #[test]
+    fn only_the_second_of_two_recent_lists_can_be_trusted() {
+        assert!(!polled(1, 100).is_trusted(at(101)));
+        let mut polling = polled(2, 100);
+        assert!(polling.is_trusted(at(101)));
+        assert!(!polling.is_trusted(at(100) + JUST_READ));
+        polling.doubt();
+        assert!(!polling.is_trusted(at(101)));
+        polling.restart(at(200));
+        assert!(polling.lists() == 0 && polling.is_due(at(200)));
+        for seconds in [300, 3700] {
+            polling.succeeded(at(seconds), INTERVAL, &mut rng());
+        }
+        assert!(polling.is_trusted(at(3701)));
+        let mut doubted = polled(2, 100);
+        doubted.doubt();
+        doubted.restart(at(200));
+        for _ in 0..2 {
+            doubted.succeeded(at(300), INTERVAL, &mut rng());
+        }
+        assert!(!doubted.is_trusted(at(301)));
+    }
+}

@@ -7,7 +7,7 @@
 //! devices.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ReservedDevices, change_budget::ChangeBudget};
+use super::ReservedDevices;
 use crate::model::NodeId;
 
 /// The number of devices that are reserved at once. Recently edited policies may reserve as many more.
@@ -96,70 +96,137 @@ impl Reservations {
             self.revision += 1;
         }
     }
-}
 
-impl ChangeBudget {
-    /// Whether a change of a device uses up some of the limit. A device that was changed within the hour, or
-    /// is approved to exceed the limit, does not, even if held policies need to change it too.
-    fn needs_room(&self, id: &NodeId) -> bool {
-        let mut needed_by = self.wants.by(id).iter();
-        !self.window.has(id) && needed_by.any(|key| !self.held.contains(key))
-    }
-
-    /// Gives back idle devices: they count only if they were changed. To write few records, this happens only
-    /// if nothing is about to be changed, or to make room.
-    pub fn give_back(&mut self, idle: &[NodeId]) {
-        let is_quiet = idle.len() == self.reservations.reserved.len();
-        let unused = idle.iter().filter(|id| !self.window.has(id)).count();
-        let makes_room =
-            !self.reservations.asked.is_empty() && (idle.len() >= CHUNK / 2 || unused > 0);
+    /// Gives back idle devices. To write few records, this happens only if nothing is about to be changed, or
+    /// to make room. Returns whether it has happened. `was_changed`: the device counts against the limit even
+    /// without a reservation.
+    pub fn give_back(&mut self, idle: &[NodeId], was_changed: impl Fn(&NodeId) -> bool) -> bool {
+        let is_quiet = idle.len() == self.reserved.len();
+        let has_unused = idle.iter().any(|id| !was_changed(id));
+        let makes_room = !self.asked.is_empty() && (idle.len() >= CHUNK / 2 || has_unused);
         if !is_quiet && !makes_room {
-            return;
+            return false;
         }
         for id in idle {
-            self.reservations.reserved.remove(id);
+            self.reserved.remove(id);
         }
-        if self.note_recent() || !idle.is_empty() {
-            self.reservations.revision += 1;
-        }
+        true
     }
 
-    /// How many more devices the limit leaves, apart from those that are reserved and not changed yet.
-    fn room_to_reserve(&self, most: usize) -> usize {
-        let reserved = self.reservations.reserved.keys();
-        let unused = reserved.filter(|id| !self.window.has(id)).count();
-        most.saturating_sub(self.window.count() + unused)
-    }
-
-    /// Reserves devices that must be changed next: first `urgent` ones, then others. `most`: the limit;
-    /// `namespace_of`: whose policy changes a device.
+    /// Reserves devices: first `urgent` ones, then others. `room`: how many of those that count
+    /// (`needs_room`) the limit leaves; `namespace_of`: whose policy changes a device.
     pub fn reserve(
         &mut self,
-        urgent: Vec<NodeId>,
-        others: Vec<NodeId>,
-        most: usize,
+        (urgent, others): (Vec<NodeId>, Vec<NodeId>),
+        mut room: usize,
+        needs_room: impl Fn(&NodeId) -> bool,
         namespace_of: impl Fn(&NodeId) -> Option<String>,
     ) {
-        let mut room = self.room_to_reserve(most);
-        let before = self.reservations.reserved.len();
-        let since = self.reservations.revision + 1;
+        let before = self.reserved.len();
+        let since = self.revision + 1;
         for (ids, most) in [(urgent, 2 * CHUNK), (others, CHUNK)] {
             for id in ids {
-                let counts = self.needs_room(&id);
-                if self.reservations.reserved.len() >= most || (counts && room == 0) {
+                let counts = needs_room(&id);
+                if self.reserved.len() >= most || (counts && room == 0) {
                     // It stays asked, so that it is reserved once there is room.
-                    self.reservations.asked.insert(id);
+                    self.asked.insert(id);
                     continue;
                 }
                 room -= usize::from(counts);
                 let namespace = namespace_of(&id);
-                let reservation = Reservation { since, namespace };
-                self.reservations.reserved.insert(id, reservation);
+                self.reserved.insert(id, Reservation { since, namespace });
             }
         }
         // Each revision costs a write of the status, so an unchanged record gets none.
-        if self.reservations.reserved.len() > before {
-            self.reservations.revision = since;
+        if self.reserved.len() > before {
+            self.revision = since;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: usize) -> NodeId {
+        format!("n{number:03}CNTRL").parse().unwrap()
+    }
+
+    fn nodes(numbers: std::ops::Range<usize>) -> Vec<NodeId> {
+        numbers.map(node).collect()
+    }
+
+    /// Reserves routine devices, each of which counts.
+    fn reserve(reservations: &mut Reservations, ids: Vec<NodeId>, room: usize) {
+        reservations.reserve((Vec::new(), ids), room, |_| true, |_| None);
+    }
+
+    #[test]
+    fn a_device_may_be_changed_once_the_record_with_its_reservation_is_durable() {
+        let mut reservations = Reservations::default();
+        reserve(&mut reservations, nodes(0..1), 9);
+        let first = reservations.revision();
+        assert!(!reservations.is_recorded(&node(0)));
+        reserve(&mut reservations, nodes(1..2), 9);
+        reservations.note_recorded(first);
+        assert!(reservations.is_recorded(&node(0)) && !reservations.is_recorded(&node(1)));
+        reservations.note_recorded(reservations.revision());
+        // The confirmation of the older record arrives late.
+        reservations.note_recorded(first);
+        assert!(reservations.is_recorded(&node(1)) && reservations.has_recorded(first + 1));
+    }
+
+    #[test]
+    fn a_device_without_room_stays_asked_and_costs_no_record() {
+        let mut reservations = Reservations::default();
+        reserve(&mut reservations, nodes(0..3), 2);
+        assert_eq!(reservations.devices().len(), 2);
+        let revision = reservations.revision();
+        let asked: Vec<NodeId> = reservations.take_asked().into_iter().collect();
+        assert_eq!(asked, [node(2)]);
+        reserve(&mut reservations, asked.clone(), 0);
+        assert_eq!(reservations.revision(), revision);
+        // A device whose change is free needs no room.
+        let namespace = |_: &NodeId| Some("network".to_owned());
+        reservations.reserve((Vec::new(), asked), 0, |_| false, namespace);
+        assert_eq!(reservations.devices()[&node(2)].as_deref(), Some("network"));
+        assert_eq!(reservations.revision(), revision + 1);
+    }
+
+    #[test]
+    fn devices_of_edited_policies_are_reserved_beyond_the_chunk_of_the_others() {
+        let mut reservations = Reservations::default();
+        reserve(&mut reservations, nodes(0..60), 500);
+        assert_eq!(reservations.devices().len(), CHUNK);
+        reservations.reserve((nodes(100..180), Vec::new()), 500, |_| true, |_| None);
+        assert_eq!(reservations.devices().len(), 2 * CHUNK);
+    }
+
+    #[test]
+    fn idle_devices_are_given_back_once_all_are_idle_or_others_need_the_room() {
+        let mut reservations = Reservations::default();
+        reserve(&mut reservations, nodes(0..3), 9);
+        assert!(!reservations.give_back(&nodes(0..2), |_| false));
+        reservations.ask(&node(9), true);
+        // What was changed counts anyway, so giving it back makes no room.
+        assert!(!reservations.give_back(&nodes(0..2), |_| true));
+        assert!(reservations.give_back(&nodes(0..2), |_| false));
+        assert!(reservations.reserved().eq([&node(2)]));
+        assert!(reservations.give_back(&nodes(2..3), |_| true));
+        assert_eq!(reservations.reserved().count(), 0);
+    }
+
+    #[test]
+    fn a_reserved_device_needs_no_second_reservation_and_clearing_costs_one_record() {
+        let mut reservations = Reservations::default();
+        reserve(&mut reservations, nodes(0..1), 9);
+        reservations.ask(&node(0), true);
+        reservations.ask(&node(1), true);
+        reservations.ask(&node(1), false);
+        assert!(reservations.take_asked().is_empty());
+        let revision = reservations.revision();
+        reservations.clear();
+        reservations.clear();
+        assert_eq!(reservations.revision(), revision + 1);
     }
 }

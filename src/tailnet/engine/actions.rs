@@ -80,13 +80,13 @@ impl Engine {
             known.is_some_and(|known| known.uid == uid)
         };
         let has_own = !entry.needed_record.actions.deletions.is_empty();
-        let log = &self.change_budget.deletions;
+        let log = self.change_budget.deletions();
         log.inherited(key, &entry.uid, policy.created, has_own, exists)
     }
 
     /// Forgets deletions that are a day old, so that waiting devices get their turn.
     pub(super) fn expire_deletions(&mut self, now: Now) {
-        if self.change_budget.deletions.expire(now.wall) {
+        if self.change_budget.expire_deletions(now.wall) {
             let waiting = self
                 .policies
                 .values()
@@ -148,9 +148,8 @@ impl Engine {
                     // A repeated attempt on the same device is one deletion, and counts once in the tailnet's
                     // log.
                     if !again {
-                        let revision = self.change_budget.reservations.next_revision();
-                        let log = &mut self.change_budget.deletions;
-                        log.add(owner, &entry.uid, now.wall, revision);
+                        self.change_budget
+                            .begin_deletion(owner, &entry.uid, now.wall);
                     }
                     self.dirty.report(owner);
                 }
@@ -176,10 +175,9 @@ impl Engine {
                     record.is_some_and(|record| record.started.contains_key(&difference.node))
                 }
                 Change::Delete { .. } => {
-                    let budget = &self.change_budget;
                     // The tailnet's record counts too: the policy's own status is lost if the policy is
                     // recreated.
-                    let counted = budget.reservations.has_recorded(budget.deletions.revision);
+                    let counted = self.change_budget.has_recorded_deletions();
                     counted && !records.needs_deletion(&difference.node, now.wall)
                 }
                 _ => true,

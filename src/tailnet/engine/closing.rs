@@ -49,7 +49,7 @@ impl Engine {
 
     /// Freezes the held changes of a policy, once everything else is sent and all devices are read.
     fn freeze(&mut self, key: &PolicyKey) {
-        let is_limited = self.change_budget.held.contains(key);
+        let is_limited = self.change_budget.held().contains(key);
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };

@@ -246,7 +246,7 @@ impl Engine {
     pub(super) fn take_tailnet(&mut self, declared: TailnetDeclared, now: Now) {
         let budget = &mut self.change_budget;
         if budget.declare(declared) {
-            self.dirty.approve_all(budget.held.iter().cloned());
+            self.dirty.approve_all(budget.held().iter().cloned());
         }
         if self.gate.leads() {
             budget.take_over(now);

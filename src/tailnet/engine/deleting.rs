@@ -80,7 +80,7 @@ impl Engine {
             .policies
             .get(key)
             .is_some_and(|entry| entry.frozen_plan.is_some());
-        if frozen || self.change_budget.held.contains(key) {
+        if frozen || self.change_budget.held().contains(key) {
             return Waits::Held;
         }
         if !self.gate.is_connected() || !self.observed.polling().is_closed() {

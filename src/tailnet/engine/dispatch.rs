@@ -68,7 +68,7 @@ impl Engine {
     fn decide_step(&mut self, id: &NodeId, now: Now) {
         let Some(node) = self.devices.get(id) else {
             self.queues.remove(id);
-            self.change_budget.reservations.ask(id, false);
+            self.change_budget.reservations_mut().ask(id, false);
             return;
         };
         if self.is_undecided(id) || self.awaits_policies(id) || self.awaits_next_list(node) {
@@ -78,7 +78,7 @@ impl Engine {
         let step = node.next_step(id, self.step_context(id, node, now.monotonic));
         // A device with a request in flight waits for its answer, not for a reservation.
         let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
-        self.change_budget.reservations.ask(id, waits);
+        self.change_budget.reservations_mut().ask(id, waits);
         let lane = match &step {
             Step::Rest(_) => Lane::Idle,
             Step::Wait => Lane::Blocked,

@@ -228,7 +228,7 @@ impl Engine {
 
     /// A record of the tailnet is durable.
     fn tailnet_recorded(&mut self, revision: u64) {
-        let reservations = &mut self.change_budget.reservations;
+        let reservations = self.change_budget.reservations_mut();
         reservations.note_recorded(revision);
         self.dirty.step_all(reservations.reserved().cloned());
     }

@@ -201,7 +201,7 @@ impl Engine {
             .lane_opens_at()
             .filter(|_| self.gate.may_send(&self.observed));
         let ends = [
-            self.limit_ends(),
+            self.change_budget.holds_until(),
             self.next_cleanup(),
             self.records.due_at().filter(|_| self.gate.leads()),
         ];

@@ -139,7 +139,7 @@ impl Engine {
             };
             let managed = &entry.needed_record.managed;
             // The limit holds a whole policy, also on devices where nothing differs.
-            if self.change_budget.held.contains(key) || !managed.is_partly_managed(id) {
+            if self.change_budget.held().contains(key) || !managed.is_partly_managed(id) {
                 continue;
             }
             let sends = |route: &&Route| {

@@ -159,7 +159,10 @@ impl Engine {
             let Some(entry) = self.policies.get_mut(&key) else {
                 continue;
             };
-            let (policy, tailnet) = (&entry.approvals.plans, &self.change_budget.approvals.plans);
+            let (policy, tailnet) = (
+                &entry.approvals.plans,
+                &self.change_budget.approvals().plans,
+            );
             let Some(plan) = entry.frozen_plan.take_if(|plan| match plan.on {
                 ApprovedOn::Policy => policy.contains(&plan.hash),
                 ApprovedOn::Tailnet => tailnet.contains(&plan.hash),

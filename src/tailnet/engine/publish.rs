@@ -162,11 +162,11 @@ impl Engine {
             missing_scopes: self.gate.missing_scopes().clone(),
             attributes_interval: self.refresh(),
             limited: self.limited_policies(),
-            limited_total: self.change_budget.held.len(),
+            limited_total: self.change_budget.held().len(),
             recent: self.change_budget.recent().cloned(),
-            reserved: self.change_budget.reservations.devices(),
-            deletions: self.change_budget.deletions.recent(),
-            revision: self.change_budget.reservations.revision(),
+            reserved: self.change_budget.reservations().devices(),
+            deletions: self.change_budget.deletions().recent(),
+            revision: self.change_budget.reservations().revision(),
             clock_skew: self.observed.clock_skew(),
             approval_errors: self.tailnet_approval_errors(),
         }
@@ -182,14 +182,14 @@ impl Engine {
 
     /// Some of the policies that the limit holds.
     fn limited_policies(&self) -> Vec<LimitedPolicy> {
-        let limited = self.change_budget.held.iter().take(DETAILS).map(|key| {
+        let limited = self.change_budget.held().iter().take(DETAILS).map(|key| {
             let held = self.policies.get(key);
             let plan = held.and_then(|held| held.frozen_plan.as_ref());
             let plan = plan.filter(|plan| plan.on == ApprovedOn::Tailnet);
             LimitedPolicy {
                 policy: key.clone(),
                 devices: plan.map_or_else(
-                    || self.change_budget.wants.of(key).len(),
+                    || self.change_budget.wanted_by(key).len(),
                     |plan| plan.changes().devices(),
                 ),
                 hash: plan.map(|plan| plan.hash.clone()),

@@ -182,7 +182,7 @@ impl Engine {
 
     pub(super) fn held_plan(&self, key: &PolicyKey, plan: &FrozenPlan) -> HeldPlan {
         let limit = self.most_changes();
-        let is_beyond_share = self.change_budget.beyond_share.contains(key);
+        let is_beyond_share = self.change_budget.is_beyond_share(key);
         let share = self.namespace_share().filter(|_| is_beyond_share);
         HeldPlan {
             hash: plan.hash.clone(),
@@ -250,7 +250,7 @@ impl Engine {
 
     /// Errors of the approval annotation of the tailnet.
     pub(super) fn tailnet_approval_errors(&self) -> Vec<String> {
-        let approvals = &self.change_budget.approvals;
+        let approvals = self.change_budget.approvals();
         let mut errors = approvals.errors.clone();
         let nodes = approvals.nodes.iter();
         errors.extend(
@@ -259,7 +259,7 @@ impl Engine {
             }),
         );
         if !approvals.plans.is_empty() && self.observed.lists() > 0 {
-            let limited = self.change_budget.held.iter();
+            let limited = self.change_budget.held().iter();
             let mut limited = limited.filter_map(|key| self.policies.get(key));
             // A plan that is not frozen yet may match.
             if limited.all(|entry| entry.frozen_plan.is_some()) {

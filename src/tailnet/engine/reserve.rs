@@ -9,21 +9,21 @@ impl Engine {
     /// Whether a device is about to be changed, or is being changed.
     fn is_changing(&self, id: &NodeId) -> bool {
         let at_rest = self.queues.is_idle(id) || self.queues.written().contains(id);
-        self.change_budget.window.is_in_flight(id) || !at_rest || self.dirty.awaits_step(id)
+        self.change_budget.is_in_flight(id) || !at_rest || self.dirty.awaits_step(id)
     }
 
     /// Reserves the devices that must be changed next, and gives back idle ones.
     pub(super) fn reserve(&mut self) {
         if !self.counts_changes() {
-            self.change_budget.reservations.clear();
+            self.change_budget.reservations_mut().clear();
             return;
         }
-        let idle = self.change_budget.reservations.reserved();
+        let idle = self.change_budget.reservations().reserved();
         let idle = idle.filter(|id| !self.is_changing(id));
         let idle: Vec<NodeId> = idle.cloned().collect();
         self.change_budget.give_back(&idle);
         let most = self.most_changes().unwrap_or(usize::MAX);
-        let asked = self.change_budget.reservations.take_asked();
+        let asked = self.change_budget.reservations_mut().take_asked();
         let is_urgent = |id: &NodeId| {
             let node = self.devices.get(id);
             node.is_some_and(|node| self.is_urgent(node))
