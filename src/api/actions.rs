@@ -61,8 +61,7 @@ impl DeleteInactiveSpec {
         if (1..=MAX_PER_DAY).contains(&most) {
             return Ok(most);
         }
-        let error = "the number of deletions is out of range: write one from 1 to 1000";
-        Err(Refused(error.to_owned()))
+        Err(Refused(rules::TOO_MANY_DELETIONS.to_owned()))
     }
 }
 

@@ -23,6 +23,7 @@ mod select;
 #[cfg(feature = "demo")]
 mod simulate;
 mod snapshot;
+mod status_line;
 mod table;
 mod validate;
 

@@ -1,13 +1,11 @@
 //! A snapshot of a tailnet, for commands that plan or describe it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{self, IsTerminal as _, Write as _},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 
+use super::status_line::StatusLine;
 use crate::{
     model::{Attributes, ChangeLimit, Device, NodeId},
     plan::{self, Admission, DeviceIndex, DevicePlan, PolicyInput, PolicyKey, TailnetPlan},
@@ -35,6 +33,13 @@ impl Snapshot {
             attributes: BTreeMap::new(),
             failures: BTreeMap::new(),
         })
+    }
+
+    /// Reports the devices that could not be read completely.
+    pub fn print_failures(&self) {
+        for (node, error) in &self.failures {
+            eprintln!("tsdp: {node} could not be read completely: {error}");
+        }
     }
 
     /// Reads the attributes of these devices. A device that fails does not stop the others, unless all
@@ -173,19 +178,19 @@ struct Progress {
     what: &'static str,
     done: usize,
     total: usize,
-    is_terminal: bool,
+    line: StatusLine,
 }
 
 impl Progress {
     fn new(what: &'static str, total: usize) -> Self {
-        let is_terminal = io::stderr().is_terminal();
+        let line = StatusLine::new();
         let progress = Self {
             what,
             done: 0,
             total,
-            is_terminal,
+            line,
         };
-        if total > MAX_WITHOUT_PROGRESS && !is_terminal {
+        if total > MAX_WITHOUT_PROGRESS && !progress.line.is_shown() {
             eprintln!("Reading the {what} of {total} devices, one request each.");
         }
         progress
@@ -193,23 +198,17 @@ impl Progress {
 
     fn step(&mut self) {
         self.done += 1;
-        if self.is_terminal {
-            // An error means that the terminal is gone: then nobody misses the counter.
-            let _ = write!(
-                io::stderr(),
-                "\rReading the {}: {} of {} devices",
-                self.what,
-                self.done,
-                self.total
-            );
-        }
+        self.line.draw(&format!(
+            "Reading the {}: {} of {} devices",
+            self.what, self.done, self.total
+        ));
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.is_terminal && self.done > 0 {
-            let _ = write!(io::stderr(), "\r\u{1b}[K");
+        if self.done > 0 {
+            self.line.wipe();
         }
     }
 }

@@ -113,11 +113,7 @@ impl SpecErrors {
     ) -> (Option<Timestamp>, Option<DeleteInactive>) {
         let at = self.time("expireKeyAt", spec.expire_key_at.as_ref());
         if at.is_some() && spec.key_expiry == Some(KeyExpiry::Disabled) {
-            self.add(
-                "expireKeyAt",
-                "a key whose expiry is disabled keeps working after it is expired: write keyExpiry: \
-                 Enabled, or remove keyExpiry or expireKeyAt",
-            );
+            self.add("expireKeyAt", api::KEY_NEVER_EXPIRES);
         }
         let Some(delete_inactive) = &spec.delete_inactive else {
             return (at, None);

@@ -76,6 +76,12 @@ pub struct ReportedAttribute {
 pub type Attributes = BTreeMap<AttributeKey, ReportedAttribute>;
 
 impl AttributeKey {
+    /// Why a key with other letters is refused.
+    pub const INVALID: &str = "is not a valid key: after custom: write letters, digits, _ or :";
+
+    /// Why a long key is refused.
+    pub const TOO_LONG: &str = "is too long: write at most 128 characters, custom: included";
+
     /// The maximum length of a key, including its namespace (the API specification; 50 on the page of
     /// 2024-05).
     pub const MAX_LENGTH: usize = 128;
@@ -111,11 +117,11 @@ impl FromStr for AttributeKey {
         };
         // In bytes, as only ASCII passes the check below.
         if text.len() > Self::MAX_LENGTH {
-            return refused("is too long: write at most 128 characters, custom: included");
+            return refused(Self::TOO_LONG);
         }
         let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b':';
         if name.is_empty() || !name.bytes().all(letters) {
-            return refused("is not a valid key: after custom: write letters, digits, _ or :");
+            return refused(Self::INVALID);
         }
         Ok(Self(text.to_owned()))
     }

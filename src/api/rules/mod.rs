@@ -20,6 +20,10 @@ use serde_json::{Value, json};
 
 pub(super) use self::{connection::*, device::*, guardrails::*, settings::*};
 
+/// Why `expireKeyAt` and `keyExpiry: Disabled` exclude each other.
+pub(crate) const KEY_NEVER_EXPIRES: &str = "a key whose expiry is disabled keeps working after it is expired: write \
+     keyExpiry: Enabled, or remove keyExpiry or expireKeyAt";
+
 /// A rule with a fixed message.
 fn rule(rule: &str, message: &str) -> Value {
     json!({"rule": rule, "message": message})
@@ -69,8 +73,7 @@ pub(super) fn policy() -> Value {
         "fieldPath": ".deleteInactive",
     }, {
         "rule": "!has(self.expireKeyAt) || !has(self.keyExpiry) || self.keyExpiry != 'Disabled'",
-        "message": "a key whose expiry is disabled keeps working after it is expired: write \
-                    keyExpiry: Enabled, or remove keyExpiry or expireKeyAt",
+        "message": KEY_NEVER_EXPIRES,
         "fieldPath": ".expireKeyAt",
     }, rule(
         &format!("{given} > 0"),

@@ -4,6 +4,11 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::{naming, naming_keys, rule};
+use crate::model::AttributeKey;
+
+/// Why a number of deletions per day is refused.
+pub(in crate::api) const TOO_MANY_DELETIONS: &str =
+    "the number of deletions is out of range: write one from 1 to 1000";
 
 /// The desired tags of a device.
 pub(in crate::api) fn desired_tags(_: &mut SchemaGenerator) -> Schema {
@@ -118,11 +123,11 @@ pub(in crate::api) fn posture_attributes(generator: &mut SchemaGenerator) -> Sch
             ),
             naming_keys(
                 "!k.startsWith('custom:') || k.matches('^custom:[A-Za-z0-9_:]+$')",
-                "is not a valid key: after custom: write letters, digits, _ or :",
+                AttributeKey::INVALID,
             ),
             naming_keys(
                 "k.size() <= 128",
-                "is too long: write at most 128 characters, custom: included",
+                AttributeKey::TOO_LONG,
             ),
             naming_keys(
                 // Costs grow with the square of the number of keys, hence at most 64.
@@ -202,7 +207,7 @@ pub(in crate::api) fn deletions_per_day(_: &mut SchemaGenerator) -> Schema {
         "format": "int32",
         "x-kubernetes-validations": [rule(
             "self >= 1 && self <= 1000",
-            "the number of deletions is out of range: write one from 1 to 1000",
+            TOO_MANY_DELETIONS,
         )],
     })
 }

@@ -94,9 +94,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
         eprintln!("{hint}");
     }
     let totals = plan_run.view().totals;
-    for (node, error) in &plan_run.snapshot.failures {
-        eprintln!("tsdp: {node} could not be read completely: {error}");
-    }
+    plan_run.snapshot.print_failures();
     let unread = !plan_run.snapshot.failures.is_empty();
     // Before the question: there is nothing to agree to.
     if totals.changes == 0 {

@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, IsTerminal as _, Write as _},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::output::{self, green, printable},
+    cli::{
+        output::{self, green, printable},
+        status_line::StatusLine,
+    },
     model::NodeId,
     plan::{Difference, Field, PolicyKey},
     tailnet::{
@@ -23,8 +25,8 @@ pub(super) struct Progress {
     /// The number of changes to make.
     total: usize,
     color: bool,
-    /// Whether to draw the bar.
-    has_bar: bool,
+    /// The bar.
+    bar: StatusLine,
     /// Cancelled when nobody reads stdout any longer.
     stop: CancellationToken,
     seen: Mutex<Seen>,
@@ -44,7 +46,7 @@ impl Progress {
         let progress = Self {
             total,
             color,
-            has_bar: io::stderr().is_terminal(),
+            bar: StatusLine::new(),
             stop,
             seen: Mutex::default(),
         };
@@ -56,7 +58,7 @@ impl Progress {
     /// Clears the bar, and returns the changes that were made.
     pub fn made(&self) -> BTreeSet<(NodeId, Field)> {
         let seen = self.lock();
-        self.wipe();
+        self.bar.wipe();
         seen.made.clone()
     }
 
@@ -69,7 +71,7 @@ impl Progress {
         seen.made.insert((difference.node.clone(), field.clone()));
         // The engine retries, so a change that is made may have failed before.
         seen.failures.remove(&(difference.device.clone(), field));
-        self.wipe();
+        self.bar.wipe();
         if output::print_to_the_end(&line).is_err() {
             // Nobody sees what happens any longer: an unobserved apply must not go on.
             self.stop.cancel();
@@ -87,15 +89,14 @@ impl Progress {
             Retry::Never => "refused",
             Retry::Later | Retry::After(_) => "failed, and will be retried",
         };
-        self.wipe();
+        self.bar.wipe();
         let line = printable(&format!("{device} {field} {next}: {}", failure.message));
         eprintln!("{line}");
         self.draw(&seen);
     }
 
-    /// Ignores errors: they mean that the terminal is gone, and then nobody misses the bar.
     fn draw(&self, seen: &Seen) {
-        if !self.has_bar || self.total == 0 {
+        if self.total == 0 {
             return;
         }
         // Never more than all, as the subtraction below must not underflow.
@@ -106,17 +107,10 @@ impl Progress {
             0 => String::new(),
             many => format!(", {many} failing"),
         };
-        let _ = write!(
-            io::stderr(),
-            "\r\u{1b}[K[{bar}] {done} of {} changes{failures}",
+        self.bar.draw(&format!(
+            "[{bar}] {done} of {} changes{failures}",
             self.total
-        );
-    }
-
-    fn wipe(&self) {
-        if self.has_bar {
-            let _ = write!(io::stderr(), "\r\u{1b}[K");
-        }
+        ));
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {

@@ -67,6 +67,10 @@ pub(super) struct Description<'a> {
     pub gaps: Vec<String>,
 }
 
+/// Why a field of routes is left out.
+const ROUTES_UNREAD: &str =
+    "the API does not report routes. Give the credential the scope devices:routes:read";
+
 /// The limits of the resource's schema (`src/api/rules/settings.rs`).
 const MAX_TAGS: usize = 50;
 const MAX_TAG_LENGTH: usize = 128;
@@ -149,10 +153,7 @@ impl Description<'_> {
         let subnets = |routes: &RouteSet| ListSetting::EnabledRoutes.among(routes);
         // Unknown is not none: a policy with [] would withdraw all routes.
         let Some(enabled) = &self.device.enabled_routes else {
-            self.gap(
-                "enabledRoutes",
-                "the API does not report routes. Give the credential the scope devices:routes:read",
-            );
+            self.gap("enabledRoutes", ROUTES_UNREAD);
             return;
         };
         let enabled = subnets(enabled);
@@ -170,10 +171,7 @@ impl Description<'_> {
     fn exit_node(&mut self) {
         let exit = |routes: &RouteSet| ListSetting::ExitNode.among(routes);
         let Some(enabled) = self.device.enabled_routes.as_ref().map(exit) else {
-            self.gap(
-                "exitNode",
-                "the API does not report routes. Give the credential the scope devices:routes:read",
-            );
+            self.gap("exitNode", ROUTES_UNREAD);
             return;
         };
         let advertised = self.device.advertised_routes.as_ref().map(exit);

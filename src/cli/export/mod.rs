@@ -134,9 +134,7 @@ pub(super) async fn run(args: ExportArgs) -> Result<ExitCode, AnyError> {
             more => format!(", without {more} that are shared in from other tailnets"),
         }
     );
-    for (node, error) in &snapshot.failures {
-        eprintln!("tsdp: {node} could not be read completely: {error}");
-    }
+    snapshot.print_failures();
     Ok(if snapshot.failures.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -111,9 +111,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    for (node, error) in &plan_run.snapshot.failures {
-        eprintln!("tsdp: {node} could not be read completely: {error}");
-    }
+    plan_run.snapshot.print_failures();
     // An incomplete plan must not pass a pipeline, whatever else it shows.
     Ok(if !plan_run.snapshot.failures.is_empty() {
         ExitCode::FAILURE

@@ -89,16 +89,17 @@ fn described(
 ) -> (String, String, bool) {
     let Conflict { field, owner, .. } = conflict;
     let by_selector = overridden.selects() || precedent.selects();
+    let same_in_both = || format!("Declare the same in both, or leave {field} out of one");
     match &conflict.kind {
         ConflictKind::Field if by_selector => (
             format!("{owner} declares another value for devices that both select"),
-            format!("Declare the same in both, or leave {field} out of one"),
+            same_in_both(),
             // Nobody knows whether two selectors match a common device.
             false,
         ),
         ConflictKind::Field => (
             format!("{owner} declares another value for the same device"),
-            format!("Declare the same in both, or leave {field} out of one"),
+            same_in_both(),
             // With different priorities the conflict is intended.
             overridden.priority() == precedent.priority(),
         ),
