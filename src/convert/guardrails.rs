@@ -2,7 +2,7 @@
 
 use super::target;
 use crate::{
-    api::{AllowedPolicies, DeviceSelector, GuardedDevices, TailscaleTailnetSpec},
+    api::{AllowedPolicies, GuardedDevices, TailscaleTailnetSpec},
     model::{Refused, Route},
     plan::{DeviceRule, Glob, Guardrails, Rule, Selector, yaml_list, yaml_string},
 };
@@ -79,36 +79,12 @@ fn devices(
     guarded.collect::<Result<_, _>>().map(Some)
 }
 
-/// Parses a selector like that of a policy, except that its tags may be patterns.
 fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
-    let tags = devices.tags.as_deref().unwrap_or_default();
     // An empty list would match every device, and so protect or allow all of them.
-    if devices.tags.is_some() && tags.is_empty() {
+    if devices.tags.as_ref().is_some_and(Vec::is_empty) {
         return Err("write at least one tag, or leave tags out".to_owned());
     }
-    let rest = DeviceSelector {
-        tags: None,
-        users: devices.users.clone(),
-        hostnames: devices.hostnames.clone(),
-        os: devices.os.clone(),
-        expression: devices.expression.clone(),
-        // Tags need no trust: the machine does not choose them. They are parsed as patterns below.
-        trust_claims: (!tags.is_empty()).then_some(true).or(devices.trust_claims),
-    };
-    // Tags alone are a selector here, while a policy's parser would refuse one without any part.
-    let nothing = DeviceSelector {
-        trust_claims: rest.trust_claims,
-        ..DeviceSelector::default()
-    };
-    let parsed = if rest == nothing && !tags.is_empty() {
-        Selector::default()
-    } else {
-        target::selector(&rest).map_err(|errors| errors.join("; "))?
-    };
-    Ok(Selector {
-        tag_patterns: globs(tags),
-        ..parsed
-    })
+    target::guarded(devices).map_err(|errors| errors.join("; "))
 }
 
 fn globs(patterns: &[String]) -> Vec<Glob> {

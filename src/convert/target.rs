@@ -2,7 +2,8 @@
 
 use super::spec_errors::SpecErrors;
 use crate::{
-    api::{DeviceReference, DeviceSelector, TailscaleDevicePolicySpec},
+    api::{DeviceReference, DeviceSelector, GuardedDevices, TailscaleDevicePolicySpec},
+    model::TagSet,
     plan::{DeviceTarget, Glob, Identity, Selector, Target},
 };
 
@@ -16,8 +17,46 @@ pub fn device_target(device: &DeviceReference) -> Result<DeviceTarget, Vec<Strin
 /// Parses a selector of devices.
 pub fn selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>> {
     let mut errors = SpecErrors::default();
-    let selector = errors.selector(selector);
+    let selector = errors.selector(selector, Tags::Exact);
     errors.or(selector)
+}
+
+/// Parses the devices of a guardrail: a selector like that of a policy, except that its tags may be patterns.
+pub(super) fn guarded(devices: &GuardedDevices) -> Result<Selector, Vec<String>> {
+    let mut errors = SpecErrors::default();
+    let selector = errors.selector(&devices.into(), Tags::Patterns);
+    errors.or(selector)
+}
+
+/// How the tags of a selector are written.
+#[derive(Debug, Clone, Copy)]
+enum Tags {
+    /// A device must have each of them.
+    Exact,
+    /// A device must have a tag for each of these patterns.
+    Patterns,
+}
+
+impl From<&GuardedDevices> for DeviceSelector {
+    fn from(devices: &GuardedDevices) -> Self {
+        // All fields by name, so that the compiler notices a new one.
+        let GuardedDevices {
+            tags,
+            users,
+            hostnames,
+            os,
+            expression,
+            trust_claims,
+        } = devices.clone();
+        Self {
+            tags,
+            users,
+            hostnames,
+            os,
+            expression,
+            trust_claims,
+        }
+    }
 }
 
 impl SpecErrors {
@@ -26,7 +65,7 @@ impl SpecErrors {
             (Some(device), None) => Target::Device(self.device(device)),
             (None, Some(selector)) => {
                 self.refuse_unique(spec);
-                Target::Selector(self.selector(selector))
+                Target::Selector(self.selector(selector, Tags::Exact))
             }
             _ => {
                 self.add("device", "write exactly one of device and deviceSelector");
@@ -35,7 +74,7 @@ impl SpecErrors {
         }
     }
 
-    fn selector(&mut self, selector: &DeviceSelector) -> Selector {
+    fn selector(&mut self, selector: &DeviceSelector, written: Tags) -> Selector {
         let given = [
             &selector.tags,
             &selector.users,
@@ -59,14 +98,21 @@ impl SpecErrors {
             );
         }
         let texts = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_default();
-        let tags = selector.tags.as_deref().unwrap_or_default();
+        let globs = |texts: &Option<Vec<String>>| {
+            let texts = texts.iter().flatten();
+            texts.map(|text| Glob::new(text)).collect::<Vec<_>>()
+        };
+        let (tags, tag_patterns) = match written {
+            Tags::Exact => {
+                let tags = selector.tags.as_deref().unwrap_or_default();
+                (self.set("deviceSelector.tags", tags), Vec::new())
+            }
+            Tags::Patterns => (TagSet::new(), globs(&selector.tags)),
+        };
         Selector {
-            tags: self.set("deviceSelector.tags", tags),
-            tag_patterns: Vec::new(),
-            users: texts(&selector.users)
-                .iter()
-                .map(|text| Glob::new(text))
-                .collect(),
+            tags,
+            tag_patterns,
+            users: globs(&selector.users),
             hostnames: texts(&selector.hostnames)
                 .iter()
                 // Hostnames have no case: a machine may report `FRA-Router`.
