@@ -36,17 +36,18 @@ impl DeviceState {
 
     /// The backoffs that delay a change or a read that is needed.
     fn backoffs_in_force(&self) -> impl Iterator<Item = &Backoff> {
-        let open = self.plan.differences.iter();
+        let open = self.plan().differences.iter();
         let open = open.filter(|difference| difference.hold.is_none());
-        let of_fields = open.filter_map(|difference| self.backoffs.get(&difference.change.field()));
+        let of_fields =
+            open.filter_map(|difference| self.progress().backoff(&difference.change.field()));
         of_fields.chain(self.reads_in_force())
     }
 
     pub fn failure_of(&self, difference: &Difference) -> Option<Failure> {
         let field = difference.change.field();
-        let contest = self.contests.get(&field);
+        let contest = self.progress().contest(&field);
         let contested = contest.and_then(|contest| contest.failure_now(Clone::clone));
-        let backoff = self.backoffs.get(&field);
+        let backoff = self.progress().backoff(&field);
         contested.or(backoff.map(|backoff| backoff.failure.clone()))
     }
 }

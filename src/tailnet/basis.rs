@@ -10,9 +10,11 @@ impl DeviceState {
     /// The read that a request depends on: one that sends unmanaged values along, or cannot be undone.
     pub fn rests_on(&self, call: &Call) -> Basis {
         match call {
-            Call::SetRoutes(..) if self.plan.owners.share_routes() => Basis::Read(self.routes_read),
-            Call::SetTags(..) if self.plan.owners.share_tags() => Basis::Read(self.device_read),
-            Call::ExpireKey(_) | Call::Delete(_) => Basis::Read(self.device_read),
+            Call::SetRoutes(..) if self.plan().owners.share_routes() => {
+                Basis::Read(self.routes_read_at())
+            }
+            Call::SetTags(..) if self.plan().owners.share_tags() => Basis::Read(self.read_at()),
+            Call::ExpireKey(_) | Call::Delete(_) => Basis::Read(self.read_at()),
             _ => Basis::None,
         }
     }
@@ -76,7 +78,8 @@ mod tests {
                 .rests_on(&Call::Delete(id.clone()))
                 .is_fresh(FRESH, at(1))
         );
-        node.device_read = Some(at(0));
+        let device = crate::model::Device::plain(id.clone());
+        node.take_device(device, at(0));
         assert!(node.rests_on(&Call::Delete(id)).is_fresh(FRESH, at(1)));
         // Attributes are written one by one, so nothing else is sent along.
         let attributes = Call::WriteAttributes(std::collections::BTreeMap::new());

@@ -93,9 +93,9 @@ mod tests {
         let id: NodeId = "n1CNTRL".parse().unwrap();
         devices.set_timer(&id, Some(Duration::ZERO));
         assert_eq!(devices.next_timer(), None);
-        devices.get_or_add(&id).read = true;
+        devices.get_or_add(&id).require_read();
         devices.set_timer(&id, Some(Duration::from_secs(1)));
-        assert!(devices.get_or_add(&id).read && devices.contains(&id));
+        assert!(devices.get_or_add(&id).is_in_question() && devices.contains(&id));
         assert_eq!(devices.timer_of(&id), Some(Duration::from_secs(1)));
         devices.remove(&id);
         assert!(devices.get(&id).is_none());

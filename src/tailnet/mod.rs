@@ -44,6 +44,7 @@ mod owned;
 mod policy_entry;
 mod policy_set;
 mod polling;
+mod read;
 mod read_shares;
 mod reconcile_budget;
 mod records;
@@ -60,6 +61,7 @@ mod term;
 mod tests;
 mod timers;
 mod window;
+mod write_progress;
 
 pub use abandoned::Abandoned;
 pub use actions::{ActionDetail, ActionReport, MissedExpiry};

@@ -107,9 +107,10 @@ impl DeviceState {
     /// The settings that are known to be gone.
     pub fn gone(&self, device: &Device, of: ManagedSettings) -> ManagedSettings {
         let written = |field: &Field| {
-            self.unverified.contains_key(field) || self.verified.contains_key(field)
+            let mut written = self.progress().written();
+            written.any(|it| it == field)
         };
-        let attributes = self.attributes.as_ref().map(|reading| &reading.values);
+        let attributes = self.attributes();
         let is_gone = |key: &AttributeKey| {
             attributes.is_some_and(|values| !values.contains_key(key))
                 && !written(&Field::Attribute(key.clone()))
@@ -119,7 +120,7 @@ impl DeviceState {
             let field = Field::List(ListSetting::of_route(route));
             enabled.is_some_and(|enabled| !enabled.contains(route)) && !written(&field)
         };
-        if self.busy > 0 || self.read || self.read_attributes {
+        if self.is_busy() || self.is_in_question() {
             return ManagedSettings::default();
         }
         ManagedSettings {
@@ -140,6 +141,6 @@ pub(super) fn blocker(
         return Some(format!("{label}:{field} {}", failure.message));
     }
     let hold = difference.hold.as_ref()?;
-    let change = node.plan.disclosed_as(difference, key).change;
+    let change = node.plan().disclosed_as(difference, key).change;
     Some(format!("{label}: {change} is held: {hold}"))
 }

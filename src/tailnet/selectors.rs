@@ -86,7 +86,7 @@ pub(super) enum DeviceOutcome {
 impl SelectorReport {
     /// Counts a device.
     pub(super) fn add(&mut self, key: &PolicyKey, node: &DeviceState) -> DeviceOutcome {
-        let plan = &node.plan;
+        let plan = node.plan();
         let own = || plan.of(key);
         let conflicted = plan
             .owners

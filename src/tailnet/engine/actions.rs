@@ -18,9 +18,9 @@ impl Engine {
             return;
         };
         // The request may have arrived although its answer was lost.
-        let doubtful = node.outcome_unknown.iter().any(Difference::is_action);
+        let doubtful = node.progress().has_doubtful_action();
         let keys: Vec<PolicyKey> = node
-            .policies
+            .policies()
             .iter()
             .filter(|key| self.policies.get(key).is_some_and(PolicyEntry::has_actions))
             .cloned()
@@ -102,8 +102,8 @@ impl Engine {
         let Some(node) = self.devices.get(id).filter(|_| self.gate.leads()) else {
             return;
         };
-        let claims = &node.plan.owners;
-        for difference in node.plan.differences.iter().chain(&node.plan.shown) {
+        let claims = &node.plan().owners;
+        for difference in node.plan().differences.iter().chain(&node.plan().shown) {
             let Change::ExpireKey { at, before } = difference.change else {
                 continue;
             };
@@ -132,8 +132,8 @@ impl Engine {
         if !node.was_just_read(self.fresh_for(), now.monotonic) {
             return;
         }
-        let claims = &node.plan.owners;
-        for difference in &node.plan.differences {
+        let claims = &node.plan().owners;
+        for difference in &node.plan().differences {
             if difference.change.field() != Field::DeleteInactive {
                 continue;
             }
@@ -165,7 +165,7 @@ impl Engine {
             else {
                 return true;
             };
-            if !difference.begins_for(owner, &node.plan.owners) {
+            if !difference.begins_for(owner, &node.plan().owners) {
                 return true;
             }
             let records = &entry.needed_record.actions;
@@ -221,12 +221,7 @@ impl Engine {
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        let made: Vec<Difference> = node
-            .outcome_unknown
-            .extract_if(.., |difference| {
-                matches!(difference.change, Change::Delete { .. })
-            })
-            .collect();
+        let made = node.progress_mut().take_doubtful_deletions();
         for difference in made {
             self.finish_action(&difference);
             self.note_change(&difference, now);

@@ -57,7 +57,7 @@ impl Engine {
     /// The differences that remain, by device, except those of policies that do not act.
     pub fn remaining(&self) -> impl Iterator<Item = RemainingChange<'_>> {
         self.devices.values().flat_map(|node| {
-            let differences = node.plan.differences.iter();
+            let differences = node.plan().differences.iter();
             differences.map(|difference| RemainingChange {
                 difference,
                 failure: node.failure_of(difference),

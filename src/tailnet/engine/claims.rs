@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::{
-    model::{NodeId, PolicyField, Setting},
-    plan::{AttributeType, AttributeTypes, Field, Policy, PolicyKey, UniqueSetting},
+    model::{NodeId, PolicyField},
+    plan::{AttributeTypes, Policy, PolicyKey, UniqueSetting},
+    tailnet::device_state::Noted,
 };
 
 impl Engine {
@@ -22,47 +23,29 @@ impl Engine {
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        let before = std::mem::replace(&mut node.setting, setting.clone());
-        self.note_setting(&before, &setting);
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        let reading = node.attributes.as_ref();
-        // Attributes that are no longer read may be gone.
-        let reading = reading.filter(|_| node.plan.owners.need_attributes());
-        let types = reading.map(|reading| AttributeType::all(&reading.values));
-        let types = types.unwrap_or_default();
-        let before = std::mem::replace(&mut node.types, types);
-        let mut desired = node.plan.unique.clone();
-        // A setting that the API refuses for good does not compete.
-        desired
-            .ipv4
-            .take_if(|_| node.is_refused(&Field::Setting(Setting::Ipv4)));
-        desired
-            .name
-            .take_if(|_| node.is_refused(&Field::Setting(Setting::Name)));
-        let mut affected = self.tailnet_wide.types.note(id, &before, &node.types);
-        let refused = node.refused_types();
-        let before = std::mem::replace(&mut node.refused, refused);
-        let types = &mut self.tailnet_wide.types;
-        affected.extend(types.note_refused(id, &before, &node.refused));
-        self.compare_again(affected);
+        let after = node.to_note(setting);
+        let desired = node.unique_setting();
+        let before = node.note(after.clone());
+        self.note_setting(&before.setting, &after.setting);
+        self.note_types(id, &before, &after);
         self.unique_setting(id, desired);
     }
 
     /// Forgets the settings that a device has and those desired for it.
     pub(super) fn drop_claims(&mut self, id: &NodeId) {
         if let Some(node) = self.devices.get_mut(id) {
-            let before = std::mem::take(&mut node.types);
-            let setting = std::mem::take(&mut node.setting);
-            let refused = std::mem::take(&mut node.refused);
-            let (types, nothing) = (&mut self.tailnet_wide.types, BTreeSet::new());
-            let mut affected = types.note(id, &before, &nothing);
-            affected.extend(types.note_refused(id, &refused, &nothing));
-            self.compare_again(affected);
-            self.note_setting(&setting, &BTreeSet::new());
+            let (before, nothing) = (node.note(Noted::default()), Noted::default());
+            self.note_types(id, &before, &nothing);
+            self.note_setting(&before.setting, &nothing.setting);
         }
         self.unique_setting(id, UniqueSetting::default());
+    }
+
+    fn note_types(&mut self, id: &NodeId, before: &Noted, after: &Noted) {
+        let types = &mut self.tailnet_wide.types;
+        let mut affected = types.note(id, &before.types, &after.types);
+        affected.extend(types.note_refused(id, &before.refused, &after.refused));
+        self.compare_again(affected);
     }
 
     /// The policies that may set attributes of a device: their types count in the whole tailnet.
@@ -82,7 +65,7 @@ impl Engine {
                     && guardrails.denies(policy, field, device).is_none()
             })
         };
-        node.policies.iter().filter(sets).cloned().collect()
+        node.policies().iter().filter(sets).cloned().collect()
     }
 
     fn note_setting(&mut self, before: &BTreeSet<PolicyKey>, after: &BTreeSet<PolicyKey>) {

@@ -96,7 +96,7 @@ impl Engine {
                 .devices
                 .get(id)
                 .into_iter()
-                .flat_map(|node| &node.plan.shown);
+                .flat_map(|node| &node.plan().shown);
             for difference in shown.filter(|difference| difference.concerns(key)) {
                 let changes = match difference.hold.as_ref().and_then(ApprovedOn::releases) {
                     Some(ApprovedOn::Policy) => &mut on_policy,
@@ -178,7 +178,7 @@ impl Engine {
             && !self.must_record(key)
             && at_work.any(|id| {
                 let node = self.devices.get(id);
-                node.is_some_and(|node| node.clearing.contains(key))
+                node.is_some_and(|node| node.clearing().contains(key))
             })
     }
 
@@ -189,7 +189,7 @@ impl Engine {
             .get(id)
             .is_some_and(DeviceState::retries_quietly);
         let busy = !self.queues.is_idle(id) || self.dirty.awaits_step(id) || retries;
-        let done = |node: &DeviceState| node.is_done() && node.unverified.is_empty();
+        let done = |node: &DeviceState| node.is_done() && !node.progress().has_unverified();
         busy && !self.devices.get(id).is_some_and(done)
     }
 }

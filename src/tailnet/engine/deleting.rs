@@ -98,7 +98,7 @@ impl Engine {
         let Some(node) = self.devices.get(id) else {
             return;
         };
-        for key in &node.clearing {
+        for key in node.clearing() {
             let entry = self.policies.get_mut(key);
             if let Some(deadline) = entry.and_then(|entry| entry.deleting.as_mut()) {
                 deadline.progress(step.clone(), now.monotonic);
@@ -174,8 +174,8 @@ impl Engine {
         let mut first = None;
         for id in entry.needed_record.managed.released_devices() {
             let node = self.devices.get(id)?;
-            let own = || node.plan.of(key).filter(|d| d.why == Why::Released);
-            if !node.plan.complete() || node.busy > 0 || !own().all(is_forbidden) {
+            let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
+            if !node.plan().complete() || node.is_busy() || !own().all(is_forbidden) {
                 return None;
             }
             first = first.or(blocker(node, key, own().next()?));

@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use super::Engine;
 use crate::{
     model::NodeId,
-    plan::{AttributeWrites, Call, Difference, Field, PolicyKey},
+    plan::{AttributeWrites, Call, Difference, PolicyKey},
     tailnet::{
         Now, Request,
-        device_state::{DeviceState, Step},
+        device_state::{Cause, DeviceState, Step},
         lanes::Lane,
     },
 };
@@ -77,19 +77,20 @@ impl Engine {
         }
         let step = node.next_step(id, self.step_context(id, node, now.monotonic));
         // A device with a request in flight waits for its answer, not for a reservation.
-        let waits = matches!(step, Step::Wait) && node.busy == 0 && self.counts_changes();
+        let waits = matches!(step, Step::Blocked(Cause::Parts | Cause::Record));
+        let waits = waits && self.counts_changes();
         self.change_budget.reservations_mut().ask(id, waits);
         let lane = match &step {
             Step::Rest(_) => Lane::Idle,
-            Step::Wait => Lane::Blocked,
+            Step::Blocked(_) => Lane::Blocked,
             Step::Read(_) | Step::Call(..) if self.is_urgent(node) => Lane::Urgent,
             Step::Read(_) | Step::Call(..) => Lane::Routine,
             Step::WriteAttributes(..) => Lane::Batch,
             Step::Verify => Lane::Verify,
         };
         // In any case, the device is planned again when an attribute expires or the time of an action comes.
-        let wakes = node.plan.owners.next_expiry().into_iter();
-        let wakes = wakes.chain(node.plan.wakes).min();
+        let wakes = node.plan().owners.next_expiry().into_iter();
+        let wakes = wakes.chain(node.plan().wakes).min();
         let expiry = wakes.map(|expiry| {
             let left = Duration::try_from(expiry.duration_since(now.wall));
             // A negative duration has passed already: the device is planned again at once.
@@ -177,7 +178,7 @@ impl Engine {
         if let Some(node) = self.devices.get_mut(id)
             && self.outbox.take_turn()
         {
-            node.busy += 1;
+            node.request_sent();
             self.queues.put(id, Lane::Blocked, now.monotonic);
             self.send(request, removed, now);
         }
@@ -213,7 +214,7 @@ impl Engine {
             return;
         };
         // The attributes follow with the next step, as a device has one request in flight.
-        let request = if node.unverified_settings() {
+        let request = if node.progress().has_unverified_settings() {
             Request::Device(id.clone())
         } else {
             Request::Attributes(id.clone())
@@ -226,13 +227,8 @@ impl Engine {
     /// This many reads of attributes would cost more than they are worth: the next regular read verifies
     /// them. Settings wait for the list.
     fn verify_among_many(&mut self, id: &NodeId, now: Now) {
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        let before = node.unverified.len();
-        node.unverified
-            .retain(|field, _| !matches!(field, Field::Attribute(_)));
-        if node.unverified.len() < before {
+        let node = self.devices.get_mut(id);
+        if node.is_some_and(|node| node.progress_mut().leave_attributes()) {
             self.dirty.plan(id);
             self.decide_step(id, now);
         }
@@ -268,7 +264,7 @@ impl Engine {
                 continue;
             };
             if let Some(node) = self.devices.get_mut(id) {
-                node.busy += 1;
+                node.request_sent();
             }
             self.queues.put(id, Lane::Blocked, now.monotonic);
             writes.insert(id.clone(), own);

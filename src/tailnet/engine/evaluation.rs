@@ -63,7 +63,7 @@ impl Engine {
     /// Whether a setting of a device may belong to a policy whose device the last list lacks: a type of
     /// attributes, an address or a name counts in the whole tailnet.
     pub(super) fn awaits_next_list(&self, node: &DeviceState) -> bool {
-        let mut differences = node.plan.differences.iter();
+        let mut differences = node.plan().differences.iter();
         self.matching.has_undecided()
             && differences.any(|difference| difference.change.field().is_tailnet_wide())
     }

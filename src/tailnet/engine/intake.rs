@@ -5,13 +5,9 @@ use std::time::Duration;
 use super::Engine;
 use crate::{
     model::{Attributes, Device, NodeId, Reason, RouteSet},
-    plan::{Field, PolicyKey, PolicyRecord},
+    plan::{PolicyKey, PolicyRecord},
     tailnet::{
-        Answer, Failure, Input, Now, Request, Retry, Ticket,
-        deadline::Progress,
-        device_state::{DeviceState, Reading},
-        failure::{Backoff, backoff},
-        mutants::mutant,
+        Answer, Failure, Input, Now, Request, Retry, Ticket, deadline::Progress, failure::backoff,
     },
 };
 
@@ -121,34 +117,21 @@ impl Engine {
         }
     }
 
-    fn take_device(&mut self, device: Device, asked_at: Duration) {
+    fn take_device(&mut self, device: Device, requested_at: Duration) {
         let id = device.node_id.clone();
         self.request_finished(&id);
-        let Some(node) = self.devices.get_mut(&id) else {
-            return;
-        };
-        let device = with_known_routes(device, node);
-        mark_read(node);
-        node.read_backoff = None;
-        node.device_read = Some(asked_at);
-        self.observed.put(device);
-        self.reconsider(&id);
+        if let Some(node) = self.devices.get_mut(&id) {
+            self.observed.put(node.take_device(device, requested_at));
+            self.reconsider(&id);
+        }
     }
 
-    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, asked_at: Duration, now: Now) {
+    fn take_routes(&mut self, id: &NodeId, routes: RouteSet, requested_at: Duration, now: Now) {
         self.request_finished(id);
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        node.routes_backoff = None;
-        node.routes_read = Some(asked_at);
-        // Where lists report the routes, a reading of its own would only become outdated.
-        if node.plan.routes_unread || node.routes.is_some() {
-            node.routes = Some(Reading {
-                values: routes.clone(),
-                at: now.monotonic,
-            });
-        }
+        node.take_routes(&routes, requested_at, now.monotonic);
         if let Some(mut device) = self.observed.index().get(id).cloned() {
             device.enabled_routes = Some(routes);
             self.observed.put(device);
@@ -157,35 +140,23 @@ impl Engine {
 
     fn take_attributes(&mut self, id: &NodeId, values: Attributes, now: Now) {
         self.request_finished(id);
-        let Some(node) = self.devices.get_mut(id) else {
-            return;
-        };
-        node.read_attributes = false;
-        node.attributes_backoff = None;
-        node.attributes = Some(Reading {
-            values,
-            at: now.monotonic,
-        });
-        verify(node, |field| matches!(field, Field::Attribute(_)));
+        if let Some(node) = self.devices.get_mut(id) {
+            node.take_attributes(values, now.monotonic);
+        }
     }
 
     fn read_failed(&mut self, request: &Request, failure: Failure, now: Now) {
-        let slot: fn(&mut DeviceState) -> &mut Option<Backoff> = match request {
-            Request::Device(_) => |node| &mut node.read_backoff,
-            Request::Routes(_) => |node| &mut node.routes_backoff,
-            Request::Attributes(_) => |node| &mut node.attributes_backoff,
-            Request::Devices | Request::Write(_) => return,
-        };
         let (Request::Device(id) | Request::Routes(id) | Request::Attributes(id)) = request else {
             return;
         };
         self.poll_now_after(&failure, now);
         self.request_finished(id);
         // The pause grows with each failure in a row, so the previous backoff counts.
-        let before = self.devices.get_mut(id).and_then(|node| slot(node).take());
+        let node = self.devices.get(id);
+        let before = node.and_then(|node| node.read_backoff(request)).cloned();
         let backoff = self.backoff(failure, before.as_ref(), now);
         if let Some(node) = self.devices.get_mut(id) {
-            *slot(node) = Some(backoff);
+            node.read_failed(request, backoff);
         }
     }
 
@@ -263,7 +234,7 @@ impl Engine {
 
     fn decide_again(&mut self, id: &NodeId) {
         if let Some(node) = self.devices.get_mut(id) {
-            node.busy = node.busy.saturating_sub(1);
+            node.request_not_sent();
         }
         self.dirty.plan(id);
     }
@@ -321,7 +292,7 @@ impl Engine {
         self.dirty.rematch(id);
         if let Some(node) = self.devices.get(id) {
             let single = node
-                .policies
+                .policies()
                 .iter()
                 .filter(|key| !self.policies.has_selector(key));
             self.dirty.rebind_all(single.cloned());
@@ -346,39 +317,4 @@ pub(super) fn unexpected() -> Failure {
         retry: Retry::Later,
         unknown_outcome: false,
     }
-}
-
-/// Notes that the device was read or listed. Returns whether that may change what to do.
-///
-/// A list ends no backoff of the reads of a single device: otherwise a request for an early list would reset
-/// the backoffs of everybody.
-pub(super) fn mark_read(node: &mut DeviceState) -> bool {
-    let was_needed = std::mem::take(&mut node.read);
-    verify(node, |field| !matches!(field, Field::Attribute(_))) || was_needed
-}
-
-/// Moves written fields to the verified ones. If such a field still differs, the plan shows it, and the field
-/// gets a backoff instead of being written again and again.
-fn verify(node: &mut DeviceState, visible: impl Fn(&Field) -> bool) -> bool {
-    let before = node.unverified.len();
-    for (field, change) in std::mem::take(&mut node.unverified) {
-        if visible(&field) {
-            node.verified.insert(field, change);
-        } else {
-            node.unverified.insert(field, change);
-        }
-    }
-    node.unverified.len() < before
-}
-
-/// A reported device. If the report lacks its routes, they are taken from the last read.
-pub(super) fn with_known_routes(mut device: Device, node: &mut DeviceState) -> Device {
-    match (&device.enabled_routes, &node.routes) {
-        (None, Some(reading)) => device.enabled_routes = Some(reading.values.clone()),
-        // The report has the routes itself, so a separate read is no longer needed.
-        (Some(_), _) => node.routes = None,
-        (None, None) if mutant!(UnknownIsEmpty) => device.enabled_routes = Some(RouteSet::new()),
-        (None, None) => {}
-    }
-    device
 }

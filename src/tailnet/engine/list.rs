@@ -4,10 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Engine,
-    intake::{mark_read, unexpected, with_known_routes},
-};
+use super::{Engine, intake::unexpected};
 use crate::{
     model::{Device, NodeId},
     plan::{Binding, ConflictKind, DeviceIndex, Difference, Field, Hold, PolicyKey, Target},
@@ -56,7 +53,7 @@ impl Engine {
         };
         let needs_reads = |id: &&NodeId| {
             let node = self.devices.get(id);
-            node.is_some_and(|node| node.plan.owners.need_attributes())
+            node.is_some_and(|node| node.plan().owners.need_attributes())
         };
         let to_read: Vec<NodeId> = entry.nodes().filter(needs_reads).cloned().collect();
         let reads = ReadShares::share_of(to_read.len(), self.settings.requests_per_second);
@@ -67,7 +64,7 @@ impl Engine {
         }
         for id in to_read {
             if let Some(node) = self.devices.get_mut(&id) {
-                node.read_attributes = true;
+                node.require_attributes();
                 self.dirty.step(&id);
             }
         }
@@ -175,23 +172,23 @@ impl Engine {
         };
         match known {
             // The list may be older than the last write or read of this device.
-            Some(ours) if node.busy > 0 || node.changed_at_revision > asked_at => {
+            Some(ours) if node.is_newer_than(asked_at) => {
                 fleet.insert(ours.clone());
                 is_back
             }
             // Only a read of the device itself can tell.
             Some(ours) if contradicted => {
-                node.read = true;
+                node.require_read();
                 self.dirty.step(&id);
                 fleet.insert(ours.clone());
                 is_back
             }
             known => {
-                let device = with_known_routes(device, node);
+                let device = node.with_known_routes(device);
                 let differs = known != Some(&device);
-                let has_changed = mark_read(node) || differs || mutant!(ListEndsBackoffs);
+                let has_changed = node.note_listed() || differs || mutant!(ListEndsBackoffs);
                 if mutant!(ListEndsBackoffs) {
-                    node.backoffs.clear();
+                    node.progress_mut().forget_failures();
                 }
                 if has_changed {
                     self.dirty.plan(&id);
@@ -210,8 +207,8 @@ impl Engine {
         let taken =
             |d: &Difference| matches!(d.hold, Some(Hold::AddressInUse(_) | Hold::NameTaken(_)));
         let waits = |node: &DeviceState| {
-            let mut all = node.plan.differences.iter().chain(&node.plan.shown);
-            let mut lost = node.plan.owners.conflicts.iter();
+            let mut all = node.plan().differences.iter().chain(&node.plan().shown);
+            let mut lost = node.plan().owners.conflicts.iter();
             all.any(taken) || lost.any(|lost| matches!(lost.kind, ConflictKind::Device(_)))
         };
         let waiting = self.devices.iter().filter(|(_, node)| waits(node));
@@ -339,7 +336,7 @@ impl Engine {
     /// Marks devices that must be deleted for planning: they wait for a list that can be trusted.
     fn find_inactive(&mut self) {
         let waits = |node: &DeviceState| {
-            let mut differences = node.plan.differences.iter();
+            let mut differences = node.plan().differences.iter();
             differences.any(|difference| difference.change.field() == Field::DeleteInactive)
         };
         let waiting = self.devices.iter().filter(|(_, node)| waits(node));

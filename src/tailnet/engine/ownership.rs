@@ -7,7 +7,7 @@ use super::Engine;
 use crate::{
     model::{AttributeKey, DesiredAttribute, ListSetting, NodeId, PolicyField, Route, RouteSet},
     plan::{AttributeType, Call, DevicePlan, Field, Mode, Policy, PolicyKey},
-    tailnet::Now,
+    tailnet::{Now, device_state::DeviceState},
 };
 
 impl Engine {
@@ -32,7 +32,7 @@ impl Engine {
             types.against(&AttributeType::of(key, desired)).is_none()
         };
         let declared: BTreeSet<AttributeKey> = node
-            .policies
+            .policies()
             .iter()
             .filter_map(|key| self.policies.get(key)?.policy.as_ref().ok())
             .filter(|policy| counts(policy))
@@ -42,18 +42,20 @@ impl Engine {
             .map(|(key, _)| key.clone())
             .collect();
         let gone = |key: &AttributeKey| {
-            let read = node.attributes.as_ref();
-            read.is_some_and(|reading| !reading.values.contains_key(key))
-                && !node.unverified.contains_key(&Field::Attribute(key.clone()))
+            let read = node.attributes();
+            read.is_some_and(|values| !values.contains_key(key))
+                && !node
+                    .progress()
+                    .is_unverified(&Field::Attribute(key.clone()))
         };
         let kept = |policy: &Policy, key: &AttributeKey| {
             let own = policy.desired.attributes.as_ref();
             own.is_some_and(|own| own.contains_key(key)) || (!declared.contains(key) && !gone(key))
         };
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
-        for key in &node.policies {
+        for key in node.policies() {
             if let Some(entry) = self.policies.get_mut(key) {
-                if node.busy == 0 {
+                if !node.is_busy() {
                     entry.drop_never_set(id);
                 }
                 entry.drop_keys(id, kept, expired);
@@ -67,10 +69,15 @@ impl Engine {
             return;
         };
         // A request in flight may have been sent: its answer tells whether the key is owned.
-        if node.plan.attributes_unread || !node.plan.owners.need_attributes() || node.busy > 0 {
+        if node.plan().attributes_unread || !node.plan().owners.need_attributes() || node.is_busy()
+        {
             return;
         }
-        let open = node.plan.differences.iter().filter(|it| it.hold.is_none());
+        let open = node
+            .plan()
+            .differences
+            .iter()
+            .filter(|it| it.hold.is_none());
         let open = open.filter_map(|difference| match difference.change.field() {
             Field::Attribute(key) => Some(key),
             _ => None,
@@ -78,8 +85,8 @@ impl Engine {
         let open: BTreeSet<AttributeKey> = open.collect();
         let nothing = BTreeSet::new();
         let mut is_new = false;
-        for key in &node.policies {
-            let managed = node.plan.managed.get(key).unwrap_or(&nothing);
+        for key in node.policies() {
+            let managed = node.plan().managed.get(key).unwrap_or(&nothing);
             if let Some(entry) = self.policies.get_mut(key) {
                 is_new |= entry.adopt(id, managed, &open);
             }
@@ -95,7 +102,7 @@ impl Engine {
             return;
         };
         for id in nodes.keys() {
-            let policies = self.devices.get(id).map(|node| &node.policies);
+            let policies = self.devices.get(id).map(DeviceState::policies);
             for key in policies.into_iter().flatten() {
                 if let Some(entry) = self.policies.get_mut(key) {
                     entry.attributes_sent(id);
@@ -133,7 +140,7 @@ impl Engine {
         if device.enabled_routes.is_none() {
             return;
         }
-        for key in &node.policies {
+        for key in node.policies() {
             let Some(entry) = self.policies.get_mut(key) else {
                 continue;
             };
@@ -144,7 +151,7 @@ impl Engine {
             }
             let sends = |route: &&Route| {
                 let field = Field::List(ListSetting::of_route(route));
-                node.plan.acts_on(key, &field)
+                node.plan().acts_on(key, &field)
             };
             let routes: RouteSet = managed.routes.iter().filter(sends).copied().collect();
             if !routes.is_subset(managed.managed_routes(id)) {

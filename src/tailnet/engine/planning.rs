@@ -6,8 +6,8 @@ use super::Engine;
 use crate::{
     model::{Attributes, NodeId},
     plan::{
-        ApprovalState, ApprovalStates, ApprovedOn, DevicePlan, PlanContext, Policy, PolicyKey,
-        PolicyRecord, plan_device,
+        ApprovalState, ApprovalStates, ApprovedOn, PlanContext, Policy, PolicyKey, PolicyRecord,
+        plan_device,
     },
     tailnet::{Notification, Now, Settings, device_state::DeviceState, mutants::mutant},
 };
@@ -39,13 +39,12 @@ impl Engine {
         };
         if node.all_policies().next().is_none() {
             self.change_budget.note(id, &BTreeSet::new());
-            let busy = node.busy > 0;
+            let busy = node.is_busy();
             self.drop_claims(id);
             if !busy {
                 self.forget(id);
             } else if let Some(node) = self.devices.get_mut(id) {
-                // No policy targets it any longer, so nothing more is sent to it.
-                node.plan = DevicePlan::default();
+                node.drop_plan();
             }
             return;
         }
@@ -66,26 +65,23 @@ impl Engine {
         let (Some(device), Some(node)) = (self.observed.index().get(id), self.devices.get(id))
         else {
             self.change_budget.note(id, &BTreeSet::new());
-            // A missing device gets no one-shot action.
             if let Some(node) = self.devices.get_mut(id) {
-                node.plan
-                    .differences
-                    .retain(|difference| !difference.is_action());
+                node.drop_actions();
             }
             return;
         };
-        let attributes = node.attributes.as_ref().map(|reading| &reading.values);
+        let attributes = node.attributes();
         let attributes =
             attributes.or(mutant!(UnknownIsEmpty).then_some(const { &Attributes::new() }));
         let policies: Vec<(&Policy, &PolicyRecord)> = node
-            .policies
+            .policies()
             .iter()
             .filter_map(|key| self.policies.get(key))
             .filter(|entry| !entry.too_many)
             .filter_map(|entry| Some((entry.policy.as_ref().ok()?, &entry.needed_record)))
             .collect();
         let released = self.due(node, id);
-        let turns = node.policies.iter().filter(|key| {
+        let turns = node.policies().iter().filter(|key| {
             let entry = self.policies.get(key);
             entry.is_some_and(|entry| entry.actions.has_turn(id))
         });
@@ -107,7 +103,7 @@ impl Engine {
             }
         }
         if let Some(node) = self.devices.get_mut(id) {
-            node.plan = plan;
+            node.set_plan(plan);
             self.observed.set_readers(id, node.reading_namespaces());
         }
         self.note_claims(id);

@@ -127,7 +127,7 @@ impl Engine {
     pub(super) fn device_report(&self, key: &PolicyKey, id: &NodeId) -> Option<DeviceReport> {
         let node = self.devices.get(id)?;
         let device = self.observed.index().get(id)?;
-        let plan = &node.plan;
+        let plan = node.plan();
         let claims = plan.owners.observed.get(key).unwrap_or(&plan.owners);
         let conflicts = claims.conflicts.iter().filter(|c| c.overridden == *key);
         let expired = claims.expired.iter().filter(|(_, of)| of == key);

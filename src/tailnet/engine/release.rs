@@ -75,7 +75,7 @@ impl Engine {
 
     fn track_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.devices.get_or_add(id);
-        if node.clearing.insert(key.clone()) {
+        if node.begin_clearing(key) {
             self.dirty.plan(id);
         }
     }
@@ -84,7 +84,7 @@ impl Engine {
     pub(super) fn forget_released(&mut self, key: &PolicyKey, managed: &ManagedDevices) {
         for id in managed.released_devices() {
             if let Some(node) = self.devices.get_mut(id) {
-                node.clearing.remove(key);
+                node.end_clearing(key);
                 self.dirty.plan(id);
             }
         }
@@ -92,7 +92,7 @@ impl Engine {
 
     /// The settings that policies that have released a device must clear there.
     pub(super) fn due(&self, node: &DeviceState, id: &NodeId) -> Vec<Released> {
-        let due = node.clearing.iter().filter_map(|key| {
+        let due = node.clearing().iter().filter_map(|key| {
             let entry = self.policies.get(key).filter(|entry| entry.clears())?;
             let policy = entry.policy.as_ref().ok()?;
             Some(Released {
@@ -111,7 +111,7 @@ impl Engine {
         if self
             .devices
             .get(id)
-            .is_none_or(|node| node.clearing.is_empty())
+            .is_none_or(|node| node.clearing().is_empty())
         {
             return false;
         }
@@ -131,13 +131,13 @@ impl Engine {
             let due = entry.needed_record.managed.due(id);
             due.is_empty() || gone || (entry.clears() && !unknown && is_cleared(node, key, &due))
         };
-        let cleared: Vec<PolicyKey> = node.clearing.iter().filter(cleared).cloned().collect();
+        let cleared: Vec<PolicyKey> = node.clearing().iter().filter(cleared).cloned().collect();
         if !cleared.is_empty() {
             self.note_progress(&Progress::Cleared(id.clone()), now);
         }
         for key in &cleared {
             if let Some(node) = self.devices.get_mut(id) {
-                node.clearing.remove(key);
+                node.end_clearing(key);
             }
             if let Some(entry) = self.policies.get_mut(key) {
                 entry.managed_devices().cleared(id);
@@ -156,7 +156,7 @@ impl Engine {
         else {
             return;
         };
-        for key in &node.clearing {
+        for key in node.clearing() {
             let Some(entry) = self.policies.get_mut(key) else {
                 continue;
             };
@@ -178,14 +178,12 @@ fn is_cleared(node: &DeviceState, key: &PolicyKey, due: &ManagedSettings) -> boo
         Field::Setting(_) | Field::ExpireKeyAt | Field::DeleteInactive => false,
     };
     let mut open = node
-        .plan
+        .plan()
         .of(key)
         .map(|difference| difference.change.field());
-    node.plan.complete()
-        && node.busy == 0
-        && !node.read
-        && !node.read_attributes
+    node.plan().complete()
+        && !node.is_busy()
+        && !node.is_in_question()
         && !open.any(|field| concerned(&field))
-        && !node.unverified.keys().any(concerned)
-        && !node.verified.keys().any(concerned)
+        && !node.progress().written().any(concerned)
 }

@@ -106,9 +106,9 @@ impl Engine {
             ..ClearReport::default()
         };
         for node in nodes.into_iter().filter_map(|id| self.devices.get(id)) {
-            let own = || node.plan.of(key).filter(|d| d.why == Why::Released);
+            let own = || node.plan().of(key).filter(|d| d.why == Why::Released);
             let room = DETAILS - report.differences.len();
-            let reported = own().map(|difference| node.plan.disclosed_as(difference, key));
+            let reported = own().map(|difference| node.plan().disclosed_as(difference, key));
             report.differences.extend(reported.take(room));
             report.different += own().count();
             if report.blocker.is_none() {
@@ -132,7 +132,7 @@ impl Engine {
             .filter_map(|id| self.devices.get_key_value(id))
         {
             for action in node
-                .plan
+                .plan()
                 .actions
                 .iter()
                 .filter(|action| action.policy == *key)
@@ -146,7 +146,7 @@ impl Engine {
         }
         let details = ranked.into_iter().filter_map(|(stage, id, field)| {
             let (node, device) = (self.devices.get(id)?, self.observed.index().get(id)?);
-            let mut own = node.plan.of(key);
+            let mut own = node.plan().of(key);
             let own = own.find(|difference| difference.change.field() == field);
             Some(ActionDetail {
                 stage,

@@ -32,7 +32,7 @@ impl Engine {
         let devices = &self.devices;
         self.change_budget.reserve(urgent, others, most, |id| {
             // The namespace whose policy changes the device next.
-            let (_, differences) = next_call(&devices.get(id)?.plan, &BTreeSet::new())?;
+            let (_, differences) = next_call(devices.get(id)?.plan(), &BTreeSet::new())?;
             Some(differences.first()?.owner.namespace.clone())
         });
     }

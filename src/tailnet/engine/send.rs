@@ -74,7 +74,7 @@ impl Engine {
                 let mut fields = own.iter().map(|difference| difference.change.field());
                 !self.observed.absence().is_missing(id)
                     && !fields.any(|field| blocked.contains(&field))
-                    && still_planned(call, &own, &node.plan)
+                    && still_planned(call, &own, node.plan())
             })
         };
         // A new connection or term reads everything again before it writes.
@@ -107,12 +107,12 @@ impl Engine {
                 let Some(node) = self.devices.get_mut(id) else {
                     continue;
                 };
-                node.halves = node.halves.saturating_sub(1);
+                node.part_ended();
                 // The plan has changed since the batch was refused: nothing of this device is left to send.
                 if own.is_empty() {
                     self.dirty.step(id);
                 } else {
-                    node.busy += 1;
+                    node.request_sent();
                     writes.insert(id.clone(), own);
                     differences.extend(removed);
                 }
@@ -159,7 +159,7 @@ impl Engine {
         let halves = self.outbox.take_halves();
         for id in halves.iter().flat_map(Half::devices) {
             if let Some(node) = self.devices.get_mut(id) {
-                node.halves = node.halves.saturating_sub(1);
+                node.part_ended();
             }
             self.dirty.step(id);
         }

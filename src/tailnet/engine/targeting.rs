@@ -160,7 +160,7 @@ impl Engine {
     /// Adopts a device that a policy targets now.
     fn adopt_device(&mut self, id: &NodeId, key: &PolicyKey) {
         let node = self.devices.get_or_add(id);
-        node.policies.insert(key.clone());
+        node.adopt(key);
         if let Some(entry) = self.policies.get_mut(key) {
             entry.reclaim(id);
         }
@@ -175,7 +175,7 @@ impl Engine {
             self.dirty.plan_all(next);
         }
         if let Some(node) = self.devices.get_mut(id) {
-            node.policies.remove(key);
+            node.release(key);
             self.dirty.plan(id);
         }
     }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use crate::{
-    model::{NodeId, Reason, Setting, SettingValue},
-    plan::{AttributeWrites, Call, Change, Difference, Field, PolicyKey, apply, apply_attributes},
+    model::{NodeId, Reason, SettingValue},
+    plan::{AttributeWrites, Call, Change, Difference, PolicyKey, apply},
     tailnet::{
-        Failure, Notification, Now, Retry, contest::Contest, deadline::Progress, failure::Backoff,
-        halves::Half, mutants::mutant,
+        Failure, Notification, Now, Retry, deadline::Progress, failure::Backoff, halves::Half,
+        mutants::mutant,
     },
 };
 
@@ -33,39 +33,17 @@ impl Engine {
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
-            node.routes_read = None;
-            node.device_read = None;
+            node.apply(id, call);
             match call {
-                Call::WriteAttributes(writes) => {
-                    if let (Some(reading), Some(writes)) = (&mut node.attributes, writes.get(id)) {
-                        apply_attributes(writes, &mut reading.values);
-                    }
-                }
-                Call::SetRoutes(_, routes) => {
-                    if let Some(reading) = &mut node.routes {
-                        reading.values.clone_from(routes);
-                    }
-                }
-                Call::SetTags(..) => {
-                    // It is undocumented whether new tags change the key expiry: read the device.
-                    node.read |= node.plan.owners.settings.contains_key(&Setting::KeyExpiry);
-                    // The first tag takes a device from its user, so its owner changes.
-                    self.reconsider(id);
-                }
-                Call::Set(_, SettingValue::Name(_)) => {
-                    self.dirty.rematch(id);
-                }
+                // The first tag takes a device from its user, so its owner changes.
+                Call::SetTags(..) => self.reconsider(id),
+                Call::Set(_, SettingValue::Name(_)) => self.dirty.rematch(id),
                 _ => {}
             }
         }
         for difference in differences {
-            let field = difference.change.field();
             if let Some(node) = self.devices.get_mut(&difference.node) {
-                node.backoffs.remove(&field);
-                // A deleted device cannot be read, so its deletion is never verified.
-                if field != Field::DeleteInactive {
-                    node.unverified.insert(field, difference.change.clone());
-                }
+                node.progress_mut().accepted(difference);
             }
             self.finish_action(difference);
             for owner in difference.owners() {
@@ -84,10 +62,7 @@ impl Engine {
         // Nobody can reverse a one-shot action.
         let node = self.devices.get_mut(&difference.node);
         if let Some(node) = node.filter(|_| !difference.is_action()) {
-            node.contests
-                .entry(difference.change.field())
-                .and_modify(|contest| contest.write(difference, now.monotonic))
-                .or_insert_with(|| Contest::new(difference, now.monotonic));
+            node.progress_mut().made(difference, now.monotonic);
         }
         for owner in difference.owners() {
             if let Some(entry) = self.policies.get_mut(owner) {
@@ -106,13 +81,10 @@ impl Engine {
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
-            match call {
-                Call::WriteAttributes(_) => node.read_attributes = true,
-                _ => node.read = true,
-            }
+            node.require_read_after(call);
             if made {
                 let own = differences.iter().filter(|d| d.node == *id);
-                node.outcome_unknown.extend(own.cloned());
+                node.progress_mut().lost(own);
             }
         }
     }
@@ -140,15 +112,11 @@ impl Engine {
             let Some(node) = self.devices.get_mut(id) else {
                 continue;
             };
-            node.routes_read = None;
-            node.device_read = None;
+            node.outdate_reads();
             if failure.unknown_outcome && !mutant!(LostAnswerIsFailure) {
-                match call {
-                    Call::WriteAttributes(_) => node.read_attributes = true,
-                    _ => node.read = true,
-                }
+                node.require_read_after(call);
                 let own = differences.iter().filter(|d| d.node == *id);
-                node.outcome_unknown.extend(own.cloned());
+                node.progress_mut().lost(own);
             }
         }
         // The entries of one batch are tried again together.
@@ -177,7 +145,7 @@ impl Engine {
 
     fn backoff_of(&self, difference: &Difference) -> Option<&Backoff> {
         let node = self.devices.get(&difference.node)?;
-        node.backoffs.get(&difference.change.field())
+        node.progress().backoff(&difference.change.field())
     }
 
     /// Makes a field wait. A failure of the same kind as before is not reported again.
@@ -188,13 +156,13 @@ impl Engine {
         };
         let field = difference.change.field();
         let quiet = backoff.is_quiet();
-        let before = node.backoffs.insert(field.clone(), backoff);
+        let before = node.progress_mut().refused(field.clone(), backoff);
         let is_new = before
             .is_none_or(|before| before.is_quiet() || before.failure.reason != failure.reason);
         if !is_new || quiet {
             return;
         }
-        let claims = &node.plan.owners;
+        let claims = &node.plan().owners;
         let reported: Vec<_> = difference
             .owners()
             .map(|owner| (owner.clone(), claims.mask(owner, &failure.message)))
@@ -216,9 +184,9 @@ impl Engine {
     fn report_contested(&mut self, difference: &Difference) {
         let field = difference.change.field();
         let node = self.devices.get(&difference.node);
-        let contest = node.and_then(|node| node.contests.get(&field));
+        let contest = node.and_then(|node| node.progress().contest(&field));
         let failures = difference.owners().filter_map(|owner| {
-            let view = |change: &Change| node.map(|node| node.plan.owners.view(owner, change));
+            let view = |change: &Change| node.map(|node| node.plan().owners.view(owner, change));
             let failure = contest?.failure_now(|change| view(change).unwrap_or(change.clone()))?;
             Some((owner.clone(), failure))
         });
@@ -236,7 +204,7 @@ impl Engine {
     /// A difference as one of its owners may see it.
     fn reported_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
         match self.devices.get(&difference.node) {
-            Some(node) => node.plan.disclosed_as(difference, policy),
+            Some(node) => node.plan().disclosed_as(difference, policy),
             None => difference.clone(),
         }
     }
@@ -246,67 +214,17 @@ impl Engine {
         let Some(node) = self.devices.get_mut(id) else {
             return;
         };
-        let verified = std::mem::take(&mut node.verified);
-        let open: BTreeMap<Field, &Difference> = node
-            .plan
-            .differences
-            .iter()
-            .map(|difference| (difference.change.field(), difference))
-            .collect();
-        // A held change is not tried again, so its last failure no longer matters.
-        let tried = |difference: &&Difference| difference.hold.is_none();
-        node.backoffs
-            .retain(|field, _| open.get(field).is_some_and(tried));
-        let mut contests = std::mem::take(&mut node.contests);
-        contests.retain(|field, contest| {
-            contest.concerns(node.policies.iter())
-                && !contest.is_over(open.contains_key(field), now.monotonic)
-        });
-        let mut contested: Vec<Difference> = Vec::new();
-        for (field, contest) in &mut contests {
-            if let Some(difference) = open.get(field).copied().filter(tried) {
-                if verified.get(field) == Some(&difference.change) {
-                    contest.note_ineffective();
-                }
-                let before = contest.is_contested();
-                if contest.observe(difference, now.monotonic) && !before {
-                    contested.push(difference.clone());
-                }
-            }
-        }
-        // A change whose answer was lost has taken effect if its field no longer differs.
-        let in_question = node.read || node.read_attributes;
-        let made: Vec<Difference> = if in_question {
-            Vec::new()
-        } else {
-            let doubtful = std::mem::take(&mut node.outcome_unknown).into_iter();
-            doubtful
-                .filter(|difference| !open.contains_key(&difference.change.field()))
-                .filter(|difference| {
-                    !difference.is_action()
-                        || difference.shows_action(self.observed.index().get(id), now.wall)
-                })
-                .collect()
-        };
-        // A difference from an edit, or from a change by someone else, is a new difference.
-        let undone: Vec<Difference> = verified
-            .iter()
-            .filter_map(|(field, written)| Some((open.get(field)?, written)))
-            .filter(|(difference, written)| difference.change == **written)
-            .filter(|(difference, _)| {
-                let contest = contests.get(&difference.change.field());
-                contest.is_none_or(|contest| !contest.is_contested())
-            })
-            .map(|(difference, _)| (*difference).clone())
-            .collect();
-        node.contests = contests;
-        for difference in contested {
+        let compared = node.compare(now.monotonic);
+        for difference in compared.contested {
             self.report_contested(&difference);
         }
-        for difference in made {
-            self.note_change(&difference, now);
+        for difference in compared.made {
+            let device = self.observed.index().get(id);
+            if !difference.is_action() || difference.shows_action(device, now.wall) {
+                self.note_change(&difference, now);
+            }
         }
-        for difference in undone {
+        for difference in compared.ineffective {
             let before = self.backoff_of(&difference).cloned();
             let backoff = self.backoff(not_effective(&difference), before.as_ref(), now);
             self.back_off(&difference, backoff);
@@ -328,7 +246,7 @@ impl Engine {
         for id in halves.iter().flat_map(Half::devices) {
             if let Some(node) = self.devices.get_mut(id) {
                 // A device waits until all its parts are sent, so that its next step does not repeat them.
-                node.halves += 1;
+                node.part_waits();
             }
         }
         self.outbox.add_halves(halves);

@@ -1,0 +1,474 @@
+//! A device that policies manage: its plan, what was read of it, and what has become of its changes.
+
+mod step;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, time::Duration};
+
+pub(super) use self::step::{Cause, Step, StepContext};
+use super::{
+    Failure, Request, Retry,
+    contest::Contest,
+    failure::Backoff,
+    mutants::mutant,
+    read::Read,
+    write_progress::{Compared, WriteProgress},
+};
+use crate::{
+    model::{Attributes, Device, ListSetting, NodeId, RouteSet, Setting},
+    plan::{
+        AttributeType, Call, DevicePlan, Field, PolicyKey, UniqueSetting, apply_attributes,
+        next_call,
+    },
+};
+
+/// Routes that a request for one device has read, and when they arrived.
+#[derive(Debug)]
+struct KnownRoutes {
+    values: RouteSet,
+    at: Duration,
+}
+
+/// What a device was last noted with in [`crate::plan::TailnetWide`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Noted {
+    /// The policies that may set attributes here.
+    pub setting: BTreeSet<PolicyKey>,
+    /// The types of its attributes.
+    pub types: BTreeSet<AttributeType>,
+    /// The types of attributes that the API refuses here.
+    pub refused: BTreeSet<AttributeType>,
+}
+
+/// A device that policies manage: what is known about it, and what is in flight.
+#[derive(Debug, Default)]
+pub(super) struct DeviceState {
+    policies: BTreeSet<PolicyKey>,
+    /// The policies that have released it and must clear it.
+    clearing: BTreeSet<PolicyKey>,
+    plan: DevicePlan,
+    /// The number of its requests in flight.
+    in_flight: u32,
+    /// Parts of refused batches that write to it and wait for their turn.
+    parts: u32,
+    /// The engine's revision when the device was last written or read; an older list does not count.
+    revision: u64,
+    /// Reads of the device itself.
+    device: Read,
+    attributes: Read,
+    routes: Read,
+    known_attributes: Option<Attributes>,
+    /// Its routes, if the list lacks them.
+    known_routes: Option<KnownRoutes>,
+    noted: Noted,
+    progress: WriteProgress,
+}
+
+impl DeviceState {
+    /// The policies that target it.
+    pub const fn policies(&self) -> &BTreeSet<PolicyKey> {
+        &self.policies
+    }
+
+    /// The policies that have released it and must clear it.
+    pub const fn clearing(&self) -> &BTreeSet<PolicyKey> {
+        &self.clearing
+    }
+
+    /// The policies that may send a request for it.
+    pub fn all_policies(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.policies.union(&self.clearing)
+    }
+
+    /// A policy targets it.
+    pub fn adopt(&mut self, key: &PolicyKey) {
+        self.policies.insert(key.clone());
+    }
+
+    /// A policy no longer targets it.
+    pub fn release(&mut self, key: &PolicyKey) {
+        self.policies.remove(key);
+    }
+
+    /// A policy that has released it must clear it. Returns whether that is new.
+    pub fn begin_clearing(&mut self, key: &PolicyKey) -> bool {
+        self.clearing.insert(key.clone())
+    }
+
+    /// A policy has cleared it, or no longer has to.
+    pub fn end_clearing(&mut self, key: &PolicyKey) {
+        self.clearing.remove(key);
+    }
+
+    pub const fn plan(&self) -> &DevicePlan {
+        &self.plan
+    }
+
+    pub fn set_plan(&mut self, plan: DevicePlan) {
+        self.plan = plan;
+    }
+
+    /// Nobody targets it any longer, so nothing more is sent to it.
+    pub fn drop_plan(&mut self) {
+        self.plan = DevicePlan::default();
+    }
+
+    /// A missing device gets no one-shot action.
+    pub fn drop_actions(&mut self) {
+        self.plan
+            .differences
+            .retain(|difference| !difference.is_action());
+    }
+
+    /// Whether a request for it is in flight.
+    pub const fn is_busy(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// A request for it is sent.
+    pub const fn request_sent(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// Counts one request as answered. `revision`: the engine's, with this answer.
+    pub const fn request_finished(&mut self, revision: u64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.revision = revision;
+    }
+
+    /// A request was not sent after all.
+    pub const fn request_not_sent(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// A part of a refused batch writes to it, and waits for its turn.
+    pub const fn part_waits(&mut self) {
+        self.parts += 1;
+    }
+
+    /// Such a part no longer waits: it is sent or dropped.
+    pub const fn part_ended(&mut self) {
+        self.parts = self.parts.saturating_sub(1);
+    }
+
+    /// Whether a list that was requested at this revision may be older than the last write or read of it.
+    pub const fn is_newer_than(&self, requested_at: u64) -> bool {
+        self.in_flight > 0 || self.revision > requested_at
+    }
+
+    /// The device must be read before anything else: its state is unknown.
+    pub const fn require_read(&mut self) {
+        self.device.require();
+    }
+
+    /// Its attributes must be read again, whatever their age.
+    pub const fn require_attributes(&mut self) {
+        self.attributes.require();
+    }
+
+    /// Whether a read must show what the device is like now: an answer was lost, or lists disagree.
+    pub const fn is_in_question(&self) -> bool {
+        self.device.is_required() || self.attributes.is_required()
+    }
+
+    /// Whether the device was read a moment ago.
+    pub fn was_just_read(&self, fresh_for: Duration, now: Duration) -> bool {
+        self.device.is_fresh(fresh_for, now)
+    }
+
+    /// When the device was last read for a request that depends on that, if that read still counts.
+    pub const fn read_at(&self) -> Option<Duration> {
+        self.device.at()
+    }
+
+    /// When its routes were last read for a request that depends on that, if that read still counts.
+    pub const fn routes_read_at(&self) -> Option<Duration> {
+        self.routes.at()
+    }
+
+    /// Its attributes, if they were read.
+    pub const fn attributes(&self) -> Option<&Attributes> {
+        self.known_attributes.as_ref()
+    }
+
+    /// A read of the device itself that was requested at this time has succeeded. Returns the device as it is
+    /// known now.
+    pub fn take_device(&mut self, device: Device, requested_at: Duration) -> Device {
+        let device = self.with_known_routes(device);
+        self.note_listed();
+        self.device.succeeded(requested_at);
+        device
+    }
+
+    /// Takes routes that were requested at one time and have arrived at another.
+    pub fn take_routes(&mut self, values: &RouteSet, requested_at: Duration, at: Duration) {
+        self.routes.succeeded(requested_at);
+        // Where lists report the routes, a reading of its own would only become outdated.
+        if self.plan.routes_unread || self.known_routes.is_some() {
+            let values = values.clone();
+            self.known_routes = Some(KnownRoutes { values, at });
+        }
+    }
+
+    /// Takes attributes that have arrived.
+    pub fn take_attributes(&mut self, values: Attributes, at: Duration) {
+        self.attributes.succeeded(at);
+        self.known_attributes = Some(values);
+        self.progress
+            .verify(|field| matches!(field, Field::Attribute(_)));
+    }
+
+    /// A reported device. If the report lacks its routes, they are taken from the last read.
+    pub fn with_known_routes(&mut self, mut device: Device) -> Device {
+        match (&device.enabled_routes, &self.known_routes) {
+            (None, Some(known)) => device.enabled_routes = Some(known.values.clone()),
+            // The report has the routes itself, so a separate read is no longer needed.
+            (Some(_), _) => self.known_routes = None,
+            (None, None) if mutant!(UnknownIsEmpty) => {
+                device.enabled_routes = Some(RouteSet::new());
+            }
+            (None, None) => {}
+        }
+        device
+    }
+
+    /// The device was read or listed. Returns whether that may change what to do.
+    ///
+    /// A list ends no backoff of the reads of a single device: otherwise a request for an early list would
+    /// reset the backoffs of everybody.
+    pub fn note_listed(&mut self) -> bool {
+        let was_required = self.device.satisfy();
+        let settings = |field: &Field| !matches!(field, Field::Attribute(_));
+        self.progress.verify(settings) || was_required
+    }
+
+    /// The last failure of a read like this one, if none has succeeded since.
+    pub fn read_backoff(&self, request: &Request) -> Option<&Backoff> {
+        match request {
+            Request::Device(_) => self.device.backoff(),
+            Request::Routes(_) => self.routes.backoff(),
+            Request::Attributes(_) => self.attributes.backoff(),
+            Request::Devices | Request::Write(_) => None,
+        }
+    }
+
+    /// A read has failed, and waits.
+    pub fn read_failed(&mut self, request: &Request, backoff: Backoff) {
+        match request {
+            Request::Device(_) => self.device.failed(backoff),
+            Request::Routes(_) => self.routes.failed(backoff),
+            Request::Attributes(_) => self.attributes.failed(backoff),
+            Request::Devices | Request::Write(_) => {}
+        }
+    }
+
+    /// The API has made a change: what was read before is outdated, or known to be different.
+    pub fn apply(&mut self, id: &NodeId, call: &Call) {
+        self.outdate_reads();
+        match call {
+            Call::WriteAttributes(writes) => {
+                if let (Some(known), Some(writes)) = (&mut self.known_attributes, writes.get(id)) {
+                    apply_attributes(writes, known);
+                }
+            }
+            Call::SetRoutes(_, routes) => {
+                if let Some(known) = &mut self.known_routes {
+                    known.values.clone_from(routes);
+                }
+            }
+            // It is undocumented whether new tags change the key expiry: read the device.
+            Call::SetTags(..) if self.plan.owners.settings.contains_key(&Setting::KeyExpiry) => {
+                self.device.require();
+            }
+            _ => {}
+        }
+    }
+
+    /// A request may have changed something, so no read from before counts for the next one.
+    pub const fn outdate_reads(&mut self) {
+        self.routes.outdate();
+        self.device.outdate();
+    }
+
+    /// It is unknown what a request has changed: that must be read first.
+    pub const fn require_read_after(&mut self, call: &Call) {
+        match call {
+            Call::WriteAttributes(_) => self.attributes.require(),
+            _ => self.device.require(),
+        }
+    }
+
+    /// What has become of its changes.
+    pub const fn progress(&self) -> &WriteProgress {
+        &self.progress
+    }
+
+    /// The same, to note an answer.
+    pub const fn progress_mut(&mut self) -> &mut WriteProgress {
+        &mut self.progress
+    }
+
+    /// Compares the written changes with the plan, which rests on the reads since.
+    pub fn compare(&mut self, now: Duration) -> Compared {
+        let in_question = self.is_in_question();
+        let differences = &self.plan.differences;
+        self.progress
+            .compare(differences, &self.policies, in_question, now)
+    }
+
+    /// What must be noted of it for the whole tailnet. `setting`: the policies that may set attributes here.
+    pub fn to_note(&self, setting: BTreeSet<PolicyKey>) -> Noted {
+        // Attributes that are no longer read may be gone.
+        let read = self
+            .attributes()
+            .filter(|_| self.plan.owners.need_attributes());
+        Noted {
+            setting,
+            types: read.map(AttributeType::all).unwrap_or_default(),
+            refused: self.refused_types(),
+        }
+    }
+
+    /// Notes it for the whole tailnet. Returns what was noted before.
+    pub fn note(&mut self, noted: Noted) -> Noted {
+        std::mem::replace(&mut self.noted, noted)
+    }
+
+    /// The settings desired for it that are unique in the tailnet. One that the API refuses for good does not
+    /// compete.
+    pub fn unique_setting(&self) -> UniqueSetting {
+        let mut desired = self.plan.unique.clone();
+        let refuses = |setting| self.is_refused(&Field::Setting(setting));
+        desired.ipv4.take_if(|_| refuses(Setting::Ipv4));
+        desired.name.take_if(|_| refuses(Setting::Name));
+        desired
+    }
+
+    /// The namespaces whose policies need regular reads of this device.
+    pub fn reading_namespaces(&self) -> BTreeSet<String> {
+        let claims = &self.plan.owners;
+        let routes = claims.need_routes() && self.known_routes.is_some();
+        let of_routes = self.all_policies().filter(|_| routes);
+        let all = claims.attribute_readers().into_iter().chain(of_routes);
+        all.map(|key| key.namespace.clone()).collect()
+    }
+
+    /// Whether nothing is left to send. Held changes do not count, nor those that wait for them.
+    pub fn is_done(&self) -> bool {
+        self.plan.complete() && next_call(&self.plan, &BTreeSet::new()).is_none()
+    }
+
+    /// The failures that concern a policy: of the reads that it needs (without a field), and of its own
+    /// differences.
+    pub fn failures(&self, key: &PolicyKey) -> impl Iterator<Item = (Option<Field>, Failure)> {
+        let of_reads = self.reads_in_force().map(|backoff| (None, backoff));
+        let own = self.plan.differences.iter().filter(|d| d.concerns(key));
+        let of_fields = own.filter_map(|difference| {
+            let field = difference.change.field();
+            let contest = self.progress.contest(&field);
+            let contested = contest.is_some_and(Contest::is_contested);
+            let backoff = self.progress.backoff(&field).filter(|_| !contested)?;
+            // A quiet failure is repeated soon, and is reported only if it lasts.
+            (!backoff.is_quiet()).then_some((Some(field), backoff))
+        });
+        let contests = self.progress.contests();
+        let contested = contests
+            .filter(move |(_, contest)| contest.concerns(std::iter::once(key)))
+            .filter_map(|(field, contest)| {
+                let failure = contest.failure_now(|change| self.plan.owners.view(key, change))?;
+                Some((Some(field.clone()), failure))
+            });
+        of_reads
+            .chain(of_fields)
+            .map(|(field, backoff)| {
+                let message = self.plan.owners.mask(key, &backoff.failure.message);
+                let failure = backoff.failure.clone();
+                (field, Failure { message, ..failure })
+            })
+            .chain(contested)
+    }
+
+    /// Whether a write failed with a transient error and is repeated soon: that still counts as work in
+    /// progress.
+    pub fn retries_quietly(&self) -> bool {
+        let mut open = self.plan.differences.iter().filter(|d| d.hold.is_none());
+        open.any(|difference| {
+            let backoff = self.progress.backoff(&difference.change.field());
+            backoff.is_some_and(Backoff::is_quiet)
+        })
+    }
+
+    /// The needed reads that have failed.
+    pub fn reads_in_force(&self) -> impl Iterator<Item = &Backoff> {
+        let claims = &self.plan.owners;
+        let attributes = self.attributes.backoff();
+        let routes = self.routes.backoff();
+        let device = self.device.backoff();
+        let needed = [
+            device.filter(|_| self.needs_device_read()),
+            attributes.filter(|_| claims.need_attributes()),
+            routes.filter(|_| claims.need_routes()),
+        ];
+        needed.into_iter().flatten()
+    }
+
+    /// Whether the device itself must be read: because an answer was lost, to verify a write, or before a
+    /// request that depends on such a read.
+    fn needs_device_read(&self) -> bool {
+        let shares_tags = self.plan.owners.share_tags();
+        let mut open = self.plan.differences.iter().filter(|it| it.hold.is_none());
+        self.device.is_required()
+            || self.progress.has_unverified_settings()
+            || open.any(|it| {
+                it.is_action()
+                    || (shares_tags && it.change.field() == Field::List(ListSetting::Tags))
+            })
+    }
+
+    /// Whether the API has refused a change of this field for good.
+    fn is_refused(&self, field: &Field) -> bool {
+        let backoff = self.progress.backoff(field);
+        backoff.is_some_and(|backoff| backoff.failure.retry == Retry::Never)
+    }
+
+    /// The types of attributes that the API has refused for good.
+    fn refused_types(&self) -> BTreeSet<AttributeType> {
+        let decided = self.plan.owners.attributes.iter();
+        let refused = decided.filter(|(key, _)| self.is_refused(&Field::Attribute((*key).clone())));
+        refused
+            .map(|(key, claim)| AttributeType::of(key, &claim.desired))
+            .collect()
+    }
+
+    /// Drops the backoffs of failed reads that could be repeated but are no longer needed.
+    pub fn drop_unneeded_reads(&mut self, now: Duration) {
+        for read in self.reads_mut() {
+            read.drop_backoff_if_over(now);
+        }
+    }
+
+    /// Forgets the failures and contests of a policy: an edit is its author's answer to every earlier
+    /// failure. Failures of other policies stay.
+    pub fn forget_backoffs_of(&mut self, key: &PolicyKey) {
+        let own = self.plan.differences.iter().filter(|d| d.concerns(key));
+        let fields = own.map(|difference| difference.change.field());
+        self.progress.forget_failures_of(key, fields);
+        self.reads_mut().into_iter().for_each(Read::forget_backoff);
+    }
+
+    /// Forgets everything that was read, and every failure.
+    pub fn forget_reads(&mut self) {
+        self.known_attributes = None;
+        self.known_routes = None;
+        for read in self.reads_mut() {
+            read.outdate();
+            read.forget_backoff();
+        }
+        self.progress.forget_failures();
+    }
+
+    const fn reads_mut(&mut self) -> [&mut Read; 3] {
+        [&mut self.device, &mut self.attributes, &mut self.routes]
+    }
+}
