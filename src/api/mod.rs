@@ -39,7 +39,7 @@ pub use policy_status::{
 };
 pub use tailnet::{
     HeldPolicy, RecentChanges, RecentDeletions, RequestBudget, SecretReference, TailscaleTailnet,
-    TailscaleTailnetSpec, TailscaleTailnetStatus,
+    TailscaleTailnetSpec, TailscaleTailnetStatus, UnreadableDevice,
 };
 
 pub use crate::model::{

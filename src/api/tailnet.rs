@@ -184,6 +184,16 @@ pub struct TailscaleTailnetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<u32>,
 
+    /// Devices that the API reports in a form that cannot be read completely, at most 20. What
+    /// depends on the unreadable fields waits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub unreadable_devices: Vec<UnreadableDevice>,
+
+    /// How many devices cannot be read completely. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable_devices_total: Option<u32>,
+
     /// How many policies refer to the tailnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<u32>,
@@ -255,6 +265,19 @@ pub struct RecentDeletions {
 
     /// The number of devices.
     pub devices: u32,
+}
+
+/// A device that cannot be read completely.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreadableDevice {
+    /// The nodeId; if that cannot be read, the place in the list and the name.
+    ///
+    /// Example: n292kg92CNTRL
+    pub device: String,
+
+    /// The unreadable fields, as the API names them.
+    pub fields: Vec<String>,
 }
 
 /// A policy that maxChangedDevices holds.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::status_line::StatusLine;
 use crate::{
-    model::{Attributes, ChangeLimit, Device, NodeId},
+    model::{Attributes, ChangeLimit, Device, NodeId, UnreadableDevices},
     plan::{self, Admission, DeviceIndex, DevicePlan, PolicyInput, PolicyKey, TailnetPlan},
     tailscale::{Client, Error, Kind},
 };
@@ -28,8 +28,16 @@ const MAX_IN_FLIGHT: usize = 16;
 impl Snapshot {
     /// Reads the list of devices.
     pub async fn new(client: &Client) -> Result<Self, Error> {
+        let list = client.list().await?;
+        let fleet = DeviceIndex::new(list.devices);
+        let mut unreadable = UnreadableDevices::default();
+        for device in fleet.devices().filter_map(Device::unread) {
+            unreadable.push(device);
+        }
+        unreadable.append(&list.skipped);
+        report(&unreadable);
         Ok(Self {
-            fleet: DeviceIndex::new(client.devices().await?),
+            fleet,
             attributes: BTreeMap::new(),
             failures: BTreeMap::new(),
         })
@@ -168,6 +176,19 @@ fn concerns_all(error: &Error) -> bool {
             | Kind::WrongTailnet
             | Kind::PlanRefused
     )
+}
+
+/// Reports on stderr which devices could not be read completely: stdout may be piped.
+fn report(unreadable: &UnreadableDevices) {
+    for device in &unreadable.first {
+        eprintln!(
+            "tsdp: the API reports a device in a form that cannot be read: {device}. What depends on that \
+             is unknown"
+        );
+    }
+    if unreadable.others() > 0 {
+        eprintln!("tsdp: {} more devices cannot be read", unreadable.others());
+    }
 }
 
 /// The default budget reads this many devices at once, which needs no progress.

@@ -193,6 +193,22 @@ impl AttributeValue {
 }
 
 impl ReportedAttribute {
+    /// An attribute that the API reports in a form that cannot be read: it exists, and has some value.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self {
+            value: serde_json::Value::Null,
+            expiry: None,
+        }
+    }
+
+    /// Whether its value or its expiry could not be read.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        // The API deletes an attribute that is set to null, so it never reports one.
+        self.value.is_null()
+    }
+
     /// Its type; `None` if no attribute can have such a value.
     #[must_use]
     pub fn kind(&self) -> Option<ValueKind> {

@@ -2,7 +2,9 @@ use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 
-use super::{DeviceLabel, NodeId, RouteSet, TagSet};
+use super::{
+    DeviceField, DeviceLabel, NodeId, RouteSet, TagSet, UnreadableDevice, UnreadableFields,
+};
 
 /// A device as the list reports it, with the fields that the plan needs.
 ///
@@ -52,6 +54,10 @@ pub struct Device {
     pub enabled_routes: Option<RouteSet>,
     /// The routes that the machine advertises. `None`: not reported.
     pub advertised_routes: Option<RouteSet>,
+    /// Why tailnet lock keeps it out of the tailnet; empty if it does not.
+    pub lock_error: String,
+    /// The fields that could not be read. What stands in their place decides nothing.
+    pub unreadable: UnreadableFields,
 }
 
 impl Device {
@@ -74,6 +80,7 @@ impl Device {
             external,
             expires,
             last_seen,
+            unreadable,
             // No selector uses the following.
             ipv4: _,
             authorized: _,
@@ -81,6 +88,7 @@ impl Device {
             connected: _,
             enabled_routes: _,
             advertised_routes: _,
+            lock_error: _,
         } = self;
         let times = (created, expires, last_seen);
         *node_id != other.node_id
@@ -93,6 +101,7 @@ impl Device {
             || *client_version != other.client_version
             || (*update_available, *ephemeral, *external)
                 != (other.update_available, other.ephemeral, other.external)
+            || *unreadable != other.unreadable
             || times != (&other.created, &other.expires, &other.last_seen)
     }
 
@@ -120,13 +129,33 @@ impl Device {
             last_seen: None,
             enabled_routes: None,
             advertised_routes: None,
+            lock_error: String::new(),
+            unreadable: UnreadableFields::default(),
         }
     }
 
-    /// The label of its MagicDNS name.
+    /// The label of its MagicDNS name; its nodeId if the name cannot be read.
     #[must_use]
     pub fn label(&self) -> DeviceLabel {
+        if self.is_unknown(DeviceField::Name) {
+            return DeviceLabel::reported(self.node_id.as_str());
+        }
         DeviceLabel::reported(&self.name)
+    }
+
+    /// Whether a field could not be read.
+    #[must_use]
+    pub fn is_unknown(&self, field: DeviceField) -> bool {
+        self.unreadable.has(field)
+    }
+
+    /// What could not be read, for a report; `None` if everything could.
+    #[must_use]
+    pub fn unread(&self) -> Option<UnreadableDevice> {
+        (!self.unreadable.is_empty()).then(|| UnreadableDevice {
+            device: self.node_id.to_string(),
+            fields: self.unreadable.names(),
+        })
     }
 
     /// Whether `addr` is its IPv4 address.

@@ -25,6 +25,7 @@ mod route;
 mod setting;
 mod step;
 mod tag;
+mod unreadable;
 
 pub use address::TailnetIpv4;
 pub use attribute::{
@@ -49,6 +50,7 @@ pub use route::{Route, RouteSet};
 pub use setting::{Setting, SettingValue};
 pub use step::Step;
 pub use tag::{Tag, TagSet};
+pub use unreadable::{DeviceField, UnreadableDevice, UnreadableDevices, UnreadableFields};
 
 /// Why a value was refused: what was found and what was expected.
 ///

@@ -23,6 +23,10 @@ pub enum Reason {
     /// The bound device is gone, and the device that has its name now has another owner. If it is
     /// the right device, approve it as the message shows, or name it by its nodeId.
     IdentityChanged,
+    /// The API reports a device in a form that cannot be read, and the policy depends on the
+    /// unreadable field. The controller sends nothing that depends on it, and continues when it can
+    /// read the field. If that lasts, report it: the message names the field.
+    DeviceUnreadable,
     /// The change could cut the device off and is not allowed. Add it to `allowDisruption`, or
     /// remove the field.
     DisruptionHeld,
@@ -118,8 +122,8 @@ pub enum Reason {
     /// once an hour, until the setting has stayed in sync for an hour. Find the other writer, or
     /// remove the field.
     Contested,
-    /// The API accepted the request, but the setting did not change. Check the device in the admin
-    /// console.
+    /// The API accepted the request, but the setting did not change, or tailnet lock keeps an
+    /// authorized device out. Check the device in the admin console.
     NotEffective,
     /// The device's posture attributes have not been read yet, or cannot be read. The controller
     /// retries.
@@ -142,6 +146,7 @@ impl Reason {
             Self::NoDevices => "NoDevices",
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
+            Self::DeviceUnreadable => "DeviceUnreadable",
             Self::DisruptionHeld => "DisruptionHeld",
             Self::ActionHeld => "ActionHeld",
             Self::AwaitingApproval => "AwaitingApproval",

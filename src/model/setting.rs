@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Device, DeviceLabel, PolicyField, Refused, Step, TailnetIpv4};
+use super::{Device, DeviceField, DeviceLabel, PolicyField, Refused, Step, TailnetIpv4};
 
 /// A setting that is one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,9 +83,23 @@ impl Setting {
         }
     }
 
-    /// The observed value; `None` if the device has none.
+    /// The field of a device in which the API reports it.
+    #[must_use]
+    pub fn reported_in(self) -> DeviceField {
+        match self {
+            Self::Authorized => DeviceField::Authorized,
+            Self::KeyExpiry => DeviceField::KeyExpiryDisabled,
+            Self::Name => DeviceField::Name,
+            Self::Ipv4 => DeviceField::Addresses,
+        }
+    }
+
+    /// The observed value; `None` if the device has none, or if it cannot be read.
     #[must_use]
     pub fn of(self, device: &Device) -> Option<SettingValue> {
+        if device.is_unknown(self.reported_in()) {
+            return None;
+        }
         match self {
             Self::Authorized => Some(SettingValue::Authorized(device.authorized)),
             Self::KeyExpiry => Some(SettingValue::KeyExpiryDisabled(device.key_expiry_disabled)),

@@ -115,6 +115,7 @@ pub fn plan_device(
         diff::observed(device, &owners, attributes, &actions, context),
         diff::protected(device, &owners, attributes, &protected_actions, context),
         denied,
+        Vec::from_iter(diff::locked_out(device, &owners)),
     ];
     DevicePlan {
         actions: [actions.stages, protected_actions.stages].concat(),

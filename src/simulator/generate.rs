@@ -59,7 +59,7 @@ fn device(index: usize, rng: &mut Rng) -> Value {
         "created": format!("2025-{:02}-{:02}T08:00:00Z", rng.u8(1..=12), rng.u8(1..=28)),
         // A device with an expired key cannot connect.
         "connectedToControl": connected && !expired,
-        "expires": if expired { "2025-12-01T00:00:00Z" } else { "2099-01-01T00:00:00Z" },
+        "expires": if expired { "2025-12-31T00:00:00Z" } else { "2099-01-01T00:00:00Z" },
         "keyExpiryDisabled": role.tag().is_some(),
         // A few wait for device approval.
         "authorized": rng.u8(..20) > 0,

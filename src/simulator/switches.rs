@@ -1,8 +1,11 @@
 //! Unverified behavior of the live API as switches, so that clients can be tried with every variant. `GET
 //! /_sim/switches` shows them, and `PUT` sets those in its body.
 
+use std::collections::BTreeMap;
+
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::response::Refusal;
 
@@ -61,6 +64,11 @@ pub struct Switches {
     pub token_lifetime_seconds: u32,
     /// The number of requests before 429.
     pub rate_limit: Option<RateLimit>,
+    /// Whether a connected device has `lastSeen`, the time of the response. Both forms were seen live.
+    pub connected_has_last_seen: bool,
+    /// Fields of devices, by nodeId, that responses show as these values and not as what they are: to try
+    /// what a client does with a device that it cannot read.
+    pub reported_as: BTreeMap<String, Map<String, Value>>,
     /// The offset of the simulator's clock from the machine's. It lets expiries pass without waiting.
     pub clock_ahead_seconds: i32,
 }
@@ -148,6 +156,8 @@ impl Default for Switches {
             freed_name_seconds: 60,
             token_lifetime_seconds: 3600,
             rate_limit: None,
+            connected_has_last_seen: false,
+            reported_as: BTreeMap::new(),
             clock_ahead_seconds: 0,
         }
     }

@@ -15,6 +15,7 @@ pub(super) async fn send(client: &Client, request: &Request) -> Outcome {
         Request::Devices => match client.list().await {
             Ok(list) => Ok(Answer::Devices {
                 devices: list.devices,
+                skipped: list.skipped,
                 date: list.date,
                 lacks: client.lacks().await,
             }),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Failure, Notification, PolicyReport, Settings, TailnetDeclared, TailnetReport, Term};
 use crate::{
-    model::{Attributes, Device, NodeId, RouteSet},
+    model::{Attributes, Device, NodeId, RouteSet, UnreadableDevices},
     plan::{Call, Labels, PolicyInput, PolicyKey, PolicyRecord},
     tailscale::Ability,
 };
@@ -58,6 +58,8 @@ pub enum Answer {
     Devices {
         /// All devices of the tailnet.
         devices: Vec<Device>,
+        /// The devices whose identity cannot be read: they are in the tailnet, and in no other field.
+        skipped: UnreadableDevices,
         /// The API's clock when it answered, if the answer has it.
         date: Option<Timestamp>,
         /// The scopes that the credential is known to lack.

@@ -16,7 +16,7 @@ use super::{
     read_shares::ReadShares,
 };
 use crate::{
-    model::{Device, NodeId},
+    model::{Device, NodeId, UnreadableDevices},
     plan::DeviceIndex,
 };
 
@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Observed {
     index: DeviceIndex,
+    /// The devices of the last list whose identity cannot be read.
+    skipped: UnreadableDevices,
     polling: Polling,
     absence: Absence,
     clock: ApiClock,
@@ -75,6 +77,26 @@ impl Observed {
     /// Replaces all devices. Returns the previous ones.
     pub fn replace(&mut self, index: DeviceIndex) -> DeviceIndex {
         std::mem::replace(&mut self.index, index)
+    }
+
+    /// The devices of the last list whose identity cannot be read.
+    pub const fn skipped(&self) -> &UnreadableDevices {
+        &self.skipped
+    }
+
+    /// Notes the devices of a list whose identity cannot be read.
+    pub fn set_skipped(&mut self, skipped: UnreadableDevices) {
+        self.skipped = skipped;
+    }
+
+    /// All devices that could not be read completely.
+    pub fn unreadable(&self) -> UnreadableDevices {
+        let mut all = UnreadableDevices::default();
+        for device in self.index.devices().filter_map(Device::unread) {
+            all.push(device);
+        }
+        all.append(&self.skipped);
+        all
     }
 
     /// When to poll, and the results of the last polls.

@@ -207,7 +207,9 @@ impl PolicyEntry {
             (Target::Selector(_), _) => None,
             (Target::Device(target), Some(Binding::Device(id))) => {
                 let device = index.get(id);
-                device.map(|device| recorded(target, device)).or(before)
+                device
+                    .and_then(|device| recorded(target, device))
+                    .or(before)
             }
             _ => before,
         }

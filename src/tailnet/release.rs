@@ -11,8 +11,8 @@ use super::{device_state::DeviceState, policy_entry::PolicyEntry};
 use crate::{
     model::{AttributeKey, Device, ListSetting, NodeId, Route},
     plan::{
-        Binding, Deletion, Difference, Field, MAX_MANAGED, ManagedDevices, ManagedSettings, Policy,
-        PolicyKey,
+        Binding, Deletion, DeviceIndex, Difference, Field, MAX_MANAGED, ManagedDevices,
+        ManagedSettings, Policy, PolicyKey,
     },
 };
 
@@ -74,8 +74,9 @@ impl PolicyEntry {
     }
 
     /// Records the devices that the policy targets now, so that they can be cleared later. Returns whether
-    /// they are too many.
-    pub fn hold(&mut self, binding: Option<&Binding>) -> bool {
+    /// they are too many. A device that it only may target, as a field cannot be read, is not recorded:
+    /// nothing is sent to it.
+    pub fn hold(&mut self, binding: Option<&Binding>, index: &DeviceIndex) -> bool {
         let (Ok(policy), Some(binding)) = (&self.policy, binding) else {
             return false;
         };
@@ -87,7 +88,12 @@ impl PolicyEntry {
             policy.has_managed_settings(&self.needed_record),
         );
         let new = |id: &&NodeId| !self.needed_record.managed.nodes.contains(*id);
-        let new: Vec<NodeId> = binding.nodes().filter(new).cloned().collect();
+        let is_certain = |id: &&NodeId| {
+            let device = index.get(id);
+            device.is_none_or(|device| policy.undecided_by(device).is_empty())
+        };
+        let new = binding.nodes().filter(new).filter(is_certain);
+        let new: Vec<NodeId> = new.cloned().collect();
         if puts && self.needed_record.managed.count() + new.len() > MAX_MANAGED {
             return true;
         }

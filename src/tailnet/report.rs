@@ -7,7 +7,7 @@ use super::{
     RecentDeletions, ReservedDevices, SelectorReport,
 };
 use crate::{
-    model::{AttributeKey, NodeId},
+    model::{AttributeKey, NodeId, UnreadableDevices},
     plan::{Binding, Conflict, Difference, Field, Forbidden, Mode, OwnedRecord, PolicyRecord},
     tailscale::Ability,
 };
@@ -103,6 +103,8 @@ pub struct TailnetReport {
     pub domain: Option<String>,
     /// The number of its own devices, once the list has been read.
     pub devices: Option<usize>,
+    /// The devices that could not be read completely.
+    pub unreadable: UnreadableDevices,
     /// Nothing is sent for any policy.
     pub suspended: bool,
     /// The policies that name it.

@@ -13,7 +13,7 @@ use super::{
     json::{self, Mismatch},
     wire,
 };
-use crate::model::Device;
+use crate::model::{Device, UnreadableDevices};
 
 /// The longest JSON of one device, and of everything outside of the devices.
 const PART_LIMIT: usize = 1024 * 1024;
@@ -37,6 +37,8 @@ const MIB: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct ListReader {
     devices: Vec<Device>,
+    /// Devices whose identity cannot be read.
+    skipped: UnreadableDevices,
     /// Everything outside of the devices, with a `0` in the place of each.
     envelope: Vec<u8>,
     /// The part of a device that has arrived.
@@ -97,11 +99,11 @@ impl ListReader {
         self.keep(&chunk[start..])
     }
 
-    /// The devices, once the whole list has arrived.
-    pub fn finish(self) -> Result<Vec<Device>, Mismatch> {
+    /// The devices, once the whole list has arrived, and those whose identity cannot be read.
+    pub fn finish(self) -> Result<(Vec<Device>, UnreadableDevices), Mismatch> {
         let Envelope { devices } = json::parse(&self.envelope)?;
-        if devices.len() == self.devices.len() {
-            Ok(self.devices)
+        if devices.len() == self.devices.len() + self.skipped.total {
+            Ok((self.devices, self.skipped))
         } else {
             // For example a key that ends like the right one.
             Err(Mismatch::new("expected an array of devices"))
@@ -144,12 +146,16 @@ impl ListReader {
         };
         // Nothing between two separators: the envelope shows that.
         if !device.trim_ascii().is_empty() {
-            let number = self.devices.len();
-            let device = wire::listed_device(device)
-                .map_err(|mismatch| mismatch.within(&format!("devices[{number}]")))?;
-            self.record += record(&device);
-            bound(self.record, MEMORY_LIMIT, "for the devices in memory")?;
-            self.devices.push(device);
+            let number = self.devices.len() + self.skipped.total;
+            let place = format!("devices[{number}]");
+            match wire::listed_device(device, &place).map_err(|mismatch| mismatch.within(&place))? {
+                Ok(device) => {
+                    self.record += record(&device);
+                    bound(self.record, MEMORY_LIMIT, "for the devices in memory")?;
+                    self.devices.push(device);
+                }
+                Err(skipped) => self.skipped.push(skipped),
+            }
             self.envelope.push(b'0');
             // Each device adds two bytes to the envelope, so a list of tiny devices must end at its
             // limit too.
@@ -193,6 +199,7 @@ fn record(device: &Device) -> usize {
         &device.user,
         &device.os,
         &device.client_version,
+        &device.lock_error,
     ];
     let texts: usize = texts.iter().map(|text| text.len() + ALLOCATION).sum();
     let tags = device.tags.iter().map(|tag| tag.as_str().len() + ENTRY);
@@ -217,7 +224,7 @@ mod tests {
                 .read(chunk)
                 .map_err(|mismatch| mismatch.to_string())?;
         }
-        let devices = reader.finish().map_err(|mismatch| mismatch.to_string())?;
+        let (devices, _) = reader.finish().map_err(|mismatch| mismatch.to_string())?;
         Ok(devices.into_iter().map(|device| device.hostname).collect())
     }
 
@@ -303,11 +310,28 @@ mod tests {
 
     #[test]
     fn an_error_names_its_path() {
-        let json = r#"{"devices":[{"nodeId":"n1"},{"nodeId":"n2","tags":7}]}"#;
+        let json = r#"{"devices":[{"nodeId":"n1"},7]}"#;
         let error = read(&[json.as_bytes()]).unwrap_err();
-        assert!(
-            error.starts_with("devices[1].tags: invalid type"),
-            "{error}"
+        assert!(error.starts_with("devices[1]: invalid type"), "{error}");
+    }
+
+    #[test]
+    fn a_device_without_a_readable_identity_is_skipped_and_counted() {
+        let json = r#"{"devices":[{"nodeId":"n1"},{"nodeId":null,"name":"fra.tail1.ts.net"},
+            {"nodeId":"../x","name":"a\u001bb"},{"name":7}]}"#;
+        let mut reader = ListReader::default();
+        reader.read(json.as_bytes()).unwrap();
+        let (devices, skipped) = reader.finish().unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(skipped.total, 3);
+        let skipped: Vec<_> = skipped.first.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            skipped,
+            [
+                "devices[1] (fra.tail1.ts.net): nodeId",
+                "devices[2]: nodeId",
+                "devices[3]: nodeId"
+            ]
         );
     }
 

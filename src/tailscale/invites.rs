@@ -116,6 +116,7 @@ mod tests {
             request_id: None,
             body: body.into(),
             devices: Vec::new(),
+            skipped: crate::model::UnreadableDevices::default(),
             date: None,
             secret: None,
         }

@@ -40,6 +40,7 @@ use serde_json::json;
 
 use crate::model::{
     AttributeKey, Attributes, DesiredAttribute, Device, NodeId, RouteSet, SettingValue, TagSet,
+    UnreadableDevices,
 };
 use auth::{Auth, Bearer};
 use budget::Token;
@@ -80,8 +81,10 @@ pub struct Turn(Token);
 /// The devices of a tailnet, as one answer of the API lists them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceList {
-    /// All of them.
+    /// All of them, but those whose identity cannot be read.
     pub devices: Vec<Device>,
+    /// Those whose identity cannot be read.
+    pub skipped: UnreadableDevices,
     /// The API's clock when it answered, if the answer has it.
     pub date: Option<Timestamp>,
 }
@@ -218,6 +221,7 @@ impl Client {
         let answer = self.send(&request).await?;
         Ok(DeviceList {
             devices: answer.devices,
+            skipped: answer.skipped,
             date: answer.date,
         })
     }

@@ -15,7 +15,7 @@ use super::{
     error::{Error, Kind},
     json::Mismatch,
 };
-use crate::model::Device;
+use crate::model::{Device, UnreadableDevices};
 
 /// A complete answer with a successful status.
 pub(super) struct Answer {
@@ -26,6 +26,8 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
     /// The devices of a list; `body` is then everything outside of them.
     pub devices: Vec<Device>,
+    /// The devices of a list whose identity cannot be read.
+    pub skipped: UnreadableDevices,
     /// The server's clock when it answered.
     pub date: Option<Timestamp>,
     /// The secret that the request was sent with.

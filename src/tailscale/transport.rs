@@ -18,6 +18,7 @@ use super::{
     response::{self, Answer},
     settings::{Observation, Observer, Settings, Timeouts},
 };
+use crate::model::UnreadableDevices;
 
 pub(super) struct Transport {
     http: reqwest::Client,
@@ -272,6 +273,7 @@ async fn accepted(
         date: response::date(response.headers()),
         body: Vec::new(),
         devices: Vec::new(),
+        skipped: UnreadableDevices::default(),
         secret: secret.cloned(),
     };
     match request.endpoint {
@@ -319,7 +321,11 @@ async fn with_devices(
     }
     answer.body = list.envelope().to_vec();
     match list.finish() {
-        Ok(devices) => Ok(Answer { devices, ..answer }),
+        Ok((devices, skipped)) => Ok(Answer {
+            devices,
+            skipped,
+            ..answer
+        }),
         Err(mismatch) => Err(answer.mismatched(&mismatch)),
     }
 }

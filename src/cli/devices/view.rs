@@ -11,9 +11,12 @@ use crate::{
         output::printable,
         table::{Style, lines},
     },
-    model::{Device, NodeId, RouteSet, TagSet},
+    model::{Device, DeviceField, NodeId, RouteSet, TagSet},
     plan::{DeviceIndex, Owner, PolicyInput, Selector, bind},
 };
+
+/// In the place of what cannot be read.
+const UNREADABLE: &str = "unreadable";
 
 /// A device in the list.
 #[expect(clippy::struct_excessive_bools, reason = "the API's own fields")]
@@ -40,6 +43,12 @@ pub(super) struct View<'a> {
     /// `null` if the API does not report them.
     enabled_routes: Option<&'a RouteSet>,
     advertised_routes: Option<&'a RouteSet>,
+    /// Why tailnet lock keeps it out.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    tailnet_lock_error: &'a str,
+    /// The fields that cannot be read; what stands in their place means nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<&'static str>,
     /// The policies that target it. `null` if the command got no policies.
     managed_by: Option<Vec<String>>,
 }
@@ -86,18 +95,32 @@ impl<'a> View<'a> {
             last_seen: device.last_seen,
             enabled_routes: device.enabled_routes.as_ref(),
             advertised_routes: device.advertised_routes.as_ref(),
+            tailnet_lock_error: &device.lock_error,
+            unreadable: device.unreadable.names(),
             managed_by: managers
                 .map(|managers| managers.get(&device.node_id).cloned().unwrap_or_default()),
         }
     }
 
-    /// The first label of its name.
+    fn is_unknown(&self, field: DeviceField) -> bool {
+        self.unreadable.contains(&field.as_str())
+    }
+
+    /// The first label of its name; its nodeId if the name cannot be read.
     fn label(&self) -> &str {
+        if self.is_unknown(DeviceField::Name) {
+            return self.node_id.as_str();
+        }
         self.name.split('.').next().unwrap_or_default()
     }
 
     /// Its tags, or else its user.
     fn owner(&self) -> String {
+        if self.is_unknown(DeviceField::Tags)
+            || (self.tags.is_empty() && self.is_unknown(DeviceField::User))
+        {
+            return UNREADABLE.to_owned();
+        }
         if self.tags.is_empty() {
             printable(self.user)
         } else {
@@ -106,6 +129,10 @@ impl<'a> View<'a> {
     }
 
     fn key(&self, now: Timestamp) -> String {
+        let fields = [DeviceField::KeyExpiryDisabled, DeviceField::Expires];
+        if fields.into_iter().any(|field| self.is_unknown(field)) {
+            return UNREADABLE.to_owned();
+        }
         match self.expires {
             // First: the API keeps the original expiry beside keyExpiryDisabled.
             _ if self.key_expiry_disabled => "never expires".to_owned(),
@@ -128,6 +155,12 @@ impl<'a> View<'a> {
 
     fn state(&self) -> &'static str {
         match (self.external, self.authorized) {
+            _ if self.is_unknown(DeviceField::IsExternal)
+                || self.is_unknown(DeviceField::Authorized) =>
+            {
+                UNREADABLE
+            }
+            _ if !self.tailnet_lock_error.is_empty() => "locked out",
             (true, _) => "shared in",
             (false, false) => "not authorized",
             (false, true) => "",
@@ -164,15 +197,12 @@ fn day(time: Timestamp) -> String {
 pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp) -> String {
     let mut titles = vec!["NAME", "TAGS OR USER", "ROUTES", "KEY", "LAST SEEN"];
     if wide {
-        titles.extend([
-            "NODE",
-            "HOSTNAME",
-            "OS",
-            "IPV4",
-            "ENABLED",
-            "ADVERTISED",
-            "STATE",
-        ]);
+        titles.extend(["NODE", "HOSTNAME", "OS", "IPV4", "ENABLED", "ADVERTISED"]);
+    }
+    // Of these, people must learn without asking.
+    let has_state = wide || views.iter().any(|view| !view.tailnet_lock_error.is_empty());
+    if has_state {
+        titles.push("STATE");
     }
     if views.iter().any(|view| view.managed_by.is_some()) {
         titles.push("MANAGED BY");
@@ -198,8 +228,10 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
                 view.ipv4.map(|ipv4| ipv4.to_string()).unwrap_or_default(),
                 routes(view.enabled_routes),
                 routes(view.advertised_routes),
-                view.state().to_owned(),
             ]);
+        }
+        if has_state {
+            row.push(view.state().to_owned());
         }
         row.extend(view.managed_by.as_ref().map(|of| of.join(", ")));
         table.add_row(row);

@@ -9,8 +9,9 @@ use crate::{
     api::{PostureAttribute, TailscaleDevicePolicySpec as Spec},
     convert,
     model::{
-        AttributeKey, AttributeString, Attributes, Device, FieldKind, ListSetting, ListValue,
-        PolicyField, ReportedAttribute, Route, RouteSet, SafeInteger, Setting, SettingValue, Tag,
+        AttributeKey, AttributeString, Attributes, Device, DeviceField, FieldKind, ListSetting,
+        ListValue, PolicyField, ReportedAttribute, Route, RouteSet, SafeInteger, Setting,
+        SettingValue, Tag,
     },
     plan::Owner,
 };
@@ -77,6 +78,8 @@ const MAX_TAG_LENGTH: usize = 128;
 const MAX_ROUTES: usize = 256;
 const MAX_ATTRIBUTES: usize = 64;
 
+const UNREADABLE: &str = "the API reports it in a form that cannot be read";
+
 /// Describes a device by the settings that it has now. `attributes` is `None` if they were not read:
 /// then the description leaves them out.
 pub(super) fn describe<'a>(
@@ -133,6 +136,9 @@ impl Description<'_> {
 
     /// A device of a user has no tags, and a policy cannot declare that.
     fn tags(&mut self) {
+        if self.device.is_unknown(DeviceField::Tags) {
+            return self.gap("tags", UNREADABLE);
+        }
         let tags = &self.device.tags;
         let invalid = tags.iter().find(|tag| {
             Tag::from_str(tag.as_str()).is_err() || tag.as_str().len() > MAX_TAG_LENGTH
@@ -220,6 +226,7 @@ impl Description<'_> {
             }
             Some(Ok(value)) => return convert::declare(&mut self.desired, &value),
             Some(Err(refused)) => refused.0,
+            None if self.device.is_unknown(setting.reported_in()) => UNREADABLE.to_owned(),
             None => "the device has none".to_owned(),
         };
         self.gap(setting.field().as_str(), &why);

@@ -6,7 +6,7 @@ use super::{describe::Description, names::names};
 use crate::{
     api::{DeviceReference, DeviceSelector, TailscaleDevicePolicySpec as Spec},
     convert,
-    model::{ListSetting, PolicyField, Setting, TagSet},
+    model::{DeviceField, ListSetting, PolicyField, Setting, TagSet},
     plan::DeviceIndex,
 };
 
@@ -33,6 +33,13 @@ pub(super) fn one_each(descriptions: Vec<Description<'_>>) -> Vec<Manifest> {
 /// `all` is the whole tailnet. A selector by tags also matches devices that have more tags, and devices
 /// that are not exported. A policy shares only settings that every one of them has.
 pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> Vec<Manifest> {
+    // A device with unreadable tags may be one that a selector by tags matches.
+    if all
+        .devices()
+        .any(|device| device.is_unknown(DeviceField::Tags))
+    {
+        return one_each(descriptions);
+    }
     let mut fleets: Vec<Shared> = Vec::new();
     for tags in tag_sets(&descriptions) {
         let matches = |tagged: &TagSet| tags.is_subset(tagged);

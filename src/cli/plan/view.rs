@@ -294,6 +294,9 @@ fn why_no_device(target: &Target, binding: &Binding, fleet: &DeviceIndex) -> Opt
                 ids.join(", ")
             )
         }
+        Binding::Unreadable { node, fields } => {
+            format!("{node} has the {named} now, but its owner cannot be read ({fields})")
+        }
         Binding::IdentityChanged { bound, found, .. } => format!(
             "{bound} is gone, and {found} of another owner now has the {named}. Set \
              spec.device.nodeId to {found} if it is the right device"

@@ -31,6 +31,7 @@ pub struct Metrics {
     policies: Family<TailnetLabels, Gauge>,
     reachable: Family<TailnetLabels, Gauge>,
     flapping: Family<TailnetLabels, Gauge>,
+    unreadable: Family<TailnetLabels, Gauge>,
     readiness: Family<ReadinessLabels, Gauge>,
     /// The labels under which each policy is counted.
     counted: Mutex<HashMap<PolicyKey, ReadinessLabels>>,
@@ -72,6 +73,7 @@ impl Default for Metrics {
             policies: Family::default(),
             reachable: Family::default(),
             flapping: Family::default(),
+            unreadable: Family::default(),
             readiness: Family::default(),
             counted: Mutex::default(),
         };
@@ -109,6 +111,8 @@ impl Metrics {
         registry.register("tailnet_reachable", help, self.reachable.clone());
         let help = "Devices whose own reports keep changing whether a selector matches them";
         registry.register("flapping_memberships", help, self.flapping.clone());
+        let help = "Devices that the API reports in a form that cannot be read completely";
+        registry.register("unreadable_devices", help, self.unreadable.clone());
         let help = "Policies, by the reason of their Ready condition";
         registry.register("policies_ready", help, self.readiness.clone());
     }
@@ -167,6 +171,9 @@ impl Metrics {
         // Unknown is not zero: the last number stays.
         if let Some(devices) = report.devices {
             self.devices.get_or_create(&labels).set(count(devices));
+            self.unreadable
+                .get_or_create(&labels)
+                .set(count(report.unreadable.total));
         }
         self.policies
             .get_or_create(&labels)

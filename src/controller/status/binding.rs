@@ -42,6 +42,14 @@ pub(in crate::controller) fn unbound(named: &str, binding: &Binding) -> ReadySta
                     .join(", "),
             ),
         ),
+        Binding::Unreadable { node, fields } => (
+            Reason::DeviceUnreadable,
+            format!(
+                "The bound device is gone, and {node} has the {named} now. The API reports its owner in a \
+                 form that cannot be read ({fields}), so the policy does not follow it. Nothing is sent \
+                 until the owner can be read."
+            ),
+        ),
         Binding::IdentityChanged {
             bound,
             owner,

@@ -147,6 +147,8 @@ pub(super) fn held(report: &DeviceReport) -> Option<ReadyState> {
             ReadyState::retrying(Reason::AwaitingApproval, message)
         }
         Hold::Limit(_) => ReadyState::retrying(Reason::LimitHeld, message),
+        Hold::Unreadable(_) => ReadyState::retrying(Reason::DeviceUnreadable, message),
+        Hold::LockedOut(_) => ReadyState::retrying(Reason::NotEffective, message),
         Hold::Protected => ReadyState::stalled(Reason::Protected, message),
         Hold::NotAllowed(_) => ReadyState::stalled(Reason::NotAllowed, message),
         // The mode of the report states who suspended the policy.
@@ -182,6 +184,9 @@ pub(super) fn failures(report: &DeviceReport) -> String {
 
 pub(super) fn in_sync(report: &DeviceReport) -> SyncState {
     // Before `unread`: a difference that is known does not wait for the other reads.
+    if !report.differences.is_empty() && report.differences.iter().all(Difference::is_unknown) {
+        return SyncState::NotYet;
+    }
     if !report.differences.is_empty() {
         let changes = report
             .differences

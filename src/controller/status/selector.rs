@@ -9,6 +9,7 @@ use super::{
 use crate::{
     api::{DeviceStatus, Reason, TailscaleDevicePolicyStatus},
     model::NodeId,
+    plan::Difference,
     tailnet::{DeviceReport, SelectorReport},
 };
 
@@ -207,6 +208,11 @@ fn of_all(report: &SelectorReport, how_many: usize, [one, many]: [&str; 2]) -> S
 }
 
 pub(super) fn in_sync(report: &SelectorReport) -> SyncState {
+    let are_unknown = report.differences.len() == report.out_of_sync
+        && report.differences.iter().all(Difference::is_unknown);
+    if report.out_of_sync > 0 && are_unknown {
+        return SyncState::NotYet;
+    }
     if report.out_of_sync > 0 {
         let first: Vec<_> = report
             .differences

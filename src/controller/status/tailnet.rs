@@ -11,7 +11,10 @@ use super::{
     text::{count, whole_second},
 };
 use crate::{
-    api::{HeldPolicy, Reason, RecentChanges, RecentDeletions, TailscaleTailnetStatus},
+    api::{
+        HeldPolicy, Reason, RecentChanges, RecentDeletions, TailscaleTailnetStatus,
+        UnreadableDevice,
+    },
     plan::PolicyKey,
     tailnet::{self, TailnetReport},
     tailscale::Ability,
@@ -53,6 +56,7 @@ pub fn of_tailnet(
         attributes_interval: Some(format!("{}s", report.attributes_interval.as_secs())),
         ..TailscaleTailnetStatus::default()
     };
+    describe_unreadable(&mut status, report, old);
     describe_limit(&mut status, report, old);
     status
 }
@@ -80,6 +84,30 @@ fn missing_scope(lack: Ability) -> String {
         Ability::Attributes => "postureAttributes",
     };
     format!("for {fields} add the scope {}", lack.scope())
+}
+
+/// Until the first list of this process, the last ones stay.
+fn describe_unreadable(
+    status: &mut TailscaleTailnetStatus,
+    report: &TailnetReport,
+    old: &TailscaleTailnetStatus,
+) {
+    if report.devices.is_none() {
+        status
+            .unreadable_devices
+            .clone_from(&old.unreadable_devices);
+        status.unreadable_devices_total = old.unreadable_devices_total;
+        return;
+    }
+    let unreadable = report.unreadable.first.iter();
+    status.unreadable_devices = unreadable
+        .map(|unreadable| UnreadableDevice {
+            device: unreadable.device.clone(),
+            fields: unreadable.fields.iter().map(ToString::to_string).collect(),
+        })
+        .collect();
+    let total = report.unreadable.total;
+    status.unreadable_devices_total = (total > 0).then(|| count(total));
 }
 
 /// The record of recent changes stays until this process has loaded it.

@@ -6,6 +6,7 @@ use super::events::{Event, normal, warning};
 use crate::{
     api::{APPROVE, Reason, TailscaleDevicePolicyStatus, conditions::READY},
     controller::status,
+    model::UnreadableDevices,
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
 };
@@ -70,6 +71,16 @@ pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
             self::missed(missed)
         }
     }
+}
+
+/// The set of devices that cannot be read completely has changed.
+pub(super) fn log_unreadable(tailnet: &str, unreadable: &UnreadableDevices) -> Event {
+    let note = format!(
+        "The API reports devices in a form that cannot be read: {unreadable}. What depends on these \
+         fields waits until they can be read; other fields and devices go on. If that lasts, report it."
+    );
+    warn!(tailnet, devices = unreadable.total, "{note}");
+    warning(Reason::DeviceUnreadable.as_str(), "Read", note)
 }
 
 /// A deleted policy leaves settings behind.

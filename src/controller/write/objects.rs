@@ -112,6 +112,18 @@ impl Objects {
         write_status(api, over, part, (&self.metrics, &self.readiness)).await
     }
 
+    /// Writes an Event about a tailnet, if that can be done at once.
+    pub(super) async fn publish_tailnet(&self, name: &str, uid: &str, event: &Event) {
+        let about = ObjectReference {
+            api_version: Some(TailscaleTailnet::api_version(&()).into_owned()),
+            kind: Some(TailscaleTailnet::kind(&()).into_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        self.events.publish(event, &about).await;
+    }
+
     /// Writes an Event about a policy, if that can be done at once.
     pub(super) async fn publish(&self, key: &PolicyKey, uid: &str, event: &Event) {
         let about = ObjectReference {

@@ -166,6 +166,14 @@ impl StatusWriter {
             Part::Conditions(&new.conditions, known.generation())
         };
         let version = self.objects.write(term, &api, over, part).await?;
+        // The status remembers what was reported, so that each change is reported once.
+        let is_reported = (&old.unreadable_devices, old.unreadable_devices_total)
+            == (&new.unreadable_devices, new.unreadable_devices_total);
+        if !is_reported && report.unreadable.total > 0 {
+            let event = notifications::log_unreadable(&self.tailnet, &report.unreadable);
+            let (name, uid) = (&self.tailnet, known.uid());
+            self.objects.publish_tailnet(name, uid, &event).await;
+        }
         let (tailnets, name) = (self.objects.tailnets(), &self.tailnet);
         tailnets.wrote(name, known.uid(), version, |stored| stored.set_status(new));
         Ok(())

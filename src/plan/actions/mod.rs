@@ -33,7 +33,7 @@ use super::{
     Change, Difference, Field, FieldOwners, Hold, Mode, PlanContext, Policy, PolicyKey,
     PolicyRecord, Target,
 };
-use crate::model::{Device, PolicyField};
+use crate::model::{Device, DeviceField, PolicyField};
 
 pub use delete_inactive::DeleteInactive;
 use records::GRACE;
@@ -128,6 +128,9 @@ pub fn expiry(
         return Some(Stage::Scheduled);
     }
     if let Some(before) = started {
+        if device.is_unknown(DeviceField::Expires) {
+            return Some(Stage::Started);
+        }
         // Whatever changed the expiry since, the key that was to be expired is gone.
         let same = *before == device.expires;
         return Some(if same { Stage::Started } else { Stage::Done });
@@ -160,7 +163,7 @@ pub enum Inactivity {
 }
 
 /// Whether a device has been inactive for so long that a policy deletes it. `None` if the policy never
-/// deletes it: the device is protected, external, or possibly connected, or its `lastSeen` is unknown or
+/// deletes it: the device is protected, external, unreadable, or possibly connected, or its `lastSeen` is unknown or
 /// implausible (before the device joined, before Tailscale existed, or in the future).
 #[must_use]
 pub fn inactivity(
@@ -171,7 +174,8 @@ pub fn inactivity(
 ) -> Option<Inactivity> {
     let delete_inactive = policy.desired.delete_inactive?;
     let has_selector = matches!(policy.target, Target::Selector(_));
-    if !has_selector || protected || device.external || device.connected != Some(false) {
+    let is_excluded = protected || device.external || !device.unreadable.is_empty();
+    if !has_selector || is_excluded || device.connected != Some(false) {
         return None;
     }
     let joined = device.created.unwrap_or(FIRST_SEEN).max(FIRST_SEEN);
@@ -327,7 +331,8 @@ pub(super) fn hold(
     if device.key_expiry_disabled {
         return Some(Hold::KeyNeverExpires);
     }
-    if device.created.is_none() {
+    // A time before Tailscale existed is none.
+    if device.created.is_none_or(|created| created < FIRST_SEEN) {
         return Some(Hold::JoinTimeUnknown);
     }
     let full = |(policy, record): &(&Policy, &PolicyRecord)| {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{
-    AttributeKey, Attributes, Device, ListSetting, ListValue, ReportedAttribute, RouteSet,
+    AttributeKey, Attributes, Device, DeviceField, ListSetting, ListValue, ReportedAttribute,
+    RouteSet,
 };
 use crate::plan::{
     ApprovalStates, Change, Difference, Entry, Field, FieldOwners, Hold, ListChange, ListOwners,
@@ -98,6 +99,9 @@ impl<'a> DiffBuilder<'a> {
             _ if let Some(denied) = self.field_owners.denies(policy, &change.field()) => {
                 Some(denied)
             }
+            _ if change.replaces_unknown() => Some(Hold::Unreadable(
+                [DeviceField::Attributes].into_iter().collect(),
+            )),
             Mode::Approve if !self.approvals.approves(policy, change) => Some(Hold::Approval(None)),
             _ if self.field_owners.is_limited(policy)
                 && !self.approvals.is_exempt_from_limit(policy, change) =>

@@ -93,7 +93,7 @@ impl DevicePlan {
     #[must_use]
     pub fn disclosed_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
         let change = match (&difference.hold, &difference.change) {
-            (Some(Hold::NotAllowed(_)), change) => Change::NotCompared {
+            (Some(Hold::NotAllowed(_) | Hold::Unreadable(_)), change) => Change::NotCompared {
                 field: change.field(),
                 after: change.after(),
             },

@@ -10,5 +10,5 @@ pub use self::device_plan::DevicePlan;
 pub(super) use self::{
     compare::compare,
     finish::finish,
-    shown::{denied, impossible, observed, protected},
+    shown::{denied, impossible, locked_out, observed, protected},
 };

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::compare;
 use crate::{
-    model::{Attributes, Device, NodeId},
+    model::{Attributes, Device, NodeId, Setting, SettingValue},
     plan::{
-        Change, Difference, FieldOwners, Hold, PlanContext, Policy, PolicyKey, PolicyPermissions,
-        PolicyRecord, SplitPolicies, Why, actions::Actions, hold,
+        Change, Difference, Field, FieldOwners, Hold, PlanContext, Policy, PolicyKey,
+        PolicyPermissions, PolicyRecord, SplitPolicies, Why, actions::Actions, hold,
     },
 };
 
@@ -58,6 +58,9 @@ fn held_as<'a>(
             hold: Some(hold.clone()),
             ..difference
         }));
+        // What cannot be read is not compared, so that it neither differs nor is in sync.
+        let unread = found.shown.into_iter();
+        shown.extend(unread.filter(|it| matches!(it.hold, Some(Hold::Unreadable(_)))));
     }
     shown
 }
@@ -100,6 +103,28 @@ pub(in crate::plan) fn impossible(
         })
     });
     differing.collect()
+}
+
+/// A device that is authorized as declared, and that tailnet lock keeps out of the tailnet.
+pub(in crate::plan) fn locked_out(device: &Device, owners: &FieldOwners) -> Option<Difference> {
+    let authorized = SettingValue::Authorized(true);
+    let claim = owners.settings.get(&Setting::Authorized)?;
+    if claim.desired != authorized || !device.authorized || device.lock_error.is_empty() {
+        return None;
+    }
+    let mut owners = claim.owners.iter().cloned();
+    Some(Difference {
+        node: device.node_id.clone(),
+        device: device.label().to_string(),
+        change: Change::NotCompared {
+            field: Field::Setting(Setting::Authorized),
+            after: authorized.to_string(),
+        },
+        why: Why::Declared,
+        owner: owners.next()?,
+        others: owners.collect(),
+        hold: Some(Hold::LockedOut(device.lock_error.clone())),
+    })
 }
 
 /// The settings that no rule allows the policies on this device: shown as declared, and not compared.

@@ -14,7 +14,7 @@ use super::{
     AttributeType, Change, DeviceTarget, Difference, Disruption, Field, FieldOwners, Hold,
     ListChange, PlanContext, Policy, PolicyKey, PolicyRecord, Target, actions,
 };
-use crate::model::{Device, ListSetting, NodeId, SettingValue, TagSet};
+use crate::model::{Device, DeviceField, ListSetting, NodeId, SettingValue, TagSet};
 
 /// Sets the reason on each change that must not be sent now.
 pub(super) fn hold<'a>(
@@ -25,8 +25,11 @@ pub(super) fn hold<'a>(
     context: &PlanContext<'_>,
 ) {
     for difference in differences {
-        // The guardrails already deny it, and a second reason would not help.
-        if matches!(difference.hold, Some(Hold::Protected | Hold::NotAllowed(_))) {
+        // It is denied or unknown already, and a second reason would not help.
+        if matches!(
+            difference.hold,
+            Some(Hold::Protected | Hold::NotAllowed(_) | Hold::Unreadable(_))
+        ) {
             continue;
         }
         let may_name = |id: &NodeId| {
@@ -35,9 +38,10 @@ pub(super) fn hold<'a>(
             owners.all(|policy| policy.allowance.discloses(context.index.get(id)))
         };
         let called = |id: &NodeId| context.disclosed_name(may_name(id), id);
-        difference.hold = disruption(difference, device, policies, context.now)
-            .filter(|disruption| !field_owners.allows(&difference.owner, *disruption))
-            .map(Hold::Disruption)
+        let disruption = disruption(difference, device, policies, context.now)
+            .filter(|disruption| !field_owners.allows(&difference.owner, *disruption));
+        difference.hold = unknown_expiry(difference, device, field_owners)
+            .or_else(|| disruption.map(Hold::Disruption))
             .or_else(|| conflict(&difference.change, context, called))
             .or_else(|| taken(&difference.change, device, context, called))
             .or_else(|| would_unselect(difference, device, field_owners, policies))
@@ -109,7 +113,7 @@ impl Policy {
         self.allowance.is_about(changed)
             && match &self.target {
                 Target::Device(target) => target.still_selects(&changed.tags),
-                Target::Selector(selector) => selector.matches(changed),
+                Target::Selector(selector) => selector.may_match(changed),
             }
     }
 }
@@ -119,6 +123,24 @@ impl DeviceTarget {
     fn still_selects(&self, tags: &TagSet) -> bool {
         self.tags.is_subset(tags) && (self.users.is_empty() || tags.is_empty())
     }
+}
+
+/// Holds key expiry while it is unknown whether the key has expired.
+fn unknown_expiry(
+    difference: &Difference,
+    device: &Device,
+    field_owners: &FieldOwners,
+) -> Option<Hold> {
+    let enables = matches!(
+        difference.change,
+        Change::Setting {
+            after: SettingValue::KeyExpiryDisabled(false),
+            ..
+        }
+    );
+    let is_held = enables && !field_owners.allows(&difference.owner, Disruption::ExpiredKey);
+    let unknown = device.unreadable.among(&[DeviceField::Expires]);
+    (is_held && !unknown.is_empty()).then_some(Hold::Unreadable(unknown))
 }
 
 fn disruption(

@@ -55,11 +55,21 @@ impl Guardrails {
         self.suspended
     }
 
-    /// Whether a device is protected. To be safe, a device is protected if an expression fails on it. The
-    /// entry is not returned, because a policy's author must not learn it.
+    /// Whether a device is protected. To be safe, a device is protected if an expression fails on it, or if it
+    /// is unknown whether a selector matches. The entry is not returned, because a policy's author must not
+    /// learn it.
     #[must_use]
     pub fn protects(&self, device: &Device) -> bool {
         let mut protected = self.protected.iter();
         protected.any(|guarded| guarded.selector.check(device).unwrap_or(true))
+    }
+
+    /// Whether a device is protected whatever its unreadable fields are.
+    pub(super) fn surely_protects(&self, device: &Device) -> bool {
+        let mut protected = self.protected.iter();
+        protected.any(|guarded| {
+            guarded.selector.check(device).unwrap_or(true)
+                && guarded.selector.undecided_by(device).is_empty()
+        })
     }
 }

@@ -18,6 +18,7 @@ mod rules;
 mod suggestion;
 #[cfg(test)]
 pub(super) mod tests;
+mod unknown;
 
 pub use admission::{Admission, Forbidden, Refusal};
 pub use guardrails::Guardrails;

@@ -6,9 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{AllowedRules, Guardrails, Rule, suggestion::SuggestedRule};
+use super::{AllowedRules, Guardrails, Rule, suggestion::SuggestedRule, unknown};
 use crate::{
-    model::{Device, FieldKind, ListSetting, PolicyField, Route, Tag},
+    model::{Device, FieldKind, ListSetting, PolicyField, Route, Tag, UnreadableFields},
     plan::{
         Change, DesiredSettings, Field, Glob, Hold, ListChange, Mode, Policy, PolicyKey,
         PolicyRecord, Released,
@@ -223,6 +223,12 @@ pub struct PolicyPermissions {
     protected: bool,
     /// The policies for which rules deny something.
     of: BTreeMap<PolicyKey, DevicePermissions>,
+    /// The fields of the device that cannot be read.
+    unreadable: UnreadableFields,
+    /// Those that keep it unknown whether the device is protected.
+    unguarded: UnreadableFields,
+    /// Those that keep it unknown whether a policy may change the device.
+    undecided: BTreeMap<PolicyKey, UnreadableFields>,
 }
 
 impl PolicyPermissions {
@@ -234,11 +240,12 @@ impl PolicyPermissions {
         released: &[Released],
         guardrails: &Guardrails,
     ) -> Self {
-        let mut of = BTreeMap::new();
+        let (mut of, mut undecided) = (BTreeMap::new(), BTreeMap::new());
         for Released {
             policy, allowance, ..
         } in released
         {
+            undecided.insert(policy.clone(), allowance.undecided_by(device));
             if allowance.0.is_some() {
                 let permissions =
                     DevicePermissions::new(policy, &DesiredSettings::default(), allowance, device);
@@ -249,9 +256,17 @@ impl PolicyPermissions {
         for policy in holding.filter(|policy| policy.allowance.0.is_some()) {
             of.insert(policy.key.clone(), DevicePermissions::of(policy, device));
         }
+        if !device.unreadable.is_empty() {
+            let policies = policies.iter().map(|(policy, _)| policy);
+            undecided.extend(policies.map(|it| (it.key.clone(), it.undecided_by(device))));
+        }
+        undecided.retain(|_, fields| !fields.is_empty());
         Self {
-            protected: guardrails.protects(device),
+            protected: guardrails.surely_protects(device),
             of,
+            unreadable: device.unreadable.clone(),
+            unguarded: guardrails.undecided_by(device),
+            undecided,
         }
     }
 
@@ -269,6 +284,7 @@ impl PolicyPermissions {
                 .map(|it| (policy.clone(), it))
                 .into_iter()
                 .collect(),
+            ..self.clone()
         }
     }
 
@@ -318,8 +334,20 @@ impl PolicyPermissions {
         if self.protected {
             return Some(Hold::Protected);
         }
-        let denied = self.of.get(policy)?.denied(field.of_spec())?;
-        Some(Hold::NotAllowed(denied))
+        let permissions = self.of.get(policy);
+        let denied = permissions.and_then(|it| it.denied(field.of_spec()));
+        denied.map(Hold::NotAllowed).or_else(|| {
+            let unknown = self.unknown(policy, field);
+            (!unknown.is_empty()).then_some(Hold::Unreadable(unknown))
+        })
+    }
+
+    /// The unreadable fields of the device that this field of a policy depends on.
+    fn unknown(&self, policy: &PolicyKey, field: &Field) -> UnreadableFields {
+        let mut fields = self.unreadable.among(&unknown::needed(field));
+        fields.extend(self.unguarded.clone());
+        fields.extend(self.undecided.get(policy).cloned().unwrap_or_default());
+        fields
     }
 
     /// The rule that would allow a policy what is denied here.

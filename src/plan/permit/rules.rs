@@ -63,10 +63,11 @@ impl Rule {
         exit.all(|route| routes.iter().any(|network| network.covers(&route)))
     }
 
-    /// Whether the rule is for a device. It is not if an expression fails on the device.
+    /// Whether the rule is, or may be, for a device. It is not if an expression fails on the device. While
+    /// that is unknown, nothing is sent for its policies.
     pub(super) fn is_about(&self, device: &Device) -> bool {
         let devices = self.devices.as_ref();
-        devices.is_none_or(|devices| devices.iter().any(|it| it.selector.matches(device)))
+        devices.is_none_or(|devices| devices.iter().any(|it| it.selector.may_match(device)))
     }
 }
 

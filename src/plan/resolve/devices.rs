@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use crate::model::{Device, NodeId};
+use crate::model::{Device, NodeId, UnreadableFields};
 use crate::plan::{
     AllowedRules, Approvals, Bound, DeviceIndex, DeviceTarget, Identity, Owner, Policy,
     PolicyRecord, Target,
@@ -26,6 +26,13 @@ pub enum Binding {
     },
     /// Several devices have the name, and none is bound.
     Ambiguous(Vec<NodeId>),
+    /// The bound device is gone, and it cannot be read who owns the device that has its name now.
+    Unreadable {
+        /// The device of that name.
+        node: NodeId,
+        /// What cannot be read.
+        fields: UnreadableFields,
+    },
     /// The bound device is gone, and the device that has its name now belongs to someone else.
     IdentityChanged {
         /// The device that was bound.
@@ -95,7 +102,7 @@ fn bind_among(
         Target::Device(target) => bind_device(target, allowance, record, approvals, index),
         Target::Selector(selector) => {
             let devices = index.devices().filter(|device| allowance.is_about(device));
-            let fitting = devices.filter(|device| selector.matches(device));
+            let fitting = devices.filter(|device| selector.may_match(device));
             Binding::Selector(fitting.map(|device| device.node_id.clone()).collect())
         }
     }
@@ -131,6 +138,14 @@ fn bind_device(
     }
     match (candidates.as_slice(), bound) {
         ([], _) => Binding::NotFound,
+        ([device], Some(_))
+            if may_change(&target.identity) && !Owner::unknown(device).is_empty() =>
+        {
+            Binding::Unreadable {
+                node: device.node_id.clone(),
+                fields: Owner::unknown(device),
+            }
+        }
         ([device], Some(bound))
             if may_change(&target.identity) && bound.owner != Owner::of(device) =>
         {
@@ -146,14 +161,14 @@ fn bind_device(
     }
 }
 
-/// What a bound policy records of its device.
+/// What a bound policy records of its device; `None` while it is unknown who owns it.
 #[must_use]
-pub fn recorded(target: &DeviceTarget, device: &Device) -> Bound {
-    Bound {
+pub fn recorded(target: &DeviceTarget, device: &Device) -> Option<Bound> {
+    Owner::unknown(device).is_empty().then(|| Bound {
         node: device.node_id.clone(),
         owner: Owner::of(device),
         named: target.identity.to_string(),
-    }
+    })
 }
 
 /// Whether an identity may name another device one day: an id always names the same device, a name can
@@ -165,6 +180,10 @@ pub fn may_change(identity: &Identity) -> bool {
 
 fn meets(target: &DeviceTarget, device: &Device) -> Binding {
     let node = device.node_id.clone();
+    if !target.undecided_by(device).is_empty() {
+        // It stays the policy's device, and nothing is sent to it.
+        return Binding::Device(node);
+    }
     let missing: Vec<_> = target
         .tags
         .difference(&device.tags)

@@ -3,7 +3,7 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use crate::model::{Device, TagSet, folded, is_same_name};
+use crate::model::{Device, DeviceField, TagSet, UnreadableFields, folded, is_same_name};
 use crate::plan::{Expression, ExpressionError};
 
 /// Selects devices: a device must match all parts. An empty part matches every device. External devices never
@@ -25,13 +25,20 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Whether a device matches. It does not match if the expression fails.
+    /// Whether a device matches, whatever its unreadable fields are. It does not match if the expression
+    /// fails.
     #[must_use]
     pub fn matches(&self, device: &Device) -> bool {
+        self.may_match(device) && self.undecided_by(device).is_empty()
+    }
+
+    /// Whether a device matches, or may match: that depends on a field that cannot be read.
+    #[must_use]
+    pub fn may_match(&self, device: &Device) -> bool {
         self.check(device).unwrap_or(false)
     }
 
-    /// Whether a device matches, or why the expression fails if all other parts match.
+    /// Whether a device matches or may match, or why the expression fails if all other parts do.
     pub fn check(&self, device: &Device) -> Result<bool, ExpressionError> {
         self.evaluate(device).0
     }
@@ -39,34 +46,60 @@ impl Selector {
     /// As [`Selector::check`], with the steps that it took.
     pub fn evaluate(&self, device: &Device) -> (Result<bool, ExpressionError>, usize) {
         let steps = Cell::new(0);
-        let others_match = self.matches_without_expression(device, &steps);
+        let others_match = self.may_match_without_expression(device, &steps);
         match &self.expression {
-            Some(expression) if others_match => {
+            Some(expression) if others_match && !expression.reads_unknown(device) => {
                 let (result, taken) = expression.evaluate(device);
                 (result, steps.get() + taken)
             }
-            expression => (Ok(expression.is_none() && others_match), steps.get()),
+            _ => (Ok(others_match), steps.get()),
         }
     }
 
-    /// Whether all parts but the expression match.
-    fn matches_without_expression(&self, device: &Device, steps: &Cell<usize>) -> bool {
+    /// The unreadable fields of a device that keep it unknown whether the device matches.
+    #[must_use]
+    pub fn undecided_by(&self, device: &Device) -> UnreadableFields {
+        if device.unreadable.is_empty() || !self.may_match(device) {
+            return UnreadableFields::default();
+        }
+        let expression = self.expression.iter();
+        let of_expression = expression.flat_map(|expression| expression.unknown(device));
+        let has_tags = !self.tags.is_empty() || !self.tag_patterns.is_empty();
+        let parts = [
+            (true, DeviceField::IsExternal),
+            (has_tags || !self.users.is_empty(), DeviceField::Tags),
+            (!self.users.is_empty(), DeviceField::User),
+            (!self.hostnames.is_empty(), DeviceField::Hostname),
+            (!self.os.is_empty(), DeviceField::Os),
+        ];
+        let of_parts = parts.into_iter().filter(|(is_needed, _)| *is_needed);
+        let of_parts = of_parts.map(|(_, field)| field);
+        let unknown = of_parts.filter(|field| device.is_unknown(*field));
+        unknown.chain(of_expression).collect()
+    }
+
+    /// Whether all parts but the expression match, as far as their fields can be read.
+    fn may_match_without_expression(&self, device: &Device, steps: &Cell<usize>) -> bool {
         let matches = |pattern: &Glob, text: &str| {
             let (is_match, taken) = pattern.compare(text);
             steps.set(steps.get() + taken);
             is_match
         };
+        let unknown = |field: DeviceField| device.is_unknown(field);
         let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| matches(glob, text));
         let tag = |pattern: &Glob| device.tags.iter().any(|tag| matches(pattern, tag.as_str()));
-        let user = || device.tags.is_empty() && any(&self.users, &device.user);
+        let tags = || self.tags.is_subset(&device.tags) && self.tag_patterns.iter().all(tag);
+        // Unreadable tags are empty here, as those of a device that a user owns.
+        let user = || {
+            device.tags.is_empty() && (unknown(DeviceField::User) || any(&self.users, &device.user))
+        };
         let hostname = || any(&self.hostnames, &folded(&device.hostname));
         let os = || self.os.iter().any(|os| is_same_name(os, &device.os));
         !device.external
-            && self.tags.is_subset(&device.tags)
-            && self.tag_patterns.iter().all(tag)
+            && (unknown(DeviceField::Tags) || tags())
             && (self.users.is_empty() || user())
-            && (self.hostnames.is_empty() || hostname())
-            && (self.os.is_empty() || os())
+            && (self.hostnames.is_empty() || unknown(DeviceField::Hostname) || hostname())
+            && (self.os.is_empty() || unknown(DeviceField::Os) || os())
     }
 }
 

@@ -92,7 +92,7 @@ impl World {
             let found = bindings.get(&declared.key);
             let found = found.and_then(|binding| binding.nodes().next());
             if let Some(device) = found.and_then(|id| self.devices.get(id)) {
-                declared.record.bound = Some(recorded(target, device));
+                declared.record.bound = recorded(target, device);
             }
         }
     }

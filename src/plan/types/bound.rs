@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use super::DeviceTarget;
-use crate::model::{Device, NodeId, Refused};
+use crate::model::{Device, DeviceField, NodeId, Refused, UnreadableFields};
 
 /// The owner of a device, as the control server reports it. A policy follows another machine under a known
 /// name only if the owner is the same.
@@ -24,6 +24,28 @@ impl Owner {
         } else {
             Self::Tagged
         }
+    }
+
+    /// The fields that keep it unknown who owns a device.
+    #[must_use]
+    pub fn unknown(device: &Device) -> UnreadableFields {
+        let needed = [DeviceField::Tags, DeviceField::User];
+        device.unreadable.among(&needed)
+    }
+}
+
+impl DeviceTarget {
+    /// The unreadable fields of a device that keep it unknown whether it has the tags and the user that the
+    /// policy requires.
+    pub(in crate::plan) fn undecided_by(&self, device: &Device) -> UnreadableFields {
+        let mut needed = Vec::new();
+        if !(self.tags.is_empty() && self.users.is_empty()) {
+            needed.push(DeviceField::Tags);
+        }
+        if !self.users.is_empty() {
+            needed.push(DeviceField::User);
+        }
+        device.unreadable.among(&needed)
     }
 }
 

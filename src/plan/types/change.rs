@@ -181,6 +181,12 @@ impl Change {
         }
     }
 
+    /// Whether it would replace an attribute that could not be read.
+    #[must_use]
+    pub fn replaces_unknown(&self) -> bool {
+        matches!(self, Self::Attribute { before: Some(before), .. } if before.is_unknown())
+    }
+
     /// The desired value, for people.
     #[must_use]
     pub fn after(&self) -> String {
@@ -254,6 +260,12 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// Whether it is unknown if the device differs: the field cannot be read.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.hold, Some(Hold::Unreadable(_)))
+    }
+
     /// The policies that want it, by rank.
     pub fn owners(&self) -> impl Iterator<Item = &PolicyKey> {
         std::iter::once(&self.owner).chain(&self.others)

@@ -3,7 +3,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use crate::model::{Device, DeviceLabel, NodeId, folded, is_same_name};
+use crate::model::{Device, DeviceField, DeviceLabel, NodeId, folded, is_same_name};
 use crate::plan::Identity;
 
 /// The devices of a complete list, indexed by what identifies them.
@@ -48,16 +48,23 @@ impl DeviceIndex {
         }
         let id = device.node_id.clone();
         self.own += 1;
-        self.by_legacy_id
-            .insert(device.legacy_id.clone(), id.clone());
-        self.by_label
-            .entry(folded(device.label().as_str()))
-            .or_default()
-            .push(id.clone());
-        self.by_hostname
-            .entry(folded(&device.hostname))
-            .or_default()
-            .push(id.clone());
+        // What cannot be read finds no device.
+        if !device.is_unknown(DeviceField::Id) {
+            self.by_legacy_id
+                .insert(device.legacy_id.clone(), id.clone());
+        }
+        if !device.is_unknown(DeviceField::Name) {
+            self.by_label
+                .entry(folded(device.label().as_str()))
+                .or_default()
+                .push(id.clone());
+        }
+        if !device.is_unknown(DeviceField::Hostname) {
+            self.by_hostname
+                .entry(folded(&device.hostname))
+                .or_default()
+                .push(id.clone());
+        }
         if let Some(addr) = device.ipv4 {
             self.by_ipv4.insert(addr, id);
         }
@@ -70,7 +77,9 @@ impl DeviceIndex {
         };
         self.own -= 1;
         let others = |ids: &mut Vec<NodeId>| ids.retain(|other| other != id);
-        self.by_legacy_id.remove(&device.legacy_id);
+        if self.by_legacy_id.get(&device.legacy_id) == Some(&device.node_id) {
+            self.by_legacy_id.remove(&device.legacy_id);
+        }
         self.by_label
             .entry(folded(device.label().as_str()))
             .and_modify(others);
@@ -113,9 +122,8 @@ impl DeviceIndex {
     /// The domain that the names of the tailnet's own devices share.
     #[must_use]
     pub fn domain(&self) -> Option<String> {
-        let own = self.devices.values().find(|device| !device.external)?;
-        own.name
-            .split_once('.')
+        let mut own = self.devices.values().filter(|device| !device.external);
+        own.find_map(|own| own.name.split_once('.'))
             .map(|(_, domain)| domain.to_owned())
     }
 
@@ -176,4 +184,5 @@ fn same_keys(a: &Device, b: &Device) -> bool {
         && a.hostname == b.hostname
         && a.ipv4 == b.ipv4
         && a.external == b.external
+        && a.unreadable == b.unreadable
 }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 
 use super::{PolicyKey, Suspender};
 use crate::{
-    model::{APPROVE, Disruption},
+    model::{APPROVE, Disruption, UnreadableFields},
     plan::{AttributeType, ClockSkew, MAX_EXPIRIES, PlanHash},
 };
 
@@ -56,6 +56,10 @@ pub enum Hold {
     NotAllowed(String),
     /// The policy only observes.
     Observed,
+    /// It depends on fields of the device that the API reports in a form that cannot be read.
+    Unreadable(UnreadableFields),
+    /// Tailnet lock keeps the device out, although it is authorized. The API's reason.
+    LockedOut(String),
 }
 
 impl fmt::Display for Hold {
@@ -91,6 +95,15 @@ impl fmt::Display for Hold {
             Self::Observed => {
                 f.write_str("the policy only observes: write enforcement: Enforce to allow it")
             }
+            Self::Unreadable(fields) => write!(
+                f,
+                "it depends on what the API reports in a form that cannot be read ({fields}), which is \
+                 unknown. Nothing that depends on it is sent until it can be read"
+            ),
+            Self::LockedOut(error) => write!(
+                f,
+                "tailnet lock keeps the device out ({error}): sign the device with tailscale lock sign"
+            ),
             Self::KeyNeverExpires => f.write_str(
                 "key expiry is disabled, so that the key would continue to work: write keyExpiry: Enabled \
                 too. An hour after the time, the action is missed",

@@ -107,7 +107,33 @@ pub(super) fn list(world: &mut World, call: &Call) -> Reply {
         .filter(|device| filters.is_empty() || fits(device, &filters))
         .map(|device| view.show(device))
         .collect();
-    Ok(Answer::json(&json_list(&devices)))
+    if shows_as_is(world) {
+        return Ok(Answer::json(&json_list(&devices)));
+    }
+    let devices: Vec<Value> = devices
+        .iter()
+        .map(|device| reported(world, device))
+        .collect();
+    Ok(Answer::json(&json!({ "devices": devices })))
+}
+
+/// Whether no switch changes what responses show of a device.
+fn shows_as_is(world: &World) -> bool {
+    world.switches.reported_as.is_empty() && !world.switches.connected_has_last_seen
+}
+
+/// A device as the switches show it.
+fn reported(world: &World, device: &Device) -> Value {
+    let mut json = json!(device);
+    if world.switches.connected_has_last_seen && device.connected_to_control {
+        // In whole seconds, as the live API sends it.
+        json["lastSeen"] = json!(format!("{:.0}", world.now()));
+    }
+    let changed = world.switches.reported_as.get(&device.node_id);
+    for (field, value) in changed.into_iter().flatten() {
+        json[field] = value.clone();
+    }
+    json
 }
 
 /// Borrows the devices, so that a list of 10,000 is not copied into JSON values first.
@@ -130,11 +156,11 @@ fn fits(device: &Device, filters: &[&(String, String)]) -> bool {
 pub(super) fn get(world: &mut World, call: &Call) -> Reply {
     let view = View::of(world, call)?;
     let hides_external = !call.actor.is_user() && !world.switches.external_devices_for_oauth;
-    let device = &world.any_record(call.id())?.device;
+    let device = world.any_record(call.id())?.device.clone();
     if device.is_external && hides_external {
         return Err(Refusal::no_such_device());
     }
-    Ok(Answer::json(&json!(view.show(device))))
+    Ok(Answer::json(&reported(world, &view.show(&device))))
 }
 
 /// `DELETE /device/{device}`

@@ -21,7 +21,13 @@ impl Engine {
     pub(super) fn take_list(&mut self, asked: Asked, result: Result<Answer, Failure>, now: Now) {
         let before = self.observed.polling().outage().cloned();
         match result {
-            Ok(Answer::Devices { devices, lacks, .. }) => {
+            Ok(Answer::Devices {
+                devices,
+                skipped,
+                lacks,
+                ..
+            }) => {
+                self.observed.set_skipped(skipped);
                 self.gate.note_missing_scopes(lacks);
                 self.observed.poll_succeeded(
                     now.monotonic,
@@ -127,7 +133,9 @@ impl Engine {
     /// proof is needed that those are gone.
     fn leave_other_tailnet(&mut self, devices: &[Device]) {
         let mut own = devices.iter().filter(|device| !device.external);
+        // A known device may be one of those whose identity cannot be read.
         if devices.is_empty()
+            || self.observed.skipped().total > 0
             || own.any(|device| self.observed.index().get(&device.node_id).is_some())
         {
             return;
@@ -230,7 +238,7 @@ impl Engine {
         let recorded = self.recorded_devices(listed);
         let mut concerned = self.concerned_among(&lacking);
         concerned.extend(looked_up);
-        let (mut lost, mut dropped, mut is_new) = (0, Vec::new(), false);
+        let (mut lost, mut dropped, mut is_new) = (0_usize, Vec::new(), false);
         for device in lacking {
             let id = device.node_id.clone();
             let is_concerned = concerned.contains(&id) || recorded.contains(&id);
@@ -253,7 +261,8 @@ impl Engine {
         if is_new {
             self.observed.compare_soon();
         }
-        if !self.is_plausible(lost) {
+        // A device whose identity cannot be read is present.
+        if !self.is_plausible(lost.saturating_sub(self.observed.skipped().total)) {
             self.observed.doubt();
         }
         dropped

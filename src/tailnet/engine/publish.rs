@@ -156,6 +156,7 @@ impl Engine {
             failure: failure.cloned(),
             domain: self.observed.index().domain(),
             devices: (self.observed.lists() > 0).then(|| self.observed.index().own_count()),
+            unreadable: self.observed.unreadable(),
             suspended: self.policies.guardrails().suspended(),
             policies: self.policies.len(),
             flapping: self.matching.flapping().count(),

@@ -26,7 +26,7 @@ impl Engine {
         let Some(entry) = self.policies.get_mut(key).filter(|entry| !entry.too_many) else {
             return;
         };
-        let too_many = entry.hold(Some(&Binding::Device(id.clone())));
+        let too_many = entry.hold(Some(&Binding::Device(id.clone())), self.observed.index());
         self.refuse_many(key, too_many);
     }
 

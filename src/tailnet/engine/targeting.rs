@@ -66,7 +66,7 @@ impl Engine {
             entry.needed_record.rivals = rivals;
             self.dirty.report(key);
         }
-        let too_many = entry.hold(binding.as_ref());
+        let too_many = entry.hold(binding.as_ref(), self.observed.index());
         let selects = entry.deleting.is_none() && entry.selector().is_some();
         self.policies.note_selector(key, selects);
         self.refuse_many(key, too_many);
@@ -229,6 +229,9 @@ impl Engine {
         }
         if has_changed && matches {
             self.adopt_device(id, key);
+        }
+        if matches {
+            // Also if only now it can be read that the device matches.
             self.hold_one(id, key);
         } else if has_changed {
             self.release_binding(id, key);

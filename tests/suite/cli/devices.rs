@@ -29,7 +29,7 @@ async fn wide_table_lists_what_the_narrow_one_counts() {
     devices.push(json!({
         "hostname": "guest\u{1b}[31m", "name": "guest.tail0b5e.ts.net", "user": "someone@example.org",
         "isExternal": true, "lastSeen": "2026-01-20T12:00:00Z", "connectedToControl": false,
-        "expires": "2025-12-01T00:00:00Z",
+        "expires": "2025-12-01T00:00:00Z", "created": "2025-06-01T00:00:00Z",
     }));
     let tailnet = Tailnet::of(devices).await;
     let wide = tailnet.run(&["devices", "-o", "wide"]).await.ok();

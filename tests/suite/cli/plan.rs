@@ -206,7 +206,8 @@ async fn changes_over_the_limit_are_held_and_small_repairs_are_not() {
 async fn held_changes_are_shown_with_what_to_do() {
     let devices = vec![
         json!({"hostname": "laptop", "name": "laptop.tail1.ts.net", "os": "macOS",
-               "keyExpiryDisabled": true, "expires": "2025-01-01T00:00:00Z"}),
+               "keyExpiryDisabled": true, "created": "2024-01-01T00:00:00Z",
+               "expires": "2025-01-01T00:00:00Z"}),
         json!({"hostname": "other", "name": "other.tail1.ts.net", "addresses": ["100.80.0.1"]}),
     ];
     let tailnet = Tailnet::of(devices).await;

@@ -102,7 +102,8 @@ async fn a_taken_address_is_not_requested_until_it_is_free() {
 async fn key_expiry_that_would_cut_a_device_off_is_held_until_allowed() {
     let stage = Stage::new().await;
     let nas = stage.node("nas");
-    let past = json!({"keyExpiryDisabled": true, "expires": "2020-01-01T00:00:00Z"});
+    let past = json!({"keyExpiryDisabled": true, "created": "2019-06-01T00:00:00Z",
+        "expires": "2020-01-01T00:00:00Z"});
     stage.simulator.patch_device(&nas, &past).unwrap();
     let _controller = stage.controller().await;
 

@@ -196,6 +196,8 @@ prop_compose! {
             created: None,
             authorized,
             external,
+            lock_error: String::new(),
+            unreadable: crate::model::UnreadableFields::default(),
             key_expiry_disabled,
             expires: expires.map(|hours| now() + SignedDuration::from_hours(hours)),
             connected: None,

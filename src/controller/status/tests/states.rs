@@ -5,7 +5,7 @@ use super::fixtures::{
 };
 use crate::{
     api::Reason,
-    model::{ListSetting, ValueKind},
+    model::{DeviceField, ListSetting, ValueKind},
     plan::{AttributeType, Binding, Conflict, ConflictKind, Disruption, Field, Hold, Owner},
     tailnet::{DeviceReport, Retry, SelectorReport, State},
 };
@@ -62,7 +62,7 @@ pub(super) fn states() -> Vec<Case> {
     cases
 }
 
-pub(super) fn unbound_states() -> [Case; 4] {
+pub(super) fn unbound_states() -> [Case; 5] {
     let changed = Binding::IdentityChanged {
         bound: node("n1"),
         owner: Owner::Tagged,
@@ -74,7 +74,15 @@ pub(super) fn unbound_states() -> [Case; 4] {
         lacks: "it does not have tag:router".into(),
     };
     let two = Binding::Ambiguous(vec![node("n1"), node("n2")]);
+    let unknown_owner = Binding::Unreadable {
+        node: node("n2"),
+        fields: [DeviceField::Tags].into_iter().collect(),
+    };
     [
+        (
+            unbound(unknown_owner),
+            ["False", "DeviceUnreadable", "Reconciling", "Unknown"],
+        ),
         (
             unbound(Binding::NotFound),
             ["False", "DeviceNotFound", "Reconciling", "Unknown"],
@@ -94,7 +102,7 @@ pub(super) fn unbound_states() -> [Case; 4] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 16] {
+pub(super) fn unfinished_states() -> [Case; 18] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -113,6 +121,14 @@ pub(super) fn unfinished_states() -> [Case; 16] {
         (
             held(expired),
             ["False", "DisruptionHeld", "Reconciling", "False"],
+        ),
+        (
+            held(Hold::Unreadable([DeviceField::Tags].into_iter().collect())),
+            ["False", "DeviceUnreadable", "Reconciling", "Unknown"],
+        ),
+        (
+            held(Hold::LockedOut("signature is missing".into())),
+            ["False", "NotEffective", "Reconciling", "False"],
         ),
         (
             held(Hold::Protected),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 
-use crate::model::{Device, TagSet};
+use crate::model::{Device, DeviceField, TagSet};
 
 /// A string of a device; `None` if the device has none.
 pub(super) type ReadText = fn(&Device) -> Option<Cow<'_, str>>;
@@ -47,6 +47,21 @@ pub(super) const FIELDS: [(&str, Read); 12] = [
         "lastSeen",
         Read::Sometimes(|d| d.last_seen.map(format_time)),
     ),
+];
+
+/// The fields that may be unreadable, as far as an expression can read them.
+pub(super) const MAY_BE_UNREADABLE: [DeviceField; 11] = [
+    DeviceField::Name,
+    DeviceField::Hostname,
+    DeviceField::User,
+    DeviceField::Os,
+    DeviceField::ClientVersion,
+    DeviceField::Tags,
+    DeviceField::IsEphemeral,
+    DeviceField::UpdateAvailable,
+    DeviceField::Created,
+    DeviceField::Expires,
+    DeviceField::LastSeen,
 ];
 
 /// Fields of the API that policies change.

@@ -18,7 +18,7 @@ mod tests;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use self::ast::{Evaluation, Failure, Truth};
-use crate::model::Device;
+use crate::model::{Device, DeviceField};
 
 /// A condition on a device.
 #[derive(Clone)]
@@ -49,6 +49,23 @@ impl Expression {
         let result = self.root.of(&evaluation);
         let result = result.map_err(|failure| self.error(failure));
         (result, Self::MAX_STEPS - evaluation.left())
+    }
+
+    /// The unreadable fields of a device that it names.
+    pub(in crate::plan) fn unknown(&self, device: &Device) -> Vec<DeviceField> {
+        if device.unreadable.is_empty() {
+            return Vec::new();
+        }
+        // A field in a string literal or behind && counts too: the device then waits, which is safe.
+        let names = |field: &DeviceField| self.text.contains(field.as_str());
+        let unknown = fields::MAY_BE_UNREADABLE.into_iter();
+        let unknown = unknown.filter(|field| device.is_unknown(*field));
+        unknown.filter(names).collect()
+    }
+
+    /// Whether it names an unreadable field of a device.
+    pub(in crate::plan) fn reads_unknown(&self, device: &Device) -> bool {
+        !self.unknown(device).is_empty()
     }
 
     fn error(&self, failure: Failure) -> ExpressionError {

@@ -25,6 +25,7 @@ mod shares;
 mod short_lists;
 mod short_plans;
 mod tenants;
+mod unreadable;
 
 use super::simulation::{
     Broken, CLEAR_TIMEOUT, Event, Kept, World, builders, model, told::EngineInputs,

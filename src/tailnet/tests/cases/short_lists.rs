@@ -352,7 +352,7 @@ fn a_process_that_starts_with_a_short_list_gives_no_claim_of_the_lacking_device_
     };
     let single = || policy(0, DesiredSettings::default());
     let selector = || fleet(DesiredSettings::default());
-    let worlds = [
+    let worlds = vec![
         address(single()),
         attribute(single()),
         attribute(selector()),

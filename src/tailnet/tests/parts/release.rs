@@ -17,7 +17,10 @@ fn selected(numbers: &[usize]) -> Binding {
 /// A policy under `Clear` that has set a key on two devices.
 fn managing() -> PolicyEntry {
     let mut entry = entry(clearing(attributes(&[("a", "1")])));
-    assert!(!entry.hold(Some(&selected(&[0, 1]))));
+    assert!(!entry.hold(
+        Some(&selected(&[0, 1])),
+        &crate::plan::DeviceIndex::default()
+    ));
     for number in 0..2 {
         entry.adopt(&node_id(number), &[key("a")].into(), &BTreeSet::new());
     }
@@ -35,14 +38,17 @@ fn under_clear_the_devices_are_recorded_and_under_retain_they_are_not() {
     assert!(entry.clears() && !entry.retains());
     assert_eq!(entry.needed_record.managed.nodes.len(), 2);
     let mut retaining = super::entry(fleet(attributes(&[("a", "1")])));
-    assert!(!retaining.hold(Some(&selected(&[0]))) && retaining.retains());
+    assert!(
+        !retaining.hold(Some(&selected(&[0])), &crate::plan::DeviceIndex::default())
+            && retaining.retains()
+    );
     assert!(retaining.needed_record.managed.is_empty());
 }
 
 #[test]
 fn a_policy_that_puts_nothing_clearable_on_its_devices_records_none() {
     let mut entry = entry(clearing(tags(&["tag:a"])));
-    assert!(!entry.hold(Some(&selected(&[0]))));
+    assert!(!entry.hold(Some(&selected(&[0])), &crate::plan::DeviceIndex::default()));
     assert!(entry.needed_record.managed.is_empty());
 }
 

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use super::story;
 use crate::{
     model::{
-        Attributes, Device, NodeId, Reason, ReportedAttribute, Route, RouteSet, SettingValue, Tag,
+        Attributes, Device, DeviceField, NodeId, Reason, ReportedAttribute, Route, RouteSet,
+        SettingValue, Tag, TagSet, UnreadableDevice, UnreadableDevices, UnreadableFields,
     },
     plan::{AttributeWrites, Call},
     tailnet::{Answer, Failure, Request, Retry},
@@ -36,6 +37,10 @@ pub struct Model {
     pub broken: Option<NodeId>,
     /// The list leaves this device out.
     pub left_out: Option<NodeId>,
+    /// The fields of devices that answers have in a form that cannot be read.
+    pub unreadable: BTreeMap<NodeId, UnreadableFields>,
+    /// The list has this device without an identity that can be read.
+    pub unnamed: Option<NodeId>,
     /// The devices that the next lists lack, one set for each list.
     pub short: VecDeque<BTreeSet<NodeId>>,
     /// The next list has these devices twice, the second time with another hostname.
@@ -107,6 +112,7 @@ impl Model {
                 };
                 let listed = self.devices.values();
                 let listed = listed
+                    .filter(|device| self.unnamed.as_ref() != Some(&device.node_id))
                     .filter(|device| self.left_out.as_ref() != Some(&device.node_id))
                     .filter(|device| !lacking.contains(&device.node_id));
                 Ok(Answer::Devices {
@@ -115,6 +121,7 @@ impl Model {
                         .flatten()
                         .map(|device| self.reported(&device))
                         .collect(),
+                    skipped: self.skipped(),
                     date: (!self.hides_the_time).then_some(self.now),
                     lacks: BTreeSet::new(),
                 })
@@ -142,7 +149,21 @@ impl Model {
         if self.list_hides_routes {
             device.enabled_routes = None;
         }
-        device
+        match self.unreadable.get(&device.node_id) {
+            Some(fields) => without(device, fields),
+            None => device,
+        }
+    }
+
+    fn skipped(&self) -> UnreadableDevices {
+        let mut skipped = UnreadableDevices::default();
+        if self.unnamed.is_some() {
+            skipped.push(UnreadableDevice {
+                device: "devices[0]".to_owned(),
+                fields: vec!["nodeId"],
+            });
+        }
+        skipped
     }
 
     pub fn device(&self, id: &NodeId) -> Result<&Device, Failure> {
@@ -250,6 +271,40 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// A device as the client reads it when it cannot read these fields.
+fn without(mut device: Device, fields: &UnreadableFields) -> Device {
+    let blank = Device::plain(device.node_id.clone());
+    let is_unknown = |field| fields.has(field);
+    if is_unknown(DeviceField::Tags) {
+        device.tags = TagSet::new();
+    }
+    if is_unknown(DeviceField::Authorized) {
+        device.authorized = false;
+    }
+    if is_unknown(DeviceField::KeyExpiryDisabled) {
+        device.key_expiry_disabled = false;
+    }
+    if is_unknown(DeviceField::Name) {
+        device.name = blank.name;
+    }
+    if is_unknown(DeviceField::Hostname) {
+        device.hostname = blank.hostname;
+    }
+    if is_unknown(DeviceField::User) {
+        device.user = blank.user;
+    }
+    if is_unknown(DeviceField::Addresses) {
+        device.ipv4 = None;
+    }
+    if is_unknown(DeviceField::Expires) {
+        device.expires = None;
+    }
+    Device {
+        unreadable: fields.clone(),
+        ..device
     }
 }
 
