@@ -20,13 +20,18 @@ pub enum Reason {
     NoDevices,
     /// More than one device has the name. Name the device by its nodeId, or approve one of them.
     Ambiguous,
-    /// The bound device is gone, and the device that has its name now has another owner. If it is
-    /// the right device, approve it as the message shows, or name it by its nodeId.
+    /// The bound device has another owner now, or it is gone and the device that has its name has
+    /// another owner. If it is the right device, approve it as the message shows, or name it by its
+    /// nodeId.
     IdentityChanged,
     /// The API reports a device in a form that cannot be read, and the policy depends on the
     /// unreadable field. The controller sends nothing that depends on it, and continues when it can
     /// read the field. If that lasts, report it: the message names the field.
     DeviceUnreadable,
+    /// The bound device is not connected, and a connected one has the same hostname. If that one
+    /// has replaced it, approve it as the message shows, or name it by its nodeId. Otherwise remove
+    /// or rename it.
+    Superseded,
     /// The change could cut the device off and is not allowed. Add it to `allowDisruption`, or
     /// remove the field.
     DisruptionHeld,
@@ -147,6 +152,7 @@ impl Reason {
             Self::Ambiguous => "Ambiguous",
             Self::IdentityChanged => "IdentityChanged",
             Self::DeviceUnreadable => "DeviceUnreadable",
+            Self::Superseded => "Superseded",
             Self::DisruptionHeld => "DisruptionHeld",
             Self::ActionHeld => "ActionHeld",
             Self::AwaitingApproval => "AwaitingApproval",

@@ -52,7 +52,7 @@ pub use permit::{
 
 pub use resolve::{
     AttributeType, AttributeTypes, Binding, Conflict, ConflictKind, FieldOwners, ListOwners,
-    TailnetWide, UniqueSetting, bind, bind_policy, may_change, recorded,
+    TailnetWide, UniqueSetting, bind, bind_policy, may_change, recorded, successor,
 };
 
 pub use actions::{

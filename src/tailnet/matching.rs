@@ -1,10 +1,10 @@
 //! Which policies still have devices to match with their selectors, in turns of namespaces, and which devices
 //! keep changing whether a selector matches them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::flapping::Flapping;
-use crate::plan::PolicyKey;
+use crate::{model::NodeId, plan::PolicyKey};
 
 /// The evaluation steps in one step of the engine: about a millisecond. An edit of another policy waits for
 /// the share in progress, more than once until its request is sent.
@@ -22,6 +22,10 @@ pub(super) struct Matching {
     flapping: Flapping,
     /// Policies with settings that count in the whole tailnet, whose device the last list may lack.
     undecided: BTreeSet<PolicyKey>,
+    /// The devices that have probably replaced the bound ones of policies.
+    successors: BTreeMap<PolicyKey, NodeId>,
+    /// The number of the list after which they were found.
+    successors_of: u64,
 }
 
 impl Default for Matching {
@@ -32,6 +36,8 @@ impl Default for Matching {
             share: SHARE,
             flapping: Flapping::default(),
             undecided: BTreeSet::new(),
+            successors: BTreeMap::new(),
+            successors_of: 0,
         }
     }
 }
@@ -69,6 +75,26 @@ impl Matching {
     /// Whether the last list may lack the device of a policy with settings that count in the whole tailnet.
     pub fn has_undecided(&self) -> bool {
         !self.undecided.is_empty()
+    }
+
+    /// Whether successors must be found: once for each list.
+    pub fn take_list(&mut self, list: u64) -> bool {
+        std::mem::replace(&mut self.successors_of, list) != list
+    }
+
+    /// Notes which device has probably replaced that of a policy. Returns whether it is another one than before.
+    pub fn note_successor(&mut self, key: &PolicyKey, successor: Option<NodeId>) -> bool {
+        let after = successor.clone();
+        let before = match successor {
+            Some(id) => self.successors.insert(key.clone(), id),
+            None => self.successors.remove(key),
+        };
+        before != after
+    }
+
+    /// The device that has probably replaced that of a policy.
+    pub fn successor(&self, key: &PolicyKey) -> Option<&NodeId> {
+        self.successors.get(key)
     }
 
     /// Whether one share did not suffice.
@@ -136,6 +162,17 @@ mod tests {
         let turns: Vec<_> = (0..4).filter_map(|_| matching.next_turn(all)).collect();
         let turns: Vec<&str> = turns.iter().map(|key| key.namespace.as_str()).collect();
         assert_eq!(turns, ["a", "b", "a", "b"]);
+    }
+
+    #[test]
+    fn another_successor_is_noted_once() {
+        let mut matching = Matching::default();
+        let (policy, id) = (key("a", "1"), "n1CNTRL".parse::<NodeId>().unwrap());
+        assert!(!matching.note_successor(&policy, None));
+        assert!(matching.note_successor(&policy, Some(id.clone())));
+        assert!(!matching.note_successor(&policy, Some(id.clone())));
+        assert_eq!(matching.successor(&policy), Some(&id));
+        assert!(matching.note_successor(&policy, None) && matching.successor(&policy).is_none());
     }
 
     #[test]

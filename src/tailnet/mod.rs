@@ -77,7 +77,7 @@ pub(crate) use failure::{backoff, jittered};
 pub use messages::{Answer, Effect, Input, Now, Request, Ticket};
 pub use notification::Notification;
 pub use release::ClearReport;
-pub use report::{DeviceReport, PolicyReport, State, TailnetReport};
+pub use report::{DeviceReport, PolicyReport, State, Successor, TailnetReport};
 pub use selectors::{DETAILS, FlappingDevices, SelectorErrors, SelectorReport};
 pub use term::Term;
 pub use window::{RecentChanges, ReservedDevices};

@@ -80,6 +80,8 @@ pub struct DeviceReport {
     pub node: NodeId,
     /// Its display name.
     pub label: String,
+    /// The connected device that has probably replaced it, while it is not connected itself.
+    pub successor: Option<Successor>,
     /// Work is in progress.
     pub working: bool,
     /// Declared attributes or routes have not been read yet.
@@ -92,6 +94,15 @@ pub struct DeviceReport {
     pub expired: Vec<AttributeKey>,
     /// The failures by field; failed reads have no field.
     pub failures: Vec<(Option<Field>, Failure)>,
+}
+
+/// The device that has probably replaced a bound one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// Its nodeId.
+    pub node: NodeId,
+    /// Whether an approval can bind the policy to it: not if the spec names the device by an id.
+    pub can_be_approved: bool,
 }
 
 /// The state of a tailnet.

@@ -56,7 +56,8 @@ pub(super) struct ApproveArgs {
     /// The namespace of the policy [default: the namespace of the context; for the list: all].
     #[arg(long, short, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Bind the policy to this device, if the reason of its Ready condition is IdentityChanged or Ambiguous.
+    /// Bind the policy to this device, if the reason of its Ready condition is IdentityChanged, Superseded or
+    /// Ambiguous.
     #[arg(long, value_name = "NODEID", requires = "name")]
     node: Option<NodeId>,
     /// Approve without asking.

@@ -65,7 +65,12 @@ impl<'a> Waiting<'a> {
                 plan,
             });
         }
-        let about_devices = [Reason::IdentityChanged, Reason::Ambiguous].map(Reason::as_str);
+        let about_devices = [
+            Reason::IdentityChanged,
+            Reason::Superseded,
+            Reason::Ambiguous,
+        ]
+        .map(Reason::as_str);
         Ok(if about_devices.contains(&reason) {
             Self::Device(message)
         } else {

@@ -297,6 +297,10 @@ fn why_no_device(target: &Target, binding: &Binding, fleet: &DeviceIndex) -> Opt
         Binding::Unreadable { node, fields } => {
             format!("{node} has the {named} now, but its owner cannot be read ({fields})")
         }
+        Binding::IdentityChanged { bound, found, .. } if bound == found => format!(
+            "{bound}, the bound device with the {named}, now belongs to someone else, who has signed in on it. \
+             Set spec.device.nodeId to {found} if that is right"
+        ),
         Binding::IdentityChanged { bound, found, .. } => format!(
             "{bound} is gone, and {found} of another owner now has the {named}. Set \
              spec.device.nodeId to {found} if it is the right device"

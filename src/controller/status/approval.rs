@@ -34,6 +34,7 @@ pub(super) fn explain(ready: ReadyState, report: &PolicyReport, tailnet: &str) -
             Reason::AwaitingApproval
             | Reason::LimitHeld
             | Reason::IdentityChanged
+            | Reason::Superseded
             | Reason::Ambiguous,
             _,
         ) => ready.message().to_owned(),

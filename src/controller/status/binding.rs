@@ -55,6 +55,18 @@ pub(in crate::controller) fn unbound(named: &str, binding: &Binding) -> ReadySta
             owner,
             found,
             found_owner,
+        } if bound == found => (
+            Reason::IdentityChanged,
+            format!(
+                "The bound device {bound} (owner before: {owner}) now belongs to {found_owner}, who has signed \
+                 in on it. Nothing is sent. If that is right, write spec.device.nodeId: {found}."
+            ),
+        ),
+        Binding::IdentityChanged {
+            bound,
+            owner,
+            found,
+            found_owner,
         } => (
             Reason::IdentityChanged,
             format!(

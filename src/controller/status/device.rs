@@ -6,13 +6,14 @@ use super::{
     text::{count, counted, expired},
 };
 use crate::{
-    api::{DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
+    api::{APPROVE, DeviceStatus, PendingChange, Reason, TailscaleDevicePolicyStatus},
     plan::{ConflictKind, Difference, Field, Hold},
     tailnet::{DETAILS, DeviceReport, Failure, Retry},
 };
 
 /// What can keep a device from being in sync, the most important first.
-const CAUSES: [fn(&DeviceReport) -> Option<ReadyState>; 6] = [
+const CAUSES: [fn(&DeviceReport) -> Option<ReadyState>; 7] = [
+    superseded,
     overridden,
     failing,
     held_at_rest,
@@ -37,6 +38,26 @@ pub(super) fn is_as_declared(report: &DeviceReport) -> bool {
 /// `fra-router (n1)`.
 pub(super) fn called(report: &DeviceReport) -> String {
     format!("{} ({})", report.label, report.node)
+}
+
+/// The message comes first: the device that the policy keeps in sync is probably no longer in use.
+fn superseded(report: &DeviceReport) -> Option<ReadyState> {
+    let next = report.successor.as_ref()?;
+    let node = &next.node;
+    let remedy = if next.can_be_approved {
+        format!("annotate the policy with {APPROVE}: node:{node} to bind it to {node}")
+    } else {
+        format!("write spec.device.nodeId: {node}")
+    };
+    Some(ReadyState::retrying(
+        Reason::Superseded,
+        format!(
+            "{} is not connected, and {node}, which has the same hostname, is. The policy stays bound to \
+             the former, and nothing is sent to {node}. If {node} has replaced it, {remedy}. Otherwise remove \
+             or rename {node}.",
+            called(report)
+        ),
+    ))
 }
 
 fn overridden(report: &DeviceReport) -> Option<ReadyState> {

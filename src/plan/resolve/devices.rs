@@ -33,13 +33,14 @@ pub enum Binding {
         /// What cannot be read.
         fields: UnreadableFields,
     },
-    /// The bound device is gone, and the device that has its name now belongs to someone else.
+    /// The bound device now belongs to someone else; or it is gone, and the device that has its name now
+    /// belongs to someone else.
     IdentityChanged {
         /// The device that was bound.
         bound: NodeId,
         /// Its owner when last seen.
         owner: Owner,
-        /// The device that has the name now.
+        /// The same device, or the one that has the name now.
         found: NodeId,
         /// The owner of the found device.
         found_owner: Owner,
@@ -121,12 +122,17 @@ fn bind_device(
     let named = target.identity.to_string();
     let bound = record.bound.as_ref().filter(|bound| bound.named == named);
     let still_there = bound.and_then(|bound| index.get(&bound.node));
-    if let Some(device) = still_there.filter(|device| !device.external) {
-        return if allowance.is_about(device) {
-            meets(target, device)
-        } else {
-            Binding::NotFound
-        };
+    if let (Some(device), Some(bound)) = (still_there.filter(|device| !device.external), bound) {
+        if !allowance.is_about(device) {
+            return Binding::NotFound;
+        }
+        return successor(target, device, allowance, index)
+            .filter(|next| approvals.nodes.contains(&next.node_id))
+            .filter(|_| may_change(&target.identity))
+            .map_or_else(
+                || bound_to(target, device, bound, approvals),
+                |next| meets(target, next),
+            );
     }
     let mut candidates = index.find(&target.identity);
     candidates.retain(|device| allowance.is_about(device));
@@ -159,6 +165,58 @@ fn bind_device(
         ([device], _) => meets(target, device),
         (several, _) => Binding::Ambiguous(several.iter().map(|d| d.node_id.clone()).collect()),
     }
+}
+
+/// A device that is bound and listed. A machine that a person signs in again keeps its nodeId, loses its tags
+/// and belongs to that person: whoever has the machine could take over what the policy grants.
+fn bound_to(
+    target: &DeviceTarget,
+    device: &Device,
+    bound: &Bound,
+    approvals: &Approvals,
+) -> Binding {
+    let owner = Owner::of(device);
+    let node = device.node_id.clone();
+    // Tags are given by an admin, or by the policy itself.
+    let is_known = Owner::unknown(device).is_empty();
+    let is_taken_over = is_known && matches!(owner, Owner::User(_)) && owner != bound.owner;
+    let is_approved = approvals.nodes.contains(&node);
+    match (is_taken_over, is_approved) {
+        (true, false) if may_change(&target.identity) => Binding::IdentityChanged {
+            bound: node.clone(),
+            owner: bound.owner.clone(),
+            found: node,
+            found_owner: owner,
+        },
+        // The policy may be the one that gives the required tags back.
+        (_, true) if is_known && device.tags.is_empty() && target.users.is_empty() => {
+            Binding::Device(node)
+        }
+        _ => meets(target, device),
+    }
+}
+
+/// The connected device that has probably replaced a device that is not connected: it has the same hostname,
+/// and meets what the policy requires. The first of several.
+#[must_use]
+pub fn successor<'i>(
+    target: &DeviceTarget,
+    device: &Device,
+    allowance: &AllowedRules,
+    index: &'i DeviceIndex,
+) -> Option<&'i Device> {
+    if device.connected != Some(false) {
+        return None;
+    }
+    let same_name = index.find(&Identity::Hostname(device.hostname.clone()));
+    same_name.into_iter().find(|other| {
+        other.node_id != device.node_id
+            && other.connected == Some(true)
+            && !other.external
+            && allowance.is_about(other)
+            && target.undecided_by(other).is_empty()
+            && matches!(meets(target, other), Binding::Device(_))
+    })
 }
 
 /// What a bound policy records of its device; `None` while it is unknown who owns it.

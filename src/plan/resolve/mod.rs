@@ -8,7 +8,7 @@ mod readable;
 mod tailnet_wide;
 
 pub use conflict::{Conflict, ConflictKind};
-pub use devices::{Binding, bind, bind_policy, may_change, recorded};
+pub use devices::{Binding, bind, bind_policy, may_change, recorded, successor};
 pub use fields::FieldOwners;
 pub use lists::ListOwners;
 pub(super) use readable::with_observed;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::plan::{
-    Approvals, Binding, Bound, DeviceIndex, DeviceTarget, Identity, Owner, PolicyRecord, Target,
-    bind,
+    AllowedRules, Approvals, Binding, Bound, DeviceIndex, DeviceTarget, Identity, Owner,
+    PolicyRecord, Target, bind, successor,
 };
 use crate::{
     convert::fixtures,
@@ -147,6 +147,94 @@ fn approved_device_is_followed_if_it_has_the_name_and_the_bound_one_is_gone() {
     // The bound device is listed: an approval does not unbind it.
     assert_eq!(found_with(&["n2"], &record, &both), is("n1"));
     assert_eq!(found_with(&["n2"], &record, &[renamed]), Binding::NotFound);
+}
+
+/// Someone signs in again on a machine: it keeps its nodeId.
+#[test]
+fn a_bound_device_with_another_owner_waits_for_approval_and_may_lack_the_tags_then() {
+    let target = DeviceTarget {
+        tags: ["tag:a".parse().unwrap()].into(),
+        ..hostname("fra")
+    };
+    let taken_over = [device("n1", BERT, &[])];
+    for owner in ["tagged", AMELIE] {
+        let record = bound("n1", owner, FRA);
+        let expected = Binding::IdentityChanged {
+            bound: id("n1"),
+            owner: owner.parse().unwrap(),
+            found: id("n1"),
+            found_owner: BERT.parse().unwrap(),
+        };
+        assert_eq!(found(&target, &record, &taken_over), expected, "{owner}");
+        // The policy can give the tags back.
+        let approved = bind(
+            &Target::Device(target.clone()),
+            &record,
+            &Approvals::parse(Some("node:n1")),
+            &DeviceIndex::new(taken_over.to_vec()),
+        );
+        assert_eq!(approved, Binding::Device(id("n1")));
+    }
+    // An admin or the policy has tagged the device.
+    let tagged = [device("n1", AMELIE, &["tag:a"])];
+    let binding = found(&target, &bound("n1", AMELIE, FRA), &tagged);
+    assert_eq!(binding, Binding::Device(id("n1")));
+    let by_id = DeviceTarget {
+        identity: Identity::NodeId(id("n1")),
+        ..hostname("fra")
+    };
+    let binding = found(&by_id, &bound("n1", AMELIE, "nodeId n1"), &taken_over);
+    assert_eq!(binding, Binding::Device(id("n1")));
+}
+
+#[test]
+fn the_successor_of_an_offline_device_is_connected_and_meets_the_target() {
+    let online = |node, user, tags: &[&str], connected| Device {
+        connected: Some(connected),
+        ..device(node, user, tags)
+    };
+    let target = DeviceTarget {
+        users: vec![AMELIE.to_owned()],
+        ..hostname("fra")
+    };
+    let next = |old: &Device, other: Device| {
+        let index = DeviceIndex::new([old.clone(), other]);
+        let next = successor(&target, old, &AllowedRules::default(), &index);
+        next.map(|device| device.node_id.to_string())
+    };
+    let old = online("n1", AMELIE, &[], false);
+    let new = || online("n2", AMELIE, &[], true);
+    assert_eq!(next(&old, new()).as_deref(), Some("n2"));
+    assert_eq!(next(&online("n1", AMELIE, &[], true), new()), None);
+    assert_eq!(next(&device("n1", AMELIE, &[]), new()), None);
+    assert_eq!(next(&old, online("n2", AMELIE, &[], false)), None);
+    assert_eq!(next(&old, online("n2", BERT, &[], true)), None);
+    let mut other_name = new();
+    "ber".clone_into(&mut other_name.hostname);
+    assert_eq!(next(&old, other_name), None);
+    let external = Device {
+        external: true,
+        ..new()
+    };
+    assert_eq!(next(&old, external), None);
+}
+
+#[test]
+fn an_approved_successor_is_bound_although_the_former_device_is_listed() {
+    let old = Device {
+        connected: Some(false),
+        ..device("n1", AMELIE, &[])
+    };
+    let new = Device {
+        connected: Some(true),
+        ..device("n2", AMELIE, &[])
+    };
+    let record = bound("n1", AMELIE, FRA);
+    let both = [old, new];
+    let is = |node: &str| Binding::Device(id(node));
+    assert_eq!(found_with(&[], &record, &both), is("n1"));
+    assert_eq!(found_with(&["n9"], &record, &both), is("n1"));
+    assert_eq!(found_with(&["n2"], &record, &both), is("n2"));
 }
 
 #[test]

@@ -102,6 +102,7 @@ impl Engine {
         self.end_waiting_for(std::slice::from_ref(key));
         self.matching.end(key);
         self.matching.note_undecided(key, false);
+        self.matching.note_successor(key, None);
     }
 
     /// Begins to match all devices with a new selector.

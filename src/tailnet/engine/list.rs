@@ -98,8 +98,12 @@ impl Engine {
         let (devices, contradicted) = listed_once(devices);
         let mut fleet = DeviceIndex::default();
         let mut changed: BTreeSet<NodeId> = BTreeSet::new();
+        let mut owners_changed = false;
         for device in devices {
             let id = device.node_id.clone();
+            let known = self.observed.index().get(&id);
+            owners_changed |= known
+                .is_none_or(|known| (&known.tags, &known.user) != (&device.tags, &device.user));
             let is_contradicted = contradicted.contains(&id);
             if self.take_listed(device, is_contradicted, asked_at, &mut fleet) {
                 changed.insert(id);
@@ -108,7 +112,8 @@ impl Engine {
         let dropped = self.keep_missing(&mut fleet);
         self.dirty.rematch_all(dropped);
         self.observed.replace(fleet);
-        if !changed.is_empty() {
+        // Not for what machines claim: one that keeps changing its hostname must not cause status writes.
+        if owners_changed {
             self.report_empty_selectors();
         }
         self.find_inactive();

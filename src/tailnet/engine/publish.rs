@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::Engine;
 use crate::{
     model::{NodeId, Reason},
-    plan::{ApprovedOn, Binding, PolicyKey, Refusal, Target},
+    plan::{ApprovedOn, Binding, PolicyKey, Refusal, Target, may_change},
     tailnet::{
-        DETAILS, DeviceReport, Effect, Notification, PolicyReport, State, TailnetReport,
+        DETAILS, DeviceReport, Effect, Notification, PolicyReport, State, Successor, TailnetReport,
         change_budget::LimitedPolicy,
     },
 };
@@ -114,12 +114,16 @@ impl Engine {
                 binding: Binding::Missing(missing.clone()),
             });
         }
-        let Some(report) = bound.and_then(|id| self.device_report(key, id)) else {
+        let Some(mut report) = bound.and_then(|id| self.device_report(key, id)) else {
             return Some(State::Unbound {
                 named: identity.to_string(),
                 binding: binding.clone(),
             });
         };
+        report.successor = self.matching.successor(key).map(|node| Successor {
+            node: node.clone(),
+            can_be_approved: may_change(identity),
+        });
         let can_wait = report.working && !self.must_record(key) && !self.gate.is_stopping();
         (!can_wait).then(|| State::Bound(Box::new(report)))
     }
@@ -134,6 +138,7 @@ impl Engine {
         let mut differences: Vec<_> = plan.disclosed(key).collect();
         self.name_frozen_plan(key, &mut differences);
         Some(DeviceReport {
+            successor: None,
             node: id.clone(),
             label: device.label().to_string(),
             working: !self.queues.is_idle(id)

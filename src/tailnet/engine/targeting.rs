@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Engine;
 use crate::{
     model::NodeId,
-    plan::{Binding, PolicyKey, Target, bind_policy, may_change},
+    plan::{Binding, PolicyKey, Target, bind_policy, may_change, successor},
     tailnet::{
         Notification, Now, device_lookup::is_lacking, evaluation::Comparison, flapping::Membership,
         policy_entry::PolicyEntry,
@@ -21,6 +21,31 @@ impl Engine {
         self.end_flapping(now.monotonic);
         self.evaluate(now.monotonic);
         self.rebind_known(now);
+        if self.matching.take_list(self.observed.lists()) {
+            self.find_successors();
+        }
+    }
+
+    /// Finds the devices that have probably replaced bound ones, after each list.
+    fn find_successors(&mut self) {
+        let index = self.observed.index();
+        let found = self.policies.iter().filter_map(|(key, entry)| {
+            let policy = entry.policy.as_ref().ok()?;
+            let Target::Device(target) = &policy.target else {
+                return None;
+            };
+            let bound = entry.nodes().next().and_then(|id| index.get(id));
+            let next = bound.and_then(|bound| successor(target, bound, &policy.allowance, index));
+            let next = next.map(|device| device.node_id.clone());
+            (next.as_ref() != self.matching.successor(key)).then(|| (key.clone(), next))
+        });
+        let found: Vec<_> = found.collect();
+        for (key, next) in found {
+            self.matching.note_successor(&key, next);
+            self.dirty.report(&key);
+            // It may be approved already.
+            self.dirty.rebind(&key);
+        }
     }
 
     /// Finds the devices of a policy again.

@@ -58,6 +58,7 @@ pub(super) fn difference(hold: Option<Hold>) -> Difference {
 
 pub(super) fn device() -> DeviceReport {
     DeviceReport {
+        successor: None,
         node: node("n1"),
         label: "fra-router".into(),
         working: false,

@@ -7,7 +7,7 @@ use crate::{
     api::Reason,
     model::{DeviceField, ListSetting, ValueKind},
     plan::{AttributeType, Binding, Conflict, ConflictKind, Disruption, Field, Hold, Owner},
-    tailnet::{DeviceReport, Retry, SelectorReport, State},
+    tailnet::{DeviceReport, Retry, SelectorReport, State, Successor},
 };
 
 /// A state, and what must stand in its status: Ready, its reason, what stands beside it, `InSync`.
@@ -102,7 +102,7 @@ pub(super) fn unbound_states() -> [Case; 5] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 18] {
+pub(super) fn unfinished_states() -> [Case; 19] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -117,7 +117,18 @@ pub(super) fn unfinished_states() -> [Case; 18] {
         })
     };
     let expired = Hold::Disruption(Disruption::ExpiredKey);
+    let successor = Successor {
+        node: node("n2"),
+        can_be_approved: true,
+    };
     [
+        (
+            bound(DeviceReport {
+                successor: Some(successor),
+                ..device()
+            }),
+            ["False", "Superseded", "Reconciling", "True"],
+        ),
         (
             held(expired),
             ["False", "DisruptionHeld", "Reconciling", "False"],

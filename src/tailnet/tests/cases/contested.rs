@@ -226,17 +226,17 @@ fn addresses_are_never_swapped_but_pass_on_along_a_chain() {
     world.assert_converged();
 }
 
-/// Someone removes the tags every few minutes.
+/// Someone replaces the tags.
+fn replace_tags(world: &mut World) {
+    let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+    device.tags = ["tag:other".parse().unwrap()].into();
+}
+
+/// Someone replaces the tags every few minutes.
 fn contest(world: &mut World, times: usize) {
     for _ in 0..times {
         world.run_for(Duration::from_mins(5));
-        world
-            .model
-            .devices
-            .get_mut(&node_id(0))
-            .unwrap()
-            .tags
-            .clear();
+        replace_tags(world);
     }
 }
 
@@ -309,13 +309,7 @@ fn an_edit_ends_a_contest_and_rare_reversals_are_none() {
     world.assert_converged();
     for _ in 0..10 {
         world.run_for(Duration::from_mins(40));
-        world
-            .model
-            .devices
-            .get_mut(&node_id(0))
-            .unwrap()
-            .tags
-            .clear();
+        replace_tags(&mut world);
         world.run_for(Duration::from_mins(3));
         assert!(!contested(&world));
         world.assert_converged();

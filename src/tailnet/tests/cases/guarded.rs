@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{World, builders};
 use crate::{
-    model::{Route, RouteSet, TagSet},
+    model::{Route, RouteSet},
     plan::{Deletion, DesiredSettings, Hold, Mode, Suspender},
     tailnet::{Notification, State},
 };
@@ -38,7 +38,7 @@ fn a_namespace_that_loses_its_label_is_denied_from_then_on() {
     let refused = |(_, it): &&(_, Notification)| matches!(it, Notification::Refused(_));
     assert_eq!(world.seen.notifications.iter().filter(refused).count(), 1);
     for device in world.model.devices.values_mut() {
-        device.tags = TagSet::new();
+        device.tags = ["tag:other".parse().unwrap()].into();
     }
     world.run_for(Duration::from_hours(1));
     assert_eq!(world.writes().len(), 0);

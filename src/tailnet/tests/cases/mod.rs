@@ -24,6 +24,7 @@ mod released;
 mod shares;
 mod short_lists;
 mod short_plans;
+mod successors;
 mod tenants;
 mod unreadable;
 

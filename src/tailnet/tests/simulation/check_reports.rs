@@ -32,12 +32,15 @@ impl World {
         let Some((policy, record)) = self.reported.policies.get(key) else {
             return;
         };
+        let approved = self.policies.get(key);
+        let approved = approved.is_some_and(|kept| kept.approvals.nodes.contains(&bound.node));
         let before = record.bound.as_ref();
         let before = before.filter(|before| before.named == bound.named);
         if let Some(before) = before.filter(|before| before.node != bound.node) {
             let gone = self.reported.gone.contains(&before.node);
+            // An approval moves the policy to a successor of a device that is not connected.
             assert!(
-                gone,
+                gone || approved,
                 "{key} leaves {before:?} for {bound:?}, and nothing proves it gone"
             );
         }
@@ -55,8 +58,6 @@ impl World {
         let mut lacking = previous.filter(|id| !self.reported.devices.contains_key(*id));
         let other = lacking.find(|id| same_name(id) && **id != bound.node);
         let is_known = before.is_some() || target.identity.to_string() != bound.named;
-        let approved = self.policies.get(key);
-        let approved = approved.is_some_and(|kept| kept.approvals.nodes.contains(&bound.node));
         let gone = other.is_some_and(|id| self.reported.gone.contains(id));
         assert!(
             is_known || approved || gone || other.is_none(),

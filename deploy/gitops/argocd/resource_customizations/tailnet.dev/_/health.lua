@@ -9,6 +9,7 @@ local waits_for_a_person = {
   DisruptionHeld = true,
   IdentityChanged = true,
   LimitHeld = true,
+  Superseded = true,
 }
 
 local function health(status, message)
