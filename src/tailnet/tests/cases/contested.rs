@@ -262,8 +262,8 @@ fn a_contested_field_is_tried_once_an_hour_until_the_other_writer_stops() {
     world.run_for(Duration::from_mins(3));
     assert!(contested(&world), "{:#?}", reported(&world, 0));
     let (_, failure) = &reported(&world, 0).failures[0];
-    let begins =
-        "Another writer keeps changing it back: 3 times so far, the last time from tag:a to none.";
+    let begins = "Another writer keeps changing it back: 3 times so far, the last time from tag:a \
+                  to tag:other.";
     assert!(failure.message.starts_with(begins), "{}", failure.message);
     // For six hours there is one try an hour, with one report each.
     world.clear_seen();
