@@ -103,3 +103,42 @@ async fn a_closed_pipe_ends_the_command_quietly() {
         );
     }
 }
+
+/// Each command that reads the devices names on stderr what it could not read, and goes on.
+#[tokio::test]
+async fn a_device_that_cannot_be_read_stops_no_command_and_is_named_on_stderr() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let odd =
+        json!({"n20001CNTRL": {"tags": null, "expires": "soon"}, "n20008CNTRL": {"nodeId": 7}});
+    tailnet.simulator.switch(|switches| {
+        switches.reported_as = serde_json::from_value(odd).unwrap();
+    });
+    for arguments in [
+        &["devices"][..],
+        &["export", "--without-attributes"],
+        &["plan", "-f", EXAMPLES],
+        &["validate", "--online", EXAMPLES],
+    ] {
+        let ran = tailnet.run(arguments).await;
+        assert!(
+            ran.code.is_some_and(|code| code != 1),
+            "{arguments:?}: {ran:?}"
+        );
+        for named in [
+            "n20001CNTRL: tags, expires",
+            "(nas.tail0b5e.ts.net): nodeId",
+        ] {
+            assert!(ran.err.contains(named), "{arguments:?}: {ran:?}");
+        }
+    }
+    let listed = tailnet.run(&["devices"]).await.out;
+    let router = listed.lines().find(|line| line.starts_with("fra-router"));
+    assert!(
+        router.is_some_and(|line| line.contains("unreadable")),
+        "{listed}"
+    );
+    assert!(
+        listed.contains("amelie-laptop  amelie@example.com"),
+        "{listed}"
+    );
+}

@@ -140,3 +140,56 @@ async fn a_tailnet_that_becomes_unreadable(stage: &Stage, nas: &str) {
         .await;
     stage.policy_reason("good", "InSync").await;
 }
+
+/// A device of which the API reports the tags as null: its policy waits, and the others go on.
+#[tokio::test]
+async fn a_device_that_cannot_be_read_concerns_only_what_depends_on_the_field() {
+    let stage = Stage::new().await;
+    let (nas, router) = (stage.node("nas"), stage.node("fra-router"));
+    let odd = json!({ (nas.clone()): {"tags": null} });
+    stage
+        .simulator
+        .switch(|switches| switches.reported_as = serde_json::from_value(odd).unwrap());
+    let _controller = stage.controller().await;
+    stage
+        .policy("tagged", "{device: {hostname: nas}, tags: [\"tag:db\"]}")
+        .await;
+    stage
+        .policy("other", "{device: {hostname: nas}, keyExpiry: Disabled}")
+        .await;
+    stage
+        .policy(
+            "router",
+            "{device: {hostname: fra-router}, keyExpiry: Disabled}",
+        )
+        .await;
+    stage.policy_reason("tagged", "DeviceUnreadable").await;
+    for (policy, label, node) in [("other", "nas", &nas), ("router", "fra-router", &router)] {
+        let expected = format!("True InSync: {label} ({node}) is in sync.");
+        stage.policy_says(policy, &expected).await;
+    }
+    assert!(
+        !calls(&stage.simulator)
+            .iter()
+            .any(|call| call.ends_with("/tags"))
+    );
+    let tailnet = stage.kubectl.get(&["tstn", "default"]).await;
+    let expected = json!([{"device": nas, "fields": ["tags"]}]);
+    assert_eq!(tailnet["status"]["unreadableDevices"], expected);
+    assert_eq!(tailnet["status"]["unreadableDevicesTotal"], 1);
+    let uid = &tailnet["metadata"]["uid"];
+    eventually(std::time::Duration::from_secs(20), async || {
+        let events = stage.kubectl.get(&["events.events.k8s.io", "-A"]).await;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        let about = events
+            .iter()
+            .filter(|event| event["regarding"]["uid"] == *uid);
+        let reasons: Vec<_> = about.map(|event| event["reason"].clone()).collect();
+        if reasons == [json!("DeviceUnreadable")] {
+            Ok(())
+        } else {
+            Err(format!("{reasons:?}"))
+        }
+    })
+    .await;
+}
