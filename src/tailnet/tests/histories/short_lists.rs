@@ -24,6 +24,9 @@ pub const HISTORY: History = History {
 
 /// After this time without a change, a list has shown the true state.
 const SETTLED: Duration = Duration::from_mins(6);
+/// A device that lists lacked before it left, and that a lookup has found, is looked up again as rarely as
+/// attributes are read.
+const LOOKED_UP_AGAIN: Duration = Duration::from_mins(10);
 /// Policies for a hostname: one with two devices from the start, one whose second device joins later. And
 /// the fleets: one under `Clear`, one that requires approval, one that enforces.
 const NAMED_TWICE: usize = 0;
@@ -181,7 +184,7 @@ impl Account {
                 world.model.add(twin_of(3));
             }
             14 => {
-                self.changed = world.clock;
+                self.changed = world.clock + LOOKED_UP_AGAIN;
                 let gone = [node_id(3), node_id(23), node_id(9)];
                 world.model.remove(&gone[world.rng.usize(..3)]);
             }

@@ -89,6 +89,13 @@ impl World {
             let holders = self.reported.holders(id).map(|(policy, _)| policy);
             let deciding = holders.filter(|policy| policy.mode != Mode::Observe && names(policy));
             let first = deciding.min_by_key(|policy| policy.rank());
+            // A policy that ranks above may add to the list of an invalid one.
+            let adds = |policy: &Policy| {
+                let mut above = self.reported.holders(id).map(|(policy, _)| policy);
+                above.any(|other| {
+                    other.ownership.tags == ListOwnership::AtLeast && other.rank() < policy.rank()
+                })
+            };
             // Another policy may declare the same value.
             let agrees = |policy: &Policy| match call {
                 Call::Set(_, SettingValue::Authorized(after)) => {
@@ -96,6 +103,10 @@ impl World {
                 }
                 Call::Set(_, SettingValue::KeyExpiryDisabled(after)) => {
                     policy.desired.key_expiry_disabled == Some(*after)
+                }
+                Call::SetTags(_, after) => {
+                    let before = self.model.devices.get(id).map(|device| &device.tags);
+                    adds(policy) && before.is_none_or(|before| before.is_subset(after))
                 }
                 _ => false,
             };
