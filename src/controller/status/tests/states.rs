@@ -62,7 +62,7 @@ pub(super) fn states() -> Vec<Case> {
     cases
 }
 
-pub(super) fn unbound_states() -> [Case; 5] {
+pub(super) fn unbound_states() -> [Case; 6] {
     let changed = Binding::IdentityChanged {
         bound: node("n1"),
         owner: Owner::Tagged,
@@ -78,7 +78,18 @@ pub(super) fn unbound_states() -> [Case; 5] {
         node: node("n2"),
         fields: [DeviceField::Tags].into_iter().collect(),
     };
+    let successor = Successor {
+        node: node("n2"),
+        can_be_approved: true,
+    };
     [
+        (
+            bound(DeviceReport {
+                successor: Some(successor),
+                ..device()
+            }),
+            ["False", "Superseded", "Reconciling", "True"],
+        ),
         (
             unbound(unknown_owner),
             ["False", "DeviceUnreadable", "Reconciling", "Unknown"],
@@ -102,7 +113,7 @@ pub(super) fn unbound_states() -> [Case; 5] {
     ]
 }
 
-pub(super) fn unfinished_states() -> [Case; 19] {
+pub(super) fn unfinished_states() -> [Case; 18] {
     let held = |hold| {
         bound(DeviceReport {
             differences: vec![difference(Some(hold))],
@@ -117,18 +128,7 @@ pub(super) fn unfinished_states() -> [Case; 19] {
         })
     };
     let expired = Hold::Disruption(Disruption::ExpiredKey);
-    let successor = Successor {
-        node: node("n2"),
-        can_be_approved: true,
-    };
     [
-        (
-            bound(DeviceReport {
-                successor: Some(successor),
-                ..device()
-            }),
-            ["False", "Superseded", "Reconciling", "True"],
-        ),
         (
             held(expired),
             ["False", "DisruptionHeld", "Reconciling", "False"],
