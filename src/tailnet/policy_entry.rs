@@ -168,6 +168,7 @@ impl PolicyEntry {
             (Ok(Target::Device(target)), Some(Binding::Ambiguous(nodes))) => {
                 Some(Arc::new(Rivals::of(target, nodes)))
             }
+            (_, Some(Binding::Missing(_))) => self.needed_record.rivals.clone(),
             (Ok(_), Some(_)) => None,
             _ => self.needed_record.rivals.clone(),
         }

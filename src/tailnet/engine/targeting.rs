@@ -160,26 +160,39 @@ impl Engine {
             _ => None,
         };
         let new = found.filter(|id| bound != Some(*id) && !entry.approvals.nodes.contains(*id));
-        if claimed && new.is_some() && !self.can_compare_lists() {
+        let rivals = self.lacking_rivals(entry);
+        let is_doubtful = match &binding {
+            // A list can lack all devices of the name.
+            Binding::NotFound => !rivals.is_empty(),
+            _ => claimed && new.is_some(),
+        };
+        if is_doubtful && !self.can_compare_lists() {
             return None;
         }
-        Some(self.with_rivals(entry, new).unwrap_or(binding))
+        let listed = match &binding {
+            Binding::Ambiguous(nodes) => nodes.as_slice(),
+            _ => new.map(std::slice::from_ref).unwrap_or_default(),
+        };
+        let is_one_of_several = listed.len() > 1 || new.is_some() || is_doubtful;
+        if rivals.is_empty() || !is_one_of_several {
+            return Some(binding);
+        }
+        let all: BTreeSet<&NodeId> = rivals.into_iter().chain(listed).collect();
+        let all: Vec<NodeId> = all.into_iter().cloned().collect();
+        Some(match <[NodeId; 1]>::try_from(all) {
+            Ok([one]) => Binding::Missing(one),
+            Err(several) => Binding::Ambiguous(several),
+        })
     }
 
-    /// Another process has seen several devices of the name. Two lists prove nothing about those that they
-    /// lack: until these are proven to be gone, the one that is listed is one of several.
-    fn with_rivals(&self, entry: &PolicyEntry, new: Option<&NodeId>) -> Option<Binding> {
-        let new = new?;
+    /// The devices that had the name of a policy when another process, or this one, saw several. No number of
+    /// lists proves anything about those that they lack: until these are proven to be gone, the one that is
+    /// listed is one of several.
+    fn lacking_rivals<'e>(&self, entry: &'e PolicyEntry) -> Vec<&'e NodeId> {
         let lacking = entry.rivals().filter(|id| {
             is_lacking(self.observed.index(), id) && !self.observed.absence().is_gone(id)
         });
-        let mut several: Vec<NodeId> = lacking.cloned().collect();
-        if several.is_empty() {
-            return None;
-        }
-        several.push(new.clone());
-        several.sort();
-        Some(Binding::Ambiguous(several))
+        lacking.collect()
     }
 
     /// Adopts a device that a policy targets now.

@@ -119,14 +119,20 @@ fn of_two_devices_with_one_hostname_the_other_is_bound_once_one_is_gone() {
 
 #[test]
 fn a_process_that_starts_with_short_lists_chooses_neither_of_two() {
-    for lists in [1, 2, 5] {
-        let mut world = ambiguous();
-        world.lack(lists, [0]);
-        world.kill();
-        world.run_for(A_WHILE);
-        assert!(world.writes().is_empty());
-        assert_eq!(world.bound(&policy_key(0)), None);
-        world.assert_converged();
+    for lacking in [vec![0], vec![0, 9]] {
+        for lists in [1, 2, 5] {
+            for lacking_then in [None, Some(0)] {
+                let mut world = ambiguous();
+                world.lack(lists, lacking.clone());
+                let then = lacking_then.map(node_id).into_iter().collect();
+                world.model.short.push_back(then);
+                world.kill();
+                world.run_for(A_WHILE);
+                assert!(world.writes().is_empty());
+                assert_eq!(world.bound(&policy_key(0)), None);
+                world.assert_converged();
+            }
+        }
     }
 }
 
