@@ -210,6 +210,8 @@ impl Account {
         let tags = ["tag:s", "tag:t", "tag:u"][world.rng.usize(..3)];
         if let Some(device) = world.model.devices.get_mut(&id) {
             device.tags = [tag(tags)].into();
+            // No read can show what changes while a request is under way.
+            world.drifted.insert(id, world.clock);
         }
     }
 

@@ -10,7 +10,7 @@ use super::told::EngineInputs;
 use crate::{
     model::{AttributeKey, DesiredAttribute, NodeId},
     plan::{Call, PolicyKey},
-    tailnet::{Answer, Failure, Input, Request, Retry},
+    tailnet::{Answer, Failure, Input, Request, Retry, Ticket},
 };
 
 /// The shortest pause after a failure that only an edit ends: ten polls, less the jitter.
@@ -76,6 +76,8 @@ pub struct Answers {
     doubtful: Vec<(usize, Entry)>,
     /// What was refused for good, and when.
     refused: Vec<(Duration, Entry)>,
+    /// The requests of a former connection or term: their refusal tells nothing about another credential.
+    former: BTreeSet<Ticket>,
     /// The generation and the approvals of each policy, and the approvals on the tailnet.
     declared: BTreeMap<Option<PolicyKey>, String>,
 }
@@ -88,6 +90,18 @@ impl EngineInputs {
             _ => None,
         };
         self.answers.note(input, request.as_ref(), now);
+        if matches!(input, Input::Connection { .. } | Input::Term(_)) {
+            self.answers.former = self.in_flight.keys().copied().collect();
+        }
+    }
+
+    /// A request was not sent. If it is a part of a split batch, the whole is asked for again.
+    pub fn note_not_sent(&mut self, request: &Request) {
+        if let Request::Write(call) = request {
+            let is_part =
+                |entry: &Entry| entry.is_attribute() && call.nodes().contains(&entry.device());
+            self.answers.doubtful.retain(|(_, entry)| !is_part(entry));
+        }
     }
 
     /// The answers so far allow this request.
@@ -145,8 +159,10 @@ impl Answers {
                     ..Self::default()
                 };
             }
-            Input::Answered(_, answer) => match (request, answer) {
+            Input::Answered(ticket, answer) => match (request, answer) {
                 (Some(Request::Write(call)), Ok(_)) => self.note_accepted(call),
+                (Some(Request::Write(_)), Err(failure))
+                    if !failure.unknown_outcome && self.former.contains(ticket) => {}
                 (Some(Request::Write(call)), Err(failure)) => self.note_failed(call, failure, now),
                 (_, Ok(Answer::Devices { devices, .. })) => {
                     let listed: BTreeSet<&NodeId> = devices.iter().map(|it| &it.node_id).collect();

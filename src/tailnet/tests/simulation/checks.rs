@@ -105,8 +105,14 @@ impl World {
                     policy.desired.key_expiry_disabled == Some(*after)
                 }
                 Call::SetTags(_, after) => {
-                    let before = self.model.devices.get(id).map(|device| &device.tags);
-                    adds(policy) && before.is_none_or(|before| before.is_subset(after))
+                    let device = self.model.devices.get(id);
+                    device.is_none_or(|device| {
+                        let mut added = after.difference(&device.tags);
+                        let declared = policy.desired.tags.as_ref();
+                        let are_declared =
+                            added.all(|tag| declared.is_some_and(|tags| tags.contains(tag)));
+                        device.tags.is_subset(after) && (are_declared || adds(policy))
+                    })
                 }
                 _ => false,
             };

@@ -109,6 +109,7 @@ impl World {
         if in_time && self.engine.still_wants(ticket, now) {
             self.send(ticket, request);
         } else {
+            self.reported.note_not_sent(&request);
             self.step(Input::NotSent(ticket));
         }
     }
