@@ -104,6 +104,7 @@ impl World {
                 Call::Set(_, SettingValue::KeyExpiryDisabled(after)) => {
                     policy.desired.key_expiry_disabled == Some(*after)
                 }
+                Call::SetTags(_, after) if policy.desired.tags.as_ref() == Some(after) => true,
                 Call::SetTags(_, after) => {
                     let device = self.model.devices.get(id);
                     device.is_none_or(|device| {
