@@ -126,7 +126,7 @@ async fn a_device_that_cannot_be_read_stops_no_command_and_is_named_on_stderr() 
         );
         for named in [
             "n20001CNTRL: tags, expires",
-            "(nas.tail0b5e.ts.net): nodeId",
+            "(nas.tail1234.ts.net): nodeId",
         ] {
             assert!(ran.err.contains(named), "{arguments:?}: {ran:?}");
         }
