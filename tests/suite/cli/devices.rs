@@ -117,7 +117,6 @@ async fn a_device_that_cannot_be_read_stops_no_command_and_is_named_on_stderr() 
         &["devices"][..],
         &["export", "--without-attributes"],
         &["plan", "-f", EXAMPLES],
-        &["validate", "--online", EXAMPLES],
     ] {
         let ran = tailnet.run(arguments).await;
         assert!(

@@ -44,7 +44,7 @@ async fn each_missing_piece_of_a_connection_is_named_until_it_is_there() {
 
     stage.secret(&json!({"api_key": "tskey-api-wrong"})).await;
     let rejected = "False CredentialRejected (Reconciling): GET /tailnet/-/devices: the credential was \
-                    rejected, check that it is right, not expired and not revoked: API token invalid \
+                    rejected; check that it is right, not expired, and not revoked: API token invalid \
                     (HTTP 401, request REQ-…)";
     stage.tailnet_says("default", rejected).await;
     stage.policy_says("router", rejected).await;
