@@ -244,7 +244,7 @@ impl ChangeBudget {
             reservations,
             ..
         } = self;
-        // Devices that are reserved and not changed yet take up room already.
+        // Devices that are reserved and not changed yet fill room already.
         let unused = reservations.reserved().filter(|id| !window.has(id)).count();
         let room = most.saturating_sub(window.count() + unused);
         // A device that was changed within the hour, or is approved to exceed the limit, uses up nothing, even

@@ -168,7 +168,7 @@ fn bind_device(
 }
 
 /// A device that is bound and listed. A machine that a person signs in again keeps its nodeId, loses its tags
-/// and belongs to that person: whoever has the machine could take over what the policy grants.
+/// and belongs to that person: a thief of the machine could take over what the policy grants.
 fn bound_to(
     target: &DeviceTarget,
     device: &Device,

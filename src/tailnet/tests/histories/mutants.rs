@@ -2,7 +2,7 @@
 
 use super::{
     ALL, actions, leaders, owned_keys, random, releases,
-    run::{History, announce},
+    run::{History, print_line},
     short_lists, shrink,
 };
 use crate::tailnet::mutants::{Mutant, switch};
@@ -116,7 +116,7 @@ fn each_mutant_is_found_within_2000_seeds() {
             Some(format!("{} with seed {seed}: {failure}", history.name))
         });
         match found {
-            Some(found) => announce(&format!("{mutant:?}: {found}")),
+            Some(found) => print_line(&format!("{mutant:?}: {found}")),
             None => missed.push(mutant),
         }
     }

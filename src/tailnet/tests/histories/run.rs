@@ -32,7 +32,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Prints a line although tests that pass print nothing.
-pub fn announce(line: &str) {
+pub fn print_line(line: &str) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
@@ -79,7 +79,7 @@ impl History {
             seed += 1;
         }
         tally.time = begin.elapsed();
-        announce(&format!(
+        print_line(&format!(
             "{}: {} from seed {first} on",
             self.name,
             tally.words()
@@ -175,7 +175,7 @@ pub fn run_all(all: &[History]) {
                     let time = begin.elapsed();
                     let story = result.as_ref().err().map(|failed| of.story(seed, failed));
                     if let Some(story) = &story {
-                        announce(story);
+                        print_line(story);
                     }
                     let mut queue = queue.lock().unwrap();
                     queue.tallies[history].note(result.unwrap_or_default(), time);
@@ -187,12 +187,12 @@ pub fn run_all(all: &[History]) {
     let queue = queue.into_inner().unwrap();
     let mut sum = Tally::default();
     for (history, tally) in all.iter().zip(&queue.tallies) {
-        announce(&format!("{:>12}: {}", history.name, tally.words()));
+        print_line(&format!("{:>12}: {}", history.name, tally.words()));
         sum.histories += tally.histories;
         sum.steps += tally.steps;
     }
     sum.time = begin.elapsed();
-    announce(&format!(
+    print_line(&format!(
         "{:>12}: {} on {threads} threads, from seed {first} on",
         "all",
         sum.words()
