@@ -70,6 +70,7 @@ impl Impact {
                 let has_expired = device.expires.is_some_and(|expires| expires <= now);
                 (!disabled && has_expired).then_some(Self::KeyExpired)
             }
+            // Nothing connects to a device that has no address.
             SettingValue::Ipv4(_) => before.is_some().then_some(Self::Ipv4Changed),
             SettingValue::Name(_) => None,
         }

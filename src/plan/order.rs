@@ -61,6 +61,7 @@ pub fn next_call<'a>(
         .filter(open)
         .filter(|difference| !(authorizes(&difference.change) && plan.keeps_out(difference)))
         .min_by_key(|difference| step(&difference.change))?;
+    // Routes of both kinds are one list of the API, and attributes one PATCH.
     let together = plan
         .differences
         .iter()
@@ -74,19 +75,21 @@ pub fn next_call<'a>(
 /// request of them.
 #[must_use]
 pub fn still_planned(made: &Call, differences: &[&Difference], plan: &DevicePlan) -> bool {
-    let still = |difference: &&&Difference| {
-        let same = |now: &&Difference| now.change == difference.change && now.hold.is_none();
-        plan.differences.iter().any(|now| same(&now))
-    };
     let Some(first) = differences.first() else {
         return false;
     };
     let waits = authorizes(&first.change) && plan.keeps_out(first);
     let is_same_call = match made {
+        // It also has routes that no difference has: one that someone approved meanwhile must not go.
         Call::SetRoutes(_, routes) => *routes == all_routes(differences, plan),
+        // The differences have everything that the request contains.
         _ => true,
     };
-    differences.iter().all(|difference| still(&difference)) && !waits && is_same_call
+    let are_still_planned = differences.iter().all(|difference| {
+        let mut now = plan.differences.iter();
+        now.any(|now| now.change == difference.change && now.hold.is_none())
+    });
+    are_still_planned && !waits && is_same_call
 }
 
 fn authorizes(change: &Change) -> bool {

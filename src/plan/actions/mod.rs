@@ -110,17 +110,21 @@ pub fn expiry(
     now: Timestamp,
 ) -> Option<Stage> {
     let at = policy.desired.expire_key_at?;
+    // Its key belongs to another tailnet.
     if device.external {
         return None;
     }
     let expiry = record.actions.expiries.get(&at);
+    // Before everything else: no new key and no clock makes a finished action due again.
     if expiry.is_some_and(|expiry| expiry.done.contains(&device.node_id)) {
         return Some(Stage::Done);
     }
+    // Before the record of a begun action, because a backup can restore that record too.
     if at < policy.created {
         return Some(Stage::Missed(Missed::BeforeCreation));
     }
     let started = expiry.and_then(|expiry| expiry.started.get(&device.node_id));
+    // An action that is still recorded continues: its own record shows whether it took effect.
     if started.is_none() && record.actions.is_dropped(at) {
         return Some(Stage::Missed(Missed::DeclaredBefore));
     }
@@ -128,6 +132,7 @@ pub fn expiry(
         return Some(Stage::Scheduled);
     }
     if let Some(before) = started {
+        // The request is planned, and held until the expiry can be read.
         if device.is_unknown(DeviceField::Expires) {
             return Some(Stage::Started);
         }
@@ -141,6 +146,7 @@ pub fn expiry(
     if now.duration_since(at) > GRACE {
         return Some(Stage::Missed(Missed::TooLate));
     }
+    // Done without a request: a key that someone makes after this must not expire for the same time.
     Some(if is_past(device, now) {
         Stage::Done
     } else {
@@ -174,13 +180,16 @@ pub fn inactivity(
 ) -> Option<Inactivity> {
     let delete_inactive = policy.desired.delete_inactive?;
     let has_selector = matches!(policy.target, Target::Selector(_));
+    // Any unreadable field, even one that matters nowhere here: a deletion cannot be undone.
     let is_excluded = protected || device.external || !device.unreadable.is_empty();
+    // A device that is not reported as connected may be connected all the same.
     if !has_selector || is_excluded || device.connected != Some(false) {
         return None;
     }
     let joined = device.created.unwrap_or(FIRST_SEEN).max(FIRST_SEEN);
-    let plausible = |seen: &Timestamp| (joined..=now).contains(seen);
-    let last_seen = device.last_seen.filter(plausible)?;
+    let last_seen = device
+        .last_seen
+        .filter(|seen| (joined..=now).contains(seen))?;
     let due = last_seen.checked_add(delete_inactive.inactive_for).ok()?;
     Some(if due <= now {
         Inactivity::Inactive(last_seen)
@@ -212,6 +221,7 @@ impl Actions {
             .iter()
             .filter(|(policy, _)| policy.desired.has_actions())
             .collect();
+        // Policies share an action, and the first in rank owns it.
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
         for (policy, record) in ranked {
             actions.expire(policy, record, device, context.now);
@@ -266,6 +276,7 @@ impl Actions {
         match stage {
             Stage::Due | Stage::Started => self.desired(policy, Change::Delete { last_seen }),
             _ => {
+                // Time alone frees one of the deletions of the day.
                 if let Some(lapse) = record.actions.next_lapse(context.now) {
                     self.wake(lapse, context.now);
                 }
@@ -290,9 +301,8 @@ impl Actions {
     }
 
     fn wake(&mut self, at: Timestamp, now: Timestamp) {
-        let before = self.wakes.filter(|before| *before > now);
         if at > now {
-            self.wakes = Some(before.map_or(at, |before| before.min(at)));
+            self.wakes = Some(self.wakes.map_or(at, |before| before.min(at)));
         }
     }
 }
@@ -316,12 +326,14 @@ pub(super) fn hold(
     if !difference.is_action() {
         return None;
     }
-    let has_no_record = |(policy, _): &(&Policy, &PolicyRecord)| {
-        difference.concerns(&policy.key) && policy.is_in_no_cluster()
-    };
-    if policies.iter().any(has_no_record) {
+    let mut owners = policies
+        .iter()
+        .filter(|(policy, _)| difference.concerns(&policy.key));
+    // Without a record, the next run would do it again.
+    if owners.clone().any(|(policy, _)| policy.is_in_no_cluster()) {
         return Some(Hold::NoRecord);
     }
+    // A wrong clock makes every offline device inactive, and every time a past one (docs/decisions/0014).
     if let Some(skew) = clock_skew {
         return Some(Hold::ClockSkew(skew));
     }
@@ -335,10 +347,9 @@ pub(super) fn hold(
     if device.created.is_none_or(|created| created < FIRST_SEEN) {
         return Some(Hold::JoinTimeUnknown);
     }
-    let full = |(policy, record): &(&Policy, &PolicyRecord)| {
-        difference.concerns(&policy.key) && record.actions.is_full(*at, &device.node_id)
-    };
-    policies.iter().any(full).then_some(Hold::TooManyExpiries)
+    owners
+        .any(|(_, record)| record.actions.is_full(*at, &device.node_id))
+        .then_some(Hold::TooManyExpiries)
 }
 
 impl Difference {
@@ -368,6 +379,7 @@ impl Difference {
         let sends = matches!(field_owners.mode(policy), Mode::Enforce | Mode::Approve);
         let is_pending = matches!(self.hold, Some(Hold::Approval(_) | Hold::Limit(_)));
         match self.change {
+            // Recorded while it is pending, so that an approval after the hour does not find it missed.
             Change::ExpireKey { .. } => sends && (self.hold.is_none() || is_pending),
             // A held deletion must not count for the day.
             Change::Delete { .. } => sends && self.hold.is_none(),

@@ -60,6 +60,15 @@ impl DeletionRecord {
     }
 }
 
+impl ExpiryRecord {
+    /// Whether this has every device that `needed` has.
+    fn cover(&self, needed: &Self) -> bool {
+        // A begun expiry is enough for a done one: after a crash, the key's new expiry shows that it is done.
+        let is_known = |id: &NodeId| self.started.contains_key(id) || self.done.contains(id);
+        needed.started.keys().all(is_known) && needed.done.iter().all(is_known)
+    }
+}
+
 impl ActionRecords {
     /// Whether no action is recorded.
     #[must_use]
@@ -71,18 +80,15 @@ impl ActionRecords {
     /// nothing.
     #[must_use]
     pub fn cover(&self, needed: &Self) -> bool {
-        let expiry = |(at, needed): (&Timestamp, &ExpiryRecord)| {
-            let Some(kept) = self.expiries.get(at) else {
-                return needed.started.is_empty() && needed.done.is_empty();
-            };
-            let known = |id: &NodeId| kept.started.contains_key(id) || kept.done.contains(id);
-            needed.started.keys().all(known) && needed.done.iter().all(known)
-        };
-        let deletion = |(id, needed): (&NodeId, &DeletionRecord)| {
-            let kept = self.deletions.get(id);
-            kept.is_some_and(|kept| kept.at >= needed.at)
-        };
-        needed.expiries.iter().all(expiry) && needed.deletions.iter().all(deletion)
+        let nothing = ExpiryRecord::default();
+        let mut expiries = needed.expiries.iter();
+        let mut deletions = needed.deletions.iter();
+        expiries.all(|(at, needed)| self.expiries.get(at).unwrap_or(&nothing).cover(needed))
+            && deletions.all(|(id, needed)| {
+                // An earlier record of the same device would cease to count too soon.
+                let kept = self.deletions.get(id);
+                kept.is_some_and(|kept| kept.at >= needed.at)
+            })
     }
 
     /// Merges another record. A done action stays done, and a begun one stays begun.
@@ -135,8 +141,11 @@ impl ActionRecords {
     /// The times that are no longer declared and more than an hour ago: their records can be dropped.
     #[must_use]
     pub fn over(&self, declared: Option<Timestamp>, now: Timestamp) -> Vec<Timestamp> {
-        let is_over = |at: &Timestamp| Some(*at) != declared && now.duration_since(*at) > GRACE;
-        self.expiries.keys().copied().filter(is_over).collect()
+        self.expiries
+            .keys()
+            .copied()
+            .filter(|at| Some(*at) != declared && now.duration_since(*at) > GRACE)
+            .collect()
     }
 
     /// Drops the record of a time. The clock may be wrong, so the latest dropped time is recorded: no

@@ -91,10 +91,9 @@ pub(in crate::plan) fn impossible(
             node: device.node_id.clone(),
             device: device.label().to_string(),
             hold: hold::conflict(&change, context, |id: &NodeId| {
-                let mut owners = policies.iter().filter(|(owner, _)| owner.key == *policy);
-                let other = context.index.get(id);
-                let reported = owners.all(|(owner, _)| owner.allowance.discloses(other));
-                context.disclosed_name(reported, id)
+                let policies = policies.iter().map(|(policy, _)| *policy);
+                let of = policies.filter(|other| other.key == *policy);
+                context.disclosed_name(context.discloses(id, of), id)
             }),
             change,
             why: Why::Declared,

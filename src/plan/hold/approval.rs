@@ -166,6 +166,7 @@ impl FrozenPlan {
         if changes.is_empty() {
             return None;
         }
+        // Whatever must make an earlier approval void is part of the text.
         let mut text = format!(
             "{}\n{}\n{approvals_used}\n{on:?}\n",
             policy.uid, policy.generation
@@ -209,6 +210,7 @@ impl FrozenPlan {
             .retain(node, |change| differs(change) || unread(change));
         let of_node = self.changes.of(node).into_iter();
         for change in of_node.flat_map(BTreeMap::values) {
+            // A difference that was gone and is back as it was has been approved too.
             if differs(change) {
                 self.open.insert(node.clone(), change.clone());
             }

@@ -22,6 +22,7 @@ impl WantedChanges {
         for key in before.difference(&policies) {
             if let Some(nodes) = self.by_policy.get_mut(key) {
                 nodes.remove(node);
+                // Only policies that want a change may cost something when the limit is exceeded.
                 if nodes.is_empty() {
                     self.by_policy.remove(key);
                 }
@@ -129,6 +130,7 @@ fn largest_over_limit<R: Ord>(
         changed.extend(nodes.iter());
         changed.len() > max
     });
+    // All that follow change at least as many devices, and the largest policies are held first.
     let held = first_held.map_or(&[][..], |first| &policies[first..]);
     held.iter().map(|(key, _)| (*key).clone()).collect()
 }

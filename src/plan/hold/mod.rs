@@ -32,14 +32,15 @@ pub(super) fn hold<'a>(
         ) {
             continue;
         }
-        let may_name = |id: &NodeId| {
-            let owners = policies.iter().map(|(policy, _)| policy);
-            let mut owners = owners.filter(|policy| difference.concerns(&policy.key));
-            owners.all(|policy| policy.allowance.discloses(context.index.get(id)))
+        let called = |id: &NodeId| {
+            let policies = policies.iter().map(|(policy, _)| *policy);
+            let owners = policies.filter(|policy| difference.concerns(&policy.key));
+            context.disclosed_name(context.discloses(id, owners), id)
         };
-        let called = |id: &NodeId| context.disclosed_name(may_name(id), id);
+        // The owner must allow it: no policy may allow a disruption in the name of one that ranks before it.
         let disruption = disruption(difference, device, policies, context.now)
             .filter(|disruption| !field_owners.allows(&difference.owner, *disruption));
+        // An unknown expiry comes first, because it decides whether there is a disruption.
         difference.hold = unknown_expiry(difference, device, field_owners)
             .or_else(|| disruption.map(Hold::Disruption))
             .or_else(|| conflict(&difference.change, context, called))
@@ -48,6 +49,7 @@ pub(super) fn hold<'a>(
             .or_else(|| actions::hold(difference, device, policies, context.approvals.clock_skew()))
             // An approval or the limit comes after the guards: it must not ask for a change that they hold.
             .or_else(|| difference.hold.take())
+            // Last, because every other reason says what to do, and another plan would not help against it.
             .or_else(|| not_in_approved_plan(difference, context));
     }
 }
@@ -79,6 +81,7 @@ fn would_unselect(
     if difference.change.field() != tags {
         return None;
     }
+    // The policies of the difference count even while they wait: an approval must not lead into a loop.
     let acts =
         |policy: &PolicyKey| field_owners.acts_on(policy, &tags) || difference.concerns(policy);
     // The whole list as it would be sent, including the entries that the policy's author may not see.
@@ -88,13 +91,18 @@ fn would_unselect(
         .iter()
         .map(|(policy, _)| *policy)
         .filter(|policy| {
-            let keeps = || policy.allowance.keeps_tags(device, &changed);
-            policy.desired.tags.is_some() && !(policy.still_targets(&changed) && keeps())
+            // A policy without tags brings about no change of tags, so that it cannot be part of a loop.
+            policy.desired.tags.is_some()
+                && !(policy.still_targets(&changed)
+                    && policy.allowance.keeps_tags(device, &changed))
         })
         .collect();
     releasing.sort_by_key(|policy| policy.rank());
-    let stays = |policy: &PolicyKey| releasing.iter().all(|releasing| releasing.key != *policy);
-    let without = field_owners.tags.among(stays).settled(&device.tags, acts);
+    // The tags as they become once the policies that release the device count no longer.
+    let without = field_owners
+        .tags
+        .among(|policy| releasing.iter().all(|it| it.key != *policy))
+        .settled(&device.tags, acts);
     let first = releasing.first().filter(|_| without != after)?;
     Some(Hold::WouldUnselect(first.key.clone()))
 }
@@ -149,17 +157,15 @@ fn disruption(
     policies: &[(&Policy, &PolicyRecord)],
     now: Timestamp,
 ) -> Option<Disruption> {
-    let has_selector = || {
-        let mut policies = policies.iter().map(|(policy, _)| *policy);
-        policies.any(|policy| {
-            policy.key == difference.owner && matches!(policy.target, Target::Selector(_))
-        })
-    };
     match &difference.change {
         Change::Setting { after, .. } => disruption_of_setting(after, device, now),
         Change::List(change) => match change {
             ListChange::Tags { before, .. } => {
-                (before.is_empty() && has_selector()).then_some(Disruption::FirstTag)
+                let mut policies = policies.iter().map(|(policy, _)| policy);
+                let owner = policies.find(|policy| policy.key == difference.owner);
+                // A policy that names a device means this one. A selector may match a user's machine by accident.
+                let has_selector = owner.is_some_and(|owner| owner.selector().is_some());
+                (before.is_empty() && has_selector).then_some(Disruption::FirstTag)
             }
             ListChange::EnabledRoutes { .. } | ListChange::ExitNode { .. } => None,
         },

@@ -39,8 +39,10 @@ impl FromStr for PlanHash {
     type Err = Refused;
 
     fn from_str(text: &str) -> Result<Self, Refused> {
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if text.len() == 2 * Self::BYTES && text.bytes().all(is_digit) {
+        let mut bytes = text.bytes();
+        if text.len() == 2 * Self::BYTES
+            && bytes.all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        {
             return Ok(Self(text.to_owned()));
         }
         Err(Refused(format!(

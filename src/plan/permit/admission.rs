@@ -34,10 +34,12 @@ impl Guardrails {
     pub fn admit(&self, policy: Policy, labels: Option<&Labels>) -> Result<Policy, Forbidden> {
         let allowance = self.allowance(&policy, labels)?;
         let mode = match policy.mode {
+            // It stays recognizable as invalid, because the records of an invalid policy must not change.
             Mode::Suspended(Suspender::Invalid) => policy.mode,
             Mode::Enforce | Mode::Approve | Mode::Suspended(_) if self.suspended => {
                 Mode::Suspended(Suspender::Tailnet)
             }
+            // An observing policy sends nothing anyway. Suspended, it would gain a precedence that it never had.
             mode => mode,
         };
         Ok(Policy {
@@ -51,12 +53,11 @@ impl Guardrails {
     /// they are sent. It does not check entries of lists ([`DevicePermissions`]).
     #[must_use]
     pub fn denies(&self, policy: &Policy, field: PolicyField, device: &Device) -> Option<Hold> {
-        let protected = || self.protects(device).then_some(Hold::Protected);
-        let not_allowed = || {
-            let permissions = DevicePermissions::of(policy, device);
-            permissions.denied(field).map(Hold::NotAllowed)
-        };
-        protected().or_else(not_allowed)
+        if self.protects(device) {
+            return Some(Hold::Protected);
+        }
+        let permissions = DevicePermissions::of(policy, device);
+        permissions.denied(field).map(Hold::NotAllowed)
     }
 
     fn allowance(
@@ -68,8 +69,12 @@ impl Guardrails {
             return Ok(AllowedRules::default());
         };
         let namespace = &policy.key.namespace;
-        let own = rules.iter().filter(|rule| rule.is_for(namespace, labels));
-        let own: Vec<Arc<Rule>> = own.cloned().collect();
+        let own: Vec<Arc<Rule>> = rules
+            .iter()
+            .filter(|rule| rule.is_for(namespace, labels))
+            .cloned()
+            .collect();
+        // Without a rule for the namespace every field would have the same error.
         let errors = if own.is_empty() {
             vec![("metadata.namespace".to_owned(), self.no_rule(namespace))]
         } else {
@@ -78,11 +83,13 @@ impl Guardrails {
         if errors.is_empty() {
             return Ok(AllowedRules(Some(own.into())));
         }
-        let of_unknown = |rule: &Arc<Rule>| rule.labels.is_some() && rule.name_matches(namespace);
         Err(Forbidden {
             errors,
             line: SuggestedRule::for_policy(policy, &own).to_string(),
-            selector_errors: labels.is_none() && rules.iter().any(of_unknown),
+            selector_errors: labels.is_none()
+                && rules
+                    .iter()
+                    .any(|rule| rule.labels.is_some() && rule.name_matches(namespace)),
         })
     }
 
@@ -110,6 +117,7 @@ fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
             continue;
         }
         let desired = &policy.desired;
+        // Two rules may allow one list together: each entry is checked by itself.
         let outside = match field.kind() {
             FieldKind::List(ListSetting::Tags) => {
                 permissions::outside(allowing, desired.tags.as_ref())
@@ -118,9 +126,12 @@ fn errors(policy: &Policy, rules: &[Arc<Rule>]) -> Vec<(String, String)> {
                 permissions::outside(allowing, desired.enabled_routes.as_ref())
             }
             FieldKind::List(ListSetting::ExitNode) => {
-                let is_allowed = allowing.any(|rule| rule.allows_exit_node());
-                let both = || "0.0.0.0/0 and ::/0".to_owned();
-                (!is_allowed).then(both).into_iter().collect()
+                // One rule must allow both routes, because a request enables both or none.
+                if allowing.any(|rule| rule.allows_exit_node()) {
+                    Vec::new()
+                } else {
+                    vec!["0.0.0.0/0 and ::/0".to_owned()]
+                }
             }
             FieldKind::Setting(_)
             | FieldKind::PostureAttributes

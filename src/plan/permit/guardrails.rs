@@ -67,6 +67,7 @@ impl Guardrails {
     /// Whether a device is protected whatever its unreadable fields are.
     pub(super) fn surely_protects(&self, device: &Device) -> bool {
         let mut protected = self.protected.iter();
+        // A device that may be protected is held as unreadable, which says what must be corrected.
         protected.any(|guarded| {
             guarded.selector.check(device).unwrap_or(true)
                 && guarded.selector.undecided_by(device).is_empty()

@@ -24,15 +24,15 @@ pub trait Entry: Ord + Clone + Display {
 
 impl Entry for Tag {
     fn is_inside(&self, scope: &AllowedEntries) -> bool {
-        let matches = |globs: &Arc<[Glob]>| globs.iter().any(|glob| glob.matches(self.as_str()));
-        scope.tags.as_ref().is_none_or(matches)
+        let globs = scope.tags.as_ref();
+        globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(self.as_str())))
     }
 }
 
 impl Entry for Route {
     fn is_inside(&self, scope: &AllowedEntries) -> bool {
-        let contains = |networks: &Arc<[Route]>| networks.iter().any(|it| it.covers(self));
-        scope.routes.as_ref().is_none_or(contains)
+        let networks = scope.routes.as_ref();
+        networks.is_none_or(|networks| networks.iter().any(|it| it.covers(self)))
     }
 }
 
@@ -75,6 +75,7 @@ impl AllowedEntries {
             // The entry may end a sentence.
             let entry = word.trim_end_matches(['.', ':']);
             let tag = entry.parse::<Tag>().ok();
+            // A route with host bits would disclose the same network.
             let route = Route::reported(entry).ok().filter(|_| entry.contains('/'));
             let is_hidden = tag.is_some_and(|tag| !self.covers(&tag))
                 || route.is_some_and(|route| !self.covers(&route));
@@ -112,6 +113,7 @@ impl AllowedEntries {
     /// What these rules allow together. A rule without a bound allows all entries.
     fn of(rules: &[&Arc<Rule>]) -> Self {
         let allowing = |field: PolicyField| rules.iter().filter(move |rule| rule.allows(field));
+        // No rule for a field gives a list of no entries, which allows nothing. `None` would allow all.
         let tags = allowing(PolicyField::Tags).map(|rule| rule.tags.as_ref());
         let routes = allowing(PolicyField::EnabledRoutes).map(|rule| rule.routes.as_ref());
         Self {
@@ -276,6 +278,7 @@ impl PolicyPermissions {
         let permissions = self.of.get(policy).map(|permissions| DevicePermissions {
             denied: BTreeSet::new(),
             line: String::new(),
+            // It also hides the entries of a list that the policy's author may not see.
             scope: permissions.scope.clone(),
         });
         Self {
@@ -300,6 +303,7 @@ impl PolicyPermissions {
             let permissions = self.of.get(&policy.key);
             permissions.is_some_and(|permissions| permissions.denied.contains(&field))
         };
+        // An observing policy is held as such, on a protected device as on any other.
         let protected = self.protected && policy.mode != Mode::Observe;
         if !protected && !policy.desired.fields().into_iter().any(denied) {
             return None;
@@ -315,6 +319,7 @@ impl PolicyPermissions {
             // The policy as it would act if the device were not protected.
             let unprotected = with(Mode::Enforce, allowed.desired.clone());
             Part {
+                // It declares nothing that counts: its claims must not override policies of other devices.
                 counts: with(policy.mode, policy.desired.only(|_| false)),
                 protected: Some(unprotected),
                 denied: denied_settings,
@@ -336,6 +341,7 @@ impl PolicyPermissions {
         }
         let permissions = self.of.get(policy);
         let denied = permissions.and_then(|it| it.denied(field.of_spec()));
+        // The rules first: to wait until a field can be read would not help a denied policy.
         denied.map(Hold::NotAllowed).or_else(|| {
             let unknown = self.unknown(policy, field);
             (!unknown.is_empty()).then_some(Hold::Unreadable(unknown))

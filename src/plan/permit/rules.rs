@@ -38,11 +38,13 @@ impl Rule {
     }
 
     pub(super) fn is_for(&self, namespace: &str, labels: Option<&Labels>) -> bool {
-        let has = |(key, value): (&String, &String)| {
-            labels.is_some_and(|labels| labels.get(key) == Some(value))
-        };
-        let required = self.labels.as_ref();
-        self.name_matches(namespace) && required.is_none_or(|required| required.iter().all(has))
+        self.name_matches(namespace)
+            && self.labels.as_ref().is_none_or(|required| {
+                // Unknown labels match nothing: a guess could give a namespace the tailnet.
+                required
+                    .iter()
+                    .all(|(key, value)| labels.is_some_and(|it| it.get(key) == Some(value)))
+            })
     }
 
     pub(super) fn allows(&self, field: PolicyField) -> bool {
@@ -89,10 +91,12 @@ impl AllowedRules {
     /// other devices, not even whether there are any.
     #[must_use]
     pub fn is_about(&self, device: &Device) -> bool {
-        let changes = |rule: &Arc<Rule>| rule.allows_any_field() && rule.is_about(device);
-        self.0
-            .as_ref()
-            .is_none_or(|rules| rules.iter().any(changes))
+        self.0.as_ref().is_none_or(|rules| {
+            // A rule of no fields allows nothing, so it must disclose nothing either.
+            rules
+                .iter()
+                .any(|rule| rule.allows_any_field() && rule.is_about(device))
+        })
     }
 
     /// Whether every rule that lets the policy change the tags of a device also does so after the change.
@@ -100,6 +104,7 @@ impl AllowedRules {
     pub fn keeps_tags(&self, device: &Device, changed: &Device) -> bool {
         let rules = self.0.iter().flat_map(|rules| rules.iter());
         let mut own = rules.filter(|rule| rule.allows(PolicyField::Tags) && rule.is_about(device));
+        // Every rule: one that ends with the change would let two policies change the tags back and forth.
         own.all(|rule| rule.is_about(changed))
     }
 

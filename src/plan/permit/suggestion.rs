@@ -34,6 +34,7 @@ impl SuggestedRule {
         {
             let named = desired.enabled_routes.iter().flatten();
             routes.extend(named.map(ToString::to_string));
+            // exitNode: false withdraws the two routes, which needs the same permission.
             if desired.exit_node.is_some() {
                 routes.extend(Route::exit_node().iter().map(ToString::to_string));
             }
@@ -106,6 +107,7 @@ pub fn yaml_string(text: &str) -> String {
 
 /// A name, quoted only if YAML would not read it as a string.
 fn plain(name: &str) -> String {
+    // kubectl reads YAML 1.1, in which these are booleans and null, and a name of digits is a number.
     const OTHERS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     if name.starts_with(|c: char| c.is_ascii_lowercase()) && !OTHERS.contains(&name) {
         name.to_owned()

@@ -10,6 +10,7 @@ pub(super) fn needed(field: &Field) -> Vec<DeviceField> {
     match field {
         Field::Setting(setting) => vec![setting.reported_in()],
         Field::List(ListSetting::Tags) => vec![DeviceField::Tags],
+        // Whether the device had joined by then, and whether its key can expire or has.
         Field::ExpireKeyAt => vec![
             DeviceField::Created,
             DeviceField::KeyExpiryDisabled,

@@ -35,6 +35,7 @@ impl Selector {
     /// Whether a device matches, or may match: that depends on a field that cannot be read.
     #[must_use]
     pub fn may_match(&self, device: &Device) -> bool {
+        // A selector that fails matches nothing: a wrong match would change a device that nobody meant.
         self.check(device).unwrap_or(false)
     }
 
@@ -48,6 +49,8 @@ impl Selector {
         let steps = Cell::new(0);
         let others_match = self.may_match_without_expression(device, &steps);
         match &self.expression {
+            // Last, because it costs the most. It must not see the placeholder of an unreadable field: the
+            // device may match then, and its policies wait.
             Some(expression) if others_match && !expression.reads_unknown(device) => {
                 let (result, taken) = expression.evaluate(device);
                 (result, steps.get() + taken)
@@ -59,23 +62,26 @@ impl Selector {
     /// The unreadable fields of a device that keep it unknown whether the device matches.
     #[must_use]
     pub fn undecided_by(&self, device: &Device) -> UnreadableFields {
+        // A readable part that does not match decides, whatever the other fields are.
         if device.unreadable.is_empty() || !self.may_match(device) {
             return UnreadableFields::default();
         }
-        let expression = self.expression.iter();
-        let of_expression = expression.flat_map(|expression| expression.unknown(device));
         let has_tags = !self.tags.is_empty() || !self.tag_patterns.is_empty();
         let parts = [
             (true, DeviceField::IsExternal),
+            // Users depend on the tags too: a tagged device has no user.
             (has_tags || !self.users.is_empty(), DeviceField::Tags),
             (!self.users.is_empty(), DeviceField::User),
             (!self.hostnames.is_empty(), DeviceField::Hostname),
             (!self.os.is_empty(), DeviceField::Os),
         ];
-        let of_parts = parts.into_iter().filter(|(is_needed, _)| *is_needed);
-        let of_parts = of_parts.map(|(_, field)| field);
-        let unknown = of_parts.filter(|field| device.is_unknown(*field));
-        unknown.chain(of_expression).collect()
+        let expression = self.expression.iter();
+        parts
+            .into_iter()
+            .filter(|(is_needed, field)| *is_needed && device.is_unknown(*field))
+            .map(|(_, field)| field)
+            .chain(expression.flat_map(|expression| expression.unknown(device)))
+            .collect()
     }
 
     /// Whether all parts but the expression match, as far as their fields can be read.
@@ -87,19 +93,27 @@ impl Selector {
         };
         let unknown = |field: DeviceField| device.is_unknown(field);
         let any = |globs: &[Glob], text: &str| globs.iter().any(|glob| matches(glob, text));
-        let tag = |pattern: &Glob| device.tags.iter().any(|tag| matches(pattern, tag.as_str()));
-        let tags = || self.tags.is_subset(&device.tags) && self.tag_patterns.iter().all(tag);
-        // Unreadable tags are empty here, as those of a device that a user owns.
-        let user = || {
+        let has_all_tags = || {
+            self.tags.is_subset(&device.tags)
+                && self.tag_patterns.iter().all(|pattern| {
+                    let mut tags = device.tags.iter();
+                    tags.any(|tag| matches(pattern, tag.as_str()))
+                })
+        };
+        // The API still names the user who registered a tagged device, but its tags own it. Unreadable tags
+        // are empty here, as those of a device that a user owns.
+        let is_of_user = || {
             device.tags.is_empty() && (unknown(DeviceField::User) || any(&self.users, &device.user))
         };
-        let hostname = || any(&self.hostnames, &folded(&device.hostname));
-        let os = || self.os.iter().any(|os| is_same_name(os, &device.os));
         !device.external
-            && (unknown(DeviceField::Tags) || tags())
-            && (self.users.is_empty() || user())
-            && (self.hostnames.is_empty() || unknown(DeviceField::Hostname) || hostname())
-            && (self.os.is_empty() || unknown(DeviceField::Os) || os())
+            && (unknown(DeviceField::Tags) || has_all_tags())
+            && (self.users.is_empty() || is_of_user())
+            && (self.hostnames.is_empty()
+                || unknown(DeviceField::Hostname)
+                || any(&self.hostnames, &folded(&device.hostname)))
+            && (self.os.is_empty()
+                || unknown(DeviceField::Os)
+                || self.os.iter().any(|os| is_same_name(os, &device.os)))
     }
 }
 
@@ -135,7 +149,9 @@ impl Glob {
 
     /// As [`Glob::matches`], with the steps that it took.
     fn compare(&self, text: &str) -> (bool, usize) {
+        // Letters, not bytes: `?` matches one letter of any script.
         let (pattern, text) = (&self.0, text.chars().collect::<Vec<_>>());
+        // Splitting the text into letters costs steps too.
         let (mut at, mut seen, mut steps) = (0, 0, text.len());
         let mut star: Option<(usize, usize)> = None;
         while seen < text.len() {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::Selector;
+use super::{Glob, Selector};
 use crate::model::{Device, folded, nearest};
 
 /// A criterion of a selector that no device meets by itself.
@@ -37,13 +37,12 @@ impl Unmatched {
             ),
         ];
         let lists = lists.into_iter().filter_map(|(what, wanted, known)| {
-            let is_met = |text: &String| {
-                let glob = super::Glob::new(text);
-                known.keys().any(|known| glob.matches(known))
-            };
             let first = wanted.first()?;
-            (!wanted.iter().any(is_met))
-                .then(|| Self::new(format!("{what} {}", wanted.join(" or ")), first, known))
+            let is_met = wanted.iter().any(|text| {
+                let glob = Glob::new(text);
+                known.keys().any(|known| glob.matches(known))
+            });
+            (!is_met).then(|| Self::new(format!("{what} {}", wanted.join(" or ")), first, known))
         });
         tags.chain(lists).collect()
     }
@@ -67,7 +66,7 @@ impl fmt::Display for Unmatched {
     }
 }
 
-fn texts(globs: &[super::Glob]) -> Vec<String> {
+fn texts(globs: &[Glob]) -> Vec<String> {
     globs.iter().map(ToString::to_string).collect()
 }
 
@@ -94,13 +93,13 @@ impl Known {
             *known.hostnames.entry(folded(&device.hostname)).or_default() += 1;
             *known.os.entry(folded(&device.os)).or_default() += 1;
         }
-        // A machine chooses its hostname and OS: other characters do not get into a message.
-        let is_plain = |text: &String| {
-            text.chars()
-                .all(|letter| letter.is_alphanumeric() || "-_.@+".contains(letter))
-        };
+        // A machine chooses its hostname and OS: other characters do not get into a message. Tags need no
+        // check, as the control server accepts only valid ones.
         for texts in [&mut known.users, &mut known.hostnames, &mut known.os] {
-            texts.retain(|text, _| is_plain(text));
+            texts.retain(|text, _| {
+                let mut letters = text.chars();
+                letters.all(|letter| letter.is_alphanumeric() || "-_.@+".contains(letter))
+            });
         }
         known
     }

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 
 use crate::model::NodeId;
 
-use crate::plan::{ApprovalStates, DeviceIndex, Guardrails, PolicyKey, Released, TailnetWide};
+use crate::plan::{
+    ApprovalStates, DeviceIndex, Guardrails, Policy, PolicyKey, Released, TailnetWide,
+};
 
 /// Everything that a device's plan depends on besides the device and its policies.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +29,17 @@ pub struct PlanContext<'a> {
 }
 
 impl PlanContext<'_> {
+    /// Whether a message to the authors of these policies may name another device.
+    pub(in crate::plan) fn discloses<'p>(
+        &self,
+        id: &NodeId,
+        mut to: impl Iterator<Item = &'p Policy>,
+    ) -> bool {
+        let device = self.index.get(id);
+        // All of them, because one message goes into the status of each.
+        to.all(|policy| policy.allowance.discloses(device))
+    }
+
     /// The name of another device, or a placeholder if the reader may not learn of that device.
     pub(in crate::plan) fn disclosed_name(&self, reported: bool, id: &NodeId) -> String {
         if reported {

@@ -3,9 +3,7 @@
 use super::UniqueSetting;
 use crate::{
     model::{NodeId, Setting},
-    plan::{
-        Conflict, ConflictKind, Field, FieldOwners, PlanContext, Policy, PolicyKey, PolicyRecord,
-    },
+    plan::{Conflict, ConflictKind, Field, FieldOwners, PlanContext, Policy, PolicyRecord},
 };
 
 impl FieldOwners {
@@ -18,12 +16,6 @@ impl FieldOwners {
         context: &PlanContext<'_>,
     ) {
         let (index, claimed) = (context.index, &context.tailnet_wide.unique);
-        let tells = |overridden: &PolicyKey, other: &NodeId| {
-            let mut of = policies
-                .iter()
-                .filter(|(policy, _)| policy.key == *overridden);
-            of.all(|(policy, _)| policy.allowance.discloses(index.get(other)))
-        };
         let mut lost = Vec::new();
         if let Some(ipv4) = &unique.ipv4
             && let Some((winner, other)) = claimed.before_for_ipv4(node, ipv4, index)
@@ -39,7 +31,9 @@ impl FieldOwners {
         }
         for (setting, owners, winner, other) in lost {
             let conflicts = owners.into_iter().map(|overridden| {
-                let reported = tells(&overridden, other);
+                let policies = policies.iter().map(|(policy, _)| *policy);
+                let of = policies.filter(|policy| policy.key == overridden);
+                let reported = context.discloses(other, of);
                 Conflict {
                     field: Field::Setting(setting),
                     owner: winner.clone(),

@@ -40,6 +40,7 @@ impl AttributeTypes {
     pub fn gain_device(&mut self, policy: &Policy) -> BTreeSet<PolicyKey> {
         let devices = self.setting.entry(policy.key.clone()).or_default();
         *devices += 1;
+        // A claim counts once for the tailnet, on however many devices.
         if *devices > 1 {
             return BTreeSet::new();
         }
@@ -65,6 +66,7 @@ impl AttributeTypes {
         before: Option<&Policy>,
         after: Option<&Policy>,
     ) -> BTreeSet<PolicyKey> {
+        // A policy that may set attributes nowhere claims nothing: it could take keys from all others.
         let sets = |policy: &&Policy| self.setting.contains_key(&policy.key);
         let (before, after) = (before.filter(sets), after.filter(sets));
         self.replace(before, after)
@@ -102,13 +104,13 @@ impl AttributeTypes {
     #[must_use]
     pub fn deciding(&self, key: &AttributeKey, now: Timestamp) -> Option<(&Rank, &TypeClaim)> {
         let claims = self.desired.get(&key.folded())?;
-        let live = |claim: &TypeClaim| claim.expiry.is_none_or(|expiry| expiry > now);
-        let can_hold = |claim: &TypeClaim| {
-            self.against(&claim.attribute_type).is_none()
-                && !self.refused.contains_key(&claim.attribute_type)
-        };
         let mut ranked = claims.iter();
-        ranked.find(|(_, claim)| live(claim) && can_hold(claim))
+        ranked.find(|(_, claim)| {
+            claim.expiry.is_none_or(|expiry| expiry > now)
+                // A claim that cannot be met would only keep others from a type that the tailnet can have.
+                && self.against(&claim.attribute_type).is_none()
+                && !self.refused.contains_key(&claim.attribute_type)
+        })
     }
 
     /// Replaces the types that a device has. Returns the policies that this may affect.
@@ -133,15 +135,14 @@ impl AttributeTypes {
                 self.present.remove(&folded);
             }
             if was_there != is_there {
-                let claims = self.desired.get(&folded);
-                let differs = |claims: &&BTreeMap<Rank, TypeClaim>| {
-                    claims
-                        .values()
-                        .any(|claim| claim.attribute_type != *attribute_type)
-                };
+                let claims = self.desired.get(&folded).into_iter().flatten();
                 // If a claim becomes impossible, the next one in rank takes precedence.
-                let claims = claims.filter(differs).into_iter().flatten();
-                affected.extend(claims.map(|(rank, _)| rank.policy().clone()));
+                if claims
+                    .clone()
+                    .any(|(_, claim)| claim.attribute_type != *attribute_type)
+                {
+                    affected.extend(claims.map(|(rank, _)| rank.policy().clone()));
+                }
             }
         }
         affected
@@ -191,11 +192,10 @@ impl AttributeTypes {
         desired: &DesiredAttribute,
         now: Timestamp,
     ) -> bool {
-        let decided_before = || {
-            let deciding = self.deciding(key, now);
-            deciding.is_some_and(|(rank, _)| *rank < policy.owned_rank())
-        };
-        self.against(&AttributeType::of(key, desired)).is_some() && !decided_before()
+        self.against(&AttributeType::of(key, desired)).is_some()
+            && self
+                .deciding(key, now)
+                .is_none_or(|(rank, _)| *rank >= policy.owned_rank())
     }
 }
 

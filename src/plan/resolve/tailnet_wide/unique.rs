@@ -99,14 +99,17 @@ impl UniqueSettings {
         index: &DeviceIndex,
     ) -> Option<(&PolicyKey, &NodeId)> {
         let addr = addr.addr();
-        let can_have = |other: &NodeId| match index.holder_of(addr) {
-            Some(holder) if holder.node_id != *other => {
-                let unique = self.of.get(&holder.node_id);
-                unique.is_some_and(|unique| unique.leaves_ipv4(addr))
+        // A claim on an address that a device keeps has no effect. It would hold the claims of others for as
+        // long as it stands, without ever being met.
+        first_before(self.ipv4.get(&addr)?, node, rank, |other| {
+            match index.holder_of(addr) {
+                Some(holder) if holder.node_id != *other => {
+                    let unique = self.of.get(&holder.node_id);
+                    unique.is_some_and(|unique| unique.leaves_ipv4(addr))
+                }
+                _ => true,
             }
-            _ => true,
-        };
-        first_before(self.ipv4.get(&addr)?, node, rank, can_have)
+        })
     }
 
     /// The policy and device that take precedence over a device for a name, if that device can have it.
@@ -117,14 +120,13 @@ impl UniqueSettings {
         (name, rank): &(DeviceLabel, Rank),
         index: &DeviceIndex,
     ) -> Option<(&PolicyKey, &NodeId)> {
-        let can_have = |other: &NodeId| {
+        first_before(self.names.get(name)?, node, rank, |other| {
             let mut holders = index.devices_named(name);
             holders.all(|holder| {
                 let unique = self.of.get(&holder.node_id);
                 holder.node_id == *other || unique.is_some_and(|unique| unique.leaves_name(name))
             })
-        };
-        first_before(self.names.get(name)?, node, rank, can_have)
+        })
     }
 
     /// The devices that wait for the name or the address of this one, or, transitively, for the address of a
@@ -139,6 +141,7 @@ impl UniqueSettings {
                 waiting.insert(other.clone());
             }
         }
+        // Not by recursion: a chain can be as long as the tailnet.
         let mut next = vec![node];
         while let Some(node) = next.pop() {
             let addr = index.get(node).and_then(|device| device.ipv4);
@@ -162,6 +165,7 @@ impl UniqueSettings {
             if device.node_id == *node {
                 return circle;
             }
+            // Another circle, which waits for itself and not for this device.
             if circle.contains(&device.node_id) {
                 break;
             }

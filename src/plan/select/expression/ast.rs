@@ -142,6 +142,7 @@ impl Truth {
             Self::Texts(a, how, b) => Ok(how.holds(&a.of(on)?, &b.of(on)?)),
             Self::Numbers(a, how, b) => Ok(how.holds(&a.of(on)?, &b.of(on)?)),
             Self::Truths(pair, how) => Ok(how.holds(&pair.0.of(on)?, &pair.1.of(on)?)),
+            // The order counts, as in CEL. The tags of a device are sorted.
             Self::Lists(a, how, b) => Ok(how.holds(&a.of(on)?, &b.of(on)?)),
             Self::In(text, list) => Ok(list.of(on)?.contains(&text.of(on)?)),
             Self::Asks(text, question) => question.of(&text.of(on)?, on),
@@ -171,6 +172,7 @@ impl Question {
         Ok(match self {
             Self::StartsWith(start) => text.starts_with(&*start.of(on)?),
             Self::EndsWith(end) => text.ends_with(&*end.of(on)?),
+            // Linear in both strings, whose reads are counted already.
             Self::Contains(part) => text.contains(&*part.of(on)?),
             Self::Matches(pattern, at) => {
                 // Before the match: the cost is bounded, not measured.
@@ -206,8 +208,10 @@ impl Text {
         let text = match self {
             Self::Literal(text) => Cow::from(text),
             Self::Field(read) => read(on.device).unwrap_or_default(),
+            // An empty string instead would compare as earlier than every time.
             Self::Sometimes(read, absent) => read(on.device).ok_or(Failure::Absent(*absent))?,
             Self::Lower(text) => text.of(on)?.to_ascii_lowercase().into(),
+            // The chosen value has counted its own steps.
             Self::Choice(choice) => return choice.of(on)?.of(on),
         };
         on.read(&text)?;
@@ -219,6 +223,7 @@ impl Number {
     fn of(&self, on: &Evaluation) -> Value<i64> {
         let count = match self {
             Self::Literal(number) => return Ok(*number),
+            // Code points, as in CEL, not bytes.
             Self::Letters(text) => text.of(on)?.chars().count(),
             Self::Items(list) => list.of(on)?.len(),
             Self::Choice(choice) => return choice.of(on)?.of(on),

@@ -50,6 +50,7 @@ pub(super) const FIELDS: [(&str, Read); 12] = [
 ];
 
 /// The fields that may be unreadable, as far as an expression can read them.
+// Without nodeId: a device whose nodeId cannot be read is skipped when the list is parsed.
 pub(super) const MAY_BE_UNREADABLE: [DeviceField; 11] = [
     DeviceField::Name,
     DeviceField::Hostname,

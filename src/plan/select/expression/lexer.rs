@@ -32,6 +32,7 @@ const SIGNS: [&str; 22] = [
 
 /// Splits an expression into tokens, the last of which is [`Token::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<Positioned>, SyntaxError> {
+    // Letters, not bytes: the positions in errors are for people.
     let letters: Vec<char> = text.chars().collect();
     let mut lexer = Lexer {
         letters: &letters,
@@ -87,9 +88,9 @@ impl Lexer<'_> {
         let Some(first) = self.peek() else {
             return Ok(Token::End);
         };
-        let quoted = |at: usize| matches!(self.letters.get(at), Some('\'' | '"'));
         match first {
-            'r' | 'R' if quoted(self.at + 1) => {
+            // A raw string, such as r'\d'. Before names, which can begin with an r too.
+            'r' | 'R' if matches!(self.letters.get(self.at + 1), Some('\'' | '"')) => {
                 self.at += 1;
                 self.text(true)
             }
@@ -114,6 +115,7 @@ impl Lexer<'_> {
 
     fn number(&mut self) -> Result<Token, SyntaxError> {
         let start = self.at;
+        // Letters too, so that 0x1F and 5u of CEL are an error as a whole.
         let digits = self.take_while(|letter| letter.is_ascii_alphanumeric());
         let fraction = self.peek() == Some('.');
         match digits.parse() {
@@ -128,6 +130,7 @@ impl Lexer<'_> {
     fn text(&mut self, raw: bool) -> Result<Token, SyntaxError> {
         let start = self.at;
         let quote = self.peek().unwrap_or_default();
+        // Before the empty string, which the first two quotes would be.
         if self.starts_with(&String::from(quote).repeat(3)) {
             let why = "a string must be on one line: write it between single quotes, as in 'fra'";
             return Err(SyntaxError::new(start, why));

@@ -47,20 +47,22 @@ impl Expression {
     ) -> (Result<bool, ExpressionError>, usize) {
         let evaluation = Evaluation::new(device, Self::MAX_STEPS);
         let result = self.root.of(&evaluation);
-        let result = result.map_err(|failure| self.error(failure));
-        (result, Self::MAX_STEPS - evaluation.left())
+        // An evaluation that fails counts too, so that no expression gets its steps for nothing.
+        let steps = Self::MAX_STEPS - evaluation.left();
+        (result.map_err(|failure| self.error(failure)), steps)
     }
 
     /// The unreadable fields of a device that it names.
     pub(in crate::plan) fn unknown(&self, device: &Device) -> Vec<DeviceField> {
+        // Almost all devices can be read: their evaluation must not search the text.
         if device.unreadable.is_empty() {
             return Vec::new();
         }
         // A field in a string literal or behind && counts too: the device then waits, which is safe.
-        let names = |field: &DeviceField| self.text.contains(field.as_str());
-        let unknown = fields::MAY_BE_UNREADABLE.into_iter();
-        let unknown = unknown.filter(|field| device.is_unknown(*field));
-        unknown.filter(names).collect()
+        fields::MAY_BE_UNREADABLE
+            .into_iter()
+            .filter(|field| device.is_unknown(*field) && self.text.contains(field.as_str()))
+            .collect()
     }
 
     /// Whether it names an unreadable field of a device.
@@ -91,6 +93,7 @@ impl FromStr for Expression {
 
     fn from_str(text: &str) -> Result<Self, ExpressionError> {
         let length = text.chars().count();
+        // Before it is parsed: the length bounds the work of the parser.
         if length > Self::MAX_LENGTH {
             let why = format!(
                 "the expression is too long: found {length} characters, expected at most {}",
@@ -136,6 +139,7 @@ pub struct ExpressionError {
 impl ExpressionError {
     /// `at` counts characters from the start.
     fn at(text: &str, at: usize, why: String) -> Self {
+        // The message goes into a condition, which must stay one short line.
         const SHOWN: usize = 24;
         let before: Vec<char> = text.chars().take(at).collect();
         let line_start = before.iter().rposition(|letter| *letter == '\n');

@@ -147,6 +147,7 @@ impl Parser {
         if *self.peek() != Token::Sign(sign) {
             return Ok(first);
         }
+        // One list, not a pair of pairs: a long row of conditions must not nest.
         let mut parts = vec![truth(at, first)?];
         while self.eat(sign) {
             let at = self.at();
@@ -166,6 +167,7 @@ impl Parser {
         }
         self.next += 1;
         let right = self.unary(depth)?;
+        // CEL would compare the boolean of the first comparison with the third value, which nobody means.
         if self.comparison().is_some() {
             return Err(
                 self.error("comparisons cannot be chained: write brackets, or && between them")
@@ -208,6 +210,7 @@ impl Parser {
     }
 
     fn unary(&mut self, depth: usize) -> Parsed<Value> {
+        // Counted, not nested: no row of ! can use up the stack.
         let mut negations = 0;
         while self.eat("!") {
             negations += 1;
@@ -229,6 +232,7 @@ impl Parser {
     fn member(&mut self, depth: usize) -> Parsed<Value> {
         let start = self.at();
         let mut value = self.primary(depth)?;
+        // Each call wraps the value, so that a chain is as deep as brackets are.
         let mut calls = depth;
         while self.eat(".") {
             calls += 1;
@@ -286,12 +290,14 @@ impl Parser {
             ("contains", text) => Question::Contains(text),
             (_, Text::Literal(text)) => {
                 let pattern = Pattern::parse(&text).map_err(|why| SyntaxError::new(at, why))?;
+                // All patterns together have one bound: many small ones take as much memory as a large one.
                 self.patterns = self.patterns.plus(pattern.size());
                 if let Some(excess) = self.patterns.excess("the patterns of this expression are") {
                     return Err(SyntaxError::new(at, excess));
                 }
                 Question::Matches(pattern, at)
             }
+            // The size of a pattern that is computed, or that a machine reports, would have no bound.
             _ => {
                 return Err(SyntaxError::new(
                     at,
@@ -334,6 +340,7 @@ impl Parser {
     /// The rest of `[a, b]`.
     fn list(&mut self, depth: usize) -> Parsed<Value> {
         let mut items = Vec::new();
+        // A comma after the last item is allowed, as in CEL.
         while !self.eat("]") {
             let at = self.at();
             match self.value(depth + 1)? {

@@ -21,7 +21,8 @@ use regex_syntax::{
 pub(super) const MAX_LETTERS: usize = 256;
 /// The most byte sequences of a pattern's character classes: a digit of any script takes 242.
 pub(super) const MAX_SEQUENCES: usize = 2500;
-const NESTING: u32 = 16;
+/// How deep groups and repetitions may be nested. It bounds the stack of parsing a pattern.
+const MAX_NESTING: u32 = 16;
 /// The most memory of one compiled pattern. The other bounds already ensure it; this is a second safeguard.
 pub(super) const MAX_BYTES: usize = 64 << 10;
 
@@ -125,6 +126,7 @@ struct Shared {
 static PATTERNS: Mutex<BTreeMap<String, Weak<Shared>>> = Mutex::new(BTreeMap::new());
 
 fn patterns() -> MutexGuard<'static, BTreeMap<String, Weak<Shared>>> {
+    // A panic elsewhere leaves the map valid: each change of it is a single call.
     PATTERNS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -177,13 +179,14 @@ impl Pattern {
 }
 
 fn hir(text: &str) -> Result<Hir, Box<regex_syntax::Error>> {
-    let mut parser = ParserBuilder::new().nest_limit(NESTING).build();
+    let mut parser = ParserBuilder::new().nest_limit(MAX_NESTING).build();
     parser.parse(text).map_err(Box::new)
 }
 
 fn compile(text: &str) -> Option<PikeVM> {
     let config = NFA::config()
         .nfa_size_limit(Some(MAX_BYTES))
+        // Only whether a string matches is asked: captures would take memory for nothing.
         .which_captures(WhichCaptures::None);
     let nfa = NFA::compiler()
         .configure(config)
