@@ -257,6 +257,7 @@ impl Actions {
         device: &Device,
         context: &PlanContext<'_>,
     ) {
+        // A deletion that a guardrail denies is planned too, and shown with the reason.
         let last_seen = match inactivity(policy, device, false, context.now) {
             None => return,
             Some(Inactivity::KeptUntil(until)) => return self.wake(until, context.now),
@@ -293,6 +294,7 @@ impl Actions {
     }
 
     fn desired(&mut self, policy: &Policy, change: Change) {
+        // One request does the same action for several policies.
         let known = self.changes.iter_mut().find(|(known, _)| *known == change);
         match known {
             Some((_, owners)) => owners.push(policy.key.clone()),

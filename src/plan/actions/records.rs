@@ -99,6 +99,7 @@ impl ActionRecords {
             for (id, before) in &other.started {
                 record.started.entry(id.clone()).or_insert(*before);
             }
+            // Either record may be the older one: an action that one of them knows as done is done.
             let done = &record.done;
             record.started.retain(|id, _| !done.contains(id));
             record.missed_reported |= other.missed_reported;
@@ -116,6 +117,7 @@ impl ActionRecords {
     #[must_use]
     pub fn is_full(&self, at: Timestamp, id: &NodeId) -> bool {
         self.expiries.get(&at).is_some_and(|record| {
+            // A begun expiry has its place in the record.
             !record.started.contains_key(id)
                 && record.started.len() + record.done.len() >= MAX_EXPIRIES
         })

@@ -96,13 +96,16 @@ impl<'a> DiffBuilder<'a> {
     fn hold(&self, policy: &PolicyKey, change: &Change) -> Option<Hold> {
         match self.field_owners.mode(policy) {
             Mode::Suspended(by) => Some(Hold::Suspended(by)),
+            // Before an approval: nobody must approve what would not be sent then.
             _ if let Some(denied) = self.field_owners.denies(policy, &change.field()) => {
                 Some(denied)
             }
+            // Unknown is not different: the attribute may have the desired value.
             _ if change.replaces_unknown() => Some(Hold::Unreadable(
                 [DeviceField::Attributes].into_iter().collect(),
             )),
             Mode::Approve if !self.approvals.approves(policy, change) => Some(Hold::Approval(None)),
+            // After the approval of the policy: a change that nobody has approved needs no room in the limit.
             _ if self.field_owners.is_limited(policy)
                 && !self.approvals.is_exempt_from_limit(policy, change) =>
             {
@@ -117,6 +120,8 @@ impl<'a> DiffBuilder<'a> {
         // An approval covers only what the policy was shown.
         let change = &self.field_owners.view(&owner, change);
         let hold = self.hold(&owner, change);
+        // A change that the limit holds still counts. Otherwise its policy would want nothing, be released,
+        // want the change again, and so on.
         let counts = matches!(hold, None | Some(Hold::Limit(_)));
         if counts && !self.approvals.is_exempt_from_limit(&owner, change) {
             self.found.wanted.push((change.field(), owner.clone()));
@@ -126,6 +131,7 @@ impl<'a> DiffBuilder<'a> {
         }
         match hold {
             None => {
+                // A policy owns a key that it sets, not one that it deletes.
                 if let Change::Attribute {
                     key,
                     after: Some(_),
@@ -152,6 +158,7 @@ impl<'a> DiffBuilder<'a> {
         hold: Option<Hold>,
     ) -> Option<Difference> {
         let mut owners = owners.into_iter();
+        // Without an owner nobody wants the change.
         Some(Difference {
             node: self.device.node_id.clone(),
             device: self.device.label().to_string(),
@@ -185,6 +192,7 @@ impl<'a> DiffBuilder<'a> {
             suspender,
         } = sorted;
         if !acting.is_empty() {
+            // One request does it for all of them, so that nothing is left that someone could approve.
             let waiting = waiting.into_iter().map(|(owner, _)| owner);
             let by_rank = acting.into_iter().chain(waiting).chain(suspended);
             let difference = self.difference(by_rank, why, change, None);
@@ -232,14 +240,18 @@ impl<'a> DiffBuilder<'a> {
             suspended,
             suspender,
         } = owners;
-        let sends = |policy: &PolicyKey| is_active(policy) || acting.contains(policy);
-        let after = claim.settled(before, sends);
-        let waiting = waiting.into_iter().map(|(owner, hold)| {
-            let after = with(&owner);
-            (owner, hold, after)
+        // A policy whose change is approved sends it, although its mode alone does not.
+        let after = claim.settled(before, |policy| {
+            is_active(policy) || acting.contains(policy)
         });
         // A policy that wants what the acting policies bring about anyway needs no approval.
-        let (met, waiting): (Vec<_>, Vec<_>) = waiting.partition(|(.., own)| *own == after);
+        let (met, waiting): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .map(|(owner, hold)| {
+                let own = with(&owner);
+                (owner, hold, own)
+            })
+            .partition(|(.., own)| *own == after);
         if after != *before {
             let met = met.into_iter().map(|(owner, ..)| owner);
             let why = acting.first().map_or(Why::Declared, why);
@@ -253,6 +265,7 @@ impl<'a> DiffBuilder<'a> {
             let difference = self.difference([owner], why, change, Some(hold));
             self.found.shown.extend(difference);
         }
+        // One difference for all suspended policies, because nobody approves them one by one.
         let is_suspended =
             |policy: &PolicyKey| matches!(field_owners.mode(policy), Mode::Suspended(_));
         let all = claim.settled(before, |policy| is_active(policy) || is_suspended(policy));
@@ -318,6 +331,7 @@ impl<'a> DiffBuilder<'a> {
     /// Adds the one-shot actions of the policies that these owners include.
     fn actions(&mut self, actions: &Actions) {
         for (change, owners) in &actions.changes {
+            // The owners of observing and protected policies are compared with the same actions.
             let included: Vec<PolicyKey> = owners
                 .iter()
                 .filter(|owner| self.field_owners.includes(owner))
@@ -362,6 +376,7 @@ impl<'a> DiffBuilder<'a> {
                 field_owners
                     .exact_attribute_owners
                     .iter()
+                    // A policy does not prune a key that it declares itself, even with an impossible type.
                     .filter(|owner| !named && !field_owners.is_impossible_for(key, owner)),
             )
             .cloned()

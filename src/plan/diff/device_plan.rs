@@ -60,6 +60,7 @@ impl DevicePlan {
 
     /// The shown differences of policies that own the field.
     fn waiting(&self) -> impl Iterator<Item = &Difference> {
+        // An observing or denied policy has no precedence, so that it must not keep a device out either.
         let shown = self.shown.iter();
         shown.filter(|it| !matches!(it.hold, Some(Hold::Observed | Hold::NotAllowed(_))))
     }
@@ -69,11 +70,15 @@ impl DevicePlan {
     /// device out only for the policies that declare it: otherwise any policy could keep a device out.
     #[must_use]
     pub fn keeps_out(&self, entry: &Difference) -> bool {
-        let others = self.differences.iter();
-        let others = others.filter(|other| other.change != entry.change);
-        let mut all = others.chain(self.waiting());
-        let is_own = |other: &Difference| other.owners().any(|owner| entry.concerns(owner));
-        all.any(|other| is_own(other) || !other.cannot_hold()) || !self.complete()
+        // A setting that has not been read may differ.
+        if !self.complete() {
+            return true;
+        }
+        self.differences
+            .iter()
+            .filter(|other| other.change != entry.change)
+            .chain(self.waiting())
+            .any(|other| !other.cannot_hold() || other.owners().any(|owner| entry.concerns(owner)))
     }
 
     /// The differences of one policy.
@@ -93,6 +98,7 @@ impl DevicePlan {
     #[must_use]
     pub fn disclosed_as(&self, difference: &Difference, policy: &PolicyKey) -> Difference {
         let change = match (&difference.hold, &difference.change) {
+            // The observed value must not be disclosed, or is a placeholder for one that cannot be read.
             (Some(Hold::NotAllowed(_) | Hold::Unreadable(_)), change) => Change::NotCompared {
                 field: change.field(),
                 after: change.after(),

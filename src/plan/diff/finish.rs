@@ -7,9 +7,7 @@ use super::{
 };
 use crate::{
     model::{Attributes, Device},
-    plan::{
-        Change, Difference, FieldOwners, Mode, PolicyKey, UniqueSetting, release::declared_keys,
-    },
+    plan::{Change, Difference, FieldOwners, Mode, UniqueSetting, release::declared_keys},
 };
 
 /// The plan of a device, without its one-shot actions. `only_shown` differences count for nothing else.
@@ -24,10 +22,15 @@ pub(in crate::plan) fn finish(
     let mut desired_by = desired_by(&found.wanted, found.all());
     if !is_known(device, attributes, &owners) {
         // A release is known before all of its devices are read. The limit must count it as a whole, or it
-        // would begin with the devices that are read first.
-        let enforces = |policy: &&PolicyKey| owners.mode(policy) == Mode::Enforce;
-        desired_by.extend(owners.releasing.iter().filter(enforces).cloned());
+        // would begin with the devices that are read first. A release that needs an approval counts once it is
+        // approved.
+        for policy in &owners.releasing {
+            if owners.mode(policy) == Mode::Enforce {
+                desired_by.insert(policy.clone());
+            }
+        }
     }
+    // Before any attribute is read, nobody knows what a policy would set.
     let managed = attributes.map(|_| declared_keys::keys(&owners, &found.acting, &found.all()));
     let Found {
         mut differences,

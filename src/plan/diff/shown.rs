@@ -79,6 +79,7 @@ pub(in crate::plan) fn impossible(
     let impossible = field_owners.impossible.iter();
     let differing = impossible.filter_map(|(policy, key, desired)| {
         let before = attributes.get(key);
+        // The device has what is declared. Another device has the key with the other type.
         if before.is_some_and(|reported| desired.is_met_by(reported)) {
             return None;
         }

@@ -131,6 +131,7 @@ impl Changes {
     pub fn retain(&mut self, node: &NodeId, keep: impl Fn(&Change) -> bool) {
         if let Some(changes) = self.0.get_mut(node) {
             changes.retain(|_, change| keep(change));
+            // A device without changes must not count as one that the plan changes.
             if changes.is_empty() {
                 self.0.remove(node);
             }
@@ -275,6 +276,7 @@ impl<'a> ApprovalStates<'a> {
 
 impl ApprovalStates<'_> {
     fn has(changes: Option<&BTreeMap<Field, Change>>, change: &Change) -> bool {
+        // With the same observed state: a person has approved the change from what they saw.
         changes.is_some_and(|changes| changes.get(&change.field()) == Some(change))
     }
 

@@ -235,6 +235,7 @@ fn taken(
         SettingValue::Ipv4(after) => {
             let holder = index.holder_of(after.addr())?;
             let unique = &context.tailnet_wide.unique;
+            // An address that waits for itself never becomes free, so that a person must break the circle.
             let circle = unique.circle(&device.node_id, after.addr(), index);
             if circle.is_empty() {
                 return Some(Hold::AddressInUse(called(holder)));

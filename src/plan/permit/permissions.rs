@@ -65,6 +65,7 @@ impl AllowedEntries {
     /// Masks the entries that are not allowed in a message of the API: a request for a list also contains the
     /// entries of others, and the API may quote them.
     fn mask(&self, text: &str) -> String {
+        // The letters of tags and CIDRs. The API writes lists with blanks and brackets around the entries.
         let is_part = |c: char| c.is_ascii_alphanumeric() || ":._/-".contains(c);
         let mut masked = String::with_capacity(text.len());
         let mut rest = text;

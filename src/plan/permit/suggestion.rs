@@ -75,6 +75,7 @@ impl fmt::Display for SuggestedRule {
             f,
             "allowedPolicies: [{{namespaces: {{names: [{namespace}]}}"
         )?;
+        // An empty list of fields would allow nothing.
         if !self.fields.is_empty() {
             let fields: Vec<&str> = self.fields.iter().map(|field| field.as_str()).collect();
             write!(f, ", fields: [{}]", fields.join(", "))?;

@@ -19,6 +19,7 @@ impl Policy {
     #[must_use]
     pub fn named_routes(&self) -> RouteSet {
         let mut routes = self.desired.enabled_routes.clone().unwrap_or_default();
+        // exitNode: false enables no route that a release could withdraw.
         if self.desired.exit_node == Some(true) {
             routes.extend(Route::exit_node());
         }

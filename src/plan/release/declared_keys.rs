@@ -20,16 +20,19 @@ pub(in crate::plan) fn keys<'a>(
     let acting = acting
         .iter()
         .filter(|(key, _)| difference_of(key).is_some_and(|difference| difference.hold.is_none()));
+    // A key in sync is owned too, because the policy would set it if it differed (docs/decisions/0020).
     let in_sync = field_owners
         .attributes
         .iter()
-        .filter(|(key, _)| difference_of(key).is_none());
-    let in_sync = in_sync.flat_map(|(key, claim)| {
-        let field = Field::Attribute(key.clone());
-        let owners = claim.owners.iter();
-        let owners = owners.filter(move |owner| field_owners.acts_on(owner, &field));
-        owners.map(|owner| (key.clone(), owner.clone()))
-    });
+        .filter(|(key, _)| difference_of(key).is_none())
+        .flat_map(|(key, claim)| {
+            let field = Field::Attribute(key.clone());
+            claim
+                .owners
+                .iter()
+                .filter(move |owner| field_owners.acts_on(owner, &field))
+                .map(|owner| (key.clone(), owner.clone()))
+        });
     let mut managed: BTreeMap<PolicyKey, BTreeSet<AttributeKey>> = BTreeMap::new();
     for (key, policy) in acting.cloned().chain(in_sync) {
         managed.entry(policy).or_default().insert(key);

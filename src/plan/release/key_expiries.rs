@@ -37,13 +37,13 @@ impl KeyExpiries {
         declared: &BTreeMap<AttributeKey, DesiredAttribute>,
         owned: &BTreeSet<AttributeKey>,
     ) -> Self {
-        let recorded = self.iter();
-        let dropped =
-            recorded.filter(|(key, _)| owned.contains(*key) && !declared.contains_key(*key));
-        let declared = declared
+        let no_longer_declared = self
+            .iter()
+            .filter(|(key, _)| owned.contains(*key) && !declared.contains_key(*key));
+        let expiring = declared
             .iter()
             .filter_map(|(key, desired)| Some((key, whole_second(desired.expiry?))));
-        let mut all: Vec<_> = dropped.chain(declared).collect();
+        let mut all: Vec<_> = no_longer_declared.chain(expiring).collect();
         // What expires first is needed first.
         all.sort_by_key(|(key, expiry)| (*expiry, *key));
         let mut length = 0;
@@ -63,6 +63,7 @@ impl KeyExpiries {
 }
 
 fn whole_second(time: Timestamp) -> Timestamp {
+    // Kubernetes stores whole seconds: with a fraction, the record would differ from the one in the status.
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 

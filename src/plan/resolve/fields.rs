@@ -101,18 +101,17 @@ impl FieldOwners {
             .copied()
             .partition(|(policy, _)| policy.mode == Mode::Observe);
         ranked.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
-        let no_types = AttributeTypes::default();
-        let alone = |of: (&Policy, &PolicyRecord)| {
+        let mut observed = BTreeMap::new();
+        for of in observing {
             let key = &of.0.key;
-            let permissions = permissions.of_an_observer(key);
-            (
-                key.clone(),
-                Self::among(&[of], node, &no_types, approvals, permissions, now),
-            )
-        };
-        let observed = observing.into_iter().map(alone).collect();
+            // Compared as if it were the only policy, so that it shows what it would change.
+            let (types, permissions) = (AttributeTypes::default(), permissions.of_an_observer(key));
+            let alone = Self::among(&[of], node, &types, approvals, permissions, now);
+            observed.insert(key.clone(), alone);
+        }
         let mut field_owners = Self::among(&ranked, node, types, approvals, permissions, now);
         field_owners.observed = observed;
+        // Last: a setting that any policy of the device declares is not cleared.
         for released in released {
             field_owners.clear(released, approvals);
         }
@@ -129,6 +128,7 @@ impl FieldOwners {
         for of in protected {
             let key = &of.0.key;
             let permissions = self.permissions.of_an_observer(key);
+            // Without claims of others and approvals: it shows what would be sent without the protection.
             let (types, approvals) = (AttributeTypes::default(), ApprovalStates::default());
             let alone = Self::among(&[*of], node, &types, &approvals, permissions, now);
             self.protected.insert(key.clone(), alone);
@@ -155,17 +155,21 @@ impl FieldOwners {
         for (policy, _) in ranked {
             field_owners.admit(policy, approvals);
             for (key, desired) in policy.desired.attributes.iter().flatten() {
+                // Declared, and no longer desired: no owner of all attributes may delete a value that someone
+                // has set there since.
                 if desired.has_expired(now) {
                     field_owners.named.insert(key.clone());
                     let expired = (key.clone(), policy.key.clone());
                     field_owners.expired.insert(expired);
                     continue;
                 }
+                // It takes precedence over nothing: not even its key counts as declared.
                 if types.refuse(policy, key, desired, now) {
                     field_owners.set_impossible(policy, key, desired);
                     continue;
                 }
                 field_owners.named.insert(key.clone());
+                // Even if it is overridden: the policy still wants the key, so that nobody prunes it.
                 field_owners.desired.insert(key.clone());
                 if !field_owners.overridden_type(policy, key, desired, types, now) {
                     field_owners.admit_attribute(policy, key, desired);
@@ -179,6 +183,7 @@ impl FieldOwners {
             field_owners.named.extend(owned.clone().cloned());
             field_owners.desired.extend(owned.cloned());
         }
+        // After all policies, because one that ranks later may desire a key that an earlier one prunes.
         for (policy, record) in ranked {
             field_owners.prune(policy, record.owned.known_at(node));
         }
@@ -236,10 +241,12 @@ impl FieldOwners {
     /// policy that takes precedence.
     #[must_use]
     pub fn need_attributes(&self) -> bool {
-        let is_of_type = |conflict: &Conflict| matches!(conflict.kind, ConflictKind::Type(_));
         !self.attributes.is_empty()
             || !self.impossible.is_empty()
-            || self.conflicts.iter().any(is_of_type)
+            || self
+                .conflicts
+                .iter()
+                .any(|conflict| matches!(conflict.kind, ConflictKind::Type(_)))
             || !self.removed_keys.is_empty()
             || !self.released_keys.is_empty()
             || !self.exact_attribute_owners.is_empty()
@@ -249,18 +256,20 @@ impl FieldOwners {
     /// When the next desired attribute expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        let own = self.attributes.values();
-        let own = own.filter_map(|claim| claim.desired.expiry);
-        let shown = self.only_shown().filter_map(Self::next_expiry);
-        own.chain(shown).chain(self.conflicts_end).min()
+        let claims = self.attributes.values();
+        claims
+            .filter_map(|claim| claim.desired.expiry)
+            .chain(self.only_shown().filter_map(Self::next_expiry))
+            .chain(self.conflicts_end)
+            .min()
     }
 
     /// Whether any policy declares routes of either kind.
     #[must_use]
     pub fn need_routes(&self) -> bool {
-        let routes = ListSetting::ALL.into_iter().filter(|it| it.is_of_routes());
-        let mut owned = routes.filter(|list| self.has_owners(*list));
-        owned.next().is_some() || self.only_shown().any(Self::need_routes)
+        let mut lists = ListSetting::ALL.into_iter();
+        lists.any(|list| list.is_of_routes() && self.has_owners(list))
+            || self.only_shown().any(Self::need_routes)
     }
 
     fn has_owners(&self, list: ListSetting) -> bool {
@@ -274,23 +283,26 @@ impl FieldOwners {
     /// Whether a request for the routes would contain entries that no policy here owns.
     #[must_use]
     pub fn share_routes(&self) -> bool {
-        let sets_exit_node = |claim: &FieldOwner<RouteSet>| {
+        let acts_on = |owner: &PolicyKey, list| self.acts_on(owner, &Field::List(list));
+        let carries_subnets = self.enabled_routes.carries_unmanaged(
+            |owner| acts_on(owner, ListSetting::EnabledRoutes),
+            AllowedEntries::bounds_routes,
+        );
+        // The routes of an exit node are in the same list of the API.
+        let sets_exit_node = self.exit_node.as_ref().is_some_and(|claim| {
             let mut owners = claim.owners.iter();
-            owners.any(|owner| self.acts_on(owner, &Field::List(ListSetting::ExitNode)))
-        };
-        let acts =
-            |owner: &PolicyKey| self.acts_on(owner, &Field::List(ListSetting::EnabledRoutes));
-        self.enabled_routes
-            .carries_unmanaged(acts, AllowedEntries::bounds_routes)
-            || !self.exit_node.as_ref().is_some_and(sets_exit_node)
+            owners.any(|owner| acts_on(owner, ListSetting::ExitNode))
+        });
+        carries_subnets || !sets_exit_node
     }
 
     /// Whether a request for the tags would contain tags that no policy here owns.
     #[must_use]
     pub fn share_tags(&self) -> bool {
-        let acts = |owner: &PolicyKey| self.acts_on(owner, &Field::List(ListSetting::Tags));
-        self.tags
-            .carries_unmanaged(acts, AllowedEntries::bounds_tags)
+        self.tags.carries_unmanaged(
+            |owner| self.acts_on(owner, &Field::List(ListSetting::Tags)),
+            AllowedEntries::bounds_tags,
+        )
     }
 
     /// Whether this policy allows this disruption.
@@ -319,6 +331,7 @@ impl FieldOwners {
             let winner = self.admit_list(policy, &value);
             add_conflict(Field::List(value.setting()), winner);
         }
+        // A message lists them in the order of the spec.
         conflicts.sort();
         self.conflicts
             .extend(conflicts.into_iter().map(|(field, winner)| Conflict {
@@ -376,10 +389,12 @@ impl FieldOwners {
             field: Field::Attribute(key.clone()),
             overridden: policy.key.clone(),
             owner: winner.policy().clone(),
+            // The author of a policy that may change every device may learn of every policy.
             is_named: policy.allowance.devices().is_none()
                 || winner.policy().namespace == policy.key.namespace,
             kind: ConflictKind::Type(claim.attribute_type.clone()),
         });
+        // Whichever of the two expires first ends the conflict, and the device must be planned again then.
         let ends = self.conflicts_end.into_iter();
         self.conflicts_end = ends.chain(claim.expiry).chain(desired.expiry).min();
         true
@@ -396,6 +411,7 @@ impl FieldOwners {
                 self.conflicts.push(Conflict {
                     field: Field::Attribute(key.clone()),
                     overridden: policy.key.clone(),
+                    // A claim is made with its first owner.
                     owner: claim.owners[0].clone(),
                     is_named: true,
                     kind: ConflictKind::Field,
@@ -428,6 +444,7 @@ impl FieldOwners {
             return;
         }
         for key in owned.into_iter().flatten() {
+            // A key that it still declares is not pruned, even if it sets nothing there.
             let declares =
                 self.is_expired_for(key, &policy.key) || self.is_impossible_for(key, &policy.key);
             if !self.desired.contains(key) && !declares {

@@ -105,6 +105,7 @@ impl<T: Entry> ListOwners<T> {
         let first = self.parts.iter().find(|it| it.excludes(&part, &whole));
         let owner = first.map(|first| first.owner.clone());
         if owner.is_some() {
+            // It owns its part as soon as the policy that overrides it does not count (`among`).
             self.overridden.push((self.parts.len(), part));
         } else {
             self.parts.push(part);
@@ -117,6 +118,7 @@ impl<T: Entry> ListOwners<T> {
     pub(in crate::plan) fn withdraw(&mut self, owner: &PolicyKey, entries: &BTreeSet<T>) {
         let mut desired = self.whole();
         let overridden = self.overridden.iter();
+        // A policy that is overridden declares its entries all the same.
         desired.extend(overridden.flat_map(|(_, part)| part.desired.iter().cloned()));
         for entry in entries.difference(&desired) {
             let owners = self.withdrawn.entry(entry.clone()).or_default();
@@ -150,6 +152,7 @@ impl<T: Entry> ListOwners<T> {
             whole.contains(entry) || !acting.iter().any(|part| part.removes(entry))
         });
         after.extend(acting.iter().flat_map(|part| part.desired.iter().cloned()));
+        // No part has a withdrawn entry, so that this takes back nothing that was added above.
         after.retain(|entry| {
             let owners = self.withdrawn.get(entry);
             !owners.is_some_and(|owners| owners.iter().any(&is_active))

@@ -21,6 +21,7 @@ impl Policy {
     #[must_use]
     pub fn while_invalid(self) -> Self {
         let mode = match self.mode {
+            // It has no precedence that it could keep.
             Mode::Observe => Mode::Observe,
             _ => Mode::Suspended(Suspender::Invalid),
         };
@@ -41,6 +42,7 @@ impl Policy {
             let path = error.strip_prefix("spec.").unwrap_or(error);
             let end = path.find(['.', '[', ':']).unwrap_or(path.len());
             match &path[..end] {
+                // The recorded device, by its id: a guess at the name could hold up another device.
                 "device" => {
                     self.target = Target::Device(DeviceTarget {
                         identity: Identity::NodeId(record.bound.as_ref()?.node.clone()),
@@ -48,6 +50,7 @@ impl Policy {
                         users: Vec::new(),
                     });
                 }
+                // Of a selector that cannot be read nothing is known, so nothing is held for it.
                 "deviceSelector" if self.target == Target::Selector(Selector::default()) => {
                     return None;
                 }
@@ -75,6 +78,7 @@ impl DesiredSettings {
     fn leave_unreadable(&mut self, field: &str) {
         let mut all = PolicyField::ALL.into_iter();
         let Some(field) = all.find(|known| known.as_str() == field) else {
+            // An error elsewhere, for example in `ownership`, leaves the settings readable.
             return;
         };
         self.unreadable.insert(field);
@@ -95,6 +99,7 @@ fn observe(
         },
         FieldKind::List(list) => {
             desired.set_list(list.of(device).unwrap_or_else(|| list.empty()));
+            // As `Exact` it overrides whoever would add or remove an entry.
             ownership.own_all(list);
         }
         FieldKind::PostureAttributes => {

@@ -82,6 +82,7 @@ struct Known {
 impl Known {
     fn of<'d>(devices: impl Iterator<Item = &'d Device>) -> Self {
         let mut known = Self::default();
+        // A selector never matches an external device, so that a suggestion must not rest on one.
         for device in devices.filter(|device| !device.external) {
             for tag in &device.tags {
                 *known.tags.entry(tag.as_str().to_owned()).or_default() += 1;

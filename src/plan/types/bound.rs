@@ -81,7 +81,7 @@ pub struct Bound {
     pub named: String,
 }
 
-/// The devices that one name fits, while a policy is bound to none of them.
+/// The devices that have one name, while a policy is bound to none of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rivals {
     /// How the manifest names the device.

@@ -156,11 +156,13 @@ impl Change {
             }
             (Self::Attribute { after, .. }, Self::Attribute { before, .. }) => {
                 match (after, before) {
+                    // By value, as the plan compares: the API may report 3 as 3.0.
                     (Some(desired), Some(reported)) => !desired.is_met_by(reported),
                     (None, None) => false,
                     _ => true,
                 }
             }
+            // An action leaves no value that someone could change back.
             _ => false,
         }
     }
@@ -204,6 +206,7 @@ impl Change {
 /// One line: `tags: tag:a → tag:a,tag:b`.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The observed value is unknown, or its reader may not learn it.
         if let Self::NotCompared { field, after } = self {
             return write!(f, "{field}: {after}");
         }

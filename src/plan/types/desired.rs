@@ -155,31 +155,25 @@ impl DesiredSettings {
     /// out.
     #[must_use]
     pub fn uncompared(&self) -> Vec<Change> {
-        let attributes = self.attributes.iter().flatten();
-        let attributes =
-            attributes.map(|(key, desired)| (Field::Attribute(key.clone()), desired.to_string()));
-        let settings = self.settings();
-        let settings = settings.map(|value| (Field::Setting(value.setting()), value.to_string()));
-        let lists = self.lists();
-        let lists = lists.map(|value| (Field::List(value.setting()), value.to_string()));
-        let others = [
-            (
-                Field::ExpireKeyAt,
-                self.expire_key_at.map(|at| format!("expired as of {at}")),
-            ),
-            (
-                Field::DeleteInactive,
-                self.delete_inactive.map(|_| "deleted".to_owned()),
-            ),
-        ];
-        let others = others
+        let mut declared: Vec<(Field, String)> = Vec::new();
+        for value in self.settings() {
+            declared.push((Field::Setting(value.setting()), value.to_string()));
+        }
+        for value in self.lists() {
+            declared.push((Field::List(value.setting()), value.to_string()));
+        }
+        for (key, desired) in self.attributes.iter().flatten() {
+            declared.push((Field::Attribute(key.clone()), desired.to_string()));
+        }
+        if let Some(at) = self.expire_key_at {
+            declared.push((Field::ExpireKeyAt, format!("expired as of {at}")));
+        }
+        if self.delete_inactive.is_some() {
+            declared.push((Field::DeleteInactive, "deleted".to_owned()));
+        }
+        declared.sort();
+        declared
             .into_iter()
-            .filter_map(|(field, after)| Some((field, after?)));
-        let all = settings.chain(lists).chain(others).chain(attributes);
-        let mut all: Vec<_> = all.collect();
-        all.sort();
-        let uncompared = all.into_iter();
-        uncompared
             .map(|(field, after)| Change::NotCompared { field, after })
             .collect()
     }
@@ -192,12 +186,17 @@ impl DesiredSettings {
             (self.expire_key_at.is_some(), PolicyField::ExpireKeyAt),
             (self.delete_inactive.is_some(), PolicyField::DeleteInactive),
         ];
-        let others = others.into_iter().filter(|(named, _)| *named);
         let settings = self.settings().map(|value| value.setting().field());
-        let lists = self.lists().map(|value| value.setting().field());
-        let others = others.map(|(_, field)| field);
-        let mut fields: Vec<PolicyField> = settings.chain(lists).chain(others).collect();
+        let mut fields: Vec<PolicyField> = settings
+            .chain(self.lists().map(|value| value.setting().field()))
+            .chain(
+                others
+                    .into_iter()
+                    .filter_map(|(is_declared, field)| is_declared.then_some(field)),
+            )
+            .collect();
         fields.sort();
+        // An unreadable field is declared too: a rule must allow it.
         fields.extend(&self.unreadable);
         fields
     }

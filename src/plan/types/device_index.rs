@@ -149,6 +149,7 @@ impl DeviceIndex {
             .filter_map(|id| self.devices.get(id))
             .filter(|device| !device.external && names(identity, device))
             .collect();
+        // The maps have them in the order of their arrival, on which no message may depend.
         found.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         found
     }

@@ -13,7 +13,7 @@ use crate::{
 pub struct PolicyRecord {
     /// The device that it was bound to when last seen.
     pub bound: Option<Bound>,
-    /// The devices that its name fitted when it was last bound to none of several: one of them is bound only
+    /// The devices that had its name when it was last bound to none of several: one of them is bound only
     /// once the others are proven to be gone.
     pub rivals: Option<Arc<Rivals>>,
     /// The attribute keys that it owns on each device: declared, or declared before and not deleted yet.
@@ -42,6 +42,7 @@ impl PolicyRecord {
     /// status contains it.
     #[must_use]
     pub fn covers(&self, needed: &Self) -> bool {
+        // Most records are shared and unchanged, so that thousands of devices are rarely compared.
         self.covers_all_but_keys(needed)
             && (Arc::ptr_eq(&self.owned, &needed.owned) || self.owned.covers(&needed.owned))
     }
@@ -72,6 +73,7 @@ impl PolicyRecord {
         };
         device(self) == device(needed)
             && self.key_expiries == needed.key_expiries
+            // A higher count voids every approval that a lower one voids.
             && self.approvals_used >= needed.approvals_used
             && (Arc::ptr_eq(&self.managed, &needed.managed) || self.managed.cover(&needed.managed))
             && (Arc::ptr_eq(&self.actions, &needed.actions) || self.actions.cover(&needed.actions))

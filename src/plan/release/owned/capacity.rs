@@ -55,11 +55,14 @@ impl OwnedRecord {
             domain: index.domain(),
             ..Self::default()
         };
+        // Lists as long as they fit: a digest can mistake a device that no list had for a managed one.
         let all: usize = groups.iter().map(|group| text_of(group)).sum();
         if all <= capacity.lists {
             record.groups = groups.into_iter().map(listed).collect();
             return (record, BTreeSet::new());
         }
+        // The smallest first: lists are for few devices, a digest for many. The keys make the order, and so the
+        // status, the same each time.
         groups.sort_by_key(|(keys, nodes)| (nodes.len(), *keys));
         let few = count_within(capacity.few, groups.iter().map(text_of));
         let many = groups.split_off(few);
@@ -93,6 +96,7 @@ impl OwnedRecord {
                 self.numbers = Some(Arc::new(digest));
                 break;
             }
+            // Fewer groups need fewer bits.
             fitting -= 1;
         }
         let (numbered, left_out) = many.split_at(fitting);
@@ -110,11 +114,11 @@ impl OwnedRecord {
     /// Whether it records exactly these keys for all devices of a tailnet.
     #[must_use]
     pub fn says(&self, owned: &OwnedKeys, index: &DeviceIndex) -> bool {
-        let same = |device: &Device| self.at(device) == owned.known_at(&device.node_id);
         let listed: BTreeSet<&NodeId> = self.listed().map(|(id, _)| id).collect();
+        let mut devices = index.devices();
         let mut absent = owned.nodes().filter(|id| index.get(id).is_none());
         self.domain == index.domain()
-            && index.devices().all(same)
+            && devices.all(|device| self.at(device) == owned.known_at(&device.node_id))
             && absent.all(|id| listed.contains(id))
     }
 }
@@ -137,6 +141,7 @@ fn listed((keys, nodes): (&BTreeSet<AttributeKey>, Vec<&NodeId>)) -> OwnedGroup 
 
 /// The bytes of a group in JSON, with the names of its fields.
 fn text_of((keys, nodes): &(&BTreeSet<AttributeKey>, Vec<&NodeId>)) -> usize {
+    // Two quotes and a comma each.
     let nodes: usize = nodes.iter().map(|id| id.as_str().len() + 3).sum();
     text_of_keys(keys) + nodes
 }

@@ -70,6 +70,7 @@ impl Digest {
         }
         entries.extend(others.iter().map(|id| (*id, 0)));
         let bits = bits_for(entries.len(), capacity);
+        // A cell must have room for the largest number.
         if bits < MIN_BITS || u64::from(*largest) >> bits != 0 {
             return None;
         }
@@ -150,6 +151,7 @@ struct Cells {
 
 impl Cells {
     fn of(id: &NodeId, seed: u32, block: usize, bits: usize) -> Self {
+        // Devices that no table can hold with one seed have other cells with another.
         let text = [&seed.to_be_bytes(), id.as_str().as_bytes()].concat();
         let hash = digest(&SHA256, &text);
         let word = |number: usize| {
@@ -191,6 +193,7 @@ fn solve(entries: &[(&NodeId, u32)], seed: u32, bits: usize) -> Option<Vec<u32>>
     let mut alone: Vec<usize> = (0..left.len()).filter(|cell| left[*cell].0 == 1).collect();
     let mut solved: Vec<(usize, usize)> = Vec::with_capacity(entries.len());
     while let Some(cell) = alone.pop() {
+        // The XOR of the devices that use a cell is the one device that is left.
         let (count, number) = left[cell];
         // Another cell of the same device came first.
         if count != 1 {

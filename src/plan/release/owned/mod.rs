@@ -76,6 +76,7 @@ impl OwnedKeys {
             (None, None) => Arc::default(),
             (Some(known), None) => Arc::clone(known),
             (None, Some(recorded)) => Arc::new(recorded.clone()),
+            // The policy may have come to own keys here before the record was applied.
             (Some(known), Some(recorded)) => Arc::new(known.union(recorded).cloned().collect()),
         }
     }
@@ -95,6 +96,7 @@ impl OwnedKeys {
     #[must_use]
     pub fn names(&self) -> BTreeSet<AttributeKey> {
         let mut names = BTreeSet::new();
+        // The devices share a few sets, and neighbors mostly the same: thousands are not added one by one.
         let mut last: Option<&Keys> = None;
         for keys in self.by_device.values() {
             if !last.is_some_and(|last| Arc::ptr_eq(last, keys)) {
@@ -131,6 +133,7 @@ impl OwnedKeys {
         let Some(keys) = self.by_device.get(id) else {
             return false;
         };
+        // The set is shared with other devices, and must not be copied without a change.
         if keys.iter().all(&keep) {
             return false;
         }
@@ -141,6 +144,7 @@ impl OwnedKeys {
 
     /// Removes these keys from all devices.
     pub fn disown(&mut self, keys: &BTreeSet<AttributeKey>) {
+        // Devices that shared a set share the new one too.
         let mut before: Option<(Keys, Keys)> = None;
         self.by_device.retain(|_, owned| {
             let kept = match &before {
@@ -189,6 +193,7 @@ impl OwnedKeys {
         }
         let met = index.devices().map(|device| device.node_id.clone());
         let met = Arc::new(met.collect());
+        // Every device of the groups has its keys by now. Those of a digest show only when they are seen.
         self.unmet = record.numbers.is_some().then_some(Unmet { record, met });
     }
 
@@ -204,6 +209,7 @@ impl OwnedKeys {
         }
         let keys = self.at(device);
         self.set(id, (*keys).clone());
+        // Once for each device: a key that the policy no longer owns must not come back from the record.
         if let Some(unmet) = &mut self.unmet {
             Arc::make_mut(&mut unmet.met).insert(id.clone());
         }

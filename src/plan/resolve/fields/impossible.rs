@@ -16,6 +16,7 @@ impl FieldOwners {
     ) {
         self.impossible
             .push((policy.key.clone(), key.clone(), desired.clone()));
+        // The conflict ends with the desired attribute, and the device must be planned again then.
         let ends = self.conflicts_end.into_iter();
         self.conflicts_end = ends.chain(desired.expiry).min();
     }

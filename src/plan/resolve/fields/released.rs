@@ -26,6 +26,7 @@ impl FieldOwners {
         let cleared: Vec<_> = settings
             .keys
             .difference(&self.desired)
+            // The server has deleted the attribute at its expiry. A value that is there now is someone else's.
             .filter(|key| !self.is_expired_for(key, policy))
             .cloned()
             .collect();
@@ -35,6 +36,7 @@ impl FieldOwners {
         }
         let exit = ListSetting::ExitNode.among(&settings.routes);
         let subnets = ListSetting::EnabledRoutes.among(&settings.routes);
+        // The rules may have changed since the policy enabled a route.
         let scope = self.permissions.scope(policy);
         let subnets = subnets.into_iter().filter(|it| scope.covers(it)).collect();
         self.enabled_routes.withdraw(policy, &subnets);
@@ -43,6 +45,7 @@ impl FieldOwners {
         }
         match &mut self.exit_node {
             Some(claim) if self.clears_exit_node => claim.owners.push(policy.clone()),
+            // A policy of the device declares it.
             Some(_) => {}
             None => {
                 self.clears_exit_node = true;

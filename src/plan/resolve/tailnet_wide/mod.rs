@@ -45,6 +45,7 @@ impl TailnetWide {
         now: Timestamp,
     ) -> Self {
         let mut tailnet_wide = Self::default();
+        // All claims on types first, because a policy of any device may own the type of a key.
         for (policy, _) in held.values().flatten() {
             if AttributeTypes::is_set_by(policy) {
                 tailnet_wide.types.gain_device(policy);
@@ -55,7 +56,9 @@ impl TailnetWide {
                 policies,
                 &[],
                 &tailnet_wide.types,
+                // A policy keeps its claims while it waits for an approval or for the limit.
                 &ApprovalStates::default(),
+                // The denied settings are gone already.
                 PolicyPermissions::default(),
                 node,
                 now,

@@ -16,6 +16,7 @@ impl FieldOwners {
         context: &PlanContext<'_>,
     ) {
         let (index, claimed) = (context.index, &context.tailnet_wide.unique);
+        // The setting goes: it cannot be sent, and the conflict reports it instead of a difference.
         let mut lost = Vec::new();
         if let Some(ipv4) = &unique.ipv4
             && let Some((winner, other)) = claimed.before_for_ipv4(node, ipv4, index)
@@ -37,6 +38,7 @@ impl FieldOwners {
                 Conflict {
                     field: Field::Setting(setting),
                     owner: winner.clone(),
+                    // An author who may read one policy of a namespace may read the others too.
                     is_named: reported || winner.namespace == overridden.namespace,
                     kind: ConflictKind::Device(context.disclosed_name(reported, other)),
                     overridden,

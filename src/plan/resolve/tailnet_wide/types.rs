@@ -134,6 +134,7 @@ impl AttributeTypes {
             if types.is_empty() {
                 self.present.remove(&folded);
             }
+            // Only the first and the last device of a type change something for others.
             if was_there != is_there {
                 let claims = self.desired.get(&folded).into_iter().flatten();
                 // If a claim becomes impossible, the next one in rank takes precedence.
@@ -162,6 +163,7 @@ impl AttributeTypes {
             if nodes.is_empty() {
                 self.refused.remove(attribute_type);
             }
+            // A refusal passes the type to the claim that ranks next, and its end gives it back.
             let claims = self
                 .desired
                 .get(&attribute_type.key.folded())

@@ -65,6 +65,7 @@ pub struct UniqueSettings {
 impl UniqueSettings {
     /// Replaces the unique settings of a device. Returns the other devices that this may affect.
     pub fn put(&mut self, node: &NodeId, unique: UniqueSetting) -> BTreeSet<NodeId> {
+        // Almost all devices have none.
         let before = if unique == UniqueSetting::default() {
             self.of.remove(node)
         } else {
@@ -141,7 +142,8 @@ impl UniqueSettings {
                 waiting.insert(other.clone());
             }
         }
-        // Not by recursion: a chain can be as long as the tailnet.
+        // Addresses in chains, because each change in a chain can close or break a circle (`Self::circle`). Not by
+        // recursion: a chain can be as long as the tailnet.
         let mut next = vec![node];
         while let Some(node) = next.pop() {
             let addr = index.get(node).and_then(|device| device.ipv4);

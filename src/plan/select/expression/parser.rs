@@ -312,6 +312,7 @@ impl Parser {
         match self.take() {
             Token::Text(text) => Ok(Value::Text(Text::Literal(text))),
             Token::Number(number) => Ok(Value::Number(Number::Literal(number))),
+            // Without arithmetic, only a literal can be negative.
             Token::Sign("-") => match self.take() {
                 Token::Number(number) => Ok(Value::Number(Number::Literal(-number))),
                 _ => Err(SyntaxError::new(
@@ -374,6 +375,7 @@ impl Parser {
             }
             "has" => {
                 self.expect("(")?;
+                // As in CEL, a field and not its value: the value of an absent field would be an error.
                 if self.take() != Token::Word("device".into()) {
                     return Err(SyntaxError::new(
                         at,
