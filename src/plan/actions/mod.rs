@@ -156,7 +156,11 @@ pub fn expiry(
 
 /// Whether the key has expired.
 fn is_past(device: &Device, now: Timestamp) -> bool {
-    !device.key_expiry_disabled && device.expires.is_some_and(|expires| expires <= now)
+    // A key that never expires works despite its past expiry. If that is unknown, nothing shows that it has
+    // expired.
+    let can_expire =
+        !device.is_unknown(DeviceField::KeyExpiryDisabled) && !device.key_expiry_disabled;
+    can_expire && device.expires.is_some_and(|expires| expires <= now)
 }
 
 /// Whether a device is inactive for a policy that deletes inactive devices.

@@ -99,6 +99,20 @@ fn expired_key_needs_no_request() {
 }
 
 #[test]
+fn key_that_may_never_expire_is_not_taken_for_expired() {
+    let unknown = Device {
+        expires: Some(now() - MINUTE),
+        unreadable: [DeviceField::KeyExpiryDisabled].into_iter().collect(),
+        ..device()
+    };
+    let policy = expires_at(now());
+    let plan = plan(&unknown, &[(&policy, &PolicyRecord::default())]);
+    assert_eq!(plan.actions[0].stage, Stage::Due);
+    let holds: Vec<_> = plan.shown.iter().map(|it| it.hold.clone()).collect();
+    assert_eq!(holds, [Some(Hold::Unreadable(unknown.unreadable))]);
+}
+
+#[test]
 fn key_with_disabled_expiry_is_held() {
     let never = Device {
         key_expiry_disabled: true,

@@ -18,7 +18,7 @@ use super::{
     ActionRecords, DeleteInactive, DeletionRecord, Inactivity, MAX_EXPIRIES, Missed, Stage, expiry,
     inactivity,
 };
-use crate::model::{Device, NodeId};
+use crate::model::{Device, DeviceField, NodeId};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
