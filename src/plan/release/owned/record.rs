@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::Digest;
-use crate::model::{AttributeKey, Device, NodeId};
+use crate::model::{AttributeKey, Device, DeviceField, NodeId};
 
 /// Devices on which a policy owns the same keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,8 +37,10 @@ impl OwnedRecord {
     /// The keys on a device.
     #[must_use]
     pub fn at(&self, device: &Device) -> Option<&BTreeSet<AttributeKey>> {
+        let is_named = !device.is_unknown(DeviceField::Name);
         let domain = device.name.split_once('.').map(|(_, domain)| domain);
-        if self.domain.is_some() && self.domain.as_deref() != domain {
+        // The connection may lead to another tailnet by now, in which the policy owns nothing.
+        if is_named && self.domain.is_some() && self.domain.as_deref() != domain {
             return None;
         }
         let listed = self
@@ -47,6 +49,10 @@ impl OwnedRecord {
             .find(|group| group.nodes.contains(&device.node_id));
         if let Some(listed) = listed {
             return Some(&listed.keys);
+        }
+        // A nodeId is of one tailnet, but a digest can mistake a device of another tailnet for one of its own.
+        if !is_named {
+            return None;
         }
         let number = self.numbers.as_ref()?.of(device).checked_sub(1)?;
         let group = self.numbered.get(usize::try_from(number).ok()?);
@@ -65,5 +71,37 @@ impl OwnedRecord {
         listed
             .chain(self.numbered.iter().map(|(keys, _)| keys))
             .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::scenes::{key, plain_device};
+
+    #[test]
+    fn listed_device_whose_name_cannot_be_read_keeps_its_keys() {
+        let device = plain_device();
+        let keys = BTreeSet::from([key(0)]);
+        let record = OwnedRecord {
+            domain: Some("tail1.ts.net".to_owned()),
+            groups: vec![OwnedGroup {
+                keys: keys.clone(),
+                nodes: [device.node_id.clone()].into(),
+            }],
+            ..OwnedRecord::default()
+        };
+        assert_eq!(record.at(&device), Some(&keys));
+        let unnamed = Device {
+            name: String::new(),
+            unreadable: [DeviceField::Name].into_iter().collect(),
+            ..device.clone()
+        };
+        assert_eq!(record.at(&unnamed), Some(&keys));
+        let elsewhere = Device {
+            name: "name-0.tail2.ts.net".to_owned(),
+            ..device
+        };
+        assert_eq!(record.at(&elsewhere), None);
     }
 }
