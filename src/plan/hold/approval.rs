@@ -31,7 +31,16 @@ impl Approvals {
     pub fn parse(annotation: Option<&str>) -> Self {
         let mut approvals = Self::default();
         let entries = annotation.unwrap_or_default().split(',').map(str::trim);
-        for entry in entries.filter(|entry| !entry.is_empty()).take(MAX_ENTRIES) {
+        let entries: Vec<&str> = entries.filter(|entry| !entry.is_empty()).collect();
+        // The first error, because a status names only the first ones.
+        if entries.len() > MAX_ENTRIES {
+            approvals.errors.push(format!(
+                "too many approvals: found {}, expected at most {MAX_ENTRIES}. The last ones approve nothing: \
+                 remove approvals that were used",
+                entries.len()
+            ));
+        }
+        for entry in entries.into_iter().take(MAX_ENTRIES) {
             let added = match entry.split_once(':') {
                 Some(("plan", hash)) => hash.parse().map(|hash| {
                     approvals.plans.insert(hash);
@@ -313,5 +322,22 @@ impl ApprovalStates<'_> {
     ) -> bool {
         let state = self.of.get(policy);
         state.is_some_and(|state| Self::has(state.exempt_from_limit, change))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_approvals_are_reported() {
+        let errors = |count: usize| {
+            let annotation = ["node:n1CNTRL"].repeat(count).join(",");
+            Approvals::parse(Some(&annotation)).errors
+        };
+        assert!(errors(MAX_ENTRIES).is_empty());
+        let errors = errors(MAX_ENTRIES + 1);
+        let expected = "too many approvals: found 101, expected at most 100.";
+        assert!(errors[0].starts_with(expected), "{errors:?}");
     }
 }
