@@ -251,13 +251,13 @@ fn notes(policies: &[PolicyInput], tailnet_plan: &TailnetPlan, snapshot: &Snapsh
 }
 
 fn not_allowed(forbidden: &Forbidden) -> String {
-    let selector_errors = if forbidden.selector_errors {
+    let hint = if forbidden.labels_unknown {
         ". A rule selects by the labels of the namespace, which are unknown. Add the Namespace to the \
          manifests"
     } else {
         ""
     };
-    format!("not allowed: {forbidden}{selector_errors}")
+    format!("not allowed: {forbidden}{hint}")
 }
 
 fn no_match(target: &Target, fleet: &DeviceIndex) -> String {

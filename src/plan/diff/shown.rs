@@ -150,7 +150,7 @@ pub(in crate::plan) fn denied(
             why: Why::Declared,
             owner: policy.clone(),
             others: Vec::new(),
-            hold: Some(Hold::NotAllowed(permissions.line(policy))),
+            hold: Some(Hold::NotAllowed(permissions.suggested_rule(policy))),
         }));
     }
     shown

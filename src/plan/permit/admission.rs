@@ -85,8 +85,8 @@ impl Guardrails {
         }
         Err(Forbidden {
             errors,
-            line: SuggestedRule::for_policy(policy, &own).to_string(),
-            selector_errors: labels.is_none()
+            suggested_rule: SuggestedRule::for_policy(policy, &own).to_string(),
+            labels_unknown: labels.is_none()
                 && rules
                     .iter()
                     .any(|rule| rule.labels.is_some() && rule.name_matches(namespace)),
@@ -155,9 +155,9 @@ pub struct Forbidden {
     /// What no rule allows: the path of each field, and the error.
     pub errors: Vec<(String, String)>,
     /// The rule that would allow the policy as it is.
-    pub line: String,
+    pub suggested_rule: String,
     /// A rule selects by labels, and the labels of the namespace are not known.
-    pub selector_errors: bool,
+    pub labels_unknown: bool,
 }
 
 impl fmt::Display for Forbidden {
@@ -169,7 +169,7 @@ impl fmt::Display for Forbidden {
         write!(
             f,
             ". To allow it, give the TailscaleTailnet a rule such as {}",
-            self.line
+            self.suggested_rule
         )
     }
 }

@@ -147,7 +147,7 @@ pub struct DevicePermissions {
     /// The fields that the policy may not change here.
     denied: BTreeSet<PolicyField>,
     /// The rule that would allow them.
-    line: String,
+    suggested_rule: String,
     /// The entries of lists that the policy may change here.
     scope: AllowedEntries,
 }
@@ -195,14 +195,14 @@ impl DevicePermissions {
         let denied = PolicyField::ALL.into_iter().filter(|field| !allows(*field));
         let denied: BTreeSet<PolicyField> = denied.collect();
         // A suggestion begins with the rules for the device. Without one there is nothing to suggest.
-        let line = if denied.is_empty() || here.is_empty() {
+        let suggested_rule = if denied.is_empty() || here.is_empty() {
             String::new()
         } else {
             SuggestedRule::for_device(key, desired, &here).to_string()
         };
         Self {
             denied,
-            line,
+            suggested_rule,
             scope,
         }
     }
@@ -216,7 +216,9 @@ impl DevicePermissions {
     /// The rule that would allow the policy to change this field here, if none does.
     #[must_use]
     pub fn denied(&self, field: PolicyField) -> Option<String> {
-        self.denied.contains(&field).then(|| self.line.clone())
+        self.denied
+            .contains(&field)
+            .then(|| self.suggested_rule.clone())
     }
 }
 
@@ -278,7 +280,7 @@ impl PolicyPermissions {
     pub fn of_an_observer(&self, policy: &PolicyKey) -> Self {
         let permissions = self.of.get(policy).map(|permissions| DevicePermissions {
             denied: BTreeSet::new(),
-            line: String::new(),
+            suggested_rule: String::new(),
             // It also hides the entries of a list that the policy's author may not see.
             scope: permissions.scope.clone(),
         });
@@ -359,10 +361,10 @@ impl PolicyPermissions {
 
     /// The rule that would allow a policy what is denied here.
     #[must_use]
-    pub fn line(&self, policy: &PolicyKey) -> String {
+    pub fn suggested_rule(&self, policy: &PolicyKey) -> String {
         let permissions = self.of.get(policy);
         permissions
-            .map(|permissions| permissions.line.clone())
+            .map(|permissions| permissions.suggested_rule.clone())
             .unwrap_or_default()
     }
 

@@ -140,9 +140,9 @@ fn unknown_labels_match_no_rule_and_are_reported() {
         {"namespaces": {"matchLabels": {"team": "network"}}},
     ]}));
     let policy = || desiring("network", DesiredSettings::default());
-    assert!(rules.admit(policy(), None).unwrap_err().selector_errors);
+    assert!(rules.admit(policy(), None).unwrap_err().labels_unknown);
     let others = rules.admit(policy(), Some(&labels("db"))).unwrap_err();
-    assert!(!others.selector_errors);
+    assert!(!others.labels_unknown);
     assert!(rules.admit(policy(), Some(&labels("network"))).is_ok());
 }
 
@@ -151,9 +151,9 @@ fn namespace_that_yaml_would_not_read_as_a_string_is_quoted() {
     for (namespace, expected) in [("on", "\"on\""), ("007", "\"007\""), ("net-7", "net-7")] {
         let refused =
             guardrails(&json!({})).admit(desiring(namespace, DesiredSettings::default()), None);
-        let line = refused.unwrap_err().line;
+        let suggested_rule = refused.unwrap_err().suggested_rule;
         assert_eq!(
-            line,
+            suggested_rule,
             format!("allowedPolicies: [{{namespaces: {{names: [{expected}]}}}}]")
         );
     }

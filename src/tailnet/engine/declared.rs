@@ -226,7 +226,7 @@ impl Engine {
             // No label and no other object can make an invalid policy valid.
             Refusal::Invalid(_) => false,
             Refusal::NotAllowed(forbidden) => {
-                forbidden.selector_errors || !self.gate.has_listed_policies()
+                forbidden.labels_unknown || !self.gate.has_listed_policies()
             }
         }
     }

@@ -67,12 +67,12 @@ fn diagnostics(
     tailnet: Option<&Located<TailscaleTailnet>>,
 ) -> Vec<Diagnostic> {
     // While the labels of the namespace are unknown, the policy may well be allowed.
-    let severity = if forbidden.selector_errors {
+    let severity = if forbidden.labels_unknown {
         Severity::Warning
     } else {
         Severity::Error
     };
-    let namespace_hint = if forbidden.selector_errors {
+    let namespace_hint = if forbidden.labels_unknown {
         ", or give the namespace the labels that a rule selects (add the Namespace to the manifests to \
          check that)"
     } else {
@@ -90,7 +90,7 @@ fn diagnostics(
     let diagnostics = forbidden.errors.iter().map(|(path, error)| {
         let message = format!(
             "{error}. Give the TailscaleTailnet a rule such as {}{namespace_hint}",
-            forbidden.line
+            forbidden.suggested_rule
         );
         let field = FieldPath::parse(path);
         Diagnostic {

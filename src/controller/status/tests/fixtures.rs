@@ -135,8 +135,9 @@ pub(super) fn forbidden() -> Forbidden {
     let error = "no rule of allowedPolicies allows this field".to_owned();
     Forbidden {
         errors: vec![("spec.tags".to_owned(), error)],
-        line: "allowedPolicies: [{namespaces: {names: [network]}, fields: [tags]}]".to_owned(),
-        selector_errors: false,
+        suggested_rule: "allowedPolicies: [{namespaces: {names: [network]}, fields: [tags]}]"
+            .to_owned(),
+        labels_unknown: false,
     }
 }
 
