@@ -146,7 +146,7 @@ pub(super) fn unfinished_states() -> [Case; 18] {
             ["False", "Protected", "Stalled", "False"],
         ),
         (
-            held(Hold::NotAllowed(forbidden().line)),
+            held(Hold::NotAllowed(forbidden().suggested_rule)),
             ["False", "NotAllowed", "Stalled", "False"],
         ),
         (

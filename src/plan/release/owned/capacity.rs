@@ -11,7 +11,7 @@ use std::{
 
 use super::{Digest, OwnedGroup, OwnedKeys, OwnedRecord};
 use crate::{
-    model::{AttributeKey, Device, NodeId},
+    model::{AttributeKey, NodeId},
     plan::DeviceIndex,
 };
 
