@@ -18,6 +18,7 @@ mod docs;
 mod e2e;
 mod examples;
 mod gitops;
+mod helm;
 mod layers;
 mod lease;
 mod messages;

@@ -4,7 +4,9 @@
 //!
 //! Vale is pinned in `tests/words/go.mod`. `go tool` builds it once and keeps it in the cache of Go.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
+
+use crate::support::go_tool;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -23,29 +25,9 @@ const CHECKED: &[&str] = &[
 /// has as plain text (`words.txt`).
 const EXCEPT: &str = "!tests/suite/words.*";
 
-/// The program: `$VALE`, or the pinned one, built if need be (some minutes, and it needs a C compiler).
-fn vale() -> PathBuf {
-    if let Some(program) = std::env::var_os("VALE") {
-        return program.into();
-    }
-    let help = "install Go 1.26 or later, or set VALE to a Vale 3 program";
-    let built = Command::new("go")
-        .args(["-C", "tests/words", "tool", "-n", "vale"])
-        .env("GOWORK", "off")
-        .current_dir(ROOT)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run go: {error}. To fix it, {help}"));
-    let error = String::from_utf8_lossy(&built.stderr);
-    assert!(
-        built.status.success(),
-        "go cannot build Vale: {error}\nTo fix it, {help}"
-    );
-    String::from_utf8(built.stdout).unwrap().trim().into()
-}
-
 /// What Vale finds in these files, one line for each: `path:line:column:rule:message`.
 fn found(paths: &[&str]) -> Vec<String> {
-    let output = Command::new(vale())
+    let output = Command::new(go_tool("tests/words", "vale", "VALE"))
         .args(["--no-global", "--output=line", "--glob", EXCEPT])
         .args(paths)
         .current_dir(ROOT)

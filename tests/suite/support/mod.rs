@@ -2,7 +2,10 @@
 
 mod cable;
 mod controller;
+mod documents;
 mod generated;
+mod go_tool;
+mod helm;
 mod kubectl;
 mod source;
 mod stage;
@@ -14,7 +17,10 @@ use tsdp::local::{Binaries, ControlPlane};
 
 pub use cable::Cable;
 pub use controller::Controller;
+pub use documents::documents;
 pub use generated::{assert_generated, assert_generated_folder};
+pub use go_tool::go_tool;
+pub use helm::{CHART, Helm};
 pub use kubectl::Kubectl;
 pub use source::{SourceFile, production_files};
 pub use stage::{POLICY_FILE, Stage, calls, demo_devices};
