@@ -1,5 +1,6 @@
 //! The command line.
 
+mod admission;
 mod apply;
 mod approve;
 mod ask;
@@ -74,6 +75,8 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Print an admission policy that refuses at kubectl apply what allowedPolicies of a tailnet denies.
+    Admission(admission::AdmissionArgs),
     /// Show the plan of a cluster's policy that is pending approval, and approve it.
     Approve(approve::ApproveArgs),
     /// Apply policies to a tailnet, without a cluster.
@@ -185,6 +188,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
     // Before any client is built: without a provider, rustls panics.
     crate::tailscale::install_crypto_provider();
     match command {
+        Command::Admission(args) => admission::run(&args)?,
         Command::Approve(args) => return runtime()?.block_on(approve::run(args)),
         Command::Apply(args) => return runtime()?.block_on(apply::run(args)),
         Command::Controller(args) => runtime()?.block_on(controller::run(args))?,

@@ -1,6 +1,7 @@
 //! The commands that need no cluster, run as processes.
 
 mod actions;
+mod admission;
 mod adopt;
 mod agreement;
 mod apply;

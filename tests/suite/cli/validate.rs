@@ -151,7 +151,17 @@ fn valid_manifests_are_valid_in_folders_files_and_the_standard_input() {
 #[test]
 fn everything_in_the_repository_is_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = validate(root, &["-f", "deploy/examples", "-f", "crds"]);
+    let output = validate(
+        root,
+        &[
+            "-f",
+            "deploy/examples",
+            "-f",
+            "deploy/connect",
+            "-f",
+            "crds",
+        ],
+    );
     let message = (text(&output.stdout), text(&output.stderr));
     assert_eq!(status(&output), 0, "{message:?}");
 }

@@ -19,13 +19,15 @@ use crate::{
 
 const KINDS: &str = "tsdp,tstn,tsdi";
 
-/// The manifests of deploy/examples in a separate folder, with the simulator's address instead of the real
+/// The manifests of deploy/connect and deploy/examples in a separate folder, with the simulator's address instead of the real
 /// API's.
 fn examples(stage: &Stage) -> (TempDir, Vec<PathBuf>) {
     let folder = tempfile::tempdir().unwrap();
     let url = stage.simulator.url().clone();
     let mut copies = Vec::new();
-    for path in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples")) {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let all = ["connect", "examples"].map(|name| files(&deploy.join(name)));
+    for path in all.into_iter().flatten() {
         let text = fs::read_to_string(&path).unwrap();
         let copy = folder.path().join(path.file_name().unwrap());
         let text = text.replace("https://api.tailscale.com", &url);
