@@ -36,6 +36,10 @@ lint:
 words:
     cargo test --test suite -- words::
 
+# builds the static binary of a release and tests it in an empty root (as root)
+static:
+    .ci/static
+
 # checks licenses, sources, and duplicate crates (needs cargo-deny)
 deny:
     .ci/deny

@@ -28,5 +28,6 @@ mod refusals;
 mod seed_page;
 mod several_policies;
 mod simulator;
+mod static_binary;
 mod support;
 mod words;
