@@ -182,3 +182,16 @@ fn is_path(text: &str) -> bool {
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-/.".contains(c);
     text.contains('/') && !is_of_api && !text.starts_with('~') && text.chars().all(letter)
 }
+
+/// The site has every page: mdBook leaves out those that SUMMARY.md does not name.
+#[test]
+fn each_page_is_in_the_summary() {
+    let summary = include_str!("../../docs/SUMMARY.md");
+    let entries = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let missing: Vec<String> = names
+        .filter(|name| name.ends_with(".md") && name != "SUMMARY.md")
+        .filter(|name| !summary.contains(&format!("]({name})")))
+        .collect();
+    assert!(missing.is_empty(), "add {missing:?} to docs/SUMMARY.md");
+}
