@@ -1,5 +1,6 @@
-//! The workflows of GitHub Actions: actionlint (pinned in `tests/workflows/go.mod`) checks that they work, and zizmor
-//! (pinned in `tests/workflows/requirements.txt`) that they are safe.
+//! The workflows of GitHub Actions and the Dockerfiles: actionlint (pinned in `tests/workflows/go.mod`) checks that the
+//! workflows work, zizmor that they are safe, and hadolint the Dockerfiles (both pinned in
+//! `tests/workflows/requirements.txt`).
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -7,6 +8,7 @@ use std::{
     hash::{Hash as _, Hasher as _},
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use serde_json::Value;
@@ -15,6 +17,9 @@ use crate::support::go_tool;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const REQUIREMENTS: &str = include_str!("../workflows/requirements.txt");
+
+/// Two tests must not install into one folder at the same time.
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// Each workflow, with its file name.
 fn workflows() -> Vec<(String, Value)> {
@@ -29,11 +34,12 @@ fn workflows() -> Vec<(String, Value)> {
         .collect()
 }
 
-/// The program zizmor: `$ZIZMOR`, or the pinned one, installed once into the cache.
-fn zizmor() -> PathBuf {
-    if let Some(program) = env::var_os("ZIZMOR") {
+/// A program of `requirements.txt`: the one that the variable names, or the pinned one, installed once into the cache.
+fn pinned(name: &str, variable: &str) -> PathBuf {
+    if let Some(program) = env::var_os(variable) {
         return program.into();
     }
+    let _lock = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let cache = env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(env::var_os("HOME").unwrap()).join(".cache"),
         PathBuf::from,
@@ -42,26 +48,16 @@ fn zizmor() -> PathBuf {
     REQUIREMENTS.hash(&mut hasher);
     let folder = cache
         .join("tsdp")
-        .join(format!("zizmor-{:016x}", hasher.finish()));
-    let program = folder.join("bin/zizmor");
+        .join(format!("linters-{:016x}", hasher.finish()));
+    let program = folder.join("bin").join(name);
     if program.is_file() {
         return program;
     }
-    let help = "install Python 3 with pip, or set ZIZMOR to the program zizmor";
+    let help = format!("install Python 3 with pip, or set {variable} to the program {name}");
     let output = Command::new("python3")
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--only-binary=:all:",
-        ])
-        .args([
-            "--requirement",
-            "tests/workflows/requirements.txt",
-            "--target",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--require-hashes"])
+        .args(["--only-binary=:all:", "--requirement"])
+        .args(["tests/workflows/requirements.txt", "--target"])
         .arg(&folder)
         .current_dir(ROOT)
         .output()
@@ -69,7 +65,7 @@ fn zizmor() -> PathBuf {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(
         program.is_file(),
-        "pip cannot install zizmor: {error}\nTo fix it, {help}"
+        "pip cannot install {name}: {error}\nTo fix it, {help}"
     );
     program
 }
@@ -97,8 +93,16 @@ fn actionlint_finds_nothing() {
 
 #[test]
 fn zizmor_finds_nothing() {
-    let mut command = Command::new(zizmor());
+    let mut command = Command::new(pinned("zizmor", "ZIZMOR"));
     command.args(["--offline", "--pedantic", ".github/workflows"]);
+    passes(command);
+}
+
+/// The Dockerfiles: hadolint knows what a build does not refuse.
+#[test]
+fn hadolint_finds_nothing() {
+    let mut command = Command::new(pinned("hadolint", "HADOLINT"));
+    command.args(["Dockerfile", ".devcontainer/Dockerfile"]);
     passes(command);
 }
 

@@ -1,4 +1,4 @@
-//! `tsdp admission` on a real API server: `kubectl apply` refuses what the controller would call NotAllowed.
+//! `tsdp admission` on a real API server: `kubectl apply` refuses what the controller would call `NotAllowed`.
 
 use std::{fs, process::Command, time::Duration};
 

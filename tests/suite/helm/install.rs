@@ -60,15 +60,13 @@ impl Scene {
     }
 
     async fn helm(&self, command: &str, chart: &str, values: &str) -> String {
+        let create: &[&str] = if command == "install" {
+            &["--create-namespace"]
+        } else {
+            &[]
+        };
         let args = [command, "tsdp", chart, "--namespace=tsdp-system"];
-        match command {
-            "install" => {
-                self.helm
-                    .ok(&[&args[..], &["--create-namespace"]].concat(), values)
-                    .await
-            }
-            _ => self.helm.ok(&args, values).await,
-        }
+        self.helm.ok(&[&args, create].concat(), values).await
     }
 
     /// Starts the controller with the permissions of the release, and waits until the policy is in sync.
