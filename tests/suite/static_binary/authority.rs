@@ -64,8 +64,8 @@ impl Authority {
     }
 
     fn sign(&self, file: &str, names: &[&str], validity: &[&str]) -> Identity {
-        let named = |extension: &str| format!("{file}.{extension}");
-        let (key, request, certificate) = (named("key"), named("csr"), named("crt"));
+        let with = |extension: &str| format!("{file}.{extension}");
+        let (key, request, certificate) = (with("key"), with("csr"), with("crt"));
         let subject = format!("/CN={file}");
         let new = ["req", "-keyout", &key, "-out", &request, "-subj", &subject];
         self.openssl(&[&new[..], &NEW_KEY].concat());

@@ -91,7 +91,7 @@ async fn it_reads_a_kubeconfig_and_serves_health_as_an_ordinary_user() {
         .unwrap();
 
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let ready = eventually(Duration::from_secs(60), async || {
+    let ready = eventually(Duration::from_mins(1), async || {
         let answer = client.get("http://127.0.0.53:18080/readyz").send().await;
         let answer = answer.map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();
