@@ -10,9 +10,9 @@ pub(in crate::api) fn tailnet(_: &mut SchemaGenerator) -> Schema {
         "type": "string",
         "maxLength": 253,
         "x-kubernetes-validations": [naming(
-            // It becomes a segment of a path, so no slash. Older tailnets have a domain or an email
-            // as name.
-            "self.matches('^[A-Za-z0-9@._-]+$')",
+            // It becomes a segment of a path, so no slash; the client escapes everything else. Older
+            // tailnets have a domain or an email address as their name, and people use +.
+            r"self.matches('^[^/\\\\[:space:][:cntrl:]]+$')",
             "is not a valid tailnet: write its ID, such as T1234CNTRL, or - for the credential's own",
         )],
     })

@@ -63,3 +63,32 @@ async fn failures_are_reported_on_stderr_with_the_request_and_code_1() {
     assert!(ran.err.contains("GET /tailnet/-/devices"), "{}", ran.err);
     assert!(ran.err.contains("request REQ-"), "{}", ran.err);
 }
+
+/// Older tailnets have a domain or an email address as their name.
+#[tokio::test]
+async fn a_tailnet_has_any_name_that_the_api_accepts() {
+    for name in [
+        "T1234CNTRL",
+        "example.com",
+        "amelie+lab@example.com",
+        "o'neil!#$%&*=?^_`{|}~-@büro.example.com",
+    ] {
+        let options = simulator::Options {
+            devices: vec![json!({"hostname": "fra"})],
+            api_keys: vec![super::tailnet::API_KEY.into()],
+            tailnet: name.to_owned(),
+            ..simulator::Options::default()
+        };
+        let simulator = Simulator::start(options).await.unwrap();
+        for (tailnet, code) in [(name, 0), ("amelie lab@example.com", 1)] {
+            let mut command = program();
+            command
+                .args(["devices", "--base-url", &simulator.url()])
+                .args(["--tailnet", tailnet])
+                .env("TAILSCALE_API_KEY", super::tailnet::API_KEY);
+            let ran: Ran = command.output().await.unwrap().into();
+            let listed = ran.with_code(code);
+            assert_eq!(listed.contains("\nfra "), code == 0, "{listed}");
+        }
+    }
+}
