@@ -77,6 +77,11 @@ pub(super) fn green(text: &str, color: bool) -> String {
 /// a line. They occur only in strings.
 pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let text = serde_json::to_string_pretty(value)?;
+    Ok(escaped(&text) + "\n")
+}
+
+/// Text that is JSON already, with these characters escaped.
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter != '\n' && is_unprintable(letter) {
@@ -86,7 +91,7 @@ pub(super) fn json(value: &impl Serialize) -> serde_json::Result<String> {
             escaped.push(letter);
         }
     }
-    Ok(escaped + "\n")
+    escaped
 }
 
 fn is_unprintable(letter: char) -> bool {
@@ -94,7 +99,9 @@ fn is_unprintable(letter: char) -> bool {
         letter,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     );
-    letter.is_control() || changes_direction || letter == '\u{feff}'
+    // No YAML may contain the last two.
+    let marks_bytes = matches!(letter, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    letter.is_control() || changes_direction || marks_bytes
 }
 
 /// Untrusted text as one line of a terminal, a comment or a page: devices choose their own names. Escapes

@@ -18,6 +18,8 @@ pub(super) struct Snapshot {
     pub fleet: DeviceIndex,
     /// The attributes that the command needs, read with one request for each device.
     pub attributes: BTreeMap<NodeId, Attributes>,
+    /// How many devices the list has whose identity cannot be read.
+    pub skipped: usize,
     /// Devices that could not be read completely, and why.
     pub failures: BTreeMap<NodeId, Error>,
 }
@@ -39,6 +41,7 @@ impl Snapshot {
         Ok(Self {
             fleet,
             attributes: BTreeMap::new(),
+            skipped: list.skipped.total,
             failures: BTreeMap::new(),
         })
     }

@@ -7,7 +7,7 @@ mod failures;
 mod identity;
 mod permits;
 mod repeats;
-mod script;
+pub mod script;
 mod shapes;
 
 use secrecy::SecretString;

@@ -5,20 +5,20 @@ use std::{collections::BTreeMap, str::FromStr, sync::LazyLock};
 use clap::{ValueEnum, builder::PossibleValue};
 use jiff::Timestamp;
 
+use super::description::{Description, Facts, Id, too_many};
 use crate::{
     api::{PostureAttribute, TailscaleDevicePolicySpec as Spec},
     convert,
     model::{
         AttributeKey, AttributeString, Attributes, Device, DeviceField, FieldKind, ListSetting,
-        ListValue, PolicyField, ReportedAttribute, Route, RouteSet, SafeInteger, Setting,
-        SettingValue, Tag,
+        PolicyField, ReportedAttribute, SafeInteger, Setting, SettingValue,
     },
     plan::Owner,
 };
 
 /// A field that declares a setting, named as in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Exported(pub PolicyField);
+pub struct Exported(pub PolicyField);
 
 impl Exported {
     /// Its place in a manifest: the usual fields come first.
@@ -28,7 +28,7 @@ impl Exported {
 }
 
 /// The fields that are written unless others are named.
-pub(super) const USUAL: [Exported; 5] = [
+pub const USUAL: [Exported; 5] = [
     Exported(PolicyField::Tags),
     Exported(PolicyField::KeyExpiry),
     Exported(PolicyField::EnabledRoutes),
@@ -58,140 +58,132 @@ impl ValueEnum for Exported {
     }
 }
 
-/// A device, and the settings of it that a manifest can declare.
-#[derive(Debug, Clone)]
-pub(super) struct Description<'a> {
-    pub device: &'a Device,
-    /// The desired settings, without the `device` that they are for.
-    pub desired: Spec,
-    /// The settings that no manifest can declare, and why.
-    pub gaps: Vec<String>,
-}
-
 /// Why a field of routes is left out.
 const ROUTES_UNREAD: &str =
     "the API does not report routes. Give the credential the scope devices:routes:read";
 
-/// The limits of the resource's schema (`src/api/rules/settings.rs`).
-const MAX_TAGS: usize = 50;
-const MAX_TAG_LENGTH: usize = 128;
-const MAX_ROUTES: usize = 256;
+/// The limit of the resource's schema (`src/api/rules/settings.rs`).
 const MAX_ATTRIBUTES: usize = 64;
 
 const UNREADABLE: &str = "the API reports it in a form that cannot be read";
 
+/// What to describe of each device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub fields: &'a [Exported],
+    /// Also what a device without any setting has.
+    pub defaults: bool,
+    pub now: Timestamp,
+}
+
+/// What a device is.
+pub(super) fn facts(device: &Device) -> Facts {
+    Facts {
+        tags: device.tags.clone(),
+        user: device.user.clone(),
+        os: device.os.clone(),
+        resource: String::new(),
+        is_uncertain: !device.unreadable.is_empty(),
+    }
+}
+
 /// Describes a device by the settings that it has now. `attributes` is `None` if they were not read:
 /// then the description leaves them out.
-pub(super) fn describe<'a>(
-    device: &'a Device,
+pub(super) fn describe(
+    device: &Device,
     attributes: Option<&Attributes>,
-    fields: &[Exported],
-    now: Timestamp,
-) -> Description<'a> {
-    let mut description = Description {
-        device,
+    wanted: Wanted<'_>,
+) -> Description {
+    let description = Description {
+        id: Id::Node(device.node_id.to_string()),
+        label: device.label().to_string(),
+        title: title(device),
+        facts: facts(device),
         desired: Spec::default(),
         gaps: Vec::new(),
     };
-    for Exported(field) in fields {
+    let mut describer = Describer {
+        device,
+        wanted,
+        description,
+    };
+    for Exported(field) in wanted.fields {
         match field.kind() {
-            FieldKind::Setting(setting) => description.setting(setting),
+            FieldKind::Setting(setting) => describer.setting(setting),
             FieldKind::List(list) => match list {
-                ListSetting::Tags => description.tags(),
-                ListSetting::EnabledRoutes => description.routes(),
-                ListSetting::ExitNode => description.exit_node(),
+                ListSetting::Tags => describer.tags(),
+                ListSetting::EnabledRoutes => describer.routes(),
+                ListSetting::ExitNode => describer.exit_node(),
             },
             FieldKind::PostureAttributes => {
                 if let Some(attributes) = attributes {
-                    description.attributes(attributes, now);
+                    describer.attributes(attributes);
                 }
             }
             FieldKind::ExpireKeyAt | FieldKind::DeleteInactive => {}
         }
     }
-    description
+    describer.description
 }
 
-impl Description<'_> {
-    /// The identity of the device, in one line.
-    pub fn title(&self) -> String {
-        let device = self.device;
-        let owner = match Owner::of(device) {
-            Owner::User(login) => format!("of {login}"),
-            Owner::Tagged => "tagged".to_owned(),
-        };
-        format!(
-            "{}, node {}, hostname {}, {}, {owner}",
-            device.name, device.node_id, device.hostname, device.os
-        )
-    }
+/// The identity of a device, in one line.
+fn title(device: &Device) -> String {
+    let owner = match Owner::of(device) {
+        Owner::User(login) => format!("of {login}"),
+        Owner::Tagged => "tagged".to_owned(),
+    };
+    format!(
+        "{}, node {}, hostname {}, {}, {owner}",
+        device.name, device.node_id, device.hostname, device.os
+    )
+}
 
+struct Describer<'a> {
+    device: &'a Device,
+    wanted: Wanted<'a>,
+    description: Description,
+}
+
+impl Describer<'_> {
     fn gap(&mut self, setting: &str, why: &str) {
-        self.gaps.push(format!("{setting}: {why}"));
+        self.description.gap(setting, why);
     }
 
-    fn declare_list(&mut self, value: &ListValue) {
-        convert::declare_list(&mut self.desired, value);
-    }
-
-    /// A device of a user has no tags, and a policy cannot declare that.
     fn tags(&mut self) {
         if self.device.is_unknown(DeviceField::Tags) {
             return self.gap("tags", UNREADABLE);
         }
-        let tags = &self.device.tags;
-        let invalid = tags.iter().find(|tag| {
-            Tag::from_str(tag.as_str()).is_err() || tag.as_str().len() > MAX_TAG_LENGTH
-        });
-        if let Some(invalid) = invalid {
-            let why =
-                format!("'{invalid}' is not valid in a policy, so no policy can own the list");
-            self.gap("tags", &why);
-        } else if tags.len() > MAX_TAGS {
-            self.gap("tags", &too_many(tags.len(), MAX_TAGS));
-        } else if !tags.is_empty() {
-            self.declare_list(&ListValue::Tags(tags.clone()));
+        self.description.declare_tags(&self.device.tags);
+    }
+
+    fn why_no_routes(&self) -> &'static str {
+        if self.device.is_unknown(DeviceField::EnabledRoutes) {
+            UNREADABLE
+        } else {
+            ROUTES_UNREAD
         }
     }
 
-    /// Leaves routes out if the device neither has nor advertises any: nobody has decided about them.
     fn routes(&mut self) {
-        let subnets = |routes: &RouteSet| ListSetting::EnabledRoutes.among(routes);
         // Unknown is not none: a policy with [] would withdraw all routes.
-        let Some(enabled) = &self.device.enabled_routes else {
-            self.gap("enabledRoutes", ROUTES_UNREAD);
-            return;
-        };
-        let enabled = subnets(enabled);
-        let advertised = self.device.advertised_routes.as_ref();
-        if enabled.len() > MAX_ROUTES {
-            self.gap("enabledRoutes", &too_many(enabled.len(), MAX_ROUTES));
-        } else if !enabled.is_empty()
-            // Advertised and not enabled: [] keeps it that way.
-            || advertised.is_some_and(|advertised| !subnets(advertised).is_empty())
-        {
-            self.declare_list(&ListValue::EnabledRoutes(enabled));
+        match &self.device.enabled_routes {
+            None => self.gap("enabledRoutes", self.why_no_routes()),
+            Some(enabled) => self
+                .description
+                .declare_routes(enabled, self.wanted.defaults),
         }
     }
 
     fn exit_node(&mut self) {
-        let exit = |routes: &RouteSet| ListSetting::ExitNode.among(routes);
-        let Some(enabled) = self.device.enabled_routes.as_ref().map(exit) else {
-            self.gap("exitNode", ROUTES_UNREAD);
-            return;
-        };
-        let advertised = self.device.advertised_routes.as_ref().map(exit);
-        if enabled == Route::exit_node() {
-            self.declare_list(&ListValue::exit_node(true));
-        } else if let Some(half) = enabled.first() {
-            let why = format!("only {half} of the two routes of an exit node is enabled");
-            self.gap("exitNode", &why);
-        } else if advertised.is_some_and(|advertised| !advertised.is_empty()) {
-            self.declare_list(&ListValue::exit_node(false));
+        match &self.device.enabled_routes {
+            None => self.gap("exitNode", self.why_no_routes()),
+            Some(enabled) => self
+                .description
+                .declare_exit_node(enabled, self.wanted.defaults),
         }
     }
 
-    fn attributes(&mut self, attributes: &Attributes, now: Timestamp) {
+    fn attributes(&mut self, attributes: &Attributes) {
         let mut desired: BTreeMap<String, PostureAttribute> = BTreeMap::new();
         for (key, reported) in attributes {
             // Keys are unique without regard to case in the whole tailnet, so one policy cannot
@@ -204,7 +196,7 @@ impl Description<'_> {
                 None if desired.len() == MAX_ATTRIBUTES => {
                     Err(too_many(attributes.len(), MAX_ATTRIBUTES))
                 }
-                None => desired_value(key, reported, now),
+                None => desired_value(key, reported, self.wanted.now),
             };
             match value {
                 Ok(value) => {
@@ -214,7 +206,7 @@ impl Description<'_> {
             }
         }
         if !desired.is_empty() {
-            self.desired.posture_attributes = Some(desired);
+            self.description.desired.posture_attributes = Some(desired);
         }
     }
 
@@ -224,7 +216,11 @@ impl Description<'_> {
             Some(Ok(SettingValue::Authorized(false))) => {
                 "the device is not authorized. Declare authorized: true to authorize it".to_owned()
             }
-            Some(Ok(value)) => return convert::declare(&mut self.desired, &value),
+            // Tailscale's default: each device has it that nobody has decided about.
+            Some(Ok(SettingValue::KeyExpiryDisabled(false))) if !self.wanted.defaults => return,
+            Some(Ok(value)) => {
+                return convert::declare(&mut self.description.desired, &value);
+            }
             Some(Err(refused)) => refused.0,
             None if self.device.is_unknown(setting.reported_in()) => UNREADABLE.to_owned(),
             None => "the device has none".to_owned(),
@@ -278,10 +274,6 @@ fn integer(value: &serde_json::Value) -> Option<i64> {
     SafeInteger::try_from(number).ok().map(|_| number)
 }
 
-fn too_many(count: usize, max: usize) -> String {
-    format!("found {count}, and a policy holds at most {max}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,7 +295,12 @@ mod tests {
                 value.apply(&mut device);
                 let field = Exported(setting.field());
                 assert!(Exported::value_variants().contains(&field));
-                let described = describe(&device, None, &[field], Timestamp::UNIX_EPOCH);
+                let wanted = Wanted {
+                    fields: &[field],
+                    defaults: true,
+                    now: Timestamp::UNIX_EPOCH,
+                };
+                let described = describe(&device, None, wanted);
                 if value == SettingValue::Authorized(false) {
                     assert_eq!(described.gaps.len(), 1);
                     continue;

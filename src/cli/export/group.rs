@@ -1,13 +1,21 @@
-//! From described devices to policies: one for each, or shared by devices with the same tags.
+//! From described devices to policies: shared ones for what devices have in common, and one for each device that
+//! has more.
+//!
+//! A shared policy names its devices one by one. A selector by tags would also match a device that joins tomorrow
+//! with the same tags and other settings, and change it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{describe::Description, names::names};
+use super::{
+    description::{Description, Id},
+    files::{Candidate, FileKey, Files, tags_name},
+    names::names,
+    settings::{One, Settings},
+    shares,
+};
 use crate::{
-    api::{DeviceReference, DeviceSelector, TailscaleDevicePolicySpec as Spec},
-    convert,
-    model::{DeviceField, ListSetting, PolicyField, Setting, TagSet},
-    plan::DeviceIndex,
+    api::{DeviceSelector, TailscaleDevicePolicySpec as Spec},
+    model::{TagSet, counted},
 };
 
 /// A policy to write.
@@ -19,217 +27,261 @@ pub(super) struct Manifest {
     pub spec: Spec,
 }
 
-/// The maximum number of devices that the comment of a shared policy lists.
-const MAX_LISTED: usize = 10;
-
-/// A policy for each device that has settings to declare.
-pub(super) fn one_each(descriptions: Vec<Description<'_>>) -> Vec<Manifest> {
-    manifests(Vec::new(), descriptions)
+/// A file to write.
+#[derive(Debug, Clone)]
+pub(super) struct ManifestFile {
+    pub name: String,
+    pub manifests: Vec<Manifest>,
 }
 
-/// One policy for the settings that all devices with certain tags share, and a policy for each device
-/// that has more settings.
+/// A policy without its final name.
+struct Draft {
+    preferred: String,
+    id: String,
+    comments: Vec<String>,
+    spec: Spec,
+}
+
+/// A device with the settings that no shared policy declares yet.
+struct Member {
+    description: Description,
+    rest: Settings,
+}
+
+/// A file and a policy for each device.
+pub(super) fn one_each(descriptions: Vec<Description>) -> Vec<ManifestFile> {
+    let single = |description: Description| {
+        let name = description.label.clone();
+        let id = description.id.as_str().to_owned();
+        let drafts = vec![single(&description, description.desired.clone())];
+        ((name, id), drafts)
+    };
+    let (names_and_ids, drafts): (Vec<_>, Vec<_>) = descriptions.into_iter().map(single).unzip();
+    named(names(&names_and_ids), drafts)
+}
+
+/// Files by tags and by user, with policies that devices share.
 ///
-/// `all` is the whole tailnet. A selector by tags also matches devices that have more tags, and devices
-/// that are not exported. A policy shares only settings that every one of them has.
-pub(super) fn by_tags(descriptions: Vec<Description<'_>>, all: &DeviceIndex) -> Vec<Manifest> {
-    // A device with unreadable tags may be one that a selector by tags matches.
-    if all
-        .devices()
-        .any(|device| device.is_unknown(DeviceField::Tags))
-    {
-        return one_each(descriptions);
+/// `all` are all devices that could be described: they decide which files there are.
+pub(super) fn shared(
+    descriptions: Vec<Description>,
+    all: &[Candidate],
+) -> Result<Vec<ManifestFile>, serde_json::Error> {
+    let candidates: Vec<Candidate> = descriptions.iter().map(Candidate::of).collect();
+    let files = Files::new(all, &candidates);
+    let mut members: BTreeMap<FileKey, Vec<Description>> = BTreeMap::new();
+    for (candidate, description) in candidates.iter().zip(descriptions) {
+        let of_file = members.entry(files.of(candidate)).or_default();
+        of_file.push(description);
     }
-    let mut fleets: Vec<Shared> = Vec::new();
-    for tags in tag_sets(&descriptions) {
-        let matches = |tagged: &TagSet| tags.is_subset(tagged);
-        let members: Vec<&Description> = descriptions
-            .iter()
-            .filter(|description| matches(&description.device.tags))
-            .collect();
-        let own = all.devices().filter(|device| !device.external);
-        // The selector would also target devices that are not exported.
-        if own.filter(|device| matches(&device.tags)).count() != members.len() {
-            continue;
-        }
-        // Two devices or more have exactly these tags, so there is a first member.
-        let mut common = members[0].desired.clone();
-        // A unique setting, such as a name, cannot hold for two devices.
-        for setting in Setting::ALL.into_iter().filter(|it| it.is_tailnet_wide()) {
-            convert::undeclare(&mut common, setting.field());
-        }
-        for member in &members[1..] {
-            keep_equal(&mut common, &member.desired);
-        }
-        // A policy with fewer tags may declare it already.
-        for wider in fleets.iter().filter(|wider| wider.tags.is_subset(&tags)) {
-            remove_equal(&mut common, &wider.desired);
-        }
-        // Without a common setting, the policy would declare nothing.
-        if has_settings(&common) {
-            let devices = members
-                .iter()
-                .map(|member| member.device.label().to_string());
-            fleets.push(Shared {
-                devices: devices.collect(),
-                desired: common,
-                gaps: Vec::new(),
-                tags,
-            });
-        }
-    }
-    let mut rest = descriptions;
-    for description in &mut rest {
-        let shared = fleets
-            .iter_mut()
-            .filter(|fleet| fleet.tags.is_subset(&description.device.tags));
-        let mut last = None;
-        for fleet in shared {
-            remove_equal(&mut description.desired, &fleet.desired);
-            // The last one is the narrowest, as smaller sets of tags come first.
-            last = Some(fleet);
-        }
-        if let Some(fleet) = last.filter(|_| !has_settings(&description.desired)) {
-            let label = description.device.label();
-            let gaps = description.gaps.drain(..);
-            fleet.gaps.extend(gaps.map(|gap| format!("{label}: {gap}")));
-        }
-    }
-    manifests(fleets, rest)
-}
-
-/// The settings that all devices with these tags share.
-struct Shared {
-    tags: TagSet,
-    devices: Vec<String>,
-    desired: Spec,
-    /// The settings that no manifest can declare, of devices without a policy of their own.
-    gaps: Vec<String>,
-}
-
-/// The exact sets of tags that two or more devices have, smaller sets first.
-fn tag_sets(descriptions: &[Description<'_>]) -> Vec<TagSet> {
-    let mut count: BTreeMap<&TagSet, usize> = BTreeMap::new();
-    for description in descriptions {
-        // A selector cannot name tags that are not valid in a policy.
-        if description.desired.tags.is_some() {
-            *count.entry(&description.device.tags).or_default() += 1;
-        }
-    }
-    let shared = count.into_iter().filter(|(_, count)| *count > 1);
-    let mut sets: Vec<TagSet> = shared.map(|(tags, _)| tags.clone()).collect();
-    sets.sort_by_key(BTreeSet::len);
-    sets
-}
-
-fn manifests(fleets: Vec<Shared>, descriptions: Vec<Description<'_>>) -> Vec<Manifest> {
-    let mut names_and_ids: Vec<(String, String)> = Vec::new();
-    let mut unnamed: Vec<(Vec<String>, Spec)> = Vec::new();
-    for fleet in fleets {
-        let tags: Vec<String> = fleet.tags.iter().map(ToString::to_string).collect();
-        let labels = tags
-            .iter()
-            .map(|tag| tag.trim_start_matches("tag:"))
-            .collect::<Vec<_>>()
-            .join("-");
-        names_and_ids.push((format!("tag-{labels}"), "fleet".to_owned()));
-        let mut comment = format!("{} devices: {}", fleet.devices.len(), {
-            let named = fleet.devices.iter().take(MAX_LISTED).map(String::as_str);
-            named.collect::<Vec<_>>().join(", ")
+    let preferred = members
+        .iter()
+        .map(|(key, members)| match (key, members.first()) {
+            (FileKey::Device(id), Some(only)) => (only.label.clone(), id.as_str().to_owned()),
+            (key, _) => (key.name(), shares::hex(&format!("{key:?}"))),
         });
-        if fleet.devices.len() > MAX_LISTED {
-            comment += " …";
+    // The name of a file first: its policies are named after it, whatever other files have.
+    let file_names = names(&preferred.collect::<Vec<_>>());
+    let mut drafts = Vec::new();
+    for ((key, descriptions), name) in members.into_iter().zip(&file_names) {
+        drafts.push(file(&key, name, descriptions)?);
+    }
+    Ok(named(file_names, drafts))
+}
+
+impl Candidate {
+    pub fn of(description: &Description) -> Self {
+        Self {
+            id: description.id.clone(),
+            label: description.label.clone(),
+            facts: description.facts.clone(),
+        }
+    }
+}
+
+/// The policies of one file: first those of devices with the same tags, then each device with something of its own.
+fn file(
+    key: &FileKey,
+    name: &str,
+    descriptions: Vec<Description>,
+) -> Result<Vec<Draft>, serde_json::Error> {
+    let mut parts: BTreeMap<TagSet, Vec<Member>> = BTreeMap::new();
+    for description in descriptions {
+        let rest = Settings::of(&description.desired)?;
+        let part = parts.entry(description.facts.tags.clone()).or_default();
+        part.push(Member { description, rest });
+    }
+    let (mut drafts, mut singles) = (Vec::new(), Vec::new());
+    for (tags, mut members) in parts {
+        members.sort_by_cached_key(|it| (it.description.label.clone(), it.description.id.clone()));
+        let is_other = !tags.is_empty() && *key != FileKey::Tags(tags.clone());
+        let name = if is_other {
+            tags_name(&tags)
+        } else {
+            name.to_owned()
+        };
+        share(&name, &mut members, &mut drafts)?;
+        for member in members {
+            if !member.rest.is_empty() {
+                singles.push(single(&member.description, member.rest.spec()?));
+            }
+        }
+    }
+    singles.sort_by(|a, b| a.preferred.cmp(&b.preferred));
+    drafts.extend(singles);
+    Ok(drafts)
+}
+
+/// Takes what several members have in common out of them, into shared policies.
+fn share(
+    name: &str,
+    members: &mut [Member],
+    drafts: &mut Vec<Draft>,
+) -> Result<(), serde_json::Error> {
+    let common = common(members);
+    if !common.is_empty() {
+        let holders = |member: &Member| common.is_subset(&member.rest);
+        draft(name, &common, members, holders, drafts)?;
+    }
+    let mut alike: BTreeMap<Settings, usize> = BTreeMap::new();
+    for member in members.iter().filter(|member| can_share(member)) {
+        if !member.rest.is_empty() && member.rest.is_shareable() {
+            *alike.entry(member.rest.clone()).or_default() += 1;
+        }
+    }
+    for (settings, _) in alike.into_iter().filter(|(_, count)| *count > 1) {
+        let name = format!("{name}-{}", settings.words());
+        draft(&name, &settings, members, |it| it.rest == settings, drafts)?;
+    }
+    Ok(())
+}
+
+/// No expression can name an older id, and what is unknown of a device is not shared.
+fn can_share(member: &Member) -> bool {
+    matches!(member.description.id, Id::Node(_)) && !member.description.facts.is_uncertain
+}
+
+/// The settings that more than half of the members have together, those of most members first.
+fn common(members: &[Member]) -> Settings {
+    let able: Vec<&Member> = members.iter().filter(|member| can_share(member)).collect();
+    let mut count: BTreeMap<One, usize> = BTreeMap::new();
+    for member in &able {
+        for one in member.rest.shareable() {
+            *count.entry(one).or_default() += 1;
+        }
+    }
+    let mut frequent: Vec<(One, usize)> = count.into_iter().collect();
+    frequent.sort_by_key(|(_, devices)| std::cmp::Reverse(*devices));
+    let mut common = Settings::default();
+    let mut holders = able.clone();
+    for (one, _) in frequent {
+        let having = holders.iter().filter(|member| member.rest.has(&one));
+        let having: Vec<&Member> = having.copied().collect();
+        if having.len() > 1 && having.len() * 2 > able.len() {
+            common.insert(one);
+            holders = having;
+        }
+    }
+    common
+}
+
+/// Adds policies for settings that certain members have. A large group takes several.
+fn draft(
+    name: &str,
+    settings: &Settings,
+    members: &mut [Member],
+    is_holder: impl Fn(&Member) -> bool,
+    drafts: &mut Vec<Draft>,
+) -> Result<(), serde_json::Error> {
+    let able = members.iter_mut().filter(|member| can_share(member));
+    let mut holders: Vec<&mut Member> = able.filter(|member| is_holder(member)).collect();
+    for holder in &mut holders {
+        holder.rest.subtract(settings);
+    }
+    let ids = |holders: &[&mut Member]| -> Vec<String> {
+        let ids = holders
+            .iter()
+            .map(|it| it.description.id.as_str().to_owned());
+        ids.collect()
+    };
+    for share in shares::split(holders, |it| it.description.id.as_str().to_owned()) {
+        let devices = share.members;
+        let names = devices.iter().map(|it| it.description.label.as_str());
+        let mut comments = vec![counted(devices.len(), "device") + ":"];
+        comments.extend(wrapped(names));
+        for device in devices.iter().filter(|it| it.rest.is_empty()) {
+            let label = &device.description.label;
+            let gaps = device.description.gaps.iter();
+            comments.extend(gaps.map(|gap| format!("Not declared: {label}: {gap}")));
         }
         let selector = DeviceSelector {
-            tags: Some(tags),
+            expression: Some(shares::expression(&ids(&devices))),
+            // The schema requires it of a selector without tags and users. A nodeId is no claim.
+            trust_claims: Some(true),
             ..DeviceSelector::default()
         };
-        let spec = Spec {
-            device_selector: Some(selector),
-            ..fleet.desired
-        };
-        let mut comments = vec![comment];
-        comments.extend(not_declared(&fleet.gaps));
-        unnamed.push((comments, spec));
-    }
-    for description in descriptions {
-        if !has_settings(&description.desired) && description.gaps.is_empty() {
-            continue;
-        }
-        let device = description.device;
-        names_and_ids.push((device.label().to_string(), device.node_id.to_string()));
-        let mut comments = vec![description.title()];
-        comments.extend(not_declared(&description.gaps));
-        let reference = DeviceReference {
-            // By nodeId, as names and hostnames change.
-            node_id: Some(device.node_id.to_string()),
-            ..DeviceReference::default()
-        };
-        let spec = Spec {
-            device: Some(reference),
-            ..description.desired
-        };
-        unnamed.push((comments, spec));
-    }
-    let named = names(&names_and_ids).into_iter().zip(unnamed);
-    let mut manifests: Vec<Manifest> = named
-        .map(|(name, (comments, spec))| Manifest {
-            name,
+        drafts.push(Draft {
+            preferred: name.to_owned() + &share.suffix,
+            id: shares::hex(&settings.text()),
             comments,
-            spec,
-        })
-        .collect();
-    // Shared policies first: they declare most.
-    manifests.sort_by_key(|manifest| (manifest.spec.device.is_some(), manifest.name.clone()));
-    manifests
+            spec: Spec {
+                device_selector: Some(selector),
+                ..settings.spec()?
+            },
+        });
+    }
+    Ok(())
 }
 
-fn not_declared(gaps: &[String]) -> impl Iterator<Item = String> {
-    gaps.iter().map(|gap| format!("Not declared: {gap}"))
+fn single(description: &Description, desired: Spec) -> Draft {
+    let mut comments = vec![description.title.clone()];
+    let gaps = description.gaps.iter();
+    comments.extend(gaps.map(|gap| format!("Not declared: {gap}")));
+    Draft {
+        preferred: description.label.clone(),
+        id: description.id.as_str().to_owned(),
+        comments,
+        spec: Spec {
+            device: Some(description.id.reference()),
+            ..desired
+        },
+    }
 }
 
-fn has_settings(desired: &Spec) -> bool {
-    *desired != Spec::default()
-}
-
-/// The fields of settings that are the same or differ as a whole. Attributes differ key by key.
-fn whole_fields() -> impl Iterator<Item = PolicyField> {
-    let settings = Setting::ALL.into_iter().map(Setting::field);
-    settings.chain(ListSetting::ALL.into_iter().map(ListSetting::field))
-}
-
-/// Removes from `common` each setting that `other` does not declare equally.
-fn keep_equal(common: &mut Spec, other: &Spec) {
-    for field in whole_fields() {
-        if !convert::declares_same(field, common, other) {
-            convert::undeclare(common, field);
+/// A list in lines of a readable length.
+fn wrapped<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    const MAX_LENGTH: usize = 100;
+    let mut lines: Vec<String> = Vec::new();
+    for name in names {
+        match lines.last_mut() {
+            Some(line) if line.len() + name.len() < MAX_LENGTH => {
+                *line += ", ";
+                *line += name;
+            }
+            _ => lines.push(format!("  {name}")),
         }
     }
-    attributes(common, |key, desired| {
-        let others = other.posture_attributes.as_ref();
-        others.is_some_and(|others| others.get(key) == Some(desired))
-    });
+    lines
 }
 
-/// Removes from `desired` each setting that `other` declares equally.
-fn remove_equal(desired: &mut Spec, other: &Spec) {
-    for field in whole_fields() {
-        if convert::declares_same(field, desired, other) {
-            convert::undeclare(desired, field);
-        }
+/// Gives each policy its name.
+fn named(file_names: Vec<String>, drafts: Vec<Vec<Draft>>) -> Vec<ManifestFile> {
+    let preferred = drafts.iter().flatten();
+    let preferred = preferred.map(|draft| (draft.preferred.clone(), draft.id.clone()));
+    let mut policy_names = names(&preferred.collect::<Vec<_>>()).into_iter();
+    let mut files = Vec::new();
+    for (name, drafts) in file_names.into_iter().zip(drafts) {
+        let manifest = |(draft, name): (Draft, String)| Manifest {
+            name,
+            comments: draft.comments,
+            spec: draft.spec,
+        };
+        let manifests = drafts.into_iter().zip(&mut policy_names).map(manifest);
+        files.push(ManifestFile {
+            name,
+            manifests: manifests.collect(),
+        });
     }
-    attributes(desired, |key, desired| {
-        let others = other.posture_attributes.as_ref();
-        others.is_none_or(|others| others.get(key) != Some(desired))
-    });
-}
-
-/// Keeps some of the attributes. If none is left, removes the field: `{}` would declare that there are none.
-fn attributes(spec: &mut Spec, keep: impl Fn(&String, &crate::api::PostureAttribute) -> bool) {
-    if let Some(attributes) = &mut spec.posture_attributes {
-        attributes.retain(|key, desired| keep(key, desired));
-        if attributes.is_empty() {
-            spec.posture_attributes = None;
-        }
-    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    files
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use serde_yaml::{Mapping, Value};
 
-use crate::cli::output::printable;
+use crate::cli::output::{escaped, printable};
 
 /// A comment of one line. Escapes line breaks, so that no text can leave the comment.
 pub(super) fn comment(text: &str) -> String {
@@ -83,7 +83,7 @@ fn scalar(text: &str) -> String {
     if safe {
         text.to_owned()
     } else {
-        // A JSON string is a YAML string.
-        json!(text).to_string()
+        // A JSON string is a YAML string, without the characters that no YAML may contain.
+        escaped(&json!(text).to_string())
     }
 }

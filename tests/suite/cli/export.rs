@@ -1,26 +1,49 @@
-use std::fs;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::json;
-use tsdp::simulator::{FaultKind, FaultSpec};
+use tsdp::simulator::{self, FaultKind, FaultSpec};
 
 use super::tailnet::{Tailnet, demo_devices};
+
+/// How many devices are the tailnet's own, and how many of them are ephemeral.
+fn own(tailnet: &Tailnet) -> (usize, usize) {
+    let devices = tailnet.simulator.devices().unwrap();
+    let own = devices.iter().filter(|device| device["isExternal"] != true);
+    let ephemeral = own.clone().filter(|device| device["isEphemeral"] == true);
+    (own.clone().count(), ephemeral.count())
+}
+
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    entries
+        .map(|path| (name(&path), fs::read_to_string(&path).unwrap()))
+        .collect()
+}
 
 #[tokio::test]
 async fn exported_tailnet_of_300_devices_has_an_empty_plan() {
     let tailnet = Tailnet::large().await;
-    let own = tailnet.simulator.devices().unwrap();
-    let own = own
-        .iter()
-        .filter(|device| device["isExternal"] != true)
-        .count();
-    for grouped in [&[][..], &["--group-by", "tag"]] {
+    let (own, ephemeral) = own(&tailnet);
+    for options in [
+        &["--include-ephemeral"][..],
+        &["--group-by", "none"],
+        &["--all"],
+    ] {
         tailnet.simulator.clear_requests();
-        let export = tailnet.run(&[&["export"], grouped].concat()).await;
-        let message = format!("policies for {own} devices");
-        assert!(export.err.contains(&message), "{}", export.err);
+        let export = tailnet.run(&[&["export"], options].concat()).await;
+        let described = if options.contains(&"--include-ephemeral") {
+            own
+        } else {
+            let left_out = format!("Left out: {ephemeral} ephemeral");
+            assert!(export.err.contains(&left_out), "{}", export.err);
+            own - ephemeral
+        };
         assert_eq!(
             tailnet.requests().len(),
-            1 + own,
+            1 + described,
             "one list, and a request a device"
         );
         let manifests = export.ok();
@@ -32,6 +55,57 @@ async fn exported_tailnet_of_300_devices_has_an_empty_plan() {
         let requests = tailnet.requests();
         assert!(requests.iter().all(|request| request.starts_with("GET ")));
     }
+}
+
+#[tokio::test]
+async fn export_of_300_devices_has_as_many_files_as_a_person_reads() {
+    let tailnet = Tailnet::large().await;
+    let export = ["export", "--out", "policies"];
+    let err = tailnet.run(&export).await.err;
+    let folder = tailnet.path("policies");
+    let before = files(&folder);
+    assert!(before.len() <= 40, "{} files", before.len());
+    assert!(before.keys().any(|name| name == "user-amelie.yaml"));
+    insta::assert_snapshot!(err, @"
+    Reading the attributes of 269 devices, one request each.
+    69 policies for 169 devices in 27 files.
+    Left out: 100 with nothing to declare but defaults (--all writes them).
+    Left out: 30 ephemeral (--include-ephemeral writes them).
+    Left out: 1 shared in from other tailnets.
+    ");
+
+    // One server drifts: one file changes, without --force.
+    let server = tailnet.simulator.devices().unwrap();
+    let server = server
+        .iter()
+        .find(|device| device["tags"] == json!(["tag:fra", "tag:server"]));
+    let node = server.unwrap()["nodeId"].as_str().unwrap().to_owned();
+    let drift = json!({"keyExpiryDisabled": false});
+    tailnet.simulator.patch_device(&node, &drift).unwrap();
+    tailnet.run(&export).await.ok();
+    let after = files(&folder);
+    let is_changed = |name: &&String| before.get(*name) != after.get(*name);
+    let changed: Vec<&str> = before
+        .keys()
+        .filter(is_changed)
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        (changed, after.len()),
+        (vec!["tag-fra-server.yaml"], before.len())
+    );
+    tailnet.run(&["plan", "-f", "policies"]).await.ok();
+}
+
+#[tokio::test]
+async fn export_of_10_000_devices_has_at_most_400_files() {
+    let tailnet = Tailnet::of(simulator::generate(10_000, 3)).await;
+    let export = ["export", "--without-attributes", "--out", "policies"];
+    tailnet.run(&export).await.ok();
+    let files = files(&tailnet.path("policies"));
+    assert!(files.len() <= 400, "{} files", files.len());
+    let plan = tailnet.run(&["plan", "-f", "policies"]).await.ok();
+    assert!(plan.starts_with("Nothing to change; "), "{plan}");
 }
 
 #[tokio::test]
@@ -101,7 +175,6 @@ async fn the_manifest_has_every_setting_and_comments_name_the_unsupported_ones()
     spec:
       tailnetRef: {name: lab}
       device: {nodeId: nWaiting}
-      keyExpiry: Enabled
       name: kiosk
       ipv4: "100.90.1.8"
     "#);
@@ -120,18 +193,18 @@ async fn devices_with_equal_tags_share_their_common_settings() {
     };
     let devices = vec![server(1, "10.1.0.0/16"), server(2, "10.2.0.0/16")];
     let tailnet = Tailnet::of(devices).await;
-    let shared = tailnet.run(&["export", "--group-by", "tag"]).await.ok();
+    let shared = tailnet.run(&["export"]).await.ok();
     insta::assert_snapshot!(shared, @r#"
-    # Written by: tsdp export --group-by tag
+    # Written by: tsdp export
     ---
-    # 2 devices: server-1, server-2
+    # 2 devices:
+    #   server-1, server-2
     apiVersion: tailnet.dev/v1alpha1
     kind: TailscaleDevicePolicy
     metadata:
       name: tag-server
     spec:
-      deviceSelector:
-        tags: ["tag:server"]
+      deviceSelector: {expression: "device.nodeId in ['n1CNTRL', 'n2CNTRL']", trustClaims: true}
       tags: ["tag:server"]
       keyExpiry: Disabled
     ---
@@ -156,30 +229,66 @@ async fn devices_with_equal_tags_share_their_common_settings() {
 }
 
 #[tokio::test]
+async fn a_device_that_joins_is_not_changed() {
+    let server = |number: usize, disabled: bool| {
+        json!({
+            "nodeId": format!("n{number}CNTRL"), "hostname": format!("server-{number}"),
+            "name": format!("server-{number}.tail1234.ts.net"), "keyExpiryDisabled": disabled,
+            "tags": ["tag:server"], "enabledRoutes": if disabled { json!([]) } else { json!(["10.0.0.0/8"]) },
+        })
+    };
+    let today = vec![server(1, true), server(2, true), server(3, true)];
+    let manifests = Tailnet::of(today.clone()).await.run(&["export"]).await.ok();
+    assert_eq!(manifests.matches("kind: ").count(), 1, "{manifests}");
+    let tomorrow = [today, vec![server(4, false)]].concat();
+    let tailnet = Tailnet::of(tomorrow).await;
+    let plan = tailnet
+        .run_with(&["plan", "-f", "-"], &manifests)
+        .await
+        .ok();
+    assert!(plan.starts_with("Nothing to change; "), "{plan}");
+}
+
+#[tokio::test]
 async fn exports_repeat_exactly_and_keep_the_files_of_others() {
     let tailnet = Tailnet::of(demo_devices()).await;
     let export = ["export", "--out", "policies"];
-    tailnet.run(&export).await.ok();
-    let file = tailnet.path("policies/fra-router.yaml");
+    let reported = tailnet.run(&export).await;
+    insta::assert_snapshot!(reported.err, @"
+    6 policies for 5 devices in 3 files.
+    Left out: 3 with nothing to declare but defaults (--all writes them).
+    ");
+    let file = tailnet.path("policies/lobby-kiosk.yaml");
     let first = fs::read_to_string(&file).unwrap();
-    assert!(first.starts_with("# Written by: tsdp export\n# fra-router.tail1234.ts.net, node n"));
-    assert_eq!(fs::read_dir(tailnet.path("policies")).unwrap().count(), 8);
+    insta::assert_snapshot!(first, @r#"
+    # Written by: tsdp export
+    # Digest: c0b7adc2. The next export replaces this file only if nobody has edited it.
+    # lobby-kiosk.tail1234.ts.net, node n20004CNTRL, hostname lobby-kiosk, windows, of kiosk@example.com
+    apiVersion: tailnet.dev/v1alpha1
+    kind: TailscaleDevicePolicy
+    metadata:
+      name: lobby-kiosk
+    spec:
+      device: {nodeId: n20004CNTRL}
+      enabledRoutes: ["10.9.0.0/24"]
+    "#);
+    let names: Vec<_> = files(&tailnet.path("policies")).into_keys().collect();
+    insta::assert_snapshot!(names.join(" "), @"lobby-kiosk.yaml tag-router.yaml user-amelie.yaml");
     tailnet.run(&export).await.ok();
     assert_eq!(fs::read_to_string(&file).unwrap(), first);
 
+    let unreadable = tailnet.path("policies/tag-router.yaml");
     fs::write(&file, "mine").unwrap();
-    fs::remove_file(tailnet.path("policies/nas.yaml")).unwrap();
+    fs::remove_file(tailnet.path("policies/user-amelie.yaml")).unwrap();
+    fs::remove_file(&unreadable).unwrap();
+    std::os::unix::fs::symlink("nowhere", &unreadable).unwrap();
     let refused = tailnet.run(&export).await;
     assert_eq!(refused.code, Some(1));
-    assert!(
-        refused.err.contains("policies/fra-router.yaml"),
-        "{}",
-        refused.err
-    );
-    assert!(refused.err.contains("--force"), "{}", refused.err);
+    insta::assert_snapshot!(refused.err, @"tsdp: these files exist with other content, so nothing was written: policies/lobby-kiosk.yaml, policies/tag-router.yaml (cannot be read: No such file or directory (os error 2)). Choose another place, or add --force to overwrite them");
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    assert!(fs::symlink_metadata(&unreadable).unwrap().is_symlink());
     assert!(
-        !tailnet.path("policies/nas.yaml").exists(),
+        !tailnet.path("policies/user-amelie.yaml").exists(),
         "nothing is written"
     );
     tailnet
@@ -187,6 +296,133 @@ async fn exports_repeat_exactly_and_keep_the_files_of_others() {
         .await
         .ok();
     assert_eq!(fs::read_to_string(&file).unwrap(), first);
+}
+
+#[tokio::test]
+async fn files_of_devices_that_left_are_removed_unless_someone_edited_them() {
+    let device = |number: usize| {
+        json!({
+            "nodeId": format!("n{number}CNTRL"), "hostname": format!("router-{number}"),
+            "name": format!("router-{number}.tail1234.ts.net"), "tags": [format!("tag:site{number}")],
+        })
+    };
+    let before = Tailnet::of((1..5).map(device).collect()).await;
+    before.run(&["export", "--out", "policies"]).await.ok();
+    let folder = before.path("policies");
+    let edited = folder.join("router-2.yaml");
+    let text = fs::read_to_string(&edited).unwrap() + "# Keep an eye on it.\n";
+    fs::write(&edited, &text).unwrap();
+    fs::write(folder.join("notes.yaml"), "# mine\n").unwrap();
+
+    let after = Tailnet::of(vec![device(3), device(4)]).await;
+    let out = folder.to_str().unwrap();
+    // A selection says nothing about other devices that are still there.
+    let selected = ["export", "--out", out, "--select", "tags=tag:site3"];
+    for arguments in [&selected[..], &["export", "--out", out, "--force"]] {
+        let ran = after.run(arguments).await;
+        let err = ran.err.replace(out, "policies");
+        let names: Vec<_> = files(&folder).into_keys().collect();
+        assert_eq!(
+            names,
+            [
+                "notes.yaml",
+                "router-2.yaml",
+                "router-3.yaml",
+                "router-4.yaml"
+            ]
+        );
+        assert!(
+            err.contains("tsdp: policies/router-2.yaml is from an earlier export and stays"),
+            "{err}"
+        );
+        let removed = "Removed policies/router-1.yaml: ";
+        assert_eq!(err.contains(removed), arguments == selected, "{err}");
+        ran.ok();
+    }
+    assert_eq!(fs::read_to_string(&edited).unwrap(), text);
+}
+
+#[tokio::test]
+async fn an_export_can_be_one_file() {
+    let tailnet = Tailnet::of(demo_devices()).await;
+    let export = ["export", "--out", "tailnet.yaml"];
+    tailnet.run(&export).await.ok();
+    let path = tailnet.path("tailnet.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        text.starts_with("# Written by: tsdp export\n# Digest: "),
+        "{text}"
+    );
+    tailnet.run(&["plan", "-f", "tailnet.yaml"]).await.ok();
+    tailnet.run(&export).await.ok();
+    fs::write(&path, text + "# mine\n").unwrap();
+    let refused = tailnet.run(&export).await;
+    assert!(
+        refused
+            .err
+            .contains("tailnet.yaml. Choose another place, or add --force"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(refused.code, Some(1));
+}
+
+/// A machine chooses its hostname.
+#[tokio::test]
+async fn no_hostname_makes_a_folder_unreadable() {
+    let odd = "a\u{fffe}\u{ffff}\u{feff}\u{0}\u{1b}\u{7f}\u{85}\u{2028}\n---\nb: [";
+    let device = |number: usize| {
+        json!({
+            "nodeId": format!("n{number}CNTRL"), "hostname": odd, "os": odd, "tags": ["tag:a"],
+            "name": format!("{odd}{number}.tail1234.ts.net"), "user": odd,
+        })
+    };
+    let tailnet = Tailnet::of((1..4).map(device).collect()).await;
+    for grouping in ["tag", "none"] {
+        let export = [
+            "export",
+            "--force",
+            "--out",
+            "policies",
+            "--group-by",
+            grouping,
+        ];
+        tailnet.run(&export).await.ok();
+        let plan = tailnet.run(&["plan", "-f", "policies"]).await.ok();
+        assert!(plan.starts_with("Nothing to change; "), "{plan}");
+        let validate = ["validate", "-f", "policies"];
+        let validated = super::tsdp(tailnet.folder.path(), &validate, "");
+        assert!(validated.status.success(), "{validated:?}");
+    }
+}
+
+#[tokio::test]
+async fn defaults_are_written_only_if_they_are_asked_for() {
+    let device = json!({
+        "nodeId": "n1CNTRL", "hostname": "laptop", "name": "laptop.tail1234.ts.net", "advertisedRoutes": ["10.0.0.0/8"],
+    });
+    let tailnet = Tailnet::of(vec![device]).await;
+    let ran = tailnet.run(&["export"]).await;
+    insta::assert_snapshot!(ran.err, @"
+    0 policies for 0 devices in 0 files.
+    Left out: 1 with nothing to declare but defaults (--all writes them).
+    ");
+    assert_eq!(ran.ok(), "# Written by: tsdp export\n");
+    let all = tailnet.run(&["export", "--all"]).await.ok();
+    insta::assert_snapshot!(all, @"
+    # Written by: tsdp export --all
+    ---
+    # laptop.tail1234.ts.net, node n1CNTRL, hostname laptop, linux, of amelie@example.com
+    apiVersion: tailnet.dev/v1alpha1
+    kind: TailscaleDevicePolicy
+    metadata:
+      name: laptop
+    spec:
+      device: {nodeId: n1CNTRL}
+      keyExpiry: Enabled
+      enabledRoutes: []
+      exitNode: false
+    ");
 }
 
 #[tokio::test]

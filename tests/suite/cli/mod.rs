@@ -11,8 +11,10 @@ mod devices;
 mod export;
 mod help;
 mod plan;
+mod recorded;
 mod shell;
 mod tailnet;
+mod terraform;
 mod validate;
 mod yaml;
 

@@ -8,11 +8,17 @@ use proptest::{collection, option, prelude::*, sample::subsequence};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::super::{ConnectionArgs, ExportArgs, Exported, GroupBy, SelectArgs, USUAL, text};
+use super::super::{
+    args::{ExportArgs, GroupBy},
+    describe::{Exported, USUAL},
+    group::ManifestFile,
+    text,
+};
 use crate::{
     api::TailscaleDevicePolicy,
+    cli::{connection::ConnectionArgs, select::SelectArgs},
     convert,
-    model::{AttributeKey, Attributes, Device, NodeId, ReportedAttribute, Route, Tag},
+    model::{AttributeKey, Attributes, Device, DeviceField, NodeId, ReportedAttribute, Route, Tag},
     plan::{Admission, DeviceIndex, PolicyInput, PolicyKey, Selector, TailnetPlan, plan_tailnet},
 };
 
@@ -22,13 +28,16 @@ fn now() -> Timestamp {
     "2026-06-01T12:00:00Z".parse().unwrap()
 }
 
-fn args(group_by: Option<GroupBy>, fields: &[Exported]) -> ExportArgs {
+fn args(group_by: GroupBy, fields: &[Exported], all: bool) -> ExportArgs {
     ExportArgs {
         out: None,
         force: false,
         group_by,
         fields: fields.to_vec(),
+        all,
+        from_terraform: None,
         without_attributes: false,
+        include_ephemeral: false,
         namespace: Some("network".to_owned()),
         tailnet_ref: None,
         select: SelectArgs::default(),
@@ -36,13 +45,18 @@ fn args(group_by: Option<GroupBy>, fields: &[Exported]) -> ExportArgs {
     }
 }
 
+fn files(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<ManifestFile> {
+    let (fleet, attributes) = observed(tailnet);
+    let export = args.export(&fleet, &attributes, selector, now());
+    export.unwrap().files
+}
+
 /// The policies of an export, parsed as from a cluster or a folder.
 fn exported(args: &ExportArgs, tailnet: &Tailnet, selector: &Selector) -> Vec<PolicyInput> {
-    let (fleet, attributes) = observed(tailnet);
-    let manifests = args.manifests(&fleet, &attributes, selector, now());
+    let stream = args.stream(&files(args, tailnet, selector)).unwrap();
     let mut policies = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(&args.stream(&manifests).unwrap()) {
-        // A stream of nothing but the header is one empty document.
+    for document in serde_yaml::Deserializer::from_str(&stream) {
+        // An empty stream is one empty document.
         let policy = Option::<TailscaleDevicePolicy>::deserialize(document).unwrap();
         let Some(policy) = policy else { continue };
         let key = PolicyKey {
@@ -67,24 +81,6 @@ fn observed(tailnet: &Tailnet) -> (DeviceIndex, BTreeMap<NodeId, Attributes>) {
 fn plan_for(policies: &[PolicyInput], tailnet: &Tailnet, now: Timestamp) -> TailnetPlan {
     let (fleet, attributes) = observed(tailnet);
     plan_tailnet(policies, &Admission::default(), &fleet, &attributes, now)
-}
-
-/// The same tailnet after someone has changed each setting that can be changed.
-fn changed(tailnet: &Tailnet) -> Tailnet {
-    let changed = tailnet.iter().map(|(device, _)| {
-        let mut device = device.clone();
-        if !device.tags.is_empty() {
-            // Shared policies select by tags, so that no tag may go.
-            device.tags.insert(Tag::reported("tag:other".to_owned()));
-        }
-        device.key_expiry_disabled = !device.key_expiry_disabled;
-        device.authorized = !device.authorized;
-        device.enabled_routes = Some(["10.99.0.0/16".parse().unwrap()].into());
-        device.name = format!("other-{}", device.node_id);
-        device.ipv4 = None;
-        (device, Attributes::new())
-    });
-    changed.collect()
 }
 
 /// Every change that the policies ask for, as text.
@@ -176,6 +172,18 @@ prop_compose! {
         ),
         tags in subsequence(vec!["tag:a", "tag:b", "tag:c", "tag:0?"], 0..=4),
         (authorized, external, key_expiry_disabled) in (any::<bool>(), prop::bool::weighted(0.1), any::<bool>()),
+        (user, os, ephemeral) in (
+            prop::sample::select(vec!["amelie@example.com", "ben@example.com", ""]),
+            prop::sample::select(vec!["linux", "macOS"]),
+            prop::bool::weighted(0.1),
+        ),
+        unreadable in prop_oneof![
+            9 => Just(Vec::new()),
+            1 => subsequence(vec![
+                DeviceField::Name, DeviceField::Tags, DeviceField::User, DeviceField::Os, DeviceField::IsExternal,
+                DeviceField::KeyExpiryDisabled, DeviceField::IsEphemeral,
+            ], 0..=3),
+        ],
         (enabled_routes, advertised_routes) in (routes(), routes()),
         ipv4 in option::of(prop::sample::select(vec!["100.80.0.1", "100.80.0.2", "100.100.100.100", "10.0.0.1"])),
         expires in option::of(-1..2_i64),
@@ -186,18 +194,18 @@ prop_compose! {
             legacy_id: String::new(),
             name: format!("{label}.tail1.ts.net"),
             hostname: hostname.to_owned(),
-            user: "amelie@example.com".to_owned(),
+            user: user.to_owned(),
             tags: tags.into_iter().map(|tag| Tag::reported(tag.to_owned())).collect(),
             ipv4: ipv4.map(|addr| addr.parse().unwrap()),
-            os: "linux".to_owned(),
+            os: os.to_owned(),
             client_version: String::new(),
             update_available: false,
-            ephemeral: false,
+            ephemeral,
             created: None,
             authorized,
             external,
             lock_error: String::new(),
-            unreadable: crate::model::UnreadableFields::default(),
+            unreadable: unreadable.into_iter().collect(),
             key_expiry_disabled,
             expires: expires.map(|hours| now() + SignedDuration::from_hours(hours)),
             connected: None,
@@ -211,7 +219,11 @@ prop_compose! {
 
 /// Devices, some of which equal the previous one in all but their id, as in a fleet.
 fn tailnet() -> impl Strategy<Value = Tailnet> {
-    collection::vec((device(), any::<bool>()), 0..8).prop_map(|devices| {
+    tailnet_of(0..12)
+}
+
+fn tailnet_of(size: std::ops::Range<usize>) -> impl Strategy<Value = Tailnet> {
+    collection::vec((device(), any::<bool>()), size).prop_map(|devices| {
         let mut tailnet: Tailnet = Vec::new();
         for (number, ((device, attributes), twin)) in devices.into_iter().enumerate() {
             let last = tailnet.last().filter(|_| twin).cloned();
@@ -245,8 +257,38 @@ fn exports() -> impl Strategy<Value = ExportArgs> {
         Just(all.clone()),
         subsequence(all, 0..=8),
     ];
-    let group_by = prop_oneof![Just(None), Just(Some(GroupBy::Tag))];
-    (group_by, fields).prop_map(|(group_by, fields)| args(group_by, &fields))
+    let group_by = prop::sample::select(vec![GroupBy::None, GroupBy::Tag]);
+    (group_by, fields, any::<bool>())
+        .prop_map(|(group_by, fields, all)| args(group_by, &fields, all))
+}
+
+/// The next day: some devices have left, others have joined or have become like others, under their own ids.
+fn next_day() -> impl Strategy<Value = (Tailnet, Tailnet)> {
+    let (before, others) = (tailnet_of(0..12), tailnet_of(12..13));
+    let fates = collection::vec(0..3_u8, 12);
+    (before, others, fates).prop_map(|(before, others, fates)| {
+        let mut after = Tailnet::new();
+        for (number, ((other, attributes), fate)) in others.into_iter().zip(fates).enumerate() {
+            let existing = before.get(number).cloned();
+            match (existing, fate) {
+                // It left.
+                (_, 0) => {}
+                (Some(device), 1) => after.push(device),
+                // It changed in everything but its id, or it joined.
+                (Some(_), _) => after.push((other, attributes)),
+                (None, _) => {
+                    let node_id = format!("n{}CNTRL", number + 100).parse().unwrap();
+                    after.push((Device { node_id, ..other }, attributes));
+                }
+            }
+        }
+        (before, after)
+    })
+}
+
+fn nodes(tailnet: &Tailnet) -> BTreeSet<NodeId> {
+    let devices = tailnet.iter();
+    devices.map(|(device, _)| device.node_id.clone()).collect()
 }
 
 proptest! {
@@ -291,16 +333,59 @@ proptest! {
         }
     }
 
+    /// No device joins, or takes on the tags, the user or the name of another one, and is changed by a policy that
+    /// was exported before.
+    #[test]
+    fn an_export_changes_only_devices_that_it_describes(
+        (before, after) in next_day(),
+        args in exports(),
+    ) {
+        let policies = exported(&args, &before, &Selector::default());
+        let described: BTreeSet<NodeId> = plan_for(&policies, &before, now()).devices.into_keys().collect();
+        let plan = plan_for(&policies, &after, now());
+        for (node, plan) in &plan.devices {
+            prop_assert!(described.contains(node), "{node} is not described: {plan:#?}");
+        }
+        let joined: Vec<_> = nodes(&after).difference(&nodes(&before)).cloned().collect();
+        prop_assert!(joined.iter().all(|node| !plan.devices.contains_key(node)));
+    }
+
+    /// However a device changes, sharing a policy makes no difference.
     #[test]
     fn shared_policies_ask_for_the_same_changes_as_one_policy_for_each_device(
-        tailnet in tailnet(),
+        (before, after) in next_day(),
         fields in subsequence(Exported::value_variants().to_vec(), 0..=8),
+        defaults in any::<bool>(),
     ) {
         let all = Selector::default();
-        let each = exported(&args(None, &fields), &tailnet, &all);
-        let shared = exported(&args(Some(GroupBy::Tag), &fields), &tailnet, &all);
-        let changed = changed(&tailnet);
-        prop_assert_eq!(planned_changes(&each, &changed), planned_changes(&shared, &changed));
+        let each = exported(&args(GroupBy::None, &fields, defaults), &before, &all);
+        let shared = exported(&args(GroupBy::Tag, &fields, defaults), &before, &all);
+        prop_assert_eq!(planned_changes(&each, &after), planned_changes(&shared, &after));
+    }
+
+    /// Whoever reviews the next export sees only the device that drifted.
+    #[test]
+    fn drift_of_a_device_changes_one_file(
+        tailnet in tailnet_of(1..12),
+        drifted in any::<prop::sample::Index>(),
+        (other, attributes) in device(),
+    ) {
+        let args = args(GroupBy::Tag, &USUAL, false);
+        let texts = |tailnet: &Tailnet| -> BTreeMap<String, String> {
+            let files = files(&args, tailnet, &Selector::default());
+            let text = |file: ManifestFile| (file.name.clone(), args.stream(&[file]).unwrap());
+            files.into_iter().map(text).collect()
+        };
+        let before = texts(&tailnet);
+        let mut after = tailnet.clone();
+        let (device, read) = &mut after[drifted.index(tailnet.len())];
+        device.key_expiry_disabled = other.key_expiry_disabled;
+        device.enabled_routes = other.enabled_routes;
+        *read = attributes;
+        let after = texts(&after);
+        let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<_> = all.into_iter().filter(|name| before.get(*name) != after.get(*name)).collect();
+        prop_assert!(changed.len() <= 1, "{changed:?}");
     }
 }
 
@@ -311,6 +396,7 @@ fn written(object: &Value) -> String {
 #[test]
 fn yaml_quotes_strings_that_some_parser_takes_for_another_type() {
     for text in [
+        "a\u{fffe}\u{ffff}\u{7f}\u{85}",
         "y",
         "Yes",
         "on",
@@ -335,7 +421,8 @@ fn yaml_quotes_strings_that_some_parser_takes_for_another_type() {
         "é",
     ] {
         let object = json!({ "value": text });
-        assert_eq!(written(&object), format!("value: {}\n", json!(text)));
+        let quoted = crate::cli::output::escaped(&json!(text).to_string());
+        assert_eq!(written(&object), format!("value: {quoted}\n"));
         let read: Value = serde_yaml::from_str(&written(&object)).unwrap();
         assert_eq!(read, object);
     }
