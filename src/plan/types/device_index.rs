@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::Hash,
     net::Ipv4Addr,
 };
 
@@ -11,10 +12,11 @@ use crate::plan::Identity;
 pub struct DeviceIndex {
     devices: BTreeMap<NodeId, Device>,
     own: usize,
-    by_legacy_id: HashMap<String, NodeId>,
+    by_legacy_id: HashMap<String, Vec<NodeId>>,
     by_label: HashMap<String, Vec<NodeId>>,
     by_hostname: HashMap<String, Vec<NodeId>>,
-    by_ipv4: HashMap<Ipv4Addr, NodeId>,
+    /// A missing device is kept for a while, and another one may have its address by then.
+    by_ipv4: HashMap<Ipv4Addr, Vec<NodeId>>,
 }
 
 impl DeviceIndex {
@@ -50,23 +52,16 @@ impl DeviceIndex {
         self.own += 1;
         // What cannot be read finds no device.
         if !device.is_unknown(DeviceField::Id) {
-            self.by_legacy_id
-                .insert(device.legacy_id.clone(), id.clone());
+            add(&mut self.by_legacy_id, device.legacy_id.clone(), &id);
         }
         if !device.is_unknown(DeviceField::Name) {
-            self.by_label
-                .entry(folded(device.label().as_str()))
-                .or_default()
-                .push(id.clone());
+            add(&mut self.by_label, folded(device.label().as_str()), &id);
         }
         if !device.is_unknown(DeviceField::Hostname) {
-            self.by_hostname
-                .entry(folded(&device.hostname))
-                .or_default()
-                .push(id.clone());
+            add(&mut self.by_hostname, folded(&device.hostname), &id);
         }
         if let Some(addr) = device.ipv4 {
-            self.by_ipv4.insert(addr, id);
+            add(&mut self.by_ipv4, addr, &id);
         }
     }
 
@@ -76,20 +71,11 @@ impl DeviceIndex {
             return;
         };
         self.own -= 1;
-        let others = |ids: &mut Vec<NodeId>| ids.retain(|other| other != id);
-        if self.by_legacy_id.get(&device.legacy_id) == Some(&device.node_id) {
-            self.by_legacy_id.remove(&device.legacy_id);
-        }
-        self.by_label
-            .entry(folded(device.label().as_str()))
-            .and_modify(others);
-        self.by_hostname
-            .entry(folded(&device.hostname))
-            .and_modify(others);
-        if let Some(addr) = device.ipv4
-            && self.by_ipv4.get(&addr) == Some(&device.node_id)
-        {
-            self.by_ipv4.remove(&addr);
+        forget(&mut self.by_legacy_id, &device.legacy_id, id);
+        forget(&mut self.by_label, &folded(device.label().as_str()), id);
+        forget(&mut self.by_hostname, &folded(&device.hostname), id);
+        if let Some(addr) = device.ipv4 {
+            forget(&mut self.by_ipv4, &addr, id);
         }
     }
 
@@ -132,7 +118,7 @@ impl DeviceIndex {
     pub fn find(&self, identity: &Identity) -> Vec<&Device> {
         let ids: Vec<&NodeId> = match identity {
             Identity::NodeId(id) => vec![id],
-            Identity::LegacyId(id) => self.by_legacy_id.get(id).into_iter().collect(),
+            Identity::LegacyId(id) => self.by_legacy_id.get(id).into_iter().flatten().collect(),
             Identity::Hostname(name) => self
                 .by_hostname
                 .get(&folded(name))
@@ -157,7 +143,8 @@ impl DeviceIndex {
     /// The device that has an address now.
     #[must_use]
     pub fn holder_of(&self, addr: Ipv4Addr) -> Option<&Device> {
-        self.by_ipv4.get(&addr).and_then(|id| self.devices.get(id))
+        let holders = self.by_ipv4.get(&addr);
+        holders?.first().and_then(|id| self.devices.get(id))
     }
 
     /// The devices that have a label now.
@@ -166,6 +153,20 @@ impl DeviceIndex {
         ids.into_iter()
             .flatten()
             .filter_map(|id| self.devices.get(id))
+    }
+}
+
+fn add<K: Eq + Hash>(index: &mut HashMap<K, Vec<NodeId>>, key: K, id: &NodeId) {
+    index.entry(key).or_default().push(id.clone());
+}
+
+fn forget<K: Eq + Hash>(index: &mut HashMap<K, Vec<NodeId>>, key: &K, id: &NodeId) {
+    let Some(ids) = index.get_mut(key) else {
+        return;
+    };
+    ids.retain(|other| other != id);
+    if ids.is_empty() {
+        index.remove(key);
     }
 }
 
@@ -186,4 +187,40 @@ fn same_keys(a: &Device, b: &Device) -> bool {
         && a.ipv4 == b.ipv4
         && a.external == b.external
         && a.unreadable == b.unreadable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A missing device is kept for a while, and the one that has replaced it has its address and name.
+    #[test]
+    fn a_device_that_leaves_hides_no_other_one_with_the_same_address_or_id() {
+        let addr: Ipv4Addr = [100, 80, 0, 1].into();
+        let device = |id: &str| Device {
+            legacy_id: "1001".to_owned(),
+            hostname: "fra".to_owned(),
+            ipv4: Some(addr),
+            ..Device::plain(id.parse().unwrap())
+        };
+        let (first, other) = (device("n1CNTRL"), device("n2CNTRL"));
+        for leaves in [&first, &other] {
+            let stays = [&first, &other].into_iter().find(|it| it != &leaves);
+            let stays = &stays.unwrap().node_id;
+            let mut index = DeviceIndex::new([other.clone(), first.clone()]);
+            index.remove(&leaves.node_id);
+            let holder = index.holder_of(addr).map(|it| &it.node_id);
+            assert_eq!(holder, Some(stays));
+            for identity in ["1001", "fra"].map(str::to_owned) {
+                let by_id = index.find(&Identity::LegacyId(identity.clone()));
+                let found = index.find(&Identity::Hostname(identity));
+                let found: Vec<&NodeId> = by_id
+                    .into_iter()
+                    .chain(found)
+                    .map(|it| &it.node_id)
+                    .collect();
+                assert_eq!(found, [stays]);
+            }
+        }
+    }
 }

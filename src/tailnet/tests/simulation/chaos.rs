@@ -313,6 +313,8 @@ impl World {
             self.model.remove(&id);
             let mut other = self.device(number);
             other.node_id = model::node_id(100 + number);
+            // The API gives no id to two devices.
+            other.legacy_id = (1100 + number).to_string();
             if self.rng.bool() && !self.model.devices.contains_key(&other.node_id) {
                 self.tell(|| format!("{} joins.", story::device(&other)));
                 self.model.add(other);

@@ -1,0 +1,46 @@
+//! A device that lists lack is kept for a while, and the one that has replaced it has its address.
+
+use std::time::Duration;
+
+use super::{World, builders, model};
+use crate::{
+    model::Device,
+    plan::{DesiredSettings, Hold, Policy},
+    tailnet::State,
+};
+
+/// The address of device 1 is desired for device 0.
+fn wanting() -> Policy {
+    builders::policy(
+        0,
+        DesiredSettings {
+            ipv4: Some("100.80.0.1".parse().unwrap()),
+            ..DesiredSettings::default()
+        },
+    )
+}
+
+fn hold(world: &World) -> Option<Hold> {
+    match &world.last_reports[&builders::policy_key(0)].state {
+        State::Bound(report) => report.differences[0].hold.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_address_belongs_to_the_device_that_has_replaced_the_former_one() {
+    let mut world = builders::world(2);
+    world.apply(wanting());
+    world.start();
+    world.run_for(Duration::from_mins(5));
+    let id = model::node_id(1);
+    world.model.remove(&id);
+    world.model.add(Device {
+        node_id: model::node_id(9),
+        ..model::device(1)
+    });
+    world.run_for(Duration::from_hours(1));
+    let taken = |by: &str| Some(Hold::AddressInUse(by.to_owned()));
+    assert_eq!(hold(&world), taken("name-1 (n9CNTRL)"));
+    assert!(world.writes().is_empty(), "{:?}", world.writes());
+}
