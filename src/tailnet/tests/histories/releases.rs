@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    History, World,
+    CLEAR_TIMEOUT, History, World,
     builders::{attributes, clearing, policy_key, tag},
     model::{Faults, node_id},
 };
@@ -15,6 +15,9 @@ use crate::{
     plan::{ApprovedOn, ListOwnership, Mode, Ownership, Policy, Selector, Target},
     tailnet::State,
 };
+
+/// So many requests that fail in the time of the timeout are an API that cannot be worked with.
+const FAILING: usize = 10;
 
 /// The changed devices with the time of each change.
 type Log = Vec<(Duration, NodeId)>;
@@ -26,6 +29,22 @@ fn run(world: &mut World, log: &mut Log, steps: u64) {
         let now = world.clock;
         let changed = std::mem::take(&mut world.model.changed);
         log.extend(changed.into_iter().map(|id| (now, id)));
+        check_ends(world);
+    }
+}
+
+/// A release is given up only after the API has failed for the time of the timeout: with requests that are
+/// lost, refused, or late for longer than a read stays fresh, nothing may be cleared in that time.
+fn check_ends(world: &mut World) {
+    let since = world.clock.saturating_sub(CLEAR_TIMEOUT);
+    let setbacks = world.setbacks.iter().filter(|at| **at > since).count();
+    for (key, report) in std::mem::take(&mut world.seen.ends) {
+        let is_given_up = !matches!(&report.state, State::Deleting(None));
+        assert!(
+            !is_given_up || setbacks >= FAILING,
+            "{key}, after {setbacks} setbacks: {report:?}"
+        );
+        world.given_up |= is_given_up;
     }
 }
 
@@ -124,19 +143,16 @@ fn run_history(seed: u64) -> u64 {
     for _ in 0..20 {
         world.run_for(Duration::from_mins(1));
         world.approve_on_policies();
+        check_ends(&mut world);
     }
     assert!(world.policies.is_empty(), "{:?}", world.policies);
-    for (key, report) in &world.seen.ends {
-        let given_up = !matches!(&report.state, State::Deleting(None));
-        assert!(!given_up, "{key}: {report:?}");
-    }
     let mut left = world.model.attributes.values();
-    assert!(left.all(BTreeMap::is_empty));
+    assert!(world.given_up || left.all(BTreeMap::is_empty));
     world.steps
 }
 
-/// No hour has more changed devices than the limit, no release is given up, and in the end every finalizer
-/// is gone.
+/// No hour has more changed devices than the limit, no release is given up while the API works, and in the end
+/// every finalizer is gone.
 #[test]
 fn random_releases_never_exceed_the_limit_and_none_is_given_up() {
     HISTORY.run_share();

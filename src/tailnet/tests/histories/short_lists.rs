@@ -248,6 +248,11 @@ impl Account {
             return;
         };
         let matching = world.matching(selects);
+        // Lists may lack a device since the start, one after the other: no process can know of it.
+        if !matching.is_subset(&world.reported.seen) {
+            self.frozen = None;
+            return;
+        }
         assert_eq!(fleet.matched, matching.len(), "{key}: {report:#?}");
         if number == Some(ASKING)
             && let Some(plan) = &report.held

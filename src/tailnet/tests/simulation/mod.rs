@@ -94,6 +94,10 @@ pub struct World {
     pub evaluation_share: Option<(usize, Duration)>,
     /// When the last report of the tailnet will be stored.
     pub keeping_tailnet: Duration,
+    /// When requests failed or were not sent in time.
+    pub setbacks: Vec<Duration>,
+    /// A release was given up.
+    pub given_up: bool,
 }
 
 /// A request that failed and may have taken effect.
@@ -141,6 +145,8 @@ impl World {
             record_capacity: Capacity::default(),
             evaluation_share: None,
             keeping_tailnet: Duration::ZERO,
+            setbacks: Vec::new(),
+            given_up: false,
         }
     }
 

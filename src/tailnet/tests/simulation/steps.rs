@@ -18,6 +18,9 @@ impl World {
             wall: self.wall() + self.skew,
         };
         self.trace(&input);
+        if matches!(input, Input::Answered(_, Err(_)) | Input::NotSent(_)) {
+            self.setbacks.push(self.clock);
+        }
         story::tell_input(self.clock, 0, &input);
         self.reported.note_answer(&input, self.clock);
         self.reported.note(&input);

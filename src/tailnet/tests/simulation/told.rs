@@ -6,8 +6,8 @@ use super::answers::Answers;
 use crate::{
     model::{AttributeKey, Attributes, Device, NodeId, PolicyField, Reason},
     plan::{
-        Admission, AttributeType, Call, DevicePermissions, Entry, ManagedSettings, Mode, PlanHash,
-        Policy, PolicyKey, PolicyRecord, Target, apply_attributes,
+        Admission, AttributeType, Call, DevicePermissions, Entry, Identity, ManagedSettings, Mode,
+        PlanHash, Policy, PolicyKey, PolicyRecord, Target, apply_attributes,
     },
     tailnet::{Answer, Failure, Input, Request, Ticket},
 };
@@ -44,6 +44,8 @@ pub struct EngineInputs {
     pub managed: Managed,
     /// The devices of the last list.
     pub last_list: BTreeSet<NodeId>,
+    /// The devices that any answer of this term and connection has shown.
+    pub seen: BTreeSet<NodeId>,
     /// Devices that the API answered to be gone.
     pub gone: BTreeSet<NodeId>,
     /// The size of the plan that each hash named, over all processes.
@@ -154,7 +156,9 @@ impl EngineInputs {
                 }
                 self.lists.clear();
                 self.list_seen = false;
+                self.seen.clear();
             }
+            Input::Connection { .. } => self.seen.clear(),
             Input::Answered(ticket, answer) => {
                 self.learn(*ticket, answer);
                 self.in_flight.remove(ticket);
@@ -231,6 +235,7 @@ impl EngineInputs {
                 let reported = devices.iter().map(by_id).collect();
                 self.previous = std::mem::replace(&mut self.devices, reported);
                 self.last_list = self.devices.keys().cloned().collect();
+                self.seen.extend(self.last_list.iter().cloned());
                 self.unverified_tags.clear();
                 self.gone.retain(|id| !self.last_list.contains(id));
             }
@@ -242,6 +247,7 @@ impl EngineInputs {
                     self.gone.remove(&id);
                 }
                 self.unverified_tags.remove(&id);
+                self.seen.insert(id.clone());
                 self.devices.insert(id, (**device).clone());
             }
             Err(failure) if failure.reason == Reason::Refused => {
@@ -293,7 +299,13 @@ impl EngineInputs {
         self.policies.values().filter(move |(policy, record)| {
             let bound = record.bound.as_ref();
             match &policy.target {
-                Target::Device(_) => bound.is_some_and(|bound| bound.node == *id),
+                // A policy that was edited to name another device has released this one, although its record
+                // stays until that device is found.
+                Target::Device(target) => bound.is_some_and(|bound| {
+                    let is_named = target.names(&bound.named)
+                        || target.identity == Identity::NodeId(bound.node.clone());
+                    bound.node == *id && is_named
+                }),
                 Target::Selector(selector) => {
                     let mut seen = seen.into_iter().flatten();
                     seen.any(|device| selector.matches(device))
