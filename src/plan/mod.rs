@@ -94,6 +94,16 @@ pub fn plan_device(
         .map(|((policy, record), replaced)| (replaced.as_ref().unwrap_or(policy), *record))
         .collect();
 
+    // Nothing is sent for a policy to a device that someone else has signed in on.
+    let taken_over = all.iter();
+    let taken_over: Vec<Option<Policy>> = taken_over
+        .map(|(policy, record)| policy.on_taken_over(record, device))
+        .collect();
+    let all = all.iter().zip(&taken_over);
+    let all: Vec<(&Policy, &PolicyRecord)> = all
+        .map(|((policy, record), held)| (held.as_ref().unwrap_or(policy), *record))
+        .collect();
+
     // What a policy may not change does not exist for it from here on.
     let permissions = PolicyPermissions::on(device, &all, context.released, context.guardrails);
     let split = permissions.split(&all);

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use super::{
     Admission, ApprovalState, ApprovalStates, Binding, DeviceIndex, DevicePlan, Forbidden,
     Inactivity, PlanContext, Policy, PolicyInput, PolicyKey, PolicyPermissions, PolicyRecord,
-    SplitPolicies, TailnetWide, WantedChanges, bind_policy, inactivity, plan_device,
+    SplitPolicies, TailnetWide, Target, WantedChanges, bind_policy, inactivity, plan_device,
+    recorded,
 };
 use crate::model::{Attributes, Device, NodeId, PolicyField};
 
@@ -91,25 +92,33 @@ fn compare(
     now: Timestamp,
 ) -> TailnetPlan {
     let mut plan = TailnetPlan::default();
-    let mut admitted: Vec<(&PolicyInput, Policy, PolicyRecord)> = Vec::new();
+    let mut admitted: Vec<(Policy, PolicyRecord)> = Vec::new();
     for declared in policies {
         let Ok(policy) = declared.policy.clone() else {
             continue;
         };
         match guards.admit(policy) {
-            Ok(policy) => admitted.push((declared, policy, declared.record.met(index))),
+            Ok(policy) => {
+                let mut record = declared.record.met(index);
+                let binding = bind_policy(&policy, &record, &declared.approvals, index);
+                // An approval binds the policy to the device as it is now.
+                if let (Target::Device(target), Binding::Device(id)) = (&policy.target, &binding) {
+                    let bound = index.get(id).and_then(|device| recorded(target, device));
+                    record.bound = bound.or(record.bound);
+                }
+                plan.bindings.insert(policy.key.clone(), binding);
+                admitted.push((policy, record));
+            }
             Err(forbidden) => {
                 plan.refused.insert(declared.key.clone(), forbidden);
             }
         }
     }
     let mut held: BTreeMap<NodeId, Vec<(&Policy, &PolicyRecord)>> = BTreeMap::new();
-    for (declared, policy, record) in &admitted {
-        let binding = bind_policy(policy, record, &declared.approvals, index);
-        for node in binding.nodes() {
+    for (policy, record) in &admitted {
+        for node in plan.bindings[&policy.key].nodes() {
             held.entry(node.clone()).or_default().push((policy, record));
         }
-        plan.bindings.insert(policy.key.clone(), binding);
     }
     let split = split(&held, index, guards);
     let counting = held.iter().filter_map(|(node, policies)| {

@@ -117,6 +117,9 @@ fn suspended(by: Suspender, tailnet: &str) -> ReadyState {
         Suspender::Invalid => {
             "The policy is invalid: nothing is sent for it. Correct it.".to_owned()
         }
+        Suspender::Identity => {
+            "Someone else has signed in on the bound device: nothing is sent to it.".to_owned()
+        }
         Suspender::Tailnet => format!(
             "The TailscaleTailnet {tailnet} is suspended: nothing is sent for its policies. Set its \
              spec.suspend to false to continue."

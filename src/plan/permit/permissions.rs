@@ -262,8 +262,11 @@ impl PolicyPermissions {
             of.insert(policy.key.clone(), DevicePermissions::of(policy, device));
         }
         if !device.unreadable.is_empty() {
-            let policies = policies.iter().map(|(policy, _)| policy);
-            undecided.extend(policies.map(|it| (it.key.clone(), it.undecided_by(device))));
+            undecided.extend(policies.iter().map(|(policy, record)| {
+                let mut fields = policy.undecided_by(device);
+                fields.extend(policy.owner_unknown_by(record, device));
+                (policy.key.clone(), fields)
+            }));
         }
         undecided.retain(|_, fields| !fields.is_empty());
         Self {

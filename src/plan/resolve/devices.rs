@@ -48,23 +48,41 @@ pub enum Binding {
 }
 
 impl Binding {
-    /// The devices, in the order of their ids.
+    /// The devices on which the policy counts, in the order of their ids.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
-        let (one, many) = match self {
-            Self::Device(node) => (Some(node), None),
-            Self::Selector(nodes) => (None, Some(nodes)),
-            _ => (None, None),
+        let many = match self {
+            Self::Selector(nodes) => Some(nodes),
+            _ => None,
         };
-        one.into_iter().chain(many.into_iter().flatten())
+        self.node().into_iter().chain(many.into_iter().flatten())
     }
 
-    /// Whether the policy targets this device.
+    /// Whether the policy counts on this device.
     #[must_use]
     pub fn holds(&self, id: &NodeId) -> bool {
         match self {
-            Self::Device(node) => node == id,
             Self::Selector(nodes) => nodes.contains(id),
-            _ => false,
+            _ => self.node() == Some(id),
+        }
+    }
+
+    /// The bound device that someone else has signed in on: the policy sends nothing there.
+    #[must_use]
+    pub fn taken_over(&self) -> Option<&NodeId> {
+        match self {
+            Self::IdentityChanged { bound, found, .. } => (bound == found).then_some(found),
+            _ => None,
+        }
+    }
+
+    /// The one device on which the policy counts. A policy that waits for an approval of its bound device keeps
+    /// its precedence there, or a policy that ranks below would take over its fields meanwhile. It has no
+    /// precedence on another device that has the name now: a machine could claim the name to keep the policies
+    /// of others away.
+    fn node(&self) -> Option<&NodeId> {
+        match self {
+            Self::Device(node) => Some(node),
+            other => other.taken_over(),
         }
     }
 }
@@ -175,18 +193,15 @@ fn bound_to(
     bound: &Bound,
     approvals: &Approvals,
 ) -> Binding {
-    let owner = Owner::of(device);
     let node = device.node_id.clone();
-    // Tags are given by an admin, or by the policy itself.
     let is_known = Owner::unknown(device).is_empty();
-    let is_taken_over = is_known && matches!(owner, Owner::User(_)) && owner != bound.owner;
     let is_approved = approvals.nodes.contains(&node);
-    match (is_taken_over, is_approved) {
-        (true, false) if may_change(&target.identity) => Binding::IdentityChanged {
+    match (target.is_taken_over(bound, device), is_approved) {
+        (true, false) => Binding::IdentityChanged {
             bound: node.clone(),
             owner: bound.owner.clone(),
             found: node,
-            found_owner: owner,
+            found_owner: Owner::of(device),
         },
         // The policy may be the one that gives the required tags back.
         (_, true) if is_known && device.tags.is_empty() && target.users.is_empty() => {

@@ -6,6 +6,7 @@ mod fields;
 mod lists;
 mod readable;
 mod tailnet_wide;
+mod taken_over;
 
 pub use conflict::{Conflict, ConflictKind};
 pub use devices::{Binding, bind, bind_policy, may_change, recorded, successor};

@@ -4,7 +4,7 @@ use std::{
 };
 
 use crate::model::{Device, DeviceField, TagSet, UnreadableFields, folded, is_same_name};
-use crate::plan::{Expression, ExpressionError};
+use crate::plan::{Expression, ExpressionError, Owner};
 
 /// Selects devices: a device must match all parts. An empty part matches every device. External devices never
 /// match.
@@ -82,6 +82,18 @@ impl Selector {
             .map(|(_, field)| field)
             .chain(expression.flat_map(|expression| expression.unknown(device)))
             .collect()
+    }
+
+    /// Whether a device may have left because someone has signed in on it: it belongs to a user, and it lacks a
+    /// tag that it must have, or the user is another one.
+    #[must_use]
+    pub fn may_lose_by_sign_in(&self, device: &Device) -> bool {
+        let is_known = Owner::unknown(device).is_empty();
+        let is_of_user = is_known && device.tags.is_empty();
+        let needs_tags = !self.tags.is_empty() || !self.tag_patterns.is_empty();
+        let is_user = |users: &[Glob]| users.iter().any(|glob| glob.matches(&device.user));
+        let needs_other = !self.users.is_empty() && !is_user(&self.users);
+        is_of_user && !device.external && (needs_tags || needs_other)
     }
 
     /// Whether all parts but the expression match, as far as their fields can be read.

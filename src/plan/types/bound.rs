@@ -29,6 +29,10 @@ impl Owner {
     /// The fields that keep it unknown who owns a device.
     #[must_use]
     pub fn unknown(device: &Device) -> UnreadableFields {
+        // The user of a tagged device does not matter.
+        if !device.tags.is_empty() {
+            return UnreadableFields::default();
+        }
         let needed = [DeviceField::Tags, DeviceField::User];
         device.unreadable.among(&needed)
     }

@@ -151,6 +151,9 @@ fn of_suspender(suspender: Suspender) -> &'static str {
     match suspender {
         Suspender::Policy => "the policy is suspended: write suspend: false to allow it",
         Suspender::Invalid => "the policy is invalid: correct it",
+        Suspender::Identity => {
+            "someone else has signed in on the bound device: approve the device to allow it"
+        }
         Suspender::Tailnet => {
             "the TailscaleTailnet is suspended: write suspend: false there to allow it"
         }

@@ -23,4 +23,6 @@ pub enum Suspender {
     Tailnet,
     /// Its spec is invalid. It keeps its precedence until it is corrected.
     Invalid,
+    /// On one device: someone else has signed in on the device that the policy is bound to.
+    Identity,
 }

@@ -146,7 +146,8 @@ impl Engine {
                 return Some("the TailscaleTailnet is suspended".to_owned());
             }
             Mode::Observe => return Some("the policy only observes".to_owned()),
-            Mode::Approve | Mode::Enforce => {}
+            // A policy that is being deleted has released its device.
+            Mode::Approve | Mode::Enforce | Mode::Suspended(Suspender::Identity) => {}
         }
         let connection = self.gate.disconnected();
         if let Some(failure) = connection.filter(|it| it.reason == Reason::TailnetNotFound) {

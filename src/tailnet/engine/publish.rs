@@ -114,6 +114,7 @@ impl Engine {
                 binding: Binding::Missing(missing.clone()),
             });
         }
+        let bound = bound.filter(|_| binding.taken_over().is_none());
         let Some(mut report) = bound.and_then(|id| self.device_report(key, id)) else {
             return Some(State::Unbound {
                 named: identity.to_string(),

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{
     World,
-    builders::{SOON, policy, policy_key, tags, world},
+    builders::{SOON, attributes, policy, policy_key, tags, world},
     model::{device, node_id},
 };
 use crate::{
-    model::{Device, NodeId},
-    plan::{Binding, DeviceTarget, Policy, Target},
+    model::{Device, DeviceField, NodeId, TagSet},
+    plan::{Binding, DesiredSettings, DeviceTarget, Hold, Identity, Policy, Target},
     tailnet::State,
 };
 
@@ -124,5 +124,101 @@ fn a_machine_that_someone_signs_in_again_gets_nothing_until_it_is_approved() {
         world.run_for(A_WHILE);
         assert_eq!(world.model.devices[&node_id(0)].tags.len(), 1);
         world.assert_converged();
+    }
+}
+
+/// A policy that waits for the approval of its device keeps its precedence there, as a held policy does.
+#[test]
+fn no_lower_policy_takes_the_fields_of_a_device_that_someone_signs_in_on_again() {
+    let mut world = world(2);
+    let untagged = DesiredSettings {
+        key_expiry_disabled: Some(false),
+        ..tags(&["tag:a"])
+    };
+    let lower = DesiredSettings {
+        key_expiry_disabled: Some(true),
+        authorized: Some(true),
+        ..attributes(&[("tier", "gold")])
+    };
+    world.apply(Policy {
+        priority: 10,
+        ..policy(0, untagged)
+    });
+    world.apply(Policy {
+        target: Target::Device(DeviceTarget {
+            identity: Identity::NodeId(node_id(0)),
+            tags: TagSet::new(),
+            users: Vec::new(),
+        }),
+        ..policy(1, lower)
+    });
+    world.start();
+    world.run_until(SOON);
+    let server = world.model.devices.get_mut(&node_id(0)).unwrap();
+    server.tags.clear();
+    server.authorized = false;
+    server.user = "eve@example.com".to_owned();
+    for killed in [false, true] {
+        if killed {
+            world.kill();
+        }
+        world.run_for(A_WHILE);
+        assert!(!world.model.devices[&node_id(0)].key_expiry_disabled);
+        // The held policy keeps the device out too: what it declares does not hold.
+        assert!(!world.model.devices[&node_id(0)].authorized);
+    }
+    world.approve(&policy_key(0), &format!("node:{}", node_id(0)));
+    world.run_for(A_WHILE);
+    assert!(world.model.devices[&node_id(0)].authorized);
+    world.assert_converged();
+}
+
+/// Whether someone else has signed in cannot be read: the policy waits, and keeps its precedence.
+#[test]
+fn a_bound_device_whose_owner_cannot_be_read_gets_nothing() {
+    for field in [DeviceField::Tags, DeviceField::User] {
+        let mut world = world(1);
+        let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+        device.key_expiry_disabled = false;
+        world.apply(Policy {
+            priority: 10,
+            ..policy(0, key_expiry(false))
+        });
+        world.apply(Policy {
+            target: Target::Device(DeviceTarget {
+                identity: Identity::NodeId(node_id(0)),
+                tags: TagSet::new(),
+                users: Vec::new(),
+            }),
+            ..policy(1, key_expiry(true))
+        });
+        world.start();
+        world.run_until(SOON);
+        world.clear_seen();
+        let device = world.model.devices.get_mut(&node_id(0)).unwrap();
+        device.key_expiry_disabled = true;
+        let unreadable = [field].into_iter().collect();
+        world.model.unreadable.insert(node_id(0), unreadable);
+        world.run_for(A_WHILE);
+        assert!(world.writes().is_empty(), "{:?}", world.writes());
+        let state = &world.last_reports[&policy_key(0)].state;
+        let State::Bound(report) = state else {
+            panic!("{state:?}");
+        };
+        let holds: Vec<_> = report.differences.iter().map(|it| &it.hold).collect();
+        assert!(
+            matches!(holds[..], [Some(Hold::Unreadable(_))]),
+            "{holds:?}"
+        );
+        world.model.unreadable.clear();
+        world.run_for(A_WHILE);
+        assert!(!world.model.devices[&node_id(0)].key_expiry_disabled);
+    }
+}
+
+fn key_expiry(disabled: bool) -> DesiredSettings {
+    DesiredSettings {
+        key_expiry_disabled: Some(disabled),
+        ..DesiredSettings::default()
     }
 }
