@@ -55,6 +55,7 @@ mod report_retries;
 mod requests;
 mod reserve;
 mod selectors;
+mod sign_ins;
 mod status_book;
 mod term;
 #[cfg(test)]

@@ -32,6 +32,16 @@ pub enum Notification {
         /// Its display name.
         label: String,
     },
+    /// A device has left the policy because someone has signed in on it again: its tags are gone, or its user
+    /// is another one.
+    SignedIn {
+        /// The device.
+        node: NodeId,
+        /// Its display name.
+        label: String,
+        /// Its settings are cleared once its new owner is confirmed.
+        is_cleared: bool,
+    },
     /// The tailnet does not allow the policy.
     Refused(Forbidden),
 }

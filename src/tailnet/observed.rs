@@ -14,6 +14,7 @@ use super::{
     clock::ApiClock,
     polling::{Asked, Polling},
     read_shares::ReadShares,
+    sign_ins::SignIns,
 };
 use crate::{
     model::{Device, NodeId, UnreadableDevices},
@@ -28,6 +29,7 @@ pub(super) struct Observed {
     skipped: UnreadableDevices,
     polling: Polling,
     absence: Absence,
+    sign_ins: SignIns,
     clock: ApiClock,
     /// Devices that need regular reads of their own.
     read_shares: ReadShares,
@@ -48,6 +50,9 @@ impl Observed {
 
     /// A device was read or changed.
     pub fn put(&mut self, device: Device) {
+        if let Some(known) = self.index.get(&device.node_id) {
+            self.sign_ins.compare(known, &device);
+        }
         self.index.insert(device);
     }
 
@@ -77,6 +82,28 @@ impl Observed {
     /// Replaces all devices. Returns the previous ones.
     pub fn replace(&mut self, index: DeviceIndex) -> DeviceIndex {
         std::mem::replace(&mut self.index, index)
+    }
+
+    /// Takes the owners of the devices of a list, as it reports them. Returns the devices whose new owner is
+    /// confirmed now.
+    pub fn take_owners(&mut self, listed: &[Device]) -> Vec<NodeId> {
+        let confirmed = self.sign_ins.take_list(listed);
+        for device in listed {
+            if let Some(known) = self.index.get(&device.node_id) {
+                self.sign_ins.compare(known, device);
+            }
+        }
+        confirmed
+    }
+
+    /// The devices that someone has signed in on again.
+    pub const fn sign_ins(&self) -> &SignIns {
+        &self.sign_ins
+    }
+
+    /// The devices that someone has signed in on again, to note what is suspected.
+    pub fn sign_ins_mut(&mut self) -> &mut SignIns {
+        &mut self.sign_ins
     }
 
     /// The devices of the last list whose identity cannot be read.
@@ -220,6 +247,7 @@ impl Observed {
         self.epoch += 1;
         self.polling.restart(now);
         self.absence.restart();
+        self.sign_ins.restart();
     }
 }
 

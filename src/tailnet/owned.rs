@@ -60,8 +60,15 @@ impl PolicyEntry {
     }
 
     /// Releases the devices that the policy no longer targets: it owns nothing there. A device on which the
-    /// selector fails is kept, and so is a missing one, as the next list may have it.
-    pub fn release_unmatched(&mut self, binding: Option<&Binding>, index: &DeviceIndex, list: u64) {
+    /// selector fails is kept, and so is a missing one, as the next list may have it, and one that `waits`: its
+    /// keys may have to be cleared.
+    pub fn release_unmatched(
+        &mut self,
+        binding: Option<&Binding>,
+        index: &DeviceIndex,
+        waits: impl Fn(&NodeId) -> bool,
+        list: u64,
+    ) {
         if self.is_invalid() {
             return;
         }
@@ -74,6 +81,8 @@ impl PolicyEntry {
                 Some(Binding::Selector(_)) if index.get(id).is_none() => {
                     self.keys.absent.entry(id.clone()).or_insert(list);
                 }
+                Some(Binding::Selector(_))
+                    if self.needed_record.managed.nodes.contains(id) && waits(id) => {}
                 Some(Binding::Selector(_)) => released.push(id.clone()),
                 _ => {}
             }

@@ -46,8 +46,8 @@ impl PolicyEntry {
 
     /// Releases the devices that the policy no longer targets, with the settings that it put there. A policy
     /// for a single device releases it only for another one: if no device has the name, that is more likely
-    /// an error. A policy with a selector keeps devices on which the expression fails, and missing devices
-    /// that are not proven gone.
+    /// an error. A policy with a selector keeps devices on which the expression fails, missing devices that are
+    /// not proven gone, and devices whose new owner is not confirmed.
     pub fn release_unmatched_devices(
         &mut self,
         binding: Option<&Binding>,

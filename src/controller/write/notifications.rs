@@ -6,7 +6,7 @@ use super::events::{Event, normal, warning};
 use crate::{
     api::{APPROVE, Reason, TailscaleDevicePolicyStatus, conditions::READY},
     controller::status,
-    model::UnreadableDevices,
+    model::{NodeId, UnreadableDevices},
     plan::{ApprovedOn, Change, Difference, PolicyKey},
     tailnet::{Abandoned, HeldPlan, MissedExpiry, Notification},
 };
@@ -58,6 +58,15 @@ pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
             warn!(policy = %key, device = %node, "{note}");
             warning(Reason::Contested.as_str(), "Wait", note)
         }
+        Notification::SignedIn {
+            node,
+            label,
+            is_cleared,
+        } => {
+            let note = signed_in(node, label, *is_cleared);
+            warn!(policy = %key, device = %node, "{note}");
+            warning(Reason::IdentityChanged.as_str(), "Release", note)
+        }
         Notification::Refused(forbidden) => {
             warn!(policy = %key, "not allowed: {forbidden}");
             warning(Reason::NotAllowed.as_str(), "Refuse", forbidden.to_string())
@@ -71,6 +80,20 @@ pub(super) fn log(key: &PolicyKey, notification: &Notification) -> Event {
             self::missed(missed)
         }
     }
+}
+
+/// Without the new owner: the author of the policy may not be allowed to learn it.
+fn signed_in(node: &NodeId, label: &str, is_cleared: bool) -> String {
+    let cleared = if is_cleared {
+        " Nothing is cleared on it until two more lists of devices confirm its new owner."
+    } else {
+        ""
+    };
+    format!(
+        "Someone has signed in on {label} ({node}) again: it has lost its tags or has another user, and \
+         spec.deviceSelector no longer matches it. Nothing is sent to it.{cleared} If that is not right, check \
+         the device, and give it its tags again."
+    )
 }
 
 /// The set of devices that cannot be read completely has changed.

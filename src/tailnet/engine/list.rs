@@ -95,6 +95,9 @@ impl Engine {
         } else {
             self.end_undecided();
         }
+        // What was cleared nowhere before is released now.
+        let confirmed = self.observed.take_owners(&devices);
+        self.dirty.rematch_all(confirmed);
         let (devices, contradicted) = listed_once(devices);
         let mut fleet = DeviceIndex::default();
         let mut changed: BTreeSet<NodeId> = BTreeSet::new();
@@ -111,6 +114,7 @@ impl Engine {
         }
         let dropped = self.keep_missing(&mut fleet);
         self.dirty.rematch_all(dropped);
+        self.observed.sign_ins_mut().retain(&fleet);
         self.observed.replace(fleet);
         // Not for what machines claim: one that keeps changing its hostname must not cause status writes.
         if owners_changed {

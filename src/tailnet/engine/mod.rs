@@ -32,6 +32,7 @@ mod release;
 mod reports;
 mod reserve;
 mod send;
+mod sign_ins;
 mod targeting;
 mod writes;
 

@@ -76,17 +76,22 @@ impl Engine {
             self.dirty.report(key);
         }
         // Before the engine forgets anything about the released devices.
+        self.suspect_sign_ins(key, binding.as_ref());
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
         let (index, absence) = (self.observed.index(), self.observed.absence());
         let lacking = |id: &NodeId| index.get(id).is_none_or(|device| device.external);
-        entry.release_unmatched_devices(binding.as_ref(), |id| lacking(id) && !absence.is_gone(id));
-        entry.release_unmatched(
-            binding.as_ref(),
-            self.observed.index(),
-            self.observed.lists(),
-        );
+        let waits = |id: &NodeId| self.observed.sign_ins().is_unconfirmed(id);
+        entry.release_unmatched_devices(binding.as_ref(), |id| {
+            waits(id) || lacking(id) && !absence.is_gone(id)
+        });
+        entry.release_unmatched(binding.as_ref(), index, waits, self.observed.lists());
         let recorded = entry.record_of(binding.as_ref(), self.observed.index());
         let rivals = entry.rivals_of(binding.as_ref());
         if entry.needed_record.bound != recorded || entry.needed_record.rivals != rivals {
+            // The plan depends on the recorded owner of the device.
+            self.dirty.plan_all(entry.nodes().cloned());
             entry.needed_record.bound = recorded;
             entry.needed_record.rivals = rivals;
             self.dirty.report(key);
@@ -113,7 +118,9 @@ impl Engine {
             }
         }
         for id in binding.iter().flat_map(Binding::nodes) {
-            if !targets(&before, id) {
+            if targets(&before, id) {
+                self.dirty.plan(id);
+            } else {
                 self.adopt_device(id, key);
             }
         }
@@ -265,6 +272,8 @@ impl Engine {
         if has_changed || reported {
             self.dirty.report(key);
         }
+        let is_lost = !matches && !is_unknown && (has_changed || left);
+        let waits = is_lost && self.awaits_confirmation(id, key, has_changed);
         if has_changed && matches {
             self.adopt_device(id, key);
         }
@@ -275,11 +284,11 @@ impl Engine {
             self.release_binding(id, key);
             self.recount(key);
         }
-        if left {
+        if left && !waits {
             self.release_device(id, key);
         }
         if let Some(entry) = self.policies.get_mut(key) {
-            let is_kept = matches || is_unknown;
+            let is_kept = matches || is_unknown || waits;
             entry.see_device(
                 id,
                 self.observed.index().get(id),

@@ -72,7 +72,7 @@ fn a_device_that_no_longer_matches_is_released_and_a_missing_one_is_kept() {
         entry.adopt(&node_id(number), &keys(&["a"]), &BTreeSet::new());
     }
     // The list has no device 2.
-    entry.release_unmatched(Some(&selected(&[0])), &index(&[0, 1]), 1);
+    entry.release_unmatched(Some(&selected(&[0])), &index(&[0, 1]), |_| false, 1);
     assert!(owned(&entry, 1).is_empty());
     assert_eq!(
         (owned(&entry, 0), owned(&entry, 2)),
