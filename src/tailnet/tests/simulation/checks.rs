@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{World, told::may_send};
 use crate::{
-    model::{AttributeKey, NodeId, PolicyField, Route, SettingValue},
+    model::{AttributeKey, NodeId, PolicyField, Route, SettingValue, TagSet},
     plan::{
         Approvals, AttributeType, AttributesOwnership, Call, DeviceIndex, ListOwnership, Mode,
         Policy, PolicyRecord, Target, bind_policy, may_change,
@@ -90,11 +90,17 @@ impl World {
             let deciding = holders.filter(|policy| policy.mode != Mode::Observe && names(policy));
             let first = deciding.min_by_key(|policy| policy.rank());
             // A policy that ranks above may add to the list of an invalid one.
-            let adds = |policy: &Policy| {
-                let mut above = self.reported.holders(id).map(|(policy, _)| policy);
-                above.any(|other| {
-                    other.ownership.tags == ListOwnership::AtLeast && other.rank() < policy.rank()
+            let adding = |policy: &Policy| {
+                let rank = policy.owned_rank();
+                let above = self.reported.holders(id).map(|(policy, _)| policy);
+                above.filter(move |other| {
+                    other.ownership.tags == ListOwnership::AtLeast && other.owned_rank() < rank
                 })
+            };
+            let adds = |policy: &Policy| adding(policy).next().is_some();
+            let added = |policy: &Policy| -> TagSet {
+                let tags = adding(policy).filter_map(|other| other.desired.tags.as_ref());
+                tags.flatten().cloned().collect()
             };
             // Another policy may declare the same value.
             let agrees = |policy: &Policy| match call {
@@ -104,7 +110,8 @@ impl World {
                 Call::Set(_, SettingValue::KeyExpiryDisabled(after)) => {
                     policy.desired.key_expiry_disabled == Some(*after)
                 }
-                Call::SetTags(_, after) if policy.desired.tags.as_ref() == Some(after) => true,
+                // Policies that rank above may add to the value that both declare.
+                Call::SetTags(_, after) if is_declared_with(after, policy, &added(policy)) => true,
                 Call::SetTags(_, after) => {
                     let device = self.model.devices.get(id);
                     device.is_none_or(|device| {
@@ -384,6 +391,15 @@ impl World {
             "{key} of {id} is owned by no policy: {holders:?}"
         );
     }
+}
+
+/// Whether these are the tags that a policy declares, with some that other policies add.
+fn is_declared_with(tags: &TagSet, policy: &Policy, added: &TagSet) -> bool {
+    let declared = policy.desired.tags.as_ref();
+    declared.is_some_and(|declared| {
+        let mut others = tags.difference(declared);
+        declared.is_subset(tags) && others.all(|tag| added.contains(tag))
+    })
 }
 
 /// Whether a policy that names a device has found it. A name needs two lists: until then it targets nothing.
