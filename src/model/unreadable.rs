@@ -48,6 +48,31 @@ pub enum DeviceField {
 }
 
 impl DeviceField {
+    /// All fields.
+    pub const ALL: [Self; 21] = [
+        Self::Id,
+        Self::Name,
+        Self::Hostname,
+        Self::User,
+        Self::Tags,
+        Self::Addresses,
+        Self::Os,
+        Self::ClientVersion,
+        Self::UpdateAvailable,
+        Self::IsEphemeral,
+        Self::Created,
+        Self::Authorized,
+        Self::IsExternal,
+        Self::ConnectedToControl,
+        Self::KeyExpiryDisabled,
+        Self::Expires,
+        Self::LastSeen,
+        Self::EnabledRoutes,
+        Self::AdvertisedRoutes,
+        Self::TailnetLockError,
+        Self::Attributes,
+    ];
+
     /// The name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -109,6 +109,7 @@ impl From<&tailscale::Error> for Failure {
             Kind::TagsNotPermitted => Reason::TagsNotPermitted,
             Kind::Refused => Reason::Refused,
             Kind::ServerError | Kind::UnexpectedAnswer => Reason::ApiError,
+            Kind::UnreadableDevice => Reason::DeviceUnreadable,
             Kind::NotSent => Reason::TailnetUnavailable,
         };
         Failure {

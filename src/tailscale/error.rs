@@ -50,6 +50,9 @@ pub enum Kind {
     ServerError,
     /// An answer that is not of this API: HTML, invalid JSON, a wrong shape, a redirect.
     UnexpectedAnswer,
+    /// An answer about one device with a content that cannot be read: another version of the API, or an odd
+    /// device. It says nothing about any other request.
+    UnreadableDevice,
     /// The request was not sent: the program ends, or the reasons for it no longer held.
     NotSent,
 }
@@ -86,6 +89,7 @@ impl Error {
             | Kind::RateLimited
             | Kind::ServerError
             | Kind::UnexpectedAnswer
+            | Kind::UnreadableDevice
             | Kind::NotSent
             // A device that gives up an address or a name frees it; a name only after a while.
             | Kind::AddressInUse
@@ -179,6 +183,7 @@ impl Kind {
             Self::TagsNotPermitted => "tags_not_permitted",
             Self::ServerError => "server_error",
             Self::UnexpectedAnswer => "unexpected_answer",
+            Self::UnreadableDevice => "unreadable_device",
             Self::NotSent => "not_sent",
         }
     }
@@ -239,6 +244,7 @@ impl Kind {
             }
             Self::ServerError => "the server failed",
             Self::UnexpectedAnswer => "the response does not come from the Tailscale API",
+            Self::UnreadableDevice => "the API reports the device in a form that cannot be read",
             Self::NotSent => "not sent",
         }
     }

@@ -71,6 +71,20 @@ impl Answer {
         self.unexpected(&mismatch.to_string())
     }
 
+    /// The error that an answer about one device has a content that cannot be read. Anything but an object is
+    /// not of the API.
+    pub fn unreadable(&self, mismatch: &Mismatch) -> Error {
+        let is_object = serde_json::from_slice::<serde_json::Map<_, _>>(&self.body).is_ok();
+        let error = self.mismatched(mismatch);
+        if !is_object || !self.endpoint.is_read() {
+            return error;
+        }
+        Error {
+            kind: Kind::UnreadableDevice,
+            ..error
+        }
+    }
+
     /// Whether it is a web page, as a proxy or a login portal returns it with a successful status.
     pub fn is_html(&self) -> bool {
         self.body.trim_ascii_start().starts_with(b"<")

@@ -92,7 +92,8 @@ fn is_plain(name: &str) -> bool {
 /// The device of an answer.
 pub(super) fn device(answer: &Answer) -> Result<Device, Error> {
     let wire: WireDevice = decode(answer)?;
-    wire.read().map_err(|why| answer.unexpected(&why))
+    wire.read()
+        .map_err(|why| answer.unreadable(&Mismatch::new(&why)))
 }
 
 /// The answer of `/routes`, read or written.
@@ -164,7 +165,7 @@ pub(super) fn attribute_patch(patch: &AttributePatch) -> serde_json::Value {
 }
 
 fn decode<T: DeserializeOwned>(answer: &Answer) -> Result<T, Error> {
-    parse(&answer.body).map_err(|mismatch| answer.mismatched(&mismatch))
+    parse(&answer.body).map_err(|mismatch| answer.unreadable(&mismatch))
 }
 
 /// A field as the API reports it.

@@ -48,6 +48,29 @@ async fn a_response_of_the_wrong_shape_is_an_error_with_its_position_and_never_a
     }
 }
 
+/// It concerns one device, and says nothing about the API.
+#[tokio::test]
+async fn an_answer_about_one_device_that_cannot_be_read_is_its_own_kind_of_failure() {
+    for body in [
+        r#"{"advertisedRoutes":[]}"#,
+        r#"{"enabledRoutes":null}"#,
+        r#"{"enabledRoutes":["10.0.0.0"]}"#,
+    ] {
+        let script = Script::in_turn([Reply::new(200, body)]).await;
+        let error = client(&script).routes(&node("n1")).await.expect_err(body);
+        assert_eq!(error.kind(), Kind::UnreadableDevice, "{body}");
+    }
+    let body = r#"{"attributes":[]}"#;
+    let script = Script::in_turn([Reply::new(200, body)]).await;
+    let error = client(&script).attributes(&node("n1")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::UnreadableDevice);
+    for body in ["[]", "", "<html></html>"] {
+        let script = Script::in_turn([Reply::new(200, body)]).await;
+        let error = client(&script).routes(&node("n1")).await.expect_err(body);
+        assert_eq!(error.kind(), Kind::UnexpectedAnswer, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn absent_fields_of_a_device_have_their_documented_meaning() {
     let devices = list(

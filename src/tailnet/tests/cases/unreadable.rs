@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{World, builders, model};
 use crate::{
-    model::{DeviceField, NodeId, SettingValue, UnreadableFields},
+    model::{DeviceField, NodeId, Reason, SettingValue, UnreadableFields},
     plan::{Call, DesiredSettings, Disruption, Hold, Policy},
     tailnet::State,
 };
@@ -214,6 +214,32 @@ fn a_device_without_a_readable_identity_is_present() {
     run(&mut world);
     let report = &world.last_reports[&builders::policy_key(0)];
     assert!(matches!(report.state, State::Bound(_)), "{report:?}");
+}
+
+/// The request for the routes is of one device, and so is an answer to it that cannot be read.
+#[test]
+fn routes_that_cannot_be_read_concern_one_device() {
+    let mut world = builders::world(2);
+    for number in 0..2 {
+        let desired = DesiredSettings {
+            enabled_routes: Some(["10.0.0.0/16".parse().unwrap()].into()),
+            ..DesiredSettings::default()
+        };
+        world.apply(builders::policy(number, desired));
+    }
+    unknown(&mut world, 0, DeviceField::EnabledRoutes);
+    world.start();
+    run(&mut world);
+    assert_eq!(written(&world), [model::node_id(1)]);
+    let state = &world.last_reports[&builders::policy_key(0)].state;
+    let State::Bound(report) = state else {
+        panic!("{state:?}");
+    };
+    let reasons: Vec<Reason> = report.failures.iter().map(|(_, it)| it.reason).collect();
+    assert_eq!(reasons, [Reason::DeviceUnreadable]);
+    readable(&mut world);
+    run(&mut world);
+    assert_eq!(written(&world), [model::node_id(0), model::node_id(1)]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub struct Model {
     pub left_out: Option<NodeId>,
     /// The fields of devices that answers have in a form that cannot be read.
     pub unreadable: BTreeMap<NodeId, UnreadableFields>,
-    /// The list has this device without an identity that can be read.
+    /// Answers have this device without an identity that can be read.
     pub unnamed: Option<NodeId>,
     /// The devices that the next lists lack, one set for each list.
     pub short: VecDeque<BTreeSet<NodeId>>,
@@ -126,13 +126,24 @@ impl Model {
                     lacks: BTreeSet::new(),
                 })
             }
+            Request::Device(id) if self.unnamed.as_ref() == Some(id) => {
+                Err(failure(Reason::DeviceUnreadable, Retry::Later))
+            }
             Request::Device(id) => Ok(Answer::Device(Box::new(self.reported(self.device(id)?)))),
+            Request::Routes(id) if self.is_unreadable(id, DeviceField::EnabledRoutes) => {
+                Err(failure(Reason::DeviceUnreadable, Retry::Later))
+            }
             Request::Routes(id) => Ok(Answer::Routes(
                 self.device(id)?.enabled_routes.clone().unwrap_or_default(),
             )),
             Request::Attributes(id) => {
                 self.device(id)?;
-                Ok(Answer::Attributes(self.attributes[id].clone()))
+                let mut values = self.attributes[id].clone();
+                if self.is_unreadable(id, DeviceField::Attributes) {
+                    let unknown = |value: &mut _| *value = ReportedAttribute::unknown();
+                    values.values_mut().for_each(unknown);
+                }
+                Ok(Answer::Attributes(values))
             }
             Request::Write(call) => {
                 self.write(call)?;
@@ -164,6 +175,11 @@ impl Model {
             });
         }
         skipped
+    }
+
+    fn is_unreadable(&self, id: &NodeId, field: DeviceField) -> bool {
+        let fields = self.unreadable.get(id);
+        fields.is_some_and(|fields| fields.has(field))
     }
 
     pub fn device(&self, id: &NodeId) -> Result<&Device, Failure> {
@@ -275,36 +291,44 @@ impl Model {
 }
 
 /// A device as the client reads it when it cannot read these fields.
-fn without(mut device: Device, fields: &UnreadableFields) -> Device {
-    let blank = Device::plain(device.node_id.clone());
-    let is_unknown = |field| fields.has(field);
-    if is_unknown(DeviceField::Tags) {
-        device.tags = TagSet::new();
-    }
-    if is_unknown(DeviceField::Authorized) {
-        device.authorized = false;
-    }
-    if is_unknown(DeviceField::KeyExpiryDisabled) {
-        device.key_expiry_disabled = false;
-    }
-    if is_unknown(DeviceField::Name) {
-        device.name = blank.name;
-    }
-    if is_unknown(DeviceField::Hostname) {
-        device.hostname = blank.hostname;
-    }
-    if is_unknown(DeviceField::User) {
-        device.user = blank.user;
-    }
-    if is_unknown(DeviceField::Addresses) {
-        device.ipv4 = None;
-    }
-    if is_unknown(DeviceField::Expires) {
-        device.expires = None;
+fn without(device: Device, fields: &UnreadableFields) -> Device {
+    let mut read = device;
+    let blank = Device::plain(read.node_id.clone());
+    for field in DeviceField::ALL {
+        if fields.has(field) {
+            forget(&mut read, field, &blank);
+        }
     }
     Device {
         unreadable: fields.clone(),
-        ..device
+        ..read
+    }
+}
+
+fn forget(device: &mut Device, field: DeviceField, blank: &Device) {
+    match field {
+        DeviceField::Id => device.legacy_id.clone_from(&blank.legacy_id),
+        DeviceField::Name => device.name.clone_from(&blank.name),
+        DeviceField::Hostname => device.hostname.clone_from(&blank.hostname),
+        DeviceField::User => device.user.clone_from(&blank.user),
+        DeviceField::Tags => device.tags = TagSet::new(),
+        DeviceField::Addresses => device.ipv4 = None,
+        DeviceField::Os => device.os.clone_from(&blank.os),
+        DeviceField::ClientVersion => device.client_version.clone_from(&blank.client_version),
+        DeviceField::UpdateAvailable => device.update_available = false,
+        DeviceField::IsEphemeral => device.ephemeral = false,
+        DeviceField::Created => device.created = None,
+        DeviceField::Authorized => device.authorized = false,
+        DeviceField::IsExternal => device.external = false,
+        DeviceField::ConnectedToControl => device.connected = None,
+        DeviceField::KeyExpiryDisabled => device.key_expiry_disabled = false,
+        DeviceField::Expires => device.expires = None,
+        DeviceField::LastSeen => device.last_seen = None,
+        DeviceField::EnabledRoutes => device.enabled_routes = None,
+        DeviceField::AdvertisedRoutes => device.advertised_routes = None,
+        DeviceField::TailnetLockError => device.lock_error.clear(),
+        // In an answer of its own.
+        DeviceField::Attributes => {}
     }
 }
 
