@@ -56,7 +56,7 @@ impl DeleteInactiveSpec {
 
     /// How many devices are deleted in a day.
     pub fn max_per_day(&self) -> Result<u32, Refused> {
-        // The default is one device: whoever wants more must say so.
+        // A deletion cannot be undone: more than one a day must be written out.
         let most = self.max_per_day.unwrap_or(1);
         if (1..=MAX_PER_DAY).contains(&most) {
             return Ok(most);

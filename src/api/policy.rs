@@ -90,6 +90,7 @@ pub struct TailscaleDevicePolicySpec {
     /// Example: ["tag:router", "tag:fra"]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::desired_tags")]
+    // An Option: an absent list is unmanaged, an empty one is a desired state.
     pub tags: Option<Vec<String>>,
 
     /// Whether the device's key expires. Enabled: it expires, and the device must then sign in
@@ -128,6 +129,7 @@ pub struct TailscaleDevicePolicySpec {
     /// Example: {"custom:tier": {string: gold}, "custom:audited": {boolean: true}}
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::posture_attributes")]
+    // An Option: an absent map leaves all attributes alone, `{}` deletes all that the policy owns.
     pub posture_attributes: Option<BTreeMap<String, PostureAttribute>>,
 
     /// The device's name in MagicDNS: the first label in the form that the server stores
@@ -193,6 +195,7 @@ pub struct TailscaleDevicePolicySpec {
     ///
     /// Example: [Deauthorize]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    // More than there are disruptions, as an entry may stand twice.
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub allow_disruption: Vec<Disruption>,
 
@@ -204,6 +207,7 @@ pub struct TailscaleDevicePolicySpec {
     /// Example: Enforce
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Enforcement")]
+    // No default in the schema: the stored spec would differ from the one in Git.
     pub enforcement: Option<Enforcement>,
 
     /// true: the controller sends nothing for the policy until you set this to false or remove it.

@@ -113,6 +113,7 @@ pub struct TailscaleTailnetSpec {
     /// Example: [{namespaces: {names: [network]}, fields: [tags, enabledRoutes]}]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::allowed_policies")]
+    // An Option: an absent list allows the controller's own namespace, an empty one allows no policy.
     pub allowed_policies: Option<Vec<AllowedPolicies>>,
 
     /// Devices that no policy may change: those that match one of these. The controller holds the
@@ -182,6 +183,7 @@ pub struct TailscaleTailnetStatus {
 
     /// How many devices the tailnet has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Absent and not 0 until the first list: unknown is not empty.
     pub devices: Option<u32>,
 
     /// Devices that the API reports in a form that cannot be read completely, at most 20. What
@@ -365,6 +367,7 @@ impl TailscaleTailnetSpec {
     #[must_use]
     pub fn requests_per_second(&self) -> NonZeroU32 {
         // A constant: were it zero, this would not compile.
+        // The API publishes no rate limit, so the default is low.
         const DEFAULT: NonZeroU32 = NonZeroU32::new(5).unwrap();
         self.request_budget
             .and_then(|budget| budget.per_second)

@@ -50,7 +50,7 @@ impl Unreadable {
         readable(&self.status).0
     }
 
-    /// Whether anybody has written a status; the schema's default is not one.
+    /// Whether a status has been written; the schema's default is not one.
     #[must_use]
     pub fn has_status(&self) -> bool {
         self.status
@@ -65,6 +65,7 @@ fn readable<S: DeserializeOwned + Default>(fields: &Map<String, Value>) -> (S, V
         .iter()
         .map(|(name, value)| (name.clone(), value.clone()));
     let (kept, lost): (Map<_, _>, Map<_, _>) = fields.partition(|(name, value)| {
+        // Enough to deserialize, as every other field of S has a default.
         let alone = Map::from_iter([(name.clone(), value.clone())]);
         S::deserialize(Value::Object(alone)).is_ok()
     });
@@ -89,6 +90,7 @@ impl<'de, K: Deserialize<'de> + Resource> Deserialize<'de> for DeserializeGuard<
             Ok(object) => return Ok(Self(Ok(object))),
             Err(error) => error.to_string(),
         };
+        // Metadata that cannot be deserialized is an error after all: the object has no name to report.
         let parts =
             Parts::deserialize(whole).map_err(serde_value::DeserializerError::into_error)?;
         Ok(Self(Err(Unreadable {

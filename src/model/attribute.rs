@@ -55,6 +55,7 @@ impl DesiredAttribute {
     /// Whether its expiry has passed: the attribute is no longer desired.
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
+        // The server removes it minutes later: until then it must not be set again.
         self.expiry.is_some_and(|expiry| expiry <= now)
     }
 }
@@ -103,6 +104,7 @@ impl AttributeKey {
     /// The key as the tailnet compares keys: without regard to case.
     #[must_use]
     pub fn folded(&self) -> String {
+        // ASCII only, as keys have no other letters.
         self.0.to_ascii_lowercase()
     }
 }
@@ -166,6 +168,7 @@ impl AttributeValue {
             reason = "a safe integer is below 2^53, so that f64 holds it exactly"
         )]
         match self {
+            // Through f64, as serde_json holds 3 and 3.0 to be different.
             Self::Integer(number) => reported.as_f64() == Some(number.0 as f64),
             _ => self.to_json() == *reported,
         }
@@ -197,6 +200,7 @@ impl ReportedAttribute {
     #[must_use]
     pub fn unknown() -> Self {
         Self {
+            // Null equals no desired value, and has no type.
             value: serde_json::Value::Null,
             expiry: None,
         }
@@ -226,6 +230,7 @@ impl DesiredAttribute {
     /// Whether the reported attribute is the desired one: the same value, and the same expiry by the second.
     #[must_use]
     pub fn is_met_by(&self, reported: &ReportedAttribute) -> bool {
+        // The API may drop the fraction, and would then never meet a desired expiry that has one.
         let second = |time: Option<Timestamp>| time.map(Timestamp::as_second);
         self.value.is(&reported.value) && second(self.expiry) == second(reported.expiry)
     }

@@ -90,6 +90,7 @@ impl Device {
             advertised_routes: _,
             lock_error: _,
         } = self;
+        // The times count too: an expression can compare them.
         let times = (created, expires, last_seen);
         *node_id != other.node_id
             || *legacy_id != other.legacy_id

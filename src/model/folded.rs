@@ -13,6 +13,7 @@ pub fn folded(name: &str) -> String {
     // Decomposed first: folding a composed letter can give another result.
     let decomposed = DecomposingNormalizer::new_nfd().normalize(name);
     let folded = CaseMapper::new().fold_string(&decomposed).into_owned();
+    // Composed, because folding can leave equal names in different forms.
     ComposingNormalizer::new_nfc()
         .normalize(&folded)
         .into_owned()

@@ -28,8 +28,7 @@ pub struct Invite {
 }
 
 impl DesiredInvite {
-    /// Whether an invite is the desired one. Addresses are compared without regard to case: nobody has two
-    /// mailboxes that differ only in case.
+    /// Whether an invite is the desired one. Case does not count in addresses: no two mailboxes differ only in it.
     #[must_use]
     pub fn is_met_by(&self, invite: &Invite) -> bool {
         let folded = |desired: &Self| desired.email.as_ref().map(|email| email.to_lowercase());

@@ -76,6 +76,7 @@ impl ListSetting {
     pub fn step(self) -> Step {
         match self {
             Self::Tags => Step::Tags,
+            // One request writes both kinds.
             Self::EnabledRoutes | Self::ExitNode => Step::Routes,
         }
     }
@@ -94,6 +95,7 @@ impl ListSetting {
     #[must_use]
     pub fn of(self, device: &Device) -> Option<ListValue> {
         match self {
+            // The API omits the tags of a device that has none, so absent is empty here.
             Self::Tags => Some(ListValue::Tags(device.tags.clone())),
             Self::EnabledRoutes => {
                 let enabled = device.enabled_routes.as_ref()?;
@@ -168,6 +170,7 @@ impl ListValue {
         match self {
             Self::Tags(_) => {}
             Self::EnabledRoutes(routes) | Self::ExitNode(routes) => {
+                // One request writes both kinds of routes: without the other kind it would withdraw those.
                 all.retain(|route| ListSetting::of_route(route) != self.setting());
                 all.extend(routes);
             }

@@ -33,6 +33,7 @@ impl FromStr for DeviceLabel {
         let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         // Dashes side by side stay: a hostname such as `web_-_prod` becomes `web---prod`.
         let dashes_inside = !text.starts_with('-') && !text.ends_with('-');
+        // DNS limits a label to 63 bytes.
         if !text.is_empty() && text.len() <= 63 && text.bytes().all(letters) && dashes_inside {
             Ok(Self(text.to_owned()))
         } else {

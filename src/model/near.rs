@@ -13,6 +13,7 @@ fn distance(word: &str, known: &str) -> Option<usize> {
     // too many words.
     let part = word.len() >= 3 && (known.contains(word) || word.contains(known));
     let edits = strsim::damerau_levenshtein(word, known);
+    // At least one edit, as a third of a word as short as `os` is none.
     let close = edits <= 1.max(known.len() / 3);
     (close || part).then_some(edits)
 }

@@ -50,6 +50,7 @@ impl Route {
     /// A route as the API reports it. Host bits, if any, are masked: it is the same network.
     pub fn reported(text: &str) -> Result<Self, Refused> {
         text.parse::<IpNet>()
+            // Whether the API masks what it stores is not documented.
             .map(|net| Self(net.trunc()))
             .map_err(|_| Refused(format!("'{text}' is not a valid CIDR")))
     }

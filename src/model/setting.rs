@@ -97,6 +97,7 @@ impl Setting {
     /// The observed value; `None` if the device has none, or if it cannot be read.
     #[must_use]
     pub fn of(self, device: &Device) -> Option<SettingValue> {
+        // A guess in its place could change a device (docs/decisions/0027).
         if device.is_unknown(self.reported_in()) {
             return None;
         }

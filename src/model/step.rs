@@ -11,6 +11,7 @@ pub enum Step {
     /// Its tags.
     Tags,
     /// Whether its key expires.
+    // The API may disable key expiry when it tags a device, so tags go first.
     KeyExpiry,
     /// Its posture attributes.
     Attributes,

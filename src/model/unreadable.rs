@@ -210,12 +210,14 @@ impl UnreadableDevices {
         for device in &others.first {
             self.push(device.clone());
         }
+        // `push` has counted those that are named.
         self.total += others.others();
     }
 
     /// Adds a device.
     pub fn push(&mut self, device: UnreadableDevice) {
         self.total += 1;
+        // The others are only counted, so that a status keeps its bounds.
         if self.first.len() < Self::NAMED {
             self.first.push(device);
         }

@@ -36,6 +36,7 @@ pub(in crate::api) fn api_url(_: &mut SchemaGenerator) -> Schema {
                  credential into the Secret",
             ),
             naming(
+                // The client appends /api/v2 and a path: they would end up behind a query.
                 "!self.contains('?') && !self.contains('#') && !self.contains('/api/v2')",
                 "has more than the address: remove /api/v2, ? and # with all that follows, as in \
                  https://api.tailscale.com",
@@ -46,6 +47,7 @@ pub(in crate::api) fn api_url(_: &mut SchemaGenerator) -> Schema {
 
 /// An interval of at least one second.
 pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
+    // Six digits for each unit, so that CEL's duration() cannot overflow its 64 bits of nanoseconds.
     let is_duration = "self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''";
     json_schema!({
         "type": "string",
@@ -56,6 +58,7 @@ pub(in crate::api) fn interval(_: &mut SchemaGenerator) -> Schema {
                 "is not a valid duration: write hours, minutes and seconds, such as 30s, 1m or 1h30m",
             ),
             naming(
+                // One error for each mistake: this holds for every other text.
                 &format!("!({is_duration}) || duration(self) >= duration('1s')"),
                 "is too short: write at least 1s",
             ),
@@ -70,6 +73,7 @@ pub(in crate::api) fn max_changed_devices(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
         "x-kubernetes-validations": [{
+            // The upper bound is that of IntOrString, which the controller reads.
             "rule": "type(self) == int ? self >= 1 && self <= 2147483647 \
                      : self.matches('^([1-9][0-9]{0,8}|([1-9][0-9]?|100)%)$')",
             "message": "the limit is not valid: write a number of devices, such as 20, or a percentage from 1% \

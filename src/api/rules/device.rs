@@ -30,6 +30,7 @@ pub(in crate::api) fn device_selector() -> Value {
              or write trustClaims: true to select only by these",
         ),
         rule(
+            // trustClaims alone would select every device of the tailnet.
             "has(self.tags) || has(self.users) || has(self.hostnames) || has(self.os) \
              || has(self.expression)",
             "the selector is empty: write at least one of tags, users, hostnames, os and expression",
@@ -153,6 +154,8 @@ pub(in crate::api) fn selected_expression(_: &mut SchemaGenerator) -> Schema {
             ),
             rule("self.size() <= 512", "the expression is too long: write at most 512 characters"),
             rule(
+                // An early answer for the common form only: the controller's parser refuses the others
+                // (docs/decisions/0006).
                 "!self.matches('[.][ ]*(all|exists|exists_one|map|filter)[ ]*[(]')",
                 "the expression has a macro over a list (all, exists, exists_one, map, filter), which \
                  is not supported: write an expression such as 'tag:a' in device.tags",

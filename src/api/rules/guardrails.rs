@@ -80,6 +80,7 @@ pub(in crate::api) fn match_labels(_: &mut SchemaGenerator) -> Schema {
             "type": "string",
             "maxLength": 128,
             "x-kubernetes-validations": [naming(
+                // Kubernetes allows an empty value of a label.
                 "self.matches('^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$')",
                 "is not a valid value of a label: write at most 63 letters, digits, _ . or -, such as network",
             )],
@@ -132,6 +133,7 @@ fn tag_patterns(none: &str) -> Schema {
         "type": "array",
         "x-kubernetes-list-type": "atomic",
         "maxItems": 50,
+        // An empty list would match every device.
         "x-kubernetes-validations": [rule("self.size() > 0", none)],
         "items": {
             "type": "string",
@@ -142,6 +144,7 @@ fn tag_patterns(none: &str) -> Schema {
                     "is not a valid tag: write it with its prefix, such as tag:net-*",
                 ),
                 naming(
+                    // One error for each mistake: a value without the prefix breaks the rule above.
                     "!self.startsWith('tag:') || self.matches('^tag:[A-Za-z*?][A-Za-z0-9*?-]*$')",
                     "is not a valid tag: after tag: write a letter, then letters, digits or dashes, with * for any \
                      characters and ? for any one, such as tag:net-*",

@@ -26,6 +26,7 @@ pub(crate) const KEY_NEVER_EXPIRES: &str = "a key whose expiry is disabled keeps
 
 /// A rule with a fixed message.
 fn rule(rule: &str, message: &str) -> Value {
+    // A fixed message costs nothing in the API server's estimate, in contrast to messageExpression.
     json!({"rule": rule, "message": message})
 }
 
@@ -82,6 +83,7 @@ pub(super) fn policy() -> Value {
         &format!("{given} < 2"),
         "device and deviceSelector are both given: keep one of them",
     ), only_one("name"), only_one("ipv4"), {
+        // Under AtLeast an empty list removes nothing.
         "rule": "!has(self.tags) || self.tags.size() > 0 \
                  || (has(self.ownership) && has(self.ownership.tags) \
                      && self.ownership.tags == 'AtLeast')",
@@ -95,6 +97,7 @@ pub(super) fn policy() -> Value {
                     remove authorized",
         "fieldPath": ".authorized",
     }, {
+        // `oldSelf` makes it a transition rule: the API server skips it when the object is created.
         "rule": format!(
             "!{} || !{} || {} == {}",
             clears("self"), clears("oldSelf"), tailnet("self"), tailnet("oldSelf")

@@ -62,6 +62,7 @@ pub(in crate::api) fn desired_routes(_: &mut SchemaGenerator) -> Schema {
                      10.0.0.1/16",
                 ),
                 naming(
+                    // An exit node needs both routes or none, so it is a field of its own.
                     "!isCIDR(self) || cidr(self).prefixLength() > 0",
                     "is a route of an exit node: write exitNode: true instead",
                 ),
@@ -183,6 +184,7 @@ pub(in crate::api) fn attribute_integer(_: &mut SchemaGenerator) -> Schema {
 
 /// How long ago a device must have been seen last before the controller deletes it.
 pub(in crate::api) fn inactivity(_: &mut SchemaGenerator) -> Schema {
+    // Six digits for each unit, so that CEL's duration() cannot overflow its 64 bits of nanoseconds.
     let is_duration = "self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''";
     json_schema!({
         "type": "string",
