@@ -26,8 +26,8 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
             spec,
             own_namespace,
         } = source;
-        let protected = devices(spec.protected_devices.as_deref(), "spec.protectedDevices")?
-            .unwrap_or_default();
+        let protected =
+            devices(spec.protected_devices.as_deref(), "protectedDevices")?.unwrap_or_default();
         let suspended = spec.suspend.unwrap_or_default();
         let Some(allowed) = &spec.allowed_policies else {
             // Safe by default: anyone who can write policies elsewhere needs a rule that allows it.
@@ -36,7 +36,7 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
         let rules = allowed
             .iter()
             .enumerate()
-            .map(|(i, it)| rule(it, &format!("spec.allowedPolicies[{i}]")))
+            .map(|(i, it)| rule(it, &format!("allowedPolicies[{i}]")))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self::of_rules(rules).with(protected, suspended))
     }
@@ -48,7 +48,7 @@ fn rule(given: &AllowedPolicies, path: &str) -> Result<Rule, Refused> {
     let routes = given.routes.as_ref().map(|routes| {
         let networks = routes.iter().map(|route| {
             let network = Route::network(route);
-            network.map_err(|refused| Refused(format!("{path}.routes: {refused}")))
+            network.map_err(|refused| Refused(format!("spec.{path}.routes: {refused}")))
         });
         networks.collect::<Result<Vec<_>, _>>()
     });
@@ -71,20 +71,15 @@ fn devices(
     };
     let guarded = given.iter().enumerate().map(|(i, devices)| {
         Ok(DeviceRule {
-            selector: selector(devices)
-                .map_err(|error| Refused(format!("{path}[{i}]: {error}")))?,
+            selector: selector(devices, &format!("{path}[{i}]"))?,
             text: text(devices),
         })
     });
     guarded.collect::<Result<_, _>>().map(Some)
 }
 
-fn selector(devices: &GuardedDevices) -> Result<Selector, String> {
-    // An empty list would match every device, and so protect or allow all of them.
-    if devices.tags.as_ref().is_some_and(Vec::is_empty) {
-        return Err("write at least one tag, or leave tags out".to_owned());
-    }
-    target::guarded(devices).map_err(|errors| errors.join("; "))
+fn selector(devices: &GuardedDevices, path: &str) -> Result<Selector, Refused> {
+    target::guarded(devices, path).map_err(|errors| Refused(errors.join("; ")))
 }
 
 fn globs(patterns: &[String]) -> Vec<Glob> {

@@ -17,14 +17,15 @@ pub fn device_target(device: &DeviceReference) -> Result<DeviceTarget, Vec<Strin
 /// Parses a selector of devices.
 pub fn selector(selector: &DeviceSelector) -> Result<Selector, Vec<String>> {
     let mut errors = SpecErrors::default();
-    let selector = errors.selector(selector, Tags::Exact);
+    let selector = errors.selector(selector, Tags::Exact, "deviceSelector");
     errors.or(selector)
 }
 
 /// Parses the devices of a guardrail: a selector like that of a policy, except that its tags may be patterns.
-pub(super) fn guarded(devices: &GuardedDevices) -> Result<Selector, Vec<String>> {
+/// `path` is its place in the spec.
+pub(super) fn guarded(devices: &GuardedDevices, path: &str) -> Result<Selector, Vec<String>> {
     let mut errors = SpecErrors::default();
-    let selector = errors.selector(&devices.into(), Tags::Patterns);
+    let selector = errors.selector(&devices.into(), Tags::Patterns, path);
     errors.or(selector)
 }
 
@@ -65,7 +66,7 @@ impl SpecErrors {
             (Some(device), None) => Target::Device(self.device(device)),
             (None, Some(selector)) => {
                 self.refuse_unique(spec);
-                Target::Selector(self.selector(selector, Tags::Exact))
+                Target::Selector(self.selector(selector, Tags::Exact, "deviceSelector"))
             }
             _ => {
                 self.add("device", "write exactly one of device and deviceSelector");
@@ -74,7 +75,7 @@ impl SpecErrors {
         }
     }
 
-    fn selector(&mut self, selector: &DeviceSelector, written: Tags) -> Selector {
+    fn selector(&mut self, selector: &DeviceSelector, written: Tags, path: &str) -> Selector {
         let given = [
             &selector.tags,
             &selector.users,
@@ -84,7 +85,7 @@ impl SpecErrors {
         let nothing = given == [&None; 4] && selector.expression.is_none();
         if nothing || given.into_iter().flatten().any(Vec::is_empty) {
             self.add(
-                "deviceSelector",
+                path,
                 "write at least one of tags, users, hostnames, os and expression, none empty",
             );
         }
@@ -92,7 +93,7 @@ impl SpecErrors {
         let facts = selector.tags.is_some() || selector.users.is_some();
         if !facts && selector.trust_claims != Some(true) {
             self.add(
-                "deviceSelector",
+                path,
                 "anyone who runs a machine can choose its hostname and OS: add tags or users, or write \
                  trustClaims: true",
             );
@@ -105,7 +106,7 @@ impl SpecErrors {
         let (tags, tag_patterns) = match written {
             Tags::Exact => {
                 let tags = selector.tags.as_deref().unwrap_or_default();
-                (self.set("deviceSelector.tags", tags), Vec::new())
+                (self.set(&format!("{path}.tags"), tags), Vec::new())
             }
             Tags::Patterns => (TagSet::new(), globs(&selector.tags)),
         };
@@ -119,7 +120,7 @@ impl SpecErrors {
                 .map(|text| Glob::of_folded(text))
                 .collect(),
             os: texts(&selector.os),
-            expression: self.one("deviceSelector.expression", selector.expression.as_ref()),
+            expression: self.one(&format!("{path}.expression"), selector.expression.as_ref()),
         }
     }
 
