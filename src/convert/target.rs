@@ -69,6 +69,8 @@ impl SpecErrors {
                 Target::Selector(self.selector(selector, Tags::Exact, "deviceSelector"))
             }
             _ => {
+                // The target below is a placeholder: a policy with this error falls back to the recorded device
+                // (docs/decisions/0018).
                 self.add("device", "write exactly one of device and deviceSelector");
                 Target::Selector(Selector::default())
             }
@@ -126,24 +128,35 @@ impl SpecErrors {
 
     fn device(&mut self, device: &DeviceReference) -> DeviceTarget {
         let node_id = self.one("device.nodeId", device.node_id.as_ref());
-        let identities: Vec<Identity> = [
+        let mut identities = [
             node_id.map(Identity::NodeId),
             device.id.clone().map(Identity::LegacyId),
             device.name.clone().map(Identity::Name),
             device.hostname.clone().map(Identity::Hostname),
         ]
         .into_iter()
-        .flatten()
-        .collect();
-        let identity = if let [identity] = identities.as_slice() {
-            identity.clone()
-        } else {
+        .flatten();
+        let given = [&device.node_id, &device.id, &device.name, &device.hostname];
+        // Those that are given and not those that can be parsed: an invalid nodeId has its own error.
+        if given.into_iter().flatten().count() != 1 {
             self.add(
                 "device",
                 "write exactly one of nodeId, id, name and hostname",
             );
-            Identity::Hostname(String::new())
-        };
+        }
+        for (field, list) in [("tags", &device.tags), ("users", &device.users)] {
+            // It would match any device of the name: a template that renders none must not do that.
+            if list.as_ref().is_some_and(Vec::is_empty) {
+                self.add(
+                    &format!("device.{field}"),
+                    "write at least one, or remove the field",
+                );
+            }
+        }
+        // A placeholder that names no device, for a policy that is refused.
+        let identity = identities
+            .next()
+            .unwrap_or_else(|| Identity::Hostname(String::new()));
         DeviceTarget {
             identity,
             tags: self.set("device.tags", device.tags.as_deref().unwrap_or_default()),

@@ -92,3 +92,24 @@ fn unbounded_or_untrusted_selector_is_refused() {
         assert!(errors.contains(error), "{spec}: {errors}");
     }
 }
+
+#[test]
+fn invalid_reference_to_a_device_has_one_error_at_its_field() {
+    for (device, error) in [
+        ("{nodeId: n-1}", "spec.device.nodeId: 'n-1' is not a valid"),
+        (
+            "{hostname: fra, tags: []}",
+            "spec.device.tags: write at least one",
+        ),
+        (
+            "{hostname: fra, users: []}",
+            "spec.device.users: write at least one",
+        ),
+    ] {
+        let errors = policy(&format!("{{device: {device}, exitNode: false}}"))
+            .policy
+            .unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with(error), "{errors:?}");
+    }
+}
