@@ -111,7 +111,12 @@ fn texts(what: &str, node: &Node, path: &FieldPath) -> Vec<(FieldPath, String)> 
     let mut diagnostics = Vec::new();
     for entry in node.entries() {
         let field = path.key(&entry.key);
-        if !is_qualified(&entry.key) {
+        let key = match what {
+            // Case does not count in annotations. In labels it does: the domain must be in lower case.
+            "annotations" => entry.key.to_ascii_lowercase(),
+            _ => entry.key.clone(),
+        };
+        if !is_qualified(&key) {
             let message = format!(
                 "'{}' is not a valid key. Write letters, digits, -, _ or ., optionally after a domain and a \
                  slash, such as example.com/team",
@@ -156,7 +161,7 @@ fn is_subdomain_part(text: &str) -> bool {
 
 fn is_qualified(key: &str) -> bool {
     match key.rsplit_once('/') {
-        Some((domain, name)) => is_subdomain(&domain.to_ascii_lowercase()) && is_name_part(name),
+        Some((domain, name)) => is_subdomain(domain) && is_name_part(name),
         None => is_name_part(key),
     }
 }

@@ -157,6 +157,24 @@ fn syntax_errors_are_reported_with_their_place() {
 }
 
 #[test]
+fn case_counts_in_the_domain_of_a_label_and_not_in_that_of_an_annotation() {
+    let tailnet = |metadata: &str| {
+        messages(&format!(
+            "apiVersion: tailnet.dev/v1alpha1\nkind: TailscaleTailnet\n\
+             metadata: {{name: lab, {metadata}: {{Example.com/Team: net}}}}\n\
+             spec: {{credentialsSecret: {{name: lab}}}}\n"
+        ))
+    };
+    assert_eq!(tailnet("annotations"), [""; 0]);
+    let label = tailnet("labels");
+    assert_eq!(label.len(), 1, "{label:?}");
+    assert!(
+        label[0].contains("'Example.com/Team' is not a valid key"),
+        "{label:?}"
+    );
+}
+
+#[test]
 fn empty_documents_are_ignored() {
     for text in ["", "---\n", "# only this\n", "---\n---\n# more\n", "null\n"] {
         let (manifests, diagnostics) = read_text(text);
