@@ -140,20 +140,17 @@ impl PruneFrom {
             .iter()
             .filter_map(|declared| {
                 let spec = self.0.get(&declared.key.to_string())?;
-                let then = convert::policy(
+                Some(convert::policy(
                     declared.key.clone(),
                     String::new(),
                     0,
                     Timestamp::UNIX_EPOCH,
                     spec,
                     None,
-                );
-                Some(PolicyInput {
-                    approvals: declared.approvals.clone(),
-                    ..then
-                })
+                ))
             })
             .collect();
+        // Without attributes: which policy declares a key does not depend on the observed values.
         let then = plan_tailnet(&then, &Admission::default(), fleet, &BTreeMap::new(), now);
         let mut owned: BTreeMap<PolicyKey, OwnedKeys> = BTreeMap::new();
         for (node, plan) in &then.devices {
