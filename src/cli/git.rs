@@ -106,6 +106,7 @@ impl<'a> RepoPath<'a> {
             // The same rules as for a folder of the file system.
             let is_hidden = path.split('/').any(|name| name.starts_with('.'));
             let is_manifest = !is_hidden && manifests::is_manifest(Path::new(path));
+            // A file that the user names counts, whatever its extension.
             let is_wanted = self.file.is_some() || is_manifest;
             (is_file && is_wanted).then(|| Entry {
                 object: object.to_owned(),

@@ -201,6 +201,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
         }
         Command::Man { out: None } => {
             let mut page = Vec::new();
+            // Into memory first, as above.
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
             output::print(&String::from_utf8(page)?)?;
         }

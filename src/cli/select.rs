@@ -26,6 +26,7 @@ impl SelectArgs {
             ..DeviceSelector::default()
         };
         for part in &self.parts {
+            // At the first =, as an expression contains others.
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             if name == "expression" {
                 // Repeated expressions must all hold.

@@ -37,6 +37,7 @@ impl Snapshot {
             unreadable.push(device);
         }
         unreadable.append(&list.skipped);
+        // Reported by each command, as what depends on these fields is missing from its output.
         report(&unreadable);
         Ok(Self {
             fleet,
@@ -118,6 +119,7 @@ impl Snapshot {
             .await?;
         self.read_attributes(client, unread(|plan| plan.attributes_unread))
             .await?;
+        // The limit comes last: only now is it known how many devices change.
         Ok(self.replan(policies, admission, limit, &BTreeSet::new(), now))
     }
 
@@ -231,6 +233,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        // Also after an error, so that its message does not continue this line.
         if self.done > 0 {
             self.line.wipe();
         }

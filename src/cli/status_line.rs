@@ -15,7 +15,7 @@ impl StatusLine {
         }
     }
 
-    /// Whether anybody sees it.
+    /// Whether the line is visible.
     pub fn is_shown(&self) -> bool {
         self.is_shown
     }
@@ -23,7 +23,7 @@ impl StatusLine {
     /// Replaces the text.
     pub fn draw(&self, text: &str) {
         if self.is_shown {
-            // An error means that the terminal is gone: then nobody misses the line.
+            // An error means that the terminal is gone, and with it the reader of the line.
             let _ = write!(io::stderr(), "\r\u{1b}[K{text}");
         }
     }

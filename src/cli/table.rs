@@ -92,6 +92,7 @@ pub fn why(difference: &Difference, impact: Option<&Impact>) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     match (&difference.hold, impact) {
+        // The hold alone: a change that is not sent disrupts nothing.
         (Some(hold), _) => format!("held: {hold}"),
         (None, Some(impact)) => format!("{} by {owners}; disruptive: {impact}", difference.why),
         (None, None) => format!("{} by {owners}", difference.why),

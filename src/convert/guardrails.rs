@@ -38,6 +38,7 @@ impl TryFrom<GuardrailsSource<'_>> for Guardrails {
             .enumerate()
             .map(|(i, it)| rule(it, &format!("allowedPolicies[{i}]")))
             .collect::<Result<Vec<_>, _>>()?;
+        // Without a rule it allows nothing: only an absent list stands for the controller's own namespace.
         Ok(Self::of_rules(rules).with(protected, suspended))
     }
 }

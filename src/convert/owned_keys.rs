@@ -83,6 +83,7 @@ impl OwnedRecord {
     /// The record for the status of a policy with this UID; `None` if there is nothing to record.
     #[must_use]
     pub fn to_status(&self, uid: &str, unrecorded: usize) -> Option<AttributeRecord> {
+        // Absent and not empty, so that a policy without attributes has no such field.
         if self.is_empty() && unrecorded == 0 {
             return None;
         }

@@ -75,6 +75,7 @@ pub fn readable_policy(
         policy,
         record,
         status_state,
+        // The rest is not in the spec: the controller adds it from the metadata.
         request: ReconcileRequest::default(),
         approvals: Approvals::default(),
         deleting: None,

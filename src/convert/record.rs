@@ -52,9 +52,11 @@ pub(super) fn record(
         owned: Arc::new(owned.unwrap_or_default()),
         key_expiries: expiries().filter(|_| is_of_tailnet).unwrap_or_default(),
         handled: status.last_handled_reconcile_at.clone(),
+        // Of every tailnet: an approval that was used must not work again.
         approvals_used: status.approvals_used.unwrap_or_default(),
         approved: hash(status.last_approved_plan.as_ref()),
         held: hash(status.held_plan.as_ref().map(|held| &held.hash)),
+        // Of every tailnet: the rules refuse another tailnetRef while a policy clears.
         managed: Arc::new(
             status
                 .managed_devices
@@ -189,6 +191,7 @@ fn managed_status(managed: &ManagedDevices) -> Option<api::RecordedDevices> {
         });
     let mut partly: BTreeMap<&RouteSet, Vec<String>> = BTreeMap::new();
     for (id, routes) in managed.partly.iter() {
+        // Grouped, as few devices differ in their routes: an entry for each would fill the status.
         partly.entry(routes).or_default().push(id.to_string());
     }
     let partly_managed = partly

@@ -149,6 +149,7 @@ impl TryFrom<i64> for SafeInteger {
     type Error = Refused;
 
     fn try_from(number: i64) -> Result<Self, Refused> {
+        // Beyond it, the doubles of JSON cannot tell two integers apart.
         const MAX: i64 = (1 << 53) - 1;
         if (-MAX..=MAX).contains(&number) {
             Ok(Self(number))

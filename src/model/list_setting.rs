@@ -67,6 +67,7 @@ impl ListSetting {
     pub fn is_owned_by_entry(self) -> bool {
         match self {
             Self::Tags | Self::EnabledRoutes => true,
+            // Both routes or none: there is nothing to share.
             Self::ExitNode => false,
         }
     }

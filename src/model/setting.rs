@@ -29,6 +29,7 @@ pub enum SettingValue {
     /// Whether the device may take part in the tailnet.
     Authorized(bool),
     /// Whether its key never expires.
+    // As in the API, whose field is the opposite of keyExpiry.
     KeyExpiryDisabled(bool),
     /// Its MagicDNS label.
     Name(DeviceLabel),
@@ -90,6 +91,7 @@ impl Setting {
             Self::Authorized => DeviceField::Authorized,
             Self::KeyExpiry => DeviceField::KeyExpiryDisabled,
             Self::Name => DeviceField::Name,
+            // One field has the addresses of both families.
             Self::Ipv4 => DeviceField::Addresses,
         }
     }

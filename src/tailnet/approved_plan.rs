@@ -1,7 +1,7 @@
 //! An engine that carries out one approved plan, and is finished then.
 //!
 //! It reads everything again before the first write, as always. It holds every difference that is not in the
-//! approved plan ([`crate::plan::Hold::NotAgreed`]), so that it sends nothing that nobody has seen.
+//! approved plan ([`crate::plan::Hold::NotInApprovedPlan`]), so that it sends nothing that no one has seen.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -86,7 +86,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
     let client = args.client_until(stop.clone())?;
     let mut plan_run = args.make_plan(&client).await?;
     args.show(&plan_run)?;
-    // Shown again: nobody agrees to a plan that they have not seen.
+    // Shown again, as the next question is about the plan with the approved changes.
     if approvals::approve_held(&mut plan_run, &args.approve, !args.yes)? {
         args.show(&plan_run)?;
     }
@@ -118,7 +118,7 @@ pub(super) async fn run(args: ApplyArgs) -> Result<ExitCode, AnyError> {
         eprintln!("{outcome}");
     }
     Ok(match outcome.code() {
-        // A device that could not be read may need changes that nobody has seen, so this is no success.
+        // A device that could not be read may need changes that the plan lacks, so this is no success.
         0 | CHANGES if unread => ExitCode::FAILURE,
         0 if totals.refused > 0 => ExitCode::from(CHANGES),
         code => ExitCode::from(code),
@@ -269,8 +269,11 @@ impl ApplyArgs {
         let progress = Arc::new(progress);
         let watch = tokio::spawn(end_by_signal(interrupted, stop.clone()));
         let engine = drive(engine, received, Arc::clone(&progress), stop.clone()).await;
+        // It waits for a signal that may never come.
         watch.abort();
+        // Not earlier: a closed mailbox ends the engine.
         drop(mailbox);
+        // By a signal, or because the reader of stdout is gone.
         let cut_short = stop.is_cancelled();
         let made = progress.made();
         Ok(Outcome::of(&differences, &made, &engine, cut_short))

@@ -65,11 +65,11 @@ impl Outcome {
                 Some(remaining) => outcome.add(named(difference), &remaining),
                 None if made.contains(&key) => outcome.made += 1,
                 None if is_known => outcome.unnecessary += 1,
-                // Without a list since the plan, nobody knows whether someone else made the change.
+                // Without a list since the plan it is unknown whether someone else made the change.
                 None => outcome.not_sent.push(named(difference)),
             }
         }
-        // Differences that arose after the plan: nobody approved them.
+        // Differences that arose after the plan were never approved.
         outcome.differs.extend(
             remaining
                 .values()

@@ -27,7 +27,7 @@ pub(super) struct Progress {
     color: bool,
     /// The bar.
     bar: StatusLine,
-    /// Cancelled when nobody reads stdout any longer.
+    /// Cancelled when the reader of stdout is gone.
     stop: CancellationToken,
     seen: Mutex<Seen>,
 }
@@ -73,7 +73,7 @@ impl Progress {
         seen.failures.remove(&(difference.device.clone(), field));
         self.bar.wipe();
         if output::print_to_the_end(&line).is_err() {
-            // Nobody sees what happens any longer: an unobserved apply must not go on.
+            // The reader of stdout is gone, and an apply that no one observes must not go on.
             self.stop.cancel();
         }
         self.draw(&seen);

@@ -45,6 +45,7 @@ fn table(policies: &[TailscaleDevicePolicy], style: Style) -> String {
                 (format!("plan:{hash}{by}"), counts.0, counts.1)
             }
             Ok(Waiting::Device(_)) => ("node:…".to_owned(), String::new(), String::new()),
+            // A status of an earlier spec has no plan that could be approved now.
             Ok(Waiting::Nothing(_)) | Err(_) => continue,
         };
         table.add_row([

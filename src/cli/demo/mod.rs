@@ -134,7 +134,7 @@ fn drift(simulator: &Simulator) -> Result<(), AnyError> {
 
 fn client(simulator: &Simulator) -> Result<Client, AnyError> {
     let settings = tailscale::Settings {
-        // The simulator has no rate limit, and nobody wants to wait for a demo.
+        // The simulator has no rate limit, and a demo should not keep its audience waiting.
         budget: Budget::new(100.0, 100)?,
         ..tailscale::Settings::new(simulator.url().parse()?, "-")
     };

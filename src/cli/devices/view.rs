@@ -146,6 +146,7 @@ impl<'a> View<'a> {
         let Some(enabled) = self.enabled_routes else {
             return "not reported".to_owned();
         };
+        // Both: a route can be enabled before the device advertises it.
         let all = self.advertised_routes.into_iter().flatten().chain(enabled);
         match all.collect::<BTreeSet<_>>().len() {
             0 => String::new(),
@@ -199,7 +200,7 @@ pub(super) fn table(views: &[View<'_>], wide: bool, style: Style, now: Timestamp
     if wide {
         titles.extend(["NODE", "HOSTNAME", "OS", "IPV4", "ENABLED", "ADVERTISED"]);
     }
-    // Of these, people must learn without asking.
+    // People must learn of locked-out devices without asking for them.
     let has_state = wide || views.iter().any(|view| !view.tailnet_lock_error.is_empty());
     if has_state {
         titles.push("STATE");

@@ -132,6 +132,7 @@ impl<'n> Reading<'n> {
         for item in items.unwrap_or_default() {
             let mut item = item.clone();
             if let (Some(of), Data::Map(entries)) = (of, &mut item.data) {
+                // The place of the item, as its file does not have these keys.
                 let key_span = item.span;
                 for (key, text) in [("apiVersion", version), ("kind", of)] {
                     if entries.iter().all(|entry| entry.key != key) {
@@ -154,6 +155,7 @@ impl<'n> Reading<'n> {
         kind: &str,
     ) -> Option<Located<T>> {
         let findings = self.schemas.check(kind, document.root());
+        // Warnings do not count: the API server accepts the object.
         let refused = findings.iter().any(|it| it.severity == Severity::Error);
         let diagnostics = findings.into_iter().map(|it| document.located(it));
         self.diagnostics.extend(diagnostics);
@@ -164,6 +166,7 @@ impl<'n> Reading<'n> {
         match serde_path_to_error::deserialize::<Value, T>(declared) {
             Ok(mut object) => {
                 if self.schemas.namespaced(kind) && object.namespace().is_none() {
+                    // As kubectl, which fills in the namespace of its context.
                     object.meta_mut().namespace = Some(self.namespace.to_owned());
                 }
                 Some(Located { object, document })

@@ -27,7 +27,7 @@ impl FieldPath {
         while !rest.is_empty() {
             if let Some((inner, after)) = rest.strip_prefix('[').and_then(|it| it.split_once(']')) {
                 steps.push(match inner.parse() {
-                    // A key of a map may also be a number: whoever follows the path tries both.
+                    // A key of a map may also be a number: [`super::tree`] tries both.
                     Ok(index) => Step::Index(index),
                     Err(_) => Step::Key(inner.to_owned()),
                 });

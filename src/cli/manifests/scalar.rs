@@ -59,6 +59,7 @@ pub fn tagged(tag: Option<&str>, text: &str) -> Result<Data, ScalarError> {
         "bool" | "int" | "float" | "null" => plain(text)?,
         _ => return Err(ScalarError::UnknownTag),
     };
+    // A plain scalar can have another type than its tag: `!!bool 1`.
     let has_type = match (tag, &data) {
         ("bool", Data::Boolean(_)) | ("null", Data::Null) | ("float", Data::Number(_)) => true,
         ("int", Data::Number(_)) => integer(&text.replace('_', "")).is_some(),

@@ -45,6 +45,7 @@ fn json_objects<'t>(text: &'t str, found: &mut Vec<Document<'t>>) -> usize {
     // Stops at the first text that is not JSON. The reader of YAML reports what is wrong with it.
     while let Some(Ok(_)) = objects.next() {
         let object = &body[end..objects.byte_offset()];
+        // The offset of the deserializer includes the blanks before the object.
         let start = skipped + end + (object.len() - object.trim_start().len());
         end = objects.byte_offset();
         found.push(Document {
@@ -63,6 +64,7 @@ fn yaml_documents<'t>(
     let mut start = from;
     let mut at = from;
     let mut push = |start: usize, end: usize| {
+        // A file may begin or end with a separator, and kubectl sends nothing for the empty part.
         if !text[start..end].trim().is_empty() {
             found.push(Document {
                 text: &text[start..end],

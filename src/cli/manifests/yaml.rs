@@ -110,6 +110,7 @@ impl<'t> Builder<'t> {
         Position {
             // The parser counts lines from 1 and columns from 0.
             line: self.first.line + marker.line() - 1,
+            // Only the first line is shifted: a document can begin in the middle of one.
             column: if marker.line() == 1 {
                 self.first.column + column - 1
             } else {
@@ -279,6 +280,7 @@ fn merge(entries: &mut Vec<Entry>, value: Node) -> Result<(), YamlError> {
         }
         Data::List(maps) if maps.iter().all(|map| matches!(map.data, Data::Map(_))) => maps
             .into_iter()
+            // Reversed, as the map that is merged last replaces the others.
             .rev()
             .try_for_each(|map| merge(entries, map)),
         _ => {

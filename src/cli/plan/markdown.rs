@@ -60,6 +60,7 @@ pub(super) fn render(view: &View<'_>) -> String {
 fn code(text: &str) -> String {
     format!(
         "`{}`",
+        // A backtick would end the span, and GitHub splits a cell at a pipe even within one.
         printable(text).replace('`', "'").replace('|', "\\|")
     )
 }

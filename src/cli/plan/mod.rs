@@ -111,6 +111,7 @@ pub(super) async fn run(args: PlanArgs) -> Result<ExitCode, AnyError> {
         let written = fs::write(path, text);
         written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
+    // After the plan, so that they are not lost above a long table.
     plan_run.snapshot.print_failures();
     // An incomplete plan must not pass a pipeline, whatever else it shows.
     Ok(if !plan_run.snapshot.failures.is_empty() {

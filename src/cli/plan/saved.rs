@@ -112,6 +112,7 @@ impl SavedPlan {
         if value.get("policiesHash").is_none() {
             return Ok(None);
         }
+        // Before the rest is parsed, which would fail with the name of some field.
         if value["format"] != FORMAT {
             return Err(format!(
                 "{name} is a plan of format {}, made by {}. This is tsdp {}, which reads format \
@@ -182,6 +183,7 @@ impl SavedPlan {
     /// Refuses the plan if the tailnet, a device, or a change differs from when it was saved.
     pub fn refuse_changed(&self, now: &PlanRun) -> Result<(), String> {
         let domain = now.snapshot.fleet.domain();
+        // By its domain, as `-` names a different tailnet for each credential.
         if domain != self.tailnet {
             let name = |domain: &Option<String>| domain.clone().unwrap_or("no tailnet".to_owned());
             return Err(format!(
@@ -269,6 +271,7 @@ fn manifest(policy: &TailscaleDevicePolicy) -> Value {
 fn fingerprints(device: &Device, attributes: Option<&Attributes>) -> BTreeMap<String, String> {
     let settings =
         Setting::ALL.map(|setting| (setting.field().as_str(), json!(setting.of(device))));
+    // Besides the settings: what selectors match, and what decides whether a change is held.
     let others = [
         // The whole name: its domain changes with the tailnet.
         ("name", json!(device.name)),

@@ -116,6 +116,7 @@ impl<'a> View<'a> {
                     totals.changed_devices +=
                         usize::from(last.replace(change.node_id) != Some(change.node_id));
                 }
+                // Not among the held ones, as no approval lets them through.
                 Some(Hold::Suspended(_) | Hold::Observed) => totals.only_shown += 1,
                 Some(_) => totals.held += 1,
             }

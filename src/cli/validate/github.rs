@@ -32,6 +32,7 @@ fn place(diagnostic: &Diagnostic) -> String {
     if diagnostic.file == "-" {
         return String::new();
     }
+    // GitHub compares paths with those of the repository, which do not begin with a dot.
     let file = diagnostic
         .file
         .strip_prefix("./")

@@ -100,7 +100,7 @@ pub(super) fn run(args: &ValidateArgs) -> Result<ExitCode, AnyError> {
         Format::Github => github::render(&outcome.diagnostics),
     };
     output::print(&message)?;
-    // The exit code does not depend on whether anybody still reads stderr.
+    // A closed stderr must not change the exit code.
     let _ = writeln!(io::stderr(), "{}", summary(&outcome));
     Ok(if outcome.valid() {
         ExitCode::SUCCESS

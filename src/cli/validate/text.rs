@@ -69,5 +69,6 @@ fn snippet(place: &Place) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     Snippet::source(line)
         .line_start(start.line)
         .path(place.source.name.as_str())
+        // The start can lie behind the last letter, on a line that ends in blanks.
         .annotation(AnnotationKind::Primary.span(from..to.max(from)))
 }

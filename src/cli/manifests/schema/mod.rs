@@ -61,6 +61,7 @@ impl Schemas {
             return Vec::new();
         };
         let mut findings = Vec::new();
+        // By itself: the schema of a CRD says nothing about metadata.
         metadata::check(object, kind.namespaced, &mut findings);
         structure::check(&kind.schema, object, &mut self.rules, &mut findings);
         findings

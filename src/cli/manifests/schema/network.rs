@@ -17,7 +17,6 @@ pub fn cidr(text: &str) -> Option<IpNet> {
     let (addr, bits) = text.split_once('/')?;
     let digits = bits.bytes().all(|b| b.is_ascii_digit());
     // Go's netip refuses a prefix length with a leading zero.
-    // Go's netip refuses a prefix length with a leading zero.
     if !digits || (bits != "0" && bits.starts_with('0')) {
         return None;
     }
@@ -39,6 +38,7 @@ pub fn url(text: &str) -> Option<(&str, &str)> {
         return Some((scheme, ""));
     };
     let authority = after_slashes.split('/').next().unwrap_or_default();
+    // The last @, as in Go: a password may contain others.
     let host = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);

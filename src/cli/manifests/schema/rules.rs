@@ -74,6 +74,7 @@ impl Rules {
                 .env
                 .compile(expression)
                 .map_err(|error| error.to_string());
+            // With its error, so that a rule that does not compile is not compiled again for each value.
             self.programs.insert(expression.to_owned(), program);
         }
         let program = match self.programs.get(expression) {
@@ -84,6 +85,7 @@ impl Rules {
         if program.references().has_variable("oldSelf") {
             return Ok(None);
         }
+        // The functions are shared, `self` belongs to this evaluation.
         let mut scope = self.scope.new_inner_scope();
         scope.add_variable_from_value("self", value.clone());
         let given = program.execute(&scope).map_err(|error| error.to_string())?;

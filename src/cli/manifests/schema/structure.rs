@@ -75,6 +75,7 @@ impl Checking<'_> {
         if let Some(JSONSchemaPropsOrBool::Schema(values)) = &schema.additional_properties {
             for entry in entries {
                 let key = path.key(&entry.key);
+                // Not `&&`, which would stop at the first entry: all errors are reported at once.
                 sound &= self.entry(values, &entry.value, &key);
             }
             return sound;
@@ -241,7 +242,6 @@ impl Checking<'_> {
 /// RFC 3339 as in the API server: stricter than a parser that accepts a blank in place of the `T`.
 fn is_date_time(text: &str) -> bool {
     let bytes = text.as_bytes();
-
     let marks = [
         (4, b"--"),
         (7, b"--"),

@@ -60,6 +60,7 @@ fn diagnostic(
     let path = FieldPath::parse(&format!("spec.{field}"));
     let other_path = match &conflict.kind {
         ConflictKind::Type(attribute_type) => {
+            // The other policy may write the same key in another case.
             FieldPath::parse(&format!("spec.postureAttributes[{}]", attribute_type.key))
         }
         _ => path.clone(),
@@ -94,7 +95,7 @@ fn described(
         ConflictKind::Field if by_selector => (
             format!("{owner} declares another value for devices that both select"),
             same_in_both(),
-            // Nobody knows whether two selectors match a common device.
+            // Two selectors can match different devices, so this is no more than a warning.
             false,
         ),
         ConflictKind::Field => (

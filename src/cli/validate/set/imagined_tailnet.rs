@@ -38,9 +38,12 @@ impl ImaginedTailnet {
                 Target::Device(target) => {
                     let device = devices
                         .entry(identity_key(&target.identity))
+                        // One device for all policies that name it, or they would never conflict.
                         .or_insert_with(|| plain(node));
                     set_identity(device, &target.identity);
+                    // The tags of every policy, so that each of them targets the device.
                     device.tags.extend(target.tags.iter().cloned());
+                    // Any one of them matches.
                     device.user = target.users.first().cloned().unwrap_or_default();
                 }
                 Target::Selector(selector) => {
@@ -93,6 +96,7 @@ fn set_identity(device: &mut Device, identity: &Identity) {
         Identity::Name(label) if device.label().as_str() != label => {
             device.name = format!("{label}.{DOMAIN}");
         }
+        // Another policy has given the name with its domain.
         Identity::Name(_) => {}
     }
 }

@@ -81,7 +81,7 @@ impl Model {
         }
     }
 
-    /// A device that somebody has just changed.
+    /// A device that someone has just changed.
     pub fn told(&self, id: &NodeId) -> String {
         let device = story::device(&self.devices[id]);
         format!(
