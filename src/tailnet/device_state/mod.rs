@@ -109,7 +109,7 @@ impl DeviceState {
         self.plan = plan;
     }
 
-    /// Nobody targets it any longer, so nothing more is sent to it.
+    /// No policy targets it any longer, so nothing more is sent to it.
     pub fn drop_plan(&mut self) {
         self.plan = DevicePlan::default();
     }
@@ -236,7 +236,7 @@ impl DeviceState {
     /// The device was read or listed. Returns whether that may change what to do.
     ///
     /// A list ends no backoff of the reads of a single device: otherwise a request for an early list would
-    /// reset the backoffs of everybody.
+    /// reset the backoffs of all policies.
     pub fn note_listed(&mut self) -> bool {
         let was_required = self.device.satisfy();
         let settings = |field: &Field| !matches!(field, Field::Attribute(_));
@@ -294,6 +294,7 @@ impl DeviceState {
     /// It is unknown what a request has changed: that must be read first.
     pub const fn require_read_after(&mut self, call: &Call) {
         match call {
+            // A read of the device has no attributes.
             Call::WriteAttributes(_) => self.attributes.require(),
             _ => self.device.require(),
         }
@@ -367,6 +368,7 @@ impl DeviceState {
         let of_fields = own.filter_map(|difference| {
             let field = difference.change.field();
             let contest = self.progress.contest(&field);
+            // A contested field is reported as such below, and not with its last failure.
             let contested = contest.is_some_and(Contest::is_contested);
             let backoff = self.progress.backoff(&field).filter(|_| !contested)?;
             // A quiet failure is repeated soon, and is reported only if it lasts.

@@ -129,6 +129,7 @@ impl Engine {
         let Some(node) = self.devices.get(id).filter(|_| trusted) else {
             return;
         };
+        // The device may have come back since the list.
         if !node.was_just_read(self.fresh_for(), now.monotonic) {
             return;
         }

@@ -20,6 +20,7 @@ impl Engine {
         if self.gate.leads() {
             self.reserve();
         }
+        // Before the reports are taken: the end of a deletion is reported in the same step.
         self.finish_deletions(now);
         self.count_waiting_records(now);
         if !self.gate.leads() {

@@ -60,6 +60,7 @@ impl Engine {
             self.dirty.rebind(&key);
             self.dirty.report(&key);
         }
+        // Only an edited spec raises the generation: annotations and the status leave it as it is.
         let edited = entry.generation != declared.generation;
         if edited {
             let known = self.policies.get(&key);
@@ -167,6 +168,7 @@ impl Engine {
 
     /// Forgets everything that was read, and reads it again.
     pub(super) fn start_over(&mut self, now: Now) {
+        // They were decided from what is forgotten now.
         self.drop_halves();
         self.observed.restart(now.monotonic);
         self.devices.forget_reads();

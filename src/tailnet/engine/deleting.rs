@@ -1,5 +1,5 @@
 //! Finishes the deletion of a policy under `deletionPolicy: Clear`: once its devices are cleared, or once the
-//! engine gives up. It gives up at once if nobody can clear the rest, otherwise after a bounded time without
+//! engine gives up. It gives up at once if the rest cannot be cleared, otherwise after a bounded time without
 //! progress ([`Deadline`]), and never while an approval is pending.
 
 use std::{collections::BTreeSet, time::Duration};

@@ -27,6 +27,8 @@ impl Engine {
                 settings,
                 connected,
             } => {
+                // The settings first: what one tailnet permits must never be done to another
+                // (docs/decisions/0009).
                 if let Some(settings) = settings {
                     self.take_settings(*settings, now);
                 }
@@ -40,7 +42,7 @@ impl Engine {
             Input::Namespace(name, labels) => self.take_labels(name, labels),
             Input::StatusEdited(policy) => self.statuses.note_edit(policy),
             Input::Tailnet(declared) => self.take_tailnet(declared, now),
-            // While the list fails, its own backoff counts: nobody may shorten it.
+            // While the list fails, its own backoff counts, and no request shortens it.
             Input::Poll if self.observed.polling().failure().is_some() => {}
             Input::Poll => self.observed.poll_now(now.monotonic),
             Input::Term(term) => self.take_term(term, now),
@@ -185,6 +187,7 @@ impl Engine {
         // The report may be of a deleted object with the same name.
         if let Some(entry) = entry.filter(|entry| entry.uid == uid) {
             entry.durable_record = record;
+            // Requests for these devices waited for the record.
             self.dirty.step_all(entry.nodes().cloned());
             self.dirty.step_all(
                 entry
@@ -201,6 +204,7 @@ impl Engine {
     fn tailnet_recorded(&mut self, revision: u64) {
         let reservations = self.change_budget.reservations_mut();
         reservations.note_recorded(revision);
+        // Requests for these devices waited for the record.
         self.dirty.step_all(reservations.reserved().cloned());
     }
 

@@ -166,6 +166,7 @@ impl Engine {
         let id = device.node_id.clone();
         let was_own = self.observed.index().get(&id);
         let was_own = was_own.is_some_and(|known| !known.external);
+        // An own device that is listed as shared in counts as missing until it is proven to be gone.
         if self.observed.is_deleted(&id) || (device.external && was_own) {
             return false;
         }

@@ -258,6 +258,7 @@ impl Engine {
         before: Option<&Backoff>,
         now: Now,
     ) -> Backoff {
+        // What only an edit can fix is tried rarely, as the edit may be made elsewhere, such as in tagOwners.
         let rare = (self.settings.poll_interval * 10).max(Duration::from_secs(10));
         let backoff = Backoff::new(failure, before, now.monotonic, rare, &mut self.rng);
         match &self.gate.approved_plan() {

@@ -55,6 +55,7 @@ impl Engine {
         let expired = |policy: &Policy, key: &AttributeKey| policy.has_expired(key, now.wall);
         for key in node.policies() {
             if let Some(entry) = self.policies.get_mut(key) {
+                // A request in flight may be setting the key.
                 if !node.is_busy() {
                     entry.drop_never_set(id);
                 }
@@ -137,6 +138,7 @@ impl Engine {
         else {
             return;
         };
+        // Routes that were not reported are unknown: nothing is recorded on a guess.
         if device.enabled_routes.is_none() {
             return;
         }

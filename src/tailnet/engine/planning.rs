@@ -15,6 +15,7 @@ use crate::{
 impl Engine {
     /// Plans the dirty devices, and holds what exceeds the change limit.
     pub(super) fn plan(&mut self, now: Now) {
+        // First, so that the plans contain what was approved.
         self.use_approvals();
         self.plan_dirty(now);
         self.share_reads();
@@ -50,6 +51,7 @@ impl Engine {
         }
         self.dirty.report_all(node.all_policies().cloned());
         self.dirty.step(id);
+        // The plan needs the owned keys and the turns; the keys to adopt come from the plan.
         self.update_ownership(id, now);
         self.update_actions(id, now);
         self.plan_one(id, now);
@@ -148,6 +150,7 @@ impl Engine {
     /// Uses the approvals that match a frozen plan. The record of a used approval must be durable before the
     /// first request for it ([`crate::plan::PolicyRecord::covers`]).
     fn use_approvals(&mut self) {
+        // Only the leader can record that an approval was used.
         if !self.gate.leads() {
             return;
         }

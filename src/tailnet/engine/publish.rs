@@ -44,6 +44,7 @@ impl Engine {
     pub(super) fn report(&self, key: &PolicyKey) -> Option<PolicyReport> {
         let entry = self.policies.get(key)?;
         let state = match &entry.policy {
+            // A status of a newer version is left as it is (docs/decisions/0024).
             _ if entry.status_state.left_alone || entry.is_set_aside() => return None,
             _ if entry.deleting.is_some() => State::Deleting(entry.abandoned.clone().map(Box::new)),
             _ if let Err(errors) = &entry.declared => State::Invalid(errors.clone()),

@@ -34,6 +34,7 @@ impl Engine {
             let outcome = report.add(key, node);
             report.working += usize::from(self.is_working(id));
             ranked.insert((outcome, id));
+            // While it grows: a selector can match ten thousand devices.
             if ranked.len() > DETAILS {
                 ranked.pop_last();
             }
@@ -238,6 +239,7 @@ impl Engine {
                     "plan:{hash} matches no held plan; plan:{} is held now",
                     plan.hash
                 )),
+                // A used approval is no error as long as no other plan waits.
                 None if used || !at_rest => None,
                 None => Some(format!("plan:{hash} matches no held plan")),
             }

@@ -30,6 +30,7 @@ impl Engine {
             for id in call.nodes() {
                 let mut own = differences.iter().filter(|it| it.node == *id);
                 let namespace = own.next().map(|it| it.owner.namespace.clone());
+                // Counted from now on, or several requests at once could exceed the limit.
                 self.change_budget.begin(id, namespace);
             }
             let rests_on = call.nodes().into_iter().filter_map(|id| {

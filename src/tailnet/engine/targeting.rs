@@ -21,6 +21,7 @@ impl Engine {
         self.end_flapping(now.monotonic);
         self.evaluate(now.monotonic);
         self.rebind_known(now);
+        // After the bindings, as a successor takes the place of a bound device.
         if self.matching.take_list(self.observed.lists()) {
             self.find_successors();
         }
@@ -234,6 +235,7 @@ impl Engine {
                 .get(&key)
                 .is_some_and(PolicyEntry::is_first_evaluated)
             {
+                // Nothing is decided from a part of the devices (docs/decisions/0012).
                 self.dirty.rebind_later(&key);
             } else {
                 self.rebind(&key, now.wall);

@@ -27,6 +27,7 @@ impl Engine {
                 continue;
             }
             if let Some(mut device) = self.observed.index().get(id).cloned() {
+                // The change counts as made until a read shows otherwise (docs/decisions/0003).
                 apply(call, &mut device);
                 self.observed.put(device);
             }
@@ -37,6 +38,7 @@ impl Engine {
             match call {
                 // The first tag takes a device from its user, so its owner changes.
                 Call::SetTags(..) => self.reconsider(id),
+                // An expression can use the name.
                 Call::Set(_, SettingValue::Name(_)) => self.dirty.rematch(id),
                 _ => {}
             }
@@ -59,7 +61,7 @@ impl Engine {
     }
 
     pub(super) fn note_change(&mut self, difference: &Difference, now: Now) {
-        // Nobody can reverse a one-shot action.
+        // A one-shot action cannot be reversed.
         let node = self.devices.get_mut(&difference.node);
         if let Some(node) = node.filter(|_| !difference.is_action()) {
             node.progress_mut().made(difference, now.monotonic);
@@ -220,6 +222,7 @@ impl Engine {
         }
         for difference in compared.made {
             let device = self.observed.index().get(id);
+            // An action that is no longer planned need not have been made: the device must show it.
             if !difference.is_action() || difference.shows_action(device, now.wall) {
                 self.note_change(&difference, now);
             }
