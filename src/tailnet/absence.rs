@@ -88,6 +88,7 @@ impl Absence {
 
     /// Forgets which devices were missing, and starts to count lists again.
     pub fn restart(&mut self) {
+        // Not the lookups: each of those in flight still uses a request.
         self.missing.clear();
     }
 
@@ -103,6 +104,7 @@ impl Absence {
             Proof::Open(from) if missing.since < lists => Some((from, id)),
             _ => None,
         });
+        // The one that has waited longest, so that no device waits for ever.
         open.min()
     }
 

@@ -118,6 +118,7 @@ impl PolicyEntry {
         let record = self.needed_record.actions.expiries.get(&at)?;
         let before = *record.started.get(&device.node_id)?;
         let expired = device.expires.is_some_and(|expires| expires <= now);
+        // A key whose time has come by itself keeps its expiry: only the request moves it.
         (expired && before != device.expires).then_some(Change::ExpireKey { at, before })
     }
 
@@ -126,6 +127,7 @@ impl PolicyEntry {
         let Ok(policy) = self.policy.as_ref() else {
             return false;
         };
+        // An invalid policy sends nothing, and so records nothing (docs/decisions/0018).
         if self.is_invalid() {
             return false;
         }
@@ -207,6 +209,7 @@ impl PolicyEntry {
         let delete_inactive = policy.and_then(|policy| policy.desired.delete_inactive);
         let most =
             delete_inactive.map_or(0, |delete_inactive| delete_inactive.max_per_day as usize);
+        // Turns count before they are used, as several devices get theirs in one step.
         let mut others = self.actions.turns.clone();
         others.remove(id);
         let taken = self.needed_record.actions.deleted(now, &others)

@@ -48,6 +48,7 @@ impl PolicyEntry {
             let mut asked = plan.asked.iter();
             asked.any(|(policy, asked)| policy == key && asked == change)
         };
+        // As long as it is unread, the change may still be needed: an approval must not be lost for that.
         let same = |change: &Change| unread(change) || asked(change);
         self.approved.retain(id, same);
         self.approved_over_limit.retain(id, same);

@@ -97,6 +97,8 @@ impl ChangeBudget {
     pub fn note(&mut self, id: &NodeId, needed_by: &BTreeSet<PolicyKey>) {
         self.all.set(id, needed_by.clone());
         let mut counted = needed_by.clone();
+        // It counts already, so changing it again is free: but not for plans that are held as a whole
+        // (docs/decisions/0016).
         if self.window.has(id) {
             let waiting = self.waiting(id);
             counted.retain(|key| self.large.contains(key) || waiting.contains(key));
@@ -136,7 +138,7 @@ impl ChangeBudget {
         rank: impl Fn(&PolicyKey) -> R,
     ) -> LimitChange {
         let (held, beyond_share) = most
-            // Nothing counts against the limit, so it holds nobody.
+            // Nothing counts against the limit, so it holds no policy.
             .filter(|_| !self.wants.is_empty())
             .map(|most| self.beyond_limit(most, share, rank))
             .unwrap_or_default();

@@ -73,6 +73,7 @@ impl Contest {
     pub fn observe(&mut self, difference: &Difference, now: Duration) -> bool {
         let reversed =
             |(written, _): &mut (Change, Duration)| written.undone_by(&difference.change);
+        // Taken, so that one write counts as one reversal, however often it is compared.
         let Some((_, written_at)) = self.written.take_if(reversed) else {
             return false;
         };
@@ -83,6 +84,7 @@ impl Contest {
         }
         self.reversals.push(now);
         self.count += 1;
+        // Only the last ones decide, and a contest can go on for months.
         if self.reversals.len() > MAX_REVERSALS {
             self.reversals.remove(0);
         }

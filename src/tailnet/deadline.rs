@@ -81,6 +81,7 @@ impl Deadline {
     }
 
     pub fn progress(&mut self, step: Progress, now: Duration) {
+        // Only the first time: a step that repeats must not keep the finalizer for ever.
         if self.steps.insert(step) {
             self.clearing = Duration::ZERO;
             self.unreachable = Duration::ZERO;

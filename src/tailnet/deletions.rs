@@ -68,6 +68,7 @@ impl DeletionLog {
                 known.policy == entry.policy && known.uid == entry.uid && known.since == entry.since
             };
             match self.entries.iter_mut().find(same) {
+                // Both counted the same deletions, so that their sum would count them twice.
                 Some(known) => known.devices = known.devices.max(entry.devices),
                 None => self.entries.push(entry),
             }
@@ -126,11 +127,12 @@ impl DeletionLog {
         }
         self.entries = merged.into_values().collect();
         self.entries
+            // The newest entries keep their policy, as they count the longest.
             .sort_by_key(|entry| std::cmp::Reverse(entry.since));
         for entry in self.entries.split_off(self.entries.len().min(MAX_ENTRIES)) {
             if let Some(last) = self.entries.last_mut() {
                 last.absorb(&entry);
-                // Without a policy it counts for everybody, which errs on the safe side.
+                // Without a policy it counts for every policy, which errs on the safe side.
                 last.policy = None;
             }
         }

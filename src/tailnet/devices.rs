@@ -49,6 +49,7 @@ impl Devices {
 
     /// Forgets a device.
     pub fn remove(&mut self, id: &NodeId) {
+        // Its timer too, which would wake the engine for a device that is gone.
         self.timers.set(id, None);
         self.all.remove(id);
     }
@@ -62,6 +63,7 @@ impl Devices {
 
     /// Sets the time at which a device is planned again, or removes it.
     pub fn set_timer(&mut self, id: &NodeId, at: Option<Duration>) {
+        // A timer of an unknown device would never be removed.
         if self.contains(id) {
             self.timers.set(id, at);
         }

@@ -135,6 +135,7 @@ impl<R: Reporter> Driver<R> {
             } else {
                 self.engine.is_finished()
             };
+            // Not before the reports are written: they contain the outcome of the last requests.
             if ends && self.reports.are_recorded() {
                 break;
             }
@@ -184,6 +185,7 @@ impl<R: Reporter> Driver<R> {
                     Ok(client) => (Some(client), Ok(())),
                     Err(failure) => (None, Err(failure)),
                 };
+                // Before the step, so that the engine finds no request of the previous connection waiting.
                 self.requests.connect(client);
                 self.end_writes();
                 self.step(Input::Connection {
@@ -213,6 +215,7 @@ impl<R: Reporter> Driver<R> {
 
     fn step(&mut self, input: Input) {
         match &input {
+            // Before the step: a report of an earlier term must not be written in this one.
             Input::Term(term) if *term != self.term => {
                 self.term = *term;
                 self.reports.clear();

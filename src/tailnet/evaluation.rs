@@ -102,7 +102,9 @@ impl Evaluation {
         while steps > 0
             && let Some(id) = self.left.pop_first()
         {
+            // A device costs something even if its selector takes no step.
             steps = steps.saturating_sub(DEVICE);
+            // A device that the policy may not change does not exist for it (docs/decisions/0015).
             let device = fleet.get(&id).filter(|it| self.allowance.is_about(it));
             let comparison = match device.map(|device| self.selector.evaluate(device)) {
                 None => Comparison::DoesNotMatch,

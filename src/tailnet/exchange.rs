@@ -73,6 +73,7 @@ async fn write(client: &Client, call: &Call) -> Result<(), tailscale::Error> {
         Call::SetRoutes(id, routes) => client.set_routes(id, routes).await.map(|_| ()),
         Call::ExpireKey(id) => client.expire_key(id).await,
         Call::Delete(id) => client.delete(id).await,
+        // What the API does if a part of a batch fails is not documented, so a single entry has its own request.
         Call::WriteAttributes(patch) => match only_entry(patch) {
             Some((id, key, Some(desired))) => client.set_attribute(id, key, desired).await,
             Some((id, key, None)) => client.delete_attribute(id, key).await,

@@ -55,6 +55,7 @@ impl Backoff {
         let delay = match failure.retry {
             Retry::Never => jittered(rare, rng),
             Retry::Later => backoff(attempts, rng),
+            // The longer one: the server may ask for less than repeated failures deserve.
             Retry::After(pause) => pause.max(backoff(attempts, rng)),
         };
         Self {
@@ -99,6 +100,7 @@ pub(crate) fn backoff(attempts: u32, rng: &mut fastrand::Rng) -> Duration {
 
 /// 1 s, 2 s, 4 s … up to `longest`, each 20 % more or less.
 pub(super) fn backoff_up_to(longest: Duration, attempts: u32, rng: &mut fastrand::Rng) -> Duration {
+    // At most 16 doublings, as the shift would overflow long after the maximum is reached.
     let doubled = FIRST_DELAY.saturating_mul(1 << attempts.saturating_sub(1).min(16));
     jittered(doubled.min(longest), rng)
 }

@@ -41,6 +41,7 @@ pub(super) struct Ready {
 impl Ready {
     /// Puts a device into the queue of the namespace that causes its request.
     pub fn insert(&mut self, id: &NodeId, namespace: &str, is_urgent: bool) {
+        // It may wait with the other urgency, or for another namespace.
         self.remove(id);
         let least = self.least;
         let queue = self.queues.entry(namespace.to_owned()).or_default();
@@ -80,6 +81,7 @@ impl Ready {
         self.remove(id);
         let least = self.least;
         self.queues
+            // A namespace that had more turns than others stays until they have caught up.
             .retain(|_, queue| !queue.is_empty() || queue.served > least);
     }
 

@@ -108,6 +108,7 @@ impl Gate {
     /// Why the API does not answer or there is no connection, once that is certain enough to report it on
     /// every policy.
     pub fn outage<'a>(&'a self, observed: &'a Observed) -> Option<&'a Failure> {
+        // The connection first: without one, the lists fail for that reason.
         self.disconnected().or(observed.polling().outage())
     }
 
@@ -136,6 +137,7 @@ impl Gate {
 
     /// Whether the deletion of a policy may end. This needs no list and no connection.
     pub const fn may_end_deletions(&self) -> bool {
+        // Without a connection too: a finalizer must not wait for an API that never answers.
         self.leads() && self.policies_listed
     }
 }

@@ -18,6 +18,7 @@ impl Half {
             .iter()
             .flat_map(|(node, writes)| writes.keys().map(move |key| (node, key)))
             .collect();
+        // A single entry is the refused one.
         if entries.len() < 2 {
             return None;
         }

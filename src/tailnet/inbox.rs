@@ -122,6 +122,8 @@ impl Waiting {
     fn replace(&mut self, subject: &Subject, message: &Message) -> Option<u64> {
         match subject {
             Subject::Valid(key) => {
+                // Never the reverse: behind an invalid state, the engine must have seen the last valid one
+                // (docs/decisions/0018).
                 let invalid = self.remove_object(&Subject::Invalid(key.clone()), message);
                 let valid = self.remove_object(&Subject::Valid(key.clone()), message);
                 valid.or(invalid)
@@ -148,6 +150,7 @@ impl Waiting {
         if uid(waiting) == uid(by) {
             self.remove(subject)
         } else {
+            // Another object of the same name: the engine must see both.
             self.subjects.remove(subject);
             None
         }

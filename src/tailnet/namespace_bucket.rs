@@ -29,6 +29,7 @@ impl NamespaceBuckets {
 
     /// Takes a token. An empty bucket stays empty.
     pub fn take(&mut self, namespace: &str, now: Duration) {
+        // A full bucket needs no entry, so that deleted namespaces leave none behind.
         self.full_at.retain(|_, full_at| *full_at > now);
         let full_at = self.full_at.entry(namespace.to_owned()).or_insert(now);
         *full_at = (*full_at + self.refill).min(now + self.refill * self.burst);

@@ -78,6 +78,7 @@ impl PolicyEntry {
                 Some(Binding::Device(target)) if id != target => released.push(id.clone()),
                 Some(Binding::Selector(nodes))
                     if nodes.contains(id) || self.selector_errors.contains(id) => {}
+                // A list that lacks the device decides nothing (docs/decisions/0013).
                 Some(Binding::Selector(_)) if index.get(id).is_none() => {
                     self.keys.absent.entry(id.clone()).or_insert(list);
                 }
@@ -246,6 +247,7 @@ impl PolicyEntry {
         let known = self.needed_record.owned.known_at(id);
         let is_new = |key: &&AttributeKey| !known.is_some_and(|known| known.contains(*key));
         let new: BTreeSet<AttributeKey> = managed.iter().filter(is_new).cloned().collect();
+        // A key without room in the record would be owned only until the next start.
         if new.is_empty() || self.keys.unrecorded.contains(id) {
             return false;
         }
@@ -273,6 +275,7 @@ impl PolicyEntry {
             return BTreeSet::new();
         }
         let of = self.keys.of.as_ref();
+        // The pointers first, as the records of ten thousand devices take time to compare.
         let is_same = of.is_some_and(|of| {
             Arc::ptr_eq(of, &self.needed_record.owned) || *of == self.needed_record.owned
         }) || (self.keys.record.numbers.is_some()

@@ -88,6 +88,7 @@ impl PolicyEntry {
             evaluation: None,
             before_edit: None,
             awaited: false,
+            // A new policy goes before routine work.
             urgent: true,
             changed_at: None,
             request: declared.request,

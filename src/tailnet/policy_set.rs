@@ -101,6 +101,7 @@ impl PolicySet {
             }
             Err(errors) => errors,
         };
+        // An invalid policy keeps its last valid spec, as far as the guardrails allow it now.
         let known = known.cloned().map(Policy::while_invalid);
         let admitted = known.and_then(|known| self.admission.admit(known).ok());
         admitted.ok_or_else(|| Refusal::Invalid(errors.clone()))

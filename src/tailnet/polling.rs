@@ -105,6 +105,7 @@ impl Polling {
         self.failure = None;
         self.last = now;
         self.next = now;
+        // A poll that was requested while this list was on its way may be about something newer.
         if !self.again {
             self.next += jittered(interval, rng);
         }
@@ -149,6 +150,7 @@ impl Polling {
 
     /// The failure that policies report, if any.
     pub fn outage(&self) -> Option<&Failure> {
+        // A rejected credential does not pass by itself, so it is reported at once.
         let is_reported = |failure: &&Failure| {
             self.seen == 0
                 || self.failures >= DOWN_AFTER

@@ -52,6 +52,7 @@ impl ReadShares {
         let mut intervals = BTreeMap::new();
         let mut left = SHARE * per_second;
         let mut namespaces = self.counted();
+        // The smallest first, as the others share what these leave.
         namespaces.sort_by_key(|(_, devices)| *devices);
         let all = namespaces.len();
         for (served, (namespace, devices)) in namespaces.into_iter().enumerate() {

@@ -48,6 +48,7 @@ impl Asks {
         if self.policies.contains_key(key) {
             return false;
         }
+        // A poll that is due anyway costs nothing.
         if !is_due {
             if !self.lists.has_token(&key.namespace, now) {
                 return false;

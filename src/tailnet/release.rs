@@ -54,6 +54,7 @@ impl PolicyEntry {
         may_return: impl Fn(&NodeId) -> bool,
     ) {
         let deleting = self.deleting.is_some();
+        // An invalid policy releases nothing, but its deletion must not wait for a correction.
         if self.is_invalid() && !deleting {
             return;
         }
@@ -88,6 +89,7 @@ impl PolicyEntry {
             policy.has_managed_settings(&self.needed_record),
         );
         let new = |id: &&NodeId| !self.needed_record.managed.nodes.contains(*id);
+        // A device that may match because of an unreadable field is not managed (docs/decisions/0027).
         let is_certain = |id: &&NodeId| {
             let device = index.get(id);
             device.is_none_or(|device| policy.undecided_by(device).is_empty())
@@ -126,6 +128,7 @@ impl DeviceState {
             let field = Field::List(ListSetting::of_route(route));
             enabled.is_some_and(|enabled| !enabled.contains(route)) && !written(&field)
         };
+        // The snapshot may be older than a request whose outcome is unknown.
         if self.is_busy() || self.is_in_question() {
             return ManagedSettings::default();
         }

@@ -64,6 +64,7 @@ impl Reports {
         self.retries = Retries::default();
         if !self.are_recorded() {
             *self = Self {
+                // The numbers go on, so that an aborted writer is never taken for a later one.
                 started: self.started,
                 ..Self::default()
             };
@@ -163,6 +164,7 @@ impl Reports {
                 if recorded {
                     return Some(Input::TailnetRecorded(report.revision));
                 }
+                // Only if no newer report waits.
                 self.tailnet.get_or_insert(*report);
                 None
             }
@@ -179,6 +181,7 @@ impl Reports {
                         let PolicyReport { uid, record, .. } = *report;
                         return Some(Input::Recorded { key, uid, record });
                     }
+                    // The record is gone with the object: nothing waits for it.
                     Recorded::Gone => {}
                     Recorded::No => {
                         self.waiting.entry(key).or_insert(*report);

@@ -49,6 +49,7 @@ impl Retries {
     /// A report was written, or its object is gone.
     pub fn succeeded(&mut self, subject: &Subject) {
         self.pauses.remove(subject);
+        // A success shows that the cause does not concern all.
         self.failed_in_a_row = 0;
         self.all_until = None;
     }

@@ -65,9 +65,11 @@ impl Requests {
     /// them there.
     pub fn connect(&mut self, client: Option<Client>) {
         self.waiting = None;
+        // Writes that wait were decided for the previous connection.
         self.revoke(|_| false);
         let before = std::mem::replace(&mut self.client, client);
         if let Some(before) = before {
+            // A clone shares the connection, which must stay open.
             let stays = self.client.as_ref();
             if stays.is_none_or(|client| !client.is_clone_of(&before)) {
                 before.close();
@@ -160,6 +162,7 @@ impl Requests {
 
     /// Revokes the writes that are not sent yet and no longer needed.
     pub fn revoke(&mut self, still_needed: impl Fn(Ticket) -> bool) {
+        // A request that is on its way can no longer be revoked.
         self.permits.retain(|_, permit| permit.is_waiting());
         for (ticket, permit) in &self.permits {
             if !still_needed(*ticket) {

@@ -124,6 +124,7 @@ impl Reservations {
     ) {
         let before = self.reserved.len();
         let since = self.revision + 1;
+        // Urgent devices find a place even if routine ones have filled a chunk.
         for (ids, most) in [(urgent, 2 * CHUNK), (others, CHUNK)] {
             for id in ids {
                 let counts = needs_room(&id);

@@ -54,6 +54,7 @@ impl StatusBook {
         if self.covers(list) {
             return Vec::new();
         }
+        // A deleted policy has no status left to correct.
         self.edited.retain(exists);
         if std::mem::take(&mut self.tailnet_edited) {
             self.tailnet = None;
