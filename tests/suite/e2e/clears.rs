@@ -20,7 +20,7 @@ const ROUTER: &str = r#"{
     deletionPolicy: Clear
 }"#;
 
-fn with_all() -> Value {
+pub(super) fn with_all() -> Value {
     json!({
         "tags": ["tag:fra", "tag:router"],
         "enabledRoutes": ["10.0.0.0/16", "192.168.0.0/24", "fd7a:10::/48", "0.0.0.0/0", "::/0"],
@@ -29,7 +29,7 @@ fn with_all() -> Value {
     })
 }
 
-fn cleared() -> Value {
+pub(super) fn cleared() -> Value {
     json!({
         "tags": ["tag:fra", "tag:router"],
         "enabledRoutes": ["10.0.0.0/16", "192.168.0.0/24"],
@@ -39,7 +39,7 @@ fn cleared() -> Value {
 }
 
 /// fra-router in sync with the policy, with an attribute that no policy declares.
-async fn held(stage: &Stage, spec: &str) -> String {
+pub(super) async fn held(stage: &Stage, spec: &str) -> String {
     let router = stage.node("fra-router");
     let note = json!({"attributes": {"custom:note": "keep"}});
     stage.simulator.patch_device(&router, &note).unwrap();
@@ -56,7 +56,7 @@ async fn held(stage: &Stage, spec: &str) -> String {
 }
 
 /// Waits until a device has this state, whatever the order of its lists.
-async fn has(stage: &Stage, id: &str, expected: Value) {
+pub(super) async fn has(stage: &Stage, id: &str, expected: Value) {
     let sorted = |device: &Value| {
         let mut device = device.clone();
         for list in ["tags", "enabledRoutes"] {

@@ -38,6 +38,7 @@ mod tailnet_wide;
 mod tenants;
 mod terms;
 mod unreadable;
+mod upgrade;
 mod view;
 mod webhook;
 mod workload_identity;
